@@ -1,0 +1,3 @@
+DROP TABLE connection;
+DROP TABLE variable;
+DROP TABLE instance_fact;

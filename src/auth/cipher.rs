@@ -1,0 +1,83 @@
+//! Secrets at rest: XChaCha20-Poly1305 with the instance's key. A sealed value is bound to its
+//! place, so one row's secret cannot be moved into another's.
+
+use crate::sys::random;
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
+
+/// First byte of a sealed value: what the rest is.
+const FORMAT: u8 = 1;
+const NONCE_LENGTH: usize = 24;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CipherError {
+    #[error("the encryption key is not 64 hexadecimal digits")]
+    BadKey,
+    #[error("a stored secret cannot be decrypted: the encryption key is another one, or the value was altered")]
+    CannotOpen,
+}
+
+#[derive(Clone)]
+pub struct Cipher(XChaCha20Poly1305);
+
+impl Cipher {
+    /// `key` is 64 hexadecimal digits, as `config.yaml` has it.
+    pub fn new(key: &str) -> Result<Self, CipherError> {
+        let mut bytes = [0u8; 32];
+        if key.len() != 64 || !key.is_ascii() {
+            return Err(CipherError::BadKey);
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&key[2 * at..2 * at + 2], 16).map_err(|_| CipherError::BadKey)?;
+        }
+        Ok(Self(XChaCha20Poly1305::new(&Key::from(bytes))))
+    }
+
+    /// Encrypts `secret` for `place`, for example `variable/my_key`.
+    pub fn seal(&self, place: &str, secret: &str) -> Vec<u8> {
+        let nonce = random::bytes::<NONCE_LENGTH>();
+        let payload = Payload { msg: secret.as_bytes(), aad: place.as_bytes() };
+        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).expect("memory is the only limit to encryption");
+        [&[FORMAT][..], &nonce, &sealed].concat()
+    }
+
+    /// The secret sealed for `place`.
+    pub fn open(&self, place: &str, sealed: &[u8]) -> Result<String, CipherError> {
+        let (format, rest) = sealed.split_first().ok_or(CipherError::CannotOpen)?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(CipherError::CannotOpen)?;
+        if *format != FORMAT {
+            return Err(CipherError::CannotOpen);
+        }
+        let payload = Payload { msg: sealed, aad: place.as_bytes() };
+        let opened = self.0.decrypt(&XNonce::from(*nonce), payload).map_err(|_| CipherError::CannotOpen)?;
+        String::from_utf8(opened).map_err(|_| CipherError::CannotOpen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_only_with_its_key_in_its_place_and_untouched() {
+        let cipher = Cipher::new(&"ab".repeat(32)).unwrap();
+        let sealed = cipher.seal("variable/a", "geheim");
+        assert_eq!(cipher.open("variable/a", &sealed).unwrap(), "geheim");
+        assert_eq!(cipher.open("variable/b", &sealed), Err(CipherError::CannotOpen));
+        assert_eq!(Cipher::new(&"ac".repeat(32)).unwrap().open("variable/a", &sealed), Err(CipherError::CannotOpen));
+        for at in 0..sealed.len() {
+            let mut touched = sealed.clone();
+            touched[at] ^= 1;
+            assert!(cipher.open("variable/a", &touched).is_err(), "byte {at}");
+            assert!(cipher.open("variable/a", &sealed[..at]).is_err(), "cut at {at}");
+        }
+        assert_ne!(sealed, cipher.seal("variable/a", "geheim"));
+    }
+
+    #[test]
+    fn a_key_is_64_hexadecimal_digits() {
+        for bad in ["", "ab", &"xy".repeat(32), &"é".repeat(32)] {
+            assert!(matches!(Cipher::new(bad), Err(CipherError::BadKey)), "{bad}");
+        }
+    }
+}

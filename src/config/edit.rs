@@ -1,0 +1,115 @@
+//! Changing keys in the text, so that comments, order and unknown keys stay as the user wrote them.
+
+use super::load::{Problem, to_mapping};
+use serde_yaml::Value;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    #[error("the file is not valid: {}", .0.first().map(|problem| problem.message.as_str()).unwrap_or_default())]
+    Invalid(Vec<Problem>),
+    #[error("{0} is written in a way that cannot be changed by machine; write it as one line `{0}: VALUE`")]
+    NotOneLine(String),
+}
+
+/// Sets top-level keys to scalar values. The result differs from `text` in those keys alone, which
+/// is checked before it is returned.
+pub fn set_keys(text: &str, changes: &[(&str, Value)]) -> Result<String, EditError> {
+    let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
+    let mut result = text.to_owned();
+    for (key, value) in changes {
+        let scalar = scalar(value).ok_or_else(|| EditError::NotOneLine((*key).to_owned()))?;
+        result = replace_line(&result, key, &scalar);
+        expected.insert((*key).into(), value.clone());
+    }
+    match to_mapping(&result) {
+        Ok(found) if found == expected => Ok(result),
+        _ => Err(EditError::NotOneLine(changes.first().map(|c| c.0.to_owned()).unwrap_or_default())),
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        // JSON's double-quoted form is YAML's too, and never needs guessing about `no` or `0x1`.
+        Value::String(text) => serde_json::to_string(text).ok(),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+/// The top-level key that a line sets, if it does.
+pub(super) fn key_on(line: &str) -> Option<&str> {
+    let (key, rest) = line.split_once(':')?;
+    let plain = key.trim_end();
+    let unquoted = plain
+        .strip_prefix('"')
+        .and_then(|inner| inner.strip_suffix('"'))
+        .or_else(|| plain.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')))
+        .unwrap_or(plain);
+    let starts_key = !unquoted.is_empty() && !unquoted.starts_with([' ', '\t', '#', '-']);
+    (starts_key && (rest.is_empty() || rest.starts_with([' ', '\t', '\r']))).then_some(unquoted)
+}
+
+fn replace_line(text: &str, key: &str, scalar: &str) -> String {
+    let mut found = false;
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if !found && key_on(line) == Some(key) {
+            found = true;
+            lines.push(format!("{key}: {scalar}{}", trailing_comment(line)));
+        } else {
+            lines.push(line.to_owned());
+        }
+    }
+    if !found {
+        lines.push(format!("{key}: {scalar}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// ` # …` at the end of a line, outside quotes.
+fn trailing_comment(line: &str) -> &str {
+    let mut quote = None;
+    let mut before = ' ';
+    for (at, character) in line.char_indices() {
+        match (quote, character) {
+            (None, '"' | '\'') => quote = Some(character),
+            (Some(open), _) if open == character && before != '\\' => quote = None,
+            (None, '#') if before.is_whitespace() => return &line[line[..at].trim_end().len()..],
+            _ => {}
+        }
+        before = character;
+    }
+    ""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_order_and_unknown_keys_survive() {
+        let text = "# top\nport: 8088   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: 'a@b#c' # who\n";
+        let changed = set_keys(text, &[("port", 9000.into()), ("admin_email", "x@y".into()), ("session_epoch", 2.into())]).unwrap();
+        assert_eq!(
+            changed,
+            "# top\nport: 9000   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: \"x@y\" # who\nsession_epoch: 2\n"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_changed_safely_is_refused() {
+        let nested = "port:\n  deep: 1\n";
+        assert!(matches!(set_keys(nested, &[("port", 1.into())]), Err(EditError::NotOneLine(_))));
+        assert!(matches!(set_keys("{port: 1}", &[("port", 2.into())]), Err(EditError::NotOneLine(_))));
+        assert!(matches!(set_keys("port: [", &[("port", 2.into())]), Err(EditError::Invalid(_))));
+    }
+
+    #[test]
+    fn strings_that_look_like_something_else_stay_strings() {
+        for text in ["no", "0x10", "1e3", "a: b", "# c", "quote \" and \\"] {
+            let changed = set_keys("", &[("instance_name", text.into())]).unwrap();
+            assert_eq!(to_mapping(&changed).unwrap().get("instance_name").unwrap().as_str(), Some(text));
+        }
+    }
+}

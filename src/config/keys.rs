@@ -1,0 +1,73 @@
+//! The table of keys: what each may hold. Everything that reads or checks the file goes by it.
+
+use serde_yaml::Value;
+
+/// A key and what it may hold. `check` says what is allowed when the value is not.
+pub struct Key {
+    pub name: &'static str,
+    pub check: fn(&Value) -> Result<(), &'static str>,
+}
+
+pub const KEYS: &[Key] = &[
+    Key { name: "instance_name", check: |value| short_text(value) },
+    Key { name: "workspace", check: |value| absolute_path(value) },
+    Key { name: "port", check: |value| port(value) },
+    Key { name: "admin_email", check: |value| email(value) },
+    Key { name: "admin_password_hash", check: |value| argon2_hash(value) },
+    Key { name: "session_epoch", check: |value| whole_number(value) },
+    Key { name: "jwt_secret", check: |value| key_256(value) },
+    Key { name: "encryption_key", check: |value| key_256(value) },
+    Key { name: "python", check: |value| absolute_path(value) },
+    Key { name: "backup", check: |value| mapping(value) },
+    Key { name: "upgrade", check: |value| mapping(value) },
+];
+
+/// A key that has a new name. It goes on working, with a warning, for one minor version.
+pub struct Deprecated {
+    pub name: &'static str,
+    pub replacement: &'static str,
+    /// The version that no longer reads it.
+    pub removed_in: &'static str,
+}
+
+pub const DEPRECATED: &[Deprecated] = &[];
+
+fn short_text(value: &Value) -> Result<(), &'static str> {
+    let allowed = "a name of 1 to 100 characters";
+    let fits = |text: &str| (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    value.as_str().is_some_and(fits).then_some(()).ok_or(allowed)
+}
+
+fn absolute_path(value: &Value) -> Result<(), &'static str> {
+    value.as_str().is_some_and(|text| text.starts_with('/')).then_some(()).ok_or("an absolute path")
+}
+
+fn port(value: &Value) -> Result<(), &'static str> {
+    value.as_u64().is_some_and(|n| (1..=65535).contains(&n)).then_some(()).ok_or("a port number from 1 to 65535")
+}
+
+fn email(value: &Value) -> Result<(), &'static str> {
+    let fits = |text: &str| text.len() <= 254 && text.contains('@') && !text.contains(char::is_whitespace);
+    value.as_str().is_some_and(fits).then_some(()).ok_or("an e-mail address")
+}
+
+fn argon2_hash(value: &Value) -> Result<(), &'static str> {
+    value
+        .as_str()
+        .is_some_and(|text| text.starts_with("$argon2id$"))
+        .then_some(())
+        .ok_or("an argon2id hash, as setup writes it")
+}
+
+fn whole_number(value: &Value) -> Result<(), &'static str> {
+    value.as_u64().map(|_| ()).ok_or("a whole number from 0")
+}
+
+fn key_256(value: &Value) -> Result<(), &'static str> {
+    let fits = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    value.as_str().is_some_and(fits).then_some(()).ok_or("64 hexadecimal digits in quotes, as setup writes it")
+}
+
+fn mapping(value: &Value) -> Result<(), &'static str> {
+    value.is_mapping().then_some(()).ok_or("a mapping of settings")
+}

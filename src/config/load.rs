@@ -1,0 +1,225 @@
+//! Reading and checking. A bad value is named with its line and what is allowed.
+
+use super::keys::{Deprecated, KEYS};
+use super::{DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED};
+use crate::sys::files;
+use serde_yaml::{Mapping, Value};
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+/// A config file is small; anything larger is not one.
+const SIZE_LIMIT: u64 = 1024 * 1024;
+
+/// What the file says, defaults filled in. Secrets have no default: whether a missing one may be
+/// made or must be brought back from a backup is setup's decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub instance_name: Option<String>,
+    pub workspace: Option<PathBuf>,
+    pub port: u16,
+    pub admin_email: String,
+    pub admin_password_hash: Option<String>,
+    pub session_epoch: u64,
+    pub jwt_secret: Option<String>,
+    pub encryption_key: Option<String>,
+    pub python: Option<PathBuf>,
+}
+
+/// A config and what there is to say about it that is no error.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Vec<Problem>,
+    pub text: String,
+}
+
+/// Something at a line of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1; 0 when it is about the whole file.
+    pub line: usize,
+    pub message: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}", Listed(path, problems))]
+    Invalid { path: PathBuf, problems: Vec<Problem> },
+}
+
+/// `file:line: message`, a line each.
+struct Listed<'a>(&'a Path, &'a [Problem]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.1.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}:{}: {}", self.0.display(), problem.line.max(1), problem.message)?;
+        }
+        Ok(())
+    }
+}
+
+/// The file at `path`; `Ok(None)` when there is none.
+pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
+    let text = files::read_text(path, SIZE_LIMIT)
+        .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    let Some(text) = text else { return Ok(None) };
+    parse(&text, DEPRECATED)
+        .map(Some)
+        .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+}
+
+/// Checks `text` whole and reports everything wrong with it at once.
+pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Problem>> {
+    let mut mapping = to_mapping(text)?;
+    let mut warnings = rename_deprecated(&mut mapping, text, deprecated);
+    let mut problems = Vec::new();
+    for (key, value) in &mapping {
+        let Some(name) = key.as_str() else {
+            problems.push(Problem { line: 0, message: format!("{} is not a key: keys are names", show(key)) });
+            continue;
+        };
+        let line = line_of(text, name);
+        match KEYS.iter().find(|known| known.name == name) {
+            None => warnings.push(Problem { line, message: format!("unknown key {name:?} is kept and ignored") }),
+            Some(known) => {
+                if let Err(allowed) = (known.check)(value) {
+                    let found = if is_secret(name) { "this value".to_owned() } else { show(value) };
+                    problems.push(Problem { line, message: format!("{name}: {found} is not {allowed}") });
+                }
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(Loaded { config: Config::from(&mapping), warnings, text: text.to_owned() })
+    } else {
+        problems.sort_by_key(|problem| problem.line);
+        Err(problems)
+    }
+}
+
+/// The document as a mapping. Comments alone, or nothing, are an empty one.
+pub(super) fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
+    let value: Value = serde_yaml::from_str(text).map_err(|error| {
+        let line = error.location().map_or(0, |location| location.line());
+        vec![Problem { line, message: format!("not valid YAML: {error}") }]
+    })?;
+    match value {
+        Value::Mapping(mapping) => Ok(mapping),
+        Value::Null => Ok(Mapping::new()),
+        other => {
+            let message = format!("expected lines of `key: value`, found {}", show(&other));
+            Err(vec![Problem { line: 1, message }])
+        }
+    }
+}
+
+fn rename_deprecated(mapping: &mut Mapping, text: &str, table: &[Deprecated]) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    for old in table {
+        let Some(value) = mapping.remove(old.name) else { continue };
+        let (name, new) = (old.name, old.replacement);
+        warnings.push(Problem {
+            line: line_of(text, name),
+            message: format!("{name} is now called {new}; {name} is read until version {}", old.removed_in),
+        });
+        if !mapping.contains_key(new) {
+            mapping.insert(new.into(), value);
+        }
+    }
+    warnings
+}
+
+/// The line on which a top-level key stands, counted from 1; 0 when it cannot be told.
+fn line_of(text: &str, key: &str) -> usize {
+    text.lines().position(|line| super::edit::key_on(line) == Some(key)).map_or(0, |at| at + 1)
+}
+
+fn is_secret(name: &str) -> bool {
+    matches!(name, "jwt_secret" | "encryption_key" | "admin_password_hash")
+}
+
+/// A value on one line, short.
+fn show(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "nothing".to_owned(),
+        Value::String(text) => format!("{text:?}"),
+        Value::Mapping(_) => "a mapping".to_owned(),
+        Value::Sequence(_) => "a list".to_owned(),
+        other => serde_yaml::to_string(other).unwrap_or_default().trim().to_owned(),
+    };
+    if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text }
+}
+
+impl From<&Mapping> for Config {
+    /// The mapping has passed the table's checks.
+    fn from(mapping: &Mapping) -> Self {
+        let text = |key: &str| mapping.get(key).and_then(Value::as_str).map(str::to_owned);
+        let number = |key: &str| mapping.get(key).and_then(Value::as_u64);
+        Self {
+            instance_name: text("instance_name"),
+            workspace: text("workspace").map(PathBuf::from),
+            port: number("port").and_then(|port| port.try_into().ok()).unwrap_or(DEFAULT_PORT),
+            admin_email: text("admin_email").unwrap_or_else(|| DEFAULT_ADMIN_EMAIL.to_owned()),
+            admin_password_hash: text("admin_password_hash"),
+            session_epoch: number("session_epoch").unwrap_or(1),
+            jwt_secret: text("jwt_secret"),
+            encryption_key: text("encryption_key"),
+            python: text("python").map(PathBuf::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<(usize, String)> {
+        match parse(text, &[]) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.into_iter().map(|p| (p.line, p.message)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_line_and_what_is_allowed() {
+        let found = problems("# mine\nworkspace: relative\nport: 99999\n");
+        assert_eq!(found[0], (2, "workspace: \"relative\" is not an absolute path".into()));
+        assert_eq!(found[1], (3, "port: 99999 is not a port number from 1 to 65535".into()));
+    }
+
+    #[test]
+    fn every_kind_of_broken_file_is_a_message() {
+        for text in ["[1, 2]", "just words", "port: [", "a: 1\na: 2\n", "port: ''", "1: 2", "\u{0}", "port: 0x1FFFF"] {
+            assert!(!problems(text).is_empty(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_in_a_message() {
+        let found = problems("jwt_secret: hunter2\n");
+        assert!(!found[0].1.contains("hunter2"), "{}", found[0].1);
+    }
+
+    #[test]
+    fn unknown_keys_are_kept_and_said() {
+        let loaded = parse("port: 1\nfuture: {a: 1}\n", &[]).unwrap();
+        assert_eq!(loaded.warnings, [Problem { line: 2, message: "unknown key \"future\" is kept and ignored".into() }]);
+        assert_eq!(parse("", &[]).unwrap().config.port, DEFAULT_PORT);
+    }
+
+    #[test]
+    fn a_deprecated_key_goes_on_working_with_a_warning() {
+        let table = [Deprecated { name: "http_port", replacement: "port", removed_in: "0.3.0" }];
+        let loaded = parse("http_port: 9000\n", &table).unwrap();
+        assert_eq!(loaded.config.port, 9000);
+        assert_eq!(loaded.warnings[0].line, 1);
+        assert_eq!(parse("http_port: 9000\nport: 9001\n", &table).unwrap().config.port, 9001);
+        assert!(parse("http_port: no\n", &table).is_err(), "checked under its new name");
+    }
+}

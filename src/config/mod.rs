@@ -1,0 +1,13 @@
+//! `config.yaml`: read, checked, and changed one key at a time.
+
+mod edit;
+mod keys;
+mod load;
+
+pub use edit::{EditError, set_keys};
+pub use keys::{Deprecated, DEPRECATED};
+pub use load::{Config, ConfigError, Loaded, Problem, load, parse};
+
+/// Where the web page is served when nothing else is said.
+pub const DEFAULT_PORT: u16 = 8088;
+pub const DEFAULT_ADMIN_EMAIL: &str = "admin@leoflow.local";

@@ -1,0 +1,95 @@
+//! `run/journal.json`: which long operation is under way and how far it came, fsynced before each
+//! step acts. Every start looks here first and finishes or undoes what it finds.
+
+use super::Home;
+use crate::sys::{checkpoint, clock, files};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    Setup,
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Setup => f.write_str("setup"),
+        }
+    }
+}
+
+/// The file's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub operation: Operation,
+    pub started_at: String,
+    /// What the plan was, in order.
+    pub steps: Vec<String>,
+    /// The step that was about to act when this was written; `steps.len()` past the last.
+    pub at: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} does not describe an operation that this version knows: {detail}")]
+    Unknown { path: PathBuf, detail: String },
+}
+
+/// The operation that an earlier process did not finish.
+pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
+    let path = home.journal();
+    let text = match files::read_text(&path, 1024 * 1024) {
+        Ok(None) => return Ok(None),
+        Ok(Some(text)) => text,
+        Err(error) => return Err(JournalError::Unknown { path, detail: error.to_string() }),
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| JournalError::Unknown { path, detail: error.to_string() })
+}
+
+/// An operation under way.
+pub struct Journal {
+    path: PathBuf,
+    entry: Entry,
+}
+
+impl Journal {
+    /// Writes down the plan.
+    pub fn begin(home: &Home, operation: Operation, steps: Vec<String>) -> Result<Self, JournalError> {
+        let entry = Entry { operation, started_at: clock::now_rfc3339(), steps, at: 0 };
+        let journal = Self { path: home.journal(), entry };
+        journal.write()?;
+        checkpoint(&format!("{operation}.begun"));
+        Ok(journal)
+    }
+
+    /// Writes down that the next step has been done. The caller may then do the one after.
+    pub fn advance(&mut self) -> Result<(), JournalError> {
+        let done = self.entry.steps.get(self.entry.at).cloned().unwrap_or_default();
+        self.entry.at += 1;
+        self.write()?;
+        checkpoint(&format!("{}.{done}", self.entry.operation));
+        Ok(())
+    }
+
+    /// The operation is complete: the file goes.
+    pub fn finish(self) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        files::remove_any(&self.path).map_err(io)?;
+        files::sync_parent(&self.path).map_err(io)?;
+        checkpoint(&format!("{}.finished", self.entry.operation));
+        Ok(())
+    }
+
+    fn write(&self) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        let text = serde_json::to_vec_pretty(&self.entry).map_err(|error| io(error.into()))?;
+        files::write_atomic(&self.path, &text, 0o600).map_err(io)
+    }
+}

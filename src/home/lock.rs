@@ -1,0 +1,123 @@
+//! One supervisor a home. The lock is the kernel's (`flock`) on `run/lite.lock`, and on the home's
+//! folder too: a lock file that somebody removed would let a second supervisor in, the folder
+//! cannot be removed while it is in use.
+
+use super::Home;
+use crate::sys::files;
+use crate::sys::flock::FileLock;
+use crate::sys::process::ProcessId;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Who has the home, for the one who is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub process: ProcessId,
+    /// `leoflow lite`, or the command that has the home for a moment.
+    pub command: String,
+    pub url: Option<String>,
+}
+
+/// The home is ours until this is dropped.
+#[derive(Debug)]
+pub struct HomeLock {
+    file: FileLock,
+    _folder: FileLock,
+}
+
+/// The home is another's. `holder` is missing for the moment between its lock and its name in it.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("the home is in use")]
+    Held { holder: Option<Holder> },
+    #[error("cannot lock {path}: {source}")]
+    Io { path: std::path::PathBuf, source: io::Error },
+}
+
+impl HomeLock {
+    /// Takes the home without waiting. Its folders must exist.
+    pub fn take(home: &Home, command: &str, url: Option<&str>) -> Result<Self, LockError> {
+        let path = home.lock();
+        let io = |source| LockError::Io { path: path.clone(), source };
+        let folder = FileLock::try_exclusive(File::open(home.root()).map_err(io)?).map_err(io)?;
+        let file = FileLock::try_exclusive(open(home).map_err(io)?).map_err(io)?;
+        let (Some(_folder), Some(file)) = (folder, file) else {
+            return Err(LockError::Held { holder: read_holder(home) });
+        };
+        let mut lock = Self { file, _folder };
+        lock.describe(command, url).map_err(io)?;
+        Ok(lock)
+    }
+
+    /// Writes who we are into the lock file.
+    pub fn describe(&mut self, command: &str, url: Option<&str>) -> io::Result<()> {
+        let process = ProcessId::current().ok_or(io::ErrorKind::NotFound)?;
+        let holder = Holder { process, command: command.to_owned(), url: url.map(str::to_owned) };
+        let file = self.file.file();
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(&serde_json::to_vec(&holder)?)
+    }
+}
+
+fn open(home: &Home) -> io::Result<File> {
+    files::create_private_dir(&home.run())?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(home.lock())
+}
+
+/// Who holds the home now; `None` when nobody does (or nobody we can tell).
+pub fn holder(home: &Home) -> Option<Holder> {
+    read_holder(home).filter(|holder| holder.process.is_alive())
+}
+
+fn read_holder(home: &Home) -> Option<Holder> {
+    let mut text = String::new();
+    File::open(home.lock()).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Whether some process has the home, asked of the kernel: takes the folder's lock for a moment.
+pub fn is_held(home: &Home) -> io::Result<bool> {
+    match File::open(home.root()) {
+        Ok(folder) => Ok(FileLock::try_exclusive(folder)?.is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(folder: &tempfile::TempDir) -> Home {
+        let home = super::super::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        home
+    }
+
+    #[test]
+    fn a_second_holder_is_told_who_the_first_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(&folder);
+        let first = HomeLock::take(&home, "leoflow lite", Some("http://127.0.0.1:1")).unwrap();
+        let Err(LockError::Held { holder: Some(holder) }) = HomeLock::take(&home, "x", None) else {
+            panic!("two holders");
+        };
+        assert_eq!(holder.process, ProcessId::current().unwrap());
+        assert_eq!(holder.url.as_deref(), Some("http://127.0.0.1:1"));
+        drop(first);
+        assert!(HomeLock::take(&home, "x", None).is_ok());
+    }
+
+    #[test]
+    fn removing_the_lock_file_lets_nobody_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(&folder);
+        let _first = HomeLock::take(&home, "leoflow lite", None).unwrap();
+        std::fs::remove_file(home.lock()).unwrap();
+        assert!(matches!(HomeLock::take(&home, "x", None), Err(LockError::Held { .. })));
+        assert!(is_held(&home).unwrap());
+    }
+}

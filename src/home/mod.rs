@@ -1,0 +1,96 @@
+//! `~/.leoflow`: where things are, who may touch them, and what was left half done.
+
+pub mod journal;
+pub mod lock;
+pub mod progress;
+mod resolve;
+
+pub use resolve::{HomeError, resolve, resolve_workspace};
+
+use crate::sys::files;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Everything Leoflow owns: one home, one instance. The names below are the layout of the home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn exists(&self) -> bool {
+        self.root.is_dir()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.yaml")
+    }
+
+    pub fn receipt(&self) -> PathBuf {
+        self.root.join("setup.json")
+    }
+
+    pub fn bin(&self) -> PathBuf {
+        self.root.join("bin")
+    }
+
+    pub fn versions(&self) -> PathBuf {
+        self.root.join("versions")
+    }
+
+    pub fn postgres(&self) -> PathBuf {
+        self.root.join("managed-postgres")
+    }
+
+    pub fn postgres_installs(&self) -> PathBuf {
+        self.postgres().join("install")
+    }
+
+    pub fn postgres_data(&self) -> PathBuf {
+        self.postgres().join("data")
+    }
+
+    pub fn postgres_credentials(&self) -> PathBuf {
+        self.postgres().join("credentials.json")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.run().join("lite.lock")
+    }
+
+    pub fn control_socket(&self) -> PathBuf {
+        self.run().join("control.sock")
+    }
+
+    pub fn api_socket(&self) -> PathBuf {
+        self.run().join("api.sock")
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.run().join("journal.json")
+    }
+
+    /// The children of the supervisor that runs or ran last, for the next one to end what is left.
+    pub fn processes(&self) -> PathBuf {
+        self.run().join("processes.json")
+    }
+
+    /// The folders that have to be there before anything else, each 0700.
+    pub fn create(&self) -> io::Result<()> {
+        files::create_private_dir(&self.root)?;
+        files::create_private_dir(&self.run())?;
+        files::create_private_dir(&self.logs())
+    }
+}

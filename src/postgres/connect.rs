@@ -1,0 +1,120 @@
+//! Where the datastore listens and how to reach it.
+
+use super::SOCKET_PORT;
+use crate::home::Home;
+use crate::sys::{files, random, unix_socket, user};
+use sha2::{Digest, Sha256};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
+
+/// What went wrong between us and the server, as far as anybody has to decide on it.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    #[error("the datastore does not answer at {0}")]
+    Unreachable(PathBuf),
+    #[error("the datastore is starting up or recovering")]
+    Recovering,
+    #[error("the datastore refuses the stored password: its data directory is of another instance")]
+    WrongPassword,
+    #[error("the database does not exist")]
+    NoDatabase,
+    #[error("the datastore did not answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{}", describe(.0))]
+    Query(#[from] tokio_postgres::Error),
+}
+
+/// The server's own words where it said something; the library's `Display` hides them.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => {
+            let detail = db.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+            format!("{}: {}{detail}", db.severity(), db.message())
+        }
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+/// A socket folder; the application needs nothing more than this and a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub socket_folder: PathBuf,
+}
+
+/// `/.s.PGSQL.5432`
+const SOCKET_NAME_LENGTH: usize = 14;
+
+impl Endpoint {
+    /// `run/`, or a short folder elsewhere when a socket's path would be too long there.
+    pub fn for_home(home: &Home) -> Self {
+        let run = home.run();
+        if run.as_os_str().as_bytes().len() + SOCKET_NAME_LENGTH <= unix_socket::PATH_LIMIT {
+            return Self { socket_folder: run };
+        }
+        let hash = random::hex(&Sha256::digest(home.root().as_os_str().as_bytes())[..8]);
+        Self { socket_folder: PathBuf::from(format!("/tmp/leoflow-{}-{hash}", user::effective_uid())) }
+    }
+
+    pub fn at(folder: &Path) -> Self {
+        Self { socket_folder: folder.to_owned() }
+    }
+
+    /// Makes the folder, and refuses one in a shared place that is not ours alone.
+    pub fn prepare(&self) -> io::Result<()> {
+        files::create_private_dir(&self.socket_folder)?;
+        let meta = std::fs::symlink_metadata(&self.socket_folder)?;
+        if !meta.is_dir() || meta.uid() != user::effective_uid() {
+            let message = format!("{} belongs to somebody else", self.socket_folder.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        Ok(())
+    }
+
+    pub fn config(&self, role: &str, password: &str, database: &str) -> Config {
+        let mut config = Config::new();
+        config
+            .host_path(&self.socket_folder)
+            .port(SOCKET_PORT)
+            .user(role)
+            .password(password)
+            .dbname(database)
+            .application_name("leoflow")
+            .connect_timeout(Duration::from_secs(5));
+        config
+    }
+
+    /// Connects; the connection's own work goes on in a task of the current runtime.
+    pub async fn connect(&self, config: &Config) -> Result<Client, PgError> {
+        match config.connect(NoTls).await {
+            Ok((client, connection)) => {
+                // An error here ends the connection, which the client reports at its next use.
+                tokio::spawn(async move { drop(connection.await) });
+                Ok(client)
+            }
+            Err(error) => Err(self.classify(error)),
+        }
+    }
+
+    fn classify(&self, error: tokio_postgres::Error) -> PgError {
+        match error.code() {
+            Some(&SqlState::CANNOT_CONNECT_NOW) => PgError::Recovering,
+            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => PgError::WrongPassword,
+            Some(&SqlState::INVALID_CATALOG_NAME) => PgError::NoDatabase,
+            Some(_) => PgError::Query(error),
+            None => PgError::Unreachable(self.socket_folder.clone()),
+        }
+    }
+}
+
+/// Runs `work`, at most `limit`.
+pub async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, PgError>>) -> Result<T, PgError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(PgError::Timeout(limit)))
+}

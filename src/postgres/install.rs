@@ -1,0 +1,125 @@
+//! `managed-postgres/install/<version>/`: complete or absent. A stamp, written last and before the
+//! rename, says what it is and where its programs are.
+
+use super::tools::postgres_version;
+use super::{MAJOR, archive};
+use crate::home::Home;
+use crate::sys::{checkpoint, files};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// PostgreSQL's programs, ready to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// As the server says: `18.4`.
+    pub version: String,
+    pub bin: PathBuf,
+    /// Where it came from, for people.
+    pub source: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stamp {
+    version: String,
+    source: String,
+    /// Relative to the folder of the stamp, or absolute for a system's own PostgreSQL.
+    bin: PathBuf,
+}
+
+const STAMP: &str = "leoflow-install.json";
+const STAGING: &str = ".staging-";
+
+impl Installation {
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+}
+
+/// The newest complete installation in the home. One whose programs are gone does not count.
+pub fn installed(home: &Home) -> Option<Installation> {
+    let mut found: Vec<Installation> = std::fs::read_dir(home.postgres_installs())
+        .ok()?
+        .flatten()
+        .filter_map(|entry| read_stamp(&entry.path()))
+        .collect();
+    found.sort_by_key(|installation| version_key(&installation.version));
+    found.pop()
+}
+
+fn read_stamp(folder: &Path) -> Option<Installation> {
+    let text = files::read_text(&folder.join(STAMP), 64 * 1024).ok()??;
+    let stamp: Stamp = serde_json::from_str(&text).ok()?;
+    // `join` with an absolute path is that path.
+    let bin = folder.join(&stamp.bin);
+    let usable = version_key(&stamp.version).first() == Some(&MAJOR) && bin.join("postgres").is_file();
+    usable.then_some(Installation { version: stamp.version, bin, source: stamp.source })
+}
+
+fn version_key(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+/// A folder beside the final one, to unpack into. Dropped unfinished, it is removed.
+pub struct Staging {
+    folder: PathBuf,
+}
+
+impl Staging {
+    /// Also removes what killed attempts left behind: the caller holds the home's lock.
+    pub fn new(home: &Home) -> io::Result<Self> {
+        let installs = home.postgres_installs();
+        files::create_private_dir(&installs)?;
+        for entry in std::fs::read_dir(&installs)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(STAGING) {
+                files::remove_any(&entry.path())?;
+            }
+        }
+        let folder = installs.join(format!("{STAGING}{}", std::process::id()));
+        std::fs::create_dir(&folder)?;
+        Ok(Self { folder })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Tries the programs, stamps the tree and moves it to its place.
+    pub fn commit(self, home: &Home, tree: &Path, source: &str) -> Result<Installation, String> {
+        let bin = archive::find_bin(tree).ok_or("there is no bin/postgres in it")?;
+        let relative = bin.strip_prefix(tree).map_err(|error| error.to_string())?;
+        self.finish(home, tree, relative, &bin, source)
+    }
+
+    /// As `commit`, for programs that stay where they are.
+    pub fn commit_link(self, home: &Home, bin: &Path, source: &str) -> Result<Installation, String> {
+        let tree = self.folder.join("link");
+        std::fs::create_dir(&tree).map_err(|error| error.to_string())?;
+        self.finish(home, &tree, bin, bin, source)
+    }
+
+    fn finish(&self, home: &Home, tree: &Path, stamped: &Path, bin: &Path, source: &str) -> Result<Installation, String> {
+        let (major, version) = postgres_version(bin)?;
+        if major != MAJOR {
+            return Err(format!("it is PostgreSQL {version}; this release runs {MAJOR}"));
+        }
+        let stamp = Stamp { version: version.clone(), source: source.to_owned(), bin: stamped.to_owned() };
+        let io = |error: io::Error| error.to_string();
+        let text = serde_json::to_vec_pretty(&stamp).map_err(|error| error.to_string())?;
+        files::write_atomic(&tree.join(STAMP), &text, 0o600).map_err(io)?;
+        files::sync_file_system(tree).map_err(io)?;
+        checkpoint("postgres.unpacked");
+        let place = home.postgres_installs().join(&version);
+        files::remove_any(&place).map_err(io)?;
+        files::rename_durably(tree, &place).map_err(io)?;
+        checkpoint("postgres.installed");
+        read_stamp(&place).ok_or_else(|| format!("{} is not as it was written", place.display()))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What stays is removed by the next attempt.
+        let _ = files::remove_any(&self.folder);
+    }
+}

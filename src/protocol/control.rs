@@ -1,0 +1,79 @@
+//! `run/control.sock`: one JSON request a line, one JSON answer a line. It belongs to the
+//! supervisor and knows only life and death, so it works when everything else does not.
+
+use super::status::InstanceStatus;
+use crate::home::Home;
+use crate::sys::unix_socket;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    Status,
+    /// The answer comes at once; the connection closes when the supervisor has gone.
+    Stop,
+    /// Restarts the children in place; the answer comes when they are healthy or have failed.
+    Restart,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Status(Box<InstanceStatus>),
+    Accepted,
+    Error(String),
+}
+
+/// Longest request or answer in bytes.
+pub const LINE_LIMIT: u64 = 1024 * 1024;
+
+/// A connection to a supervisor.
+pub struct ControlClient {
+    stream: BufReader<UnixStream>,
+}
+
+impl ControlClient {
+    /// `Ok(None)` when nobody listens there.
+    pub fn connect(home: &Home) -> io::Result<Option<Self>> {
+        match unix_socket::connect(&home.control_socket()) {
+            Ok(stream) => Ok(Some(Self { stream: BufReader::new(stream) })),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Asks and waits for the answer, at most `limit`.
+    pub fn ask(&mut self, request: &Request, limit: Duration) -> io::Result<Answer> {
+        self.stream.get_ref().set_read_timeout(Some(limit))?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        let mut answer = String::new();
+        (&mut self.stream).take(LINE_LIMIT).read_line(&mut answer)?;
+        if answer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    /// Waits until the other end has gone; `false` when it is still there after `limit`.
+    pub fn wait_closed(&mut self, limit: Duration) -> bool {
+        let _ = self.stream.get_ref().set_read_timeout(Some(limit));
+        let mut rest = Vec::new();
+        (&mut self.stream).take(LINE_LIMIT).read_to_end(&mut rest).is_ok()
+    }
+}
+
+/// The running instance's own word on itself; `None` when none runs or it does not answer.
+pub fn status_of(home: &Home) -> Option<InstanceStatus> {
+    let mut client = ControlClient::connect(home).ok()??;
+    match client.ask(&Request::Status, Duration::from_secs(5)).ok()? {
+        Answer::Status(status) => Some(*status),
+        Answer::Accepted | Answer::Error(_) => None,
+    }
+}

@@ -1,0 +1,7 @@
+//! What the processes say to one another: how the supervisor starts a child and hears from it, and
+//! what the control socket answers. Described in `docs/process-protocol.md`; an old supervisor
+//! starts new servers, so nothing here may change its meaning.
+
+pub mod child;
+pub mod control;
+pub mod status;

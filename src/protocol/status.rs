@@ -1,0 +1,61 @@
+//! The state of an instance as `lite status --json` prints it.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    Healthy,
+    Starting,
+    /// Serving, but a process is being restarted.
+    Degraded,
+    /// A process keeps failing and is not restarted any more.
+    Failed,
+    Stopped,
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Starting => "starting",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    pub state: InstanceState,
+    pub version: String,
+    pub url: String,
+    pub home: String,
+    pub schema_version: Option<i64>,
+    pub uptime_seconds: u64,
+    pub processes: Vec<ProcessStatus>,
+    /// Why, when the state is not healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether it runs in the background (`lite start`).
+    #[serde(default)]
+    pub detached: bool,
+    /// The supervisor's own pid.
+    #[serde(default)]
+    pub pid: i32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    pub name: String,
+    /// `waiting`, `starting`, `running`, `restarting`, `stopping`, `stopped`, `done`, `failed`.
+    pub state: String,
+    pub pid: Option<i32>,
+    pub restarts: u32,
+    pub rss_bytes: Option<u64>,
+    /// What the process last said of itself (`STATUS=`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}

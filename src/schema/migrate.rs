@@ -1,0 +1,134 @@
+//! Applying what is pending: one migrator at a time, each migration and its ledger row in one
+//! transaction.
+
+use super::classify::{self, State, classify};
+use super::embedded::{Known, newest};
+use super::{SchemaError, ledger};
+use crate::postgres::PgError;
+use std::error::Error as _;
+use std::time::Duration;
+use tokio_postgres::{Client, GenericClient};
+
+/// Key of the advisory lock: "leoflow" in ASCII. Everything that changes the schema takes it.
+pub const LOCK_KEY: i64 = 0x006c_656f_666c_6f77;
+/// How long one migrator waits for another.
+const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a migration waits for a table that somebody else has locked.
+const TABLE_LOCK_PATIENCE: &str = "30s";
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// File names, oldest first.
+    pub files: Vec<String>,
+    pub version: i64,
+}
+
+/// Brings the database to what `known` says. `lock` is a connection of its own that holds the
+/// advisory lock meanwhile; `work` does the work. `version` is written into the ledger.
+/// `report` hears of each migration once it is committed.
+pub async fn migrate(
+    lock: &Client,
+    work: &mut Client,
+    known: &[Known],
+    version: &str,
+    report: &mut dyn FnMut(&str),
+) -> Result<Applied, SchemaError> {
+    take_lock(lock).await?;
+    let migrated = migrate_locked(work, known, version, report).await;
+    release_lock(lock).await;
+    migrated
+}
+
+async fn migrate_locked(
+    work: &mut Client,
+    known: &[Known],
+    version: &str,
+    report: &mut dyn FnMut(&str),
+) -> Result<Applied, SchemaError> {
+    let state = classify(known, &ledger::inspect(work).await?);
+    let pending: Vec<i64> = match refusal(&state) {
+        Some(error) => return Err(error),
+        None => match state {
+            State::Pending { versions, .. } => versions,
+            State::Fresh => known.iter().map(|known| known.version).collect(),
+            _ => Vec::new(),
+        },
+    };
+    // refinery creates its table and asks for rows even when there is nothing to do.
+    if pending.is_empty() {
+        return Ok(Applied { files: Vec::new(), version: newest(known) });
+    }
+    work.execute("SELECT set_config('leoflow.version', $1, false)", &[&version]).await?;
+    work.batch_execute(&format!("SET lock_timeout = '{TABLE_LOCK_PATIENCE}'")).await?;
+    let migrations: Vec<refinery::Migration> = known.iter().map(|known| known.migration.clone()).collect();
+    let mut files = Vec::new();
+    for known in known.iter().filter(|known| pending.contains(&known.version)) {
+        let target = i32::try_from(known.version).unwrap_or(i32::MAX);
+        refinery::Runner::new(&migrations)
+            .set_grouped(false)
+            .set_target(refinery::Target::Version(target))
+            .run_async(work)
+            .await
+            .map_err(|error| SchemaError::Failed { migration: known.file.clone(), reason: reason(&error) })?;
+        crate::sys::checkpoint(&format!("migrated.{}", known.version));
+        report(&known.file);
+        files.push(known.file.clone());
+    }
+    Ok(Applied { files, version: newest(known) })
+}
+
+/// The server's own words, which refinery keeps as the source of its error.
+fn reason(error: &refinery::Error) -> String {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(postgres) = cause.downcast_ref::<tokio_postgres::Error>()
+            && let Some(db) = postgres.as_db_error()
+        {
+            return format!("{}: {}", db.severity(), db.message());
+        }
+        source = cause.source();
+    }
+    error.to_string()
+}
+
+/// Fails unless the database is exactly at what `known` says: what a server asks at its start.
+pub async fn require_current(client: &impl GenericClient, known: &[Known]) -> Result<i64, SchemaError> {
+    let found = ledger::inspect(client).await?;
+    let state = classify(known, &found);
+    match refusal(&state) {
+        Some(error) => Err(error),
+        None => match state {
+            State::Current { version } => Ok(version),
+            _ => Err(SchemaError::NotMigrated {
+                database: classify::database_version(&found),
+                binary: newest(known),
+            }),
+        },
+    }
+}
+
+/// The states that nothing may be written in.
+pub fn refusal(state: &State) -> Option<SchemaError> {
+    match state.clone() {
+        State::Fresh | State::Current { .. } | State::Pending { .. } => None,
+        State::Newer { database, binary } => Some(SchemaError::Newer { database, binary }),
+        State::Edited { files } => Some(SchemaError::Edited(files)),
+        State::Gap { missing } => Some(SchemaError::Gap(missing)),
+        State::Damaged { reason } => Some(SchemaError::Damaged(reason)),
+    }
+}
+
+pub(super) async fn take_lock(client: &Client) -> Result<(), SchemaError> {
+    client.batch_execute(&format!("SET lock_timeout = '{}s'", LOCK_PATIENCE.as_secs())).await?;
+    match client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => Err(SchemaError::Busy),
+        Err(error) => Err(PgError::from(error).into()),
+    }
+}
+
+/// The end of the connection releases it too.
+pub(super) async fn release_lock(client: &Client) {
+    let _ = client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY]).await;
+}

@@ -1,0 +1,60 @@
+//! The database's schema: what this binary knows, what the database has, and getting from one to
+//! the other without losing anything.
+
+pub mod classify;
+pub mod embedded;
+mod ledger;
+mod migrate;
+mod rollback;
+
+pub use classify::{State, classify};
+pub use embedded::{Known, known};
+pub use ledger::{inspect, undoable};
+pub use migrate::{Applied, migrate, require_current};
+pub use migrate::refusal;
+pub use rollback::{Extent, RolledBack, rollback};
+
+use crate::postgres::PgError;
+
+/// Why the schema was left alone.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Word for word what the design fixes: users search for it.
+    #[error(
+        "database is at schema version {database} but this binary only knows up to {binary};\n\
+         an older `leoflow` is being run against a newer database.\n\
+         Upgrade the binary, or run `leoflow uninstall --purge` to start over\n\
+         (this WIPES your data)"
+    )]
+    Newer { database: i64, binary: i64 },
+    #[error("migration {} was changed after it had been applied to this database", .0.join(", "))]
+    Edited(Vec<String>),
+    #[error("the database's history has a hole: version {} is missing", join(.0))]
+    Gap(Vec<i64>),
+    #[error("the database's record of its migrations is damaged: {0}")]
+    Damaged(String),
+    #[error("the database is at schema version {database}, this binary needs {binary}")]
+    NotMigrated { database: i64, binary: i64 },
+    #[error("migration {migration} failed and was undone: {reason}")]
+    Failed { migration: String, reason: String },
+    #[error("another migration has been running for too long")]
+    Busy,
+    #[error("version {asked} is not the newest; the newest is {newest}")]
+    NotNewest { asked: i64, newest: i64 },
+    #[error("there is no migration to undo")]
+    NothingToUndo,
+    #[error("migration {0} cannot be undone: it came without rollback SQL")]
+    NotReversible(String),
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+}
+
+fn join(versions: &[i64]) -> String {
+    versions.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl From<tokio_postgres::Error> for SchemaError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error.into())
+    }
+}

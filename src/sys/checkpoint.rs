@@ -1,0 +1,26 @@
+//! Named moments at which a test may kill the process, so that "killed at every step" is a loop
+//! and not a matter of luck. In a release build without the feature this is nothing.
+
+/// Marks a step that has just been made durable. With `LEOFLOW_KILL_AT=name` in the environment
+/// (debug builds, or the feature `checkpoints`) the process ends here as by SIGKILL; with
+/// `LEOFLOW_CHECKPOINT_LOG=file` the name is appended to that file, which is how tests list them.
+#[cfg(any(debug_assertions, feature = "checkpoints"))]
+pub fn checkpoint(name: &str) {
+    use super::env_vars;
+    use std::io::Write;
+
+    if let Some(log) = env_vars::path("LEOFLOW_CHECKPOINT_LOG")
+        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(log)
+    {
+        // A test's own log: if it cannot be written, the test that reads it says so.
+        let _ = writeln!(file, "{name}");
+    }
+    if env_vars::text("LEOFLOW_KILL_AT").as_deref() == Some(name) {
+        super::process::kill_self();
+    }
+}
+
+/// See the debug version.
+#[cfg(not(any(debug_assertions, feature = "checkpoints")))]
+#[inline(always)]
+pub fn checkpoint(_name: &str) {}

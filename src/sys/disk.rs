@@ -1,0 +1,20 @@
+//! Free space.
+
+use std::io;
+use std::path::Path;
+
+/// Bytes that an unprivileged user may still write on the file system of `path`, or of its
+/// nearest existing parent.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let mut probe = path;
+    loop {
+        match nix::sys::statvfs::statvfs(probe) {
+            Ok(stat) => return Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64),
+            Err(nix::Error::ENOENT) => match probe.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => probe = parent,
+                _ => return Err(nix::Error::ENOENT.into()),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

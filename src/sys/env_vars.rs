@@ -1,0 +1,43 @@
+//! The only reader of the process's environment and arguments. Everything else gets values.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::{env, io};
+
+/// A variable as text; `None` when unset, empty or not UTF-8.
+pub fn text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A variable as a path; `None` when unset or empty.
+pub fn path(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Whether a variable is set to anything but nothing, the convention of <https://no-color.org>.
+pub fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+/// The user's home directory: `HOME`, else the passwd entry. `None` in a container without either.
+pub fn user_home() -> Option<PathBuf> {
+    dirs::home_dir().filter(|home| home.is_absolute())
+}
+
+/// The folders of `PATH`; none when it is unset.
+pub fn search_path() -> Vec<PathBuf> {
+    env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+pub fn arguments() -> Vec<OsString> {
+    env::args_os().collect()
+}
+
+/// The running executable, links resolved.
+pub fn current_exe() -> io::Result<PathBuf> {
+    env::current_exe()
+}
+
+pub fn current_dir() -> io::Result<PathBuf> {
+    env::current_dir()
+}

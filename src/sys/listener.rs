@@ -1,0 +1,35 @@
+//! Pipes and listeners as plain descriptors.
+
+use nix::fcntl::OFlag;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
+
+/// Listens on 127.0.0.1 at `port`. The kernel keeps up to 1,024 connections waiting, so that a
+/// server can be replaced without refusing one.
+pub fn bind_loopback(port: u16) -> io::Result<TcpListener> {
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
+    };
+    use std::os::fd::AsRawFd;
+
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let descriptor = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    setsockopt(&descriptor, sockopt::ReuseAddr, &true)?;
+    let address = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    bind(descriptor.as_raw_fd(), &SockaddrIn::from(address))?;
+    listen(&descriptor, Backlog::new(1024).unwrap_or(Backlog::MAXCONN))?;
+    Ok(TcpListener::from(descriptor))
+}
+
+/// `(read end, write end)`, both closed at exec.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)
+}
+
+/// As `pipe`, with a read end for an event loop.
+pub fn pipe_with_async_reader() -> io::Result<(tokio::net::unix::pipe::Receiver, OwnedFd)> {
+    let (reader, writer) = pipe()?;
+    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((tokio::net::unix::pipe::Receiver::from_owned_fd(reader)?, writer))
+}

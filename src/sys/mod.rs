@@ -1,0 +1,22 @@
+//! What only the operating system can do, and all of `unsafe`. Everything that is Linux's alone
+//! lives here, so that another platform is a port of this folder.
+
+pub mod checkpoint;
+pub mod clock;
+pub mod disk;
+pub mod env_vars;
+pub mod files;
+pub mod flock;
+pub mod listener;
+pub mod notify;
+pub mod ports;
+pub mod process;
+pub mod random;
+pub mod reaper;
+pub mod spawn;
+pub mod unix_socket;
+pub mod user;
+pub mod user_namespace;
+pub mod watch;
+
+pub use checkpoint::checkpoint;

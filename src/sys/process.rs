@@ -1,0 +1,225 @@
+//! Processes as `/proc` shows them. A pid alone proves nothing, it is reused; a pid with its start
+//! time and the boot it belongs to names one process for ever.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The signals that Leoflow sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    Interrupt,
+    Quit,
+    Terminate,
+    Kill,
+    Continue,
+}
+
+impl Signal {
+    pub(super) fn to_nix(self) -> nix::sys::signal::Signal {
+        use nix::sys::signal::Signal as Nix;
+        match self {
+            Self::Interrupt => Nix::SIGINT,
+            Self::Quit => Nix::SIGQUIT,
+            Self::Terminate => Nix::SIGTERM,
+            Self::Kill => Nix::SIGKILL,
+            Self::Continue => Nix::SIGCONT,
+        }
+    }
+}
+
+/// One process, told apart from every other that has or had its pid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    pub pid: i32,
+    /// Clock ticks between boot and the process's start, field 22 of `/proc/PID/stat`.
+    pub start_ticks: u64,
+    pub boot_id: String,
+}
+
+impl ProcessId {
+    /// The process that has `pid` now; `None` when there is none.
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = Stat::read(pid)?;
+        Some(Self { pid, start_ticks: stat.start_ticks, boot_id: boot_id() })
+    }
+
+    pub fn current() -> Option<Self> {
+        Self::of(std::process::id() as i32)
+    }
+
+    /// Whether this very process still exists and is more than a zombie.
+    pub fn is_alive(&self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| {
+            stat.start_ticks == self.start_ticks && stat.state != 'Z' && self.boot_id == boot_id()
+        })
+    }
+
+    /// Signals this very process; nothing happens when it is gone.
+    pub fn signal(&self, signal: Signal) {
+        if self.is_alive() {
+            signal_process(self.pid, signal);
+        }
+    }
+
+    /// Waits until the process is gone; `false` when it still is there after `limit`.
+    /// Not for children of ours, which stay as zombies until they are waited for.
+    pub fn wait_gone(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(1);
+        while self.is_alive() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        true
+    }
+}
+
+struct Stat {
+    state: char,
+    parent: i32,
+    start_ticks: u64,
+}
+
+impl Stat {
+    /// Fields as numbered in proc_pid_stat(5); the name in field 2 may hold blanks and brackets,
+    /// so counting starts after the last one.
+    fn read(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let start_ticks = fields.nth(17)?.parse().ok()?;
+        Some(Self { state, parent, start_ticks })
+    }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// The parent's pid; `None` when there is no such process.
+pub fn parent_of(pid: i32) -> Option<i32> {
+    Stat::read(pid).map(|stat| stat.parent)
+}
+
+/// The file name of the program a process runs, as the kernel shows it.
+pub fn program_of(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+/// The command line with blanks between arguments, for people to read.
+pub fn command_line(pid: i32) -> Option<String> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned();
+    if line.is_empty() { fs::read_to_string(format!("/proc/{pid}/comm")).ok() } else { Some(line) }
+}
+
+/// Every process whose working directory is `folder`, as far as we may look.
+pub fn working_in(folder: &Path) -> Vec<ProcessId> {
+    let Ok(folder) = folder.canonicalize() else { return Vec::new() };
+    all_pids()
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder))
+        .filter_map(ProcessId::of)
+        .filter(ProcessId::is_alive)
+        .collect()
+}
+
+pub(super) fn all_pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Resident set of a process in bytes, shared pages counted in full.
+pub fn resident_bytes(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten()?;
+    Some(pages * page as u64)
+}
+
+/// Signals one process; a process that is gone is no error.
+pub fn signal_process(pid: i32, signal: Signal) {
+    let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal.to_nix());
+}
+
+/// Signals a whole process group; a group that is gone is no error.
+pub fn signal_group(leader: i32, signal: Signal) {
+    let _ = nix::sys::signal::killpg(Pid::from_raw(leader), signal.to_nix());
+}
+
+/// Ends this process as SIGKILL from outside would: no destructors, no handlers.
+pub fn kill_self() -> ! {
+    let _ = nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL);
+    std::process::abort()
+}
+
+/// From now on orphaned descendants become children of this process and not of init's, so that
+/// what forks twice is still waited for and can be ended.
+pub fn become_subreaper() -> io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
+}
+
+/// Whether SIGHUP was already ignored when we started, as under `nohup`.
+pub fn hangup_is_ignored() -> bool {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 != 0)
+}
+
+/// Detaches from the terminal: a session and a process group of its own.
+pub fn start_session() {
+    // Fails only for a process group leader, which has what it wants already.
+    let _ = nix::unistd::setsid();
+}
+
+/// Waits until `descriptor` can be read or the time is over.
+pub fn poll_readable(descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], timeout) {
+        Ok(ready) => Ok(ready > 0),
+        Err(nix::Error::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_more_than_its_pid() {
+        let me = ProcessId::current().unwrap();
+        assert!(me.is_alive());
+        let other_life = ProcessId { start_ticks: me.start_ticks + 1, ..me.clone() };
+        assert!(!other_life.is_alive());
+        let other_boot = ProcessId { boot_id: "x".into(), ..me };
+        assert!(!other_boot.is_alive());
+    }
+
+    #[test]
+    fn finds_processes_by_their_working_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child =
+            std::process::Command::new("sleep").arg("60").current_dir(folder.path()).spawn().unwrap();
+        let found = working_in(folder.path());
+        assert_eq!(found.iter().map(|p| p.pid).collect::<Vec<_>>(), [child.id() as i32]);
+        assert_eq!(parent_of(child.id() as i32), Some(std::process::id() as i32));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(working_in(folder.path()).is_empty());
+    }
+}

@@ -1,0 +1,337 @@
+//! Starting a supervised child with exactly the descriptors it should have.
+//!
+//! `std::process::Command` cannot do this: its own error pipe may sit on a descriptor number that
+//! we have to give away, and it cannot tell the child its own pid (`LISTEN_PID`). So this is fork
+//! and exec by hand. Everything is prepared before the fork; after it only system calls are made.
+
+use super::process::Signal;
+use super::user_namespace::SingleUser;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::unistd::{ForkResult, Pid};
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// The first descriptor that systemd's protocol hands over, sd_listen_fds(3).
+pub const FIRST_PASSED: RawFd = 3;
+/// Above everything that is handed over; descriptors wait here while the low ones are laid out.
+const PARKING: RawFd = 64;
+
+/// What to start. `passed` appear as descriptors 3, 4, … in the child; nothing else is inherited
+/// but output and error. The environment is exactly `environment`; `{PID}` in a value is replaced
+/// by the child's own pid.
+pub struct Spawn<'a> {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    pub environment: Vec<(OsString, OsString)>,
+    pub folder: Option<PathBuf>,
+    pub output: BorrowedFd<'a>,
+    pub passed: Vec<BorrowedFd<'a>>,
+    pub single_user: Option<SingleUser>,
+    /// Sent to the child by the kernel when the *thread* that started it ends.
+    pub parent_death: Option<Signal>,
+}
+
+/// Where between fork and exec it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("{0} contains a NUL byte")]
+    Nul(String),
+    #[error("the system refuses another process: {0}")]
+    Fork(io::Error),
+    #[error("a user namespace is not allowed here: {0}")]
+    UserNamespace(io::Error),
+    #[error("cannot run {program}: {source}")]
+    Exec { program: PathBuf, source: io::Error },
+}
+
+const STAGE_NAMESPACE: u8 = 1;
+const STAGE_EXEC: u8 = 2;
+/// Room for any pid in a prepared environment string.
+const PID_WIDTH: usize = 10;
+
+impl Spawn<'_> {
+    /// Forks and execs; returns the child's pid once the new program runs. The child leads a
+    /// process group of its own. Must be called from the main thread when `parent_death` is set.
+    pub fn start(self) -> Result<i32, SpawnError> {
+        let program = c_string(self.program.as_os_str().as_bytes())?;
+        let mut arguments = vec![program.clone()];
+        for argument in &self.arguments {
+            arguments.push(c_string(argument.as_bytes())?);
+        }
+        let mut environment = Vec::new();
+        for (name, value) in &self.environment {
+            environment.push(EnvironmentEntry::new(name, value)?);
+        }
+        let folder = self.folder.as_ref().map(|f| c_string(f.as_os_str().as_bytes())).transpose()?;
+        let dev_null = File::open("/dev/null").map_err(SpawnError::Fork)?;
+        let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| SpawnError::Fork(e.into()))?;
+        let argument_pointers = null_terminated(arguments.iter().map(|a| a.as_ptr()));
+        let environment_pointers = null_terminated(environment.iter().map(EnvironmentEntry::pointer));
+        let parent = nix::unistd::getpid();
+
+        // SAFETY: in the child only async-signal-safe system calls follow, on memory prepared
+        // above; no lock is taken and nothing is allocated or freed before exec or _exit.
+        match unsafe { nix::unistd::fork() }.map_err(|e| SpawnError::Fork(e.into()))? {
+            ForkResult::Parent { child } => {
+                drop(reporter);
+                wait_for_exec(report, child, &self.program)
+            }
+            ForkResult::Child => {
+                for entry in &environment {
+                    entry.fill_in(nix::unistd::getpid());
+                }
+                let failure = self.become_child(&dev_null, reporter.as_raw_fd(), parent, folder.as_ref());
+                let (stage, errno, reporter) = match failure {
+                    Err(failure) => failure,
+                    Ok(reporter) => {
+                        // SAFETY: both arrays are null-terminated and outlive the call.
+                        unsafe {
+                            nix::libc::execve(
+                                program.as_ptr(),
+                                argument_pointers.as_ptr(),
+                                environment_pointers.as_ptr(),
+                            )
+                        };
+                        (STAGE_EXEC, Errno::last_raw(), reporter)
+                    }
+                };
+                let mut message = [0u8; 5];
+                message[0] = stage;
+                message[1..].copy_from_slice(&errno.to_ne_bytes());
+                // SAFETY: plain system calls on a descriptor that is ours and a live buffer.
+                unsafe {
+                    nix::libc::write(reporter, message.as_ptr().cast(), message.len());
+                    nix::libc::_exit(127)
+                }
+            }
+        }
+    }
+
+    /// Everything between fork and exec. Returns the error pipe's new place.
+    fn become_child(
+        &self,
+        dev_null: &File,
+        reporter: RawFd,
+        parent: Pid,
+        folder: Option<&CString>,
+    ) -> Result<RawFd, (u8, i32, RawFd)> {
+        let parked = PARKING + self.passed.len() as RawFd + 4;
+        let reporter_high = park(reporter, parked).map_err(|e| (STAGE_EXEC, e as i32, reporter))?;
+        let failed = |stage: u8| move |error: Errno| (stage, error as i32, reporter_high);
+        let exec = failed(STAGE_EXEC);
+
+        let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+        if let Some(single) = &self.single_user {
+            let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EPERM));
+            single.enter().map_err(|e| failed(STAGE_NAMESPACE)(errno(e)))?;
+        }
+        // After the namespace, whose change of credentials would clear it, prctl(2).
+        if let Some(signal) = self.parent_death {
+            nix::sys::prctl::set_pdeathsig(Some(signal.to_nix())).map_err(exec)?;
+            if nix::unistd::getppid() != parent {
+                // The parent died before the line above; the signal will not come any more.
+                // SAFETY: ends this process, nothing else.
+                unsafe { nix::libc::_exit(127) }
+            }
+        }
+        if let Some(folder) = folder {
+            nix::unistd::chdir(folder.as_c_str()).map_err(exec)?;
+        }
+        // Low numbers may be in use by what we are about to hand over: park everything above,
+        // then lay it out. Parked ones close at exec.
+        let output = park(self.output.as_raw_fd(), parked).map_err(exec)?;
+        let input = park(dev_null.as_raw_fd(), parked).map_err(exec)?;
+        for (at, descriptor) in self.passed.iter().enumerate() {
+            place_at(descriptor.as_raw_fd(), PARKING + at as RawFd, true).map_err(exec)?;
+        }
+        place_at(input, 0, false).map_err(exec)?;
+        place_at(output, 1, false).map_err(exec)?;
+        place_at(output, 2, false).map_err(exec)?;
+        for at in 0..self.passed.len() as RawFd {
+            place_at(PARKING + at, FIRST_PASSED + at, false).map_err(exec)?;
+        }
+        // Rust ignores SIGPIPE and tokio blocks nothing, but whoever started us may have.
+        // SAFETY: sets a disposition to the default; no handler of ours is involved.
+        let _ = unsafe {
+            nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)
+        };
+        let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+        Ok(reporter_high)
+    }
+}
+
+/// Duplicates `descriptor` to a number of at least `floor`, closed at exec.
+fn park(descriptor: RawFd, floor: RawFd) -> Result<RawFd, Errno> {
+    // SAFETY: the descriptor is open in this process for the length of the call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    fcntl(borrowed, FcntlArg::F_DUPFD_CLOEXEC(floor))
+}
+
+/// Puts a copy of `from` at exactly `to`.
+fn place_at(from: RawFd, to: RawFd, close_on_exec: bool) -> Result<(), Errno> {
+    let flags = if close_on_exec { nix::libc::O_CLOEXEC } else { 0 };
+    // SAFETY: `from` is open, `to` is a number that this child may overwrite by design.
+    let done = if from == to {
+        unsafe { nix::libc::fcntl(to, nix::libc::F_SETFD, if close_on_exec { nix::libc::FD_CLOEXEC } else { 0 }) }
+    } else {
+        unsafe { nix::libc::dup3(from, to, flags) }
+    };
+    if done < 0 { Err(Errno::last()) } else { Ok(()) }
+}
+
+fn wait_for_exec(report: OwnedFd, child: Pid, program: &std::path::Path) -> Result<i32, SpawnError> {
+    let mut message = Vec::new();
+    File::from(report).read_to_end(&mut message).map_err(SpawnError::Fork)?;
+    let [stage, errno @ ..] = message.as_slice() else { return Ok(child.as_raw()) };
+    let _ = nix::sys::wait::waitpid(child, None);
+    let code = errno.try_into().map(i32::from_ne_bytes).unwrap_or(nix::libc::EIO);
+    let source = io::Error::from_raw_os_error(code);
+    Err(match *stage {
+        STAGE_NAMESPACE => SpawnError::UserNamespace(source),
+        _ => SpawnError::Exec { program: program.to_owned(), source },
+    })
+}
+
+/// `NAME=value`, with the place of `{PID}` if there is one.
+struct EnvironmentEntry {
+    text: Box<[u8]>,
+    pid_at: Option<usize>,
+}
+
+impl EnvironmentEntry {
+    const PLACEHOLDER: &'static [u8] = b"{PID}";
+
+    fn new(name: &OsString, value: &OsString) -> Result<Self, SpawnError> {
+        let mut text = [name.as_bytes(), b"=", value.as_bytes()].concat();
+        if text.contains(&0) {
+            return Err(SpawnError::Nul(name.to_string_lossy().into_owned()));
+        }
+        let pid_at = value.as_bytes().eq(Self::PLACEHOLDER).then(|| name.len() + 1);
+        if let Some(at) = pid_at {
+            text.truncate(at);
+            text.extend_from_slice(&[0; PID_WIDTH]);
+        }
+        text.push(0);
+        Ok(Self { text: text.into_boxed_slice(), pid_at })
+    }
+
+    fn pointer(&self) -> *const nix::libc::c_char {
+        self.text.as_ptr().cast()
+    }
+
+    /// Writes the digits of `pid` into the prepared room.
+    fn fill_in(&self, pid: Pid) {
+        let Some(at) = self.pid_at else { return };
+        let mut digits = [0u8; PID_WIDTH];
+        let mut rest = pid.as_raw().unsigned_abs();
+        let mut length = 0;
+        while rest > 0 {
+            digits[length] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            length += 1;
+        }
+        for (offset, digit) in digits[..length].iter().rev().enumerate() {
+            // SAFETY: `new` reserved PID_WIDTH bytes at `at`; after the fork this memory is the
+            // child's own copy and no other reference to it is used.
+            unsafe { self.text.as_ptr().cast_mut().add(at + offset).write_volatile(*digit) };
+        }
+    }
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, SpawnError> {
+    CString::new(bytes).map_err(|_| SpawnError::Nul(String::from_utf8_lossy(bytes).into_owned()))
+}
+
+fn null_terminated(
+    pointers: impl Iterator<Item = *const nix::libc::c_char>,
+) -> Vec<*const nix::libc::c_char> {
+    pointers.chain([std::ptr::null()]).collect()
+}
+
+/// Descriptors that a parent passed by the systemd protocol, with their names, sd_listen_fds(3).
+/// `names` is `LISTEN_FDNAMES`. May be called once: it takes ownership of the descriptors.
+pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
+    let mut taken = Vec::new();
+    for (at, name) in (0..count).zip(names.split(':').chain(std::iter::repeat(""))) {
+        let number = FIRST_PASSED + at as RawFd;
+        // SAFETY: checked to be open by the next line; the protocol says that it is ours.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        fcntl(descriptor.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        taken.push((name.to_owned(), descriptor));
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn shell(script: &str, environment: &[(&str, &str)], passed: Vec<BorrowedFd<'_>>) -> String {
+        let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let pid = Spawn {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+            folder: None,
+            output: input.as_fd(),
+            passed,
+            single_user: None,
+            parent_death: None,
+        }
+        .start()
+        .unwrap();
+        drop(input);
+        let mut text = String::new();
+        File::from(output).read_to_string(&mut text).unwrap();
+        nix::sys::wait::waitpid(Pid::from_raw(pid), None).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_child_gets_its_environment_its_pid_and_nothing_else() {
+        let text = shell("echo $$ $LISTEN_PID; env | cut -d= -f1 | sort", &[("LISTEN_PID", "{PID}"), ("A", "b c")], vec![]);
+        let mut lines = text.lines();
+        let pids: Vec<_> = lines.next().unwrap().split(' ').collect();
+        assert_eq!(pids[0], pids[1]);
+        let names: Vec<_> = lines.filter(|name| !["PWD", "SHLVL", "_", "OLDPWD"].contains(name)).collect();
+        assert_eq!(names, ["A", "LISTEN_PID"]);
+    }
+
+    #[test]
+    fn passed_descriptors_arrive_at_three_and_on() {
+        let (r1, w1) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let (r2, w2) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        shell("echo one >&3; echo two >&4; ls /proc/self/fd | wc -l", &[], vec![w1.as_fd(), w2.as_fd()]);
+        drop((w1, w2));
+        for (reader, expected) in [(r1, "one\n"), (r2, "two\n")] {
+            let mut text = String::new();
+            File::from(reader).read_to_string(&mut text).unwrap();
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
+        let null = File::open("/dev/null").unwrap();
+        let error = Spawn {
+            program: "/nowhere/at all".into(),
+            arguments: vec![],
+            environment: vec![],
+            folder: None,
+            output: null.as_fd(),
+            passed: vec![],
+            single_user: None,
+            parent_death: None,
+        }
+        .start()
+        .unwrap_err();
+        assert!(matches!(error, SpawnError::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound));
+    }
+}

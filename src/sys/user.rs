@@ -1,0 +1,35 @@
+//! Who we are.
+
+use nix::unistd::{Uid, User};
+
+/// The effective user id of this process.
+pub fn effective_uid() -> u32 {
+    Uid::effective().as_raw()
+}
+
+/// The login name, if the user id has a passwd entry.
+pub fn login_name(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
+}
+
+/// A user id other than root's that has a passwd entry: the identity that Postgres is shown inside
+/// its user namespace. `nobody` where there is one.
+pub fn some_named_ordinary_uid() -> Option<u32> {
+    let nobody = 65534;
+    if login_name(nobody).is_some() {
+        return Some(nobody);
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd
+        .lines()
+        .filter_map(|line| line.split(':').nth(2)?.parse().ok())
+        .find(|uid| *uid != 0 && login_name(*uid).is_some())
+}
+
+/// The machine's name, for an instance to be called by.
+pub fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}

@@ -1,0 +1,33 @@
+//! Waiting for a change in a folder (inotify).
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// A watch on one folder's files: written, created, renamed, removed.
+pub struct FolderWatch(Inotify);
+
+impl FolderWatch {
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let flags = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVED_TO;
+        inotify.add_watch(folder, flags)?;
+        Ok(Self(inotify))
+    }
+
+    /// Blocks until something changed or the time is over.
+    pub fn wait(&self, limit: Duration) -> io::Result<()> {
+        let descriptor = self.0.as_fd();
+        debug_assert!(descriptor.as_raw_fd() >= 0);
+        super::process::poll_readable(descriptor, limit)?;
+        match self.0.read_events() {
+            Ok(_) | Err(nix::Error::EAGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
