@@ -15,5 +15,23 @@ pub mod auth;
 
 pub mod schema;
 
+pub mod python;
+
+pub mod engine;
+
+pub mod supervisor;
+
+pub mod server;
+
+pub mod agent;
+
+pub mod setup;
+
+pub mod error;
+
+pub mod cli;
+
+pub mod commands;
+
 /// `0.1.0` for a release, `0.1.0+<hash8>` for a development build.
 pub const VERSION: &str = env!("LEOFLOW_VERSION");

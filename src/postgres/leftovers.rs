@@ -6,7 +6,7 @@ use crate::home::Home;
 use crate::sys::files;
 use crate::sys::process::{self, ProcessId, Signal};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Processes of a server on the home's data directory.
 pub fn find(home: &Home) -> Vec<ProcessId> {
@@ -28,20 +28,13 @@ pub fn find(home: &Home) -> Vec<ProcessId> {
 pub fn end(home: &Home) -> io::Result<usize> {
     let mut left = find(home);
     let count = left.len();
-    // Fast shutdown, immediate shutdown, and the end: PostgreSQL manual, "Shutting Down the Server".
-    for (signal, patience) in [(Signal::Interrupt, 3000), (Signal::Quit, 1000), (Signal::Kill, 2000)] {
-        if left.is_empty() {
-            break;
-        }
-        for process in &left {
-            process.signal(signal);
-            // One that was stopped by SIGSTOP acts on nothing but SIGKILL until it continues.
-            process.signal(Signal::Continue);
-        }
-        let patience = Duration::from_millis(patience);
-        let deadline = std::time::Instant::now() + patience;
-        left.retain(|process| !process.wait_gone(deadline.saturating_duration_since(std::time::Instant::now())));
+    // Fast shutdown is a postmaster's to give; backends without one can only be ended.
+    // Signals: PostgreSQL manual, "Shutting Down the Server".
+    if has_postmaster(home, &left) {
+        signal_and_wait(&mut left, Signal::Interrupt, Duration::from_secs(5));
     }
+    signal_and_wait(&mut left, Signal::Quit, Duration::from_millis(500));
+    signal_and_wait(&mut left, Signal::Kill, Duration::from_secs(2));
     if let Some(process) = left.first() {
         return Err(io::Error::other(format!("process {} of the last server does not end", process.pid)));
     }
@@ -49,4 +42,21 @@ pub fn end(home: &Home) -> io::Result<usize> {
         files::remove_any(&home.postgres_data().join("postmaster.pid"))?;
     }
     Ok(count)
+}
+
+fn has_postmaster(home: &Home, left: &[ProcessId]) -> bool {
+    let text = files::read_text(&home.postgres_data().join("postmaster.pid"), 64 * 1024).ok().flatten();
+    let pid = text.as_ref().and_then(|text| text.lines().next()).and_then(|line| line.trim().parse().ok());
+    left.iter().any(|process| Some(process.pid) == pid)
+}
+
+/// Keeps in `left` what is still there afterwards.
+fn signal_and_wait(left: &mut Vec<ProcessId>, signal: Signal, patience: Duration) {
+    for process in left.iter() {
+        process.signal(signal);
+        // One that was stopped by SIGSTOP acts on nothing but SIGKILL until it continues.
+        process.signal(Signal::Continue);
+    }
+    let deadline = Instant::now() + patience;
+    left.retain(|process| !process.wait_gone(deadline.saturating_duration_since(Instant::now())));
 }

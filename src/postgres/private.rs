@@ -48,6 +48,7 @@ impl PrivateServer {
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.logs().join("postgres.log"))?;
         let pid = Spawn {
             program: command.program,
+            called: None,
             arguments: command.arguments,
             environment: command.environment,
             folder: None,

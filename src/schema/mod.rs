@@ -9,10 +9,10 @@ mod rollback;
 
 pub use classify::{State, classify};
 pub use embedded::{Known, known};
-pub use ledger::{inspect, undoable};
+pub use ledger::inspect;
 pub use migrate::{Applied, migrate, require_current};
 pub use migrate::refusal;
-pub use rollback::{Extent, RolledBack, rollback};
+pub use rollback::{Extent, RolledBack, rollback, to_undo};
 
 use crate::postgres::PgError;
 

@@ -35,12 +35,13 @@ pub async fn rollback(
     undone
 }
 
-async fn rollback_locked(
-    work: &mut Client,
-    extent: Extent,
-    report: &mut dyn FnMut(&str),
-) -> Result<RolledBack, SchemaError> {
-    let newest = classify::database_version(&ledger::inspect(work).await?);
+/// What would be undone, by name; every refusal that `rollback` has comes here already.
+pub async fn to_undo(client: &Client, extent: Extent) -> Result<Vec<String>, SchemaError> {
+    Ok(steps(client, extent).await?.iter().map(label).collect())
+}
+
+async fn steps(client: &Client, extent: Extent) -> Result<Vec<Undoable>, SchemaError> {
+    let newest = classify::database_version(&ledger::inspect(client).await?);
     let above = match extent {
         Extent::Newest(asked) if asked != newest => return Err(SchemaError::NotNewest { asked, newest }),
         Extent::Newest(asked) => asked - 1,
@@ -49,12 +50,20 @@ async fn rollback_locked(
     if newest == 0 || above >= newest {
         return Err(SchemaError::NothingToUndo);
     }
-    let steps = ledger::undoable(work, above).await?;
-    if let Some(fixed) = steps.iter().find(|step| step.rollback_sql.is_none()) {
-        return Err(SchemaError::NotReversible(label(fixed)));
+    let steps = ledger::undoable(client, above).await?;
+    match steps.iter().find(|step| step.rollback_sql.is_none()) {
+        Some(fixed) => Err(SchemaError::NotReversible(label(fixed))),
+        None => Ok(steps),
     }
+}
+
+async fn rollback_locked(
+    work: &mut Client,
+    extent: Extent,
+    report: &mut dyn FnMut(&str),
+) -> Result<RolledBack, SchemaError> {
     let mut undone = Vec::new();
-    for step in &steps {
+    for step in &steps(work, extent).await? {
         undo(work, step).await?;
         crate::sys::checkpoint(&format!("rolled-back.{}", step.version));
         report(&label(step));

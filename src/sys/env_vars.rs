@@ -41,3 +41,8 @@ pub fn current_exe() -> io::Result<PathBuf> {
 pub fn current_dir() -> io::Result<PathBuf> {
     env::current_dir()
 }
+
+/// The whole environment, for a child that runs the user's work.
+pub fn all() -> Vec<(OsString, OsString)> {
+    env::vars_os().collect()
+}

@@ -30,6 +30,12 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// As `pipe`, with a read end for an event loop.
 pub fn pipe_with_async_reader() -> io::Result<(tokio::net::unix::pipe::Receiver, OwnedFd)> {
     let (reader, writer) = pipe()?;
-    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    set_nonblocking(&reader)?;
     Ok((tokio::net::unix::pipe::Receiver::from_owned_fd(reader)?, writer))
+}
+
+/// A property of the pipe's end, shared by every process that has it.
+pub fn set_nonblocking(end: &OwnedFd) -> io::Result<()> {
+    nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
 }

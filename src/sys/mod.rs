@@ -14,6 +14,7 @@ pub mod process;
 pub mod random;
 pub mod reaper;
 pub mod spawn;
+pub mod stdio;
 pub mod unix_socket;
 pub mod user;
 pub mod user_namespace;

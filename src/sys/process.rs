@@ -180,10 +180,22 @@ pub fn hangup_is_ignored() -> bool {
         .is_some_and(|mask| mask & 1 != 0)
 }
 
-/// Detaches from the terminal: a session and a process group of its own.
-pub fn start_session() {
-    // Fails only for a process group leader, which has what it wants already.
-    let _ = nix::unistd::setsid();
+/// Runs `work` with SIGINT and SIGQUIT ignored here; programs started in it get their defaults back.
+pub fn ignoring_interrupts<T>(work: impl FnOnce() -> T) -> T {
+    use nix::sys::signal::{SigHandler, Signal as Nix, signal};
+    let both = [Nix::SIGINT, Nix::SIGQUIT];
+    // A handler that does nothing, not SIG_IGN: an ignored signal stays ignored across exec.
+    extern "C" fn nothing(_: nix::libc::c_int) {}
+    // SAFETY: the handler does nothing, which any context allows.
+    let old = both.map(|number| unsafe { signal(number, SigHandler::Handler(nothing)) });
+    let outcome = work();
+    for (number, old) in both.iter().zip(old) {
+        if let Ok(handler) = old {
+            // SAFETY: puts back what was there before.
+            let _ = unsafe { signal(*number, handler) };
+        }
+    }
+    outcome
 }
 
 /// Waits until `descriptor` can be read or the time is over.

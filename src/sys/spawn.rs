@@ -27,6 +27,8 @@ const PARKING: RawFd = 64;
 /// by the child's own pid.
 pub struct Spawn<'a> {
     pub program: PathBuf,
+    /// `argv[0]`, when it is not the program's path.
+    pub called: Option<OsString>,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
     pub folder: Option<PathBuf>,
@@ -60,7 +62,8 @@ impl Spawn<'_> {
     /// process group of its own. Must be called from the main thread when `parent_death` is set.
     pub fn start(self) -> Result<i32, SpawnError> {
         let program = c_string(self.program.as_os_str().as_bytes())?;
-        let mut arguments = vec![program.clone()];
+        let called = self.called.as_deref().unwrap_or(self.program.as_os_str());
+        let mut arguments = vec![c_string(called.as_bytes())?];
         for argument in &self.arguments {
             arguments.push(c_string(argument.as_bytes())?);
         }
@@ -268,6 +271,15 @@ pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd
     Ok(taken)
 }
 
+/// Makes `command` start in a session of its own, away from this terminal and its signals.
+pub fn in_own_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +289,7 @@ mod tests {
         let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let pid = Spawn {
             program: "/bin/sh".into(),
+            called: None,
             arguments: vec!["-c".into(), script.into()],
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             folder: None,
@@ -322,6 +335,7 @@ mod tests {
         let null = File::open("/dev/null").unwrap();
         let error = Spawn {
             program: "/nowhere/at all".into(),
+            called: None,
             arguments: vec![],
             environment: vec![],
             folder: None,

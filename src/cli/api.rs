@@ -1,0 +1,123 @@
+//! Asking the running server over `run/api.sock`, where we are admin by being this user.
+
+use crate::error::Error;
+use crate::home::Home;
+use crate::sys::unix_socket;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::io;
+use std::time::Duration;
+
+pub struct Api<'a> {
+    home: &'a Home,
+}
+
+/// Longer than the server lets a request take.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+impl<'a> Api<'a> {
+    pub fn new(home: &'a Home) -> Self {
+        Self { home }
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.ask(Method::GET, path, None).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
+        self.ask(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
+        self.ask(Method::PUT, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.send(Method::DELETE, path, None).await.map(drop)
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T, Error> {
+        let bytes = self.send(method, path, body).await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Error::failed("the server's answer cannot be read").cause(error).hint("is it another version? `leoflow lite restart`")
+        })
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Error> {
+        let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
+        let (status, bytes) = answered
+            .map_err(|_| Error::failed("the server does not answer").hint("leoflow lite status"))??;
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        let detail: Option<Value> = serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| v.get("detail").cloned());
+        Err(explain(status, detail.unwrap_or_default()))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), Error> {
+        let broken = |error: hyper::Error| Error::failed("the server broke off").cause(error).hint("leoflow lite logs server");
+        let stream = self.connect()?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(async move { drop(connection.await) });
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(Error::bug)?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status();
+        Ok((status, response.into_body().collect().await.map_err(broken)?.to_bytes()))
+    }
+
+    fn connect(&self) -> Result<tokio::net::UnixStream, Error> {
+        let path = self.home.api_socket();
+        let connected = unix_socket::connect(&path).and_then(|stream| {
+            stream.set_nonblocking(true)?;
+            tokio::net::UnixStream::from_std(stream)
+        });
+        connected.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => not_running(),
+            _ => Error::io("connect to", &path, &error),
+        })
+    }
+}
+
+/// For every command that needs a running instance.
+pub fn not_running() -> Error {
+    Error::failed("Leoflow is not running").hint("leoflow lite start")
+}
+
+fn explain(status: StatusCode, detail: Value) -> Error {
+    let text = match &detail {
+        Value::String(text) => text.clone(),
+        Value::Object(object) => object.get("message").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        Value::Array(list) => {
+            let messages = list.iter().filter_map(|entry| entry.get("msg").and_then(Value::as_str));
+            messages.collect::<Vec<_>>().join("; ")
+        }
+        _ => String::new(),
+    };
+    let text = if text.is_empty() { format!("the server answered {status}") } else { text };
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => Error::failed(text).hint("leoflow lite status"),
+        StatusCode::INTERNAL_SERVER_ERROR => Error::failed(text).hint("leoflow lite logs server"),
+        _ => Error::failed(text),
+    }
+}
+
+/// A part of a path, with everything but letters, digits and `-_.~` percent-encoded.
+pub fn encode(part: &str) -> String {
+    part.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,349 @@
+//! The arguments. What is written here is what a newcomer reads in `--help`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "leoflow",
+    about = "Airflow-style DAGs on your laptop, with a Postgres of its own",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  leoflow lite                 set up (the first time) and run, in this terminal\n  \
+                  leoflow lite start           the same in the background\n  leoflow lite status          what runs\n  \
+                  leoflow doctor               what is wrong, and how to mend it"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// The folder that Leoflow keeps everything in [default: ~/.leoflow, or LEOFLOW_HOME]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Tell more about what is being done
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run Leoflow in this terminal; the first time, set it up
+    Lite(Lite),
+    /// Make everything ready, without starting it
+    Setup(Setup),
+    /// Look for what is wrong, and say how to mend it
+    Doctor(Doctor),
+    /// Check config.yaml
+    VerifyConfig(VerifyConfig),
+    /// Bring the database's schema up to date, or back
+    MigrateDb(MigrateDb),
+    /// Variables: list, read, change, import, export
+    Variables(Variables),
+    /// Connections: list, read, change, import, export
+    Connections(Connections),
+    /// Print the version
+    Version(Version),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// The server process (started by `leoflow lite`)
+    #[command(hide = true)]
+    Server(Server),
+    /// The agent process (started by `leoflow lite`)
+    #[command(hide = true)]
+    Agent,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  leoflow lite                      run; Ctrl-C stops it\n  leoflow lite --port 9000          on another port\n  \
+                  leoflow lite start                run in the background\n  leoflow lite logs -f server       follow a log"
+)]
+pub struct Lite {
+    #[command(flatten)]
+    pub run: LiteRun,
+    #[command(subcommand)]
+    pub command: Option<LiteCommand>,
+}
+
+#[derive(Args, Debug, Clone, Default)]
+pub struct LiteRun {
+    /// Serve on this port of 127.0.0.1 [default: 8088, or what config.yaml says]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// The folder with your projects [default: ~/leoflow, or what config.yaml says]
+    #[arg(long, value_name = "DIR")]
+    pub workspace: Option<PathBuf>,
+    /// Started by `lite start`, which reads reports from stdout
+    #[arg(long, hide = true)]
+    pub report_to_stdout: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum LiteCommand {
+    /// Run in the background; returns when it is healthy, or says why it is not
+    #[command(after_help = "Example:\n  leoflow lite start --port 9000")]
+    Start(LiteRun),
+    /// Stop what runs; your data stays
+    #[command(after_help = "Example:\n  leoflow lite stop")]
+    Stop,
+    /// Stop and start again, or start if it does not run
+    #[command(after_help = "Example:\n  leoflow lite restart")]
+    Restart,
+    /// What runs; the exit code is 0 only when all is healthy
+    #[command(after_help = "Examples:\n  leoflow lite status\n  leoflow lite status --json")]
+    Status,
+    /// Show the logs of the processes
+    #[command(after_help = "Examples:\n  leoflow lite logs              the last lines of all\n  leoflow lite logs -f server    follow one")]
+    Logs(Logs),
+    /// Open the datastore's own psql; arguments after -- go to it
+    #[command(after_help = "Examples:\n  leoflow lite psql\n  leoflow lite psql -- -c 'SELECT count(*) FROM dag_run'")]
+    Psql(Psql),
+}
+
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// Go on with what is written from now on
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Begin with this many lines of each
+    #[arg(long, short = 'n', default_value_t = 50)]
+    pub lines: usize,
+    /// Only this one
+    #[arg(value_parser = ["supervisor", "postgres", "migrate", "server", "agent"])]
+    pub process: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Psql {
+    /// Given to psql as they are
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<std::ffi::OsString>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  leoflow setup                  make everything ready\n  leoflow setup --dry-run        only say what would be done")]
+pub struct Setup {
+    /// The folder for your projects [default: ~/leoflow]
+    #[arg(long, value_name = "DIR")]
+    pub workspace: Option<PathBuf>,
+    /// The port to write into config.yaml [default: 8088]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Never ask anything
+    #[arg(long)]
+    pub non_interactive: bool,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  leoflow doctor\n  leoflow doctor --fix --yes     do the mends that lose nothing")]
+pub struct Doctor {
+    /// Do the mends that lose nothing, after showing them
+    #[arg(long)]
+    pub fix: bool,
+    /// Do not ask before mending
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow verify-config")]
+pub struct VerifyConfig {}
+
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  leoflow migrate-db               apply what is pending\n  leoflow migrate-db status        compare database and binary\n  \
+                  leoflow migrate-db rollback 2    undo version 2, the newest"
+)]
+pub struct MigrateDb {
+    /// Print what would be applied and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Started by the supervisor
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+    #[command(subcommand)]
+    pub command: Option<MigrateCommand>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum MigrateCommand {
+    /// The database's version, the binary's, and what is pending
+    #[command(after_help = "Example:\n  leoflow migrate-db status --json")]
+    Status,
+    /// Undo the newest migration, by the SQL that came with it
+    #[command(after_help = "Examples:\n  leoflow migrate-db rollback 2         undo version 2, which must be the newest\n  \
+                            leoflow migrate-db rollback --to 1    undo all above version 1")]
+    Rollback(Rollback),
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Rollback {
+    /// The version to undo; it must be the newest
+    #[arg(value_name = "VERSION")]
+    pub version: Option<i64>,
+    /// Undo everything above this version, newest first
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<i64>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnExisting {
+    Overwrite,
+    Fail,
+    Skip,
+}
+
+impl OnExisting {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overwrite => "overwrite",
+            Self::Fail => "fail",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Variables {
+    #[command(subcommand)]
+    pub command: VariablesCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables export variables.json")]
+pub enum VariablesCommand {
+    /// All keys with their descriptions
+    #[command(after_help = "Example:\n  leoflow variables list --json")]
+    List,
+    /// Print a variable's value
+    #[command(after_help = "Example:\n  leoflow variables get bucket")]
+    Get {
+        key: String,
+        /// Print this when there is none
+        #[arg(long, short)]
+        default: Option<String>,
+    },
+    /// Make or change a variable
+    #[command(after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables set limits '{\"rows\": 100}' --description 'Row limits'")]
+    Set {
+        key: String,
+        /// The value; - reads it from stdin
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Remove a variable
+    #[command(after_help = "Example:\n  leoflow variables delete bucket")]
+    Delete { key: String },
+    /// Read variables from a JSON file as `airflow variables export` writes it
+    #[command(after_help = "Example:\n  leoflow variables import variables.json --action-on-existing-key skip")]
+    Import {
+        file: PathBuf,
+        /// What to do with keys that exist
+        #[arg(long, short, value_enum, default_value_t = OnExisting::Overwrite)]
+        action_on_existing_key: OnExisting,
+    },
+    /// Write all variables to a JSON file that `airflow variables import` reads
+    #[command(after_help = "Examples:\n  leoflow variables export variables.json\n  leoflow variables export -     to stdout")]
+    Export { file: PathBuf },
+}
+
+#[derive(Args, Debug)]
+pub struct Connections {
+    #[command(subcommand)]
+    pub command: ConnectionsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow connections add db --conn-type postgres --conn-host db.local\n  leoflow connections export connections.json")]
+pub enum ConnectionsCommand {
+    /// All connections, passwords hidden
+    #[command(after_help = "Example:\n  leoflow connections list --json")]
+    List,
+    /// One connection, its password hidden
+    #[command(after_help = "Example:\n  leoflow connections get db")]
+    Get { conn_id: String },
+    /// Make a connection
+    #[command(after_help = "Examples:\n  leoflow connections add db --conn-type postgres --conn-host db.local --conn-login me\n  \
+                            leoflow connections add db --conn-json '{\"conn_type\": \"http\", \"host\": \"example.org\"}'")]
+    Add(Box<AddConnection>),
+    /// Remove a connection
+    #[command(after_help = "Example:\n  leoflow connections delete db")]
+    Delete { conn_id: String },
+    /// Read connections from a JSON file as `airflow connections export` writes it
+    #[command(after_help = "Example:\n  leoflow connections import connections.json --overwrite")]
+    Import {
+        file: PathBuf,
+        /// Replace connections that exist; otherwise they are left as they are
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Write all connections, passwords included, to a JSON file that `airflow connections import` reads
+    #[command(after_help = "Examples:\n  leoflow connections export connections.json\n  leoflow connections export -     to stdout")]
+    Export { file: PathBuf },
+}
+
+#[derive(Args, Debug)]
+pub struct AddConnection {
+    pub conn_id: String,
+    #[arg(long, required_unless_present_any = ["conn_json", "conn_uri"])]
+    pub conn_type: Option<String>,
+    #[arg(long)]
+    pub conn_description: Option<String>,
+    #[arg(long)]
+    pub conn_host: Option<String>,
+    #[arg(long)]
+    pub conn_login: Option<String>,
+    /// The password; - reads it from stdin, so that no other process can see it
+    #[arg(long)]
+    pub conn_password: Option<String>,
+    #[arg(long)]
+    pub conn_schema: Option<String>,
+    #[arg(long)]
+    pub conn_port: Option<i32>,
+    /// A JSON document
+    #[arg(long)]
+    pub conn_extra: Option<String>,
+    /// All of it as JSON, as in an export
+    #[arg(long, conflicts_with = "conn_type")]
+    pub conn_json: Option<String>,
+    /// All of it as a URI, for example postgres://me:secret@db.local:5432/data
+    #[arg(long, conflicts_with_all = ["conn_type", "conn_json"])]
+    pub conn_uri: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow version --json")]
+pub struct Version {}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow completions bash > ~/.local/share/bash-completion/completions/leoflow")]
+pub struct Completions {
+    pub shell: Shell,
+}
+
+#[derive(Args, Debug)]
+pub struct Server {
+    /// The port that the TCP listener has
+    #[arg(long)]
+    pub port: u16,
+}

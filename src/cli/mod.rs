@@ -1,0 +1,6 @@
+//! The command line: arguments, printing, and talking to the running instance.
+
+pub mod api;
+pub mod args;
+pub mod printer;
+pub mod report;

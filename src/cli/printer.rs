@@ -1,0 +1,152 @@
+//! The one place that writes to the terminal. Results go to stdout, everything else to stderr; a
+//! reader that has left (`| head -1`) is no error.
+
+use crate::error::Error;
+use crate::home::progress::{Progress, Reporter};
+use crate::sys::env_vars;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+pub struct Printer {
+    pub json: bool,
+    pub verbose: bool,
+    colour: bool,
+    terminal: bool,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Printer {
+    pub fn new(json: bool, verbose: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal() && env_vars::text("TERM").is_some_and(|term| term != "dumb");
+        let colour = terminal && !env_vars::is_set("NO_COLOR");
+        Self { json, verbose, colour, terminal, bar: Mutex::new(None) }
+    }
+
+    /// A line of the result.
+    pub fn line(&self, text: impl AsRef<str>) {
+        self.end_bar();
+        let mut stdout = std::io::stdout().lock();
+        // Whoever read the rest away wanted no more.
+        let _ = writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush());
+    }
+
+    /// Text as it is, without a line end.
+    pub fn raw(&self, text: &str) {
+        let mut stdout = std::io::stdout().lock();
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    }
+
+    /// The result as JSON, on one line so that it can be read line by line too.
+    pub fn json(&self, value: &impl Serialize) -> Result<(), Error> {
+        let text = serde_json::to_string(value).map_err(Error::bug)?;
+        self.line(text);
+        Ok(())
+    }
+
+    /// Said beside the result.
+    pub fn note(&self, text: impl AsRef<str>) {
+        self.end_bar();
+        self.to_stderr(text.as_ref());
+    }
+
+    pub fn warning(&self, text: impl AsRef<str>) {
+        self.end_bar();
+        self.to_stderr(&format!("{} {}", self.paint("33;1", "warning:"), text.as_ref()));
+    }
+
+    /// Only with `--verbose`.
+    pub fn detail(&self, text: impl AsRef<str>) {
+        if self.verbose {
+            self.end_bar();
+            self.to_stderr(text.as_ref());
+        }
+    }
+
+    pub fn error(&self, error: &Error) {
+        self.end_bar();
+        self.to_stderr(&format!("{} {}", self.paint("31;1", "error:"), error.message));
+        if let Some(cause) = &error.cause {
+            for line in cause.lines() {
+                self.to_stderr(&format!("  {line}"));
+            }
+        }
+        for hint in &error.hints {
+            self.to_stderr(&format!("{} {hint}", self.paint("36;1", "hint:")));
+        }
+    }
+
+    /// Text in colour where there is colour.
+    pub fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Columns as wide as their widest cell, two blanks between.
+    pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
+        let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let format = |cells: &mut dyn Iterator<Item = &str>| {
+            let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            padded.join("  ").trim_end().to_owned()
+        };
+        self.line(format(&mut header.iter().copied()));
+        for row in rows {
+            self.line(format(&mut row.iter().map(String::as_str)));
+        }
+    }
+
+    fn to_stderr(&self, text: &str) {
+        // Nowhere is left to say that this cannot be said.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    fn end_bar(&self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn show_bar(&self, text: &str, bytes: Option<(u64, u64)>) {
+        if !self.terminal {
+            return;
+        }
+        let mut held = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = held.get_or_insert_with(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
+        let template = match bytes {
+            Some((_, 1..)) => "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {eta}",
+            Some(_) => "{spinner} {msg} {bytes}",
+            None => "{spinner} {msg} {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        if let Some((done, total)) = bytes {
+            if total > 0 {
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+        }
+        bar.set_message(text.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(100));
+    }
+}
+
+impl Reporter for Printer {
+    fn report(&self, progress: Progress) {
+        match progress {
+            Progress::Started(text) if self.terminal => self.show_bar(&text, None),
+            Progress::Started(text) => self.note(format!("{text} ...")),
+            Progress::Bytes { what, done, total } => self.show_bar(&what, Some((done, total))),
+            Progress::Finished(text) => self.note(format!("{} {text}", self.paint("32;1", "ok"))),
+            Progress::Note(text) => self.note(text),
+            Progress::Warning(text) => self.warning(text),
+            Progress::Detail(text) => self.detail(text),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a starting instance tells: to the terminal it was started in, or as JSON lines over a pipe
+//! to the `lite start` that waits for it.
+
+use super::printer::Printer;
+use crate::error::Error;
+use crate::home::progress::{Progress, Reporter};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    Progress(Progress),
+    Ready(Ready),
+    Failed(Error),
+}
+
+/// Everything that somebody who has just started it wants to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ready {
+    pub url: String,
+    pub admin_email: String,
+    /// Only when nobody has seen it yet.
+    pub admin_password: Option<String>,
+    pub workspace: String,
+    pub seconds: f64,
+    /// Something the shell lacks to find `leoflow`.
+    pub path_hint: Option<String>,
+}
+
+/// Where reports go.
+pub trait Sink: Reporter {
+    fn ready(&self, ready: &Ready);
+    /// Whether what was sent has been seen by a person.
+    fn is_terminal(&self) -> bool;
+}
+
+impl Sink for Printer {
+    fn ready(&self, ready: &Ready) {
+        self.line(format!("Leoflow is running at {}", self.paint("1", &ready.url)));
+        self.line(format!("  workspace  {}", ready.workspace));
+        if let Some(password) = &ready.admin_password {
+            self.line(format!("  e-mail     {}", ready.admin_email));
+            self.line(format!("  password   {}   (shown only now)", self.paint("1", password)));
+        }
+        if let Some(hint) = &ready.path_hint {
+            self.line(format!("To have `leoflow` on your PATH:  {hint}"));
+        }
+        self.detail(format!("ready after {:.2} s", ready.seconds));
+    }
+
+    fn is_terminal(&self) -> bool {
+        true
+    }
+}
+
+/// Writes to stdout, which is the pipe. Nobody at the other end is no reason to stop.
+pub struct PipeSink;
+
+impl PipeSink {
+    pub fn send(&self, report: &Report) {
+        if let Ok(text) = serde_json::to_string(report) {
+            let mut stdout = std::io::stdout().lock();
+            let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+        }
+    }
+}
+
+impl Reporter for PipeSink {
+    fn report(&self, progress: Progress) {
+        self.send(&Report::Progress(progress));
+    }
+}
+
+impl Sink for PipeSink {
+    fn ready(&self, ready: &Ready) {
+        self.send(&Report::Ready(ready.clone()));
+    }
+
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,183 @@
+//! Connections as Airflow's CLI writes and reads them: JSON, and the older URIs.
+//! <https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html#connection-uri-format>
+
+use crate::engine::connections::Connection;
+use serde_json::{Map, Value, json};
+
+/// `{"id": {…}}` or `{"id": "uri"}`.
+pub fn from_airflow(file: Value) -> Result<Vec<Connection>, String> {
+    let Value::Object(entries) = file else { return Err("the file is not a JSON object of connections".to_owned()) };
+    entries
+        .into_iter()
+        .map(|(id, entry)| match &entry {
+            Value::String(uri) => from_uri(&id, uri),
+            _ => from_json(&id, &entry),
+        })
+        .collect()
+}
+
+pub fn to_airflow(all: &[Connection]) -> Value {
+    let entry = |connection: &Connection| {
+        let fields = json!({
+            "conn_type": connection.conn_type,
+            "description": connection.description,
+            "login": connection.login,
+            "password": connection.password,
+            "host": connection.host,
+            "port": connection.port,
+            "schema": connection.schema,
+            "extra": connection.extra,
+        });
+        (connection.connection_id.clone(), fields)
+    };
+    Value::Object(all.iter().map(entry).collect::<Map<_, _>>())
+}
+
+/// One connection's object. `extra` may be text or an object; an unknown field is an error, so that
+/// a misspelt one is not lost.
+pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
+    let object = entry.as_object().ok_or_else(|| format!("connection {id:?} is not a JSON object"))?;
+    let mut connection = Connection { connection_id: id.to_owned(), ..Connection::default() };
+    for (name, value) in object {
+        let text = || match value {
+            Value::Null => Ok(None),
+            Value::String(text) => Ok(Some(text.clone())),
+            Value::Number(number) => Ok(Some(number.to_string())),
+            _ => Err(format!("{name} of connection {id:?} is not text")),
+        };
+        match name.as_str() {
+            "conn_type" => connection.conn_type = text()?.unwrap_or_default(),
+            "description" => connection.description = text()?,
+            "login" => connection.login = text()?,
+            "password" => connection.password = text()?,
+            "host" => connection.host = text()?,
+            "schema" => connection.schema = text()?,
+            "port" => connection.port = port(id, value)?,
+            "extra" => connection.extra = if value.is_object() { Some(value.to_string()) } else { text()? },
+            "conn_id" | "connection_id" | "id" | "is_encrypted" | "is_extra_encrypted" | "extra_dejson" | "get_uri" => {}
+            _ => return Err(format!("connection {id:?} has an unknown field {name:?}")),
+        }
+    }
+    Ok(connection)
+}
+
+fn port(id: &str, value: &Value) -> Result<Option<i32>, String> {
+    let bad = || format!("port of connection {id:?} is not a number");
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) if text.is_empty() => Ok(None),
+        Value::String(text) => text.parse().map(Some).map_err(|_| bad()),
+        other => other.as_i64().and_then(|number| number.try_into().ok()).map(Some).ok_or_else(bad),
+    }
+}
+
+/// `type://login:password@host:port/schema?key=value`, each part percent-encoded. A query's
+/// `__extra__` is the whole extra.
+pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
+    let bad = |what: &str| format!("the URI of connection {id:?} {what}");
+    let (scheme, rest) = uri.split_once("://").ok_or_else(|| bad("has no type, as in postgres://…"))?;
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    let (authority, schema) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+    let (user, host_port) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let (host, port) = match host_port.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (host_port, None),
+    };
+    let decode = |text: &str| percent_decode(text).ok_or_else(|| bad("is not percent-encoded UTF-8"));
+    let some = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(decode).transpose();
+    let (login, password) = user.map_or((None, None), |user| match user.split_once(':') {
+        Some((login, password)) => (Some(login), Some(password)),
+        None => (Some(user), None),
+    });
+    // Airflow's own names for types that URIs call otherwise.
+    let conn_type = match scheme {
+        "postgresql" => "postgres".to_owned(),
+        other => other.replace('-', "_"),
+    };
+    let port = port.filter(|port| !port.is_empty()).map(str::parse).transpose().map_err(|_| bad("has a port that is not a number"))?;
+    Ok(Connection {
+        connection_id: id.to_owned(),
+        conn_type,
+        description: None,
+        host: some(Some(host))?,
+        login: some(login)?,
+        schema: some(schema)?,
+        port,
+        password: some(password)?,
+        extra: query.filter(|query| !query.is_empty()).map(|query| extra(query, &decode)).transpose()?,
+    })
+}
+
+fn extra(query: &str, decode: &dyn Fn(&str) -> Result<String, String>) -> Result<String, String> {
+    let mut object = Map::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (decode(&key.replace('+', " "))?, decode(&value.replace('+', " "))?);
+        if key == "__extra__" {
+            return Ok(value);
+        }
+        object.insert(key, value.into());
+    }
+    Ok(Value::Object(object).to_string())
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_exported_is_what_is_imported() {
+        let full = Connection {
+            connection_id: "db".into(),
+            conn_type: "postgres".into(),
+            description: Some("d".into()),
+            host: Some("h".into()),
+            login: Some("l".into()),
+            schema: Some("s".into()),
+            port: Some(5432),
+            password: Some("p".into()),
+            extra: Some(r#"{"a": 1}"#.into()),
+        };
+        let bare = Connection { connection_id: "b".into(), conn_type: "http".into(), ..Connection::default() };
+        let all = vec![full, bare];
+        assert_eq!(from_airflow(to_airflow(&all)).unwrap(), all);
+    }
+
+    #[test]
+    fn reads_uris_as_airflow_does() {
+        let found = from_uri("x", "postgresql://me:p%40ss@db.local:5432/data?sslmode=require&a=b%20c").unwrap();
+        assert_eq!(found.conn_type, "postgres");
+        assert_eq!(found.login.as_deref(), Some("me"));
+        assert_eq!(found.password.as_deref(), Some("p@ss"));
+        assert_eq!(found.host.as_deref(), Some("db.local"));
+        assert_eq!(found.port, Some(5432));
+        assert_eq!(found.schema.as_deref(), Some("data"));
+        assert_eq!(found.extra.as_deref(), Some(r#"{"sslmode":"require","a":"b c"}"#));
+        let bare = from_uri("x", "google-cloud-platform://").unwrap();
+        assert_eq!((bare.conn_type.as_str(), bare.host), ("google_cloud_platform", None));
+        assert_eq!(from_uri("x", "a://?__extra__=%7B%22b%22%3A1%7D").unwrap().extra.unwrap(), r#"{"b":1}"#);
+        for bad in ["nothing", "a://h:port/", "a://%zz"] {
+            assert!(from_uri("x", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_named() {
+        let error = from_airflow(json!({"db": {"conn_type": "http", "pasword": "x"}})).unwrap_err();
+        assert!(error.contains("pasword"), "{error}");
+    }
+}

@@ -1,0 +1,47 @@
+//! What every command has: the home, the printer, and questions to the user.
+
+use crate::cli::args::Global;
+use crate::cli::printer::Printer;
+use crate::config::{self, Loaded};
+use crate::error::Error;
+use crate::home::{self, Home};
+use std::io::{BufRead, IsTerminal};
+
+pub struct Context<'a> {
+    pub home: Home,
+    pub printer: &'a Printer,
+    pub version: &'static str,
+}
+
+impl<'a> Context<'a> {
+    pub fn new(global: &Global, printer: &'a Printer) -> Result<Self, Error> {
+        let home = home::resolve(global.home.as_deref())?;
+    }
+
+    /// The configuration, its warnings said.
+    pub fn config(&self) -> Result<Option<Loaded>, Error> {
+        let loaded = config::load(&self.home.config())?;
+        for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
+            self.printer.warning(format!("{}:{}: {}", self.home.config().display(), warning.line, warning.message));
+        }
+        Ok(loaded)
+    }
+
+    pub fn url(&self, port: u16) -> String {
+        format!("http://127.0.0.1:{port}")
+    }
+
+    /// Asks on the terminal. Without one and without `--yes` the answer is a refusal.
+    pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Error> {
+        if yes {
+            return Ok(true);
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(Error::refused("this needs a yes, and there is no terminal to ask on").hint("add --yes"));
+        }
+        self.printer.note(format!("{question} [y/N]"));
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map_err(Error::failed)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}

@@ -1,0 +1,59 @@
+//! `leoflow doctor`.
+
+use super::context::Context;
+use crate::cli::args::Doctor;
+use crate::error::Error;
+use crate::home::lock::HomeLock;
+use crate::postgres::acquire::Sources;
+use crate::setup::{self, Check, Mend, Verdict};
+use serde_json::json;
+
+pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
+    let checks = setup::examine(&context.home, &Sources::from_environment()).await;
+    let mends: Vec<&Mend> = checks.iter().filter_map(|check| check.mend.as_ref()).collect();
+    let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
+    if context.printer.json {
+        context.printer.json(&json!({"ok": healthy, "checks": checks}))?;
+    } else {
+        show(context, &checks);
+    }
+    if args.fix && !mends.is_empty() {
+        return fix(context, &mends, args.yes);
+    }
+    Ok(if healthy { 0 } else { 1 })
+}
+
+fn show(context: &Context<'_>, checks: &[Check]) {
+    let printer = context.printer;
+    for check in checks {
+        let mark = match check.verdict {
+            Verdict::Ok => printer.paint("32", "ok     "),
+            Verdict::Warning => printer.paint("33", "warning"),
+            Verdict::Problem => printer.paint("31", "problem"),
+        };
+        printer.line(format!("{mark}  {:<12} {}", check.name, check.detail.replace('\n', "\n                       ")));
+        if let Some(remedy) = &check.remedy {
+            printer.line(format!("         {:<12} -> {remedy}", ""));
+        }
+    }
+}
+
+fn fix(context: &Context<'_>, mends: &[&Mend], yes: bool) -> Result<u8, Error> {
+    for mend in mends {
+        context.printer.note(format!("would {mend}"));
+    }
+    if !context.confirm("Do this?", yes)? {
+        context.printer.note("nothing was changed");
+        return Ok(1);
+    }
+    // Leftovers are ended under the lock; a running instance has none, and its files may be mended.
+    let _lock = match mends.iter().any(|mend| matches!(mend, Mend::EndLeftovers)) {
+        true => Some(HomeLock::take(&context.home, "leoflow doctor --fix", None)?),
+        false => None,
+    };
+    for mend in mends {
+        setup::mend(&context.home, mend).map_err(|error| Error::failed(format!("could not {mend}")).cause(error))?;
+        context.printer.note(format!("done: {mend}"));
+    }
+    Ok(0)
+}

@@ -1,0 +1,101 @@
+//! `leoflow lite stop` and `restart`.
+
+use super::context::Context;
+use super::lite_start;
+use crate::cli::args::LiteRun;
+use crate::error::Error;
+use crate::home::lock::{self, Holder};
+use crate::protocol::control::{self, Answer, ControlClient, Request};
+use crate::sys::process::Signal;
+use std::time::{Duration, Instant};
+
+/// The longest a clean stop takes: every child's deadlines, one after another.
+const STOP_LIMIT: Duration = Duration::from_secs(75);
+/// A restart may recover a database on its way.
+const RESTART_LIMIT: Duration = Duration::from_secs(330);
+
+pub fn stop(context: &Context<'_>) -> Result<u8, Error> {
+    let stopped = stop_running(context)?;
+    let text = if stopped { "Leoflow has stopped; your data stays" } else { "Leoflow is not running" };
+    if context.printer.json {
+        context.printer.json(&serde_json::json!({"state": "stopped", "was_running": stopped}))?;
+    } else {
+        context.printer.line(text);
+    }
+    Ok(0)
+}
+
+/// Whether there was anything to stop.
+fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
+    let home = &context.home;
+    let holder = lock::holder(home).filter(|holder| holder.url.is_some());
+    let connected = ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    if let Some(mut client) = connected {
+        let asked = client.ask(&Request::Stop, Duration::from_secs(5));
+        if matches!(asked, Ok(Answer::Accepted)) {
+            client.wait_closed(STOP_LIMIT);
+            return wait_released(context, holder).map(|()| true);
+        }
+    }
+    if !lock::is_held(home).map_err(Error::failed)? {
+        return Ok(false);
+    }
+    // It holds the home and its control socket is gone or silent: a signal says the same.
+    match holder {
+        Some(holder) => {
+            holder.process.signal(Signal::Terminate);
+            holder.process.signal(Signal::Continue);
+            wait_released(context, Some(holder)).map(|()| true)
+        }
+        None => Err(Error::failed("the home is in use by a process that is not a running instance").hint("leoflow lite status")),
+    }
+}
+
+fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Error> {
+    if let Some(holder) = &holder
+        && !holder.process.wait_gone(STOP_LIMIT)
+    {
+        let pid = holder.process.pid;
+        return Err(Error::failed(format!("pid {pid} does not stop")).hint(format!("kill -9 {pid}; the next start recovers")));
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while lock::is_held(&context.home).map_err(Error::failed)? && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+pub fn restart(context: &Context<'_>) -> Result<u8, Error> {
+    match control::status_of(&context.home) {
+        // In the foreground it belongs to a terminal: its children are restarted in place.
+        Some(status) if !status.detached => restart_in_place(context),
+        Some(_) => {
+            let port = running_port(context);
+            stop_running(context)?;
+            lite_start::run(context, &LiteRun { port, ..LiteRun::default() })
+        }
+        None => {
+            stop_running(context)?;
+            lite_start::run(context, &LiteRun::default())
+        }
+    }
+}
+
+/// A port that was given when it was started and is not the configured one stays.
+fn running_port(context: &Context<'_>) -> Option<u16> {
+    lock::holder(&context.home)?.url?.rsplit_once(':')?.1.parse().ok()
+}
+
+fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
+    let home = &context.home;
+    let connected = ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    let mut client = connected.ok_or_else(crate::cli::api::not_running)?;
+    match client.ask(&Request::Restart, RESTART_LIMIT) {
+        Ok(Answer::Error(reason)) => Err(Error::failed(reason).hint("leoflow lite status")),
+        Ok(_) => {
+            context.printer.line("Leoflow has restarted");
+            Ok(0)
+        }
+        Err(error) => Err(Error::failed("the supervisor does not answer").cause(error).hint("leoflow lite status")),
+    }
+}

@@ -1,0 +1,166 @@
+//! `leoflow lite`: set up what is missing, then supervise until told to stop.
+
+use super::context::Context;
+use crate::cli::args::LiteRun;
+use crate::cli::report::{PipeSink, Ready, Report, Sink};
+use crate::config::{self, Config, DEFAULT_PORT};
+use crate::error::Error;
+use crate::home::lock::HomeLock;
+use crate::home::progress::Progress;
+use crate::home::{lock, resolve_workspace};
+use crate::postgres::acquire::Sources;
+use crate::postgres::{Credentials, Endpoint, install};
+use crate::setup::{self, Wishes};
+use crate::supervisor::instance::Instance;
+use crate::supervisor::{self, Identity, Notice, Supervisor};
+use crate::sys::{env_vars, listener, ports, stdio};
+use std::net::TcpListener;
+use std::time::Instant;
+
+pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
+    if !args.report_to_stdout {
+        return run_with(context, args, context.printer).await.map(|()| 0);
+    }
+    let outcome = run_with(context, args, &PipeSink).await;
+    if let Err(error) = &outcome {
+        PipeSink.send(&Report::Failed(error.clone()));
+    }
+    outcome.map(|()| 0)
+}
+
+async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Result<(), Error> {
+    let started = Instant::now();
+    let home = &context.home;
+    let wanted_workspace = args.workspace.as_deref();
+    let configured = context.config()?.map(|loaded| loaded.config);
+    let port = args.port.or(configured.as_ref().map(|config| config.port)).unwrap_or(DEFAULT_PORT);
+    let url = context.url(port);
+    // A home that is not there yet is only made once the port is ours.
+    let early = if home.exists() { None } else { Some(bind(context, port)?) };
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    let _lock = HomeLock::take(home, "leoflow lite", Some(&url))?;
+    let tcp = match early {
+        Some(tcp) => tcp,
+        None => bind(context, port)?,
+    };
+    end_leftovers(context, sink)?;
+
+    let wishes = Wishes {
+        port: args.port,
+        workspace: wanted_workspace.map(|_| resolve_workspace(wanted_workspace)).transpose()?,
+        install_always: false,
+    };
+    let password = set_up(context, &wishes, sink).await?;
+    let config = written_config(context)?;
+
+    let installation = install::installed(home)
+        .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("run the same command again"))?;
+    let instance = Instance {
+        endpoint: Endpoint::for_home(home),
+        credentials: Credentials::require(home)?,
+        home: home.clone(),
+        installation,
+        port,
+    };
+    let identity = Identity { version: context.version.to_owned(), url: url.clone(), detached: !sink.is_terminal() };
+    let workspace = config.workspace.map(|path| path.display().to_string()).unwrap_or_default();
+    let mut told = |notice: Notice| match notice {
+        Notice::Healthy => {
+            let ready = Ready {
+                url: url.clone(),
+                admin_email: config.admin_email.clone(),
+                admin_password: password.clone(),
+                workspace: workspace.clone(),
+                seconds: started.elapsed().as_secs_f64(),
+                path_hint: path_hint(context),
+            };
+            announce(context, sink, &ready);
+        }
+        Notice::Trouble(reason) => sink.report(Progress::Warning(reason)),
+        Notice::Recovered => sink.report(Progress::Note("healthy again".to_owned())),
+        Notice::Busy(text) => sink.report(Progress::Started(text)),
+        Notice::Stopping => sink.report(Progress::Started("Stopping".to_owned())),
+    };
+    Supervisor::run(home, instance.specs(), tcp, identity, &mut told).await?;
+    sink.report(Progress::Finished("Leoflow has stopped; your data stays".to_owned()));
+    Ok(())
+}
+
+/// Says that it runs. A password that was shown on a terminal is not made anew; one that went over
+/// the pipe is marked by whoever shows it.
+fn announce(context: &Context<'_>, sink: &dyn Sink, ready: &Ready) {
+    sink.ready(ready);
+    if sink.is_terminal() {
+        if ready.admin_password.is_some()
+            && let Err(error) = setup::mark_password_shown(&context.home)
+        {
+            sink.report(Progress::Warning(error.to_string()));
+        }
+    } else {
+        // The terminal that waits has all it wanted; from here on there is only the log.
+        stdio::detach();
+    }
+}
+
+/// What of an earlier run is still there is ended, and the user told.
+fn end_leftovers(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
+    let ended = supervisor::end_leftovers(&context.home)
+        .map_err(|error| Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor"))?;
+    if !ended.is_empty() {
+        sink.report(Progress::Note(format!("ended what an earlier run left: {}", ended.join(", "))));
+    }
+    Ok(())
+}
+
+/// Does what setup is missing. Returns a password that nobody has seen yet.
+pub async fn set_up(context: &Context<'_>, wishes: &Wishes, sink: &dyn Sink) -> Result<Option<String>, Error> {
+    let home = &context.home;
+    // Only a machine without a home directory has none; then it has to be named.
+    let workspace = match &wishes.workspace {
+        Some(path) => path.clone(),
+        None => match context.config()?.and_then(|loaded| loaded.config.workspace) {
+            Some(path) => path,
+            None => resolve_workspace(None)?,
+        },
+    };
+    let facts = setup::gather(home, context.version, &workspace, wishes.install_always)?;
+    let plan = setup::plan(&facts, wishes)?;
+    if plan.resumes {
+        sink.report(Progress::Note("finishing the setup that was interrupted".to_owned()));
+    }
+    let applied = setup::apply(home, &plan, wishes, context.version, &Sources::from_environment(), sink).await?;
+    match applied.password {
+        Some(password) => Ok(Some(password)),
+        None => Ok(setup::renew_unseen_password(home)?),
+    }
+}
+
+fn bind(context: &Context<'_>, port: u16) -> Result<TcpListener, Error> {
+    listener::bind_loopback(port).map_err(|error| {
+        // The one that has the port may be the instance of this very home.
+        if let Some(holder) = lock::holder(&context.home).filter(|holder| holder.url.is_some()) {
+            return lock::LockError::Held { holder: Some(holder) }.into();
+        }
+        let who = match ports::listening_process(port) {
+            Some((pid, line)) => format!("port {port} is taken by `{}`, pid {pid}", first_words(&line)),
+            None => format!("port {port} cannot be used: {error}"),
+        };
+        Error::failed(who).hint(format!("leoflow lite --port {}", port.checked_add(1).unwrap_or(DEFAULT_PORT)))
+    })
+}
+
+fn first_words(line: &str) -> String {
+    if line.chars().count() <= 60 { line.to_owned() } else { line.chars().take(57).chain("...".chars()).collect() }
+}
+
+/// How to get `bin/` on the PATH, when it is not.
+fn path_hint(context: &Context<'_>) -> Option<String> {
+    let bin = context.home.bin();
+    let found = env_vars::search_path().iter().any(|folder| *folder == bin);
+    (!found && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
+}
+
+fn written_config(context: &Context<'_>) -> Result<Config, Error> {
+    let loaded = config::load(&context.home.config())?;
+    Ok(loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?.config)
+}

@@ -1,0 +1,75 @@
+//! `leoflow lite start`: `leoflow lite` in a session of its own. Its reports come over a pipe until
+//! it is healthy or has failed.
+
+use super::context::Context;
+use crate::cli::args::LiteRun;
+use crate::cli::report::{Report, Sink};
+use crate::error::Error;
+use crate::home::progress::Reporter;
+use crate::protocol::control;
+use crate::protocol::status::InstanceState;
+use crate::setup;
+use crate::supervisor;
+use crate::sys::{env_vars, spawn};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{ChildStdout, Command, Stdio};
+
+pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
+    if let Some(status) = control::status_of(&context.home)
+        && status.state == InstanceState::Healthy
+    {
+        if context.printer.json {
+            context.printer.json(&status)?;
+        } else {
+            context.printer.line(format!("Leoflow is already running at {} (pid {})", status.url, status.pid));
+        }
+        return Ok(0);
+    }
+    let reports = spawn_detached(context, args)?;
+    for line in BufReader::new(reports).lines() {
+        let line = line.map_err(Error::failed)?;
+        match serde_json::from_str(&line) {
+            Ok(Report::Progress(progress)) => context.printer.report(progress),
+            Ok(Report::Ready(ready)) => {
+                if context.printer.json {
+                    context.printer.json(&ready)?;
+                } else {
+                    context.printer.ready(&ready);
+                }
+                if ready.admin_password.is_some() {
+                    setup::mark_password_shown(&context.home)?;
+                }
+                return Ok(0);
+            }
+            Ok(Report::Failed(error)) => return Err(error),
+            // Something else that printed there; it belongs in front of the user too.
+            Err(_) => context.printer.note(line),
+        }
+    }
+    let last = supervisor::last_lines(&context.home, "supervisor", 10);
+    Err(Error::failed("it ended before it was up").cause(last.join("\n")).hint("leoflow lite logs supervisor"))
+}
+
+fn spawn_detached(context: &Context<'_>, args: &LiteRun) -> Result<ChildStdout, Error> {
+    let program = env_vars::current_exe().map_err(Error::failed)?;
+    let mut command = Command::new(&program);
+    command.arg("--home").arg(context.home.root()).args(["lite", "--report-to-stdout"]);
+    if context.printer.verbose {
+        command.arg("--verbose");
+    }
+    if let Some(port) = args.port {
+        command.arg("--port").arg(port.to_string());
+    }
+    if let Some(workspace) = &args.workspace {
+        command.arg("--workspace").arg(workspace);
+    }
+    // A panic's last words belong somewhere. Before the first setup there is no place for them yet.
+    let log = context.home.logs().join("supervisor.log");
+    let errors = OpenOptions::new().append(true).create(true).mode(0o600).open(log).map_or_else(|_| Stdio::null(), Stdio::from);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+    spawn::in_own_session(&mut command);
+    let mut child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
+    child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))
+}

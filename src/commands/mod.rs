@@ -1,0 +1,67 @@
+//! One file a command: glue between arguments, features and the printer.
+
+mod completions;
+mod connections;
+mod connections_format;
+mod context;
+mod datastore;
+mod doctor;
+mod lite_control;
+mod lite_logs;
+mod lite_run;
+mod lite_start;
+mod migrate_db;
+mod processes;
+mod psql;
+mod setup;
+mod status;
+mod transfer_file;
+mod variables;
+mod verify_config;
+mod version;
+
+use crate::cli::args::{Cli, Command, Lite, LiteCommand};
+use crate::cli::printer::Printer;
+use crate::error::Error;
+use context::Context;
+
+/// Runs what was asked for. The code is 0, or what a command that only tells has to tell.
+pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
+    match cli.command {
+        Command::Completions(args) => return completions::run(&args, printer),
+        Command::Version(_) => return version::run(printer),
+        _ => {}
+    }
+    // One thread: Postgres's end is tied to the one that starts it, and idle memory counts.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::failed)?;
+    let tasks = tokio::task::LocalSet::new();
+    let outcome = tasks.block_on(&runtime, dispatch(cli, printer));
+    // What still blocks a thread must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
+    let context = Context::new(&cli.global, printer)?;
+    match cli.command {
+        Command::Lite(Lite { run, command: None }) => lite_run::run(&context, &run).await,
+        Command::Lite(Lite { command: Some(command), .. }) => match command {
+            LiteCommand::Start(run) => lite_start::run(&context, &run),
+            LiteCommand::Stop => lite_control::stop(&context),
+            LiteCommand::Restart => lite_control::restart(&context),
+            LiteCommand::Status => status::run(&context),
+            LiteCommand::Logs(args) => lite_logs::run(&context, &args),
+            LiteCommand::Psql(args) => psql::run(&context, &args).await,
+        },
+        Command::Setup(args) => setup::run(&context, &args).await,
+        Command::Doctor(args) => doctor::run(&context, &args).await,
+        Command::VerifyConfig(_) => verify_config::run(&context),
+        Command::MigrateDb(args) => migrate_db::run(&context, &args).await,
+        Command::Variables(args) => variables::run(&context, &args.command).await,
+        Command::Connections(args) => connections::run(&context, &args.command).await,
+        Command::Server(args) => processes::server(&context, &args).await,
+        Command::Agent => processes::agent(&context).await,
+        Command::Version(_) => version::run(printer),
+        Command::Completions(args) => completions::run(&args, printer),
+    }
+}

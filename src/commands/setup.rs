@@ -1,0 +1,104 @@
+//! `leoflow setup`: everything `leoflow lite` would set up, without starting it.
+
+use super::context::Context;
+use super::lite_run::set_up;
+use crate::cli::args::Setup;
+use crate::config::{self, DEFAULT_PORT};
+use crate::error::Error;
+use crate::home::lock::HomeLock;
+use crate::home::{Home, resolve_workspace};
+use crate::setup::{self, Plan, Wishes};
+use crate::sys::env_vars;
+use serde_json::json;
+use std::path::Path;
+
+pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
+    let wishes = Wishes {
+        port: args.port,
+        workspace: args.workspace.as_deref().map(|path| resolve_workspace(Some(path))).transpose()?,
+        install_always: true,
+    };
+    let plan = planned(context, &wishes)?;
+    if args.dry_run {
+        return show_plan(context, &plan);
+    }
+    let password = if plan.steps.is_empty() {
+        // Also beside a running instance: there is nothing to do.
+        None
+    } else {
+        let home = &context.home;
+        home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+        let _lock = HomeLock::take(home, "leoflow setup", None)?;
+        set_up(context, &wishes, context.printer).await?
+    };
+    show_result(context, &plan, password.as_deref())?;
+    if password.is_some() {
+        setup::mark_password_shown(&context.home)?;
+    }
+    Ok(0)
+}
+
+fn planned(context: &Context<'_>, wishes: &Wishes) -> Result<Plan, Error> {
+    let configured = context.config()?.and_then(|loaded| loaded.config.workspace);
+    let workspace = match wishes.workspace.clone().or(configured) {
+        Some(path) => path,
+        None => resolve_workspace(None)?,
+    };
+    let facts = setup::gather(&context.home, context.version, &workspace, true)?;
+    Ok(setup::plan(&facts, wishes)?)
+}
+
+fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
+    let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    if context.printer.json {
+        context.printer.json(&json!({"steps": steps, "resumes": plan.resumes}))?;
+        return Ok(0);
+    }
+    if plan.resumes {
+        context.printer.line("An earlier setup was interrupted; this would finish it.");
+    }
+    for step in &steps {
+        context.printer.line(format!("would {step}"));
+    }
+    if steps.is_empty() {
+        context.printer.line("Everything is set up; nothing would be done.");
+    }
+    Ok(0)
+}
+
+fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Result<(), Error> {
+    let home = &context.home;
+    let config = config::load(&home.config())?.map(|loaded| loaded.config);
+    let url = context.url(config.as_ref().map_or(DEFAULT_PORT, |config| config.port));
+    let email = config.map(|config| config.admin_email).unwrap_or_default();
+    if context.printer.json {
+        return context.printer.json(&json!({
+            "home": home.root(),
+            "workspace": plan.workspace,
+            "url": url,
+            "admin_email": email,
+            "admin_password": password,
+        }));
+    }
+    let printer = context.printer;
+    printer.line(format!("Leoflow is set up in {}", home.root().display()));
+    printer.line(format!("  workspace  {}", plan.workspace.display()));
+    printer.line(format!("  page       {url}   (once it runs)"));
+    if let Some(password) = password {
+        printer.line(format!("  e-mail     {email}"));
+        printer.line(format!("  password   {password}   (shown only now)"));
+    }
+    printer.line(format!("Start it:  {} lite start", program(home)));
+    if !on_path(&home.bin()) {
+        printer.line(format!("To have `leoflow` on your PATH:  export PATH=\"{}:$PATH\"", home.bin().display()));
+    }
+    Ok(())
+}
+
+fn on_path(bin: &Path) -> bool {
+    env_vars::search_path().iter().any(|folder| folder == bin)
+}
+
+fn program(home: &Home) -> String {
+    if on_path(&home.bin()) { "leoflow".to_owned() } else { home.bin().join("leoflow").display().to_string() }
+}

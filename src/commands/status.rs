@@ -1,0 +1,90 @@
+//! `leoflow lite status`.
+
+use super::context::Context;
+use crate::config::{self, DEFAULT_PORT};
+use crate::error::Error;
+use crate::home::lock;
+use crate::protocol::control;
+use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
+
+pub fn run(context: &Context<'_>) -> Result<u8, Error> {
+    let status = control::status_of(&context.home).unwrap_or_else(|| from_outside(context));
+    if context.printer.json {
+        context.printer.json(&status)?;
+    } else {
+        show(context, &status);
+    }
+    Ok(if status.state == InstanceState::Healthy { 0 } else { 1 })
+}
+
+/// What can be told of an instance whose supervisor does not answer.
+fn from_outside(context: &Context<'_>) -> InstanceStatus {
+    let home = &context.home;
+    let port = config::load(&home.config()).ok().flatten().map_or(DEFAULT_PORT, |loaded| loaded.config.port);
+    let holder = lock::holder(home);
+    let held = lock::is_held(home).unwrap_or(false);
+    let (state, reason) = match &holder {
+        _ if !held => (InstanceState::Stopped, "it is not running; `leoflow lite start` starts it".to_owned()),
+        Some(holder) if holder.url.is_none() => {
+            (InstanceState::Stopped, format!("`{}` (pid {}) has the home for a moment", holder.command, holder.process.pid))
+        }
+        Some(holder) => (InstanceState::Starting, format!("being set up by pid {}", holder.process.pid)),
+        None => (InstanceState::Starting, "the home is in use".to_owned()),
+    };
+    InstanceStatus {
+        state,
+        version: context.version.to_owned(),
+        url: holder.as_ref().and_then(|holder| holder.url.clone()).unwrap_or_else(|| context.url(port)),
+        home: home.root().display().to_string(),
+        schema_version: None,
+        uptime_seconds: 0,
+        processes: Vec::new(),
+        reason: Some(reason),
+        detached: false,
+        pid: holder.filter(|_| held).map_or(0, |holder| holder.process.pid),
+    }
+}
+
+fn show(context: &Context<'_>, status: &InstanceStatus) {
+    let printer = context.printer;
+    let colour = match status.state {
+        InstanceState::Healthy => "32;1",
+        InstanceState::Starting | InstanceState::Degraded => "33;1",
+        InstanceState::Failed | InstanceState::Stopped => "31;1",
+    };
+    printer.line(format!("{} {}", printer.paint(colour, &status.state.to_string()), status.url));
+    if let Some(reason) = &status.reason {
+        printer.line(reason);
+    }
+    if status.processes.is_empty() {
+        return;
+    }
+    let schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
+    printer.line(format!("version {}, schema {schema}, up {}", status.version, duration(status.uptime_seconds)));
+    let rows: Vec<Vec<String>> = status.processes.iter().map(row).collect();
+    printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], &rows);
+}
+
+fn row(process: &ProcessStatus) -> Vec<String> {
+    let state = match &process.detail {
+        Some(detail) if *detail != process.state => format!("{} ({detail})", process.state),
+        _ => process.state.clone(),
+    };
+    let memory = process.rss_bytes.map(|bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0));
+    vec![
+        process.name.clone(),
+        state,
+        process.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+        process.restarts.to_string(),
+        memory.unwrap_or_default(),
+    ]
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}

@@ -1,0 +1,47 @@
+//! Files that are imported and exported: `-` is stdin or stdout, an export is private and whole.
+
+use super::context::Context;
+use crate::error::Error;
+use crate::sys::files;
+use serde_json::Value;
+use std::io::Read;
+use std::path::Path;
+
+/// Larger than any export of ours can be imported again.
+const LIMIT: u64 = 16 * 1024 * 1024;
+
+pub fn read_json(path: &Path) -> Result<Value, Error> {
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().lock().take(LIMIT).read_to_string(&mut text).map_err(Error::failed)?;
+        text
+    } else {
+        let text = files::read_text(path, LIMIT).map_err(|error| Error::io("read", path, &error))?;
+        text.ok_or_else(|| Error::failed(format!("there is no file {}", path.display())))?
+    };
+    serde_json::from_str(&text).map_err(|error| {
+        Error::failed(format!("{} is not JSON", path.display())).cause(error).hint("nothing was imported")
+    })
+}
+
+pub fn write_json(context: &Context<'_>, path: &Path, value: &Value) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(value).map_err(Error::bug)?;
+    text.push('\n');
+    if path == Path::new("-") {
+        context.printer.raw(&text);
+        return Ok(());
+    }
+    // Secrets are in it.
+    files::write_atomic(path, text.as_bytes(), 0o600).map_err(|error| Error::io("write", path, &error))
+}
+
+/// A value given as `-` is read from stdin, one line end taken off.
+pub fn value_or_stdin(value: &str) -> Result<String, Error> {
+    if value != "-" {
+        return Ok(value.to_owned());
+    }
+    let mut text = String::new();
+    std::io::stdin().lock().take(LIMIT).read_to_string(&mut text).map_err(Error::failed)?;
+    let trimmed = text.strip_suffix('\n').map_or(text.as_str(), |rest| rest.strip_suffix('\r').unwrap_or(rest));
+    Ok(trimmed.to_owned())
+}

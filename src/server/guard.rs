@@ -1,0 +1,168 @@
+//! Who may ask, checked before any handler: the right `Host` and `Origin` (a web page elsewhere
+//! can make a browser call 127.0.0.1), then the token.
+
+use super::api_error::ApiError;
+use super::state::AppState;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    Network,
+    /// Over `run/api.sock`, by this very user, whom the kernel vouches for.
+    LocalAdmin,
+}
+
+/// The longest that a request may take, its body included.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// For every request.
+pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    if caller(&request) == Caller::Network
+        && let Err(refusal) = check_host(request.headers(), state.port).and_then(|host| check_origin(&request, host))
+    {
+        return refusal.into_response();
+    }
+    let mut response = match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "The request took too long").into_response(),
+    };
+    let headers = response.headers_mut();
+    let mut set = |name, value| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(header::REFERRER_POLICY, "same-origin");
+    set(header::CACHE_CONTROL, "no-store");
+    set(header::CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'");
+    response
+}
+
+pub fn caller(request: &Request) -> Caller {
+    // Without the mark, the one with fewer rights.
+    request.extensions().get().copied().unwrap_or(Caller::Network)
+}
+
+/// The names that this machine's own loopback is called by; anything else got here by DNS.
+fn check_host(headers: &HeaderMap, port: u16) -> Result<&str, ApiError> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
+    let known = ["127.0.0.1", "localhost", "[::1]"].iter().any(|known| name.eq_ignore_ascii_case(known));
+    if known { Ok(host) } else { Err(ApiError::new(StatusCode::FORBIDDEN, "This host name is not served here")) }
+}
+
+fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    match request.headers().get(header::ORIGIN).map(HeaderValue::to_str) {
+        None => Ok(()),
+        Some(Ok(origin)) if origin.eq_ignore_ascii_case(&format!("http://{host}")) => Ok(()),
+        // A page elsewhere cannot read the answer without our leave, which we never give.
+        Some(_) if reads => Ok(()),
+        Some(_) => Err(ApiError::new(StatusCode::FORBIDDEN, "Requests from other sites are refused")),
+    }
+}
+
+/// Whether the request carries a good token, in `Authorization` or in the session's cookie.
+pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
+    caller(request) == Caller::LocalAdmin
+        || bearer(request.headers()).or_else(|| cookie(request.headers(), &state.cookie_name()))
+            .is_some_and(|token| state.check_token(token).is_some())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(found, _)| *found == name)
+        .map(|(_, value)| value)
+}
+
+/// For the API: 401 without a token.
+pub async fn require_token(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    if is_authenticated(&state, &request) { next.run(request).await } else { unauthorized() }
+}
+
+fn unauthorized() -> Response {
+    let mut response = ApiError::unauthorized().into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// For pages: the login instead.
+pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    if is_authenticated(&state, &request) { next.run(request).await } else { Redirect::to("/auth/login").into_response() }
+}
+
+/// For what only this user's own commands may ask.
+pub async fn require_local(request: Request, next: Next) -> Response {
+    match caller(&request) {
+        Caller::LocalAdmin => next.run(request).await,
+        Caller::Network => ApiError::new(StatusCode::NOT_FOUND, "Not Found").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn only_loopbacks_own_names_are_served() {
+        for host in ["127.0.0.1:8088", "localhost:8088", "LOCALHOST", "[::1]:8088"] {
+            assert!(check_host(&headers(header::HOST, host), 8088).is_ok(), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8088", "127.0.0.1.evil.example", "localhost:9", "", "127.0.0.2"] {
+            assert!(check_host(&headers(header::HOST, host), 8088).is_err(), "{host}");
+        }
+        assert!(check_host(&HeaderMap::new(), 8088).is_err());
+    }
+
+    #[test]
+    fn another_sites_page_may_not_change_anything() {
+        let request = |method: &str, origin: Option<&str>| {
+            let mut builder = Request::builder().method(method).uri("/");
+            if let Some(origin) = origin {
+                builder = builder.header(header::ORIGIN, origin);
+            }
+            builder.body(axum::body::Body::empty()).unwrap()
+        };
+        let host = "127.0.0.1:8088";
+        for (method, origin, allowed) in [
+            ("POST", None, true),
+            ("POST", Some("http://127.0.0.1:8088"), true),
+            ("POST", Some("http://evil.example"), false),
+            ("POST", Some("http://127.0.0.1:9999"), false),
+            ("POST", Some("null"), false),
+            ("DELETE", Some("https://127.0.0.1:8088"), false),
+            ("GET", Some("http://evil.example"), true),
+        ] {
+            assert_eq!(check_origin(&request(method, origin), host).is_ok(), allowed, "{method} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_found_where_they_belong() {
+        assert_eq!(bearer(&headers(header::AUTHORIZATION, "Bearer abc")), Some("abc"));
+        assert_eq!(bearer(&headers(header::AUTHORIZATION, "Basic abc")), None);
+        let jar = headers(header::COOKIE, "a=b; leoflow_session_1=x=y; leoflow_session_2=z");
+        assert_eq!(cookie(&jar, "leoflow_session_1"), Some("x=y"));
+        assert_eq!(cookie(&jar, "leoflow_session"), None);
+    }
+}

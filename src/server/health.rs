@@ -1,0 +1,38 @@
+//! Whether it works, for programs.
+
+use super::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// 200 when requests can be served, 503 with a reason when the datastore is away.
+pub async fn healthz(State(state): State<Arc<AppState>>) -> Response {
+    match state.database.check(PATIENCE).await {
+        Ok(()) => Json(json!({"ok": true, "version": state.version})).into_response(),
+        Err(reason) => {
+            let body = json!({"ok": false, "version": state.version, "reason": format!("datastore: {reason}")});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+pub async fn version(State(state): State<Arc<AppState>>) -> Json<Value> {
+    Json(json!({"version": state.version, "git_version": null}))
+}
+
+/// Airflow's `HealthInfoResponse`. What Lite has no process of says null, as Airflow does.
+pub async fn monitor(State(state): State<Arc<AppState>>) -> Json<Value> {
+    let status = if state.database.check(PATIENCE).await.is_ok() { "healthy" } else { "unhealthy" };
+    Json(json!({
+        "metadatabase": {"status": status},
+        "scheduler": {"status": null, "latest_scheduler_heartbeat": null},
+        "triggerer": {"status": null, "latest_triggerer_heartbeat": null},
+        "dag_processor": {"status": null, "latest_dag_processor_heartbeat": null},
+    }))
+}

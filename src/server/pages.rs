@@ -1,0 +1,121 @@
+//! The pages: a login, and what runs.
+
+use super::api_error::ApiError;
+use super::state::AppState;
+use crate::protocol::control;
+use crate::protocol::status::{InstanceStatus, ProcessStatus};
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{Html, IntoResponse};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+const LAYOUT: &str = include_str!("pages/layout.html");
+const LOGIN: &str = include_str!("pages/login.html");
+
+pub async fn style() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("pages/style.css"))
+}
+
+pub async fn script() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("pages/status.js"))
+}
+
+/// The login form, with what was wrong the last time.
+pub fn login(error: Option<&str>) -> String {
+    let error = error.map(|text| format!("<p class=\"error\" role=\"alert\">{}</p>", escape(text)));
+    let form = LOGIN.replace("{{error}}", &error.unwrap_or_default());
+    LAYOUT.replace("{{title}}", "Log in").replace("{{header}}", "").replace("{{main}}", &form)
+}
+
+/// What runs, as the supervisor sees it.
+pub async fn home(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
+    let status = ask_supervisor(&state).await?;
+    let header = "<form method=\"post\" action=\"/auth/logout\"><button class=\"quiet\">Log out</button></form>";
+    let page = LAYOUT
+        .replace("{{title}}", "What runs")
+        .replace("{{header}}", header)
+        .replace("{{main}}", &what_runs(&status));
+    Ok(Html(page))
+}
+
+/// The same for the page's script, which keeps it fresh.
+pub async fn status(State(state): State<Arc<AppState>>) -> Result<Json<InstanceStatus>, ApiError> {
+    ask_supervisor(&state).await.map(Json)
+}
+
+async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, ApiError> {
+    let home = state.home.clone();
+    let asked = tokio::task::spawn_blocking(move || control::status_of(&home)).await;
+    asked
+        .map_err(|error| ApiError::internal(&error))?
+        .ok_or_else(|| ApiError::unavailable(&"the supervisor does not answer"))
+}
+
+fn what_runs(status: &InstanceStatus) -> String {
+    let mut rows = String::new();
+    for process in &status.processes {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            rows,
+            "<tr data-name=\"{}\"><td>{}</td><td class=\"state\" data-state=\"{}\">{}</td><td class=\"pid\">{}</td>\
+             <td class=\"number restarts\">{}</td><td class=\"number memory\">{}</td></tr>",
+            escape(&process.name),
+            escape(&process.name),
+            escape(&process.state),
+            escape(&state_text(process)),
+            process.pid.map_or_else(String::new, |pid| pid.to_string()),
+            process.restarts,
+            process.rss_bytes.map_or_else(String::new, |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0)),
+        );
+    }
+    format!(
+        "<h1>What runs <span id=\"overall\" class=\"state\" data-state=\"{state}\">{state}</span></h1>\
+         <dl><dt>Version</dt><dd>{version}</dd><dt>Home</dt><dd>{home}</dd>\
+         <dt>Schema</dt><dd>{schema}</dd></dl>\
+         <table id=\"processes\"><thead><tr><th>Process</th><th>State</th><th>Pid</th><th class=\"number\">Restarts</th>\
+         <th class=\"number\">Memory</th></tr></thead><tbody>{rows}</tbody></table>\
+         <p id=\"stale\" class=\"error\" hidden>No answer from the server; trying again.</p>\
+         <script src=\"/static/status.js\"></script>",
+        state = status.state,
+        version = escape(&status.version),
+        home = escape(&status.home),
+        schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string()),
+    )
+}
+
+fn state_text(process: &ProcessStatus) -> String {
+    match &process.detail {
+        Some(detail) if detail != &process.state => format!("{} ({detail})", process.state),
+        _ => process.state.clone(),
+    }
+}
+
+/// For element content and quoted attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_cannot_become_markup() {
+        let page = login(Some("<script>alert('x')</script> & \"more\""));
+        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;more&quot;"));
+        assert!(!page.contains("{{"), "every placeholder is filled");
+    }
+}

@@ -1,0 +1,74 @@
+//! Hiding what looks like a secret by its name, as Airflow does:
+//! <https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/mask-sensitive-values.html>
+
+use serde_json::Value;
+
+pub const HIDDEN: &str = "***";
+
+/// A name that holds one of these is a secret's.
+const SENSITIVE: &[&str] = &[
+    "access_token",
+    "api_key",
+    "apikey",
+    "authorization",
+    "passphrase",
+    "passwd",
+    "password",
+    "private_key",
+    "proxies",
+    "secret",
+    "token",
+    "keyfile_dict",
+    "service_account",
+];
+
+fn is_sensitive(name: &str) -> bool {
+    let name = name.to_lowercase();
+    SENSITIVE.iter().any(|part| name.contains(part))
+}
+
+/// A named text: hidden by its own name, or in the parts of its JSON that are by theirs.
+pub fn text(name: &str, value: &str) -> String {
+    if value.is_empty() {
+        return String::new();
+    }
+    if is_sensitive(name) {
+        return HIDDEN.to_owned();
+    }
+    match serde_json::from_str::<Value>(value) {
+        Ok(mut parsed) if parsed.is_object() || parsed.is_array() => {
+            if hide(&mut parsed) { parsed.to_string() } else { value.to_owned() }
+        }
+        _ => value.to_owned(),
+    }
+}
+
+/// Whether anything was hidden.
+fn hide(value: &mut Value) -> bool {
+    match value {
+        Value::Object(object) => object.iter_mut().fold(false, |hidden, (name, inner)| {
+            let hides = is_sensitive(name) && !inner.is_null() && inner != "";
+            if hides {
+                *inner = HIDDEN.into();
+            }
+            hides || hide(inner) || hidden
+        }),
+        Value::Array(list) => list.iter_mut().fold(false, |hidden, inner| hide(inner) || hidden),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden_by_name_at_any_depth() {
+        assert_eq!(text("my_API_KEY", "abc"), HIDDEN);
+        assert_eq!(text("path", "abc"), "abc");
+        assert_eq!(text("conf", r#"{"a": {"Password": "x", "b": 1}}"#), r#"{"a":{"Password":"***","b":1}}"#);
+        assert_eq!(text("conf", r#"[{"token": ["x"]}]"#), r#"[{"token":"***"}]"#);
+        assert_eq!(text("conf", r#"{ "a": 1 }"#), r#"{ "a": 1 }"#, "untouched when there is nothing to hide");
+        assert_eq!(text("password", ""), "");
+    }
+}

@@ -1,0 +1,76 @@
+//! The server process from its start to its end.
+
+use super::database::Database;
+use super::state::{AppState, Secrets};
+use super::{app, listen};
+use crate::auth::cipher::{Cipher, CipherError};
+use crate::config::{self, ConfigError};
+use crate::engine::instance_key;
+use crate::engine::store::StoreError;
+use crate::home::Home;
+use crate::postgres::credentials::CredentialsError;
+use crate::postgres::{Credentials, Endpoint};
+use crate::protocol::child::{Inheritance, keep_saying_alive};
+use crate::schema::{self, SchemaError};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{path} has no {key}")]
+    MissingSecret { path: PathBuf, key: &'static str },
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The key is not the one that the stored secrets were encrypted with.
+    #[error("the encryption_key in {0} is not the one this datastore was written with")]
+    WrongKey(PathBuf),
+    #[error(transparent)]
+    Store(StoreError),
+    #[error("this process is started by `leoflow lite`, with the listeners it serves")]
+    NotSupervised,
+}
+
+/// Serves until told to leave, then lets what is under way finish. `port` is the one that the TCP
+/// listener has, for the check of `Host`.
+pub async fn run(home: &Home, port: u16, mut inheritance: Inheritance, version: &'static str) -> Result<(), ServerError> {
+    let leave = inheritance.until_told_to_leave()?;
+    let notifier = inheritance.notifier();
+    let http = inheritance.listener("http").ok_or(ServerError::NotSupervised)?;
+    let api = inheritance.listener("api").ok_or(ServerError::NotSupervised)?;
+
+    let loaded = config::load(&home.config())?;
+    let config = loaded.ok_or(ServerError::MissingSecret { path: home.config(), key: "content" })?.config;
+    let missing = |key| ServerError::MissingSecret { path: home.config(), key };
+    let key = config.encryption_key.as_deref().ok_or(missing("encryption_key"))?;
+    let cipher = Cipher::new(key).map_err(|_| missing("valid encryption_key"))?;
+    let secrets = Secrets::new(home.config(), &config).map_err(missing)?;
+
+    let endpoint = Endpoint::for_home(home);
+    let credentials = Credentials::require(home)?;
+    let database = Database::new(&credentials.application(&endpoint));
+    {
+        let client = endpoint.connect(&credentials.application(&endpoint)).await.map_err(SchemaError::from)?;
+        notifier.schema(schema::require_current(&client, schema::known()).await?);
+        instance_key::check(&client, &cipher).await.map_err(|error| match error {
+            StoreError::Cipher(CipherError::CannotOpen | CipherError::BadKey) => ServerError::WrongKey(home.config()),
+            other => ServerError::Store(other),
+        })?;
+    }
+    let state = Arc::new(AppState::new(home.clone(), port, version, database, cipher, secrets));
+    let serving = listen::serve(http, api, Rc::new(app::routers(state)))?;
+    notifier.ready("serving");
+    let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
+    leave.await;
+    notifier.stopping();
+    serving.drain().await;
+    alive.abort();
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! What every request may need.
+
+use super::database::Database;
+use crate::auth::cipher::Cipher;
+use crate::auth::throttle::Throttle;
+use crate::auth::token::{Claims, Signer};
+use crate::config::{self, Config};
+use crate::home::Home;
+use crate::sys::clock;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::Semaphore;
+
+pub struct AppState {
+    pub home: Home,
+    pub port: u16,
+    pub version: &'static str,
+    pub database: Database,
+    pub cipher: Cipher,
+    secrets: Mutex<Secrets>,
+    throttle: Mutex<Throttle>,
+    /// One password at a time: hashing takes memory and a core by design.
+    pub hashing: Semaphore,
+    /// How many may wait for that.
+    pub hashing_queue: Semaphore,
+}
+
+/// What of `config.yaml` logins depend on. Read again when the file changes, so that a password
+/// reset works at once.
+pub struct Secrets {
+    path: PathBuf,
+    read_at: Option<(SystemTime, u64)>,
+    pub admin_email: String,
+    pub admin_password_hash: String,
+    epoch: u64,
+    signer: Signer,
+}
+
+impl Secrets {
+    /// `Err` names the key that is missing.
+    pub fn new(path: PathBuf, config: &Config) -> Result<Self, &'static str> {
+        let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
+        let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
+        Ok(Self {
+            read_at: stamp(&path),
+            path,
+            admin_email: config.admin_email.clone(),
+            admin_password_hash: hash,
+            epoch: config.session_epoch,
+            signer: Signer::new(secret),
+        })
+    }
+
+    fn refresh(&mut self) {
+        let now_at = stamp(&self.path);
+        if now_at == self.read_at {
+            return;
+        }
+        // A file that is broken meanwhile changes nothing: the last good one stays in force.
+        if let Ok(Some(loaded)) = config::load(&self.path)
+            && let Ok(new) = Self::new(self.path.clone(), &loaded.config)
+        {
+            *self = new;
+        }
+    }
+}
+
+fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.ino()))
+}
+
+const HASHING_QUEUE: usize = 8;
+
+impl AppState {
+    pub fn new(home: Home, port: u16, version: &'static str, database: Database, cipher: Cipher, secrets: Secrets) -> Self {
+        Self {
+            home,
+            port,
+            version,
+            database,
+            cipher,
+            secrets: Mutex::new(secrets),
+            throttle: Mutex::new(Throttle::default()),
+            hashing: Semaphore::new(1),
+            hashing_queue: Semaphore::new(HASHING_QUEUE),
+        }
+    }
+
+    pub fn secrets(&self) -> MutexGuard<'_, Secrets> {
+        // Nothing that holds it can panic half way through a change.
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.refresh();
+        secrets
+    }
+
+    pub fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn issue_token(&self) -> String {
+        let secrets = self.secrets();
+        secrets.signer.issue(&secrets.admin_email, secrets.epoch, clock::unix_seconds())
+    }
+
+    pub fn check_token(&self, token: &str) -> Option<Claims> {
+        let secrets = self.secrets();
+        secrets.signer.check(token, secrets.epoch, clock::unix_seconds())
+    }
+
+    /// Cookies know no ports: two instances on one machine must not share a name.
+    pub fn cookie_name(&self) -> String {
+        format!("leoflow_session_{}", self.port)
+    }
+}

@@ -1,0 +1,196 @@
+//! Following the plan. No decisions here: each step can be done again without harm.
+
+use super::install_self::{self, InstallError};
+use super::plan::{Plan, Step, Wishes};
+use super::receipt::{RECEIPT_VERSION, Receipt, ReceiptError};
+use super::scaffold;
+use crate::auth::password::{self, HashError};
+use crate::config::{self, ConfigError, EditError};
+use crate::home::Home;
+use crate::home::journal::{Journal, JournalError, Operation};
+use crate::home::progress::{Progress, Reporter};
+use crate::postgres::acquire::{self, AcquireError, Sources};
+use crate::postgres::cluster::{self, ClusterError};
+use crate::postgres::credentials::CredentialsError;
+use crate::postgres::{Credentials, Installation, install};
+use crate::sys::user_namespace::Identity;
+use crate::sys::{clock, files, random, user};
+use serde_yaml::Value;
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("cannot write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error("PostgreSQL's files are gone from {0}")]
+    NoInstallation(PathBuf),
+    #[error("PostgreSQL refuses to run as this user, and the machine has no other user to show it")]
+    NoIdentity,
+}
+
+/// What came of it that exists nowhere else.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The new admin password, to be shown once.
+    pub password: Option<String>,
+}
+
+/// Does the steps in order, each written down before it acts. The caller holds the home's lock.
+pub async fn apply(
+    home: &Home,
+    plan: &Plan,
+    wishes: &Wishes,
+    version: &str,
+    sources: &Sources,
+    reporter: &dyn Reporter,
+) -> Result<Applied, ApplyError> {
+    let mut applied = Applied::default();
+    if plan.steps.is_empty() {
+        return Ok(applied);
+    }
+    let names = plan.steps.iter().map(|step| step.name().to_owned()).collect();
+    let mut journal = Journal::begin(home, Operation::Setup, names)?;
+    let mut made_workspace = false;
+    for step in &plan.steps {
+        match step {
+            Step::WriteConfig => applied.password = Some(write_config(home, plan, wishes)?),
+            Step::CompleteConfig { keys } => applied.password = complete_config(home, plan, keys)?,
+            Step::AcquirePostgres => drop(acquire::acquire(home, sources, reporter).await?),
+            Step::CreateCluster => create_cluster(home, reporter)?,
+            Step::InstallBinary { version } => install_self::install(home, version)?,
+            Step::MakeWorkspace { path } => {
+                made_workspace = !path.exists();
+                scaffold::make(path).map_err(|source| ApplyError::Io { path: path.clone(), source })?;
+            }
+            Step::WriteReceipt => write_receipt(home, plan, version, made_workspace, applied.password.is_none())?,
+        }
+        journal.advance()?;
+    }
+    journal.finish()?;
+    Ok(applied)
+}
+
+fn new_secret(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyError> {
+    Ok(match key {
+        "instance_name" => user::host_name().into(),
+        "workspace" => plan.workspace.to_string_lossy().into_owned().into(),
+        "admin_password_hash" => password::hash(password)?.into(),
+        // jwt_secret and encryption_key
+        _ => random::hex_256().into(),
+    })
+}
+
+const HEADER: &str = "# Leoflow Lite. Changes take effect at the next start; `leoflow verify-config` checks them.\n\
+                      # encryption_key and jwt_secret are secrets: without the first, stored passwords cannot be read.\n";
+
+fn write_config(home: &Home, plan: &Plan, wishes: &Wishes) -> Result<String, ApplyError> {
+    let password = password::generate();
+    let mut changes = Vec::new();
+    for key in ["instance_name", "workspace"] {
+        changes.push((key, new_secret(key, plan, &password)?));
+    }
+    changes.push(("port", wishes.port.unwrap_or(config::DEFAULT_PORT).into()));
+    changes.push(("admin_email", config::DEFAULT_ADMIN_EMAIL.into()));
+    changes.push(("admin_password_hash", new_secret("admin_password_hash", plan, &password)?));
+    changes.push(("session_epoch", 1.into()));
+    for key in ["jwt_secret", "encryption_key"] {
+        changes.push((key, new_secret(key, plan, &password)?));
+    }
+    save(home, &config::set_keys(HEADER, &changes)?)?;
+    Ok(password)
+}
+
+/// Returns the new password if the config had none.
+fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Option<String>, ApplyError> {
+    let Some(loaded) = config::load(&home.config())? else { return Ok(None) };
+    let password = password::generate();
+    let mut changes = Vec::new();
+    for key in keys {
+        changes.push((*key, new_secret(key, plan, &password)?));
+    }
+    save(home, &config::set_keys(&loaded.text, &changes)?)?;
+    Ok(keys.contains(&"admin_password_hash").then_some(password))
+}
+
+fn save(home: &Home, text: &str) -> Result<(), ApplyError> {
+    let path = home.config();
+    files::write_atomic(&path, text.as_bytes(), 0o600).map_err(|source| ApplyError::Io { path, source })
+}
+
+fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError> {
+    let installation = installation(home)?;
+    let identity = Identity::for_postgres();
+    if matches!(identity, Identity::Impossible) {
+        return Err(ApplyError::NoIdentity);
+    }
+    let credentials = Credentials::load_or_create(home)?;
+    reporter.report(Progress::Started("Creating the datastore".to_owned()));
+    cluster::create(home, &installation, &credentials, &identity)?;
+    reporter.report(Progress::Finished("Datastore created".to_owned()));
+    Ok(())
+}
+
+fn installation(home: &Home) -> Result<Installation, ApplyError> {
+    install::installed(home).ok_or_else(|| ApplyError::NoInstallation(home.postgres_installs()))
+}
+
+fn write_receipt(
+    home: &Home,
+    plan: &Plan,
+    version: &str,
+    made_workspace: bool,
+    password_shown: bool,
+) -> Result<(), ApplyError> {
+    let old = Receipt::load(home)?;
+    let receipt = Receipt {
+        receipt_version: RECEIPT_VERSION,
+        leoflow_version: version.to_owned(),
+        set_up_at: old.as_ref().map_or_else(clock::now_rfc3339, |old| old.set_up_at.clone()),
+        home: home.root().to_owned(),
+        workspace: plan.workspace.clone(),
+        made_workspace: made_workspace || old.as_ref().is_some_and(|old| old.made_workspace),
+        // A run that was killed after the config and before the receipt has shown nothing.
+        password_shown: password_shown && old.as_ref().is_some_and(|old| old.password_shown),
+        shell_files: old.map(|old| old.shell_files).unwrap_or_default(),
+    };
+    Ok(receipt.write(home)?)
+}
+
+/// A new password when the last one was made and then killed before anybody saw it.
+pub fn renew_unseen_password(home: &Home) -> Result<Option<String>, ApplyError> {
+    if Receipt::load(home)?.is_none_or(|receipt| receipt.password_shown) {
+        return Ok(None);
+    }
+    let Some(loaded) = config::load(&home.config())? else { return Ok(None) };
+    let password = password::generate();
+    let hash = password::hash(&password)?;
+    save(home, &config::set_keys(&loaded.text, &[("admin_password_hash", hash.into())])?)?;
+    Ok(Some(password))
+}
+
+/// Somebody has seen it.
+pub fn mark_password_shown(home: &Home) -> Result<(), ReceiptError> {
+    match Receipt::load(home)? {
+        Some(receipt) => Receipt { password_shown: true, ..receipt }.write(home),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,282 @@
+//! Examining a home. Changes nothing; what can be mended without losing anything carries its mend.
+
+use super::facts::config_is_blank;
+use super::install_self;
+use crate::config::{self, Config};
+use crate::home::{Home, lock};
+use crate::postgres::acquire::Sources;
+use crate::postgres::cluster::{self, ClusterState};
+use crate::postgres::{Credentials, Endpoint, install, leftovers};
+use crate::python;
+use crate::schema::{self, State};
+use crate::sys::user_namespace::Identity;
+use crate::sys::{disk, files, ports, user};
+use serde::Serialize;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Ok,
+    Warning,
+    Problem,
+}
+
+/// One line of the examination.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub verdict: Verdict,
+    pub detail: String,
+    /// The way to mend it.
+    pub remedy: Option<String>,
+    #[serde(skip)]
+    pub mend: Option<Mend>,
+}
+
+/// What `--fix` may do: nothing that loses anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mend {
+    RestrictPermissions(PathBuf, u32),
+    EndLeftovers,
+    LinkBinaries(String),
+}
+
+impl Check {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, detail: detail.into(), remedy: None, mend: None }
+    }
+
+    fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warning, remedy: Some(remedy.into()), ..Self::ok(name, detail) }
+    }
+
+    fn problem(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Problem, ..Self::warning(name, detail, remedy) }
+    }
+
+    fn with_mend(self, mend: Mend) -> Self {
+        Self { mend: Some(mend), ..self }
+    }
+}
+
+/// A first start needs some 150 MB, a busy one more.
+const SPACE_WANTED: u64 = 1024 * 1024 * 1024;
+const SPACE_NEEDED: u64 = 300 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+
+/// Every check, in the order a reader would want them.
+pub async fn examine(home: &Home, sources: &Sources) -> Vec<Check> {
+    let running = lock::is_held(home).unwrap_or(false);
+    let loaded = config::load(&home.config());
+    let config = loaded.as_ref().ok().and_then(Option::as_ref).map(|loaded| loaded.config.clone());
+    let mut checks = vec![platform(), home_folder(home), space(home)];
+    checks.extend(permissions(home));
+    checks.push(configuration(home, &loaded));
+    checks.push(port(home, config.as_ref(), running));
+    checks.push(postgres(home, sources));
+    checks.push(datastore(home));
+    checks.push(schema_state(home, running).await);
+    checks.push(binaries(home));
+    checks.push(python_found(config.as_ref()));
+    checks.push(remains(home, running));
+    checks
+}
+
+fn platform() -> Check {
+    let platform = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
+    match Identity::for_postgres() {
+        Identity::Own => Check::ok("platform", platform),
+        Identity::Mapped(_) => Check::ok("platform", format!("{platform}; PostgreSQL runs in a user namespace")),
+        Identity::Impossible => {
+            let uid = user::effective_uid();
+            Check::problem("platform", format!("{platform}; user {uid} has no passwd entry, nor has anybody else"), "run as an ordinary user")
+        }
+    }
+}
+
+fn home_folder(home: &Home) -> Check {
+    let path = home.root().display();
+    if home.exists() { Check::ok("home", path.to_string()) } else { Check::warning("home", format!("{path} does not exist yet"), "leoflow setup") }
+}
+
+fn space(home: &Home) -> Check {
+    match disk::free_bytes(home.root()) {
+        Ok(free) if free < SPACE_NEEDED => {
+            Check::problem("space", format!("{} MiB free", free / MIB), format!("free at least {} MiB", SPACE_NEEDED / MIB))
+        }
+        Ok(free) if free < SPACE_WANTED => {
+            Check::warning("space", format!("{} MiB free", free / MIB), "free some space before the datastore needs it")
+        }
+        Ok(free) => Check::ok("space", format!("{} MiB free", free / MIB)),
+        Err(error) => Check::warning("space", format!("cannot be told: {error}"), "check that the home's disk is mounted"),
+    }
+}
+
+/// What must be readable by nobody else.
+fn permissions(home: &Home) -> Vec<Check> {
+    let private = [(home.root().to_owned(), 0o700), (home.run(), 0o700), (home.config(), 0o600), (home.postgres_credentials(), 0o600)];
+    let open: Vec<Check> = private
+        .into_iter()
+        .filter_map(|(path, wanted)| {
+            let mode = files::mode(&path).ok()?;
+            (mode & 0o077 != 0).then(|| {
+                let detail = format!("{} can be read by others (mode {mode:04o})", path.display());
+                let remedy = format!("chmod {wanted:o} '{}'", path.display());
+                Check::problem("permissions", detail, remedy).with_mend(Mend::RestrictPermissions(path, wanted))
+            })
+        })
+        .collect();
+    if open.is_empty() { vec![Check::ok("permissions", "private files are private")] } else { open }
+}
+
+fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::ConfigError>) -> Check {
+    match loaded {
+        Ok(None) => Check::warning("config", "no config.yaml yet", "leoflow setup"),
+        Ok(Some(_)) if config_is_blank(home) => {
+            Check::problem("config", "config.yaml is empty", "put it back from a backup; a new one would have another encryption key")
+        }
+        Ok(Some(loaded)) if !loaded.warnings.is_empty() => {
+            let said: Vec<_> = loaded.warnings.iter().map(|w| format!("line {}: {}", w.line, w.message)).collect();
+            Check::warning("config", said.join("; "), "leoflow verify-config")
+        }
+        Ok(Some(_)) => Check::ok("config", home.config().display().to_string()),
+        Err(error) => Check::problem("config", error.to_string(), "leoflow verify-config names each line"),
+    }
+}
+
+fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
+    let port = config.map_or(config::DEFAULT_PORT, |config| config.port);
+    if running {
+        let url = lock::holder(home).and_then(|holder| holder.url).unwrap_or_else(|| format!("port {port}"));
+        return Check::ok("port", format!("serving {url}"));
+    }
+    match crate::sys::listener::bind_loopback(port) {
+        Ok(_) => Check::ok("port", format!("{port} is free")),
+        Err(error) => {
+            let who = ports::listening_process(port).map_or_else(|| error.to_string(), |(pid, line)| format!("taken by {line} (pid {pid})"));
+            Check::problem("port", format!("{port}: {who}"), "leoflow lite --port ANOTHER, or change port in config.yaml")
+        }
+    }
+}
+
+fn postgres(home: &Home, sources: &Sources) -> Check {
+    match install::installed(home) {
+        Some(found) => Check::ok("postgres", format!("{} ({})", found.version, found.source)),
+        None => match sources.plan() {
+            Ok(plan) => {
+                let places: Vec<String> = plan.iter().map(ToString::to_string).collect();
+                Check::warning("postgres", format!("not there yet; will be looked for in: {}", places.join(", ")), "leoflow setup")
+            }
+            Err(error) => Check::problem("postgres", error.to_string(), "unset LEOFLOW_POSTGRES_SOURCE"),
+        },
+    }
+}
+
+fn datastore(home: &Home) -> Check {
+    let data = home.postgres_data();
+    match cluster::state(home) {
+        ClusterState::Absent => Check::warning("datastore", "not created yet", "leoflow setup"),
+        ClusterState::Ready => Check::ok("datastore", data.display().to_string()),
+        ClusterState::OtherMajor(major) => {
+            Check::problem("datastore", format!("is of PostgreSQL {major}"), "run the leoflow release that made it")
+        }
+        ClusterState::NotACluster(why) => {
+            Check::problem("datastore", format!("{}: {why}", data.display()), "move the folder away, or restore a backup")
+        }
+    }
+}
+
+/// Only of a running instance: starting a server to ask would be a change.
+async fn schema_state(home: &Home, running: bool) -> Check {
+    let Ok(Some(credentials)) = Credentials::load(home) else { return Check::ok("schema", "no datastore yet") };
+    if !running {
+        return Check::ok("schema", "not running; `leoflow migrate-db status` looks by itself");
+    }
+    let endpoint = Endpoint::for_home(home);
+    let asked = async {
+        let client = endpoint.connect(&credentials.application(&endpoint)).await?;
+        Ok::<_, schema::SchemaError>(schema::classify(schema::known(), &schema::inspect(&client).await?))
+    };
+    match tokio::time::timeout(Duration::from_secs(10), asked).await {
+        Ok(Ok(state)) => schema_verdict(&state),
+        Ok(Err(error)) => Check::problem("schema", error.to_string(), "leoflow lite logs postgres"),
+        Err(_) => Check::problem("schema", "the datastore does not answer", "leoflow lite restart"),
+    }
+}
+
+fn schema_verdict(state: &State) -> Check {
+    match (state, schema::refusal(state)) {
+        (_, Some(error)) => Check::problem("schema", error.to_string(), "leoflow migrate-db status"),
+        (State::Current { version }, None) => Check::ok("schema", format!("version {version}")),
+        (State::Pending { versions, .. }, None) => {
+            Check::warning("schema", format!("{} migrations pending", versions.len()), "leoflow lite restart")
+        }
+        (_, None) => Check::warning("schema", "not created yet", "leoflow lite restart"),
+    }
+}
+
+fn binaries(home: &Home) -> Check {
+    match install_self::installed_version(home) {
+        Some(version) => Check::ok("binary", format!("{version} in {}", home.bin().display())),
+        None => match newest_version(home) {
+            Some(version) => Check::warning("binary", "the links in bin/ are not complete", "leoflow doctor --fix")
+                .with_mend(Mend::LinkBinaries(version)),
+            None => Check::warning("binary", "not installed into the home", "leoflow setup"),
+        },
+    }
+}
+
+fn newest_version(home: &Home) -> Option<String> {
+    let mut versions: Vec<(std::time::SystemTime, String)> = fs::read_dir(home.versions())
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.path().join("leoflow").is_file())
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.file_name().into_string().ok()?)))
+        .collect();
+    versions.sort();
+    versions.pop().map(|(_, name)| name)
+}
+
+fn python_found(config: Option<&Config>) -> Check {
+    match python::find(config.and_then(|config| config.python.as_deref())) {
+        Ok(python) => Check::ok("python", format!("{} ({})", python.path.display(), python.version)),
+        Err(reason) => Check::warning("python", reason, "install Python 3.10 or newer, or set python in config.yaml"),
+    }
+}
+
+/// Of processes that died, when none should be there.
+fn remains(home: &Home, running: bool) -> Check {
+    if running {
+        return Check::ok("leftovers", "none looked for while it runs");
+    }
+    let left = leftovers::find(home);
+    if left.is_empty() {
+        return Check::ok("leftovers", "none");
+    }
+    let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
+    Check::warning("leftovers", format!("processes of a server that died: {}", pids.join(", ")), "the next start ends them, or leoflow doctor --fix")
+        .with_mend(Mend::EndLeftovers)
+}
+
+impl std::fmt::Display for Mend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::RestrictPermissions(path, mode) => write!(f, "set the mode of {} to {mode:o}", path.display()),
+            Self::EndLeftovers => f.write_str("end the processes that a dead server left"),
+            Self::LinkBinaries(version) => write!(f, "point the links in bin/ at version {version}"),
+        }
+    }
+}
+
+/// Does one mend. The caller holds the home's lock.
+pub fn mend(home: &Home, mend: &Mend) -> std::io::Result<()> {
+    match mend {
+        Mend::RestrictPermissions(path, mode) => fs::set_permissions(path, Permissions::from_mode(*mode)),
+        Mend::EndLeftovers => leftovers::end(home).map(drop),
+        Mend::LinkBinaries(version) => install_self::link(home, version),
+    }
+}

@@ -1,0 +1,81 @@
+//! What is there now. Reads, changes nothing.
+
+use super::install_self;
+use super::receipt::{Receipt, ReceiptError};
+use crate::config::{self, Config, ConfigError};
+use crate::home::Home;
+use crate::home::journal::{self, JournalError};
+use crate::postgres::cluster::{self, ClusterState};
+use crate::postgres::{Installation, install};
+use crate::sys::files;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigFact {
+    Absent,
+    Present(Box<Config>),
+}
+
+/// Everything that planning depends on.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub home: PathBuf,
+    pub config: ConfigFact,
+    pub receipt: Option<Receipt>,
+    pub cluster: ClusterState,
+    pub credentials_present: bool,
+    pub installation: Option<Installation>,
+    /// The version that `bin/` leads to, if it leads to one.
+    pub installed_version: Option<String>,
+    pub own_version: String,
+    /// Whether the installed binary of our own version is byte for byte this one.
+    pub own_version_is_installed: bool,
+    pub workspace: PathBuf,
+    pub workspace_exists: bool,
+    pub workspace_is_empty: bool,
+    pub unfinished: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// `workspace` is the one to use where the config does not name one. Whether the installed binary
+/// is this one is only looked at when asked for: it means reading both.
+pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: bool) -> Result<Facts, FactsError> {
+    let config = config::load(&home.config())?.map(|loaded| loaded.config);
+    let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());
+    Ok(Facts {
+        home: home.root().to_owned(),
+        receipt: Receipt::load(home)?,
+        cluster: cluster::state(home),
+        credentials_present: home.postgres_credentials().exists(),
+        installation: install::installed(home),
+        installed_version: install_self::installed_version(home),
+        own_version: own_version.to_owned(),
+        own_version_is_installed: compare_binary && install_self::is_installed(home, own_version),
+        workspace_exists: workspace.exists(),
+        workspace_is_empty: is_empty_folder(&workspace),
+        workspace,
+        unfinished: journal::unfinished(home)?.is_some(),
+        config: match config {
+            Some(config) => ConfigFact::Present(Box::new(config)),
+            None => ConfigFact::Absent,
+        },
+    })
+}
+
+fn is_empty_folder(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Whether `config.yaml` is there but says nothing, as after a cut or a slip.
+pub fn config_is_blank(home: &Home) -> bool {
+    files::read_text(&home.config(), 1024 * 1024).ok().flatten().is_some_and(|text| text.trim().is_empty())
+}

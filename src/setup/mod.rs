@@ -1,0 +1,17 @@
+//! Making a home usable: look at what is there, plan what is missing, do it step by step. Killed
+//! anywhere, the next run plans what is then missing.
+
+mod apply;
+mod doctor;
+mod facts;
+mod install_self;
+mod plan;
+mod receipt;
+mod scaffold;
+
+pub use apply::{Applied, ApplyError, apply, mark_password_shown, renew_unseen_password};
+pub use doctor::{Check, Mend, Verdict, examine, mend};
+pub use facts::{ConfigFact, Facts, FactsError, gather};
+pub use install_self::InstallError;
+pub use plan::{Plan, Refusal, Step, Wishes, plan};
+pub use receipt::{Receipt, ReceiptError};

@@ -1,0 +1,254 @@
+//! What to do, given what is there. Pure: `--dry-run` prints it, tests read it, `apply` follows it.
+
+use super::facts::{ConfigFact, Facts};
+use crate::postgres::MAJOR;
+use crate::postgres::cluster::ClusterState;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What the user asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    pub port: Option<u16>,
+    /// Given on the command line, not defaulted.
+    pub workspace: Option<PathBuf>,
+    /// `setup` always installs the running binary; `lite` only where none is.
+    pub install_always: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Secrets, the admin's password, the workspace, the port.
+    WriteConfig,
+    /// What the config lacks, comments and all else untouched.
+    CompleteConfig { keys: Vec<&'static str> },
+    AcquirePostgres,
+    CreateCluster,
+    InstallBinary { version: String },
+    MakeWorkspace { path: PathBuf },
+    WriteReceipt,
+}
+
+impl Step {
+    /// For the journal and for checkpoints.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::WriteConfig => "write-config",
+            Self::CompleteConfig { .. } => "complete-config",
+            Self::AcquirePostgres => "acquire-postgres",
+            Self::CreateCluster => "create-cluster",
+            Self::InstallBinary { .. } => "install-binary",
+            Self::MakeWorkspace { .. } => "make-workspace",
+            Self::WriteReceipt => "write-receipt",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WriteConfig => f.write_str("write config.yaml with new secrets and an admin password"),
+            Self::CompleteConfig { keys } => write!(f, "add {} to config.yaml", keys.join(", ")),
+            Self::AcquirePostgres => write!(f, "get PostgreSQL {MAJOR}"),
+            Self::CreateCluster => f.write_str("create the datastore"),
+            Self::InstallBinary { version } => write!(f, "install leoflow {version}"),
+            Self::MakeWorkspace { path } => write!(f, "create the workspace {}", path.display()),
+            Self::WriteReceipt => f.write_str("write setup.json"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub workspace: PathBuf,
+    /// An earlier run was interrupted; this one finishes it.
+    pub resumes: bool,
+}
+
+/// Why nothing may be done: doing it would lose something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{0}/managed-postgres/data is of PostgreSQL {1}; this release runs {MAJOR}")]
+    OtherMajor(PathBuf, String),
+    #[error("{0}/managed-postgres/data is not a datastore: {1}")]
+    NotACluster(PathBuf, String),
+    #[error("there is a datastore in {home}, but config.yaml has no {key}, which it cannot be opened without")]
+    SecretLost { home: PathBuf, key: &'static str },
+    #[error("there is a datastore in {0}, but managed-postgres/credentials.json is gone, which it cannot be opened without")]
+    CredentialsLost(PathBuf),
+    #[error("the workspace is {configured}, as config.yaml says, not {asked}")]
+    OtherWorkspace { configured: PathBuf, asked: PathBuf },
+}
+
+/// Either every step that is missing, in order, or why none may be taken.
+pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
+    let has_data = match &facts.cluster {
+        ClusterState::OtherMajor(major) => return Err(Refusal::OtherMajor(facts.home.clone(), major.clone())),
+        ClusterState::NotACluster(why) => return Err(Refusal::NotACluster(facts.home.clone(), why.clone())),
+        ClusterState::Ready => true,
+        ClusterState::Absent => false,
+    };
+    let missing = missing_keys(facts);
+    if has_data && !facts.credentials_present {
+        return Err(Refusal::CredentialsLost(facts.home.clone()));
+    }
+    // A new encryption key would make every stored secret unreadable, for ever.
+    if has_data && missing.contains(&"encryption_key") {
+        return Err(Refusal::SecretLost { home: facts.home.clone(), key: "encryption_key" });
+    }
+    if let (ConfigFact::Present(config), Some(asked)) = (&facts.config, &wishes.workspace)
+        && let Some(configured) = config.workspace.as_ref().filter(|configured| *configured != asked)
+    {
+        return Err(Refusal::OtherWorkspace { configured: configured.clone(), asked: asked.clone() });
+    }
+    let workspace = wishes.workspace.clone().unwrap_or_else(|| facts.workspace.clone());
+    let mut steps = Vec::new();
+    match &facts.config {
+        ConfigFact::Absent => steps.push(Step::WriteConfig),
+        ConfigFact::Present(_) if !missing.is_empty() => steps.push(Step::CompleteConfig { keys: missing }),
+        ConfigFact::Present(_) => {}
+    }
+    if facts.installation.is_none() {
+        steps.push(Step::AcquirePostgres);
+    }
+    if !has_data {
+        steps.push(Step::CreateCluster);
+    }
+    let other_installed = facts.installed_version.as_ref() != Some(&facts.own_version) || !facts.own_version_is_installed;
+    if facts.installed_version.is_none() || (wishes.install_always && other_installed) {
+        steps.push(Step::InstallBinary { version: facts.own_version.clone() });
+    }
+    if !facts.workspace_exists || (facts.workspace_is_empty && facts.receipt.is_none()) {
+        steps.push(Step::MakeWorkspace { path: workspace.clone() });
+    }
+    if facts.receipt.is_none() || !steps.is_empty() {
+        steps.push(Step::WriteReceipt);
+    }
+    Ok(Plan { steps, workspace, resumes: facts.unfinished })
+}
+
+/// Keys that setup makes and the config has not.
+fn missing_keys(facts: &Facts) -> Vec<&'static str> {
+    let ConfigFact::Present(config) = &facts.config else { return vec!["encryption_key"] };
+    let present = [
+        ("instance_name", config.instance_name.is_some()),
+        ("workspace", config.workspace.is_some()),
+        ("admin_password_hash", config.admin_password_hash.is_some()),
+        ("jwt_secret", config.jwt_secret.is_some()),
+        ("encryption_key", config.encryption_key.is_some()),
+    ];
+    present.into_iter().filter(|(_, there)| !there).map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::postgres::Installation;
+    use crate::setup::Receipt;
+
+    fn empty() -> Facts {
+        Facts {
+            home: "/h".into(),
+            config: ConfigFact::Absent,
+            receipt: None,
+            cluster: ClusterState::Absent,
+            credentials_present: false,
+            installation: None,
+            installed_version: None,
+            own_version: "1".into(),
+            own_version_is_installed: false,
+            workspace: "/w".into(),
+            workspace_exists: false,
+            workspace_is_empty: false,
+            unfinished: false,
+        }
+    }
+
+    fn complete() -> Facts {
+        let key = "ab".repeat(32);
+        let text = format!(
+            "instance_name: a\nworkspace: /w\nadmin_password_hash: '$argon2id$x'\njwt_secret: '{key}'\nencryption_key: '{key}'\n"
+        );
+        Facts {
+            config: ConfigFact::Present(Box::new(config::parse(&text, &[]).unwrap().config)),
+            receipt: Some(Receipt {
+                receipt_version: 1,
+                leoflow_version: "1".into(),
+                set_up_at: String::new(),
+                home: "/h".into(),
+                workspace: "/w".into(),
+                made_workspace: true,
+                password_shown: true,
+                shell_files: vec![],
+            }),
+            cluster: ClusterState::Ready,
+            credentials_present: true,
+            installation: Some(Installation { version: "18.4".into(), bin: "/b".into(), source: "x".into() }),
+            installed_version: Some("1".into()),
+            own_version_is_installed: true,
+            workspace_exists: true,
+            ..empty()
+        }
+    }
+
+    fn names(facts: &Facts, wishes: &Wishes) -> Vec<&'static str> {
+        plan(facts, wishes).unwrap().steps.iter().map(Step::name).collect()
+    }
+
+    #[test]
+    fn nothing_there_means_everything_and_everything_there_means_nothing() {
+        let all = ["write-config", "acquire-postgres", "create-cluster", "install-binary", "make-workspace", "write-receipt"];
+        assert_eq!(names(&empty(), &Wishes::default()), all);
+        assert!(names(&complete(), &Wishes { install_always: true, ..Wishes::default() }).is_empty());
+    }
+
+    #[test]
+    fn what_an_interrupted_run_had_done_is_not_done_again() {
+        let facts = Facts { receipt: None, installation: None, unfinished: true, ..complete() };
+        let plan = plan(&facts, &Wishes::default()).unwrap();
+        assert!(plan.resumes);
+        assert_eq!(plan.steps.iter().map(Step::name).collect::<Vec<_>>(), ["acquire-postgres", "write-receipt"]);
+    }
+
+    #[test]
+    fn a_datastore_is_never_given_new_secrets() {
+        for facts in [Facts { config: ConfigFact::Absent, ..complete() }, {
+            let blank = config::parse("", &[]).unwrap().config;
+            Facts { config: ConfigFact::Present(Box::new(blank)), ..complete() }
+        }] {
+            assert!(matches!(plan(&facts, &Wishes::default()), Err(Refusal::SecretLost { .. })));
+        }
+        let facts = Facts { credentials_present: false, ..complete() };
+        assert!(matches!(plan(&facts, &Wishes::default()), Err(Refusal::CredentialsLost(_))));
+        for cluster in [ClusterState::OtherMajor("17".into()), ClusterState::NotACluster("x".into())] {
+            assert!(plan(&Facts { cluster, ..complete() }, &Wishes::default()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_config_with_holes_is_completed_not_replaced() {
+        let ConfigFact::Present(config) = complete().config else { unreachable!() };
+        let config = config::Config { jwt_secret: None, admin_password_hash: None, ..*config };
+        let facts = Facts { config: ConfigFact::Present(Box::new(config)), ..complete() };
+        let steps = plan(&facts, &Wishes::default()).unwrap().steps;
+        assert_eq!(steps[0], Step::CompleteConfig { keys: vec!["admin_password_hash", "jwt_secret"] });
+    }
+
+    #[test]
+    fn lite_leaves_an_installed_binary_alone_and_setup_replaces_it() {
+        let facts = Facts { installed_version: Some("0".into()), own_version_is_installed: false, ..complete() };
+        assert!(names(&facts, &Wishes::default()).is_empty());
+        let wishes = Wishes { install_always: true, ..Wishes::default() };
+        assert_eq!(names(&facts, &wishes), ["install-binary", "write-receipt"]);
+    }
+
+    #[test]
+    fn the_users_workspace_is_scaffolded_only_when_new() {
+        let emptied = Facts { workspace_is_empty: true, ..complete() };
+        assert!(names(&emptied, &Wishes::default()).is_empty(), "the user emptied it; that is the user's business");
+        let elsewhere = Wishes { workspace: Some("/other".into()), ..Wishes::default() };
+        assert!(matches!(plan(&complete(), &elsewhere), Err(Refusal::OtherWorkspace { .. })));
+    }
+}

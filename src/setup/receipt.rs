@@ -1,0 +1,52 @@
+//! `setup.json`: what setup made on this machine, and where. Uninstall works from it.
+
+use crate::home::Home;
+use crate::sys::files;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub receipt_version: u32,
+    pub leoflow_version: String,
+    pub set_up_at: String,
+    pub home: PathBuf,
+    pub workspace: PathBuf,
+    /// Whether setup made the workspace's folder, or found it.
+    pub made_workspace: bool,
+    /// Whether somebody has seen the admin's password; until then each start makes a new one.
+    pub password_shown: bool,
+    /// Lines that were added to shell files, to be taken out again.
+    #[serde(default)]
+    pub shell_files: Vec<PathBuf>,
+}
+
+pub const RECEIPT_VERSION: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiptError {
+    #[error("cannot read or write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} is damaged: {detail}")]
+    Damaged { path: PathBuf, detail: String },
+}
+
+impl Receipt {
+    pub fn load(home: &Home) -> Result<Option<Self>, ReceiptError> {
+        let path = home.receipt();
+        let text = files::read_text(&path, 1024 * 1024)
+            .map_err(|error| ReceiptError::Damaged { path: path.clone(), detail: error.to_string() })?;
+        text.map(|text| {
+            serde_json::from_str(&text).map_err(|error| ReceiptError::Damaged { path, detail: error.to_string() })
+        })
+        .transpose()
+    }
+
+    pub fn write(&self, home: &Home) -> Result<(), ReceiptError> {
+        let path = home.receipt();
+        let io = |source| ReceiptError::Io { path: path.clone(), source };
+        let text = serde_json::to_vec_pretty(self).map_err(|error| io(error.into()))?;
+        files::write_atomic(&path, &text, 0o600).map_err(io)
+    }
+}

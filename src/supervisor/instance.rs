@@ -1,0 +1,151 @@
+//! Lite's own processes, described for the supervisor: Postgres, the one-shot migrator, the server,
+//! the agent, in that order.
+
+use super::spec::{Launch, Plan, Probe, ProbeResult, Readiness, Spec};
+use crate::home::Home;
+use crate::postgres::{self, Credentials, Endpoint, Installation, PgError, leftovers, private};
+use crate::sys::env_vars;
+use crate::sys::process::Signal;
+use crate::sys::user_namespace::Identity;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Everything the descriptions are made of.
+#[derive(Clone)]
+pub struct Instance {
+    pub home: Home,
+    pub installation: Installation,
+    pub endpoint: Endpoint,
+    pub credentials: Credentials,
+    pub port: u16,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Instance {
+    pub fn specs(&self) -> Vec<Spec> {
+        vec![self.postgres(), self.migrate(), self.server(), self.agent()]
+    }
+
+    /// Stopped by a fast shutdown, which writes a checkpoint; when that takes too long, by an
+    /// immediate one, which the next start recovers from.
+    fn postgres(&self) -> Spec {
+        let instance = self.clone();
+        let home = self.home.clone();
+        Spec {
+            plan: Plan {
+                name: "postgres",
+                one_shot: false,
+                // Crash recovery replays at most `max_wal_size`.
+                start_limit: 300 * SECOND,
+                silence_limit: 45 * SECOND,
+                stop: vec![(Signal::Interrupt, 20 * SECOND), (Signal::Quit, 3 * SECOND), (Signal::Kill, 3 * SECOND)],
+                stop_now_at: 1,
+            },
+            readiness: Readiness::Probe(self.postgres_probe()),
+            launch: Box::new(move || instance.launch_postgres()),
+            clean_up: Some(Box::new(move || {
+                // What cannot be ended now is ended by the next start.
+                let _ = leftovers::end(&home);
+            })),
+        }
+    }
+
+    fn launch_postgres(&self) -> Result<Launch, String> {
+        leftovers::end(&self.home).map_err(|error| error.to_string())?;
+        self.endpoint.prepare().map_err(|error| error.to_string())?;
+        let command = postgres::server::command(&self.home, &self.installation, &self.endpoint);
+        let identity = Identity::for_postgres();
+        if matches!(identity, Identity::Impossible) {
+            return Err("PostgreSQL refuses to run as this user, and the machine has no other user to show it".to_owned());
+        }
+        Ok(Launch {
+            program: command.program,
+            called: None,
+            arguments: command.arguments,
+            environment: command.environment,
+            single_user: identity.single_user().cloned(),
+            parent_death: Some(Signal::Interrupt),
+            speaks_protocol: false,
+            listens: false,
+        })
+    }
+
+    fn postgres_probe(&self) -> Probe {
+        let (endpoint, credentials) = (self.endpoint.clone(), self.credentials.clone());
+        Rc::new(move || {
+            let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
+            Box::pin(async move {
+                match private::probe(&endpoint, &credentials).await {
+                    Ok(()) => ProbeResult::Ready,
+                    Err(PgError::Recovering) => ProbeResult::Busy("recovering".to_owned()),
+                    Err(PgError::Unreachable(_) | PgError::Timeout(_)) => ProbeResult::NotYet,
+                    Err(PgError::Query(error)) if error.as_db_error().is_none() => ProbeResult::NotYet,
+                    Err(error) => ProbeResult::Unfit(error.to_string()),
+                }
+            })
+        })
+    }
+
+    fn migrate(&self) -> Spec {
+        // A migration may rewrite tables; what ends it is its own lock timeout.
+        let plan = own_plan("migrate", true, 3600 * SECOND);
+        self.own(plan, "leoflow", &["migrate-db", "--supervised"], false)
+    }
+
+    fn server(&self) -> Spec {
+        let port = self.port.to_string();
+        let arguments = ["--port", port.as_str()];
+        self.own(own_plan("server", false, 30 * SECOND), "leoflow-server", &arguments, true)
+    }
+
+    fn agent(&self) -> Spec {
+        self.own(own_plan("agent", false, 30 * SECOND), "leoflow-agent", &[], false)
+    }
+
+    fn own(&self, plan: Plan, called: &'static str, arguments: &[&str], listens: bool) -> Spec {
+        let mut all: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        all.push("--home".into());
+        all.push(self.home.root().into());
+        Spec {
+            plan,
+            readiness: Readiness::Notify,
+            launch: Box::new(move || {
+                Ok(Launch {
+                    // The program that this process runs, also after its file was replaced.
+                    program: PathBuf::from("/proc/self/exe"),
+                    called: Some(called.into()),
+                    arguments: all.clone(),
+                    environment: own_environment(),
+                    single_user: None,
+                    parent_death: None,
+                    speaks_protocol: true,
+                    listens,
+                })
+            }),
+            clean_up: None,
+        }
+    }
+}
+
+fn own_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {
+    Plan {
+        name,
+        one_shot,
+        start_limit,
+        silence_limit: 20 * SECOND,
+        stop: vec![(Signal::Terminate, 8 * SECOND), (Signal::Kill, 5 * SECOND)],
+        stop_now_at: 1,
+    }
+}
+
+/// The user's own, because tasks run in it, less what would steer Postgres or the protocol.
+fn own_environment() -> Vec<(OsString, OsString)> {
+    let kept = |name: &str| {
+        !(name.starts_with("PG") || name.starts_with("LISTEN_"))
+            && !["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME"].contains(&name)
+    };
+    env_vars::all().into_iter().filter(|(name, _)| kept(&name.to_string_lossy())).collect()
+}

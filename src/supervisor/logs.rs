@@ -1,0 +1,129 @@
+//! Process logs: whole lines, size-capped, rotated. A disk that is full loses log lines, never a
+//! process.
+
+use crate::home::Home;
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+/// The processes that have a log, in the order they are started.
+pub const LOG_NAMES: &[&str] = &["supervisor", "postgres", "migrate", "server", "agent"];
+
+/// A log grows to this many bytes, then it becomes `.1`, and `.1` becomes `.2`.
+const SIZE_LIMIT: u64 = 5 * 1024 * 1024;
+const KEPT: u32 = 2;
+/// Lines kept in memory, to be shown when a process fails.
+const REMEMBERED: usize = 30;
+
+pub struct LogFile {
+    path: PathBuf,
+    file: Option<File>,
+    size: u64,
+    remembered: VecDeque<String>,
+    partial: Vec<u8>,
+}
+
+impl LogFile {
+    pub fn new(home: &Home, name: &str) -> Self {
+        let path = home.logs().join(format!("{name}.log"));
+        let mut log = Self { path, file: None, size: 0, remembered: VecDeque::new(), partial: Vec::new() };
+        log.open();
+        log
+    }
+
+    fn open(&mut self) {
+        self.file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path).ok();
+        self.size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
+    }
+
+    /// Takes in output as it comes.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.remember(bytes);
+        if self.size + bytes.len() as u64 > SIZE_LIMIT {
+            self.rotate();
+        }
+        if let Some(file) = &mut self.file
+            && file.write_all(bytes).is_ok()
+        {
+            self.size += bytes.len() as u64;
+        }
+    }
+
+    pub fn line(&mut self, text: &str) {
+        self.write(format!("{} {text}\n", crate::sys::clock::now_rfc3339()).as_bytes());
+    }
+
+    pub fn last_lines(&self) -> Vec<String> {
+        self.remembered.iter().cloned().collect()
+    }
+
+    /// A new start: what was remembered of the one before would only mislead.
+    pub fn forget(&mut self) {
+        self.remembered.clear();
+        self.partial.clear();
+    }
+
+    fn remember(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if *byte != b'\n' {
+                if self.partial.len() < 4096 {
+                    self.partial.push(*byte);
+                }
+                continue;
+            }
+            self.remembered.push_back(String::from_utf8_lossy(&self.partial).into_owned());
+            self.partial.clear();
+            if self.remembered.len() > REMEMBERED {
+                self.remembered.pop_front();
+            }
+        }
+    }
+
+    fn rotate(&mut self) {
+        let numbered = |number: u32| self.path.with_extension(format!("log.{number}"));
+        for number in (1..KEPT).rev() {
+            let _ = fs::rename(numbered(number), numbered(number + 1));
+        }
+        let _ = fs::rename(&self.path, numbered(1));
+        self.open();
+    }
+}
+
+/// The last `count` lines of a process's log file.
+pub fn last_lines(home: &Home, name: &str, count: usize) -> Vec<String> {
+    let path = home.logs().join(format!("{name}.log"));
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_rotated_and_the_last_lines_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let mut log = LogFile::new(&home, "server");
+        let line = vec![b'x'; 64 * 1024];
+        for _ in 0..200 {
+            log.write(&line);
+            log.write(b"\n");
+        }
+        log.write(b"the la");
+        log.write(b"st\n");
+        assert_eq!(log.last_lines().last().unwrap(), "the last");
+        assert_eq!(log.last_lines().len(), REMEMBERED);
+        let mut sizes = Vec::new();
+        for entry in fs::read_dir(home.logs()).unwrap() {
+            sizes.push(entry.unwrap().metadata().unwrap().len());
+        }
+        assert_eq!(sizes.len(), 3);
+        assert!(sizes.iter().all(|size| *size <= SIZE_LIMIT), "{sizes:?}");
+    }
+}

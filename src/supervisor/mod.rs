@@ -1,0 +1,15 @@
+//! The supervisor: one task that owns the state of every child. `policy` decides (pure), `run`
+//! acts; neither knows Postgres or HTTP, `instance` describes those.
+
+mod child;
+mod control;
+pub mod instance;
+mod logs;
+pub mod policy;
+mod record;
+mod run;
+pub mod spec;
+
+pub use logs::{LOG_NAMES, last_lines};
+pub use record::end_leftovers;
+pub use run::{Identity, Notice, Supervisor, SupervisorError};

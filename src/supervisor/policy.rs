@@ -1,0 +1,690 @@
+//! What next, given what happened. Pure: events and the time go in, actions come out, so that hours
+//! of crashing and stopping are tested in milliseconds.
+
+use super::spec::Plan;
+use crate::sys::process::Signal;
+use crate::sys::reaper::Exit;
+use std::time::{Duration, Instant};
+
+/// Ends within this time of one another count as one loop.
+const LOOP_WINDOW: Duration = Duration::from_secs(60);
+/// More ends than this within the window: it will not get better by itself.
+const LOOP_LIMIT: usize = 5;
+/// Starts in a row that came to nothing.
+const START_TRIES: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// To be started when those before it are ready.
+    Waiting,
+    Starting { pid: i32, since: Instant },
+    Running { pid: i32, heard: Instant },
+    /// Ended, and started again at `until`.
+    Backoff { until: Instant },
+    /// Told to go; `step` of the plan's stop is in force until `deadline`. `broken` when it is ended
+    /// for its own fault and not because the instance stops.
+    Stopping { pid: i32, step: usize, deadline: Instant, broken: Option<String> },
+    Stopped,
+    /// A one-shot that succeeded.
+    Done,
+    Failed { reason: String },
+}
+
+/// A child's state.
+#[derive(Debug, Clone)]
+pub struct Child {
+    pub plan: Plan,
+    pub phase: Phase,
+    pub restarts: u32,
+    /// What it last said of itself.
+    pub detail: Option<String>,
+    /// The reason it gave for its end, for the one who reports it.
+    pub failure: Option<String>,
+    pub last_exit: Option<Exit>,
+    ends: Vec<Instant>,
+    /// Starts in a row that never got ready.
+    unready: u32,
+    was_ready: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Run,
+    Stop,
+    /// Stop, then run again.
+    Restart,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Spawned { index: usize, pid: i32 },
+    SpawnFailed { index: usize, reason: String },
+    Ready { pid: i32 },
+    /// It showed that it still runs.
+    Alive { pid: i32 },
+    Detail { pid: i32, text: String },
+    /// The child's own reason for its end.
+    Failure { pid: i32, json: String },
+    /// It runs, but will never be what we need.
+    Unfit { pid: i32, reason: String },
+    Exited { pid: i32, exit: Exit },
+    /// Time has passed.
+    Tick,
+    Stop,
+    StopNow,
+    Restart,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Spawn(usize),
+    /// To the child's whole process group.
+    Signal { pid: i32, signal: Signal },
+}
+
+/// How it all stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overall {
+    Starting,
+    Healthy,
+    Degraded,
+    Failed,
+    Stopping,
+    Stopped,
+}
+
+/// All children, in the order in which they are started.
+#[derive(Debug)]
+pub struct Model {
+    pub children: Vec<Child>,
+    goal: Goal,
+    /// Whether everything was up at least once since the (re)start: from then on a failure is told,
+    /// and the rest goes on.
+    was_healthy: bool,
+    /// The first failure of a start that did not succeed.
+    pub start_failure: Option<usize>,
+}
+
+impl Model {
+    pub fn new(plans: Vec<Plan>) -> Self {
+        let child = |plan| Child {
+            plan,
+            phase: Phase::Waiting,
+            restarts: 0,
+            detail: None,
+            failure: None,
+            last_exit: None,
+            ends: Vec::new(),
+            unready: 0,
+            was_ready: false,
+        };
+        Self {
+            children: plans.into_iter().map(child).collect(),
+            goal: Goal::Run,
+            was_healthy: false,
+            start_failure: None,
+        }
+    }
+
+    /// Takes in what happened and says what to do about it.
+    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.take_in(event, now, &mut actions);
+        self.watch_clocks(now, &mut actions);
+        match self.goal {
+            Goal::Run => self.drive_up(now, &mut actions),
+            Goal::Stop | Goal::Restart => self.drive_down(now, &mut actions),
+        }
+        actions
+    }
+
+    /// When `step` must be called again if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.children
+            .iter()
+            .filter_map(|child| match &child.phase {
+                Phase::Starting { since, .. } => Some(*since + child.plan.start_limit),
+                Phase::Running { heard, .. } => Some(*heard + child.plan.silence_limit),
+                Phase::Backoff { until } => Some(*until),
+                Phase::Stopping { deadline, .. } => Some(*deadline),
+                Phase::Waiting | Phase::Stopped | Phase::Done | Phase::Failed { .. } => None,
+            })
+            .min()
+    }
+
+    /// Takes a stretch of time in which we ourselves did not run (SIGSTOP, a machine that hung) off
+    /// everybody's clock.
+    pub fn forgive(&mut self, gap: Duration) {
+        for child in &mut self.children {
+            match &mut child.phase {
+                Phase::Starting { since: clock, .. }
+                | Phase::Running { heard: clock, .. }
+                | Phase::Stopping { deadline: clock, .. } => *clock += gap,
+                _ => {}
+            }
+        }
+    }
+
+    pub fn overall(&self) -> Overall {
+        let all = |wanted: fn(&Phase) -> bool| self.children.iter().all(|child| wanted(&child.phase));
+        let any = |wanted: fn(&Phase) -> bool| self.children.iter().any(|child| wanted(&child.phase));
+        let over = |phase: &Phase| matches!(phase, Phase::Stopped | Phase::Done | Phase::Failed { .. });
+        match self.goal {
+            Goal::Stop if all(over) => Overall::Stopped,
+            Goal::Stop => Overall::Stopping,
+            Goal::Restart => Overall::Starting,
+            Goal::Run if any(|phase| matches!(phase, Phase::Failed { .. })) => Overall::Failed,
+            Goal::Run if all(|phase| matches!(phase, Phase::Running { .. } | Phase::Done)) => Overall::Healthy,
+            Goal::Run if self.was_healthy => Overall::Degraded,
+            Goal::Run => Overall::Starting,
+        }
+    }
+
+    pub fn was_healthy(&self) -> bool {
+        self.was_healthy
+    }
+
+    pub fn pid_of(&self, index: usize) -> Option<i32> {
+        self.children.get(index)?.phase.pid()
+    }
+
+    fn by_pid(&mut self, pid: i32) -> Option<&mut Child> {
+        self.children.iter_mut().find(|child| child.phase.pid() == Some(pid))
+    }
+
+    fn take_in(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+        match event {
+            Event::Spawned { index, pid } => {
+                let child = &mut self.children[index];
+                child.phase = Phase::Starting { pid, since: now };
+                child.failure = None;
+                child.detail = None;
+                child.was_ready = false;
+            }
+            Event::SpawnFailed { index, reason } => self.children[index].ended(reason, now),
+            Event::Ready { pid } => {
+                if let Some(child) = self.by_pid(pid)
+                    && matches!(child.phase, Phase::Starting { .. })
+                    && !child.plan.one_shot
+                {
+                    child.phase = Phase::Running { pid, heard: now };
+                    child.was_ready = true;
+                    child.detail = None;
+                }
+            }
+            Event::Alive { pid } => {
+                if let Some(Child { phase: Phase::Running { heard, .. }, .. }) = self.by_pid(pid) {
+                    *heard = now;
+                }
+            }
+            Event::Detail { pid, text } => {
+                if let Some(child) = self.by_pid(pid) {
+                    child.detail = Some(text);
+                }
+            }
+            Event::Failure { pid, json } => {
+                if let Some(child) = self.by_pid(pid) {
+                    child.failure = Some(json);
+                }
+            }
+            Event::Unfit { pid, reason } => {
+                if let Some(child) = self.by_pid(pid) {
+                    child.end_broken(pid, reason, now, actions);
+                }
+            }
+            Event::Exited { pid, exit } => {
+                if let Some(child) = self.by_pid(pid) {
+                    child.exited(exit, now);
+                }
+            }
+            Event::Tick => {}
+            Event::Stop => self.goal = Goal::Stop,
+            Event::StopNow => {
+                self.goal = Goal::Stop;
+                for child in &mut self.children {
+                    let first = child.plan.stop_now_at;
+                    let gentler = !matches!(child.phase, Phase::Stopping { step, .. } if step >= first);
+                    if let Some(pid) = child.phase.pid().filter(|_| gentler) {
+                        child.stop_step(pid, first, None, now, actions);
+                    }
+                }
+            }
+            Event::Restart => {
+                if self.goal == Goal::Run {
+                    self.goal = Goal::Restart;
+                }
+            }
+        }
+    }
+
+    /// Ends what is late to get ready or has fallen silent, and goes on where a stop is not obeyed.
+    fn watch_clocks(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for child in &mut self.children {
+            match child.phase.clone() {
+                Phase::Starting { pid, since } if now >= since + child.plan.start_limit => {
+                    let reason = format!("not ready within {} s", child.plan.start_limit.as_secs());
+                    child.end_broken(pid, reason, now, actions);
+                }
+                Phase::Running { pid, heard } if now >= heard + child.plan.silence_limit => {
+                    let reason = format!("silent for {} s", child.plan.silence_limit.as_secs());
+                    child.end_broken(pid, reason, now, actions);
+                }
+                Phase::Stopping { pid, step, deadline, broken } if now >= deadline => {
+                    let next = (step + 1).min(child.plan.stop.len() - 1);
+                    child.stop_step(pid, next, broken, now, actions);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Starts what is due, in order: nothing before what it stands on is ready.
+    fn drive_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for index in 0..self.children.len() {
+            let child = &mut self.children[index];
+            match &child.phase {
+                Phase::Running { .. } | Phase::Done => continue,
+                Phase::Waiting | Phase::Stopped => {
+                    actions.push(Action::Spawn(index));
+                    break;
+                }
+                Phase::Backoff { until } if *until <= now => {
+                    child.restarts += 1;
+                    actions.push(Action::Spawn(index));
+                    break;
+                }
+                Phase::Failed { .. } => {
+                    if !self.was_healthy {
+                        self.start_failure.get_or_insert(index);
+                        self.goal = Goal::Stop;
+                        self.drive_down(now, actions);
+                        return;
+                    }
+                    break;
+                }
+                Phase::Backoff { .. } | Phase::Starting { .. } | Phase::Stopping { .. } => break,
+            }
+        }
+        // What comes later and was up before is restarted even while an earlier one is away: it can
+        // wait for it better than its clients can wait for it.
+        if self.was_healthy {
+            for index in 0..self.children.len() {
+                let due = matches!(&self.children[index].phase, Phase::Backoff { until } if *until <= now);
+                if due && !actions.contains(&Action::Spawn(index)) {
+                    self.children[index].restarts += 1;
+                    actions.push(Action::Spawn(index));
+                }
+            }
+        }
+        if self.overall() == Overall::Healthy {
+            self.was_healthy = true;
+        }
+    }
+
+    /// Stops one after another, last started first.
+    fn drive_down(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for child in self.children.iter_mut().rev() {
+            match child.phase.clone() {
+                Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {
+                    child.stop_step(pid, 0, None, now, actions);
+                    return;
+                }
+                Phase::Stopping { .. } => return,
+                Phase::Waiting | Phase::Backoff { .. } => child.phase = Phase::Stopped,
+                Phase::Stopped | Phase::Done | Phase::Failed { .. } => {}
+            }
+        }
+        if self.goal == Goal::Restart {
+            for child in &mut self.children {
+                child.phase = Phase::Waiting;
+                child.ends.clear();
+                child.unready = 0;
+            }
+            self.goal = Goal::Run;
+            self.drive_up(now, actions);
+        }
+    }
+}
+
+impl Phase {
+    pub fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Starting { pid, .. } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),
+            Self::Waiting | Self::Backoff { .. } | Self::Stopped | Self::Done | Self::Failed { .. } => None,
+        }
+    }
+}
+
+impl Child {
+    fn stop_step(&mut self, pid: i32, step: usize, broken: Option<String>, now: Instant, actions: &mut Vec<Action>) {
+        let (signal, patience) = self.plan.stop[step];
+        actions.push(Action::Signal { pid, signal });
+        self.phase = Phase::Stopping { pid, step, deadline: now + patience, broken };
+    }
+
+    /// Ends a child for its own fault: at once, it had its time.
+    fn end_broken(&mut self, pid: i32, reason: String, now: Instant, actions: &mut Vec<Action>) {
+        let last = self.plan.stop.len() - 1;
+        self.stop_step(pid, last, Some(reason), now, actions);
+    }
+
+    fn exited(&mut self, exit: Exit, now: Instant) {
+        self.last_exit = Some(exit);
+        match &self.phase {
+            Phase::Stopping { broken: None, .. } => self.phase = Phase::Stopped,
+            Phase::Stopping { broken: Some(reason), .. } => {
+                let reason = reason.clone();
+                self.ended(reason, now);
+            }
+            _ if self.plan.one_shot && exit.success() => self.phase = Phase::Done,
+            _ => self.ended(format!("ended with {exit}"), now),
+        }
+    }
+
+    /// It ended and should not have: again, a little later each time, or not any more.
+    fn ended(&mut self, reason: String, now: Instant) {
+        self.ends.retain(|end| now.saturating_duration_since(*end) < LOOP_WINDOW);
+        self.ends.push(now);
+        let count = self.ends.len();
+        self.unready = if self.was_ready { 0 } else { self.unready + 1 };
+        self.phase = if self.plan.one_shot {
+            Phase::Failed { reason }
+        } else if count > LOOP_LIMIT {
+            Phase::Failed { reason: format!("{reason}, {count} times within a minute") }
+        } else if self.unready >= START_TRIES {
+            Phase::Failed { reason: format!("{reason}, {START_TRIES} times without ever getting ready") }
+        } else {
+            let backoff = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(count as u32 - 1)).min(LONGEST_BACKOFF);
+            Phase::Backoff { until: now + backoff }
+        };
+        self.detail = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(name: &'static str, one_shot: bool) -> Plan {
+        Plan {
+            name,
+            one_shot,
+            start_limit: Duration::from_secs(30),
+            silence_limit: Duration::from_secs(20),
+            stop: vec![(Signal::Terminate, Duration::from_secs(5)), (Signal::Kill, Duration::from_secs(5))],
+            stop_now_at: 1,
+        }
+    }
+
+    /// Children that are numbers: the pid is the start's number, nothing runs.
+    struct Fake {
+        model: Model,
+        now: Instant,
+        next_pid: i32,
+        signals: Vec<(&'static str, Signal)>,
+        started: Vec<&'static str>,
+    }
+
+    impl Fake {
+        fn new() -> Self {
+            let plans = vec![plan("db", false), plan("migrate", true), plan("server", false), plan("agent", false)];
+            let mut fake =
+                Self { model: Model::new(plans), now: Instant::now(), next_pid: 100, signals: vec![], started: vec![] };
+            fake.tell(Event::Tick);
+            fake
+        }
+
+        fn tell(&mut self, event: Event) {
+            let mut todo = vec![event];
+            while let Some(event) = todo.pop() {
+                for action in self.model.step(event, self.now) {
+                    match action {
+                        Action::Spawn(index) => {
+                            self.next_pid += 1;
+                            self.started.push(self.model.children[index].plan.name);
+                            todo.push(Event::Spawned { index, pid: self.next_pid });
+                        }
+                        Action::Signal { pid, signal } => {
+                            let child = self.model.children.iter().find(|c| c.phase.pid() == Some(pid)).unwrap();
+                            self.signals.push((child.plan.name, signal));
+                        }
+                    }
+                }
+            }
+        }
+
+        fn pid(&self, name: &str) -> i32 {
+            let child = self.model.children.iter().find(|c| c.plan.name == name).unwrap();
+            child.phase.pid().unwrap_or_else(|| panic!("{name} is {:?}", child.phase))
+        }
+
+        fn phase(&self, name: &str) -> &Phase {
+            &self.model.children.iter().find(|c| c.plan.name == name).unwrap().phase
+        }
+
+        fn ready(&mut self, name: &str) {
+            let pid = self.pid(name);
+            self.tell(Event::Ready { pid });
+        }
+
+        fn exit(&mut self, name: &str, exit: Exit) {
+            let pid = self.pid(name);
+            self.tell(Event::Exited { pid, exit });
+        }
+
+        /// Lets time pass up to the next deadline and at least `least`.
+        fn pass(&mut self, least: Duration) {
+            self.now = self.model.next_deadline().unwrap_or(self.now).max(self.now + least);
+            self.tell(Event::Tick);
+        }
+
+        fn up() -> Self {
+            let mut fake = Self::new();
+            fake.ready("db");
+            fake.exit("migrate", Exit::Code(0));
+            fake.ready("server");
+            fake.ready("agent");
+            assert_eq!(fake.model.overall(), Overall::Healthy);
+            fake
+        }
+
+        fn keep_alive(&mut self) {
+            for name in ["db", "server", "agent"] {
+                if let Some(pid) = self.phase(name).pid() {
+                    self.tell(Event::Alive { pid });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_starts_when_the_one_before_is_ready() {
+        let mut fake = Fake::new();
+        assert_eq!(fake.started, ["db"]);
+        fake.tell(Event::Tick);
+        assert_eq!(fake.started, ["db"]);
+        fake.ready("db");
+        assert_eq!(fake.started, ["db", "migrate"]);
+        fake.exit("migrate", Exit::Code(0));
+        fake.ready("server");
+        assert_eq!(fake.started, ["db", "migrate", "server", "agent"]);
+        assert_eq!(fake.model.overall(), Overall::Starting);
+        fake.ready("agent");
+        assert_eq!(fake.model.overall(), Overall::Healthy);
+    }
+
+    #[test]
+    fn they_stop_in_reverse_each_waited_for() {
+        let mut fake = Fake::up();
+        fake.tell(Event::Stop);
+        for name in ["agent", "server", "db"] {
+            assert_eq!(fake.signals.pop(), Some((name, Signal::Terminate)));
+            assert!(fake.signals.is_empty());
+            fake.exit(name, Exit::Code(0));
+        }
+        assert_eq!(fake.model.overall(), Overall::Stopped);
+    }
+
+    #[test]
+    fn one_that_does_not_obey_is_killed_at_its_deadline() {
+        let mut fake = Fake::up();
+        fake.tell(Event::Stop);
+        fake.pass(Duration::ZERO);
+        assert_eq!(fake.signals, [("agent", Signal::Terminate), ("agent", Signal::Kill)]);
+        fake.pass(Duration::ZERO);
+        assert_eq!(fake.signals.last(), Some(&("agent", Signal::Kill)), "and killed again, and again");
+    }
+
+    #[test]
+    fn an_impatient_stop_kills_all_at_once() {
+        let mut fake = Fake::up();
+        fake.tell(Event::Stop);
+        fake.tell(Event::StopNow);
+        let killed: Vec<_> = fake.signals.iter().filter(|(_, s)| *s == Signal::Kill).map(|(n, _)| *n).collect();
+        assert_eq!(killed, ["db", "server", "agent"]);
+        for name in ["server", "db", "agent"] {
+            fake.exit(name, Exit::Signal(9));
+        }
+        assert_eq!(fake.model.overall(), Overall::Stopped);
+    }
+
+    #[test]
+    fn a_crash_is_restarted_while_the_rest_goes_on() {
+        let mut fake = Fake::up();
+        let server = fake.pid("server");
+        fake.exit("db", Exit::Signal(9));
+        assert_eq!(fake.model.overall(), Overall::Degraded);
+        fake.pass(Duration::ZERO);
+        assert_eq!(fake.started.last(), Some(&"db"));
+        fake.ready("db");
+        assert_eq!(fake.model.overall(), Overall::Healthy);
+        assert_eq!(fake.pid("server"), server);
+        assert_eq!(fake.started.iter().filter(|name| **name == "migrate").count(), 1);
+    }
+
+    #[test]
+    fn two_that_crash_together_are_both_restarted() {
+        let mut fake = Fake::up();
+        fake.exit("db", Exit::Signal(9));
+        fake.exit("agent", Exit::Signal(9));
+        fake.pass(Duration::ZERO);
+        assert!(matches!(fake.phase("db"), Phase::Starting { .. }));
+        assert!(matches!(fake.phase("agent"), Phase::Starting { .. }));
+    }
+
+    #[test]
+    fn a_crash_loop_ends_in_a_clear_failed_state_and_the_rest_stays_up() {
+        let mut fake = Fake::up();
+        for _ in 0..=LOOP_LIMIT {
+            if fake.phase("server").pid().is_none() {
+                fake.keep_alive();
+                fake.pass(Duration::ZERO);
+                fake.ready("server");
+            }
+            fake.exit("server", Exit::Code(1));
+        }
+        let Phase::Failed { reason } = fake.phase("server") else { panic!("{:?}", fake.phase("server")) };
+        assert!(reason.contains("exit code 1") && reason.contains("6 times"), "{reason}");
+        assert_eq!(fake.model.overall(), Overall::Failed);
+        assert!(matches!(fake.phase("db"), Phase::Running { .. }));
+        let started = fake.started.len();
+        fake.keep_alive();
+        fake.pass(Duration::ZERO);
+        assert_eq!(fake.started.len(), started, "not tried again");
+        fake.tell(Event::Restart);
+        for name in ["agent", "db"] {
+            fake.exit(name, Exit::Code(0));
+        }
+        assert_eq!(fake.started.last(), Some(&"db"), "until it is asked for");
+    }
+
+    #[test]
+    fn crashes_far_apart_are_no_loop() {
+        let mut fake = Fake::up();
+        for _ in 0..3 * LOOP_LIMIT {
+            fake.exit("agent", Exit::Code(1));
+            fake.pass(Duration::ZERO);
+            fake.ready("agent");
+            for _ in 0..8 {
+                fake.now += Duration::from_secs(10);
+                fake.keep_alive();
+            }
+        }
+        assert_eq!(fake.model.overall(), Overall::Healthy);
+    }
+
+    #[test]
+    fn a_failed_migration_stops_the_start_and_is_not_tried_again() {
+        let mut fake = Fake::new();
+        fake.ready("db");
+        let pid = fake.pid("migrate");
+        fake.tell(Event::Failure { pid, json: "{}".into() });
+        fake.exit("migrate", Exit::Code(3));
+        assert_eq!(fake.signals, [("db", Signal::Terminate)]);
+        fake.exit("db", Exit::Code(0));
+        assert_eq!(fake.model.overall(), Overall::Stopped);
+        assert_eq!(fake.model.start_failure, Some(1));
+        assert_eq!(fake.model.children[1].failure.as_deref(), Some("{}"));
+    }
+
+    #[test]
+    fn one_that_never_gets_ready_is_ended_and_after_some_tries_given_up() {
+        let mut fake = Fake::new();
+        fake.ready("db");
+        fake.exit("migrate", Exit::Code(0));
+        while fake.model.start_failure.is_none() {
+            let db = fake.pid("db");
+            fake.tell(Event::Alive { pid: db });
+            fake.pass(Duration::ZERO);
+            if matches!(fake.phase("server"), Phase::Stopping { .. }) {
+                fake.exit("server", Exit::Signal(9));
+            }
+        }
+        let killed = fake.signals.iter().filter(|signal| **signal == ("server", Signal::Kill)).count();
+        assert_eq!(killed, START_TRIES as usize);
+        let Phase::Failed { reason } = fake.phase("server") else { panic!("{:?}", fake.phase("server")) };
+        assert!(reason.contains("not ready within 30 s"), "{reason}");
+    }
+
+    #[test]
+    fn a_frozen_child_is_ended_and_started_again() {
+        let mut fake = Fake::up();
+        for _ in 0..3 {
+            fake.now += Duration::from_secs(10);
+            for name in ["db", "agent"] {
+                let pid = fake.pid(name);
+                fake.tell(Event::Alive { pid });
+            }
+        }
+        assert_eq!(fake.signals, [("server", Signal::Kill)]);
+        fake.exit("server", Exit::Signal(9));
+        fake.pass(Duration::ZERO);
+        assert_eq!(fake.started.last(), Some(&"server"));
+    }
+
+    #[test]
+    fn our_own_pause_is_nobodys_silence() {
+        let mut fake = Fake::up();
+        let hour = Duration::from_secs(3600);
+        fake.now += hour;
+        fake.model.forgive(hour);
+        fake.tell(Event::Tick);
+        assert!(fake.signals.is_empty());
+        assert_eq!(fake.model.overall(), Overall::Healthy);
+    }
+
+    #[test]
+    fn stopping_during_the_start_stops_what_was_started() {
+        let mut fake = Fake::new();
+        fake.ready("db");
+        fake.tell(Event::Stop);
+        assert_eq!(fake.signals, [("migrate", Signal::Terminate)]);
+        fake.exit("migrate", Exit::Signal(15));
+        fake.exit("db", Exit::Code(0));
+        assert_eq!(fake.model.overall(), Overall::Stopped);
+        assert_eq!(fake.model.start_failure, None);
+        assert_eq!(fake.started, ["db", "migrate"]);
+    }
+}

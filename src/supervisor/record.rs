@@ -1,0 +1,51 @@
+//! `run/processes.json`: the children of the supervisor that runs, or of one that was killed. They
+//! leave by the lifeline; the next start ends those that did not, and only those it can prove.
+
+use crate::home::Home;
+use crate::postgres::leftovers;
+use crate::sys::files;
+use crate::sys::process::{ProcessId, Signal, signal_group};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::time::Duration;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Record {
+    pub children: Vec<(String, ProcessId)>,
+}
+
+impl Record {
+    /// Not fsynced: after a power loss there are no processes.
+    pub fn write(&self, home: &Home) -> io::Result<()> {
+        let neighbour = files::temporary_neighbour(&home.processes());
+        std::fs::write(&neighbour, serde_json::to_vec(self)?)?;
+        std::fs::rename(&neighbour, home.processes())
+    }
+
+    fn read(home: &Home) -> Self {
+        // One that cannot be read proves nothing, and without proof nothing is ended.
+        let text = files::read_text(&home.processes(), 1024 * 1024).ok().flatten();
+        text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+}
+
+/// Ends what a killed supervisor left running. Returns the names of what there was.
+/// The caller holds the home's lock, so no live supervisor's children can be meant.
+pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (name, process) in Record::read(home).children.iter().rev() {
+        if name == "postgres" || !process.is_alive() {
+            continue;
+        }
+        found.push(name.clone());
+        process.signal(Signal::Terminate);
+        if !process.wait_gone(Duration::from_secs(2)) {
+            signal_group(process.pid, Signal::Kill);
+            process.wait_gone(Duration::from_secs(2));
+        }
+    }
+    if leftovers::end(home)? > 0 {
+        found.push("postgres".to_owned());
+    }
+    Ok(found)
+}

@@ -1,0 +1,519 @@
+//! The loop that acts: it waits for something to happen, tells the policy, and does what it says.
+
+use super::child::{self, Given};
+use super::control::{Asked, ControlSocket};
+use super::logs::LogFile;
+use super::policy::{Action, Event, Model, Overall, Phase};
+use super::record::Record;
+use super::spec::{ProbeResult, Readiness, Spec};
+use crate::home::Home;
+use crate::protocol::child::{FAILURE_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
+use crate::protocol::control::{Answer, Request};
+use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
+use crate::sys::notify::{Notification, NotifySocket};
+use crate::sys::process::{self, ProcessId};
+use crate::sys::{listener, reaper, unix_socket};
+use std::cell::RefCell;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+/// How the instance ended without having got up.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{process} does not start: {reason}")]
+    Start {
+        process: &'static str,
+        reason: String,
+        /// What the process itself said, for whoever understands it.
+        failure: Option<String>,
+        last_lines: Vec<String>,
+    },
+    /// Asked to stop before everything was up.
+    #[error("stopped before everything was up")]
+    StoppedEarly,
+    /// A second interrupt: nothing was waited for.
+    #[error("stopped at once")]
+    StoppedAtOnce { signal: i32 },
+}
+
+/// What the supervisor tells while it runs.
+pub enum Notice {
+    Healthy,
+    /// A process ended; it will be restarted, or not any more.
+    Trouble(String),
+    Recovered,
+    /// A process has something to say about why it takes so long.
+    Busy(String),
+    Stopping,
+}
+
+pub struct Supervisor {
+    home: Home,
+    specs: Vec<Spec>,
+    model: Model,
+    logs: Vec<Rc<RefCell<LogFile>>>,
+    own_log: LogFile,
+    tcp: TcpListener,
+    api: UnixListener,
+    lifeline: OwnedFd,
+    /// Never written to: its closing, by our death, is the message.
+    _lifeline_held: OwnedFd,
+    notify: NotifySocket,
+    probes: Vec<Option<AbortHandle>>,
+    events: mpsc::UnboundedSender<Event>,
+    identity: Identity,
+    schema_version: Option<i64>,
+    started: Instant,
+    systemd: Notifier,
+    restart_waiters: Vec<oneshot::Sender<Answer>>,
+}
+
+/// What does not change while it runs, for the status.
+pub struct Identity {
+    pub version: String,
+    pub url: String,
+    pub detached: bool,
+}
+
+/// How often what cannot notify is looked at.
+const ROUND: Duration = Duration::from_secs(10);
+/// A wake-up later than this is our own pause, not theirs.
+const OWN_PAUSE: Duration = Duration::from_secs(3);
+const FIRST_PROBE_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PROBE_PAUSE: Duration = Duration::from_millis(50);
+
+impl Supervisor {
+    /// Runs the instance until it is stopped. Must be called on the main thread (the kernel ties
+    /// Postgres's end to this thread), inside a current-thread runtime and a `LocalSet`.
+    pub async fn run(
+        home: &Home,
+        specs: Vec<Spec>,
+        tcp: TcpListener,
+        identity: Identity,
+        told: &mut dyn FnMut(Notice),
+    ) -> Result<(), SupervisorError> {
+        process::become_subreaper()?;
+        let api = unix_socket::listen(&home.api_socket())?;
+        api.set_nonblocking(true)?;
+        let (lifeline, held) = listener::pipe()?;
+        listener::set_nonblocking(&lifeline)?;
+        let (events, happened) = mpsc::unbounded_channel();
+        let mut supervisor = Self {
+            model: Model::new(specs.iter().map(|spec| spec.plan.clone()).collect()),
+            logs: specs.iter().map(|spec| Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)))).collect(),
+            own_log: LogFile::new(home, "supervisor"),
+            probes: specs.iter().map(|_| None).collect(),
+            home: home.clone(),
+            specs,
+            tcp,
+            api,
+            lifeline,
+            _lifeline_held: held,
+            notify: NotifySocket::bind()?,
+            events,
+            identity,
+            schema_version: None,
+            started: Instant::now(),
+            systemd: Notifier::from_environment(),
+            restart_waiters: Vec::new(),
+        };
+        supervisor.own_log.line(&format!("supervisor {} started, pid {}", supervisor.identity.version, std::process::id()));
+        let ended = supervisor.turn(happened, told).await;
+        supervisor.leave(&ended);
+        ended
+    }
+
+    async fn turn(
+        &mut self,
+        mut happened: mpsc::UnboundedReceiver<Event>,
+        told: &mut dyn FnMut(Notice),
+    ) -> Result<(), SupervisorError> {
+        let mut child_ended = signal(SignalKind::child())?;
+        let mut signals = StopSignals::new()?;
+        let (ask, mut asked) = mpsc::channel(16);
+        let mut control = ControlSocket::open(&self.home, ask)?;
+        let mut round = tokio::time::interval(ROUND);
+        let mut impatient = None;
+        let mut was = Overall::Starting;
+        self.feed(Event::Tick);
+        loop {
+            let now_is = self.model.overall();
+            self.tell_change(was, now_is, told);
+            was = now_is;
+            if now_is == Overall::Stopped {
+                return self.outcome(impatient);
+            }
+            let deadline = self.model.next_deadline();
+            let wake = deadline.map(tokio::time::Instant::from_std);
+            let expected = deadline.unwrap_or_else(|| Instant::now() + ROUND).min(Instant::now() + ROUND);
+            let event = tokio::select! {
+                _ = child_ended.recv() => None,
+                stop = signals.next() => {
+                    let again = matches!(now_is, Overall::Stopping);
+                    self.own_log.line(&format!("signal {stop}{}", if again { ", again" } else { "" }));
+                    if again { impatient = Some(stop); Some(Event::StopNow) } else { Some(Event::Stop) }
+                }
+                notification = self.notify.receive() => { self.heard(notification?); None }
+                event = happened.recv() => event,
+                request = asked.recv() => { if let Some(request) = request { self.answer(request); } None }
+                _ = round.tick() => { control.ensure(); self.probe_running(); None }
+                () = sleep_until(wake) => None,
+            };
+            self.forgive_own_pause(expected);
+            if let Some(event) = event {
+                self.note_busy(&event, told);
+                self.feed(event);
+            }
+            // What is already there counts before any clock does.
+            while let Some(notification) = self.notify.try_receive() {
+                self.heard(notification);
+            }
+            self.reap();
+            self.feed(Event::Tick);
+        }
+    }
+
+    /// Tells the policy and does what it says.
+    fn feed(&mut self, event: Event) {
+        let mut todo = std::collections::VecDeque::from([event]);
+        while let Some(event) = todo.pop_front() {
+            for action in self.model.step(event, Instant::now()) {
+                match action {
+                    Action::Spawn(index) => todo.push_back(self.spawn(index)),
+                    Action::Signal { pid, signal } => {
+                        self.own_log.line(&format!("{signal:?} to {pid}"));
+                        // A stopped process acts on no signal but KILL until it continues.
+                        process::signal_group(pid, signal);
+                    }
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, index: usize) -> Event {
+        let name = self.specs[index].plan.name;
+        let started = (self.specs[index].launch)().and_then(|launch| {
+            let given = Given {
+                listeners: vec![("http", self.tcp.as_fd()), ("api", self.api.as_fd())],
+                lifeline: &self.lifeline,
+                notify_address: self.notify.address(),
+            };
+            child::start(launch, &given, &self.logs[index]).map_err(|error| error.to_string())
+        });
+        match started {
+            Ok(pid) => {
+                self.own_log.line(&format!("{name} started, pid {pid}"));
+                self.probe_until_ready(index, pid);
+                self.record(index, pid);
+                Event::Spawned { index, pid }
+            }
+            Err(reason) => {
+                self.own_log.line(&format!("{name} cannot be started: {reason}"));
+                Event::SpawnFailed { index, reason }
+            }
+        }
+    }
+
+    fn record(&self, index: usize, pid: i32) {
+        let named = |(at, spec): (usize, &Spec)| {
+            let pid = if at == index { Some(pid) } else { self.model.pid_of(at) };
+            Some((spec.plan.name.to_owned(), ProcessId::of(pid?)?))
+        };
+        let children = self.specs.iter().enumerate().filter_map(named).collect();
+        // Without it the next start only takes longer to find out by itself.
+        let _ = Record { children }.write(&self.home);
+    }
+
+    fn reap(&mut self) {
+        for (pid, exit) in reaper::ended_children() {
+            let Some(index) = (0..self.specs.len()).find(|index| self.model.pid_of(*index) == Some(pid)) else {
+                continue;
+            };
+            if let Some(probe) = self.probes[index].take() {
+                probe.abort();
+            }
+            // What the process said last may still be in the socket, from before its end.
+            while let Some(notification) = self.notify.try_receive() {
+                self.heard(notification);
+            }
+            self.own_log.line(&format!("{} ({pid}) ended with {exit}", self.specs[index].plan.name));
+            if !exit.success()
+                && let Some(clean_up) = &self.specs[index].clean_up
+            {
+                clean_up();
+            }
+            self.feed(Event::Exited { pid, exit });
+        }
+    }
+
+    /// Asks until it answers: often at first, because a local start takes milliseconds.
+    fn probe_until_ready(&mut self, index: usize, pid: i32) {
+        let Readiness::Probe(probe) = &self.specs[index].readiness else { return };
+        let (probe, events) = (probe.clone(), self.events.clone());
+        let task = tokio::task::spawn_local(async move {
+            let mut pause = FIRST_PROBE_PAUSE;
+            let event = loop {
+                match probe().await {
+                    ProbeResult::Ready => break Event::Ready { pid },
+                    ProbeResult::Unfit(reason) => break Event::Unfit { pid, reason },
+                    ProbeResult::Busy(text) => drop(events.send(Event::Detail { pid, text })),
+                    ProbeResult::NotYet => {}
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
+            };
+            drop(events.send(event));
+        });
+        self.probes[index] = Some(task.abort_handle());
+    }
+
+    /// Asks those that cannot say of themselves that they still run.
+    fn probe_running(&mut self) {
+        for index in 0..self.specs.len() {
+            let Readiness::Probe(probe) = &self.specs[index].readiness else { continue };
+            let Phase::Running { pid, .. } = self.model.children[index].phase else { continue };
+            let (probe, events) = (probe.clone(), self.events.clone());
+            tokio::task::spawn_local(async move {
+                if matches!(probe().await, ProbeResult::Ready | ProbeResult::Busy(_)) {
+                    drop(events.send(Event::Alive { pid }));
+                }
+            });
+        }
+    }
+
+    /// A datagram, from a process that the kernel names.
+    fn heard(&mut self, Notification { pid, text }: Notification) {
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once('=') else { continue };
+            match key {
+                "READY" if value == "1" => self.feed(Event::Ready { pid }),
+                "WATCHDOG" if value == "1" => self.feed(Event::Alive { pid }),
+                "STATUS" => self.feed(Event::Detail { pid, text: value.to_owned() }),
+                FAILURE_KEY => self.feed(Event::Failure { pid, json: value.to_owned() }),
+                SCHEMA_KEY => self.schema_version = value.parse().ok(),
+                _ => {}
+            }
+        }
+    }
+
+    fn forgive_own_pause(&mut self, expected: Instant) {
+        let late = Instant::now().saturating_duration_since(expected);
+        if late > OWN_PAUSE {
+            self.own_log.line(&format!("did not run for {} s", late.as_secs()));
+            self.model.forgive(late + WATCHDOG_INTERVAL);
+        }
+    }
+
+    fn note_busy(&self, event: &Event, told: &mut dyn FnMut(Notice)) {
+        if let Event::Detail { pid, text } = event
+            && let Some(index) = (0..self.specs.len()).find(|index| self.model.pid_of(*index) == Some(*pid))
+            && self.model.children[index].detail.as_ref() != Some(text)
+        {
+            told(Notice::Busy(format!("{} is {text}", self.specs[index].plan.name)));
+        }
+    }
+
+    fn tell_change(&mut self, was: Overall, now_is: Overall, told: &mut dyn FnMut(Notice)) {
+        if was == now_is {
+            return;
+        }
+        self.own_log.line(&format!("{now_is:?}"));
+        match now_is {
+            Overall::Healthy => {
+                self.systemd.ready(&format!("serving {}", self.identity.url));
+                told(if was == Overall::Starting { Notice::Healthy } else { Notice::Recovered });
+            }
+            Overall::Degraded | Overall::Failed => {
+                let reason = self.reason().unwrap_or_default();
+                self.systemd.status(&reason);
+                told(Notice::Trouble(reason));
+            }
+            Overall::Stopping | Overall::Stopped => {
+                self.systemd.stopping();
+                told(Notice::Stopping);
+            }
+            Overall::Starting => {}
+        }
+        let answer = match now_is {
+            Overall::Healthy => Answer::Accepted,
+            Overall::Failed => Answer::Error(self.reason().unwrap_or_default()),
+            Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),
+            Overall::Starting | Overall::Degraded => return,
+        };
+        for waiter in self.restart_waiters.drain(..) {
+            // Whoever asked may have left.
+            let _ = waiter.send(answer.clone());
+        }
+    }
+
+    fn answer(&mut self, Asked { request, answer }: Asked) {
+        let reply = match request {
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Stop => {
+                self.own_log.line("asked to stop");
+                self.feed(Event::Stop);
+                Answer::Accepted
+            }
+            Request::Restart => {
+                self.own_log.line("asked to restart");
+                self.feed(Event::Restart);
+                self.restart_waiters.push(answer);
+                return;
+            }
+        };
+        // Whoever asked may have left.
+        let _ = answer.send(reply);
+    }
+
+    /// Why it is not healthy, in one line.
+    fn reason(&self) -> Option<String> {
+        let told = self.model.children.iter().find_map(|child| match &child.phase {
+            Phase::Failed { reason } => Some(format!("{} failed: {reason}", child.plan.name)),
+            _ => None,
+        });
+        told.or_else(|| {
+            self.model.children.iter().find_map(|child| match &child.phase {
+                Phase::Running { .. } | Phase::Done => None,
+                _ => Some(match (&child.last_exit, &child.detail) {
+                    (_, Some(detail)) => format!("{} is {detail}", child.plan.name),
+                    (Some(exit), None) => format!("{} ended with {exit}, starting it again", child.plan.name),
+                    (None, None) => format!("{} is starting", child.plan.name),
+                }),
+            })
+        })
+    }
+
+    fn status(&self) -> InstanceStatus {
+        let state = match self.model.overall() {
+            Overall::Healthy => InstanceState::Healthy,
+            Overall::Starting => InstanceState::Starting,
+            Overall::Degraded | Overall::Stopping => InstanceState::Degraded,
+            Overall::Failed => InstanceState::Failed,
+            Overall::Stopped => InstanceState::Stopped,
+        };
+        InstanceStatus {
+            state,
+            version: self.identity.version.clone(),
+            url: self.identity.url.clone(),
+            home: self.home.root().display().to_string(),
+            schema_version: self.schema_version,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            processes: self.processes(),
+            reason: if state == InstanceState::Healthy { None } else { self.reason() },
+            detached: self.identity.detached,
+            pid: std::process::id() as i32,
+        }
+    }
+
+    fn processes(&self) -> Vec<ProcessStatus> {
+        let own = std::process::id() as i32;
+        let supervisor = ProcessStatus {
+            name: "supervisor".to_owned(),
+            state: "running".to_owned(),
+            pid: Some(own),
+            restarts: 0,
+            rss_bytes: process::resident_bytes(own),
+            detail: None,
+        };
+        let services = self.model.children.iter().filter(|child| !child.plan.one_shot);
+        let child_status = services.map(|child| ProcessStatus {
+            name: child.plan.name.to_owned(),
+            state: phase_name(&child.phase).to_owned(),
+            pid: child.phase.pid(),
+            restarts: child.restarts,
+            rss_bytes: child.phase.pid().and_then(process::resident_bytes),
+            detail: match &child.phase {
+                Phase::Failed { reason } => Some(reason.clone()),
+                _ => child.detail.clone(),
+            },
+        });
+        std::iter::once(supervisor).chain(child_status).collect()
+    }
+
+    fn outcome(&self, impatient: Option<i32>) -> Result<(), SupervisorError> {
+        if let Some(index) = self.model.start_failure {
+            let child = &self.model.children[index];
+            let Phase::Failed { reason } = &child.phase else { return Err(SupervisorError::StoppedEarly) };
+            return Err(SupervisorError::Start {
+                process: child.plan.name,
+                reason: reason.clone(),
+                failure: child.failure.clone(),
+                last_lines: self.logs[index].borrow().last_lines(),
+            });
+        }
+        match impatient {
+            Some(signal) => Err(SupervisorError::StoppedAtOnce { signal }),
+            None if !self.model.was_healthy() => Err(SupervisorError::StoppedEarly),
+            None => Ok(()),
+        }
+    }
+
+    fn leave(&mut self, ended: &Result<(), SupervisorError>) {
+        match ended {
+            Ok(()) => self.own_log.line("stopped"),
+            Err(error) => self.own_log.line(&format!("stopped: {error}")),
+        }
+        for path in [self.home.control_socket(), self.home.api_socket(), self.home.processes()] {
+            // A socket without a listener says the same as none.
+            let _ = crate::sys::files::remove_any(&path);
+        }
+    }
+}
+
+fn phase_name(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Starting { .. } => "starting",
+        Phase::Running { .. } => "running",
+        Phase::Backoff { .. } => "restarting",
+        Phase::Stopping { .. } => "stopping",
+        Phase::Stopped => "stopped",
+        Phase::Done => "done",
+        Phase::Failed { .. } => "failed",
+    }
+}
+
+async fn sleep_until(wake: Option<tokio::time::Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that mean "leave".
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` under `nohup`, which asks to be left alone.
+    hangup: Option<Signal>,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        let hangup = if process::hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup,
+        })
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = async { match &mut self.hangup { Some(hangup) => hangup.recv().await, None => std::future::pending().await } } =>
+                SignalKind::hangup().as_raw_value(),
+        }
+    }
+}
