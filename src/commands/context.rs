@@ -16,6 +16,7 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     pub fn new(global: &Global, printer: &'a Printer) -> Result<Self, Error> {
         let home = home::resolve(global.home.as_deref())?;
+        Ok(Self { home, printer, version: crate::VERSION })
     }
 
     /// The configuration, its warnings said.
