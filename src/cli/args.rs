@@ -191,7 +191,7 @@ pub enum MigrateCommand {
 }
 
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
+#[command(group = clap::ArgGroup::new("extent").required(true).args(["version", "to"]))]
 pub struct Rollback {
     /// The version to undo; it must be the newest
     #[arg(value_name = "VERSION")]

@@ -88,6 +88,8 @@ pub struct Identity {
 const ROUND: Duration = Duration::from_secs(10);
 /// A wake-up later than this is our own pause, not theirs.
 const OWN_PAUSE: Duration = Duration::from_secs(3);
+/// Every start is busy for a moment; this much is worth a line.
+const WORTH_TELLING: Duration = Duration::from_millis(500);
 const FIRST_PROBE_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PROBE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -317,6 +319,7 @@ impl Supervisor {
         if let Event::Detail { pid, text } = event
             && let Some(index) = (0..self.specs.len()).find(|index| self.model.pid_of(*index) == Some(*pid))
             && self.model.children[index].detail.as_ref() != Some(text)
+            && matches!(self.model.children[index].phase, Phase::Starting { since, .. } if since.elapsed() > WORTH_TELLING)
         {
             told(Notice::Busy(format!("{} is {text}", self.specs[index].plan.name)));
         }

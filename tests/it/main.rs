@@ -1,1 +1,19 @@
-fn main(){}
+//! Leoflow from the outside: the real binary, real processes, a real Postgres, each test with a
+//! home of its own.
+
+mod api;
+mod architecture;
+mod cli;
+mod config;
+mod environment;
+mod faults;
+mod first_start;
+mod lifecycle;
+mod logins;
+mod migrations;
+mod places;
+mod ports;
+mod postgres_sources;
+mod schema_states;
+mod support;
+mod two_at_once;

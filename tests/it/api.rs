@@ -1,0 +1,139 @@
+//! Variables and connections, over HTTP in Airflow's shapes and over the command line.
+
+use crate::support::TestHome;
+use crate::support::http::Session;
+use serde_json::{Value, json};
+
+fn running() -> (TestHome, Session) {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &password);
+    (test, session)
+}
+
+fn send(session: &Session, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let response = session.request(method, path, &body);
+    (response.status, if response.body.is_empty() { Value::Null } else { response.json() })
+}
+
+#[test]
+fn variables_have_airflows_life() {
+    let (test, session) = running();
+    let path = "/api/v2/variables";
+    let (status, made) = send(&session, "POST", path, json!({"key": "a/b c", "value": "1", "description": "d"}));
+    assert_eq!((status, &made), (201, &json!({"key": "a/b c", "value": "1", "description": "d", "is_encrypted": true})));
+    let (status, again) = send(&session, "POST", path, json!({"key": "a/b c", "value": "2"}));
+    assert_eq!((status, again["detail"]["reason"].as_str()), (409, Some("Unique constraint violation")));
+    assert_eq!(send(&session, "GET", "/api/v2/variables/a/b%20c", Value::Null), (200, made));
+    let (status, changed) = send(&session, "PATCH", "/api/v2/variables/a%2Fb%20c?update_mask=value", json!({"key": "a/b c", "value": {"x": 1}, "description": "other"}));
+    assert_eq!((status, changed["value"].as_str(), changed["description"].as_str()), (200, Some(r#"{"x":1}"#), Some("d")));
+    assert_eq!(send(&session, "PATCH", "/api/v2/variables/a%2Fb%20c", json!({"key": "other", "value": "x"})).0, 400);
+    assert_eq!(send(&session, "DELETE", "/api/v2/variables/a%2Fb%20c", Value::Null), (204, Value::Null));
+    let (status, gone) = send(&session, "GET", "/api/v2/variables/gone", Value::Null);
+    assert_eq!((status, gone["detail"].as_str()), (404, Some("The Variable with key: `gone` was not found")));
+    for bad in [json!({"key": "a"}), json!({"value": "a"}), json!({"key": "", "value": "a"}), json!({"key": "x".repeat(251), "value": "a"}), json!([]), json!({"key": "a\u{0}b", "value": "a"})] {
+        let (status, answer) = send(&session, "POST", path, bad.clone());
+        assert_eq!(status, 422, "{bad}");
+        assert!(answer["detail"][0]["msg"].is_string(), "{answer}");
+    }
+    assert_eq!(session.request("POST", path, "{not json").status, 422);
+    assert_eq!(test.sql("SELECT count(*) FROM variable"), "0");
+}
+
+#[test]
+fn lists_are_paged_ordered_and_searched() {
+    let (test, session) = running();
+    let file = test.folder().join("v.json");
+    let all: serde_json::Map<String, Value> = (0..120).map(|n| (format!("key{n:03}"), json!(n))).collect();
+    std::fs::write(&file, Value::Object(all).to_string()).unwrap();
+    let done = test.run(&["variables", "import", file.to_str().unwrap()]).expect(0);
+    assert!(done.stdout.contains("120 variables imported"), "{}", done.stdout);
+    let list = |query: &str| send(&session, "GET", &format!("/api/v2/variables{query}"), Value::Null);
+    let keys = |answer: &Value| -> Vec<String> {
+        answer["variables"].as_array().unwrap().iter().map(|v| v["key"].as_str().unwrap().to_owned()).collect()
+    };
+    let (_, first) = list("");
+    assert_eq!((first["total_entries"].as_i64(), keys(&first).len()), (Some(120), 50));
+    assert_eq!(keys(&list("?limit=2&offset=118").1), ["key118", "key119"]);
+    assert_eq!(keys(&list("?limit=1&order_by=-key").1), ["key119"]);
+    assert_eq!(keys(&list("?limit=5000").1).len(), 100);
+    let (_, found) = list("?variable_key_pattern=y05");
+    assert_eq!((found["total_entries"].as_i64(), keys(&found).len()), (Some(10), 10));
+    for (query, status) in [("?limit=-1", 422), ("?limit=x", 422), ("?offset=-1", 422), ("?order_by=value", 400)] {
+        assert_eq!(list(query).0, status, "{query}");
+    }
+}
+
+#[test]
+fn connections_have_airflows_life_and_their_passwords_never_come_out() {
+    let (test, session) = running();
+    let path = "/api/v2/connections";
+    let new = json!({"connection_id": "db", "conn_type": "postgres", "host": "h", "login": "l", "password": "geheim",
+                     "port": 5432, "schema": "s", "extra": "{\"api_key\": \"geheim\", \"a\": 1}", "description": null});
+    let (status, made) = send(&session, "POST", path, new.clone());
+    assert_eq!((status, made["password"].as_str(), made["port"].as_i64()), (201, Some("***"), Some(5432)));
+    assert_eq!(made["extra"], r#"{"api_key":"***","a":1}"#);
+    assert_eq!(send(&session, "POST", path, new.clone()).0, 409);
+    let (_, listed) = send(&session, "GET", path, Value::Null);
+    assert_eq!((listed["total_entries"].as_i64(), &listed["connections"][0]), (Some(1), &made));
+    let patched = json!({"connection_id": "db", "conn_type": "postgres", "host": "h2", "password": "***"});
+    let (status, changed) = send(&session, "PATCH", "/api/v2/connections/db?update_mask=host,password", patched);
+    assert_eq!((status, changed["host"].as_str(), changed["login"].as_str()), (200, Some("h2"), Some("l")));
+    let exported = test.run(&["connections", "export", "-"]).expect(0).json();
+    assert_eq!((&exported["db"]["password"], &exported["db"]["host"]), (&json!("geheim"), &json!("h2")));
+    for bad in [json!({"connection_id": "x"}), json!({"connection_id": "x", "conn_type": ""}), json!({"connection_id": "", "conn_type": "a"}),
+                json!({"connection_id": "x", "conn_type": "a", "port": 70000}), json!({"connection_id": "x", "conn_type": "a", "extra": "{"})] {
+        assert_eq!(send(&session, "POST", path, bad.clone()).0, 422, "{bad}");
+    }
+    // At rest there is no trace of a secret.
+    let rows = test.sql("SELECT count(*) FROM connection WHERE connection::text LIKE '%geheim%' OR encode(password_encrypted, 'escape') LIKE '%geheim%'");
+    assert_eq!(rows, "0");
+    assert_eq!(send(&session, "DELETE", "/api/v2/connections/db", Value::Null).0, 204);
+    assert_eq!(send(&session, "DELETE", "/api/v2/connections/db", Value::Null).0, 404);
+}
+
+#[test]
+fn sensitive_variables_are_hidden_from_the_network_and_shown_to_their_owner() {
+    let (test, session) = running();
+    test.run_with_input(&["variables", "set", "my_password", "-"], "s3cret\n").expect(0);
+    assert_eq!(send(&session, "GET", "/api/v2/variables/my_password", Value::Null).1["value"], "***");
+    assert_eq!(test.run(&["variables", "get", "my_password"]).expect(0).stdout, "s3cret\n");
+}
+
+#[test]
+fn the_command_line_reads_and_writes_airflows_files() {
+    let (test, _) = running();
+    let file = test.folder().join("export.json");
+    let path = file.to_str().unwrap();
+    test.run(&["variables", "set", "a", "{\"x\": [1]}", "--description", "why"]).expect(0);
+    test.run(&["variables", "set", "b", "-5"]).expect(0);
+    test.run(&["variables", "export", path]).expect(0);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let exported: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(exported, json!({"a": {"value": {"x": [1]}, "description": "why"}, "b": -5}));
+    test.run(&["variables", "delete", "a"]).expect(0);
+    assert!(test.run(&["variables", "delete", "a"]).expect(1).stderr.contains("was not found"));
+    assert!(test.run(&["variables", "get", "a"]).expect(1).stderr.contains("no variable"));
+    assert_eq!(test.run(&["variables", "get", "a", "--default", "z"]).expect(0).stdout, "z\n");
+    let failing = test.run(&["variables", "import", path, "-a", "fail"]).expect(1);
+    assert!(failing.stderr.contains("exists already"), "{}", failing.stderr);
+    test.run(&["variables", "get", "a"]).expect(1);
+    let skipped = test.run(&["variables", "import", path, "-a", "skip"]).expect(0);
+    assert!(skipped.stdout.contains("1 variables imported, 1 skipped"), "{}", skipped.stdout);
+    std::fs::write(&file, "[]").unwrap();
+    test.run(&["variables", "import", path]).expect(1);
+    test.run(&["variables", "import", "/nowhere.json"]).expect(1);
+
+    test.run(&["connections", "add", "u", "--conn-uri", "postgres://me:p%40w@h:1/d?sslmode=x"]).expect(0);
+    test.run(&["connections", "add", "u", "--conn-type", "x"]).expect(1);
+    test.run(&["connections", "add", "v"]).expect(2);
+    test.run(&["connections", "export", path]).expect(0);
+    test.run(&["connections", "delete", "u"]).expect(0);
+    let back = test.run(&["connections", "import", path]).expect(0);
+    assert!(back.stdout.contains("1 connections imported, 0 skipped"), "{}", back.stdout);
+    let list = test.run(&["connections", "list", "--json"]).expect(0).json();
+    assert_eq!(list["connections"][0]["login"], "me");
+    assert!(!list.to_string().contains("p@w"));
+}

@@ -1,0 +1,128 @@
+//! Arrows point down only: a module uses those below it and no other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the bottom up. The layers of the design, with siblings in the one order they may use each
+/// other in.
+const LAYERS: &[&str] = &[
+    "sys", "home", "protocol", "config", "postgres", "auth", "schema", "python", "engine", "supervisor", "server",
+    "agent", "setup", "error", "cli", "commands", "main",
+];
+
+/// Modules of one layer that must not know each other.
+const SIBLINGS: &[&[&str]] = &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"]];
+
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The top module that a file belongs to.
+fn module_of(path: &Path) -> String {
+    let relative = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Modules that a source names as `crate::x` (or `leoflow::x` in `main.rs`), also inside braces.
+fn used(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for prefix in ["crate::", "leoflow::"] {
+        for (at, _) in text.match_indices(prefix) {
+            let rest = &text[at + prefix.len()..];
+            if let Some(list) = rest.strip_prefix('{') {
+                let list = &list[..list.find('}').unwrap_or(list.len())];
+                found.extend(list.split(',').map(|item| first_word(item.trim())));
+            } else {
+                found.push(first_word(rest));
+            }
+        }
+    }
+    found.retain(|name| LAYERS.contains(&name.as_str()));
+    found
+}
+
+fn first_word(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+fn rank(module: &str) -> usize {
+    LAYERS.iter().position(|layer| *layer == module).unwrap_or_else(|| panic!("{module} is in no layer"))
+}
+
+#[test]
+fn modules_use_only_those_below_them() {
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let own = module_of(&path);
+        if own == "lib" {
+            continue;
+        }
+        for other in used(&fs::read_to_string(&path).unwrap()) {
+            let sibling = SIBLINGS.iter().any(|row| other != own && row.contains(&own.as_str()) && row.contains(&other.as_str()));
+            if rank(&other) > rank(&own) || sibling {
+                wrong.push(format!("{} uses {other}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_check_itself_sees_every_way_to_write_it() {
+    let text = "use crate::sys::files;\nuse crate::{home, config::Config};\nlet x = crate::server::run();";
+    assert_eq!(used(text), ["sys", "home", "config", "server"]);
+}
+
+#[test]
+fn unsafe_and_the_environment_are_in_sys_alone_and_printing_at_the_rim() {
+    // What a server or a migrator prints is its log: the supervisor keeps it.
+    let logs = ["server/api_error.rs", "commands/migrate_db.rs"];
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let module = module_of(&path);
+        let mut forbid = |word: &str, allowed: bool| {
+            if code.contains(word) && !allowed {
+                wrong.push(format!("{}: {word}", path.display()));
+            }
+        };
+        let is_log = logs.iter().any(|log| path.ends_with(log));
+        forbid("unsafe {", module == "sys");
+        forbid("unsafe fn", module == "sys");
+        forbid("std::env::var", module == "sys");
+        forbid("env::vars", path.ends_with("sys/env_vars.rs"));
+        forbid("println!(", is_log || module == "cli");
+        forbid("todo!(", false);
+        forbid("unimplemented!(", false);
+        forbid(".unwrap()", false);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_stay_small_enough_to_have_one_subject() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter_map(|path| {
+            let lines = fs::read_to_string(path).unwrap();
+            let code = lines.split("#[cfg(test)]\nmod tests").next().unwrap().lines().count();
+            (code > 400).then(|| format!("{}: {code} lines", path.display()))
+        })
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}

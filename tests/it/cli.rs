@@ -1,0 +1,86 @@
+//! What a newcomer meets: help, usage, versions, exit codes.
+
+use crate::support::{LEOFLOW, TestHome};
+use std::process::{Command, Stdio};
+
+/// Every command and subcommand, from the help texts themselves.
+fn commands(path: &[String], found: &mut Vec<Vec<String>>) {
+    let output = Command::new(LEOFLOW).args(path).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{path:?}");
+    let help = String::from_utf8(output.stdout).unwrap();
+    let list = help.split("Commands:\n").nth(1).unwrap_or_default();
+    for line in list.lines().take_while(|line| line.starts_with("  ")) {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        // Indented continuation lines and clap's own `help` are none.
+        if name == "help" || line.starts_with("    ") {
+            continue;
+        }
+        let deeper: Vec<String> = path.iter().cloned().chain([name.to_owned()]).collect();
+        commands(&deeper, found);
+        found.push(deeper);
+    }
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let mut all = Vec::new();
+    commands(&[], &mut all);
+    assert!(all.len() > 20, "{all:?}");
+    for path in all {
+        let output = Command::new(LEOFLOW).args(&path).arg("--help").output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(help.contains("Example"), "leoflow {} --help has no example:\n{help}", path.join(" "));
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_two() {
+    let test = TestHome::new();
+    for arguments in [&["frobnicate"][..], &["lite", "--port", "0"], &["lite", "--port", "x"], &["migrate-db", "rollback"]] {
+        test.run(arguments).expect(2);
+    }
+    assert!(!test.home.exists());
+}
+
+#[test]
+fn version_and_completions_need_no_home() {
+    let output = Command::new(LEOFLOW).env_clear().args(["version", "--json"]).output().unwrap();
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(version["schema_version"], 2);
+    assert!(version["version"].as_str().unwrap().starts_with(env!("CARGO_PKG_VERSION")));
+    for shell in ["bash", "zsh", "fish"] {
+        let output = Command::new(LEOFLOW).env_clear().args(["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("leoflow"), "{shell}");
+    }
+}
+
+#[test]
+fn what_needs_a_set_up_or_running_lite_says_which_command_to_run() {
+    let test = TestHome::new();
+    for (arguments, expected) in [
+        (&["migrate-db"][..], "leoflow setup"),
+        (&["lite", "psql"], "leoflow setup"),
+        (&["variables", "list"], "leoflow lite start"),
+        (&["lite", "logs"], "leoflow lite start"),
+        (&["verify-config"], "leoflow setup"),
+    ] {
+        let done = test.run(arguments).expect(1);
+        assert!(done.stderr.contains(expected), "{arguments:?}: {}", done.stderr);
+    }
+    assert_eq!(test.status()["state"], "stopped");
+    test.run(&["lite", "status"]).expect(1);
+    test.run(&["lite", "stop"]).expect(0);
+    assert!(!test.home.exists(), "looking changes nothing");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_crash() {
+    let test = TestHome::new();
+    let mut child = test.command(&["doctor"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains("panic"), "{stderr}");
+    assert_ne!(output.status.code(), Some(70));
+}

@@ -1,0 +1,113 @@
+//! `config.yaml` as users damage it.
+
+use crate::support::TestHome;
+
+#[test]
+fn a_bad_value_is_named_with_file_and_line_and_nothing_starts() {
+    let test = TestHome::started();
+    test.run(&["lite", "stop"]).expect(0);
+    let path = test.home.join("config.yaml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, good.replace("port: ", "port: 9999999 # ")).unwrap();
+    let line = good.lines().position(|line| line.starts_with("port:")).unwrap() + 1;
+    let expected = format!("{}:{line}: port: 9999999 is not a port number from 1 to 65535", path.display());
+    assert_eq!(test.run(&["verify-config"]).expect(1).stdout.trim(), expected);
+    let done = test.run(&["lite", "start"]).expect(1);
+    assert!(done.stderr.contains(&expected), "{}", done.stderr);
+    test.assert_nothing_runs();
+
+    std::fs::write(&path, format!("# mine\n{good}mystery: [1, 2]\n")).unwrap();
+    let done = test.run(&["verify-config"]).expect(0);
+    assert!(done.stderr.contains("unknown key \"mystery\""), "{}", done.stderr);
+    test.start();
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("# mine\n"), "comments survive a start");
+}
+
+#[test]
+fn every_damage_to_our_files_is_a_message_and_loses_nothing() {
+    let test = TestHome::started();
+    test.run(&["variables", "set", "kept", "yes"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let damages: [(&str, &[u8]); 4] = [("empty", b""), ("cut", b"port: 80\njwt_sec"), ("binary", b"\xff\xfe\x00\x01"), ("html", b"<html>")];
+    for (file, code) in [("config.yaml", [3, 1, 1, 1]), ("setup.json", [1; 4]), ("run/journal.json", [3; 4])] {
+        let path = test.home.join(file);
+        let good = std::fs::read(&path).ok();
+        for ((name, bytes), code) in damages.iter().zip(code) {
+            std::fs::write(&path, bytes).unwrap();
+            let done = test.run(&["lite", "start"]).expect(code);
+            assert!(done.stderr.contains(file.rsplit('/').next().unwrap()), "{file} {name}: {}", done.stderr);
+            assert!(done.stderr.contains("hint:"), "{file} {name}: {}", done.stderr);
+            assert_eq!(std::fs::read(&path).unwrap(), *bytes, "{file} {name} is left as it was");
+            test.assert_nothing_runs();
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let done = test.run(&["lite", "start"]);
+        assert!([Some(1), Some(3)].contains(&done.code), "{file} as a folder: {}", done.stderr);
+        std::fs::remove_dir(&path).unwrap();
+        if let Some(good) = good {
+            std::fs::write(&path, good).unwrap();
+        }
+    }
+    test.start();
+    assert_eq!(test.run(&["variables", "get", "kept"]).expect(0).stdout.trim(), "yes");
+}
+
+#[test]
+fn damage_to_postgres_own_marks_is_refused_or_mended() {
+    let test = TestHome::started();
+    test.run(&["lite", "stop"]).expect(0);
+    let version = test.home.join("managed-postgres/data/PG_VERSION");
+    for bytes in [&b""[..], b"\xff", b"eighteen\n", b"17\n"] {
+        std::fs::write(&version, bytes).unwrap();
+        let before = test.snapshot("managed-postgres/data/global");
+        test.run(&["lite", "start"]).expect(3);
+        test.run(&["migrate-db"]).expect(3);
+        assert_eq!(test.snapshot("managed-postgres/data/global"), before, "untouched");
+    }
+    std::fs::write(&version, "18\n").unwrap();
+    for bytes in [&b""[..], b"\xff\x00", b"1\n/somewhere\n"] {
+        std::fs::write(test.home.join("managed-postgres/data/postmaster.pid"), bytes).unwrap();
+        test.start();
+        test.run(&["lite", "stop"]).expect(0);
+    }
+    // Nobody's password: the credentials of another home.
+    let credentials = test.home.join("managed-postgres/credentials.json");
+    let good = std::fs::read(&credentials).unwrap();
+    let other = format!(r#"{{"superuser_password": "{0}", "application_password": "{0}"}}"#, "ab".repeat(32));
+    std::fs::write(&credentials, other).unwrap();
+    let done = test.run(&["lite", "start"]);
+    assert!(done.stderr.contains("another instance"), "{done:?}");
+    std::fs::write(&credentials, b"").unwrap();
+    test.run(&["lite", "start"]).expect(3);
+    std::fs::remove_file(&credentials).unwrap();
+    test.run(&["lite", "start"]).expect(3);
+    test.assert_nothing_runs();
+    std::fs::write(&credentials, good).unwrap();
+    test.start();
+}
+
+#[test]
+fn a_lost_or_foreign_encryption_key_is_refused() {
+    let test = TestHome::started();
+    test.run(&["connections", "add", "db", "--conn-type", "http", "--conn-password", "x"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let path = test.home.join("config.yaml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    let with_key = |value: &str| -> String {
+        good.lines().map(|line| if line.starts_with("encryption_key") { value } else { line }).collect::<Vec<_>>().join("\n")
+    };
+    std::fs::write(&path, with_key("")).unwrap();
+    let done = test.run(&["lite", "start"]).expect(3);
+    assert!(done.stderr.contains("encryption_key"), "{}", done.stderr);
+    std::fs::write(&path, with_key(&format!("encryption_key: \"{}\"", "cd".repeat(32)))).unwrap();
+    let done = test.run(&["lite", "start"]).expect(3);
+    assert!(done.stderr.contains("is not the one"), "{}", done.stderr);
+    std::fs::remove_file(&path).unwrap();
+    test.run(&["lite", "start"]).expect(3);
+    assert!(!path.exists(), "no new secrets for an old datastore");
+    std::fs::write(&path, good).unwrap();
+    test.start();
+    let exported = test.run(&["connections", "export", "-"]).expect(0).json();
+    assert_eq!(exported["db"]["password"], "x");
+}

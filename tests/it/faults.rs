@@ -1,0 +1,201 @@
+//! Kills, freezes and disks that are full.
+
+use crate::support::http::{self, Session};
+use crate::support::processes::{self, is_alive, signal};
+use crate::support::{Done, TestHome, wait_until};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[test]
+fn the_whole_tree_killed_during_writes_keeps_every_acknowledged_one() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    for round in 0..3 {
+        let session = Arc::new(Session::login(test.port, &password));
+        let acknowledged = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                let (session, acknowledged, stop) = (session.clone(), acknowledged.clone(), stop.clone());
+                std::thread::spawn(move || {
+                    for n in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let key = format!("k{round}-{writer}-{n}");
+                        let body = serde_json::json!({"key": key, "value": key}).to_string();
+                        if session.try_request("POST", "/api/v2/variables", &body).is_some_and(|r| r.status == 201) {
+                            acknowledged.lock().unwrap().push(key);
+                        }
+                    }
+                })
+            })
+            .collect();
+        wait_until("some writes", Duration::from_secs(20), || acknowledged.lock().unwrap().len() > 50);
+        processes::end_all(test.folder());
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        test.start();
+        let kept = test.run(&["variables", "export", "-"]).expect(0).json();
+        for key in acknowledged.lock().unwrap().iter() {
+            assert_eq!(kept[key], key.as_str(), "acknowledged and lost");
+        }
+    }
+}
+
+#[test]
+fn the_supervisor_killed_alone_the_children_leave_by_themselves() {
+    let test = TestHome::started();
+    let pids = ["postgres", "server", "agent"].map(|name| test.pid(name));
+    signal(test.pid("supervisor"), "KILL");
+    wait_until("the children have left", Duration::from_secs(10), || pids.iter().all(|pid| !is_alive(*pid)));
+    assert_eq!(test.state(), "stopped");
+    test.start();
+}
+
+/// Pid of a backend that runs a query for ever.
+fn busy_backend(test: &TestHome) -> (std::process::Child, i32) {
+    let sql = "SELECT count(*) FROM generate_series(1, 1000000000000)";
+    let psql = test.command(&["lite", "psql", "--", "-X", "-c", sql]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let find = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate_series%'";
+    let mut pid = String::new();
+    wait_until("the query runs", Duration::from_secs(10), || {
+        pid = test.sql(find);
+        !pid.is_empty()
+    });
+    (psql, pid.parse().unwrap())
+}
+
+#[test]
+fn a_busy_backend_without_its_postmaster_does_not_block_the_next_start() {
+    let test = TestHome::started();
+    for frozen in [false, true] {
+        let (mut psql, backend) = busy_backend(&test);
+        let (postmaster, supervisor) = (test.pid("postgres"), test.pid("supervisor"));
+        if frozen {
+            signal(backend, "STOP");
+        }
+        signal(supervisor, "KILL");
+        signal(postmaster, "KILL");
+        wait_until("both are dead", Duration::from_secs(5), || !is_alive(postmaster) && !is_alive(supervisor));
+        test.start();
+        assert!(!is_alive(backend));
+        psql.kill().unwrap();
+        psql.wait().unwrap();
+    }
+}
+
+#[test]
+fn each_process_killed_is_back_and_the_rest_goes_on() {
+    let test = TestHome::started();
+    for name in ["postgres", "server", "agent"] {
+        let others: Vec<(&str, i32)> =
+            ["postgres", "server", "agent"].into_iter().filter(|other| *other != name).map(|other| (other, test.pid(other))).collect();
+        let old = test.pid(name);
+        signal(old, "KILL");
+        wait_until(name, Duration::from_secs(20), || test.state() == "healthy" && test.pid(name) != old);
+        for (other, pid) in others {
+            assert_eq!(test.pid(other), pid, "{other} while {name} was killed");
+        }
+        wait_until("serving", Duration::from_secs(10), || http::get(test.port, "/api/healthz").status == 200);
+    }
+    let restarts: Vec<i64> = test.status()["processes"].as_array().unwrap().iter().map(|p| p["restarts"].as_i64().unwrap()).collect();
+    assert_eq!(restarts, [0, 1, 1, 1]);
+}
+
+#[test]
+fn while_postgres_is_away_health_says_so_and_requests_get_a_clear_503() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &password);
+    signal(test.pid("postgres"), "STOP");
+    // Connections that exist go on; a frozen postmaster takes no new ones.
+    for backend in processes::mentioning(&test.home.join("managed-postgres/data")) {
+        signal(backend, "STOP");
+    }
+    let health = http::get(test.port, "/api/healthz");
+    assert_eq!((health.status, health.json()["ok"].clone()), (503, false.into()));
+    assert!(health.json()["reason"].as_str().unwrap().contains("datastore"));
+    for backend in processes::mentioning(&test.home.join("managed-postgres/data")) {
+        signal(backend, "CONT");
+    }
+    wait_until("healthy again", Duration::from_secs(20), || http::get(test.port, "/api/healthz").status == 200);
+    assert_eq!(session.request("GET", "/api/v2/variables", "").status, 200);
+}
+
+#[test]
+fn a_frozen_server_is_replaced() {
+    let test = TestHome::started();
+    let frozen = test.pid("server");
+    signal(frozen, "STOP");
+    wait_until("a new server", Duration::from_secs(60), || {
+        let process = test.status()["processes"][2].clone();
+        process["state"] == "running" && process["pid"] != frozen
+    });
+    assert!(!is_alive(frozen));
+    assert_eq!(http::get(test.port, "/api/healthz").status, 200);
+}
+
+#[test]
+fn frozen_children_do_not_keep_a_stop_from_ending() {
+    let test = TestHome::started();
+    for name in ["server", "postgres"] {
+        signal(test.pid(name), "STOP");
+    }
+    test.run(&["lite", "stop"]).expect(0);
+    test.assert_nothing_runs();
+    test.start();
+}
+
+#[test]
+fn a_frozen_supervisor_is_nobody_elses_fault_once_it_goes_on() {
+    let test = TestHome::started();
+    let (supervisor, server) = (test.pid("supervisor"), test.pid("server"));
+    signal(supervisor, "STOP");
+    std::thread::sleep(Duration::from_secs(25));
+    assert_eq!(http::get(test.port, "/api/healthz").status, 200, "served all the while");
+    signal(supervisor, "CONT");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!((test.state().as_str(), test.pid("server")), ("healthy", server));
+}
+
+#[test]
+fn sockets_and_lock_removed_while_running_are_no_way_in() {
+    let test = TestHome::started();
+    for name in ["lite.lock", "control.sock"] {
+        std::fs::remove_file(test.home.join("run").join(name)).unwrap();
+    }
+    test.run(&["lite"]).expect(1);
+    wait_until("control.sock is back", Duration::from_secs(30), || test.home.join("run/control.sock").exists());
+    assert_eq!(test.state(), "healthy");
+    test.run(&["lite", "stop"]).expect(0);
+    test.assert_nothing_runs();
+}
+
+/// Runs the script as root of a namespace of its own, where a small disk can be mounted.
+fn in_own_mounts(test: &TestHome, script: &str, arguments: &[&str]) -> Done {
+    let inner = test.command(arguments);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "/bin/sh", "-c", script, "sh"]);
+    command.arg(&test.home).arg(inner.get_program()).args(inner.get_args()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.output().unwrap().into()
+}
+
+#[test]
+fn a_full_disk_is_a_message_at_every_size_and_the_home_works_once_there_is_room() {
+    for size in ["64k", "2m", "20m", "60m", "75m"] {
+        let test = TestHome::new();
+        std::fs::create_dir(&test.home).unwrap();
+        // $1 is the home, the rest is the command. What it left is set up again with room.
+        let script = "mount -t tmpfs -o size=SIZE tmpfs \"$1\" || exit 99; home=$1; shift; \"$@\"; code=$?; \
+                      mount -o remount,size=400m \"$home\" || exit 98; \"$@\" >/dev/null || exit 97; exit $code";
+        let done = in_own_mounts(&test, &script.replace("SIZE", size), &["setup"]);
+        assert_eq!(done.code, Some(1), "{size}: {}{}", done.stdout, done.stderr);
+        assert!(done.stderr.contains("hint:") && !done.stderr.contains("panic"), "{size}: {}", done.stderr);
+    }
+}

@@ -1,0 +1,146 @@
+//! The first start, and everything that can interrupt it.
+
+use crate::support::http::Session;
+use crate::support::processes::{self, signal};
+use crate::support::{TestHome, wait_until};
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+#[test]
+fn an_empty_home_becomes_a_healthy_instance_one_can_log_in_to() {
+    let test = TestHome::new();
+    let ready = test.start();
+    assert_eq!(ready["url"], format!("http://127.0.0.1:{}", test.port));
+    assert_eq!(ready["admin_email"], "admin@leoflow.local");
+    let session = Session::login(test.port, ready["admin_password"].as_str().unwrap());
+    assert_eq!(session.request("GET", "/api/v2/variables", "").status, 200);
+    assert!(test.workspace().is_dir());
+
+    let status = test.status();
+    assert_eq!(status["state"], "healthy");
+    assert_eq!(status["schema_version"], 2);
+    for key in ["version", "url", "home", "uptime_seconds"] {
+        assert!(!status[key].is_null(), "{key}");
+    }
+    let names: Vec<&str> = status["processes"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["supervisor", "postgres", "server", "agent"]);
+    for process in status["processes"].as_array().unwrap() {
+        assert_eq!(process["state"], "running");
+        assert!(process["pid"].as_i64().unwrap() > 1 && process["rss_bytes"].as_i64().unwrap() > 0);
+        assert_eq!(process["restarts"], 0);
+    }
+    // Installed, and the installed one works by each of its names.
+    let version = std::process::Command::new(test.home.join("bin/leoflow")).arg("version").output().unwrap();
+    assert!(version.status.success());
+    for name in ["leoflow-server", "leoflow-agent"] {
+        assert!(test.home.join("bin").join(name).is_file());
+    }
+}
+
+#[test]
+fn nothing_in_the_home_can_be_read_by_others_whatever_the_umask() {
+    for umask in ["000", "077"] {
+        let test = TestHome::new();
+        let script = format!("umask {umask}; exec \"$@\"");
+        let inner = test.command(&["setup"]);
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+        shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        assert!(shell.status().unwrap().success());
+        test.start();
+        for path in ["", "run", "config.yaml", "setup.json", "run/api.sock", "run/control.sock", "managed-postgres/credentials.json", "logs/server.log"] {
+            let mode = std::fs::metadata(test.home.join(path)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{path} has mode {mode:o} under umask {umask}");
+        }
+    }
+}
+
+#[test]
+fn setup_twice_does_nothing_and_a_dry_run_changes_nothing() {
+    let test = TestHome::new();
+    let plan = test.run(&["setup", "--dry-run"]).expect(0);
+    assert!(plan.stdout.contains("would create the datastore"), "{}", plan.stdout);
+    assert!(!test.home.exists());
+    let first = test.run(&["setup", "--json"]).expect(0).json();
+    for key in ["home", "workspace", "url", "admin_email", "admin_password"] {
+        assert!(first[key].is_string(), "{key}: {first}");
+    }
+    let before = test.snapshot("");
+    let second = test.run(&["setup", "--json"]).expect(0).json();
+    assert!(second["admin_password"].is_null(), "{second}");
+    assert_eq!(test.snapshot(""), before);
+    assert!(test.run(&["setup", "--dry-run"]).expect(0).stdout.contains("nothing would be done"));
+    let started = test.start();
+    assert!(started["admin_password"].is_null(), "it was shown by setup");
+    Session::login(test.port, first["admin_password"].as_str().unwrap());
+}
+
+/// The checkpoints that a first start passes, from a first start.
+fn checkpoints() -> Vec<String> {
+    let test = TestHome::new();
+    let log = test.folder().join("checkpoints");
+    let port = test.port.to_string();
+    let started = test.command(&["lite", "start", "--port", &port]).env("LEOFLOW_CHECKPOINT_LOG", &log).status().unwrap();
+    assert!(started.success());
+    let text = std::fs::read_to_string(log).unwrap();
+    let unique: BTreeSet<&str> = text.lines().collect();
+    unique.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn killed_at_each_checkpoint_the_next_start_recovers() {
+    let names = checkpoints();
+    for expected in ["setup.begun", "cluster.initialised", "migrated.1", "binary.copied", "setup.write-config", "setup.finished"] {
+        assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
+    }
+    for name in names {
+        let test = TestHome::new();
+        let port = test.port.to_string();
+        let killed = test.command(&["lite", "start", "--port", &port]).env("LEOFLOW_KILL_AT", &name).output().unwrap();
+        assert!(!killed.status.success(), "not killed at {name}");
+        let ready = test.start();
+        let password = ready["admin_password"].as_str().unwrap_or_else(|| panic!("{name}: nobody has seen a password"));
+        Session::login(test.port, password);
+        assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], "current", "{name}");
+        let staged: Vec<_> = std::fs::read_dir(test.home.join("managed-postgres")).unwrap().flatten().map(|e| e.file_name()).filter(|name| name.to_string_lossy().starts_with('.')).collect();
+        assert!(staged.is_empty(), "{name} leaves {staged:?}");
+        assert!(!test.home.join("run/journal.json").exists(), "{name}");
+        test.run(&["lite", "stop"]).expect(0);
+        test.assert_nothing_runs();
+    }
+}
+
+#[test]
+fn killed_at_thirty_moments_the_next_start_recovers() {
+    for round in 0..30u64 {
+        let test = TestHome::new();
+        let mut child = test.foreground();
+        std::thread::sleep(Duration::from_millis(round * 33));
+        if round % 2 == 0 {
+            // The supervisor alone; what it started has to leave by itself or be ended by the next.
+            signal(child.id() as i32, "KILL");
+        } else {
+            processes::end_all(test.folder());
+        }
+        child.wait().unwrap();
+        let ready = test.start();
+        assert_eq!(test.state(), "healthy");
+        if let Some(password) = ready["admin_password"].as_str() {
+            Session::login(test.port, password);
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_during_the_first_start_leaves_nothing_running_and_the_next_start_works() {
+    for delay in [30, 250, 600] {
+        let test = TestHome::new();
+        let mut child = test.foreground();
+        std::thread::sleep(Duration::from_millis(delay));
+        signal(child.id() as i32, "INT");
+        child.wait().unwrap();
+        wait_until("all gone", Duration::from_secs(10), || processes::mentioning(test.folder()).is_empty());
+        test.start();
+    }
+}

@@ -1,0 +1,198 @@
+//! Starting, stopping, and what runs in between.
+
+use crate::support::http::{self, Session};
+use crate::support::processes::{is_alive, signal};
+use crate::support::{TestHome, wait_until};
+use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_foreground_start_says_what_one_wants_to_know_and_ctrl_c_stops_it_cleanly() {
+    let test = TestHome::new();
+    let mut child = test.foreground();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = String::new();
+    while !said.contains("password") {
+        said.push_str(&lines.next().expect("the password").unwrap());
+        said.push('\n');
+    }
+    assert!(said.contains(&format!("http://127.0.0.1:{}", test.port)) && said.contains("admin@leoflow.local"), "{said}");
+    signal(child.id() as i32, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let log = std::fs::read_to_string(test.home.join("logs/postgres.log")).unwrap();
+    assert!(log.contains("database system is shut down"), "a clean shutdown: {log}");
+    test.assert_nothing_runs();
+    assert_eq!(test.state(), "stopped");
+}
+
+#[test]
+fn term_and_hangup_stop_it_too_and_nohup_is_honoured() {
+    let test = TestHome::new();
+    for name in ["TERM", "HUP"] {
+        let mut child = test.foreground();
+        test.wait_healthy();
+        signal(child.id() as i32, name);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{name}");
+    }
+    let inner = test.command(&["lite"]);
+    let mut nohup = std::process::Command::new("/usr/bin/nohup");
+    nohup.arg(inner.get_program()).args(inner.get_args()).args(["--port", &test.port.to_string()]).env_clear();
+    nohup.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(test.folder());
+    let mut child = nohup.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    test.wait_healthy();
+    signal(child.id() as i32, "HUP");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(test.state(), "healthy");
+    test.run(&["lite", "stop"]).expect(0);
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_second_ctrl_c_stops_at_once_and_the_next_start_recovers() {
+    let test = TestHome::new();
+    let mut child = test.foreground();
+    test.wait_healthy();
+    // A server that does not react keeps the first stop waiting.
+    signal(test.pid("server"), "STOP");
+    signal(child.id() as i32, "INT");
+    std::thread::sleep(Duration::from_millis(300));
+    let asked = Instant::now();
+    signal(child.id() as i32, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(6), "shorter than the server's own deadline");
+    test.assert_nothing_runs();
+    test.start();
+}
+
+#[test]
+fn start_twice_says_so_and_a_second_lite_is_refused_with_pid_and_url() {
+    let test = TestHome::started();
+    let again = test.run(&["lite", "start"]).expect(0);
+    assert!(again.stdout.contains("already running"), "{}", again.stdout);
+    let refused = test.run(&["lite"]).expect(1);
+    let pid = test.pid("supervisor").to_string();
+    assert!(refused.stderr.contains(&pid) && refused.stderr.contains(&test.port.to_string()), "{}", refused.stderr);
+    assert_eq!(test.state(), "healthy");
+}
+
+#[test]
+fn restart_keeps_the_login_and_the_data_detached_or_not() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &password);
+    test.run(&["variables", "set", "a", "1"]).expect(0);
+    let before = test.pid("supervisor");
+    test.run(&["lite", "restart"]).expect(0);
+    assert_ne!(test.pid("supervisor"), before);
+    assert_eq!(session.request("GET", "/api/v2/variables/a", "").json()["value"], "1");
+    test.run(&["lite", "stop"]).expect(0);
+
+    let mut child = test.foreground();
+    test.wait_healthy();
+    let (supervisor, server) = (test.pid("supervisor"), test.pid("server"));
+    test.run(&["lite", "restart"]).expect(0);
+    assert_eq!(test.pid("supervisor"), supervisor, "it belongs to its terminal");
+    assert_ne!(test.pid("server"), server);
+    assert_eq!(session.request("GET", "/api/v2/variables/a", "").status, 200);
+    signal(child.id() as i32, "TERM");
+    child.wait().unwrap();
+}
+
+#[test]
+fn requests_wait_while_the_server_is_replaced_and_none_is_refused() {
+    let test = TestHome::started();
+    let port = test.port;
+    let answers = std::thread::spawn(move || {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let mut statuses = Vec::new();
+        while Instant::now() < deadline {
+            statuses.push(http::try_request(port, "GET", "/api/v2/version", &[], "").map(|response| response.status));
+        }
+        statuses
+    });
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(500));
+        let old = test.pid("server");
+        signal(old, "TERM");
+        wait_until("the next server", Duration::from_secs(10), || {
+            let process = test.status()["processes"][2].clone();
+            process["state"] == "running" && process["pid"] != old
+        });
+    }
+    let statuses = answers.join().unwrap();
+    let refused = statuses.iter().filter(|status| **status != Some(200)).count();
+    assert!(statuses.len() > 100 && refused == 0, "{refused} of {} not answered", statuses.len());
+}
+
+#[test]
+fn logs_are_shown_and_followed() {
+    let test = TestHome::started();
+    let all = test.run(&["lite", "logs", "-n", "1000"]).expect(0).stdout;
+    assert!(all.contains("postgres   | ") && all.contains("applied: V0001"), "{all}");
+    let only = test.run(&["lite", "logs", "migrate"]).expect(0).stdout;
+    assert!(only.lines().all(|line| line.starts_with("applied: ")), "{only}");
+    let mut follow = test.command(&["lite", "logs", "-f", "-n", "0", "supervisor"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    std::thread::sleep(Duration::from_millis(300));
+    signal(test.pid("agent"), "KILL");
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.contains("agent") && line.contains("SIGKILL"), "{line}");
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
+
+#[test]
+fn psql_works_running_and_stopped_and_cleans_up_after_itself() {
+    let test = TestHome::started();
+    assert_eq!(test.sql("SELECT current_user"), "leoflow");
+    assert_eq!(test.sql("SHOW fsync"), "on");
+    assert_eq!(test.sql("SHOW listen_addresses"), "");
+    assert_eq!(test.sql("SHOW data_checksums"), "on");
+    test.run(&["lite", "stop"]).expect(0);
+    assert_eq!(test.sql("SELECT count(*) FROM leoflow_ledger"), "2");
+    assert_ne!(test.run(&["lite", "psql", "--", "-c", "SELECT 1/0"]).code, Some(0));
+    test.assert_nothing_runs();
+    // What it was told is not in the environment that others configure psql with.
+    let done: crate::support::Done =
+        test.command(&["lite", "psql", "--", "-X", "-A", "-t", "-c", "SELECT 5"]).env("PGHOST", "nowhere.invalid").env("PGOPTIONS", "-c x=y").output().unwrap().into();
+    assert_eq!(done.expect(0).stdout.trim(), "5");
+}
+
+#[test]
+fn why_a_start_failed_is_told_with_the_last_lines_of_the_log() {
+    let test = TestHome::started();
+    test.run(&["lite", "stop"]).expect(0);
+    let control = test.home.join("managed-postgres/data/global/pg_control");
+    let good = std::fs::read(&control).unwrap();
+    std::fs::write(&control, &good[..100]).unwrap();
+    let done = test.run(&["lite", "start"]).expect(1);
+    assert!(done.stderr.contains("postgres does not start") && done.stderr.contains("pg_control"), "{}", done.stderr);
+    assert!(done.stderr.contains("leoflow lite logs postgres"), "{}", done.stderr);
+    test.assert_nothing_runs();
+    std::fs::write(&control, good).unwrap();
+    test.start();
+}
+
+#[test]
+fn closed_standard_streams_are_no_crash() {
+    let test = TestHome::new();
+    let inner = test.command(&["setup"]);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_eq!(shell.status().unwrap().code(), Some(0));
+    test.start();
+}
+
+#[test]
+fn lite_start_does_not_keep_its_terminals_pipes_open() {
+    let test = TestHome::new();
+    let port = test.port.to_string();
+    let mut child = test.command(&["lite", "start", "--port", &port]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    // Both ends come to an end, although the instance goes on.
+    child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert!(child.wait().unwrap().success(), "{stderr}");
+    assert!(is_alive(test.pid("supervisor")));
+}

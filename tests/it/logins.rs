@@ -1,0 +1,141 @@
+//! Who gets in.
+
+use crate::support::http::{Session, get, raw, token, try_request};
+use crate::support::{TestHome, wait_until};
+use std::time::{Duration, Instant};
+
+fn running() -> (TestHome, String) {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    (test, password)
+}
+
+#[test]
+fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
+    let (test, password) = running();
+    let port = test.port;
+    let anonymous = get(port, "/");
+    assert_eq!((anonymous.status, anonymous.header("location")), (303, Some("/auth/login")));
+    assert!(get(port, "/auth/login").body.contains("<form"));
+    let form = |password: &str| {
+        let body = format!("username=admin%40leoflow.local&password={password}");
+        try_request(port, "POST", "/auth/login", &[("Content-Type", "application/x-www-form-urlencoded")], &body).unwrap()
+    };
+    let wrong = form("wrong");
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.body.contains("Invalid credentials") && wrong.header("content-type").unwrap().starts_with("text/html"));
+    let right = form(&password);
+    assert_eq!((right.status, right.header("location")), (303, Some("/")));
+    let cookie = right.header("set-cookie").unwrap();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let session = cookie.split(';').next().unwrap();
+    let page = try_request(port, "GET", "/", &[("Cookie", session)], "").unwrap();
+    assert_eq!(page.status, 200);
+    for expected in ["What runs", "healthy", "postgres", "server", "agent"] {
+        assert!(page.body.contains(expected), "{expected} is not on the page");
+    }
+    assert!(page.header("content-security-policy").is_some() && page.header("x-frame-options").is_some());
+    let status = try_request(port, "GET", "/ui/status", &[("Cookie", session)], "").unwrap();
+    assert_eq!(status.json()["state"], "healthy");
+    let out = try_request(port, "POST", "/auth/logout", &[("Cookie", session)], "").unwrap();
+    assert!(out.header("set-cookie").unwrap().contains("Max-Age=0"));
+}
+
+#[test]
+fn without_a_good_token_there_is_nothing_but_health_and_version() {
+    let (test, password) = running();
+    let port = test.port;
+    for path in ["/api/v2/variables", "/api/v2/variables/a", "/api/v2/connections", "/ui/status"] {
+        let refused = get(port, path);
+        assert_eq!(refused.status, 401, "{path}");
+        assert_eq!(refused.json()["detail"], "Not authenticated");
+    }
+    for path in ["/local/variables", "/local/connections", "/nowhere", "/api/v2/nothing"] {
+        assert_eq!(get(port, path).status, 404, "{path}");
+    }
+    let session = Session::login(port, &password);
+    assert_eq!(session.request("GET", "/local/variables", "").status, 404, "over TCP not even with a token");
+    assert_eq!(session.request("PUT", "/api/v2/version", "").status, 405);
+    assert_eq!(get(port, "/api/v2/version").json()["version"], test.status()["version"]);
+    assert_eq!(get(port, "/api/v2/monitor/health").json()["metadatabase"]["status"], "healthy");
+    assert_eq!(get(port, "/api/healthz").json()["ok"], true);
+    let (header, rest) = session.token.split_once('.').unwrap();
+    let forged = [
+        format!("{rest}.{header}"),
+        format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", rest.split('.').next().unwrap()),
+        session.token[..session.token.len() - 2].to_owned(),
+        "x".repeat(60_000),
+    ];
+    for token in forged {
+        let refused = Session { port, token }.request("GET", "/api/v2/variables", "");
+        assert!([401, 431].contains(&refused.status), "{refused:?}");
+    }
+}
+
+#[test]
+fn guessing_is_slowed_down_and_a_flood_of_logins_hurts_nobody_else() {
+    let (test, password) = running();
+    let port = test.port;
+    let mut statuses: Vec<u16> = (0..8).map(|_| token(port, "admin@leoflow.local", "wrong").status).collect();
+    assert_eq!(statuses[0], 401);
+    assert_eq!(statuses.pop(), Some(429));
+    let refused = token(port, "admin@leoflow.local", &password);
+    assert_eq!(refused.status, 429, "a pause is a pause for everybody");
+    assert!(refused.header("retry-after").is_some());
+
+    let flood: Vec<_> = (0..20)
+        .map(|_| std::thread::spawn(move || (0..50).filter(|_| token(port, "admin@leoflow.local", "x").status == 429).count()))
+        .collect();
+    let asked = Instant::now();
+    assert_eq!(get(port, "/api/healthz").status, 200);
+    assert!(asked.elapsed() < Duration::from_secs(5), "health answers during a flood");
+    let sent_away: usize = flood.into_iter().map(|thread| thread.join().unwrap()).sum();
+    assert!(sent_away > 900, "{sent_away} of 1000 were sent away");
+    wait_until("the pause is over", Duration::from_secs(60), || token(port, "admin@leoflow.local", &password).status == 201);
+}
+
+#[test]
+fn a_new_password_or_epoch_in_the_config_works_at_once() {
+    let (test, password) = running();
+    let session = Session::login(test.port, &password);
+    let path = test.home.join("config.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("session_epoch: 1", "session_epoch: 2")).unwrap();
+    wait_until("old sessions end", Duration::from_secs(5), || session.request("GET", "/api/v2/variables", "").status == 401);
+    Session::login(test.port, &password);
+}
+
+#[test]
+fn other_sites_and_other_names_are_refused() {
+    let (test, _) = running();
+    let port = test.port;
+    let with = |headers: &[(&str, &str)]| try_request(port, "POST", "/auth/token", headers, "{}").unwrap().status;
+    assert_eq!(with(&[("Host", "evil.example")]), 403);
+    assert_eq!(with(&[("Origin", "http://evil.example")]), 403);
+    assert_eq!(with(&[("Origin", "null")]), 403);
+    assert_eq!(with(&[("Content-Type", "application/json")]), 422, "let in, and looked at");
+    assert_eq!(try_request(port, "GET", "/", &[("Host", "evil.example:80")], "").unwrap().status, 403);
+    let localhost = format!("localhost:{port}");
+    assert_eq!(try_request(port, "GET", "/api/healthz", &[("Host", &localhost)], "").unwrap().status, 200);
+}
+
+#[test]
+fn too_much_of_anything_is_refused_and_the_server_goes_on() {
+    let (test, password) = running();
+    let port = test.port;
+    let session = Session::login(port, &password);
+    let huge = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "x".repeat(10 * 1024 * 1024));
+    assert!(raw(port, huge.as_bytes()).is_none_or(|response| response.status == 431));
+    let many = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n{}\r\n", "a: b\r\n".repeat(2000));
+    assert!(raw(port, many.as_bytes()).is_none_or(|response| response.status == 431));
+    let body = serde_json::json!({"key": "big", "value": "x".repeat(17 * 1024 * 1024)}).to_string();
+    assert!(session.try_request("POST", "/api/v2/variables", &body).is_none_or(|response| response.status == 413));
+    for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", b"\0\0\0\0\r\n\r\n"] {
+        let _ = raw(port, garbage);
+    }
+    // Clients that connect and say nothing, more than there is room to serve at once.
+    let silent: Vec<_> = (0..200).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok()).collect();
+    assert_eq!(get(port, "/api/healthz").status, 200);
+    drop(silent);
+    assert_eq!(test.status()["processes"][2]["restarts"], 0);
+}

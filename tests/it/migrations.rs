@@ -1,0 +1,97 @@
+//! Every migration on data of the version before, and back. A migration without its twin here
+//! fails the last test.
+
+use crate::support::TestHome;
+
+/// Data of a version, and how to see that it is all there: `(version, SQL, check, expected)`.
+const TWINS: &[(i64, &str, &str, &str)] = &[
+    (
+        1,
+        "INSERT INTO instance_fact VALUES ('f', 'x');
+         INSERT INTO variable (key, value_encrypted, description) VALUES ('k', 'v', 'd');
+         INSERT INTO connection (connection_id, conn_type, port, password_encrypted) VALUES ('c', 'http', 80, 'p');",
+        "SELECT (SELECT count(*) FROM instance_fact WHERE value = 'x'), (SELECT description FROM variable),
+                (SELECT conn_type || port FROM connection)",
+        "1|d|http80",
+    ),
+    (
+        2,
+        "INSERT INTO dag (dag_id, fileloc) VALUES ('d', 'd.py');
+         INSERT INTO dag_version (dag_id, version_number, source_hash, structure, source) VALUES ('d', 1, 'h', '{}', 's');
+         UPDATE dag SET current_version_id = (SELECT id FROM dag_version);
+         INSERT INTO dag_run (dag_id, run_id, run_type, state, run_after) VALUES ('d', 'r', 'manual', 'running', now());
+         INSERT INTO task_instance (dag_id, run_id, task_id) VALUES ('d', 'r', 't'), ('d', 'r', 'u');
+         INSERT INTO task_instance (dag_id, run_id, task_id, map_index) VALUES ('d', 'r', 'u', 0), ('d', 'r', 'u', 1);
+         INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state) VALUES ('d', 'r', 't', -1, 1, 'success');
+         INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value) VALUES ('d', 'r', 't', -1, 'return_value', '{\"a\" : 1}');
+         INSERT INTO import_error (filename, stack_trace) VALUES ('x.py', 'boom');",
+        "SELECT (SELECT count(*) FROM task_instance), (SELECT value::text FROM xcom), (SELECT count(*) FROM task_try)",
+        "4|{\"a\" : 1}|1",
+    ),
+];
+
+fn at_version(test: &TestHome, version: i64) {
+    test.run(&["setup"]).expect(0);
+    test.run(&["migrate-db"]).expect(0);
+    // Down to the version that is asked for, and with none of its data.
+    test.run(&["migrate-db", "rollback", "--to", "0", "--yes"]).expect(0);
+    test.run(&["migrate-db"]).expect(0);
+    let newest = TWINS.len() as i64;
+    if version < newest {
+        test.run(&["migrate-db", "rollback", "--to", &version.to_string(), "--yes"]).expect(0);
+    }
+}
+
+#[test]
+fn each_migration_keeps_the_data_of_the_version_before_and_its_rollback_gives_it_back() {
+    for (at, (version, _, _, _)) in TWINS.iter().enumerate() {
+        let test = TestHome::new();
+        at_version(&test, version - 1);
+        let before = &TWINS[..at];
+        for (_, data, _, _) in before {
+            test.sql(data);
+        }
+        let check = |when: &str| {
+            for (version, _, check, expected) in before {
+                assert_eq!(test.sql(check), *expected, "data of version {version} {when}");
+            }
+        };
+        let done = test.run(&["migrate-db"]).expect(0);
+        assert!(done.stdout.starts_with(&format!("applied: V{version:04}__")), "{}", done.stdout);
+        check(&format!("after migration {version}"));
+        let (_, data, own_check, expected) = TWINS[at];
+        test.sql(data);
+        assert_eq!(test.sql(own_check), expected);
+        test.run(&["migrate-db", "rollback", "--to", &(version - 1).to_string(), "--yes"]).expect(0);
+        check(&format!("after the rollback of {version}"));
+        test.run(&["migrate-db"]).expect(0);
+        check("after both and the migration again");
+    }
+}
+
+#[test]
+fn every_migration_has_its_twin_here() {
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().flatten();
+    let up = files.filter(|entry| !entry.file_name().to_string_lossy().ends_with(".rollback.sql")).count();
+    assert_eq!(up, TWINS.len());
+}
+
+#[test]
+fn the_words_of_migrate_db_are_stable() {
+    let test = TestHome::new();
+    test.run(&["setup"]).expect(0);
+    let pending = test.run(&["migrate-db", "--dry-run"]).expect(0).stdout;
+    assert_eq!(pending, "pending: V0001__variables_connections.sql\npending: V0002__engine.sql\n");
+    let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
+    assert_eq!((status["state"].as_str(), status["database_version"].as_i64(), status["binary_version"].as_i64()), (Some("fresh"), Some(0), Some(2)));
+    let applied = test.run(&["migrate-db"]).expect(0).stdout;
+    assert_eq!(applied, "applied: V0001__variables_connections.sql\napplied: V0002__engine.sql\n2 migrations applied, schema is now at version 0002\n");
+    assert_eq!(test.run(&["migrate-db"]).expect(0).stdout, "0 migrations applied, schema is at version 0002\n");
+    let back = test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(0).stdout;
+    assert_eq!(back, "rolled back: V0002__engine.sql\n1 migration rolled back, schema is now at version 0001\n");
+    let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
+    assert_eq!((status["state"].as_str(), &status["pending"]), (Some("pending"), &serde_json::json!(["V0002__engine.sql"])));
+    test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(3);
+    test.run(&["migrate-db", "rollback", "1"]).expect(3);
+    test.assert_nothing_runs();
+}

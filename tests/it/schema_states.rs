@@ -1,0 +1,115 @@
+//! A database that is not as this binary left it.
+
+use crate::support::TestHome;
+
+const NEWER: &str = "database is at schema version 9999 but this binary only knows up to 2;\n\
+                     an older `leoflow` is being run against a newer database.\n\
+                     Upgrade the binary, or run `leoflow uninstall --purge` to start over\n\
+                     (this WIPES your data)";
+
+fn migrated() -> TestHome {
+    let test = TestHome::new();
+    test.run(&["setup"]).expect(0);
+    test.run(&["migrate-db"]).expect(0);
+    test
+}
+
+/// What everything that would write must do: refuse, change nothing, leave nothing running.
+fn refused(test: &TestHome, state: &str, expected: &str) {
+    let dump = |test: &TestHome| {
+        let rows = "SELECT * FROM refinery_schema_history ORDER BY version; SELECT version, name, sha256 FROM leoflow_ledger ORDER BY version";
+        test.run(&["lite", "psql", "--", "-X", "-A", "-t", "-c", rows]).stdout
+    };
+    let before = dump(test);
+    for arguments in [&["lite", "start"][..], &["lite"], &["migrate-db"], &["migrate-db", "--dry-run"]] {
+        let done = test.run(arguments);
+        assert_eq!(done.code, Some(3), "{state} {arguments:?}: {}{}", done.stdout, done.stderr);
+        assert!(done.stderr.contains(expected), "{state} {arguments:?}: {}", done.stderr);
+    }
+    let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
+    assert_eq!(status["state"], state);
+    assert_eq!(dump(test), before);
+    test.assert_nothing_runs();
+}
+
+#[test]
+fn a_newer_database_is_refused_word_for_word() {
+    let test = migrated();
+    test.sql("INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration) VALUES (9999, 'x', 'data', 'x', '9', '1s')");
+    refused(&test, "newer", NEWER);
+    test.sql("DELETE FROM leoflow_ledger WHERE version = 9999; INSERT INTO refinery_schema_history VALUES (9999, 'x', 'garbage', 'garbage')");
+    refused(&test, "newer", NEWER);
+}
+
+#[test]
+fn edited_holes_and_damage_each_have_their_name() {
+    for (state, sql, expected) in [
+        ("edited", "UPDATE leoflow_ledger SET sha256 = 'x' WHERE version = 1", "V0001__variables_connections.sql was changed"),
+        ("edited", "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2", "V0002__engine.sql was changed"),
+        ("gap", "DELETE FROM leoflow_ledger WHERE version = 1; DELETE FROM refinery_schema_history WHERE version = 1", "version 1 is missing"),
+        ("damaged", "UPDATE refinery_schema_history SET checksum = 'garbage'", "malformed"),
+        ("damaged", "UPDATE refinery_schema_history SET applied_on = NULL", "malformed"),
+        ("damaged", "DELETE FROM leoflow_ledger", "only one of"),
+        ("damaged", "DROP TABLE leoflow_ledger", "only one of"),
+        ("damaged", "DROP TABLE refinery_schema_history; CREATE TABLE refinery_schema_history (a int)", "cannot be read"),
+        ("damaged", "DROP TABLE refinery_schema_history, leoflow_ledger", "no record"),
+    ] {
+        let test = migrated();
+        test.sql(sql);
+        if sql.contains("DROP TABLE") {
+            for arguments in [&["lite", "start"][..], &["migrate-db"]] {
+                let done = test.run(arguments).expect(3);
+                assert!(done.stderr.contains(expected), "{sql}: {}", done.stderr);
+            }
+            assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], state, "{sql}");
+            test.assert_nothing_runs();
+        } else {
+            refused(&test, state, expected);
+        }
+    }
+}
+
+#[test]
+fn an_older_binary_can_undo_what_it_never_knew() {
+    let test = migrated();
+    test.sql(
+        "CREATE TABLE future (a int);
+         INSERT INTO refinery_schema_history VALUES (3, 'future', '2030-01-01T00:00:00Z', '1');
+         INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration, rollback_sql)
+         VALUES (3, 'future', 'expand', 'x', '9.9.9', '1s', 'DROP TABLE future;')",
+    );
+    test.run(&["lite", "start"]).expect(3);
+    let done = test.run(&["migrate-db", "rollback", "3", "--yes"]).expect(0);
+    assert!(done.stdout.contains("rolled back: V0003__future.sql"), "{}", done.stdout);
+    test.start();
+    assert_eq!(test.sql("SELECT to_regclass('future') IS NULL"), "t");
+    let running = test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(3);
+    assert!(running.stderr.contains("leoflow lite stop"), "{}", running.stderr);
+}
+
+#[test]
+fn a_rollback_that_cannot_be_or_fails_changes_nothing() {
+    let test = migrated();
+    test.sql("UPDATE leoflow_ledger SET rollback_sql = NULL WHERE version = 1");
+    let done = test.run(&["migrate-db", "rollback", "--to", "0", "--yes"]).expect(3);
+    assert!(done.stderr.contains("V0001__variables_connections"), "{}", done.stderr);
+    assert_eq!(test.sql("SELECT to_regclass('dag_run') IS NOT NULL"), "t", "checked before anything is undone");
+    test.sql("UPDATE leoflow_ledger SET rollback_sql = 'DROP TABLE xcom; SELECT 1/0' WHERE version = 2");
+    let done = test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(1);
+    assert!(done.stderr.contains("division by zero"), "{}", done.stderr);
+    assert_eq!(test.sql("SELECT to_regclass('xcom') IS NOT NULL"), "t");
+    assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], "current");
+}
+
+#[test]
+fn killed_between_two_migrations_or_rollbacks_it_goes_on_from_there() {
+    let test = TestHome::new();
+    test.run(&["setup"]).expect(0);
+    let killed = test.command(&["migrate-db"]).env("LEOFLOW_KILL_AT", "migrated.1").output().unwrap();
+    assert!(!killed.status.success());
+    assert_eq!(test.run(&["migrate-db"]).expect(0).stdout, "applied: V0002__engine.sql\n1 migration applied, schema is now at version 0002\n");
+    let killed = test.command(&["migrate-db", "rollback", "--to", "0", "--yes"]).env("LEOFLOW_KILL_AT", "rolled-back.2").output().unwrap();
+    assert!(!killed.status.success());
+    assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["database_version"], 1);
+    test.start();
+}

@@ -1,0 +1,39 @@
+//! A web server on loopback that answers as badly as it is told to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+/// What to answer to a path: status, and the bytes.
+pub type Answer = Arc<dyn Fn(&str) -> (u16, Vec<u8>) + Send + Sync>;
+
+/// Serves until the test process ends; returns its address. `cut` closes each body half way.
+pub fn serve(answer: Answer, cut: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || respond(stream, &answer, cut));
+        }
+    });
+    address
+}
+
+fn respond(mut stream: TcpStream, answer: &Answer, cut: bool) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut first = String::new();
+    reader.read_line(&mut first).ok()?;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let path = first.split(' ').nth(1)?;
+    let (status, body) = answer(path);
+    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len()).ok()?;
+    let sent = if cut && body.len() > 1000 { body.len() / 2 } else { body.len() };
+    stream.write_all(&body[..sent]).ok()
+}

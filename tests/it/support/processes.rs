@@ -1,0 +1,49 @@
+//! The processes of a test, found by the folder that only they can mention.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Pids of processes whose command line or working directory is below `folder`, zombies not counted.
+pub fn mentioning(folder: &Path) -> Vec<i32> {
+    let needle = folder.to_str().unwrap();
+    let own = std::process::id() as i32;
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != own && belongs(*pid, needle))
+        .collect()
+}
+
+fn belongs(pid: i32, needle: &str) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let folder = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    let zombie = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    !zombie && (String::from_utf8_lossy(&command).contains(needle) || folder.starts_with(needle))
+}
+
+/// SIGKILL to all of them, until there are none.
+pub fn end_all(folder: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let left = mentioning(folder);
+        if left.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for pid in left {
+            signal(pid, "KILL");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub fn signal(pid: i32, name: &str) {
+    use nix::sys::signal::{Signal, kill};
+    let signal: Signal = format!("SIG{name}").parse().unwrap();
+    let _ = kill(nix::unistd::Pid::from_raw(pid), signal);
+}
+
+pub fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}

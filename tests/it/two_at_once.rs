@@ -1,0 +1,67 @@
+//! Two terminals, ten terminals.
+
+use crate::support::{Done, TestHome};
+use std::process::Stdio;
+
+#[test]
+fn ten_first_starts_at_once_are_one_instance_and_nine_clear_refusals() {
+    let test = TestHome::new();
+    let port = test.port.to_string();
+    let children: Vec<_> = (0..10)
+        .map(|_| test.command(&["lite", "start", "--port", &port]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
+    let done: Vec<Done> = children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
+    let started: Vec<&Done> = done.iter().filter(|done| done.stdout.contains("password")).collect();
+    assert_eq!(started.len(), 1, "{done:?}");
+    for other in done.iter().filter(|done| !done.stdout.contains("password")) {
+        let late = other.code == Some(0) && other.stdout.contains("already running");
+        let refused = other.code == Some(1) && (other.stderr.contains("already running") || other.stderr.contains("taken by"));
+        assert!(late || refused, "{other:?}");
+    }
+    assert_eq!(test.state(), "healthy");
+    assert_eq!(test.sql("SELECT count(*) FROM leoflow_ledger"), "2");
+}
+
+#[test]
+fn two_migrators_at_once_apply_each_migration_once() {
+    let test = TestHome::new();
+    test.run(&["setup"]).expect(0);
+    let children: Vec<_> =
+        (0..3).map(|_| test.command(&["migrate-db"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).collect();
+    for child in children {
+        let done: Done = child.wait_with_output().unwrap().into();
+        let waited_out = done.code == Some(1) && done.stderr.contains("in use by `leoflow migrate-db`");
+        assert!(done.code == Some(0) || waited_out, "{done:?}");
+    }
+    assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], "current");
+}
+
+#[test]
+fn start_and_stop_at_once_end_in_one_of_the_two() {
+    let test = TestHome::started();
+    for _ in 0..5 {
+        let stop = test.command(&["lite", "stop"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let start = test.command(&["lite", "start"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stop: Done = stop.wait_with_output().unwrap().into();
+        let start: Done = start.wait_with_output().unwrap().into();
+        assert_eq!(stop.code, Some(0), "{stop:?}");
+        assert!([Some(0), Some(1)].contains(&start.code), "{start:?}");
+        assert!(["healthy", "stopped"].contains(&test.state().as_str()), "{}", test.status());
+        test.start();
+    }
+}
+
+#[test]
+fn a_command_that_needs_the_home_for_itself_says_who_has_it() {
+    let test = TestHome::new();
+    test.run(&["setup"]).expect(0);
+    let mut psql = test.command(&["lite", "psql", "--", "-X", "-c", "SELECT pg_sleep(60)"]).stdout(Stdio::null()).spawn().unwrap();
+    crate::support::wait_until("psql has the home", std::time::Duration::from_secs(20), || {
+        test.run(&["migrate-db", "status"]).stderr.contains("in use by `leoflow lite psql`")
+    });
+    let refused = test.run(&["lite"]).expect(1);
+    assert!(refused.stderr.contains("leoflow lite psql"), "{}", refused.stderr);
+    crate::support::processes::signal(psql.id() as i32, "KILL");
+    psql.wait().unwrap();
+    test.start();
+}
