@@ -37,11 +37,7 @@ fn migrations() -> String {
     for name in names {
         let up = absolute(&format!("migrations/{name}"));
         let down = up.with_extension("rollback.sql");
-        let rollback = if down.exists() {
-            format!("Some(include_str!({down:?}))")
-        } else {
-            "None".to_owned()
-        };
+        let rollback = if down.exists() { format!("Some(include_str!({down:?}))") } else { "None".to_owned() };
         writeln!(list, "({name:?}, include_str!({up:?}), {rollback}),").expect("write to a string");
     }
     list.push(']');

@@ -110,7 +110,9 @@ fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
             error.hint("the disk is full: free some space and run the same command again; nothing was lost")
         }
         Some(io::ErrorKind::PermissionDenied) => error.hint("check who owns the folder: `ls -ld` shows it"),
-        Some(io::ErrorKind::ReadOnlyFilesystem) => error.hint("the disk is mounted read-only; choose another home with --home"),
+        Some(io::ErrorKind::ReadOnlyFilesystem) => {
+            error.hint("the disk is mounted read-only; choose another home with --home")
+        }
         _ => error,
     }
 }
@@ -136,7 +138,8 @@ impl From<LockError> for Error {
                     Some(url) => Self::failed(format!("Leoflow is already running on this home: pid {pid}, {url}"))
                         .hint("leoflow lite status")
                         .hint("leoflow lite stop, then try again; or use another home with --home DIR"),
-                    None => Self::failed(format!("this home is in use by `{command}`, pid {pid}")).hint("wait until it is done"),
+                    None => Self::failed(format!("this home is in use by `{command}`, pid {pid}"))
+                        .hint("wait until it is done"),
                 }
             }
             LockError::Held { holder: None } => {
@@ -150,7 +153,9 @@ impl From<LockError> for Error {
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
         match &error {
-            ConfigError::Io { path, source } => Self::io("read", path, source),
+            ConfigError::Io { path, source } => {
+                Self::io("read", path, source).hint("put it back from a backup; nothing was changed")
+            }
             ConfigError::Invalid { .. } => {
                 Self::failed(&error).hint("correct the line, then check with `leoflow verify-config`")
             }
@@ -201,7 +206,9 @@ impl From<Refusal> for Error {
         let base = Self::refused(&refusal);
         match refusal {
             Refusal::OtherMajor(..) => base.hint("run the leoflow release that made it; nothing was changed"),
-            Refusal::NotACluster(..) => base.hint("move the folder away to start anew, or put the datastore back from a backup"),
+            Refusal::NotACluster(..) => {
+                base.hint("move the folder away to start anew, or put the datastore back from a backup")
+            }
             Refusal::SecretLost { .. } => base
                 .hint("put config.yaml back from a backup: a new key could not read what is stored")
                 .hint("to start over instead, move managed-postgres/data away"),
@@ -243,7 +250,11 @@ impl From<ClusterError> for Error {
             ClusterError::Initdb(text) => {
                 let full = text.contains("No space left on device");
                 let base = Self::failed("the datastore could not be created").cause(text);
-                if full { with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into())) } else { base.hint("leoflow doctor") }
+                if full {
+                    with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()))
+                } else {
+                    base.hint("leoflow doctor")
+                }
             }
             ClusterError::NoUserNamespace(_) => Self::failed(&error)
                 .hint("run leoflow as an ordinary user")
@@ -355,8 +366,12 @@ impl From<SupervisorError> for Error {
                 let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
                 base.hint(format!("leoflow lite logs {process}")).hint("leoflow doctor")
             }
-            SupervisorError::StoppedEarly => Self::failed("stopped before everything was up").hint("run the same command again"),
-            SupervisorError::StoppedAtOnce { signal } => Self::signal(signal, "stopped at once; the next start recovers"),
+            SupervisorError::StoppedEarly => {
+                Self::failed("stopped before everything was up").hint("run the same command again")
+            }
+            SupervisorError::StoppedAtOnce { signal } => {
+                Self::signal(signal, "stopped at once; the next start recovers")
+            }
         }
     }
 }

@@ -33,9 +33,8 @@ fn hasher() -> Result<Argon2<'static>, HashError> {
 /// The hash as a PHC string. Takes some 20 ms and 19 MiB, by design.
 pub fn hash(password: &str) -> Result<String, HashError> {
     let salt = random::bytes::<16>();
-    let hash = hasher()?
-        .hash_password_with_salt(password.as_bytes(), &salt)
-        .map_err(|error| HashError(error.to_string()))?;
+    let hash =
+        hasher()?.hash_password_with_salt(password.as_bytes(), &salt).map_err(|error| HashError(error.to_string()))?;
     Ok(hash.to_string())
 }
 

@@ -92,7 +92,9 @@ mod tests {
         }
         let payload = token.split('.').nth(1).unwrap();
         let none = BASE64.encode(r#"{"alg":"none","typ":"JWT"}"#);
-        for forged in [format!("{none}.{payload}."), format!("{none}.{payload}"), String::new(), "...".into(), "a".repeat(9999)] {
+        for forged in
+            [format!("{none}.{payload}."), format!("{none}.{payload}"), String::new(), "...".into(), "a".repeat(9999)]
+        {
             assert!(signer.check(&forged, 1, 1000).is_none(), "{forged:.40}");
         }
     }

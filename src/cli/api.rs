@@ -43,14 +43,16 @@ impl<'a> Api<'a> {
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T, Error> {
         let bytes = self.send(method, path, body).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            Error::failed("the server's answer cannot be read").cause(error).hint("is it another version? `leoflow lite restart`")
+            Error::failed("the server's answer cannot be read")
+                .cause(error)
+                .hint("is it another version? `leoflow lite restart`")
         })
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Error> {
         let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
-        let (status, bytes) = answered
-            .map_err(|_| Error::failed("the server does not answer").hint("leoflow lite status"))??;
+        let (status, bytes) =
+            answered.map_err(|_| Error::failed("the server does not answer").hint("leoflow lite status"))??;
         if status.is_success() {
             return Ok(bytes);
         }
@@ -59,9 +61,11 @@ impl<'a> Api<'a> {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), Error> {
-        let broken = |error: hyper::Error| Error::failed("the server broke off").cause(error).hint("leoflow lite logs server");
+        let broken =
+            |error: hyper::Error| Error::failed("the server broke off").cause(error).hint("leoflow lite logs server");
         let stream = self.connect()?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(async move { drop(connection.await) });
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder()

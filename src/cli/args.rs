@@ -103,7 +103,9 @@ pub enum LiteCommand {
     #[command(after_help = "Examples:\n  leoflow lite status\n  leoflow lite status --json")]
     Status,
     /// Show the logs of the processes
-    #[command(after_help = "Examples:\n  leoflow lite logs              the last lines of all\n  leoflow lite logs -f server    follow one")]
+    #[command(
+        after_help = "Examples:\n  leoflow lite logs              the last lines of all\n  leoflow lite logs -f server    follow one"
+    )]
     Logs(Logs),
     /// Open the datastore's own psql; arguments after -- go to it
     #[command(after_help = "Examples:\n  leoflow lite psql\n  leoflow lite psql -- -c 'SELECT count(*) FROM dag_run'")]
@@ -131,7 +133,9 @@ pub struct Psql {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  leoflow setup                  make everything ready\n  leoflow setup --dry-run        only say what would be done")]
+#[command(
+    after_help = "Examples:\n  leoflow setup                  make everything ready\n  leoflow setup --dry-run        only say what would be done"
+)]
 pub struct Setup {
     /// The folder for your projects [default: ~/leoflow]
     #[arg(long, value_name = "DIR")]
@@ -185,8 +189,10 @@ pub enum MigrateCommand {
     #[command(after_help = "Example:\n  leoflow migrate-db status --json")]
     Status,
     /// Undo the newest migration, by the SQL that came with it
-    #[command(after_help = "Examples:\n  leoflow migrate-db rollback 2         undo version 2, which must be the newest\n  \
-                            leoflow migrate-db rollback --to 1    undo all above version 1")]
+    #[command(
+        after_help = "Examples:\n  leoflow migrate-db rollback 2         undo version 2, which must be the newest\n  \
+                            leoflow migrate-db rollback --to 1    undo all above version 1"
+    )]
     Rollback(Rollback),
 }
 
@@ -228,7 +234,9 @@ pub struct Variables {
 }
 
 #[derive(Subcommand, Debug)]
-#[command(after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables export variables.json")]
+#[command(
+    after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables export variables.json"
+)]
 pub enum VariablesCommand {
     /// All keys with their descriptions
     #[command(after_help = "Example:\n  leoflow variables list --json")]
@@ -242,7 +250,9 @@ pub enum VariablesCommand {
         default: Option<String>,
     },
     /// Make or change a variable
-    #[command(after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables set limits '{\"rows\": 100}' --description 'Row limits'")]
+    #[command(
+        after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables set limits '{\"rows\": 100}' --description 'Row limits'"
+    )]
     Set {
         key: String,
         /// The value; - reads it from stdin
@@ -263,7 +273,9 @@ pub enum VariablesCommand {
         action_on_existing_key: OnExisting,
     },
     /// Write all variables to a JSON file that `airflow variables import` reads
-    #[command(after_help = "Examples:\n  leoflow variables export variables.json\n  leoflow variables export -     to stdout")]
+    #[command(
+        after_help = "Examples:\n  leoflow variables export variables.json\n  leoflow variables export -     to stdout"
+    )]
     Export { file: PathBuf },
 }
 
@@ -274,7 +286,9 @@ pub struct Connections {
 }
 
 #[derive(Subcommand, Debug)]
-#[command(after_help = "Examples:\n  leoflow connections add db --conn-type postgres --conn-host db.local\n  leoflow connections export connections.json")]
+#[command(
+    after_help = "Examples:\n  leoflow connections add db --conn-type postgres --conn-host db.local\n  leoflow connections export connections.json"
+)]
 pub enum ConnectionsCommand {
     /// All connections, passwords hidden
     #[command(after_help = "Example:\n  leoflow connections list --json")]
@@ -283,8 +297,10 @@ pub enum ConnectionsCommand {
     #[command(after_help = "Example:\n  leoflow connections get db")]
     Get { conn_id: String },
     /// Make a connection
-    #[command(after_help = "Examples:\n  leoflow connections add db --conn-type postgres --conn-host db.local --conn-login me\n  \
-                            leoflow connections add db --conn-json '{\"conn_type\": \"http\", \"host\": \"example.org\"}'")]
+    #[command(
+        after_help = "Examples:\n  leoflow connections add db --conn-type postgres --conn-host db.local --conn-login me\n  \
+                            leoflow connections add db --conn-json '{\"conn_type\": \"http\", \"host\": \"example.org\"}'"
+    )]
     Add(Box<AddConnection>),
     /// Remove a connection
     #[command(after_help = "Example:\n  leoflow connections delete db")]
@@ -298,7 +314,9 @@ pub enum ConnectionsCommand {
         overwrite: bool,
     },
     /// Write all connections, passwords included, to a JSON file that `airflow connections import` reads
-    #[command(after_help = "Examples:\n  leoflow connections export connections.json\n  leoflow connections export -     to stdout")]
+    #[command(
+        after_help = "Examples:\n  leoflow connections export connections.json\n  leoflow connections export -     to stdout"
+    )]
     Export { file: PathBuf },
 }
 

@@ -7,6 +7,7 @@ use crate::sys::env_vars;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub struct Printer {
     pub verbose: bool,
     colour: bool,
     terminal: bool,
+    reader_left: AtomicBool,
     bar: Mutex<Option<ProgressBar>>,
 }
 
@@ -22,15 +24,22 @@ impl Printer {
     pub fn new(json: bool, verbose: bool) -> Self {
         let terminal = std::io::stderr().is_terminal() && env_vars::text("TERM").is_some_and(|term| term != "dumb");
         let colour = terminal && !env_vars::is_set("NO_COLOR");
-        Self { json, verbose, colour, terminal, bar: Mutex::new(None) }
+        Self { json, verbose, colour, terminal, reader_left: AtomicBool::new(false), bar: Mutex::new(None) }
     }
 
     /// A line of the result.
     pub fn line(&self, text: impl AsRef<str>) {
         self.end_bar();
         let mut stdout = std::io::stdout().lock();
-        // Whoever read the rest away wanted no more.
-        let _ = writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush());
+        // Whoever has read enough and left wanted no more.
+        if writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()).is_err() {
+            self.reader_left.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there is nobody left to print for.
+    pub fn reader_left(&self) -> bool {
+        self.reader_left.load(Ordering::Relaxed)
     }
 
     /// Text as it is, without a line end.

@@ -24,7 +24,10 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
                 printer.json(&found)?;
             } else {
                 for (name, value) in found.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-                    printer.line(format!("{name:<14} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+                    printer.line(format!(
+                        "{name:<14} {}",
+                        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                    ));
                 }
             }
         }
@@ -38,7 +41,8 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
             printer.note(format!("connection {conn_id} removed"));
         }
         ConnectionsCommand::Import { file, overwrite } => {
-            let entries = from_airflow(read_json(file)?).map_err(|text| Error::failed(text).hint("nothing was imported"))?;
+            let entries =
+                from_airflow(read_json(file)?).map_err(|text| Error::failed(text).hint("nothing was imported"))?;
             let on_existing = if *overwrite { "overwrite" } else { "skip" };
             let counts: Value = api.put(LOCAL, &json!({"on_existing": on_existing, "entries": entries})).await?;
             printer.line(format!("{} connections imported, {} skipped", counts["imported"], counts["skipped"]));
@@ -58,8 +62,10 @@ async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
     if printer.json {
         let hidden: Vec<Value> = all
             .iter()
-            .map(|c| json!({"connection_id": c.connection_id, "conn_type": c.conn_type, "host": c.host, "port": c.port,
-                            "schema": c.schema, "login": c.login, "description": c.description}))
+            .map(|c| {
+                json!({"connection_id": c.connection_id, "conn_type": c.conn_type, "host": c.host, "port": c.port,
+                            "schema": c.schema, "login": c.login, "description": c.description})
+            })
             .collect();
         return printer.json(&json!({"connections": hidden}));
     }
@@ -79,7 +85,8 @@ async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
 fn added(args: &AddConnection) -> Result<Connection, Error> {
     let id = &args.conn_id;
     if let Some(text) = &args.conn_json {
-        let value = serde_json::from_str(text).map_err(|error| Error::failed("--conn-json is not JSON").cause(error))?;
+        let value =
+            serde_json::from_str(text).map_err(|error| Error::failed("--conn-json is not JSON").cause(error))?;
         return from_json(id, &value).map_err(Error::failed);
     }
     if let Some(uri) = &args.conn_uri {

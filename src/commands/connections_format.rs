@@ -54,7 +54,8 @@ pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
             "schema" => connection.schema = text()?,
             "port" => connection.port = port(id, value)?,
             "extra" => connection.extra = if value.is_object() { Some(value.to_string()) } else { text()? },
-            "conn_id" | "connection_id" | "id" | "is_encrypted" | "is_extra_encrypted" | "extra_dejson" | "get_uri" => {}
+            "conn_id" | "connection_id" | "id" | "is_encrypted" | "is_extra_encrypted" | "extra_dejson" | "get_uri" => {
+            }
             _ => return Err(format!("connection {id:?} has an unknown field {name:?}")),
         }
     }
@@ -94,7 +95,11 @@ pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
         "postgresql" => "postgres".to_owned(),
         other => other.replace('-', "_"),
     };
-    let port = port.filter(|port| !port.is_empty()).map(str::parse).transpose().map_err(|_| bad("has a port that is not a number"))?;
+    let port = port
+        .filter(|port| !port.is_empty())
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| bad("has a port that is not a number"))?;
     Ok(Connection {
         connection_id: id.to_owned(),
         conn_type,

@@ -29,10 +29,13 @@ impl Datastore {
             ClusterState::Ready => {}
             ClusterState::Absent => return Err(not_set_up()),
             ClusterState::OtherMajor(major) => {
-                return Err(Error::refused(format!("the datastore is of PostgreSQL {major}")).hint("run the leoflow release that made it"));
+                return Err(Error::refused(format!("the datastore is of PostgreSQL {major}"))
+                    .hint("run the leoflow release that made it"));
             }
             ClusterState::NotACluster(why) => {
-                return Err(Error::refused(format!("managed-postgres/data is not a datastore: {why}")).hint("leoflow doctor"));
+                return Err(
+                    Error::refused(format!("managed-postgres/data is not a datastore: {why}")).hint("leoflow doctor")
+                );
             }
         }
         let installation = install::installed(home).ok_or_else(not_set_up)?;

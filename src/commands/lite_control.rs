@@ -29,7 +29,8 @@ pub fn stop(context: &Context<'_>) -> Result<u8, Error> {
 fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
     let home = &context.home;
     let holder = lock::holder(home).filter(|holder| holder.url.is_some());
-    let connected = ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    let connected =
+        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
     if let Some(mut client) = connected {
         let asked = client.ask(&Request::Stop, Duration::from_secs(5));
         if matches!(asked, Ok(Answer::Accepted)) {
@@ -47,7 +48,10 @@ fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
             holder.process.signal(Signal::Continue);
             wait_released(context, Some(holder)).map(|()| true)
         }
-        None => Err(Error::failed("the home is in use by a process that is not a running instance").hint("leoflow lite status")),
+        None => {
+            Err(Error::failed("the home is in use by a process that is not a running instance")
+                .hint("leoflow lite status"))
+        }
     }
 }
 
@@ -56,7 +60,9 @@ fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Er
         && !holder.process.wait_gone(STOP_LIMIT)
     {
         let pid = holder.process.pid;
-        return Err(Error::failed(format!("pid {pid} does not stop")).hint(format!("kill -9 {pid}; the next start recovers")));
+        return Err(
+            Error::failed(format!("pid {pid} does not stop")).hint(format!("kill -9 {pid}; the next start recovers"))
+        );
     }
     let deadline = Instant::now() + Duration::from_secs(5);
     while lock::is_held(&context.home).map_err(Error::failed)? && Instant::now() < deadline {
@@ -88,7 +94,8 @@ fn running_port(context: &Context<'_>) -> Option<u16> {
 
 fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
     let home = &context.home;
-    let connected = ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    let connected =
+        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
     let mut client = connected.ok_or_else(crate::cli::api::not_running)?;
     match client.ask(&Request::Restart, RESTART_LIMIT) {
         Ok(Answer::Error(reason)) => Err(Error::failed(reason).hint("leoflow lite status")),

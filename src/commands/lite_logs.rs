@@ -22,22 +22,32 @@ pub fn run(context: &Context<'_>, args: &Logs) -> Result<u8, Error> {
     }
     // The watch is there before the first look, so nothing written in between is missed.
     let watch = FolderWatch::new(&folder).map_err(|error| Error::io("watch", &folder, &error))?;
-    let mut tails: Vec<Tail> = names.iter().map(|name| Tail::at_end(folder.join(format!("{name}.log")), name)).collect();
+    let mut tails: Vec<Tail> =
+        names.iter().map(|name| Tail::at_end(folder.join(format!("{name}.log")), name)).collect();
     let width = if names.len() > 1 { names.iter().map(|name| name.len()).max().unwrap_or(0) } else { 0 };
     for name in &names {
         for line in last_lines(&context.home, name, args.lines) {
             show(context, width, name, &line);
         }
     }
-    while args.follow {
-        for tail in &mut tails {
+    if args.follow {
+        follow(context, &watch, &mut tails, width)?;
+    }
+    Ok(0)
+}
+
+/// Until it is interrupted, or nobody reads any more.
+fn follow(context: &Context<'_>, watch: &FolderWatch, tails: &mut [Tail], width: usize) -> Result<(), Error> {
+    while !context.printer.reader_left() {
+        for tail in tails.iter_mut() {
             for line in tail.new_lines() {
                 show(context, width, &tail.name, &line);
             }
         }
+        let folder = context.home.logs();
         watch.wait(Duration::from_secs(60)).map_err(|error| Error::io("watch", &folder, &error))?;
     }
-    Ok(0)
+    Ok(())
 }
 
 fn show(context: &Context<'_>, width: usize, name: &str, line: &str) {

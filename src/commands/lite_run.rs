@@ -104,8 +104,9 @@ fn announce(context: &Context<'_>, sink: &dyn Sink, ready: &Ready) {
 
 /// What of an earlier run is still there is ended, and the user told.
 fn end_leftovers(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
-    let ended = supervisor::end_leftovers(&context.home)
-        .map_err(|error| Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor"))?;
+    let ended = supervisor::end_leftovers(&context.home).map_err(|error| {
+        Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
+    })?;
     if !ended.is_empty() {
         sink.report(Progress::Note(format!("ended what an earlier run left: {}", ended.join(", "))));
     }
@@ -138,7 +139,7 @@ pub async fn set_up(context: &Context<'_>, wishes: &Wishes, sink: &dyn Sink) -> 
 fn bind(context: &Context<'_>, port: u16) -> Result<TcpListener, Error> {
     listener::bind_loopback(port).map_err(|error| {
         // The one that has the port may be the instance of this very home.
-        if let Some(holder) = lock::holder(&context.home).filter(|holder| holder.url.is_some()) {
+        if let Some(holder) = other_holder(context) {
             return lock::LockError::Held { holder: Some(holder) }.into();
         }
         let who = match ports::listening_process(port) {
@@ -149,6 +150,11 @@ fn bind(context: &Context<'_>, port: u16) -> Result<TcpListener, Error> {
     })
 }
 
+fn other_holder(context: &Context<'_>) -> Option<lock::Holder> {
+    let own = std::process::id() as i32;
+    lock::holder(&context.home).filter(|holder| holder.url.is_some() && holder.process.pid != own)
+}
+
 fn first_words(line: &str) -> String {
     if line.chars().count() <= 60 { line.to_owned() } else { line.chars().take(57).chain("...".chars()).collect() }
 }
@@ -156,7 +162,7 @@ fn first_words(line: &str) -> String {
 /// How to get `bin/` on the PATH, when it is not.
 fn path_hint(context: &Context<'_>) -> Option<String> {
     let bin = context.home.bin();
-    let found = env_vars::search_path().iter().any(|folder| *folder == bin);
+    let found = env_vars::search_path().contains(&bin);
     (!found && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
 }
 

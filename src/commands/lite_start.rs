@@ -67,7 +67,8 @@ fn spawn_detached(context: &Context<'_>, args: &LiteRun) -> Result<ChildStdout, 
     }
     // A panic's last words belong somewhere. Before the first setup there is no place for them yet.
     let log = context.home.logs().join("supervisor.log");
-    let errors = OpenOptions::new().append(true).create(true).mode(0o600).open(log).map_or_else(|_| Stdio::null(), Stdio::from);
+    let errors =
+        OpenOptions::new().append(true).create(true).mode(0o600).open(log).map_or_else(|_| Stdio::null(), Stdio::from);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
     spawn::in_own_session(&mut command);
     let mut child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;

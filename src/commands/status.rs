@@ -25,9 +25,10 @@ fn from_outside(context: &Context<'_>) -> InstanceStatus {
     let held = lock::is_held(home).unwrap_or(false);
     let (state, reason) = match &holder {
         _ if !held => (InstanceState::Stopped, "it is not running; `leoflow lite start` starts it".to_owned()),
-        Some(holder) if holder.url.is_none() => {
-            (InstanceState::Stopped, format!("`{}` (pid {}) has the home for a moment", holder.command, holder.process.pid))
-        }
+        Some(holder) if holder.url.is_none() => (
+            InstanceState::Stopped,
+            format!("`{}` (pid {}) has the home for a moment", holder.command, holder.process.pid),
+        ),
         Some(holder) => (InstanceState::Starting, format!("being set up by pid {}", holder.process.pid)),
         None => (InstanceState::Starting, "the home is in use".to_owned()),
     };

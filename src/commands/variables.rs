@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn reads_both_of_airflows_forms() {
         let file = json!({"a": "x", "b": {"value": {"c": 1}, "description": "d"}, "e": {"f": true}});
-        let expected = [variable("a", "x", None), variable("b", r#"{"c":1}"#, Some("d")), variable("e", r#"{"f":true}"#, None)];
+        let expected =
+            [variable("a", "x", None), variable("b", r#"{"c":1}"#, Some("d")), variable("e", r#"{"f":true}"#, None)];
         assert_eq!(from_airflow(file).unwrap(), expected);
         assert!(from_airflow(json!([])).is_err());
     }

@@ -90,7 +90,9 @@ mod tests {
     #[test]
     fn comments_order_and_unknown_keys_survive() {
         let text = "# top\nport: 8088   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: 'a@b#c' # who\n";
-        let changed = set_keys(text, &[("port", 9000.into()), ("admin_email", "x@y".into()), ("session_epoch", 2.into())]).unwrap();
+        let changed =
+            set_keys(text, &[("port", 9000.into()), ("admin_email", "x@y".into()), ("session_epoch", 2.into())])
+                .unwrap();
         assert_eq!(
             changed,
             "# top\nport: 9000   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: \"x@y\" # who\nsession_epoch: 2\n"

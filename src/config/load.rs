@@ -66,12 +66,10 @@ impl fmt::Display for Listed<'_> {
 
 /// The file at `path`; `Ok(None)` when there is none.
 pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
-    let text = files::read_text(path, SIZE_LIMIT)
-        .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    let text =
+        files::read_text(path, SIZE_LIMIT).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
     let Some(text) = text else { return Ok(None) };
-    parse(&text, DEPRECATED)
-        .map(Some)
-        .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    parse(&text, DEPRECATED).map(Some).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
 }
 
 /// Checks `text` whole and reports everything wrong with it at once.
@@ -209,7 +207,10 @@ mod tests {
     #[test]
     fn unknown_keys_are_kept_and_said() {
         let loaded = parse("port: 1\nfuture: {a: 1}\n", &[]).unwrap();
-        assert_eq!(loaded.warnings, [Problem { line: 2, message: "unknown key \"future\" is kept and ignored".into() }]);
+        assert_eq!(
+            loaded.warnings,
+            [Problem { line: 2, message: "unknown key \"future\" is kept and ignored".into() }]
+        );
         assert_eq!(parse("", &[]).unwrap().config.port, DEFAULT_PORT);
     }
 

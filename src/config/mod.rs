@@ -5,7 +5,7 @@ mod keys;
 mod load;
 
 pub use edit::{EditError, set_keys};
-pub use keys::{Deprecated, DEPRECATED};
+pub use keys::{DEPRECATED, Deprecated};
 pub use load::{Config, ConfigError, Loaded, Problem, load, parse};
 
 /// Where the web page is served when nothing else is said.

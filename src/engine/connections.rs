@@ -32,7 +32,9 @@ fn check(connection: &Connection) -> Result<(), StoreError> {
     let id = &connection.connection_id;
     let fits = |c: char| c.is_alphanumeric() || "_-.#!()[]{}:;+@/\\ '".contains(c);
     if id.is_empty() || id.chars().count() > MAX_ID || !id.chars().all(fits) {
-        return Err(StoreError::Invalid(format!("{id:?} is not a connection id: 1 to {MAX_ID} letters, digits, _ - . and the like")));
+        return Err(StoreError::Invalid(format!(
+            "{id:?} is not a connection id: 1 to {MAX_ID} letters, digits, _ - . and the like"
+        )));
     }
     if connection.conn_type.is_empty() {
         return Err(StoreError::Invalid("a connection needs a conn_type, for example postgres or http".to_owned()));
@@ -117,17 +119,7 @@ async fn write(
     let written = client
         .execute(
             &format!("{INSERT}{on_conflict}"),
-            &[
-                id,
-                &new.conn_type,
-                &new.description,
-                &new.host,
-                &new.login,
-                &new.schema,
-                &new.port,
-                &password,
-                &extra,
-            ],
+            &[id, &new.conn_type, &new.description, &new.host, &new.login, &new.schema, &new.port, &password, &extra],
         )
         .await?;
     Ok(written)

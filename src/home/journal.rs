@@ -48,9 +48,17 @@ pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
         Ok(Some(text)) => text,
         Err(error) => return Err(JournalError::Unknown { path, detail: error.to_string() }),
     };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|error| JournalError::Unknown { path, detail: error.to_string() })
+    serde_json::from_str(&text).map(Some).map_err(|error| JournalError::Unknown { path, detail: error.to_string() })
+}
+
+/// For an operation of which nothing was left to do.
+pub fn clear(home: &Home) -> Result<(), JournalError> {
+    remove(home.journal())
+}
+
+fn remove(path: PathBuf) -> Result<(), JournalError> {
+    let removed = files::remove_any(&path).and_then(|()| files::sync_parent(&path));
+    removed.map_err(|source| JournalError::Io { path, source })
 }
 
 /// An operation under way.
@@ -80,9 +88,7 @@ impl Journal {
 
     /// The operation is complete: the file goes.
     pub fn finish(self) -> Result<(), JournalError> {
-        let io = |source| JournalError::Io { path: self.path.clone(), source };
-        files::remove_any(&self.path).map_err(io)?;
-        files::sync_parent(&self.path).map_err(io)?;
+        remove(self.path)?;
         checkpoint(&format!("{}.finished", self.entry.operation));
         Ok(())
     }

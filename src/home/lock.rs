@@ -36,15 +36,30 @@ pub enum LockError {
     Io { path: std::path::PathBuf, source: io::Error },
 }
 
+const SETTLING_TRIES: u32 = 50;
+const SETTLING_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 impl HomeLock {
-    /// Takes the home without waiting. Its folders must exist.
+    /// Takes the home without waiting for whoever has it. Its folders must exist.
     pub fn take(home: &Home, command: &str, url: Option<&str>) -> Result<Self, LockError> {
+        for _ in 0..SETTLING_TRIES {
+            match Self::try_take(home, command, url) {
+                // Somebody who only looks has it for an instant, or the new holder has not yet
+                // written its name over the last one's.
+                Err(LockError::Held { holder: None }) => std::thread::sleep(SETTLING_PAUSE),
+                settled => return settled,
+            }
+        }
+        Self::try_take(home, command, url)
+    }
+
+    fn try_take(home: &Home, command: &str, url: Option<&str>) -> Result<Self, LockError> {
         let path = home.lock();
         let io = |source| LockError::Io { path: path.clone(), source };
         let folder = FileLock::try_exclusive(File::open(home.root()).map_err(io)?).map_err(io)?;
         let file = FileLock::try_exclusive(open(home).map_err(io)?).map_err(io)?;
         let (Some(_folder), Some(file)) = (folder, file) else {
-            return Err(LockError::Held { holder: read_holder(home) });
+            return Err(LockError::Held { holder: holder(home) });
         };
         let mut lock = Self { file, _folder };
         lock.describe(command, url).map_err(io)?;
@@ -52,7 +67,7 @@ impl HomeLock {
     }
 
     /// Writes who we are into the lock file.
-    pub fn describe(&mut self, command: &str, url: Option<&str>) -> io::Result<()> {
+    fn describe(&mut self, command: &str, url: Option<&str>) -> io::Result<()> {
         let process = ProcessId::current().ok_or(io::ErrorKind::NotFound)?;
         let holder = Holder { process, command: command.to_owned(), url: url.map(str::to_owned) };
         let file = self.file.file();

@@ -9,7 +9,11 @@ pub enum Progress {
     /// Work begins; the line stays until the next event.
     Started(String),
     /// Work that can be measured, in bytes. `total` is 0 when unknown.
-    Bytes { what: String, done: u64, total: u64 },
+    Bytes {
+        what: String,
+        done: u64,
+        total: u64,
+    },
     /// Work is done; a line that remains.
     Finished(String),
     /// Said once, remains.

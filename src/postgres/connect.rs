@@ -53,10 +53,12 @@ pub struct Endpoint {
 const SOCKET_NAME_LENGTH: usize = 14;
 
 impl Endpoint {
-    /// `run/`, or a short folder elsewhere when a socket's path would be too long there.
+    /// `run/`, or a short folder elsewhere when a socket's path would be too long there, or would
+    /// be taken for a list of hosts by libpq.
     pub fn for_home(home: &Home) -> Self {
         let run = home.run();
-        if run.as_os_str().as_bytes().len() + SOCKET_NAME_LENGTH <= unix_socket::PATH_LIMIT {
+        let path = run.as_os_str().as_bytes();
+        if path.len() + SOCKET_NAME_LENGTH <= unix_socket::PATH_LIMIT && !path.contains(&b',') {
             return Self { socket_folder: run };
         }
         let hash = random::hex(&Sha256::digest(home.root().as_os_str().as_bytes())[..8]);
@@ -106,7 +108,9 @@ impl Endpoint {
     fn classify(&self, error: tokio_postgres::Error) -> PgError {
         match error.code() {
             Some(&SqlState::CANNOT_CONNECT_NOW) => PgError::Recovering,
-            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => PgError::WrongPassword,
+            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+                PgError::WrongPassword
+            }
             Some(&SqlState::INVALID_CATALOG_NAME) => PgError::NoDatabase,
             Some(_) => PgError::Query(error),
             None => PgError::Unreachable(self.socket_folder.clone()),

@@ -98,7 +98,14 @@ impl Staging {
         self.finish(home, &tree, bin, bin, source)
     }
 
-    fn finish(&self, home: &Home, tree: &Path, stamped: &Path, bin: &Path, source: &str) -> Result<Installation, String> {
+    fn finish(
+        &self,
+        home: &Home,
+        tree: &Path,
+        stamped: &Path,
+        bin: &Path,
+        source: &str,
+    ) -> Result<Installation, String> {
         let (major, version) = postgres_version(bin)?;
         if major != MAJOR {
             return Err(format!("it is PostgreSQL {version}; this release runs {MAJOR}"));

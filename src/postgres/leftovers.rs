@@ -2,6 +2,7 @@
 //! whose postmaster is gone. A busy backend keeps the shared memory, and with it the next start,
 //! until it is ended. They are ours, provably: they work in our data directory.
 
+use super::{Endpoint, SOCKET_PORT};
 use crate::home::Home;
 use crate::sys::files;
 use crate::sys::process::{self, ProcessId, Signal};
@@ -14,16 +15,18 @@ pub fn find(home: &Home) -> Vec<ProcessId> {
         .into_iter()
         .filter(|found| {
             let program = process::program_of(found.pid);
-            program.is_some_and(|program| program.file_name().is_some_and(|name| {
-                // "postgres (deleted)" after an installation was replaced under it.
-                name.to_string_lossy().starts_with("postgres")
-            }))
+            program.is_some_and(|program| {
+                program.file_name().is_some_and(|name| {
+                    // "postgres (deleted)" after an installation was replaced under it.
+                    name.to_string_lossy().starts_with("postgres")
+                })
+            })
         })
         .collect()
 }
 
-/// Ends them, politely first, and removes the pid file that would stop the next start where its
-/// pid has been reused or its content damaged. Returns how many there were.
+/// Ends them, politely first, and removes the lock files that would stop the next start where their
+/// pid has been reused or their content damaged. Returns how many there were.
 /// The caller holds the home's lock, so no live server can be meant.
 pub fn end(home: &Home) -> io::Result<usize> {
     let mut left = find(home);
@@ -38,10 +41,19 @@ pub fn end(home: &Home) -> io::Result<usize> {
     if let Some(process) = left.first() {
         return Err(io::Error::other(format!("process {} of the last server does not end", process.pid)));
     }
+    remove_lock_files(home)?;
+    Ok(count)
+}
+
+/// The pids in them may be a zombie's or a stranger's by now, and Postgres would believe them.
+/// That no server is there has just been proven by better means.
+fn remove_lock_files(home: &Home) -> io::Result<()> {
     if home.postgres_data().is_dir() {
         files::remove_any(&home.postgres_data().join("postmaster.pid"))?;
     }
-    Ok(count)
+    let socket = Endpoint::for_home(home).socket_folder.join(format!(".s.PGSQL.{SOCKET_PORT}"));
+    files::remove_any(&socket)?;
+    files::remove_any(&socket.with_added_extension("lock"))
 }
 
 fn has_postmaster(home: &Home, left: &[ProcessId]) -> bool {

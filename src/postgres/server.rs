@@ -1,8 +1,8 @@
 //! How the postmaster is started: directly, with every setting on its command line, where neither
 //! a file nor `ALTER SYSTEM` can change it.
 
-use super::{Endpoint, Installation, SOCKET_PORT};
 use super::tools::clean_environment;
+use super::{Endpoint, Installation, SOCKET_PORT};
 use crate::home::Home;
 use std::ffi::OsString;
 use std::path::PathBuf;

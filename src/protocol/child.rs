@@ -35,8 +35,7 @@ impl Inheritance {
         let count = env_vars::text("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
         let names = env_vars::text("LISTEN_FDNAMES").unwrap_or_default();
         let passed = if ours { spawn::take_passed(count, &names)? } else { Vec::new() };
-        let (mut lifelines, listeners): (Vec<_>, Vec<_>) =
-            passed.into_iter().partition(|(name, _)| name == LIFELINE);
+        let (mut lifelines, listeners): (Vec<_>, Vec<_>) = passed.into_iter().partition(|(name, _)| name == LIFELINE);
         Ok(Self {
             listeners,
             lifeline: lifelines.pop().map(|(_, descriptor)| descriptor),

@@ -78,11 +78,8 @@ pub fn classify(known: &[Known], found: &Found) -> State {
         return State::Edited { files: edited };
     }
     let embedded: BTreeSet<i64> = known.iter().map(|known| known.version).collect();
-    let missing: Vec<i64> = embedded
-        .symmetric_difference(&applied)
-        .copied()
-        .filter(|version| *version <= database)
-        .collect();
+    let missing: Vec<i64> =
+        embedded.symmetric_difference(&applied).copied().filter(|version| *version <= database).collect();
     if !missing.is_empty() {
         return State::Gap { missing };
     }
@@ -136,7 +133,9 @@ mod tests {
 
     fn known(count: i32) -> Vec<Known> {
         (1..=count)
-            .map(|n| Known::parse(&format!("V{n:04}__m{n}.sql"), &format!("-- phase: data\nSELECT {n};\n"), None).unwrap())
+            .map(|n| {
+                Known::parse(&format!("V{n:04}__m{n}.sql"), &format!("-- phase: data\nSELECT {n};\n"), None).unwrap()
+            })
             .collect()
     }
 

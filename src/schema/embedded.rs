@@ -19,8 +19,12 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [(Self, &'static str); 4] =
-        [(Self::Expand, "expand"), (Self::Data, "data"), (Self::Postdeploy, "postdeploy"), (Self::Contract, "contract")];
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Expand, "expand"),
+        (Self::Data, "data"),
+        (Self::Postdeploy, "postdeploy"),
+        (Self::Contract, "contract"),
+    ];
 
     fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, name)| *name == text).map(|(phase, _)| *phase)

@@ -80,10 +80,7 @@ pub async fn undoable(client: &impl GenericClient, above: i64) -> Result<Vec<Und
     let query = "SELECT version, name, rollback_sql FROM public.leoflow_ledger
                  WHERE version::bigint > $1 ORDER BY version DESC";
     let rows = client.query(query, &[&above]).await?;
-    let undoable = |row: &Row| Undoable {
-        version: row.get::<_, i32>(0).into(),
-        name: row.get(1),
-        rollback_sql: row.get(2),
-    };
+    let undoable =
+        |row: &Row| Undoable { version: row.get::<_, i32>(0).into(), name: row.get(1), rollback_sql: row.get(2) };
     Ok(rows.iter().map(undoable).collect())
 }

@@ -100,10 +100,7 @@ pub async fn require_current(client: &impl GenericClient, known: &[Known]) -> Re
         Some(error) => Err(error),
         None => match state {
             State::Current { version } => Ok(version),
-            _ => Err(SchemaError::NotMigrated {
-                database: classify::database_version(&found),
-                binary: newest(known),
-            }),
+            _ => Err(SchemaError::NotMigrated { database: classify::database_version(&found), binary: newest(known) }),
         },
     }
 }
@@ -123,7 +120,9 @@ pub(super) async fn take_lock(client: &Client) -> Result<(), SchemaError> {
     client.batch_execute(&format!("SET lock_timeout = '{}s'", LOCK_PATIENCE.as_secs())).await?;
     match client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await {
         Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => Err(SchemaError::Busy),
+        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => {
+            Err(SchemaError::Busy)
+        }
         Err(error) => Err(PgError::from(error).into()),
     }
 }

@@ -10,8 +10,8 @@ mod rollback;
 pub use classify::{State, classify};
 pub use embedded::{Known, known};
 pub use ledger::inspect;
-pub use migrate::{Applied, migrate, require_current};
 pub use migrate::refusal;
+pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};
 
 use crate::postgres::PgError;

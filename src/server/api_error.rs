@@ -37,14 +37,16 @@ impl ApiError {
 
     pub fn unavailable(cause: &dyn Display) -> Self {
         eprintln!("datastore not available: {cause}");
-        Self { retry_after_seconds: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "The datastore is not available") }
+        Self {
+            retry_after_seconds: Some(1),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "The datastore is not available")
+        }
     }
 
     pub fn internal(cause: &dyn Display) -> Self {
         eprintln!("internal error: {cause}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
     }
-
 
     pub fn message(&self) -> String {
         self.detail.as_str().map_or_else(|| self.detail.to_string(), str::to_owned)

@@ -1,9 +1,9 @@
 //! The routes.
 
+use super::api_error::ApiError;
 use super::guard::{self, Caller};
 use super::state::AppState;
 use super::{auth, connections, health, local, pages, variables};
-use super::api_error::ApiError;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -43,9 +43,8 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         )
         .route("/ui/status", get(pages::status))
         .layer(from_fn_with_state(state.clone(), guard::require_token));
-    let pages = Router::new()
-        .route("/", get(pages::home))
-        .layer(from_fn_with_state(state.clone(), guard::require_login));
+    let pages =
+        Router::new().route("/", get(pages::home)).layer(from_fn_with_state(state.clone(), guard::require_login));
     let local = Router::new()
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))

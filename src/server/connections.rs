@@ -119,7 +119,8 @@ pub async fn patch(
 /// A password that comes back as it was shown means "as it was".
 fn merge(old: Connection, new: Connection, mask: &Mask) -> Connection {
     let pick = |field: &str, new: Option<String>, old: Option<String>| if mask.allows(field) { new } else { old };
-    let new_password = if new.password.as_deref() == Some(redact::HIDDEN) { old.password.clone() } else { new.password };
+    let new_password =
+        if new.password.as_deref() == Some(redact::HIDDEN) { old.password.clone() } else { new.password };
     Connection {
         connection_id: old.connection_id,
         conn_type: if mask.allows("conn_type") { new.conn_type } else { old.conn_type },

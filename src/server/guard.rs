@@ -40,7 +40,10 @@ pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, n
     set(header::X_FRAME_OPTIONS, "DENY");
     set(header::REFERRER_POLICY, "same-origin");
     set(header::CACHE_CONTROL, "no-store");
-    set(header::CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'");
+    set(
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+    );
     response
 }
 
@@ -71,7 +74,8 @@ fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
 /// Whether the request carries a good token, in `Authorization` or in the session's cookie.
 pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
     caller(request) == Caller::LocalAdmin
-        || bearer(request.headers()).or_else(|| cookie(request.headers(), &state.cookie_name()))
+        || bearer(request.headers())
+            .or_else(|| cookie(request.headers(), &state.cookie_name()))
             .is_some_and(|token| state.check_token(token).is_some())
 }
 
@@ -104,7 +108,11 @@ fn unauthorized() -> Response {
 
 /// For pages: the login instead.
 pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    if is_authenticated(&state, &request) { next.run(request).await } else { Redirect::to("/auth/login").into_response() }
+    if is_authenticated(&state, &request) {
+        next.run(request).await
+    } else {
+        Redirect::to("/auth/login").into_response()
+    }
 }
 
 /// For what only this user's own commands may ask.

@@ -33,10 +33,8 @@ pub fn login(error: Option<&str>) -> String {
 pub async fn home(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
     let status = ask_supervisor(&state).await?;
     let header = "<form method=\"post\" action=\"/auth/logout\"><button class=\"quiet\">Log out</button></form>";
-    let page = LAYOUT
-        .replace("{{title}}", "What runs")
-        .replace("{{header}}", header)
-        .replace("{{main}}", &what_runs(&status));
+    let page =
+        LAYOUT.replace("{{title}}", "What runs").replace("{{header}}", header).replace("{{main}}", &what_runs(&status));
     Ok(Html(page))
 }
 

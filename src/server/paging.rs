@@ -22,7 +22,11 @@ impl ListParams {
     /// `column` is the one column that can be ordered by.
     pub fn page(self, column: &str) -> Result<Page, ApiError> {
         let negative = |name: &str| {
-            ApiError::unprocessable(&["query", name], "greater_than_equal", "Input should be greater than or equal to 0")
+            ApiError::unprocessable(
+                &["query", name],
+                "greater_than_equal",
+                "Input should be greater than or equal to 0",
+            )
         };
         let limit = self.limit.unwrap_or(USUAL);
         let offset = self.offset.unwrap_or(0);
@@ -38,7 +42,8 @@ impl ListParams {
             Some(order) if order.strip_prefix('-') == Some(column) => true,
             Some(order) => {
                 let name = order.trim_start_matches('-');
-                let detail = format!("Ordering with '{name}' is disallowed or the attribute does not exist on the model");
+                let detail =
+                    format!("Ordering with '{name}' is disallowed or the attribute does not exist on the model");
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
             }
         };

@@ -37,7 +37,11 @@ pub fn text(name: &str, value: &str) -> String {
     }
     match serde_json::from_str::<Value>(value) {
         Ok(mut parsed) if parsed.is_object() || parsed.is_array() => {
-            if hide(&mut parsed) { parsed.to_string() } else { value.to_owned() }
+            if hide(&mut parsed) {
+                parsed.to_string()
+            } else {
+                value.to_owned()
+            }
         }
         _ => value.to_owned(),
     }
@@ -53,7 +57,8 @@ fn hide(value: &mut Value) -> bool {
             }
             hides || hide(inner) || hidden
         }),
-        Value::Array(list) => list.iter_mut().fold(false, |hidden, inner| hide(inner) || hidden),
+        // Not `any`, which would stop at the first.
+        Value::Array(list) => list.iter_mut().filter_map(|inner| hide(inner).then_some(())).count() > 0,
         _ => false,
     }
 }

@@ -40,7 +40,12 @@ pub enum ServerError {
 
 /// Serves until told to leave, then lets what is under way finish. `port` is the one that the TCP
 /// listener has, for the check of `Host`.
-pub async fn run(home: &Home, port: u16, mut inheritance: Inheritance, version: &'static str) -> Result<(), ServerError> {
+pub async fn run(
+    home: &Home,
+    port: u16,
+    mut inheritance: Inheritance,
+    version: &'static str,
+) -> Result<(), ServerError> {
     let leave = inheritance.until_told_to_leave()?;
     let notifier = inheritance.notifier();
     let http = inheritance.listener("http").ok_or(ServerError::NotSupervised)?;

@@ -75,7 +75,14 @@ fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
 const HASHING_QUEUE: usize = 8;
 
 impl AppState {
-    pub fn new(home: Home, port: u16, version: &'static str, database: Database, cipher: Cipher, secrets: Secrets) -> Self {
+    pub fn new(
+        home: Home,
+        port: u16,
+        version: &'static str,
+        database: Database,
+        cipher: Cipher,
+        secrets: Secrets,
+    ) -> Self {
         Self {
             home,
             port,

@@ -30,9 +30,7 @@ pub fn bad_query(error: QueryRejection) -> ApiError {
 
 pub fn bad_body(error: JsonRejection) -> ApiError {
     match error {
-        JsonRejection::BytesRejection(too_large) => {
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, too_large.body_text())
-        }
+        JsonRejection::BytesRejection(too_large) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, too_large.body_text()),
         other => ApiError::unprocessable(&["body"], "value_error", other.body_text()),
     }
 }

@@ -7,7 +7,7 @@ use super::scaffold;
 use crate::auth::password::{self, HashError};
 use crate::config::{self, ConfigError, EditError};
 use crate::home::Home;
-use crate::home::journal::{Journal, JournalError, Operation};
+use crate::home::journal::{self, Journal, JournalError, Operation};
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::acquire::{self, AcquireError, Sources};
 use crate::postgres::cluster::{self, ClusterError};
@@ -65,6 +65,9 @@ pub async fn apply(
 ) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
     if plan.steps.is_empty() {
+        if plan.resumes {
+            journal::clear(home)?;
+        }
         return Ok(applied);
     }
     let names = plan.steps.iter().map(|step| step.name().to_owned()).collect();

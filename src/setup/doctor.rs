@@ -93,32 +93,49 @@ fn platform() -> Check {
         Identity::Mapped(_) => Check::ok("platform", format!("{platform}; PostgreSQL runs in a user namespace")),
         Identity::Impossible => {
             let uid = user::effective_uid();
-            Check::problem("platform", format!("{platform}; user {uid} has no passwd entry, nor has anybody else"), "run as an ordinary user")
+            Check::problem(
+                "platform",
+                format!("{platform}; user {uid} has no passwd entry, nor has anybody else"),
+                "run as an ordinary user",
+            )
         }
     }
 }
 
 fn home_folder(home: &Home) -> Check {
     let path = home.root().display();
-    if home.exists() { Check::ok("home", path.to_string()) } else { Check::warning("home", format!("{path} does not exist yet"), "leoflow setup") }
+    if home.exists() {
+        Check::ok("home", path.to_string())
+    } else {
+        Check::warning("home", format!("{path} does not exist yet"), "leoflow setup")
+    }
 }
 
 fn space(home: &Home) -> Check {
     match disk::free_bytes(home.root()) {
-        Ok(free) if free < SPACE_NEEDED => {
-            Check::problem("space", format!("{} MiB free", free / MIB), format!("free at least {} MiB", SPACE_NEEDED / MIB))
-        }
+        Ok(free) if free < SPACE_NEEDED => Check::problem(
+            "space",
+            format!("{} MiB free", free / MIB),
+            format!("free at least {} MiB", SPACE_NEEDED / MIB),
+        ),
         Ok(free) if free < SPACE_WANTED => {
             Check::warning("space", format!("{} MiB free", free / MIB), "free some space before the datastore needs it")
         }
         Ok(free) => Check::ok("space", format!("{} MiB free", free / MIB)),
-        Err(error) => Check::warning("space", format!("cannot be told: {error}"), "check that the home's disk is mounted"),
+        Err(error) => {
+            Check::warning("space", format!("cannot be told: {error}"), "check that the home's disk is mounted")
+        }
     }
 }
 
 /// What must be readable by nobody else.
 fn permissions(home: &Home) -> Vec<Check> {
-    let private = [(home.root().to_owned(), 0o700), (home.run(), 0o700), (home.config(), 0o600), (home.postgres_credentials(), 0o600)];
+    let private = [
+        (home.root().to_owned(), 0o700),
+        (home.run(), 0o700),
+        (home.config(), 0o600),
+        (home.postgres_credentials(), 0o600),
+    ];
     let open: Vec<Check> = private
         .into_iter()
         .filter_map(|(path, wanted)| {
@@ -136,9 +153,11 @@ fn permissions(home: &Home) -> Vec<Check> {
 fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::ConfigError>) -> Check {
     match loaded {
         Ok(None) => Check::warning("config", "no config.yaml yet", "leoflow setup"),
-        Ok(Some(_)) if config_is_blank(home) => {
-            Check::problem("config", "config.yaml is empty", "put it back from a backup; a new one would have another encryption key")
-        }
+        Ok(Some(_)) if config_is_blank(home) => Check::problem(
+            "config",
+            "config.yaml is empty",
+            "put it back from a backup; a new one would have another encryption key",
+        ),
         Ok(Some(loaded)) if !loaded.warnings.is_empty() => {
             let said: Vec<_> = loaded.warnings.iter().map(|w| format!("line {}: {}", w.line, w.message)).collect();
             Check::warning("config", said.join("; "), "leoflow verify-config")
@@ -157,8 +176,13 @@ fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
     match crate::sys::listener::bind_loopback(port) {
         Ok(_) => Check::ok("port", format!("{port} is free")),
         Err(error) => {
-            let who = ports::listening_process(port).map_or_else(|| error.to_string(), |(pid, line)| format!("taken by {line} (pid {pid})"));
-            Check::problem("port", format!("{port}: {who}"), "leoflow lite --port ANOTHER, or change port in config.yaml")
+            let who = ports::listening_process(port)
+                .map_or_else(|| error.to_string(), |(pid, line)| format!("taken by {line} (pid {pid})"));
+            Check::problem(
+                "port",
+                format!("{port}: {who}"),
+                "leoflow lite --port ANOTHER, or change port in config.yaml",
+            )
         }
     }
 }
@@ -169,7 +193,11 @@ fn postgres(home: &Home, sources: &Sources) -> Check {
         None => match sources.plan() {
             Ok(plan) => {
                 let places: Vec<String> = plan.iter().map(ToString::to_string).collect();
-                Check::warning("postgres", format!("not there yet; will be looked for in: {}", places.join(", ")), "leoflow setup")
+                Check::warning(
+                    "postgres",
+                    format!("not there yet; will be looked for in: {}", places.join(", ")),
+                    "leoflow setup",
+                )
             }
             Err(error) => Check::problem("postgres", error.to_string(), "unset LEOFLOW_POSTGRES_SOURCE"),
         },
@@ -184,9 +212,11 @@ fn datastore(home: &Home) -> Check {
         ClusterState::OtherMajor(major) => {
             Check::problem("datastore", format!("is of PostgreSQL {major}"), "run the leoflow release that made it")
         }
-        ClusterState::NotACluster(why) => {
-            Check::problem("datastore", format!("{}: {why}", data.display()), "move the folder away, or restore a backup")
-        }
+        ClusterState::NotACluster(why) => Check::problem(
+            "datastore",
+            format!("{}: {why}", data.display()),
+            "move the folder away, or restore a backup",
+        ),
     }
 }
 
@@ -258,8 +288,12 @@ fn remains(home: &Home, running: bool) -> Check {
         return Check::ok("leftovers", "none");
     }
     let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
-    Check::warning("leftovers", format!("processes of a server that died: {}", pids.join(", ")), "the next start ends them, or leoflow doctor --fix")
-        .with_mend(Mend::EndLeftovers)
+    Check::warning(
+        "leftovers",
+        format!("processes of a server that died: {}", pids.join(", ")),
+        "the next start ends them, or leoflow doctor --fix",
+    )
+    .with_mend(Mend::EndLeftovers)
 }
 
 impl std::fmt::Display for Mend {

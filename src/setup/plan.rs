@@ -21,11 +21,17 @@ pub enum Step {
     /// Secrets, the admin's password, the workspace, the port.
     WriteConfig,
     /// What the config lacks, comments and all else untouched.
-    CompleteConfig { keys: Vec<&'static str> },
+    CompleteConfig {
+        keys: Vec<&'static str>,
+    },
     AcquirePostgres,
     CreateCluster,
-    InstallBinary { version: String },
-    MakeWorkspace { path: PathBuf },
+    InstallBinary {
+        version: String,
+    },
+    MakeWorkspace {
+        path: PathBuf,
+    },
     WriteReceipt,
 }
 
@@ -75,7 +81,9 @@ pub enum Refusal {
     NotACluster(PathBuf, String),
     #[error("there is a datastore in {home}, but config.yaml has no {key}, which it cannot be opened without")]
     SecretLost { home: PathBuf, key: &'static str },
-    #[error("there is a datastore in {0}, but managed-postgres/credentials.json is gone, which it cannot be opened without")]
+    #[error(
+        "there is a datastore in {0}, but managed-postgres/credentials.json is gone, which it cannot be opened without"
+    )]
     CredentialsLost(PathBuf),
     #[error("the workspace is {configured}, as config.yaml says, not {asked}")]
     OtherWorkspace { configured: PathBuf, asked: PathBuf },
@@ -115,7 +123,8 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     if !has_data {
         steps.push(Step::CreateCluster);
     }
-    let other_installed = facts.installed_version.as_ref() != Some(&facts.own_version) || !facts.own_version_is_installed;
+    let other_installed =
+        facts.installed_version.as_ref() != Some(&facts.own_version) || !facts.own_version_is_installed;
     if facts.installed_version.is_none() || (wishes.install_always && other_installed) {
         steps.push(Step::InstallBinary { version: facts.own_version.clone() });
     }
@@ -199,7 +208,8 @@ mod tests {
 
     #[test]
     fn nothing_there_means_everything_and_everything_there_means_nothing() {
-        let all = ["write-config", "acquire-postgres", "create-cluster", "install-binary", "make-workspace", "write-receipt"];
+        let all =
+            ["write-config", "acquire-postgres", "create-cluster", "install-binary", "make-workspace", "write-receipt"];
         assert_eq!(names(&empty(), &Wishes::default()), all);
         assert!(names(&complete(), &Wishes { install_always: true, ..Wishes::default() }).is_empty());
     }

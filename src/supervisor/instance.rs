@@ -59,7 +59,9 @@ impl Instance {
         let command = postgres::server::command(&self.home, &self.installation, &self.endpoint);
         let identity = Identity::for_postgres();
         if matches!(identity, Identity::Impossible) {
-            return Err("PostgreSQL refuses to run as this user, and the machine has no other user to show it".to_owned());
+            return Err(
+                "PostgreSQL refuses to run as this user, and the machine has no other user to show it".to_owned()
+            );
         }
         Ok(Launch {
             program: command.program,
@@ -144,8 +146,8 @@ fn own_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {
 /// The user's own, because tasks run in it, less what would steer Postgres or the protocol.
 fn own_environment() -> Vec<(OsString, OsString)> {
     let kept = |name: &str| {
-        !(name.starts_with("PG") || name.starts_with("LISTEN_"))
-            && !["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME"].contains(&name)
+        let steers = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME"].contains(&name);
+        !(steers || name.starts_with("PG") || name.starts_with("LISTEN_"))
     };
     env_vars::all().into_iter().filter(|(name, _)| kept(&name.to_string_lossy())).collect()
 }

@@ -6,9 +6,13 @@ mod control;
 pub mod instance;
 mod logs;
 pub mod policy;
+mod probes;
 mod record;
 mod run;
 pub mod spec;
+pub mod state;
+mod status;
+mod stop_signals;
 
 pub use logs::{LOG_NAMES, last_lines};
 pub use record::end_leftovers;

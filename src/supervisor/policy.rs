@@ -2,52 +2,10 @@
 //! of crashing and stopping are tested in milliseconds.
 
 use super::spec::Plan;
+use super::state::{Child, Phase};
 use crate::sys::process::Signal;
 use crate::sys::reaper::Exit;
 use std::time::{Duration, Instant};
-
-/// Ends within this time of one another count as one loop.
-const LOOP_WINDOW: Duration = Duration::from_secs(60);
-/// More ends than this within the window: it will not get better by itself.
-const LOOP_LIMIT: usize = 5;
-/// Starts in a row that came to nothing.
-const START_TRIES: u32 = 3;
-const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
-    /// To be started when those before it are ready.
-    Waiting,
-    Starting { pid: i32, since: Instant },
-    Running { pid: i32, heard: Instant },
-    /// Ended, and started again at `until`.
-    Backoff { until: Instant },
-    /// Told to go; `step` of the plan's stop is in force until `deadline`. `broken` when it is ended
-    /// for its own fault and not because the instance stops.
-    Stopping { pid: i32, step: usize, deadline: Instant, broken: Option<String> },
-    Stopped,
-    /// A one-shot that succeeded.
-    Done,
-    Failed { reason: String },
-}
-
-/// A child's state.
-#[derive(Debug, Clone)]
-pub struct Child {
-    pub plan: Plan,
-    pub phase: Phase,
-    pub restarts: u32,
-    /// What it last said of itself.
-    pub detail: Option<String>,
-    /// The reason it gave for its end, for the one who reports it.
-    pub failure: Option<String>,
-    pub last_exit: Option<Exit>,
-    ends: Vec<Instant>,
-    /// Starts in a row that never got ready.
-    unready: u32,
-    was_ready: bool,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
@@ -59,17 +17,39 @@ enum Goal {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    Spawned { index: usize, pid: i32 },
-    SpawnFailed { index: usize, reason: String },
-    Ready { pid: i32 },
+    Spawned {
+        index: usize,
+        pid: i32,
+    },
+    SpawnFailed {
+        index: usize,
+        reason: String,
+    },
+    Ready {
+        pid: i32,
+    },
     /// It showed that it still runs.
-    Alive { pid: i32 },
-    Detail { pid: i32, text: String },
+    Alive {
+        pid: i32,
+    },
+    Detail {
+        pid: i32,
+        text: String,
+    },
     /// The child's own reason for its end.
-    Failure { pid: i32, json: String },
+    Failure {
+        pid: i32,
+        json: String,
+    },
     /// It runs, but will never be what we need.
-    Unfit { pid: i32, reason: String },
-    Exited { pid: i32, exit: Exit },
+    Unfit {
+        pid: i32,
+        reason: String,
+    },
+    Exited {
+        pid: i32,
+        exit: Exit,
+    },
     /// Time has passed.
     Tick,
     Stop,
@@ -81,7 +61,10 @@ pub enum Event {
 pub enum Action {
     Spawn(usize),
     /// To the child's whole process group.
-    Signal { pid: i32, signal: Signal },
+    Signal {
+        pid: i32,
+        signal: Signal,
+    },
 }
 
 /// How it all stands.
@@ -109,19 +92,8 @@ pub struct Model {
 
 impl Model {
     pub fn new(plans: Vec<Plan>) -> Self {
-        let child = |plan| Child {
-            plan,
-            phase: Phase::Waiting,
-            restarts: 0,
-            detail: None,
-            failure: None,
-            last_exit: None,
-            ends: Vec::new(),
-            unready: 0,
-            was_ready: false,
-        };
         Self {
-            children: plans.into_iter().map(child).collect(),
+            children: plans.into_iter().map(Child::new).collect(),
             goal: Goal::Run,
             was_healthy: false,
             start_failure: None,
@@ -196,22 +168,11 @@ impl Model {
 
     fn take_in(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
-            Event::Spawned { index, pid } => {
-                let child = &mut self.children[index];
-                child.phase = Phase::Starting { pid, since: now };
-                child.failure = None;
-                child.detail = None;
-                child.was_ready = false;
-            }
+            Event::Spawned { index, pid } => self.children[index].spawned(pid, now),
             Event::SpawnFailed { index, reason } => self.children[index].ended(reason, now),
             Event::Ready { pid } => {
-                if let Some(child) = self.by_pid(pid)
-                    && matches!(child.phase, Phase::Starting { .. })
-                    && !child.plan.one_shot
-                {
-                    child.phase = Phase::Running { pid, heard: now };
-                    child.was_ready = true;
-                    child.detail = None;
+                if let Some(child) = self.by_pid(pid) {
+                    child.ready(pid, now);
                 }
             }
             Event::Alive { pid } => {
@@ -337,74 +298,16 @@ impl Model {
             }
         }
         if self.goal == Goal::Restart {
-            for child in &mut self.children {
-                child.phase = Phase::Waiting;
-                child.ends.clear();
-                child.unready = 0;
-            }
+            self.children.iter_mut().for_each(Child::reset);
             self.goal = Goal::Run;
             self.drive_up(now, actions);
         }
     }
 }
 
-impl Phase {
-    pub fn pid(&self) -> Option<i32> {
-        match self {
-            Self::Starting { pid, .. } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),
-            Self::Waiting | Self::Backoff { .. } | Self::Stopped | Self::Done | Self::Failed { .. } => None,
-        }
-    }
-}
-
-impl Child {
-    fn stop_step(&mut self, pid: i32, step: usize, broken: Option<String>, now: Instant, actions: &mut Vec<Action>) {
-        let (signal, patience) = self.plan.stop[step];
-        actions.push(Action::Signal { pid, signal });
-        self.phase = Phase::Stopping { pid, step, deadline: now + patience, broken };
-    }
-
-    /// Ends a child for its own fault: at once, it had its time.
-    fn end_broken(&mut self, pid: i32, reason: String, now: Instant, actions: &mut Vec<Action>) {
-        let last = self.plan.stop.len() - 1;
-        self.stop_step(pid, last, Some(reason), now, actions);
-    }
-
-    fn exited(&mut self, exit: Exit, now: Instant) {
-        self.last_exit = Some(exit);
-        match &self.phase {
-            Phase::Stopping { broken: None, .. } => self.phase = Phase::Stopped,
-            Phase::Stopping { broken: Some(reason), .. } => {
-                let reason = reason.clone();
-                self.ended(reason, now);
-            }
-            _ if self.plan.one_shot && exit.success() => self.phase = Phase::Done,
-            _ => self.ended(format!("ended with {exit}"), now),
-        }
-    }
-
-    /// It ended and should not have: again, a little later each time, or not any more.
-    fn ended(&mut self, reason: String, now: Instant) {
-        self.ends.retain(|end| now.saturating_duration_since(*end) < LOOP_WINDOW);
-        self.ends.push(now);
-        let count = self.ends.len();
-        self.unready = if self.was_ready { 0 } else { self.unready + 1 };
-        self.phase = if self.plan.one_shot {
-            Phase::Failed { reason }
-        } else if count > LOOP_LIMIT {
-            Phase::Failed { reason: format!("{reason}, {count} times within a minute") }
-        } else if self.unready >= START_TRIES {
-            Phase::Failed { reason: format!("{reason}, {START_TRIES} times without ever getting ready") }
-        } else {
-            let backoff = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(count as u32 - 1)).min(LONGEST_BACKOFF);
-            Phase::Backoff { until: now + backoff }
-        };
-        self.detail = None;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::state::{LOOP_LIMIT, START_TRIES};
     use super::*;
 
     fn plan(name: &'static str, one_shot: bool) -> Plan {

@@ -3,13 +3,15 @@
 use super::child::{self, Given};
 use super::control::{Asked, ControlSocket};
 use super::logs::LogFile;
-use super::policy::{Action, Event, Model, Overall, Phase};
+use super::policy::{Action, Event, Model, Overall};
 use super::record::Record;
-use super::spec::{ProbeResult, Readiness, Spec};
+use super::spec::Spec;
+use super::state::Phase;
+use super::status::reason;
+use super::stop_signals::StopSignals;
 use crate::home::Home;
 use crate::protocol::child::{FAILURE_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
 use crate::protocol::control::{Answer, Request};
-use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use crate::sys::notify::{Notification, NotifySocket};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::{listener, reaper, unix_socket};
@@ -20,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -57,9 +59,9 @@ pub enum Notice {
 }
 
 pub struct Supervisor {
-    home: Home,
-    specs: Vec<Spec>,
-    model: Model,
+    pub(super) home: Home,
+    pub(super) specs: Vec<Spec>,
+    pub(super) model: Model,
     logs: Vec<Rc<RefCell<LogFile>>>,
     own_log: LogFile,
     tcp: TcpListener,
@@ -68,11 +70,11 @@ pub struct Supervisor {
     /// Never written to: its closing, by our death, is the message.
     _lifeline_held: OwnedFd,
     notify: NotifySocket,
-    probes: Vec<Option<AbortHandle>>,
-    events: mpsc::UnboundedSender<Event>,
-    identity: Identity,
-    schema_version: Option<i64>,
-    started: Instant,
+    pub(super) probes: Vec<Option<AbortHandle>>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) identity: Identity,
+    pub(super) schema_version: Option<i64>,
+    pub(super) started: Instant,
     systemd: Notifier,
     restart_waiters: Vec<oneshot::Sender<Answer>>,
 }
@@ -90,8 +92,6 @@ const ROUND: Duration = Duration::from_secs(10);
 const OWN_PAUSE: Duration = Duration::from_secs(3);
 /// Every start is busy for a moment; this much is worth a line.
 const WORTH_TELLING: Duration = Duration::from_millis(500);
-const FIRST_PROBE_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PROBE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Supervisor {
     /// Runs the instance until it is stopped. Must be called on the main thread (the kernel ties
@@ -128,7 +128,11 @@ impl Supervisor {
             systemd: Notifier::from_environment(),
             restart_waiters: Vec::new(),
         };
-        supervisor.own_log.line(&format!("supervisor {} started, pid {}", supervisor.identity.version, std::process::id()));
+        supervisor.own_log.line(&format!(
+            "supervisor {} started, pid {}",
+            supervisor.identity.version,
+            std::process::id()
+        ));
         let ended = supervisor.turn(happened, told).await;
         supervisor.leave(&ended);
         ended
@@ -257,41 +261,6 @@ impl Supervisor {
         }
     }
 
-    /// Asks until it answers: often at first, because a local start takes milliseconds.
-    fn probe_until_ready(&mut self, index: usize, pid: i32) {
-        let Readiness::Probe(probe) = &self.specs[index].readiness else { return };
-        let (probe, events) = (probe.clone(), self.events.clone());
-        let task = tokio::task::spawn_local(async move {
-            let mut pause = FIRST_PROBE_PAUSE;
-            let event = loop {
-                match probe().await {
-                    ProbeResult::Ready => break Event::Ready { pid },
-                    ProbeResult::Unfit(reason) => break Event::Unfit { pid, reason },
-                    ProbeResult::Busy(text) => drop(events.send(Event::Detail { pid, text })),
-                    ProbeResult::NotYet => {}
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PROBE_PAUSE);
-            };
-            drop(events.send(event));
-        });
-        self.probes[index] = Some(task.abort_handle());
-    }
-
-    /// Asks those that cannot say of themselves that they still run.
-    fn probe_running(&mut self) {
-        for index in 0..self.specs.len() {
-            let Readiness::Probe(probe) = &self.specs[index].readiness else { continue };
-            let Phase::Running { pid, .. } = self.model.children[index].phase else { continue };
-            let (probe, events) = (probe.clone(), self.events.clone());
-            tokio::task::spawn_local(async move {
-                if matches!(probe().await, ProbeResult::Ready | ProbeResult::Busy(_)) {
-                    drop(events.send(Event::Alive { pid }));
-                }
-            });
-        }
-    }
-
     /// A datagram, from a process that the kernel names.
     fn heard(&mut self, Notification { pid, text }: Notification) {
         for line in text.lines() {
@@ -336,7 +305,7 @@ impl Supervisor {
                 told(if was == Overall::Starting { Notice::Healthy } else { Notice::Recovered });
             }
             Overall::Degraded | Overall::Failed => {
-                let reason = self.reason().unwrap_or_default();
+                let reason = reason(&self.model).unwrap_or_default();
                 self.systemd.status(&reason);
                 told(Notice::Trouble(reason));
             }
@@ -348,7 +317,7 @@ impl Supervisor {
         }
         let answer = match now_is {
             Overall::Healthy => Answer::Accepted,
-            Overall::Failed => Answer::Error(self.reason().unwrap_or_default()),
+            Overall::Failed => Answer::Error(reason(&self.model).unwrap_or_default()),
             Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),
             Overall::Starting | Overall::Degraded => return,
         };
@@ -375,71 +344,6 @@ impl Supervisor {
         };
         // Whoever asked may have left.
         let _ = answer.send(reply);
-    }
-
-    /// Why it is not healthy, in one line.
-    fn reason(&self) -> Option<String> {
-        let told = self.model.children.iter().find_map(|child| match &child.phase {
-            Phase::Failed { reason } => Some(format!("{} failed: {reason}", child.plan.name)),
-            _ => None,
-        });
-        told.or_else(|| {
-            self.model.children.iter().find_map(|child| match &child.phase {
-                Phase::Running { .. } | Phase::Done => None,
-                _ => Some(match (&child.last_exit, &child.detail) {
-                    (_, Some(detail)) => format!("{} is {detail}", child.plan.name),
-                    (Some(exit), None) => format!("{} ended with {exit}, starting it again", child.plan.name),
-                    (None, None) => format!("{} is starting", child.plan.name),
-                }),
-            })
-        })
-    }
-
-    fn status(&self) -> InstanceStatus {
-        let state = match self.model.overall() {
-            Overall::Healthy => InstanceState::Healthy,
-            Overall::Starting => InstanceState::Starting,
-            Overall::Degraded | Overall::Stopping => InstanceState::Degraded,
-            Overall::Failed => InstanceState::Failed,
-            Overall::Stopped => InstanceState::Stopped,
-        };
-        InstanceStatus {
-            state,
-            version: self.identity.version.clone(),
-            url: self.identity.url.clone(),
-            home: self.home.root().display().to_string(),
-            schema_version: self.schema_version,
-            uptime_seconds: self.started.elapsed().as_secs(),
-            processes: self.processes(),
-            reason: if state == InstanceState::Healthy { None } else { self.reason() },
-            detached: self.identity.detached,
-            pid: std::process::id() as i32,
-        }
-    }
-
-    fn processes(&self) -> Vec<ProcessStatus> {
-        let own = std::process::id() as i32;
-        let supervisor = ProcessStatus {
-            name: "supervisor".to_owned(),
-            state: "running".to_owned(),
-            pid: Some(own),
-            restarts: 0,
-            rss_bytes: process::resident_bytes(own),
-            detail: None,
-        };
-        let services = self.model.children.iter().filter(|child| !child.plan.one_shot);
-        let child_status = services.map(|child| ProcessStatus {
-            name: child.plan.name.to_owned(),
-            state: phase_name(&child.phase).to_owned(),
-            pid: child.phase.pid(),
-            restarts: child.restarts,
-            rss_bytes: child.phase.pid().and_then(process::resident_bytes),
-            detail: match &child.phase {
-                Phase::Failed { reason } => Some(reason.clone()),
-                _ => child.detail.clone(),
-            },
-        });
-        std::iter::once(supervisor).chain(child_status).collect()
     }
 
     fn outcome(&self, impatient: Option<i32>) -> Result<(), SupervisorError> {
@@ -472,51 +376,9 @@ impl Supervisor {
     }
 }
 
-fn phase_name(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Waiting => "waiting",
-        Phase::Starting { .. } => "starting",
-        Phase::Running { .. } => "running",
-        Phase::Backoff { .. } => "restarting",
-        Phase::Stopping { .. } => "stopping",
-        Phase::Stopped => "stopped",
-        Phase::Done => "done",
-        Phase::Failed { .. } => "failed",
-    }
-}
-
 async fn sleep_until(wake: Option<tokio::time::Instant>) {
     match wake {
         Some(wake) => tokio::time::sleep_until(wake).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that mean "leave".
-struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// `None` under `nohup`, which asks to be left alone.
-    hangup: Option<Signal>,
-}
-
-impl StopSignals {
-    fn new() -> io::Result<Self> {
-        let hangup = if process::hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup,
-        })
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            _ = async { match &mut self.hangup { Some(hangup) => hangup.recv().await, None => std::future::pending().await } } =>
-                SignalKind::hangup().as_raw_value(),
-        }
     }
 }

@@ -9,7 +9,7 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let mut probe = path;
     loop {
         match nix::sys::statvfs::statvfs(probe) {
-            Ok(stat) => return Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64),
+            Ok(stat) => return Ok(stat.blocks_available() * stat.fragment_size()),
             Err(nix::Error::ENOENT) => match probe.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => probe = parent,
                 _ => return Err(nix::Error::ENOENT.into()),

@@ -3,8 +3,8 @@
 
 use nix::cmsg_space;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind,
-    recvmsg, sendto, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind, recvmsg, sendto,
+    setsockopt, socket, sockopt,
 };
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,12 +29,8 @@ pub struct Notification {
 impl NotifySocket {
     /// Must be called inside a runtime.
     pub fn bind() -> io::Result<Self> {
-        let descriptor = socket(
-            AddressFamily::Unix,
-            SockType::Datagram,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-            None,
-        )?;
+        let descriptor =
+            socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
         let name = format!("leoflow/{}/{}", std::process::id(), super::random::hex(&super::random::bytes::<8>()));
         bind(descriptor.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
         setsockopt(&descriptor, sockopt::PassCred, &true)?;

@@ -55,9 +55,8 @@ impl ProcessId {
 
     /// Whether this very process still exists and is more than a zombie.
     pub fn is_alive(&self) -> bool {
-        Stat::read(self.pid).is_some_and(|stat| {
-            stat.start_ticks == self.start_ticks && stat.state != 'Z' && self.boot_id == boot_id()
-        })
+        Stat::read(self.pid)
+            .is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.state != 'Z' && self.boot_id == boot_id())
     }
 
     /// Signals this very process; nothing happens when it is gone.
@@ -134,11 +133,7 @@ pub fn working_in(folder: &Path) -> Vec<ProcessId> {
 }
 
 pub(super) fn all_pids() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Resident set of a process in bytes, shared pages counted in full.
@@ -225,8 +220,7 @@ mod tests {
     #[test]
     fn finds_processes_by_their_working_directory() {
         let folder = tempfile::tempdir().unwrap();
-        let mut child =
-            std::process::Command::new("sleep").arg("60").current_dir(folder.path()).spawn().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").current_dir(folder.path()).spawn().unwrap();
         let found = working_in(folder.path());
         assert_eq!(found.iter().map(|p| p.pid).collect::<Vec<_>>(), [child.id() as i32]);
         assert_eq!(parent_of(child.id() as i32), Some(std::process::id() as i32));

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 
 /// The first descriptor that systemd's protocol hands over, sd_listen_fds(3).
 pub const FIRST_PASSED: RawFd = 3;
-/// Above everything that is handed over; descriptors wait here while the low ones are laid out.
-const PARKING: RawFd = 64;
+/// How many can be handed over: room that needs no memory after the fork.
+const MOST_PASSED: usize = 8;
 
 /// What to start. `passed` appear as descriptors 3, 4, … in the child; nothing else is inherited
 /// but output and error. The environment is exactly `environment`; `{PID}` in a value is replaced
@@ -61,6 +61,7 @@ impl Spawn<'_> {
     /// Forks and execs; returns the child's pid once the new program runs. The child leads a
     /// process group of its own. Must be called from the main thread when `parent_death` is set.
     pub fn start(self) -> Result<i32, SpawnError> {
+        assert!(self.passed.len() <= MOST_PASSED, "{} descriptors are more than there is room for", self.passed.len());
         let program = c_string(self.program.as_os_str().as_bytes())?;
         let called = self.called.as_deref().unwrap_or(self.program.as_os_str());
         let mut arguments = vec![c_string(called.as_bytes())?];
@@ -124,8 +125,9 @@ impl Spawn<'_> {
         parent: Pid,
         folder: Option<&CString>,
     ) -> Result<RawFd, (u8, i32, RawFd)> {
-        let parked = PARKING + self.passed.len() as RawFd + 4;
-        let reporter_high = park(reporter, parked).map_err(|e| (STAGE_EXEC, e as i32, reporter))?;
+        // The lowest number that nothing is laid out at.
+        let floor = FIRST_PASSED + self.passed.len() as RawFd;
+        let reporter_high = park(reporter, floor).map_err(|e| (STAGE_EXEC, e as i32, reporter))?;
         let failed = |stage: u8| move |error: Errno| (stage, error as i32, reporter_high);
         let exec = failed(STAGE_EXEC);
 
@@ -148,16 +150,17 @@ impl Spawn<'_> {
         }
         // Low numbers may be in use by what we are about to hand over: park everything above,
         // then lay it out. Parked ones close at exec.
-        let output = park(self.output.as_raw_fd(), parked).map_err(exec)?;
-        let input = park(dev_null.as_raw_fd(), parked).map_err(exec)?;
-        for (at, descriptor) in self.passed.iter().enumerate() {
-            place_at(descriptor.as_raw_fd(), PARKING + at as RawFd, true).map_err(exec)?;
+        let output = park(self.output.as_raw_fd(), floor).map_err(exec)?;
+        let input = park(dev_null.as_raw_fd(), floor).map_err(exec)?;
+        let mut waiting = [0; MOST_PASSED];
+        for (place, descriptor) in waiting.iter_mut().zip(&self.passed) {
+            *place = park(descriptor.as_raw_fd(), floor).map_err(exec)?;
         }
-        place_at(input, 0, false).map_err(exec)?;
-        place_at(output, 1, false).map_err(exec)?;
-        place_at(output, 2, false).map_err(exec)?;
-        for at in 0..self.passed.len() as RawFd {
-            place_at(PARKING + at, FIRST_PASSED + at, false).map_err(exec)?;
+        place_at(input, 0).map_err(exec)?;
+        place_at(output, 1).map_err(exec)?;
+        place_at(output, 2).map_err(exec)?;
+        for (at, descriptor) in (FIRST_PASSED..).zip(&waiting[..self.passed.len()]) {
+            place_at(*descriptor, at).map_err(exec)?;
         }
         // Rust ignores SIGPIPE and tokio blocks nothing, but whoever started us may have.
         // SAFETY: sets a disposition to the default; no handler of ours is involved.
@@ -176,16 +179,11 @@ fn park(descriptor: RawFd, floor: RawFd) -> Result<RawFd, Errno> {
     fcntl(borrowed, FcntlArg::F_DUPFD_CLOEXEC(floor))
 }
 
-/// Puts a copy of `from` at exactly `to`.
-fn place_at(from: RawFd, to: RawFd, close_on_exec: bool) -> Result<(), Errno> {
-    let flags = if close_on_exec { nix::libc::O_CLOEXEC } else { 0 };
-    // SAFETY: `from` is open, `to` is a number that this child may overwrite by design.
-    let done = if from == to {
-        unsafe { nix::libc::fcntl(to, nix::libc::F_SETFD, if close_on_exec { nix::libc::FD_CLOEXEC } else { 0 }) }
-    } else {
-        unsafe { nix::libc::dup3(from, to, flags) }
-    };
-    if done < 0 { Err(Errno::last()) } else { Ok(()) }
+/// Puts a copy of a parked descriptor at exactly `to`, kept across exec.
+fn place_at(from: RawFd, to: RawFd) -> Result<(), Errno> {
+    // SAFETY: `from` is open and, being parked, not `to`; whatever is at `to` may be overwritten:
+    // what is still needed of it has been parked before.
+    if unsafe { nix::libc::dup2(from, to) } < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
 fn wait_for_exec(report: OwnedFd, child: Pid, program: &std::path::Path) -> Result<i32, SpawnError> {
@@ -251,9 +249,7 @@ fn c_string(bytes: &[u8]) -> Result<CString, SpawnError> {
     CString::new(bytes).map_err(|_| SpawnError::Nul(String::from_utf8_lossy(bytes).into_owned()))
 }
 
-fn null_terminated(
-    pointers: impl Iterator<Item = *const nix::libc::c_char>,
-) -> Vec<*const nix::libc::c_char> {
+fn null_terminated(pointers: impl Iterator<Item = *const nix::libc::c_char>) -> Vec<*const nix::libc::c_char> {
     pointers.chain([std::ptr::null()]).collect()
 }
 
@@ -269,6 +265,16 @@ pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd
         taken.push((name.to_owned(), descriptor));
     }
     Ok(taken)
+}
+
+/// Makes the kernel end `command` when the thread that starts it ends. Last among what is done
+/// between fork and exec: a change of credentials would undo it.
+pub fn dies_with_this_thread(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Some(Signal::Kill.to_nix())).map_err(io::Error::from));
+    }
 }
 
 /// Makes `command` start in a session of its own, away from this terminal and its signals.
@@ -309,7 +315,8 @@ mod tests {
 
     #[test]
     fn a_child_gets_its_environment_its_pid_and_nothing_else() {
-        let text = shell("echo $$ $LISTEN_PID; env | cut -d= -f1 | sort", &[("LISTEN_PID", "{PID}"), ("A", "b c")], vec![]);
+        let text =
+            shell("echo $$ $LISTEN_PID; env | cut -d= -f1 | sort", &[("LISTEN_PID", "{PID}"), ("A", "b c")], vec![]);
         let mut lines = text.lines();
         let pids: Vec<_> = lines.next().unwrap().split(' ').collect();
         assert_eq!(pids[0], pids[1]);

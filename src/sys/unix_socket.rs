@@ -33,23 +33,20 @@ fn through_folder<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> i
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let folder: OwnedFd =
-        open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let folder: OwnedFd = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
     act(&short)
 }
 
 /// The user id at the other end, as the kernel knows it.
 pub fn peer_uid(stream: impl AsFd) -> io::Result<u32> {
-    let credentials =
-        nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
+    let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
     Ok(credentials.uid())
 }
 
 /// The process id at the other end, as the kernel knows it.
 pub fn peer_pid(stream: impl AsFd) -> io::Result<i32> {
-    let credentials =
-        nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
+    let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
     Ok(credentials.pid())
 }
 

@@ -28,8 +28,5 @@ pub fn some_named_ordinary_uid() -> Option<u32> {
 
 /// The machine's name, for an instance to be called by.
 pub fn host_name() -> String {
-    nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| "localhost".to_owned())
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
 }

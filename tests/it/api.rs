@@ -22,17 +22,35 @@ fn variables_have_airflows_life() {
     let (test, session) = running();
     let path = "/api/v2/variables";
     let (status, made) = send(&session, "POST", path, json!({"key": "a/b c", "value": "1", "description": "d"}));
-    assert_eq!((status, &made), (201, &json!({"key": "a/b c", "value": "1", "description": "d", "is_encrypted": true})));
+    assert_eq!(
+        (status, &made),
+        (201, &json!({"key": "a/b c", "value": "1", "description": "d", "is_encrypted": true}))
+    );
     let (status, again) = send(&session, "POST", path, json!({"key": "a/b c", "value": "2"}));
     assert_eq!((status, again["detail"]["reason"].as_str()), (409, Some("Unique constraint violation")));
     assert_eq!(send(&session, "GET", "/api/v2/variables/a/b%20c", Value::Null), (200, made));
-    let (status, changed) = send(&session, "PATCH", "/api/v2/variables/a%2Fb%20c?update_mask=value", json!({"key": "a/b c", "value": {"x": 1}, "description": "other"}));
-    assert_eq!((status, changed["value"].as_str(), changed["description"].as_str()), (200, Some(r#"{"x":1}"#), Some("d")));
+    let (status, changed) = send(
+        &session,
+        "PATCH",
+        "/api/v2/variables/a%2Fb%20c?update_mask=value",
+        json!({"key": "a/b c", "value": {"x": 1}, "description": "other"}),
+    );
+    assert_eq!(
+        (status, changed["value"].as_str(), changed["description"].as_str()),
+        (200, Some(r#"{"x":1}"#), Some("d"))
+    );
     assert_eq!(send(&session, "PATCH", "/api/v2/variables/a%2Fb%20c", json!({"key": "other", "value": "x"})).0, 400);
     assert_eq!(send(&session, "DELETE", "/api/v2/variables/a%2Fb%20c", Value::Null), (204, Value::Null));
     let (status, gone) = send(&session, "GET", "/api/v2/variables/gone", Value::Null);
     assert_eq!((status, gone["detail"].as_str()), (404, Some("The Variable with key: `gone` was not found")));
-    for bad in [json!({"key": "a"}), json!({"value": "a"}), json!({"key": "", "value": "a"}), json!({"key": "x".repeat(251), "value": "a"}), json!([]), json!({"key": "a\u{0}b", "value": "a"})] {
+    for bad in [
+        json!({"key": "a"}),
+        json!({"value": "a"}),
+        json!({"key": "", "value": "a"}),
+        json!({"key": "x".repeat(251), "value": "a"}),
+        json!([]),
+        json!({"key": "a\u{0}b", "value": "a"}),
+    ] {
         let (status, answer) = send(&session, "POST", path, bad.clone());
         assert_eq!(status, 422, "{bad}");
         assert!(answer["detail"][0]["msg"].is_string(), "{answer}");
@@ -82,8 +100,13 @@ fn connections_have_airflows_life_and_their_passwords_never_come_out() {
     assert_eq!((status, changed["host"].as_str(), changed["login"].as_str()), (200, Some("h2"), Some("l")));
     let exported = test.run(&["connections", "export", "-"]).expect(0).json();
     assert_eq!((&exported["db"]["password"], &exported["db"]["host"]), (&json!("geheim"), &json!("h2")));
-    for bad in [json!({"connection_id": "x"}), json!({"connection_id": "x", "conn_type": ""}), json!({"connection_id": "", "conn_type": "a"}),
-                json!({"connection_id": "x", "conn_type": "a", "port": 70000}), json!({"connection_id": "x", "conn_type": "a", "extra": "{"})] {
+    for bad in [
+        json!({"connection_id": "x"}),
+        json!({"connection_id": "x", "conn_type": ""}),
+        json!({"connection_id": "", "conn_type": "a"}),
+        json!({"connection_id": "x", "conn_type": "a", "port": 70000}),
+        json!({"connection_id": "x", "conn_type": "a", "extra": "{"}),
+    ] {
         assert_eq!(send(&session, "POST", path, bad.clone()).0, 422, "{bad}");
     }
     // At rest there is no trace of a secret.

@@ -6,12 +6,28 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. The layers of the design, with siblings in the one order they may use each
 /// other in.
 const LAYERS: &[&str] = &[
-    "sys", "home", "protocol", "config", "postgres", "auth", "schema", "python", "engine", "supervisor", "server",
-    "agent", "setup", "error", "cli", "commands", "main",
+    "sys",
+    "home",
+    "protocol",
+    "config",
+    "postgres",
+    "auth",
+    "schema",
+    "python",
+    "engine",
+    "supervisor",
+    "server",
+    "agent",
+    "setup",
+    "error",
+    "cli",
+    "commands",
+    "main",
 ];
 
 /// Modules of one layer that must not know each other.
-const SIBLINGS: &[&[&str]] = &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"]];
+const SIBLINGS: &[&[&str]] =
+    &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"]];
 
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -72,7 +88,8 @@ fn modules_use_only_those_below_them() {
             continue;
         }
         for other in used(&fs::read_to_string(&path).unwrap()) {
-            let sibling = SIBLINGS.iter().any(|row| other != own && row.contains(&own.as_str()) && row.contains(&other.as_str()));
+            let sibling =
+                SIBLINGS.iter().any(|row| other != own && row.contains(&own.as_str()) && row.contains(&other.as_str()));
             if rank(&other) > rank(&own) || sibling {
                 wrong.push(format!("{} uses {other}", path.display()));
             }

@@ -36,7 +36,9 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn wrong_usage_is_exit_code_two() {
     let test = TestHome::new();
-    for arguments in [&["frobnicate"][..], &["lite", "--port", "0"], &["lite", "--port", "x"], &["migrate-db", "rollback"]] {
+    for arguments in
+        [&["frobnicate"][..], &["lite", "--port", "0"], &["lite", "--port", "x"], &["migrate-db", "rollback"]]
+    {
         test.run(arguments).expect(2);
     }
     assert!(!test.home.exists());

@@ -28,7 +28,8 @@ fn every_damage_to_our_files_is_a_message_and_loses_nothing() {
     let test = TestHome::started();
     test.run(&["variables", "set", "kept", "yes"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
-    let damages: [(&str, &[u8]); 4] = [("empty", b""), ("cut", b"port: 80\njwt_sec"), ("binary", b"\xff\xfe\x00\x01"), ("html", b"<html>")];
+    let damages: [(&str, &[u8]); 4] =
+        [("empty", b""), ("cut", b"port: 80\njwt_sec"), ("binary", b"\xff\xfe\x00\x01"), ("html", b"<html>")];
     for (file, code) in [("config.yaml", [3, 1, 1, 1]), ("setup.json", [1; 4]), ("run/journal.json", [3; 4])] {
         let path = test.home.join(file);
         let good = std::fs::read(&path).ok();
@@ -95,7 +96,10 @@ fn a_lost_or_foreign_encryption_key_is_refused() {
     let path = test.home.join("config.yaml");
     let good = std::fs::read_to_string(&path).unwrap();
     let with_key = |value: &str| -> String {
-        good.lines().map(|line| if line.starts_with("encryption_key") { value } else { line }).collect::<Vec<_>>().join("\n")
+        good.lines()
+            .map(|line| if line.starts_with("encryption_key") { value } else { line })
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     std::fs::write(&path, with_key("")).unwrap();
     let done = test.run(&["lite", "start"]).expect(3);

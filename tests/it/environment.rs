@@ -71,7 +71,10 @@ fn no_home_and_no_passwd_row_are_messages_and_can_be_got_round() {
     }
     let run = |arguments: &[&str]| -> Done {
         let mut command = Command::new(&leoflow);
-        command.env_clear().env("PATH", format!("{}:/usr/bin:/bin", bin.display())).env("LEOFLOW_POSTGRES_SOURCE", "system");
+        command
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
+            .env("LEOFLOW_POSTGRES_SOURCE", "system");
         command.env("TMPDIR", &folder).current_dir("/").args(arguments);
         if is_root {
             command.uid(nobody_knows).gid(nobody_knows);
@@ -101,7 +104,11 @@ fn without_user_namespaces_root_is_told_what_to_do() {
     let inner = test.command(&["setup"]);
     let mut command = Command::new("unshare");
     let script = "echo 0 > /proc/sys/user/max_user_namespaces || exit 99; exec \"$@\"";
-    command.args(["--user", "--map-root-user", "/bin/sh", "-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+    command
+        .args(["--user", "--map-root-user", "/bin/sh", "-c", script, "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env_clear();
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let done: Done = command.output().unwrap().into();
     assert_eq!(done.code, Some(1), "{done:?}");

@@ -23,7 +23,8 @@ fn an_empty_home_becomes_a_healthy_instance_one_can_log_in_to() {
     for key in ["version", "url", "home", "uptime_seconds"] {
         assert!(!status[key].is_null(), "{key}");
     }
-    let names: Vec<&str> = status["processes"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        status["processes"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["supervisor", "postgres", "server", "agent"]);
     for process in status["processes"].as_array().unwrap() {
         assert_eq!(process["state"], "running");
@@ -49,7 +50,16 @@ fn nothing_in_the_home_can_be_read_by_others_whatever_the_umask() {
         shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
         assert!(shell.status().unwrap().success());
         test.start();
-        for path in ["", "run", "config.yaml", "setup.json", "run/api.sock", "run/control.sock", "managed-postgres/credentials.json", "logs/server.log"] {
+        for path in [
+            "",
+            "run",
+            "config.yaml",
+            "setup.json",
+            "run/api.sock",
+            "run/control.sock",
+            "managed-postgres/credentials.json",
+            "logs/server.log",
+        ] {
             let mode = std::fs::metadata(test.home.join(path)).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{path} has mode {mode:o} under umask {umask}");
         }
@@ -81,7 +91,8 @@ fn checkpoints() -> Vec<String> {
     let test = TestHome::new();
     let log = test.folder().join("checkpoints");
     let port = test.port.to_string();
-    let started = test.command(&["lite", "start", "--port", &port]).env("LEOFLOW_CHECKPOINT_LOG", &log).status().unwrap();
+    let started =
+        test.command(&["lite", "start", "--port", &port]).env("LEOFLOW_CHECKPOINT_LOG", &log).status().unwrap();
     assert!(started.success());
     let text = std::fs::read_to_string(log).unwrap();
     let unique: BTreeSet<&str> = text.lines().collect();
@@ -91,7 +102,9 @@ fn checkpoints() -> Vec<String> {
 #[test]
 fn killed_at_each_checkpoint_the_next_start_recovers() {
     let names = checkpoints();
-    for expected in ["setup.begun", "cluster.initialised", "migrated.1", "binary.copied", "setup.write-config", "setup.finished"] {
+    for expected in
+        ["setup.begun", "cluster.initialised", "migrated.1", "binary.copied", "setup.write-config", "setup.finished"]
+    {
         assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
     }
     for name in names {
@@ -103,7 +116,12 @@ fn killed_at_each_checkpoint_the_next_start_recovers() {
         let password = ready["admin_password"].as_str().unwrap_or_else(|| panic!("{name}: nobody has seen a password"));
         Session::login(test.port, password);
         assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], "current", "{name}");
-        let staged: Vec<_> = std::fs::read_dir(test.home.join("managed-postgres")).unwrap().flatten().map(|e| e.file_name()).filter(|name| name.to_string_lossy().starts_with('.')).collect();
+        let staged: Vec<_> = std::fs::read_dir(test.home.join("managed-postgres"))
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name())
+            .filter(|name| name.to_string_lossy().starts_with('.'))
+            .collect();
         assert!(staged.is_empty(), "{name} leaves {staged:?}");
         assert!(!test.home.join("run/journal.json").exists(), "{name}");
         test.run(&["lite", "stop"]).expect(0);

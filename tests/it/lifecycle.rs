@@ -16,7 +16,10 @@ fn a_foreground_start_says_what_one_wants_to_know_and_ctrl_c_stops_it_cleanly() 
         said.push_str(&lines.next().expect("the password").unwrap());
         said.push('\n');
     }
-    assert!(said.contains(&format!("http://127.0.0.1:{}", test.port)) && said.contains("admin@leoflow.local"), "{said}");
+    assert!(
+        said.contains(&format!("http://127.0.0.1:{}", test.port)) && said.contains("admin@leoflow.local"),
+        "{said}"
+    );
     signal(child.id() as i32, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let log = std::fs::read_to_string(test.home.join("logs/postgres.log")).unwrap();
@@ -115,8 +118,7 @@ fn requests_wait_while_the_server_is_replaced_and_none_is_refused() {
         let old = test.pid("server");
         signal(old, "TERM");
         wait_until("the next server", Duration::from_secs(10), || {
-            let process = test.status()["processes"][2].clone();
-            process["state"] == "running" && process["pid"] != old
+            test.running_pid("server").is_some_and(|pid| pid != old)
         });
     }
     let statuses = answers.join().unwrap();
@@ -131,7 +133,11 @@ fn logs_are_shown_and_followed() {
     assert!(all.contains("postgres   | ") && all.contains("applied: V0001"), "{all}");
     let only = test.run(&["lite", "logs", "migrate"]).expect(0).stdout;
     assert!(only.lines().all(|line| line.starts_with("applied: ")), "{only}");
-    let mut follow = test.command(&["lite", "logs", "-f", "-n", "0", "supervisor"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut follow = test
+        .command(&["lite", "logs", "-f", "-n", "0", "supervisor"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
     std::thread::sleep(Duration::from_millis(300));
     signal(test.pid("agent"), "KILL");
@@ -153,8 +159,13 @@ fn psql_works_running_and_stopped_and_cleans_up_after_itself() {
     assert_ne!(test.run(&["lite", "psql", "--", "-c", "SELECT 1/0"]).code, Some(0));
     test.assert_nothing_runs();
     // What it was told is not in the environment that others configure psql with.
-    let done: crate::support::Done =
-        test.command(&["lite", "psql", "--", "-X", "-A", "-t", "-c", "SELECT 5"]).env("PGHOST", "nowhere.invalid").env("PGOPTIONS", "-c x=y").output().unwrap().into();
+    let done: crate::support::Done = test
+        .command(&["lite", "psql", "--", "-X", "-A", "-t", "-c", "SELECT 5"])
+        .env("PGHOST", "nowhere.invalid")
+        .env("PGOPTIONS", "-c x=y")
+        .output()
+        .unwrap()
+        .into();
     assert_eq!(done.expect(0).stdout.trim(), "5");
 }
 
@@ -188,7 +199,12 @@ fn closed_standard_streams_are_no_crash() {
 fn lite_start_does_not_keep_its_terminals_pipes_open() {
     let test = TestHome::new();
     let port = test.port.to_string();
-    let mut child = test.command(&["lite", "start", "--port", &port]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = test
+        .command(&["lite", "start", "--port", &port])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let (mut stdout, mut stderr) = (String::new(), String::new());
     // Both ends come to an end, although the instance goes on.
     child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();

