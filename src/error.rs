@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
+const BELONG_TOGETHER: &str =
+    "managed-postgres/data and managed-postgres/credentials.json belong together: put back the pair";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -291,9 +294,10 @@ impl From<ApplyError> for Error {
 impl From<PgError> for Error {
     fn from(error: PgError) -> Self {
         match &error {
-            PgError::WrongPassword => Self::refused(&error)
-                .hint("managed-postgres/data and managed-postgres/credentials.json belong together: put back the pair"),
-            PgError::Query(_) => Self::failed(format!("the datastore refused: {error}")),
+            PgError::WrongPassword => Self::refused(&error).hint(BELONG_TOGETHER),
+            PgError::Query(_) => {
+                Self::failed(format!("the datastore refused: {error}")).hint("leoflow lite logs postgres")
+            }
             _ => Self::failed(&error).hint("leoflow lite status").hint("leoflow lite logs postgres"),
         }
     }
@@ -311,7 +315,7 @@ impl From<SchemaError> for Error {
                 .hint("leoflow migrate-db rollback --to VERSION undoes several"),
             SchemaError::NothingToUndo => Self::failed(&error).hint("leoflow migrate-db status"),
             SchemaError::NotMigrated { .. } => Self::failed(&error).hint("leoflow migrate-db"),
-            SchemaError::Failed { .. } => Self::failed(&error).hint("the database is as it was before"),
+            SchemaError::Failed { .. } => Self::failed(&error).hint("what was committed before it stays; mend the cause and run `leoflow migrate-db`, which goes on from there"),
             SchemaError::Busy => Self::failed(&error).hint("try again when it is done"),
             SchemaError::Postgres(error) => error.into(),
         }
@@ -359,6 +363,10 @@ impl From<SupervisorError> for Error {
             SupervisorError::Io(error) => with_disk_hint(Self::failed(&error), Some(&error)),
             SupervisorError::Start { failure: Some(json), .. } if Self::from_child(&json).is_some() => {
                 Self::from_child(&json).unwrap_or_else(|| Self::bug("a failure that was read cannot be read"))
+            }
+            SupervisorError::Start { process, reason, unfit: true, .. } => {
+                Self::refused(format!("{process} is not the one that belongs to this home: {reason}"))
+                    .hint(BELONG_TOGETHER)
             }
             SupervisorError::Start { process, reason, last_lines, .. } => {
                 let base = Self::failed(format!("{process} does not start: {reason}"));

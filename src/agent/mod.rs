@@ -24,9 +24,14 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     let notifier = inheritance.notifier();
     let endpoint = Endpoint::for_home(home);
     let credentials = Credentials::require(home)?;
-    {
+    let check = async {
         let client = endpoint.connect(&credentials.application(&endpoint)).await.map_err(SchemaError::from)?;
-        schema::require_current(&client, schema::known()).await?;
+        schema::require_current(&client, schema::known()).await
+    };
+    tokio::pin!(leave);
+    tokio::select! {
+        () = &mut leave => return Ok(()),
+        checked = check => drop(checked?),
     }
     notifier.ready("idle");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::home::Home;
+use crate::protocol::control;
 use crate::sys::unix_socket;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -87,7 +88,11 @@ impl<'a> Api<'a> {
             tokio::net::UnixStream::from_std(stream)
         });
         connected.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => not_running(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => match control::status_of(self.home) {
+                Some(_) => Error::failed("run/api.sock is gone")
+                    .hint("wait ten seconds, it comes back; or leoflow lite restart"),
+                None => not_running(),
+            },
             _ => Error::io("connect to", &path, &error),
         })
     }
@@ -112,7 +117,11 @@ fn explain(status: StatusCode, detail: Value) -> Error {
     match status {
         StatusCode::SERVICE_UNAVAILABLE => Error::failed(text).hint("leoflow lite status"),
         StatusCode::INTERNAL_SERVER_ERROR => Error::failed(text).hint("leoflow lite logs server"),
-        _ => Error::failed(text),
+        StatusCode::CONFLICT => {
+            Error::failed(text).hint("nothing was changed; remove it first, or choose another name")
+        }
+        StatusCode::NOT_FOUND => Error::failed(text).hint("the same command with `list` shows what there is"),
+        _ => Error::failed(text).hint("nothing was changed; `--help` shows what is allowed"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The arguments. What is written here is what a newcomer reads in `--help`.
 
+use crate::engine::store;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 #[command(
     name = "leoflow",
     about = "Airflow-style DAGs on your laptop, with a Postgres of its own",
-    disable_version_flag = true,
+    version = crate::VERSION,
     arg_required_else_help = true,
     after_help = "Examples:\n  leoflow lite                 set up (the first time) and run, in this terminal\n  \
                   leoflow lite start           the same in the background\n  leoflow lite status          what runs\n  \
@@ -218,11 +219,11 @@ pub enum OnExisting {
 }
 
 impl OnExisting {
-    pub fn name(self) -> &'static str {
+    pub fn for_store(self) -> store::OnExisting {
         match self {
-            Self::Overwrite => "overwrite",
-            Self::Fail => "fail",
-            Self::Skip => "skip",
+            Self::Overwrite => store::OnExisting::Overwrite,
+            Self::Fail => store::OnExisting::Fail,
+            Self::Skip => store::OnExisting::Skip,
         }
     }
 }
@@ -338,13 +339,14 @@ pub struct AddConnection {
     pub conn_schema: Option<String>,
     #[arg(long)]
     pub conn_port: Option<i32>,
-    /// A JSON document
+    /// A JSON object; - reads it from stdin
     #[arg(long)]
     pub conn_extra: Option<String>,
-    /// All of it as JSON, as in an export
+    /// All of it as JSON, as in an export; - reads it from stdin
     #[arg(long, conflicts_with = "conn_type")]
     pub conn_json: Option<String>,
-    /// All of it as a URI, for example postgres://me:secret@db.local:5432/data
+    /// All of it as a URI, for example postgres://me@db.local:5432/data; - reads it from stdin, which is
+    /// the place for one with a password
     #[arg(long, conflicts_with_all = ["conn_type", "conn_json"])]
     pub conn_uri: Option<String>,
 }

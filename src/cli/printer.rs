@@ -14,7 +14,8 @@ use std::time::Duration;
 pub struct Printer {
     pub json: bool,
     pub verbose: bool,
-    colour: bool,
+    colour_out: bool,
+    colour_err: bool,
     terminal: bool,
     reader_left: AtomicBool,
     bar: Mutex<Option<ProgressBar>>,
@@ -23,8 +24,18 @@ pub struct Printer {
 impl Printer {
     pub fn new(json: bool, verbose: bool) -> Self {
         let terminal = std::io::stderr().is_terminal() && env_vars::text("TERM").is_some_and(|term| term != "dumb");
-        let colour = terminal && !env_vars::is_set("NO_COLOR");
-        Self { json, verbose, colour, terminal, reader_left: AtomicBool::new(false), bar: Mutex::new(None) }
+        let colour =
+            |on: bool| on && env_vars::text("TERM").is_some_and(|term| term != "dumb") && !env_vars::is_set("NO_COLOR");
+        let (colour_out, colour_err) = (colour(std::io::stdout().is_terminal()), colour(terminal));
+        Self {
+            json,
+            verbose,
+            colour_out,
+            colour_err,
+            terminal,
+            reader_left: AtomicBool::new(false),
+            bar: Mutex::new(None),
+        }
     }
 
     /// A line of the result.
@@ -45,7 +56,9 @@ impl Printer {
     /// Text as it is, without a line end.
     pub fn raw(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+            self.reader_left.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The result as JSON, on one line so that it can be read line by line too.
@@ -63,7 +76,7 @@ impl Printer {
 
     pub fn warning(&self, text: impl AsRef<str>) {
         self.end_bar();
-        self.to_stderr(&format!("{} {}", self.paint("33;1", "warning:"), text.as_ref()));
+        self.to_stderr(&format!("{} {}", self.paint_err("33;1", "warning:"), text.as_ref()));
     }
 
     /// Only with `--verbose`.
@@ -76,20 +89,24 @@ impl Printer {
 
     pub fn error(&self, error: &Error) {
         self.end_bar();
-        self.to_stderr(&format!("{} {}", self.paint("31;1", "error:"), error.message));
+        self.to_stderr(&format!("{} {}", self.paint_err("31;1", "error:"), error.message));
         if let Some(cause) = &error.cause {
             for line in cause.lines() {
                 self.to_stderr(&format!("  {line}"));
             }
         }
         for hint in &error.hints {
-            self.to_stderr(&format!("{} {hint}", self.paint("36;1", "hint:")));
+            self.to_stderr(&format!("{} {hint}", self.paint_err("36;1", "hint:")));
         }
     }
 
-    /// Text in colour where there is colour.
+    /// Text for stdout, in colour where there is colour.
     pub fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        coloured(self.colour_out, code, text)
+    }
+
+    fn paint_err(&self, code: &str, text: &str) -> String {
+        coloured(self.colour_err, code, text)
     }
 
     /// Columns as wide as their widest cell, two blanks between.
@@ -146,13 +163,17 @@ impl Printer {
     }
 }
 
+fn coloured(on: bool, code: &str, text: &str) -> String {
+    if on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
 impl Reporter for Printer {
     fn report(&self, progress: Progress) {
         match progress {
             Progress::Started(text) if self.terminal => self.show_bar(&text, None),
             Progress::Started(text) => self.note(format!("{text} ...")),
             Progress::Bytes { what, done, total } => self.show_bar(&what, Some((done, total))),
-            Progress::Finished(text) => self.note(format!("{} {text}", self.paint("32;1", "ok"))),
+            Progress::Finished(text) => self.note(format!("{} {text}", self.paint_err("32;1", "ok"))),
             Progress::Note(text) => self.note(text),
             Progress::Warning(text) => self.warning(text),
             Progress::Detail(text) => self.detail(text),

@@ -30,13 +30,14 @@ pub struct Ready {
 
 /// Where reports go.
 pub trait Sink: Reporter {
-    fn ready(&self, ready: &Ready);
-    /// Whether what was sent has been seen by a person.
+    /// Whether it could be said.
+    fn ready(&self, ready: &Ready) -> bool;
+    /// Whether a person reads it right here.
     fn is_terminal(&self) -> bool;
 }
 
 impl Sink for Printer {
-    fn ready(&self, ready: &Ready) {
+    fn ready(&self, ready: &Ready) -> bool {
         self.line(format!("Leoflow is running at {}", self.paint("1", &ready.url)));
         self.line(format!("  workspace  {}", ready.workspace));
         if let Some(password) = &ready.admin_password {
@@ -47,6 +48,7 @@ impl Sink for Printer {
             self.line(format!("To have `leoflow` on your PATH:  {hint}"));
         }
         self.detail(format!("ready after {:.2} s", ready.seconds));
+        !self.reader_left()
     }
 
     fn is_terminal(&self) -> bool {
@@ -54,27 +56,28 @@ impl Sink for Printer {
     }
 }
 
-/// Writes to stdout, which is the pipe. Nobody at the other end is no reason to stop.
+/// Writes to stdout, which is the pipe.
 pub struct PipeSink;
 
 impl PipeSink {
-    pub fn send(&self, report: &Report) {
-        if let Ok(text) = serde_json::to_string(report) {
-            let mut stdout = std::io::stdout().lock();
-            let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-        }
+    /// Whether it could be said.
+    pub fn send(&self, report: &Report) -> bool {
+        let Ok(text) = serde_json::to_string(report) else { return false };
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
     }
 }
 
 impl Reporter for PipeSink {
     fn report(&self, progress: Progress) {
+        // Nobody at the other end is no reason to stop.
         self.send(&Report::Progress(progress));
     }
 }
 
 impl Sink for PipeSink {
-    fn ready(&self, ready: &Ready) {
-        self.send(&Report::Ready(ready.clone()));
+    fn ready(&self, ready: &Ready) -> bool {
+        self.send(&Report::Ready(ready.clone()))
     }
 
     fn is_terminal(&self) -> bool {

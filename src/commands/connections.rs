@@ -7,6 +7,7 @@ use super::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::{AddConnection, ConnectionsCommand};
 use crate::engine::connections::Connection;
+use crate::engine::store::OnExisting;
 use crate::error::Error;
 use serde_json::{Value, json};
 
@@ -43,7 +44,7 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
         ConnectionsCommand::Import { file, overwrite } => {
             let entries =
                 from_airflow(read_json(file)?).map_err(|text| Error::failed(text).hint("nothing was imported"))?;
-            let on_existing = if *overwrite { "overwrite" } else { "skip" };
+            let on_existing = if *overwrite { OnExisting::Overwrite } else { OnExisting::Skip };
             let counts: Value = api.put(LOCAL, &json!({"on_existing": on_existing, "entries": entries})).await?;
             printer.line(format!("{} connections imported, {} skipped", counts["imported"], counts["skipped"]));
         }
@@ -84,13 +85,14 @@ async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
 
 fn added(args: &AddConnection) -> Result<Connection, Error> {
     let id = &args.conn_id;
+    let bad = |text: String| Error::failed(text).hint("nothing was changed; leoflow connections add --help");
     if let Some(text) = &args.conn_json {
-        let value =
-            serde_json::from_str(text).map_err(|error| Error::failed("--conn-json is not JSON").cause(error))?;
-        return from_json(id, &value).map_err(Error::failed);
+        let value = serde_json::from_str(text)
+            .map_err(|error| Error::failed("--conn-json is not JSON").cause(error).hint("nothing was changed"))?;
+        return from_json(id, &value).map_err(bad);
     }
     if let Some(uri) = &args.conn_uri {
-        return from_uri(id, uri).map_err(Error::failed);
+        return from_uri(id, &value_or_stdin(uri)?).map_err(bad);
     }
     Ok(Connection {
         connection_id: id.clone(),
@@ -101,6 +103,6 @@ fn added(args: &AddConnection) -> Result<Connection, Error> {
         schema: args.conn_schema.clone(),
         port: args.conn_port,
         password: args.conn_password.as_deref().map(value_or_stdin).transpose()?,
-        extra: args.conn_extra.clone(),
+        extra: args.conn_extra.as_deref().map(value_or_stdin).transpose()?,
     })
 }

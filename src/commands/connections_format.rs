@@ -37,6 +37,9 @@ pub fn to_airflow(all: &[Connection]) -> Value {
 /// a misspelt one is not lost.
 pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
     let object = entry.as_object().ok_or_else(|| format!("connection {id:?} is not a JSON object"))?;
+    if let Some(uri) = object.get("uri").and_then(Value::as_str) {
+        return from_uri(id, uri);
+    }
     let mut connection = Connection { connection_id: id.to_owned(), ..Connection::default() };
     for (name, value) in object {
         let text = || match value {
@@ -53,9 +56,16 @@ pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
             "host" => connection.host = text()?,
             "schema" => connection.schema = text()?,
             "port" => connection.port = port(id, value)?,
-            "extra" => connection.extra = if value.is_object() { Some(value.to_string()) } else { text()? },
-            "conn_id" | "connection_id" | "id" | "is_encrypted" | "is_extra_encrypted" | "extra_dejson" | "get_uri" => {
+            "extra" | "extra_dejson" if object.contains_key("extra") && object.contains_key("extra_dejson") => {
+                return Err(format!("connection {id:?} has both extra and extra_dejson"));
             }
+            "extra" | "extra_dejson" => {
+                connection.extra = if value.is_object() { Some(value.to_string()) } else { text()? };
+            }
+            "conn_id" | "connection_id" if value == id => {}
+            "conn_id" | "connection_id" => return Err(format!("connection {id:?} says of itself that it is {value}")),
+            // What Airflow's export adds and its import passes over.
+            "id" | "is_encrypted" | "is_extra_encrypted" | "get_uri" => {}
             _ => return Err(format!("connection {id:?} has an unknown field {name:?}")),
         }
     }
@@ -77,6 +87,11 @@ fn port(id: &str, value: &Value) -> Result<Option<i32>, String> {
 pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
     let bad = |what: &str| format!("the URI of connection {id:?} {what}");
     let (scheme, rest) = uri.split_once("://").ok_or_else(|| bad("has no type, as in postgres://…"))?;
+    // Airflow's own form of a host with a protocol: http://https://example.org
+    let (protocol, rest) = rest.split_once("://").map_or((None, rest), |(protocol, rest)| (Some(protocol), rest));
+    if protocol.is_some_and(|protocol| protocol.contains(['@', ':', '/'])) {
+        return Err(bad("has a host with a protocol that is none"));
+    }
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     let (authority, schema) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
     let (user, host_port) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
@@ -104,7 +119,8 @@ pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
         connection_id: id.to_owned(),
         conn_type,
         description: None,
-        host: some(Some(host))?,
+        host: some(Some(host))?
+            .map(|host| protocol.map_or_else(|| host.clone(), |protocol| format!("{protocol}://{host}"))),
         login: some(login)?,
         schema: some(schema)?,
         port,
@@ -175,6 +191,11 @@ mod tests {
         let bare = from_uri("x", "google-cloud-platform://").unwrap();
         assert_eq!((bare.conn_type.as_str(), bare.host), ("google_cloud_platform", None));
         assert_eq!(from_uri("x", "a://?__extra__=%7B%22b%22%3A1%7D").unwrap().extra.unwrap(), r#"{"b":1}"#);
+        let with_protocol = from_uri("x", "http://https://example.org/path").unwrap();
+        assert_eq!(
+            (with_protocol.host.as_deref(), with_protocol.schema.as_deref()),
+            (Some("https://example.org"), Some("path"))
+        );
         for bad in ["nothing", "a://h:port/", "a://%zz"] {
             assert!(from_uri("x", bad).is_err(), "{bad}");
         }
@@ -184,5 +205,16 @@ mod tests {
     fn a_misspelt_field_is_named() {
         let error = from_airflow(json!({"db": {"conn_type": "http", "pasword": "x"}})).unwrap_err();
         assert!(error.contains("pasword"), "{error}");
+        assert!(from_airflow(json!({"db": {"conn_type": "http", "conn_id": "other"}})).is_err());
+        assert!(from_airflow(json!({"db": {"conn_type": "http", "extra": "{}", "extra_dejson": {}}})).is_err());
+    }
+
+    #[test]
+    fn airflows_other_forms_are_read_whole() {
+        let file =
+            json!({"a": {"conn_type": "http", "extra_dejson": {"k": 1}}, "b": {"uri": "http://h"}, "c": "http://h"});
+        let all = from_airflow(file).unwrap();
+        assert_eq!(all[0].extra.as_deref(), Some(r#"{"k":1}"#));
+        assert_eq!((all[1].host.as_deref(), all[2].host.as_deref()), (Some("h"), Some("h")));
     }
 }

@@ -5,6 +5,7 @@ use crate::cli::printer::Printer;
 use crate::config::{self, Loaded};
 use crate::error::Error;
 use crate::home::{self, Home};
+use crate::sys::env_vars;
 use std::io::{BufRead, IsTerminal};
 
 pub struct Context<'a> {
@@ -30,6 +31,13 @@ impl<'a> Context<'a> {
 
     pub fn url(&self, port: u16) -> String {
         format!("http://127.0.0.1:{port}")
+    }
+
+    /// How to get `bin/` on the PATH, when it is not.
+    pub fn path_hint(&self) -> Option<String> {
+        let bin = self.home.bin();
+        let found = env_vars::search_path().contains(&bin);
+        (!found && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
     }
 
     /// Asks on the terminal. Without one and without `--yes` the answer is a refusal.

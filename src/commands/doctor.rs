@@ -1,15 +1,20 @@
 //! `leoflow doctor`.
 
 use super::context::Context;
+use super::datastore::Datastore;
 use crate::cli::args::Doctor;
 use crate::error::Error;
-use crate::home::lock::HomeLock;
+use crate::home::lock::{self, HomeLock};
 use crate::postgres::acquire::Sources;
+use crate::postgres::cluster::{self, ClusterState};
+use crate::schema::{self, State};
 use crate::setup::{self, Check, Mend, Verdict};
+use crate::supervisor;
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
-    let checks = setup::examine(&context.home, &Sources::from_environment()).await;
+    let schema = schema_state(context).await;
+    let checks = setup::examine(&context.home, &Sources::from_environment(), schema);
     let mends: Vec<&Mend> = checks.iter().filter_map(|check| check.mend.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if context.printer.json {
@@ -21,6 +26,23 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
         return fix(context, &mends, args.yes);
     }
     Ok(if healthy { 0 } else { 1 })
+}
+
+/// Asks the running datastore, or for a moment a private one.
+async fn schema_state(context: &Context<'_>) -> Option<Result<State, String>> {
+    if cluster::state(&context.home) != ClusterState::Ready {
+        return None;
+    }
+    if !lock::is_held(&context.home).unwrap_or(false) && !supervisor::find_leftovers(&context.home).is_empty() {
+        // Looking must not end them.
+        return Some(Err("it cannot be asked while processes of a killed run are there".to_owned()));
+    }
+    let asked = async {
+        let datastore = Datastore::open(context, "leoflow doctor").await?;
+        let client = datastore.connect().await?;
+        Ok::<_, Error>(schema::classify(schema::known(), &schema::inspect(&client).await?))
+    };
+    Some(asked.await.map_err(|error| error.message))
 }
 
 fn show(context: &Context<'_>, checks: &[Check]) {

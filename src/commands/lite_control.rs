@@ -98,7 +98,9 @@ fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
         ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
     let mut client = connected.ok_or_else(crate::cli::api::not_running)?;
     match client.ask(&Request::Restart, RESTART_LIMIT) {
-        Ok(Answer::Error(reason)) => Err(Error::failed(reason).hint("leoflow lite status")),
+        Ok(Answer::Error(reason)) => {
+            Err(Error::from_child(&reason).unwrap_or_else(|| Error::failed(reason).hint("leoflow lite status")))
+        }
         Ok(_) => {
             context.printer.line("Leoflow has restarted");
             Ok(0)

@@ -5,6 +5,7 @@ use crate::cli::args::Logs;
 use crate::error::Error;
 use crate::supervisor::{LOG_NAMES, last_lines};
 use crate::sys::watch::FolderWatch;
+use serde_json::json;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -51,7 +52,9 @@ fn follow(context: &Context<'_>, watch: &FolderWatch, tails: &mut [Tail], width:
 }
 
 fn show(context: &Context<'_>, width: usize, name: &str, line: &str) {
-    if width == 0 {
+    if context.printer.json {
+        context.printer.line(json!({"process": name, "line": line}).to_string());
+    } else if width == 0 {
         context.printer.line(line);
     } else {
         context.printer.line(format!("{name:<width$} | {line}"));

@@ -10,12 +10,12 @@ use crate::home::progress::Progress;
 use crate::home::{lock, resolve_workspace};
 use crate::postgres::acquire::Sources;
 use crate::postgres::{Credentials, Endpoint, install};
-use crate::setup::{self, Wishes};
+use crate::setup::{self, Plan, Wishes};
 use crate::supervisor::instance::Instance;
 use crate::supervisor::{self, Identity, Notice, Supervisor};
-use crate::sys::{env_vars, listener, ports, stdio};
+use crate::sys::{listener, ports, stdio};
 use std::net::TcpListener;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
     if !args.report_to_stdout {
@@ -39,11 +39,13 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let early = if home.exists() { None } else { Some(bind(context, port)?) };
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
     let _lock = HomeLock::take(home, "leoflow lite", Some(&url))?;
+    // What an earlier run left may have the port, so it is ended first.
+    end_leftovers(context, sink)?;
+    home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
     let tcp = match early {
         Some(tcp) => tcp,
-        None => bind(context, port)?,
+        None => bind_patiently(context, port)?,
     };
-    end_leftovers(context, sink)?;
 
     let wishes = Wishes {
         port: args.port,
@@ -72,7 +74,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
                 admin_password: password.clone(),
                 workspace: workspace.clone(),
                 seconds: started.elapsed().as_secs_f64(),
-                path_hint: path_hint(context),
+                path_hint: context.path_hint(),
             };
             announce(context, sink, &ready);
         }
@@ -81,7 +83,9 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
         Notice::Busy(text) => sink.report(Progress::Started(text)),
         Notice::Stopping => sink.report(Progress::Started("Stopping".to_owned())),
     };
-    Supervisor::run(home, instance.specs(), tcp, identity, &mut told).await?;
+    let ended = Supervisor::run(home, instance.specs(), tcp, identity, &mut told).await;
+    instance.endpoint.tidy();
+    ended?;
     sink.report(Progress::Finished("Leoflow has stopped; your data stays".to_owned()));
     Ok(())
 }
@@ -89,9 +93,11 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
 /// Says that it runs. A password that was shown on a terminal is not made anew; one that went over
 /// the pipe is marked by whoever shows it.
 fn announce(context: &Context<'_>, sink: &dyn Sink, ready: &Ready) {
-    sink.ready(ready);
+    let seen = sink.ready(ready);
     if sink.is_terminal() {
-        if ready.admin_password.is_some()
+        sink.report(Progress::Note("Ctrl-C stops it.".to_owned()));
+        if seen
+            && ready.admin_password.is_some()
             && let Err(error) = setup::mark_password_shown(&context.home)
         {
             sink.report(Progress::Warning(error.to_string()));
@@ -113,19 +119,22 @@ fn end_leftovers(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
     Ok(())
 }
 
+/// What setup would do now.
+pub fn planned(context: &Context<'_>, wishes: &Wishes) -> Result<Plan, Error> {
+    let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
+    // Only a machine without a home directory has no workspace; then it has to be named.
+    let workspace = match wishes.workspace.clone().or(configured) {
+        Some(path) => path,
+        None => resolve_workspace(None)?,
+    };
+    let facts = setup::gather(&context.home, context.version, &workspace, wishes.install_always)?;
+    Ok(setup::plan(&facts, wishes)?)
+}
+
 /// Does what setup is missing. Returns a password that nobody has seen yet.
 pub async fn set_up(context: &Context<'_>, wishes: &Wishes, sink: &dyn Sink) -> Result<Option<String>, Error> {
     let home = &context.home;
-    // Only a machine without a home directory has none; then it has to be named.
-    let workspace = match &wishes.workspace {
-        Some(path) => path.clone(),
-        None => match context.config()?.and_then(|loaded| loaded.config.workspace) {
-            Some(path) => path,
-            None => resolve_workspace(None)?,
-        },
-    };
-    let facts = setup::gather(home, context.version, &workspace, wishes.install_always)?;
-    let plan = setup::plan(&facts, wishes)?;
+    let plan = planned(context, wishes)?;
     if plan.resumes {
         sink.report(Progress::Note("finishing the setup that was interrupted".to_owned()));
     }
@@ -134,6 +143,24 @@ pub async fn set_up(context: &Context<'_>, wishes: &Wishes, sink: &dyn Sink) -> 
         Some(password) => Ok(Some(password)),
         None => Ok(setup::renew_unseen_password(home)?),
     }
+}
+
+/// The home is ours; another first start may have the port for as long as it takes to be refused.
+fn bind_patiently(context: &Context<'_>, port: u16) -> Result<TcpListener, Error> {
+    for _ in 0..50 {
+        match listener::bind_loopback(port) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && ours(port) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            _ => break,
+        }
+    }
+    bind(context, port)
+}
+
+/// Whether the port is another Leoflow's, or of somebody we may not look at.
+fn ours(port: u16) -> bool {
+    ports::listening_process(port).is_none_or(|(_, line)| line.contains("leoflow"))
 }
 
 fn bind(context: &Context<'_>, port: u16) -> Result<TcpListener, Error> {
@@ -157,13 +184,6 @@ fn other_holder(context: &Context<'_>) -> Option<lock::Holder> {
 
 fn first_words(line: &str) -> String {
     if line.chars().count() <= 60 { line.to_owned() } else { line.chars().take(57).chain("...".chars()).collect() }
-}
-
-/// How to get `bin/` on the PATH, when it is not.
-fn path_hint(context: &Context<'_>) -> Option<String> {
-    let bin = context.home.bin();
-    let found = env_vars::search_path().contains(&bin);
-    (!found && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
 }
 
 fn written_config(context: &Context<'_>) -> Result<Config, Error> {

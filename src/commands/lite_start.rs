@@ -38,7 +38,7 @@ pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
                 } else {
                     context.printer.ready(&ready);
                 }
-                if ready.admin_password.is_some() {
+                if ready.admin_password.is_some() && !context.printer.reader_left() {
                     setup::mark_password_shown(&context.home)?;
                 }
                 return Ok(0);

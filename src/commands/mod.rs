@@ -61,7 +61,8 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Connections(args) => connections::run(&context, &args.command).await,
         Command::Server(args) => processes::server(&context, &args).await,
         Command::Agent => processes::agent(&context).await,
-        Command::Version(_) => version::run(printer),
-        Command::Completions(args) => completions::run(&args, printer),
+        Command::Version(_) | Command::Completions(_) => {
+            Err(Error::bug("this command needs no home and was run without one"))
+        }
     }
 }

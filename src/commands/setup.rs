@@ -1,16 +1,14 @@
 //! `leoflow setup`: everything `leoflow lite` would set up, without starting it.
 
 use super::context::Context;
-use super::lite_run::set_up;
+use super::lite_run::{planned, set_up};
 use crate::cli::args::Setup;
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::lock::HomeLock;
-use crate::home::{Home, resolve_workspace};
+use crate::home::resolve_workspace;
 use crate::setup::{self, Plan, Wishes};
-use crate::sys::env_vars;
 use serde_json::json;
-use std::path::Path;
 
 pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     let wishes = Wishes {
@@ -22,7 +20,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     if args.dry_run {
         return show_plan(context, &plan);
     }
-    let password = if plan.steps.is_empty() {
+    let password = if plan.steps.is_empty() && !plan.resumes {
         // Also beside a running instance: there is nothing to do.
         None
     } else {
@@ -32,20 +30,10 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         set_up(context, &wishes, context.printer).await?
     };
     show_result(context, &plan, password.as_deref())?;
-    if password.is_some() {
+    if password.is_some() && !context.printer.reader_left() {
         setup::mark_password_shown(&context.home)?;
     }
     Ok(0)
-}
-
-fn planned(context: &Context<'_>, wishes: &Wishes) -> Result<Plan, Error> {
-    let configured = context.config()?.and_then(|loaded| loaded.config.workspace);
-    let workspace = match wishes.workspace.clone().or(configured) {
-        Some(path) => path,
-        None => resolve_workspace(None)?,
-    };
-    let facts = setup::gather(&context.home, context.version, &workspace, true)?;
-    Ok(setup::plan(&facts, wishes)?)
 }
 
 fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
@@ -88,17 +76,14 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
         printer.line(format!("  e-mail     {email}"));
         printer.line(format!("  password   {password}   (shown only now)"));
     }
-    printer.line(format!("Start it:  {} lite start", program(home)));
-    if !on_path(&home.bin()) {
-        printer.line(format!("To have `leoflow` on your PATH:  export PATH=\"{}:$PATH\"", home.bin().display()));
+    let program = if context.path_hint().is_some() {
+        home.bin().join("leoflow").display().to_string()
+    } else {
+        "leoflow".to_owned()
+    };
+    printer.line(format!("Start it:  {program} lite start"));
+    if let Some(hint) = context.path_hint() {
+        printer.line(format!("To have `leoflow` on your PATH:  {hint}"));
     }
     Ok(())
-}
-
-fn on_path(bin: &Path) -> bool {
-    env_vars::search_path().iter().any(|folder| folder == bin)
-}
-
-fn program(home: &Home) -> String {
-    if on_path(&home.bin()) { "leoflow".to_owned() } else { home.bin().join("leoflow").display().to_string() }
 }

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::{OnExisting, VariablesCommand};
-use crate::engine::variables::Variable;
+use crate::engine::variables::{Variable, as_text};
 use crate::error::Error;
 use serde_json::{Map, Value, json};
 
@@ -29,13 +29,17 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
             }
         }
         VariablesCommand::Get { key, default } => {
-            let all: Vec<Variable> = api.get(LOCAL).await?;
-            let found = all.into_iter().find(|variable| variable.key == *key);
-            match (found, default) {
-                (Some(variable), _) if printer.json => printer.json(&variable)?,
-                (Some(variable), _) => printer.line(variable.value),
-                (None, Some(default)) => printer.line(default),
-                (None, None) => return Err(no_such(key)),
+            let found: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
+            let variable = match (found, default) {
+                (Err(_), Some(value)) if !exists(&api, key).await? => {
+                    Variable { key: key.clone(), value: value.clone(), description: None }
+                }
+                (found, _) => found?,
+            };
+            if printer.json {
+                printer.json(&variable)?;
+            } else {
+                printer.line(variable.value);
             }
         }
         VariablesCommand::Set { key, value, description } => {
@@ -62,12 +66,13 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
     Ok(0)
 }
 
-fn no_such(key: &str) -> Error {
-    Error::failed(format!("there is no variable {key:?}")).hint("leoflow variables list")
+async fn exists(api: &Api<'_>, key: &str) -> Result<bool, Error> {
+    let all: Vec<Variable> = api.get(LOCAL).await?;
+    Ok(all.iter().any(|variable| variable.key == key))
 }
 
 async fn import(api: &Api<'_>, entries: Vec<Variable>, on_existing: OnExisting) -> Result<Value, Error> {
-    api.put(LOCAL, &json!({"on_existing": on_existing.name(), "entries": entries})).await
+    api.put(LOCAL, &json!({"on_existing": on_existing.for_store(), "entries": entries})).await
 }
 
 /// `{"key": value}` or `{"key": {"value": …, "description": …}}`; a value that is not text is kept
@@ -76,7 +81,6 @@ fn from_airflow(file: Value) -> Result<Vec<Variable>, Error> {
     let Value::Object(entries) = file else {
         return Err(Error::failed("the file is not a JSON object of variables").hint("nothing was imported"));
     };
-    let as_text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let variable = |(key, entry): (String, Value)| match entry.get("value") {
         Some(value) if entry.is_object() => {
             let description = entry.get("description").and_then(Value::as_str).map(str::to_owned);
@@ -87,10 +91,12 @@ fn from_airflow(file: Value) -> Result<Vec<Variable>, Error> {
     Ok(entries.into_iter().map(variable).collect())
 }
 
-/// A value that is JSON is written as JSON, as Airflow does.
+/// A value that is JSON is written as JSON, as Airflow does, but only where its import gives back
+/// the very same text.
 fn to_airflow(all: &[Variable]) -> Value {
     let entry = |variable: &Variable| {
-        let parsed = serde_json::from_str(&variable.value).unwrap_or_else(|_| Value::from(variable.value.as_str()));
+        let json = serde_json::from_str(&variable.value).ok().filter(|json| as_text(json) == variable.value);
+        let parsed = json.unwrap_or_else(|| Value::from(variable.value.as_str()));
         // An object with a key "value" would be taken for the long form at its import.
         let ambiguous = parsed.get("value").is_some();
         let value = match &variable.description {
@@ -119,6 +125,12 @@ mod tests {
             variable("object", r#"{"a":1}"#, Some("why")),
             variable("tricky", r#"{"value":1}"#, None),
             variable("not json", "{", None),
+            variable("trailing zero", "1.10", None),
+            variable("quoted", "\"quoted\"", None),
+            variable("long number", "12345678901234567890123", None),
+            variable("exponent", "1e5", None),
+            variable("blanks", "{ \"a\" : 1 }", None),
+            variable("twice", r#"{"a":1,"a":2}"#, None),
         ];
         assert_eq!(from_airflow(to_airflow(&all)).unwrap(), all);
     }

@@ -11,6 +11,10 @@ pub fn run(context: &Context<'_>) -> Result<u8, Error> {
         Ok(None) => {
             return Err(Error::failed(format!("there is no {}", path.display())).hint("leoflow setup writes one"));
         }
+        Ok(Some(loaded)) if loaded.text.trim().is_empty() => {
+            let message = "the file is empty: the secrets that setup wrote are gone".to_owned();
+            (vec![config::Problem { line: 1, message }], Vec::new())
+        }
         Ok(Some(loaded)) => (Vec::new(), loaded.warnings),
         Err(ConfigError::Invalid { problems, .. }) => (problems, Vec::new()),
         Err(error) => return Err(error.into()),

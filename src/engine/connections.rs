@@ -1,6 +1,6 @@
 //! Connections: how tasks reach other systems. Password and extra are encrypted at rest.
 
-use super::store::{Page, StoreError};
+use super::store::{OnExisting, Page, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{GenericClient, Row};
@@ -28,36 +28,37 @@ fn place(connection_id: &str, field: &str) -> String {
     format!("connection/{connection_id}/{field}")
 }
 
+/// The rules of Airflow's own API, so that everything here can be exported there.
 fn check(connection: &Connection) -> Result<(), StoreError> {
     let id = &connection.connection_id;
-    let fits = |c: char| c.is_alphanumeric() || "_-.#!()[]{}:;+@/\\ '".contains(c);
+    let invalid = |what: &str| Err(StoreError::Invalid(format!("connection {id:?}: {what}")));
+    let fits = |c: char| c.is_alphanumeric() || "_-.".contains(c);
     if id.is_empty() || id.chars().count() > MAX_ID || !id.chars().all(fits) {
-        return Err(StoreError::Invalid(format!(
-            "{id:?} is not a connection id: 1 to {MAX_ID} letters, digits, _ - . and the like"
-        )));
+        return invalid(&format!("an id is 1 to {MAX_ID} letters, digits, _ . and -"));
     }
     if connection.conn_type.is_empty() {
-        return Err(StoreError::Invalid("a connection needs a conn_type, for example postgres or http".to_owned()));
+        return invalid("it needs a conn_type, for example postgres or http");
     }
     let texts = [&connection.description, &connection.host, &connection.login, &connection.schema];
     if connection.conn_type.contains('\0') || texts.into_iter().flatten().any(|text| text.contains('\0')) {
-        return Err(StoreError::Invalid("a connection cannot hold the character NUL".to_owned()));
+        return invalid("it cannot hold the character NUL");
     }
     if connection.port.is_some_and(|port| !(0..=65535).contains(&port)) {
-        return Err(StoreError::Invalid("a connection's port is a number from 0 to 65535".to_owned()));
+        return invalid("its port is a number from 0 to 65535");
     }
-    if let Some(extra) = connection.extra.as_deref().filter(|extra| !extra.is_empty()) {
-        let parsed: Result<serde_json::Value, _> = serde_json::from_str(extra);
-        parsed.map_err(|error| StoreError::Invalid(format!("extra is not JSON: {error}")))?;
+    match connection.extra.as_deref().filter(|extra| !extra.is_empty()).map(serde_json::from_str) {
+        None | Some(Ok(serde_json::Value::Object(_))) => Ok(()),
+        Some(Ok(_)) => invalid("its extra is not a JSON object"),
+        Some(Err(error)) => invalid(&format!("its extra is not JSON: {error}")),
     }
-    Ok(())
 }
 
 fn read(row: &Row, cipher: &Cipher) -> Result<Connection, StoreError> {
     let connection_id: String = row.get("connection_id");
     let open = |column: &str, field: &str| {
         let sealed: Option<&[u8]> = row.get(column);
-        sealed.map(|sealed| cipher.open(&place(&connection_id, field), sealed)).transpose()
+        let opened = sealed.map(|sealed| cipher.open(&place(&connection_id, field), sealed)).transpose();
+        opened.map_err(|_| StoreError::Sealed { what: WHAT, id: connection_id.clone() })
     };
     let (password, extra) = (open("password_encrypted", "password")?, open("extra_encrypted", "extra")?);
     Ok(Connection {
@@ -80,19 +81,23 @@ pub async fn list(
     page: &Page,
 ) -> Result<(Vec<Connection>, i64), StoreError> {
     let pattern = page.pattern.as_deref().unwrap_or("%");
-    let order = if page.descending { "DESC" } else { "ASC" };
-    let count = "SELECT count(*) FROM connection WHERE connection_id LIKE $1";
+    let order = page.order_by("connection_id");
+    let count = "SELECT count(*) FROM connection WHERE connection_id ILIKE $1";
     let total = client.query_one(count, &[&pattern]).await?.get(0);
-    let query = format!(
-        "SELECT * FROM connection WHERE connection_id LIKE $1 ORDER BY connection_id {order} LIMIT $2 OFFSET $3"
-    );
+    let query = format!("SELECT * FROM connection WHERE connection_id ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
     let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
     let connections = rows.iter().map(|row| read(row, cipher)).collect::<Result<_, _>>()?;
     Ok((connections, total))
 }
 
-pub async fn get(client: &impl GenericClient, cipher: &Cipher, id: &str) -> Result<Connection, StoreError> {
-    match client.query_opt("SELECT * FROM connection WHERE connection_id = $1", &[&id]).await? {
+pub async fn get(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    id: &str,
+    read_for: ReadFor,
+) -> Result<Connection, StoreError> {
+    let query = format!("SELECT * FROM connection WHERE connection_id = $1{}", read_for.clause());
+    match client.query_opt(&query, &[&id]).await? {
         Some(row) => read(&row, cipher),
         None => Err(StoreError::NotFound { what: WHAT, id: id.to_owned() }),
     }
@@ -136,6 +141,19 @@ pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Connecti
 /// Makes it or replaces it.
 pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<(), StoreError> {
     write(client, cipher, new, REPLACE).await.map(drop)
+}
+
+/// Whether it was written; `false` when it exists and is to be skipped.
+pub async fn import(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    new: &Connection,
+    on_existing: OnExisting,
+) -> Result<bool, StoreError> {
+    match on_existing {
+        OnExisting::Overwrite => set(client, cipher, new).await.map(|()| true),
+        OnExisting::Skip | OnExisting::Fail => on_existing.settle(create(client, cipher, new).await),
+    }
 }
 
 pub async fn delete(client: &impl GenericClient, id: &str) -> Result<(), StoreError> {

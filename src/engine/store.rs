@@ -2,6 +2,7 @@
 
 use crate::auth::cipher::CipherError;
 use crate::postgres::PgError;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::error::SqlState;
 
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,8 @@ pub enum StoreError {
     NotFound { what: &'static str, id: String },
     #[error("{0}")]
     Invalid(String),
+    #[error("{what} {id:?} cannot be decrypted: the encryption key is another one, or the row was altered")]
+    Sealed { what: &'static str, id: String },
     #[error(transparent)]
     Cipher(#[from] CipherError),
     #[error(transparent)]
@@ -33,14 +36,65 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
-/// A page of a list, in Airflow's words. `pattern` is SQL's LIKE, `%` for anything.
+/// A page of a list, in Airflow's words. `pattern` is SQL's ILIKE, `%` for anything; `order` names
+/// columns of the table, which the caller has taken from a list of its own.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub limit: i64,
     pub offset: i64,
-    pub descending: bool,
+    pub order: Vec<Order>,
     pub pattern: Option<String>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    pub column: &'static str,
+    pub descending: bool,
+}
+
 /// Everything, for an export.
-pub const ALL: Page = Page { limit: i64::MAX, offset: 0, descending: false, pattern: None };
+pub const ALL: Page = Page { limit: i64::MAX, offset: 0, order: Vec::new(), pattern: None };
+
+impl Page {
+    /// For `ORDER BY`; `key` comes last, so that pages do not overlap.
+    pub(super) fn order_by(&self, key: &'static str) -> String {
+        let last = Order { column: key, descending: false };
+        let term = |order: &Order| format!("{} {}", order.column, if order.descending { "DESC" } else { "ASC" });
+        self.order.iter().chain([&last]).map(term).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Whether a row that is read is about to be written in the same transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFor {
+    Reading,
+    Update,
+}
+
+impl ReadFor {
+    pub(super) fn clause(self) -> &'static str {
+        match self {
+            Self::Reading => "",
+            Self::Update => " FOR UPDATE",
+        }
+    }
+}
+
+/// What an import does with an entry that exists: Airflow's `--action-on-existing-key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExisting {
+    Overwrite,
+    Skip,
+    Fail,
+}
+
+impl OnExisting {
+    /// Whether an entry that may be new was written; one that exists was skipped, or is an error.
+    pub(super) fn settle(self, created: Result<(), StoreError>) -> Result<bool, StoreError> {
+        match created {
+            Err(StoreError::AlreadyExists { .. }) if self == Self::Skip => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+}

@@ -1,8 +1,9 @@
 //! Variables: Airflow's key-value store. Values are encrypted at rest.
 
-use super::store::{Page, StoreError};
+use super::store::{OnExisting, Page, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_postgres::{GenericClient, Row};
 
 /// <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/variables.html>
@@ -11,6 +12,11 @@ pub struct Variable {
     pub key: String,
     pub value: String,
     pub description: Option<String>,
+}
+
+/// A JSON value as Airflow stores it: text as it is, everything else as JSON.
+pub fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 const WHAT: &str = "variable";
@@ -23,7 +29,7 @@ fn place(key: &str) -> String {
 
 fn check(variable: &Variable) -> Result<(), StoreError> {
     if variable.key.is_empty() || variable.key.chars().count() > MAX_KEY {
-        return Err(StoreError::Invalid(format!("a variable's key has 1 to {MAX_KEY} characters")));
+        return Err(StoreError::Invalid(format!("{:?}: a variable's key has 1 to {MAX_KEY} characters", variable.key)));
     }
     if variable.key.contains('\0') || variable.description.as_ref().is_some_and(|text| text.contains('\0')) {
         return Err(StoreError::Invalid("a key or description cannot hold the character NUL".to_owned()));
@@ -33,7 +39,8 @@ fn check(variable: &Variable) -> Result<(), StoreError> {
 
 fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
     let key: String = row.get("key");
-    let value = cipher.open(&place(&key), row.get("value_encrypted"))?;
+    let opened = cipher.open(&place(&key), row.get("value_encrypted"));
+    let value = opened.map_err(|_| StoreError::Sealed { what: WHAT, id: key.clone() })?;
     Ok(Variable { key, value, description: row.get("description") })
 }
 
@@ -44,16 +51,22 @@ pub async fn list(
     page: &Page,
 ) -> Result<(Vec<Variable>, i64), StoreError> {
     let pattern = page.pattern.as_deref().unwrap_or("%");
-    let order = if page.descending { "DESC" } else { "ASC" };
-    let total = client.query_one("SELECT count(*) FROM variable WHERE key LIKE $1", &[&pattern]).await?.get(0);
-    let query = format!("SELECT * FROM variable WHERE key LIKE $1 ORDER BY key {order} LIMIT $2 OFFSET $3");
+    let order = page.order_by("key");
+    let total = client.query_one("SELECT count(*) FROM variable WHERE key ILIKE $1", &[&pattern]).await?.get(0);
+    let query = format!("SELECT * FROM variable WHERE key ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
     let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
     let variables = rows.iter().map(|row| read(row, cipher)).collect::<Result<_, _>>()?;
     Ok((variables, total))
 }
 
-pub async fn get(client: &impl GenericClient, cipher: &Cipher, key: &str) -> Result<Variable, StoreError> {
-    match client.query_opt("SELECT * FROM variable WHERE key = $1", &[&key]).await? {
+pub async fn get(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    key: &str,
+    read_for: ReadFor,
+) -> Result<Variable, StoreError> {
+    let query = format!("SELECT * FROM variable WHERE key = $1{}", read_for.clause());
+    match client.query_opt(&query, &[&key]).await? {
         Some(row) => read(&row, cipher),
         None => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
     }
@@ -80,6 +93,19 @@ pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -
                  SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description, updated_at = now()";
     client.execute(query, &[&new.key, &sealed, &new.description]).await?;
     Ok(())
+}
+
+/// Whether it was written; `false` when it exists and is to be skipped.
+pub async fn import(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    new: &Variable,
+    on_existing: OnExisting,
+) -> Result<bool, StoreError> {
+    match on_existing {
+        OnExisting::Overwrite => set(client, cipher, new).await.map(|()| true),
+        OnExisting::Skip | OnExisting::Fail => on_existing.settle(create(client, cipher, new).await),
+    }
 }
 
 pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {

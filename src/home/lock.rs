@@ -56,11 +56,11 @@ impl HomeLock {
     fn try_take(home: &Home, command: &str, url: Option<&str>) -> Result<Self, LockError> {
         let path = home.lock();
         let io = |source| LockError::Io { path: path.clone(), source };
+        let held = || LockError::Held { holder: holder(home) };
         let folder = FileLock::try_exclusive(File::open(home.root()).map_err(io)?).map_err(io)?;
-        let file = FileLock::try_exclusive(open(home).map_err(io)?).map_err(io)?;
-        let (Some(_folder), Some(file)) = (folder, file) else {
-            return Err(LockError::Held { holder: holder(home) });
-        };
+        // Whoever does not get the folder leaves the file alone, for the one who did.
+        let _folder = folder.ok_or_else(held)?;
+        let file = FileLock::try_exclusive(open(home).map_err(io)?).map_err(io)?.ok_or_else(held)?;
         let mut lock = Self { file, _folder };
         lock.describe(command, url).map_err(io)?;
         Ok(lock)

@@ -78,6 +78,10 @@ impl Home {
         self.run().join("api.sock")
     }
 
+    pub fn notify_socket(&self) -> PathBuf {
+        self.run().join("notify.sock")
+    }
+
     pub fn journal(&self) -> PathBuf {
         self.run().join("journal.json")
     }
@@ -85,6 +89,17 @@ impl Home {
     /// The children of the supervisor that runs or ran last, for the next one to end what is left.
     pub fn processes(&self) -> PathBuf {
         self.run().join("processes.json")
+    }
+
+    /// Removes what writes that were killed have left beside their files. The caller holds the lock.
+    pub fn tidy(&self) -> io::Result<()> {
+        for folder in [&self.root, &self.run(), &self.postgres(), &self.bin()] {
+            files::remove_temporary_neighbours(folder)?;
+        }
+        for version in std::fs::read_dir(self.versions()).into_iter().flatten().flatten() {
+            files::remove_temporary_neighbours(&version.path())?;
+        }
+        Ok(())
     }
 
     /// The folders that have to be there before anything else, each 0700.

@@ -141,7 +141,7 @@ async fn from_source(
     let tree = staging.path().join("tree");
     match source {
         Source::Archive(path) => {
-            check_neighbour_hash(path)?;
+            check_hash(path)?;
             unpack(path, &tree)?;
         }
         Source::Download(base) => download::fetch(base, staging.path(), reporter).await?,
@@ -165,14 +165,18 @@ fn unpack(path: &Path, tree: &Path) -> Result<(), String> {
     archive::unpack(path, tree).map_err(|error| error.to_string())
 }
 
-/// An archive with a `.sha256` beside it must match it.
-fn check_neighbour_hash(path: &Path) -> Result<(), String> {
+/// An archive with a `.sha256` beside it must match it, and our wheel the hash we know.
+fn check_hash(path: &Path) -> Result<(), String> {
     let mut name = path.as_os_str().to_owned();
     name.push(".sha256");
-    let Ok(text) = std::fs::read_to_string(&name) else { return Ok(()) };
-    let expected = text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    let beside = match std::fs::read_to_string(&name) {
+        Ok(text) => Some(text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(format!("the .sha256 beside it cannot be read: {error}")),
+    };
+    let Some(expected) = beside.or_else(|| wheel::pinned_hash(path).map(str::to_owned)) else { return Ok(()) };
     let found = wheel::sha256_of(path).map_err(|error| error.to_string())?;
-    if found == expected { Ok(()) } else { Err(format!("its sha256 is {found}, the file beside it says {expected}")) }
+    if found == expected { Ok(()) } else { Err(format!("its sha256 is {found}, expected {expected}")) }
 }
 
 #[cfg(test)]

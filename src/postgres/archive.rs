@@ -64,6 +64,8 @@ fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
             _ => return Err(ArchiveError::Hostile(path)),
         }
     }
+    // To the very end: only there the compression says whether all of it was right.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
     Ok(())
 }
 

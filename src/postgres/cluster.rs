@@ -6,9 +6,9 @@ use super::{Credentials, Installation, MAJOR, SUPERUSER};
 use crate::home::Home;
 use crate::sys::user_namespace::Identity;
 use crate::sys::{checkpoint, files, process, spawn};
-use std::io::{self, Write};
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterState {
@@ -88,7 +88,7 @@ fn remove_killed_attempts(home: &Home) -> io::Result<()> {
             }
             left.iter().for_each(|process| process.signal(process::Signal::Kill));
             for process in &left {
-                process.wait_gone(std::time::Duration::from_secs(2));
+                process.wait_gone(Duration::from_secs(2));
             }
         }
         files::remove_any(&entry.path())?;
@@ -96,43 +96,45 @@ fn remove_killed_attempts(home: &Home) -> io::Result<()> {
     Ok(())
 }
 
+/// Longer than the slowest disk takes for 40 MB.
+const INITDB_LIMIT: Duration = Duration::from_secs(300);
+
 fn initdb(
     installation: &Installation,
     credentials: &Credentials,
     identity: &Identity,
-    staging: &std::path::Path,
+    staging: &Path,
 ) -> Result<(), ClusterError> {
-    let failed = |error: io::Error| match identity.single_user() {
-        // What unshare(2) and the maps say where they are forbidden or used up; exec says none of these.
-        Some(_) if !matches!(error.kind(), io::ErrorKind::NotFound) => ClusterError::NoUserNamespace(error.to_string()),
-        _ => ClusterError::Initdb(error.to_string()),
-    };
     // It works in its staging folder, where the next attempt finds what a kill left of it.
-    files::create_private_dir(staging).map_err(|source| ClusterError::Io { path: staging.to_owned(), source })?;
+    let io = |source| ClusterError::Io { path: staging.to_owned(), source };
+    files::create_private_dir(staging).map_err(io)?;
+    let password_file = files::temporary_neighbour(staging);
+    let password = format!("{}\n", credentials.superuser_password);
+    files::write_atomic(&password_file, password.as_bytes(), 0o600).map_err(io)?;
     let mut command = unprivileged_command(&installation.program("initdb"), identity);
-    spawn::dies_with_this_thread(&mut command);
-    let mut child = command
+    command
         .current_dir(staging)
         .arg("--pgdata")
         .arg(staging)
-        .args(["--username", SUPERUSER, "--pwfile", "/dev/stdin", "--auth", "scram-sha-256"])
+        .arg("--pwfile")
+        .arg(&password_file)
+        .args(["--username", SUPERUSER, "--auth", "scram-sha-256"])
         .args(["--encoding", "UTF8", "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"])
-        .args(["--data-checksums", "--sync-method", "syncfs", "--no-instructions"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // When initdb ended early, its own message is the one to show.
-        let _ = writeln!(stdin, "{}", credentials.superuser_password);
-    }
-    let output = child.wait_with_output().map_err(failed)?;
+        .args(["--data-checksums", "--sync-method", "syncfs", "--no-instructions"]);
+    spawn::dies_with_this_thread(&mut command);
+    let output = spawn::output_within(&mut command, INITDB_LIMIT);
+    files::remove_any(&password_file).map_err(io)?;
+    let output = output.map_err(|error| match identity.single_user() {
+        // What unshare(2) and the maps say where they are forbidden or used up; exec says none of these.
+        Some(_) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut) => {
+            ClusterError::NoUserNamespace(error.to_string())
+        }
+        _ => ClusterError::Initdb(error.to_string()),
+    })?;
     if output.status.success() {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(&output.stderr);
-    Err(ClusterError::Initdb(text.trim().to_owned()))
+    Err(ClusterError::Initdb(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 #[cfg(test)]

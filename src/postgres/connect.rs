@@ -49,6 +49,8 @@ pub struct Endpoint {
     pub socket_folder: PathBuf,
 }
 
+/// Where a socket is when the home's path does not do.
+const FALLBACK: &str = "/tmp";
 /// `/.s.PGSQL.5432`
 const SOCKET_NAME_LENGTH: usize = 14;
 
@@ -62,11 +64,15 @@ impl Endpoint {
             return Self { socket_folder: run };
         }
         let hash = random::hex(&Sha256::digest(home.root().as_os_str().as_bytes())[..8]);
-        Self { socket_folder: PathBuf::from(format!("/tmp/leoflow-{}-{hash}", user::effective_uid())) }
+        Self { socket_folder: Path::new(FALLBACK).join(format!("leoflow-{}-{hash}", user::effective_uid())) }
     }
 
-    pub fn at(folder: &Path) -> Self {
-        Self { socket_folder: folder.to_owned() }
+    /// Removes the folder again where it was made for the socket alone.
+    pub fn tidy(&self) {
+        if self.socket_folder.parent() == Some(Path::new(FALLBACK)) {
+            // Only when it is empty: with a socket in it, it is in use.
+            let _ = std::fs::remove_dir(&self.socket_folder);
+        }
     }
 
     /// Makes the folder, and refuses one in a shared place that is not ours alone.

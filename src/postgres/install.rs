@@ -1,7 +1,7 @@
 //! `managed-postgres/install/<version>/`: complete or absent. A stamp, written last and before the
 //! rename, says what it is and where its programs are.
 
-use super::tools::postgres_version;
+use super::tools::{complete, postgres_version};
 use super::{MAJOR, archive};
 use crate::home::Home;
 use crate::sys::{checkpoint, files};
@@ -52,7 +52,8 @@ fn read_stamp(folder: &Path) -> Option<Installation> {
     let stamp: Stamp = serde_json::from_str(&text).ok()?;
     // `join` with an absolute path is that path.
     let bin = folder.join(&stamp.bin);
-    let usable = version_key(&stamp.version).first() == Some(&MAJOR) && bin.join("postgres").is_file();
+    let usable =
+        version_key(&stamp.version).first() == Some(&MAJOR) && bin.join("postgres").is_file() && complete(&bin).is_ok();
     usable.then_some(Installation { version: stamp.version, bin, source: stamp.source })
 }
 
@@ -110,6 +111,7 @@ impl Staging {
         if major != MAJOR {
             return Err(format!("it is PostgreSQL {version}; this release runs {MAJOR}"));
         }
+        complete(bin)?;
         let stamp = Stamp { version: version.clone(), source: source.to_owned(), bin: stamped.to_owned() };
         let io = |error: io::Error| error.to_string();
         let text = serde_json::to_vec_pretty(&stamp).map_err(|error| error.to_string())?;

@@ -9,6 +9,9 @@ use crate::sys::process::{self, ProcessId, Signal};
 use std::io;
 use std::time::{Duration, Instant};
 
+/// How often it is looked for what is left. One is enough but for a server that was just starting.
+const ROUNDS: u32 = 5;
+
 /// Processes of a server on the home's data directory.
 pub fn find(home: &Home) -> Vec<ProcessId> {
     process::working_in(&home.postgres_data())
@@ -29,20 +32,25 @@ pub fn find(home: &Home) -> Vec<ProcessId> {
 /// pid has been reused or their content damaged. Returns how many there were.
 /// The caller holds the home's lock, so no live server can be meant.
 pub fn end(home: &Home) -> io::Result<usize> {
-    let mut left = find(home);
-    let count = left.len();
-    // Fast shutdown is a postmaster's to give; backends without one can only be ended.
-    // Signals: PostgreSQL manual, "Shutting Down the Server".
-    if has_postmaster(home, &left) {
-        signal_and_wait(&mut left, Signal::Interrupt, Duration::from_secs(5));
+    let mut count = 0;
+    // A server that lives goes on starting processes while we look at those it had.
+    for _ in 0..ROUNDS {
+        let mut left = find(home);
+        if left.is_empty() {
+            remove_lock_files(home)?;
+            return Ok(count);
+        }
+        count += left.len();
+        // Fast shutdown is a postmaster's to give; backends without one can only be ended.
+        // Signals: PostgreSQL manual, "Shutting Down the Server".
+        if has_postmaster(home, &left) {
+            signal_and_wait(&mut left, Signal::Interrupt, Duration::from_secs(5));
+        }
+        signal_and_wait(&mut left, Signal::Quit, Duration::from_millis(500));
+        signal_and_wait(&mut left, Signal::Kill, Duration::from_secs(2));
     }
-    signal_and_wait(&mut left, Signal::Quit, Duration::from_millis(500));
-    signal_and_wait(&mut left, Signal::Kill, Duration::from_secs(2));
-    if let Some(process) = left.first() {
-        return Err(io::Error::other(format!("process {} of the last server does not end", process.pid)));
-    }
-    remove_lock_files(home)?;
-    Ok(count)
+    let pids: Vec<String> = find(home).iter().map(|process| process.pid.to_string()).collect();
+    Err(io::Error::other(format!("processes of the last server do not end: {}", pids.join(", "))))
 }
 
 /// The pids in them may be a zombie's or a stranger's by now, and Postgres would believe them.

@@ -25,12 +25,13 @@ pub enum PrivateError {
     NotReady(PgError),
 }
 
-/// Crash recovery of a laptop's database takes seconds; this is for the exception.
+/// How long it may be silent; while it says that it is recovering, it is waited for.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 pub struct PrivateServer {
     pid: i32,
     ended: bool,
+    endpoint: Endpoint,
 }
 
 impl PrivateServer {
@@ -51,14 +52,13 @@ impl PrivateServer {
             called: None,
             arguments: command.arguments,
             environment: command.environment,
-            folder: None,
             output: log.as_fd(),
             passed: Vec::new(),
             single_user: Identity::for_postgres().single_user().cloned(),
             parent_death: Some(Signal::Interrupt),
         }
         .start()?;
-        let mut server = Self { pid, ended: false };
+        let mut server = Self { pid, ended: false, endpoint: endpoint.clone() };
         server.wait_ready(endpoint, credentials).await?;
         Ok(server)
     }
@@ -71,12 +71,14 @@ impl PrivateServer {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            if let Some((_, exit)) = reaper::ended_children().into_iter().find(|(pid, _)| *pid == self.pid) {
+            if let Some(exit) = reaper::ended_child(self.pid) {
                 self.ended = true;
                 return Err(PrivateError::Ended(exit));
             }
             let final_answer = !matches!(error, PgError::Unreachable(_) | PgError::Recovering | PgError::Timeout(_));
-            if final_answer || tokio::time::Instant::now() >= deadline {
+            // Recovery takes what it takes; cutting it short would only begin it again.
+            let waited_enough = tokio::time::Instant::now() >= deadline && !matches!(error, PgError::Recovering);
+            if final_answer || waited_enough {
                 return Err(PrivateError::NotReady(error));
             }
             tokio::time::sleep(pause).await;
@@ -88,7 +90,7 @@ impl PrivateServer {
         signal_process(self.pid, signal);
         let deadline = std::time::Instant::now() + limit;
         while !self.ended && std::time::Instant::now() < deadline {
-            self.ended = reaper::ended_children().iter().any(|(pid, _)| *pid == self.pid);
+            self.ended = reaper::ended_child(self.pid).is_some();
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -101,6 +103,7 @@ impl Drop for PrivateServer {
                 self.end(signal, Duration::from_secs(seconds));
             }
         }
+        self.endpoint.tidy();
     }
 }
 

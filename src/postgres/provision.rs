@@ -3,6 +3,7 @@
 
 use super::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, PgError};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 /// A connection as the application, with role and database made if they are not there.
 pub async fn connect(endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {
@@ -24,11 +25,23 @@ async fn create(endpoint: &Endpoint, credentials: &Credentials) -> Result<(), Pg
     if !client.query_one(exists, &[&APPLICATION_ROLE]).await?.get::<_, bool>(0) {
         // The password is hexadecimal, so it needs no quoting that it could break.
         let password = &credentials.application_password;
-        client.batch_execute(&format!("CREATE ROLE {APPLICATION_ROLE} LOGIN PASSWORD '{password}'")).await?;
+        unless_another_did(
+            client.batch_execute(&format!("CREATE ROLE {APPLICATION_ROLE} LOGIN PASSWORD '{password}'")).await,
+        )?;
     }
     let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
     if !client.query_one(exists, &[&APPLICATION_DATABASE]).await?.get::<_, bool>(0) {
-        client.batch_execute(&format!("CREATE DATABASE {APPLICATION_DATABASE} OWNER {APPLICATION_ROLE}")).await?;
+        let create = format!("CREATE DATABASE {APPLICATION_DATABASE} OWNER {APPLICATION_ROLE}");
+        unless_another_did(client.batch_execute(&create).await)?;
     }
     Ok(())
+}
+
+/// Two that come first at once see nothing and both begin; the second finds it made.
+fn unless_another_did(created: Result<(), tokio_postgres::Error>) -> Result<(), PgError> {
+    let made = [&SqlState::DUPLICATE_OBJECT, &SqlState::DUPLICATE_DATABASE, &SqlState::UNIQUE_VIOLATION];
+    match created {
+        Err(error) if error.code().is_some_and(|code| made.contains(&code)) => Ok(()),
+        other => Ok(other?),
+    }
 }

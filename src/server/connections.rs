@@ -1,20 +1,32 @@
 //! `/api/v2/connections`, with Airflow's names and shapes. A password goes in and never comes out.
 
 use super::api_error::ApiError;
-use super::paging::ListParams;
 use super::redact;
+use super::request::{Changes, Id, Params, bad_body};
 use super::state::AppState;
-use super::variables::{Mask, bad_body, bad_query};
 use crate::engine::connections::{self, Connection};
+use crate::engine::store::ReadFor;
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// What may be ordered by. Airflow's `id` is the order of creation.
+const COLUMNS: &[(&str, &str)] = &[
+    ("connection_id", "connection_id"),
+    ("conn_id", "connection_id"),
+    ("conn_type", "conn_type"),
+    ("description", "description"),
+    ("host", "host"),
+    ("port", "port"),
+    ("id", "created_at"),
+];
 
 fn response(connection: &Connection) -> Value {
     json!({
@@ -27,23 +39,21 @@ fn response(connection: &Connection) -> Value {
         "port": connection.port,
         "password": connection.password.as_ref().map(|_| redact::HIDDEN),
         "extra": connection.extra.as_ref().map(|extra| redact::text("extra", extra)),
+        "team_name": null,
     })
 }
 
-pub async fn list(
-    State(state): Shared,
-    params: Result<Query<ListParams>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let page = params.map_err(bad_query)?.0.page("connection_id")?;
+pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    let page = params.page("connection_id_pattern", COLUMNS)?;
     let client = state.database.get().await?;
     let (found, total) = connections::list(&**client, &state.cipher, &page).await?;
     let connections: Vec<Value> = found.iter().map(response).collect();
     Ok(Json(json!({"connections": connections, "total_entries": total})))
 }
 
-pub async fn get(State(state): Shared, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(response(&connections::get(&**client, &state.cipher, &id).await?)))
+    Ok(Json(response(&connections::get(&**client, &state.cipher, &id, ReadFor::Reading).await?)))
 }
 
 #[derive(Deserialize)]
@@ -86,55 +96,55 @@ impl ConnectionBody {
     }
 }
 
-pub async fn create(
-    State(state): Shared,
-    body: Result<Json<ConnectionBody>, JsonRejection>,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+pub async fn create(State(state): Shared, body: Body<ConnectionBody>) -> Result<(StatusCode, Json<Value>), ApiError> {
     let connection = body.map_err(bad_body)?.0.into_connection();
     let client = state.database.get().await?;
     connections::create(&**client, &state.cipher, &connection).await?;
     Ok((StatusCode::CREATED, Json(response(&connection))))
 }
 
+/// Changes the fields that are in the body (and in `update_mask`, where there is one).
 pub async fn patch(
     State(state): Shared,
-    Path(id): Path<String>,
-    Query(mask): Query<Mask>,
-    body: Result<Json<ConnectionBody>, JsonRejection>,
+    Id(id): Id,
+    params: Params,
+    body: Body<Map<String, Value>>,
 ) -> Result<Json<Value>, ApiError> {
-    let new = body.map_err(bad_body)?.0.into_connection();
-    if new.connection_id != id {
+    let changes = params.changes::<ConnectionBody>(body.map_err(bad_body)?.0)?;
+    if changes.values.connection_id != id {
         let detail = "The connection_id in the request body does not match the URL parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let old = connections::get(&*transaction, &state.cipher, &id).await?;
-    let merged = merge(old, new, &mask);
+    let old = connections::get(&*transaction, &state.cipher, &id, ReadFor::Update).await?;
+    let merged = merge(old, &changes);
     connections::set(&*transaction, &state.cipher, &merged).await?;
     transaction.commit().await?;
     Ok(Json(response(&merged)))
 }
 
-/// A password that comes back as it was shown means "as it was".
-fn merge(old: Connection, new: Connection, mask: &Mask) -> Connection {
-    let pick = |field: &str, new: Option<String>, old: Option<String>| if mask.allows(field) { new } else { old };
-    let new_password =
-        if new.password.as_deref() == Some(redact::HIDDEN) { old.password.clone() } else { new.password };
+/// A secret that comes back as it was shown means "as it was".
+fn merge(old: Connection, changes: &Changes<ConnectionBody>) -> Connection {
+    let new = &changes.values;
+    let secret = |new: &Option<String>, old: &Option<String>| {
+        new.as_ref().map(|new| old.as_ref().map_or_else(|| new.clone(), |old| redact::restore(new, old)))
+    };
+    let (password, extra) = (secret(&new.password, &old.password), secret(&new.extra, &old.extra));
     Connection {
         connection_id: old.connection_id,
-        conn_type: if mask.allows("conn_type") { new.conn_type } else { old.conn_type },
-        description: pick("description", new.description, old.description),
-        host: pick("host", new.host, old.host),
-        login: pick("login", new.login, old.login),
-        schema: pick("schema", new.schema, old.schema),
-        port: if mask.allows("port") { new.port } else { old.port },
-        password: pick("password", new_password, old.password),
-        extra: pick("extra", new.extra, old.extra),
+        conn_type: changes.pick("conn_type", new.conn_type.clone(), old.conn_type),
+        description: changes.pick("description", new.description.clone(), old.description),
+        host: changes.pick("host", new.host.clone(), old.host),
+        login: changes.pick("login", new.login.clone(), old.login),
+        schema: changes.pick("schema", new.schema.clone(), old.schema),
+        port: changes.pick("port", new.port, old.port),
+        password: changes.pick("password", password, old.password),
+        extra: changes.pick("extra", extra, old.extra),
     }
 }
 
-pub async fn delete(State(state): Shared, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): Shared, Id(id): Id) -> Result<StatusCode, ApiError> {
     let client = state.database.get().await?;
     connections::delete(&**client, &id).await?;
     Ok(StatusCode::NO_CONTENT)

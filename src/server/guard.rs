@@ -21,6 +21,17 @@ pub enum Caller {
 /// The longest that a request may take, its body included.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the datastore may take to answer a request. A frozen one answers never.
+const DATASTORE_LIMIT: Duration = Duration::from_secs(10);
+
+/// For the API: 503 instead of a wait for a datastore that does not answer.
+pub async fn in_good_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(DATASTORE_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(elapsed) => ApiError::unavailable(&elapsed).into_response(),
+    }
+}
+
 /// For every request.
 pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network

@@ -5,19 +5,20 @@ use super::app::Routers;
 use super::guard::Caller;
 use crate::sys::{unix_socket, user};
 use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_response;
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Connections at once on each listener; more wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
@@ -25,18 +26,21 @@ const CONNECTIONS: usize = 256;
 const HEADER_BYTES: usize = 64 * 1024;
 const HEADERS: usize = 100;
 /// How long a client may take to send its headers; also how long an idle connection is kept.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests under way may go on once we are told to leave.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a connection that waits for a request may still send one: it may be on its way.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// The accepting tasks.
 pub struct Serving {
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<GracefulShutdown>>,
+    tasks: Vec<JoinHandle<JoinSet<()>>>,
 }
 
 /// Begins to accept on both listeners.
-pub fn serve(http: OwnedFd, api: OwnedFd, routers: Rc<Routers>) -> io::Result<Serving> {
+pub fn serve(http: OwnedFd, api: OwnedFd, routers: &Routers) -> io::Result<Serving> {
     let tcp = TcpListener::from_std(std::net::TcpListener::from(http))?;
     let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(api))?;
     let (stop, stopped) = watch::channel(false);
@@ -66,7 +70,7 @@ impl Serving {
         let finished = async {
             for task in self.tasks {
                 if let Ok(connections) = task.await {
-                    connections.shutdown().await;
+                    connections.join_all().await;
                 }
             }
         };
@@ -75,46 +79,70 @@ impl Serving {
     }
 }
 
+/// Accepts until stopped; returns the connections that are then still there.
 async fn accept<S>(
     mut stopped: watch::Receiver<bool>,
     router: Router,
     next: impl AsyncFn() -> io::Result<S>,
-) -> GracefulShutdown
+) -> JoinSet<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let connections = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             _ = stopped.changed() => return connections,
+            _ = connections.join_next(), if !connections.is_empty() => continue,
             accepted = async {
                 let permit = room.clone().acquire_owned().await;
                 (permit, next().await)
             } => accepted,
         };
         match accepted {
-            (Ok(permit), Ok(stream)) => serve_connection(stream, router.clone(), &connections, permit),
+            (Ok(permit), Ok(stream)) => {
+                connections.spawn_local(serve_connection(stream, router.clone(), stopped.clone(), permit));
+            }
             // Out of descriptors, or a client that left at once: neither ends the server.
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
 }
 
-fn serve_connection<S>(stream: S, router: Router, connections: &GracefulShutdown, permit: OwnedSemaphorePermit)
-where
+async fn serve_connection<S>(
+    stream: S,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let leaving = stopped.clone();
+    let router = router.layer(map_response(move |response| say_farewell(*leaving.borrow(), response)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let watched = connections.watch(connection);
-    tokio::task::spawn_local(async move {
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
         // A client's fault or farewell; there is nobody left to tell.
-        let _ = watched.await;
-        drop(permit);
-    });
+        _ = connection.as_mut() => return,
+        _ = stopped.changed() => {}
+    }
+    // hyper would close a connection without a request at once, under a request that is on its way.
+    // One that comes within this time is answered, and told that it was the last.
+    if tokio::time::timeout(LINGER, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+/// Tells the client not to send another request on this connection once we are leaving.
+async fn say_farewell(leaving: bool, mut response: Response) -> Response {
+    if leaving {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

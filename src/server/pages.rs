@@ -22,10 +22,14 @@ pub async fn script() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("pages/status.js"))
 }
 
+pub async fn icon() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("pages/icon.svg"))
+}
+
 /// The login form, with what was wrong the last time.
-pub fn login(error: Option<&str>) -> String {
+pub fn login(email: &str, error: Option<&str>) -> String {
     let error = error.map(|text| format!("<p class=\"error\" role=\"alert\">{}</p>", escape(text)));
-    let form = LOGIN.replace("{{error}}", &error.unwrap_or_default());
+    let form = LOGIN.replace("{{error}}", &error.unwrap_or_default()).replace("{{email}}", &escape(email));
     LAYOUT.replace("{{title}}", "Log in").replace("{{header}}", "").replace("{{main}}", &form)
 }
 
@@ -72,8 +76,8 @@ fn what_runs(status: &InstanceStatus) -> String {
         "<h1>What runs <span id=\"overall\" class=\"state\" data-state=\"{state}\">{state}</span></h1>\
          <dl><dt>Version</dt><dd>{version}</dd><dt>Home</dt><dd>{home}</dd>\
          <dt>Schema</dt><dd>{schema}</dd></dl>\
-         <table id=\"processes\"><thead><tr><th>Process</th><th>State</th><th>Pid</th><th class=\"number\">Restarts</th>\
-         <th class=\"number\">Memory</th></tr></thead><tbody>{rows}</tbody></table>\
+         <div class=\"wide\"><table id=\"processes\"><thead><tr><th>Process</th><th>State</th><th>Pid</th><th class=\"number\">Restarts</th>\
+         <th class=\"number\">Memory</th></tr></thead><tbody>{rows}</tbody></table></div>\
          <p id=\"stale\" class=\"error\" hidden>No answer from the server; trying again.</p>\
          <script src=\"/static/status.js\"></script>",
         state = status.state,
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_others_say_cannot_become_markup() {
-        let page = login(Some("<script>alert('x')</script> & \"more\""));
+        let page = login("a@b", Some("<script>alert('x')</script> & \"more\""));
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;more&quot;"));
         assert!(!page.contains("{{"), "every placeholder is filled");
     }

@@ -47,6 +47,34 @@ pub fn text(name: &str, value: &str) -> String {
     }
 }
 
+/// What was hidden when it was shown and comes back so is as it was.
+pub fn restore(new: &str, old: &str) -> String {
+    if new == HIDDEN {
+        return old.to_owned();
+    }
+    let parse = |text: &str| serde_json::from_str::<Value>(text).ok();
+    let (Some(mut new_value), Some(old_value)) = (parse(new), parse(old)) else { return new.to_owned() };
+    if fill_in(&mut new_value, &old_value) { new_value.to_string() } else { new.to_owned() }
+}
+
+/// Whether anything was filled in.
+fn fill_in(new: &mut Value, old: &Value) -> bool {
+    match (new, old) {
+        (Value::Object(new), Value::Object(old)) => new.iter_mut().fold(false, |filled, (name, inner)| {
+            let Some(before) = old.get(name) else { return filled };
+            if inner == HIDDEN {
+                *inner = before.clone();
+                return true;
+            }
+            fill_in(inner, before) || filled
+        }),
+        (Value::Array(new), Value::Array(old)) => {
+            new.iter_mut().zip(old).filter_map(|(inner, before)| fill_in(inner, before).then_some(())).count() > 0
+        }
+        _ => false,
+    }
+}
+
 /// Whether anything was hidden.
 fn hide(value: &mut Value) -> bool {
     match value {
@@ -75,5 +103,17 @@ mod tests {
         assert_eq!(text("conf", r#"[{"token": ["x"]}]"#), r#"[{"token":"***"}]"#);
         assert_eq!(text("conf", r#"{ "a": 1 }"#), r#"{ "a": 1 }"#, "untouched when there is nothing to hide");
         assert_eq!(text("password", ""), "");
+    }
+
+    #[test]
+    fn what_was_hidden_comes_back_as_it_was() {
+        for (name, stored) in [("extra", r#"{"api_key":"geheim","a":[{"token":1}],"b":2}"#), ("my_secret", "geheim")] {
+            let shown = text(name, stored);
+            assert!(shown.contains(HIDDEN) && !shown.contains("geheim"));
+            assert_eq!(restore(&shown, stored), stored);
+        }
+        assert_eq!(restore(r#"{"api_key":"***","b":3}"#, r#"{"api_key":"x","b":2}"#), r#"{"api_key":"x","b":3}"#);
+        assert_eq!(restore("new", "old"), "new");
+        assert_eq!(restore(r#"{"api_key":"***"}"#, "not json"), r#"{"api_key":"***"}"#);
     }
 }

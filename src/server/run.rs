@@ -10,11 +10,11 @@ use crate::engine::store::StoreError;
 use crate::home::Home;
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::{Credentials, Endpoint};
-use crate::protocol::child::{Inheritance, keep_saying_alive};
+use crate::protocol::child::{Inheritance, Notifier, keep_saying_alive};
 use crate::schema::{self, SchemaError};
+use crate::sys::memory;
 use std::io;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,7 @@ pub async fn run(
     mut inheritance: Inheritance,
     version: &'static str,
 ) -> Result<(), ServerError> {
+    memory::return_large_blocks();
     let leave = inheritance.until_told_to_leave()?;
     let notifier = inheritance.notifier();
     let http = inheritance.listener("http").ok_or(ServerError::NotSupervised)?;
@@ -61,16 +62,14 @@ pub async fn run(
     let endpoint = Endpoint::for_home(home);
     let credentials = Credentials::require(home)?;
     let database = Database::new(&credentials.application(&endpoint));
-    {
-        let client = endpoint.connect(&credentials.application(&endpoint)).await.map_err(SchemaError::from)?;
-        notifier.schema(schema::require_current(&client, schema::known()).await?);
-        instance_key::check(&client, &cipher).await.map_err(|error| match error {
-            StoreError::Cipher(CipherError::CannotOpen | CipherError::BadKey) => ServerError::WrongKey(home.config()),
-            other => ServerError::Store(other),
-        })?;
+    tokio::pin!(leave);
+    tokio::select! {
+        // The datastore may be slow or frozen; being told to leave is not.
+        () = &mut leave => return Ok(()),
+        checked = check_datastore(home, &endpoint, &credentials, &cipher, &notifier) => checked?,
     }
     let state = Arc::new(AppState::new(home.clone(), port, version, database, cipher, secrets));
-    let serving = listen::serve(http, api, Rc::new(app::routers(state)))?;
+    let serving = listen::serve(http, api, &app::routers(state))?;
     notifier.ready("serving");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
     leave.await;
@@ -78,4 +77,20 @@ pub async fn run(
     serving.drain().await;
     alive.abort();
     Ok(())
+}
+
+/// The schema is ours and current, and the key is the one that its secrets were written with.
+async fn check_datastore(
+    home: &Home,
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+    cipher: &Cipher,
+    notifier: &Notifier,
+) -> Result<(), ServerError> {
+    let client = endpoint.connect(&credentials.application(endpoint)).await.map_err(SchemaError::from)?;
+    notifier.schema(schema::require_current(&client, schema::known()).await?);
+    instance_key::check(&client, cipher).await.map_err(|error| match error {
+        StoreError::Cipher(CipherError::CannotOpen | CipherError::BadKey) => ServerError::WrongKey(home.config()),
+        other => ServerError::Store(other),
+    })
 }

@@ -40,10 +40,12 @@ pub struct Secrets {
 impl Secrets {
     /// `Err` names the key that is missing.
     pub fn new(path: PathBuf, config: &Config) -> Result<Self, &'static str> {
+        // Never looked at yet, so the first request reads the file again.
+        let read_at = None;
         let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
         let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
         Ok(Self {
-            read_at: stamp(&path),
+            read_at,
             path,
             admin_email: config.admin_email.clone(),
             admin_password_hash: hash,
@@ -53,6 +55,7 @@ impl Secrets {
     }
 
     fn refresh(&mut self) {
+        // Before it is read: a change in between is seen the next time.
         let now_at = stamp(&self.path);
         if now_at == self.read_at {
             return;
@@ -61,7 +64,7 @@ impl Secrets {
         if let Ok(Some(loaded)) = config::load(&self.path)
             && let Ok(new) = Self::new(self.path.clone(), &loaded.config)
         {
-            *self = new;
+            *self = Self { read_at: now_at, ..new };
         }
     }
 }

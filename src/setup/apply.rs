@@ -72,7 +72,6 @@ pub async fn apply(
     }
     let names = plan.steps.iter().map(|step| step.name().to_owned()).collect();
     let mut journal = Journal::begin(home, Operation::Setup, names)?;
-    let mut made_workspace = false;
     for step in &plan.steps {
         match step {
             Step::WriteConfig => applied.password = Some(write_config(home, plan, wishes)?),
@@ -80,11 +79,13 @@ pub async fn apply(
             Step::AcquirePostgres => drop(acquire::acquire(home, sources, reporter).await?),
             Step::CreateCluster => create_cluster(home, reporter)?,
             Step::InstallBinary { version } => install_self::install(home, version)?,
-            Step::MakeWorkspace { path } => {
-                made_workspace = !path.exists();
+            Step::SetPort { port } => set_port(home, *port)?,
+            Step::MakeWorkspace { path } | Step::AdoptWorkspace { path } => {
                 scaffold::make(path).map_err(|source| ApplyError::Io { path: path.clone(), source })?;
             }
-            Step::WriteReceipt => write_receipt(home, plan, version, made_workspace, applied.password.is_none())?,
+            Step::WriteReceipt => {
+                write_receipt(home, plan, version, plan.password_known && applied.password.is_none())?;
+            }
         }
         journal.advance()?;
     }
@@ -130,8 +131,20 @@ fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Op
     for key in keys {
         changes.push((*key, new_secret(key, plan, &password)?));
     }
+    let is_new = keys.contains(&"admin_password_hash");
+    if is_new && let Some(receipt) = Receipt::load(home)? {
+        // First: killed after this, a password is made and shown; after the other, it would be neither.
+        Receipt { password_shown: false, ..receipt }.write(home)?;
+    }
     save(home, &config::set_keys(&loaded.text, &changes)?)?;
-    Ok(keys.contains(&"admin_password_hash").then_some(password))
+    Ok(is_new.then_some(password))
+}
+
+fn set_port(home: &Home, port: u16) -> Result<(), ApplyError> {
+    match config::load(&home.config())? {
+        Some(loaded) => save(home, &config::set_keys(&loaded.text, &[("port", port.into())])?),
+        None => Ok(()),
+    }
 }
 
 fn save(home: &Home, text: &str) -> Result<(), ApplyError> {
@@ -156,13 +169,7 @@ fn installation(home: &Home) -> Result<Installation, ApplyError> {
     install::installed(home).ok_or_else(|| ApplyError::NoInstallation(home.postgres_installs()))
 }
 
-fn write_receipt(
-    home: &Home,
-    plan: &Plan,
-    version: &str,
-    made_workspace: bool,
-    password_shown: bool,
-) -> Result<(), ApplyError> {
+fn write_receipt(home: &Home, plan: &Plan, version: &str, password_shown: bool) -> Result<(), ApplyError> {
     let old = Receipt::load(home)?;
     let receipt = Receipt {
         receipt_version: RECEIPT_VERSION,
@@ -170,9 +177,8 @@ fn write_receipt(
         set_up_at: old.as_ref().map_or_else(clock::now_rfc3339, |old| old.set_up_at.clone()),
         home: home.root().to_owned(),
         workspace: plan.workspace.clone(),
-        made_workspace: made_workspace || old.as_ref().is_some_and(|old| old.made_workspace),
-        // A run that was killed after the config and before the receipt has shown nothing.
-        password_shown: password_shown && old.as_ref().is_some_and(|old| old.password_shown),
+        made_workspace: plan.made_workspace,
+        password_shown,
         shell_files: old.map(|old| old.shell_files).unwrap_or_default(),
     };
     Ok(receipt.write(home)?)

@@ -6,16 +6,16 @@ use crate::config::{self, Config};
 use crate::home::{Home, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
-use crate::postgres::{Credentials, Endpoint, install, leftovers};
+use crate::postgres::install;
 use crate::python;
 use crate::schema::{self, State};
+use crate::supervisor;
 use crate::sys::user_namespace::Identity;
 use crate::sys::{disk, files, ports, user};
 use serde::Serialize;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -68,8 +68,9 @@ const SPACE_WANTED: u64 = 1024 * 1024 * 1024;
 const SPACE_NEEDED: u64 = 300 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 
-/// Every check, in the order a reader would want them.
-pub async fn examine(home: &Home, sources: &Sources) -> Vec<Check> {
+/// Every check, in the order a reader would want them. `schema` is what the database was found to
+/// be, or why it could not be asked; `None` when there is none yet.
+pub fn examine(home: &Home, sources: &Sources, schema: Option<Result<State, String>>) -> Vec<Check> {
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
     let config = loaded.as_ref().ok().and_then(Option::as_ref).map(|loaded| loaded.config.clone());
@@ -79,7 +80,7 @@ pub async fn examine(home: &Home, sources: &Sources) -> Vec<Check> {
     checks.push(port(home, config.as_ref(), running));
     checks.push(postgres(home, sources));
     checks.push(datastore(home));
-    checks.push(schema_state(home, running).await);
+    checks.push(schema_check(schema));
     checks.push(binaries(home));
     checks.push(python_found(config.as_ref()));
     checks.push(remains(home, running));
@@ -90,7 +91,14 @@ fn platform() -> Check {
     let platform = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
     match Identity::for_postgres() {
         Identity::Own => Check::ok("platform", platform),
-        Identity::Mapped(_) => Check::ok("platform", format!("{platform}; PostgreSQL runs in a user namespace")),
+        Identity::Mapped(single) => match single.check_allowed() {
+            Ok(()) => Check::ok("platform", format!("{platform}; PostgreSQL runs in a user namespace")),
+            Err(error) => Check::problem(
+                "platform",
+                format!("{platform}; PostgreSQL needs a user namespace to run for this user: {error}"),
+                "run as an ordinary user, or allow user namespaces",
+            ),
+        },
         Identity::Impossible => {
             let uid = user::effective_uid();
             Check::problem(
@@ -220,21 +228,11 @@ fn datastore(home: &Home) -> Check {
     }
 }
 
-/// Only of a running instance: starting a server to ask would be a change.
-async fn schema_state(home: &Home, running: bool) -> Check {
-    let Ok(Some(credentials)) = Credentials::load(home) else { return Check::ok("schema", "no datastore yet") };
-    if !running {
-        return Check::ok("schema", "not running; `leoflow migrate-db status` looks by itself");
-    }
-    let endpoint = Endpoint::for_home(home);
-    let asked = async {
-        let client = endpoint.connect(&credentials.application(&endpoint)).await?;
-        Ok::<_, schema::SchemaError>(schema::classify(schema::known(), &schema::inspect(&client).await?))
-    };
-    match tokio::time::timeout(Duration::from_secs(10), asked).await {
-        Ok(Ok(state)) => schema_verdict(&state),
-        Ok(Err(error)) => Check::problem("schema", error.to_string(), "leoflow lite logs postgres"),
-        Err(_) => Check::problem("schema", "the datastore does not answer", "leoflow lite restart"),
+fn schema_check(schema: Option<Result<State, String>>) -> Check {
+    match schema {
+        None => Check::ok("schema", "no datastore yet"),
+        Some(Ok(state)) => schema_verdict(&state),
+        Some(Err(reason)) => Check::problem("schema", reason, "leoflow lite logs postgres"),
     }
 }
 
@@ -242,10 +240,12 @@ fn schema_verdict(state: &State) -> Check {
     match (state, schema::refusal(state)) {
         (_, Some(error)) => Check::problem("schema", error.to_string(), "leoflow migrate-db status"),
         (State::Current { version }, None) => Check::ok("schema", format!("version {version}")),
-        (State::Pending { versions, .. }, None) => {
-            Check::warning("schema", format!("{} migrations pending", versions.len()), "leoflow lite restart")
-        }
-        (_, None) => Check::warning("schema", "not created yet", "leoflow lite restart"),
+        (State::Pending { versions, .. }, None) => Check::warning(
+            "schema",
+            format!("{} migrations pending", versions.len()),
+            "leoflow migrate-db, or the next start",
+        ),
+        (_, None) => Check::ok("schema", "not created yet; the next start does it"),
     }
 }
 
@@ -283,14 +283,14 @@ fn remains(home: &Home, running: bool) -> Check {
     if running {
         return Check::ok("leftovers", "none looked for while it runs");
     }
-    let left = leftovers::find(home);
+    let left = supervisor::find_leftovers(home);
     if left.is_empty() {
         return Check::ok("leftovers", "none");
     }
-    let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
+    let pids: Vec<String> = left.iter().map(|(name, process)| format!("{name} {}", process.pid)).collect();
     Check::warning(
         "leftovers",
-        format!("processes of a server that died: {}", pids.join(", ")),
+        format!("processes of a run that was killed: {}", pids.join(", ")),
         "the next start ends them, or leoflow doctor --fix",
     )
     .with_mend(Mend::EndLeftovers)
@@ -300,7 +300,7 @@ impl std::fmt::Display for Mend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::RestrictPermissions(path, mode) => write!(f, "set the mode of {} to {mode:o}", path.display()),
-            Self::EndLeftovers => f.write_str("end the processes that a dead server left"),
+            Self::EndLeftovers => f.write_str("end the processes that a killed run left"),
             Self::LinkBinaries(version) => write!(f, "point the links in bin/ at version {version}"),
         }
     }
@@ -310,7 +310,7 @@ impl std::fmt::Display for Mend {
 pub fn mend(home: &Home, mend: &Mend) -> std::io::Result<()> {
     match mend {
         Mend::RestrictPermissions(path, mode) => fs::set_permissions(path, Permissions::from_mode(*mode)),
-        Mend::EndLeftovers => leftovers::end(home).map(drop),
+        Mend::EndLeftovers => supervisor::end_leftovers(home).map(drop),
         Mend::LinkBinaries(version) => install_self::link(home, version),
     }
 }

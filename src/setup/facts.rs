@@ -33,7 +33,8 @@ pub struct Facts {
     pub workspace: PathBuf,
     pub workspace_exists: bool,
     pub workspace_is_empty: bool,
-    pub unfinished: bool,
+    /// What an interrupted run had planned, step by step.
+    pub unfinished: Option<Vec<String>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +64,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
         workspace_exists: workspace.exists(),
         workspace_is_empty: is_empty_folder(&workspace),
         workspace,
-        unfinished: journal::unfinished(home)?.is_some(),
+        unfinished: journal::unfinished(home)?.map(|entry| entry.steps),
         config: match config {
             Some(config) => ConfigFact::Present(Box::new(config)),
             None => ConfigFact::Absent,

@@ -12,7 +12,8 @@ pub struct Wishes {
     pub port: Option<u16>,
     /// Given on the command line, not defaulted.
     pub workspace: Option<PathBuf>,
-    /// `setup` always installs the running binary; `lite` only where none is.
+    /// `setup` always installs the running binary and writes the port down; `lite` installs only
+    /// where nothing is, and takes the port for this run.
     pub install_always: bool,
 }
 
@@ -24,6 +25,9 @@ pub enum Step {
     CompleteConfig {
         keys: Vec<&'static str>,
     },
+    SetPort {
+        port: u16,
+    },
     AcquirePostgres,
     CreateCluster,
     InstallBinary {
@@ -32,8 +36,14 @@ pub enum Step {
     MakeWorkspace {
         path: PathBuf,
     },
+    /// An empty folder that is there already.
+    AdoptWorkspace {
+        path: PathBuf,
+    },
     WriteReceipt,
 }
+
+const MAKE_WORKSPACE: &str = "make-workspace";
 
 impl Step {
     /// For the journal and for checkpoints.
@@ -44,7 +54,9 @@ impl Step {
             Self::AcquirePostgres => "acquire-postgres",
             Self::CreateCluster => "create-cluster",
             Self::InstallBinary { .. } => "install-binary",
-            Self::MakeWorkspace { .. } => "make-workspace",
+            Self::SetPort { .. } => "set-port",
+            Self::MakeWorkspace { .. } => MAKE_WORKSPACE,
+            Self::AdoptWorkspace { .. } => "adopt-workspace",
             Self::WriteReceipt => "write-receipt",
         }
     }
@@ -58,7 +70,9 @@ impl fmt::Display for Step {
             Self::AcquirePostgres => write!(f, "get PostgreSQL {MAJOR}"),
             Self::CreateCluster => f.write_str("create the datastore"),
             Self::InstallBinary { version } => write!(f, "install leoflow {version}"),
+            Self::SetPort { port } => write!(f, "set port to {port} in config.yaml"),
             Self::MakeWorkspace { path } => write!(f, "create the workspace {}", path.display()),
+            Self::AdoptWorkspace { path } => write!(f, "use the empty folder {} as the workspace", path.display()),
             Self::WriteReceipt => f.write_str("write setup.json"),
         }
     }
@@ -70,6 +84,11 @@ pub struct Plan {
     pub workspace: PathBuf,
     /// An earlier run was interrupted; this one finishes it.
     pub resumes: bool,
+    /// Whether setup makes the workspace's folder, now or in the run that was interrupted.
+    pub made_workspace: bool,
+    /// Whether the password that the config has was ever shown. A receipt that is lost (and not
+    /// just not yet written) leaves the password as it is.
+    pub password_known: bool,
 }
 
 /// Why nothing may be done: doing it would lose something.
@@ -117,6 +136,11 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         ConfigFact::Present(_) if !missing.is_empty() => steps.push(Step::CompleteConfig { keys: missing }),
         ConfigFact::Present(_) => {}
     }
+    if let (ConfigFact::Present(config), Some(port), true) = (&facts.config, wishes.port, wishes.install_always)
+        && config.port != port
+    {
+        steps.push(Step::SetPort { port });
+    }
     if facts.installation.is_none() {
         steps.push(Step::AcquirePostgres);
     }
@@ -128,13 +152,27 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     if facts.installed_version.is_none() || (wishes.install_always && other_installed) {
         steps.push(Step::InstallBinary { version: facts.own_version.clone() });
     }
-    if !facts.workspace_exists || (facts.workspace_is_empty && facts.receipt.is_none()) {
+    if !facts.workspace_exists {
         steps.push(Step::MakeWorkspace { path: workspace.clone() });
+    } else if facts.workspace_is_empty && facts.receipt.is_none() {
+        steps.push(Step::AdoptWorkspace { path: workspace.clone() });
     }
     if facts.receipt.is_none() || !steps.is_empty() {
         steps.push(Step::WriteReceipt);
     }
-    Ok(Plan { steps, workspace, resumes: facts.unfinished })
+    let had_planned = |name: &str| facts.unfinished.iter().flatten().any(|step| step == name);
+    let makes_workspace = steps.iter().any(|step| step.name() == MAKE_WORKSPACE) || had_planned(MAKE_WORKSPACE);
+    let password_known = match &facts.receipt {
+        Some(receipt) => receipt.password_shown,
+        None => facts.unfinished.is_none(),
+    };
+    Ok(Plan {
+        workspace,
+        resumes: facts.unfinished.is_some(),
+        made_workspace: makes_workspace || facts.receipt.as_ref().is_some_and(|receipt| receipt.made_workspace),
+        password_known,
+        steps,
+    })
 }
 
 /// Keys that setup makes and the config has not.
@@ -171,7 +209,7 @@ mod tests {
             workspace: "/w".into(),
             workspace_exists: false,
             workspace_is_empty: false,
-            unfinished: false,
+            unfinished: None,
         }
     }
 
@@ -216,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_an_interrupted_run_had_done_is_not_done_again() {
-        let facts = Facts { receipt: None, installation: None, unfinished: true, ..complete() };
+        let facts = Facts { receipt: None, installation: None, unfinished: Some(vec![]), ..complete() };
         let plan = plan(&facts, &Wishes::default()).unwrap();
         assert!(plan.resumes);
         assert_eq!(plan.steps.iter().map(Step::name).collect::<Vec<_>>(), ["acquire-postgres", "write-receipt"]);
@@ -252,6 +290,30 @@ mod tests {
         assert!(names(&facts, &Wishes::default()).is_empty());
         let wishes = Wishes { install_always: true, ..Wishes::default() };
         assert_eq!(names(&facts, &wishes), ["install-binary", "write-receipt"]);
+    }
+
+    #[test]
+    fn who_made_the_workspace_is_known_even_after_a_kill() {
+        assert!(plan(&empty(), &Wishes::default()).unwrap().made_workspace);
+        let theirs = Facts { workspace_exists: true, workspace_is_empty: true, ..empty() };
+        assert!(!plan(&theirs, &Wishes::default()).unwrap().made_workspace);
+        let killed = Facts { unfinished: Some(vec!["make-workspace".into()]), ..theirs };
+        assert!(plan(&killed, &Wishes::default()).unwrap().made_workspace);
+    }
+
+    #[test]
+    fn a_lost_receipt_leaves_the_password_and_an_unwritten_one_does_not() {
+        let lost = Facts { receipt: None, ..complete() };
+        assert!(plan(&lost, &Wishes::default()).unwrap().password_known);
+        let killed = Facts { unfinished: Some(vec![]), ..lost };
+        assert!(!plan(&killed, &Wishes::default()).unwrap().password_known);
+    }
+
+    #[test]
+    fn setup_writes_the_port_down_and_lite_does_not() {
+        let wishes = Wishes { port: Some(9999), ..Wishes::default() };
+        assert!(names(&complete(), &wishes).is_empty());
+        assert_eq!(names(&complete(), &Wishes { install_always: true, ..wishes }), ["set-port", "write-receipt"]);
     }
 
     #[test]

@@ -11,16 +11,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
 
 /// What every child is given beside its own.
 pub struct Given<'a> {
     pub listeners: Vec<(&'static str, BorrowedFd<'a>)>,
     pub lifeline: &'a OwnedFd,
-    pub notify_address: String,
+    pub notify_address: OsString,
 }
 
-/// Starts it with its output going to `log`. Returns its pid.
-pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> Result<i32, SpawnError> {
+/// Starts it with its output going to `log`. Returns its pid and the task that copies the output,
+/// which ends when the last process that has it does.
+pub fn start(
+    launch: Launch,
+    given: &Given<'_>,
+    log: &Rc<RefCell<LogFile>>,
+) -> Result<(i32, JoinHandle<()>), SpawnError> {
     let (reader, writer) = listener::pipe_with_async_reader().map_err(SpawnError::Fork)?;
     let mut passed = Vec::new();
     let mut names = Vec::new();
@@ -34,10 +40,10 @@ pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> R
     if launch.speaks_protocol {
         names.push(LIFELINE);
         passed.push(given.lifeline.as_fd());
-        let mut set = |name: &str, value: String| environment.push((name.into(), OsString::from(value)));
-        set("LISTEN_FDS", passed.len().to_string());
-        set("LISTEN_FDNAMES", names.join(":"));
-        set("LISTEN_PID", "{PID}".to_owned());
+        let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
+        set("LISTEN_FDS", passed.len().to_string().into());
+        set("LISTEN_FDNAMES", names.join(":").into());
+        set("LISTEN_PID", "{PID}".into());
         set("NOTIFY_SOCKET", given.notify_address.clone());
     }
     log.borrow_mut().forget();
@@ -46,15 +52,13 @@ pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> R
         called: launch.called,
         arguments: launch.arguments,
         environment,
-        folder: None,
         output: writer.as_fd(),
         passed,
         single_user: launch.single_user,
         parent_death: launch.parent_death,
     }
     .start()?;
-    tokio::task::spawn_local(copy_to_log(reader, log.clone()));
-    Ok(pid)
+    Ok((pid, tokio::task::spawn_local(copy_to_log(reader, log.clone()))))
 }
 
 async fn copy_to_log(mut reader: pipe::Receiver, log: Rc<RefCell<LogFile>>) {

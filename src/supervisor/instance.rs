@@ -38,7 +38,7 @@ impl Instance {
             plan: Plan {
                 name: "postgres",
                 one_shot: false,
-                // Crash recovery replays at most `max_wal_size`.
+                // Counted anew from each word that it is recovering.
                 start_limit: 300 * SECOND,
                 silence_limit: 45 * SECOND,
                 stop: vec![(Signal::Interrupt, 20 * SECOND), (Signal::Quit, 3 * SECOND), (Signal::Kill, 3 * SECOND)],

@@ -21,9 +21,11 @@ pub enum Event {
         index: usize,
         pid: i32,
     },
+    /// `is_final` when trying again could not help.
     SpawnFailed {
         index: usize,
         reason: String,
+        is_final: bool,
     },
     Ready {
         pid: i32,
@@ -33,6 +35,11 @@ pub enum Event {
         pid: i32,
     },
     Detail {
+        pid: i32,
+        text: String,
+    },
+    /// It is on its way to being ready, and says what keeps it.
+    Busy {
         pid: i32,
         text: String,
     },
@@ -83,9 +90,10 @@ pub enum Overall {
 pub struct Model {
     pub children: Vec<Child>,
     goal: Goal,
-    /// Whether everything was up at least once since the (re)start: from then on a failure is told,
-    /// and the rest goes on.
+    /// Whether everything was up at least once: from then on a failure is told, and the rest goes on.
     was_healthy: bool,
+    /// Between a restart that was asked for and the moment all is up again.
+    restarting: bool,
     /// The first failure of a start that did not succeed.
     pub start_failure: Option<usize>,
 }
@@ -96,6 +104,7 @@ impl Model {
             children: plans.into_iter().map(Child::new).collect(),
             goal: Goal::Run,
             was_healthy: false,
+            restarting: false,
             start_failure: None,
         }
     }
@@ -149,7 +158,7 @@ impl Model {
             Goal::Restart => Overall::Starting,
             Goal::Run if any(|phase| matches!(phase, Phase::Failed { .. })) => Overall::Failed,
             Goal::Run if all(|phase| matches!(phase, Phase::Running { .. } | Phase::Done)) => Overall::Healthy,
-            Goal::Run if self.was_healthy => Overall::Degraded,
+            Goal::Run if self.was_healthy && !self.restarting => Overall::Degraded,
             Goal::Run => Overall::Starting,
         }
     }
@@ -169,7 +178,15 @@ impl Model {
     fn take_in(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
             Event::Spawned { index, pid } => self.children[index].spawned(pid, now),
-            Event::SpawnFailed { index, reason } => self.children[index].ended(reason, now),
+            Event::SpawnFailed { index, reason, is_final: false } => self.children[index].ended(reason, now),
+            Event::SpawnFailed { index, reason, is_final: true } => {
+                self.children[index].phase = Phase::Failed { reason }
+            }
+            Event::Busy { pid, text } => {
+                if let Some(child) = self.by_pid(pid) {
+                    child.busy(text, now);
+                }
+            }
             Event::Ready { pid } => {
                 if let Some(child) = self.by_pid(pid) {
                     child.ready(pid, now);
@@ -192,7 +209,8 @@ impl Model {
             }
             Event::Unfit { pid, reason } => {
                 if let Some(child) = self.by_pid(pid) {
-                    child.end_broken(pid, reason, now, actions);
+                    child.unfit = true;
+                    child.stop_step(pid, 0, Some(reason), now, actions);
                 }
             }
             Event::Exited { pid, exit } => {
@@ -215,6 +233,7 @@ impl Model {
             Event::Restart => {
                 if self.goal == Goal::Run {
                     self.goal = Goal::Restart;
+                    self.restarting = true;
                 }
             }
         }
@@ -224,7 +243,7 @@ impl Model {
     fn watch_clocks(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for child in &mut self.children {
             match child.phase.clone() {
-                Phase::Starting { pid, since } if now >= since + child.plan.start_limit => {
+                Phase::Starting { pid, since, .. } if now >= since + child.plan.start_limit => {
                     let reason = format!("not ready within {} s", child.plan.start_limit.as_secs());
                     child.end_broken(pid, reason, now, actions);
                 }
@@ -268,19 +287,9 @@ impl Model {
                 Phase::Backoff { .. } | Phase::Starting { .. } | Phase::Stopping { .. } => break,
             }
         }
-        // What comes later and was up before is restarted even while an earlier one is away: it can
-        // wait for it better than its clients can wait for it.
-        if self.was_healthy {
-            for index in 0..self.children.len() {
-                let due = matches!(&self.children[index].phase, Phase::Backoff { until } if *until <= now);
-                if due && !actions.contains(&Action::Spawn(index)) {
-                    self.children[index].restarts += 1;
-                    actions.push(Action::Spawn(index));
-                }
-            }
-        }
         if self.overall() == Overall::Healthy {
             self.was_healthy = true;
+            self.restarting = false;
         }
     }
 
@@ -481,13 +490,48 @@ mod tests {
     }
 
     #[test]
-    fn two_that_crash_together_are_both_restarted() {
+    fn two_that_crash_together_are_restarted_in_order_however_long_the_first_takes() {
         let mut fake = Fake::up();
         fake.exit("db", Exit::Signal(9));
-        fake.exit("agent", Exit::Signal(9));
-        fake.pass(Duration::ZERO);
-        assert!(matches!(fake.phase("db"), Phase::Starting { .. }));
-        assert!(matches!(fake.phase("agent"), Phase::Starting { .. }));
+        fake.exit("server", Exit::Signal(9));
+        fake.live(1, "");
+        for _ in 0..60 {
+            fake.live(10, "");
+            let pid = fake.pid("db");
+            fake.tell(Event::Busy { pid, text: "recovering".into() });
+        }
+        assert!(matches!(fake.phase("db"), Phase::Starting { .. }), "{:?}", fake.phase("db"));
+        assert!(matches!(fake.phase("server"), Phase::Backoff { .. }), "it could only fail meanwhile");
+        fake.ready("db");
+        fake.ready("server");
+        assert_eq!(fake.model.overall(), Overall::Healthy);
+    }
+
+    #[test]
+    fn one_that_is_not_what_belongs_here_is_stopped_gently_and_not_tried_again() {
+        let mut fake = Fake::new();
+        let pid = fake.pid("db");
+        fake.tell(Event::Unfit { pid, reason: "of another instance".into() });
+        assert_eq!(fake.signals, [("db", Signal::Terminate)]);
+        fake.exit("db", Exit::Code(0));
+        assert_eq!(fake.model.overall(), Overall::Stopped);
+        assert_eq!((fake.model.start_failure, fake.started.len()), (Some(0), 1));
+    }
+
+    #[test]
+    fn a_restart_that_was_asked_for_is_no_trouble() {
+        let mut fake = Fake::up();
+        fake.tell(Event::Restart);
+        for name in ["agent", "server", "db"] {
+            assert_eq!(fake.model.overall(), Overall::Starting);
+            fake.exit(name, Exit::Code(0));
+        }
+        fake.ready("db");
+        fake.exit("migrate", Exit::Code(0));
+        fake.ready("server");
+        assert_eq!(fake.model.overall(), Overall::Starting);
+        fake.ready("agent");
+        assert_eq!(fake.model.overall(), Overall::Healthy);
     }
 
     #[test]

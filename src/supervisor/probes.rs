@@ -20,7 +20,7 @@ impl Supervisor {
                 match probe().await {
                     ProbeResult::Ready => break Event::Ready { pid },
                     ProbeResult::Unfit(reason) => break Event::Unfit { pid, reason },
-                    ProbeResult::Busy(text) => drop(events.send(Event::Detail { pid, text })),
+                    ProbeResult::Busy(text) => drop(events.send(Event::Busy { pid, text })),
                     ProbeResult::NotYet => {}
                 }
                 tokio::time::sleep(pause).await;

@@ -29,23 +29,28 @@ impl Record {
     }
 }
 
-/// Ends what a killed supervisor left running. Returns the names of what there was.
+/// What a killed supervisor left running, by name. Changes nothing.
+pub fn find_leftovers(home: &Home) -> Vec<(String, ProcessId)> {
+    let children = Record::read(home).children.into_iter();
+    let ours = children.filter(|(name, process)| name != "postgres" && process.is_alive());
+    let servers = leftovers::find(home).into_iter().map(|process| ("postgres".to_owned(), process));
+    ours.chain(servers).collect()
+}
+
+/// Ends it. Returns the names of what there was.
 /// The caller holds the home's lock, so no live supervisor's children can be meant.
 pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
-    let mut found = Vec::new();
-    for (name, process) in Record::read(home).children.iter().rev() {
-        if name == "postgres" || !process.is_alive() {
-            continue;
-        }
-        found.push(name.clone());
+    let found = find_leftovers(home);
+    for (_, process) in found.iter().rev().filter(|(name, _)| name != "postgres") {
         process.signal(Signal::Terminate);
         if !process.wait_gone(Duration::from_secs(2)) {
             signal_group(process.pid, Signal::Kill);
+            process.signal(Signal::Kill);
             process.wait_gone(Duration::from_secs(2));
         }
     }
-    if leftovers::end(home)? > 0 {
-        found.push("postgres".to_owned());
-    }
-    Ok(found)
+    leftovers::end(home)?;
+    let mut names: Vec<String> = found.into_iter().map(|(name, _)| name).collect();
+    names.dedup();
+    Ok(names)
 }

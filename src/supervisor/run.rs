@@ -1,30 +1,29 @@
 //! The loop that acts: it waits for something to happen, tells the policy, and does what it says.
 
+use super::api_socket::ApiSocket;
 use super::child::{self, Given};
 use super::control::{Asked, ControlSocket};
 use super::logs::LogFile;
 use super::policy::{Action, Event, Model, Overall};
 use super::record::Record;
 use super::spec::Spec;
-use super::state::Phase;
-use super::status::reason;
 use super::stop_signals::StopSignals;
 use crate::home::Home;
 use crate::protocol::child::{FAILURE_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
 use crate::protocol::control::{Answer, Request};
 use crate::sys::notify::{Notification, NotifySocket};
 use crate::sys::process::{self, ProcessId};
-use crate::sys::{listener, reaper, unix_socket};
+use crate::sys::spawn::SpawnError;
+use crate::sys::{listener, reaper};
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// How the instance ended without having got up.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +34,8 @@ pub enum SupervisorError {
     Start {
         process: &'static str,
         reason: String,
+        /// It runs, but is not what belongs here.
+        unfit: bool,
         /// What the process itself said, for whoever understands it.
         failure: Option<String>,
         last_lines: Vec<String>,
@@ -62,21 +63,24 @@ pub struct Supervisor {
     pub(super) home: Home,
     pub(super) specs: Vec<Spec>,
     pub(super) model: Model,
-    logs: Vec<Rc<RefCell<LogFile>>>,
-    own_log: LogFile,
+    pub(super) logs: Vec<Rc<RefCell<LogFile>>>,
+    pub(super) own_log: LogFile,
     tcp: TcpListener,
-    api: UnixListener,
+    api: ApiSocket,
     lifeline: OwnedFd,
     /// Never written to: its closing, by our death, is the message.
     _lifeline_held: OwnedFd,
     notify: NotifySocket,
     pub(super) probes: Vec<Option<AbortHandle>>,
+    /// What copies each child's output into its log.
+    copying: Vec<Option<JoinHandle<()>>>,
+    pub(super) announced: bool,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) identity: Identity,
     pub(super) schema_version: Option<i64>,
     pub(super) started: Instant,
-    systemd: Notifier,
-    restart_waiters: Vec<oneshot::Sender<Answer>>,
+    pub(super) systemd: Notifier,
+    pub(super) restart_waiters: Vec<oneshot::Sender<Answer>>,
 }
 
 /// What does not change while it runs, for the status.
@@ -90,8 +94,8 @@ pub struct Identity {
 const ROUND: Duration = Duration::from_secs(10);
 /// A wake-up later than this is our own pause, not theirs.
 const OWN_PAUSE: Duration = Duration::from_secs(3);
-/// Every start is busy for a moment; this much is worth a line.
-const WORTH_TELLING: Duration = Duration::from_millis(500);
+/// How long the output of a child that has ended is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 impl Supervisor {
     /// Runs the instance until it is stopped. Must be called on the main thread (the kernel ties
@@ -104,8 +108,7 @@ impl Supervisor {
         told: &mut dyn FnMut(Notice),
     ) -> Result<(), SupervisorError> {
         process::become_subreaper()?;
-        let api = unix_socket::listen(&home.api_socket())?;
-        api.set_nonblocking(true)?;
+        let api = ApiSocket::open(home)?;
         let (lifeline, held) = listener::pipe()?;
         listener::set_nonblocking(&lifeline)?;
         let (events, happened) = mpsc::unbounded_channel();
@@ -114,13 +117,15 @@ impl Supervisor {
             logs: specs.iter().map(|spec| Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)))).collect(),
             own_log: LogFile::new(home, "supervisor"),
             probes: specs.iter().map(|_| None).collect(),
+            copying: specs.iter().map(|_| None).collect(),
+            announced: false,
             home: home.clone(),
             specs,
             tcp,
             api,
             lifeline,
             _lifeline_held: held,
-            notify: NotifySocket::bind()?,
+            notify: NotifySocket::bind(&home.notify_socket())?,
             events,
             identity,
             schema_version: None,
@@ -149,6 +154,8 @@ impl Supervisor {
         let mut control = ControlSocket::open(&self.home, ask)?;
         let mut round = tokio::time::interval(ROUND);
         let mut impatient = None;
+        let interrupted = SignalKind::interrupt().as_raw_value();
+        let mut was_interrupted = false;
         let mut was = Overall::Starting;
         self.feed(Event::Tick);
         loop {
@@ -156,6 +163,7 @@ impl Supervisor {
             self.tell_change(was, now_is, told);
             was = now_is;
             if now_is == Overall::Stopped {
+                self.finish_logs().await;
                 return self.outcome(impatient);
             }
             let deadline = self.model.next_deadline();
@@ -164,14 +172,27 @@ impl Supervisor {
             let event = tokio::select! {
                 _ = child_ended.recv() => None,
                 stop = signals.next() => {
-                    let again = matches!(now_is, Overall::Stopping);
+                    // A terminal that closes sends HUP more than once; impatience is Ctrl-C, twice.
+                    let again = stop == interrupted && std::mem::replace(&mut was_interrupted, stop == interrupted);
                     self.own_log.line(&format!("signal {stop}{}", if again { ", again" } else { "" }));
                     if again { impatient = Some(stop); Some(Event::StopNow) } else { Some(Event::Stop) }
                 }
-                notification = self.notify.receive() => { self.heard(notification?); None }
+                notification = self.notify.receive() => {
+                    // An error here must not be the end of everything; the children are watched by other means too.
+                    if let Ok(notification) = notification { self.heard(notification); }
+                    None
+                }
                 event = happened.recv() => event,
                 request = asked.recv() => { if let Some(request) = request { self.answer(request); } None }
-                _ = round.tick() => { control.ensure(); self.probe_running(); None }
+                _ = round.tick() => {
+                    control.ensure();
+                    if self.api.ensure(&self.home) {
+                        // The server has the old listener; the next one gets the new.
+                        self.replace("server");
+                    }
+                    self.probe_running();
+                    None
+                }
                 () = sleep_until(wake) => None,
             };
             self.forgive_own_pause(expected);
@@ -197,8 +218,9 @@ impl Supervisor {
                     Action::Spawn(index) => todo.push_back(self.spawn(index)),
                     Action::Signal { pid, signal } => {
                         self.own_log.line(&format!("{signal:?} to {pid}"));
-                        // A stopped process acts on no signal but KILL until it continues.
                         process::signal_group(pid, signal);
+                        // A stopped process acts on no signal but KILL until it continues.
+                        process::signal_group(pid, process::Signal::Continue);
                     }
                 }
             }
@@ -207,24 +229,30 @@ impl Supervisor {
 
     fn spawn(&mut self, index: usize) -> Event {
         let name = self.specs[index].plan.name;
-        let started = (self.specs[index].launch)().and_then(|launch| {
+        let launch = (self.specs[index].launch)().map_err(|reason| Refused { reason, is_final: false });
+        let started = launch.and_then(|launch| {
             let given = Given {
-                listeners: vec![("http", self.tcp.as_fd()), ("api", self.api.as_fd())],
+                listeners: vec![("http", self.tcp.as_fd()), ("api", self.api.listener.as_fd())],
                 lifeline: &self.lifeline,
-                notify_address: self.notify.address(),
+                notify_address: self.notify.address().into(),
             };
-            child::start(launch, &given, &self.logs[index]).map_err(|error| error.to_string())
+            let started = child::start(launch, &given, &self.logs[index]);
+            started.map_err(|error| Refused {
+                is_final: matches!(error, SpawnError::UserNamespace(_)),
+                reason: error.to_string(),
+            })
         });
         match started {
-            Ok(pid) => {
+            Ok((pid, copying)) => {
+                self.copying[index] = Some(copying);
                 self.own_log.line(&format!("{name} started, pid {pid}"));
                 self.probe_until_ready(index, pid);
                 self.record(index, pid);
                 Event::Spawned { index, pid }
             }
-            Err(reason) => {
+            Err(Refused { reason, is_final }) => {
                 self.own_log.line(&format!("{name} cannot be started: {reason}"));
-                Event::SpawnFailed { index, reason }
+                Event::SpawnFailed { index, reason, is_final }
             }
         }
     }
@@ -239,11 +267,21 @@ impl Supervisor {
         let _ = Record { children }.write(&self.home);
     }
 
+    pub(super) fn index_of(&self, pid: i32) -> Option<usize> {
+        (0..self.specs.len()).find(|index| self.model.pid_of(*index) == Some(pid))
+    }
+
+    /// What an ended child printed last may still be in its pipe.
+    async fn finish_logs(&mut self) {
+        for copying in self.copying.iter_mut().filter_map(Option::take) {
+            // A grandchild may hold the pipe open for ever.
+            let _ = tokio::time::timeout(LAST_WORDS, copying).await;
+        }
+    }
+
     fn reap(&mut self) {
         for (pid, exit) in reaper::ended_children() {
-            let Some(index) = (0..self.specs.len()).find(|index| self.model.pid_of(*index) == Some(pid)) else {
-                continue;
-            };
+            let Some(index) = self.index_of(pid) else { continue };
             if let Some(probe) = self.probes[index].take() {
                 probe.abort();
             }
@@ -261,6 +299,14 @@ impl Supervisor {
         }
     }
 
+    /// Ends a child, which the policy then starts again.
+    fn replace(&mut self, name: &str) {
+        let index = self.specs.iter().position(|spec| spec.plan.name == name);
+        if let Some(pid) = index.and_then(|index| self.model.pid_of(index)) {
+            process::signal_group(pid, process::Signal::Terminate);
+        }
+    }
+
     /// A datagram, from a process that the kernel names.
     fn heard(&mut self, Notification { pid, text }: Notification) {
         for line in text.lines() {
@@ -270,7 +316,7 @@ impl Supervisor {
                 "WATCHDOG" if value == "1" => self.feed(Event::Alive { pid }),
                 "STATUS" => self.feed(Event::Detail { pid, text: value.to_owned() }),
                 FAILURE_KEY => self.feed(Event::Failure { pid, json: value.to_owned() }),
-                SCHEMA_KEY => self.schema_version = value.parse().ok(),
+                SCHEMA_KEY if self.index_of(pid).is_some() => self.schema_version = value.parse().ok(),
                 _ => {}
             }
         }
@@ -284,49 +330,6 @@ impl Supervisor {
         }
     }
 
-    fn note_busy(&self, event: &Event, told: &mut dyn FnMut(Notice)) {
-        if let Event::Detail { pid, text } = event
-            && let Some(index) = (0..self.specs.len()).find(|index| self.model.pid_of(*index) == Some(*pid))
-            && self.model.children[index].detail.as_ref() != Some(text)
-            && matches!(self.model.children[index].phase, Phase::Starting { since, .. } if since.elapsed() > WORTH_TELLING)
-        {
-            told(Notice::Busy(format!("{} is {text}", self.specs[index].plan.name)));
-        }
-    }
-
-    fn tell_change(&mut self, was: Overall, now_is: Overall, told: &mut dyn FnMut(Notice)) {
-        if was == now_is {
-            return;
-        }
-        self.own_log.line(&format!("{now_is:?}"));
-        match now_is {
-            Overall::Healthy => {
-                self.systemd.ready(&format!("serving {}", self.identity.url));
-                told(if was == Overall::Starting { Notice::Healthy } else { Notice::Recovered });
-            }
-            Overall::Degraded | Overall::Failed => {
-                let reason = reason(&self.model).unwrap_or_default();
-                self.systemd.status(&reason);
-                told(Notice::Trouble(reason));
-            }
-            Overall::Stopping | Overall::Stopped => {
-                self.systemd.stopping();
-                told(Notice::Stopping);
-            }
-            Overall::Starting => {}
-        }
-        let answer = match now_is {
-            Overall::Healthy => Answer::Accepted,
-            Overall::Failed => Answer::Error(reason(&self.model).unwrap_or_default()),
-            Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),
-            Overall::Starting | Overall::Degraded => return,
-        };
-        for waiter in self.restart_waiters.drain(..) {
-            // Whoever asked may have left.
-            let _ = waiter.send(answer.clone());
-        }
-    }
-
     fn answer(&mut self, Asked { request, answer }: Asked) {
         let reply = match request {
             Request::Status => Answer::Status(Box::new(self.status())),
@@ -337,6 +340,7 @@ impl Supervisor {
             }
             Request::Restart => {
                 self.own_log.line("asked to restart");
+                self.api.ensure(&self.home);
                 self.feed(Event::Restart);
                 self.restart_waiters.push(answer);
                 return;
@@ -346,34 +350,24 @@ impl Supervisor {
         let _ = answer.send(reply);
     }
 
-    fn outcome(&self, impatient: Option<i32>) -> Result<(), SupervisorError> {
-        if let Some(index) = self.model.start_failure {
-            let child = &self.model.children[index];
-            let Phase::Failed { reason } = &child.phase else { return Err(SupervisorError::StoppedEarly) };
-            return Err(SupervisorError::Start {
-                process: child.plan.name,
-                reason: reason.clone(),
-                failure: child.failure.clone(),
-                last_lines: self.logs[index].borrow().last_lines(),
-            });
-        }
-        match impatient {
-            Some(signal) => Err(SupervisorError::StoppedAtOnce { signal }),
-            None if !self.model.was_healthy() => Err(SupervisorError::StoppedEarly),
-            None => Ok(()),
-        }
-    }
-
     fn leave(&mut self, ended: &Result<(), SupervisorError>) {
         match ended {
             Ok(()) => self.own_log.line("stopped"),
             Err(error) => self.own_log.line(&format!("stopped: {error}")),
         }
-        for path in [self.home.control_socket(), self.home.api_socket(), self.home.processes()] {
+        for path in
+            [self.home.control_socket(), self.home.api_socket(), self.home.notify_socket(), self.home.processes()]
+        {
             // A socket without a listener says the same as none.
             let _ = crate::sys::files::remove_any(&path);
         }
     }
+}
+
+/// Why a child could not be started, and whether trying again could help.
+struct Refused {
+    reason: String,
+    is_final: bool,
 }
 
 async fn sleep_until(wake: Option<tokio::time::Instant>) {

@@ -66,6 +66,7 @@ pub struct Spec {
     pub readiness: Readiness,
     /// Makes ready for a start (or a restart) and says what to execute.
     pub launch: Box<dyn Fn() -> Result<Launch, String>>,
-    /// Run when the child has ended and the instance stops: takes care that nothing of it is left.
+    /// Run when the child has ended otherwise than by a clean exit: takes care that nothing of it is
+    /// left.
     pub clean_up: Option<Box<dyn Fn()>>,
 }

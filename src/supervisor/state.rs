@@ -18,8 +18,10 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 pub enum Phase {
     /// To be started when those before it are ready.
     Waiting,
+    /// `since` is what its time limit counts from: the start, or the last word on what keeps it.
     Starting {
         pid: i32,
+        begun: Instant,
         since: Instant,
     },
     Running {
@@ -61,6 +63,8 @@ pub struct Child {
     /// Starts in a row that never got ready.
     unready: u32,
     was_ready: bool,
+    /// It is not what belongs here; trying again changes nothing.
+    pub unfit: bool,
 }
 
 impl Phase {
@@ -84,11 +88,20 @@ impl Child {
             ends: Vec::new(),
             unready: 0,
             was_ready: false,
+            unfit: false,
         }
     }
 
+    /// It shows that it is getting on; its time begins anew.
+    pub(super) fn busy(&mut self, text: String, now: Instant) {
+        if let Phase::Starting { since, .. } = &mut self.phase {
+            *since = now;
+        }
+        self.detail = Some(text);
+    }
+
     pub(super) fn spawned(&mut self, pid: i32, now: Instant) {
-        self.phase = Phase::Starting { pid, since: now };
+        self.phase = Phase::Starting { pid, begun: now, since: now };
         self.failure = None;
         self.detail = None;
         self.was_ready = false;
@@ -107,6 +120,9 @@ impl Child {
         self.phase = Phase::Waiting;
         self.ends.clear();
         self.unready = 0;
+        self.unfit = false;
+        self.failure = None;
+        self.last_exit = None;
     }
 
     pub(super) fn stop_step(
@@ -147,7 +163,7 @@ impl Child {
         self.ends.push(now);
         let count = self.ends.len();
         self.unready = if self.was_ready { 0 } else { self.unready + 1 };
-        self.phase = if self.plan.one_shot {
+        self.phase = if self.plan.one_shot || self.unfit {
             Phase::Failed { reason }
         } else if count > LOOP_LIMIT {
             Phase::Failed { reason: format!("{reason}, {count} times within a minute") }

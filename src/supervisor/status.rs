@@ -1,12 +1,61 @@
-//! What is told of the state: for `lite status`, the page, systemd.
+//! What is told of the state: to the terminal, to systemd, to `lite status` and the page.
 
-use super::policy::{Model, Overall};
-use super::run::Supervisor;
-use super::state::Phase;
+use super::policy::{Event, Model, Overall};
+use super::run::{Notice, Supervisor, SupervisorError};
+use super::state::{Child, Phase};
+use crate::protocol::control::Answer;
 use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use crate::sys::process;
+use std::time::Duration;
+
+/// Every start is busy for a moment; this much is worth a line.
+const WORTH_TELLING: Duration = Duration::from_millis(500);
 
 impl Supervisor {
+    pub(super) fn note_busy(&self, event: &Event, told: &mut dyn FnMut(Notice)) {
+        if let Event::Busy { pid, text } = event
+            && let Some(index) = self.index_of(*pid)
+            && self.model.children[index].detail.as_ref() != Some(text)
+            && matches!(self.model.children[index].phase, Phase::Starting { begun, .. } if begun.elapsed() > WORTH_TELLING)
+        {
+            told(Notice::Busy(format!("{} is {text}", self.specs[index].plan.name)));
+        }
+    }
+
+    pub(super) fn tell_change(&mut self, was: Overall, now_is: Overall, told: &mut dyn FnMut(Notice)) {
+        if was == now_is {
+            return;
+        }
+        self.own_log.line(&format!("{now_is:?}"));
+        match now_is {
+            Overall::Healthy => {
+                self.systemd.ready(&format!("serving {}", self.identity.url));
+                let first = !std::mem::replace(&mut self.announced, true);
+                told(if first { Notice::Healthy } else { Notice::Recovered });
+            }
+            Overall::Degraded | Overall::Failed => {
+                let reason = reason(&self.model).unwrap_or_default();
+                self.systemd.status(&reason);
+                told(Notice::Trouble(reason));
+            }
+            Overall::Stopping | Overall::Stopped => {
+                self.systemd.stopping();
+                told(Notice::Stopping);
+            }
+            Overall::Starting => {}
+        }
+        let answer = match now_is {
+            Overall::Healthy => Answer::Accepted,
+            Overall::Failed => Answer::Error(self.failure_of_restart()),
+            Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),
+            Overall::Starting | Overall::Degraded => return,
+        };
+        for waiter in self.restart_waiters.drain(..) {
+            // Whoever asked may have left.
+            let _ = waiter.send(answer.clone());
+        }
+    }
+
     pub(super) fn status(&self) -> InstanceStatus {
         let state = match self.model.overall() {
             Overall::Healthy => InstanceState::Healthy,
@@ -53,12 +102,40 @@ impl Supervisor {
         });
         std::iter::once(supervisor).chain(child_status).collect()
     }
+
+    /// The failed child's own words, whole, or ours.
+    pub(super) fn failure_of_restart(&self) -> String {
+        let failed = self.model.children.iter().find(|child| matches!(child.phase, Phase::Failed { .. }));
+        failed.and_then(|child| child.failure.clone()).or_else(|| reason(&self.model)).unwrap_or_default()
+    }
+
+    /// What the run came to.
+    pub(super) fn outcome(&self, impatient: Option<i32>) -> Result<(), SupervisorError> {
+        if let Some(index) = self.model.start_failure {
+            let child = &self.model.children[index];
+            let Phase::Failed { reason } = &child.phase else { return Err(SupervisorError::StoppedEarly) };
+            return Err(SupervisorError::Start {
+                process: child.plan.name,
+                reason: reason.clone(),
+                unfit: child.unfit,
+                failure: child.failure.clone(),
+                last_lines: self.logs[index].borrow().last_lines(),
+            });
+        }
+        match impatient {
+            Some(signal) => Err(SupervisorError::StoppedAtOnce { signal }),
+            None if !self.model.was_healthy() => Err(SupervisorError::StoppedEarly),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why it is not healthy, in one line.
 pub(super) fn reason(model: &Model) -> Option<String> {
     let told = model.children.iter().find_map(|child| match &child.phase {
-        Phase::Failed { reason } => Some(format!("{} failed: {reason}", child.plan.name)),
+        Phase::Failed { reason } => {
+            Some(format!("{} failed: {}", child.plan.name, own_words(child).unwrap_or_else(|| reason.clone())))
+        }
         _ => None,
     });
     told.or_else(|| {
@@ -84,4 +161,10 @@ fn phase_name(phase: &Phase) -> &'static str {
         Phase::Done => "done",
         Phase::Failed { .. } => "failed",
     }
+}
+
+/// The message in the reason that a child gave for its end.
+fn own_words(child: &Child) -> Option<String> {
+    let failure: serde_json::Value = serde_json::from_str(child.failure.as_ref()?).ok()?;
+    Some(failure.get("message")?.as_str()?.to_owned())
 }

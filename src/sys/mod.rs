@@ -8,6 +8,7 @@ pub mod env_vars;
 pub mod files;
 pub mod flock;
 pub mod listener;
+pub mod memory;
 pub mod notify;
 pub mod ports;
 pub mod process;

@@ -1,6 +1,7 @@
-//! sd_notify(3) datagrams, both ends. Ours is an abstract socket, so that a long home path cannot
-//! break it; who sent a datagram is told by the kernel, not by the datagram.
+//! sd_notify(3) datagrams, both ends. Our socket is in a folder that is ours alone; who sent a
+//! datagram is told by the kernel, not by the datagram.
 
+use super::unix_socket::through_folder;
 use nix::cmsg_space;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind, recvmsg, sendto,
@@ -8,6 +9,7 @@ use nix::sys::socket::{
 };
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 
 /// Longer datagrams are cut; ours are far shorter.
@@ -16,7 +18,7 @@ const LIMIT: usize = 16 * 1024;
 /// The receiving end.
 pub struct NotifySocket {
     descriptor: AsyncFd<OwnedFd>,
-    name: String,
+    path: PathBuf,
 }
 
 /// One datagram: its `KEY=value` lines and the pid that the kernel vouches for.
@@ -27,21 +29,21 @@ pub struct Notification {
 }
 
 impl NotifySocket {
-    /// Must be called inside a runtime.
-    pub fn bind() -> io::Result<Self> {
-        let descriptor =
-            socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-        let name = format!("leoflow/{}/{}", std::process::id(), super::random::hex(&super::random::bytes::<8>()));
-        bind(descriptor.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+    /// Listens at `path`, replacing what is there. Must be called inside a runtime.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        super::files::remove_any(path)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let descriptor = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        through_folder(path, |short| Ok(bind(descriptor.as_raw_fd(), &UnixAddr::new(short)?)?))?;
         setsockopt(&descriptor, sockopt::PassCred, &true)?;
         // SAFETY: an OwnedFd keeps its descriptor open until it is dropped, and the AsyncFd owns it.
         let descriptor = unsafe { AsyncFd::register(descriptor) }?;
-        Ok(Self { descriptor, name })
+        Ok(Self { descriptor, path: path.to_owned() })
     }
 
     /// The value for `NOTIFY_SOCKET`.
-    pub fn address(&self) -> String {
-        format!("@{}", self.name)
+    pub fn address(&self) -> &Path {
+        &self.path
     }
 
     /// The next datagram.
@@ -68,6 +70,7 @@ impl NotifySocket {
     }
 }
 
+/// `None` for a datagram that is not one of ours: too much attached to it, or no sender.
 fn receive_one(descriptor: &OwnedFd) -> io::Result<Option<Notification>> {
     let mut buffer = vec![0; LIMIT];
     let mut space = cmsg_space!(UnixCredentials);
@@ -75,9 +78,11 @@ fn receive_one(descriptor: &OwnedFd) -> io::Result<Option<Notification>> {
     let message =
         recvmsg::<UnixAddr>(descriptor.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let length = message.bytes;
-    let sender = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
-        _ => None,
+    let sender = message.cmsgs().ok().and_then(|mut controls| {
+        controls.find_map(|control| match control {
+            ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
+            _ => None,
+        })
     });
     Ok(sender.map(|pid| Notification { pid, text: String::from_utf8_lossy(&buffer[..length]).into_owned() }))
 }
@@ -85,11 +90,14 @@ fn receive_one(descriptor: &OwnedFd) -> io::Result<Option<Notification>> {
 /// Sends one datagram to the socket that `address` (a `NOTIFY_SOCKET` value) names. Never blocks:
 /// a reader that is not there or not reading is no reason to wait.
 pub fn send(address: &str, text: &str) -> io::Result<()> {
-    let target = match address.strip_prefix('@') {
-        Some(name) => UnixAddr::new_abstract(name.as_bytes())?,
-        None => UnixAddr::new(address)?,
-    };
     let descriptor = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    sendto(descriptor.as_raw_fd(), text.as_bytes(), &target, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?;
-    Ok(())
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let send_to = |target: UnixAddr| {
+        sendto(descriptor.as_raw_fd(), text.as_bytes(), &target, flags)?;
+        Ok(())
+    };
+    match address.strip_prefix('@') {
+        Some(name) => send_to(UnixAddr::new_abstract(name.as_bytes())?),
+        None => through_folder(Path::new(address), |short| send_to(UnixAddr::new(short)?)),
+    }
 }

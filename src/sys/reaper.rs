@@ -31,6 +31,15 @@ impl fmt::Display for Exit {
     }
 }
 
+/// How this child ended; `None` while it runs. The status is given once.
+pub fn ended_child(pid: i32) -> Option<Exit> {
+    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal as i32)),
+        _ => None,
+    }
+}
+
 /// Every child (adopted ones too) that has ended since the last call. Takes the status of *all*
 /// children, so nothing else in the process may wait for any.
 pub fn ended_children() -> Vec<(i32, Exit)> {

@@ -13,9 +13,10 @@ use nix::unistd::{ForkResult, Pid};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The first descriptor that systemd's protocol hands over, sd_listen_fds(3).
 pub const FIRST_PASSED: RawFd = 3;
@@ -31,7 +32,6 @@ pub struct Spawn<'a> {
     pub called: Option<OsString>,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
-    pub folder: Option<PathBuf>,
     pub output: BorrowedFd<'a>,
     pub passed: Vec<BorrowedFd<'a>>,
     pub single_user: Option<SingleUser>,
@@ -46,7 +46,9 @@ pub enum SpawnError {
     Nul(String),
     #[error("the system refuses another process: {0}")]
     Fork(io::Error),
-    #[error("a user namespace is not allowed here: {0}")]
+    #[error(
+        "PostgreSQL refuses to run as root, and a user namespace, which would help, is not allowed here ({0}); run leoflow as an ordinary user"
+    )]
     UserNamespace(io::Error),
     #[error("cannot run {program}: {source}")]
     Exec { program: PathBuf, source: io::Error },
@@ -72,7 +74,6 @@ impl Spawn<'_> {
         for (name, value) in &self.environment {
             environment.push(EnvironmentEntry::new(name, value)?);
         }
-        let folder = self.folder.as_ref().map(|f| c_string(f.as_os_str().as_bytes())).transpose()?;
         let dev_null = File::open("/dev/null").map_err(SpawnError::Fork)?;
         let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| SpawnError::Fork(e.into()))?;
         let argument_pointers = null_terminated(arguments.iter().map(|a| a.as_ptr()));
@@ -90,7 +91,7 @@ impl Spawn<'_> {
                 for entry in &environment {
                     entry.fill_in(nix::unistd::getpid());
                 }
-                let failure = self.become_child(&dev_null, reporter.as_raw_fd(), parent, folder.as_ref());
+                let failure = self.become_child(&dev_null, reporter.as_raw_fd(), parent);
                 let (stage, errno, reporter) = match failure {
                     Err(failure) => failure,
                     Ok(reporter) => {
@@ -118,13 +119,7 @@ impl Spawn<'_> {
     }
 
     /// Everything between fork and exec. Returns the error pipe's new place.
-    fn become_child(
-        &self,
-        dev_null: &File,
-        reporter: RawFd,
-        parent: Pid,
-        folder: Option<&CString>,
-    ) -> Result<RawFd, (u8, i32, RawFd)> {
+    fn become_child(&self, dev_null: &File, reporter: RawFd, parent: Pid) -> Result<RawFd, (u8, i32, RawFd)> {
         // The lowest number that nothing is laid out at.
         let floor = FIRST_PASSED + self.passed.len() as RawFd;
         let reporter_high = park(reporter, floor).map_err(|e| (STAGE_EXEC, e as i32, reporter))?;
@@ -145,9 +140,6 @@ impl Spawn<'_> {
                 unsafe { nix::libc::_exit(127) }
             }
         }
-        if let Some(folder) = folder {
-            nix::unistd::chdir(folder.as_c_str()).map_err(exec)?;
-        }
         // Low numbers may be in use by what we are about to hand over: park everything above,
         // then lay it out. Parked ones close at exec.
         let output = park(self.output.as_raw_fd(), floor).map_err(exec)?;
@@ -162,6 +154,7 @@ impl Spawn<'_> {
         for (at, descriptor) in (FIRST_PASSED..).zip(&waiting[..self.passed.len()]) {
             place_at(*descriptor, at).map_err(exec)?;
         }
+        close_at_exec_from(floor);
         // Rust ignores SIGPIPE and tokio blocks nothing, but whoever started us may have.
         // SAFETY: sets a disposition to the default; no handler of ours is involved.
         let _ = unsafe {
@@ -170,6 +163,15 @@ impl Spawn<'_> {
         let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
         Ok(reporter_high)
     }
+}
+
+/// What whoever started us left open, without meaning it for our children, ends at exec.
+fn close_at_exec_from(first: RawFd) {
+    // SAFETY: a system call on numbers; a kernel before 5.11 does not know it, and then what was
+    // inherited stays inherited.
+    unsafe {
+        nix::libc::syscall(nix::libc::SYS_close_range, first, nix::libc::c_uint::MAX, nix::libc::CLOSE_RANGE_CLOEXEC)
+    };
 }
 
 /// Duplicates `descriptor` to a number of at least `floor`, closed at exec.
@@ -259,12 +261,53 @@ pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd
     let mut taken = Vec::new();
     for (at, name) in (0..count).zip(names.split(':').chain(std::iter::repeat(""))) {
         let number = FIRST_PASSED + at as RawFd;
-        // SAFETY: checked to be open by the next line; the protocol says that it is ours.
+        // SAFETY: a number; one that is not open is an error here and goes no further.
+        let open = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl(open, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        // SAFETY: it is open, and the protocol says that it is ours.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        fcntl(descriptor.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         taken.push((name.to_owned(), descriptor));
     }
     Ok(taken)
+}
+
+/// Runs `command` to its end and returns what it printed; ends it, with an error of kind `TimedOut`,
+/// when it takes longer than `limit`.
+pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io::Result<std::process::Output> {
+    use std::process::Stdio;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdout, stderr) = (read_aside(child.stdout.take()), read_aside(child.stderr.take()));
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_micros(200);
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it did not finish within {} s", limit.as_secs()),
+            ));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    };
+    let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
+    Ok(std::process::Output { status, stdout: text(stdout), stderr: text(stderr) })
+}
+
+/// Reads in a thread of its own, so that neither pipe fills up while the other is read.
+fn read_aside(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What could be read is what can be shown.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        bytes
+    })
 }
 
 /// Makes the kernel end `command` when the thread that starts it ends. Last among what is done
@@ -277,12 +320,16 @@ pub fn dies_with_this_thread(command: &mut std::process::Command) {
     }
 }
 
-/// Makes `command` start in a session of its own, away from this terminal and its signals.
+/// Makes `command` start in a session of its own, away from this terminal, its signals and whatever
+/// else it has open.
 pub fn in_own_session(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
-    // SAFETY: one system call between fork and exec.
+    // SAFETY: two system calls between fork and exec.
     unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+        command.pre_exec(|| {
+            close_at_exec_from(FIRST_PASSED);
+            nix::unistd::setsid().map(drop).map_err(io::Error::from)
+        });
     }
 }
 
@@ -298,7 +345,6 @@ mod tests {
             called: None,
             arguments: vec!["-c".into(), script.into()],
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
-            folder: None,
             output: input.as_fd(),
             passed,
             single_user: None,
@@ -328,8 +374,13 @@ mod tests {
     fn passed_descriptors_arrive_at_three_and_on() {
         let (r1, w1) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let (r2, w2) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
-        shell("echo one >&3; echo two >&4; ls /proc/self/fd | wc -l", &[], vec![w1.as_fd(), w2.as_fd()]);
-        drop((w1, w2));
+        // One that somebody before us left open, for nobody.
+        let stray = nix::unistd::dup(&w1).unwrap();
+        fcntl(&stray, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let open =
+            shell("echo one >&3; echo two >&4; ls /proc/$$/fd | tr '\\n' ' '", &[], vec![w1.as_fd(), w2.as_fd()]);
+        assert_eq!(open.trim(), "0 1 2 3 4");
+        drop((w1, w2, stray));
         for (reader, expected) in [(r1, "one\n"), (r2, "two\n")] {
             let mut text = String::new();
             File::from(reader).read_to_string(&mut text).unwrap();
@@ -345,7 +396,6 @@ mod tests {
             called: None,
             arguments: vec![],
             environment: vec![],
-            folder: None,
             output: null.as_fd(),
             passed: vec![],
             single_user: None,

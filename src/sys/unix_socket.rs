@@ -26,7 +26,8 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     through_folder(path, |short| UnixStream::connect(short))
 }
 
-fn through_folder<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+/// Gives `act` a path that is short enough for the kernel.
+pub(super) fn through_folder<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     if path.as_os_str().as_bytes().len() <= PATH_LIMIT {
         return act(path);
     }
@@ -42,12 +43,6 @@ fn through_folder<T>(path: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> i
 pub fn peer_uid(stream: impl AsFd) -> io::Result<u32> {
     let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
     Ok(credentials.uid())
-}
-
-/// The process id at the other end, as the kernel knows it.
-pub fn peer_pid(stream: impl AsFd) -> io::Result<i32> {
-    let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
-    Ok(credentials.pid())
 }
 
 #[cfg(test)]

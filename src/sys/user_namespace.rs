@@ -7,7 +7,7 @@ use nix::unistd::{Gid, Uid};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The identity shown inside; outside it stays ours. The two maps are written after `fork`, where
 /// nothing may be allocated, so they are made before.
@@ -54,6 +54,14 @@ impl SingleUser {
             uid_map: format!("{inside} {} 1", Uid::effective()).into_bytes(),
             gid_map: format!("{inside} {} 1", Gid::effective()).into_bytes(),
         }
+    }
+
+    /// Whether the kernel lets us: tries it with a program that does nothing.
+    pub fn check_allowed(&self) -> io::Result<()> {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.apply(&mut command);
+        command.status().map(drop)
     }
 
     /// Enters the namespace. Called between `fork` and `exec`: system calls only.

@@ -60,8 +60,7 @@ fn used(text: &str) -> Vec<String> {
         for (at, _) in text.match_indices(prefix) {
             let rest = &text[at + prefix.len()..];
             if let Some(list) = rest.strip_prefix('{') {
-                let list = &list[..list.find('}').unwrap_or(list.len())];
-                found.extend(list.split(',').map(|item| first_word(item.trim())));
+                found.extend(top_level_items(list).iter().map(|item| first_word(item.trim())));
             } else {
                 found.push(first_word(rest));
             }
@@ -69,6 +68,25 @@ fn used(text: &str) -> Vec<String> {
     }
     found.retain(|name| LAYERS.contains(&name.as_str()));
     found
+}
+
+/// The items of a brace list, up to its own closing brace.
+fn top_level_items(list: &str) -> Vec<String> {
+    let (mut items, mut depth) = (vec![String::new()], 0);
+    for character in list.chars() {
+        match character {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => {
+                items.push(String::new());
+                continue;
+            }
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        items.last_mut().unwrap().push(character);
+    }
+    items
 }
 
 fn first_word(text: &str) -> String {
@@ -100,7 +118,8 @@ fn modules_use_only_those_below_them() {
 
 #[test]
 fn the_check_itself_sees_every_way_to_write_it() {
-    let text = "use crate::sys::files;\nuse crate::{home, config::Config};\nlet x = crate::server::run();";
+    let text =
+        "use crate::sys::files;\nuse crate::{home::{self, Home}, config::Config};\nlet x = crate::server::run();";
     assert_eq!(used(text), ["sys", "home", "config", "server"]);
 }
 

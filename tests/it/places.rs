@@ -17,6 +17,9 @@ fn blanks_quotes_dollars_foreign_letters_and_long_paths_work() {
         test.run(&["lite", "stop"]).expect(0);
         assert_eq!(test.sql("SELECT count(*) FROM variable"), "1", "{relative:?}");
         test.assert_nothing_runs();
+        let home = leoflow::home::resolve(Some(&test.home)).unwrap();
+        let socket_folder = leoflow::postgres::Endpoint::for_home(&home).socket_folder;
+        assert!(socket_folder == home.run() || !socket_folder.exists(), "a folder for the socket goes with the server");
     }
 }
 
@@ -63,6 +66,10 @@ fn a_read_only_place_is_a_message() {
         .env_clear();
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let done: Done = command.output().unwrap().into();
+    if done.stderr.contains("unshare") || done.code == Some(99) {
+        eprintln!("not tested here: mounting in a user namespace is not allowed");
+        return;
+    }
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.stderr.contains("read-only") && done.stderr.contains("--home"), "{}", done.stderr);
 }

@@ -6,7 +6,9 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
-const NAME: &str = "postgresql-18.4.0-x86_64-unknown-linux-gnu.tar.gz";
+fn name() -> String {
+    format!("postgresql-18.4.0-{}-unknown-linux-gnu.tar.gz", std::env::consts::ARCH)
+}
 
 fn hash_of(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -27,10 +29,10 @@ fn nothing_looks_installed(test: &TestHome) {
 #[test]
 fn a_mirror_is_downloaded_from_verified_and_used() {
     let bytes = std::fs::read(postgres_archive()).unwrap();
-    let hash = format!("{}  {NAME}\n", hash_of(&bytes));
+    let hash = format!("{}  {}\n", hash_of(&bytes), name());
     let answer: Answer = Arc::new(move |path| match path {
-        path if path == format!("/18.4.0/{NAME}") => (200, bytes.clone()),
-        path if path == format!("/18.4.0/{NAME}.sha256") => (200, hash.clone().into_bytes()),
+        path if path == format!("/18.4.0/{}", name()) => (200, bytes.clone()),
+        path if path == format!("/18.4.0/{}.sha256", name()) => (200, hash.clone().into_bytes()),
         _ => (404, Vec::new()),
     });
     let url = serve(answer, false);
@@ -38,8 +40,9 @@ fn a_mirror_is_downloaded_from_verified_and_used() {
     let done = setup_from(&test, &[("LEOFLOW_POSTGRES_URL", &url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(0);
     assert!(done.stderr.contains("PostgreSQL 18.4"), "{}", done.stderr);
     // Offline from now on, with everything present.
+    let port = test.port.to_string();
     let started: Done = test
-        .command(&["lite", "start"])
+        .command(&["lite", "start", "--port", &port])
         .env("PATH", "/usr/bin:/bin")
         .env("LEOFLOW_POSTGRES_SOURCE", "download")
         .env("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9")
@@ -116,6 +119,35 @@ fn an_archive_is_checked_against_the_hash_beside_it_and_must_be_the_right_postgr
         assert!(done.stderr.contains(version.split(' ').next_back().unwrap()), "{name}: {}", done.stderr);
         nothing_looks_installed(&test);
     }
+}
+
+#[test]
+fn redirects_without_end_and_silence_are_given_up() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_url = format!("http://{}", silent.local_addr().unwrap());
+    let loop_url = crate::support::mirror::serve_redirects();
+    for url in [&loop_url, &silent_url] {
+        let test = TestHome::new();
+        let done =
+            setup_from(&test, &[("LEOFLOW_POSTGRES_URL", url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(1);
+        assert!(done.stderr.contains("could not be had"), "{}", done.stderr);
+        nothing_looks_installed(&test);
+    }
+}
+
+#[test]
+fn an_archive_without_all_programs_or_with_a_wrong_end_is_not_taken() {
+    let test = TestHome::new();
+    let archive = fake_postgres(test.folder(), "postgres (PostgreSQL) 18.4");
+    let done = setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())]).expect(1);
+    assert!(done.stderr.contains("has no initdb"), "{}", done.stderr);
+    let mut bytes = std::fs::read(postgres_archive()).unwrap();
+    let checksum = bytes.len() - 8;
+    bytes[checksum] ^= 1;
+    std::fs::write(&archive, bytes).unwrap();
+    let done = setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())]).expect(1);
+    assert!(done.stderr.contains("damaged"), "{}", done.stderr);
+    nothing_looks_installed(&test);
 }
 
 /// An archive whose `postgres` is a script that says a version.

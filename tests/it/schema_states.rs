@@ -118,6 +118,23 @@ fn a_rollback_that_cannot_be_or_fails_changes_nothing() {
 }
 
 #[test]
+fn a_record_that_is_not_understood_is_not_rolled_back() {
+    for (sql, arguments) in [
+        ("INSERT INTO refinery_schema_history VALUES (9999, 'x', '2030-01-01T00:00:00Z', '1')", ["rollback", "9999"]),
+        ("DELETE FROM leoflow_ledger WHERE version = 2", ["rollback", "2"]),
+        (
+            "DELETE FROM leoflow_ledger WHERE version = 1; DELETE FROM refinery_schema_history WHERE version = 1",
+            ["rollback", "2"],
+        ),
+    ] {
+        let test = migrated();
+        test.sql(sql);
+        test.run(&["migrate-db", arguments[0], arguments[1], "--yes"]).expect(3);
+        assert_eq!(test.sql("SELECT to_regclass('xcom') IS NOT NULL"), "t", "{sql}");
+    }
+}
+
+#[test]
 fn killed_between_two_migrations_or_rollbacks_it_goes_on_from_there() {
     let test = TestHome::new();
     test.set_up();

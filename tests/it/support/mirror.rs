@@ -37,3 +37,21 @@ fn respond(mut stream: TcpStream, answer: &Answer, cut: bool) -> Option<()> {
     let sent = if cut && body.len() > 1000 { body.len() / 2 } else { body.len() };
     stream.write_all(&body[..sent]).ok()
 }
+
+/// Answers everything with a way to itself.
+pub fn serve_redirects() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let target = address.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            let _ = BufReader::new(stream.try_clone().unwrap()).read_line(&mut line);
+            let _ = write!(
+                stream,
+                "HTTP/1.1 302 X\r\nLocation: {target}/again\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+    });
+    address
+}

@@ -47,3 +47,24 @@ pub fn signal(pid: i32, name: &str) {
 pub fn is_alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
+
+/// A process that has `port` and does not care for TERM, written down in the home as the server of a
+/// run that was killed.
+pub fn leave_a_server_behind(home: &Path, port: u16) -> std::process::Child {
+    let script = format!(
+        "import signal, socket, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n\
+         s = socket.create_server(('127.0.0.1', {port}))\nprint('ready', flush=True)\ntime.sleep(600)"
+    );
+    let mut child = std::process::Command::new("python3")
+        .args(["-c", &script])
+        .current_dir(home)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    let id = leoflow::sys::process::ProcessId::of(child.id() as i32).unwrap();
+    let record = serde_json::json!({"children": [["server", id]]});
+    fs::write(home.join("run/processes.json"), record.to_string()).unwrap();
+    child
+}

@@ -1,0 +1,113 @@
+//! Reading requests as FastAPI would, with its answers to what is wrong with them.
+
+use super::api_error::ApiError;
+use crate::engine::store::{Order, Page};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// The rest of the path, percent-decoded.
+pub struct Id(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(id)| Self(id))
+            .map_err(|error| ApiError::unprocessable(&["path"], "value_error", error.body_text()))
+    }
+}
+
+/// The query; a name may come more than once.
+pub struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        query
+            .map(|Query(pairs)| Self(pairs))
+            .map_err(|error| ApiError::unprocessable(&["query"], "value_error", error.body_text()))
+    }
+}
+
+/// Airflow's `maximum_page_limit`; a larger limit is lowered to it.
+const MOST: i64 = 100;
+const USUAL: i64 = 50;
+
+impl Params {
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
+        let Some(text) = self.all(name).last() else { return Ok(default) };
+        match text.parse() {
+            Ok(number @ 0..) => Ok(number),
+            Ok(_) => {
+                let message = "Input should be greater than or equal to 0";
+                Err(ApiError::unprocessable(&["query", name], "greater_than_equal", message))
+            }
+            Err(_) => {
+                let message = "Input should be a valid integer, unable to parse string as an integer";
+                Err(ApiError::unprocessable(&["query", name], "int_parsing", message))
+            }
+        }
+    }
+
+    /// Airflow's list parameters. `columns` are the names that may be ordered by, and their columns.
+    pub fn page(&self, pattern: &str, columns: &[(&str, &'static str)]) -> Result<Page, ApiError> {
+        let (limit, offset) = (self.number("limit", USUAL)?, self.number("offset", 0)?);
+        let order = self.all("order_by").flat_map(|list| list.split(',')).map(|name| order(name, columns));
+        // Airflow's patterns find a part; `~` is its word for anything.
+        let pattern = self.all(pattern).last().filter(|text| *text != "~").map(|text| format!("%{text}%"));
+        Ok(Page { limit: limit.min(MOST), offset, order: order.collect::<Result<_, _>>()?, pattern })
+    }
+
+    /// Which fields of a PATCH count: those in the body, and of these the ones in `update_mask`,
+    /// which may be one list with commas or come several times.
+    pub fn changes<T: DeserializeOwned>(&self, body: Map<String, Value>) -> Result<Changes<T>, ApiError> {
+        let mask: Vec<String> =
+            self.all("update_mask").flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
+        let fields = body.keys().filter(|name| mask.is_empty() || mask.contains(name)).cloned().collect();
+        let values = serde_json::from_value(Value::Object(body))
+            .map_err(|error| ApiError::unprocessable(&["body"], "value_error", error))?;
+        Ok(Changes { values, fields })
+    }
+}
+
+fn order(name: &str, columns: &[(&str, &'static str)]) -> Result<Order, ApiError> {
+    let (descending, plain) = name.strip_prefix('-').map_or((false, name), |plain| (true, plain));
+    match columns.iter().find(|(known, _)| *known == plain) {
+        Some((_, column)) => Ok(Order { column, descending }),
+        None => {
+            let detail = format!("Ordering with '{plain}' is disallowed or the attribute does not exist on the model");
+            Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
+        }
+    }
+}
+
+/// The body of a PATCH, and which of its fields count.
+pub struct Changes<T> {
+    pub values: T,
+    fields: Vec<String>,
+}
+
+impl<T> Changes<T> {
+    /// The new value of a field that counts, the old one otherwise.
+    pub fn pick<V>(&self, field: &str, new: V, old: V) -> V {
+        if self.fields.iter().any(|name| name == field) { new } else { old }
+    }
+}
+
+pub fn bad_body(error: JsonRejection) -> ApiError {
+    match error {
+        JsonRejection::BytesRejection(error) => ApiError::new(error.status(), error.body_text()),
+        other => ApiError::unprocessable(&["body"], "value_error", other.body_text()),
+    }
+}

@@ -1,0 +1,107 @@
+//! What `doctor` finds, says and mends.
+
+use crate::support::TestHome;
+use crate::support::processes::leave_a_server_behind;
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+
+fn check(test: &TestHome, name: &str) -> Value {
+    let report = test.run(&["doctor", "--json"]).json();
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {report}")).clone()
+}
+
+#[test]
+fn an_empty_home_and_a_healthy_one_are_no_problem_and_looking_changes_nothing() {
+    let test = TestHome::new();
+    test.run(&["doctor"]).expect(0);
+    assert!(!test.home.exists());
+    test.start();
+    let report = test.run(&["doctor", "--json"]).expect(0).json();
+    assert_eq!(report["ok"], true);
+    let names: Vec<&str> =
+        report["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
+    for expected in [
+        "platform",
+        "home",
+        "space",
+        "permissions",
+        "config",
+        "port",
+        "postgres",
+        "datastore",
+        "schema",
+        "binary",
+        "python",
+        "leftovers",
+    ] {
+        assert!(names.contains(&expected), "{expected} is not in {names:?}");
+    }
+    for check in report["checks"].as_array().unwrap().iter().filter(|check| check["name"] != "python") {
+        assert_eq!(check["verdict"], "ok", "{check}");
+    }
+    test.run(&["lite", "stop"]).expect(0);
+    assert_eq!(check(&test, "schema")["detail"], "version 2", "also when it is stopped");
+    test.assert_nothing_runs();
+}
+
+#[test]
+fn each_trouble_has_its_line_with_the_way_to_mend_it() {
+    let test = TestHome::new();
+    test.set_up();
+    test.run(&["migrate-db"]).expect(0);
+    let problem = |name: &str, part: &str| {
+        let found = check(&test, name);
+        assert_ne!(found["verdict"], "ok", "{found}");
+        assert!(found["detail"].as_str().unwrap().contains(part), "{found}");
+        assert!(found["remedy"].is_string(), "{found}");
+    };
+    let _stranger = std::net::TcpListener::bind(("127.0.0.1", test.port)).unwrap();
+    problem("port", &std::process::id().to_string());
+    test.sql("INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration) VALUES (9999, 'x', 'data', 'x', '9', '1s')");
+    problem("schema", "9999");
+    test.run(&["doctor"]).expect(1);
+    test.sql(
+        "DELETE FROM leoflow_ledger WHERE version = 9999; UPDATE leoflow_ledger SET sha256 = 'x' WHERE version = 1",
+    );
+    problem("schema", "was changed");
+    test.sql("UPDATE leoflow_ledger SET sha256 = 'x'");
+    let config = test.home.join("config.yaml");
+    let good = std::fs::read(&config).unwrap();
+    std::fs::write(&config, "port: x\n").unwrap();
+    problem("config", "config.yaml:1");
+    std::fs::write(&config, "").unwrap();
+    problem("config", "empty");
+    test.run(&["verify-config"]).expect(1);
+    std::fs::write(&config, good).unwrap();
+    let version = test.home.join("managed-postgres/data/PG_VERSION");
+    std::fs::write(&version, "17\n").unwrap();
+    problem("datastore", "17");
+}
+
+#[test]
+fn fix_mends_what_loses_nothing_and_asks_first() {
+    let test = TestHome::new();
+    test.set_up();
+    let config = test.home.join("config.yaml");
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::remove_file(test.home.join("bin/leoflow-agent")).unwrap();
+    test.run(&["doctor", "--fix"]).expect(3);
+    assert_eq!(std::fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o644, "not without a yes");
+    test.run(&["doctor", "--fix", "--yes"]).expect(0);
+    assert_eq!(std::fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(test.home.join("bin/leoflow-agent").is_file());
+
+    let mut left = leave_a_server_behind(&test.home, test.port);
+    let pid = left.id().to_string();
+    let reaper = std::thread::spawn(move || left.wait());
+    let found = check(&test, "leftovers");
+    assert_eq!(
+        (found["verdict"].as_str(), found["detail"].as_str().unwrap().contains(&pid)),
+        (Some("warning"), true),
+        "{found}"
+    );
+    test.run(&["doctor", "--fix", "--yes"]).expect(0);
+    assert!(!reaper.join().unwrap().unwrap().success());
+    assert_eq!(check(&test, "leftovers")["verdict"], "ok");
+}

@@ -1,0 +1,101 @@
+//! Migrations that fail, wait, or meet one another, on a server of the test's own.
+
+use crate::support::TestHome;
+use leoflow::postgres::private::PrivateServer;
+use leoflow::postgres::{Credentials, Endpoint, install, provision};
+use leoflow::schema::{Applied, Known, SchemaError, migrate};
+use tokio_postgres::Client;
+
+struct Datastore {
+    _server: PrivateServer,
+    endpoint: Endpoint,
+    credentials: Credentials,
+}
+
+impl Datastore {
+    async fn start(test: &TestHome) -> Self {
+        test.set_up();
+        let home = leoflow::home::resolve(Some(&test.home)).unwrap();
+        let (endpoint, credentials) = (Endpoint::for_home(&home), Credentials::require(&home).unwrap());
+        let installation = install::installed(&home).unwrap();
+        let server = PrivateServer::start(&home, &installation, &endpoint, &credentials).await.unwrap();
+        Self { _server: server, endpoint, credentials }
+    }
+
+    async fn connect(&self) -> Client {
+        provision::connect(&self.endpoint, &self.credentials).await.unwrap()
+    }
+
+    async fn migrate(&self, known: &[Known]) -> Result<Applied, SchemaError> {
+        let (lock, mut work) = (self.connect().await, self.connect().await);
+        migrate(&lock, &mut work, known, "test", &mut |_| {}).await
+    }
+}
+
+const LEDGER: &str = "-- phase: data
+CREATE TABLE leoflow_ledger (version integer PRIMARY KEY, name text, phase text, sha256 text, binary_version text,
+                             applied_at timestamptz DEFAULT now(), duration interval, rollback_sql text);
+CREATE TABLE one (a int);";
+
+fn known(second: &str) -> Vec<Known> {
+    let second = format!("-- phase: data\n{second}");
+    vec![Known::parse("V0001__one.sql", LEDGER, None).unwrap(), Known::parse("V0002__two.sql", &second, None).unwrap()]
+}
+
+/// The kernel ties the server to the thread that started it, which stays for the whole test.
+fn run(test: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(test());
+}
+
+async fn count(client: &Client, table: &str) -> i64 {
+    client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0)
+}
+
+#[test]
+fn one_that_fails_in_its_last_statement_leaves_nothing_of_itself() {
+    let test = TestHome::new();
+    run(async || {
+        let datastore = Datastore::start(&test).await;
+        let failed =
+            datastore.migrate(&known("CREATE TABLE two (a int); INSERT INTO one VALUES (1); SELECT 1/0;")).await;
+        let Err(SchemaError::Failed { migration, reason }) = failed else { panic!("{failed:?}") };
+        assert_eq!((migration.as_str(), reason.contains("division by zero")), ("V0002__two.sql", true), "{reason}");
+        let client = datastore.connect().await;
+        assert_eq!((count(&client, "one").await, count(&client, "leoflow_ledger").await), (0, 1));
+        let two: bool = client.query_one("SELECT to_regclass('two') IS NULL", &[]).await.unwrap().get(0);
+        assert!(two, "undone with the rest");
+        let applied = datastore.migrate(&known("CREATE TABLE two (a int);")).await.unwrap();
+        assert_eq!(applied.files, ["V0002__two.sql"], "mended, it goes on from there");
+    });
+}
+
+#[test]
+fn one_that_waits_on_a_lock_gives_up_and_leaves_nothing_of_itself() {
+    let test = TestHome::new();
+    run(async || {
+        let datastore = Datastore::start(&test).await;
+        datastore.migrate(&known("SELECT 1;")[..1]).await.unwrap();
+        let mut other = datastore.connect().await;
+        let holding = other.transaction().await.unwrap();
+        holding.batch_execute("LOCK TABLE one").await.unwrap();
+        let failed = datastore.migrate(&known("ALTER TABLE one ADD b int;")).await;
+        let Err(SchemaError::Failed { reason, .. }) = failed else { panic!("{failed:?}") };
+        assert!(reason.contains("lock timeout"), "{reason}");
+        holding.rollback().await.unwrap();
+        datastore.migrate(&known("ALTER TABLE one ADD b int;")).await.unwrap();
+    });
+}
+
+#[test]
+fn three_at_once_apply_each_migration_once() {
+    let test = TestHome::new();
+    run(async || {
+        let datastore = Datastore::start(&test).await;
+        let known = known("CREATE TABLE two (a int);");
+        let (a, b, c) = tokio::join!(datastore.migrate(&known), datastore.migrate(&known), datastore.migrate(&known));
+        let applied: usize = [a, b, c].into_iter().map(|applied| applied.unwrap().files.len()).sum();
+        assert_eq!(applied, 2);
+        assert_eq!(count(&datastore.connect().await, "leoflow_ledger").await, 2);
+    });
+}
