@@ -10,7 +10,7 @@ use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::setup;
 use crate::supervisor;
-use crate::sys::{env_vars, spawn};
+use crate::sys::{command, env_vars};
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
@@ -70,7 +70,7 @@ fn spawn_detached(context: &Context<'_>, args: &LiteRun) -> Result<ChildStdout, 
     let errors =
         OpenOptions::new().append(true).create(true).mode(0o600).open(log).map_or_else(|_| Stdio::null(), Stdio::from);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-    spawn::in_own_session(&mut command);
+    command::in_own_session(&mut command);
     let mut child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
     child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))
 }

@@ -29,6 +29,9 @@ fn from_outside(context: &Context<'_>) -> InstanceStatus {
             InstanceState::Stopped,
             format!("`{}` (pid {}) has the home for a moment", holder.command, holder.process.pid),
         ),
+        Some(holder) if context.home.control_socket().exists() => {
+            (InstanceState::Degraded, format!("the supervisor, pid {}, does not answer", holder.process.pid))
+        }
         Some(holder) => (InstanceState::Starting, format!("being set up by pid {}", holder.process.pid)),
         None => (InstanceState::Starting, "the home is in use".to_owned()),
     };
@@ -67,17 +70,12 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
 }
 
 fn row(process: &ProcessStatus) -> Vec<String> {
-    let state = match &process.detail {
-        Some(detail) if *detail != process.state => format!("{} ({detail})", process.state),
-        _ => process.state.clone(),
-    };
-    let memory = process.rss_bytes.map(|bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0));
     vec![
         process.name.clone(),
-        state,
+        process.state_text(),
         process.pid.map(|pid| pid.to_string()).unwrap_or_default(),
         process.restarts.to_string(),
-        memory.unwrap_or_default(),
+        process.memory_text(),
     ]
 }
 

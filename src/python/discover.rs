@@ -1,6 +1,6 @@
 //! Which Python runs the user's DAGs.
 
-use crate::sys::{env_vars, spawn};
+use crate::sys::{command, env_vars};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub fn find(configured: Option<&Path>) -> Result<Python, String> {
 fn ask(path: &Path) -> Result<Python, String> {
     let mut command = Command::new(path);
     command.args(["-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]);
-    let output = spawn::output_within(&mut command, LIMIT)
+    let output = command::output_within(&mut command, LIMIT)
         .map_err(|error| format!("{} does not run: {error}", path.display()))?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());

@@ -3,7 +3,7 @@
 use super::api_error::ApiError;
 use super::state::AppState;
 use crate::protocol::control;
-use crate::protocol::status::{InstanceStatus, ProcessStatus};
+use crate::protocol::status::InstanceStatus;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -66,10 +66,10 @@ fn what_runs(status: &InstanceStatus) -> String {
             escape(&process.name),
             escape(&process.name),
             escape(&process.state),
-            escape(&state_text(process)),
+            escape(&process.state_text()),
             process.pid.map_or_else(String::new, |pid| pid.to_string()),
             process.restarts,
-            process.rss_bytes.map_or_else(String::new, |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0)),
+            process.memory_text(),
         );
     }
     format!(
@@ -85,13 +85,6 @@ fn what_runs(status: &InstanceStatus) -> String {
         home = escape(&status.home),
         schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string()),
     )
-}
-
-fn state_text(process: &ProcessStatus) -> String {
-    match &process.detail {
-        Some(detail) if detail != &process.state => format!("{} ({detail})", process.state),
-        _ => process.state.clone(),
-    }
 }
 
 /// For element content and quoted attributes.

@@ -2,8 +2,7 @@
 //! of crashing and stopping are tested in milliseconds.
 
 use super::spec::Plan;
-use super::state::{Child, Phase};
-use crate::sys::process::Signal;
+use super::state::{Action, Child, Phase};
 use crate::sys::reaper::Exit;
 use std::time::{Duration, Instant};
 
@@ -62,16 +61,6 @@ pub enum Event {
     Stop,
     StopNow,
     Restart,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    Spawn(usize),
-    /// To the child's whole process group.
-    Signal {
-        pid: i32,
-        signal: Signal,
-    },
 }
 
 /// How it all stands.
@@ -318,6 +307,7 @@ impl Model {
 mod tests {
     use super::super::state::{LOOP_LIMIT, START_TRIES};
     use super::*;
+    use crate::sys::process::Signal;
 
     fn plan(name: &'static str, one_shot: bool) -> Plan {
         Plan {

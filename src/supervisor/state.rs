@@ -1,9 +1,20 @@
 //! What can be true of a child, and how one truth follows from another.
 
-use super::policy::Action;
 use super::spec::Plan;
+use crate::sys::process::Signal;
 use crate::sys::reaper::Exit;
 use std::time::{Duration, Instant};
+
+/// What is to be done about a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Spawn(usize),
+    /// To the child's whole process group.
+    Signal {
+        pid: i32,
+        signal: Signal,
+    },
+}
 
 /// Ends within this time of one another count as one loop.
 const LOOP_WINDOW: Duration = Duration::from_secs(60);

@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod clock;
+pub mod command;
 pub mod disk;
 pub mod env_vars;
 pub mod files;

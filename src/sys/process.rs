@@ -84,7 +84,6 @@ impl ProcessId {
 
 struct Stat {
     state: char,
-    parent: i32,
     start_ticks: u64,
 }
 
@@ -95,19 +94,13 @@ impl Stat {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        let parent = fields.next()?.parse().ok()?;
-        let start_ticks = fields.nth(17)?.parse().ok()?;
-        Some(Self { state, parent, start_ticks })
+        let start_ticks = fields.nth(18)?.parse().ok()?;
+        Some(Self { state, start_ticks })
     }
 }
 
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
-/// The parent's pid; `None` when there is no such process.
-pub fn parent_of(pid: i32) -> Option<i32> {
-    Stat::read(pid).map(|stat| stat.parent)
 }
 
 /// The file name of the program a process runs, as the kernel shows it.
@@ -223,7 +216,6 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").current_dir(folder.path()).spawn().unwrap();
         let found = working_in(folder.path());
         assert_eq!(found.iter().map(|p| p.pid).collect::<Vec<_>>(), [child.id() as i32]);
-        assert_eq!(parent_of(child.id() as i32), Some(std::process::id() as i32));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(working_in(folder.path()).is_empty());

@@ -16,7 +16,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 /// The first descriptor that systemd's protocol hands over, sd_listen_fds(3).
 pub const FIRST_PASSED: RawFd = 3;
@@ -166,7 +165,7 @@ impl Spawn<'_> {
 }
 
 /// What whoever started us left open, without meaning it for our children, ends at exec.
-fn close_at_exec_from(first: RawFd) {
+pub(super) fn close_at_exec_from(first: RawFd) {
     // SAFETY: a system call on numbers; a kernel before 5.11 does not know it, and then what was
     // inherited stays inherited.
     unsafe {
@@ -269,68 +268,6 @@ pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd
         taken.push((name.to_owned(), descriptor));
     }
     Ok(taken)
-}
-
-/// Runs `command` to its end and returns what it printed; ends it, with an error of kind `TimedOut`,
-/// when it takes longer than `limit`.
-pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io::Result<std::process::Output> {
-    use std::process::Stdio;
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (stdout, stderr) = (read_aside(child.stdout.take()), read_aside(child.stderr.take()));
-    let deadline = Instant::now() + limit;
-    let mut pause = Duration::from_micros(200);
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("it did not finish within {} s", limit.as_secs()),
-            ));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
-    };
-    let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
-    Ok(std::process::Output { status, stdout: text(stdout), stderr: text(stderr) })
-}
-
-/// Reads in a thread of its own, so that neither pipe fills up while the other is read.
-fn read_aside(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What could be read is what can be shown.
-            let _ = pipe.read_to_end(&mut bytes);
-        }
-        bytes
-    })
-}
-
-/// Makes the kernel end `command` when the thread that starts it ends. Last among what is done
-/// between fork and exec: a change of credentials would undo it.
-pub fn dies_with_this_thread(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: one system call between fork and exec.
-    unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Some(Signal::Kill.to_nix())).map_err(io::Error::from));
-    }
-}
-
-/// Makes `command` start in a session of its own, away from this terminal, its signals and whatever
-/// else it has open.
-pub fn in_own_session(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: two system calls between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            close_at_exec_from(FIRST_PASSED);
-            nix::unistd::setsid().map(drop).map_err(io::Error::from)
-        });
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,9 +20,7 @@ impl FolderWatch {
 
     /// Blocks until something changed or the time is over.
     pub fn wait(&self, limit: Duration) -> io::Result<()> {
-        let descriptor = self.0.as_fd();
-        debug_assert!(descriptor.as_raw_fd() >= 0);
-        super::process::poll_readable(descriptor, limit)?;
+        super::process::poll_readable(self.0.as_fd(), limit)?;
         match self.0.read_events() {
             Ok(_) | Err(nix::Error::EAGAIN) => Ok(()),
             Err(error) => Err(error.into()),

@@ -168,6 +168,8 @@ fn a_frozen_supervisor_is_nobody_elses_fault_once_it_goes_on() {
     signal(supervisor, "STOP");
     std::thread::sleep(Duration::from_secs(25));
     assert_eq!(http::get(test.port, "/api/healthz").status, 200, "served all the while");
+    let status = test.status();
+    assert!(status["reason"].as_str().unwrap().contains("does not answer"), "{status}");
     signal(supervisor, "CONT");
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!((test.state().as_str(), test.pid("server")), ("healthy", server));

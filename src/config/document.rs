@@ -1,0 +1,57 @@
+//! The file as a document: its mapping, and which line says what.
+
+use serde_yaml::{Mapping, Value};
+
+/// Something at a line of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Counted from 1; 0 when it is about the whole file.
+    pub line: usize,
+    pub message: String,
+}
+
+/// The document as a mapping. Comments alone, or nothing, are an empty one.
+pub fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
+    let value: Value = serde_yaml::from_str(text).map_err(|error| {
+        let line = error.location().map_or(0, |location| location.line());
+        vec![Problem { line, message: format!("not valid YAML: {error}") }]
+    })?;
+    match value {
+        Value::Mapping(mapping) => Ok(mapping),
+        Value::Null => Ok(Mapping::new()),
+        other => {
+            let message = format!("expected lines of `key: value`, found {}", show(&other));
+            Err(vec![Problem { line: 1, message }])
+        }
+    }
+}
+
+/// The line on which a top-level key stands, counted from 1; 0 when it cannot be told.
+pub fn line_of(text: &str, key: &str) -> usize {
+    text.lines().position(|line| key_on(line) == Some(key)).map_or(0, |at| at + 1)
+}
+
+/// The top-level key that a line sets, if it does.
+pub fn key_on(line: &str) -> Option<&str> {
+    let (key, rest) = line.split_once(':')?;
+    let plain = key.trim_end();
+    let unquoted = plain
+        .strip_prefix('"')
+        .and_then(|inner| inner.strip_suffix('"'))
+        .or_else(|| plain.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')))
+        .unwrap_or(plain);
+    let starts_key = !unquoted.is_empty() && !unquoted.starts_with([' ', '\t', '#', '-']);
+    (starts_key && (rest.is_empty() || rest.starts_with([' ', '\t', '\r']))).then_some(unquoted)
+}
+
+/// A value on one line, short.
+pub fn show(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "nothing".to_owned(),
+        Value::String(text) => format!("{text:?}"),
+        Value::Mapping(_) => "a mapping".to_owned(),
+        Value::Sequence(_) => "a list".to_owned(),
+        other => serde_yaml::to_string(other).unwrap_or_default().trim().to_owned(),
+    };
+    if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text }
+}

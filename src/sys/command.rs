@@ -1,0 +1,68 @@
+//! What `std::process::Command` lacks: a time limit, an end with its starter, a session of its own.
+
+use super::process::Signal;
+use super::spawn::{FIRST_PASSED, close_at_exec_from};
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+/// Runs `command` to its end and returns what it printed; ends it, with an error of kind `TimedOut`,
+/// when it takes longer than `limit`.
+pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io::Result<std::process::Output> {
+    use std::process::Stdio;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdout, stderr) = (read_aside(child.stdout.take()), read_aside(child.stderr.take()));
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_micros(200);
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it did not finish within {} s", limit.as_secs()),
+            ));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    };
+    let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
+    Ok(std::process::Output { status, stdout: text(stdout), stderr: text(stderr) })
+}
+
+/// Reads in a thread of its own, so that neither pipe fills up while the other is read.
+fn read_aside(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What could be read is what can be shown.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}
+
+/// Makes the kernel end `command` when the thread that starts it ends. Last among what is done
+/// between fork and exec: a change of credentials would undo it.
+pub fn dies_with_this_thread(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Some(Signal::Kill.to_nix())).map_err(io::Error::from));
+    }
+}
+
+/// Makes `command` start in a session of its own, away from this terminal, its signals and whatever
+/// else it has open.
+pub fn in_own_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: two system calls between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            close_at_exec_from(FIRST_PASSED);
+            nix::unistd::setsid().map(drop).map_err(io::Error::from)
+        });
+    }
+}
