@@ -5,12 +5,15 @@ use super::datastore::Datastore;
 use crate::cli::args::Doctor;
 use crate::error::Error;
 use crate::home::lock::{self, HomeLock};
+use crate::postgres::PgError;
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
+use crate::protocol::control;
 use crate::schema::{self, State};
 use crate::setup::{self, Check, Mend, Verdict};
 use crate::supervisor;
 use serde_json::json;
+use std::time::Duration;
 
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let schema = schema_state(context).await;
@@ -33,16 +36,31 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<State, String>> {
     if cluster::state(&context.home) != ClusterState::Ready {
         return None;
     }
-    if !lock::is_held(&context.home).unwrap_or(false) && !supervisor::find_leftovers(&context.home).is_empty() {
+    let held = lock::is_held(&context.home).unwrap_or(false);
+    if held && control::status_of(&context.home).is_none() {
+        // Another command has the home for a moment; that is no trouble.
+        return None;
+    }
+    if !held && !supervisor::find_leftovers(&context.home).is_empty() {
         // Looking must not end them.
         return Some(Err("it cannot be asked while processes of a killed run are there".to_owned()));
     }
     let asked = async {
         let datastore = Datastore::open(context, "leoflow doctor").await?;
-        let client = datastore.connect().await?;
-        Ok::<_, Error>(schema::classify(schema::known(), &schema::inspect(&client).await?))
+        let config = datastore.credentials.application(&datastore.endpoint);
+        let look = async {
+            // As it is: a role or database that is missing is not made for a look.
+            match datastore.endpoint.connect(&config).await {
+                Err(PgError::NoDatabase | PgError::WrongPassword) => Ok(State::Fresh),
+                Err(error) => Err(error.into()),
+                Ok(client) => Ok(schema::classify(schema::known(), &schema::inspect(&client).await?)),
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), look).await;
+        in_time.unwrap_or_else(|_| Err(Error::failed("the datastore does not answer")))
     };
-    Some(asked.await.map_err(|error| error.message))
+    let found: Result<State, Error> = asked.await;
+    Some(found.map_err(|error| error.message))
 }
 
 fn show(context: &Context<'_>, checks: &[Check]) {

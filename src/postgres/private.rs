@@ -64,7 +64,7 @@ impl PrivateServer {
     }
 
     async fn wait_ready(&mut self, endpoint: &Endpoint, credentials: &Credentials) -> Result<(), PrivateError> {
-        let deadline = tokio::time::Instant::now() + READY_LIMIT;
+        let mut deadline = tokio::time::Instant::now() + READY_LIMIT;
         let mut pause = Duration::from_millis(1);
         loop {
             let error = match probe(endpoint, credentials).await {
@@ -76,9 +76,11 @@ impl PrivateServer {
                 return Err(PrivateError::Ended(exit));
             }
             let final_answer = !matches!(error, PgError::Unreachable(_) | PgError::Recovering | PgError::Timeout(_));
-            // Recovery takes what it takes; cutting it short would only begin it again.
-            let waited_enough = tokio::time::Instant::now() >= deadline && !matches!(error, PgError::Recovering);
-            if final_answer || waited_enough {
+            if matches!(error, PgError::Recovering) {
+                // It takes what it takes; cutting it short would only begin it again.
+                deadline = tokio::time::Instant::now() + READY_LIMIT;
+            }
+            if final_answer || tokio::time::Instant::now() >= deadline {
                 return Err(PrivateError::NotReady(error));
             }
             tokio::time::sleep(pause).await;

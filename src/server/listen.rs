@@ -69,8 +69,8 @@ impl Serving {
         let _ = self.stop.send(true);
         let finished = async {
             for task in self.tasks {
-                if let Ok(connections) = task.await {
-                    connections.join_all().await;
+                if let Ok(mut connections) = task.await {
+                    while connections.join_next().await.is_some() {}
                 }
             }
         };

@@ -33,7 +33,7 @@ pub struct Facts {
     pub workspace: PathBuf,
     pub workspace_exists: bool,
     pub workspace_is_empty: bool,
-    /// What an interrupted run had planned, step by step.
+    /// The steps that an interrupted run had begun.
     pub unfinished: Option<Vec<String>>,
 }
 
@@ -64,7 +64,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
         workspace_exists: workspace.exists(),
         workspace_is_empty: is_empty_folder(&workspace),
         workspace,
-        unfinished: journal::unfinished(home)?.map(|entry| entry.steps),
+        unfinished: journal::unfinished(home)?.map(|entry| entry.steps.into_iter().take(entry.at + 1).collect()),
         config: match config {
             Some(config) => ConfigFact::Present(Box::new(config)),
             None => ConfigFact::Absent,

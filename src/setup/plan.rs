@@ -160,8 +160,9 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     if facts.receipt.is_none() || !steps.is_empty() {
         steps.push(Step::WriteReceipt);
     }
-    let had_planned = |name: &str| facts.unfinished.iter().flatten().any(|step| step == name);
-    let makes_workspace = steps.iter().any(|step| step.name() == MAKE_WORKSPACE) || had_planned(MAKE_WORKSPACE);
+    // A folder with something in it was not made by a setup that did not even finish.
+    let had_begun = |name: &str| facts.workspace_is_empty && facts.unfinished.iter().flatten().any(|step| step == name);
+    let makes_workspace = steps.iter().any(|step| step.name() == MAKE_WORKSPACE) || had_begun(MAKE_WORKSPACE);
     let password_known = match &facts.receipt {
         Some(receipt) => receipt.password_shown,
         None => facts.unfinished.is_none(),

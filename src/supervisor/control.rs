@@ -1,9 +1,8 @@
 //! The supervisor's end of `run/control.sock`.
 
-use super::api_socket::inode_of;
 use crate::home::Home;
 use crate::protocol::control::{Answer, LINE_LIMIT, Request};
-use crate::sys::{unix_socket, user};
+use crate::sys::{files, unix_socket, user};
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -29,14 +28,14 @@ impl ControlSocket {
         let listener = unix_socket::listen(&home.control_socket())?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let inode = inode_of(&home.control_socket()).ok_or(io::ErrorKind::NotFound)?;
+        let inode = files::inode(&home.control_socket()).ok_or(io::ErrorKind::NotFound)?;
         let task = tokio::task::spawn_local(serve(listener, asked.clone()));
         Ok(Self { home: home.clone(), asked, task, inode })
     }
 
     /// Opens it again when somebody has removed or replaced it.
     pub fn ensure(&mut self) {
-        if inode_of(&self.home.control_socket()) == Some(self.inode) {
+        if files::inode(&self.home.control_socket()) == Some(self.inode) {
             return;
         }
         if let Ok(again) = Self::open(&self.home, self.asked.clone()) {

@@ -110,18 +110,18 @@ impl Model {
         actions
     }
 
-    /// When `step` must be called again if nothing happens before.
+    /// When `step` must be called again if nothing happens before. Always later than the last step:
+    /// a child that waits for another has no time of its own.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.children
-            .iter()
-            .filter_map(|child| match &child.phase {
-                Phase::Starting { since, .. } => Some(*since + child.plan.start_limit),
-                Phase::Running { heard, .. } => Some(*heard + child.plan.silence_limit),
-                Phase::Backoff { until } => Some(*until),
-                Phase::Stopping { deadline, .. } => Some(*deadline),
-                Phase::Waiting | Phase::Stopped | Phase::Done | Phase::Failed { .. } => None,
-            })
-            .min()
+        let next_to_start = self.children.iter().position(|child| !child.phase.is_up());
+        let deadline = |(index, child): (usize, &Child)| match &child.phase {
+            Phase::Starting { since, .. } => Some(*since + child.plan.start_limit),
+            Phase::Running { heard, .. } => Some(*heard + child.plan.silence_limit),
+            Phase::Backoff { until } if self.goal == Goal::Run && Some(index) == next_to_start => Some(*until),
+            Phase::Stopping { deadline, .. } => Some(*deadline),
+            Phase::Backoff { .. } | Phase::Waiting | Phase::Stopped | Phase::Done | Phase::Failed { .. } => None,
+        };
+        self.children.iter().enumerate().filter_map(deadline).min()
     }
 
     /// Takes a stretch of time in which we ourselves did not run (SIGSTOP, a machine that hung) off
@@ -199,7 +199,10 @@ impl Model {
             Event::Unfit { pid, reason } => {
                 if let Some(child) = self.by_pid(pid) {
                     child.unfit = true;
-                    child.stop_step(pid, 0, Some(reason), now, actions);
+                    // One that is being stopped already is not stopped more gently for it.
+                    if !matches!(child.phase, Phase::Stopping { .. }) {
+                        child.stop_step(pid, 0, Some(reason), now, actions);
+                    }
                 }
             }
             Event::Exited { pid, exit } => {
@@ -355,6 +358,13 @@ mod tests {
                     }
                 }
             }
+            self.assert_next_deadline_is_ahead();
+        }
+
+        /// Otherwise the loop that waits for it would spin.
+        fn assert_next_deadline_is_ahead(&self) {
+            let deadline = self.model.next_deadline();
+            assert!(deadline.is_none_or(|deadline| deadline > self.now), "{:?}", self.model);
         }
 
         fn pid(&self, name: &str) -> i32 {

@@ -187,6 +187,7 @@ impl Supervisor {
                 request = asked.recv() => { if let Some(request) = request { self.answer(request); } None }
                 _ = round.tick() => {
                     control.ensure();
+                    self.notify.ensure();
                     if self.api.ensure(&self.home) {
                         // The server has the old listener; the next one gets the new.
                         self.replace("server");
@@ -342,6 +343,7 @@ impl Supervisor {
             Request::Restart => {
                 self.own_log.line("asked to restart");
                 self.api.ensure(&self.home);
+                self.notify.ensure();
                 self.feed(Event::Restart);
                 self.restart_waiters.push(answer);
                 return;

@@ -79,6 +79,11 @@ pub struct Child {
 }
 
 impl Phase {
+    /// What stands on it may start.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Done)
+    }
+
     pub fn pid(&self) -> Option<i32> {
         match self {
             Self::Starting { pid, .. } | Self::Running { pid, .. } | Self::Stopping { pid, .. } => Some(*pid),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Writes `bytes` to a temporary neighbour, fsyncs it, renames it over `path` and fsyncs the
@@ -117,6 +117,11 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<Option<String>> {
 /// Permission bits of `path`, links followed.
 pub fn mode(path: &Path) -> io::Result<u32> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o7777)
+}
+
+/// Which file is at `path`, links not followed; `None` when there is none.
+pub fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|meta| meta.ino())
 }
 
 /// Replaces `link` by a symbolic link to `target`, with no moment at which there is none.

@@ -19,6 +19,7 @@ const LIMIT: usize = 16 * 1024;
 pub struct NotifySocket {
     descriptor: AsyncFd<OwnedFd>,
     path: PathBuf,
+    inode: u64,
 }
 
 /// One datagram: its `KEY=value` lines and the pid that the kernel vouches for.
@@ -38,7 +39,19 @@ impl NotifySocket {
         setsockopt(&descriptor, sockopt::PassCred, &true)?;
         // SAFETY: an OwnedFd keeps its descriptor open until it is dropped, and the AsyncFd owns it.
         let descriptor = unsafe { AsyncFd::register(descriptor) }?;
-        Ok(Self { descriptor, path: path.to_owned() })
+        let inode = super::files::inode(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { descriptor, path: path.to_owned(), inode })
+    }
+
+    /// Listens again when somebody has removed or replaced the socket. Senders look the path up each
+    /// time, so nobody has to be told.
+    pub fn ensure(&mut self) {
+        if super::files::inode(&self.path) == Some(self.inode) {
+            return;
+        }
+        if let Ok(again) = Self::bind(&self.path) {
+            *self = again;
+        }
     }
 
     /// The value for `NOTIFY_SOCKET`.

@@ -178,12 +178,14 @@ fn a_frozen_supervisor_is_nobody_elses_fault_once_it_goes_on() {
 #[test]
 fn sockets_and_lock_removed_while_running_are_no_way_in() {
     let test = TestHome::started();
-    for name in ["lite.lock", "control.sock", "api.sock"] {
+    for name in ["lite.lock", "control.sock", "api.sock", "notify.sock"] {
         std::fs::remove_file(test.home.join("run").join(name)).unwrap();
     }
     test.run(&["lite"]).expect(1);
     let socket = |name: &str| test.home.join("run").join(name).exists();
-    wait_until("the sockets are back", Duration::from_secs(30), || socket("control.sock") && socket("api.sock"));
+    wait_until("the sockets are back", Duration::from_secs(30), || {
+        socket("control.sock") && socket("api.sock") && socket("notify.sock")
+    });
     wait_until("serving there", Duration::from_secs(30), || test.run(&["variables", "list"]).code == Some(0));
     wait_until("healthy", Duration::from_secs(30), || test.state() == "healthy");
     assert_eq!(test.state(), "healthy");
