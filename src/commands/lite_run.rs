@@ -31,7 +31,6 @@ pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
 async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Result<(), Error> {
     let started = Instant::now();
     let home = &context.home;
-    let wanted_workspace = args.workspace.as_deref();
     let configured = context.config()?.map(|loaded| loaded.config);
     let port = args.port.or(configured.as_ref().map(|config| config.port)).unwrap_or(DEFAULT_PORT);
     let url = context.url(port);
@@ -49,7 +48,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
 
     let wishes = Wishes {
         port: args.port,
-        workspace: wanted_workspace.map(|_| resolve_workspace(wanted_workspace)).transpose()?,
+        workspace: args.workspace.as_deref().map(|path| resolve_workspace(Some(path))).transpose()?,
         install_always: false,
     };
     let password = set_up(context, &wishes, sink).await?;
