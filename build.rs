@@ -1,4 +1,4 @@
-//! Embeds the migrations and names the build: `0.1.0` for a release, `0.1.0+<hash8>` otherwise.
+//! Embeds the migrations and the Python package, and names the build: `0.1.0` for a release, `0.1.0+<hash8>` otherwise.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,6 +13,8 @@ fn main() {
 
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("migrations.rs"), migrations()).expect("write the list of migrations");
+
+    fs::write(out.join("shim.rs"), shim()).expect("write the list of Python files");
 
     let package = env::var("CARGO_PKG_VERSION").expect("cargo sets CARGO_PKG_VERSION");
     let version = match env::var("LEOFLOW_RELEASE") {
@@ -44,6 +46,21 @@ fn migrations() -> String {
     list
 }
 
+/// A slice of `(path below the package's root, text)` of the Python package, in order.
+fn shim() -> String {
+    let mut files = Vec::new();
+    collect(Path::new("src/python/shim"), &mut files);
+    files.sort();
+    let mut list = String::from("&[\n");
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "py")) {
+        let name = file.strip_prefix("src/python/shim").expect("found below it");
+        let path = absolute(&file.to_string_lossy());
+        writeln!(list, "({name:?}, include_str!({path:?})),").expect("write to a string");
+    }
+    list.push(']');
+    list
+}
+
 fn absolute(path: &str) -> PathBuf {
     Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join(path)
 }
@@ -68,6 +85,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
+        if path.ends_with("__pycache__") {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, files);
         } else {

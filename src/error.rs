@@ -43,11 +43,14 @@ pub struct Error {
     pub message: String,
     pub cause: Option<String>,
     pub hints: Vec<String>,
+    /// The same may work in a moment.
+    #[serde(default)]
+    pub is_for_now: bool,
 }
 
 impl Error {
     fn new(kind: Kind, message: impl ToString) -> Self {
-        Self { kind, message: message.to_string(), cause: None, hints: Vec::new() }
+        Self { kind, message: message.to_string(), cause: None, hints: Vec::new(), is_for_now: false }
     }
 
     pub fn failed(message: impl ToString) -> Self {
@@ -68,6 +71,10 @@ impl Error {
 
     pub fn signal(number: i32, message: impl ToString) -> Self {
         Self::new(Kind::Signal(number), message)
+    }
+
+    pub fn for_now(self) -> Self {
+        Self { is_for_now: true, ..self }
     }
 
     pub fn cause(self, cause: impl ToString) -> Self {
@@ -350,6 +357,7 @@ impl From<ServerError> for Error {
 impl From<AgentError> for Error {
     fn from(error: AgentError) -> Self {
         match error {
+            AgentError::Config(error) => error.into(),
             AgentError::Credentials(error) => error.into(),
             AgentError::Schema(error) => error.into(),
             AgentError::Io(_) => Self::failed(&error),

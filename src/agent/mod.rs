@@ -1,17 +1,37 @@
-//! The agent: claims task instances and runs them. Until there are any it checks the schema, says
-//! that it is ready, and waits.
+//! The agent: claims task instances, has each kept by a process of its own, and tells how they
+//! ended. It may go at any time: tasks run on, and the next agent takes them over.
 
+mod adopt;
+mod finish;
+mod folder;
+mod keeper;
+mod log;
+mod run;
+mod start;
+
+pub use folder::TaskFolder;
+pub use keeper::run as keep_task;
+pub use run::end_all;
+
+use crate::config::{self, ConfigError};
 use crate::home::Home;
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::{Credentials, Endpoint};
 use crate::protocol::child::{Inheritance, keep_saying_alive};
 use crate::schema::{self, SchemaError};
+use crate::sys::files;
+use crate::sys::flock::FileLock;
+use crate::sys::process::ProcessId;
+use std::fs::OpenOptions;
 use std::io;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
@@ -24,19 +44,41 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     let notifier = inheritance.notifier();
     let endpoint = Endpoint::for_home(home);
     let credentials = Credentials::require(home)?;
+    let config = config::load(&home.config())?.map(|loaded| loaded.config);
+    let (workspace, python) = config.map(|config| (config.workspace, config.python)).unwrap_or_default();
+    let application = credentials.application(&endpoint);
     let check = async {
-        let client = endpoint.connect(&credentials.application(&endpoint)).await.map_err(SchemaError::from)?;
-        schema::require_current(&client, schema::known()).await
+        let client = endpoint.connect(&application).await.map_err(SchemaError::from)?;
+        schema::require_current(&client, schema::known()).await?;
+        Ok::<_, AgentError>(only_agent(home).await?)
     };
     tokio::pin!(leave);
-    tokio::select! {
+    let _only = tokio::select! {
         () = &mut leave => return Ok(()),
-        checked = check => drop(checked?),
-    }
-    notifier.ready("idle");
+        checked = check => checked?,
+    };
+    files::create_private_dir(&home.running_tasks())?;
+    let boot_id = ProcessId::current().map(|own| own.boot_id).unwrap_or_default();
+    let surroundings = start::Surroundings { home: home.clone(), workspace: workspace.unwrap_or_default() };
+    let agent = run::Agent::new(surroundings, python, boot_id);
+    notifier.ready("waiting for tasks");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
-    leave.await;
+    tokio::select! {
+        () = leave => {}
+        () = agent.run(&endpoint, &application) => {}
+    }
     notifier.stopping();
     alive.abort();
     Ok(())
+}
+
+/// Waits for an agent that is on its way out.
+async fn only_agent(home: &Home) -> io::Result<FileLock> {
+    loop {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(home.agent_lock())?;
+        if let Some(lock) = FileLock::try_exclusive(file)? {
+            return Ok(lock);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

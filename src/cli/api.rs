@@ -37,6 +37,10 @@ impl<'a> Api<'a> {
         self.ask(Method::PUT, path, Some(body)).await
     }
 
+    pub async fn patch<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
+        self.ask(Method::PATCH, path, Some(body)).await
+    }
+
     pub async fn delete(&self, path: &str) -> Result<(), Error> {
         self.send(Method::DELETE, path, None).await.map(drop)
     }
@@ -52,8 +56,8 @@ impl<'a> Api<'a> {
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Error> {
         let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
-        let (status, bytes) =
-            answered.map_err(|_| Error::failed("the server does not answer").hint("leoflow lite status"))??;
+        let (status, bytes) = answered
+            .map_err(|_| Error::failed("the server does not answer").hint("leoflow lite status").for_now())??;
         if status.is_success() {
             return Ok(bytes);
         }
@@ -62,8 +66,9 @@ impl<'a> Api<'a> {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), Error> {
-        let broken =
-            |error: hyper::Error| Error::failed("the server broke off").cause(error).hint("leoflow lite logs server");
+        let broken = |error: hyper::Error| {
+            Error::failed("the server broke off").cause(error).hint("leoflow lite logs server").for_now()
+        };
         let stream = self.connect()?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -90,7 +95,8 @@ impl<'a> Api<'a> {
         connected.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => match control::status_of(self.home) {
                 Some(_) => Error::failed("run/api.sock is gone")
-                    .hint("wait ten seconds, it comes back; or leoflow lite restart"),
+                    .hint("wait ten seconds, it comes back; or leoflow lite restart")
+                    .for_now(),
                 None => not_running(),
             },
             _ => Error::io("connect to", &path, &error),
@@ -100,13 +106,16 @@ impl<'a> Api<'a> {
 
 /// For every command that needs a running instance.
 pub fn not_running() -> Error {
-    Error::failed("Leoflow is not running").hint("leoflow lite start")
+    Error::failed("Leoflow is not running").hint("leoflow lite start").for_now()
 }
 
 fn explain(status: StatusCode, detail: Value) -> Error {
     let text = match &detail {
         Value::String(text) => text.clone(),
-        Value::Object(object) => object.get("message").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        Value::Object(object) => {
+            let text = object.get("message").or_else(|| object.get("reason"));
+            text.and_then(Value::as_str).unwrap_or_default().to_owned()
+        }
         Value::Array(list) => {
             let messages = list.iter().filter_map(|entry| entry.get("msg").and_then(Value::as_str));
             messages.collect::<Vec<_>>().join("; ")
@@ -115,7 +124,7 @@ fn explain(status: StatusCode, detail: Value) -> Error {
     };
     let text = if text.is_empty() { format!("the server answered {status}") } else { text };
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => Error::failed(text).hint("leoflow lite status"),
+        StatusCode::SERVICE_UNAVAILABLE => Error::failed(text).hint("leoflow lite status").for_now(),
         StatusCode::INTERNAL_SERVER_ERROR => Error::failed(text).hint("leoflow lite logs server"),
         StatusCode::CONFLICT => {
             Error::failed(text).hint("nothing was changed; remove it first, or choose another name")

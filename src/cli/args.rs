@@ -1,5 +1,6 @@
 //! The arguments. What is written here is what a newcomer reads in `--help`.
 
+use super::engine_args::{Dags, Init, Runs, Tasks, Validate, Xcom};
 use crate::engine::store;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -47,6 +48,18 @@ pub enum Command {
     VerifyConfig(VerifyConfig),
     /// Bring the database's schema up to date, or back
     MigrateDb(MigrateDb),
+    /// DAGs: list, trigger, pause, test
+    Dags(Dags),
+    /// Runs of a DAG: list, show, watch, clear, cancel
+    Runs(Runs),
+    /// Tasks: list, logs, clear
+    Tasks(Tasks),
+    /// XComs: what tasks left for one another
+    Xcom(Xcom),
+    /// Check DAG files without running them
+    Validate(Validate),
+    /// Make a project with a first DAG
+    Init(Init),
     /// Variables: list, read, change, import, export
     Variables(Variables),
     /// Connections: list, read, change, import, export
@@ -61,6 +74,12 @@ pub enum Command {
     /// The agent process (started by `leoflow lite`)
     #[command(hide = true)]
     Agent,
+    /// The process that keeps one task (started by the agent)
+    #[command(hide = true)]
+    KeepTask {
+        /// The folder of its try
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]

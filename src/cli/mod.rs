@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod args;
+pub mod engine_args;
 pub mod printer;
 pub mod report;

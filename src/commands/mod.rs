@@ -4,8 +4,11 @@ mod completions;
 mod connections;
 mod connections_format;
 mod context;
+mod dags;
+mod dags_test;
 mod datastore;
 mod doctor;
+mod init;
 mod lite_control;
 mod lite_logs;
 mod lite_run;
@@ -13,13 +16,19 @@ mod lite_start;
 mod migrate_db;
 mod processes;
 mod psql;
+mod run_view;
+mod runs;
 mod setup;
 mod status;
+mod tasks;
 mod transfer_file;
+mod validate;
 mod variables;
 mod verify_config;
 mod version;
+mod xcom;
 
+use crate::agent;
 use crate::cli::args::{Cli, Command, Lite, LiteCommand};
 use crate::cli::printer::Printer;
 use crate::error::Error;
@@ -27,9 +36,13 @@ use context::Context;
 
 /// Runs what was asked for. The code is 0, or what a command that only tells has to tell.
 pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
-    match cli.command {
-        Command::Completions(args) => return completions::run(&args, printer),
+    match &cli.command {
+        Command::Completions(args) => return completions::run(args, printer),
         Command::Version(_) => return version::run(printer),
+        // Neither a runtime nor a home: whatever happens to those, a task goes on.
+        Command::KeepTask { folder } => {
+            return agent::keep_task(&agent::TaskFolder::at(folder.clone())).map_err(Error::bug);
+        }
         _ => {}
     }
     // One thread: Postgres's end is tied to the one that starts it, and idle memory counts.
@@ -57,11 +70,17 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Doctor(args) => doctor::run(&context, &args).await,
         Command::VerifyConfig(_) => verify_config::run(&context),
         Command::MigrateDb(args) => migrate_db::run(&context, &args).await,
+        Command::Dags(args) => dags::run(&context, &args.command).await,
+        Command::Runs(args) => runs::run(&context, &args.command).await,
+        Command::Tasks(args) => tasks::run(&context, &args.command).await,
+        Command::Xcom(args) => xcom::run(&context, &args.command).await,
+        Command::Validate(args) => validate::run(&context, &args).await,
+        Command::Init(args) => init::run(&context, &args),
         Command::Variables(args) => variables::run(&context, &args.command).await,
         Command::Connections(args) => connections::run(&context, &args.command).await,
         Command::Server(args) => processes::server(&context, &args).await,
         Command::Agent => processes::agent(&context).await,
-        Command::Version(_) | Command::Completions(_) => {
+        Command::Version(_) | Command::Completions(_) | Command::KeepTask { .. } => {
             Err(Error::bug("this command needs no home and was run without one"))
         }
     }

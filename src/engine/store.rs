@@ -13,6 +13,9 @@ pub enum StoreError {
     NotFound { what: &'static str, id: String },
     #[error("{0}")]
     Invalid(String),
+    /// Not now: something runs.
+    #[error("{0}")]
+    Busy(String),
     #[error("{what} {id:?} cannot be decrypted: the encryption key is another one, or the row was altered")]
     Sealed { what: &'static str, id: String },
     #[error(transparent)]

@@ -62,6 +62,16 @@ impl Home {
         self.root.join("logs")
     }
 
+    /// The logs of tasks: history, kept by uninstall.
+    pub fn task_logs(&self) -> PathBuf {
+        self.root.join("task-logs")
+    }
+
+    /// Managed Pythons, our Python package, and compiled modules.
+    pub fn python(&self) -> PathBuf {
+        self.root.join("python")
+    }
+
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }
@@ -80,6 +90,16 @@ impl Home {
 
     pub fn notify_socket(&self) -> PathBuf {
         self.run().join("notify.sock")
+    }
+
+    /// One folder for each task that runs.
+    pub fn running_tasks(&self) -> PathBuf {
+        self.run().join("tasks")
+    }
+
+    /// Held by the one agent of this home.
+    pub fn agent_lock(&self) -> PathBuf {
+        self.run().join("agent.lock")
     }
 
     pub fn journal(&self) -> PathBuf {

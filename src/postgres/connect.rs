@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 /// What went wrong between us and the server, as far as anybody has to decide on it.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,8 @@ pub enum PgError {
     WrongPassword,
     #[error("the database does not exist")]
     NoDatabase,
+    #[error("the connection to the datastore was cut")]
+    Cut,
     #[error("the datastore did not answer within {0:?}")]
     Timeout(Duration),
     #[error("{}", describe(.0))]
@@ -109,6 +112,27 @@ impl Endpoint {
             }
             Err(error) => Err(self.classify(error)),
         }
+    }
+
+    /// Connects and listens: the receiver gets the payload of each notification on `channel`, and
+    /// ends with the connection.
+    pub async fn listen(
+        &self,
+        config: &Config,
+        channel: &str,
+    ) -> Result<(Client, mpsc::UnboundedReceiver<String>), PgError> {
+        let (client, mut connection) = config.connect(NoTls).await.map_err(|error| self.classify(error))?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notification(notification) = message {
+                    // Nobody left to hear it: the client still needs the connection.
+                    let _ = sender.send(notification.payload().to_owned());
+                }
+            }
+        });
+        client.batch_execute(&format!("LISTEN {channel}")).await?;
+        Ok((client, receiver))
     }
 
     fn classify(&self, error: tokio_postgres::Error) -> PgError {

@@ -53,6 +53,8 @@ impl PrivateServer {
             arguments: command.arguments,
             environment: command.environment,
             output: log.as_fd(),
+            errors: None,
+            folder: None,
             passed: Vec::new(),
             single_user: Identity::for_postgres().single_user().cloned(),
             parent_death: Some(Signal::Interrupt),

@@ -5,3 +5,4 @@
 pub mod child;
 pub mod control;
 pub mod status;
+pub mod task_log;

@@ -1,5 +1,14 @@
-//! Python: finding one that can run DAGs.
+//! Python: finding one that can run DAGs, giving it our package, and parsing with it.
 
 mod discover;
+mod interpreter;
+mod parse;
+mod roots;
+mod scan;
+mod shim;
 
 pub use discover::{MINIMUM, Python, find};
+pub use interpreter::{Interpreter, Job, TASK_MARK, environment};
+pub use parse::{Found, Request, parse};
+pub use roots::roots;
+pub use scan::{Scan, Stamp, is_dag_file, python_files, scan};

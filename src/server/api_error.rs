@@ -2,6 +2,7 @@
 //! are two things.
 
 use crate::engine::store::StoreError;
+use crate::postgres::PgError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -74,20 +75,37 @@ impl From<StoreError> for ApiError {
                 json!({"reason": "Unique constraint violation", "statement": "hidden", "orig_error": "hidden", "message": error.to_string()}),
             ),
             StoreError::NotFound { what, id } => {
-                let (name, key) = match *what {
-                    "variable" => ("Variable", "key"),
-                    _ => ("Connection", "connection_id"),
+                let detail = match *what {
+                    "variable" => format!("The Variable with key: `{id}` was not found"),
+                    "connection" => format!("The Connection with connection_id: `{id}` was not found"),
+                    "dag" => format!("The Dag with ID: `{id}` was not found"),
+                    "xcom" => format!("XCom entry with key: `{id}` not found"),
+                    "import error" => format!("The ImportError with import_error_id: `{id}` was not found"),
+                    _ => capitalised(&error.to_string()),
                 };
-                Self::new(StatusCode::NOT_FOUND, format!("The {name} with {key}: `{id}` was not found"))
+                Self::new(StatusCode::NOT_FOUND, detail)
             }
+            StoreError::Busy(message) => Self::new(StatusCode::CONFLICT, message.as_str()),
             StoreError::Invalid(message) => Self::unprocessable(&["body"], "value_error", message),
             StoreError::Cipher(_) | StoreError::Sealed { .. } => {
                 eprintln!("{error}");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
+            // Refused for what was asked, not for when: asking again gives the same.
+            StoreError::Postgres(PgError::Query(cause)) if is_a_bug(cause) => Self::internal(&error),
             StoreError::Postgres(cause) => Self::unavailable(cause),
         }
     }
+}
+
+/// Classes 22, 23 and 42: data, constraints and the text of the query.
+fn is_a_bug(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|state| ["22", "23", "42"].contains(&&state.code()[..2]))
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
 }
 
 impl From<tokio_postgres::Error> for ApiError {

@@ -3,7 +3,10 @@
 use super::api_error::ApiError;
 use super::guard::{self, Caller};
 use super::state::AppState;
-use super::{auth, connections, health, local, pages, variables};
+use super::{
+    auth, changes, connections, dag_runs, dags, health, local, overview, pages, task_api, task_instances, task_logs,
+    variables,
+};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -15,6 +18,12 @@ use std::sync::Arc;
 const BODY_BYTES: usize = 16 * 1024 * 1024;
 /// The same for those who have not logged in.
 const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
+
+const RUN: &str = "/api/v2/dags/{dag_id}/dagRuns/{run_id}";
+
+fn run(below: &str) -> String {
+    format!("{RUN}{below}")
+}
 
 /// The one set of routes, for either listener.
 pub struct Routers(Router);
@@ -45,22 +54,59 @@ pub fn routers(state: Arc<AppState>) -> Routers {
             "/api/v2/connections/{*connection_id}",
             get(connections::get).patch(connections::patch).delete(connections::delete),
         )
+        .route("/api/v2/dags", get(dags::list))
+        .route("/api/v2/dags/{dag_id}", get(dags::get).patch(dags::patch).delete(dags::delete))
+        .route("/api/v2/dags/{dag_id}/details", get(dags::details))
+        .route("/api/v2/dagSources/{dag_id}", get(dags::source))
+        .route("/api/v2/importErrors", get(dags::import_errors))
+        .route("/api/v2/importErrors/{id}", get(dags::import_error))
+        .route("/api/v2/dags/{dag_id}/dagRuns", get(dag_runs::list).post(dag_runs::trigger))
+        .route(RUN, get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
+        .route(&run("/clear"), post(dag_runs::clear))
+        .route("/api/v2/dags/{dag_id}/clearTaskInstances", post(task_instances::clear))
+        .route(&run("/taskInstances"), get(task_instances::list))
+        .route(&run("/taskInstances/{task_id}"), get(task_instances::get))
+        .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
+        .route(&run("/taskInstances/{task_id}/xcomEntries"), get(task_instances::xcom_list))
+        .route(&run("/taskInstances/{task_id}/xcomEntries/{*key}"), get(task_instances::xcom_get))
         .route("/ui/status", get(pages::status))
+        .route("/ui/dags", get(overview::dags))
+        .route("/ui/dags/{dag_id}", get(overview::dag))
+        .route("/ui/dags/{dag_id}/runs/{run_id}", get(overview::run))
         .layer(from_fn(guard::in_good_time))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(state.clone(), guard::require_token));
+    let streams = Router::new()
+        .route("/ui/events", get(changes::stream))
         .layer(from_fn_with_state(state.clone(), guard::require_token));
     let pages =
         Router::new().route("/", get(pages::home)).layer(from_fn_with_state(state.clone(), guard::require_login));
     let local = Router::new()
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/variables/{*key}", get(local::get_variable))
+        .route("/local/connections/{*id}", get(local::get_connection))
+        .route("/local/changes", get(changes::wait))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn(guard::require_local));
+    let task = Router::new()
+        .route(
+            "/task/variables/{*key}",
+            get(local::get_variable).put(task_api::set_variable).delete(task_api::delete_variable),
+        )
+        .route("/task/connections/{*id}", get(local::get_connection))
+        .route("/task/xcoms/push", post(task_api::push_xcom))
+        .route("/task/xcoms/pull", post(task_api::pull_xcoms))
+        .layer(from_fn(guard::in_good_time))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(state.clone(), task_api::require_try))
         .layer(from_fn(guard::require_local));
     let all = open
         .merge(api)
         .merge(pages)
         .merge(local)
+        .merge(streams)
+        .merge(task)
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "Not Found"))
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
         .layer(from_fn_with_state(state.clone(), guard::at_the_door))

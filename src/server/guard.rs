@@ -90,7 +90,7 @@ pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
             .is_some_and(|token| state.check_token(token).is_some())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }

@@ -33,6 +33,11 @@ pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Vari
     Ok(Json(variables::get(&**client, &state.cipher, &key, ReadFor::Reading).await?))
 }
 
+pub async fn get_connection(State(state): Shared, Id(id): Id) -> Result<Json<Connection>, ApiError> {
+    let client = state.database.get().await?;
+    Ok(Json(connections::get(&**client, &state.cipher, &id, ReadFor::Reading).await?))
+}
+
 pub async fn export_variables(State(state): Shared) -> Result<Json<Vec<Variable>>, ApiError> {
     let client = state.database.get().await?;
     Ok(Json(variables::list(&**client, &state.cipher, &ALL).await?.0))

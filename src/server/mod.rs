@@ -3,17 +3,26 @@
 mod api_error;
 mod app;
 mod auth;
+mod changes;
 mod connections;
+mod dag_files;
+mod dag_runs;
+mod dags;
 mod database;
 mod guard;
 mod health;
 mod listen;
 mod local;
+mod overview;
 mod pages;
 mod redact;
 mod request;
 mod run;
 mod state;
+mod task_api;
+mod task_instances;
+mod task_logs;
 mod variables;
+mod views;
 
 pub use run::{ServerError, run};

@@ -22,6 +22,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The parts of the path that have names, percent-decoded.
+pub struct Segments<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segments<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<T>::from_request_parts(parts, state).await;
+        path.map(|Path(parts)| Self(parts))
+            .map_err(|error| ApiError::unprocessable(&["path"], "value_error", error.body_text()))
+    }
+}
+
 /// The query; a name may come more than once.
 pub struct Params(Vec<(String, String)>);
 
@@ -46,16 +59,42 @@ impl Params {
     }
 
     fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
-        let Some(text) = self.all(name).last() else { return Ok(default) };
-        match text.parse() {
-            Ok(number @ 0..) => Ok(number),
-            Ok(_) => {
+        match self.whole(name)? {
+            None => Ok(default),
+            Some(number @ 0..) => Ok(number),
+            Some(_) => {
                 let message = "Input should be greater than or equal to 0";
                 Err(ApiError::unprocessable(&["query", name], "greater_than_equal", message))
             }
-            Err(_) => {
-                let message = "Input should be a valid integer, unable to parse string as an integer";
-                Err(ApiError::unprocessable(&["query", name], "int_parsing", message))
+        }
+    }
+
+    /// A whole number, also below zero.
+    pub fn whole(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            let message = "Input should be a valid integer, unable to parse string as an integer";
+            ApiError::unprocessable(&["query", name], "int_parsing", message)
+        })
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.all(name).last()
+    }
+
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        self.all(name).map(str::to_owned).collect()
+    }
+
+    /// The words that FastAPI takes for yes and no.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.text(name).map(str::to_ascii_lowercase).as_deref() {
+            None => Ok(None),
+            Some("true" | "1" | "yes" | "on" | "t" | "y") => Ok(Some(true)),
+            Some("false" | "0" | "no" | "off" | "f" | "n") => Ok(Some(false)),
+            Some(_) => {
+                let message = "Input should be a valid boolean, unable to interpret input";
+                Err(ApiError::unprocessable(&["query", name], "bool_parsing", message))
             }
         }
     }
@@ -103,6 +142,23 @@ impl<T> Changes<T> {
     pub fn pick<V>(&self, field: &str, new: V, old: V) -> V {
         if self.fields.iter().any(|name| name == field) { new } else { old }
     }
+}
+
+/// A body whose fields are known, as FastAPI says when they are not.
+pub fn body_as<T: DeserializeOwned>(body: Result<axum::Json<Value>, JsonRejection>) -> Result<T, ApiError> {
+    let axum::Json(value) = body.map_err(bad_body)?;
+    serde_json::from_value(value).map_err(|error| {
+        let text = error.to_string();
+        match text.split('`').nth(1) {
+            Some(field) if text.starts_with("unknown field") => {
+                ApiError::unprocessable(&["body", field], "extra_forbidden", "Extra inputs are not permitted")
+            }
+            Some(field) if text.starts_with("missing field") => {
+                ApiError::unprocessable(&["body", field], "missing", "Field required")
+            }
+            _ => ApiError::unprocessable(&["body"], "value_error", text),
+        }
+    })
 }
 
 pub fn bad_body(error: JsonRejection) -> ApiError {

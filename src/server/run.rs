@@ -2,11 +2,11 @@
 
 use super::database::Database;
 use super::state::{AppState, Secrets};
-use super::{app, listen};
+use super::{app, dag_files, listen};
 use crate::auth::cipher::{Cipher, CipherError};
 use crate::config::{self, ConfigError};
-use crate::engine::instance_key;
 use crate::engine::store::StoreError;
+use crate::engine::{instance_key, scheduler};
 use crate::home::Home;
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::{Credentials, Endpoint};
@@ -69,11 +69,22 @@ pub async fn run(
         checked = check_datastore(home, &endpoint, &credentials, &cipher, &notifier) => checked?,
     }
     let state = Arc::new(AppState::new(home.clone(), port, version, database, cipher, secrets));
-    let serving = listen::serve(http, api, &app::routers(state))?;
+    let serving = listen::serve(http, api, &app::routers(state.clone()))?;
     notifier.ready("serving");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
+    let engine = tokio::task::spawn_local({
+        let (state, database) = (state.clone(), credentials.application(&endpoint));
+        async move { scheduler::run(&endpoint, &database, |event| state.changes.tell(event)).await }
+    });
+    let files = config
+        .workspace
+        .map(|workspace| tokio::task::spawn_local(dag_files::run(state.clone(), workspace, config.python)));
     leave.await;
     notifier.stopping();
+    // What they do is in transactions: cut off, it has not happened.
+    engine.abort();
+    files.inspect(|files| files.abort());
+    state.changes.leave();
     serving.drain().await;
     alive.abort();
     Ok(())

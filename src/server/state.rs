@@ -1,5 +1,6 @@
 //! What every request may need.
 
+use super::changes::Changes;
 use super::database::Database;
 use crate::auth::cipher::Cipher;
 use crate::auth::throttle::Throttle;
@@ -10,7 +11,7 @@ use crate::sys::clock;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 pub struct AppState {
     pub home: Home,
@@ -18,6 +19,9 @@ pub struct AppState {
     pub version: &'static str,
     pub database: Database,
     pub cipher: Cipher,
+    pub changes: Changes,
+    /// A DAG whose file may still be there was deleted.
+    pub dag_deleted: Notify,
     secrets: Mutex<Secrets>,
     throttle: Mutex<Throttle>,
     /// One password at a time: hashing takes memory and a core by design.
@@ -92,6 +96,8 @@ impl AppState {
             version,
             database,
             cipher,
+            changes: Changes::new(),
+            dag_deleted: Notify::new(),
             secrets: Mutex::new(secrets),
             throttle: Mutex::new(Throttle::default()),
             hashing: Semaphore::new(1),

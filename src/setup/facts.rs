@@ -2,6 +2,7 @@
 
 use super::install_self;
 use super::receipt::{Receipt, ReceiptError};
+use super::scaffold;
 use crate::config::{self, Config, ConfigError};
 use crate::home::Home;
 use crate::home::journal::{self, JournalError};
@@ -32,6 +33,7 @@ pub struct Facts {
     pub own_version_is_installed: bool,
     pub workspace: PathBuf,
     pub workspace_exists: bool,
+    /// Or holds nothing but the starter project, as an interrupted run leaves it.
     pub workspace_is_empty: bool,
     /// The steps that an interrupted run had begun.
     pub unfinished: Option<Vec<String>>,
@@ -62,7 +64,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
         own_version: own_version.to_owned(),
         own_version_is_installed: compare_binary && install_self::is_installed(home, own_version),
         workspace_exists: workspace.exists(),
-        workspace_is_empty: is_empty_folder(&workspace),
+        workspace_is_empty: scaffold::is_untouched(&workspace),
         workspace,
         unfinished: journal::unfinished(home)?.map(|entry| entry.steps.into_iter().take(entry.at + 1).collect()),
         config: match config {
@@ -70,10 +72,6 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
             None => ConfigFact::Absent,
         },
     })
-}
-
-fn is_empty_folder(path: &Path) -> bool {
-    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Whether `config.yaml` is there but says nothing, as after a cut or a slip.

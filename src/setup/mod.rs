@@ -15,3 +15,4 @@ pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::InstallError;
 pub use plan::{Plan, Refusal, Step, Wishes, plan};
 pub use receipt::{Receipt, ReceiptError};
+pub use scaffold::make_project;

@@ -1,9 +1,88 @@
-//! A new workspace. An existing one is the user's and is not touched.
+//! A first project. An existing one is the user's and is not touched.
 
+use crate::sys::files;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Makes the folder. What it will hold first comes with the engine.
+/// The starter DAG.
+const HELLO: &str = include_str!("hello_dag.py");
+/// Its name, and its folder's in a new workspace.
+const NAME: &str = "hello";
+
+/// Makes a workspace with the starter project in it. Only for one that is new or empty.
 pub fn make(workspace: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(workspace)
+    std::fs::create_dir_all(workspace)?;
+    match make_project(&workspace.join(NAME), NAME) {
+        // By a run that was interrupted right after it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Whether a folder is empty, or holds at most what `make` puts there.
+pub fn is_untouched(workspace: &Path) -> bool {
+    let names = |folder: &Path| -> Option<Vec<String>> {
+        let entries = std::fs::read_dir(folder).ok()?;
+        Some(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    };
+    let starter = workspace.join(NAME);
+    match names(workspace).as_deref() {
+        Some([]) => true,
+        Some([one]) if one == NAME => names(&starter).is_some_and(|inside| {
+            inside.iter().all(|name| match name.as_str() {
+                "dag.py" => std::fs::read_to_string(starter.join(name)).is_ok_and(|text| text == HELLO),
+                other => other.starts_with(".dag.py.tmp-"),
+            })
+        }),
+        _ => false,
+    }
+}
+
+/// Makes a project whose DAG has this id. An error of kind `AlreadyExists` when there is a `dag.py`.
+pub fn make_project(folder: &Path, dag_id: &str) -> io::Result<PathBuf> {
+    let file = folder.join("dag.py");
+    if file.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::create_dir_all(folder)?;
+    let text = HELLO.replace("dag_id=\"hello\"", &format!("dag_id=\"{dag_id}\""));
+    // Whole or absent, so that a setup that is killed here finds it or makes it.
+    files::write_atomic(&file, text.as_bytes(), 0o644)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_interrupted_run_left_is_told_from_what_the_user_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = folder.path().join("w");
+        assert!(!is_untouched(&workspace));
+        std::fs::create_dir_all(workspace.join("hello")).unwrap();
+        assert!(is_untouched(&workspace));
+        std::fs::write(workspace.join("hello/.dag.py.tmp-12"), "half").unwrap();
+        assert!(is_untouched(&workspace));
+        make(&workspace).unwrap();
+        make(&workspace).unwrap();
+        assert!(is_untouched(&workspace));
+        std::fs::write(workspace.join("hello/dag.py"), "mine").unwrap();
+        assert!(!is_untouched(&workspace));
+        std::fs::remove_file(workspace.join("hello/dag.py")).unwrap();
+        std::fs::write(workspace.join("notes.txt"), "").unwrap();
+        assert!(!is_untouched(&workspace));
+    }
+
+    #[test]
+    fn a_project_is_made_once_and_a_users_file_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = make_project(&folder.path().join("p"), "reports").unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains("dag_id=\"reports\""));
+        std::fs::write(&file, "mine").unwrap();
+        let again = make_project(&folder.path().join("p"), "reports").unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    }
 }

@@ -53,6 +53,8 @@ pub fn start(
         arguments: launch.arguments,
         environment,
         output: writer.as_fd(),
+        errors: None,
+        folder: None,
         passed,
         single_user: launch.single_user,
         parent_death: launch.parent_death,

@@ -84,6 +84,7 @@ impl ProcessId {
 
 struct Stat {
     state: char,
+    parent: i32,
     start_ticks: u64,
 }
 
@@ -94,8 +95,9 @@ impl Stat {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        let start_ticks = fields.nth(18)?.parse().ok()?;
-        Some(Self { state, start_ticks })
+        let parent = fields.next()?.parse().ok()?;
+        let start_ticks = fields.nth(17)?.parse().ok()?;
+        Some(Self { state, parent, start_ticks })
     }
 }
 
@@ -123,6 +125,22 @@ pub fn working_in(folder: &Path) -> Vec<ProcessId> {
         .filter_map(ProcessId::of)
         .filter(ProcessId::is_alive)
         .collect()
+}
+
+/// The children of this process, zombies not counted.
+pub fn children() -> Vec<i32> {
+    let own = std::process::id() as i32;
+    all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own && stat.state != 'Z')).collect()
+}
+
+/// Processes of this user whose environment has `name=value`, as far as we may look.
+pub fn marked(name: &str, value: &str) -> Vec<ProcessId> {
+    let wanted = format!("{name}={value}");
+    let has = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    };
+    all_pids().filter(has).filter_map(ProcessId::of).filter(ProcessId::is_alive).collect()
 }
 
 pub(super) fn all_pids() -> impl Iterator<Item = i32> {

@@ -40,6 +40,13 @@ pub fn ended_child(pid: i32) -> Option<Exit> {
     }
 }
 
+/// Whether there is any child, ended or not.
+pub fn has_children() -> bool {
+    use nix::sys::wait::{Id, waitid};
+    let looking = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, looking) != Err(nix::Error::ECHILD)
+}
+
 /// Every child (adopted ones too) that has ended since the last call. Takes the status of *all*
 /// children, so nothing else in the process may wait for any.
 pub fn ended_children() -> Vec<(i32, Exit)> {

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{ForkResult, Pid};
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -32,6 +32,10 @@ pub struct Spawn<'a> {
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
     pub output: BorrowedFd<'a>,
+    /// Where errors go, when that is not where output goes.
+    pub errors: Option<BorrowedFd<'a>>,
+    /// The folder to start in, when it is not ours.
+    pub folder: Option<PathBuf>,
     pub passed: Vec<BorrowedFd<'a>>,
     pub single_user: Option<SingleUser>,
     /// Sent to the child by the kernel when the *thread* that started it ends.
@@ -49,12 +53,15 @@ pub enum SpawnError {
         "PostgreSQL refuses to run as root, and a user namespace, which would help, is not allowed here ({0}); run leoflow as an ordinary user"
     )]
     UserNamespace(io::Error),
+    #[error("cannot work in {folder}: {source}")]
+    Folder { folder: PathBuf, source: io::Error },
     #[error("cannot run {program}: {source}")]
     Exec { program: PathBuf, source: io::Error },
 }
 
 const STAGE_NAMESPACE: u8 = 1;
 const STAGE_EXEC: u8 = 2;
+const STAGE_FOLDER: u8 = 3;
 /// Room for any pid in a prepared environment string.
 const PID_WIDTH: usize = 10;
 
@@ -73,6 +80,7 @@ impl Spawn<'_> {
         for (name, value) in &self.environment {
             environment.push(EnvironmentEntry::new(name, value)?);
         }
+        let folder = self.folder.as_ref().map(|path| c_string(path.as_os_str().as_bytes())).transpose()?;
         let dev_null = File::open("/dev/null").map_err(SpawnError::Fork)?;
         let (report, reporter) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| SpawnError::Fork(e.into()))?;
         let argument_pointers = null_terminated(arguments.iter().map(|a| a.as_ptr()));
@@ -84,13 +92,13 @@ impl Spawn<'_> {
         match unsafe { nix::unistd::fork() }.map_err(|e| SpawnError::Fork(e.into()))? {
             ForkResult::Parent { child } => {
                 drop(reporter);
-                wait_for_exec(report, child, &self.program)
+                wait_for_exec(report, child, &self)
             }
             ForkResult::Child => {
                 for entry in &environment {
                     entry.fill_in(nix::unistd::getpid());
                 }
-                let failure = self.become_child(&dev_null, reporter.as_raw_fd(), parent);
+                let failure = self.become_child(&dev_null, reporter.as_raw_fd(), parent, folder.as_deref());
                 let (stage, errno, reporter) = match failure {
                     Err(failure) => failure,
                     Ok(reporter) => {
@@ -118,7 +126,13 @@ impl Spawn<'_> {
     }
 
     /// Everything between fork and exec. Returns the error pipe's new place.
-    fn become_child(&self, dev_null: &File, reporter: RawFd, parent: Pid) -> Result<RawFd, (u8, i32, RawFd)> {
+    fn become_child(
+        &self,
+        dev_null: &File,
+        reporter: RawFd,
+        parent: Pid,
+        folder: Option<&CStr>,
+    ) -> Result<RawFd, (u8, i32, RawFd)> {
         // The lowest number that nothing is laid out at.
         let floor = FIRST_PASSED + self.passed.len() as RawFd;
         let reporter_high = park(reporter, floor).map_err(|e| (STAGE_EXEC, e as i32, reporter))?;
@@ -139,9 +153,16 @@ impl Spawn<'_> {
                 unsafe { nix::libc::_exit(127) }
             }
         }
+        if let Some(folder) = folder {
+            nix::unistd::chdir(folder).map_err(failed(STAGE_FOLDER))?;
+        }
         // Low numbers may be in use by what we are about to hand over: park everything above,
         // then lay it out. Parked ones close at exec.
         let output = park(self.output.as_raw_fd(), floor).map_err(exec)?;
+        let errors = match self.errors {
+            Some(errors) => park(errors.as_raw_fd(), floor).map_err(exec)?,
+            None => output,
+        };
         let input = park(dev_null.as_raw_fd(), floor).map_err(exec)?;
         let mut waiting = [0; MOST_PASSED];
         for (place, descriptor) in waiting.iter_mut().zip(&self.passed) {
@@ -149,7 +170,7 @@ impl Spawn<'_> {
         }
         place_at(input, 0).map_err(exec)?;
         place_at(output, 1).map_err(exec)?;
-        place_at(output, 2).map_err(exec)?;
+        place_at(errors, 2).map_err(exec)?;
         for (at, descriptor) in (FIRST_PASSED..).zip(&waiting[..self.passed.len()]) {
             place_at(*descriptor, at).map_err(exec)?;
         }
@@ -187,7 +208,7 @@ fn place_at(from: RawFd, to: RawFd) -> Result<(), Errno> {
     if unsafe { nix::libc::dup2(from, to) } < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
-fn wait_for_exec(report: OwnedFd, child: Pid, program: &std::path::Path) -> Result<i32, SpawnError> {
+fn wait_for_exec(report: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result<i32, SpawnError> {
     let mut message = Vec::new();
     File::from(report).read_to_end(&mut message).map_err(SpawnError::Fork)?;
     let [stage, errno @ ..] = message.as_slice() else { return Ok(child.as_raw()) };
@@ -196,7 +217,8 @@ fn wait_for_exec(report: OwnedFd, child: Pid, program: &std::path::Path) -> Resu
     let source = io::Error::from_raw_os_error(code);
     Err(match *stage {
         STAGE_NAMESPACE => SpawnError::UserNamespace(source),
-        _ => SpawnError::Exec { program: program.to_owned(), source },
+        STAGE_FOLDER => SpawnError::Folder { folder: spawn.folder.clone().unwrap_or_default(), source },
+        _ => SpawnError::Exec { program: spawn.program.clone(), source },
     })
 }
 
@@ -283,6 +305,8 @@ mod tests {
             arguments: vec!["-c".into(), script.into()],
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             output: input.as_fd(),
+            errors: None,
+            folder: None,
             passed,
             single_user: None,
             parent_death: None,
@@ -335,6 +359,8 @@ mod tests {
             arguments: vec![],
             environment: vec![],
             output: null.as_fd(),
+            errors: None,
+            folder: None,
             passed: vec![],
             single_user: None,
             parent_death: None,

@@ -1,7 +1,7 @@
 //! Every migration on data of the version before, and back. A migration without its twin here
 //! fails the last test.
 
-use crate::support::TestHome;
+use crate::support::{TestHome, migrations, newest};
 
 /// Data of a version, and how to see that it is all there: `(version, SQL, check, expected)`.
 const TWINS: &[(i64, &str, &str, &str)] = &[
@@ -27,6 +27,16 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
          INSERT INTO import_error (filename, stack_trace) VALUES ('x.py', 'boom');",
         "SELECT (SELECT count(*) FROM task_instance), (SELECT value::text FROM xcom), (SELECT count(*) FROM task_try)",
         "4|{\"a\" : 1}|1",
+    ),
+    (
+        3,
+        "UPDATE dag SET relative_fileloc = 'd.py', last_parse_duration = 0.5;
+         UPDATE dag_version SET sources = '{\"d.py\" : \"s\"}', relative_fileloc = 'd.py';
+         UPDATE dag_run SET triggered_by = 'cli', triggering_user_name = 'me';
+         UPDATE task_try SET token_hash = 'x', may_retry = false;",
+        "SELECT (SELECT sources::text FROM dag_version), (SELECT triggered_by FROM dag_run),
+                (SELECT may_retry FROM task_try), (SELECT count(id) FROM import_error)",
+        "{\"d.py\" : \"s\"}|cli|f|1",
     ),
 ];
 
@@ -71,36 +81,35 @@ fn each_migration_keeps_the_data_of_the_version_before_and_its_rollback_gives_it
 
 #[test]
 fn every_migration_has_its_twin_here() {
-    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().flatten();
-    let up = files.filter(|entry| !entry.file_name().to_string_lossy().ends_with(".rollback.sql")).count();
-    assert_eq!(up, TWINS.len());
+    assert_eq!(migrations().len(), TWINS.len());
 }
 
 #[test]
 fn the_words_of_migrate_db_are_stable() {
     let test = TestHome::new();
     test.set_up();
+    let files: Vec<String> = migrations().into_iter().map(|(_, file)| file).collect();
+    let (newest, last) = (newest(), files.last().unwrap());
+    let lines = |word: &str| files.iter().map(|file| format!("{word}: {file}\n")).collect::<String>();
     let pending = test.run(&["migrate-db", "--dry-run"]).expect(0).stdout;
-    assert_eq!(pending, "pending: V0001__variables_connections.sql\npending: V0002__engine.sql\n");
+    assert_eq!(pending, lines("pending"));
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
     assert_eq!(
         (status["state"].as_str(), status["database_version"].as_i64(), status["binary_version"].as_i64()),
-        (Some("fresh"), Some(0), Some(2))
+        (Some("fresh"), Some(0), Some(newest))
     );
     let applied = test.run(&["migrate-db"]).expect(0).stdout;
-    assert_eq!(
-        applied,
-        "applied: V0001__variables_connections.sql\napplied: V0002__engine.sql\n2 migrations applied, schema is now at version 0002\n"
-    );
-    assert_eq!(test.run(&["migrate-db"]).expect(0).stdout, "0 migrations applied, schema is at version 0002\n");
-    let back = test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(0).stdout;
-    assert_eq!(back, "rolled back: V0002__engine.sql\n1 migration rolled back, schema is now at version 0001\n");
+    let closing = format!("{} migrations applied, schema is now at version {newest:04}\n", files.len());
+    assert_eq!(applied, lines("applied") + &closing);
+    let again = test.run(&["migrate-db"]).expect(0).stdout;
+    assert_eq!(again, format!("0 migrations applied, schema is at version {newest:04}\n"));
+    let number = newest.to_string();
+    let back = test.run(&["migrate-db", "rollback", &number, "--yes"]).expect(0).stdout;
+    let below = newest - 1;
+    assert_eq!(back, format!("rolled back: {last}\n1 migration rolled back, schema is now at version {below:04}\n"));
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
-    assert_eq!(
-        (status["state"].as_str(), &status["pending"]),
-        (Some("pending"), &serde_json::json!(["V0002__engine.sql"]))
-    );
-    test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(3);
+    assert_eq!((status["state"].as_str(), &status["pending"]), (Some("pending"), &serde_json::json!([last])));
+    test.run(&["migrate-db", "rollback", &number, "--yes"]).expect(3);
     test.run(&["migrate-db", "rollback", "1"]).expect(3);
     test.assert_nothing_runs();
 }

@@ -1,6 +1,6 @@
 //! A database that is not as this binary left it.
 
-use crate::support::TestHome;
+use crate::support::{TestHome, newest};
 
 const NEWER: &str = "database is at schema version 9999 but this binary only knows up to 2;\n\
                      an older `leoflow` is being run against a newer database.\n\
@@ -88,18 +88,19 @@ fn edited_holes_and_damage_each_have_their_name() {
 #[test]
 fn an_older_binary_can_undo_what_it_never_knew() {
     let test = migrated();
-    test.sql(
+    let next = newest() + 1;
+    test.sql(&format!(
         "CREATE TABLE future (a int);
-         INSERT INTO refinery_schema_history VALUES (3, 'future', '2030-01-01T00:00:00Z', '1');
+         INSERT INTO refinery_schema_history VALUES ({next}, 'future', '2030-01-01T00:00:00Z', '1');
          INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration, rollback_sql)
-         VALUES (3, 'future', 'expand', 'x', '9.9.9', '1s', 'DROP TABLE future;')",
-    );
+         VALUES ({next}, 'future', 'expand', 'x', '9.9.9', '1s', 'DROP TABLE future;')",
+    ));
     test.run(&["lite", "start"]).expect(3);
-    let done = test.run(&["migrate-db", "rollback", "3", "--yes"]).expect(0);
-    assert!(done.stdout.contains("rolled back: V0003__future.sql"), "{}", done.stdout);
+    let done = test.run(&["migrate-db", "rollback", &next.to_string(), "--yes"]).expect(0);
+    assert!(done.stdout.contains(&format!("rolled back: V{next:04}__future.sql")), "{}", done.stdout);
     test.start();
     assert_eq!(test.sql("SELECT to_regclass('future') IS NULL"), "t");
-    let running = test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(3);
+    let running = test.run(&["migrate-db", "rollback", &newest().to_string(), "--yes"]).expect(3);
     assert!(running.stderr.contains("leoflow lite stop"), "{}", running.stderr);
 }
 
@@ -110,8 +111,11 @@ fn a_rollback_that_cannot_be_or_fails_changes_nothing() {
     let done = test.run(&["migrate-db", "rollback", "--to", "0", "--yes"]).expect(3);
     assert!(done.stderr.contains("V0001__variables_connections"), "{}", done.stderr);
     assert_eq!(test.sql("SELECT to_regclass('dag_run') IS NOT NULL"), "t", "checked before anything is undone");
-    test.sql("UPDATE leoflow_ledger SET rollback_sql = 'DROP TABLE xcom; SELECT 1/0' WHERE version = 2");
-    let done = test.run(&["migrate-db", "rollback", "2", "--yes"]).expect(1);
+    let newest = newest().to_string();
+    test.sql(&format!(
+        "UPDATE leoflow_ledger SET rollback_sql = 'DROP TABLE xcom; SELECT 1/0' WHERE version = {newest}"
+    ));
+    let done = test.run(&["migrate-db", "rollback", &newest, "--yes"]).expect(1);
     assert!(done.stderr.contains("division by zero"), "{}", done.stderr);
     assert_eq!(test.sql("SELECT to_regclass('xcom') IS NOT NULL"), "t");
     assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], "current");
@@ -119,17 +123,19 @@ fn a_rollback_that_cannot_be_or_fails_changes_nothing() {
 
 #[test]
 fn a_record_that_is_not_understood_is_not_rolled_back() {
-    for (sql, arguments) in [
-        ("INSERT INTO refinery_schema_history VALUES (9999, 'x', '2030-01-01T00:00:00Z', '1')", ["rollback", "9999"]),
-        ("DELETE FROM leoflow_ledger WHERE version = 2", ["rollback", "2"]),
+    let newest = newest().to_string();
+    let lost = format!("DELETE FROM leoflow_ledger WHERE version = {newest}");
+    for (sql, version) in [
+        ("INSERT INTO refinery_schema_history VALUES (9999, 'x', '2030-01-01T00:00:00Z', '1')", "9999"),
+        (&lost, &newest),
         (
             "DELETE FROM leoflow_ledger WHERE version = 1; DELETE FROM refinery_schema_history WHERE version = 1",
-            ["rollback", "2"],
+            &newest,
         ),
     ] {
         let test = migrated();
         test.sql(sql);
-        test.run(&["migrate-db", arguments[0], arguments[1], "--yes"]).expect(3);
+        test.run(&["migrate-db", "rollback", version, "--yes"]).expect(3);
         assert_eq!(test.sql("SELECT to_regclass('xcom') IS NOT NULL"), "t", "{sql}");
     }
 }
@@ -140,10 +146,8 @@ fn killed_between_two_migrations_or_rollbacks_it_goes_on_from_there() {
     test.set_up();
     let killed = test.command(&["migrate-db"]).env("LEOFLOW_KILL_AT", "migrated.1").output().unwrap();
     assert!(!killed.status.success());
-    assert_eq!(
-        test.run(&["migrate-db"]).expect(0).stdout,
-        "applied: V0002__engine.sql\n1 migration applied, schema is now at version 0002\n"
-    );
+    let applied = test.run(&["migrate-db"]).expect(0).stdout;
+    assert!(applied.starts_with("applied: V0002__engine.sql\n"), "{applied}");
     let killed = test
         .command(&["migrate-db", "rollback", "--to", "0", "--yes"])
         .env("LEOFLOW_KILL_AT", "rolled-back.2")

@@ -1,6 +1,6 @@
 //! Two terminals, ten terminals.
 
-use crate::support::{Done, TestHome};
+use crate::support::{Done, TestHome, newest};
 use std::process::Stdio;
 
 #[test]
@@ -26,7 +26,7 @@ fn ten_first_starts_at_once_are_one_instance_and_nine_clear_refusals() {
         assert!(late || refused, "{other:?}");
     }
     assert_eq!(test.state(), "healthy");
-    assert_eq!(test.sql("SELECT count(*) FROM leoflow_ledger"), "2");
+    assert_eq!(test.sql("SELECT count(*) FROM leoflow_ledger"), newest().to_string());
 }
 
 #[test]

@@ -204,6 +204,24 @@ impl Drop for TestHome {
     }
 }
 
+/// The files of `migrations/`, oldest first, with their versions.
+pub fn migrations() -> Vec<(i64, String)> {
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+    let mut found: Vec<_> = folder
+        .flatten()
+        .map(|entry| entry.file_name().to_str().unwrap().to_owned())
+        .filter(|name| !name.ends_with(".rollback.sql"))
+        .map(|name| (name[1..5].parse().unwrap(), name))
+        .collect();
+    found.sort();
+    found
+}
+
+/// The version that this binary knows up to.
+pub fn newest() -> i64 {
+    migrations().last().unwrap().0
+}
+
 #[track_caller]
 pub fn wait_until(what: &str, limit: Duration, mut met: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;

@@ -1,0 +1,12 @@
+ALTER TABLE import_error DROP COLUMN id;
+ALTER TABLE task_try DROP COLUMN may_retry;
+DROP INDEX task_try_token;
+ALTER TABLE task_try DROP COLUMN token_hash;
+DROP INDEX dag_run_recent;
+ALTER TABLE dag_run DROP COLUMN triggering_user_name;
+ALTER TABLE dag_run DROP COLUMN triggered_by;
+DROP INDEX dag_fileloc;
+ALTER TABLE dag DROP COLUMN last_parse_duration;
+ALTER TABLE dag DROP COLUMN relative_fileloc;
+ALTER TABLE dag_version DROP COLUMN sources;
+ALTER TABLE dag_version DROP COLUMN relative_fileloc;

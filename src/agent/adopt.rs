@@ -1,0 +1,63 @@
+//! What an agent does with the tries that the datastore takes for running: those of an agent before
+//! it. Pure.
+
+/// What can be seen of such a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// `process.json`: whether anybody has taken it, and still lives.
+    pub keeper: Keeper,
+    /// `outcome.json`, or `result.json` of a task whose keeper is gone.
+    pub has_ended: bool,
+    /// Whether it was claimed since this machine started.
+    pub same_boot: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    Never,
+    Alive,
+    Gone,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adoption {
+    /// It runs: it is watched as if we had started it.
+    Watch,
+    /// It ended while nobody looked.
+    Record,
+    /// It was claimed and nobody took it: nothing of the user's has run. Should a keeper still be on
+    /// its way, one of the two takes it and the other leaves.
+    Start,
+    /// It began, and is gone without a word: that try has failed.
+    Lost,
+}
+
+pub fn decide(seen: Seen) -> Adoption {
+    match seen {
+        // Also one that has told its end: it is about to leave.
+        Seen { keeper: Keeper::Alive, .. } => Adoption::Watch,
+        Seen { has_ended: true, .. } => Adoption::Record,
+        Seen { keeper: Keeper::Never, same_boot: true, .. } => Adoption::Start,
+        // After a start of the machine the files may be older than what had happened.
+        Seen { keeper: Keeper::Never | Keeper::Gone, .. } => Adoption::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_runs_twice_and_nothing_is_forgotten() {
+        let decide = |keeper, has_ended, same_boot| decide(Seen { keeper, has_ended, same_boot });
+        for same_boot in [true, false] {
+            for has_ended in [true, false] {
+                assert_eq!(decide(Keeper::Alive, has_ended, same_boot), Adoption::Watch);
+            }
+            assert_eq!(decide(Keeper::Gone, true, same_boot), Adoption::Record);
+            assert_eq!(decide(Keeper::Gone, false, same_boot), Adoption::Lost);
+        }
+        assert_eq!(decide(Keeper::Never, false, true), Adoption::Start);
+        assert_eq!(decide(Keeper::Never, false, false), Adoption::Lost);
+    }
+}

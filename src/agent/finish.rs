@@ -1,0 +1,113 @@
+//! From what a keeper and its task left behind to how the try ended. Pure.
+
+use super::folder::{Cause, Outcome, ResultState, TaskResult};
+use crate::engine::state::TryState;
+use crate::engine::tries::{Ended, TryKey};
+use crate::sys::reaper::Exit;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// How a try ended of which both, one or none of the two files is there.
+pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>, now: Timestamp) -> Ended {
+    let end_date = outcome.map_or(now, |outcome| outcome.ended_at);
+    let failed = |may_retry, text: String| Ended {
+        key: key.clone(),
+        state: TryState::Failed,
+        may_retry,
+        outcome: Some(text),
+        end_date,
+        xcoms: BTreeMap::new(),
+    };
+    match result {
+        // What the task said of itself counts, whatever became of its process after it.
+        Some(TaskResult { state: ResultState::Failed, retry, reason, .. }) => {
+            let said = reason.unwrap_or_default();
+            match outcome.and_then(|outcome| outcome.cause) {
+                Some(cause) => failed(retry, format!("{}: {said}", in_words(cause))),
+                None => failed(retry, said),
+            }
+        }
+        Some(result) => Ended {
+            state: if result.state == ResultState::Success { TryState::Success } else { TryState::Skipped },
+            may_retry: true,
+            outcome: result.reason,
+            end_date,
+            xcoms: result.xcoms,
+            key,
+        },
+        None => failed(true, without_result(outcome)),
+    }
+}
+
+fn without_result(outcome: Option<&Outcome>) -> String {
+    match outcome {
+        None => "its process is gone, and nobody saw its end".to_owned(),
+        Some(Outcome { problem: Some(problem), .. }) => problem.clone(),
+        Some(Outcome { cause: Some(cause), .. }) => in_words(*cause).to_owned(),
+        Some(Outcome { exit: Some(Exit::Code(code)), .. }) => {
+            format!("its process ended with exit code {code} before the task was done")
+        }
+        Some(Outcome { exit: Some(exit), .. }) => format!("its process was ended by {exit}"),
+        Some(_) => "its process ended".to_owned(),
+    }
+}
+
+fn in_words(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Timeout => "its execution_timeout was over",
+        Cause::Stopped => "it was told to end",
+        Cause::Memory => "out of memory: the kernel ended it",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::events::RunKey;
+
+    fn told(exit: Option<Exit>, cause: Option<Cause>, result: Option<(ResultState, bool)>) -> (TryState, bool, String) {
+        let key = TryKey {
+            run: RunKey { dag_id: "d".into(), run_id: "r".into() },
+            task_id: "t".into(),
+            map_index: -1,
+            try_number: 1,
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let outcome =
+            exit.map(|exit| Outcome { exit: Some(exit), ended_at: Timestamp::UNIX_EPOCH, cause, problem: None });
+        let result = result.map(|(state, retry)| TaskResult {
+            state,
+            retry,
+            reason: Some("why".into()),
+            xcoms: BTreeMap::new(),
+        });
+        let ended = ended(key, outcome.as_ref(), result, now);
+        (ended.state, ended.may_retry, ended.outcome.unwrap())
+    }
+
+    #[test]
+    fn what_the_task_says_counts_more_than_its_process() {
+        let success = Some((ResultState::Success, true));
+        assert_eq!(told(Some(Exit::Signal(11)), None, success).0, TryState::Success);
+        assert_eq!(told(None, None, success).0, TryState::Success);
+        assert_eq!(told(Some(Exit::Code(0)), None, Some((ResultState::Skipped, true))).0, TryState::Skipped);
+        let failed = told(Some(Exit::Code(1)), None, Some((ResultState::Failed, false)));
+        assert_eq!(failed, (TryState::Failed, false, "why".into()));
+    }
+
+    #[test]
+    fn a_process_that_ended_early_failed_and_may_be_tried_again() {
+        for (exit, cause, words) in [
+            (Some(Exit::Code(0)), None, "exit code 0 before"),
+            (Some(Exit::Signal(11)), None, "SIGSEGV"),
+            (Some(Exit::Signal(9)), Some(Cause::Memory), "out of memory"),
+            (Some(Exit::Signal(15)), Some(Cause::Timeout), "execution_timeout"),
+            (Some(Exit::Signal(15)), Some(Cause::Stopped), "told to end"),
+            (None, None, "gone"),
+        ] {
+            let (state, may_retry, text) = told(exit, cause, None);
+            assert_eq!((state, may_retry), (TryState::Failed, true));
+            assert!(text.contains(words), "{text}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The folder of one try, `run/tasks/<id>/`: how the agent, the process that keeps the task, and
+//! the task itself tell one another things that outlive each of them.
+//!
+//! `spec.json` (agent) what to run; `process.json` (keeper) who runs it: whoever links it first does,
+//! so that a try runs once however many keepers are started; `child.json` (keeper) the task's own
+//! process; `result.json` (task) what became of it, whole or absent; `outcome.json` (keeper) how its
+//! process ended.
+
+use crate::engine::tries::TryKey;
+use crate::home::Home;
+use crate::sys::files;
+use crate::sys::process::ProcessId;
+use crate::sys::random;
+use crate::sys::reaper::Exit;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFolder(PathBuf);
+
+/// What the keeper needs of `spec.json`; the rest is the task's.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Spec {
+    #[serde(flatten)]
+    pub key: TryKey,
+    pub keeper: KeeperSpec,
+    /// For the Python package.
+    #[serde(flatten)]
+    pub task: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeeperSpec {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    /// The folder to work in.
+    pub folder: PathBuf,
+    pub log: PathBuf,
+    /// Seconds after which the task is ended from outside, should it not end itself.
+    pub time_limit: Option<f64>,
+}
+
+/// How the task's process ended, as the keeper saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub exit: Option<Exit>,
+    pub ended_at: Timestamp,
+    pub cause: Option<Cause>,
+    /// Why it never began.
+    pub problem: Option<String>,
+}
+
+/// Why it ended, where that was not its own doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    Timeout,
+    Stopped,
+    Memory,
+}
+
+/// What the task itself says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    pub state: ResultState,
+    #[serde(default = "yes")]
+    pub retry: bool,
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// JSON texts by key.
+    #[serde(default)]
+    pub xcoms: BTreeMap<String, String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultState {
+    Success,
+    Skipped,
+    Failed,
+}
+
+/// The most that is read of any file here: results have their own, lower limits.
+const LARGEST_FILE: u64 = 256 * 1024 * 1024;
+
+impl TaskFolder {
+    /// The same for the same try.
+    pub fn of(home: &Home, key: &TryKey) -> Self {
+        let parts = [
+            key.run.dag_id.as_str(),
+            &key.run.run_id,
+            &key.task_id,
+            &key.map_index.to_string(),
+            &key.try_number.to_string(),
+        ];
+        let hash = Sha256::digest(parts.join("\0").as_bytes());
+        Self(home.running_tasks().join(random::hex(&hash[..12])))
+    }
+
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// All that are there.
+    pub fn all(home: &Home) -> Vec<Self> {
+        let entries = fs::read_dir(home.running_tasks()).into_iter().flatten().flatten();
+        entries.map(|entry| Self(entry.path())).collect()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What marks the processes of this try, in their environment.
+    pub fn mark(&self) -> String {
+        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn exists(&self) -> bool {
+        self.0.is_dir()
+    }
+
+    pub fn write_spec(&self, spec: &Spec) -> io::Result<()> {
+        files::create_private_dir(&self.0)?;
+        self.write("spec.json", spec)
+    }
+
+    pub fn spec(&self) -> io::Result<Option<Spec>> {
+        self.read("spec.json")
+    }
+
+    /// Takes the try for this process; `false` when another process has it.
+    pub fn take(&self, process: &ProcessId) -> io::Result<bool> {
+        let mine = self.file(&format!("process.{}", process.pid));
+        fs::write(&mine, serde_json::to_vec(process)?)?;
+        // A link is made or it is not: there is no moment with half a file.
+        let taken = fs::hard_link(&mine, self.file("process.json"));
+        fs::remove_file(&mine)?;
+        match taken {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who has it, if anybody ever had.
+    pub fn keeper(&self) -> io::Result<Option<ProcessId>> {
+        self.read("process.json")
+    }
+
+    pub fn write_child(&self, process: &ProcessId) -> io::Result<()> {
+        self.write("child.json", process)
+    }
+
+    pub fn child(&self) -> io::Result<Option<ProcessId>> {
+        self.read("child.json")
+    }
+
+    pub fn write_outcome(&self, outcome: &Outcome) -> io::Result<()> {
+        self.write("outcome.json", outcome)
+    }
+
+    pub fn outcome(&self) -> io::Result<Option<Outcome>> {
+        self.read("outcome.json")
+    }
+
+    pub fn result(&self) -> io::Result<Option<TaskResult>> {
+        self.read("result.json")
+    }
+
+    pub fn remove(&self) -> io::Result<()> {
+        files::remove_any(&self.0)
+    }
+
+    /// Whole or absent for every process of this machine. Not fsynced: what a power loss takes with
+    /// it is a task that runs, and those it takes too.
+    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        let partial = self.file(&format!("{name}.{}", std::process::id()));
+        fs::write(&partial, serde_json::to_vec(value)?)?;
+        fs::rename(&partial, self.file(name))
+    }
+
+    /// `Ok(None)` for a file that is not there, or that a power loss cut short.
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        let text = match files::read_text(&self.file(name), LARGEST_FILE) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+            Err(error) => return Err(error),
+        };
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_try_is_taken_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        let me = ProcessId::current().unwrap();
+        assert!(task.take(&me).unwrap());
+        let other = ProcessId { pid: 1, ..me.clone() };
+        assert!(!task.take(&other).unwrap());
+        assert_eq!(task.keeper().unwrap(), Some(me));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        fs::write(folder.path().join("result.json"), "{\"state\": \"succ").unwrap();
+        assert_eq!(task.result().unwrap(), None);
+        fs::write(folder.path().join("result.json"), "").unwrap();
+        assert_eq!(task.result().unwrap(), None);
+    }
+}

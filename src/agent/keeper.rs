@@ -1,0 +1,246 @@
+//! The process that keeps one try: it starts the task, writes its log, ends it when its time is
+//! over or it is told to, and writes down how it ended. It has no runtime and no connection, so that
+//! nothing of ours that is replaced or fails disturbs a task.
+
+use super::folder::{Cause, Outcome, Spec, TaskFolder};
+use super::log::TaskLog;
+use crate::protocol::task_log::Stream;
+use crate::python::{TASK_MARK, environment};
+use crate::sys::listener;
+use crate::sys::pidfd::PidFd;
+use crate::sys::process::{self, ProcessId, Signal};
+use crate::sys::reaper::{self, Exit};
+use crate::sys::signals::{TerminateSignal, wait_readable};
+use crate::sys::spawn::Spawn;
+use jiff::Timestamp;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// After the task's own deadline, for what it has to clean up.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+/// Between TERM and KILL.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+/// How long what a task left running has to leave.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
+/// For the pipes of a task that has ended.
+const DRAIN: Duration = Duration::from_millis(200);
+/// Above this the kernel prefers a task to Postgres when memory is short, proc(5).
+const OOM_SCORE: &str = "500";
+/// The exit code of a keeper that was not needed: another has the try.
+pub const NOT_NEEDED: u8 = 75;
+
+/// Keeps the try in `folder` until its end. Returns the exit code.
+pub fn run(folder: &TaskFolder) -> io::Result<u8> {
+    // Before anything else: from now on TERM is an event and not an end.
+    let terminate = TerminateSignal::take()?;
+    let own = ProcessId::current().ok_or_else(|| io::Error::other("this process is not in /proc"))?;
+    if !folder.take(&own)? {
+        return Ok(NOT_NEEDED);
+    }
+    process::become_subreaper()?;
+    let spec = folder.spec()?.ok_or_else(|| io::Error::other("spec.json is missing or damaged"))?;
+    let outcome = match Keeper::start(folder, &spec) {
+        Ok(keeper) => keeper.keep(&terminate)?,
+        Err(error) => {
+            let problem = Some(format!("the task could not be started: {error}"));
+            Outcome { exit: None, ended_at: Timestamp::now(), cause: None, problem }
+        }
+    };
+    folder.write_outcome(&outcome)?;
+    Ok(0)
+}
+
+struct Keeper {
+    log: TaskLog,
+    pid: i32,
+    ended: PidFd,
+    pipes: [Option<File>; 2],
+    deadline: Option<Instant>,
+    /// When the next, harder way to end it is due.
+    kill_at: Option<Instant>,
+    cause: Option<Cause>,
+    oom_kills: Option<u64>,
+    limit: Option<f64>,
+}
+
+impl Keeper {
+    fn start(folder: &TaskFolder, spec: &Spec) -> io::Result<Self> {
+        let keeper = &spec.keeper;
+        let mut log = TaskLog::open(&keeper.log)?;
+        let (output, output_writer) = nonblocking_pipe()?;
+        let (errors, errors_writer) = nonblocking_pipe()?;
+        let mut environment = environment();
+        environment.push((TASK_MARK.into(), folder.mark().into()));
+        let spawn = Spawn {
+            program: keeper.program.clone(),
+            called: None,
+            arguments: keeper.arguments.clone(),
+            environment,
+            output: output_writer.as_fd(),
+            errors: Some(errors_writer.as_fd()),
+            folder: Some(keeper.folder.clone()),
+            passed: Vec::new(),
+            single_user: None,
+            parent_death: Some(Signal::Kill),
+        };
+        let pid = spawn.start().map_err(|error| {
+            log.say(&format!("the task could not be started: {error}"));
+            io::Error::other(error)
+        })?;
+        if let Some(process) = ProcessId::of(pid) {
+            folder.write_child(&process)?;
+        }
+        // Without it the task runs all the same.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
+        let limit = keeper.time_limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit)?.checked_add(TIMEOUT_GRACE));
+        Ok(Self {
+            log,
+            pid,
+            ended: PidFd::of_pid(pid)?,
+            pipes: [Some(output), Some(errors)],
+            deadline,
+            kill_at: None,
+            cause: None,
+            oom_kills: oom_kills(),
+            limit: keeper.time_limit,
+        })
+    }
+
+    fn keep(mut self, terminate: &TerminateSignal) -> io::Result<Outcome> {
+        let exit = loop {
+            self.wait(terminate)?;
+            if let Some(exit) = reaper::ended_child(self.pid) {
+                break exit;
+            }
+        };
+        let ended_at = Timestamp::now();
+        self.end_leftovers()?;
+        // What is in the pipes is there; whoever has their other ends now, we do not wait for.
+        let until = Instant::now() + DRAIN;
+        while self.pipes.iter().any(Option::is_some) && Instant::now() < until {
+            self.drain(until.saturating_duration_since(Instant::now()))?;
+        }
+        if self.cause.is_none() && exit == Exit::Signal(9) && self.oom_kills.is_some() && oom_kills() > self.oom_kills {
+            self.cause = Some(Cause::Memory);
+        }
+        self.say_how_it_ended(exit);
+        self.log.close();
+        Ok(Outcome { exit: Some(exit), ended_at, cause: self.cause, problem: None })
+    }
+
+    /// Waits for output, the end, a signal or the time, and does what each asks for.
+    fn wait(&mut self, terminate: &TerminateSignal) -> io::Result<()> {
+        let next = [self.deadline, self.kill_at].into_iter().flatten().min();
+        let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let [output, errors] = self.pipe_ends();
+        let [output, errors, ..] =
+            wait_readable([output, errors, Some(self.ended.as_fd()), Some(terminate.as_fd())], limit)?;
+        self.read_where([output, errors]);
+        if terminate.came() && self.kill_at.is_none() {
+            self.log.say("told to end");
+            self.end(Cause::Stopped);
+        }
+        let now = Instant::now();
+        if self.deadline.is_some_and(|deadline| deadline <= now) && self.kill_at.is_none() {
+            self.log.say(&format!("its execution_timeout of {} s is over", self.limit.unwrap_or_default()));
+            self.end(Cause::Timeout);
+        }
+        if self.kill_at.is_some_and(|at| at <= now) {
+            process::signal_group(self.pid, Signal::Kill);
+            self.kill_at = Some(now + TERM_GRACE);
+        }
+        Ok(())
+    }
+
+    /// Reads what is in the pipes, and waits for more at most so long.
+    fn drain(&mut self, limit: Duration) -> io::Result<()> {
+        let ready = wait_readable(self.pipe_ends(), Some(limit))?;
+        self.read_where(ready);
+        Ok(())
+    }
+
+    fn pipe_ends(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        let [output, errors] = &self.pipes;
+        [output.as_ref().map(AsFd::as_fd), errors.as_ref().map(AsFd::as_fd)]
+    }
+
+    fn read_where(&mut self, ready: [bool; 2]) {
+        for (slot, stream) in [Stream::Output, Stream::Errors].into_iter().enumerate() {
+            if ready[slot] {
+                self.read(slot, stream);
+            }
+        }
+    }
+
+    fn end(&mut self, cause: Cause) {
+        self.cause = Some(cause);
+        self.deadline = None;
+        process::signal_group(self.pid, Signal::Terminate);
+        // A stopped process hears nothing but KILL until it goes on.
+        process::signal_group(self.pid, Signal::Continue);
+        self.kill_at = Some(Instant::now() + TERM_GRACE);
+    }
+
+    /// Takes what is there; a pipe that is at its end is let go.
+    fn read(&mut self, slot: usize, stream: Stream) {
+        let mut buffer = [0; 64 * 1024];
+        let Some(pipe) = &mut self.pipes[slot] else { return };
+        match pipe.read(&mut buffer) {
+            Ok(0) => self.pipes[slot] = None,
+            Ok(length) => self.log.take(stream, &buffer[..length]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => self.pipes[slot] = None,
+        }
+    }
+
+    /// What the task started and did not wait for is ended with it: it is ours by now, because we
+    /// are its nearest living ancestor that takes orphans.
+    fn end_leftovers(&mut self) -> io::Result<()> {
+        let mut told = false;
+        let until = Instant::now() + LEFTOVER_GRACE;
+        loop {
+            reaper::ended_children();
+            if !reaper::has_children() {
+                return Ok(());
+            }
+            let left = process::children();
+            let patient = Instant::now() < until;
+            if !told {
+                self.log.say(&format!("ending {} process(es) that the task left running", left.len()));
+            }
+            if !told || !patient {
+                let signal = if patient { Signal::Terminate } else { Signal::Kill };
+                left.iter().for_each(|pid| process::signal_process(*pid, signal));
+            }
+            told = true;
+            self.drain(Duration::ZERO)?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn say_how_it_ended(&mut self, exit: Exit) {
+        let text = match (exit, self.cause) {
+            (_, Some(Cause::Timeout)) => "ended because its execution_timeout was over".to_owned(),
+            (_, Some(Cause::Stopped)) => "ended because it was told to".to_owned(),
+            (_, Some(Cause::Memory)) => "ended by the kernel: out of memory".to_owned(),
+            (Exit::Code(0 | 1), None) => return,
+            (exit, None) => format!("its process ended: {exit}"),
+        };
+        self.log.say(&text);
+    }
+}
+
+fn nonblocking_pipe() -> io::Result<(File, OwnedFd)> {
+    let (reader, writer) = listener::pipe()?;
+    listener::set_nonblocking(&reader)?;
+    Ok((File::from(reader), writer))
+}
+
+/// How often the kernel has killed for memory since the machine started.
+fn oom_kills() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}

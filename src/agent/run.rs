@@ -1,0 +1,353 @@
+//! The agent's loop: claim, start, watch, record.
+
+use super::adopt::{self, Adoption, Seen};
+use super::finish;
+use super::folder::TaskFolder;
+use super::start::{self, Surroundings, Versions};
+use crate::engine::events::{self, Event};
+use crate::engine::state::TryState;
+use crate::engine::store::StoreError;
+use crate::engine::tries::{self, Claimed, Ended, TryKey};
+use crate::postgres::{Endpoint, PgError};
+use crate::python::{Interpreter, TASK_MARK};
+use crate::sys::pidfd::PidFd;
+use crate::sys::process::{self, ProcessId, Signal};
+use crate::sys::{random, reaper};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+/// Airflow's `parallelism`.
+const SLOTS: usize = 32;
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Between attempts to reach a datastore that restarts.
+const RECONNECT: Duration = Duration::from_millis(200);
+/// For the task's own process, once its keeper is gone: the kernel is ending it.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(5);
+
+pub struct Agent {
+    pub surroundings: Surroundings,
+    pub python: Option<PathBuf>,
+    pub boot_id: String,
+    interpreter: Option<Interpreter>,
+    versions: Versions,
+    running: HashMap<TryKey, Running>,
+    watchers: JoinSet<TryKey>,
+}
+
+struct Running {
+    folder: TaskFolder,
+    /// Who keeps it.
+    keeper: ProcessId,
+}
+
+impl Agent {
+    pub fn new(surroundings: Surroundings, python: Option<PathBuf>, boot_id: String) -> Self {
+        Self {
+            surroundings,
+            python,
+            boot_id,
+            interpreter: None,
+            versions: Versions::default(),
+            running: HashMap::new(),
+            watchers: JoinSet::new(),
+        }
+    }
+
+    /// Runs until it is dropped; what it started goes on.
+    pub async fn run(mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) {
+        loop {
+            if let Err(error) = self.session(endpoint, config).await {
+                eprintln!("agent: {error}; trying again");
+            }
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+
+    /// As long as one connection lasts.
+    async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
+        let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
+        self.take_over(&mut client).await?;
+        self.stop_unwanted(&client).await?;
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        loop {
+            self.claim(&mut client).await?;
+            tokio::select! {
+                payload = events.recv() => match payload.as_deref().map(Event::parse) {
+                    None => return Err(StoreError::Postgres(PgError::Cut)),
+                    Some(Some(Event::Stop)) => self.stop_unwanted(&client).await?,
+                    Some(_) => {}
+                },
+                Some(ended) = self.watchers.join_next() => {
+                    let mut all = vec![ended];
+                    while let Some(more) = self.watchers.try_join_next() {
+                        all.push(more);
+                    }
+                    for key in all.into_iter().flatten() {
+                        self.settle(&mut client, key).await?;
+                    }
+                }
+                _ = heartbeat.tick(), if !self.running.is_empty() => self.beat(&client).await?,
+            }
+        }
+    }
+
+    async fn beat(&self, client: &Client) -> Result<(), StoreError> {
+        let alive: Vec<_> = self.running.iter().map(|(key, one)| (key.clone(), one.keeper.clone())).collect();
+        tries::heartbeat(client, &alive).await
+    }
+
+    /// Fills the free slots.
+    async fn claim(&mut self, client: &mut Client) -> Result<(), StoreError> {
+        let room = SLOTS.saturating_sub(self.running.len());
+        if room == 0 {
+            return Ok(());
+        }
+        let claimed = tries::claim(client, room, &self.boot_id, random::hex_256).await?;
+        for one in claimed {
+            self.start(client, &one).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a try; one that cannot be started has failed.
+    async fn start(&mut self, client: &mut Client, claimed: &Claimed) -> Result<(), StoreError> {
+        match self.try_start(client, claimed).await? {
+            Ok(()) => Ok(()),
+            Err(reason) => {
+                let folder = TaskFolder::of(&self.surroundings.home, &claimed.key);
+                tries::record(client, &never_began(claimed.key.clone(), reason)).await?;
+                forget(&folder);
+                Ok(())
+            }
+        }
+    }
+
+    async fn try_start(&mut self, client: &mut Client, claimed: &Claimed) -> Result<Result<(), String>, StoreError> {
+        let Some(version) = claimed.version_id else { return Ok(Err("its DAG has no version to run".to_owned())) };
+        let version = self.versions.get(client, version).await?;
+        let interpreter = match self.interpreter().await {
+            Ok(interpreter) => interpreter,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let started = self.surroundings.prepare(claimed, &version, &interpreter).and_then(|folder| {
+            let pid = start::keeper(&folder)?;
+            // A child of ours has its pid until we wait for it.
+            let keeper = ProcessId::of(pid).ok_or_else(|| std::io::Error::other("it is not in /proc"))?;
+            Ok((folder, keeper))
+        });
+        Ok(match started {
+            Ok((folder, keeper)) => {
+                self.watch(claimed.key.clone(), folder, keeper);
+                Ok(())
+            }
+            Err(error) => Err(format!("the task could not be started: {error}")),
+        })
+    }
+
+    /// Looked for until there is one.
+    async fn interpreter(&mut self) -> Result<Interpreter, String> {
+        if let Some(found) = &self.interpreter {
+            return Ok(found.clone());
+        }
+        let (home, python) = (self.surroundings.home.clone(), self.python.clone());
+        let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
+        let found = prepared.map_err(|error| error.to_string())??;
+        self.interpreter = Some(found.clone());
+        Ok(found)
+    }
+
+    fn watch(&mut self, key: TryKey, folder: TaskFolder, keeper: ProcessId) {
+        let watched = keeper.clone();
+        self.running.insert(key.clone(), Running { folder, keeper });
+        self.watchers.spawn_local(async move {
+            wait_for(&watched).await;
+            key
+        });
+    }
+
+    /// The keeper of this try has ended.
+    async fn settle(&mut self, client: &mut Client, key: TryKey) -> Result<(), StoreError> {
+        // Taken out first: should the datastore be away now, the next connection finds it by its folder.
+        let Some(Running { folder, keeper }) = self.running.remove(&key) else { return Ok(()) };
+        // Ours, if it was our child; otherwise somebody else's to wait for.
+        reaper::ended_child(keeper.pid);
+        let taken_by = folder.keeper().ok().flatten();
+        if let Some(other) = taken_by.filter(|other| *other != keeper && other.is_alive()) {
+            // Another keeper was faster: that one is it.
+            self.watch(key, folder, other);
+            return Ok(());
+        }
+        self.record(client, key, &folder).await
+    }
+
+    /// Writes down how a try ended whose keeper is gone, and forgets its folder.
+    async fn record(&self, client: &mut Client, key: TryKey, folder: &TaskFolder) -> Result<(), StoreError> {
+        let marked = folder.clone();
+        let cleaned = tokio::task::spawn_blocking(move || end_orphans(&marked)).await;
+        if let Err(error) = cleaned {
+            eprintln!("{}: {error}", folder.path().display());
+        }
+        let outcome = folder.outcome().ok().flatten();
+        let result = folder.result().ok().flatten();
+        let ended = finish::ended(key, outcome.as_ref(), result, Timestamp::now());
+        if let Err(error) = tries::record(client, &ended).await {
+            // A value that the database refuses is the task's fault; everything else is tried again.
+            let StoreError::Invalid(reason) = error else { return Err(error) };
+            tries::record(client, &never_began(ended.key.clone(), format!("its result cannot be kept: {reason}")))
+                .await?;
+        }
+        forget(folder);
+        Ok(())
+    }
+
+    /// Tries of an agent before this one, or of a connection before this one.
+    async fn take_over(&mut self, client: &mut Client) -> Result<(), StoreError> {
+        let unfinished = tries::unfinished(client).await?;
+        let known: Vec<TaskFolder> =
+            unfinished.iter().map(|one| TaskFolder::of(&self.surroundings.home, &one.claimed.key)).collect();
+        for (one, folder) in unfinished.iter().zip(&known) {
+            let key = &one.claimed.key;
+            if self.running.contains_key(key) {
+                continue;
+            }
+            let same_boot = one.boot_id.as_deref() == Some(self.boot_id.as_str());
+            let (seen, keeper) = look_at(folder, same_boot);
+            match (adopt::decide(seen), keeper) {
+                (Adoption::Watch, Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper),
+                (Adoption::Start, _) => {
+                    let claimed = Claimed { token: random::hex_256(), ..one.claimed.clone() };
+                    tries::renew_token(client, key, &claimed.token).await?;
+                    self.start(client, &claimed).await?;
+                }
+                _ => self.record(client, key.clone(), folder).await?,
+            }
+        }
+        let running: Vec<&TaskFolder> = self.running.values().map(|one| &one.folder).collect();
+        for folder in TaskFolder::all(&self.surroundings.home) {
+            if !known.contains(&folder) && !running.contains(&&folder) {
+                // Of a run that was deleted, or told already.
+                end_now(&folder);
+                forget(&folder);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what is cancelled or cleared.
+    async fn stop_unwanted(&self, client: &Client) -> Result<(), StoreError> {
+        for key in tries::to_stop(client).await? {
+            if let Some(running) = self.running.get(&key) {
+                running.keeper.signal(Signal::Terminate);
+            }
+        }
+        let mut deleted = Vec::new();
+        let there = tries::unfinished(client).await?;
+        for (key, running) in &self.running {
+            if !there.iter().any(|one| one.claimed.key == *key) {
+                deleted.push(&running.keeper);
+            }
+        }
+        deleted.iter().for_each(|keeper| keeper.signal(Signal::Terminate));
+        Ok(())
+    }
+}
+
+fn look_at(folder: &TaskFolder, same_boot: bool) -> (Seen, Option<ProcessId>) {
+    let process = folder.keeper().ok().flatten();
+    let keeper = match &process {
+        None => adopt::Keeper::Never,
+        Some(process) if process.is_alive() => adopt::Keeper::Alive,
+        Some(_) => adopt::Keeper::Gone,
+    };
+    let told = folder.outcome().ok().flatten().is_some() || folder.result().ok().flatten().is_some();
+    (Seen { keeper, has_ended: told, same_boot }, process)
+}
+
+fn never_began(key: TryKey, reason: String) -> Ended {
+    Ended {
+        key,
+        state: TryState::Failed,
+        may_retry: true,
+        outcome: Some(reason),
+        end_date: Timestamp::now(),
+        xcoms: BTreeMap::new(),
+    }
+}
+
+/// Completes when that process is gone.
+async fn wait_for(keeper: &ProcessId) {
+    match PidFd::open(keeper) {
+        Ok(None) => return,
+        Ok(Some(fd)) => {
+            if fd.ended().await.is_ok() {
+                return;
+            }
+        }
+        // An old kernel, or no descriptor left: then it is asked for.
+        Err(_) => {}
+    }
+    while keeper.is_alive() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A keeper that was killed takes the task's process with it, by the kernel's hand, and nothing
+/// else that the task had started: those are found by their mark.
+fn end_orphans(folder: &TaskFolder) {
+    if folder.outcome().ok().flatten().is_some() {
+        return;
+    }
+    if let Ok(Some(child)) = folder.child() {
+        child.wait_gone(ORPHAN_PATIENCE);
+    }
+    end_marked(folder);
+    if let Ok(Some(spec)) = folder.spec() {
+        super::log::join(&spec.keeper.log, 0);
+    }
+}
+
+fn end_marked(folder: &TaskFolder) {
+    for process in process::marked(TASK_MARK, &folder.mark()) {
+        process.signal(Signal::Kill);
+        process.wait_gone(ORPHAN_PATIENCE);
+    }
+}
+
+/// Ends whatever of a try that nobody wants still runs.
+fn end_now(folder: &TaskFolder) {
+    if let Ok(Some(keeper)) = folder.keeper() {
+        keeper.signal(Signal::Kill);
+    }
+    end_marked(folder);
+}
+
+fn forget(folder: &TaskFolder) {
+    if let Err(error) = folder.remove() {
+        eprintln!("{} cannot be removed: {error}", folder.path().display());
+    }
+}
+
+/// Ends all tasks of a home whose processes have left. Returns how many there were.
+pub fn end_all(home: &crate::home::Home, patience: Duration) -> usize {
+    let mut left: Vec<(TaskFolder, ProcessId)> = TaskFolder::all(home)
+        .into_iter()
+        .filter_map(|folder| Some((folder.clone(), folder.keeper().ok().flatten()?)))
+        .filter(|(_, keeper)| keeper.is_alive())
+        .collect();
+    let count = left.len();
+    left.iter().for_each(|(_, keeper)| keeper.signal(Signal::Terminate));
+    let deadline = std::time::Instant::now() + patience;
+    while !left.is_empty() && std::time::Instant::now() < deadline {
+        reaper::ended_children();
+        left.retain(|(_, keeper)| keeper.is_alive());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for (folder, _) in &left {
+        end_now(folder);
+    }
+    count
+}

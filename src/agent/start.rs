@@ -1,0 +1,128 @@
+//! Starting the keeper of a try.
+
+use super::folder::{KeeperSpec, Spec, TaskFolder};
+use crate::engine::store::StoreError;
+use crate::engine::tries::{self, Claimed, Version};
+use crate::home::Home;
+use crate::protocol::task_log::{self, TryName};
+use crate::python::{Interpreter, Job, environment, roots};
+use crate::sys::spawn::Spawn;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use tokio_postgres::GenericClient;
+
+/// Versions of DAGs that tasks were started from; they never change.
+#[derive(Default)]
+pub struct Versions(HashMap<i64, Rc<Version>>);
+
+const MOST_VERSIONS: usize = 32;
+
+impl Versions {
+    pub async fn get(&mut self, client: &impl GenericClient, id: i64) -> Result<Rc<Version>, StoreError> {
+        if let Some(version) = self.0.get(&id) {
+            return Ok(version.clone());
+        }
+        let version = Rc::new(tries::version(client, id).await?);
+        if self.0.len() >= MOST_VERSIONS {
+            self.0.clear();
+        }
+        self.0.insert(id, version.clone());
+        Ok(version)
+    }
+}
+
+/// Where things are for every task.
+pub struct Surroundings {
+    pub home: Home,
+    pub workspace: PathBuf,
+}
+
+impl Surroundings {
+    /// Writes down what is to be run.
+    pub fn prepare(&self, claimed: &Claimed, version: &Version, interpreter: &Interpreter) -> io::Result<TaskFolder> {
+        let key = &claimed.key;
+        let folder = TaskFolder::of(&self.home, key);
+        let file = self.workspace.join(&version.relative_fileloc);
+        let roots = roots(&self.workspace, &file);
+        let task = version.structure.tasks.iter().find(|task| task.task_id == key.task_id);
+        let name = TryName {
+            dag_id: &key.run.dag_id,
+            run_id: &key.run.run_id,
+            task_id: &key.task_id,
+            map_index: key.map_index,
+            try_number: key.try_number,
+        };
+        let spec = Spec {
+            key: key.clone(),
+            keeper: KeeperSpec {
+                program: interpreter.program.clone(),
+                arguments: interpreter.arguments(Job::Task, &json!({"folder": folder.path()})),
+                folder: self.folder_to_work_in(&roots),
+                log: task_log::path(&self.home, name),
+                time_limit: task.and_then(|task| task.execution_timeout),
+            },
+            task: self.describe(claimed, version, &file, &roots),
+        };
+        folder.write_spec(&spec)?;
+        Ok(folder)
+    }
+
+    /// The project, so that what lies beside the DAG is found by its name.
+    fn folder_to_work_in(&self, roots: &[PathBuf]) -> PathBuf {
+        let there = roots.iter().find(|root| root.is_dir()).map(PathBuf::as_path);
+        there.unwrap_or(self.home.root()).to_owned()
+    }
+
+    fn describe(&self, claimed: &Claimed, version: &Version, file: &Path, roots: &[PathBuf]) -> Map<String, Value> {
+        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        let sources: Map<String, Value> = version
+            .sources
+            .iter()
+            .map(|(path, text)| (self.workspace.join(path).to_string_lossy().into_owned(), text.clone()))
+            .collect();
+        let described = json!({
+            "max_tries": claimed.max_tries,
+            "run_type": claimed.run_type,
+            "logical_date": time(claimed.logical_date),
+            "data_interval_start": time(claimed.data_interval_start),
+            "data_interval_end": time(claimed.data_interval_end),
+            "run_after": time(Some(claimed.run_after)),
+            "run_start_date": time(claimed.run_start_date),
+            "conf": claimed.conf,
+            "roots": roots,
+            "fileloc": file,
+            "sources": sources,
+            "socket": self.home.api_socket(),
+            "token": claimed.token,
+        });
+        match described {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// Starts a keeper for what is prepared; returns its pid. It leads a group of its own and outlives us.
+pub fn keeper(folder: &TaskFolder) -> io::Result<i32> {
+    let output = File::create(folder.path().join("keeper.log"))?;
+    let spawn = Spawn {
+        // The program that this process runs, also after its file was replaced.
+        program: PathBuf::from("/proc/self/exe"),
+        called: Some("leoflow".into()),
+        arguments: vec!["keep-task".into(), folder.path().into()],
+        environment: environment(),
+        output: output.as_fd(),
+        errors: None,
+        folder: None,
+        passed: Vec::new(),
+        single_user: None,
+        parent_death: None,
+    };
+    spawn.start().map_err(io::Error::other)
+}

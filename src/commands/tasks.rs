@@ -1,0 +1,170 @@
+//! `leoflow tasks …`.
+
+use super::context::Context;
+use super::dags::list_of;
+use super::run_view::{RunView, resolve_run};
+use super::runs::{confirm_clear, say_cleared};
+use crate::cli::api::{Api, encode};
+use crate::cli::engine_args::{ClearTasks, TaskLogs, TasksCommand};
+use crate::error::Error;
+use crate::protocol::task_log::{self, Line, Stream, TryName};
+use crate::sys::watch::FolderWatch;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Error> {
+    match command {
+        TasksCommand::List { dag_id } => list(context, dag_id).await,
+        TasksCommand::Logs(args) => logs(context, args).await,
+        TasksCommand::Clear(args) => clear(context, args).await,
+    }
+}
+
+async fn list(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag: Value = api.get(&format!("/ui/dags/{}", encode(dag_id))).await?;
+    let tasks: Vec<Value> = list_of(&dag["tasks"])
+        .map(
+            |task| json!({"task_id": task["task_id"], "operator": task["operator_name"], "upstream": task["upstream"]}),
+        )
+        .collect();
+    if context.printer.json {
+        context.printer.json(&json!({"tasks": tasks}))?;
+    } else {
+        for task in &tasks {
+            context.printer.line(task["task_id"].as_str().unwrap_or_default());
+        }
+    }
+    Ok(0)
+}
+
+async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
+    let path = format!("/api/v2/dags/{}/clearTaskInstances", encode(&args.dag_id));
+    let ids = (!args.task_ids.is_empty()).then_some(&args.task_ids);
+    let body = |dry_run: bool| {
+        json!({
+            "dry_run": dry_run, "only_failed": args.only_failed, "task_ids": ids, "dag_run_id": run_id,
+            "include_upstream": args.upstream, "include_downstream": args.downstream,
+        })
+    };
+    let plan: Value = api.post(&path, &body(true)).await?;
+    if !confirm_clear(context, &plan, args.yes)? {
+        return Ok(1);
+    }
+    let _: Value = api.post(&path, &body(false)).await?;
+    let run = RunView::get(&api, &args.dag_id, &run_id).await?;
+    say_cleared(context, &args.dag_id, &run_id, &plan, &run.state.into())
+}
+
+/// Between looks at a task that has not begun to write.
+const LOOK: Duration = Duration::from_millis(200);
+
+async fn logs(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
+    let find = async || {
+        let run = RunView::get(&api, &args.dag_id, &run_id).await?;
+        let one = run
+            .task_instances
+            .iter()
+            .find(|one| one.task_id == args.task_id && one.map_index == args.map_index)
+            .cloned();
+        let one = one.ok_or_else(|| {
+            Error::failed(format!("{} is no task of this run", args.task_id))
+                .hint(format!("leoflow runs show {} {run_id}", args.dag_id))
+        })?;
+        Ok::<_, Error>((one, run.is_finished()))
+    };
+    let mut position = None;
+    loop {
+        let (instance, run_is_over) = find().await?;
+        let number = args.try_number.map_or(instance.try_number, |number| i32::try_from(number).unwrap_or(i32::MAX));
+        if number > instance.try_number {
+            return Err(Error::failed(format!("there is no try {number}, the newest is {}", instance.try_number))
+                .hint("leave --try away for the newest"));
+        }
+        let state = instance.state.as_deref().unwrap_or("none");
+        let is_over = number < instance.try_number || run_is_over || is_finished(state);
+        if number == 0 && (is_over || !args.follow) {
+            context.printer.note(format!("{} has not run: its state is {state}", args.task_id));
+            return Ok(0);
+        }
+        let path = task_log::path(
+            &context.home,
+            TryName {
+                dag_id: &args.dag_id,
+                run_id: &run_id,
+                task_id: &args.task_id,
+                map_index: args.map_index,
+                try_number: number,
+            },
+        );
+        // Another try is another file.
+        let offset = match &position {
+            Some((last, offset)) if *last == number => *offset,
+            _ => 0,
+        };
+        let next = print_from(context, args, &path, offset)?;
+        position = Some((number, next));
+        if !args.follow || is_over || context.printer.reader_left() {
+            return Ok(0);
+        }
+        wait_for_more(&path, next);
+    }
+}
+
+fn is_finished(state: &str) -> bool {
+    ["success", "failed", "upstream_failed", "skipped", "removed"].contains(&state)
+}
+
+/// Until the file has grown, or it is time to ask how the task is.
+fn wait_for_more(path: &Path, size: u64) {
+    let folder = path.parent().filter(|folder| folder.is_dir());
+    match folder.and_then(|folder| FolderWatch::new(folder).ok()) {
+        // What was written between the last look and the watch.
+        Some(_) if path.metadata().is_ok_and(|meta| meta.len() > size) => {}
+        Some(watch) => drop(watch.wait(Duration::from_millis(500))),
+        None => std::thread::sleep(LOOK),
+    }
+}
+
+/// Prints whole lines from `offset` on; returns where to go on. Also after the last line that has
+/// no end yet.
+fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) -> Result<u64, Error> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(offset),
+        Err(error) => return Err(Error::io("read", path, &error)),
+    };
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))
+        .and_then(|_| file.read_to_end(&mut bytes))
+        .map_err(|error| Error::io("read", path, &error))?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
+        if context.printer.reader_left() {
+            break;
+        }
+        let parsed = Line::parse(line);
+        if context.printer.json {
+            let time = parsed.time.map(|time| time.to_string());
+            context.printer.json(&json!({"time": time, "stream": parsed.stream.word(), "text": parsed.text}))?;
+        } else if args.plain {
+            context.printer.line(parsed.text);
+        } else {
+            let code = match parsed.stream {
+                Stream::Output => "0",
+                Stream::Errors => "33",
+                Stream::System => "36",
+            };
+            let time = parsed.time.map(|time| time.strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
+            context.printer.line(format!("{time} {}", context.printer.paint(code, parsed.text)));
+        }
+    }
+    Ok(offset + whole as u64)
+}

@@ -1,0 +1,111 @@
+//! `leoflow validate [PATH]`: imports DAG files as the server would, and keeps nothing.
+
+use super::context::Context;
+use crate::cli::engine_args::Validate;
+use crate::error::Error;
+use crate::python::{Interpreter, Request, is_dag_file, parse, python_files, roots};
+use crate::sys::env_vars;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// What became of one file.
+struct Checked {
+    path: PathBuf,
+    dag_ids: Vec<String>,
+    error: Option<String>,
+}
+
+pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
+    let config = context.config()?.map(|loaded| loaded.config);
+    let workspace = config.as_ref().and_then(|config| config.workspace.clone());
+    let python = config.and_then(|config| config.python);
+    let files = files_of(args, workspace.as_deref())?;
+    let interpreter = prepare(context, python.as_deref())?;
+    let mut checked = Vec::new();
+    for path in files {
+        checked.push(check(context, &interpreter, workspace.as_deref(), path).await);
+    }
+    mark_duplicates(&mut checked);
+    print(context, &checked)
+}
+
+/// A Python with our package; made ready in a home that is not set up, too.
+pub fn prepare(context: &Context<'_>, python: Option<&Path>) -> Result<Interpreter, Error> {
+    context.home.create().map_err(|error| Error::io("create", context.home.root(), &error))?;
+    Interpreter::prepare(&context.home, python).map_err(|reason| {
+        let mut lines = reason.lines();
+        let base = Error::failed(lines.next().unwrap_or_default());
+        lines.fold(base, |error, line| error.hint(line))
+    })
+}
+
+fn files_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+    let here = env_vars::current_dir().map_err(Error::failed)?;
+    let path = match (&args.path, workspace) {
+        (Some(path), _) => here.join(path),
+        (None, Some(workspace)) => workspace.to_owned(),
+        (None, None) => {
+            return Err(Error::failed("Leoflow is not set up in this home, so there is no workspace")
+                .hint("leoflow validate FILE")
+                .hint("leoflow setup"));
+        }
+    };
+    let path = path.canonicalize().map_err(|error| Error::io("read", &path, &error))?;
+    if path.is_file() {
+        return Ok(vec![path]);
+    }
+    let mut files = python_files(&path).map_err(|error| Error::io("read", &path, &error))?;
+    files.retain(|file| is_dag_file(file));
+    Ok(files)
+}
+
+async fn check(context: &Context<'_>, interpreter: &Interpreter, workspace: Option<&Path>, path: PathBuf) -> Checked {
+    let roots = match workspace.filter(|workspace| path.starts_with(workspace)) {
+        Some(workspace) => roots(workspace, &path),
+        None => path.parent().map(Path::to_owned).into_iter().collect(),
+    };
+    let request = Request { path: path.clone(), roots, api_socket: context.home.api_socket() };
+    let id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
+    match parse(interpreter, &request).await {
+        Ok(found) => Checked { path, dag_ids: found.structures.iter().map(id).collect(), error: found.error },
+        Err(reason) => Checked { path, dag_ids: Vec::new(), error: Some(reason) },
+    }
+}
+
+fn mark_duplicates(checked: &mut [Checked]) {
+    for at in 0..checked.len() {
+        let (before, rest) = checked.split_at_mut(at);
+        let one = &mut rest[0];
+        for other in before {
+            if let Some(id) = one.dag_ids.iter().find(|id| other.dag_ids.contains(id)) {
+                one.error = Some(format!("dag_id {id:?} is used in {} too", other.path.display()));
+            }
+        }
+    }
+}
+
+fn print(context: &Context<'_>, checked: &[Checked]) -> Result<u8, Error> {
+    let failed = checked.iter().filter(|one| one.error.is_some()).count();
+    if context.printer.json {
+        let files: Vec<Value> =
+            checked.iter().map(|one| json!({"file": one.path, "dag_ids": one.dag_ids, "error": one.error})).collect();
+        context.printer.json(&json!({"ok": failed == 0, "files": files}))?;
+        return Ok(u8::from(failed > 0));
+    }
+    for one in checked {
+        match &one.error {
+            None if one.dag_ids.is_empty() => context.printer.line(format!("{}: makes no DAG", one.path.display())),
+            None => context.printer.line(format!("{}: {}", one.path.display(), one.dag_ids.join(", "))),
+            Some(error) => {
+                context.printer.line(format!("{}: cannot be imported", one.path.display()));
+                error.lines().for_each(|line| context.printer.line(format!("  {line}")));
+            }
+        }
+    }
+    if checked.is_empty() {
+        context.printer.line("no DAG files there");
+    } else if failed > 0 {
+        context.printer.note(format!("{failed} of {} file(s) cannot be imported", checked.len()));
+    }
+    Ok(u8::from(failed > 0))
+}

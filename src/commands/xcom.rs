@@ -1,0 +1,64 @@
+//! `leoflow xcom …`.
+
+use super::context::Context;
+use super::dags::list_of;
+use super::run_view::resolve_run;
+use crate::cli::api::{Api, encode};
+use crate::cli::engine_args::XcomCommand;
+use crate::error::Error;
+use serde_json::{Value, json};
+
+pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    match command {
+        XcomCommand::List { dag_id, run_id, task_id } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            let task = task_id.as_deref().map_or("~".to_owned(), encode);
+            let path = format!("/api/v2/dags/{}/dagRuns/{}", encode(dag_id), encode(&run_id));
+            let mut entries: Vec<Value> = Vec::new();
+            loop {
+                let offset = entries.len();
+                let page: Value =
+                    api.get(&format!("{path}/taskInstances/{task}/xcomEntries?limit=100&offset={offset}")).await?;
+                entries.extend(list_of(&page["xcom_entries"]).cloned());
+                let total = page["total_entries"].as_u64().unwrap_or(0);
+                if entries.len() as u64 >= total || entries.len() == offset {
+                    break;
+                }
+            }
+            print_list(context, dag_id, &run_id, &entries)
+        }
+        XcomCommand::Get { dag_id, run_id, task_id, key, map_index } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            let path = format!(
+                "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}?map_index={map_index}",
+                encode(dag_id),
+                encode(&run_id),
+                encode(task_id),
+                encode(key)
+            );
+            let entry: Value = api.get(&path).await.map_err(|error| {
+                error.hint(format!("leoflow xcom list {dag_id} {run_id}")).hint("a task that returns None leaves none")
+            })?;
+            // The value itself, with --json and without.
+            context.printer.json(&entry["value"])?;
+            Ok(0)
+        }
+    }
+}
+
+fn print_list(context: &Context<'_>, dag_id: &str, run_id: &str, entries: &[Value]) -> Result<u8, Error> {
+    let shape = |one: &Value| json!({"task_id": one["task_id"], "map_index": one["map_index"], "key": one["key"]});
+    if context.printer.json {
+        let entries: Vec<Value> = entries.iter().map(shape).collect();
+        context.printer.json(&json!({"xcom_entries": entries}))?;
+    } else if entries.is_empty() {
+        context.printer.line(format!("no XComs in {dag_id} {run_id}"));
+    } else {
+        let word = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+        let rows: Vec<Vec<String>> =
+            entries.iter().map(|one| vec![word(one, "task_id"), word(one, "key"), word(one, "timestamp")]).collect();
+        context.printer.table(&["TASK", "KEY", "WRITTEN"], &rows);
+    }
+    Ok(0)
+}

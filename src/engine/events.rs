@@ -1,0 +1,56 @@
+//! How the processes wake one another: Postgres's LISTEN and NOTIFY. A notification carries no
+//! decision; whoever is woken looks at the tables, so one that is lost with its connection costs
+//! nothing but the look that every new connection begins with.
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::GenericClient;
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunKey {
+    pub dag_id: String,
+    pub run_id: String,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// Something in this run may let something else begin.
+    Plan(RunKey),
+    /// A run may begin.
+    Sweep,
+    /// This run is not as it was; for those who show it.
+    Changed(RunKey),
+    /// The list of DAGs or import errors is not as it was.
+    Dags,
+    /// Tasks were queued.
+    Queued,
+    /// Running tasks are to be ended.
+    Stop,
+}
+
+/// For the scheduler and the pages.
+pub const ENGINE: &str = "leoflow_engine";
+/// For the agent.
+pub const AGENT: &str = "leoflow_agent";
+
+impl Event {
+    fn channel(&self) -> &'static str {
+        match self {
+            Self::Queued | Self::Stop => AGENT,
+            _ => ENGINE,
+        }
+    }
+
+    /// `None` for a payload of another version.
+    pub fn parse(payload: &str) -> Option<Self> {
+        serde_json::from_str(payload).ok()
+    }
+}
+
+/// Tells it when the current transaction commits; several times the same is told once.
+pub async fn notify(client: &impl GenericClient, event: &Event) -> Result<(), tokio_postgres::Error> {
+    let payload = serde_json::to_string(event).unwrap_or_default();
+    client.execute("SELECT pg_notify($1, $2)", &[&event.channel(), &payload]).await.map(drop)
+}

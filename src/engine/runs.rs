@@ -1,0 +1,327 @@
+//! Runs: started, listed, ended, cleared.
+
+use super::dags;
+use super::events::{self, Event, RunKey};
+use super::state::{RunState, TaskState};
+use super::store::{Page, ReadFor, StoreError};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::{GenericClient, Row, Transaction};
+
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub key: RunKey,
+    pub run_type: String,
+    pub state: RunState,
+    pub logical_date: Option<Timestamp>,
+    pub data_interval_start: Option<Timestamp>,
+    pub data_interval_end: Option<Timestamp>,
+    pub run_after: Timestamp,
+    pub queued_at: Timestamp,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+    pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: Option<String>,
+    pub triggering_user_name: Option<String>,
+    pub version_number: Option<i32>,
+    pub version_id: Option<i64>,
+}
+
+const SELECT: &str = "SELECT r.*, v.version_number FROM dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
+
+fn read(row: &Row) -> Run {
+    let Json(conf): Json<Map<String, Value>> = row.get("conf");
+    Run {
+        key: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        run_type: row.get("run_type"),
+        // The table's own check allows no other.
+        state: RunState::parse(row.get("state")).unwrap_or(RunState::Failed),
+        logical_date: row.get("logical_date"),
+        data_interval_start: row.get("data_interval_start"),
+        data_interval_end: row.get("data_interval_end"),
+        run_after: row.get("run_after"),
+        queued_at: row.get("queued_at"),
+        start_date: row.get("start_date"),
+        end_date: row.get("end_date"),
+        conf,
+        note: row.get("note"),
+        triggered_by: row.get("triggered_by"),
+        triggering_user_name: row.get("triggering_user_name"),
+        version_number: row.get("version_number"),
+        version_id: row.get("dag_version_id"),
+    }
+}
+
+/// What a run that is started by hand is given.
+#[derive(Debug, Default)]
+pub struct Trigger {
+    pub run_id: Option<String>,
+    pub logical_date: Option<Timestamp>,
+    pub data_interval: Option<(Timestamp, Timestamp)>,
+    pub run_after: Option<Timestamp>,
+    pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: &'static str,
+    pub user: String,
+}
+
+/// Airflow's `allowed_run_id_pattern`, and no way out of a folder.
+fn check_run_id(run_id: &str) -> Result<(), StoreError> {
+    if run_id.contains("..") {
+        let text = format!("The run_id '{run_id}' must not contain '..' to prevent path traversal");
+        return Err(StoreError::Invalid(text));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.~:+-".contains(c);
+    if run_id.is_empty() || run_id.len() > 250 || !run_id.chars().all(allowed) {
+        let text = format!("The run_id provided '{run_id}' does not match regex pattern '^[A-Za-z0-9_.~:+-]+$'");
+        return Err(StoreError::Invalid(text));
+    }
+    for reserved in ["scheduled", "backfill", "asset_triggered"] {
+        if run_id.starts_with(&format!("{reserved}__")) {
+            let text = format!("A manual DAG run cannot use ID '{run_id}' since it is reserved for {reserved} runs");
+            return Err(StoreError::Invalid(text));
+        }
+    }
+    Ok(())
+}
+
+/// As Python's `isoformat()` has it, because Airflow's run ids do.
+fn isoformat(at: Timestamp) -> String {
+    let seconds = at.strftime("%Y-%m-%dT%H:%M:%S");
+    match at.subsec_microsecond() {
+        0 => format!("{seconds}+00:00"),
+        micros => format!("{seconds}.{micros:06}+00:00"),
+    }
+}
+
+/// Makes a run, with a task instance for each task. It begins when the scheduler says so.
+pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger) -> Result<Run, StoreError> {
+    let dag = dags::get(transaction, dag_id).await?;
+    if !dag.is_active {
+        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
+    }
+    // What Postgres keeps are microseconds.
+    let now = Timestamp::now().round(jiff::Unit::Microsecond).unwrap_or_else(|_| Timestamp::now());
+    let run_after = with.run_after.unwrap_or(now);
+    let run_id = match with.run_id.as_deref() {
+        None | Some("") => format!("manual__{}", isoformat(run_after)),
+        Some(given) => given.to_owned(),
+    };
+    check_run_id(&run_id)?;
+    let interval = with.logical_date.map(|date| with.data_interval.unwrap_or((date, date)));
+    let (start, end) = interval.unzip();
+    let insert = "
+        INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
+                             run_after, conf, note, dag_version_id, triggered_by, triggering_user_name)
+        VALUES ($1, $2, 'manual', 'queued', $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING";
+    let parameters: [&(dyn ToSql + Sync); 11] = [
+        &dag_id,
+        &run_id,
+        &with.logical_date,
+        &start,
+        &end,
+        &run_after,
+        &Json(&with.conf),
+        &with.note,
+        &dag.version_id,
+        &with.triggered_by,
+        &with.user,
+    ];
+    if transaction.execute(insert, &parameters).await? == 0 {
+        return Err(StoreError::AlreadyExists { what: "run", id: run_id });
+    }
+    let key = RunKey { dag_id: dag_id.to_owned(), run_id };
+    add_instances(transaction, &key, dag.version_id).await?;
+    events::notify(transaction, &Event::Sweep).await?;
+    events::notify(transaction, &Event::Changed(key.clone())).await?;
+    get(transaction, &key, ReadFor::Reading).await
+}
+
+/// An instance for each task of the version that has none.
+async fn add_instances(transaction: &Transaction<'_>, key: &RunKey, version_id: i64) -> Result<(), StoreError> {
+    let insert = "
+        INSERT INTO task_instance (dag_id, run_id, task_id, max_tries, operator)
+        SELECT $1, $2, task->>'task_id', (task->>'retries')::integer, task->>'operator'
+        FROM dag_version v, jsonb_array_elements(v.structure->'tasks') task WHERE v.id = $3
+        ON CONFLICT DO NOTHING";
+    transaction.execute(insert, &[&key.dag_id, &key.run_id, &version_id]).await?;
+    Ok(())
+}
+
+fn not_found(key: &RunKey) -> StoreError {
+    StoreError::NotFound { what: "run", id: format!("{}/{}", key.dag_id, key.run_id) }
+}
+
+pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -> Result<Run, StoreError> {
+    let lock = if read_for == ReadFor::Update { " FOR UPDATE OF r" } else { "" };
+    let query = format!("{SELECT} WHERE r.dag_id = $1 AND r.run_id = $2{lock}");
+    let row = client.query_opt(&query, &[&key.dag_id, &key.run_id]).await?;
+    row.as_ref().map(read).ok_or_else(|| not_found(key))
+}
+
+/// Runs of one DAG, or of all.
+pub async fn list(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    states: &[String],
+    page: &Page,
+) -> Result<(Vec<Run>, i64), StoreError> {
+    let matches = "($1::text IS NULL OR r.dag_id = $1) AND (cardinality($2::text[]) = 0 OR r.state = ANY ($2))
+                   AND r.run_id ILIKE $3";
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let count = format!("SELECT count(*) FROM dag_run r WHERE {matches}");
+    let total = client.query_one(&count, &[&dag_id, &states, &pattern]).await?.get(0);
+    let order = page.order_by("r.run_id");
+    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $4 OFFSET $5");
+    let rows = client.query(&query, &[&dag_id, &states, &pattern, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(read).collect(), total))
+}
+
+/// Ends a run by hand, as Airflow does: what runs gets the run's state and is ended, what has not
+/// begun is skipped. `Queued` starts it again as it is.
+pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {
+    let run = get(transaction, key, ReadFor::Update).await?;
+    let ids: [&(dyn ToSql + Sync); 2] = [&key.dag_id, &key.run_id];
+    if state == RunState::Queued {
+        let again = "UPDATE dag_run SET state = 'queued', queued_at = now(), start_date = NULL, end_date = NULL
+                     WHERE dag_id = $1 AND run_id = $2";
+        transaction.execute(again, &ids).await?;
+        events::notify(transaction, &Event::Sweep).await?;
+    } else if state.is_finished() {
+        let instances = "
+            UPDATE task_instance SET end_date = now(), start_date = coalesce(start_date, now()), due_at = NULL,
+                   state = CASE WHEN state IN ('running', 'restarting') THEN $3 ELSE 'skipped' END
+            WHERE dag_id = $1 AND run_id = $2
+              AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))";
+        transaction.execute(instances, &[&key.dag_id, &key.run_id, &state.as_str()]).await?;
+        let end = "UPDATE dag_run SET state = $3, start_date = coalesce(start_date, now()),
+                          end_date = CASE WHEN $4 THEN end_date ELSE now() END
+                   WHERE dag_id = $1 AND run_id = $2";
+        let was_finished = run.state.is_finished();
+        transaction.execute(end, &[&key.dag_id, &key.run_id, &state.as_str(), &was_finished]).await?;
+        events::notify(transaction, &Event::Stop).await?;
+        // Another run may have waited for this one's end.
+        events::notify(transaction, &Event::Sweep).await?;
+    }
+    events::notify(transaction, &Event::Changed(key.clone())).await?;
+    Ok(())
+}
+
+pub async fn set_note(transaction: &Transaction<'_>, key: &RunKey, note: Option<&str>) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET note = $3 WHERE dag_id = $1 AND run_id = $2";
+    match transaction.execute(query, &[&key.dag_id, &key.run_id, &note]).await? {
+        0 => Err(not_found(key)),
+        _ => Ok(()),
+    }
+}
+
+pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    if get(transaction, key, ReadFor::Update).await?.state == RunState::Running {
+        return Err(StoreError::Busy(format!(
+            "The DagRun with dag_id: `{}` and run_id: `{}` cannot be deleted in running state",
+            key.dag_id, key.run_id
+        )));
+    }
+    transaction.execute("DELETE FROM dag_run WHERE dag_id = $1 AND run_id = $2", &[&key.dag_id, &key.run_id]).await?;
+    events::notify(transaction, &Event::Changed(key.clone())).await?;
+    Ok(())
+}
+
+/// Which of a run's task instances are to run again.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// All when empty.
+    pub task_ids: Vec<String>,
+    pub upstream: bool,
+    pub downstream: bool,
+    pub only_failed: bool,
+}
+
+/// The tasks that a clear would make run again.
+pub async fn select(client: &impl GenericClient, key: &RunKey, which: &Selection) -> Result<Vec<String>, StoreError> {
+    // Over the arrows of the DAG as it is now, which is what it will run with.
+    let query = "
+        WITH RECURSIVE edge AS (
+            SELECT up, task->>'task_id' AS down
+            FROM dag d JOIN dag_version v ON v.id = d.current_version_id,
+                 jsonb_array_elements(v.structure->'tasks') task, jsonb_array_elements_text(task->'upstream') up
+            WHERE d.dag_id = $1),
+        below AS (SELECT unnest($3::text[]) AS id UNION SELECT down FROM edge JOIN below ON up = id WHERE $4),
+        above AS (SELECT unnest($3::text[]) AS id UNION SELECT up FROM edge JOIN above ON down = id WHERE $5)
+        SELECT task_id FROM task_instance
+        WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM 'removed'
+          AND (cardinality($3) = 0 OR task_id IN (SELECT id FROM below UNION SELECT id FROM above))
+          AND (NOT $6 OR state IN ('failed', 'upstream_failed'))
+        ORDER BY task_id";
+    let rows = client
+        .query(
+            query,
+            &[&key.dag_id, &key.run_id, &which.task_ids, &which.downstream, &which.upstream, &which.only_failed],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Makes what is selected run again, with the DAG as it is now. Returns how many tasks that are.
+pub async fn clear(transaction: &Transaction<'_>, key: &RunKey, which: &Selection) -> Result<usize, StoreError> {
+    let run = get(transaction, key, ReadFor::Update).await?;
+    let dag = dags::get(transaction, &key.dag_id).await?;
+    let ids = select(transaction, key, which).await?;
+    if Some(dag.version_id) != run.version_id {
+        take_version(transaction, key, &dag).await?;
+    }
+    let retries: Vec<i32> = ids
+        .iter()
+        .map(|id| dag.structure.tasks.iter().find(|task| task.task_id == *id).map_or(0, |task| task.retries as i32))
+        .collect();
+    let reset = "
+        UPDATE task_instance ti SET due_at = NULL,
+               max_tries = CASE WHEN state IN ('running', 'restarting') THEN max_tries ELSE try_number + retries END,
+               state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END
+        FROM unnest($3::text[], $4::integer[]) AS chosen (id, retries)
+        WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND state IS DISTINCT FROM 'removed'";
+    transaction.execute(reset, &[&key.dag_id, &key.run_id, &ids, &retries]).await?;
+    if run.state.is_finished() && !ids.is_empty() {
+        let again = "UPDATE dag_run SET state = 'queued', queued_at = now(), start_date = NULL, end_date = NULL
+                     WHERE dag_id = $1 AND run_id = $2";
+        transaction.execute(again, &[&key.dag_id, &key.run_id]).await?;
+    }
+    for event in [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())] {
+        events::notify(transaction, &event).await?;
+    }
+    Ok(ids.len())
+}
+
+/// From now on the run is of the DAG's current version: new tasks come in, lost ones are removed.
+async fn take_version(transaction: &Transaction<'_>, key: &RunKey, dag: &dags::Dag) -> Result<(), StoreError> {
+    let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
+    let version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
+    transaction.execute(version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
+    let lost = "UPDATE task_instance SET state = $4
+                WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
+    transaction.execute(lost, &[&key.dag_id, &key.run_id, &ids, &TaskState::Removed.as_str()]).await?;
+    let back = "UPDATE task_instance SET state = NULL
+                WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
+    transaction.execute(back, &[&key.dag_id, &key.run_id, &ids]).await?;
+    add_instances(transaction, key, dag.version_id).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_are_airflows() {
+        let at = |text: &str| isoformat(text.parse().unwrap());
+        assert_eq!(at("2026-01-01T12:34:56.789012Z"), "2026-01-01T12:34:56.789012+00:00");
+        assert_eq!(at("2026-01-01T12:34:56Z"), "2026-01-01T12:34:56+00:00");
+        for good in ["manual__2026-01-01T12:34:56+00:00", "x", "a.b~c"] {
+            check_run_id(good).unwrap();
+        }
+        for bad in ["", "a b", "a/b", "..", "x..y", "ä", "scheduled__2026", &"x".repeat(251)] {
+            check_run_id(bad).unwrap_err();
+        }
+    }
+}

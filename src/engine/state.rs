@@ -1,0 +1,78 @@
+//! States of runs, task instances and tries, with Airflow's names
+//! (<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/tasks.html>).
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! states {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name in the database, in the API and in Airflow.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|state| state.as_str() == text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+states! {
+    /// Of a run.
+    RunState { Queued = "queued", Running = "running", Success = "success", Failed = "failed" }
+}
+
+states! {
+    /// Of a task instance; one that nothing has happened to has none.
+    TaskState {
+        Removed = "removed",
+        Scheduled = "scheduled",
+        Queued = "queued",
+        Running = "running",
+        Success = "success",
+        Restarting = "restarting",
+        Failed = "failed",
+        UpForRetry = "up_for_retry",
+        UpForReschedule = "up_for_reschedule",
+        UpstreamFailed = "upstream_failed",
+        Skipped = "skipped",
+        Deferred = "deferred",
+    }
+}
+
+states! {
+    /// Of a try.
+    TryState { Running = "running", Success = "success", Failed = "failed", Skipped = "skipped" }
+}
+
+impl RunState {
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Success | Self::Failed)
+    }
+}
+
+impl TaskState {
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Success | Self::Failed | Self::UpstreamFailed | Self::Skipped | Self::Removed)
+    }
+
+    /// Whether it takes one of the run's `max_active_tasks`.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Queued | Self::Running | Self::Restarting)
+    }
+}

@@ -1,0 +1,95 @@
+//! XComs: what tasks leave for one another. The text that a task wrote is the text that is read.
+
+use super::events::RunKey;
+use super::store::{Page, StoreError};
+use super::tries::TryKey;
+use jiff::Timestamp;
+use tokio_postgres::{GenericClient, Row};
+
+#[derive(Debug, Clone)]
+pub struct XCom {
+    pub run: RunKey,
+    pub task_id: String,
+    pub map_index: i32,
+    pub key: String,
+    pub created_at: Timestamp,
+    pub logical_date: Option<Timestamp>,
+    pub run_after: Timestamp,
+    /// JSON.
+    pub value: Option<String>,
+}
+
+fn read(row: &Row) -> XCom {
+    XCom {
+        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        task_id: row.get("task_id"),
+        map_index: row.get("map_index"),
+        key: row.get("key"),
+        created_at: row.get("created_at"),
+        logical_date: row.get("logical_date"),
+        run_after: row.get("run_after"),
+        value: row.try_get("value").unwrap_or_default(),
+    }
+}
+
+pub async fn list(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    run_id: Option<&str>,
+    task_id: Option<&str>,
+    page: &Page,
+) -> Result<(Vec<XCom>, i64), StoreError> {
+    let matches = "($1::text IS NULL OR x.dag_id = $1) AND ($2::text IS NULL OR x.run_id = $2)
+                   AND ($3::text IS NULL OR x.task_id = $3) AND x.key ILIKE $4";
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let count = format!("SELECT count(*) FROM xcom x WHERE {matches}");
+    let total = client.query_one(&count, &[&dag_id, &run_id, &task_id, &pattern]).await?.get(0);
+    let order = page.order_by("x.key");
+    let query = format!(
+        "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after
+         FROM xcom x JOIN dag_run r USING (dag_id, run_id) WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6"
+    );
+    let rows = client.query(&query, &[&dag_id, &run_id, &task_id, &pattern, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(read).collect(), total))
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    key: &str,
+) -> Result<XCom, StoreError> {
+    let query = "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, x.value::text AS value,
+                        r.logical_date, r.run_after
+                 FROM xcom x JOIN dag_run r USING (dag_id, run_id)
+                 WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.map_index = $4 AND x.key = $5";
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &key]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
+}
+
+/// Writes one of a running try; an older value of the key is replaced.
+pub async fn push(client: &impl GenericClient, of: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
+    if key.is_empty() || key.chars().count() > 512 || key.contains('\0') {
+        return Err(StoreError::Invalid(format!("XCom key must be a text of 1 to 512 characters. Received: {key:?}")));
+    }
+    let query = "INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
+                 VALUES ($1, $2, $3, $4, $5, $6::text::json)
+                 ON CONFLICT (dag_id, run_id, task_id, map_index, key)
+                 DO UPDATE SET value = EXCLUDED.value, created_at = now()";
+    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key, &value]).await?;
+    Ok(())
+}
+
+/// The values that some tasks of a run left under a key: task and JSON.
+pub async fn pull(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_ids: &[String],
+    key: &str,
+) -> Result<Vec<(String, String)>, StoreError> {
+    let query = "SELECT task_id, value::text FROM xcom
+                 WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1 AND key = $4";
+    let rows = client.query(query, &[&run.dag_id, &run.run_id, &task_ids, &key]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}

@@ -1,0 +1,82 @@
+//! A Python that is ready to run the user's DAGs: which one, with which of our files.
+
+use super::{discover, shim};
+use crate::home::Home;
+use crate::sys::env_vars;
+use serde_json::Value;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Marks the processes of a task, in their environment.
+pub const TASK_MARK: &str = "LEOFLOW_TASK";
+
+/// What our Python package is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// Find the DAGs of a file.
+    Parse,
+    /// Run one try of one task.
+    Task,
+    /// Run a whole DAG in the foreground.
+    Test,
+}
+
+impl Job {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::Task => "task",
+            Self::Test => "test",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interpreter {
+    pub program: PathBuf,
+    shim: PathBuf,
+    compiled: PathBuf,
+}
+
+impl Interpreter {
+    /// The configured Python, or the first on the path that is new enough. The error is for people.
+    pub fn prepare(home: &Home, configured: Option<&Path>) -> Result<Self, String> {
+        let python = discover::find(configured).map_err(|reason| {
+            let (major, minor) = discover::MINIMUM;
+            format!(
+                "Leoflow needs Python {major}.{minor} or newer to run DAGs, and has none: {reason}\n\
+                 Install one with the system's package manager, or name one as `python` in {}.",
+                home.config().display()
+            )
+        })?;
+        let shim =
+            shim::install(home).map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
+        Ok(Self { program: python.path, shim, compiled: home.python().join("compiled") })
+    }
+
+    /// The arguments for a job. The environment's PYTHON* variables do not count: they are for the
+    /// user's shell. Compiled modules go below the home; nothing is written to the workspace.
+    pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
+        let mut prefix = OsString::from("pycache_prefix=");
+        prefix.push(&self.compiled);
+        let entry = self.shim.join("run.py").into_os_string();
+        [
+            "-E".into(),
+            "-X".into(),
+            "utf8".into(),
+            "-X".into(),
+            prefix,
+            entry,
+            job.word().into(),
+            options.to_string().into(),
+        ]
+        .into()
+    }
+}
+
+/// What DAGs and tasks get of our environment: the user's, less what a supervisor said to us.
+pub fn environment() -> Vec<(OsString, OsString)> {
+    let ours =
+        |name: &str| name.starts_with("LISTEN_") || ["NOTIFY_SOCKET", TASK_MARK, "LEOFLOW_KILL_AT"].contains(&name);
+    env_vars::all().into_iter().filter(|(name, _)| !ours(&name.to_string_lossy())).collect()
+}

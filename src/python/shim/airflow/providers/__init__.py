@@ -1,0 +1,1 @@
+"""Only a way to what is below."""

@@ -1,0 +1,109 @@
+"""The exceptions that DAG files catch and raise, and the one for what is not supported."""
+
+import os
+import sys
+
+SHIM = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class AirflowException(Exception):
+    """Base of all that Airflow raises."""
+
+
+class AirflowSkipException(AirflowException):
+    """Raised by a task to end as skipped."""
+
+
+class AirflowFailException(AirflowException):
+    """Raised by a task to fail now, without the retries it has left."""
+
+
+class AirflowTaskTimeout(BaseException):
+    """Raised in a task whose execution_timeout is over."""
+
+
+class AirflowTaskTerminated(BaseException):
+    """Raised in a task that was told to end."""
+
+
+class AirflowRuntimeError(Exception):
+    """A Variable or Connection that is not there."""
+
+
+class AirflowNotFoundException(AirflowException):
+    """Something that was asked for by name is not there."""
+
+
+class DuplicateTaskIdFound(AirflowException):
+    """Two tasks of a DAG have one id."""
+
+
+class AirflowDagCycleException(AirflowException):
+    """The tasks of a DAG wait for each other in a circle."""
+
+
+class XComNotFound(AirflowException):
+    """A task's argument names an XCom that nobody has pushed."""
+
+
+class Unsupported(AirflowException, ImportError):
+    """Airflow has it, Leoflow does not: said with the place, never passed over in silence.
+
+    An ImportError too, so that a DAG file that can do without it goes on as it would without the package.
+    """
+
+    def __init__(self, thing):
+        file, line = user_line()
+        super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow')
+
+
+def refuse(module, folders=()):
+    """A module's `__getattr__`, for the names that Airflow has there and Leoflow does not."""
+
+    def missing(name):
+        below = any(os.path.exists(os.path.join(folder, name + ending)) for folder in folders for ending in ("", ".py"))
+        if name.startswith("_") or below:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        raise Unsupported(f"{module}.{name}")
+
+    return missing
+
+
+def user_frame():
+    """The innermost frame that is the user's code, or None."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not is_ours(name):
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def user_line():
+    frame = user_frame()
+    return (frame.f_code.co_filename, frame.f_lineno) if frame else ("unknown", 0)
+
+
+def explain(error):
+    """The traceback of the user's own code, as a text."""
+    import traceback
+
+    report = traceback.TracebackException.from_exception(error)
+    seen = set()
+
+    def trim(one):
+        if one is None or id(one) in seen:
+            return
+        seen.add(id(one))
+        kept = [frame for frame in one.stack if not is_ours(frame.filename)]
+        one.stack[:] = kept or one.stack
+        trim(one.__cause__)
+        trim(one.__context__)
+
+    trim(report)
+    return "".join(report.format()).rstrip()
+
+
+def is_ours(file):
+    return file.startswith((SHIM, "<frozen importlib"))

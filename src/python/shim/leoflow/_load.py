@@ -1,0 +1,95 @@
+"""Running a DAG file, and remembering what it and its local modules consist of."""
+
+import importlib.machinery
+import importlib.util
+import io
+import linecache
+import os
+import sys
+import tokenize
+import types
+
+from . import _dag
+
+
+class Workspace:
+    """The folders whose modules belong to the DAG file: the project's, then the whole workspace."""
+
+    def __init__(self, roots, stored=None):
+        self.roots = [os.path.abspath(root) for root in roots]
+        # Sources of a version, by path; what is not there is read from the disk.
+        self.stored = stored or {}
+        # What was run, by path.
+        self.ran = {}
+
+    def owns(self, path):
+        return any(path == root or path.startswith(root + os.sep) for root in self.roots)
+
+    def source(self, path):
+        """The text of a file, as Python would decode it. Remembered."""
+        if path in self.ran:
+            return self.ran[path]
+        if path in self.stored:
+            text = self.stored[path]
+            # Tracebacks show the lines that ran, not those that are there now.
+            linecache.cache[path] = (len(text), None, text.splitlines(True), path)
+        else:
+            with open(path, "rb") as file:
+                raw = file.read()
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+            text = io.TextIOWrapper(io.BytesIO(raw), encoding).read()
+        self.ran[path] = text
+        return text
+
+    def install(self):
+        """Local modules are found in the roots, before all but Python's own."""
+        workspace = self
+
+        class Loader(importlib.machinery.SourceFileLoader):
+            def get_code(self, fullname):
+                return compile(workspace.source(self.path), self.path, "exec", dont_inherit=True)
+
+        kinds = [
+            (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+            (Loader, importlib.machinery.SOURCE_SUFFIXES),
+        ]
+        finder = importlib.machinery.FileFinder.path_hook(*kinds)
+
+        def hook(path):
+            if not workspace.owns(os.path.abspath(path)) or "site-packages" in path.split(os.sep):
+                raise ImportError("not in the workspace")
+            return finder(path)
+
+        sys.path_hooks.insert(0, hook)
+        sys.path_importer_cache.clear()
+        for root in reversed(self.roots):
+            sys.path.insert(0, root)
+
+    def run(self, path):
+        """Runs a DAG file's top level; returns its module."""
+        path = os.path.abspath(path)
+        code = compile(self.source(path), path, "exec", dont_inherit=True)
+        module = types.ModuleType("leoflow_dag_" + os.path.splitext(os.path.basename(path))[0])
+        module.__file__ = path
+        sys.modules[module.__name__] = module
+        exec(code, module.__dict__)
+        return module
+
+
+def dags(workspace, path):
+    """The DAGs that the file makes."""
+    path = os.path.abspath(path)
+    module = workspace.run(path)
+    return _dag.of_file(path, module)
+
+
+def prepare(limits=None):
+    """Before anything of the user's runs."""
+    sys.stdout.reconfigure(line_buffering=True)
+    if limits:
+        import resource
+
+        for name, most in limits.items():
+            soft, hard = resource.getrlimit(getattr(resource, name))
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(getattr(resource, name), (most, most))

@@ -1,0 +1,166 @@
+"""The standard Bash, Python and Empty operators."""
+
+import inspect
+import os
+import sys
+
+from ._context import CONTEXT_KEYS, NOT_HERE
+from ._errors import AirflowException, AirflowSkipException, Unsupported
+from ._graph import Operator
+
+
+class EmptyOperator(Operator):
+    """Does nothing; holds other tasks together."""
+
+    def execute(self, context):
+        return None
+
+
+class PythonOperator(Operator):
+    """<https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/python.html>"""
+
+    template_fields = ("op_args", "op_kwargs")
+
+    def __init__(self, *, python_callable, op_args=None, op_kwargs=None, templates_dict=None, templates_exts=None,
+                 show_return_value_in_logs=True, **others):
+        if not callable(python_callable):
+            raise AirflowException("`python_callable` param must be callable")
+        if templates_dict or templates_exts:
+            raise Unsupported("templates_dict")
+        self.python_callable = python_callable
+        self.op_args = list(op_args or ())
+        self.op_kwargs = dict(op_kwargs or {})
+        self.show_return_value_in_logs = show_return_value_in_logs
+        super().__init__(**others)
+
+    def execute(self, context):
+        return self.call(context)
+
+    def call(self, context):
+        arguments = keyword_arguments(self.python_callable, self.op_args, {**context, **self.op_kwargs}, self.op_kwargs)
+        result = self.python_callable(*self.op_args, **arguments)
+        if inspect.isgenerator(result):
+            # As in Airflow: what it yields is for nobody, what it returns is the result.
+            result = exhaust(result)
+        elif inspect.iscoroutine(result):
+            import asyncio
+
+            result = asyncio.run(result)
+        if self.show_return_value_in_logs:
+            print(f"Done. Returned value was: {result!r}"[:10_000])
+        return result
+
+
+def exhaust(generator):
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
+def keyword_arguments(function, positional, offered, wanted):
+    """Of the context and the user's own arguments, those that the function takes by name."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        # A builtin that does not tell: it gets what the user gave.
+        return dict(wanted)
+    kinds = inspect.Parameter
+    by_place = [
+        one.name
+        for one in signature.parameters.values()
+        if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    ][: len(positional)]
+    for name in by_place:
+        if name in offered or name in CONTEXT_KEYS:
+            raise ValueError(f"The key {name!r} in args is a part of kwargs and therefore reserved.")
+    if any(one.kind is kinds.VAR_KEYWORD for one in signature.parameters.values()):
+        return {name: value for name, value in offered.items() if name not in by_place}
+    takes = [
+        one.name
+        for one in signature.parameters.values()
+        if one.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY) and one.name not in by_place
+    ]
+    for name in takes:
+        if name in NOT_HERE and name not in offered:
+            raise Unsupported(f"context[{name!r}]")
+    # What the function does not take is left out, as in Airflow.
+    return {name: offered[name] for name in takes if name in offered}
+
+
+class BashOperator(Operator):
+    """<https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/bash.html>"""
+
+    template_fields = ("bash_command", "env", "cwd")
+
+    def __init__(self, *, bash_command, env=None, append_env=False, output_encoding="utf-8", skip_on_exit_code=99,
+                 cwd=None, output_processor=None, **others):
+        self.bash_command = bash_command
+        self.env = env
+        self.append_env = append_env
+        self.output_encoding = output_encoding
+        if skip_on_exit_code is None:
+            skip_on_exit_code = []
+        self.skip_on_exit_code = [skip_on_exit_code] if isinstance(skip_on_exit_code, int) else list(skip_on_exit_code)
+        self.cwd = cwd
+        self.output_processor = output_processor or (lambda line: line)
+        self.process = None
+        super().__init__(**others)
+        if isinstance(bash_command, str) and bash_command.endswith((".sh", ".bash")):
+            raise Unsupported(f"a template file as bash_command ({bash_command!r}; a blank at its end makes it a command)")
+
+    def execute(self, context):
+        return self.run_command(self.bash_command, context)
+
+    def run_command(self, command, context):
+        # Only tasks that need it pay for it.
+        import tempfile
+
+        if self.cwd is not None:
+            if not os.path.exists(self.cwd):
+                raise AirflowException(f"Can not find the cwd: {self.cwd}")
+            if not os.path.isdir(self.cwd):
+                raise AirflowException(f"The cwd {self.cwd} must be a directory")
+        environment = dict(os.environ) if self.env is None or self.append_env else {}
+        environment.update(self.env or {})
+        environment.update(context["ti"].airflow_environment())
+        with tempfile.TemporaryDirectory(prefix="airflowtmp") as folder:
+            last = self.stream(command, environment, self.cwd or folder)
+        code = self.process.returncode
+        if code in self.skip_on_exit_code:
+            raise AirflowSkipException(f"Bash command returned exit code {code}. Skipping.")
+        if code != 0:
+            raise AirflowException(f"Bash command failed. The command returned a non-zero exit code {code}.")
+        return self.output_processor(last)
+
+    def stream(self, command, environment, folder):
+        """Runs it, passing its output on; returns the last line."""
+        import shutil
+        import subprocess
+
+        print(f"Running command: {command}", flush=True)
+        self.process = subprocess.Popen(
+            [shutil.which("bash") or "bash", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+            env=environment,
+            # As in Airflow: signals for the task's own group are not for it.
+            start_new_session=True,
+        )
+        last = ""
+        for raw in iter(self.process.stdout.readline, b""):
+            last = raw.decode(self.output_encoding, errors="backslashreplace").rstrip()
+            sys.stdout.write(f"{last}\n")
+        self.process.wait()
+        print(f"Command exited with return code {self.process.returncode}", flush=True)
+        return last
+
+    def on_kill(self):
+        import signal
+
+        if self.process is not None and self.process.poll() is None:
+            # The command leads a group of its own.
+            os.killpg(self.process.pid, signal.SIGTERM)

@@ -1,0 +1,173 @@
+"""Variables and Connections: of the environment first, then of Leoflow's own store."""
+
+import json
+import os
+
+from ._client import Client, ServerError, quote
+from ._errors import AirflowNotFoundException, AirflowRuntimeError, Unsupported
+
+_client = None
+_prefix = "/local"
+_UNSET = object()
+
+
+def use(socket, token=None, patience=None):
+    """`token` is a running task's own; without one the server knows us by our user. `patience` in seconds."""
+    global _client, _prefix
+    _client = Client(socket, token, patience)
+    _prefix = "/task" if token else "/local"
+
+
+def client():
+    if _client is None:
+        raise AirflowRuntimeError("Variables and Connections of Leoflow can only be read while Leoflow runs it")
+    return _client
+
+
+def read(kind, key):
+    """The entry, or None when there is none."""
+    try:
+        return client().request("GET", f"{_prefix}/{kind}/{quote(key)}")
+    except ServerError as error:
+        if error.status == 404:
+            return None
+        raise AirflowRuntimeError(f"{kind} {key!r} cannot be read: {error}") from None
+
+
+class Variable:
+    """<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/variables.html>"""
+
+    @classmethod
+    def get(cls, key, default=_UNSET, deserialize_json=False, default_var=_UNSET):
+        value = os.environ.get(f"AIRFLOW_VAR_{key.upper()}")
+        if value is None:
+            found = read("variables", key)
+            if found is None:
+                # The older name of the same argument.
+                default = default_var if default is _UNSET else default
+                if default is _UNSET:
+                    raise AirflowRuntimeError(f"VARIABLE_NOT_FOUND: Variable {key!r} is not there")
+                return default
+            value = found["value"]
+        return json.loads(value) if deserialize_json else value
+
+    @classmethod
+    def set(cls, key, value, description=None, serialize_json=False):
+        if not serialize_json and not isinstance(value, (str, type(None))):
+            raise TypeError(f"the value of Variable {key!r} is a {type(value).__name__}; serialize_json=True stores it")
+        text = json.dumps(value, indent=2) if serialize_json else str(value)
+        write("PUT", key, {"value": text, "description": description})
+
+    @classmethod
+    def delete(cls, key):
+        write("DELETE", key, None)
+
+
+def write(method, key, body):
+    if _prefix != "/task":
+        raise Unsupported("changing a Variable outside of a running task")
+    try:
+        client().request(method, f"{_prefix}/variables/{quote(key)}", body)
+    except ServerError as error:
+        raise AirflowRuntimeError(f"variable {key!r} cannot be changed: {error}") from None
+
+
+class Connection:
+    """<https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html>"""
+
+    def __init__(self, conn_id, conn_type=None, description=None, host=None, login=None, password=None, schema=None,
+                 port=None, extra=None):
+        self.conn_id = conn_id
+        self.conn_type = conn_type
+        self.description = description
+        self.host = host
+        self.login = login
+        self.password = password
+        self.schema = schema
+        self.port = port
+        self.extra = json.dumps(extra) if isinstance(extra, dict) else extra
+
+    @classmethod
+    def get(cls, conn_id):
+        text = os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}")
+        if text is not None:
+            return cls.from_text(conn_id, text)
+        found = read("connections", conn_id)
+        if found is None:
+            raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+        names = ("conn_type", "description", "host", "login", "password", "schema", "port", "extra")
+        return cls(conn_id, **{name: found.get(name) for name in names})
+
+    @classmethod
+    def from_text(cls, conn_id, text):
+        """A connection as an environment variable holds it: JSON, or a URI."""
+        if text.lstrip().startswith("{"):
+            given = json.loads(text)
+            given.pop("conn_id", None)
+            return cls(conn_id, **given)
+        import urllib.parse
+
+        parts = urllib.parse.urlsplit(text)
+        unquote = urllib.parse.unquote
+        query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+        return cls(
+            conn_id,
+            conn_type=parts.scheme.replace("-", "_"),
+            host=unquote(parts.hostname) if parts.hostname else None,
+            login=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            schema=unquote(parts.path.lstrip("/")) or None,
+            port=parts.port,
+            extra=query.pop("__extra__", None) or (query or None),
+        )
+
+    @property
+    def extra_dejson(self):
+        return json.loads(self.extra) if self.extra else {}
+
+    def get_uri(self):
+        import urllib.parse
+
+        quoted = lambda text: urllib.parse.quote(str(text), safe="")
+        uri = f"{(self.conn_type or '').lower().replace('_', '-')}://"
+        if self.login or self.password:
+            uri += quoted(self.login or "") + (f":{quoted(self.password)}" if self.password else "") + "@"
+        uri += quoted(self.host or "") + (f":{self.port}" if self.port else "")
+        if self.schema or self.extra:
+            uri += f"/{quoted(self.schema or '')}"
+        if self.extra:
+            flat = self.extra_dejson
+            plain = all(isinstance(value, str) for value in flat.values())
+            uri += "?" + urllib.parse.urlencode(flat if plain else {"__extra__": self.extra})
+        return uri
+
+    def __repr__(self):
+        return f"<Connection {self.conn_id!r}>"
+
+
+class TaskXComs:
+    """XComs of a running task, kept by the server."""
+
+    def push(self, key, value):
+        from ._values import NotStorable, encode
+
+        if not isinstance(key, str) or not key:
+            raise ValueError(f"XCom key must be a non-empty string. Received: {key!r}")
+        try:
+            body = {"key": key, "value_json": encode(key, value)}
+        except NotStorable as error:
+            raise TypeError(str(error)) from None
+        try:
+            client().request("POST", "/task/xcoms/push", body)
+        except ServerError as error:
+            raise AirflowRuntimeError(f"XCom {key!r} cannot be pushed: {error}") from None
+
+    def pull(self, dag_id, run_id, task_ids, key):
+        from ._values import decode
+
+        body = {"dag_id": dag_id, "run_id": run_id, "task_ids": task_ids, "key": key}
+        try:
+            found = client().request("POST", "/task/xcoms/pull", body)
+        except ServerError as error:
+            raise AirflowRuntimeError(f"XCom {key!r} cannot be pulled: {error}") from None
+        return {entry["task_id"]: decode(entry["value_json"]) for entry in found}

@@ -1,0 +1,65 @@
+"""XCom values: what JSON holds, and tuples, in the form that Airflow stores them in."""
+
+import json
+import math
+
+# Of the JSON text. Larger results belong in a file or a table, with its name as the result.
+LARGEST_BYTES = 10 * 1024 * 1024
+DEEPEST = 100
+CLASS, VERSION, DATA = "__classname__", "__version__", "__data__"
+TUPLE = "builtins.tuple"
+
+
+class NotStorable(ValueError):
+    """A value that cannot be kept."""
+
+
+def plain(value, depth=0):
+    """The value as JSON has it. Raises NotStorable that says what is wrong with it."""
+    if depth > DEEPEST:
+        raise NotStorable(f"is nested more than {DEEPEST} deep")
+    kind = type(value)
+    if value is None or kind in (bool, str):
+        return value
+    if kind is int:
+        if not -(2**63) <= value < 2**64:
+            raise NotStorable(f"holds {value:.3e}, which has more than 64 bits" if abs(value) < 10**300 else "holds an int of more than 64 bits")
+        return value
+    if kind is float:
+        if not math.isfinite(value):
+            raise NotStorable(f"holds {value}, which JSON cannot hold")
+        return value
+    if kind is list:
+        return [plain(one, depth + 1) for one in value]
+    if isinstance(value, tuple):
+        return {CLASS: TUPLE, VERSION: 1, DATA: [plain(one, depth + 1) for one in value]}
+    if isinstance(value, dict):
+        if CLASS in value:
+            raise NotStorable(f"holds a dict with the reserved key {CLASS!r}")
+        # Keys become texts, as Airflow has it.
+        return {str(key): plain(one, depth + 1) for key, one in value.items()}
+    if isinstance(value, str):
+        return str(value)
+    raise NotStorable(f"holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold")
+
+
+def encode(key, value):
+    """The value as JSON text. Raises NotStorable."""
+    try:
+        text = json.dumps(plain(value), ensure_ascii=False)
+        size = len(text.encode())
+    except NotStorable as error:
+        raise NotStorable(f"XCom {key!r} {error}") from None
+    except UnicodeEncodeError as error:
+        raise NotStorable(f"XCom {key!r} holds a text that is no Unicode: {error}") from None
+    if size > LARGEST_BYTES:
+        raise NotStorable(
+            f"XCom {key!r} has {size / 1048576:.1f} MiB, and {LARGEST_BYTES // 1048576} MiB is the most; "
+            "write it to a file and return the file's name"
+        )
+    return text
+
+
+def decode(text):
+    """The value that was encoded."""
+    return json.loads(text, object_hook=lambda found: tuple(found[DATA]) if found.get(CLASS) == TUPLE else found)

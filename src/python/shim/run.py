@@ -1,0 +1,19 @@
+"""The entry: `python run.py parse|task|test OPTIONS`, OPTIONS as JSON."""
+
+import json
+import os
+import sys
+
+if __name__ == "__main__":
+    here = os.path.dirname(os.path.abspath(__file__))
+    # Python put our own folder first, where the user's belong; ours come right after them.
+    sys.path[0] = here
+    what, options = sys.argv[1], json.loads(sys.argv[2])
+    sys.argv = [options.get("path") or options.get("folder") or what]
+    if what == "parse":
+        from leoflow._parse import main
+    elif what == "task":
+        from leoflow._task import main
+    else:
+        from leoflow._foreground import main
+    main(options)

@@ -1,0 +1,133 @@
+//! What is known about each file: how it was when it was parsed, and on what it depends.
+
+use crate::python::{Scan, Stamp, is_dag_file};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use tokio::task::JoinHandle;
+
+#[derive(Default)]
+pub struct Books {
+    /// Every Python file of the last look.
+    files: BTreeMap<PathBuf, Stamp>,
+    /// Counts the looks, and tells in which each file was last found changed.
+    look: u64,
+    changed_in: HashMap<PathBuf, u64>,
+    dag_files: HashMap<PathBuf, DagFile>,
+    pub workspace_is_missing: bool,
+}
+
+#[derive(Default)]
+struct DagFile {
+    /// Local modules that it imported, as they were.
+    imports: Vec<(PathBuf, Option<Stamp>)>,
+    /// An import that failed may succeed when any other file changes.
+    failed: bool,
+    /// One of its DAGs belongs to another file.
+    conflicts: bool,
+    parsing: Option<JoinHandle<()>>,
+    /// The look after which that began.
+    since: u64,
+}
+
+impl Drop for DagFile {
+    fn drop(&mut self) {
+        if let Some(task) = &self.parsing {
+            task.abort();
+        }
+    }
+}
+
+/// What a look has found.
+pub struct Change {
+    pub to_parse: Vec<PathBuf>,
+    /// Whether a file is gone, or makes no DAGs any more.
+    pub removed: bool,
+}
+
+impl Books {
+    /// Takes a new look for the truth. Reads what has changed.
+    pub fn compare(&mut self, scan: Scan) -> Change {
+        let before = std::mem::replace(&mut self.files, scan.files);
+        let changed: Vec<&PathBuf> =
+            self.files.iter().filter(|(path, stamp)| before.get(*path) != Some(stamp)).map(|(path, _)| path).collect();
+        self.look += 1;
+        for path in &changed {
+            self.changed_in.insert((*path).clone(), self.look);
+        }
+        let gone = before.keys().any(|path| !self.files.contains_key(path));
+        let mut change = Change { to_parse: Vec::new(), removed: false };
+        for path in &changed {
+            if is_dag_file(path) {
+                self.dag_files.entry((*path).clone()).or_default();
+                change.to_parse.push((*path).clone());
+            } else {
+                change.removed |= self.dag_files.remove(*path).is_some();
+            }
+        }
+        let known = self.dag_files.len();
+        self.dag_files.retain(|path, _| self.files.contains_key(path));
+        change.removed |= self.dag_files.len() < known;
+        let something = !changed.is_empty() || gone;
+        for (path, file) in &self.dag_files {
+            let imports_changed = file.imports.iter().any(|(import, stamp)| self.files.get(import) != stamp.as_ref());
+            let may_heal = something && (file.failed || (file.conflicts && change.removed));
+            if (imports_changed || may_heal) && !change.to_parse.contains(path) {
+                change.to_parse.push(path.clone());
+            }
+        }
+        change.to_parse.sort();
+        change
+    }
+
+    /// Everything is parsed again at the next look.
+    pub fn forget(&mut self) {
+        self.files.clear();
+    }
+
+    pub fn dag_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.dag_files.keys()
+    }
+
+    /// An older parse of the same file is ended: it read what is not there any more.
+    pub fn is_being_parsed(&mut self, path: PathBuf, task: JoinHandle<()>) {
+        if let Some(file) = self.dag_files.get_mut(&path) {
+            file.since = self.look;
+            if let Some(older) = file.parsing.replace(task) {
+                older.abort();
+            }
+        }
+    }
+
+    /// Notes what came out. `false` when a file that it read has changed since it began: then it has
+    /// to be done again.
+    pub fn was_parsed(&mut self, path: &Path, sources: Vec<PathBuf>, failed: bool) -> bool {
+        let Some(file) = self.dag_files.get_mut(path) else { return true };
+        let since = file.since;
+        let is_fresh = sources.iter().all(|source| self.changed_in.get(source).is_none_or(|look| *look <= since));
+        file.failed = failed;
+        file.imports = sources
+            .into_iter()
+            .filter(|source| source != path)
+            .map(|source| {
+                let stamp = self.files.get(&source).copied();
+                (source, stamp)
+            })
+            .collect();
+        is_fresh
+    }
+
+    pub fn set_conflicts(&mut self, path: &Path, conflicts: bool) {
+        if let Some(file) = self.dag_files.get_mut(path) {
+            file.conflicts = conflicts;
+        }
+    }
+
+    /// Files that were refused a DAG because another file has it.
+    pub fn conflicting(&self, but: &Path) -> Vec<PathBuf> {
+        self.dag_files
+            .iter()
+            .filter(|(path, file)| file.conflicts && *path != but)
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+}

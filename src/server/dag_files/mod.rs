@@ -1,0 +1,258 @@
+//! The DAG files of the workspace: found, parsed when they or what they import change, and kept in
+//! the datastore.
+
+mod books;
+mod watch;
+
+use super::state::AppState;
+use crate::engine::dag::Structure;
+use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
+use crate::python::{Found, Interpreter, Request, parse, roots, scan};
+use books::Books;
+use serde_json::Map;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use watch::Watch;
+
+/// Files parsed at once, as many as the smallest laptops have cores.
+const AT_ONCE: usize = 2;
+/// One that takes longer makes room for the others.
+const SLOW: Duration = Duration::from_secs(1);
+/// So many slow ones go on beside them.
+const SLOW_AT_ONCE: usize = 12;
+/// Until what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until it is dropped.
+pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBuf>) {
+    let (sender, results) = unbounded_channel();
+    let shared = Shared {
+        api_socket: state.home.api_socket(),
+        home: state.home.clone(),
+        workspace,
+        python,
+        interpreter: tokio::sync::OnceCell::new(),
+        lanes: Semaphore::new(AT_ONCE),
+        slow_lanes: Semaphore::new(SLOW_AT_ONCE),
+        results: sender,
+    };
+    Keeper { state, shared: Rc::new(shared), results, books: Books::default(), unsaved: Vec::new(), swept: false }
+        .run()
+        .await;
+}
+
+/// What every parse needs.
+struct Shared {
+    home: crate::home::Home,
+    api_socket: PathBuf,
+    workspace: PathBuf,
+    python: Option<PathBuf>,
+    interpreter: tokio::sync::OnceCell<Interpreter>,
+    lanes: Semaphore,
+    slow_lanes: Semaphore,
+    results: UnboundedSender<Parsed>,
+}
+
+/// A parse that is done.
+struct Parsed {
+    path: PathBuf,
+    took: Duration,
+    found: Result<Found, String>,
+}
+
+struct Keeper {
+    state: Arc<AppState>,
+    shared: Rc<Shared>,
+    results: UnboundedReceiver<Parsed>,
+    books: Books,
+    unsaved: Vec<Parsed>,
+    /// Whether the datastore has been told which files there are.
+    swept: bool,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut watch = Watch::new();
+        let mut look = true;
+        loop {
+            if look {
+                self.look(&mut watch).await;
+            }
+            look = false;
+            let again = !self.unsaved.is_empty() || !self.swept;
+            tokio::select! {
+                () = watch.changed() => look = true,
+                () = self.state.dag_deleted.notified() => {
+                    self.books.forget();
+                    look = true;
+                }
+                Some(parsed) = self.results.recv() => self.save(parsed).await,
+                () = tokio::time::sleep(RETRY), if again => self.save_again().await,
+            }
+        }
+    }
+
+    /// Looks through the workspace and begins to parse what is not as it was.
+    async fn look(&mut self, watch: &mut Watch) {
+        let workspace = self.shared.workspace.clone();
+        let scanned = tokio::task::spawn_blocking(move || scan(&workspace)).await;
+        let scan = match scanned {
+            Ok(Ok(scan)) => scan,
+            Ok(Err(error)) => {
+                if !self.books.workspace_is_missing {
+                    eprintln!("the workspace {} cannot be read: {error}", self.shared.workspace.display());
+                }
+                // What it had stays as it is until it can be read again.
+                self.books.workspace_is_missing = true;
+                watch.set_folders(&[]);
+                return;
+            }
+            Err(_) => return,
+        };
+        self.books.workspace_is_missing = false;
+        // Watched before the files are read: what changes from here on is seen.
+        watch.set_folders(&scan.folders);
+        let change = self.books.compare(scan);
+        self.swept &= !change.removed;
+        for path in change.to_parse {
+            self.parse(path);
+        }
+        if !self.swept {
+            self.sweep().await;
+        }
+    }
+
+    /// Tells the datastore which files there are.
+    async fn sweep(&mut self) {
+        let files: Vec<String> = self.books.dag_files().map(|path| path.to_string_lossy().into_owned()).collect();
+        let swept = async {
+            let mut client = self.state.database.get().await.map_err(|error| error.message())?;
+            let transaction = client.transaction().await.map_err(|error| error.to_string())?;
+            dags::keep_only(&transaction, &files).await.map_err(|error| error.to_string())?;
+            transaction.commit().await.map_err(|error| error.to_string())
+        };
+        match swept.await {
+            Ok(()) => self.swept = true,
+            Err(error) => eprintln!("which DAG files there are cannot be written: {error}; trying again"),
+        }
+    }
+
+    async fn save_again(&mut self) {
+        if !self.swept {
+            self.sweep().await;
+        }
+        for parsed in std::mem::take(&mut self.unsaved) {
+            self.save(parsed).await;
+        }
+    }
+
+    fn parse(&mut self, path: PathBuf) {
+        let task = tokio::task::spawn_local(parse_one(self.shared.clone(), path.clone()));
+        self.books.is_being_parsed(path, task);
+    }
+
+    async fn save(&mut self, parsed: Parsed) {
+        let sources = parsed.found.as_ref().map(|found| found.sources.keys().map(PathBuf::from).collect());
+        let failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
+        if !self.books.was_parsed(&parsed.path, sources.unwrap_or_default(), failed) {
+            return self.parse(parsed.path);
+        }
+        match self.try_save(&parsed).await {
+            Ok(saved) => {
+                self.books.set_conflicts(&parsed.path, saved.conflicts);
+                if saved.released {
+                    for path in self.books.conflicting(&parsed.path) {
+                        self.parse(path);
+                    }
+                }
+            }
+            Err(error) => {
+                eprintln!("what {} gave cannot be written: {error}; trying again", parsed.path.display());
+                self.unsaved.retain(|other| other.path != parsed.path);
+                self.unsaved.push(parsed);
+            }
+        }
+    }
+
+    async fn try_save(&self, parsed: &Parsed) -> Result<Saved, String> {
+        let file = self.describe(parsed);
+        let mut client = self.state.database.get().await.map_err(|error| error.message())?;
+        let transaction = client.transaction().await.map_err(|error| error.to_string())?;
+        let saved = dags::save_file(&transaction, &file).await.map_err(|error| error.to_string())?;
+        transaction.commit().await.map_err(|error| error.to_string())?;
+        Ok(saved)
+    }
+
+    fn describe(&self, parsed: &Parsed) -> ParsedFile {
+        let relative = relative_to(&self.shared.workspace, &parsed.path);
+        ParsedFile {
+            fileloc: parsed.path.to_string_lossy().into_owned(),
+            duration: parsed.took.as_secs_f64(),
+            result: match &parsed.found {
+                Err(reason) => Err(reason.clone()),
+                Ok(Found { error: Some(text), .. }) => Err(text.clone()),
+                Ok(found) => understand(found, &self.shared.workspace, &parsed.path),
+            },
+            relative_fileloc: relative,
+        }
+    }
+}
+
+fn relative_to(workspace: &Path, path: &Path) -> String {
+    path.strip_prefix(workspace).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+fn understand(found: &Found, workspace: &Path, path: &Path) -> Result<ParsedDags, String> {
+    let structures: Result<Vec<Structure>, _> =
+        found.structures.iter().map(|one| serde_json::from_value(one.clone())).collect();
+    let dags = structures.map_err(|error| format!("What it describes is no DAG: {error}"))?;
+    let mut sources = Map::new();
+    for (name, text) in &found.sources {
+        sources.insert(relative_to(workspace, Path::new(name)), text.clone());
+    }
+    let source = found.sources.get(&*path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
+    Ok(ParsedDags { dags, source: source.to_owned(), sources })
+}
+
+/// Parses when there is a lane free, and leaves the lane when it takes long.
+async fn parse_one(shared: Rc<Shared>, path: PathBuf) {
+    let Ok(lane) = shared.lanes.acquire().await else { return };
+    let began = Instant::now();
+    let found = match interpreter(&shared).await {
+        Err(reason) => Err(reason),
+        Ok(interpreter) => {
+            let request = Request {
+                roots: roots(&shared.workspace, &path),
+                path: path.clone(),
+                api_socket: shared.api_socket.clone(),
+            };
+            let mut parsing = std::pin::pin!(parse(interpreter, &request));
+            match tokio::time::timeout(SLOW, parsing.as_mut()).await {
+                Ok(found) => found,
+                Err(_) => {
+                    let _slow = shared.slow_lanes.acquire().await;
+                    drop(lane);
+                    parsing.await
+                }
+            }
+        }
+    };
+    // The keeper lives as long as its tasks.
+    let _ = shared.results.send(Parsed { path, took: began.elapsed(), found });
+}
+
+/// Looked for until there is one: it may be installed while we run.
+async fn interpreter(shared: &Shared) -> Result<&Interpreter, String> {
+    shared
+        .interpreter
+        .get_or_try_init(|| async {
+            let (home, python) = (shared.home.clone(), shared.python.clone());
+            let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
+            prepared.map_err(|error| error.to_string())?
+        })
+        .await
+}

@@ -1,0 +1,133 @@
+//! What the page and the command line show in one look: all DAGs with their last runs and what
+//! could not be imported; one run with all of its tasks.
+
+use super::api_error::ApiError;
+use super::request::{Params, Segments};
+use super::state::AppState;
+use super::views;
+use crate::engine::dags::{self, Filter, ImportError};
+use crate::engine::events::RunKey;
+use crate::engine::instances;
+use crate::engine::runs;
+use crate::engine::store::{ALL, Order, Page, ReadFor};
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// Runs of a DAG that the list shows.
+const LAST_RUNS: i64 = 10;
+
+pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let filter = Filter { include_stale: params.flag("all")?.unwrap_or(false), ..Filter::default() };
+    let (found, _) = dags::list(&**client, &ALL, &filter).await?;
+    let (errors, _) = dags::import_errors(&**client, &ALL).await?;
+    let mut list = Vec::with_capacity(found.len());
+    for dag in &found {
+        let error = errors.iter().find(|error| error.filename == dag.fileloc);
+        let newest = Page { limit: LAST_RUNS, order: vec![Order { column: "r.run_after", descending: true }], ..ALL };
+        let (last, _) = runs::list(&**client, Some(&dag.dag_id), &[], &newest).await?;
+        let last: Vec<Value> = last
+            .iter()
+            .map(|run| {
+                json!({
+                    "dag_run_id": run.key.run_id, "state": run.state, "run_after": views::stamp(run.run_after),
+                    "start_date": run.start_date.map(views::stamp), "end_date": run.end_date.map(views::stamp),
+                })
+            })
+            .collect();
+        list.push(json!({
+            "dag_id": dag.dag_id,
+            "is_paused": dag.is_paused,
+            "is_stale": !dag.is_active,
+            "fileloc": dag.fileloc,
+            "relative_fileloc": dag.relative_fileloc,
+            "schedule": dag.structure.schedule,
+            "description": dag.structure.description,
+            "tags": dag.structure.tags,
+            "tasks": dag.structure.tasks.len(),
+            "last_run_state": dag.last_run_state,
+            "import_error": error.map(|error| &error.stack_trace),
+            "last_runs": last,
+        }));
+    }
+    let errors: Vec<Value> = errors.iter().map(error_view).collect();
+    Ok(Json(json!({"dags": list, "import_errors": errors})))
+}
+
+fn error_view(error: &ImportError) -> Value {
+    json!({"filename": error.filename, "stack_trace": error.stack_trace})
+}
+
+/// A DAG with its newest runs and its tasks.
+pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let dag = dags::get(&**client, &dag_id).await?;
+    let newest = Page { limit: 50, order: vec![Order { column: "r.run_after", descending: true }], ..ALL };
+    let (runs, total) = runs::list(&**client, Some(&dag_id), &[], &newest).await?;
+    let (errors, _) = dags::import_errors(&**client, &ALL).await?;
+    let error = errors.iter().find(|error| error.filename == dag.fileloc).map(|error| &error.stack_trace);
+    Ok(Json(json!({
+        "dag_id": dag.dag_id,
+        "is_paused": dag.is_paused,
+        "is_stale": !dag.is_active,
+        "fileloc": dag.fileloc,
+        "schedule": dag.structure.schedule,
+        "description": dag.structure.description,
+        "doc_md": dag.structure.doc_md,
+        "tags": dag.structure.tags,
+        "params": dag.structure.params,
+        "version_number": dag.version_number,
+        "import_error": error,
+        "tasks": dag.structure.tasks,
+        "runs": runs.iter().map(views::run).collect::<Vec<_>>(),
+        "total_runs": total,
+    })))
+}
+
+/// A run with all of its task instances, in the order of the DAG.
+pub async fn run(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let key = RunKey { dag_id, run_id };
+    let client = state.database.get().await?;
+    let run = runs::get(&**client, &key, ReadFor::Reading).await?;
+    let (mut found, _) = instances::list(&**client, Some(&key.dag_id), Some(&key.run_id), &[], &ALL).await?;
+    let dag = dags::get(&**client, &key.dag_id).await?;
+    let place = |id: &str| dag.structure.tasks.iter().position(|task| task.task_id == id).unwrap_or(usize::MAX);
+    found.sort_by_cached_key(|instance| (place(&instance.task_id), instance.map_index));
+    let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
+    let instances: Vec<Value> = found
+        .iter()
+        .map(|instance| {
+            json!({
+                "task_id": instance.task_id,
+                "map_index": instance.map_index,
+                "state": instance.state,
+                "try_number": instance.try_number,
+                "start_date": stamp(instance.start_date),
+                "end_date": stamp(instance.end_date),
+                "operator": instance.operator,
+                "max_tries": instance.max_tries,
+                "outcome": instance.outcome,
+            })
+        })
+        .collect();
+    Ok(Json(json!({
+        "dag_id": key.dag_id,
+        "dag_run_id": key.run_id,
+        "state": run.state,
+        "start_date": stamp(run.start_date),
+        "end_date": stamp(run.end_date),
+        "run_after": views::stamp(run.run_after),
+        "logical_date": stamp(run.logical_date),
+        "conf": run.conf,
+        "note": run.note,
+        "is_paused": dag.is_paused,
+        "task_instances": instances,
+    })))
+}

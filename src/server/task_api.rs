@@ -1,0 +1,105 @@
+//! What a running task asks over `run/api.sock`: Variables, Connections, XComs. It is known by a
+//! token of its own, which ends with the try.
+
+use super::api_error::ApiError;
+use super::guard::bearer;
+use super::request::{Id, body_as};
+use super::state::AppState;
+use crate::engine::events::RunKey;
+use crate::engine::store::StoreError;
+use crate::engine::tries::{self, TryKey};
+use crate::engine::variables::{self, Variable};
+use crate::engine::xcoms;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Body = Result<Json<Value>, JsonRejection>;
+
+/// 401 for a token of no running try.
+pub async fn require_try(State(state): Shared, mut request: Request, next: Next) -> Response {
+    let token = bearer(request.headers()).map(str::to_owned);
+    match find_try(&state, token).await {
+        Ok(Some(key)) => {
+            request.extensions_mut().insert(key);
+            next.run(request).await
+        }
+        Ok(None) => {
+            let detail = "This try of the task has ended, or was never begun";
+            ApiError::new(StatusCode::UNAUTHORIZED, detail).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn find_try(state: &AppState, token: Option<String>) -> Result<Option<TryKey>, ApiError> {
+    let Some(token) = token else { return Ok(None) };
+    let client = state.database.get().await?;
+    Ok(tries::of_token(&**client, &token).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetVariable {
+    value: String,
+    description: Option<String>,
+}
+
+pub async fn set_variable(State(state): Shared, Id(key): Id, body: Body) -> Result<StatusCode, ApiError> {
+    let SetVariable { value, description } = body_as(body)?;
+    let client = state.database.get().await?;
+    variables::set(&**client, &state.cipher, &Variable { key, value, description }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// One that is gone already is no error: the request may be the second of its kind.
+pub async fn delete_variable(State(state): Shared, Id(key): Id) -> Result<StatusCode, ApiError> {
+    let client = state.database.get().await?;
+    match variables::delete(&**client, &key).await {
+        Ok(()) | Err(StoreError::NotFound { .. }) => Ok(StatusCode::NO_CONTENT),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Push {
+    key: String,
+    /// The value as JSON text: numbers stay as the task wrote them.
+    value_json: String,
+}
+
+pub async fn push_xcom(
+    State(state): Shared,
+    Extension(of): Extension<TryKey>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let Push { key, value_json } = body_as(body)?;
+    let client = state.database.get().await?;
+    xcoms::push(&**client, &of, &key, &value_json).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pull {
+    dag_id: String,
+    run_id: String,
+    task_ids: Vec<String>,
+    key: String,
+}
+
+pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let Pull { dag_id, run_id, task_ids, key } = body_as(body)?;
+    let client = state.database.get().await?;
+    let found = xcoms::pull(&**client, &RunKey { dag_id, run_id }, &task_ids, &key).await?;
+    let entries = found.into_iter().map(|(task_id, value)| json!({"task_id": task_id, "value_json": value}));
+    Ok(Json(entries.collect()))
+}

@@ -1,0 +1,121 @@
+//! `…/logs/{try_number}`, with Airflow's shape.
+
+use super::api_error::ApiError;
+use super::request::{Params, Segments};
+use super::state::AppState;
+use super::views;
+use crate::engine::events::RunKey;
+use crate::engine::instances;
+use crate::engine::store::StoreError;
+use crate::protocol::task_log::{self, Line, Stream, TryName};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Of one answer; the rest comes with the token.
+const PIECE_BYTES: u64 = 512 * 1024;
+
+pub async fn get(
+    State(state): State<Arc<AppState>>,
+    Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, i32)>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
+    let as_lines = accept.starts_with("application/x-ndjson");
+    if !as_lines && !accept.starts_with("*/*") && !accept.contains("application/json") {
+        let detail = "Only application/json or application/x-ndjson is supported";
+        return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, detail));
+    }
+    let map_index = params.whole("map_index")?.unwrap_or(-1);
+    let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
+    let offset: u64 = match params.text("token") {
+        None => 0,
+        Some(token) => token.parse().map_err(|_| {
+            let detail = "Bad Signature. Please use only the tokens provided by the API.";
+            ApiError::new(StatusCode::BAD_REQUEST, detail)
+        })?,
+    };
+    let key = RunKey { dag_id, run_id };
+    let client = state.database.get().await?;
+    let instance = instances::get(&**client, &key, &task_id, map_index).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"),
+        other => other.into(),
+    })?;
+    let is_newest = instance.try_number == try_number;
+    if !is_newest && !instances::has_try(&**client, &key, &task_id, map_index, try_number).await? {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"));
+    }
+    drop(client);
+    if try_number == 0 {
+        let text = match instance.state.as_deref() {
+            Some("skipped") => "Task was skipped — no logs available.",
+            Some("upstream_failed") => "Task did not run because upstream task(s) failed.",
+            _ => "No logs available for this task.",
+        };
+        return Ok(answer(as_lines, &[json!({"event": text})], None));
+    }
+    let name = TryName { dag_id: &key.dag_id, run_id: &key.run_id, task_id: &task_id, map_index, try_number };
+    let path = task_log::path(&state.home, name);
+    let whole = as_lines || params.flag("full_content")?.unwrap_or(false);
+    let limit = if whole { u64::MAX } else { PIECE_BYTES };
+    let read = tokio::task::spawn_blocking(move || read_piece(&path, offset, limit)).await;
+    let piece = read
+        .map_err(|error| ApiError::internal(&error))?
+        .map_err(|error| ApiError::internal(&format!("the log cannot be read: {error}")))?;
+    let runs_on = is_newest && matches!(instance.state.as_deref(), Some("running" | "restarting"));
+    let messages: Vec<Value> = piece.text.lines().map(message).collect();
+    let token = (runs_on || !piece.at_end).then(|| piece.next.to_string());
+    Ok(answer(as_lines, &messages, token))
+}
+
+fn answer(as_lines: bool, messages: &[Value], token: Option<String>) -> Response {
+    if as_lines {
+        let text: String = messages.iter().map(|message| format!("{message}\n")).collect();
+        return ([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response();
+    }
+    Json(json!({"content": messages, "continuation_token": token})).into_response()
+}
+
+fn message(line: &str) -> Value {
+    let line = Line::parse(line);
+    let (level, logger) = match line.stream {
+        Stream::Output => ("info", "task.stdout"),
+        Stream::Errors => ("error", "task.stderr"),
+        Stream::System => ("info", "leoflow"),
+    };
+    json!({"timestamp": line.time.map(views::stamp), "event": line.text, "level": level, "logger": logger})
+}
+
+struct Piece {
+    text: String,
+    /// Where the next one begins.
+    next: u64,
+    at_end: bool,
+}
+
+/// Whole lines from `offset` on. A log that is not there yet, or was removed, is empty.
+fn read_piece(path: &Path, offset: u64, limit: u64) -> io::Result<Piece> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Piece { text: String::new(), next: offset, at_end: true });
+        }
+        Err(error) => return Err(error),
+    };
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    // The last line may be on its way.
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    bytes.truncate(whole);
+    let next = offset + whole as u64;
+    Ok(Piece { text: String::from_utf8_lossy(&bytes).into_owned(), next, at_end: next >= size })
+}

@@ -1,0 +1,234 @@
+//! Rows as Airflow's API shows them: every field that it has, in its order. What Lite has no such
+//! thing of says what Airflow says where it is not used.
+
+use crate::engine::dags::{Dag, ImportError};
+use crate::engine::instances::Instance;
+use crate::engine::runs::Run;
+use crate::engine::xcoms::XCom;
+use crate::sys::random;
+use jiff::{Timestamp, Unit};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// The one bundle that there is.
+const BUNDLE: &str = "workspace";
+
+/// As pydantic writes it: six digits, or none.
+pub fn stamp(at: Timestamp) -> String {
+    let micros = at.subsec_nanosecond() / 1000;
+    let seconds = at.strftime("%Y-%m-%dT%H:%M:%S");
+    if micros == 0 { format!("{seconds}Z") } else { format!("{seconds}.{micros:06}Z") }
+}
+
+fn maybe(at: Option<Timestamp>) -> Value {
+    at.map(stamp).into()
+}
+
+/// Seconds.
+fn duration(start: Option<Timestamp>, end: Option<Timestamp>) -> Value {
+    let span = start.zip(end).and_then(|(start, end)| (end - start).total(Unit::Second).ok());
+    span.into()
+}
+
+/// Something of the form of a UUID that is the same for the same parts.
+fn uuid(parts: &[&str]) -> String {
+    let hash = Sha256::digest(parts.join("\0").as_bytes());
+    let hex = random::hex(&hash[..16]);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+fn version(dag_id: &str, number: i32) -> Value {
+    json!({
+        "id": uuid(&["version", dag_id, &number.to_string()]),
+        "version_number": number,
+        "dag_id": dag_id,
+        "bundle_name": BUNDLE,
+        "bundle_version": null,
+        "dag_display_name": dag_id,
+        "bundle_url": null,
+    })
+}
+
+pub fn dag(dag: &Dag) -> Value {
+    let structure = &dag.structure;
+    let tags: Vec<Value> = structure
+        .tags
+        .iter()
+        .map(|tag| json!({"name": tag, "dag_id": dag.dag_id, "dag_display_name": dag.dag_id}))
+        .collect();
+    let description = match &structure.schedule {
+        None => "Never, external triggers only",
+        Some(_) => "",
+    };
+    json!({
+        "dag_id": dag.dag_id,
+        "dag_display_name": dag.dag_id,
+        "is_paused": dag.is_paused,
+        "is_stale": !dag.is_active,
+        "last_parsed_time": maybe(dag.last_parsed_at),
+        "last_parse_duration": dag.last_parse_duration,
+        "last_expired": null,
+        "bundle_name": BUNDLE,
+        "bundle_version": null,
+        "relative_fileloc": dag.relative_fileloc,
+        "fileloc": dag.fileloc,
+        "description": structure.description,
+        "timetable_summary": structure.schedule,
+        "timetable_description": description,
+        "timetable_partitioned": false,
+        "timetable_periodic": structure.schedule.is_some(),
+        "tags": tags,
+        "max_active_tasks": structure.max_active_tasks,
+        "max_active_runs": structure.max_active_runs,
+        "max_consecutive_failed_dag_runs": 0,
+        "has_task_concurrency_limits": false,
+        "has_import_errors": dag.has_import_errors,
+        "next_dagrun_logical_date": null,
+        "next_dagrun_data_interval_start": null,
+        "next_dagrun_data_interval_end": null,
+        "next_dagrun_run_after": null,
+        "allowed_run_types": null,
+        "owners": structure.owners,
+        "is_backfillable": false,
+        "file_token": uuid(&["file", &dag.fileloc]),
+    })
+}
+
+/// The same with what `/details` adds.
+pub fn dag_details(found: &Dag) -> Value {
+    let mut whole = dag(found);
+    let structure = &found.structure;
+    let params: Value = structure
+        .params
+        .iter()
+        .map(|(name, value)| (name.clone(), json!({"value": value, "schema": {}, "description": null, "source": null})))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let details = json!({
+        "catchup": structure.catchup,
+        "dag_run_timeout": null,
+        "doc_md": structure.doc_md,
+        "start_date": structure.start_date,
+        "end_date": structure.end_date,
+        "is_paused_upon_creation": structure.is_paused_upon_creation,
+        "params": params,
+        "concurrency": structure.max_active_tasks,
+        "latest_dag_version": version(&found.dag_id, found.version_number),
+    });
+    if let (Some(whole), Value::Object(details)) = (whole.as_object_mut(), details) {
+        whole.extend(details);
+    }
+    whole
+}
+
+pub fn run(run: &Run) -> Value {
+    let versions: Vec<Value> = run.version_number.map(|number| version(&run.key.dag_id, number)).into_iter().collect();
+    json!({
+        "dag_run_id": run.key.run_id,
+        "dag_id": run.key.dag_id,
+        "logical_date": maybe(run.logical_date),
+        "queued_at": stamp(run.queued_at),
+        "start_date": maybe(run.start_date),
+        "end_date": maybe(run.end_date),
+        "duration": duration(run.start_date, run.end_date),
+        "data_interval_start": maybe(run.data_interval_start),
+        "data_interval_end": maybe(run.data_interval_end),
+        "run_after": stamp(run.run_after),
+        "last_scheduling_decision": null,
+        "run_type": run.run_type,
+        "state": run.state,
+        "triggered_by": run.triggered_by,
+        "triggering_user_name": run.triggering_user_name,
+        "conf": run.conf,
+        "note": run.note,
+        "dag_versions": versions,
+        "bundle_version": null,
+        "dag_display_name": run.key.dag_id,
+        "partition_key": null,
+        "partition_date": null,
+    })
+}
+
+pub fn instance(found: &Instance) -> Value {
+    let Instance { run, task_id, .. } = found;
+    let id = uuid(&[&run.dag_id, &run.run_id, task_id, &found.map_index.to_string(), &found.try_number.to_string()]);
+    let operator_name = match found.operator.as_deref() {
+        Some("_PythonDecoratedOperator") => Some("@task"),
+        Some("_BashDecoratedOperator") => Some("@task.bash"),
+        other => other,
+    };
+    json!({
+        "id": id,
+        "task_id": task_id,
+        "dag_id": run.dag_id,
+        "dag_run_id": run.run_id,
+        "map_index": found.map_index,
+        "logical_date": maybe(found.logical_date),
+        "run_after": stamp(found.run_after),
+        "start_date": maybe(found.start_date),
+        "end_date": maybe(found.end_date),
+        "duration": duration(found.start_date, found.end_date),
+        "state": found.state,
+        "try_number": found.try_number,
+        "max_tries": found.max_tries,
+        "task_display_name": task_id,
+        "dag_display_name": run.dag_id,
+        "hostname": "",
+        "unixname": "",
+        "pool": "default_pool",
+        "pool_slots": 1,
+        "queue": "default",
+        "priority_weight": 1,
+        "operator": found.operator,
+        "operator_name": operator_name,
+        "queued_when": maybe(found.queued_at),
+        "scheduled_when": maybe(found.queued_at),
+        "pid": found.pid,
+        "executor": null,
+        "executor_config": "{}",
+        // Airflow's field for people's notes; what ended the try is worth one.
+        "note": found.outcome,
+        "rendered_map_index": null,
+        "rendered_fields": {},
+        "trigger": null,
+        "triggerer_job": null,
+        "dag_version": found.version_number.map(|number| version(&run.dag_id, number)),
+    })
+}
+
+pub fn xcom(found: &XCom) -> Value {
+    json!({
+        "key": found.key,
+        "timestamp": stamp(found.created_at),
+        "logical_date": maybe(found.logical_date),
+        "map_index": found.map_index,
+        "task_id": found.task_id,
+        "dag_id": found.run.dag_id,
+        "run_id": found.run.run_id,
+        "dag_display_name": found.run.dag_id,
+        "task_display_name": found.task_id,
+        "run_after": stamp(found.run_after),
+    })
+}
+
+pub fn import_error(error: &ImportError) -> Value {
+    json!({
+        "import_error_id": error.id,
+        "timestamp": stamp(error.created_at),
+        "filename": error.filename,
+        "bundle_name": BUNDLE,
+        "stack_trace": error.stack_trace,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_pydantics() {
+        let text = |at: &str| stamp(at.parse().unwrap());
+        assert_eq!(text("2026-01-01T01:02:03.00045Z"), "2026-01-01T01:02:03.000450Z");
+        assert_eq!(text("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00Z");
+    }
+}

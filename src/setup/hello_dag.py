@@ -1,0 +1,31 @@
+"""A first DAG: three tasks that hand values on to one another.
+
+It is ordinary Airflow code and runs on Apache Airflow too. Save a change, and it is there.
+"""
+
+from airflow.sdk import dag, task
+
+
+@dag(dag_id="hello", params={"name": "world"}, tags=["example"])
+def hello():
+    @task
+    def choose_words() -> list:
+        return ["Hello", "Guten Tag", "Bonjour"]
+
+    @task
+    def greet(words, params=None):
+        greetings = [f"{word}, {params['name']}!" for word in words]
+        for greeting in greetings:
+            print(greeting)
+        return greetings
+
+    @task
+    def count(greetings):
+        letters = sum(len(greeting) for greeting in greetings)
+        print(f"{len(greetings)} greetings, {letters} letters")
+        return {"greetings": len(greetings), "letters": letters}
+
+    count(greet(choose_words()))
+
+
+hello()
