@@ -1,6 +1,7 @@
 //! Writing the log of a try: each line with its time and where it came from, the first part and
 //! the last part of it kept.
 
+use crate::protocol::log;
 use crate::protocol::task_log::{HEAD_BYTES, Stream, TAIL_PIECE_BYTES, tail_pieces};
 use crate::sys::files;
 use jiff::Timestamp;
@@ -114,7 +115,7 @@ impl TaskLog {
             // The task goes on without its log; that the disk is full shows elsewhere too.
             Err(error) if !self.broken => {
                 self.broken = true;
-                eprintln!("{}: {error}", self.path.display());
+                log::say(format!("{}: {error}", self.path.display()));
             }
             Err(_) => {}
         }

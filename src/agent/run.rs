@@ -9,6 +9,7 @@ use crate::engine::state::TryState;
 use crate::engine::store::StoreError;
 use crate::engine::tries::{self, Claimed, Ended, TryKey};
 use crate::postgres::{Endpoint, PgError};
+use crate::protocol::log;
 use crate::python::{Interpreter, TASK_MARK};
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
@@ -61,7 +62,7 @@ impl Agent {
     pub async fn run(mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) {
         loop {
             if let Err(error) = self.session(endpoint, config).await {
-                eprintln!("agent: {error}; trying again");
+                log::say(format!("agent: {error}; trying again"));
             }
             tokio::time::sleep(RECONNECT).await;
         }
@@ -189,7 +190,7 @@ impl Agent {
         let marked = folder.clone();
         let cleaned = tokio::task::spawn_blocking(move || end_orphans(&marked)).await;
         if let Err(error) = cleaned {
-            eprintln!("{}: {error}", folder.path().display());
+            log::say(format!("{}: {error}", folder.path().display()));
         }
         let outcome = folder.outcome().ok().flatten();
         let result = folder.result().ok().flatten();
@@ -327,7 +328,7 @@ fn end_now(folder: &TaskFolder) {
 
 fn forget(folder: &TaskFolder) {
     if let Err(error) = folder.remove() {
-        eprintln!("{} cannot be removed: {error}", folder.path().display());
+        log::say(format!("{} cannot be removed: {error}", folder.path().display()));
     }
 }
 

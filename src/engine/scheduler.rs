@@ -5,6 +5,7 @@ use super::events::{self, Event, RunKey};
 use super::store::StoreError;
 use super::tick::{self, Graphs};
 use crate::postgres::{Endpoint, PgError};
+use crate::protocol::log;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,7 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub async fn run(endpoint: &Endpoint, config: &tokio_postgres::Config, told: impl Fn(Option<&Event>)) {
     loop {
         if let Err(error) = session(endpoint, config, &told).await {
-            eprintln!("scheduler: {error}; trying again");
+            log::say(format!("scheduler: {error}; trying again"));
         }
         tokio::time::sleep(RECONNECT).await;
     }

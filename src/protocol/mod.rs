@@ -4,5 +4,6 @@
 
 pub mod child;
 pub mod control;
+pub mod log;
 pub mod status;
 pub mod task_log;

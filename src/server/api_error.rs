@@ -3,6 +3,7 @@
 
 use crate::engine::store::StoreError;
 use crate::postgres::PgError;
+use crate::protocol::log;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -37,7 +38,7 @@ impl ApiError {
     }
 
     pub fn unavailable(cause: &dyn Display) -> Self {
-        eprintln!("datastore not available: {cause}");
+        log::say(format!("datastore not available: {cause}"));
         Self {
             retry_after_seconds: Some(1),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "The datastore is not available")
@@ -45,7 +46,7 @@ impl ApiError {
     }
 
     pub fn internal(cause: &dyn Display) -> Self {
-        eprintln!("internal error: {cause}");
+        log::say(format!("internal error: {cause}"));
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
     }
 
@@ -88,7 +89,7 @@ impl From<StoreError> for ApiError {
             StoreError::Busy(message) => Self::new(StatusCode::CONFLICT, message.as_str()),
             StoreError::Invalid(message) => Self::unprocessable(&["body"], "value_error", message),
             StoreError::Cipher(_) | StoreError::Sealed { .. } => {
-                eprintln!("{error}");
+                log::say(&error);
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
             // Refused for what was asked, not for when: asking again gives the same.

@@ -1,6 +1,7 @@
 //! Leoflow from the outside: the real binary, real processes, a real Postgres, each test with a
 //! home of its own.
 
+mod airflow_facts;
 mod api;
 mod architecture;
 mod cli;

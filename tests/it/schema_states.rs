@@ -2,7 +2,7 @@
 
 use crate::support::{TestHome, newest};
 
-const NEWER: &str = "database is at schema version 9999 but this binary only knows up to 2;\n\
+const NEWER: &str = "database is at schema version 9999 but this binary only knows up to {newest};\n\
                      an older `leoflow` is being run against a newer database.\n\
                      Upgrade the binary, or run `leoflow uninstall --purge` to start over\n\
                      (this WIPES your data)";
@@ -36,9 +36,9 @@ fn refused(test: &TestHome, state: &str, expected: &str) {
 fn a_newer_database_is_refused_word_for_word() {
     let test = migrated();
     test.sql("INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration) VALUES (9999, 'x', 'data', 'x', '9', '1s')");
-    refused(&test, "newer", NEWER);
+    refused(&test, "newer", &NEWER.replace("{newest}", &newest().to_string()));
     test.sql("DELETE FROM leoflow_ledger WHERE version = 9999; INSERT INTO refinery_schema_history VALUES (9999, 'x', 'garbage', 'garbage')");
-    refused(&test, "newer", NEWER);
+    refused(&test, "newer", &NEWER.replace("{newest}", &newest().to_string()));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod watch;
 use super::state::AppState;
 use crate::engine::dag::Structure;
 use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
+use crate::protocol::log;
 use crate::python::{Found, Interpreter, Request, parse, roots, scan};
 use books::Books;
 use serde_json::Map;
@@ -104,7 +105,7 @@ impl Keeper {
             Ok(Ok(scan)) => scan,
             Ok(Err(error)) => {
                 if !self.books.workspace_is_missing {
-                    eprintln!("the workspace {} cannot be read: {error}", self.shared.workspace.display());
+                    log::say(format!("the workspace {} cannot be read: {error}", self.shared.workspace.display()));
                 }
                 // What it had stays as it is until it can be read again.
                 self.books.workspace_is_missing = true;
@@ -137,7 +138,7 @@ impl Keeper {
         };
         match swept.await {
             Ok(()) => self.swept = true,
-            Err(error) => eprintln!("which DAG files there are cannot be written: {error}; trying again"),
+            Err(error) => log::say(format!("which DAG files there are cannot be written: {error}; trying again")),
         }
     }
 
@@ -171,7 +172,7 @@ impl Keeper {
                 }
             }
             Err(error) => {
-                eprintln!("what {} gave cannot be written: {error}; trying again", parsed.path.display());
+                log::say(format!("what {} gave cannot be written: {error}; trying again", parsed.path.display()));
                 self.unsaved.retain(|other| other.path != parsed.path);
                 self.unsaved.push(parsed);
             }

@@ -1,5 +1,6 @@
 //! Being told of changes below the workspace.
 
+use crate::protocol::log;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::HashSet;
@@ -31,7 +32,7 @@ impl Watch {
             }
         });
         if let Err(error) = &watcher {
-            eprintln!("the workspace cannot be watched: {error}; looking every {} s", POLL.as_secs());
+            log::say(format!("the workspace cannot be watched: {error}; looking every {} s", POLL.as_secs()));
         }
         Self { watcher: watcher.ok(), events, watched: HashSet::new(), complete: false }
     }
@@ -58,11 +59,11 @@ impl Watch {
                 }
                 Err(error) => {
                     if was_complete || self.watched.is_empty() {
-                        eprintln!(
+                        log::say(format!(
                             "{} cannot be watched: {error}; looking every {} s",
                             folder.display(),
                             POLL.as_secs()
-                        );
+                        ));
                     }
                     self.complete = false;
                 }
