@@ -2,9 +2,10 @@
 
 use super::context::Context;
 use super::lite_start;
+use crate::agent;
 use crate::cli::args::LiteRun;
 use crate::error::Error;
-use crate::home::lock::{self, Holder};
+use crate::home::lock::{self, Holder, HomeLock};
 use crate::protocol::control::{self, Answer, ControlClient, Request};
 use crate::sys::process::Signal;
 use std::time::{Duration, Instant};
@@ -16,13 +17,31 @@ const RESTART_LIMIT: Duration = Duration::from_secs(330);
 
 pub fn stop(context: &Context<'_>) -> Result<u8, Error> {
     let stopped = stop_running(context)?;
+    let ended = end_tasks(context);
+    if ended > 0 && !context.printer.json {
+        context.printer.note(format!("ended {ended} running task(s); they are tried again as their `retries` say"));
+    }
     let text = if stopped { "Leoflow has stopped; your data stays" } else { "Leoflow is not running" };
     if context.printer.json {
-        context.printer.json(&serde_json::json!({"state": "stopped", "was_running": stopped}))?;
+        context.printer.json(&serde_json::json!({"state": "stopped", "was_running": stopped, "ended_tasks": ended}))?;
     } else {
         context.printer.line(text);
     }
     Ok(0)
+}
+
+/// What tasks have to leave: their own five seconds, and a little.
+const TASKS_LIMIT: Duration = Duration::from_secs(8);
+
+/// Tasks outlive the processes that started them, and a restart; not a stop. Returns how many there
+/// were.
+pub fn end_tasks(context: &Context<'_>) -> usize {
+    if !context.home.running_tasks().exists() {
+        return 0;
+    }
+    // Another start has taken them over: then they are its.
+    let Ok(_held) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return 0 };
+    agent::end_all(&context.home, TASKS_LIMIT)
 }
 
 /// Whether there was anything to stop.

@@ -1,6 +1,7 @@
 //! `leoflow lite`: set up what is missing, then supervise until told to stop.
 
 use super::context::Context;
+use crate::agent;
 use crate::cli::args::LiteRun;
 use crate::cli::report::{PipeSink, Ready, Report, Sink};
 use crate::config::{self, Config, DEFAULT_PORT};
@@ -84,6 +85,14 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     };
     let ended = Supervisor::run(home, instance.specs(), tcp, identity, &mut told).await;
     instance.endpoint.tidy();
+    if sink.is_terminal() {
+        // Detached, it is the command that stops it that does this: a restart lets tasks go on.
+        let tasks = agent::end_all(home, Duration::from_secs(8));
+        if tasks > 0 {
+            let text = format!("ended {tasks} running task(s); they are tried again as their `retries` say");
+            sink.report(Progress::Note(text));
+        }
+    }
     ended?;
     sink.report(Progress::Finished("Leoflow has stopped; your data stays".to_owned()));
     Ok(())

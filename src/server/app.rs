@@ -43,7 +43,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/auth/login", get(auth::login_page).post(auth::login))
         .route("/auth/logout", post(auth::logout))
         .route("/static/style.css", get(pages::style))
-        .route("/static/status.js", get(pages::script))
+        .route("/static/{name}", get(pages::script))
         .route("/static/icon.svg", get(pages::icon))
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES));
     let api = Router::new()
@@ -79,8 +79,12 @@ pub fn routers(state: Arc<AppState>) -> Routers {
     let streams = Router::new()
         .route("/ui/events", get(changes::stream))
         .layer(from_fn_with_state(state.clone(), guard::require_token));
-    let pages =
-        Router::new().route("/", get(pages::home)).layer(from_fn_with_state(state.clone(), guard::require_login));
+    let pages = Router::new()
+        .route("/", get(pages::dags))
+        .route("/dags/{dag_id}", get(pages::dag))
+        .route("/dags/{dag_id}/runs/{run_id}", get(pages::run))
+        .route("/status", get(pages::status_page))
+        .layer(from_fn_with_state(state.clone(), guard::require_login));
     let local = Router::new()
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/variables/{*key}", get(local::get_variable))

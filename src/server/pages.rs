@@ -1,13 +1,14 @@
-//! The pages: a login, and what runs.
+//! The pages: a login, DAGs, a DAG, a run, and what runs.
 
 use super::api_error::ApiError;
+use super::request::Segments;
 use super::state::AppState;
 use crate::protocol::control;
 use crate::protocol::status::InstanceStatus;
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{Html, IntoResponse};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -18,8 +19,19 @@ pub async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("pages/style.css"))
 }
 
-pub async fn script() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("pages/status.js"))
+/// `/static/NAME.js`.
+pub async fn script(Segments(name): Segments<String>) -> Response {
+    let scripts = [
+        ("app.js", include_str!("pages/app.js")),
+        ("dags.js", include_str!("pages/dags.js")),
+        ("dag.js", include_str!("pages/dag.js")),
+        ("run.js", include_str!("pages/run.js")),
+        ("status.js", include_str!("pages/status.js")),
+    ];
+    match scripts.into_iter().find(|(known, _)| *known == name) {
+        Some((_, text)) => ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], text).into_response(),
+        None => ApiError::new(StatusCode::NOT_FOUND, "Not Found").into_response(),
+    }
 }
 
 pub async fn icon() -> impl IntoResponse {
@@ -33,13 +45,36 @@ pub fn login(email: &str, error: Option<&str>) -> String {
     LAYOUT.replace("{{title}}", "Log in").replace("{{header}}", "").replace("{{main}}", &form)
 }
 
+const HEADER: &str = "<nav><a href=\"/\">DAGs</a><a href=\"/status\">What runs</a>\
+    <form method=\"post\" action=\"/auth/logout\"><button class=\"quiet\">Log out</button></form></nav>";
+
+fn page(title: &str, main: &str) -> Html<String> {
+    let whole = LAYOUT.replace("{{title}}", &escape(title)).replace("{{header}}", HEADER);
+    // Last: what it holds may look like a placeholder.
+    Html(whole.replace("{{main}}", main))
+}
+
+/// A page that its script fills; `about` names what it shows.
+fn live(title: &str, script: &str, about: &[(&str, &str)]) -> Html<String> {
+    let about: String = about.iter().map(|(name, value)| format!(" data-{name}=\"{}\"", escape(value))).collect();
+    page(title, &format!("<div id=\"view\"{about}></div><script type=\"module\" src=\"/static/{script}\"></script>"))
+}
+
+pub async fn dags() -> Html<String> {
+    live("DAGs", "dags.js", &[])
+}
+
+pub async fn dag(Segments(dag): Segments<String>) -> Html<String> {
+    live(&dag, "dag.js", &[("dag", &dag)])
+}
+
+pub async fn run(Segments((dag, run)): Segments<(String, String)>) -> Html<String> {
+    live(&format!("{dag} {run}"), "run.js", &[("dag", &dag), ("run", &run)])
+}
+
 /// What runs, as the supervisor sees it.
-pub async fn home(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
-    let status = ask_supervisor(&state).await?;
-    let header = "<form method=\"post\" action=\"/auth/logout\"><button class=\"quiet\">Log out</button></form>";
-    let page =
-        LAYOUT.replace("{{title}}", "What runs").replace("{{header}}", header).replace("{{main}}", &what_runs(&status));
-    Ok(Html(page))
+pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
+    Ok(page("What runs", &what_runs(&ask_supervisor(&state).await?)))
 }
 
 /// The same for the page's script, which keeps it fresh.
@@ -78,7 +113,6 @@ fn what_runs(status: &InstanceStatus) -> String {
          <dt>Schema</dt><dd>{schema}</dd></dl>\
          <div class=\"wide\"><table id=\"processes\"><thead><tr><th>Process</th><th>State</th><th>Pid</th><th class=\"number\">Restarts</th>\
          <th class=\"number\">Memory</th></tr></thead><tbody>{rows}</tbody></table></div>\
-         <p id=\"stale\" class=\"error\" hidden>No answer from the server; trying again.</p>\
          <script src=\"/static/status.js\"></script>",
         state = status.state,
         version = escape(&status.version),

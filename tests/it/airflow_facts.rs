@@ -97,7 +97,7 @@ fn compare(place: &str, theirs: &Value, ours: &Value, wrong: &mut Vec<String>) {
                 compare(&format!("{place}[{at}]"), a, b, wrong);
             }
         }
-        _ if theirs.to_string() == ours.to_string() || same_number(theirs, ours) => {}
+        _ if theirs == ours || same_number(theirs, ours) => {}
         _ => wrong.push(format!("{place}: {theirs} / {ours}")),
     }
 }

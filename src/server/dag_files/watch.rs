@@ -20,6 +20,8 @@ pub struct Watch {
     events: UnboundedReceiver<()>,
     watched: HashSet<PathBuf>,
     complete: bool,
+    /// There was a change, and nobody has looked since. Kept here, because waiting may be cut short.
+    changed: bool,
 }
 
 impl Watch {
@@ -34,7 +36,7 @@ impl Watch {
         if let Err(error) = &watcher {
             log::say(format!("the workspace cannot be watched: {error}; looking every {} s", POLL.as_secs()));
         }
-        Self { watcher: watcher.ok(), events, watched: HashSet::new(), complete: false }
+        Self { watcher: watcher.ok(), events, watched: HashSet::new(), complete: false, changed: false }
     }
 
     /// Watches exactly these folders. A folder that is replaced under its name is a new one.
@@ -73,19 +75,21 @@ impl Watch {
     }
 
     /// Completes some milliseconds after a change, or when it is time to look without one.
+    /// Cut short, it has lost nothing.
     pub async fn changed(&mut self) {
-        if self.complete {
-            self.events.recv().await;
-        } else {
-            let _ = tokio::time::timeout(POLL, self.events.recv()).await;
+        if !self.changed {
+            if self.complete {
+                self.events.recv().await;
+            } else {
+                let _ = tokio::time::timeout(POLL, self.events.recv()).await;
+            }
+            self.changed = true;
         }
         let deadline = tokio::time::Instant::now() + LONGEST;
-        while tokio::time::Instant::now() < deadline {
-            match tokio::time::timeout(QUIET, self.events.recv()).await {
-                Ok(Some(())) => {}
-                Ok(None) | Err(_) => return,
-            }
-        }
+        while tokio::time::Instant::now() < deadline
+            && matches!(tokio::time::timeout(QUIET, self.events.recv()).await, Ok(Some(())))
+        {}
+        self.changed = false;
     }
 }
 

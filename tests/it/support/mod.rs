@@ -173,6 +173,63 @@ impl TestHome {
             .to_owned()
     }
 
+    /// Saves a file in the workspace, whole, as an editor does.
+    pub fn save(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.workspace().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, text).unwrap();
+        std::fs::rename(&partial, &path).unwrap();
+        path
+    }
+
+    pub fn dags(&self) -> Value {
+        self.run(&["dags", "list", "--json"]).expect(0).json()
+    }
+
+    /// Waits until the DAG is there, and for its version when the file was there before.
+    #[track_caller]
+    pub fn wait_dag(&self, dag_id: &str, version: i64) {
+        wait_until(&format!("{dag_id} in version {version}"), Duration::from_secs(30), || {
+            let shown = self.run(&["dags", "show", dag_id, "--json"]);
+            shown.code == Some(0) && shown.json()["version_number"] == version
+        });
+    }
+
+    /// Saves a file that makes one DAG, and waits until it is there.
+    #[track_caller]
+    pub fn add_dag(&self, dag_id: &str, text: &str) {
+        self.save(&format!("{dag_id}.py"), text);
+        self.wait_dag(dag_id, 1);
+    }
+
+    /// Starts a run and waits for its end; returns it as `runs show` does.
+    #[track_caller]
+    pub fn run_dag(&self, dag_id: &str) -> Value {
+        let run = self.trigger(dag_id);
+        self.wait_run(dag_id, &run)
+    }
+
+    /// Starts a run; returns its id.
+    #[track_caller]
+    pub fn trigger(&self, dag_id: &str) -> String {
+        let run = self.run(&["dags", "trigger", dag_id, "--json"]).expect(0).json();
+        run["dag_run_id"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub fn wait_run(&self, dag_id: &str, run_id: &str) -> Value {
+        let watched = self.run(&["runs", "watch", dag_id, run_id, "--json"]);
+        assert!(matches!(watched.code, Some(0 | 1)), "{watched:?}");
+        self.run(&["runs", "show", dag_id, run_id, "--json"]).expect(0).json()
+    }
+
+    /// What a task of the newest run wrote.
+    #[track_caller]
+    pub fn task_log(&self, dag_id: &str, task_id: &str) -> String {
+        self.run(&["tasks", "logs", dag_id, "latest", task_id, "--plain"]).expect(0).stdout
+    }
+
     /// Everything under the home with its content, for "nothing was changed".
     pub fn snapshot(&self, below: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
@@ -220,6 +277,19 @@ pub fn migrations() -> Vec<(i64, String)> {
 /// The version that this binary knows up to.
 pub fn newest() -> i64 {
     migrations().last().unwrap().0
+}
+
+/// `task state`, for each task of a run as `runs show` tells it.
+pub fn states(run: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or("none").to_owned();
+    run["task_instances"].as_array().unwrap().iter().map(|one| (text(&one["task_id"]), text(&one["state"]))).collect()
+}
+
+/// The instance of a task in such a run.
+#[track_caller]
+pub fn task<'a>(run: &'a Value, task_id: &str) -> &'a Value {
+    let all = run["task_instances"].as_array().unwrap();
+    all.iter().find(|one| one["task_id"] == task_id).unwrap_or_else(|| panic!("{task_id} in {run}"))
 }
 
 #[track_caller]

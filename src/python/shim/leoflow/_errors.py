@@ -52,8 +52,8 @@ class Unsupported(AirflowException, ImportError):
     An ImportError too, so that a DAG file that can do without it goes on as it would without the package.
     """
 
-    def __init__(self, thing):
-        file, line = user_line()
+    def __init__(self, thing, place=None):
+        file, line = place or user_line()
         super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow')
 
 
@@ -96,13 +96,14 @@ def explain(error):
         if one is None or id(one) in seen:
             return
         seen.add(id(one))
-        kept = [frame for frame in one.stack if not is_ours(frame.filename)]
-        one.stack[:] = kept or one.stack
+        one.stack[:] = [frame for frame in one.stack if not is_ours(frame.filename)]
         trim(one.__cause__)
         trim(one.__context__)
 
     trim(report)
-    return "".join(report.format()).rstrip()
+    # Where nothing of it is the user's code, the words have to do.
+    lines = report.format() if report.stack or report.__cause__ else report.format_exception_only()
+    return "".join(lines).rstrip()
 
 
 def is_ours(file):

@@ -227,7 +227,7 @@ class Operator(Linkable, metaclass=WithDefaults):
         self.params = dict(params or {})
         self.upstream_task_ids = set()
         self.downstream_task_ids = set()
-        self.line = user_line()[1]
+        self.place = user_line()
         self.dag = None
         dag = dag or _active.dag()
         if dag is not None:
@@ -266,7 +266,7 @@ def refuse_template(operator, field, value):
     """Airflow would fill in `{{ … }}`; to take it literally would change the meaning."""
     if isinstance(value, str):
         if "{{" in value or "{%" in value or "{#" in value:
-            raise Unsupported(f"a Jinja template in {field} of task {operator.task_id!r}")
+            raise Unsupported(f"a Jinja template in {field} of task {operator.task_id!r}", operator.place)
     elif isinstance(value, (list, tuple, set)):
         for one in value:
             refuse_template(operator, field, one)

@@ -61,7 +61,11 @@ def main(options):
     if options.get("socket"):
         # A file's top level has half a minute; it must not spend it on a server that is away.
         _stores.use(options["socket"], patience=5)
+    own = os.getpid()
     result = parse(options["path"], options["roots"])
+    if os.getpid() != own:
+        # A fork of the file's own doing: only one of the two may answer.
+        os._exit(0)
     text = json.dumps(result, ensure_ascii=True).encode()
     sys.stdout.flush()
     sys.stderr.flush()

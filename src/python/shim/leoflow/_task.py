@@ -134,8 +134,20 @@ def load_task(spec):
     raise AirflowException(f"{spec['fileloc']} does not make the DAG {spec['dag_id']!r} any more")
 
 
+def forget_in_forks():
+    """What the task forks is not the task: signals mean there what they mean everywhere."""
+
+    def in_child():
+        for number in (signal.SIGTERM, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=in_child)
+
+
 def main(options):
     _load.prepare()
+    own = os.getpid()
+    forget_in_forks()
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
     folder = options["folder"]
     with open(os.path.join(folder, "spec.json"), encoding="utf-8") as file:
@@ -148,6 +160,9 @@ def main(options):
         result = {"state": "failed", "retry": True, "reason": f"the DAG file cannot be imported: {describe(error)}"}
     else:
         result = outcome_of(task, _context.build(spec, dag, task, _stores.TaskXComs()))
+    if os.getpid() != own:
+        # A fork that did not leave by itself: only the task may tell how the task ended.
+        os._exit(0 if result["state"] != "failed" else 1)
     # From here on the task has ended: no signal may turn its outcome round.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.stdout.flush()

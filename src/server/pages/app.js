@@ -1,0 +1,158 @@
+// What the pages share: asking the server, building elements, being told of changes.
+
+/** Asks the server; sends to the login when the session is over. */
+export async function ask(path, options = {}) {
+  const response = await fetch(path, {
+    headers: { accept: "application/json", ...(options.body ? { "content-type": "application/json" } : {}) },
+    ...options,
+  });
+  if (response.status === 401) {
+    location.assign("/auth/login");
+    return new Promise(() => {});
+  }
+  const text = await response.text();
+  const body = text ? JSON.parse(text) : null;
+  if (!response.ok) {
+    throw new Error(detail(body) ?? `the server answered ${response.status}`);
+  }
+  return body;
+}
+
+function detail(body) {
+  const found = body?.detail;
+  if (typeof found === "string") {
+    return found;
+  }
+  return Array.isArray(found) ? found.map((one) => one.msg).join("; ") : (found?.message ?? found?.reason);
+}
+
+/** An element. Text is always text: nothing that a DAG says becomes markup. */
+export function h(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.startsWith("on")) {
+      element.addEventListener(key.slice(2), value);
+    } else if (key === "data") {
+      Object.assign(element.dataset, value);
+    } else if (value !== undefined && value !== null && value !== false) {
+      element.setAttribute(key, value === true ? "" : value);
+    }
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export function state(name) {
+  return h("span", { class: "state", data: { state: name ?? "none" } }, (name ?? "–").replaceAll("_", " "));
+}
+
+export function link(path, ...children) {
+  return h("a", { href: path }, ...children);
+}
+
+export const dagPath = (dag) => `/dags/${encodeURIComponent(dag)}`;
+export const runPath = (dag, run) => `${dagPath(dag)}/runs/${encodeURIComponent(run)}`;
+export const apiPath = (dag, run) =>
+  `/api/v2/dags/${encodeURIComponent(dag)}` + (run === undefined ? "" : `/dagRuns/${encodeURIComponent(run)}`);
+
+const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+export function time(text) {
+  return text ? h("time", { datetime: text, title: text }, TIME.format(new Date(text))) : "–";
+}
+
+export function duration(start, end) {
+  if (!start) {
+    return "–";
+  }
+  const seconds = Math.max(0, (end ? new Date(end) : new Date()) - new Date(start)) / 1000;
+  if (seconds < 60) {
+    return `${seconds.toFixed(seconds < 10 ? 2 : 0)} s`;
+  }
+  const minutes = Math.floor(seconds / 60);
+  return minutes < 60 ? `${minutes} min ${Math.floor(seconds % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+export function table(headings, rows, id) {
+  const head = h("thead", {}, h("tr", {}, headings.map((text) => h("th", { scope: "col" }, text))));
+  return h("div", { class: "wide" }, h("table", { id }, head, h("tbody", {}, rows)));
+}
+
+/** A button that does one thing and says so when it fails. */
+export function button(text, act, properties = {}) {
+  return h("button", {
+    type: "button",
+    ...properties,
+    onclick: async (event) => {
+      const own = event.currentTarget;
+      own.disabled = true;
+      try {
+        await act();
+      } catch (error) {
+        complain(error.message);
+      } finally {
+        own.disabled = false;
+      }
+    },
+  }, text);
+}
+
+const notice = document.getElementById("notice");
+
+export function complain(text) {
+  notice.textContent = text;
+  notice.hidden = !text;
+}
+
+/** Shows the page now and whenever something has changed that concerns it. */
+export function live(show, concerns = () => true) {
+  let running = false;
+  let again = false;
+  const refresh = async () => {
+    if (running) {
+      again = true;
+      return;
+    }
+    running = true;
+    try {
+      await show();
+      document.getElementById("stale").hidden = true;
+    } catch (error) {
+      if (error instanceof TypeError) {
+        document.getElementById("stale").hidden = false;
+      } else {
+        complain(error.message);
+      }
+    }
+    running = false;
+    if (again) {
+      again = false;
+      setTimeout(refresh, 50);
+    }
+  };
+  const connect = () => {
+    const events = new EventSource("/ui/events");
+    events.onopen = refresh;
+    events.onmessage = (message) => {
+      const event = JSON.parse(message.data);
+      if (event.kind === "dags" || concerns(event)) {
+        refresh();
+      }
+    };
+    events.onerror = () => {
+      if (events.readyState === EventSource.CLOSED) {
+        // Refused, by a session that is over or a server that is full: asking says which.
+        setTimeout(() => refresh().then(connect), 2000);
+      }
+    };
+  };
+  connect();
+  return refresh;
+}
+
+export const view = document.getElementById("view");
+
+/** Replaces what is shown, unless the user is in the middle of it. */
+export function put(place, ...children) {
+  place.replaceChildren(...children.flat().filter(Boolean));
+}

@@ -1,0 +1,227 @@
+//! Files of the workspace: how they come, change and go, and what hostile ones can do to the others.
+
+use crate::support::{TestHome, states, wait_until};
+use serde_json::json;
+use std::time::Duration;
+
+fn one_task(dag_id: &str, body: &str) -> String {
+    format!(
+        "from airflow.sdk import DAG, task\nwith DAG({dag_id:?}):\n    @task\n    def t():\n        {body}\n    t()\n"
+    )
+}
+
+fn import_error(test: &TestHome, file: &str) -> Option<String> {
+    let list = test.dags();
+    let found = list["import_errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|error| error["filename"].as_str().unwrap().ends_with(file))?;
+    Some(found["stack_trace"].as_str().unwrap().to_owned())
+}
+
+fn wait_import_error(test: &TestHome, file: &str, limit: Duration) -> String {
+    wait_until(&format!("an import error of {file}"), limit, || import_error(test, file).is_some());
+    import_error(test, file).unwrap()
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_file_is_saved_changed_and_removed() {
+    let test = TestHome::started();
+    wait_until("the starter", SOON, || test.dags()["dags"][0]["dag_id"] == "hello");
+    test.add_dag("life", &one_task("life", "return 1"));
+    assert_eq!(test.run_dag("life")["state"], "success");
+    test.save("life.py", &one_task("life", "return 2"));
+    test.wait_dag("life", 2);
+    test.run_dag("life");
+    assert_eq!(test.run(&["xcom", "get", "life", "latest", "t"]).expect(0).stdout, "2\n");
+    // As it was before is the version that it was before.
+    test.save("life.py", &one_task("life", "return 1"));
+    test.wait_dag("life", 1);
+    assert!(test.run(&["dags", "source", "life", "--version", "2"]).expect(0).stdout.contains("return 2"));
+
+    std::fs::remove_file(test.workspace().join("life.py")).unwrap();
+    let ids = |test: &TestHome| test.dags()["dags"].as_array().unwrap().len();
+    wait_until("the DAG is gone from the list", SOON, || ids(&test) == 1);
+    assert!(test.run(&["dags", "list", "--all"]).expect(0).stdout.contains("file is gone"));
+    assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 2);
+    assert!(test.run(&["dags", "trigger", "life"]).expect(1).stderr.contains("not found"));
+    test.save("life.py", &one_task("life", "return 1"));
+    wait_until("it is back", SOON, || ids(&test) == 2);
+    assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 2);
+}
+
+#[test]
+fn a_broken_file_shows_its_traceback_and_the_last_good_version_stays() {
+    let test = TestHome::started();
+    test.add_dag("good", &one_task("good", "return 'good'"));
+    test.save("good.py", "from airflow.sdk import DAG\nraise ValueError('dag is broken')\n");
+    let error = wait_import_error(&test, "good.py", SOON);
+    assert!(error.contains("good.py\", line 2") && error.contains("ValueError: dag is broken"), "{error}");
+    assert!(!error.contains("leoflow/_"), "nothing of ours is in it: {error}");
+    let listed = test.run(&["dags", "list"]).expect(0);
+    assert!(listed.stdout.contains("import error") && listed.stderr.contains("ValueError"), "{listed:?}");
+    let dag = test.dags()["dags"].as_array().unwrap().iter().find(|dag| dag["dag_id"] == "good").cloned().unwrap();
+    assert_eq!(dag["import_error"], json!(error));
+    assert_eq!(test.run_dag("good")["state"], "success", "what ran is the last good version");
+    assert_eq!(test.run(&["xcom", "get", "good", "latest", "t"]).expect(0).stdout, "\"good\"\n");
+    let checked = test.run(&["validate"]).expect(1);
+    assert!(checked.stdout.contains("ValueError: dag is broken"), "{}", checked.stdout);
+    test.save("good.py", &one_task("good", "return 'better'"));
+    wait_until("mended", SOON, || import_error(&test, "good.py").is_none());
+    test.run(&["validate"]).expect(0);
+}
+
+#[test]
+fn a_local_module_belongs_to_the_version() {
+    let test = TestHome::started();
+    test.save("project/words.py", "WORD = 'one'\n");
+    test.save(
+        "project/dag.py",
+        "from airflow.sdk import DAG, task\nfrom words import WORD\nwith DAG('words'):\n    @task\n    def t():\n        return WORD\n    t()\n",
+    );
+    test.wait_dag("words", 1);
+    test.save("project/words.py", "WORD = 'two'\n");
+    test.wait_dag("words", 2);
+    assert_eq!(test.run_dag("words")["state"], "success");
+    assert_eq!(test.run(&["xcom", "get", "words", "latest", "t"]).expect(0).stdout, "\"two\"\n");
+    // One that cannot be imported any more is told of, and what was there runs on.
+    std::fs::remove_file(test.workspace().join("project/words.py")).unwrap();
+    let error = wait_import_error(&test, "project/dag.py", SOON);
+    assert!(error.contains("No module named 'words'"), "{error}");
+    test.save("project/words.py", "WORD = 'three'\n");
+    test.wait_dag("words", 3);
+    let left: Vec<_> = walk(&test.workspace()).into_iter().filter(|name| name.contains("__pycache__")).collect();
+    assert_eq!(left, Vec::<String>::new(), "nothing is written to the workspace");
+}
+
+fn walk(folder: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        found.push(entry.path().display().to_string());
+        if entry.path().is_dir() {
+            found.extend(walk(&entry.path()));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_dag_id_belongs_to_one_file() {
+    let test = TestHome::started();
+    test.add_dag("mine", &one_task("mine", "return 1"));
+    test.save("other.py", &one_task("mine", "return 2"));
+    let error = wait_import_error(&test, "other.py", SOON);
+    assert!(error.contains("mine.py") && error.contains("other.py"), "{error}");
+    let dag = test.run(&["dags", "show", "mine", "--json"]).expect(0).json();
+    assert!(dag["fileloc"].as_str().unwrap().ends_with("/mine.py"));
+    std::fs::remove_file(test.workspace().join("mine.py")).unwrap();
+    wait_until("the other has it", SOON, || {
+        let dag = test.run(&["dags", "show", "mine", "--json"]).expect(0).json();
+        dag["fileloc"].as_str().unwrap().ends_with("/other.py") && dag["is_stale"] == false
+    });
+    assert_eq!(import_error(&test, "other.py"), None);
+}
+
+#[test]
+fn what_is_not_supported_names_file_line_and_thing() {
+    let test = TestHome::started();
+    for (name, text, thing) in [
+        ("sdk", "from airflow.sdk import DAG\nfrom airflow.sdk import Asset\n", "2: airflow.sdk.Asset"),
+        (
+            "provider",
+            "# dag\nfrom airflow.providers.http.operators.http import HttpOperator\n",
+            "2: the module airflow.providers.http",
+        ),
+        (
+            "rule",
+            "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x'):\n    EmptyOperator(task_id='a', trigger_rule='all_done')\n",
+            "4: trigger_rule='all_done'",
+        ),
+        (
+            "mapping",
+            "from airflow.sdk import DAG, task\nwith DAG('x'):\n    @task\n    def t(a): pass\n    t.expand(a=[1])\n",
+            "5: dynamic task mapping (.expand)",
+        ),
+        (
+            "jinja",
+            "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.bash import BashOperator\nwith DAG('x'):\n    BashOperator(task_id='a', bash_command='echo {{ ds }}')\n",
+            "a Jinja template in bash_command of task 'a'",
+        ),
+    ] {
+        test.save(&format!("{name}.py"), text);
+        let error = wait_import_error(&test, &format!("/{name}.py"), SOON);
+        assert!(error.contains(thing) && error.contains("is not supported by Leoflow"), "{name}: {error}");
+        assert!(error.contains(&format!("/{name}.py")), "{error}");
+    }
+}
+
+#[test]
+fn hostile_files_harm_nobody() {
+    let test = TestHome::started();
+    let files: &[(&str, &str, &str)] = &[
+        ("loops", "while True: pass\n", "longer than 30 s"),
+        ("sleeps", "import time\ntime.sleep(3600)\n", "longer than 30 s"),
+        ("exits", "import os\nos._exit(3)\n", "exit code 3"),
+        ("segfaults", "import ctypes\nctypes.string_at(0)\n", "SIGSEGV"),
+        ("eats", "x = []\nwhile True: x.append(bytearray(200_000_000))\n", "MemoryError"),
+        (
+            "floods",
+            "import sys\nfor _ in range(1600): sys.stdout.write('x' * 65536)\nraise ValueError('flooded')\n",
+            "flooded",
+        ),
+        ("latin", "# caf\u{e9}\n", "codec can't decode"),
+        (
+            "cycle",
+            "from airflow.operators.empty import EmptyOperator as E\nwith DAG('c'):\n    a, b = E(task_id='a'), E(task_id='b')\n    a >> b >> a\n",
+            "Cycle detected in Dag: c",
+        ),
+        ("twice", "DAG('same')\nDAG('same')\n", "'same' is used twice"),
+        (
+            "twins",
+            "from airflow.operators.empty import EmptyOperator as E\nwith DAG('w'):\n    E(task_id='a')\n    E(task_id='a')\n",
+            "Task id 'a' has already been added",
+        ),
+        ("exit", "import sys\nsys.exit('bye dag')\n", "bye dag"),
+        (
+            "forks",
+            "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(3600)\nraise ValueError('forked')\n",
+            "forked",
+        ),
+        ("answers", "import os\nif os.fork(): os.wait()\nraise ValueError('answered')\n", "answered"),
+        (
+            "threads",
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,)).start()\nraise ValueError('threaded')\n",
+            "threaded",
+        ),
+    ];
+    for (name, text, _) in files {
+        let text = format!("from airflow.sdk import DAG\n{text}");
+        // One of them is no UTF-8.
+        let bytes: Vec<u8> = text.chars().map(|c| c as u8).collect();
+        std::fs::write(test.workspace().join(format!("bad_{name}.py")), bytes).unwrap();
+    }
+    // Beside all of them.
+    test.add_dag("good", &one_task("good", "return 1"));
+    assert_eq!(test.run_dag("good")["state"], "success");
+    for (name, _, expected) in files {
+        let error = wait_import_error(&test, &format!("bad_{name}.py"), Duration::from_secs(90));
+        assert!(error.contains(expected), "{name}: {error}");
+        assert!(error.len() < 100_000, "{name}: {} bytes", error.len());
+    }
+    assert_eq!(test.state(), "healthy");
+}
+
+#[test]
+fn a_dag_of_five_thousand_tasks_is_a_dag() {
+    let test = TestHome::started();
+    let text = "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\n\
+                with DAG('big'):\n    last = None\n    for n in range(5000):\n        task = EmptyOperator(task_id=f't{n}')\n        \
+                if last is not None and n % 10:\n            last >> task\n        last = task\n";
+    test.add_dag("big", text);
+    let run = test.run_dag("big");
+    assert_eq!(run["state"], "success");
+    assert_eq!(states(&run).iter().filter(|(_, state)| state == "success").count(), 5000);
+}

@@ -1,0 +1,294 @@
+//! Runs from the command line and over the API: started, seen, ended, cleared.
+
+use crate::support::http::Session;
+use crate::support::processes::is_alive;
+use crate::support::{TestHome, states, task, wait_until};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn the_starter_dag_runs_and_everything_of_it_can_be_seen() {
+    let test = TestHome::started();
+    test.wait_dag("hello", 1);
+    let done = test.run(&["dags", "trigger", "hello", "--wait", "--conf", r#"{"name": "Ada"}"#]).expect(0);
+    for line in ["choose_words  running", "greet  success", "count  success"] {
+        assert!(done.stderr.contains(line), "{}", done.stderr);
+    }
+    assert!(done.stdout.trim_end().ends_with("success"), "{}", done.stdout);
+    let run = test.run(&["runs", "show", "hello", "latest", "--json"]).expect(0).json();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&run), ["dag_id", "dag_run_id", "state", "start_date", "end_date", "task_instances"]);
+    assert_eq!(
+        keys(&run["task_instances"][0]),
+        ["task_id", "map_index", "state", "try_number", "start_date", "end_date"]
+    );
+    assert_eq!(
+        states(&run).iter().map(|(id, state)| format!("{id} {state}")).collect::<Vec<_>>(),
+        ["choose_words success", "greet success", "count success"]
+    );
+    assert_eq!(
+        keys(&test.dags()["dags"][0]),
+        ["dag_id", "is_paused", "fileloc", "schedule", "last_run_state", "import_error"]
+    );
+    let log = test.task_log("hello", "greet");
+    assert!(log.contains("Hello, Ada!\n"), "{log}");
+    let count = test.run(&["xcom", "get", "hello", "latest", "count", "--json"]).expect(0).json();
+    assert_eq!(count, json!({"greetings": 3, "letters": 39}));
+    let missing = test.run(&["xcom", "get", "hello", "latest", "count", "--key", "other"]).expect(1);
+    assert!(missing.stderr.contains("leoflow xcom list"), "{}", missing.stderr);
+    let triggered = test.run(&["dags", "trigger", "hello", "--json"]).expect(0).json();
+    assert_eq!(
+        (keys(&triggered), &triggered["state"]),
+        (vec!["dag_id".into(), "dag_run_id".into(), "state".into()], &json!("queued"))
+    );
+    let waited = test.run(&["dags", "trigger", "hello", "--wait", "--json"]).expect(0).json();
+    assert_eq!(waited["state"], "success");
+    for wrong in [
+        &["dags", "trigger", "nope"][..],
+        &["runs", "show", "hello", "nope"],
+        &["tasks", "logs", "hello", "latest", "nope"],
+    ] {
+        let done = test.run(wrong).expect(1);
+        assert!(done.stderr.contains("hint:"), "{wrong:?}: {}", done.stderr);
+    }
+    assert!(test.run(&["dags", "trigger", "hello", "--conf", "[1]"]).expect(2).stderr.contains("not a JSON object"));
+}
+
+#[test]
+fn the_foreground_test_needs_nothing_that_runs() {
+    let test = TestHome::new();
+    test.set_up();
+    let done = test.run(&["dags", "test", "hello", "--conf", r#"{"name": "Ada"}"#]).expect(0);
+    assert!(done.stdout.contains("Hello, Ada!") && done.stdout.ends_with("hello  success\n"), "{done:?}");
+    test.save("sad.py", "from airflow.sdk import DAG, task\nwith DAG('sad'):\n    @task\n    def t():\n        value = 42\n        raise ValueError('sad')\n    t()\n");
+    let done = test.run(&["dags", "test", "sad"]).expect(1);
+    assert!(done.stderr.contains("ValueError: sad") && done.stdout.ends_with("sad  failed\n"), "{done:?}");
+    let done = test.run_with_input(&["dags", "test", "sad", "--pdb"], "p value\nq\n").expect(1);
+    assert!(done.stdout.contains("(Pdb) 42"), "{done:?}");
+    assert!(test.run(&["dags", "test", "nope"]).expect(1).stderr.contains("hint:"));
+    test.run(&["init", test.workspace().join("mine").to_str().unwrap()]).expect(0);
+    assert!(test.run(&["validate"]).expect(0).stdout.contains(": mine\n"));
+    test.run(&["init", test.workspace().join("mine").to_str().unwrap()]).expect(1);
+    test.assert_nothing_runs();
+}
+
+const FRAGILE: &str = "from airflow.sdk import DAG, task\nwith DAG('fragile'):\n    @task\n    def first(): return 1\n    \
+    @task\n    def second(x): MENDED\n    @task\n    def third(x): return x\n    third(second(first()))\n";
+
+#[test]
+fn what_failed_runs_again_with_the_file_as_it_is_now() {
+    let test = TestHome::started();
+    test.add_dag("fragile", &FRAGILE.replace("MENDED", "raise ValueError('not yet')"));
+    let done = test.run(&["dags", "trigger", "fragile", "--wait"]).expect(1);
+    assert!(done.stderr.contains("second: ValueError: not yet"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("leoflow tasks logs fragile") && done.stderr.contains("--only-failed"),
+        "{}",
+        done.stderr
+    );
+    let refused = test.run(&["runs", "clear", "fragile", "latest", "--only-failed"]).expect(3);
+    assert!(refused.stderr.contains("--yes"), "{}", refused.stderr);
+    test.save("fragile.py", &FRAGILE.replace("MENDED", "return x + 1"));
+    test.wait_dag("fragile", 2);
+    let cleared =
+        test.run(&["runs", "clear", "fragile", "latest", "--only-failed", "--yes", "--json"]).expect(0).json();
+    assert_eq!(cleared["cleared"], 2);
+    let run = test.wait_run("fragile", cleared["dag_run_id"].as_str().unwrap());
+    assert_eq!(run["state"], "success");
+    let tries = |id: &str| task(&run, id)["try_number"].as_i64().unwrap();
+    assert_eq!((tries("first"), tries("second"), tries("third")), (1, 2, 1));
+    assert_eq!(test.run(&["xcom", "get", "fragile", "latest", "third"]).expect(0).stdout, "2\n");
+    assert!(
+        test.run(&["tasks", "logs", "fragile", "latest", "second", "--try", "1"]).expect(0).stdout.contains("not yet")
+    );
+    test.run(&["tasks", "clear", "fragile", "latest", "second", "--downstream", "--yes"]).expect(0);
+    let run = test.wait_run("fragile", "latest");
+    let tries: Vec<i64> = ["first", "second", "third"].map(|id| task(&run, id)["try_number"].as_i64().unwrap()).into();
+    assert_eq!((run["state"].as_str(), tries), (Some("success"), vec![1, 3, 2]));
+}
+
+#[test]
+fn a_paused_dag_waits_and_says_so() {
+    let test = TestHome::started();
+    test.wait_dag("hello", 1);
+    test.run(&["dags", "pause", "hello"]).expect(0);
+    let refused = test.run(&["dags", "trigger", "hello", "--wait"]).expect(1);
+    assert!(refused.stderr.contains("--unpause"), "{}", refused.stderr);
+    let told = test.run(&["dags", "trigger", "hello"]).expect(0);
+    assert!(told.stderr.contains("leoflow dags unpause hello"), "{}", told.stderr);
+    assert_eq!(test.run(&["runs", "show", "hello", "latest", "--json"]).expect(0).json()["state"], "queued");
+    test.run(&["dags", "unpause", "hello"]).expect(0);
+    assert_eq!(test.wait_run("hello", "latest")["state"], "success");
+    test.save("planned.py", "from airflow.sdk import DAG\nDAG('planned', schedule='@daily')\n");
+    test.wait_dag("planned", 1);
+    let dag = test.dags()["dags"].as_array().unwrap().iter().find(|dag| dag["dag_id"] == "planned").cloned().unwrap();
+    assert_eq!((&dag["is_paused"], &dag["schedule"]), (&json!(true), &json!("@daily")));
+}
+
+/// Writes its pid, then sleeps.
+const LONG: &str = "from airflow.sdk import DAG, task\nwith DAG('long'):\n    @task\n    def sleep():\n        import os, time\n        \
+    open('pid', 'w').write(str(os.getpid()))\n        time.sleep(SECONDS)\n        return 'slept'\n    @task\n    def after(x): return x\n    after(sleep())\n";
+
+fn long_dag(seconds: &str) -> String {
+    LONG.replace("SECONDS", seconds)
+}
+
+fn task_pid(test: &TestHome) -> i32 {
+    let path = test.workspace().join("pid");
+    wait_until("the task runs", SOON, || std::fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()));
+    let pid = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+    std::fs::remove_file(path).unwrap();
+    pid
+}
+
+#[test]
+fn a_run_is_cancelled_with_all_that_it_runs() {
+    let test = TestHome::started();
+    test.add_dag("long", &long_dag("600"));
+    let run_id = test.trigger("long");
+    let pid = task_pid(&test);
+    test.run(&["runs", "cancel", "long", &run_id]).expect(0);
+    wait_until("the task is gone", SOON, || !is_alive(pid));
+    let run = test.wait_run("long", &run_id);
+    assert_eq!(
+        (run["state"].as_str(), task(&run, "sleep")["state"].as_str(), task(&run, "after")["state"].as_str()),
+        (Some("failed"), Some("failed"), Some("skipped"))
+    );
+    wait_until("the try has ended too", SOON, || test.sql("SELECT state FROM task_try") == "failed");
+    assert!(test.task_log("long", "sleep").contains("told to end"));
+    assert!(test.run(&["runs", "cancel", "long", &run_id]).expect(1).stderr.contains("ended already"));
+    // Cleared, it runs again.
+    test.run(&["runs", "clear", "long", &run_id, "--yes"]).expect(0);
+    let again = task_pid(&test);
+    assert_ne!(again, pid);
+    test.run(&["dags", "delete", "long", "--yes"]).expect(1);
+    test.run(&["runs", "cancel", "long", &run_id]).expect(0);
+    wait_until("ended again", SOON, || !is_alive(again));
+}
+
+#[test]
+fn tasks_outlive_a_restart_and_not_a_stop() {
+    let test = TestHome::started();
+    test.add_dag("long", &long_dag("4"));
+    let run_id = test.trigger("long");
+    let pid = task_pid(&test);
+    test.run(&["lite", "restart"]).expect(0);
+    assert!(is_alive(pid), "the task goes on");
+    let run = test.wait_run("long", &run_id);
+    assert_eq!((run["state"].as_str(), task(&run, "sleep")["try_number"].as_i64()), (Some("success"), Some(1)));
+    test.save("long.py", &long_dag("600"));
+    test.wait_dag("long", 2);
+    let run_id = test.trigger("long");
+    let pid = task_pid(&test);
+    let stopped = test.run(&["lite", "stop"]).expect(0);
+    assert!(stopped.stderr.contains("ended 1 running task"), "{}", stopped.stderr);
+    assert!(!is_alive(pid));
+    test.assert_nothing_runs();
+    test.start();
+    let run = test.wait_run("long", &run_id);
+    assert_eq!((run["state"].as_str(), task(&run, "sleep")["state"].as_str()), (Some("failed"), Some("failed")));
+}
+
+fn ask_as_task(test: &TestHome, token: &str, target: &str, body: &str) -> String {
+    let mut stream = UnixStream::connect(test.home.join("run/api.sock")).unwrap();
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_tasks_token_ends_with_its_try() {
+    let test = TestHome::started();
+    let text = "from airflow.sdk import DAG, task, Variable\nwith DAG('tokens'):\n    @task\n    def t(ti=None):\n        \
+        from leoflow import _stores\n        Variable.set('v', 'of the task')\n        ti.xcom_push('k', {'a': 1})\n        \
+        open('token', 'w').write(_stores._client.token)\n        import time; time.sleep(2)\n    t()\n";
+    test.add_dag("tokens", text);
+    let run_id = test.trigger("tokens");
+    let path = test.workspace().join("token");
+    wait_until("a token", SOON, || std::fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()));
+    let token = std::fs::read_to_string(&path).unwrap();
+    let push = r#"{"key": "other", "value_json": "1"}"#;
+    assert!(ask_as_task(&test, &token, "/task/xcoms/push", push).contains("204"));
+    assert!(ask_as_task(&test, "wrong", "/task/xcoms/push", push).contains("401"));
+    assert_eq!(test.wait_run("tokens", &run_id)["state"], "success");
+    assert!(ask_as_task(&test, &token, "/task/xcoms/push", push).contains("401"));
+    assert_eq!(test.sql("SELECT string_agg(key, ',' ORDER BY key) FROM xcom"), "k,other");
+    assert_eq!(test.run(&["variables", "get", "v"]).expect(0).stdout, "of the task\n");
+    assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE token_hash IS NOT NULL"), "0");
+}
+
+#[test]
+fn the_api_has_airflows_words() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &password);
+    test.wait_dag("hello", 1);
+    let get = |path: &str| session.request("GET", path, "");
+    let dag = get("/api/v2/dags/hello").json();
+    assert_eq!((&dag["is_paused"], &dag["relative_fileloc"]), (&json!(false), &json!("hello/dag.py")));
+    assert_eq!(dag["tags"][0]["name"], "example");
+    assert_eq!(get("/api/v2/dags?dag_id_pattern=HEL").json()["total_entries"], 1);
+    assert_eq!(get("/api/v2/dags?tags=none").json()["total_entries"], 0);
+    assert_eq!(get("/api/v2/dags/nope").json()["detail"], "The Dag with ID: `nope` was not found");
+    assert_eq!(get("/api/v2/dags/hello/details").json()["params"]["name"]["value"], "world");
+    let runs = "/api/v2/dags/hello/dagRuns";
+    for (body, status) in [
+        ("{}", 422),
+        (r#"{"logical_date": null, "x": 1}"#, 422),
+        (r#"{"logical_date": null, "dag_run_id": "a/b"}"#, 400),
+    ] {
+        assert_eq!(session.request("POST", runs, body).status, status, "{body}");
+    }
+    let made = session.request(
+        "POST",
+        runs,
+        r#"{"logical_date": "2026-01-31T00:00:00Z", "dag_run_id": "one", "conf": {"name": "x"}}"#,
+    );
+    assert_eq!((made.status, made.json()["state"].as_str()), (200, Some("queued")));
+    assert_eq!(made.json()["data_interval_start"], "2026-01-31T00:00:00Z");
+    assert_eq!(session.request("POST", runs, r#"{"logical_date": null, "dag_run_id": "one"}"#).status, 409);
+    assert_eq!(test.wait_run("hello", "one")["state"], "success");
+    let run = get(&format!("{runs}/one")).json();
+    assert_eq!((&run["run_type"], &run["triggered_by"]), (&json!("manual"), &json!("rest_api")));
+    let all = get(&format!("{runs}/one/taskInstances")).json();
+    assert_eq!(all["total_entries"], 3);
+    let one = get(&format!("{runs}/one/taskInstances/greet")).json();
+    assert_eq!((&one["operator"], &one["operator_name"]), (&json!("_PythonDecoratedOperator"), &json!("@task")));
+    let log = get(&format!("{runs}/one/taskInstances/greet/logs/1")).json();
+    assert_eq!(log["continuation_token"], Value::Null);
+    assert!(
+        log["content"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|line| line["event"] == "Hello, x!" && line["logger"] == "task.stdout")
+    );
+    assert_eq!(get(&format!("{runs}/one/taskInstances/greet/logs/7")).status, 404);
+    let xcom = get(&format!("{runs}/one/taskInstances/count/xcomEntries/return_value")).json();
+    assert_eq!(xcom["value"]["greetings"], 3);
+    assert_eq!(get(&format!("{runs}/one/taskInstances/~/xcomEntries")).json()["total_entries"], 3);
+    assert!(get("/api/v2/dagSources/hello").json()["content"].as_str().unwrap().contains("def greet"));
+    assert_eq!(get("/api/v2/importErrors").json(), json!({"import_errors": [], "total_entries": 0}));
+    let cleared = session.request("POST", &format!("{runs}/one/clear"), "{}").json();
+    assert_eq!(cleared["total_entries"], 3, "a dry run unless it is said otherwise");
+    assert_eq!(get(&format!("{runs}/one")).json()["state"], "success");
+    assert_eq!(session.request("PATCH", "/api/v2/dags/hello", r#"{"is_paused": true}"#).json()["is_paused"], true);
+    assert_eq!(session.request("DELETE", &format!("{runs}/one"), "").status, 204);
+    assert_eq!(get(&format!("{runs}/one")).status, 404);
+    for page in ["/", "/dags/hello", "/dags/hello/runs/one"] {
+        let bearer = format!("Bearer {}", session.token);
+        let page =
+            crate::support::http::try_request(test.port, "GET", page, &[("Authorization", &bearer)], "").unwrap();
+        assert!(page.status == 200 && page.body.contains("/static/"), "{page:?}");
+    }
+}

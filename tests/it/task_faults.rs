@@ -1,0 +1,233 @@
+//! Tasks that misbehave, and everything else that dies around a task that does not.
+
+use crate::support::processes::{self, is_alive, signal};
+use crate::support::{TestHome, states, task, wait_until};
+use serde_json::Value;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A DAG of one Python task with this body and these arguments of `@task`.
+fn dag(dag_id: &str, arguments: &str, body: &str) -> String {
+    let body = body.lines().map(|line| format!("        {line}\n")).collect::<String>();
+    format!(
+        "from datetime import timedelta\nfrom airflow.sdk import DAG, task\nwith DAG({dag_id:?}):\n    @task({arguments})\n    def t(ti=None):\n{body}    t()\n"
+    )
+}
+
+fn outcome(test: &TestHome) -> String {
+    test.sql("SELECT coalesce(string_agg(outcome, '; ' ORDER BY try_number), '') FROM task_try")
+}
+
+#[test]
+fn tasks_that_end_badly_are_told_of() {
+    let test = TestHome::started();
+    for (name, body, expected) in [
+        ("exits", "import os; os._exit(7)", "exit code 7"),
+        ("segfaults", "import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+        ("kills", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("set", "return {1, 2}", "builtins.set, which JSON cannot hold"),
+        ("nan", "return float('nan')", "nan, which JSON cannot hold"),
+        ("huge", "return 'x' * 50_000_000", "47.7 MiB, and 10 MiB is the most"),
+        ("pushes", "ti.xcom_push('k', object())", "builtins.object, which JSON cannot hold"),
+        ("sysexit", "import sys; sys.exit(3)", "sys.exit(3)"),
+    ] {
+        test.add_dag(name, &dag(name, "", body));
+        let run = test.run_dag(name);
+        assert_eq!(
+            (run["state"].as_str(), task(&run, "t")["state"].as_str()),
+            (Some("failed"), Some("failed")),
+            "{name}"
+        );
+        let told = test.sql(&format!("SELECT outcome FROM task_try WHERE dag_id = '{name}'"));
+        assert!(told.contains(expected), "{name}: {told}");
+    }
+    assert_eq!(test.sql("SELECT count(*) FROM xcom"), "0");
+    assert!(test.task_log("segfaults", "t").contains("its process ended: SIGSEGV"));
+}
+
+#[test]
+fn a_task_that_does_not_care_for_its_time_or_for_term_is_ended_with_all_of_its_processes() {
+    let test = TestHome::started();
+    let body = "import os, signal, subprocess, sys, time\n\
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)\n\
+        subprocess.Popen(['sleep', '600'], start_new_session=True)\n\
+        print('deaf', flush=True)\n\
+        while True: time.sleep(60)";
+    test.add_dag("deaf", &dag("deaf", "execution_timeout=timedelta(seconds=1)", body));
+    let run = test.run_dag("deaf");
+    assert_eq!(task(&run, "t")["state"], "failed");
+    assert!(outcome(&test).contains("execution_timeout"), "{}", outcome(&test));
+    let log = test.task_log("deaf", "t");
+    assert!(log.contains("deaf\n") && log.contains("left running"), "{log}");
+    wait_until("nothing of it is left", SOON, || {
+        processes::mentioning(test.folder()).iter().all(|pid| !command(*pid).starts_with("sleep"))
+    });
+}
+
+fn command(pid: i32) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
+}
+
+#[test]
+fn what_a_task_forks_twice_goes_with_it() {
+    let test = TestHome::started();
+    let body = "import os, time\n\
+        if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        open('pid', 'w').write(str(os.getpid()))\n        time.sleep(600)\n    os._exit(0)\n\
+        while not os.path.exists('pid') or not open('pid').read(): time.sleep(0.01)\n\
+        return 'done'";
+    test.add_dag("daemon", &dag("daemon", "", body));
+    assert_eq!(test.run_dag("daemon")["state"], "success");
+    let pid = std::fs::read_to_string(test.workspace().join("pid")).unwrap().parse().unwrap();
+    assert!(!is_alive(pid));
+    assert!(test.task_log("daemon", "t").contains("ending 1 process(es) that the task left running"));
+}
+
+#[test]
+fn a_flood_of_output_is_kept_at_both_ends() {
+    let test = TestHome::started();
+    let body = "import os\n\
+        os.write(1, b'the first line\\n')\n\
+        chunk = b'x' * 99 + b'\\n'\n\
+        for _ in range(2000): os.write(1, chunk * 10_000)\n\
+        os.write(2, b'the last line\\n')\n\
+        return 'done'";
+    test.add_dag("flood", &dag("flood", "", body));
+    assert_eq!(test.run_dag("flood")["state"], "success");
+    let log = test.task_log("flood", "t");
+    assert!(log.len() < 20_000_000, "{} bytes", log.len());
+    assert!(log.contains("the first line") && log.contains("the last line") && log.contains("bytes are left out"));
+}
+
+/// Tasks append a line when they begin and one when they have done their work.
+const COUNTED: &str = "from datetime import timedelta\nfrom airflow.sdk import DAG, task\nwith DAG('counted'):\n    \
+    @task(retries=RETRIES, retry_delay=timedelta(seconds=0))\n    def work(before, n, ti=None):\n        import os, time\n        \
+    open('log', 'a').write(f'begin {n} {ti.try_number} {os.getpid()}\\n')\n        time.sleep(SECONDS)\n        \
+    open('log', 'a').write(f'done {n} {ti.try_number}\\n')\n        return n\n    \
+    last = None\n    for n in range(COUNT):\n        last = work.override(task_id=f'w{n}')(last, n)\n";
+
+fn counted(retries: u32, seconds: &str, count: u32) -> String {
+    COUNTED.replace("RETRIES", &retries.to_string()).replace("SECONDS", seconds).replace("COUNT", &count.to_string())
+}
+
+fn lines(test: &TestHome, word: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(test.workspace().join("log")).unwrap_or_default();
+    text.lines().filter(|line| line.starts_with(word)).map(str::to_owned).collect()
+}
+
+fn wait_begun(test: &TestHome, count: usize) {
+    wait_until(&format!("{count} tasks have begun"), SOON, || lines(test, "begin").len() >= count);
+}
+
+fn expect_undisturbed(test: &TestHome, run: &Value, count: usize) {
+    assert_eq!(run["state"], "success");
+    assert!(states(run).iter().all(|(_, state)| state == "success"));
+    assert!(run["task_instances"].as_array().unwrap().iter().all(|one| one["try_number"] == 1), "{run}");
+    assert_eq!((lines(test, "begin").len(), lines(test, "done").len()), (count, count));
+}
+
+#[test]
+fn the_agent_killed_disturbs_no_task() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(0, "0.4", 6));
+    let run_id = test.trigger("counted");
+    for round in 1..=5 {
+        wait_begun(&test, round);
+        signal(test.pid("agent"), "KILL");
+        test.wait_healthy();
+    }
+    expect_undisturbed(&test, &test.wait_run("counted", &run_id), 6);
+}
+
+#[test]
+fn the_server_or_postgres_killed_disturbs_no_task() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(0, "0.5", 6));
+    let run_id = test.trigger("counted");
+    for (round, process) in ["server", "postgres", "server", "postgres"].into_iter().enumerate() {
+        wait_begun(&test, round + 1);
+        signal(test.pid(process), "KILL");
+        test.wait_healthy();
+    }
+    expect_undisturbed(&test, &test.wait_run("counted", &run_id), 6);
+}
+
+#[test]
+fn a_task_killed_fails_that_try_and_is_tried_again() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(1, "1", 1));
+    let run_id = test.trigger("counted");
+    wait_begun(&test, 1);
+    let pid: i32 = lines(&test, "begin")[0].rsplit(' ').next().unwrap().parse().unwrap();
+    signal(pid, "KILL");
+    let run = test.wait_run("counted", &run_id);
+    assert_eq!((run["state"].as_str(), task(&run, "w0")["try_number"].as_i64()), (Some("success"), Some(2)));
+    assert!(test.sql("SELECT outcome FROM task_try WHERE try_number = 1").contains("SIGKILL"));
+}
+
+#[test]
+fn a_keeper_killed_takes_its_task_with_it_and_the_try_has_failed() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(1, "1.5", 1));
+    let run_id = test.trigger("counted");
+    wait_begun(&test, 1);
+    let pid: i32 = lines(&test, "begin")[0].rsplit(' ').next().unwrap().parse().unwrap();
+    let keeper =
+        processes::mentioning(test.folder()).into_iter().find(|pid| command(*pid).contains("keep-task")).unwrap();
+    signal(keeper, "KILL");
+    wait_until("the task is gone", SOON, || !is_alive(pid));
+    let run = test.wait_run("counted", &run_id);
+    assert_eq!((run["state"].as_str(), task(&run, "w0")["try_number"].as_i64()), (Some("success"), Some(2)));
+    assert_eq!(lines(&test, "done"), ["done 0 2"]);
+}
+
+#[test]
+fn the_whole_tree_killed_the_run_ends_right_after_the_next_start() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(3, "0.3", 5));
+    let run_id = test.trigger("counted");
+    for round in [1, 3] {
+        wait_begun(&test, round);
+        processes::end_all(test.folder());
+        test.start();
+    }
+    let run = test.wait_run("counted", &run_id);
+    assert_eq!(run["state"], "success");
+    for n in 0..5 {
+        let number = task(&run, &format!("w{n}"))["try_number"].as_i64().unwrap();
+        let last = format!("done {n} {number}");
+        assert_eq!(lines(&test, "done").iter().filter(|line| **line == last).count(), 1, "{last}");
+    }
+    test.run(&["lite", "stop"]).expect(0);
+    test.assert_nothing_runs();
+}
+
+#[test]
+fn only_the_supervisor_killed_tasks_run_on_and_are_taken_over() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(0, "2", 2));
+    let run_id = test.trigger("counted");
+    wait_begun(&test, 1);
+    signal(test.pid("supervisor"), "KILL");
+    wait_until("the children have left", SOON, || test.state() == "stopped");
+    test.start();
+    expect_undisturbed(&test, &test.wait_run("counted", &run_id), 2);
+}
+
+#[test]
+fn frozen_processes_are_replaced_and_the_run_goes_on() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(0, "0.5", 4));
+    let run_id = test.trigger("counted");
+    for (round, process) in ["agent", "server"].into_iter().enumerate() {
+        wait_begun(&test, round + 1);
+        let pid = test.pid(process);
+        signal(pid, "STOP");
+        wait_until("it was replaced", Duration::from_secs(60), || {
+            test.running_pid(process).is_some_and(|new| new != pid)
+        });
+        test.wait_healthy();
+    }
+    expect_undisturbed(&test, &test.wait_run("counted", &run_id), 4);
+}
