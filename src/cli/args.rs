@@ -44,7 +44,7 @@ pub enum Command {
     Setup(Setup),
     /// Look for what is wrong, and say how to mend it
     Doctor(Doctor),
-    /// Check config.yaml
+    /// Check config.yaml, and the leoflow.yaml of each project
     VerifyConfig(VerifyConfig),
     /// Bring the database's schema up to date, or back
     MigrateDb(MigrateDb),

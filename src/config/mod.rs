@@ -4,6 +4,7 @@ mod document;
 mod edit;
 mod keys;
 mod load;
+pub mod project;
 
 pub use document::Problem;
 pub use edit::{EditError, set_keys};

@@ -2,6 +2,7 @@
 //! nothing to the others and nothing to us.
 
 use super::interpreter::{Interpreter, Job, environment};
+use crate::config::{Problem, project};
 use crate::sys::listener;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, Signal};
@@ -53,6 +54,9 @@ pub struct Request {
 /// Parses in a child. `Err` is for people: why there is no result. Dropped, it ends the child.
 /// Must be called on the main thread of the process, inside a `LocalSet`.
 pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found, String> {
+    if let Some(problem) = request.roots.first().and_then(|project| settings_problem(project)) {
+        return Err(problem);
+    }
     let mut child = Child::start(interpreter, request)
         .map_err(|error| format!("{} cannot be started: {error}", interpreter.program.display()))?;
     let exit = tokio::time::timeout(TIME_LIMIT, child.ended()).await;
@@ -71,6 +75,17 @@ pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found
             })
             .map_err(|reason| format!("{reason}{said}")),
     }
+}
+
+/// What is wrong with the settings of the project, which its files cannot be imported without.
+fn settings_problem(folder: &Path) -> Option<String> {
+    let file = folder.join(project::FILE);
+    let problems = match project::check(folder) {
+        Ok(problems) => problems,
+        Err(error) => return Some(format!("{} cannot be read: {error}", file.display())),
+    };
+    let line = |problem: &Problem| format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message);
+    (!problems.is_empty()).then(|| problems.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 fn read_result(bytes: &[u8], exit: Exit) -> Result<Found, String> {

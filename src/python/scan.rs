@@ -1,5 +1,6 @@
 //! What is in a workspace: its Python files, and the folders to watch.
 
+use crate::config::project;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
@@ -22,7 +23,7 @@ impl Stamp {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Every Python file, DAGs or not.
+    /// Every Python file, DAGs or not, and the settings of projects.
     pub files: BTreeMap<PathBuf, Stamp>,
     pub folders: Vec<PathBuf>,
 }
@@ -62,12 +63,17 @@ pub fn scan(workspace: &Path) -> io::Result<Scan> {
                 if !is_skipped(&name, &path) {
                     waiting.push(path);
                 }
-            } else if meta.is_file() && name.ends_with(".py") && !name.starts_with('.') {
+            } else if meta.is_file() && is_of_interest(&name) {
                 scan.files.insert(path, Stamp::of(&meta));
             }
         }
     }
     Ok(scan)
+}
+
+/// Python files, and the settings of projects.
+fn is_of_interest(name: &str) -> bool {
+    name.ends_with(".py") && !name.starts_with('.') || name == project::FILE
 }
 
 fn is_skipped(name: &str, path: &Path) -> bool {
@@ -78,7 +84,7 @@ fn is_skipped(name: &str, path: &Path) -> bool {
 
 /// The Python files of a folder and of those below it.
 pub fn python_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(scan(folder)?.files.into_keys().collect())
+    Ok(scan(folder)?.files.into_keys().filter(|path| path.extension().is_some_and(|end| end == "py")).collect())
 }
 
 /// Larger files are data, whatever they are called.
@@ -86,7 +92,8 @@ const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
 /// Whether a file is worth importing: it can be read, and speaks of DAGs.
 pub fn is_dag_file(path: &Path) -> bool {
-    let small = fs::metadata(path).is_ok_and(|meta| meta.len() <= LARGEST_FILE);
+    let small = path.extension().is_some_and(|end| end == "py")
+        && fs::metadata(path).is_ok_and(|meta| meta.len() <= LARGEST_FILE);
     small && fs::read(path).is_ok_and(|text| might_have_dags(&text))
 }
 

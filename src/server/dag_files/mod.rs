@@ -5,6 +5,7 @@ mod books;
 mod watch;
 
 use super::state::AppState;
+use crate::config::project;
 use crate::engine::dag::Structure;
 use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
 use crate::protocol::log;
@@ -157,9 +158,12 @@ impl Keeper {
     }
 
     async fn save(&mut self, parsed: Parsed) {
-        let sources = parsed.found.as_ref().map(|found| found.sources.keys().map(PathBuf::from).collect());
+        let mut sources: Vec<PathBuf> =
+            parsed.found.iter().flat_map(|found| found.sources.keys().map(PathBuf::from)).collect();
+        // There or not: both may change.
+        sources.extend(roots(&self.shared.workspace, &parsed.path).first().map(|root| root.join(project::FILE)));
         let failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
-        if !self.books.was_parsed(&parsed.path, sources.unwrap_or_default(), failed) {
+        if !self.books.was_parsed(&parsed.path, sources, failed) {
             return self.parse(parsed.path);
         }
         match self.try_save(&parsed).await {
