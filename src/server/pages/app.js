@@ -61,11 +61,22 @@ export function time(text) {
   return text ? h("time", { datetime: text, title: text }, TIME.format(new Date(text))) : "–";
 }
 
+/** How long it took; of what still runs, how long so far, once a second. */
 export function duration(start, end) {
   if (!start) {
     return "–";
   }
-  const seconds = Math.max(0, (end ? new Date(end) : new Date()) - new Date(start)) / 1000;
+  return end ? span(start, new Date(end)) : h("span", { class: "ticking", data: { start } }, span(start, new Date()));
+}
+
+setInterval(() => {
+  for (const element of document.querySelectorAll(".ticking")) {
+    element.textContent = span(element.dataset.start, new Date());
+  }
+}, 1000);
+
+function span(start, end) {
+  const seconds = Math.max(0, end - new Date(start)) / 1000;
   if (seconds < 60) {
     return `${seconds.toFixed(seconds < 10 ? 2 : 0)} s`;
   }
