@@ -13,7 +13,7 @@ use std::path::PathBuf;
     version = crate::VERSION,
     arg_required_else_help = true,
     after_help = "Examples:\n  leoflow lite                 set up (the first time) and run, in this terminal\n  \
-                  leoflow lite start           the same in the background\n  leoflow lite status          what runs\n  \
+                  leoflow lite start           the same in the background\n  leoflow dags trigger hello --wait     run a DAG, and watch it\n  leoflow lite status          what runs\n  \
                   leoflow doctor               what is wrong, and how to mend it"
 )]
 pub struct Cli {

@@ -159,20 +159,20 @@ pub struct Tasks {
 }
 
 #[derive(Subcommand, Debug)]
-#[command(after_help = "Examples:\n  leoflow tasks list hello\n  leoflow tasks logs hello latest say_hello -f")]
+#[command(after_help = "Examples:\n  leoflow tasks list hello\n  leoflow tasks logs hello latest greet -f")]
 pub enum TasksCommand {
     /// The tasks of a DAG, each after those it waits for
     #[command(after_help = "Example:\n  leoflow tasks list hello")]
     List { dag_id: String },
     /// What a task wrote
     #[command(
-        after_help = "Examples:\n  leoflow tasks logs hello latest say_hello\n  leoflow tasks logs hello latest say_hello -f\n  \
-                      leoflow tasks logs hello RUN_ID say_hello --try 1"
+        after_help = "Examples:\n  leoflow tasks logs hello latest greet\n  leoflow tasks logs hello latest greet -f\n  \
+                      leoflow tasks logs hello RUN_ID greet --try 1"
     )]
     Logs(TaskLogs),
     /// Make tasks of a run run again, with the DAG as it is now
     #[command(
-        after_help = "Examples:\n  leoflow tasks clear hello latest load --downstream\n  leoflow tasks clear hello RUN_ID --only-failed --yes"
+        after_help = "Examples:\n  leoflow tasks clear hello latest greet --downstream\n  leoflow tasks clear hello RUN_ID --only-failed --yes"
     )]
     Clear(ClearTasks),
 }
@@ -225,7 +225,7 @@ pub struct Xcom {
 }
 
 #[derive(Subcommand, Debug)]
-#[command(after_help = "Examples:\n  leoflow xcom list hello latest\n  leoflow xcom get hello latest say_hello")]
+#[command(after_help = "Examples:\n  leoflow xcom list hello latest\n  leoflow xcom get hello latest greet")]
 pub enum XcomCommand {
     /// What the tasks of a run have left
     #[command(after_help = "Example:\n  leoflow xcom list hello latest")]
@@ -238,7 +238,7 @@ pub enum XcomCommand {
     },
     /// Print one value, as JSON
     #[command(
-        after_help = "Examples:\n  leoflow xcom get hello latest say_hello\n  leoflow xcom get hello RUN_ID load --key rows"
+        after_help = "Examples:\n  leoflow xcom get hello latest greet\n  leoflow xcom get hello RUN_ID load --key rows"
     )]
     Get {
         dag_id: String,

@@ -126,6 +126,8 @@ pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), S
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
     events::notify(transaction, &Event::Dags).await?;
+    // Tries of cancelled runs may be on their way out.
+    events::notify(transaction, &Event::Stop).await?;
     Ok(())
 }
 

@@ -179,6 +179,15 @@ pub async fn list(
     Ok((rows.iter().map(read).collect(), total))
 }
 
+/// The newest runs of every DAG, newest first.
+pub async fn newest_of_all(client: &impl GenericClient, of_each: i64) -> Result<Vec<Run>, StoreError> {
+    let query = "
+        SELECT r.*, v.version_number FROM dag d
+        CROSS JOIN LATERAL (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC LIMIT $1) r
+        LEFT JOIN dag_version v ON v.id = r.dag_version_id ORDER BY r.dag_id, r.run_after DESC";
+    Ok(client.query(query, &[&of_each]).await?.iter().map(read).collect())
+}
+
 /// Ends a run by hand, as Airflow does: what runs gets the run's state and is ended, what has not
 /// begun is skipped. `Queued` starts it again as it is.
 pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {

@@ -46,14 +46,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/static/{name}", get(pages::script))
         .route("/static/icon.svg", get(pages::icon))
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES));
-    let api = Router::new()
-        .route("/api/v2/variables", get(variables::list).post(variables::create))
-        .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
-        .route("/api/v2/connections", get(connections::list).post(connections::create))
-        .route(
-            "/api/v2/connections/{*connection_id}",
-            get(connections::get).patch(connections::patch).delete(connections::delete),
-        )
+    let about_dags = Router::new()
         .route("/api/v2/dags", get(dags::list))
         .route("/api/v2/dags/{dag_id}", get(dags::get).patch(dags::patch).delete(dags::delete))
         .route("/api/v2/dags/{dag_id}/details", get(dags::details))
@@ -69,10 +62,20 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
         .route(&run("/taskInstances/{task_id}/xcomEntries"), get(task_instances::xcom_list))
         .route(&run("/taskInstances/{task_id}/xcomEntries/{*key}"), get(task_instances::xcom_get))
-        .route("/ui/status", get(pages::status))
         .route("/ui/dags", get(overview::dags))
         .route("/ui/dags/{dag_id}", get(overview::dag))
         .route("/ui/dags/{dag_id}/runs/{run_id}", get(overview::run))
+        .layer(from_fn_with_state(state.clone(), guard::after_first_look));
+    let api = Router::new()
+        .merge(about_dags)
+        .route("/api/v2/variables", get(variables::list).post(variables::create))
+        .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
+        .route("/api/v2/connections", get(connections::list).post(connections::create))
+        .route(
+            "/api/v2/connections/{*connection_id}",
+            get(connections::get).patch(connections::patch).delete(connections::delete),
+        )
+        .route("/ui/status", get(pages::status))
         .layer(from_fn(guard::in_good_time))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), guard::require_token));

@@ -32,6 +32,14 @@ pub async fn in_good_time(request: Request, next: Next) -> Response {
     }
 }
 
+/// For what is about DAGs: right after a start their files are still being parsed, and who asks then
+/// wants to know what comes of that.
+pub async fn after_first_look(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    // The sender is in the state.
+    let _ = state.first_look.subscribe().wait_for(|done| *done).await;
+    next.run(request).await
+}
+
 /// For every request.
 pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network

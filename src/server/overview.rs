@@ -8,11 +8,12 @@ use super::views;
 use crate::engine::dags::{self, Filter, ImportError};
 use crate::engine::events::RunKey;
 use crate::engine::instances;
-use crate::engine::runs;
+use crate::engine::runs::{self, Run};
 use crate::engine::store::{ALL, Order, Page, ReadFor};
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -25,13 +26,18 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let filter = Filter { include_stale: params.flag("all")?.unwrap_or(false), ..Filter::default() };
     let (found, _) = dags::list(&**client, &ALL, &filter).await?;
     let (errors, _) = dags::import_errors(&**client, &ALL).await?;
+    let newest = runs::newest_of_all(&**client, LAST_RUNS).await?;
+    let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
+    for run in &newest {
+        by_dag.entry(&run.key.dag_id).or_default().push(run);
+    }
     let mut list = Vec::with_capacity(found.len());
     for dag in &found {
         let error = errors.iter().find(|error| error.filename == dag.fileloc);
-        let newest = Page { limit: LAST_RUNS, order: vec![Order { column: "r.run_after", descending: true }], ..ALL };
-        let (last, _) = runs::list(&**client, Some(&dag.dag_id), &[], &newest).await?;
-        let last: Vec<Value> = last
-            .iter()
+        let last: Vec<Value> = by_dag
+            .get(dag.dag_id.as_str())
+            .into_iter()
+            .flatten()
             .map(|run| {
                 json!({
                     "dag_run_id": run.key.run_id, "state": run.state, "run_after": views::stamp(run.run_after),

@@ -79,6 +79,9 @@ pub async fn run(
     let files = config
         .workspace
         .map(|workspace| tokio::task::spawn_local(dag_files::run(state.clone(), workspace, config.python)));
+    if files.is_none() {
+        state.first_look.send_replace(true);
+    }
     leave.await;
     notifier.stopping();
     // What they do is in transactions: cut off, it has not happened.

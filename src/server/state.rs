@@ -11,7 +11,7 @@ use crate::sys::clock;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 pub struct AppState {
     pub home: Home,
@@ -22,6 +22,8 @@ pub struct AppState {
     pub changes: Changes,
     /// A DAG whose file may still be there was deleted.
     pub dag_deleted: Notify,
+    /// Whether the DAG files that were there at the start have been parsed, or have had their time.
+    pub first_look: watch::Sender<bool>,
     secrets: Mutex<Secrets>,
     throttle: Mutex<Throttle>,
     /// One password at a time: hashing takes memory and a core by design.
@@ -98,6 +100,7 @@ impl AppState {
             cipher,
             changes: Changes::new(),
             dag_deleted: Notify::new(),
+            first_look: watch::Sender::new(false),
             secrets: Mutex::new(secrets),
             throttle: Mutex::new(Throttle::default()),
             hashing: Semaphore::new(1),

@@ -12,6 +12,7 @@ use crate::protocol::log;
 use crate::python::{Found, Interpreter, Request, parse, roots, scan};
 use books::Books;
 use serde_json::Map;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ const AT_ONCE: usize = 2;
 const SLOW: Duration = Duration::from_secs(1);
 /// So many slow ones go on beside them.
 const SLOW_AT_ONCE: usize = 12;
+/// The longest that anybody waits for the files that are there at the start.
+const FIRST_LOOK: Duration = Duration::from_millis(1500);
 /// Until what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,9 +45,17 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBu
         slow_lanes: Semaphore::new(SLOW_AT_ONCE),
         results: sender,
     };
-    Keeper { state, shared: Rc::new(shared), results, books: Books::default(), unsaved: Vec::new(), swept: false }
-        .run()
-        .await;
+    Keeper {
+        state,
+        shared: Rc::new(shared),
+        results,
+        books: Books::default(),
+        unsaved: Vec::new(),
+        swept: false,
+        first: HashSet::new(),
+    }
+    .run()
+    .await;
 }
 
 /// What every parse needs.
@@ -74,10 +85,17 @@ struct Keeper {
     unsaved: Vec<Parsed>,
     /// Whether the datastore has been told which files there are.
     swept: bool,
+    /// Files that were there at the start and have not been parsed yet.
+    first: HashSet<PathBuf>,
 }
 
 impl Keeper {
     async fn run(mut self) {
+        let state = self.state.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(FIRST_LOOK).await;
+            state.first_look.send_replace(true);
+        });
         let mut watch = Watch::new();
         let mut look = true;
         loop {
@@ -120,6 +138,12 @@ impl Keeper {
         watch.set_folders(&scan.folders);
         let change = self.books.compare(scan);
         self.swept &= !change.removed;
+        if !*self.state.first_look.borrow() {
+            self.first.extend(change.to_parse.iter().cloned());
+            if self.first.is_empty() {
+                self.state.first_look.send_replace(true);
+            }
+        }
         for path in change.to_parse {
             self.parse(path);
         }
@@ -168,6 +192,9 @@ impl Keeper {
         }
         match self.try_save(&parsed).await {
             Ok(saved) => {
+                if self.first.remove(&parsed.path) && self.first.is_empty() {
+                    self.state.first_look.send_replace(true);
+                }
                 self.books.set_conflicts(&parsed.path, saved.conflicts);
                 if saved.released {
                     for path in self.books.conflicting(&parsed.path) {

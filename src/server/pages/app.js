@@ -125,6 +125,7 @@ export function live(show, concerns = () => true) {
       return;
     }
     running = true;
+    const began = performance.now();
     try {
       await show();
       document.getElementById("stale").hidden = true;
@@ -135,11 +136,14 @@ export function live(show, concerns = () => true) {
         complain(error.message);
       }
     }
-    running = false;
-    if (again) {
-      again = false;
-      setTimeout(refresh, 50);
-    }
+    // Most of the time is the reader's: what takes long to show is shown less often.
+    setTimeout(() => {
+      running = false;
+      if (again) {
+        again = false;
+        refresh();
+      }
+    }, 50 + 4 * (performance.now() - began));
   };
   const connect = () => {
     const events = new EventSource("/ui/events");
