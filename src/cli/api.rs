@@ -62,7 +62,7 @@ impl<'a> Api<'a> {
             return Ok(bytes);
         }
         let detail: Option<Value> = serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| v.get("detail").cloned());
-        Err(explain(status, detail.unwrap_or_default()))
+        Err(explain(status, detail.unwrap_or_default(), path))
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), Error> {
@@ -109,7 +109,7 @@ pub fn not_running() -> Error {
     Error::failed("Leoflow is not running").hint("leoflow lite start").for_now()
 }
 
-fn explain(status: StatusCode, detail: Value) -> Error {
+fn explain(status: StatusCode, detail: Value, path: &str) -> Error {
     let text = match &detail {
         Value::String(text) => text.clone(),
         Value::Object(object) => {
@@ -128,6 +128,9 @@ fn explain(status: StatusCode, detail: Value) -> Error {
         StatusCode::INTERNAL_SERVER_ERROR => Error::failed(text).hint("leoflow lite logs server"),
         StatusCode::CONFLICT => {
             Error::failed(text).hint("nothing was changed; remove it first, or choose another name")
+        }
+        StatusCode::NOT_FOUND if path.contains("/dags") || path.contains("/dagSources") => {
+            Error::failed(text).hint("leoflow dags list").hint("leoflow runs list DAG")
         }
         StatusCode::NOT_FOUND => Error::failed(text).hint("the same command with `list` shows what there is"),
         _ => Error::failed(text).hint("nothing was changed; `--help` shows what is allowed"),

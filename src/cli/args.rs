@@ -56,7 +56,7 @@ pub enum Command {
     Tasks(Tasks),
     /// XComs: what tasks left for one another
     Xcom(Xcom),
-    /// Check DAG files without running them
+    /// Import DAG files as the server would, and say what is wrong with them
     Validate(Validate),
     /// Make a project with a first DAG
     Init(Init),

@@ -66,7 +66,7 @@ pub struct Trigger {
     /// The run's id [default: manual__ and the time]
     #[arg(long, short)]
     pub run_id: Option<String>,
-    /// The date that the run is for, for example 2026-01-31T00:00:00Z [default: none]
+    /// The date that the run is for, for example 2026-01-31 [default: none]
     #[arg(long, short)]
     pub logical_date: Option<String>,
     /// Wait for the end, and show each task as it changes; the exit code is 1 when the run fails
@@ -83,7 +83,7 @@ pub struct Test {
     /// Values for the run's params, as a JSON object
     #[arg(long, short)]
     pub conf: Option<String>,
-    /// The file that makes the DAG [default: where the running Leoflow or the workspace has it]
+    /// The file that makes the DAG [default: the one of the workspace that does]
     #[arg(long, short, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// The date that the run is for
@@ -108,10 +108,10 @@ pub enum RunsCommand {
     List {
         dag_id: String,
         /// Only those in this state: queued, running, success or failed
-        #[arg(long)]
+        #[arg(long, value_parser = ["queued", "running", "success", "failed"])]
         state: Option<String>,
         /// At most so many
-        #[arg(long, default_value_t = 25)]
+        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
     /// One run with its tasks

@@ -171,6 +171,7 @@ async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let dag_id = &args.dag_id;
     let conf = read_conf(args.conf.as_deref())?;
+    let logical_date = args.logical_date.as_deref().map(read_date).transpose()?.map(|date| date.to_string());
     let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
     let is_paused = dag["is_paused"].as_bool().unwrap_or(false);
     if args.unpause && is_paused {
@@ -179,7 +180,7 @@ async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
         return Err(Error::failed(format!("{dag_id} is paused: its runs do not begin"))
             .hint(format!("leoflow dags trigger {dag_id} --wait --unpause")));
     }
-    let body = json!({"dag_run_id": args.run_id, "logical_date": args.logical_date, "conf": conf});
+    let body = json!({"dag_run_id": args.run_id, "logical_date": logical_date, "conf": conf});
     let run: Value = api.post(&format!("/api/v2/dags/{}/dagRuns", encode(dag_id)), &body).await?;
     let run_id = run["dag_run_id"].as_str().unwrap_or_default();
     if !args.wait {
@@ -213,6 +214,15 @@ pub fn finish(context: &Context<'_>, run: &RunView) -> Result<u8, Error> {
         context.printer.line(format!("{}  {}  {state}", run.dag_id, run.dag_run_id));
     }
     if run.state == "failed" { Err(run.failure()) } else { Ok(0) }
+}
+
+/// A time, or a day, which is its first moment in UTC.
+pub fn read_date(text: &str) -> Result<jiff::Timestamp, Error> {
+    let day =
+        || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp());
+    text.parse::<jiff::Timestamp>().ok().or_else(day).ok_or_else(|| {
+        Error::usage(format!("--logical-date: {text:?} is no date")).hint("2026-01-31, or 2026-01-31T08:00:00Z")
+    })
 }
 
 /// An object, or why it is none.

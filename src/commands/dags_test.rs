@@ -2,11 +2,13 @@
 //! that `print` and the debugger are where the user is.
 
 use super::context::Context;
-use super::dags::read_conf;
+use super::dags::{read_conf, read_date};
 use super::validate::prepare;
 use crate::cli::engine_args::Test;
 use crate::error::Error;
-use crate::python::{Interpreter, Job, Request, environment, is_dag_file, parse, python_files, roots};
+use crate::python::{
+    Found, Interpreter, Job, Request, as_in_workspace, environment, is_dag_file, parse, python_files, settings_problem,
+};
 use crate::sys::{env_vars, process};
 use serde_json::json;
 use std::os::unix::process::ExitStatusExt;
@@ -16,9 +18,7 @@ pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
     let conf = read_conf(args.conf.as_deref())?;
     let logical_date = match &args.logical_date {
         None => None,
-        Some(text) => Some(text.parse::<jiff::Timestamp>().map_err(|error| {
-            Error::usage(format!("--logical-date: {error}")).hint("for example 2026-01-31T00:00:00Z")
-        })?),
+        Some(text) => Some(read_date(text)?),
     };
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
@@ -26,22 +26,25 @@ pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
     let here = env_vars::current_dir().map_err(Error::failed)?;
     let file = match &args.file {
         Some(file) => {
-            let file = here.join(file);
-            file.canonicalize().map_err(|error| Error::io("read", &file, &error))?
+            let file = as_in_workspace(workspace.as_deref(), &here.join(file));
+            if !file.is_file() {
+                return Err(Error::failed(format!("there is no file {}", file.display())));
+            }
+            file
         }
         None => find(context, &interpreter, workspace.as_deref(), &args.dag_id).await?,
     };
-    let roots = match workspace.filter(|workspace| file.starts_with(workspace)) {
-        Some(workspace) => roots(&workspace, &file),
-        None => file.parent().map(Path::to_owned).into_iter().collect(),
-    };
+    let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
+    if let Some(problem) = request.project.as_deref().and_then(settings_problem) {
+        return Err(Error::failed("the project's settings are not good").cause(problem).hint("leoflow verify-config"));
+    }
     let options = json!({
-        "path": file, "roots": roots, "dag_id": args.dag_id, "conf": conf, "pdb": args.pdb,
+        "path": request.path, "roots": request.roots, "dag_id": args.dag_id, "conf": conf, "pdb": args.pdb,
         "logical_date": logical_date.map(|date| date.to_string()), "socket": context.home.api_socket(),
     });
     let mut command = std::process::Command::new(&interpreter.program);
     command.args(interpreter.arguments(Job::Test, &options)).env_clear().envs(environment());
-    if let Some(folder) = roots.first() {
+    if let Some(folder) = request.roots.first() {
         command.current_dir(folder);
     }
     // Ctrl-C is the debugger's, or the task's.
@@ -50,6 +53,8 @@ pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(0),
         (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
+        // Whoever read its output has left.
+        (None, Some(13)) => Ok(128 + 13),
         (None, signal) => Err(Error::failed(format!(
             "the process that ran {} was ended by signal {}",
             args.dag_id,
@@ -76,13 +81,15 @@ async fn find(
     files.retain(|file| is_dag_file(file));
     // The likely ones first: a project is often called as its DAG is.
     files.sort_by_key(|file| !file.to_string_lossy().contains(dag_id));
+    let mut broken = Vec::new();
     for file in files {
-        let request =
-            Request { roots: roots(workspace, &file), path: file.clone(), api_socket: context.home.api_socket() };
-        let Ok(found) = parse(interpreter, &request).await else { continue };
-        if found.structures.iter().any(|dag| dag["dag_id"].as_str() == Some(dag_id)) {
-            return Ok(file);
+        let request = Request::new(file.clone(), Some(workspace), context.home.api_socket());
+        match parse(interpreter, &request).await {
+            Ok(found) if found.structures.iter().any(|dag| dag["dag_id"].as_str() == Some(dag_id)) => return Ok(file),
+            Ok(Found { error: Some(error), .. }) | Err(error) => broken.push(format!("{}:\n{error}", file.display())),
+            Ok(_) => {}
         }
     }
-    Err(missing())
+    // It may be one of those that cannot be imported.
+    if broken.is_empty() { Err(missing()) } else { Err(missing().cause(broken.join("\n"))) }
 }

@@ -37,6 +37,6 @@ pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
 /// A folder's name as a dag_id.
 fn dag_id_of(name: &str) -> String {
     let id: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' }).take(250).collect();
+        name.chars().map(|c| if c.is_alphanumeric() || "_-.".contains(c) { c } else { '_' }).take(250).collect();
     if id.chars().all(|c| c == '.') { "dag".to_owned() } else { id }
 }

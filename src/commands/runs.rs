@@ -45,13 +45,23 @@ fn path(dag_id: &str, run_id: &str) -> String {
 async fn list(context: &Context<'_>, dag_id: &str, state: Option<&str>, limit: u32) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let state = state.map(|state| format!("&state={}", encode(state))).unwrap_or_default();
-    let answer: Value =
-        api.get(&format!("/api/v2/dags/{}/dagRuns?limit={limit}&order_by=-run_after{state}", encode(dag_id))).await?;
+    let (mut found, mut total): (Vec<Value>, u64) = (Vec::new(), 0);
+    loop {
+        let (room, offset) = (limit as usize - found.len(), found.len());
+        let query = format!("limit={room}&offset={offset}&order_by=-run_after{state}");
+        let page: Value = api.get(&format!("/api/v2/dags/{}/dagRuns?{query}", encode(dag_id))).await?;
+        found.extend(list_of(&page["dag_runs"]).cloned());
+        total = page["total_entries"].as_u64().unwrap_or(total);
+        if found.len() == offset || found.len() as u64 >= total.min(limit.into()) {
+            break;
+        }
+    }
     if context.printer.json {
-        context.printer.json(&json!({"dag_runs": answer["dag_runs"], "total_entries": answer["total_entries"]}))?;
+        context.printer.json(&json!({"dag_runs": found, "total_entries": total}))?;
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = list_of(&answer["dag_runs"])
+    let rows: Vec<Vec<String>> = found
+        .iter()
         .map(|run| {
             let word = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
             vec![word("dag_run_id"), word("state"), word("run_type"), word("start_date"), word("end_date")]
@@ -62,7 +72,6 @@ async fn list(context: &Context<'_>, dag_id: &str, state: Option<&str>, limit: u
         return Ok(0);
     }
     context.printer.table(&["RUN", "STATE", "TYPE", "STARTED", "ENDED"], &rows);
-    let total = answer["total_entries"].as_u64().unwrap_or(0);
     if total > rows.len() as u64 {
         context.printer.note(format!("{} of {total}; --limit shows more", rows.len()));
     }
@@ -73,7 +82,7 @@ async fn clear(context: &Context<'_>, dag_id: &str, run_id: &str, only_failed: b
     let api = Api::new(&context.home);
     let path = format!("{}/clear", path(dag_id, run_id));
     let plan: Value = api.post(&path, &json!({"dry_run": true, "only_failed": only_failed})).await?;
-    if !confirm_clear(context, &plan, yes)? {
+    if !confirm_clear(context, (dag_id, run_id), &plan, yes)? {
         return Ok(1);
     }
     let run: Value = api.post(&path, &json!({"dry_run": false, "only_failed": only_failed})).await?;
@@ -81,10 +90,17 @@ async fn clear(context: &Context<'_>, dag_id: &str, run_id: &str, only_failed: b
 }
 
 /// Shows what would run again, and asks. `false` when nothing is to be done.
-pub fn confirm_clear(context: &Context<'_>, plan: &Value, yes: bool) -> Result<bool, Error> {
+pub fn confirm_clear(
+    context: &Context<'_>,
+    (dag_id, run_id): (&str, &str),
+    plan: &Value,
+    yes: bool,
+) -> Result<bool, Error> {
     let ids: Vec<&str> = list_of(&plan["task_instances"]).filter_map(|one| one["task_id"].as_str()).collect();
     if ids.is_empty() {
-        return Err(Error::failed("there are no such tasks to run again").hint("leoflow runs show DAG RUN"));
+        return Err(
+            Error::failed("there are no such tasks to run again").hint(format!("leoflow runs show {dag_id} {run_id}"))
+        );
     }
     let shown: Vec<&str> = ids.iter().take(20).copied().collect();
     let more = if ids.len() > shown.len() { format!(" and {} more", ids.len() - shown.len()) } else { String::new() };

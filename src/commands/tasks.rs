@@ -53,7 +53,7 @@ async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
         })
     };
     let plan: Value = api.post(&path, &body(true)).await?;
-    if !confirm_clear(context, &plan, args.yes)? {
+    if !confirm_clear(context, (&args.dag_id, &run_id), &plan, args.yes)? {
         return Ok(1);
     }
     let _: Value = api.post(&path, &body(false)).await?;

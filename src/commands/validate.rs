@@ -3,7 +3,7 @@
 use super::context::Context;
 use crate::cli::engine_args::Validate;
 use crate::error::Error;
-use crate::python::{Interpreter, Request, is_dag_file, parse, python_files, roots};
+use crate::python::{Interpreter, Request, as_in_workspace, is_dag_file, parse, python_files};
 use crate::sys::env_vars;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ pub fn prepare(context: &Context<'_>, python: Option<&Path>) -> Result<Interpret
 fn files_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     let here = env_vars::current_dir().map_err(Error::failed)?;
     let path = match (&args.path, workspace) {
-        (Some(path), _) => here.join(path),
+        (Some(path), _) => as_in_workspace(workspace, &here.join(path)),
         (None, Some(workspace)) => workspace.to_owned(),
         (None, None) => {
             return Err(Error::failed("Leoflow is not set up in this home, so there is no workspace")
@@ -50,7 +50,6 @@ fn files_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, E
                 .hint("leoflow setup"));
         }
     };
-    let path = path.canonicalize().map_err(|error| Error::io("read", &path, &error))?;
     if path.is_file() {
         return Ok(vec![path]);
     }
@@ -60,11 +59,7 @@ fn files_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, E
 }
 
 async fn check(context: &Context<'_>, interpreter: &Interpreter, workspace: Option<&Path>, path: PathBuf) -> Checked {
-    let roots = match workspace.filter(|workspace| path.starts_with(workspace)) {
-        Some(workspace) => roots(workspace, &path),
-        None => path.parent().map(Path::to_owned).into_iter().collect(),
-    };
-    let request = Request { path: path.clone(), roots, api_socket: context.home.api_socket() };
+    let request = Request::new(path.clone(), workspace, context.home.api_socket());
     let id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
     match parse(interpreter, &request).await {
         Ok(found) => Checked { path, dag_ids: found.structures.iter().map(id).collect(), error: found.error },

@@ -110,6 +110,9 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
         Some(given) => given.to_owned(),
     };
     check_run_id(&run_id)?;
+    if serde_json::to_string(&with.conf).is_ok_and(|text| text.contains("\\u0000")) {
+        return Err(StoreError::Invalid("conf cannot hold the character NUL".to_owned()));
+    }
     let interval = with.logical_date.map(|date| with.data_interval.unwrap_or((date, date)));
     let (start, end) = interval.unzip();
     let insert = "
@@ -130,7 +133,12 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
         &with.user,
     ];
     if transaction.execute(insert, &parameters).await? == 0 {
-        return Err(StoreError::AlreadyExists { what: "run", id: run_id });
+        let same_date = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND logical_date = $2";
+        let taken = transaction.query_opt(same_date, &[&dag_id, &with.logical_date]).await?;
+        return Err(StoreError::AlreadyExists {
+            what: if taken.is_some() { "a run of this logical date," } else { "run" },
+            id: taken.map_or(run_id, |row| row.get(0)),
+        });
     }
     let key = RunKey { dag_id: dag_id.to_owned(), run_id };
     add_instances(transaction, &key, dag.version_id).await?;

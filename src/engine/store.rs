@@ -33,7 +33,10 @@ impl From<tokio_postgres::Error> for StoreError {
             &SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
         ];
         match error.code() {
-            Some(code) if invalid.contains(&code) => Self::Invalid(PgError::from(error).to_string()),
+            // Class 22 are values that cannot be.
+            Some(code) if invalid.contains(&code) || code.code().starts_with("22") => {
+                Self::Invalid(PgError::from(error).to_string())
+            }
             _ => Self::Postgres(error.into()),
         }
     }

@@ -59,7 +59,7 @@ impl Interpreter {
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
         let mut prefix = OsString::from("pycache_prefix=");
         prefix.push(&self.compiled);
-        let entry = self.shim.join("run.py").into_os_string();
+        let entry = self.shim.join("_leoflow_entry.py").into_os_string();
         [
             "-E".into(),
             "-X".into(),

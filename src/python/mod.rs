@@ -9,6 +9,6 @@ mod shim;
 
 pub use discover::{MINIMUM, Python, find};
 pub use interpreter::{Interpreter, Job, TASK_MARK, environment};
-pub use parse::{Found, Request, parse};
-pub use roots::roots;
+pub use parse::{Found, Request, parse, settings_problem};
+pub use roots::{as_in_workspace, project_of, roots};
 pub use scan::{Scan, Stamp, is_dag_file, python_files, scan};

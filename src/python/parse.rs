@@ -2,6 +2,7 @@
 //! nothing to the others and nothing to us.
 
 use super::interpreter::{Interpreter, Job, environment};
+use super::roots::{project_of, roots};
 use crate::config::{Problem, project};
 use crate::sys::listener;
 use crate::sys::pidfd::PidFd;
@@ -39,22 +40,45 @@ pub struct Found {
     pub error: Option<String>,
     /// Texts of the file and of every local module that it imported, by absolute path.
     pub sources: Map<String, Value>,
+    /// Other files of the workspace that it read.
+    #[serde(default)]
+    pub reads: Vec<PathBuf>,
+    /// Whether it asked for Variables or Connections.
+    #[serde(default)]
+    pub asks: bool,
 }
 
 /// What to parse.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub path: PathBuf,
-    /// Folders whose modules belong to it, the nearest first.
+    /// Folders whose modules belong to it, the nearest first. It is run in the first, as its tasks are.
     pub roots: Vec<PathBuf>,
+    /// The folder with its settings; a file outside of projects has none.
+    pub project: Option<PathBuf>,
     /// For Variables and Connections that are read at the top level.
     pub api_socket: PathBuf,
+}
+
+impl Request {
+    /// A file of the workspace belongs to its project there; one elsewhere to its own folder.
+    pub fn new(path: PathBuf, workspace: Option<&Path>, api_socket: PathBuf) -> Self {
+        match workspace.filter(|workspace| path.starts_with(workspace)) {
+            Some(workspace) => {
+                Self { roots: roots(workspace, &path), project: project_of(workspace, &path), path, api_socket }
+            }
+            None => {
+                let folder = path.parent().map(Path::to_owned);
+                Self { roots: folder.iter().cloned().collect(), project: folder, path, api_socket }
+            }
+        }
+    }
 }
 
 /// Parses in a child. `Err` is for people: why there is no result. Dropped, it ends the child.
 /// Must be called on the main thread of the process, inside a `LocalSet`.
 pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found, String> {
-    if let Some(problem) = request.roots.first().and_then(|project| settings_problem(project)) {
+    if let Some(problem) = request.project.as_deref().and_then(settings_problem) {
         return Err(problem);
     }
     let mut child = Child::start(interpreter, request)
@@ -78,7 +102,7 @@ pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found
 }
 
 /// What is wrong with the settings of the project, which its files cannot be imported without.
-fn settings_problem(folder: &Path) -> Option<String> {
+pub fn settings_problem(folder: &Path) -> Option<String> {
     let file = folder.join(project::FILE);
     let problems = match project::check(folder) {
         Ok(problems) => problems,
@@ -126,7 +150,7 @@ impl Child {
             environment: environment(),
             output: output_writer.as_fd(),
             errors: None,
-            folder: request.path.parent().map(Path::to_owned),
+            folder: request.roots.first().cloned(),
             passed: vec![result_writer.as_fd()],
             single_user: None,
             parent_death: Some(Signal::Kill),

@@ -1,16 +1,50 @@
-//! Where modules of a DAG file are looked for.
+//! To which project a DAG file belongs, and where its modules are looked for.
 
 use std::path::{Path, PathBuf};
 
-/// The folder of its project, which is the one directly below the workspace, then the workspace.
+/// The folder of its project, which is the one directly below the workspace; none for a bare file.
+pub fn project_of(workspace: &Path, file: &Path) -> Option<PathBuf> {
+    let below = file.strip_prefix(workspace).ok()?.parent()?;
+    below.iter().next().map(|project| workspace.join(project))
+}
+
+/// The folder of its project, then the workspace.
 pub fn roots(workspace: &Path, file: &Path) -> Vec<PathBuf> {
-    let below = file.strip_prefix(workspace).ok().and_then(|path| path.parent()).and_then(|path| path.iter().next());
-    below.map(|project| workspace.join(project)).into_iter().chain([workspace.to_owned()]).collect()
+    project_of(workspace, file).into_iter().chain([workspace.to_owned()]).collect()
+}
+
+/// A path that a user gave, as the server knows it: below the workspace where it leads there, also
+/// through links. What is not there keeps its name.
+pub fn as_in_workspace(workspace: Option<&Path>, path: &Path) -> PathBuf {
+    let has_dots = path.components().any(|part| part == std::path::Component::ParentDir);
+    let resolved = path.canonicalize();
+    let Some(workspace) = workspace else { return resolved.unwrap_or_else(|_| path.to_owned()) };
+    if path.starts_with(workspace) && !has_dots {
+        return path.to_owned();
+    }
+    let Ok(resolved) = resolved else { return path.to_owned() };
+    let below = workspace.canonicalize().ok().and_then(|root| resolved.strip_prefix(root).ok().map(Path::to_owned));
+    below.map_or(resolved, |below| workspace.join(below))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_and_dots_lead_to_the_workspace() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("real/p")).unwrap();
+        std::fs::write(root.join("real/p/dag.py"), "").unwrap();
+        std::os::unix::fs::symlink(root.join("real"), root.join("linked")).unwrap();
+        let linked = root.join("linked");
+        let found = |path: &str| as_in_workspace(Some(&linked), &root.join(path));
+        assert_eq!(found("linked/p/dag.py"), linked.join("p/dag.py"));
+        assert_eq!(found("real/p/dag.py"), linked.join("p/dag.py"));
+        assert_eq!(found("linked/p/../p/dag.py"), linked.join("p/dag.py"));
+        assert_eq!(as_in_workspace(None, &root.join("linked/p/dag.py")), root.join("real/p/dag.py"));
+    }
 
     #[test]
     fn a_file_sees_its_project_and_the_workspace() {

@@ -16,6 +16,11 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Of a file that is there.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|meta| Self::of(&meta))
+    }
+
     fn of(meta: &Metadata) -> Self {
         Self { modified: (meta.mtime(), meta.mtime_nsec()), size: meta.size(), inode: meta.ino() }
     }

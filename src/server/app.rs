@@ -66,8 +66,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/ui/dags/{dag_id}", get(overview::dag))
         .route("/ui/dags/{dag_id}/runs/{run_id}", get(overview::run))
         .layer(from_fn_with_state(state.clone(), guard::after_first_look));
-    let api = Router::new()
-        .merge(about_dags)
+    let store = Router::new()
         .route("/api/v2/variables", get(variables::list).post(variables::create))
         .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
         .route("/api/v2/connections", get(connections::list).post(connections::create))
@@ -75,6 +74,10 @@ pub fn routers(state: Arc<AppState>) -> Routers {
             "/api/v2/connections/{*connection_id}",
             get(connections::get).patch(connections::patch).delete(connections::delete),
         )
+        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files));
+    let api = Router::new()
+        .merge(about_dags)
+        .merge(store)
         .route("/ui/status", get(pages::status))
         .layer(from_fn(guard::in_good_time))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -94,6 +97,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/local/connections/{*id}", get(local::get_connection))
         .route("/local/changes", get(changes::wait))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
+        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn(guard::require_local));
     let task = Router::new()
@@ -102,6 +106,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
             get(local::get_variable).put(task_api::set_variable).delete(task_api::delete_variable),
         )
         .route("/task/connections/{*id}", get(local::get_connection))
+        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .route("/task/xcoms/push", post(task_api::push_xcom))
         .route("/task/xcoms/pull", post(task_api::pull_xcoms))
         .layer(from_fn(guard::in_good_time))

@@ -40,6 +40,16 @@ pub async fn after_first_look(State(state): State<Arc<AppState>>, request: Reque
     next.run(request).await
 }
 
+/// For Variables and Connections: DAG files that ask for them are parsed again when one has changed.
+pub async fn telling_dag_files(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    let response = next.run(request).await;
+    if !reads && response.status().is_success() {
+        state.store_changed.notify_one();
+    }
+    response
+}
+
 /// For every request.
 pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network

@@ -22,6 +22,8 @@ pub struct AppState {
     pub changes: Changes,
     /// A DAG whose file may still be there was deleted.
     pub dag_deleted: Notify,
+    /// A Variable or Connection is not as it was.
+    pub store_changed: Notify,
     /// Whether the DAG files that were there at the start have been parsed, or have had their time.
     pub first_look: watch::Sender<bool>,
     secrets: Mutex<Secrets>,
@@ -100,6 +102,7 @@ impl AppState {
             cipher,
             changes: Changes::new(),
             dag_deleted: Notify::new(),
+            store_changed: Notify::new(),
             first_look: watch::Sender::new(false),
             secrets: Mutex::new(secrets),
             throttle: Mutex::new(Throttle::default()),

@@ -18,8 +18,10 @@ pub struct Books {
 
 #[derive(Default)]
 struct DagFile {
-    /// Local modules that it imported, as they were.
+    /// Local modules that it imported and other files that it read, as they were.
     imports: Vec<(PathBuf, Option<Stamp>)>,
+    /// Variables or Connections decided about its DAGs.
+    asks: bool,
     /// An import that failed may succeed when any other file changes.
     failed: bool,
     /// One of its DAGs belongs to another file.
@@ -69,7 +71,7 @@ impl Books {
         change.removed |= self.dag_files.len() < known;
         let something = !changed.is_empty() || gone;
         for (path, file) in &self.dag_files {
-            let imports_changed = file.imports.iter().any(|(import, stamp)| self.files.get(import) != stamp.as_ref());
+            let imports_changed = file.imports.iter().any(|(import, stamp)| stamp_of(&self.files, import) != *stamp);
             let may_heal = something && (file.failed || (file.conflicts && change.removed));
             if (imports_changed || may_heal) && !change.to_parse.contains(path) {
                 change.to_parse.push(path.clone());
@@ -100,20 +102,26 @@ impl Books {
 
     /// Notes what came out. `false` when a file that it read has changed since it began: then it has
     /// to be done again.
-    pub fn was_parsed(&mut self, path: &Path, sources: Vec<PathBuf>, failed: bool) -> bool {
+    pub fn was_parsed(&mut self, path: &Path, sources: Vec<PathBuf>, failed: bool, asks: bool) -> bool {
         let Some(file) = self.dag_files.get_mut(path) else { return true };
         let since = file.since;
         let is_fresh = sources.iter().all(|source| self.changed_in.get(source).is_none_or(|look| *look <= since));
         file.failed = failed;
+        file.asks = asks;
         file.imports = sources
             .into_iter()
             .filter(|source| source != path)
             .map(|source| {
-                let stamp = self.files.get(&source).copied();
+                let stamp = stamp_of(&self.files, &source);
                 (source, stamp)
             })
             .collect();
         is_fresh
+    }
+
+    /// Files whose DAGs may be others now that a Variable or Connection is.
+    pub fn askers(&self) -> Vec<PathBuf> {
+        self.dag_files.iter().filter(|(_, file)| file.asks).map(|(path, _)| path.clone()).collect()
     }
 
     pub fn set_conflicts(&mut self, path: &Path, conflicts: bool) {
@@ -130,4 +138,9 @@ impl Books {
             .map(|(path, _)| path.clone())
             .collect()
     }
+}
+
+/// As of the last look; what a look does not list is looked at now.
+fn stamp_of(files: &BTreeMap<PathBuf, Stamp>, path: &Path) -> Option<Stamp> {
+    files.get(path).copied().or_else(|| Stamp::of_path(path))
 }

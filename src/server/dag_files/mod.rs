@@ -8,8 +8,9 @@ use super::state::AppState;
 use crate::config::project;
 use crate::engine::dag::Structure;
 use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
+use crate::engine::store::StoreError;
 use crate::protocol::log;
-use crate::python::{Found, Interpreter, Request, parse, roots, scan};
+use crate::python::{Found, Interpreter, Request, parse, project_of, scan};
 use books::Books;
 use serde_json::Map;
 use std::collections::HashSet;
@@ -106,6 +107,11 @@ impl Keeper {
             let again = !self.unsaved.is_empty() || !self.swept;
             tokio::select! {
                 () = watch.changed() => look = true,
+                () = self.state.store_changed.notified() => {
+                    for path in self.books.askers() {
+                        self.parse(path);
+                    }
+                }
                 () = self.state.dag_deleted.notified() => {
                     self.books.forget();
                     look = true;
@@ -184,10 +190,12 @@ impl Keeper {
     async fn save(&mut self, parsed: Parsed) {
         let mut sources: Vec<PathBuf> =
             parsed.found.iter().flat_map(|found| found.sources.keys().map(PathBuf::from)).collect();
+        sources.extend(parsed.found.iter().flat_map(|found| found.reads.iter().cloned()));
         // There or not: both may change.
-        sources.extend(roots(&self.shared.workspace, &parsed.path).first().map(|root| root.join(project::FILE)));
+        sources.extend(project_of(&self.shared.workspace, &parsed.path).map(|folder| folder.join(project::FILE)));
+        let asks = parsed.found.as_ref().is_ok_and(|found| found.asks);
         let failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
-        if !self.books.was_parsed(&parsed.path, sources, failed) {
+        if !self.books.was_parsed(&parsed.path, sources, failed, asks) {
             return self.parse(parsed.path);
         }
         match self.try_save(&parsed).await {
@@ -211,12 +219,22 @@ impl Keeper {
     }
 
     async fn try_save(&self, parsed: &Parsed) -> Result<Saved, String> {
-        let file = self.describe(parsed);
+        let mut file = self.describe(parsed);
         let mut client = self.state.database.get().await.map_err(|error| error.message())?;
-        let transaction = client.transaction().await.map_err(|error| error.to_string())?;
-        let saved = dags::save_file(&transaction, &file).await.map_err(|error| error.to_string())?;
-        transaction.commit().await.map_err(|error| error.to_string())?;
-        Ok(saved)
+        loop {
+            let transaction = client.transaction().await.map_err(|error| error.to_string())?;
+            match dags::save_file(&transaction, &file).await {
+                Ok(saved) => {
+                    transaction.commit().await.map_err(|error| error.to_string())?;
+                    return Ok(saved);
+                }
+                // What the datastore refuses to keep is the file's fault, and no better the next time.
+                Err(StoreError::Invalid(reason)) if file.result.is_ok() => {
+                    file.result = Err(format!("What it describes cannot be kept: {reason}"));
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 
     fn describe(&self, parsed: &Parsed) -> ParsedFile {
@@ -257,11 +275,7 @@ async fn parse_one(shared: Rc<Shared>, path: PathBuf) {
     let found = match interpreter(&shared).await {
         Err(reason) => Err(reason),
         Ok(interpreter) => {
-            let request = Request {
-                roots: roots(&shared.workspace, &path),
-                path: path.clone(),
-                api_socket: shared.api_socket.clone(),
-            };
+            let request = Request::new(path.clone(), Some(&shared.workspace), shared.api_socket.clone());
             let mut parsing = std::pin::pin!(parse(interpreter, &request));
             match tokio::time::timeout(SLOW, parsing.as_mut()).await {
                 Ok(found) => found,

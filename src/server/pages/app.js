@@ -31,7 +31,9 @@ export function h(name, properties = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
     if (key.startsWith("on")) {
-      element.addEventListener(key.slice(2), value);
+      // Looked up when it happens: an element that stays may get another one.
+      (element.handlers ??= {})[key] = value;
+      element.addEventListener(key.slice(2), (event) => element.handlers?.[key]?.(event));
     } else if (key === "data") {
       Object.assign(element.dataset, value);
     } else if (value !== undefined && value !== null && value !== false) {
@@ -99,6 +101,7 @@ export function button(text, act, properties = {}) {
       own.disabled = true;
       try {
         await act();
+        complain("");
       } catch (error) {
         complain(error.message);
       } finally {
@@ -110,8 +113,9 @@ export function button(text, act, properties = {}) {
 
 const notice = document.getElementById("notice");
 
-export function complain(text) {
+export function complain(text, by = "") {
   notice.textContent = text;
+  notice.dataset.by = by;
   notice.hidden = !text;
 }
 
@@ -129,11 +133,14 @@ export function live(show, concerns = () => true) {
     try {
       await show();
       document.getElementById("stale").hidden = true;
+      if (notice.dataset.by === "refresh") {
+        complain("");
+      }
     } catch (error) {
       if (error instanceof TypeError) {
         document.getElementById("stale").hidden = false;
       } else {
-        complain(error.message);
+        complain(error.message, "refresh");
       }
     }
     // Most of the time is the reader's: what takes long to show is shown less often.
@@ -145,8 +152,13 @@ export function live(show, concerns = () => true) {
       }
     }, 50 + 4 * (performance.now() - began));
   };
+  let events = null;
   const connect = () => {
-    const events = new EventSource("/ui/events");
+    events?.close();
+    if (document.hidden) {
+      return;
+    }
+    events = new EventSource("/ui/events");
     events.onopen = refresh;
     events.onmessage = (message) => {
       const event = JSON.parse(message.data);
@@ -161,13 +173,73 @@ export function live(show, concerns = () => true) {
       }
     };
   };
+  // A browser has few connections for one server: a page that nobody looks at needs none.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      events?.close();
+    } else {
+      connect();
+    }
+  });
+  if (document.hidden) {
+    refresh();
+  }
   connect();
   return refresh;
 }
 
 export const view = document.getElementById("view");
 
-/** Replaces what is shown, unless the user is in the middle of it. */
+/**
+ * Shows these, changing only what is not there yet: what has the focus, what is typed and what is open
+ * stays. Each child keeps its place, one that is missing leaves a gap.
+ */
 export function put(place, ...children) {
-  place.replaceChildren(...children.flat().filter(Boolean));
+  morph(place, children.flat().map((child) => child || document.createComment("")));
+}
+
+function morph(place, wanted) {
+  wanted.forEach((next, at) => {
+    const now = place.childNodes[at];
+    if (!now) {
+      place.append(next);
+    } else if (now !== next && !now.isEqualNode(next)) {
+      // Elements that scripts keep, and such of another kind, go in whole.
+      if (now.nodeName === next.nodeName && now.nodeType === Node.ELEMENT_NODE && !next.kept && !now.kept) {
+        adopt(now, next);
+      } else {
+        now.replaceWith(next);
+      }
+    } else if (now !== next) {
+      now.handlers = next.handlers;
+      copyHandlers(now, next);
+    }
+  });
+  while (place.childNodes.length > wanted.length) {
+    place.lastChild.remove();
+  }
+}
+
+function adopt(now, next) {
+  for (const { name } of [...now.attributes]) {
+    // Opened and switched off by the user, or by what is under way.
+    if (!next.hasAttribute(name) && name !== "open" && name !== "disabled") {
+      now.removeAttribute(name);
+    }
+  }
+  for (const { name, value } of next.attributes) {
+    if (now.getAttribute(name) !== value && !(name === "open")) {
+      now.setAttribute(name, value);
+    }
+  }
+  now.handlers = next.handlers;
+  morph(now, [...next.childNodes]);
+}
+
+/** Equal to look at; what they do may be about other data. */
+function copyHandlers(now, next) {
+  const [olds, news] = [now, next].map((one) => (one.querySelectorAll ? [...one.querySelectorAll("*")] : []));
+  olds.forEach((old, at) => {
+    old.handlers = news[at].handlers;
+  });
 }

@@ -30,7 +30,11 @@ function fileOf(dag) {
   return h("details", {
     ontoggle: async (event) => {
       if (event.currentTarget.open) {
-        source.textContent = (await ask(`/api/v2/dagSources/${encodeURIComponent(dagId)}`)).content;
+        try {
+          source.textContent = (await ask(`/api/v2/dagSources/${encodeURIComponent(dagId)}`)).content;
+        } catch (error) {
+          source.textContent = `It cannot be shown: ${error.message}`;
+        }
       }
     },
   }, h("summary", {}, `Its file, version ${dag.version_number}`), h("p", { class: "hint" }, dag.fileloc), source);
@@ -41,9 +45,9 @@ let file = null;
 const refresh = live(async () => {
   const dag = await ask(`/ui/dags/${encodeURIComponent(dagId)}`);
   // Made once: what the user types or has opened stays.
-  form ??= triggerForm(dag);
+  form ??= Object.assign(triggerForm(dag), { kept: true });
   if (file?.version !== dag.version_number) {
-    file = { version: dag.version_number, element: fileOf(dag) };
+    file = { version: dag.version_number, element: Object.assign(fileOf(dag), { kept: true }) };
   }
   put(view,
     h("h1", {}, dagId, dag.is_paused ? h("span", { class: "flag" }, "paused") : null,

@@ -1,5 +1,5 @@
 // One run with its tasks and their logs.
-import { apiPath, ask, button, complain, dagPath, duration, h, link, live, put, state, table, time, view } from "/static/app.js";
+import { apiPath, ask, button, dagPath, duration, h, link, live, put, state, table, time, view } from "/static/app.js";
 
 const { dag: dagId, run: runId } = view.dataset;
 const FINISHED = ["success", "failed", "upstream_failed", "skipped", "removed"];
@@ -40,8 +40,11 @@ class Log {
         this.token = answer.continuation_token;
         setTimeout(() => this.read(), moved && answer.content.length > 500 ? 0 : FOLLOW_MS);
       }
-    } catch (error) {
-      complain(error.message);
+    } catch {
+      // A server that is being replaced; the table says more, should it be anything else.
+      if (shown === this) {
+        setTimeout(() => this.read(), 2000);
+      }
     }
   }
 

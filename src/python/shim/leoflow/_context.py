@@ -35,13 +35,19 @@ def get_current_context():
     return context
 
 
-class Context(dict):
-    """Airflow's keys; what Leoflow does not have is said, not missing."""
+class NotHere:
+    """A part of the context that Airflow has and Leoflow has not: said when it is used, not before."""
 
-    def __missing__(self, key):
-        if key in NOT_HERE:
-            raise Unsupported(f"context[{key!r}]")
-        raise KeyError(key)
+    def __init__(self, key):
+        object.__setattr__(self, "_key", key)
+
+    def _refuse(self, *_):
+        raise Unsupported(f"context[{object.__getattribute__(self, '_key')!r}]")
+
+    __getattr__ = __getitem__ = __call__ = __iter__ = __bool__ = __len__ = __str__ = __setattr__ = _refuse
+
+    def __repr__(self):
+        return f"<not supported by Leoflow: {object.__getattribute__(self, '_key')}>"
 
 
 def parse_time(text):
@@ -130,7 +136,8 @@ def merged_params(dag, task, conf):
 def build(spec, dag, task, store):
     ti = TaskInstance(spec, task, store)
     run = ti.dag_run
-    context = Context(
+    context = {key: NotHere(key) for key in NOT_HERE}
+    context.update(
         dag=dag,
         dag_run=run,
         run_id=run.run_id,

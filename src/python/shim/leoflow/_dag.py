@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 from . import _active
 from ._errors import SHIM, AirflowDagCycleException, AirflowException, Unsupported
-from ._graph import Operator, check_key, duplicate
+from ._graph import OnlyNeutral, Operator, check_doc, check_key, duplicate, text_or_none
 
 # In the order they were made.
 made = []
@@ -38,8 +38,10 @@ NEUTRAL = {
 }
 
 
-class DAG:
+class DAG(OnlyNeutral):
     """<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html>"""
+
+    neutral = NEUTRAL
 
     def __init__(self, dag_id, *, description=None, schedule=None, start_date=None, end_date=None, default_args=None,
                  params=None, tags=None, doc_md=None, catchup=False, max_active_runs=16, max_active_tasks=16,
@@ -51,7 +53,7 @@ class DAG:
             if NEUTRAL[name] is not None and not any(value == one for one in NEUTRAL[name]):
                 raise Unsupported(f"{name}={value!r} of a DAG")
         self.dag_id = dag_id
-        self.description = description
+        self.description = text_or_none("description", description)
         self.default_args = dict(default_args or {})
         self.schedule = schedule
         self.schedule_text = schedule_text(schedule)
@@ -61,8 +63,10 @@ class DAG:
         self.default_args.pop("end_date", None)
         self.params = plain_params({**self.default_args.pop("params", {}), **(params or {})})
         self.tags = sorted(check_tags(tags))
-        self.doc_md = doc_md
+        self.doc_md = check_doc(doc_md)
         self.catchup = bool(catchup)
+        if self.catchup and schedule is not None and self.start_date is None:
+            raise ValueError("start_date is required when catchup=True")
         self.max_active_runs = positive("max_active_runs", max_active_runs)
         self.max_active_tasks = positive("max_active_tasks", max_active_tasks)
         self.is_paused_upon_creation = is_paused_upon_creation
@@ -70,6 +74,8 @@ class DAG:
         # The highest number given to each function that is used again.
         self.last_number = {}
         self.module_file, self.line = defining_module()
+        # Whether it was used by `with`, which makes it one of the file's wherever it is kept.
+        self.entered = False
         made.append(self)
 
     @property
@@ -100,6 +106,7 @@ class DAG:
         self.task_dict[task.task_id] = task
 
     def __enter__(self):
+        self.entered = True
         _active.enter_dag(self)
         return self
 
@@ -177,7 +184,8 @@ def defining_module():
     another module makes DAGs for the file that calls it."""
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and not frame.f_code.co_filename.startswith((SHIM, "<frozen")):
+        # Code that `exec` runs belongs to the file that runs it.
+        if frame.f_code.co_name == "<module>" and not frame.f_code.co_filename.startswith((SHIM, "<")):
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
     return None, 0
@@ -206,11 +214,14 @@ def dag(dag_id_or_function="", **arguments):
     return decorate(dag_id_or_function) if callable(dag_id_or_function) else decorate
 
 
-def of_file(path, module):
-    """The DAGs of one file: made while its top level ran. Two with one id are an error."""
+def of_file(path, module, is_local):
+    """The DAGs of one file, as Airflow finds them: what its names hold, and what was used by `with`.
+    One that another local file made is that file's. Two with one id are an error."""
+    named = [value for value in vars(module).values() if isinstance(value, DAG)]
     found = {}
     for one in made:
-        if one.module_file != path:
+        is_own = one.module_file == path or one.module_file is None or not is_local(one.module_file)
+        if not is_own or not (one.entered or any(one is other for other in named)):
             continue
         if found.setdefault(one.dag_id, one) is not one:
             raise AirflowException(

@@ -106,5 +106,16 @@ def explain(error):
     return "".join(lines).rstrip()
 
 
+def clean(value):
+    """The same with texts that are Unicode and can be kept: what cannot is shown as an escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    if isinstance(value, list):
+        return [clean(one) for one in value]
+    if isinstance(value, dict):
+        return {clean(key): clean(one) for key, one in value.items()}
+    return value
+
+
 def is_ours(file):
     return file.startswith((SHIM, "<frozen importlib"))

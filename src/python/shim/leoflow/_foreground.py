@@ -1,5 +1,6 @@
 """`leoflow dags test`: the tasks of a DAG one after another, in this process and this terminal."""
 
+import json
 import logging
 import os
 import signal
@@ -7,9 +8,9 @@ import sys
 import time
 from datetime import datetime, timezone
 
-from . import _active, _context, _load, _stores
+from . import _context, _load, _stores
 from ._errors import AirflowFailException, AirflowSkipException, explain
-from ._task import outputs, resolve_arguments
+from ._task import execute
 from ._values import decode, encode
 
 FAILED = ("failed", "upstream_failed")
@@ -45,17 +46,13 @@ def say(text):
     sys.stderr.write(f"{text}\n")
 
 
-def run_once(task, spec, dag, memory, with_debugger):
+def run_once(task, spec, dag, memory):
     """One try. Returns the state, and whether a retry is allowed."""
     context = _context.build(spec, dag, task, memory)
     memory.task_id = task.task_id
     memory.kept = {place: text for place, text in memory.kept.items() if place[0] != task.task_id}
-    given = {field: getattr(task, field) for field in task.template_fields}
     try:
-        resolve_arguments(task, context["ti"])
-        os.environ.update(context["ti"].airflow_environment())
-        _active.set_context(context)
-        for key, text in outputs(task, task.execute(context)).items():
+        for key, text in execute(task, context).items():
             memory.kept[task.task_id, key] = text
         return "success", False
     except AirflowSkipException as error:
@@ -65,19 +62,54 @@ def run_once(task, spec, dag, memory, with_debugger):
         raise
     except BaseException as error:
         say(explain(error))
-        if with_debugger:
+        if spec["pdb"]:
             import pdb
 
             pdb.post_mortem(error.__traceback__)
         return "failed", not isinstance(error, AirflowFailException)
-    finally:
-        _active.set_context(None)
-        # A retry gets its arguments as they were written.
-        for field, value in given.items():
-            setattr(task, field, value)
 
 
-def run_task(task, states, spec, dag, memory, with_debugger):
+def run_apart(task, spec, dag, memory):
+    """One try in a process of its own, so that tasks leave one another nothing but XComs."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        code = 0
+        try:
+            state, may_retry = run_once(task, spec, dag, memory)
+            own = {key: text for (task_id, key), text in memory.kept.items() if task_id == task.task_id}
+            with os.fdopen(writer, "w") as pipe:
+                json.dump({"state": state, "may_retry": may_retry, "xcoms": own}, pipe)
+        except KeyboardInterrupt:
+            code = 130
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        while True:
+            try:
+                answer = pipe.read()
+                _, status = os.waitpid(pid, 0)
+                break
+            except KeyboardInterrupt:
+                # It has heard it too, and cleans up.
+                continue
+    if os.waitstatus_to_exitcode(status) == 130:
+        raise KeyboardInterrupt
+    if not answer:
+        say(f"the process of {task.task_id} ended before it was done: status {os.waitstatus_to_exitcode(status)}")
+        return "failed", True
+    told = json.loads(answer)
+    memory.kept = {place: text for place, text in memory.kept.items() if place[0] != task.task_id}
+    memory.kept.update({(task.task_id, key): text for key, text in told["xcoms"].items()})
+    return told["state"], told["may_retry"]
+
+
+def run_task(task, states, spec, dag, memory):
     above = [states[task_id] for task_id in task.upstream_task_ids]
     if any(state in FAILED for state in above):
         return "upstream_failed"
@@ -85,7 +117,9 @@ def run_task(task, states, spec, dag, memory, with_debugger):
         return "skipped"
     for number in range(1, task.retries + 2):
         say(f"--- {task.task_id}" + (f", try {number} of {task.retries + 1}" if task.retries else ""))
-        state, may_retry = run_once(task, {**spec, "try_number": number, "max_tries": task.retries}, dag, memory, with_debugger)
+        # A debugger needs the terminal's own process.
+        run = run_once if spec["pdb"] else run_apart
+        state, may_retry = run(task, {**spec, "try_number": number, "max_tries": task.retries}, dag, memory)
         if state != "failed" or not may_retry or number > task.retries:
             return state
         # Long enough to see it; nobody waits five minutes at a terminal.
@@ -96,8 +130,9 @@ def run_task(task, states, spec, dag, memory, with_debugger):
 def main(options):
     _load.prepare()
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
-    # Ctrl-C is for the task, or for its debugger.
+    # Ctrl-C is for the task, or for its debugger; a reader that has left ends us without a word.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     _stores.use(options["socket"], patience=2)
     try:
         dag = choose(options)
@@ -111,12 +146,12 @@ def main(options):
     spec = {
         "dag_id": dag.dag_id, "run_id": f"manual__{now}", "run_type": "manual", "conf": options["conf"], "map_index": -1,
         "logical_date": date, "data_interval_start": date, "data_interval_end": date, "run_after": now,
-        "run_start_date": now,
+        "run_start_date": now, "pdb": options["pdb"],
     }
     memory, states = Memory(), {}
     try:
         for task in dag.ordered():
-            states[task.task_id] = run_task(task, states, spec, dag, memory, options["pdb"])
+            states[task.task_id] = run_task(task, states, spec, dag, memory)
             say(f"{task.task_id}  {states[task.task_id]}")
     except KeyboardInterrupt:
         say("interrupted")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from . import _active
 from ._errors import AirflowException, DuplicateTaskIdFound, Unsupported, user_line
 
-KEY = re.compile(r"^[\w.-]+$")
+KEY = re.compile(r"[\w.-]+")
 LONGEST_KEY = 250
 
 
@@ -16,7 +16,7 @@ def check_key(kind, key):
         raise TypeError(f"The {kind} has to be a string and is {type(key).__name__}:{key}")
     if len(key) > LONGEST_KEY:
         raise AirflowException(f"The {kind} has to be less than {LONGEST_KEY} characters, not {len(key)}")
-    if not KEY.match(key) or not key.strip("."):
+    if not KEY.fullmatch(key) or not key.strip("."):
         raise AirflowException(
             f"The {kind} {key!r} has to be made of letters, digits, dashes, dots and underscores, "
             "and of more than dots"
@@ -161,17 +161,41 @@ NEUTRAL = {
 
 def check_neutral(given, what):
     """Refuses what would mean something that is not done. `None` in the table means: never matters."""
+    if given.get("email"):
+        # Both are on unless they are switched off.
+        for name in ("email_on_failure", "email_on_retry"):
+            if given.get(name, True):
+                raise Unsupported(f"e-mail ({name}={given.get(name, True)!r})")
     for name, value in given.items():
         if name not in NEUTRAL:
             raise TypeError(f"{what} got an unexpected keyword argument {name!r}")
         allowed = NEUTRAL[name]
-        if name.startswith("email_on_") and value:
-            # Without an address nothing would be sent by Airflow either.
-            if given.get("email"):
-                raise Unsupported(f"{name}={value!r}")
-            continue
         if allowed is not None and not any(value == one for one in allowed):
             raise Unsupported(f"{name}={value!r}")
+
+
+def text_or_none(name, value):
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} has to be a text and is a {type(value).__name__}")
+    return value
+
+
+def check_doc(doc_md):
+    if text_or_none("doc_md", doc_md) and doc_md.endswith(".md"):
+        raise Unsupported(f"doc_md in a file of its own ({doc_md!r})")
+    return doc_md
+
+
+class OnlyNeutral:
+    """Setting an attribute later means what giving it as an argument means."""
+
+    def __setattr__(self, name, value):
+        allowed = self.neutral.get(name, ())
+        if name in self.neutral and allowed is not None and not any(value == one for one in allowed):
+            # An operator that has such an attribute of its own knows what it means.
+            if not hasattr(type(self), "owns") or name not in type(self).owns:
+                raise Unsupported(f"{name}={value!r}")
+        super().__setattr__(name, value)
 
 
 def seconds(name, value):
@@ -203,8 +227,11 @@ class WithDefaults(type):
         return cls._accepted
 
 
-class Operator(Linkable, metaclass=WithDefaults):
+class Operator(OnlyNeutral, Linkable, metaclass=WithDefaults):
     """A task of a DAG."""
+
+    neutral = NEUTRAL
+    owns = ()
 
     # What may hold the results of other tasks.
     template_fields = ()
@@ -222,7 +249,9 @@ class Operator(Linkable, metaclass=WithDefaults):
         if execution_timeout is not None and not isinstance(execution_timeout, timedelta):
             raise ValueError(f"execution_timeout must be timedelta object but passed as type: {type(execution_timeout)}")
         self.execution_timeout = execution_timeout
-        self.doc_md = doc_md
+        self.doc_md = check_doc(doc_md)
+        if not isinstance(owner, str):
+            raise TypeError(f"owner has to be a text and is a {type(owner).__name__}")
         self.owner = owner
         self.params = dict(params or {})
         self.upstream_task_ids = set()
@@ -304,6 +333,11 @@ class XComArg(Linkable):
             raise Unsupported(f"XComArg.{name}")
         raise AttributeError(name)
 
+    def __str__(self):
+        # What Airflow has here: in an f-string it is a template, and those are refused with their place.
+        task_id, dag_id = self.operator.task_id, self.operator.dag_id
+        return "{{ task_instance.xcom_pull(task_ids=%r, dag_id=%r, key=%r) }}" % (task_id, dag_id, self.key)
+
     def __repr__(self):
         return f"XComArg({self.operator!r}, {self.key!r})"
 
@@ -326,6 +360,8 @@ def resolve(value, pull):
         return pull(value)
     if isinstance(value, dict):
         return {key: resolve(one, pull) for key, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(resolve(one, pull) for one in value))
     if type(value) in (list, tuple, set):
         return type(value)(resolve(one, pull) for one in value)
     return value

@@ -1,5 +1,6 @@
 """Running a DAG file, and remembering what it and its local modules consist of."""
 
+import importlib.abc
 import importlib.machinery
 import importlib.util
 import io
@@ -42,7 +43,7 @@ class Workspace:
         return text
 
     def install(self):
-        """Local modules are found in the roots, before all but Python's own."""
+        """Local modules are found in the roots: after Python's own, before installed packages."""
         workspace = self
 
         class Loader(importlib.machinery.SourceFileLoader):
@@ -60,10 +61,29 @@ class Workspace:
                 raise ImportError("not in the workspace")
             return finder(path)
 
+        class Stored(importlib.abc.MetaPathFinder):
+            """Modules of the version, also those that are not on the disk any more."""
+
+            def find_spec(self, name, path=None, target=None):
+                if path is None and name in sys.stdlib_module_names:
+                    return None
+                for folder in workspace.roots if path is None else path:
+                    place = os.path.join(folder, name.rpartition(".")[2])
+                    for file, is_package in ((os.path.join(place, "__init__.py"), True), (f"{place}.py", False)):
+                        if file in workspace.stored:
+                            return importlib.util.spec_from_file_location(
+                                name, file, loader=Loader(name, file),
+                                submodule_search_locations=[place] if is_package else None,
+                            )
+                return None
+
         sys.path_hooks.insert(0, hook)
         sys.path_importer_cache.clear()
-        for root in reversed(self.roots):
-            sys.path.insert(0, root)
+        if self.stored:
+            sys.meta_path.insert(0, Stored())
+        installed = (at for at, one in enumerate(sys.path) if "site-packages" in one or "dist-packages" in one)
+        at = next(installed, len(sys.path))
+        sys.path[at:at] = self.roots
 
     def run(self, path):
         """Runs a DAG file's top level; returns its module."""
@@ -80,7 +100,7 @@ def dags(workspace, path):
     """The DAGs that the file makes."""
     path = os.path.abspath(path)
     module = workspace.run(path)
-    return _dag.of_file(path, module)
+    return _dag.of_file(path, module, workspace.owns)
 
 
 def prepare(limits=None):

@@ -4,9 +4,12 @@ import inspect
 import os
 import sys
 
-from ._context import CONTEXT_KEYS, NOT_HERE
 from ._errors import AirflowException, AirflowSkipException, Unsupported
-from ._graph import Operator
+from ._graph import Operator, XComArg
+
+
+# Shorter than the time between the TERM and the KILL that the task itself gets.
+KILL_AFTER_SECONDS = 4
 
 
 class EmptyOperator(Operator):
@@ -28,8 +31,9 @@ class PythonOperator(Operator):
         if templates_dict or templates_exts:
             raise Unsupported("templates_dict")
         self.python_callable = python_callable
-        self.op_args = list(op_args or ())
-        self.op_kwargs = dict(op_kwargs or {})
+        # The whole may be what another task returns.
+        self.op_args = op_args if isinstance(op_args, XComArg) else list(op_args or ())
+        self.op_kwargs = op_kwargs if isinstance(op_kwargs, XComArg) else dict(op_kwargs or {})
         self.show_return_value_in_logs = show_return_value_in_logs
         super().__init__(**others)
 
@@ -73,7 +77,7 @@ def keyword_arguments(function, positional, offered, wanted):
         if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
     ][: len(positional)]
     for name in by_place:
-        if name in offered or name in CONTEXT_KEYS:
+        if name in offered:
             raise ValueError(f"The key {name!r} in args is a part of kwargs and therefore reserved.")
     if any(one.kind is kinds.VAR_KEYWORD for one in signature.parameters.values()):
         return {name: value for name, value in offered.items() if name not in by_place}
@@ -82,9 +86,6 @@ def keyword_arguments(function, positional, offered, wanted):
         for one in signature.parameters.values()
         if one.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY) and one.name not in by_place
     ]
-    for name in takes:
-        if name in NOT_HERE and name not in offered:
-            raise Unsupported(f"context[{name!r}]")
     # What the function does not take is left out, as in Airflow.
     return {name: offered[name] for name in takes if name in offered}
 
@@ -150,17 +151,38 @@ class BashOperator(Operator):
             # As in Airflow: signals for the task's own group are not for it.
             start_new_session=True,
         )
-        last = ""
-        for raw in iter(self.process.stdout.readline, b""):
-            last = raw.decode(self.output_encoding, errors="backslashreplace").rstrip()
-            sys.stdout.write(f"{last}\n")
+        last = self.pass_on()
         self.process.wait()
         print(f"Command exited with return code {self.process.returncode}", flush=True)
         return last
 
-    def on_kill(self):
-        import signal
+    def pass_on(self):
+        last = ""
+        for raw in iter(self.process.stdout.readline, b""):
+            last = raw.decode(self.output_encoding, errors="backslashreplace").rstrip()
+            sys.stdout.write(f"{last}\n")
+        return last
 
-        if self.process is not None and self.process.poll() is None:
-            # The command leads a group of its own.
-            os.killpg(self.process.pid, signal.SIGTERM)
+    def on_kill(self):
+        """Lets the command clean up, for as long as the task itself has left."""
+        import signal
+        import threading
+
+        if self.process is None or self.process.poll() is not None:
+            return
+        # The command leads a group of its own.
+        os.killpg(self.process.pid, signal.SIGTERM)
+        reader = threading.Thread(target=self.pass_on_rest, daemon=True)
+        reader.start()
+        try:
+            self.process.wait(KILL_AFTER_SECONDS)
+        except Exception:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        reader.join(0.5)
+
+    def pass_on_rest(self):
+        """What it still says. The pipe's own reader was interrupted, and may hold its lock."""
+        pipe = self.process.stdout.fileno()
+        while chunk := os.read(pipe, 65536):
+            sys.stdout.write(chunk.decode(self.output_encoding, errors="backslashreplace"))

@@ -5,7 +5,7 @@ import os
 import sys
 
 from . import _load, _stores
-from ._errors import explain
+from ._errors import clean, explain
 
 
 def structure(dag):
@@ -40,19 +40,40 @@ def structure(dag):
     }
 
 
+def note_reads(workspace, read):
+    """Files of the workspace that are opened for reading."""
+
+    def hook(event, arguments):
+        if event != "open" or not isinstance(arguments[0], (str, bytes)) or len(read) >= 1000:
+            return
+        mode = arguments[1]
+        path = os.path.abspath(os.fsdecode(arguments[0]))
+        if (mode is None or "r" in mode) and workspace.owns(path):
+            read.add(path)
+
+    sys.addaudithook(hook)
+
+
 def parse(path, roots):
     workspace = _load.Workspace(roots)
     workspace.install()
+    read = set()
+    note_reads(workspace, read)
     result = {"dags": [], "error": None}
     try:
         result["dags"] = [structure(dag) for dag in _load.dags(workspace, path)]
-        # What JSON cannot hold is the file's fault too.
+        # What cannot be kept is the file's fault too.
         json.dumps(result, allow_nan=False)
+        if clean(result["dags"]) != result["dags"]:
+            raise ValueError("a text of the DAG holds the character NUL, or is no Unicode")
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        result = {"dags": [], "error": explain(error)}
+        result = {"dags": [], "error": clean(explain(error))}
     result["sources"] = {name: text for name, text in workspace.ran.items() if workspace.owns(name)}
+    # What else decided about the DAGs: they are parsed again when it changes.
+    result["reads"] = sorted(read - set(result["sources"]))
+    result["asks"] = _stores.was_asked()
     return result
 
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 
 from ._client import Client, ServerError, quote
 from ._errors import AirflowNotFoundException, AirflowRuntimeError, Unsupported
 
 _client = None
 _prefix = "/local"
+_asked = False
 _UNSET = object()
 
 
@@ -24,14 +26,32 @@ def client():
     return _client
 
 
+def was_asked():
+    """Whether anything was read: then what came of it may be different another time."""
+    return _asked
+
+
+def is_offline():
+    """Whether there is no Leoflow to ask, as for `validate` and `dags test`."""
+    return _prefix == "/local" and not os.path.exists(client().path)
+
+
 def read(kind, key):
     """The entry, or None when there is none."""
+    global _asked
+    _asked = True
+    if is_offline():
+        raise NotRunning(f"{kind} {key!r} cannot be read: Leoflow is not running (`leoflow lite start`)")
     try:
         return client().request("GET", f"{_prefix}/{kind}/{quote(key)}")
     except ServerError as error:
         if error.status == 404:
             return None
         raise AirflowRuntimeError(f"{kind} {key!r} cannot be read: {error}") from None
+
+
+class NotRunning(AirflowRuntimeError):
+    """There is no Leoflow to ask."""
 
 
 class Variable:
@@ -41,10 +61,16 @@ class Variable:
     def get(cls, key, default=_UNSET, deserialize_json=False, default_var=_UNSET):
         value = os.environ.get(f"AIRFLOW_VAR_{key.upper()}")
         if value is None:
-            found = read("variables", key)
+            # The older name of the same argument.
+            default = default_var if default is _UNSET else default
+            try:
+                found = read("variables", key)
+            except NotRunning as error:
+                if default is _UNSET:
+                    raise
+                sys.stderr.write(f"warning: {error}; its default is used\n")
+                found = None
             if found is None:
-                # The older name of the same argument.
-                default = default_var if default is _UNSET else default
                 if default is _UNSET:
                     raise AirflowRuntimeError(f"VARIABLE_NOT_FOUND: Variable {key!r} is not there")
                 return default

@@ -1,5 +1,6 @@
 """The process of one try of one task."""
 
+import copy
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from ._errors import (
     AirflowTaskTerminated,
     AirflowTaskTimeout,
     XComNotFound,
+    clean,
     explain,
 )
 from ._graph import resolve
@@ -66,6 +68,10 @@ class Deadline:
 def execute(task, context):
     """Runs it; returns its XComs as JSON texts."""
     ti = context["ti"]
+    # A copy: another try in this process begins with the arguments as they were written.
+    task = copy.copy(task)
+    context = {**context, "task": task}
+    ti.task = task
     resolve_arguments(task, ti)
     os.environ.update(ti.airflow_environment())
     _active.set_context(context)
@@ -73,7 +79,7 @@ def execute(task, context):
         with Deadline(task):
             try:
                 value = task.execute(context)
-            except AirflowTaskTimeout:
+            except (AirflowTaskTimeout, KeyboardInterrupt):
                 task.on_kill()
                 raise
     finally:
@@ -121,7 +127,7 @@ def write_whole(path, value):
     """Complete or absent, for whoever reads it after we are gone."""
     partial = f"{path}.partial"
     with open(partial, "w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False)
+        json.dump(clean(value), file, ensure_ascii=False)
     os.rename(partial, path)
 
 

@@ -14,11 +14,13 @@ from ._operators import BashOperator, PythonOperator, keyword_arguments
 
 def returns_mapping(function):
     """Whether the return annotation says dict, which means multiple_outputs."""
-    try:
-        annotation = typing.get_type_hints(function).get("return")
-    except Exception:
-        # An annotation that cannot be evaluated promises nothing.
-        annotation = None
+    annotation = getattr(function, "__annotations__", {}).get("return")
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, getattr(function, "__globals__", {}))
+        except Exception:
+            # One that cannot be evaluated promises nothing.
+            annotation = None
     origin = typing.get_origin(annotation) or annotation
     return inspect.isclass(origin) and issubclass(origin, Mapping)
 
@@ -39,11 +41,17 @@ class Decorated:
         }
         taken = list(signature.parameters)[: len(self.op_args)]
         offered = {name: value for name, value in offered.items() if name not in taken}
+        # What default_args say for the function's own parameters, as in Airflow.
+        defaults = {**(self.dag.default_args if self.dag else {})}
+        for name in signature.parameters:
+            if name in defaults and name not in taken and name not in CONTEXT_KEYS:
+                self.op_kwargs.setdefault(name, defaults[name])
         signature.bind(*self.op_args, **{**offered, **self.op_kwargs})
 
 
 class DecoratedPython(Decorated, PythonOperator):
     operator_name = "@task"
+    owns = ("multiple_outputs",)
 
     def __init__(self, *, python_callable, multiple_outputs=None, **others):
         self.multiple_outputs = returns_mapping(python_callable) if multiple_outputs is None else bool(multiple_outputs)

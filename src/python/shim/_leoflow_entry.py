@@ -1,4 +1,4 @@
-"""The entry: `python run.py parse|task|test OPTIONS`, OPTIONS as JSON."""
+"""The entry: `python _leoflow_entry.py parse|task|test OPTIONS`, OPTIONS as JSON."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import sys
 
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
-    # Python put our own folder first, where the user's belong; ours come right after them.
+    # First, whatever the user's files are called: `airflow` and `leoflow` are ours.
     sys.path[0] = here
     what, options = sys.argv[1], json.loads(sys.argv[2])
     sys.argv = [options.get("path") or options.get("folder") or what]
