@@ -1,7 +1,7 @@
 //! The folder of one try, `run/tasks/<id>/`: how the agent, the process that keeps the task, and
 //! the task itself tell one another things that outlive each of them.
 //!
-//! `spec.json` (agent) what to run; `process.json` (keeper) who runs it: whoever links it first does,
+//! `spec.json` (agent) what to run; `began` (task) its own code runs; `process.json` (keeper) who runs it: whoever links it first does,
 //! so that a try runs once however many keepers are started; `child.json` (keeper) the task's own
 //! process; `result.json` (task) what became of it, whole or absent; `outcome.json` (keeper) how its
 //! process ended.
@@ -133,6 +133,11 @@ impl TaskFolder {
 
     pub fn exists(&self) -> bool {
         self.0.is_dir()
+    }
+
+    /// Made by the task when its own code begins.
+    pub fn began(&self) -> PathBuf {
+        self.file("began")
     }
 
     pub fn write_spec(&self, spec: &Spec) -> io::Result<()> {

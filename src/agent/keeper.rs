@@ -16,10 +16,14 @@ use jiff::Timestamp;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// After the task's own deadline, for what it has to clean up.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+/// The longest that a task with a time limit may import and wait for its arguments: as long as it waits
+/// for a server that is away, and then some.
+const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 /// Between TERM and KILL.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// How long what a task left running has to leave.
@@ -63,6 +67,8 @@ struct Keeper {
     cause: Option<Cause>,
     oom_kills: Option<u64>,
     limit: Option<f64>,
+    began: PathBuf,
+    started: Instant,
 }
 
 impl Keeper {
@@ -106,6 +112,8 @@ impl Keeper {
             cause: None,
             oom_kills: oom_kills(),
             limit: keeper.time_limit,
+            began: folder.began(),
+            started: Instant::now(),
         })
     }
 
@@ -145,14 +153,31 @@ impl Keeper {
         }
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| deadline <= now) && self.kill_at.is_none() {
-            self.log.say(&format!("its execution_timeout of {} s is over", self.limit.unwrap_or_default()));
-            self.end(Cause::Timeout);
+            match self.time_left() {
+                Duration::ZERO => {
+                    self.log.say(&format!("its execution_timeout of {} s is over", self.limit.unwrap_or_default()));
+                    self.end(Cause::Timeout);
+                }
+                left => self.deadline = now.checked_add(left),
+            }
         }
         if self.kill_at.is_some_and(|at| at <= now) {
             process::signal_group(self.pid, Signal::Kill);
             self.kill_at = Some(now + TERM_GRACE);
         }
         Ok(())
+    }
+
+    /// Time runs from the moment that the task's own code began, which the task says by a file.
+    fn time_left(&self) -> Duration {
+        let limit = self.limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        let limit = limit.unwrap_or(Duration::MAX).saturating_add(TIMEOUT_GRACE);
+        let since = match std::fs::metadata(&self.began).and_then(|meta| meta.modified()) {
+            Ok(began) => began.elapsed().unwrap_or_default(),
+            Err(_) if self.started.elapsed() < IMPORT_LIMIT => Duration::ZERO,
+            Err(_) => self.started.elapsed(),
+        };
+        limit.saturating_sub(since)
     }
 
     /// Reads what is in the pipes, and waits for more at most so long.

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 
 /// Airflow's `parallelism`.
@@ -26,6 +27,8 @@ const SLOTS: usize = 32;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Between attempts to reach a datastore that restarts.
 const RECONNECT: Duration = Duration::from_millis(200);
+/// A keeper that was told to end its task has done so by then.
+const FROZEN: Duration = Duration::from_secs(12);
 /// For the task's own process, once its keeper is gone: the kernel is ending it.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -74,6 +77,8 @@ impl Agent {
         self.take_over(&mut client).await?;
         self.stop_unwanted(&client).await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        // Those of an idle night are not made up for.
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.claim(&mut client).await?;
             tokio::select! {
@@ -87,8 +92,11 @@ impl Agent {
                     while let Some(more) = self.watchers.try_join_next() {
                         all.push(more);
                     }
-                    for key in all.into_iter().flatten() {
-                        self.settle(&mut client, key).await?;
+                    // All are taken out before the first is told: should the datastore go now, the
+                    // next connection finds them by their folders.
+                    let ended: Vec<_> = all.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
+                    for (key, running) in ended {
+                        self.settle(&mut client, key, running).await?;
                     }
                 }
                 _ = heartbeat.tick(), if !self.running.is_empty() => self.beat(&client).await?,
@@ -171,9 +179,8 @@ impl Agent {
     }
 
     /// The keeper of this try has ended.
-    async fn settle(&mut self, client: &mut Client, key: TryKey) -> Result<(), StoreError> {
-        // Taken out first: should the datastore be away now, the next connection finds it by its folder.
-        let Some(Running { folder, keeper }) = self.running.remove(&key) else { return Ok(()) };
+    async fn settle(&mut self, client: &mut Client, key: TryKey, ended: Running) -> Result<(), StoreError> {
+        let Running { folder, keeper } = ended;
         // Ours, if it was our child; otherwise somebody else's to wait for.
         reaper::ended_child(keeper.pid);
         let taken_by = folder.keeper().ok().flatten();
@@ -219,6 +226,13 @@ impl Agent {
             let (seen, keeper) = look_at(folder, same_boot);
             match (adopt::decide(seen), keeper) {
                 (Adoption::Watch, Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper),
+                // What is prepared may be on its way into a keeper: it stays as it is.
+                (Adoption::Start, _) if folder.spec().ok().flatten().is_some() => {
+                    match start::keeper(folder).map(ProcessId::of) {
+                        Ok(Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper),
+                        _ => self.record(client, key.clone(), folder).await?,
+                    }
+                }
                 (Adoption::Start, _) => {
                     let claimed = Claimed { token: random::hex_256(), ..one.claimed.clone() };
                     tries::renew_token(client, key, &claimed.token).await?;
@@ -242,19 +256,22 @@ impl Agent {
     async fn stop_unwanted(&self, client: &Client) -> Result<(), StoreError> {
         for key in tries::to_stop(client).await? {
             if let Some(running) = self.running.get(&key) {
-                running.keeper.signal(Signal::Terminate);
+                tell_to_end(&running.keeper);
             }
         }
-        let mut deleted = Vec::new();
-        let there = tries::unfinished(client).await?;
-        for (key, running) in &self.running {
-            if !there.iter().any(|one| one.claimed.key == *key) {
-                deleted.push(&running.keeper);
-            }
-        }
-        deleted.iter().for_each(|keeper| keeper.signal(Signal::Terminate));
         Ok(())
     }
+}
+
+/// A keeper ends its task within its own deadlines; one that is frozen is ended with it.
+fn tell_to_end(keeper: &ProcessId) {
+    keeper.signal(Signal::Terminate);
+    keeper.signal(Signal::Continue);
+    let keeper = keeper.clone();
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(FROZEN).await;
+        keeper.signal(Signal::Kill);
+    });
 }
 
 fn look_at(folder: &TaskFolder, same_boot: bool) -> (Seen, Option<ProcessId>) {

@@ -117,7 +117,8 @@ pub async fn set_paused(client: &impl GenericClient, dag_id: &str, is_paused: bo
 
 /// Removes a DAG with all of its history. One whose file still makes it comes back without history.
 pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
-    let running = "SELECT FROM task_instance WHERE dag_id = $1 AND state IN ('running', 'restarting') LIMIT 1";
+    // Also while the tasks of cancelled runs are still being ended.
+    let running = "SELECT FROM task_try WHERE dag_id = $1 AND state = 'running' LIMIT 1";
     if transaction.query_opt(running, &[&dag_id]).await?.is_some() {
         return Err(StoreError::Busy(format!("Task instances of dag with id: '{dag_id}' are still running")));
     }
@@ -126,8 +127,6 @@ pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), S
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
     events::notify(transaction, &Event::Dags).await?;
-    // Tries of cancelled runs may be on their way out.
-    events::notify(transaction, &Event::Stop).await?;
     Ok(())
 }
 

@@ -69,7 +69,7 @@ pub async fn list(
     let pattern = page.pattern.as_deref().unwrap_or("%");
     let count = format!("SELECT count(*) FROM task_instance ti WHERE {matches}");
     let total = client.query_one(&count, &[&dag_id, &run_id, &states, &pattern]).await?.get(0);
-    let order = page.order_by("ti.task_id");
+    let order = page.order_by("ti.task_id, ti.run_id, ti.dag_id");
     let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
     let rows = client.query(&query, &[&dag_id, &run_id, &states, &pattern, &page.limit, &page.offset]).await?;
     Ok((rows.iter().map(read).collect(), total))

@@ -121,6 +121,10 @@ impl<'a> Planner<'a> {
             let instance = &self.snapshot.instances[index];
             let number = instance.try_number;
             match (instance.state, instance.ended) {
+                // Cleared while it ran, and the DAG has no such task any more.
+                (Some(TaskState::Restarting), Some(_)) if instance.place.is_none() => {
+                    self.change(index, TaskState::Removed, number, None, Kind::TryEnded);
+                }
                 // Cleared while it ran: the try that ended is not the answer any more.
                 (Some(TaskState::Restarting), Some(_)) => {
                     self.change(index, TaskState::UpForRetry, number, Some(self.snapshot.now), Kind::TryEnded);

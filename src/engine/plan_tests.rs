@@ -220,6 +220,21 @@ fn a_task_that_the_version_lacks_does_not_hold_the_run() {
 }
 
 #[test]
+fn one_that_was_cleared_while_it_ran_and_is_no_task_any_more_does_not_hold_the_run() {
+    let mut play = Play::new(&["a"], 16);
+    play.instances.push(Instance {
+        place: None,
+        state: Some(TaskState::Restarting),
+        try_number: 1,
+        max_tries: 0,
+        due_at: None,
+        ended: Some(EndedTry { outcome: FAILED, at: play.now }),
+    });
+    play.settle().end("a", Outcome::Success);
+    assert_eq!((play.run, play.instances[1].state), (Some(RunState::Success), Some(TaskState::Removed)));
+}
+
+#[test]
 fn a_run_without_tasks_is_over() {
     let mut play = Play::new(&[], 16);
     play.settle();

@@ -181,7 +181,7 @@ pub async fn list(
     let pattern = page.pattern.as_deref().unwrap_or("%");
     let count = format!("SELECT count(*) FROM dag_run r WHERE {matches}");
     let total = client.query_one(&count, &[&dag_id, &states, &pattern]).await?.get(0);
-    let order = page.order_by("r.run_id");
+    let order = page.order_by("r.run_id, r.dag_id");
     let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $4 OFFSET $5");
     let rows = client.query(&query, &[&dag_id, &states, &pattern, &page.limit, &page.offset]).await?;
     Ok((rows.iter().map(read).collect(), total))
@@ -209,7 +209,7 @@ pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunSt
     } else if state.is_finished() {
         let instances = "
             UPDATE task_instance SET end_date = now(), start_date = coalesce(start_date, now()), due_at = NULL,
-                   state = CASE WHEN state IN ('running', 'restarting') THEN $3 ELSE 'skipped' END
+                   state = CASE WHEN state = 'running' THEN $3 ELSE 'skipped' END
             WHERE dag_id = $1 AND run_id = $2
               AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))";
         transaction.execute(instances, &[&key.dag_id, &key.run_id, &state.as_str()]).await?;
@@ -235,7 +235,11 @@ pub async fn set_note(transaction: &Transaction<'_>, key: &RunKey, note: Option<
 }
 
 pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
-    if get(transaction, key, ReadFor::Update).await?.state == RunState::Running {
+    let run = get(transaction, key, ReadFor::Update).await?;
+    // Also one whose tasks are still being ended: another of the same name would meet them.
+    let trying = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND state = 'running' LIMIT 1";
+    let is_trying = transaction.query_opt(trying, &[&key.dag_id, &key.run_id]).await?.is_some();
+    if run.state == RunState::Running || is_trying {
         return Err(StoreError::Busy(format!(
             "The DagRun with dag_id: `{}` and run_id: `{}` cannot be deleted in running state",
             key.dag_id, key.run_id
@@ -316,7 +320,7 @@ async fn take_version(transaction: &Transaction<'_>, key: &RunKey, dag: &dags::D
     let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
     let version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
     transaction.execute(version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
-    let lost = "UPDATE task_instance SET state = $4
+    let lost = "UPDATE task_instance SET state = $4, due_at = NULL
                 WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
     transaction.execute(lost, &[&key.dag_id, &key.run_id, &ids, &TaskState::Removed.as_str()]).await?;
     let back = "UPDATE task_instance SET state = NULL

@@ -49,16 +49,12 @@ async fn session(
             Err(_) => {}
         }
     }
-    let mut work = Work { runs: tick::running(&client).await?.into_iter().collect(), sweep: true };
+    let mut work = Work { runs: tick::running(&client).await?.into_iter().collect() };
     let mut graphs = Graphs::default();
     loop {
-        work.do_all(&mut client, &mut graphs).await?;
-        let wait = match tick::next_due(&client).await? {
-            Some(due) => until(due).min(LONGEST_WAIT),
-            None => LONGEST_WAIT,
-        };
+        let next = work.do_all(&mut client, &mut graphs).await?;
+        let wait = next.map_or(LONGEST_WAIT, |next| until(next).min(LONGEST_WAIT));
         wait_for_work(&mut events, wait, told, &mut work).await?;
-        work.runs.extend(tick::due(&client).await?);
     }
 }
 
@@ -78,57 +74,49 @@ fn until(due: Timestamp) -> Duration {
 #[derive(Default)]
 struct Work {
     runs: BTreeSet<RunKey>,
-    sweep: bool,
 }
 
 impl Work {
     fn take(&mut self, event: Option<Event>) {
-        match event {
-            Some(Event::Plan(run)) => {
-                self.runs.insert(run);
-            }
-            Some(Event::Sweep) | None => self.sweep = true,
-            Some(_) => {}
+        // Every other event asks for what is done at every step.
+        if let Some(Event::Plan(run)) = event {
+            self.runs.insert(run);
         }
     }
 
-    async fn do_all(&mut self, client: &mut Client, graphs: &mut Graphs) -> Result<(), StoreError> {
-        while self.sweep || !self.runs.is_empty() {
-            if std::mem::take(&mut self.sweep) {
-                self.runs.extend(tick::begin_runs(client).await?);
+    /// Does all there is, what is due included. Returns when the clock will give more.
+    async fn do_all(&mut self, client: &mut Client, graphs: &mut Graphs) -> Result<Option<Timestamp>, StoreError> {
+        // A run that is due and cannot go on is looked at once, not again and again.
+        let mut looked = BTreeSet::new();
+        loop {
+            while let Some(run) = self.runs.pop_first() {
+                tick::advance(client, graphs, &run).await?;
             }
-            if let Some(run) = self.runs.pop_first() {
-                // Where one has ended, another may begin.
-                self.sweep |= tick::advance(client, graphs, &run).await?;
+            let clock = tick::clock(client).await?;
+            // After the clock was read: a run comes due before that, and begins here, or after, and is next.
+            self.runs.extend(tick::begin_runs(client).await?);
+            self.runs.extend(clock.due.into_iter().filter(|run| looked.insert(run.clone())));
+            if self.runs.is_empty() {
+                return Ok(clock.next);
             }
         }
-        Ok(())
     }
 }
 
-/// Takes the events that are there, or waits for one.
+/// Waits for an event or for the time, and takes all events that are there.
 async fn wait_for_work(
     events: &mut UnboundedReceiver<String>,
     limit: Duration,
     told: &impl Fn(Option<&Event>),
     work: &mut Work,
 ) -> Result<(), StoreError> {
-    let deadline = tokio::time::Instant::now() + limit;
-    loop {
-        let payload = if work.sweep || !work.runs.is_empty() {
-            match events.try_recv() {
-                Ok(payload) => payload,
-                Err(_) => return Ok(()),
-            }
-        } else {
-            match tokio::time::timeout_at(deadline, events.recv()).await {
-                Ok(Some(payload)) => payload,
-                Ok(None) => return Err(closed()),
-                Err(_) => return Ok(()),
-            }
-        };
+    let Ok(first) = tokio::time::timeout(limit, events.recv()).await else { return Ok(()) };
+    let mut next = Some(first.ok_or_else(closed)?);
+    while let Some(payload) = next {
         let event = Event::parse(&payload);
         told(event.as_ref());
         work.take(event);
+        next = events.try_recv().ok();
     }
+    Ok(())
 }

@@ -33,8 +33,8 @@ impl From<tokio_postgres::Error> for StoreError {
             &SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
         ];
         match error.code() {
-            // Class 22 are values that cannot be.
-            Some(code) if invalid.contains(&code) || code.code().starts_with("22") => {
+            // Class 22 are values that cannot be, class 54 those that are too much.
+            Some(code) if invalid.contains(&code) || ["22", "54"].contains(&&code.code()[..2]) => {
                 Self::Invalid(PgError::from(error).to_string())
             }
             _ => Self::Postgres(error.into()),

@@ -41,7 +41,7 @@ pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, Stor
         WITH waiting AS (
             SELECT r.dag_id, r.run_id,
                    row_number() OVER (PARTITION BY r.dag_id ORDER BY r.run_after, r.queued_at, r.run_id) AS place,
-                   coalesce((v.structure->>'max_active_runs')::integer, 16) AS most,
+                   coalesce((v.structure->>'max_active_runs')::bigint, 16) AS most,
                    (SELECT count(*) FROM dag_run a WHERE a.dag_id = r.dag_id AND a.state = 'running') AS running
             FROM dag_run r JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
             WHERE r.state = 'queued' AND d.is_active AND NOT d.is_paused AND r.run_after <= now())
@@ -59,39 +59,47 @@ pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreEr
     Ok(rows.iter().map(|row| RunKey { dag_id: row.get(0), run_id: row.get(1) }).collect())
 }
 
-/// Runs that have a retry which is due.
-pub async fn due(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
-    let query = "SELECT DISTINCT ti.dag_id, ti.run_id FROM task_instance ti
-                 JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
-                 WHERE ti.due_at <= now() AND r.state = 'running' AND NOT d.is_paused";
-    let rows = client.query(query, &[]).await?;
-    Ok(rows.iter().map(|row| RunKey { dag_id: row.get(0), run_id: row.get(1) }).collect())
+/// What the clock asks for.
+#[derive(Debug)]
+pub struct Clock {
+    /// Runs that have a retry which is due.
+    pub due: Vec<RunKey>,
+    /// When it will next ask for something.
+    pub next: Option<Timestamp>,
 }
 
-/// When the clock alone will next give something to do.
-pub async fn next_due(client: &impl GenericClient) -> Result<Option<Timestamp>, StoreError> {
-    let query = "
+/// Both of one moment, so that nothing falls between them.
+pub async fn clock(client: &mut Client) -> Result<Clock, StoreError> {
+    // In a transaction `now()` stands still.
+    let transaction = client.transaction().await?;
+    let due = "SELECT DISTINCT ti.dag_id, ti.run_id FROM task_instance ti
+               JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
+               WHERE ti.due_at <= now() AND r.state = 'running' AND NOT d.is_paused";
+    let due = transaction.query(due, &[]).await?;
+    let next = "
         SELECT least((SELECT min(ti.due_at) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
-                      JOIN dag d USING (dag_id) WHERE ti.due_at IS NOT NULL AND r.state = 'running' AND NOT d.is_paused),
+                      JOIN dag d USING (dag_id) WHERE ti.due_at > now() AND r.state = 'running' AND NOT d.is_paused),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
                       WHERE r.state = 'queued' AND r.run_after > now() AND d.is_active AND NOT d.is_paused))";
-    Ok(client.query_one(query, &[]).await?.get(0))
+    let next = transaction.query_one(next, &[]).await?.get(0);
+    transaction.commit().await?;
+    Ok(Clock { due: due.iter().map(|row| RunKey { dag_id: row.get(0), run_id: row.get(1) }).collect(), next })
 }
 
-/// Whether a run has come to its end in this step, so that another may begin.
-pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> Result<bool, StoreError> {
+/// Takes a run as far as it goes now, in one transaction.
+pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
     let locked = "SELECT r.dag_version_id, r.state, d.is_paused, now() AS now FROM dag_run r JOIN dag d USING (dag_id)
                   WHERE r.dag_id = $1 AND r.run_id = $2 FOR UPDATE OF r";
-    let Some(run) = transaction.query_opt(locked, &[&key.dag_id, &key.run_id]).await? else { return Ok(false) };
+    let Some(run) = transaction.query_opt(locked, &[&key.dag_id, &key.run_id]).await? else { return Ok(()) };
     let (version, state): (Option<i64>, String) = (run.get("dag_version_id"), run.get("state"));
-    let (Some(version), true) = (version, state == RunState::Running.as_str()) else { return Ok(false) };
+    let (Some(version), true) = (version, state == RunState::Running.as_str()) else { return Ok(()) };
     let graph = graphs.get(&transaction, version).await?;
     let (names, instances) = load(&transaction, key, &graph).await?;
     let snapshot = Snapshot { graph: &graph, is_paused: run.get("is_paused"), instances, now: run.get("now") };
     let plan = plan::plan(&snapshot);
     if plan.transitions.is_empty() && plan.run.is_none() {
-        return Ok(false);
+        return Ok(());
     }
     apply(&transaction, key, &names, &snapshot, &plan.transitions).await?;
     if let Some(state) = plan.run {
@@ -103,7 +111,7 @@ pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> 
     }
     events::notify(&transaction, &Event::Changed(key.clone())).await?;
     transaction.commit().await?;
-    Ok(plan.run.is_some())
+    Ok(())
 }
 
 /// Names and states of a run's instances, in one order.

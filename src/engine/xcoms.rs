@@ -44,7 +44,7 @@ pub async fn list(
     let pattern = page.pattern.as_deref().unwrap_or("%");
     let count = format!("SELECT count(*) FROM xcom x WHERE {matches}");
     let total = client.query_one(&count, &[&dag_id, &run_id, &task_id, &pattern]).await?.get(0);
-    let order = page.order_by("x.key");
+    let order = page.order_by("x.key, x.map_index, x.task_id, x.run_id, x.dag_id");
     let query = format!(
         "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after
          FROM xcom x JOIN dag_run r USING (dag_id, run_id) WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6"

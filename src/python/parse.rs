@@ -1,14 +1,14 @@
 //! Parsing: one file, one child, with limits on time, memory and output, so that a file can do
 //! nothing to the others and nothing to us.
 
-use super::interpreter::{Interpreter, Job, environment};
+use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
 use super::roots::{project_of, roots};
 use crate::config::{Problem, project};
-use crate::sys::listener;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, Signal};
 use crate::sys::reaper::{self, Exit};
 use crate::sys::spawn::{FIRST_PASSED, Spawn};
+use crate::sys::{listener, random};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
@@ -78,6 +78,9 @@ impl Request {
 /// Parses in a child. `Err` is for people: why there is no result. Dropped, it ends the child.
 /// Must be called on the main thread of the process, inside a `LocalSet`.
 pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found, String> {
+    if request.path.to_str().is_none() {
+        return Err("The path of this file is not UTF-8; rename it.".to_owned());
+    }
     if let Some(problem) = request.project.as_deref().and_then(settings_problem) {
         return Err(problem);
     }
@@ -85,7 +88,7 @@ pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found
         .map_err(|error| format!("{} cannot be started: {error}", interpreter.program.display()))?;
     let exit = tokio::time::timeout(TIME_LIMIT, child.ended()).await;
     // What it left running goes with it, and lets go of the pipes.
-    child.end_group();
+    child.end_all().await;
     let (result, output) = child.harvest().await;
     let said = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
     match exit {
@@ -127,6 +130,8 @@ fn read_result(bytes: &[u8], exit: Exit) -> Result<Found, String> {
 
 struct Child {
     pid: i32,
+    /// In the environment of all its processes.
+    mark: String,
     exit: Option<Exit>,
     result: Pipe,
     output: Pipe,
@@ -143,11 +148,14 @@ impl Child {
             "socket": request.api_socket,
             "limits": {"RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CPU": TIME_LIMIT.as_secs() + 5, "RLIMIT_CORE": 0},
         });
+        let mark = format!("parse-{}", random::hex(&random::bytes::<8>()));
+        let mut environment = environment();
+        environment.push((TASK_MARK.into(), mark.clone().into()));
         let spawn = Spawn {
             program: interpreter.program.clone(),
             called: None,
             arguments: interpreter.arguments(Job::Parse, &options),
-            environment: environment(),
+            environment,
             output: output_writer.as_fd(),
             errors: None,
             folder: request.roots.first().cloned(),
@@ -156,13 +164,31 @@ impl Child {
             parent_death: Some(Signal::Kill),
         };
         let pid = spawn.start().map_err(io::Error::other)?;
-        Ok(Self { pid, exit: None, result: Pipe::read(result, RESULT_BYTES), output: Pipe::read(output, OUTPUT_BYTES) })
+        Ok(Self {
+            pid,
+            mark,
+            exit: None,
+            result: Pipe::read(result, RESULT_BYTES),
+            output: Pipe::read(output, OUTPUT_BYTES),
+        })
     }
 
     async fn ended(&mut self) -> Exit {
         let exit = wait(self.pid).await;
         self.exit = Some(exit);
         exit
+    }
+
+    /// Its group, and what it had started in sessions of their own.
+    async fn end_all(&self) {
+        self.end_group();
+        let mark = self.mark.clone();
+        // Reads every process's environment, which takes its time.
+        let ended = tokio::task::spawn_blocking(move || {
+            process::marked(TASK_MARK, &mark).iter().for_each(|left| left.signal(Signal::Kill));
+        });
+        // It cannot fail in a way that would be worth more than the result.
+        let _ = ended.await;
     }
 
     fn end_group(&self) {

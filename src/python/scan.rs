@@ -1,7 +1,7 @@
 //! What is in a workspace: its Python files, and the folders to watch.
 
 use crate::config::project;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -30,6 +30,7 @@ impl Stamp {
 pub struct Scan {
     /// Every Python file, DAGs or not, and the settings of projects.
     pub files: BTreeMap<PathBuf, Stamp>,
+    /// Those to watch: the ones looked into, and those that linked files are in.
     pub folders: Vec<PathBuf>,
 }
 
@@ -42,6 +43,7 @@ pub fn scan(workspace: &Path) -> io::Result<Scan> {
     let mut scan = Scan::default();
     let mut seen = HashSet::new();
     let mut waiting = vec![workspace.to_owned()];
+    let mut linked = BTreeSet::new();
     while let Some(folder) = waiting.pop() {
         let is_root = folder == workspace;
         let meta = match fs::metadata(&folder) {
@@ -69,10 +71,19 @@ pub fn scan(workspace: &Path) -> io::Result<Scan> {
                     waiting.push(path);
                 }
             } else if meta.is_file() && is_of_interest(&name) {
+                // What a link leads to changes where it is.
+                if entry.file_type().is_ok_and(|kind| kind.is_symlink())
+                    && let Some(folder) =
+                        path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned))
+                {
+                    linked.insert(folder);
+                }
                 scan.files.insert(path, Stamp::of(&meta));
             }
         }
     }
+    let known: HashSet<PathBuf> = scan.folders.iter().cloned().collect();
+    scan.folders.extend(linked.into_iter().filter(|folder| !known.contains(folder)));
     Ok(scan)
 }
 

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// The largest body that is read; an import of variables is the largest thing anybody sends.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Of a task's XCom: its JSON is a text in JSON, which doubles what has to be escaped.
+const TASK_BODY_BYTES: usize = 24 * 1024 * 1024;
 /// The same for those who have not logged in.
 const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
@@ -110,7 +112,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/task/xcoms/push", post(task_api::push_xcom))
         .route("/task/xcoms/pull", post(task_api::pull_xcoms))
         .layer(from_fn(guard::in_good_time))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(DefaultBodyLimit::max(TASK_BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), task_api::require_try))
         .layer(from_fn(guard::require_local));
     let all = open

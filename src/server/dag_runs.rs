@@ -40,7 +40,7 @@ pub fn unless_all(id: &str) -> Option<&str> {
 }
 
 pub fn check_states(states: &[String], known: &[&str]) -> Result<(), ApiError> {
-    if states.iter().all(|state| known.contains(&state.as_str()) || state == "none") {
+    if states.iter().all(|state| known.contains(&state.as_str()) || ["none", "no_status"].contains(&state.as_str())) {
         return Ok(());
     }
     let detail = format!("Invalid value for state. Valid values are {}", known.join(", "));

@@ -72,21 +72,30 @@ pub async fn run(
     let serving = listen::serve(http, api, &app::routers(state.clone()))?;
     notifier.ready("serving");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
-    let engine = tokio::task::spawn_local({
+    let mut engine = tokio::task::spawn_local({
         let (state, database) = (state.clone(), credentials.application(&endpoint));
         async move { scheduler::run(&endpoint, &database, |event| state.changes.tell(event)).await }
     });
-    let files = config
+    let mut files = config
         .workspace
         .map(|workspace| tokio::task::spawn_local(dag_files::run(state.clone(), workspace, config.python)));
     if files.is_none() {
         state.first_look.send_replace(true);
     }
-    leave.await;
+    let failed = tokio::select! {
+        () = &mut leave => None,
+        ended = &mut engine => Some(ended),
+        Some(ended) = async { match &mut files { Some(files) => Some(files.await), None => None } } => Some(ended),
+    };
+    if let Some(ended) = failed {
+        // Neither ends by itself. Without one of the two this would be half a server: a new one is better.
+        let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+        return Err(ServerError::Io(io::Error::other(format!("a part of the server failed: {reason}"))));
+    }
     notifier.stopping();
     // What they do is in transactions: cut off, it has not happened.
     engine.abort();
-    files.inspect(|files| files.abort());
+    files.iter().for_each(|files| files.abort());
     state.changes.leave();
     serving.drain().await;
     alive.abort();

@@ -43,8 +43,10 @@ pub async fn list(
     if page.order.is_empty() {
         page.order = vec![Order { column: "ti.map_index", descending: false }];
     }
-    let states = params.texts("state");
+    let mut states = params.texts("state");
     check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
+    // Two words for one thing.
+    states.iter_mut().filter(|state| *state == "no_status").for_each(|state| *state = "none".to_owned());
     let client = state.database.get().await?;
     let (dag, run) = (unless_all(&dag_id), unless_all(&run_id));
     match (dag, run) {

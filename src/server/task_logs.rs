@@ -65,11 +65,11 @@ pub async fn get(
     let path = task_log::path(&state.home, name);
     let whole = as_lines || params.flag("full_content")?.unwrap_or(false);
     let limit = if whole { u64::MAX } else { PIECE_BYTES };
-    let read = tokio::task::spawn_blocking(move || read_piece(&path, offset, limit)).await;
+    let runs_on = is_newest && matches!(instance.state.as_deref(), Some("running" | "restarting"));
+    let read = tokio::task::spawn_blocking(move || read_piece(&path, offset, limit, runs_on)).await;
     let piece = read
         .map_err(|error| ApiError::internal(&error))?
         .map_err(|error| ApiError::internal(&format!("the log cannot be read: {error}")))?;
-    let runs_on = is_newest && matches!(instance.state.as_deref(), Some("running" | "restarting"));
     let messages: Vec<Value> = piece.text.lines().map(message).collect();
     let token = (runs_on || !piece.at_end).then(|| piece.next.to_string());
     Ok(answer(as_lines, &messages, token))
@@ -101,7 +101,7 @@ struct Piece {
 }
 
 /// Whole lines from `offset` on. A log that is not there yet, or was removed, is empty.
-fn read_piece(path: &Path, offset: u64, limit: u64) -> io::Result<Piece> {
+fn read_piece(path: &Path, offset: u64, limit: u64, runs_on: bool) -> io::Result<Piece> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -113,8 +113,13 @@ fn read_piece(path: &Path, offset: u64, limit: u64) -> io::Result<Piece> {
     file.seek(SeekFrom::Start(offset))?;
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
-    // The last line may be on its way.
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    // The last line may be on its way, unless nobody writes any more.
+    let is_rest = offset + bytes.len() as u64 >= size;
+    let whole = match bytes.iter().rposition(|byte| *byte == b'\n') {
+        _ if is_rest && !runs_on => bytes.len(),
+        Some(at) => at + 1,
+        None => 0,
+    };
     bytes.truncate(whole);
     let next = offset + whole as u64;
     Ok(Piece { text: String::from_utf8_lossy(&bytes).into_owned(), next, at_end: next >= size })

@@ -3,7 +3,19 @@
 use crate::python::{Scan, Stamp, is_dag_file};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+
+/// Parsed again after this, a file is as good as any other.
+const CALM: Duration = Duration::from_secs(5);
+
+/// None for the first few times, then longer and longer, up to a minute.
+fn pause(repeats: u32) -> Duration {
+    match repeats {
+        0..=3 => Duration::ZERO,
+        more => Duration::from_secs(1 << (more - 3).min(6)).min(Duration::from_secs(60)),
+    }
+}
 
 #[derive(Default)]
 pub struct Books {
@@ -29,6 +41,10 @@ struct DagFile {
     parsing: Option<JoinHandle<()>>,
     /// The look after which that began.
     since: u64,
+    /// How the file was when it was last parsed, when that was, and how often in a row it was parsed
+    /// without having changed itself.
+    last: Option<(Option<Stamp>, Instant)>,
+    repeats: u32,
 }
 
 impl Drop for DagFile {
@@ -84,6 +100,21 @@ impl Books {
     /// Everything is parsed again at the next look.
     pub fn forget(&mut self) {
         self.files.clear();
+    }
+
+    pub fn knows(&self, path: &Path) -> bool {
+        self.dag_files.contains_key(path)
+    }
+
+    /// How long to wait before it is parsed: no time, unless it is parsed again and again without
+    /// being changed, as one is that itself writes what it imports.
+    pub fn pause_for(&mut self, path: &Path) -> Duration {
+        let stamp = self.files.get(path).copied();
+        let Some(file) = self.dag_files.get_mut(path) else { return Duration::ZERO };
+        let again = file.last.is_some_and(|(last, at)| last == stamp && at.elapsed() < CALM + pause(file.repeats));
+        file.repeats = if again { file.repeats + 1 } else { 0 };
+        file.last = Some((stamp, Instant::now()));
+        pause(file.repeats)
     }
 
     pub fn dag_files(&self) -> impl Iterator<Item = &PathBuf> {

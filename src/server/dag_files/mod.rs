@@ -183,11 +183,22 @@ impl Keeper {
     }
 
     fn parse(&mut self, path: PathBuf) {
-        let task = tokio::task::spawn_local(parse_one(self.shared.clone(), path.clone()));
+        let pause = self.books.pause_for(&path);
+        let (shared, file) = (self.shared.clone(), path.clone());
+        let task = tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            parse_one(shared, file).await;
+        });
         self.books.is_being_parsed(path, task);
     }
 
     async fn save(&mut self, parsed: Parsed) {
+        // What could not be written before is older than this.
+        self.unsaved.retain(|other| other.path != parsed.path);
+        if !self.books.knows(&parsed.path) {
+            // Gone, or no DAG file any more, since it was parsed.
+            return;
+        }
         let mut sources: Vec<PathBuf> =
             parsed.found.iter().flat_map(|found| found.sources.keys().map(PathBuf::from)).collect();
         sources.extend(parsed.found.iter().flat_map(|found| found.reads.iter().cloned()));
@@ -212,7 +223,6 @@ impl Keeper {
             }
             Err(error) => {
                 log::say(format!("what {} gave cannot be written: {error}; trying again", parsed.path.display()));
-                self.unsaved.retain(|other| other.path != parsed.path);
                 self.unsaved.push(parsed);
             }
         }

@@ -46,14 +46,18 @@ class Client:
         return content
 
     def once(self, method, target, body):
-        payload = b"" if body is None else json.dumps(body).encode()
+        payload = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
         head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(payload)}\r\n"
         if self.token:
             head += f"Authorization: Bearer {self.token}\r\n"
         if body is not None:
             head += "Content-Type: application/json\r\n"
         with self.connect() as stream:
-            stream.sendall(head.encode() + b"\r\n" + payload)
+            try:
+                stream.sendall(head.encode() + b"\r\n" + payload)
+            except BrokenPipeError:
+                # It has seen enough: its answer says why.
+                pass
             with stream.makefile("rb") as answer:
                 return read_answer(answer)
 

@@ -153,8 +153,8 @@ def moment(name, value):
 
 
 def positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} has to be a whole number, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ValueError(f"{name} has to be a whole number from 0, not {value!r}")
     return value
 
 

@@ -243,8 +243,8 @@ class Operator(OnlyNeutral, Linkable, metaclass=WithDefaults):
         check_neutral(others, type(self).__name__)
         self.task_id = task_id
         self.retries = 0 if retries is None else int(retries)
-        if self.retries < 0:
-            raise AirflowException(f"retries of {task_id!r} is negative")
+        if not 0 <= self.retries < 2**30:
+            raise AirflowException(f"retries of {task_id!r} cannot be {self.retries}")
         self.retry_delay = timedelta(seconds=seconds("retry_delay", retry_delay))
         if execution_timeout is not None and not isinstance(execution_timeout, timedelta):
             raise ValueError(f"execution_timeout must be timedelta object but passed as type: {type(execution_timeout)}")

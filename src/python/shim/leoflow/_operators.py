@@ -126,6 +126,8 @@ class BashOperator(Operator):
         environment = dict(os.environ) if self.env is None or self.append_env else {}
         environment.update(self.env or {})
         environment.update(context["ti"].airflow_environment())
+        # By which what it starts is known as this task's.
+        environment.update({name: os.environ[name] for name in ("LEOFLOW_TASK",) if name in os.environ})
         with tempfile.TemporaryDirectory(prefix="airflowtmp") as folder:
             last = self.stream(command, environment, self.cwd or folder)
         code = self.process.returncode

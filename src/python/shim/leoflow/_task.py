@@ -42,8 +42,9 @@ class Deadline:
     """execution_timeout, inside the process so that the task's own clean-up runs. The process
     outside ends what does not care."""
 
-    def __init__(self, task):
+    def __init__(self, task, folder=None):
         self.task = task
+        self.folder = folder
 
     def __enter__(self):
         def over(_number, _frame):
@@ -53,6 +54,9 @@ class Deadline:
             self.task.on_kill()
             raise AirflowTaskTerminated("Task received SIGTERM signal")
 
+        if self.folder:
+            # From here on the time counts, for whoever looks from outside too.
+            open(os.path.join(self.folder, "began"), "w").close()
         signal.signal(signal.SIGALRM, over)
         signal.signal(signal.SIGTERM, terminated)
         if self.task.execution_timeout is not None:
@@ -65,7 +69,7 @@ class Deadline:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def execute(task, context):
+def execute(task, context, folder=None):
     """Runs it; returns its XComs as JSON texts."""
     ti = context["ti"]
     # A copy: another try in this process begins with the arguments as they were written.
@@ -76,7 +80,7 @@ def execute(task, context):
     os.environ.update(ti.airflow_environment())
     _active.set_context(context)
     try:
-        with Deadline(task):
+        with Deadline(task, folder):
             try:
                 value = task.execute(context)
             except (AirflowTaskTimeout, KeyboardInterrupt):
@@ -98,10 +102,10 @@ def outputs(task, value):
     return {**xcoms, "return_value": encode("return_value", value)}
 
 
-def outcome_of(task, context):
+def outcome_of(task, context, folder):
     """What became of it: state, reason, XComs."""
     try:
-        return {"state": "success", "xcoms": execute(task, context)}
+        return {"state": "success", "xcoms": execute(task, context, folder)}
     except AirflowSkipException as error:
         print(f"Skipped: {error}")
         return {"state": "skipped", "reason": str(error)}
@@ -165,7 +169,7 @@ def main(options):
         show(error)
         result = {"state": "failed", "retry": True, "reason": f"the DAG file cannot be imported: {describe(error)}"}
     else:
-        result = outcome_of(task, _context.build(spec, dag, task, _stores.TaskXComs()))
+        result = outcome_of(task, _context.build(spec, dag, task, _stores.TaskXComs()), folder)
     if os.getpid() != own:
         # A fork that did not leave by itself: only the task may tell how the task ended.
         os._exit(0 if result["state"] != "failed" else 1)
