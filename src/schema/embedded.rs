@@ -132,9 +132,10 @@ mod tests {
     /// here when they are released.
     #[test]
     fn released_migrations_are_what_they_were() {
-        let frozen: [(i64, &str, u64); 2] = [
+        let frozen: [(i64, &str, u64); 3] = [
             (1, "9d217b1a4852d53df7592afe4b8b0917338d19d3851d5327de1451c1dfed2af5", 8139899258183603362),
             (2, "d7030a91fe1458fee5300e74d4ab8011694836befac28467125d0d578e39f2c1", 4502073967669780360),
+            (3, "a38d9cf0785043d768f4a37835e43934b5dc8b14aa1fd085cab1bd3d171574c0", 4938325791597645899),
         ];
         for (version, sha256, checksum) in frozen {
             let known = known().iter().find(|known| known.version == version).unwrap();

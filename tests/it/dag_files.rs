@@ -2,6 +2,7 @@
 
 use crate::support::{TestHome, states, wait_until};
 use serde_json::json;
+use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 fn one_task(dag_id: &str, body: &str) -> String {
@@ -146,6 +147,21 @@ fn what_is_not_supported_names_file_line_and_thing() {
             "5: dynamic task mapping (.expand)",
         ),
         (
+            "fstring",
+            "from airflow.sdk import DAG, task\nfrom airflow.operators.bash import BashOperator\nwith DAG('x'):\n    @task\n    def n(): return 1\n    BashOperator(task_id='a', bash_command=f'echo {n()}')\n",
+            "a Jinja template in bash_command of task 'a'",
+        ),
+        (
+            "attribute",
+            "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x'):\n    a = EmptyOperator(task_id='a')\n    a.trigger_rule = 'all_done'\n",
+            "5: trigger_rule='all_done'",
+        ),
+        (
+            "mail",
+            "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x', default_args={'email': ['a@b.c']}):\n    EmptyOperator(task_id='a')\n",
+            "e-mail (email_on_failure=True)",
+        ),
+        (
             "jinja",
             "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.bash import BashOperator\nwith DAG('x'):\n    BashOperator(task_id='a', bash_command='echo {{ ds }}')\n",
             "a Jinja template in bash_command of task 'a'",
@@ -178,7 +194,7 @@ fn hostile_files_harm_nobody() {
             "from airflow.operators.empty import EmptyOperator as E\nwith DAG('c'):\n    a, b = E(task_id='a'), E(task_id='b')\n    a >> b >> a\n",
             "Cycle detected in Dag: c",
         ),
-        ("twice", "DAG('same')\nDAG('same')\n", "'same' is used twice"),
+        ("twice", "a = DAG('same')\nb = DAG('same')\n", "'same' is used twice"),
         (
             "twins",
             "from airflow.operators.empty import EmptyOperator as E\nwith DAG('w'):\n    E(task_id='a')\n    E(task_id='a')\n",
@@ -190,6 +206,14 @@ fn hostile_files_harm_nobody() {
             "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(3600)\nraise ValueError('forked')\n",
             "forked",
         ),
+        ("nul", "dag = DAG('nul', description='a\\0b')\n", "holds the character NUL"),
+        ("surrogate", "raise ValueError('strange: \\udc80')\n", "strange: \\udc80"),
+        (
+            "daemon",
+            "import subprocess\nsubprocess.Popen(['sleep', '3599'], start_new_session=True)\nraise ValueError('left one')\n",
+            "left one",
+        ),
+        ("many", "DAG('many', max_active_runs=3_000_000_000)\n", "max_active_runs has to be a whole number"),
         ("answers", "import os\nif os.fork(): os.wait()\nraise ValueError('answered')\n", "answered"),
         (
             "threads",
@@ -212,6 +236,10 @@ fn hostile_files_harm_nobody() {
         assert!(error.len() < 100_000, "{name}: {} bytes", error.len());
     }
     assert_eq!(test.state(), "healthy");
+    let left = crate::support::processes::mentioning(test.folder()).into_iter().filter(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("sleep\u{0}3599"))
+    });
+    assert_eq!(left.count(), 0);
 }
 
 #[test]
@@ -224,4 +252,75 @@ fn a_dag_of_five_thousand_tasks_is_a_dag() {
     let run = test.run_dag("big");
     assert_eq!(run["state"], "success");
     assert_eq!(states(&run).iter().filter(|(_, state)| state == "success").count(), 5000);
+}
+
+/// A DAG whose tasks are the words of a text that its file gets in some way.
+fn tasks_of(dag_id: &str, words: &str) -> String {
+    format!(
+        "import os\nfrom airflow.sdk import DAG, Variable\nfrom airflow.operators.empty import EmptyOperator\n\
+         with DAG({dag_id:?}):\n    for word in {words}.split():\n        EmptyOperator(task_id=word)\n"
+    )
+}
+
+fn task_ids(test: &TestHome, dag_id: &str) -> String {
+    test.run(&["tasks", "list", dag_id]).stdout.replace('\n', " ").trim().to_owned()
+}
+
+#[test]
+fn what_a_file_reads_belongs_to_it() {
+    let test = TestHome::started();
+    test.save("data/words.txt", "a b");
+    test.save("data/dag.py", &tasks_of("data", "open(os.path.join(os.path.dirname(__file__), 'words.txt')).read()"));
+    test.save("asks.py", &tasks_of("asks", "Variable.get('words', default='one')"));
+    wait_until("both are there", SOON, || task_ids(&test, "data") == "a b" && task_ids(&test, "asks") == "one");
+    test.save("data/words.txt", "a c");
+    wait_until("the file is read again", SOON, || task_ids(&test, "data") == "a c");
+    assert_eq!(test.run_dag("data")["state"], "success");
+    test.run(&["variables", "set", "words", "two three"]).expect(0);
+    wait_until("the Variable is read again", SOON, || task_ids(&test, "asks") == "two three");
+    // A file that is a link changes where it leads to.
+    let target = test.folder().join("elsewhere.py");
+    std::fs::write(&target, tasks_of("linked", "'x'")).unwrap();
+    std::os::unix::fs::symlink(&target, test.workspace().join("linked.py")).unwrap();
+    wait_until("the link is followed", SOON, || task_ids(&test, "linked") == "x");
+    std::fs::write(&target, tasks_of("linked", "'y'")).unwrap();
+    wait_until("and watched", SOON, || task_ids(&test, "linked") == "y");
+}
+
+#[test]
+fn names_of_files_do_not_get_in_the_way() {
+    let test = TestHome::started();
+    // Called as one of Python's own modules, as one of ours, and as a package could be.
+    for name in ["email", "airflow", "leoflow", "run"] {
+        test.save(&format!("{name}.py"), &one_task(&format!("called_{name}"), "import urllib.request, airflow.sdk"));
+    }
+    test.save("other/dag.py", &one_task("other", "import urllib.request, email.message; return 1"));
+    let strange = test.workspace().join(std::ffi::OsString::from_vec(b"caf\xe9.py".to_vec()));
+    std::fs::write(strange, "from airflow.sdk import DAG\ndag = DAG('strange')\n").unwrap();
+    test.wait_dag("other", 1);
+    assert_eq!(test.run_dag("other")["state"], "success");
+    for name in ["email", "airflow", "leoflow", "run"] {
+        test.wait_dag(&format!("called_{name}"), 1);
+        assert_eq!(test.run_dag(&format!("called_{name}"))["state"], "success", "{name}");
+    }
+    wait_until("the strange name is told of", SOON, || {
+        test.dags()["import_errors"].to_string().contains("not UTF-8; rename it")
+    });
+}
+
+#[test]
+fn a_version_runs_without_its_files() {
+    let test = TestHome::started();
+    test.save("moved/lib/__init__.py", "");
+    test.save("moved/lib/words.py", "WORD = 'kept'\n");
+    test.save(
+        "moved/dag.py",
+        "from airflow.sdk import DAG, task\nfrom lib.words import WORD\nwith DAG('moved'):\n    @task\n    def t():\n        return WORD\n    t()\n",
+    );
+    test.wait_dag("moved", 1);
+    std::fs::rename(test.workspace().join("moved/lib"), test.workspace().join("moved/library")).unwrap();
+    let error = wait_import_error(&test, "moved/dag.py", SOON);
+    assert!(error.contains("No module named 'lib'"), "{error}");
+    assert_eq!(test.run_dag("moved")["state"], "success");
+    assert_eq!(test.run(&["xcom", "get", "moved", "latest", "t"]).expect(0).stdout, "\"kept\"\n");
 }

@@ -123,7 +123,7 @@ fn a_paused_dag_waits_and_says_so() {
     assert_eq!(test.run(&["runs", "show", "hello", "latest", "--json"]).expect(0).json()["state"], "queued");
     test.run(&["dags", "unpause", "hello"]).expect(0);
     assert_eq!(test.wait_run("hello", "latest")["state"], "success");
-    test.save("planned.py", "from airflow.sdk import DAG\nDAG('planned', schedule='@daily')\n");
+    test.save("planned.py", "from airflow.sdk import DAG\ndag = DAG('planned', schedule='@daily')\n");
     test.wait_dag("planned", 1);
     let dag = test.dags()["dags"].as_array().unwrap().iter().find(|dag| dag["dag_id"] == "planned").cloned().unwrap();
     assert_eq!((&dag["is_paused"], &dag["schedule"]), (&json!(true), &json!("@daily")));
@@ -291,4 +291,68 @@ fn the_api_has_airflows_words() {
             crate::support::http::try_request(test.port, "GET", page, &[("Authorization", &bearer)], "").unwrap();
         assert!(page.status == 200 && page.body.contains("/static/"), "{page:?}");
     }
+}
+
+#[test]
+fn a_run_begins_when_its_time_has_come() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &password);
+    test.wait_dag("hello", 1);
+    let after = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1500);
+    let body = json!({"logical_date": null, "run_after": after.to_string(), "dag_run_id": "later"}).to_string();
+    assert_eq!(session.request("POST", "/api/v2/dags/hello/dagRuns", &body).status, 200);
+    let run = test.wait_run("hello", "later");
+    assert_eq!(run["state"], "success");
+    assert!(run["start_date"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() >= after);
+}
+
+#[test]
+fn a_run_that_is_cleared_while_a_task_runs_that_is_no_more_ends_all_the_same() {
+    let test = TestHome::started();
+    test.add_dag("long", &long_dag("600"));
+    let run_id = test.trigger("long");
+    let pid = task_pid(&test);
+    test.save(
+        "long.py",
+        "from airflow.sdk import DAG, task\nwith DAG('long'):\n    @task\n    def other(): return 1\n    other()\n",
+    );
+    test.wait_dag("long", 2);
+    test.run(&["runs", "clear", "long", &run_id, "--yes"]).expect(0);
+    let run = test.wait_run("long", &run_id);
+    assert_eq!((run["state"].as_str(), task(&run, "sleep")["state"].as_str()), (Some("success"), Some("removed")));
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn a_run_is_not_deleted_under_its_tasks() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &password);
+    let deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)";
+    test.add_dag("long", &long_dag("600").replace("time.sleep(600)", deaf));
+    let run_id = test.trigger("long");
+    task_pid(&test);
+    let path = format!("/api/v2/dags/long/dagRuns/{}", run_id.replace('+', "%2B"));
+    assert_eq!(session.request("DELETE", &path, "").status, 409);
+    test.run(&["runs", "cancel", "long", &run_id]).expect(0);
+    assert_eq!(session.request("DELETE", &path, "").status, 409, "its task is still being ended");
+    wait_until("it has ended", SOON, || session.request("DELETE", &path, "").status == 204);
+}
+
+#[test]
+fn the_foreground_test_keeps_tasks_apart_and_their_time() {
+    let test = TestHome::new();
+    test.set_up();
+    let text = "from datetime import timedelta\nfrom airflow.sdk import DAG, task, Variable\nSEEN = []\nwith DAG('apart'):\n    \
+        @task\n    def first():\n        import os\n        SEEN.append(1); os.environ['LEFT'] = '1'\n        return Variable.get('v', default='offline')\n    \
+        @task(execution_timeout=timedelta(seconds=1), retries=0)\n    def second(v):\n        import os, time\n        \
+        print('saw', SEEN, os.environ.get('LEFT'), v)\n        time.sleep(30)\n    second(first())\n";
+    test.save("apart.py", text);
+    let done = test.run(&["dags", "test", "apart"]).expect(1);
+    assert!(done.stdout.contains("saw [] None offline\n"), "{done:?}");
+    assert!(done.stderr.contains("AirflowTaskTimeout") && done.stderr.contains("its default is used"), "{done:?}");
+    test.save("broken.py", "from airflow.sdk import DAG\nDAG('broken'\n");
+    let done = test.run(&["dags", "test", "broken"]).expect(1);
+    assert!(done.stderr.contains("SyntaxError"), "{}", done.stderr);
 }

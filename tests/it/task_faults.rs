@@ -231,3 +231,48 @@ fn frozen_processes_are_replaced_and_the_run_goes_on() {
     }
     expect_undisturbed(&test, &test.wait_run("counted", &run_id), 4);
 }
+
+#[test]
+fn tasks_that_end_while_the_agent_and_the_datastore_are_away_are_all_told_of() {
+    let test = TestHome::started();
+    // Side by side.
+    test.add_dag("counted", &counted(0, "1", 8).replace("(last, n)", "(None, n)"));
+    let run_id = test.trigger("counted");
+    wait_begun(&test, 8);
+    let agent = test.pid("agent");
+    signal(agent, "STOP");
+    wait_until("all have done their work", SOON, || lines(&test, "done").len() == 8);
+    signal(test.pid("postgres"), "KILL");
+    signal(agent, "CONT");
+    expect_undisturbed(&test, &test.wait_run("counted", &run_id), 8);
+}
+
+#[test]
+fn a_command_with_an_environment_of_its_own_goes_with_its_keeper() {
+    let test = TestHome::started();
+    let text = "from airflow.sdk import DAG\nfrom airflow.operators.bash import BashOperator\nwith DAG('bare'):\n    \
+        BashOperator(task_id='t', bash_command='echo $$ > pid; sleep 600', env={'A': 'b'}, cwd='.')\n";
+    test.add_dag("bare", text);
+    let run_id = test.trigger("bare");
+    let path = test.workspace().join("pid");
+    wait_until("the command runs", SOON, || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
+    let pid: i32 = std::fs::read_to_string(&path).unwrap().trim().parse().unwrap();
+    let keeper =
+        processes::mentioning(test.folder()).into_iter().find(|pid| command(*pid).contains("keep-task")).unwrap();
+    signal(keeper, "KILL");
+    assert_eq!(test.wait_run("bare", &run_id)["state"], "failed");
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn a_cancelled_command_may_clean_up() {
+    let test = TestHome::started();
+    let text = "from airflow.sdk import DAG\nfrom airflow.operators.bash import BashOperator\nwith DAG('trap'):\n    \
+        BashOperator(task_id='t', cwd='.', bash_command=\"trap 'sleep 0.2; echo stopping; echo x > cleaned; exit 3' TERM; touch runs; while true; do sleep 0.1; done\")\n";
+    test.add_dag("trap", text);
+    let run_id = test.trigger("trap");
+    wait_until("the command runs", SOON, || test.workspace().join("runs").exists());
+    test.run(&["runs", "cancel", "trap", &run_id]).expect(0);
+    wait_until("it has cleaned up", SOON, || test.workspace().join("cleaned").exists());
+    wait_until("and said so", SOON, || test.task_log("trap", "t").contains("stopping"));
+}

@@ -13,6 +13,10 @@ import types
 from . import _dag
 
 
+# Names that no file of the workspace can take.
+NOT_LOCAL = frozenset(sys.stdlib_module_names) | {"airflow", "leoflow"}
+
+
 class Workspace:
     """The folders whose modules belong to the DAG file: the project's, then the whole workspace."""
 
@@ -65,7 +69,7 @@ class Workspace:
             """Modules of the version, also those that are not on the disk any more."""
 
             def find_spec(self, name, path=None, target=None):
-                if path is None and name in sys.stdlib_module_names:
+                if name.partition(".")[0] in NOT_LOCAL:
                     return None
                 for folder in workspace.roots if path is None else path:
                     place = os.path.join(folder, name.rpartition(".")[2])
