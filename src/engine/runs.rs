@@ -110,7 +110,7 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
         Some(given) => given.to_owned(),
     };
     check_run_id(&run_id)?;
-    if serde_json::to_string(&with.conf).is_ok_and(|text| text.contains("\\u0000")) {
+    if with.conf.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
         return Err(StoreError::Invalid("conf cannot hold the character NUL".to_owned()));
     }
     let interval = with.logical_date.map(|date| with.data_interval.unwrap_or((date, date)));
@@ -145,6 +145,15 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
     events::notify(transaction, &Event::Sweep).await?;
     events::notify(transaction, &Event::Changed(key.clone())).await?;
     get(transaction, &key, ReadFor::Reading).await
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        _ => false,
+    }
 }
 
 /// An instance for each task of the version that has none.

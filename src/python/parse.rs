@@ -43,6 +43,9 @@ pub struct Found {
     /// Other files of the workspace that it read.
     #[serde(default)]
     pub reads: Vec<PathBuf>,
+    /// Those of them that were not there.
+    #[serde(default)]
+    pub absent: Vec<PathBuf>,
     /// Whether it asked for Variables or Connections.
     #[serde(default)]
     pub asks: bool,

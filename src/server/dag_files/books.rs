@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
+/// So often is a parse ended because something that it reads has changed.
+const MOST_RESTARTS: u32 = 3;
 /// Parsed again after this, a file is as good as any other.
 const CALM: Duration = Duration::from_secs(5);
 
-/// None for the first few times, then longer and longer, up to a minute.
+/// None for the first few times, then longer and longer, up to eight seconds.
 fn pause(repeats: u32) -> Duration {
     match repeats {
         0..=3 => Duration::ZERO,
-        more => Duration::from_secs(1 << (more - 3).min(6)).min(Duration::from_secs(60)),
+        more => Duration::from_secs(1 << (more - 3).min(3)),
     }
 }
 
@@ -41,7 +43,13 @@ struct DagFile {
     parsing: Option<JoinHandle<()>>,
     /// The look after which that began.
     since: u64,
-    /// How the file was when it was last parsed, when that was, and how often in a row it was parsed
+    /// How the file was when that began.
+    stamp: Option<Stamp>,
+    /// How often one was ended for another that began, since one has ended by itself.
+    restarts: u32,
+    /// It was asked for again while one was under way that goes on.
+    again: bool,
+    /// How the file was when it was last parsed, when that ended, and how often in a row it was parsed
     /// without having changed itself.
     last: Option<(Option<Stamp>, Instant)>,
     repeats: u32,
@@ -53,6 +61,16 @@ impl Drop for DagFile {
             task.abort();
         }
     }
+}
+
+/// What decided about a file's DAGs.
+pub struct Read {
+    /// The file itself, local modules, other files.
+    pub sources: Vec<PathBuf>,
+    /// Those of them that it looked for in vain.
+    pub absent: Vec<PathBuf>,
+    /// Variables or Connections too.
+    pub asks: bool,
 }
 
 /// What a look has found.
@@ -107,14 +125,21 @@ impl Books {
     }
 
     /// How long to wait before it is parsed: no time, unless it is parsed again and again without
-    /// being changed, as one is that itself writes what it imports.
-    pub fn pause_for(&mut self, path: &Path) -> Duration {
+    /// being changed, as one is that itself writes what it imports. `None` when a parse is under way
+    /// that should go on: it is done again after it. Ended for every change around it, it would never end.
+    pub fn pause_for(&mut self, path: &Path) -> Option<Duration> {
         let stamp = self.files.get(path).copied();
-        let Some(file) = self.dag_files.get_mut(path) else { return Duration::ZERO };
-        let again = file.last.is_some_and(|(last, at)| last == stamp && at.elapsed() < CALM + pause(file.repeats));
-        file.repeats = if again { file.repeats + 1 } else { 0 };
-        file.last = Some((stamp, Instant::now()));
-        pause(file.repeats)
+        let Some(file) = self.dag_files.get_mut(path) else { return Some(Duration::ZERO) };
+        let is_running = file.parsing.as_ref().is_some_and(|task| !task.is_finished());
+        if is_running && file.stamp == stamp {
+            if file.restarts >= MOST_RESTARTS || file.repeats > 0 {
+                file.again = true;
+                return None;
+            }
+            file.restarts += 1;
+        }
+        file.stamp = stamp;
+        Some(pause(file.repeats))
     }
 
     pub fn dag_files(&self) -> impl Iterator<Item = &PathBuf> {
@@ -133,9 +158,16 @@ impl Books {
 
     /// Notes what came out. `false` when a file that it read has changed since it began: then it has
     /// to be done again.
-    pub fn was_parsed(&mut self, path: &Path, sources: Vec<PathBuf>, failed: bool, asks: bool) -> bool {
+    pub fn was_parsed(&mut self, path: &Path, read: Read, failed: bool) -> bool {
+        let Read { sources, absent, asks } = read;
         let Some(file) = self.dag_files.get_mut(path) else { return true };
         let since = file.since;
+        let stamp = file.stamp;
+        let repeats = file.last.is_some_and(|(last, at)| last == stamp && at.elapsed() < CALM + pause(file.repeats));
+        file.repeats = if repeats { file.repeats + 1 } else { 0 };
+        file.last = Some((stamp, Instant::now()));
+        file.restarts = 0;
+        let asked_again = std::mem::take(&mut file.again);
         let is_fresh = sources.iter().all(|source| self.changed_in.get(source).is_none_or(|look| *look <= since));
         file.failed = failed;
         file.asks = asks;
@@ -143,11 +175,11 @@ impl Books {
             .into_iter()
             .filter(|source| source != path)
             .map(|source| {
-                let stamp = stamp_of(&self.files, &source);
+                let stamp = if absent.contains(&source) { None } else { stamp_of(&self.files, &source) };
                 (source, stamp)
             })
             .collect();
-        is_fresh
+        is_fresh && !asked_again
     }
 
     /// Files whose DAGs may be others now that a Variable or Connection is.

@@ -11,7 +11,7 @@ use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
 use crate::engine::store::StoreError;
 use crate::protocol::log;
 use crate::python::{Found, Interpreter, Request, parse, project_of, scan};
-use books::Books;
+use books::{Books, Read};
 use serde_json::Map;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -183,7 +183,7 @@ impl Keeper {
     }
 
     fn parse(&mut self, path: PathBuf) {
-        let pause = self.books.pause_for(&path);
+        let Some(pause) = self.books.pause_for(&path) else { return };
         let (shared, file) = (self.shared.clone(), path.clone());
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
@@ -205,8 +205,9 @@ impl Keeper {
         // There or not: both may change.
         sources.extend(project_of(&self.shared.workspace, &parsed.path).map(|folder| folder.join(project::FILE)));
         let asks = parsed.found.as_ref().is_ok_and(|found| found.asks);
+        let absent = parsed.found.iter().flat_map(|found| found.absent.iter().cloned()).collect();
         let failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
-        if !self.books.was_parsed(&parsed.path, sources, failed, asks) {
+        if !self.books.was_parsed(&parsed.path, Read { sources, absent, asks }, failed) {
             return self.parse(parsed.path);
         }
         match self.try_save(&parsed).await {

@@ -19,7 +19,7 @@ class Log {
     this.number = number;
     this.token = "0";
     this.text = h("pre", { tabindex: "0" });
-    this.place = h("div", {}, this.text);
+    this.place = Object.assign(h("div", {}, this.text), { kept: true });
     this.read();
   }
 

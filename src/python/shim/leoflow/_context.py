@@ -44,7 +44,12 @@ class NotHere:
     def _refuse(self, *_):
         raise Unsupported(f"context[{object.__getattribute__(self, '_key')!r}]")
 
-    __getattr__ = __getitem__ = __call__ = __iter__ = __bool__ = __len__ = __str__ = __setattr__ = _refuse
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    __getitem__ = __call__ = __iter__ = __bool__ = __len__ = __setattr__ = _refuse
 
     def __repr__(self):
         return f"<not supported by Leoflow: {object.__getattribute__(self, '_key')}>"

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -77,27 +78,22 @@ def run_apart(task, spec, dag, memory):
     pid = os.fork()
     if pid == 0:
         os.close(reader)
+        # As everywhere else: a reader that has left is an error of that write.
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         code = 0
         try:
             state, may_retry = run_once(task, spec, dag, memory)
             own = {key: text for (task_id, key), text in memory.kept.items() if task_id == task.task_id}
             with os.fdopen(writer, "w") as pipe:
-                json.dump({"state": state, "may_retry": may_retry, "xcoms": own}, pipe)
+                pipe.write(json.dumps({"state": state, "may_retry": may_retry, "xcoms": own}) + "\n")
         except KeyboardInterrupt:
             code = 130
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     os.close(writer)
-    with os.fdopen(reader) as pipe:
-        while True:
-            try:
-                answer = pipe.read()
-                _, status = os.waitpid(pid, 0)
-                break
-            except KeyboardInterrupt:
-                # It has heard it too, and cleans up.
-                continue
+    answer, status = wait_for(pid, reader)
+    os.close(reader)
     if os.waitstatus_to_exitcode(status) == 130:
         raise KeyboardInterrupt
     if not answer:
@@ -107,6 +103,27 @@ def run_apart(task, spec, dag, memory):
     memory.kept = {place: text for place, text in memory.kept.items() if place[0] != task.task_id}
     memory.kept.update({(task.task_id, key): text for key, text in told["xcoms"].items()})
     return told["state"], told["may_retry"]
+
+
+def wait_for(pid, reader):
+    """What the process answers, and its status. Whoever else has the pipe is not waited for."""
+    answer, status = b"", None
+    while status is None:
+        try:
+            ready, _, _ = select.select([reader], [], [], 0 if answer.endswith(b"\n") else 0.05)
+            if ready and not answer.endswith(b"\n"):
+                answer += os.read(reader, 1 << 20)
+            done, found = os.waitpid(pid, os.WNOHANG if not answer.endswith(b"\n") else 0)
+            status = found if done else None
+        except KeyboardInterrupt:
+            # It has heard it too, and cleans up.
+            continue
+    while not answer.endswith(b"\n") and select.select([reader], [], [], 0)[0]:
+        chunk = os.read(reader, 1 << 20)
+        if not chunk:
+            break
+        answer += chunk
+    return answer, status
 
 
 def run_task(task, states, spec, dag, memory):
@@ -132,7 +149,7 @@ def main(options):
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
     # Ctrl-C is for the task, or for its debugger; a reader that has left ends us without a word.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN if options["pdb"] else signal.SIG_DFL)
     _stores.use(options["socket"], patience=2)
     try:
         dag = choose(options)

@@ -168,6 +168,7 @@ class BashOperator(Operator):
     def on_kill(self):
         """Lets the command clean up, for as long as the task itself has left."""
         import signal
+        import subprocess
         import threading
 
         if self.process is None or self.process.poll() is not None:
@@ -178,9 +179,8 @@ class BashOperator(Operator):
         reader.start()
         try:
             self.process.wait(KILL_AFTER_SECONDS)
-        except Exception:
+        except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
         reader.join(0.5)
 
     def pass_on_rest(self):

@@ -41,15 +41,17 @@ def structure(dag):
 
 
 def note_reads(workspace, read):
-    """Files of the workspace that are opened for reading."""
+    """Files of the workspace that are opened for reading, and whether they were there."""
 
     def hook(event, arguments):
         if event != "open" or not isinstance(arguments[0], (str, bytes)) or len(read) >= 1000:
             return
-        mode = arguments[1]
+        _, mode, flags = arguments
+        reads = "r" in mode if mode else (flags or 0) & (os.O_ACCMODE | os.O_DIRECTORY) == os.O_RDONLY
         path = os.path.abspath(os.fsdecode(arguments[0]))
-        if (mode is None or "r" in mode) and workspace.owns(path):
-            read.add(path)
+        # What is half a character of no text cannot be said.
+        if reads and workspace.owns(path) and "site-packages" not in path and clean(path) == path:
+            read.setdefault(path, os.path.isfile(path))
 
     sys.addaudithook(hook)
 
@@ -57,7 +59,7 @@ def note_reads(workspace, read):
 def parse(path, roots):
     workspace = _load.Workspace(roots)
     workspace.install()
-    read = set()
+    read = {}
     note_reads(workspace, read)
     result = {"dags": [], "error": None}
     try:
@@ -72,7 +74,9 @@ def parse(path, roots):
         result = {"dags": [], "error": clean(explain(error))}
     result["sources"] = {name: text for name, text in workspace.ran.items() if workspace.owns(name)}
     # What else decided about the DAGs: they are parsed again when it changes.
-    result["reads"] = sorted(read - set(result["sources"]))
+    read = {name: there for name, there in read.items() if name not in result["sources"]}
+    result["reads"] = sorted(read)
+    result["absent"] = sorted(name for name, there in read.items() if not there)
     result["asks"] = _stores.was_asked()
     return result
 

@@ -51,7 +51,6 @@ class Deadline:
             raise AirflowTaskTimeout(f"Timeout, {self.task.task_id} ran for longer than {self.task.execution_timeout}")
 
         def terminated(_number, _frame):
-            self.task.on_kill()
             raise AirflowTaskTerminated("Task received SIGTERM signal")
 
         if self.folder:
@@ -83,7 +82,8 @@ def execute(task, context, folder=None):
         with Deadline(task, folder):
             try:
                 value = task.execute(context)
-            except (AirflowTaskTimeout, KeyboardInterrupt):
+            except (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt):
+                # Here and not in the handler: what was interrupted has let go of its locks.
                 task.on_kill()
                 raise
     finally:
