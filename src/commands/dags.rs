@@ -1,13 +1,14 @@
 //! `leoflow dags …`.
 
 use super::context::Context;
+use super::dags_test;
+use super::run_inputs::{read_conf, read_date};
 use super::run_view::{self, RunView, colour};
-use super::{dags_test, transfer_file};
 use crate::cli::api::{Api, encode};
 use crate::cli::engine_args::{DagsCommand, Trigger};
 use crate::error::Error;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 #[derive(Deserialize)]
 struct Overview {
@@ -214,26 +215,6 @@ pub fn finish(context: &Context<'_>, run: &RunView) -> Result<u8, Error> {
         context.printer.line(format!("{}  {}  {state}", run.dag_id, run.dag_run_id));
     }
     if run.state == "failed" { Err(run.failure()) } else { Ok(0) }
-}
-
-/// A time, or a day, which is its first moment in UTC.
-pub fn read_date(text: &str) -> Result<jiff::Timestamp, Error> {
-    let day =
-        || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp());
-    text.parse::<jiff::Timestamp>().ok().or_else(day).ok_or_else(|| {
-        Error::usage(format!("--logical-date: {text:?} is no date")).hint("2026-01-31, or 2026-01-31T08:00:00Z")
-    })
-}
-
-/// An object, or why it is none.
-pub fn read_conf(given: Option<&str>) -> Result<Map<String, Value>, Error> {
-    let Some(given) = given else { return Ok(Map::new()) };
-    let text = transfer_file::value_or_stdin(given)?;
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(conf)) => Ok(conf),
-        Ok(_) => Err(Error::usage("--conf is not a JSON object").hint("--conf '{\"name\": \"Ada\"}'")),
-        Err(error) => Err(Error::usage(format!("--conf is not JSON: {error}")).hint("--conf '{\"name\": \"Ada\"}'")),
-    }
 }
 
 async fn source(context: &Context<'_>, dag_id: &str, version: Option<u32>) -> Result<u8, Error> {

@@ -2,7 +2,7 @@
 //! that `print` and the debugger are where the user is.
 
 use super::context::Context;
-use super::dags::{read_conf, read_date};
+use super::run_inputs::{read_conf, read_date};
 use super::validate::prepare;
 use crate::cli::engine_args::Test;
 use crate::error::Error;

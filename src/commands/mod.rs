@@ -16,6 +16,7 @@ mod lite_start;
 mod migrate_db;
 mod processes;
 mod psql;
+mod run_inputs;
 mod run_view;
 mod runs;
 mod setup;

@@ -12,6 +12,16 @@ pub struct RunKey {
     pub run_id: String,
 }
 
+/// One try of one task instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TryKey {
+    #[serde(flatten)]
+    pub run: RunKey,
+    pub task_id: String,
+    pub map_index: i32,
+    pub try_number: i32,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -1,28 +1,18 @@
 //! The agent's side: it claims what is queued, and says how each try ended. It writes `running` and
 //! the outcome of a try; every other state is the scheduler's.
 
+pub use super::events::TryKey;
 use super::events::{self, Event, RunKey};
 use super::state::TryState;
 use super::store::StoreError;
 use super::xcoms;
 use crate::sys::process::ProcessId;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, GenericClient, Row};
-
-/// One try of one task instance.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TryKey {
-    #[serde(flatten)]
-    pub run: RunKey,
-    pub task_id: String,
-    pub map_index: i32,
-    pub try_number: i32,
-}
 
 /// What the agent needs to run one.
 #[derive(Debug, Clone)]

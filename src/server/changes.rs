@@ -3,7 +3,6 @@
 use super::api_error::ApiError;
 use super::request::Params;
 use super::state::AppState;
-use crate::engine::events::Event;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -16,50 +15,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc};
 
-/// Events that a slow page may be behind; one that is further behind is told to look at all.
-const BEHIND: usize = 256;
 /// Shorter than the time that a connection may stay silent anywhere on the way.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A page's stream ends after this and is opened again, with its login checked again.
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
 /// The longest that a command waits in one request.
 const WAIT_LIMIT: Duration = Duration::from_secs(20);
-
-/// The one source of changes in a server.
-pub struct Changes {
-    events: broadcast::Sender<Event>,
-    count: watch::Sender<u64>,
-    /// Tells streams that the server leaves.
-    leaving: watch::Sender<bool>,
-}
-
-impl Changes {
-    pub fn new() -> Self {
-        Self {
-            events: broadcast::Sender::new(BEHIND),
-            count: watch::Sender::new(0),
-            leaving: watch::Sender::new(false),
-        }
-    }
-
-    /// `None` when something may have happened that nobody was told of.
-    pub fn tell(&self, event: Option<&Event>) {
-        let shown = match event {
-            Some(Event::Queued | Event::Stop | Event::Sweep | Event::Plan(_)) => return,
-            Some(event) => event.clone(),
-            None => Event::Dags,
-        };
-        self.count.send_modify(|count| *count += 1);
-        // Nobody looks at a page just now.
-        let _ = self.events.send(shown);
-    }
-
-    pub fn leave(&self) {
-        self.leaving.send_replace(true);
-    }
-}
 
 /// `GET /local/changes?after=N`: returns when the count is not N any more, or after a while. The
 /// count begins anew with each server, so that a waiting command looks again when it is replaced.

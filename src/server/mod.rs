@@ -3,6 +3,7 @@
 mod api_error;
 mod app;
 mod auth;
+mod change_feed;
 mod changes;
 mod connections;
 mod dag_files;

@@ -1,6 +1,6 @@
 //! What every request may need.
 
-use super::changes::Changes;
+use super::change_feed::Changes;
 use super::database::Database;
 use crate::auth::cipher::Cipher;
 use crate::auth::throttle::Throttle;

@@ -1,30 +1,7 @@
-"""The exceptions under their Airflow names."""
+"""The older path of the exceptions."""
 
-from leoflow._errors import (
-    AirflowDagCycleException,
-    AirflowException,
-    AirflowFailException,
-    AirflowNotFoundException,
-    AirflowRuntimeError,
-    AirflowSkipException,
-    AirflowTaskTerminated,
-    AirflowTaskTimeout,
-    DuplicateTaskIdFound,
-    XComNotFound,
-    refuse,
-)
-
-__all__ = [
-    "AirflowDagCycleException",
-    "AirflowException",
-    "AirflowFailException",
-    "AirflowNotFoundException",
-    "AirflowRuntimeError",
-    "AirflowSkipException",
-    "AirflowTaskTerminated",
-    "AirflowTaskTimeout",
-    "DuplicateTaskIdFound",
-    "XComNotFound",
-]
+from airflow.sdk.exceptions import *  # noqa: F403
+from airflow.sdk.exceptions import __all__ as __all__
+from leoflow._errors import refuse
 
 __getattr__ = refuse(__name__)
