@@ -131,10 +131,6 @@ impl TaskFolder {
         self.0.join(name)
     }
 
-    pub fn exists(&self) -> bool {
-        self.0.is_dir()
-    }
-
     /// Made by the task when its own code begins.
     pub fn began(&self) -> PathBuf {
         self.file("began")

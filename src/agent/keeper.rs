@@ -66,7 +66,8 @@ struct Keeper {
     kill_at: Option<Instant>,
     cause: Option<Cause>,
     oom_kills: Option<u64>,
-    limit: Option<f64>,
+    /// The task's own; without one there is no deadline either.
+    limit: Duration,
     began: PathBuf,
     started: Instant,
 }
@@ -101,7 +102,7 @@ impl Keeper {
         // Without it the task runs all the same.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
         let limit = keeper.time_limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit)?.checked_add(TIMEOUT_GRACE));
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_add(TIMEOUT_GRACE)));
         Ok(Self {
             log,
             pid,
@@ -111,7 +112,7 @@ impl Keeper {
             kill_at: None,
             cause: None,
             oom_kills: oom_kills(),
-            limit: keeper.time_limit,
+            limit: limit.unwrap_or(Duration::MAX),
             began: folder.began(),
             started: Instant::now(),
         })
@@ -155,7 +156,7 @@ impl Keeper {
         if self.deadline.is_some_and(|deadline| deadline <= now) && self.kill_at.is_none() {
             match self.time_left() {
                 Duration::ZERO => {
-                    self.log.say(&format!("its execution_timeout of {} s is over", self.limit.unwrap_or_default()));
+                    self.log.say(&format!("its execution_timeout of {} s is over", self.limit.as_secs_f64()));
                     self.end(Cause::Timeout);
                 }
                 left => self.deadline = now.checked_add(left),
@@ -170,14 +171,12 @@ impl Keeper {
 
     /// Time runs from the moment that the task's own code began, which the task says by a file.
     fn time_left(&self) -> Duration {
-        let limit = self.limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-        let limit = limit.unwrap_or(Duration::MAX).saturating_add(TIMEOUT_GRACE);
         let since = match std::fs::metadata(&self.began).and_then(|meta| meta.modified()) {
             Ok(began) => began.elapsed().unwrap_or_default(),
             Err(_) if self.started.elapsed() < IMPORT_LIMIT => Duration::ZERO,
             Err(_) => self.started.elapsed(),
         };
-        limit.saturating_sub(since)
+        self.limit.saturating_add(TIMEOUT_GRACE).saturating_sub(since)
     }
 
     /// Reads what is in the pipes, and waits for more at most so long.

@@ -194,12 +194,14 @@ impl Agent {
 
     /// Writes down how a try ended whose keeper is gone, and forgets its folder.
     async fn record(&self, client: &mut Client, key: TryKey, folder: &TaskFolder) -> Result<(), StoreError> {
-        let marked = folder.clone();
-        let cleaned = tokio::task::spawn_blocking(move || end_orphans(&marked)).await;
-        if let Err(error) = cleaned {
-            log::say(format!("{}: {error}", folder.path().display()));
-        }
         let outcome = folder.outcome().ok().flatten();
+        if outcome.is_none() {
+            let marked = folder.clone();
+            let cleaned = tokio::task::spawn_blocking(move || end_orphans(&marked)).await;
+            if let Err(error) = cleaned {
+                log::say(format!("{}: {error}", folder.path().display()));
+            }
+        }
         let result = folder.result().ok().flatten();
         let ended = finish::ended(key, outcome.as_ref(), result, Timestamp::now());
         if let Err(error) = tries::record(client, &ended).await {
@@ -316,9 +318,6 @@ async fn wait_for(keeper: &ProcessId) {
 /// A keeper that was killed takes the task's process with it, by the kernel's hand, and nothing
 /// else that the task had started: those are found by their mark.
 fn end_orphans(folder: &TaskFolder) {
-    if folder.outcome().ok().flatten().is_some() {
-        return;
-    }
     if let Ok(Some(child)) = folder.child() {
         child.wait_gone(ORPHAN_PATIENCE);
     }
@@ -349,8 +348,11 @@ fn forget(folder: &TaskFolder) {
     }
 }
 
+/// What tasks have to leave at a stop: their keepers' own five seconds, and a little.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+
 /// Ends all tasks of a home whose processes have left. Returns how many there were.
-pub fn end_all(home: &crate::home::Home, patience: Duration) -> usize {
+pub fn end_all(home: &crate::home::Home) -> usize {
     let mut left: Vec<(TaskFolder, ProcessId)> = TaskFolder::all(home)
         .into_iter()
         .filter_map(|folder| Some((folder.clone(), folder.keeper().ok().flatten()?)))
@@ -358,7 +360,7 @@ pub fn end_all(home: &crate::home::Home, patience: Duration) -> usize {
         .collect();
     let count = left.len();
     left.iter().for_each(|(_, keeper)| keeper.signal(Signal::Terminate));
-    let deadline = std::time::Instant::now() + patience;
+    let deadline = std::time::Instant::now() + STOP_LIMIT;
     while !left.is_empty() && std::time::Instant::now() < deadline {
         reaper::ended_children();
         left.retain(|(_, keeper)| keeper.is_alive());

@@ -19,7 +19,7 @@ pub fn stop(context: &Context<'_>) -> Result<u8, Error> {
     let stopped = stop_running(context)?;
     let ended = end_tasks(context);
     if ended > 0 && !context.printer.json {
-        context.printer.note(format!("ended {ended} running task(s); they are tried again as their `retries` say"));
+        context.printer.note(ended_tasks(ended));
     }
     let text = if stopped { "Leoflow has stopped; your data stays" } else { "Leoflow is not running" };
     if context.printer.json {
@@ -30,18 +30,19 @@ pub fn stop(context: &Context<'_>) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// What tasks have to leave: their own five seconds, and a little.
-const TASKS_LIMIT: Duration = Duration::from_secs(8);
-
 /// Tasks outlive the processes that started them, and a restart; not a stop. Returns how many there
 /// were.
-pub fn end_tasks(context: &Context<'_>) -> usize {
+fn end_tasks(context: &Context<'_>) -> usize {
     if !context.home.running_tasks().exists() {
         return 0;
     }
     // Another start has taken them over: then they are its.
     let Ok(_held) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return 0 };
-    agent::end_all(&context.home, TASKS_LIMIT)
+    agent::end_all(&context.home)
+}
+
+pub fn ended_tasks(count: usize) -> String {
+    format!("ended {count} running task(s); they are tried again as their `retries` say")
 }
 
 /// Whether there was anything to stop.

@@ -1,6 +1,7 @@
 //! `leoflow lite`: set up what is missing, then supervise until told to stop.
 
 use super::context::Context;
+use super::lite_control::ended_tasks;
 use crate::agent;
 use crate::cli::args::LiteRun;
 use crate::cli::report::{PipeSink, Ready, Report, Sink};
@@ -87,10 +88,9 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     instance.endpoint.tidy();
     if sink.is_terminal() {
         // Detached, it is the command that stops it that does this: a restart lets tasks go on.
-        let tasks = agent::end_all(home, Duration::from_secs(8));
+        let tasks = agent::end_all(home);
         if tasks > 0 {
-            let text = format!("ended {tasks} running task(s); they are tried again as their `retries` say");
-            sink.report(Progress::Note(text));
+            sink.report(Progress::Note(ended_tasks(tasks)));
         }
     }
     ended?;

@@ -5,6 +5,7 @@ use super::api_error::ApiError;
 use super::request::{Params, Segments};
 use super::state::AppState;
 use super::views;
+use crate::engine::dag::Graph;
 use crate::engine::dags::{self, Filter, ImportError};
 use crate::engine::events::RunKey;
 use crate::engine::instances;
@@ -104,8 +105,8 @@ pub async fn run(
     let run = runs::get(&**client, &key, ReadFor::Reading).await?;
     let (mut found, _) = instances::list(&**client, Some(&key.dag_id), Some(&key.run_id), &[], &ALL).await?;
     let dag = dags::get(&**client, &key.dag_id).await?;
-    let place = |id: &str| dag.structure.tasks.iter().position(|task| task.task_id == id).unwrap_or(usize::MAX);
-    found.sort_by_cached_key(|instance| (place(&instance.task_id), instance.map_index));
+    let graph = Graph::new(dag.structure);
+    found.sort_by_cached_key(|one| (graph.place(&one.task_id).unwrap_or(usize::MAX), one.map_index));
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
     let instances: Vec<Value> = found
         .iter()

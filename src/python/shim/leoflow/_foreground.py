@@ -24,6 +24,10 @@ class Memory:
         self.task_id = None
         self.kept = {}
 
+    def forget(self, task_id):
+        """Another try begins without what an earlier one left."""
+        self.kept = {place: text for place, text in self.kept.items() if place[0] != task_id}
+
     def push(self, key, value):
         self.kept[self.task_id, key] = encode(key, value)
 
@@ -51,7 +55,7 @@ def run_once(task, spec, dag, memory):
     """One try. Returns the state, and whether a retry is allowed."""
     context = _context.build(spec, dag, task, memory)
     memory.task_id = task.task_id
-    memory.kept = {place: text for place, text in memory.kept.items() if place[0] != task.task_id}
+    memory.forget(task.task_id)
     try:
         for key, text in execute(task, context).items():
             memory.kept[task.task_id, key] = text
@@ -100,7 +104,7 @@ def run_apart(task, spec, dag, memory):
         say(f"the process of {task.task_id} ended before it was done: status {os.waitstatus_to_exitcode(status)}")
         return "failed", True
     told = json.loads(answer)
-    memory.kept = {place: text for place, text in memory.kept.items() if place[0] != task.task_id}
+    memory.forget(task.task_id)
     memory.kept.update({(task.task_id, key): text for key, text in told["xcoms"].items()})
     return told["state"], told["may_retry"]
 
