@@ -25,6 +25,8 @@ pub mod server;
 
 pub mod agent;
 
+pub mod backup;
+
 pub mod setup;
 
 pub mod error;

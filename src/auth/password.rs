@@ -18,6 +18,32 @@ const LANES: u32 = 1;
 #[error("the password hash cannot be made: {0}")]
 pub struct HashError(String);
 
+/// Characters of a password that is chosen, at the least: NIST SP 800-63B, 5.1.1.2.
+pub const SHORTEST: usize = 8;
+/// In bytes. Nobody's is longer; hashing a megabyte would be a favour to an attacker.
+pub const LONGEST: usize = 1024;
+
+/// Whether a new password may be taken. `Err` says why not.
+pub fn acceptable(password: &str) -> Result<(), String> {
+    if password.chars().count() < SHORTEST {
+        return Err(format!("a password has at least {SHORTEST} characters"));
+    }
+    if password.len() > LONGEST {
+        return Err(format!("a password has at most {LONGEST} bytes"));
+    }
+    if password.chars().any(char::is_control) {
+        return Err("a password holds no control characters".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a hash was made with less work than this release spends, or otherwise.
+pub fn is_outdated(stored: &str) -> bool {
+    let Ok(parsed) = PasswordHash::new(stored) else { return false };
+    let number = |name: &str| parsed.params.get_decimal(name).unwrap_or(0);
+    parsed.algorithm.as_str() != "argon2id" || number("m") < MEMORY_KIB || number("t") < PASSES || number("p") < LANES
+}
+
 /// A new password of 80 bits, made to be read and typed: `k7mf-3qxa-p9tz-w2hd`.
 pub fn generate() -> String {
     let bytes = random::bytes::<{ GROUPS * GROUP_LENGTH }>();
@@ -61,6 +87,22 @@ mod tests {
         assert_ne!(one, two);
         assert_eq!(one.split('-').map(str::len).collect::<Vec<_>>(), [4, 4, 4, 4]);
         assert!(one.bytes().all(|b| b == b'-' || ALPHABET.contains(&b)));
+    }
+
+    #[test]
+    fn a_hash_of_less_work_is_outdated() {
+        assert!(!is_outdated(&hash("secret").unwrap()));
+        let weak = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8 * 1024, 1, 1, None).unwrap());
+        let weak = weak.hash_password_with_salt(b"secret", &[7; 16]).unwrap().to_string();
+        assert!(verify("secret", &weak) && is_outdated(&weak), "{weak}");
+    }
+
+    #[test]
+    fn a_chosen_password_is_neither_short_nor_endless() {
+        assert!(acceptable("12345678").is_ok() && acceptable("üüüüüüüü").is_ok());
+        for bad in ["1234567", "", "with\nbreak", &"x".repeat(1025)] {
+            assert!(acceptable(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The arguments. What is written here is what a newcomer reads in `--help`.
 
+pub use super::data_args::{Backup, Backups, BackupsCommand, ResetPassword, Restore, Uninstall, VerifyBackups};
 use super::engine_args::{Dags, Init, Runs, Tasks, Validate, Xcom};
 use crate::engine::store;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -64,6 +65,8 @@ pub enum Command {
     Variables(Variables),
     /// Connections: list, read, change, import, export
     Connections(Connections),
+    /// Remove Leoflow; your data stays unless it is a purge
+    Uninstall(Uninstall),
     /// Print the version
     Version(Version),
     /// Print a completion script for a shell
@@ -130,6 +133,14 @@ pub enum LiteCommand {
     /// Open the datastore's own psql; arguments after -- go to it
     #[command(after_help = "Examples:\n  leoflow lite psql\n  leoflow lite psql -- -c 'SELECT count(*) FROM dag_run'")]
     Psql(Psql),
+    /// Copy everything you have into one file
+    Backup(Backup),
+    /// Backups: list those in the home, prove them
+    Backups(Backups),
+    /// Bring a backup back, or undo that
+    Restore(Restore),
+    /// Set a new admin password; every session ends
+    ResetPassword(ResetPassword),
 }
 
 #[derive(Args, Debug)]

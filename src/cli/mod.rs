@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod args;
+pub mod data_args;
 pub mod engine_args;
 pub mod printer;
 pub mod report;

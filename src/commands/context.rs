@@ -40,6 +40,21 @@ impl<'a> Context<'a> {
         (!found && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
     }
 
+    /// Asks for a name to be typed: for what cannot be taken back by a slip.
+    pub fn confirm_by_name(&self, what: &str, name: &str, yes: bool) -> Result<bool, Error> {
+        if yes {
+            return Ok(true);
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(Error::refused("this has to be confirmed, and there is no terminal to ask on")
+                .hint("look at it with --dry-run, then add --yes"));
+        }
+        self.printer.note(format!("{what} Type {name} to go on:"));
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer).map_err(Error::failed)?;
+        Ok(answer.trim() == name)
+    }
+
     /// Asks on the terminal. Without one and without `--yes` the answer is a refusal.
     pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Error> {
         if yes {

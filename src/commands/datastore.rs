@@ -2,18 +2,17 @@
 //! command's moment.
 
 use super::context::Context;
+use super::recovery;
 use crate::error::Error;
 use crate::home::lock::{self, HomeLock};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::private::PrivateServer;
-use crate::postgres::{Credentials, Endpoint, Installation, install, provision};
+use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::control;
 use tokio_postgres::Client;
 
 pub struct Datastore {
-    pub endpoint: Endpoint,
-    pub credentials: Credentials,
-    pub installation: Installation,
+    pub access: Access,
     pub runs_for_lite: bool,
     // In this order: the server is stopped before the home is let go.
     _server: Option<PrivateServer>,
@@ -44,15 +43,16 @@ impl Datastore {
         let runs_for_lite = lock::is_held(home).map_err(Error::failed)? && control::status_of(home).is_some();
         let (mut server, mut held) = (None, None);
         if !runs_for_lite {
-            held = Some(HomeLock::take(home, command, None)?);
             home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+            held = Some(recovery::take_home(context, command, None, context.printer).await?);
             server = Some(PrivateServer::start(home, &installation, &endpoint, &credentials).await?);
         }
-        Ok(Self { endpoint, credentials, installation, runs_for_lite, _server: server, _lock: held })
+        let access = Access { endpoint, credentials, installation };
+        Ok(Self { access, runs_for_lite, _server: server, _lock: held })
     }
 
     /// A connection as the application, its role and database made where they are missing.
     pub async fn connect(&self) -> Result<Client, Error> {
-        Ok(provision::connect(&self.endpoint, &self.credentials).await?)
+        Ok(provision::connect(&self.access.endpoint, &self.access.credentials).await?)
     }
 }

@@ -47,10 +47,11 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<State, String>> {
     }
     let asked = async {
         let datastore = Datastore::open(context, "leoflow doctor").await?;
-        let config = datastore.credentials.application(&datastore.endpoint);
+        let access = &datastore.access;
+        let config = access.credentials.application(&access.endpoint);
         let look = async {
             // As it is: a role or database that is missing is not made for a look.
-            match datastore.endpoint.connect(&config).await {
+            match access.endpoint.connect(&config).await {
                 Err(PgError::NoDatabase | PgError::WrongPassword) => Ok(State::Fresh),
                 Err(error) => Err(error.into()),
                 Ok(client) => Ok(schema::classify(schema::known(), &schema::inspect(&client).await?)),

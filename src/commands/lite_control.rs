@@ -30,6 +30,18 @@ pub fn stop(context: &Context<'_>) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// Stops it and ends its tasks: nobody else uses the home afterwards.
+pub fn stop_whole(context: &Context<'_>) -> Result<(), Error> {
+    if stop_running(context)? {
+        context.printer.note("Leoflow was stopped for this");
+    }
+    let ended = end_tasks(context);
+    if ended > 0 {
+        context.printer.note(ended_tasks(ended));
+    }
+    Ok(())
+}
+
 /// Tasks outlive the processes that started them, and a restart; not a stop. Returns how many there
 /// were.
 fn end_tasks(context: &Context<'_>) -> usize {
@@ -108,7 +120,7 @@ pub fn restart(context: &Context<'_>) -> Result<u8, Error> {
 }
 
 /// A port that was given when it was started and is not the configured one stays.
-fn running_port(context: &Context<'_>) -> Option<u16> {
+pub fn running_port(context: &Context<'_>) -> Option<u16> {
     lock::holder(&context.home)?.url?.rsplit_once(':')?.1.parse().ok()
 }
 

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use crate::cli::args::LiteRun;
-use crate::cli::report::{Report, Sink};
+use crate::cli::report::{Ready, Report, Sink};
 use crate::error::Error;
 use crate::home::progress::Reporter;
 use crate::protocol::control;
@@ -27,22 +27,26 @@ pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
         }
         return Ok(0);
     }
+    let ready = start(context, args)?;
+    if context.printer.json {
+        context.printer.json(&ready)?;
+    } else {
+        context.printer.ready(&ready);
+    }
+    if ready.admin_password.is_some() && !context.printer.reader_left() {
+        setup::mark_password_shown(&context.home)?;
+    }
+    Ok(0)
+}
+
+/// Starts it and waits until it is healthy.
+pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
     let reports = spawn_detached(context, args)?;
     for line in BufReader::new(reports).lines() {
         let line = line.map_err(Error::failed)?;
         match serde_json::from_str(&line) {
             Ok(Report::Progress(progress)) => context.printer.report(progress),
-            Ok(Report::Ready(ready)) => {
-                if context.printer.json {
-                    context.printer.json(&ready)?;
-                } else {
-                    context.printer.ready(&ready);
-                }
-                if ready.admin_password.is_some() && !context.printer.reader_left() {
-                    setup::mark_password_shown(&context.home)?;
-                }
-                return Ok(0);
-            }
+            Ok(Report::Ready(ready)) => return Ok(ready),
             Ok(Report::Failed(error)) => return Err(error),
             // Something else that printed there; it belongs in front of the user too.
             Err(_) => context.printer.note(line),

@@ -1,5 +1,7 @@
 //! One file a command: glue between arguments, features and the printer.
 
+mod backup;
+mod backups;
 mod completions;
 mod connections;
 mod connections_format;
@@ -16,6 +18,11 @@ mod lite_start;
 mod migrate_db;
 mod processes;
 mod psql;
+mod recovery;
+mod replaced;
+mod reset_password;
+mod restore;
+mod restore_undo;
 mod run_inputs;
 mod run_view;
 mod runs;
@@ -23,6 +30,7 @@ mod setup;
 mod status;
 mod tasks;
 mod transfer_file;
+mod uninstall;
 mod validate;
 mod variables;
 mod verify_config;
@@ -66,7 +74,12 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
             LiteCommand::Status => status::run(&context),
             LiteCommand::Logs(args) => lite_logs::run(&context, &args),
             LiteCommand::Psql(args) => psql::run(&context, &args).await,
+            LiteCommand::Backup(args) => backup::run(&context, &args).await,
+            LiteCommand::Backups(args) => backups::run(&context, &args).await,
+            LiteCommand::Restore(args) => restore::run(&context, &args).await,
+            LiteCommand::ResetPassword(args) => reset_password::run(&context, &args),
         },
+        Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Setup(args) => setup::run(&context, &args).await,
         Command::Doctor(args) => doctor::run(&context, &args).await,
         Command::VerifyConfig(_) => verify_config::run(&context),

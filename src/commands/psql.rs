@@ -11,7 +11,7 @@ use std::process::Command;
 pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
     let datastore = Datastore::open(context, "leoflow lite psql").await?;
     drop(datastore.connect().await?);
-    let program = datastore.installation.program("psql");
+    let program = datastore.access.installation.program("psql");
     let mut command = Command::new(&program);
     // The user's own psql settings and history, and nothing that says another server.
     for (name, _) in env_vars::all() {
@@ -20,12 +20,12 @@ pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
         }
     }
     command
-        .env("PGHOST", &datastore.endpoint.socket_folder)
+        .env("PGHOST", &datastore.access.endpoint.socket_folder)
         .env("PGPORT", SOCKET_PORT.to_string())
         .env("PGUSER", APPLICATION_ROLE)
         .env("PGDATABASE", APPLICATION_DATABASE)
         // Not in argv, where every user of the machine could read it.
-        .env("PGPASSWORD", &datastore.credentials.application_password)
+        .env("PGPASSWORD", &datastore.access.credentials.application_password)
         .args(&args.arguments);
     // Ctrl-C is for psql: it cancels a query there.
     let status = process::ignoring_interrupts(|| command.status());

@@ -27,6 +27,21 @@ pub fn set_keys(text: &str, changes: &[(&str, Value)]) -> Result<String, EditErr
     }
 }
 
+/// Takes a top-level key of one line out. The result differs from `text` in that key alone, which is
+/// checked before it is returned.
+pub fn remove_key(text: &str, key: &str) -> Result<String, EditError> {
+    let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
+    if expected.remove(key).is_none() {
+        return Ok(text.to_owned());
+    }
+    let kept: Vec<&str> = text.lines().filter(|line| key_on(line) != Some(key)).collect();
+    let result = kept.join("\n") + "\n";
+    match to_mapping(&result) {
+        Ok(found) if found == expected => Ok(result),
+        _ => Err(EditError::NotOneLine(key.to_owned())),
+    }
+}
+
 fn scalar(value: &Value) -> Option<String> {
     match value {
         // JSON's double-quoted form is YAML's too, and never needs guessing about `no` or `0x1`.
@@ -84,6 +99,14 @@ mod tests {
             changed,
             "# top\nport: 9000   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: \"x@y\" # who\nsession_epoch: 2\n"
         );
+    }
+
+    #[test]
+    fn a_key_can_be_taken_out() {
+        let text = "# top\nport: 1\npython: /p # mine\nbackup:\n  keep: 2\n";
+        assert_eq!(remove_key(text, "python").unwrap(), "# top\nport: 1\nbackup:\n  keep: 2\n");
+        assert_eq!(remove_key(text, "nothing").unwrap(), text);
+        assert!(matches!(remove_key(text, "backup"), Err(EditError::NotOneLine(_))));
     }
 
     #[test]

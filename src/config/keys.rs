@@ -1,5 +1,6 @@
 //! The table of keys: what each may hold. Everything that reads or checks the file goes by it.
 
+use super::BackupSettings;
 use serde_yaml::Value;
 
 /// A key and what it may hold. `check` says what is allowed when the value is not.
@@ -18,7 +19,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "jwt_secret", check: |value| key_256(value) },
     Key { name: "encryption_key", check: |value| key_256(value) },
     Key { name: "python", check: |value| absolute_path(value) },
-    Key { name: "backup", check: |value| mapping(value) },
+    Key { name: "backup", check: |value| BackupSettings::read(value).map(drop) },
     Key { name: "upgrade", check: |value| mapping(value) },
 ];
 

@@ -2,7 +2,7 @@
 
 use super::document::{Problem, line_of, show, to_mapping};
 use super::keys::{Deprecated, KEYS};
-use super::{DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED};
+use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED};
 use crate::sys::files;
 use serde_yaml::{Mapping, Value};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ pub struct Config {
     pub jwt_secret: Option<String>,
     pub encryption_key: Option<String>,
     pub python: Option<PathBuf>,
+    pub backup: BackupSettings,
 }
 
 /// A config and what there is to say about it that is no error.
@@ -129,6 +130,7 @@ impl From<&Mapping> for Config {
             jwt_secret: text("jwt_secret"),
             encryption_key: text("encryption_key"),
             python: text("python").map(PathBuf::from),
+            backup: mapping.get("backup").and_then(|value| BackupSettings::read(value).ok()).unwrap_or_default(),
         }
     }
 }

@@ -1,15 +1,19 @@
 //! `config.yaml`: read, checked, and changed one key at a time.
 
+mod backup;
 mod document;
 mod edit;
 mod keys;
 mod load;
 pub mod project;
+mod update;
 
+pub use backup::BackupSettings;
 pub use document::Problem;
-pub use edit::{EditError, set_keys};
+pub use edit::{EditError, remove_key, set_keys};
 pub use keys::{DEPRECATED, Deprecated};
 pub use load::{Config, ConfigError, Loaded, load, parse};
+pub use update::{UpdateError, replace, update};
 
 /// Where the web page is served when nothing else is said.
 pub const DEFAULT_PORT: u16 = 8088;

@@ -11,12 +11,18 @@ use std::path::PathBuf;
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
     Setup,
+    Restore,
+    RestoreUndo,
+    Purge,
 }
 
 impl std::fmt::Display for Operation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Setup => f.write_str("setup"),
+            Self::Restore => f.write_str("restore"),
+            Self::RestoreUndo => f.write_str("restore-undo"),
+            Self::Purge => f.write_str("purge"),
         }
     }
 }
@@ -30,6 +36,9 @@ pub struct Entry {
     pub steps: Vec<String>,
     /// The step that was about to act when this was written; `steps.len()` past the last.
     pub at: usize,
+    /// What the steps need to know, each operation's own.
+    #[serde(default)]
+    pub plan: serde_json::Value,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +79,43 @@ pub struct Journal {
 impl Journal {
     /// Writes down the plan.
     pub fn begin(home: &Home, operation: Operation, steps: Vec<String>) -> Result<Self, JournalError> {
-        let entry = Entry { operation, started_at: clock::now_rfc3339(), steps, at: 0 };
+        Self::begin_with(home, operation, steps, serde_json::Value::Null)
+    }
+
+    /// As `begin`, with what the steps need to know when another process goes on with them.
+    pub fn begin_with(
+        home: &Home,
+        operation: Operation,
+        steps: Vec<String>,
+        plan: serde_json::Value,
+    ) -> Result<Self, JournalError> {
+        let entry = Entry { operation, started_at: clock::now_rfc3339(), steps, at: 0, plan };
         let journal = Self { path: home.journal(), entry };
         journal.write()?;
         checkpoint(&format!("{operation}.begun"));
         Ok(journal)
+    }
+
+    /// Goes on with what an earlier process had begun.
+    pub fn resume(home: &Home, entry: Entry) -> Self {
+        Self { path: home.journal(), entry }
+    }
+
+    /// Writes down that the plan is another.
+    pub fn set_plan(&mut self, plan: serde_json::Value) -> Result<(), JournalError> {
+        self.entry.plan = plan;
+        self.write()
+    }
+
+    /// Writes down that the step at `at` is about to act, or to be taken back.
+    pub fn set_at(&mut self, at: usize) -> Result<(), JournalError> {
+        self.entry.at = at;
+        self.write()
+    }
+
+    /// The operation was taken back whole.
+    pub fn remove(&self) -> Result<(), JournalError> {
+        remove(self.path.clone())
     }
 
     /// Writes down that the next step has been done. The caller may then do the one after.

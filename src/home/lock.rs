@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// Who has the home, for the one who is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,12 +69,7 @@ impl HomeLock {
 
     /// Writes who we are into the lock file.
     fn describe(&mut self, command: &str, url: Option<&str>) -> io::Result<()> {
-        let process = ProcessId::current().ok_or(io::ErrorKind::NotFound)?;
-        let holder = Holder { process, command: command.to_owned(), url: url.map(str::to_owned) };
-        let file = self.file.file();
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(&serde_json::to_vec(&holder)?)
+        write_holder(self.file.file(), command, url)
     }
 }
 
@@ -82,14 +78,43 @@ fn open(home: &Home) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(home.lock())
 }
 
-/// Who holds the home now; `None` when nobody does (or nobody we can tell).
-pub fn holder(home: &Home) -> Option<Holder> {
-    read_holder(home).filter(|holder| holder.process.is_alive())
+/// The one long operation of a home, beside a running instance or not: backup, restore, uninstall.
+#[derive(Debug)]
+pub struct OperationLock {
+    _file: FileLock,
 }
 
-fn read_holder(home: &Home) -> Option<Holder> {
+impl OperationLock {
+    /// Takes it without waiting for whoever has it. The home's folders must exist.
+    pub fn take(home: &Home, command: &str) -> Result<Self, LockError> {
+        let path = home.operation_lock();
+        let io = |source| LockError::Io { path: path.clone(), source };
+        files::create_private_dir(&home.run()).map_err(io)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let Some(mut lock) = FileLock::try_exclusive(file.map_err(io)?).map_err(io)? else {
+            return Err(LockError::Held { holder: read_holder_of(&path) });
+        };
+        write_holder(lock.file(), command, None).map_err(io)?;
+        Ok(Self { _file: lock })
+    }
+}
+
+fn write_holder(file: &mut File, command: &str, url: Option<&str>) -> io::Result<()> {
+    let process = ProcessId::current().ok_or(io::ErrorKind::NotFound)?;
+    let holder = Holder { process, command: command.to_owned(), url: url.map(str::to_owned) };
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(&serde_json::to_vec(&holder)?)
+}
+
+/// Who holds the home now; `None` when nobody does (or nobody we can tell).
+pub fn holder(home: &Home) -> Option<Holder> {
+    read_holder_of(&home.lock()).filter(|holder| holder.process.is_alive())
+}
+
+fn read_holder_of(path: &Path) -> Option<Holder> {
     let mut text = String::new();
-    File::open(home.lock()).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
+    File::open(path).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
 }
 

@@ -80,6 +80,26 @@ impl Home {
         self.run().join("lite.lock")
     }
 
+    /// Held by whoever changes `config.yaml`, for that moment.
+    pub fn config_lock(&self) -> PathBuf {
+        self.run().join("config.lock")
+    }
+
+    /// Held by the one long operation under way: backup, restore, uninstall.
+    pub fn operation_lock(&self) -> PathBuf {
+        self.run().join("operation.lock")
+    }
+
+    /// Automatic backups, and what is remembered of their proofs.
+    pub fn backups(&self) -> PathBuf {
+        self.root.join("backups")
+    }
+
+    /// What a restore stages, and what it has replaced.
+    pub fn restore(&self) -> PathBuf {
+        self.root.join("restore")
+    }
+
     pub fn control_socket(&self) -> PathBuf {
         self.run().join("control.sock")
     }
@@ -113,7 +133,7 @@ impl Home {
 
     /// Removes what writes that were killed have left beside their files. The caller holds the lock.
     pub fn tidy(&self) -> io::Result<()> {
-        for folder in [&self.root, &self.run(), &self.postgres(), &self.bin()] {
+        for folder in [&self.root, &self.run(), &self.postgres(), &self.bin(), &self.backups()] {
             files::remove_temporary_neighbours(folder)?;
         }
         for version in std::fs::read_dir(self.versions()).into_iter().flatten().flatten() {

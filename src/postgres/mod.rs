@@ -1,6 +1,7 @@
 //! The datastore: finding PostgreSQL's files, making the cluster, and talking to it. Only this
 //! module may assume that the server is ours; above it there is an endpoint and a role.
 
+mod access;
 pub mod acquire;
 mod archive;
 pub mod cluster;
@@ -16,6 +17,7 @@ mod system;
 mod tools;
 mod wheel;
 
+pub use access::{Access, Login};
 pub use connect::{Endpoint, PgError};
 pub use credentials::Credentials;
 pub use install::Installation;

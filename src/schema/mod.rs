@@ -6,6 +6,7 @@ pub mod embedded;
 mod ledger;
 mod migrate;
 mod rollback;
+pub mod tables;
 
 pub use classify::{State, classify};
 pub use embedded::{Known, known};

@@ -21,9 +21,6 @@ pub struct Credentials {
     password: String,
 }
 
-/// Nobody's password is longer; hashing a megabyte would be a favour to an attacker.
-const LONGEST_PASSWORD: usize = 1024;
-
 /// Checks in a task of its own: a client that leaves in the middle must not take the accounting
 /// with it while the hashing goes on.
 async fn check(state: &Arc<AppState>, given: Credentials) -> Result<(), ApiError> {
@@ -44,7 +41,7 @@ async fn check_in_turn(state: &AppState, given: Credentials) -> Result<(), ApiEr
         (secrets.admin_email.clone(), secrets.admin_password_hash.clone())
     };
     let right_name = given.username.eq_ignore_ascii_case(&email);
-    let short_enough = given.password.len() <= LONGEST_PASSWORD;
+    let short_enough = given.password.len() <= password::LONGEST;
     let hashed = tokio::task::spawn_blocking(move || short_enough && password::verify(&given.password, &hash));
     let right_password = hashed.await.map_err(|error| ApiError::internal(&error))?;
     if right_name && right_password {

@@ -5,7 +5,7 @@ use super::receipt::{Receipt, ReceiptError};
 use super::scaffold;
 use crate::config::{self, Config, ConfigError};
 use crate::home::Home;
-use crate::home::journal::{self, JournalError};
+use crate::home::journal::{self, JournalError, Operation};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::{Installation, install};
 use crate::sys::files;
@@ -66,7 +66,9 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
         workspace_exists: workspace.exists(),
         workspace_is_empty: scaffold::is_untouched(&workspace),
         workspace,
-        unfinished: journal::unfinished(home)?.map(|entry| entry.steps.into_iter().take(entry.at + 1).collect()),
+        unfinished: journal::unfinished(home)?
+            .filter(|entry| entry.operation == Operation::Setup)
+            .map(|entry| entry.steps.into_iter().take(entry.at + 1).collect()),
         config: match config {
             Some(config) => ConfigFact::Present(Box::new(config)),
             None => ConfigFact::Absent,

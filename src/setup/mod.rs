@@ -8,6 +8,7 @@ mod install_self;
 mod plan;
 mod receipt;
 mod scaffold;
+pub mod uninstall;
 
 pub use apply::{Applied, ApplyError, apply, mark_password_shown, renew_unseen_password};
 pub use doctor::{Check, Mend, Verdict, examine, mend};
@@ -15,4 +16,4 @@ pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::InstallError;
 pub use plan::{Plan, Refusal, Step, Wishes, plan};
 pub use receipt::{Receipt, ReceiptError};
-pub use scaffold::make_project;
+pub use scaffold::{is_untouched, make_project};

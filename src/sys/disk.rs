@@ -3,6 +3,16 @@
 use std::io;
 use std::path::Path;
 
+/// Whether two paths, or their nearest existing parents, are on one file system.
+pub fn same_file_system(one: &Path, other: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| {
+        let nearest = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        std::fs::metadata(nearest).map(|meta| meta.dev())
+    };
+    Ok(device(one)? == device(other)?)
+}
+
 /// Bytes that an unprivileged user may still write on the file system of `path`, or of its
 /// nearest existing parent.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {

@@ -98,6 +98,24 @@ pub fn remove_any(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Gives their owner all rights to a folder and the folders below it; links are not followed.
+pub fn make_folders_writable(path: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return Ok(());
+    }
+    let mode = mode(path)?;
+    if mode & 0o700 != 0o700 {
+        fs::set_permissions(path, Permissions::from_mode(mode | 0o700))?;
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_folders_writable(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads a text file of at most `limit` bytes; `Ok(None)` when there is none.
 /// A folder, a file over the limit or one that is not UTF-8 is an error.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<Option<String>> {

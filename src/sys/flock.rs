@@ -19,6 +19,18 @@ impl FileLock {
         }
     }
 
+    /// Takes the lock, however long another process has it.
+    pub fn exclusive(file: File) -> io::Result<Self> {
+        let mut file = file;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(lock) => return Ok(Self(lock)),
+                Err((back, nix::Error::EINTR)) => file = back,
+                Err((_, error)) => return Err(error.into()),
+            }
+        }
+    }
+
     pub fn file(&mut self) -> &mut File {
         &mut self.0
     }

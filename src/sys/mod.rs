@@ -1,6 +1,7 @@
 //! What only the operating system can do, and all of `unsafe`. Everything that is Linux's alone
 //! lives here, so that another platform is a port of this folder.
 
+pub mod beneath;
 pub mod checkpoint;
 pub mod clock;
 pub mod command;
@@ -10,6 +11,7 @@ pub mod files;
 pub mod flock;
 pub mod listener;
 pub mod memory;
+pub mod mounts;
 pub mod notify;
 pub mod pidfd;
 pub mod ports;
@@ -19,6 +21,7 @@ pub mod reaper;
 pub mod signals;
 pub mod spawn;
 pub mod stdio;
+pub mod terminal;
 pub mod unix_socket;
 pub mod user;
 pub mod user_namespace;

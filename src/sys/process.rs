@@ -117,6 +117,11 @@ pub fn command_line(pid: i32) -> Option<String> {
     if line.is_empty() { fs::read_to_string(format!("/proc/{pid}/comm")).ok() } else { Some(line) }
 }
 
+/// Whether some process has `pid` now.
+pub fn is_pid_alive(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| stat.state != 'Z')
+}
+
 /// Every process whose working directory is `folder`, as far as we may look.
 pub fn working_in(folder: &Path) -> Vec<ProcessId> {
     let Ok(folder) = folder.canonicalize() else { return Vec::new() };

@@ -18,6 +18,7 @@ const LAYERS: &[&str] = &[
     "supervisor",
     "server",
     "agent",
+    "backup",
     "setup",
     "error",
     "cli",
@@ -27,7 +28,7 @@ const LAYERS: &[&str] = &[
 
 /// Modules of one layer that must not know each other.
 const SIBLINGS: &[&[&str]] =
-    &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"]];
+    &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"], &["backup", "setup"]];
 
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -1,6 +1,8 @@
 //! The one error at the edge: what happened, why, and what to do next, with the exit code that
 //! belongs to it. Library modules have errors of their own; here they get the user's words.
 
+mod data;
+
 use crate::agent::AgentError;
 use crate::config::{ConfigError, EditError};
 use crate::home::HomeError;

@@ -1,0 +1,65 @@
+//! Backups that Lite takes by itself, before it changes the schema of a database that has something in it.
+
+use super::catalog;
+use super::create::{CreateError, Made, Request, create};
+use super::dump::{DumpError, has_rows};
+use crate::config::Config;
+use crate::home::Home;
+use crate::home::progress::Reporter;
+use crate::postgres::Access;
+use crate::sys::files;
+
+/// What an automatic backup leaves free on the disk, in bytes: the datastore needs room to go on.
+const KEEP_FREE: u64 = 256 * 1024 * 1024;
+
+/// Takes one into `backups/`, and removes those that are over the limits. `None` when there is nothing
+/// in the database that anybody has put there.
+pub async fn before(
+    what: &str,
+    home: &Home,
+    access: &Access,
+    config: &Config,
+    version: &str,
+    reporter: &dyn Reporter,
+) -> Result<Option<Made>, CreateError> {
+    if !has_rows(access).await? {
+        return Ok(None);
+    }
+    let output = catalog::automatic_path(home, &format!("before-{what}"));
+    let write = |source| CreateError::Write { path: output.clone(), source };
+    files::create_private_dir(&home.backups()).map_err(write)?;
+    let request = Request {
+        home,
+        access,
+        version,
+        instance: config.instance_name.as_deref().unwrap_or("leoflow"),
+        workspace: config.workspace.as_deref(),
+        output: &output,
+        task_logs_bytes: config.backup.task_logs_bytes,
+        keep_free: KEEP_FREE,
+    };
+    let made = create(&request, reporter).await.inspect_err(|_| remove_over_limits(home, config))?;
+    remove_over_limits(home, config);
+    Ok(Some(made))
+}
+
+/// Only room is lost by one that stays; the next time it is tried again.
+fn remove_over_limits(home: &Home, config: &Config) {
+    for path in catalog::over_limits(&catalog::list(home), config.backup.keep, config.backup.max_bytes) {
+        let _ = files::remove_any(&path);
+    }
+}
+
+impl CreateError {
+    /// Whether the disk is the reason.
+    pub fn is_full_disk(&self) -> bool {
+        let full = |error: &std::io::Error| {
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        };
+        match self {
+            Self::Write { source, .. } | Self::Dump(DumpError::Write(source)) => full(source),
+            Self::Collect(super::collect::CollectError::Spool(source)) => full(source),
+            _ => false,
+        }
+    }
+}

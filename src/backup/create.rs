@@ -1,0 +1,249 @@
+//! Making a backup: everything is copied into the spool first, then written whole beside its place,
+//! then renamed into it. Killed anywhere, what was there before is still there.
+
+use super::archive::{ArchiveWriter, Compression, Hashed};
+use super::collect::{CollectError, Collected};
+use super::dump::{DumpError, Snapshot};
+use super::manifest::{CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, Sha256Hex, Skipped};
+use super::spool::Spool;
+use crate::home::Home;
+use crate::home::progress::{Progress, Reporter};
+use crate::postgres::Access;
+use crate::sys::process::is_pid_alive;
+use crate::sys::{checkpoint, clock, files};
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("a backup is called NAME.tar.zst or NAME.tar.gz, not {0}")]
+    Name(PathBuf),
+}
+
+/// What to back up, and where to.
+pub struct Request<'a> {
+    pub home: &'a Home,
+    pub access: &'a Access,
+    pub version: &'a str,
+    pub instance: &'a str,
+    pub workspace: Option<&'a Path>,
+    pub output: &'a Path,
+    /// Bytes of task logs, the newest.
+    pub task_logs_bytes: u64,
+    /// Bytes of the disk that stay free, or the backup fails; 0 for none.
+    pub keep_free: u64,
+}
+
+/// A finished backup.
+#[derive(Debug)]
+pub struct Made {
+    pub path: PathBuf,
+    pub size_bytes: u64,
+    pub sha256: Sha256Hex,
+    pub schema_version: i64,
+    pub tables: BTreeMap<String, i64>,
+    pub skipped: Vec<Skipped>,
+}
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// Makes the backup. The database is read in one snapshot; nothing is changed but the output.
+pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Made, CreateError> {
+    let output = request.output;
+    let compression = Compression::of(output).ok_or_else(|| CreateError::Name(output.to_owned()))?;
+    let write = |source| CreateError::Write { path: output.to_owned(), source };
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    refuse_a_folder(output)?;
+    remove_killed_attempts(folder, output);
+    let spool = Spool::new(folder, request.keep_free).map_err(write)?;
+    let login = request.access.application();
+    let snapshot = Snapshot::take(request.access, &login).await?;
+    checkpoint("backup.begun");
+
+    let copied = Arc::new(AtomicU64::new(0));
+    let counter = copied.clone();
+    let dumping = snapshot.dump(request.access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
+    let tables = counted_while(&snapshot, &copied, dumping, reporter).await?;
+    let (tables, dumped) = tables;
+    checkpoint("backup.dumped");
+
+    reporter.report(Progress::Started("Copying the workspace and the task logs".to_owned()));
+    let mut collected = Collected::new(dumped.spool);
+    let now = u64::try_from(clock::unix_seconds()).unwrap_or(0);
+    add_records(request.home, &mut collected, now)?;
+    collected.add_piece(DUMP, dumped.piece, now);
+    for (name, reason) in &snapshot.survey.others {
+        let path = format!("database/{name}");
+        collected.skipped.push(Skipped { path, reason: reason.clone() });
+    }
+    collected.add_task_logs(&request.home.task_logs(), request.task_logs_bytes)?;
+    if let Some(workspace) = request.workspace {
+        // The workspace itself may be a link; what is below it is not followed.
+        match workspace.canonicalize() {
+            Ok(root) => collected.add_workspace(&root, &own_folders(request.home))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                collected.skipped.push(Skipped { path: "workspace".to_owned(), reason: "it is not there".to_owned() });
+            }
+            Err(source) => return Err(CreateError::Read { path: workspace.to_owned(), source }),
+        }
+    }
+    checkpoint("backup.collected");
+
+    let manifest = Manifest {
+        manifest_version: MANIFEST_VERSION,
+        leoflow_version: request.version.to_owned(),
+        schema_version: snapshot.schema_version,
+        postgres_version: snapshot.postgres_version.clone(),
+        created_at: clock::now_rfc3339(),
+        instance: request.instance.to_owned(),
+        database: DatabaseFacts { bytes: snapshot.bytes, dump_bytes: dumped.bytes },
+        tables,
+        skipped: collected.skipped.clone(),
+        left_out: collected.left_out.clone(),
+        entries: collected.items.iter().map(|item| item.entry.clone()).collect(),
+    };
+    drop(snapshot);
+    let (size_bytes, sha256) =
+        write_archive(&manifest, &collected, output, compression, now, reporter).map_err(write)?;
+    checkpoint("backup.in-place");
+    reporter.report(Progress::Finished(format!("Backup of {} rows written", manifest.rows())));
+    Ok(Made {
+        path: output.to_owned(),
+        size_bytes,
+        sha256,
+        schema_version: manifest.schema_version,
+        tables: manifest.tables,
+        skipped: manifest.skipped,
+    })
+}
+
+/// Rows are counted in the same snapshot while the dump runs.
+async fn counted_while(
+    snapshot: &Snapshot,
+    copied: &AtomicU64,
+    mut dumping: tokio::task::JoinHandle<Result<super::dump::Dumped, DumpError>>,
+    reporter: &dyn Reporter,
+) -> Result<(BTreeMap<String, i64>, super::dump::Dumped), CreateError> {
+    let counting = snapshot.count();
+    tokio::pin!(counting);
+    let mut counts = None;
+    let mut tick = tokio::time::interval(TICK);
+    let dumped = loop {
+        tokio::select! {
+            dumped = &mut dumping => break dumped.map_err(|_| DumpError::Lost)??,
+            counted = &mut counting, if counts.is_none() => counts = Some(counted?),
+            _ = tick.tick() => reporter.report(Progress::Bytes {
+                what: "Copying the database".to_owned(),
+                done: copied.load(Ordering::Relaxed),
+                total: 0,
+            }),
+        }
+    };
+    let counts = match counts {
+        Some(counts) => counts,
+        None => counting.await?,
+    };
+    Ok((counts, dumped))
+}
+
+/// `config.yaml`, and `setup.json` for whoever reads the backup.
+fn add_records(home: &Home, collected: &mut Collected, now: u64) -> Result<(), CreateError> {
+    for (path, name, needed) in [(home.config(), CONFIG, true), (home.receipt(), RECEIPT, false)] {
+        match files::read_text(&path, 1024 * 1024) {
+            Ok(Some(text)) => collected.add_bytes(name, text.as_bytes(), now)?,
+            Ok(None) if needed => {
+                return Err(CreateError::Read { path, source: io::ErrorKind::NotFound.into() });
+            }
+            Ok(None) => {}
+            Err(source) => return Err(CreateError::Read { path, source }),
+        }
+    }
+    Ok(())
+}
+
+/// Where ours may be below the workspace.
+fn own_folders(home: &Home) -> Vec<PathBuf> {
+    let root = home.root().to_owned();
+    let real = root.canonicalize().unwrap_or_else(|_| root.clone());
+    vec![root, real]
+}
+
+/// Found out before the work, not after it.
+fn refuse_a_folder(output: &Path) -> Result<(), CreateError> {
+    match output.is_dir() {
+        true => {
+            let source = io::Error::new(io::ErrorKind::IsADirectory, "it is a folder");
+            Err(CreateError::Write { path: output.to_owned(), source })
+        }
+        false => Ok(()),
+    }
+}
+
+fn write_archive(
+    manifest: &Manifest,
+    collected: &Collected,
+    output: &Path,
+    compression: Compression,
+    now: u64,
+    reporter: &dyn Reporter,
+) -> io::Result<(u64, Sha256Hex)> {
+    let neighbour = files::temporary_neighbour(output);
+    files::remove_any(&neighbour)?;
+    let written = (|| {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&neighbour)?;
+        fs::set_permissions(&neighbour, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let hashed = Hashed::new(BufWriter::with_capacity(256 * 1024, file));
+        let text = serde_json::to_vec(manifest)?;
+        let mut archive = ArchiveWriter::begin(hashed, compression, &text, now)?;
+        let (total, mut done) = (manifest.total_size(), 0);
+        for item in &collected.items {
+            match item.piece {
+                Some(piece) => archive.add(&item.entry, item.modified, collected.spool.read(piece))?,
+                None => archive.add(&item.entry, now, io::empty())?,
+            }
+            done += item.entry.size();
+            if item.entry.is_file() {
+                reporter.report(Progress::Bytes { what: "Writing the backup".to_owned(), done, total });
+            }
+        }
+        let mut hashed = archive.finish()?;
+        hashed.flush()?;
+        hashed.inner.get_ref().sync_all()?;
+        checkpoint("backup.written");
+        files::rename_durably(&neighbour, output)?;
+        Ok((hashed.bytes, hashed.sha256()))
+    })();
+    if written.is_err() {
+        // Incomplete and ours; the error that matters is already in hand.
+        let _ = files::remove_any(&neighbour);
+    }
+    written
+}
+
+/// What backups to the same place have left that were killed. Those of processes that live stay.
+fn remove_killed_attempts(folder: &Path, output: &Path) {
+    let own = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((of, pid)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once(".tmp-")) else { continue };
+        let is_attempt = of == own || (of.starts_with("leoflow-backup-") && Compression::of(Path::new(of)).is_some());
+        if is_attempt && pid.parse().is_ok_and(|pid| !is_pid_alive(pid)) {
+            // It only takes room; the next attempt tries again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Putting one whole state in the place of another: workspace, task logs, database, configuration.
+//! Each step is a few renames, written into the journal before it acts and after it has; each finds
+//! from what is on the disk how far it came, so that it can be gone on with. A step that fails turns
+//! the whole back; a process that was killed is gone on with by the next start.
+
+use super::left_out::{OWN_FOLDER, is_left_out};
+use super::scratch::{RestoreId, drop_strays};
+use super::side::{self, Kept, Side, When};
+use crate::config::{self, UpdateError};
+use crate::home::Home;
+use crate::home::journal::{Entry, Journal, JournalError, Operation};
+use crate::postgres::{APPLICATION_DATABASE, Access, PgError};
+use crate::sys::beneath::{Folder, Kind};
+use crate::sys::files;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the journal carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    pub id: String,
+    /// The folder in force, real; `None` when the workspace is left alone.
+    pub workspace: Option<PathBuf>,
+    /// Where its other content is: folders `in` and `out`.
+    pub workspace_side: PathBuf,
+    /// The object id of the database that is in force before.
+    pub database: u32,
+    pub kept: Kept,
+    /// Turned back after a step had failed.
+    #[serde(default)]
+    pub backward: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{doing} {path}: {source}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Config(#[from] UpdateError),
+    #[error("the plan in the journal cannot be read: {0}")]
+    Plan(String),
+    #[error("everything is as it was before: {0}")]
+    TurnedBack(Box<ExchangeError>),
+    #[error("it could not be finished ({0}), nor undone ({1})")]
+    Stuck(Box<ExchangeError>, Box<ExchangeError>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    MoveOut,
+    MoveIn,
+    CarryOver,
+    TaskLogs,
+    Database,
+    Config,
+    Settle,
+    Forget,
+}
+
+const STEPS: [Step; 8] = [
+    Step::MoveOut,
+    Step::MoveIn,
+    Step::CarryOver,
+    Step::TaskLogs,
+    Step::Database,
+    Step::Config,
+    Step::Settle,
+    Step::Forget,
+];
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::MoveOut => "move-out",
+            Self::MoveIn => "move-in",
+            Self::CarryOver => "carry-over",
+            Self::TaskLogs => "task-logs",
+            Self::Database => "database",
+            Self::Config => "config",
+            Self::Settle => "settle",
+            Self::Forget => "forget",
+        }
+    }
+
+    /// From here on it can only be finished.
+    fn is_past_return(self) -> bool {
+        matches!(self, Self::Settle | Self::Forget)
+    }
+}
+
+/// Makes the exchange. Everything that comes into force is on the disk already and checked; nobody
+/// else uses the home or is connected to its databases.
+pub async fn exchange(home: &Home, access: &Access, operation: Operation, swap: Swap) -> Result<(), ExchangeError> {
+    let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
+    let mut work = Work::new(home, access, swap)?;
+    files::sync_file_system(home.root()).map_err(|source| work.io("flush", home.root(), source))?;
+    if let Some(workspace) = work.swap.workspace.as_ref().filter(|path| path.exists()) {
+        files::sync_file_system(workspace).map_err(|source| work.io("flush", workspace, source))?;
+    }
+    let mut journal = Journal::begin_with(home, operation, names, work.plan())?;
+    work.forward(&mut journal, 0).await?;
+    Ok(journal.finish()?)
+}
+
+/// Goes on with an exchange that was interrupted. Returns whether the new state came into force.
+pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<bool, ExchangeError> {
+    let swap: Swap =
+        serde_json::from_value(entry.plan.clone()).map_err(|error| ExchangeError::Plan(error.to_string()))?;
+    let (at, backward) = (entry.at, swap.backward);
+    let mut work = Work::new(home, access, swap)?;
+    let mut journal = Journal::resume(home, entry);
+    if backward {
+        work.backward(&mut journal, at).await?;
+    } else {
+        work.forward(&mut journal, at).await?;
+    }
+    journal.finish()?;
+    Ok(!backward)
+}
+
+struct Work<'a> {
+    home: &'a Home,
+    access: &'a Access,
+    swap: Swap,
+    side: Side,
+}
+
+impl<'a> Work<'a> {
+    fn new(home: &'a Home, access: &'a Access, swap: Swap) -> Result<Self, ExchangeError> {
+        let id = RestoreId::parse(&swap.id).ok_or_else(|| ExchangeError::Plan(format!("{:?} is no id", swap.id)))?;
+        Ok(Self { home, access, side: Side::of(home, id), swap })
+    }
+
+    fn plan(&self) -> serde_json::Value {
+        // Text, numbers and paths that came from text.
+        serde_json::to_value(&self.swap).unwrap_or_default()
+    }
+
+    fn io(&self, doing: &'static str, path: &Path, source: io::Error) -> ExchangeError {
+        ExchangeError::Io { doing, path: path.to_owned(), source }
+    }
+
+    async fn forward(&mut self, journal: &mut Journal, from: usize) -> Result<(), ExchangeError> {
+        for (at, step) in STEPS.into_iter().enumerate().skip(from) {
+            if let Err(error) = self.act(step).await {
+                if step.is_past_return() {
+                    return Err(error);
+                }
+                self.swap.backward = true;
+                journal.set_plan(self.plan())?;
+                return Err(match self.backward(journal, at).await {
+                    Ok(()) => {
+                        journal.remove()?;
+                        ExchangeError::TurnedBack(Box::new(error))
+                    }
+                    Err(second) => ExchangeError::Stuck(Box::new(error), Box::new(second)),
+                });
+            }
+            journal.advance()?;
+        }
+        Ok(())
+    }
+
+    async fn backward(&mut self, journal: &mut Journal, at: usize) -> Result<(), ExchangeError> {
+        for (at, step) in STEPS.into_iter().enumerate().take(at + 1).rev() {
+            journal.set_at(at)?;
+            self.take_back(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn act(&self, step: Step) -> Result<(), ExchangeError> {
+        match step {
+            Step::MoveOut => self.move_out()?,
+            Step::MoveIn => self.move_in()?,
+            Step::CarryOver => self.carry_over()?,
+            Step::TaskLogs => self.exchange_logs()?,
+            Step::Database => self.rename_databases(true).await?,
+            Step::Config => self.put_files(When::After)?,
+            Step::Settle => self.settle()?,
+            Step::Forget => self.forget_older().await?,
+        }
+        self.flush()
+    }
+
+    async fn take_back(&self, step: Step) -> Result<(), ExchangeError> {
+        match step {
+            Step::MoveOut => self.move_entries(&self.out(), self.swap.workspace.as_deref())?,
+            Step::MoveIn => self.move_back_in()?,
+            Step::CarryOver => self.carry_back()?,
+            Step::TaskLogs => self.exchange_logs_back()?,
+            Step::Database => self.rename_databases(false).await?,
+            Step::Config => self.put_files(When::Before)?,
+            Step::Settle | Step::Forget => {}
+        }
+        self.flush()
+    }
+
+    /// The renames of a step reach the disk before the journal says so.
+    fn flush(&self) -> Result<(), ExchangeError> {
+        let places = [Some(self.home.root()), self.swap.workspace.as_deref()];
+        for place in places.into_iter().flatten().filter(|place| place.exists()) {
+            files::sync_file_system(place).map_err(|source| self.io("flush", place, source))?;
+        }
+        Ok(())
+    }
+
+    fn incoming(&self) -> PathBuf {
+        self.swap.workspace_side.join("in")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.swap.workspace_side.join("out")
+    }
+
+    fn move_out(&self) -> Result<(), ExchangeError> {
+        let Some(workspace) = &self.swap.workspace else { return Ok(()) };
+        for folder in [workspace.clone(), self.out()] {
+            fs::create_dir_all(&folder).map_err(|source| self.io("make", &folder, source))?;
+        }
+        self.move_entries(workspace, Some(&self.out()))
+    }
+
+    fn move_in(&self) -> Result<(), ExchangeError> {
+        self.move_entries(&self.incoming(), self.swap.workspace.as_deref())
+    }
+
+    fn move_back_in(&self) -> Result<(), ExchangeError> {
+        let Some(workspace) = &self.swap.workspace else { return Ok(()) };
+        let incoming = self.incoming();
+        fs::create_dir_all(&incoming).map_err(|source| self.io("make", &incoming, source))?;
+        self.move_entries(workspace, Some(&incoming))
+    }
+
+    /// Every entry of one folder into another, but for our own.
+    fn move_entries(&self, from: &Path, to: Option<&Path>) -> Result<(), ExchangeError> {
+        let Some(to) = to else { return Ok(()) };
+        let entries = match fs::read_dir(from) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(self.io("read", from, error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| self.io("read", from, source))?;
+            if entry.file_name().to_string_lossy().starts_with(OWN_FOLDER) {
+                continue;
+            }
+            fs::rename(entry.path(), to.join(entry.file_name()))
+                .map_err(|source| self.io("move", &entry.path(), source))?;
+        }
+        Ok(())
+    }
+
+    /// `.git`, virtual environments and the like go on in the place where they were.
+    fn carry_over(&self) -> Result<(), ExchangeError> {
+        let Some(workspace) = &self.swap.workspace else { return Ok(()) };
+        for path in self.carried()? {
+            let (from, to) = (self.out().join(&path), workspace.join(&path));
+            let has_parent =
+                to.parent().is_some_and(|parent| fs::symlink_metadata(parent).is_ok_and(|meta| meta.is_dir()));
+            if has_parent && fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(&from).is_ok() {
+                fs::rename(&from, &to).map_err(|source| self.io("move", &from, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_back(&self) -> Result<(), ExchangeError> {
+        let Some(workspace) = &self.swap.workspace else { return Ok(()) };
+        if !self.side.carried().exists() {
+            return Ok(());
+        }
+        for path in self.carried()? {
+            let (from, to) = (workspace.join(&path), self.out().join(&path));
+            if fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(&from).is_ok() {
+                fs::rename(&from, &to).map_err(|source| self.io("move", &from, source))?;
+            }
+        }
+        let list = self.side.carried();
+        files::remove_any(&list).map_err(|source| self.io("remove", &list, source))
+    }
+
+    /// What is carried over, found once and written down before the first of it moves.
+    fn carried(&self) -> Result<Vec<PathBuf>, ExchangeError> {
+        let list = self.side.carried();
+        let failed = |source| self.io("read or write", &list, source);
+        if let Some(text) = files::read_text(&list, 64 * 1024 * 1024).map_err(failed)? {
+            return serde_json::from_str(&text).map_err(|error| ExchangeError::Plan(error.to_string()));
+        }
+        let mut found = Vec::new();
+        let out = self.out();
+        let root = Folder::open(&out).map_err(|source| self.io("read", &out, source))?;
+        find_left_out(&root, PathBuf::new(), &mut found);
+        let text = serde_json::to_vec(&found).map_err(|error| ExchangeError::Plan(error.to_string()))?;
+        files::write_atomic(&list, &text, 0o600).map_err(failed)?;
+        Ok(found)
+    }
+
+    fn exchange_logs(&self) -> Result<(), ExchangeError> {
+        let (here, after, before) = (self.home.task_logs(), self.side.logs(When::After), self.side.logs(When::Before));
+        if !before.exists() {
+            self.rename_if_there(&here, &before)?;
+            // That there were none is said by an empty folder.
+            files::create_private_dir(&before).map_err(|source| self.io("make", &before, source))?;
+        }
+        if !here.exists() { self.rename_if_there(&after, &here) } else { Ok(()) }
+    }
+
+    fn exchange_logs_back(&self) -> Result<(), ExchangeError> {
+        let (here, after, before) = (self.home.task_logs(), self.side.logs(When::After), self.side.logs(When::Before));
+        if !before.exists() {
+            return Ok(());
+        }
+        if !after.exists() {
+            self.rename_if_there(&here, &after)?;
+        }
+        self.rename_if_there(&before, &here)
+    }
+
+    fn rename_if_there(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
+        match fs::symlink_metadata(from) {
+            Err(_) => Ok(()),
+            Ok(_) => files::rename_durably(from, to).map_err(|source| self.io("move", from, source)),
+        }
+    }
+
+    /// Both renames in one transaction. Which database is which is told by its object id.
+    async fn rename_databases(&self, forward: bool) -> Result<(), ExchangeError> {
+        let mut client = self.access.superuser("postgres").await?;
+        let is_old = database_oid(&client, APPLICATION_DATABASE).await? == Some(self.swap.database);
+        if is_old != forward {
+            return Ok(());
+        }
+        let (side, between) = (self.side.id.side_database(), format!("leoflow_between_{}", self.side.id.as_str()));
+        let transaction = client.transaction().await.map_err(PgError::from)?;
+        for (from, to) in [(APPLICATION_DATABASE, &*between), (&*side, APPLICATION_DATABASE), (&*between, &*side)] {
+            let rename = format!("ALTER DATABASE {from} RENAME TO {to}");
+            transaction.batch_execute(&rename).await.map_err(PgError::from)?;
+        }
+        transaction.commit().await.map_err(PgError::from)?;
+        Ok(())
+    }
+
+    fn put_files(&self, when: When) -> Result<(), ExchangeError> {
+        let read = |path: &Path| {
+            let text = files::read_text(path, 1024 * 1024).map_err(|source| self.io("read", path, source))?;
+            text.ok_or_else(|| self.io("read", path, io::ErrorKind::NotFound.into()))
+        };
+        config::replace(self.home, &read(&self.side.config(when))?)?;
+        let receipt = self.home.receipt();
+        files::write_atomic(&receipt, read(&self.side.receipt(when))?.as_bytes(), 0o600)
+            .map_err(|source| self.io("write", &receipt, source))
+    }
+
+    /// What was in force becomes what is kept: under the names that the next exchange expects.
+    fn settle(&self) -> Result<(), ExchangeError> {
+        let side = &self.side;
+        for pair in [
+            (side.config(When::Before), side.config(When::After)),
+            (side.receipt(When::Before), side.receipt(When::After)),
+            (side.logs(When::Before), side.logs(When::After)),
+        ] {
+            self.rename_if_there(&pair.0, &pair.1)?;
+        }
+        let (incoming, out) = (self.incoming(), self.out());
+        if out.exists() {
+            match fs::remove_dir(&incoming) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.io("remove", &incoming, error));
+                }
+                _ => self.rename_if_there(&out, &incoming)?,
+            }
+        }
+        let list = side.carried();
+        files::remove_any(&list).map_err(|source| self.io("remove", &list, source))?;
+        side.write_kept(&self.swap.kept).map_err(|source| self.io("write", side.folder(), source))
+    }
+
+    /// One state is kept, the last one that was replaced.
+    async fn forget_older(&self) -> Result<(), ExchangeError> {
+        for older in side::all(self.home).into_iter().filter(|older| older.id != self.side.id) {
+            let workspace = older.read_kept().and_then(|kept| kept.workspace);
+            older.remove(workspace.as_deref()).map_err(|source| self.io("remove", older.folder(), source))?;
+        }
+        Ok(drop_strays(self.access, std::slice::from_ref(&self.side.id)).await?)
+    }
+}
+
+/// The object id of a database, if there is one of that name.
+pub async fn database_oid(client: &tokio_postgres::Client, name: &str) -> Result<Option<u32>, PgError> {
+    let row = client.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+fn find_left_out(root: &Folder, below: PathBuf, found: &mut Vec<PathBuf>) {
+    let Ok(folder) = root.below(&below) else { return };
+    for entry in folder.entries().unwrap_or_default() {
+        let path = below.join(&entry.name);
+        if is_left_out(&folder, &entry) {
+            found.push(path);
+        } else if entry.kind == Kind::Folder {
+            find_left_out(root, path, found);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Loading a dump that is not trusted, and finding out what came of it: the rows that the manifest
+//! names, in tables as our own migrations make them, opened by the key that came along.
+
+use super::archive::zstd_decoder;
+use super::dump::{DumpError, count, last_words, schema_text, start};
+use super::fitness;
+use super::manifest::Manifest;
+use super::scratch::Scratch;
+use super::survey;
+use crate::auth::cipher::Cipher;
+use crate::engine::instance_key;
+use crate::engine::store::StoreError;
+use crate::home::progress::{Progress, Reporter};
+use crate::postgres::PgError;
+use crate::schema::{self, SchemaError};
+use crate::sys::checkpoint;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Program(#[from] DumpError),
+    #[error("cannot read the dump: {0}")]
+    Read(io::Error),
+    #[error("the dump is {found} than the {declared} bytes that the manifest says")]
+    DumpSize { declared: u64, found: &'static str },
+    #[error("the database grows over what the manifest says it takes, {declared} bytes")]
+    TooLarge { declared: u64 },
+    #[error("{table} has {found} rows, and the manifest says {expected}")]
+    Rows { table: String, expected: String, found: String },
+    #[error("it holds what is not Leoflow's: {0}")]
+    Foreign(String),
+    #[error("its tables are not as Leoflow makes them: {0}")]
+    Different(String),
+    #[error("its tables are of schema version {found}, and the manifest says {declared}")]
+    Version { declared: i64, found: i64 },
+    #[error("the config.yaml in it cannot open what is in its database: {0}")]
+    Key(StoreError),
+    #[error("the copying thread ended early")]
+    Lost,
+}
+
+/// Settings for speed where nothing can be lost: a database that is only renamed into use after it was
+/// flushed, or dropped.
+const OPTIONS: &str = "-c synchronous_commit=off -c maintenance_work_mem=128MB";
+const TICK: Duration = Duration::from_millis(100);
+/// What a loaded database may take: twice what it took where it came from, and some.
+const SPARE: u64 = 256 * 1024 * 1024;
+
+/// Loads `dump`, a file that `pg_dump -Fc -Z0 | zstd` has made, into the scratch database, and brings
+/// it to this binary's schema. All of it is done as the scratch's own role.
+pub async fn load(
+    scratch: &Scratch,
+    dump: &Path,
+    manifest: &Manifest,
+    cipher: &Cipher,
+    version: &str,
+    reporter: &dyn Reporter,
+) -> Result<(), LoadError> {
+    let (restored, expected) =
+        tokio::join!(run_pg_restore(scratch, dump, manifest, reporter), made_fresh(scratch, version));
+    restored?;
+    let expected = expected?;
+    checkpoint("load.loaded");
+    reporter.report(Progress::Started("Comparing what was loaded".to_owned()));
+    let side = scratch.side();
+    let client = scratch.access.connect(&side).await?;
+    let found = survey::survey(&client).await?;
+    let foreign = found.changes.iter().chain(found.others.iter().map(|(name, _)| name)).next();
+    if let Some(name) = foreign {
+        return Err(LoadError::Foreign(name.clone()));
+    }
+    compare_counts(&client, &found, manifest).await?;
+    let state = schema::inspect(&client).await?;
+    if let Some(error) = schema::refusal(&schema::classify(schema::known(), &state)) {
+        return Err(error.into());
+    }
+    let version_found = schema::classify::database_version(&state);
+    if version_found != manifest.schema_version {
+        return Err(LoadError::Version { declared: manifest.schema_version, found: version_found });
+    }
+    let mut work = scratch.access.connect(&side).await?;
+    schema::migrate(&client, &mut work, schema::known(), version, &mut |_| {}).await?;
+    instance_key::check(&client, cipher).await.map_err(LoadError::Key)?;
+    let without: Vec<String> = found.theirs.iter().map(|relation| relation.name.clone()).collect();
+    let (access, login) = (scratch.access.clone(), side.clone());
+    let text = in_thread(move || schema_text(&access, &login, &without)).await??;
+    match fitness::difference(&expected, &text) {
+        Some(what) => Err(LoadError::Different(what)),
+        None => Ok(()),
+    }
+}
+
+async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| LoadError::Lost)
+}
+
+async fn compare_counts(
+    client: &tokio_postgres::Client,
+    found: &survey::Survey,
+    manifest: &Manifest,
+) -> Result<(), LoadError> {
+    let counts = count(client, found.tables()).await?;
+    let shown = |rows: Option<&i64>| rows.map_or("no such table".to_owned(), i64::to_string);
+    for table in manifest.tables.keys().chain(counts.keys()) {
+        let (expected, found) = (manifest.tables.get(table), counts.get(table));
+        if expected != found {
+            return Err(LoadError::Rows { table: table.clone(), expected: shown(expected), found: shown(found) });
+        }
+    }
+    Ok(())
+}
+
+/// The statements that make a database that nobody but our own migrations has touched.
+async fn made_fresh(scratch: &Scratch, version: &str) -> Result<String, LoadError> {
+    let login = scratch.fresh();
+    let (lock, mut work) = (scratch.access.connect(&login).await?, scratch.access.connect(&login).await?);
+    schema::migrate(&lock, &mut work, schema::known(), version, &mut |_| {}).await?;
+    let access = scratch.access.clone();
+    Ok(in_thread(move || schema_text(&access, &login, &[])).await??)
+}
+
+async fn run_pg_restore(
+    scratch: &Scratch,
+    dump: &Path,
+    manifest: &Manifest,
+    reporter: &dyn Reporter,
+) -> Result<(), LoadError> {
+    let login = scratch.side();
+    let mut command = scratch.access.program("pg_restore", &login);
+    command
+        .args(["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", "--no-password"])
+        .args(["--no-publications", "--no-subscriptions", "--no-security-labels", "--no-tablespaces"])
+        .arg("--dbname")
+        .arg(&login.database)
+        .env("PGOPTIONS", OPTIONS)
+        .stdin(Stdio::piped());
+    let file = File::open(dump).map_err(LoadError::Read)?;
+    let child = start("pg_restore", &mut command)?;
+    let (pid, declared) = (child.id() as i32, manifest.database.dump_bytes);
+    let fed = Arc::new(AtomicU64::new(0));
+    let counter = fed.clone();
+    let mut feeding = tokio::task::spawn_blocking(move || feed(child, file, declared, &counter));
+    let limit = manifest.database.bytes.saturating_mul(2).saturating_add(SPARE);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            outcome = &mut feeding => return outcome.map_err(|_| LoadError::Lost)?,
+            _ = tick.tick() => {
+                let done = fed.load(Ordering::Relaxed);
+                reporter.report(Progress::Bytes { what: "Loading the database".to_owned(), done, total: declared });
+                // A moment without an answer is no reason: pg_restore will say it better.
+                if scratch.size().await.is_ok_and(|size| size > limit) {
+                    crate::sys::process::signal_process(pid, crate::sys::process::Signal::Kill);
+                    scratch.interrupt().await?;
+                    // Its own words do not matter any more.
+                    drop(feeding.await);
+                    return Err(LoadError::TooLarge { declared: manifest.database.bytes });
+                }
+            }
+        }
+    }
+}
+
+/// Decompresses into the child, no more than was declared, and waits for its end.
+fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<(), LoadError> {
+    let errors = child.stderr.take().map(|pipe| std::thread::spawn(move || last_words(pipe)));
+    let output = child.stdout.take().map(|pipe| std::thread::spawn(move || last_words(pipe)));
+    let copied = match child.stdin.take() {
+        Some(mut stdin) => copy(file, &mut stdin, declared, fed),
+        None => Err(Fed::Pipe),
+    };
+    if matches!(copied, Err(Fed::Failed(_))) {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(LoadError::Read)?;
+    let join = |thread: Option<std::thread::JoinHandle<String>>| thread.and_then(|t| t.join().ok()).unwrap_or_default();
+    let said = join(errors);
+    drop(join(output));
+    match copied {
+        Err(Fed::Failed(error)) => Err(error),
+        _ if !status.success() => Err(DumpError::Failed { program: "pg_restore", said }.into()),
+        Err(Fed::Pipe) => {
+            Err(DumpError::Failed { program: "pg_restore", said: "it stopped reading".to_owned() }.into())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+enum Fed {
+    /// pg_restore has stopped reading; its own words say why.
+    Pipe,
+    Failed(LoadError),
+}
+
+fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), Fed> {
+    let failed = |error| Fed::Failed(LoadError::Read(error));
+    let mut decoder = zstd_decoder(BufReader::new(file)).map_err(failed)?;
+    let mut buffer = vec![0; 256 * 1024];
+    let mut total: u64 = 0;
+    loop {
+        let count = decoder.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        total += count as u64;
+        if total > declared {
+            return Err(Fed::Failed(LoadError::DumpSize { declared, found: "larger" }));
+        }
+        stdin.write_all(&buffer[..count]).map_err(|_| Fed::Pipe)?;
+        fed.store(total, Ordering::Relaxed);
+    }
+    if total < declared {
+        return Err(Fed::Failed(LoadError::DumpSize { declared, found: "smaller" }));
+    }
+    stdin.flush().map_err(|_| Fed::Pipe)
+}

@@ -1,0 +1,405 @@
+//! `MANIFEST.json`, the first thing in a backup: what the rest is, to the byte. The format is in
+//! `docs/backup-format.md`. Whatever a manifest says is checked here, once, before anything acts on it.
+
+use crate::sys::random;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read};
+
+/// The manifest that this binary writes and the newest that it reads.
+pub const MANIFEST_VERSION: u32 = 1;
+/// Its name in the archive.
+pub const MANIFEST: &str = "MANIFEST.json";
+pub const CONFIG: &str = "config.yaml";
+pub const RECEIPT: &str = "setup.json";
+pub const DUMP: &str = "datastore.dump.zst";
+pub const TASK_LOGS: &str = "task-logs";
+pub const WORKSPACE: &str = "workspace";
+
+/// More entries than this are not written, and not read: they are held in memory.
+pub const ENTRY_LIMIT: usize = 250_000;
+/// What such a manifest takes, in bytes, with room.
+pub const SIZE_LIMIT: u64 = 96 * 1024 * 1024;
+/// As Linux has it.
+const PATH_LIMIT: usize = 4000;
+const NAME_LIMIT: usize = 255;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub manifest_version: u32,
+    pub leoflow_version: String,
+    pub schema_version: i64,
+    pub postgres_version: String,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    pub instance: String,
+    pub database: DatabaseFacts,
+    /// Rows of each table, counted in the dump's own snapshot.
+    pub tables: BTreeMap<String, i64>,
+    /// What is not in it although it is there, and why.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
+    /// What is left out on purpose: version control, virtual environments, caches.
+    #[serde(default)]
+    pub left_out: Vec<String>,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseFacts {
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// The dump before compression, in bytes.
+    pub dump_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    pub path: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub path: String,
+    #[serde(flatten)]
+    pub content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Content {
+    File {
+        size: u64,
+        sha256: Sha256Hex,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        executable: bool,
+    },
+    Directory,
+    /// A relative link that stays in the workspace.
+    Symlink {
+        target: String,
+    },
+}
+
+/// 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Sha256Hex(pub [u8; 32]);
+
+impl From<Sha256Hex> for String {
+    fn from(hash: Sha256Hex) -> Self {
+        random::hex(&hash.0)
+    }
+}
+
+impl TryFrom<String> for Sha256Hex {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = text.as_bytes();
+        let valid = digits.len() == 64 && digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+        let mut bytes = [0; 32];
+        for (at, byte) in bytes.iter_mut().enumerate().filter(|_| valid) {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|error| error.to_string())?;
+        }
+        if valid { Ok(Self(bytes)) } else { Err("a sha256 is 64 hexadecimal digits".to_owned()) }
+    }
+}
+
+impl std::fmt::Display for Sha256Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&random::hex(&self.0))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("its manifest is of version {0}; this leoflow reads up to {MANIFEST_VERSION}")]
+    Newer(u64),
+    #[error("its manifest cannot be read: {0}")]
+    Unreadable(String),
+    #[error("its manifest names {entry:?}, which {reason}")]
+    BadEntry { entry: String, reason: &'static str },
+    #[error("its manifest has no {0}")]
+    Missing(&'static str),
+    #[error("its manifest names more than {ENTRY_LIMIT} entries")]
+    TooMany,
+}
+
+/// The one field that says how to read the rest.
+#[derive(Deserialize)]
+struct Version {
+    manifest_version: u64,
+}
+
+impl Manifest {
+    /// Reads and checks. Everything in the result may be relied on: paths stay below the five places
+    /// that a backup has, nothing is named twice, and every parent is a directory that was named before.
+    pub fn parse(text: &[u8]) -> Result<Self, ManifestError> {
+        let unreadable = |error: serde_json::Error| ManifestError::Unreadable(error.to_string());
+        let version: Version = serde_json::from_slice(text).map_err(unreadable)?;
+        if version.manifest_version > u64::from(MANIFEST_VERSION) {
+            return Err(ManifestError::Newer(version.manifest_version));
+        }
+        let manifest: Self = serde_json::from_slice(text).map_err(unreadable)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// As `parse`, from a stream of at most `SIZE_LIMIT` bytes.
+    pub fn read(source: impl Read, size: u64) -> Result<Self, ManifestError> {
+        if size > SIZE_LIMIT {
+            return Err(ManifestError::TooMany);
+        }
+        let mut text = Vec::new();
+        let io = |error: io::Error| ManifestError::Unreadable(error.to_string());
+        source.take(size).read_to_end(&mut text).map_err(io)?;
+        Self::parse(&text)
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        if self.entries.len() > ENTRY_LIMIT {
+            return Err(ManifestError::TooMany);
+        }
+        if self.manifest_version == 0 || self.schema_version < 1 || self.tables.values().any(|rows| *rows < 0) {
+            return Err(ManifestError::Unreadable("a number in it is impossible".to_owned()));
+        }
+        let mut seen: HashMap<&str, bool> = HashMap::with_capacity(self.entries.len());
+        let mut total: u64 = 0;
+        for entry in &self.entries {
+            let bad = |reason| ManifestError::BadEntry { entry: shortened(&entry.path), reason };
+            check_path(&entry.path).map_err(bad)?;
+            let is_directory = entry.content == Content::Directory;
+            place_allows(entry).map_err(bad)?;
+            if let Some((parent, _)) = entry.path.rsplit_once('/')
+                && seen.get(parent) != Some(&true)
+            {
+                return Err(bad("has no directory named before it"));
+            }
+            if seen.insert(&entry.path, is_directory).is_some() {
+                return Err(bad("is named twice"));
+            }
+            total = total.checked_add(entry.size()).ok_or(bad("is too large"))?;
+        }
+        for needed in [CONFIG, DUMP] {
+            if !seen.contains_key(needed) {
+                return Err(ManifestError::Missing(needed));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all files together.
+    pub fn total_size(&self) -> u64 {
+        self.entries.iter().map(Entry::size).sum()
+    }
+
+    pub fn rows(&self) -> i64 {
+        self.tables.values().sum()
+    }
+}
+
+impl Entry {
+    pub fn is_file(&self) -> bool {
+        matches!(self.content, Content::File { .. })
+    }
+
+    pub fn size(&self) -> u64 {
+        match self.content {
+            Content::File { size, .. } => size,
+            Content::Directory | Content::Symlink { .. } => 0,
+        }
+    }
+}
+
+/// Relative, of plain names, none of them `.` or `..`, without control characters.
+fn check_path(path: &str) -> Result<(), &'static str> {
+    if path.is_empty() || path.len() > PATH_LIMIT {
+        return Err("is empty or too long");
+    }
+    if path.chars().any(char::is_control) {
+        return Err("holds a control character");
+    }
+    for name in path.split('/') {
+        match name {
+            "" => return Err("is not a plain relative path"),
+            "." | ".." => return Err("leaves its place"),
+            _ if name.len() > NAME_LIMIT => return Err("has a name that is too long"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What may be where: three files, and two trees. Links are the workspace's alone.
+fn place_allows(entry: &Entry) -> Result<(), &'static str> {
+    let (top, below) = match entry.path.split_once('/') {
+        Some((top, below)) => (top, Some(below)),
+        None => (entry.path.as_str(), None),
+    };
+    match (top, below, &entry.content) {
+        (CONFIG | RECEIPT | DUMP, None, Content::File { executable: false, .. }) => Ok(()),
+        (TASK_LOGS | WORKSPACE, None, Content::Directory) => Ok(()),
+        (TASK_LOGS, Some(_), Content::Directory | Content::File { executable: false, .. }) => Ok(()),
+        (WORKSPACE, Some(_), Content::Directory | Content::File { .. }) => Ok(()),
+        (WORKSPACE, Some(below), Content::Symlink { target }) => {
+            if link_stays_inside(below, target) {
+                Ok(())
+            } else {
+                Err("is a link that leads out of the workspace")
+            }
+        }
+        _ => Err("does not belong into a backup"),
+    }
+}
+
+/// Whether a link at `path` (relative to a root) leads to a place below that root, by name: relative,
+/// and never above the root on its way. What names on that way are links themselves is not asked; each
+/// of those was checked in the same way.
+pub fn link_stays_inside(path: &str, target: &str) -> bool {
+    let fits = !target.is_empty() && target.len() <= PATH_LIMIT && !target.starts_with('/');
+    if !fits || target.chars().any(char::is_control) {
+        return false;
+    }
+    let mut depth = path.split('/').count() - 1;
+    // `a/..` leads elsewhere when `a` is a link; so it may only go up first, then down.
+    let mut went_down = false;
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if went_down || depth == 0 => return false,
+            ".." => depth -= 1,
+            _ => went_down = true,
+        }
+    }
+    true
+}
+
+fn shortened(path: &str) -> String {
+    if path.chars().count() <= 100 { path.to_owned() } else { path.chars().take(97).chain("...".chars()).collect() }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn file(path: &str, size: u64) -> Entry {
+        Entry { path: path.into(), content: Content::File { size, sha256: Sha256Hex([7; 32]), executable: false } }
+    }
+
+    fn directory(path: &str) -> Entry {
+        Entry { path: path.into(), content: Content::Directory }
+    }
+
+    fn link(path: &str, target: &str) -> Entry {
+        Entry { path: path.into(), content: Content::Symlink { target: target.into() } }
+    }
+
+    pub fn manifest(more: Vec<Entry>) -> Manifest {
+        let mut entries = vec![file(CONFIG, 10), file(DUMP, 100)];
+        entries.extend(more);
+        Manifest {
+            manifest_version: MANIFEST_VERSION,
+            leoflow_version: "0.1.0".into(),
+            schema_version: 3,
+            postgres_version: "18.4".into(),
+            created_at: "2026-11-20T00:00:00Z".into(),
+            instance: "here".into(),
+            database: DatabaseFacts { bytes: 1000, dump_bytes: 500 },
+            tables: BTreeMap::from([("dag".into(), 1)]),
+            skipped: vec![],
+            left_out: vec![],
+            entries,
+        }
+    }
+
+    fn parsed(manifest: &Manifest) -> Result<Manifest, ManifestError> {
+        Manifest::parse(&serde_json::to_vec(manifest).unwrap())
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let good = manifest(vec![
+            directory("task-logs"),
+            directory("task-logs/a"),
+            file("task-logs/a/1.log", 3),
+            directory("workspace"),
+            directory("workspace/p"),
+            file("workspace/p/dag.py", 5),
+            link("workspace/p/same", "dag.py"),
+            link("workspace/top", "p/dag.py"),
+            link("workspace/p/up", "../p/dag.py"),
+        ]);
+        assert_eq!(parsed(&good).unwrap(), good);
+        assert_eq!(good.total_size(), 118);
+    }
+
+    #[test]
+    fn a_path_that_could_reach_elsewhere_is_refused() {
+        for path in [
+            "../x",
+            "/etc/passwd",
+            "workspace/../x",
+            "workspace/./x",
+            "workspace//x",
+            "workspace/",
+            "",
+            "workspace/a\nb",
+            "other",
+            "run/journal.json",
+            "config.yaml/x",
+            "workspace/\u{0}",
+        ] {
+            let entries = vec![directory("workspace"), file(path, 1)];
+            assert!(parsed(&manifest(entries)).is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn kinds_parents_and_doubles_are_checked() {
+        for (entries, why) in [
+            (vec![file("workspace/a", 1)], "no parent"),
+            (vec![directory("workspace"), file("workspace/a", 1), file("workspace/a/b", 1)], "a file as parent"),
+            (vec![directory("workspace"), link("workspace/a", "b"), file("workspace/a/b", 1)], "a link as parent"),
+            (vec![directory("workspace"), file("workspace/a", 1), file("workspace/a", 1)], "twice"),
+            (vec![file(CONFIG, 1)], "the config twice"),
+            (vec![directory(RECEIPT)], "a directory for a file"),
+            (vec![file("workspace", 1)], "a file for a directory"),
+            (vec![link("task-logs", "workspace")], "a link outside the workspace"),
+            (vec![directory("workspace"), file("workspace/a", u64::MAX)], "sizes that overflow"),
+        ] {
+            assert!(parsed(&manifest(entries)).is_err(), "{why}");
+        }
+        let mut without = manifest(vec![]);
+        without.entries.retain(|entry| entry.path != DUMP);
+        assert!(matches!(parsed(&without), Err(ManifestError::Missing(DUMP))));
+    }
+
+    #[test]
+    fn a_link_stays_in_the_workspace() {
+        for (path, target, inside) in [
+            ("a", "b", true),
+            ("p/a", "../b", true),
+            ("p/q/a", "../../b/c", true),
+            ("a", "../b", false),
+            ("p/a", "../../b", false),
+            ("a", "/etc/passwd", false),
+            ("a", "", false),
+            ("p/a", "../q/../../../x", false),
+            ("p/a", "q/../../x", false),
+            ("a", "./b/./c/", true),
+        ] {
+            assert_eq!(link_stays_inside(path, target), inside, "{path} -> {target}");
+        }
+    }
+
+    #[test]
+    fn a_newer_manifest_is_told_from_a_broken_one() {
+        let newer = r#"{"manifest_version": 2, "everything": "else"}"#;
+        assert!(matches!(Manifest::parse(newer.as_bytes()), Err(ManifestError::Newer(2))));
+        for broken in ["", "{}", "[]", "{\"manifest_version\": 1}", "{\"manifest_version\": -1}", "\u{0}"] {
+            assert!(matches!(Manifest::parse(broken.as_bytes()), Err(ManifestError::Unreadable(_))), "{broken}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Copying everything the user has into one file, proving it, and bringing it back.
+
+pub mod archive;
+pub mod automatic;
+pub mod catalog;
+mod collect;
+pub mod create;
+pub mod dump;
+pub mod exchange;
+mod fitness;
+pub mod left_out;
+pub mod load;
+pub mod manifest;
+pub mod restore;
+pub mod restore_plan;
+mod scratch;
+pub mod side;
+mod spool;
+mod stage;
+mod survey;
+pub mod verify;
+
+pub use create::{CreateError, Made, Request, create};
+pub use exchange::ExchangeError;
+pub use manifest::Manifest;
+pub use restore::RestoreError;

@@ -1,0 +1,380 @@
+//! From a file to a state that could come into force: unpacked beside what is there, loaded into a
+//! database of its own, compared and proven. Until the exchange nothing that was there has changed,
+//! and dropping the work leaves nothing of it.
+
+use super::archive::{ArchiveError, ArchiveReader, Sink};
+use super::exchange::{self, ExchangeError, Swap, database_oid};
+use super::load::{self, LoadError};
+use super::manifest::{CONFIG, DUMP, Entry, Manifest};
+use super::restore_plan::{ConfigRefusal, Refusal};
+use super::scratch::{RestoreId, Scratch, drop_strays};
+use super::side::{self, Kept, Side, When};
+use super::stage::{Places, Stage};
+use crate::auth::cipher::Cipher;
+use crate::config::{self, DEPRECATED};
+use crate::home::Home;
+use crate::home::journal::Operation;
+use crate::home::progress::{Progress, Reporter};
+use crate::postgres::{APPLICATION_DATABASE, Access, PgError};
+use crate::sys::{checkpoint, files};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("cannot open {path}: {source}")]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be restored: {source}")]
+    Archive { path: PathBuf, source: ArchiveError },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Config(#[from] ConfigRefusal),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("no state is kept that could be brought back")]
+    NothingKept,
+}
+
+fn open(input: &Path) -> Result<File, RestoreError> {
+    let failed = |source| RestoreError::Open { path: input.to_owned(), source };
+    let file = File::open(input).map_err(failed)?;
+    match file.metadata().map_err(failed)?.is_file() {
+        true => Ok(file),
+        false => Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"))),
+    }
+}
+
+fn refused(input: &Path) -> impl Fn(ArchiveError) -> RestoreError + '_ {
+    |source| RestoreError::Archive { path: input.to_owned(), source }
+}
+
+/// The manifest alone.
+pub fn peek(input: &Path) -> Result<Manifest, RestoreError> {
+    let mut reader = ArchiveReader::new(open(input)?).map_err(refused(input))?;
+    reader.manifest().map_err(refused(input))
+}
+
+/// Reads all of the file and compares it with its manifest; what is found goes to `sink`.
+pub fn read(input: &Path, sink: &mut dyn Sink, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
+    let file = open(input)?;
+    let total = file.metadata().map_or(0, |meta| meta.len());
+    let source = Watched { file, done: 0, said: 0, total, reporter };
+    let reader = ArchiveReader::new(source).map_err(refused(input))?;
+    reader.read(sink).map_err(refused(input))
+}
+
+/// Tells how much of the file has been read.
+struct Watched<'a> {
+    file: File,
+    done: u64,
+    said: u64,
+    total: u64,
+    reporter: &'a dyn Reporter,
+}
+
+/// Bytes between two words on the progress.
+const STRIDE: u64 = 4 * 1024 * 1024;
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.done += count as u64;
+        if self.done - self.said >= STRIDE {
+            self.said = self.done;
+            let what = "Checking the backup".to_owned();
+            self.reporter.report(Progress::Bytes { what, done: self.done, total: self.total });
+        }
+        Ok(count)
+    }
+}
+
+/// Keeps the config and the dump, and only compares the rest.
+pub struct DatabaseOnly(Stage);
+
+impl DatabaseOnly {
+    pub fn new(side: &Side) -> Self {
+        Self(Stage::new(places(side, None)))
+    }
+}
+
+impl Sink for DatabaseOnly {
+    fn entry(&mut self, entry: &Entry, modified: u64, content: &mut dyn Read) -> io::Result<()> {
+        match entry.path.as_str() {
+            CONFIG | DUMP => self.0.entry(entry, modified, content),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn places(side: &Side, workspace_side: Option<&Path>) -> Places {
+    let workspace = workspace_side.map_or_else(|| side.workspace_here(), Path::to_owned);
+    Places { own: side.folder().to_owned(), task_logs: side.logs(When::After), workspace: workspace.join("in") }
+}
+
+/// A backup unpacked into a side folder, every entry compared.
+pub struct Staged {
+    pub side: Side,
+    pub manifest: Manifest,
+    /// As it is in the backup.
+    pub config: String,
+    pub workspace: PathBuf,
+    workspace_side: PathBuf,
+    made_workspace: bool,
+}
+
+impl Staged {
+    /// Unpacks. On an error nothing of it is left.
+    pub fn unpack(home: &Home, input: &Path, workspace: &Path, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
+        let side = Side::of(home, RestoreId::new());
+        let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
+        side.create().map_err(write)?;
+        let made_workspace = !workspace.exists();
+        let workspace_side = place_beside(&side, workspace).map_err(|source| {
+            // Nothing is in it yet.
+            let _ = side.remove(None);
+            RestoreError::Write { path: workspace.to_owned(), source }
+        })?;
+        let mut stage = Stage::new(places(&side, Some(&workspace_side)));
+        let unpacked = read(input, &mut stage, reporter).and_then(|manifest| {
+            stage.finish().map_err(write)?;
+            let config = files::read_text(&side.folder().join(CONFIG), 1024 * 1024).map_err(write)?;
+            Ok((manifest, config.unwrap_or_default()))
+        });
+        checkpoint("restore.unpacked");
+        match unpacked {
+            Ok((manifest, config)) => {
+                let workspace = workspace.to_owned();
+                Ok(Self { side, manifest, config, workspace, workspace_side, made_workspace })
+            }
+            Err(error) => {
+                let staged = (side, workspace.to_owned(), made_workspace);
+                remove_staged(&staged.0, &staged.1, staged.2);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what was unpacked.
+    pub fn discard(self) {
+        remove_staged(&self.side, &self.workspace, self.made_workspace);
+    }
+}
+
+/// What cannot be removed now is removed as a stray.
+fn remove_staged(side: &Side, workspace: &Path, made_workspace: bool) {
+    let _ = side.remove(Some(workspace));
+    if made_workspace {
+        // Only when it is empty.
+        let _ = fs::remove_dir(workspace);
+    }
+}
+
+/// Where the workspace's other content can be so that renames lead from there into the workspace: in
+/// the home, or in a hidden folder of the workspace when that is another file system (or mount).
+fn place_beside(side: &Side, workspace: &Path) -> io::Result<PathBuf> {
+    let here = side.workspace_here();
+    files::create_private_dir(&here)?;
+    let nearest = workspace.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let there = side.workspace_there(nearest);
+    match fs::rename(&here, &there) {
+        Ok(()) => {
+            fs::rename(&there, &here)?;
+            Ok(here)
+        }
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            fs::remove_dir(&here)?;
+            fs::create_dir_all(workspace)?;
+            let there = side.workspace_there(workspace);
+            files::create_private_dir(&there)?;
+            Ok(there)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A staged backup whose database is loaded and proven, and belongs to the application.
+pub struct Ready {
+    staged: Staged,
+}
+
+/// Loads the staged dump. On an error nothing of it is left in the cluster; the staged files stay the
+/// caller's.
+pub async fn prove(
+    access: &Access,
+    staged: Staged,
+    version: &str,
+    reporter: &dyn Reporter,
+) -> Result<Ready, (Staged, RestoreError)> {
+    let cipher = match cipher_of(&staged.config) {
+        Ok(cipher) => cipher,
+        Err(error) => return Err((staged, error.into())),
+    };
+    let scratch = match Scratch::create(access, staged.side.id.clone()).await {
+        Ok(scratch) => scratch,
+        Err(error) => {
+            drop(drop_strays(access, &kept_ids(&staged.side)).await);
+            return Err((staged, error.into()));
+        }
+    };
+    let loaded = load::load(&scratch, &staged.side.dump(), &staged.manifest, &cipher, version, reporter).await;
+    let adopted = match loaded {
+        Ok(()) => scratch.adopt().await.map(drop).map_err(RestoreError::from),
+        Err(error) => {
+            // The database is removed as a stray when it cannot be removed now.
+            drop(scratch.discard().await);
+            Err(error.into())
+        }
+    };
+    checkpoint("restore.proven");
+    match adopted {
+        Ok(()) => Ok(Ready { staged }),
+        Err(error) => Err((staged, error)),
+    }
+}
+
+/// The states in the home that are kept, beside the one that is being made.
+fn kept_ids(own: &Side) -> Vec<RestoreId> {
+    let restore = own.folder().parent().map(Path::to_owned).unwrap_or_default();
+    let entries = fs::read_dir(restore).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.path().join("kept.json").exists())
+        .filter_map(|entry| RestoreId::parse(entry.file_name().to_str()?))
+        .collect()
+}
+
+/// The cipher by which a backup's secrets open.
+pub fn cipher_of(config: &str) -> Result<Cipher, ConfigRefusal> {
+    let loaded = config::parse(config, DEPRECATED).map_err(ConfigRefusal::Invalid)?;
+    let key = loaded.config.encryption_key.ok_or(ConfigRefusal::Missing("encryption_key"))?;
+    Cipher::new(&key).map_err(|_| ConfigRefusal::Missing("usable encryption_key"))
+}
+
+/// What changes with the exchange beside workspace, logs and database.
+pub struct Records {
+    pub config: String,
+    pub receipt: Vec<u8>,
+    /// In words, for whoever undoes it.
+    pub in_force: String,
+    pub set_aside: String,
+}
+
+impl Ready {
+    /// Brings it into force. Nobody else may use the home or be connected to its databases.
+    pub async fn bring_into_force(self, home: &Home, access: &Access, records: &Records) -> Result<(), RestoreError> {
+        let staged = self.staged;
+        let side = &staged.side;
+        let write = |path: &Path, source| RestoreError::Write { path: path.to_owned(), source };
+        files::remove_any(&side.dump()).map_err(|source| write(&side.dump(), source))?;
+        let has_workspace = staged.workspace_side.join("in").is_dir();
+        let workspace = has_workspace.then(|| real(&staged.workspace));
+        write_after(side, records)?;
+        copy_before(home, side)?;
+        let database = require_oid(access).await?;
+        let kept = Kept::now(
+            records.in_force.clone(),
+            records.set_aside.clone(),
+            staged.manifest.tables.clone(),
+            workspace.clone(),
+        );
+        let swap = Swap {
+            id: side.id.as_str().to_owned(),
+            workspace,
+            workspace_side: staged.workspace_side.clone(),
+            database,
+            kept,
+            backward: false,
+        };
+        Ok(exchange::exchange(home, access, Operation::Restore, swap).await?)
+    }
+
+    pub fn discard(self) {
+        self.staged.discard();
+    }
+}
+
+/// Exchanges what is in force for what is kept, and keeps that instead. `rows` are those of what comes
+/// into force.
+pub async fn undo(
+    home: &Home,
+    access: &Access,
+    config: &str,
+    rows: std::collections::BTreeMap<String, i64>,
+) -> Result<Kept, RestoreError> {
+    let (side, kept) = side::kept(home).ok_or(RestoreError::NothingKept)?;
+    let path = side.config(When::After);
+    files::write_atomic(&path, config.as_bytes(), 0o600).map_err(|source| RestoreError::Write { path, source })?;
+    copy_before(home, &side)?;
+    let database = require_oid(access).await?;
+    let there = kept.workspace.as_ref().map(|workspace| side.workspace_there(workspace));
+    let workspace_side = there.filter(|path| path.is_dir()).unwrap_or_else(|| side.workspace_here());
+    let now = Kept::now(kept.set_aside.clone(), kept.in_force.clone(), rows, kept.workspace.clone());
+    let swap = Swap {
+        id: side.id.as_str().to_owned(),
+        workspace: kept.workspace,
+        workspace_side,
+        database,
+        kept: now.clone(),
+        backward: false,
+    };
+    exchange::exchange(home, access, Operation::RestoreUndo, swap).await?;
+    Ok(now)
+}
+
+async fn require_oid(access: &Access) -> Result<u32, RestoreError> {
+    let client = access.superuser("postgres").await?;
+    Ok(database_oid(&client, APPLICATION_DATABASE).await?.ok_or(PgError::NoDatabase)?)
+}
+
+fn write_after(side: &Side, records: &Records) -> Result<(), RestoreError> {
+    for (path, text) in
+        [(side.config(When::After), records.config.as_bytes()), (side.receipt(When::After), &records.receipt)]
+    {
+        files::write_atomic(&path, text, 0o600).map_err(|source| RestoreError::Write { path, source })?;
+    }
+    let unpacked = side.folder().join(CONFIG);
+    files::remove_any(&unpacked).map_err(|source| RestoreError::Write { path: unpacked, source })
+}
+
+/// Copies of what is about to be replaced.
+fn copy_before(home: &Home, side: &Side) -> Result<(), RestoreError> {
+    for (from, to) in [(home.config(), side.config(When::Before)), (home.receipt(), side.receipt(When::Before))] {
+        let copied = files::read_text(&from, 1024 * 1024)
+            .and_then(|text| text.ok_or_else(|| io::ErrorKind::NotFound.into()))
+            .and_then(|text| files::write_atomic(&to, text.as_bytes(), 0o600));
+        copied.map_err(|source| RestoreError::Write { path: to, source })?;
+    }
+    Ok(())
+}
+
+/// The folder that a link as its last part leads to.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Whether there are any.
+pub fn has_strays(home: &Home) -> bool {
+    side::all(home).iter().any(|side| side.read_kept().is_none())
+}
+
+/// Removes what restores and verifications that were killed have left in the home. The caller has the
+/// home or the operation to itself.
+pub fn remove_strays(home: &Home, workspace: Option<&Path>) -> io::Result<()> {
+    for side in side::all(home).into_iter().filter(|side| side.read_kept().is_none()) {
+        side.remove(workspace)?;
+    }
+    Ok(())
+}
+
+/// The same for the cluster.
+pub async fn remove_strays_from(home: &Home, access: &Access) -> Result<(), PgError> {
+    let kept: Vec<RestoreId> = side::kept(home).map(|(side, _)| side.id).into_iter().collect();
+    drop_strays(access, &kept).await
+}

@@ -1,0 +1,203 @@
+//! Whether a backup may be restored here, and what its configuration becomes. Pure: nothing has been
+//! changed yet when this says no.
+
+use super::manifest::{Entry, Manifest, WORKSPACE};
+use crate::config::{self, Config, EditError, Problem};
+use crate::schema::SchemaError;
+use std::path::{Path, PathBuf};
+
+/// What the decision depends on.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    pub manifest: &'a Manifest,
+    pub binary_schema: i64,
+    /// Whether there is an instance in this home already.
+    pub is_set_up: bool,
+    pub workspace: &'a Path,
+    /// Whether the folder that becomes the workspace has something of the user's in it.
+    pub workspace_in_use: bool,
+    /// Whether that folder is the workspace already.
+    pub workspace_is_ours: bool,
+    pub force: bool,
+    /// Free bytes where the home is.
+    pub free: u64,
+    /// Free bytes where the workspace is, if that is another file system.
+    pub workspace_free: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    NewerSchema(SchemaError),
+    #[error("there is a Leoflow in this home already, and a restore replaces it")]
+    SetUp,
+    #[error("{0} is not empty")]
+    WorkspaceInUse(PathBuf),
+    #[error("{needed} bytes are needed where {path} is, and {free} are free")]
+    Space { path: PathBuf, needed: u64, free: u64 },
+}
+
+/// Room for the write-ahead log and whatever else runs meanwhile.
+const MARGIN: u64 = 128 * 1024 * 1024;
+
+pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
+    let manifest = facts.manifest;
+    if manifest.schema_version > facts.binary_schema {
+        return Err(Refusal::NewerSchema(SchemaError::Newer {
+            database: manifest.schema_version,
+            binary: facts.binary_schema,
+        }));
+    }
+    if facts.is_set_up && !facts.force {
+        return Err(Refusal::SetUp);
+    }
+    // A folder that is somebody else's is not replaced by any flag.
+    if facts.workspace_in_use && !(facts.workspace_is_ours && facts.force) {
+        return Err(Refusal::WorkspaceInUse(facts.workspace.to_owned()));
+    }
+    let of_workspace: u64 = manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::size).sum();
+    let (here, there) = match facts.workspace_free {
+        Some(free) => (manifest.total_size() - of_workspace, Some((of_workspace, free))),
+        None => (manifest.total_size(), None),
+    };
+    let needed = here.saturating_add(manifest.database.bytes).saturating_add(MARGIN);
+    if needed > facts.free {
+        return Err(Refusal::Space { path: home.to_owned(), needed, free: facts.free });
+    }
+    match there {
+        Some((needed, free)) if needed > free => Err(Refusal::Space { path: facts.workspace.to_owned(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
+fn is_in_workspace(entry: &Entry) -> bool {
+    entry.path.strip_prefix(WORKSPACE).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// What belongs to a machine and not to an instance.
+#[derive(Debug, Clone)]
+pub struct Machine<'a> {
+    pub workspace: &'a Path,
+    pub port: u16,
+    pub python: Option<&'a Path>,
+    /// The configuration that is replaced.
+    pub current: Option<&'a Config>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigRefusal {
+    #[error("the config.yaml in it is not valid: {}", .0.first().map(|problem| problem.message.as_str()).unwrap_or_default())]
+    Invalid(Vec<Problem>),
+    #[error("the config.yaml in it has no {0}")]
+    Missing(&'static str),
+    #[error("the config.yaml in it cannot be fitted to this machine: {0}")]
+    Edit(#[from] EditError),
+}
+
+/// A backup's configuration as it comes into force on this machine.
+pub fn fitted_config(text: &str, machine: &Machine<'_>) -> Result<String, ConfigRefusal> {
+    let config = config::parse(text, config::DEPRECATED).map_err(ConfigRefusal::Invalid)?.config;
+    for (key, value) in [
+        ("encryption_key", &config.encryption_key),
+        ("jwt_secret", &config.jwt_secret),
+        ("admin_password_hash", &config.admin_password_hash),
+    ] {
+        if value.is_none() {
+            return Err(ConfigRefusal::Missing(key));
+        }
+    }
+    let mut changes =
+        vec![("workspace", machine.workspace.to_string_lossy().into_owned().into()), ("port", machine.port.into())];
+    // Sessions that a password reset has ended stay ended.
+    if let Some(current) = machine.current.filter(|current| current.jwt_secret == config.jwt_secret)
+        && current.session_epoch > config.session_epoch
+    {
+        changes.push(("session_epoch", current.session_epoch.into()));
+    }
+    let text = match machine.python {
+        Some(python) => {
+            changes.push(("python", python.to_string_lossy().into_owned().into()));
+            text.to_owned()
+        }
+        None => config::remove_key(text, "python")?,
+    };
+    Ok(config::set_keys(&text, &changes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::tests::{file, manifest};
+    use super::*;
+    use crate::backup::manifest::Content;
+
+    fn facts(manifest: &Manifest) -> Facts<'_> {
+        Facts {
+            manifest,
+            binary_schema: 3,
+            is_set_up: true,
+            workspace: Path::new("/w"),
+            workspace_in_use: true,
+            workspace_is_ours: true,
+            force: true,
+            free: u64::MAX,
+            workspace_free: None,
+        }
+    }
+
+    fn refused(facts: &Facts<'_>) -> Option<Refusal> {
+        check(facts, Path::new("/h")).err()
+    }
+
+    #[test]
+    fn force_replaces_our_own_and_nothing_else() {
+        let manifest = manifest(vec![]);
+        let base = facts(&manifest);
+        assert!(refused(&base).is_none());
+        assert!(matches!(refused(&Facts { force: false, ..base.clone() }), Some(Refusal::SetUp)));
+        let stranger = Facts { workspace_is_ours: false, ..base.clone() };
+        assert!(matches!(refused(&stranger), Some(Refusal::WorkspaceInUse(_))));
+        let empty = Facts { is_set_up: false, workspace_in_use: false, workspace_is_ours: false, force: false, ..base };
+        assert!(refused(&empty).is_none());
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_also_with_force() {
+        let manifest = manifest(vec![]);
+        let older = Facts { binary_schema: 2, ..facts(&manifest) };
+        assert!(matches!(refused(&older), Some(Refusal::NewerSchema(_))));
+    }
+
+    #[test]
+    fn room_is_asked_for_where_it_is_needed() {
+        let big = file("workspace/a", 10_000);
+        let directory = crate::backup::manifest::Entry { path: "workspace".into(), content: Content::Directory };
+        let manifest = manifest(vec![directory, big]);
+        let enough = 110 + 1000 + MARGIN;
+        let fits = |free, workspace_free| refused(&Facts { free, workspace_free, ..facts(&manifest) }).is_none();
+        assert!(fits(enough, Some(10_000)));
+        assert!(!fits(enough, Some(9_999)));
+        assert!(!fits(enough - 1, Some(10_000)));
+        assert!(!fits(enough, None));
+        assert!(fits(enough + 10_000, None));
+    }
+
+    #[test]
+    fn a_config_keeps_its_secrets_and_takes_this_machines_places() {
+        let key = "ab".repeat(32);
+        let text = format!(
+            "# mine\nworkspace: /old\nport: 1\npython: /old/python\njwt_secret: '{key}'\nencryption_key: '{key}'\n\
+             admin_password_hash: '$argon2id$x'\nsession_epoch: 2\n"
+        );
+        let current = config::parse(&text.replace("session_epoch: 2", "session_epoch: 5"), &[]).unwrap().config;
+        let machine = Machine { workspace: Path::new("/new"), port: 9, python: None, current: Some(&current) };
+        let fitted = fitted_config(&text, &machine).unwrap();
+        assert!(fitted.starts_with("# mine\nworkspace: \"/new\"\nport: 9\njwt_secret"), "{fitted}");
+        assert!(!fitted.contains("python") && fitted.contains("session_epoch: 5"), "{fitted}");
+        let stranger = config::parse(&text.replace(&key, &"cd".repeat(32)), &[]).unwrap().config;
+        let other = Machine { python: Some(Path::new("/p")), current: Some(&stranger), ..machine.clone() };
+        let fitted = fitted_config(&text, &other).unwrap();
+        assert!(fitted.contains("python: \"/p\"") && fitted.contains("session_epoch: 2"), "{fitted}");
+        assert!(matches!(fitted_config("port: 1\n", &machine), Err(ConfigRefusal::Missing("encryption_key"))));
+        assert!(matches!(fitted_config("port: [", &machine), Err(ConfigRefusal::Invalid(_))));
+    }
+}

@@ -1,0 +1,175 @@
+//! A database for content that is not trusted yet, and the role that it is loaded as. The role owns
+//! this one database and nothing else, may make no other, and is gone afterwards: whatever a dump
+//! does, it does there and as nobody.
+
+use super::survey::quoted;
+use crate::postgres::{APPLICATION_ROLE, Access, Login, PgError};
+use crate::sys::random;
+use tokio_postgres::Client;
+
+/// Names a restore: its folder, its databases and its role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreId(String);
+
+impl RestoreId {
+    pub fn new() -> Self {
+        Self(random::hex(&random::bytes::<4>()))
+    }
+
+    /// Of a name that `new` has made.
+    pub fn parse(text: &str) -> Option<Self> {
+        let valid = text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The database that is not in force: first what is being restored, then what was replaced.
+    pub fn side_database(&self) -> String {
+        format!("{SIDE}{}", self.0)
+    }
+
+    /// One that our own migrations have made from nothing, to compare with.
+    fn fresh_database(&self) -> String {
+        format!("{FRESH}{}", self.0)
+    }
+
+    fn role(&self) -> String {
+        format!("{ROLE}{}", self.0)
+    }
+}
+
+const SIDE: &str = "leoflow_side_";
+const FRESH: &str = "leoflow_fresh_";
+const ROLE: &str = "leoflow_restore_";
+/// What a single query may put into temporary files. Not the role's to change.
+const TEMPORARY_LIMIT: &str = "2GB";
+
+/// The databases and the role of one restore.
+pub struct Scratch {
+    pub id: RestoreId,
+    pub access: Access,
+    password: String,
+    upkeep: Client,
+}
+
+impl Scratch {
+    pub async fn create(access: &Access, id: RestoreId) -> Result<Self, PgError> {
+        let upkeep = access.superuser("postgres").await?;
+        let scratch = Self { id, access: access.clone(), password: random::hex_256(), upkeep };
+        // The password must not get into the log when a statement fails.
+        scratch.upkeep.batch_execute("SET log_min_error_statement = panic").await?;
+        let role = scratch.id.role();
+        let statement = format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 12 PASSWORD '{}'", scratch.password);
+        scratch.upkeep.batch_execute(&statement).await?;
+        scratch.upkeep.batch_execute(&format!("ALTER ROLE {role} SET temp_file_limit = '{TEMPORARY_LIMIT}'")).await?;
+        for database in [scratch.id.side_database(), scratch.id.fresh_database()] {
+            scratch
+                .upkeep
+                .batch_execute(&format!("CREATE DATABASE {database} OWNER {role} TEMPLATE template0"))
+                .await?;
+        }
+        Ok(scratch)
+    }
+
+    /// The database that a dump goes into.
+    pub fn side(&self) -> Login {
+        self.login(self.id.side_database())
+    }
+
+    pub fn fresh(&self) -> Login {
+        self.login(self.id.fresh_database())
+    }
+
+    fn login(&self, database: String) -> Login {
+        Login { role: self.id.role(), password: self.password.clone(), database }
+    }
+
+    /// What the loaded database takes on the disk by now, in bytes.
+    pub async fn size(&self) -> Result<u64, PgError> {
+        let row = self.upkeep.query_one("SELECT pg_database_size($1::text::name)", &[&self.id.side_database()]).await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
+    /// Ends whatever the role is doing.
+    pub async fn interrupt(&self) -> Result<(), PgError> {
+        let query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1::text::name";
+        self.upkeep.execute(query, &[&self.id.role()]).await?;
+        Ok(())
+    }
+
+    /// Gives the loaded database, found to be ours, to the application's role. The first time that the
+    /// superuser is connected to it; what is run there is fixed and calls nothing.
+    pub async fn adopt(self) -> Result<RestoreId, PgError> {
+        let (role, side) = (self.id.role(), self.id.side_database());
+        self.interrupt().await?;
+        self.upkeep.batch_execute(&format!("ALTER DATABASE {side} RESET ALL")).await?;
+        self.upkeep
+            .batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.id.fresh_database()))
+            .await?;
+        let inside = self.access.superuser(&side).await?;
+        inside.batch_execute(&format!("REASSIGN OWNED BY {role} TO {APPLICATION_ROLE}")).await?;
+        inside.batch_execute(&format!("DROP OWNED BY {role}")).await?;
+        drop(inside);
+        self.upkeep.batch_execute(&format!("DROP ROLE {role}")).await?;
+        Ok(self.id)
+    }
+
+    /// Removes all of it.
+    pub async fn discard(self) -> Result<(), PgError> {
+        self.interrupt().await?;
+        drop_databases(&self.upkeep, &[self.id.side_database(), self.id.fresh_database()]).await?;
+        self.upkeep.batch_execute(&format!("DROP ROLE IF EXISTS {}", self.id.role())).await.map_err(PgError::from)
+    }
+}
+
+async fn drop_databases(upkeep: &Client, names: &[String]) -> Result<(), PgError> {
+    for name in names {
+        upkeep.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await?;
+    }
+    Ok(())
+}
+
+/// Removes what restores and verifications that were killed have left. `keep` is the one whose
+/// database is still wanted.
+pub async fn drop_strays(access: &Access, keep: &[RestoreId]) -> Result<(), PgError> {
+    let upkeep = access.superuser("postgres").await?;
+    let is_stray = |name: &str, prefix: &str| {
+        name.strip_prefix(prefix).and_then(RestoreId::parse).is_some_and(|id| prefix == FRESH || !keep.contains(&id))
+    };
+    let rows = upkeep.query("SELECT datname::text FROM pg_database", &[]).await?;
+    let databases: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let strays: Vec<String> =
+        databases.into_iter().filter(|name| is_stray(name, SIDE) || is_stray(name, FRESH)).collect();
+    drop_databases(&upkeep, &strays).await?;
+    for row in upkeep.query("SELECT rolname::text FROM pg_roles", &[]).await? {
+        let role: String = row.get(0);
+        // A role that has given its database away owns nothing; one that has not lost it just now.
+        if role.strip_prefix(ROLE).is_some_and(|id| RestoreId::parse(id).is_some()) {
+            upkeep.batch_execute(&format!("DROP ROLE IF EXISTS {}", quoted(&role))).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a database that was set aside.
+pub async fn drop_side(access: &Access, id: &RestoreId) -> Result<(), PgError> {
+    let upkeep = access.superuser("postgres").await?;
+    drop_databases(&upkeep, &[id.side_database()]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_ours_are_ids() {
+        let id = RestoreId::new();
+        assert_eq!(RestoreId::parse(id.as_str()), Some(id));
+        for other in ["", "abc", "0123456g", "ABCDEF01", "0123456789", "../../..", "\"; DROP"] {
+            assert_eq!(RestoreId::parse(other), None, "{other}");
+        }
+    }
+}

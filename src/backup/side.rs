@@ -1,0 +1,137 @@
+//! `restore/<id>/`: what is not in force. First it holds what a backup brought; once that was exchanged
+//! for what was in force, it holds what was replaced, so that `restore --undo` is the same exchange again.
+
+use super::left_out::OWN_FOLDER;
+use super::scratch::RestoreId;
+use crate::home::Home;
+use crate::sys::{clock, files};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The folder of one restore.
+#[derive(Debug, Clone)]
+pub struct Side {
+    pub id: RestoreId,
+    folder: PathBuf,
+}
+
+impl Side {
+    pub fn of(home: &Home, id: RestoreId) -> Self {
+        let folder = home.restore().join(id.as_str());
+        Self { id, folder }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn create(&self) -> io::Result<()> {
+        files::create_private_dir(&self.folder)
+    }
+
+    /// What is to come into force, and what was.
+    pub fn config(&self, when: When) -> PathBuf {
+        self.folder.join(format!("config.{}", when.name()))
+    }
+
+    pub fn receipt(&self, when: When) -> PathBuf {
+        self.folder.join(format!("setup.{}", when.name()))
+    }
+
+    pub fn logs(&self, when: When) -> PathBuf {
+        self.folder.join(format!("task-logs.{}", when.name()))
+    }
+
+    pub fn dump(&self) -> PathBuf {
+        self.folder.join(super::manifest::DUMP)
+    }
+
+    /// Which of the things that a backup leaves out an exchange has carried over.
+    pub fn carried(&self) -> PathBuf {
+        self.folder.join("carried.json")
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.folder.join("kept.json")
+    }
+
+    /// Where the other content of the workspace is when it can be in the home.
+    pub fn workspace_here(&self) -> PathBuf {
+        self.folder.join("workspace")
+    }
+
+    /// And where it is when a rename cannot lead from the home into the workspace.
+    pub fn workspace_there(&self, workspace: &Path) -> PathBuf {
+        workspace.join(format!("{OWN_FOLDER}{}", self.id.as_str()))
+    }
+
+    pub fn read_kept(&self) -> Option<Kept> {
+        let text = files::read_text(&self.kept(), 1024 * 1024).ok()??;
+        serde_json::from_str(&text).ok()
+    }
+
+    pub fn write_kept(&self, kept: &Kept) -> io::Result<()> {
+        files::write_atomic(&self.kept(), &serde_json::to_vec_pretty(kept)?, 0o600)
+    }
+
+    /// Removes the folder, and what it has in the workspace.
+    pub fn remove(&self, workspace: Option<&Path>) -> io::Result<()> {
+        if let Some(workspace) = workspace {
+            files::remove_any(&self.workspace_there(workspace))?;
+        }
+        files::remove_any(&self.folder)
+    }
+}
+
+/// Which of two states a file in the side folder belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Comes into force with the exchange.
+    After,
+    /// Was in force before it.
+    Before,
+}
+
+impl When {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::After => "after",
+            Self::Before => "before",
+        }
+    }
+}
+
+/// What is remembered of an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub exchanged_at: String,
+    /// What came into force then.
+    pub in_force: String,
+    /// What is kept here.
+    pub set_aside: String,
+    /// Rows of what came into force, at that moment.
+    pub rows: BTreeMap<String, i64>,
+    pub workspace: Option<PathBuf>,
+}
+
+impl Kept {
+    pub fn now(in_force: String, set_aside: String, rows: BTreeMap<String, i64>, workspace: Option<PathBuf>) -> Self {
+        Self { exchanged_at: clock::now_rfc3339(), in_force, set_aside, rows, workspace }
+    }
+}
+
+/// Every folder of a restore that is there.
+pub fn all(home: &Home) -> Vec<Side> {
+    let entries = std::fs::read_dir(home.restore()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| RestoreId::parse(entry.file_name().to_str()?)).map(|id| Side::of(home, id)).collect()
+}
+
+/// The state that `restore --undo` brings back.
+pub fn kept(home: &Home) -> Option<(Side, Kept)> {
+    let mut found: Vec<(Side, Kept)> =
+        all(home).into_iter().filter_map(|side| side.read_kept().map(|kept| (side, kept))).collect();
+    found.sort_by(|one, other| one.1.exchanged_at.cmp(&other.1.exchanged_at));
+    found.pop()
+}

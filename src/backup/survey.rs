@@ -1,0 +1,188 @@
+//! What is in a database: our tables, plain tables of the user's own, and what is neither. A backup
+//! takes the first two; a restore accepts nothing else.
+
+use crate::postgres::PgError;
+use crate::schema::tables;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::{GenericClient, Row};
+
+/// What there is, by name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    pub ours: Vec<String>,
+    /// Tables and sequences that the user made, and that work without anything else of the user's.
+    pub theirs: Vec<Relation>,
+    /// What is neither, and why.
+    pub others: Vec<(String, String)>,
+    /// What was put onto our own tables and changes how they work.
+    pub changes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relation {
+    pub name: String,
+    pub is_table: bool,
+}
+
+impl Survey {
+    /// The tables that a backup has, ours first.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        let theirs = self.theirs.iter().filter(|relation| relation.is_table).map(|relation| relation.name.as_str());
+        self.ours.iter().map(String::as_str).chain(theirs)
+    }
+
+    /// Patterns for `pg_dump --table` that mean exactly these.
+    pub fn patterns(&self) -> Vec<String> {
+        let theirs = self.theirs.iter().map(|relation| relation.name.as_str());
+        self.ours.iter().map(String::as_str).chain(theirs).map(pattern).collect()
+    }
+}
+
+/// One table and no other, as `pg_dump` reads it.
+pub fn pattern(name: &str) -> String {
+    format!("public.{}", quoted(name))
+}
+
+/// An identifier as SQL reads it.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Relations outside the system's own schemas, those of extensions left out. `refers_to` are the
+/// tables of its foreign keys, and the one that a sequence belongs to; `uses` says whether it needs a function, a type or the like that
+/// somebody has made (what comes with PostgreSQL has object ids below 16384).
+const RELATIONS: &str = "
+    SELECT n.nspname::text, c.relname::text, c.relkind::text,
+           c.relpersistence = 'p' AND NOT c.relrowsecurity AND NOT c.relhasrules AND NOT c.relispartition
+             AND c.reloftype = 0
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid) AS plain,
+           ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t
+                 WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) AS triggers,
+           ARRAY(SELECT k.confrelid::pg_catalog.regclass::text FROM pg_catalog.pg_constraint k
+                 WHERE k.conrelid = c.oid AND k.contype = 'f'
+                 UNION ALL SELECT d.refobjid::pg_catalog.regclass::text FROM pg_catalog.pg_depend d
+                 WHERE c.relkind = 'S' AND d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')) AS refers_to,
+           EXISTS (SELECT FROM pg_catalog.pg_depend d
+                   WHERE d.refobjid >= 16384
+                     AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass,
+                                          'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_opclass'::pg_catalog.regclass,
+                                          'pg_catalog.pg_opfamily'::pg_catalog.regclass, 'pg_catalog.pg_collation'::pg_catalog.regclass,
+                                          'pg_catalog.pg_ts_config'::pg_catalog.regclass, 'pg_catalog.pg_extension'::pg_catalog.regclass)
+                     AND ((d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                           AND (d.objid = c.oid OR d.objid IN (SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid)))
+                       OR (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+                           AND d.objid IN (SELECT a.oid FROM pg_catalog.pg_attrdef a WHERE a.adrelid = c.oid))
+                       OR (d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+                           AND d.objid IN (SELECT k.oid FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)))) AS uses
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY c.relkind = 'S', c.relname";
+
+/// Functions and large objects: never ours.
+const MORE: &str = "
+    SELECT 'function ' || p.oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc p
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                      AND d.objid = p.oid AND d.deptype = 'e')
+    UNION ALL SELECT 'large object ' || oid::text FROM pg_catalog.pg_largeobject_metadata
+    UNION ALL SELECT 'extension ' || extname::text FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql'
+    UNION ALL SELECT 'schema ' || nspname::text FROM pg_catalog.pg_namespace
+      WHERE oid >= 16384 AND nspname NOT LIKE 'pg\\_%'
+    LIMIT 1000";
+
+/// Looks. Changes nothing.
+pub async fn survey(client: &impl GenericClient) -> Result<Survey, PgError> {
+    let ours = tables::tables();
+    let mut survey = Survey::default();
+    let mut candidates: BTreeMap<String, Candidate> = BTreeMap::new();
+    for row in client.query(RELATIONS, &[]).await? {
+        let found = Candidate::from(&row);
+        if found.schema == "public" && ours.contains(&found.name) && found.kind == "r" {
+            survey.changes.extend(found.changes());
+            survey.ours.push(found.name);
+        } else if found.kind == "S" && found.refers_to.iter().any(|table| ours.contains(table)) {
+            // Comes and goes with its table.
+        } else if let Some(reason) = found.obstacle(&ours) {
+            survey.others.push((found.full_name(), reason));
+        } else {
+            candidates.insert(found.name.clone(), found);
+        }
+    }
+    // A table that refers to one that stays behind has to stay behind too.
+    while let Some(name) = candidates.values().find(|found| !found.targets_are_in(&candidates)).map(|f| f.name.clone())
+    {
+        candidates.remove(&name);
+        survey.others.push((name, "it refers to a table that cannot be taken".to_owned()));
+    }
+    survey.theirs =
+        candidates.into_values().map(|found| Relation { is_table: found.kind == "r", name: found.name }).collect();
+    for row in client.query(MORE, &[]).await? {
+        survey.others.push((row.get(0), "it is not part of Leoflow".to_owned()));
+    }
+    Ok(survey)
+}
+
+struct Candidate {
+    schema: String,
+    name: String,
+    kind: String,
+    plain: bool,
+    triggers: Vec<String>,
+    refers_to: Vec<String>,
+    uses: bool,
+}
+
+impl From<&Row> for Candidate {
+    fn from(row: &Row) -> Self {
+        Self {
+            schema: row.get(0),
+            name: row.get(1),
+            kind: row.get(2),
+            plain: row.get(3),
+            triggers: row.get(4),
+            refers_to: row.get(5),
+            uses: row.get(6),
+        }
+    }
+}
+
+impl Candidate {
+    fn full_name(&self) -> String {
+        if self.schema == "public" { self.name.clone() } else { format!("{}.{}", self.schema, self.name) }
+    }
+
+    fn changes(&self) -> Vec<String> {
+        let mut changes: Vec<String> =
+            self.triggers.iter().map(|name| format!("trigger {name} on {}", self.name)).collect();
+        if !self.plain {
+            changes.push(format!("rules, policies or inheritance on {}", self.name));
+        }
+        changes
+    }
+
+    /// Why it cannot be taken.
+    fn obstacle(&self, ours: &BTreeSet<String>) -> Option<String> {
+        let reason = match self.kind.as_str() {
+            _ if self.schema != "public" => "it is in a schema of its own",
+            "v" | "m" => "it is a view",
+            "p" => "it is partitioned",
+            "f" => "it is a foreign table",
+            "r" if !self.plain || !self.triggers.is_empty() => "it has triggers, rules, policies or inheritance",
+            _ if self.uses => "it needs a function or a type of your own",
+            _ if self.refers_to.iter().any(|table| ours.contains(table)) => "it refers to a table of Leoflow's",
+            _ => return None,
+        };
+        Some(reason.to_owned())
+    }
+
+    fn targets_are_in(&self, others: &BTreeMap<String, Self>) -> bool {
+        let name_of = |text: &str| text.strip_prefix("public.").unwrap_or(text).trim_matches('"').to_owned();
+        self.refers_to.iter().all(|table| others.contains_key(&name_of(table)))
+    }
+}

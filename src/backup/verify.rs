@@ -1,0 +1,72 @@
+//! Proving a backup: every hash, then a restore into a database of its own, which is dropped again.
+
+use super::archive::NoSink;
+use super::load;
+use super::manifest::Manifest;
+use super::restore::{DatabaseOnly, RestoreError, cipher_of, read, remove_strays_from};
+use super::restore_plan::Refusal;
+use super::scratch::{RestoreId, Scratch};
+use super::side::Side;
+use crate::home::Home;
+use crate::home::progress::Reporter;
+use crate::postgres::Access;
+use crate::schema::{SchemaError, embedded, known};
+use crate::sys::{disk, files};
+use std::path::Path;
+
+/// Compares every entry with the manifest.
+pub fn hashes(input: &Path, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
+    read(input, &mut NoSink, reporter)
+}
+
+/// Compares, and restores on trial. Nothing of it is left, whatever comes out.
+pub async fn trial(
+    home: &Home,
+    access: &Access,
+    input: &Path,
+    version: &str,
+    reporter: &dyn Reporter,
+) -> Result<Manifest, RestoreError> {
+    let manifest = super::restore::peek(input)?;
+    fits(home, &manifest)?;
+    let side = Side::of(home, RestoreId::new());
+    let outcome = try_it(access, &side, input, version, reporter).await;
+    // What cannot be removed now is removed as a stray.
+    let _ = side.remove(None);
+    if outcome.is_err() {
+        drop(remove_strays_from(home, access).await);
+    }
+    outcome
+}
+
+/// What a trial needs, asked before it begins.
+fn fits(home: &Home, manifest: &Manifest) -> Result<(), Refusal> {
+    let binary = embedded::newest(known());
+    if manifest.schema_version > binary {
+        return Err(Refusal::NewerSchema(SchemaError::Newer { database: manifest.schema_version, binary }));
+    }
+    let needed = manifest.database.bytes.saturating_add(manifest.total_size());
+    match disk::free_bytes(home.root()) {
+        Ok(free) if free < needed => Err(Refusal::Space { path: home.root().to_owned(), needed, free }),
+        _ => Ok(()),
+    }
+}
+
+async fn try_it(
+    access: &Access,
+    side: &Side,
+    input: &Path,
+    version: &str,
+    reporter: &dyn Reporter,
+) -> Result<Manifest, RestoreError> {
+    let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
+    side.create().map_err(write)?;
+    let manifest = read(input, &mut DatabaseOnly::new(side), reporter)?;
+    let config = files::read_text(&side.folder().join(super::manifest::CONFIG), 1024 * 1024).map_err(write)?;
+    let cipher = cipher_of(&config.unwrap_or_default())?;
+    let scratch = Scratch::create(access, side.id.clone()).await?;
+    let loaded = load::load(&scratch, &side.dump(), &manifest, &cipher, version, reporter).await;
+    scratch.discard().await?;
+    loaded?;
+    Ok(manifest)
+}

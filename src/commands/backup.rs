@@ -1,0 +1,72 @@
+//! `leoflow lite backup`.
+
+use super::context::Context;
+use super::datastore::Datastore;
+use super::recovery;
+use crate::backup::{self, Made, Request};
+use crate::cli::args::Backup;
+use crate::error::Error;
+use crate::home::lock::OperationLock;
+use crate::sys::{clock, env_vars};
+use serde_json::json;
+use std::path::PathBuf;
+
+pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
+    let home = &context.home;
+    let command = "leoflow lite backup";
+    let config = context.config()?.map(|loaded| loaded.config).ok_or_else(|| {
+        Error::failed("Leoflow is not set up in this home, so there is nothing to back up").hint("leoflow setup")
+    })?;
+    let output = output(args)?;
+    let _alone = OperationLock::take(home, command)?;
+    let datastore = Datastore::open(context, command).await?;
+    recovery::clean_up(home, Some(&datastore.access), context.printer).await?;
+    let request = Request {
+        home,
+        access: &datastore.access,
+        version: context.version,
+        instance: config.instance_name.as_deref().unwrap_or("leoflow"),
+        workspace: config.workspace.as_deref(),
+        output: &output,
+        task_logs_bytes: config.backup.task_logs_bytes,
+        keep_free: 0,
+    };
+    let made = backup::create(&request, context.printer).await?;
+    show(context, &made)?;
+    Ok(0)
+}
+
+/// A relative path is taken from the current folder, the default name too.
+fn output(args: &Backup) -> Result<PathBuf, Error> {
+    let here = env_vars::current_dir().map_err(|error| {
+        Error::failed("the current folder is gone").cause(error).hint("change to another, or give --output /PATH/FILE")
+    })?;
+    Ok(match &args.output {
+        Some(output) => here.join(output),
+        None => here.join(format!("leoflow-backup-{}.tar.zst", clock::now_rfc3339().replace(['-', ':'], ""))),
+    })
+}
+
+fn show(context: &Context<'_>, made: &Made) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        return printer.json(&json!({
+            "path": made.path,
+            "size_bytes": made.size_bytes,
+            "sha256": made.sha256,
+            "schema_version": made.schema_version,
+            "tables": made.tables,
+            "skipped": made.skipped,
+        }));
+    }
+    for skipped in &made.skipped {
+        printer.warning(format!("not in the backup: {}: {}", skipped.path, skipped.reason));
+    }
+    let rows: i64 = made.tables.values().sum();
+    printer.line(format!("{}", made.path.display()));
+    printer.line(format!("  {} bytes, {rows} rows, schema version {}", made.size_bytes, made.schema_version));
+    printer.line(format!("  sha256 {}", made.sha256));
+    printer.note("It holds your secrets: keep it where only you can read it.");
+    printer.note(format!("Prove it:  leoflow lite backups verify '{}'", made.path.display()));
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Taking the home, and first of all finishing or undoing what an earlier process left half done.
+
+use super::context::Context;
+use crate::backup::{exchange, restore};
+use crate::config;
+use crate::error::Error;
+use crate::home::Home;
+use crate::home::journal::{self, Entry, Operation};
+use crate::home::lock::{HomeLock, LockError, OperationLock};
+use crate::home::progress::{Progress, Reporter};
+use crate::postgres::private::PrivateServer;
+use crate::postgres::{Access, Credentials, Endpoint, install};
+use crate::setup::uninstall;
+
+/// Takes the home; what was interrupted is finished or undone, with one line that says so.
+/// `command` is what others are told who want the home meanwhile.
+pub async fn take_home(
+    context: &Context<'_>,
+    command: &str,
+    url: Option<&str>,
+    reporter: &dyn Reporter,
+) -> Result<HomeLock, Error> {
+    let home = &context.home;
+    let lock = HomeLock::take(home, command, url)?;
+    match journal::unfinished(home)? {
+        None => {}
+        Some(Entry { operation: Operation::Setup, .. }) => {}
+        Some(entry @ Entry { operation: Operation::Purge, .. }) => {
+            uninstall::resume_purge(home, entry)?;
+            reporter
+                .report(Progress::Note("finished the purge that was interrupted; nothing is left of it".to_owned()));
+            // The lock went with the home.
+            drop(lock);
+            home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+            return Ok(HomeLock::take(home, command, url)?);
+        }
+        Some(entry @ Entry { operation: Operation::Restore | Operation::RestoreUndo, .. }) => {
+            finish_exchange(home, entry, reporter).await?;
+        }
+    }
+    remove_strays(home, reporter).await?;
+    Ok(lock)
+}
+
+/// The same for a caller that has the operation to itself and cleans up by itself.
+pub async fn take_home_alone(context: &Context<'_>, command: &str) -> Result<HomeLock, Error> {
+    take_home(context, command, None, context.printer).await
+}
+
+async fn finish_exchange(home: &Home, entry: Entry, reporter: &dyn Reporter) -> Result<(), Error> {
+    let (access, server) = private(home).await?;
+    let what = match entry.operation {
+        Operation::RestoreUndo => "undoing of a restore",
+        _ => "restore",
+    };
+    let came_into_force = exchange::resume(home, &access, entry).await?;
+    drop(server);
+    let text = if came_into_force {
+        format!("finished the {what} that was interrupted")
+    } else {
+        format!("took back the {what} that had failed; everything is as it was before it")
+    };
+    reporter.report(Progress::Note(text));
+    Ok(())
+}
+
+/// What a restore or a verification has left that was killed before it changed anything. One that is
+/// at work has the operation to itself.
+async fn remove_strays(home: &Home, reporter: &dyn Reporter) -> Result<(), Error> {
+    if !home.restore().exists() {
+        return Ok(());
+    }
+    let _alone = match OperationLock::take(home, "cleaning up") {
+        Ok(lock) => lock,
+        Err(LockError::Held { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    clean_up(home, None, reporter).await
+}
+
+/// Removes strays from the home, and from the cluster: the one that answers, or a private one. The
+/// caller has the operation to itself.
+pub async fn clean_up(home: &Home, access: Option<&Access>, reporter: &dyn Reporter) -> Result<(), Error> {
+    let workspace = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
+    if !restore::has_strays(home) {
+        return Ok(());
+    }
+    match access {
+        Some(access) => restore::remove_strays_from(home, access).await?,
+        // A cluster that cannot be asked has more to tell when it is started for work.
+        None => {
+            if let Ok((access, _server)) = private(home).await {
+                restore::remove_strays_from(home, &access).await?;
+            }
+        }
+    }
+    restore::remove_strays(home, workspace.as_deref())
+        .map_err(|error| Error::io("clean up", &home.restore(), &error))?;
+    reporter.report(Progress::Note("removed what an interrupted restore or verification had left".to_owned()));
+    Ok(())
+}
+
+/// A server for the moment. The caller holds the home's lock.
+async fn private(home: &Home) -> Result<(Access, PrivateServer), Error> {
+    let installation =
+        install::installed(home).ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
+    let access = Access { endpoint: Endpoint::for_home(home), credentials: Credentials::require(home)?, installation };
+    let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
+    Ok((access, server))
+}

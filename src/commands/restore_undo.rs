@@ -1,0 +1,80 @@
+//! `leoflow lite restore --undo`: the same exchange again, so that it can be undone too.
+
+use super::context::Context;
+use super::datastore::Datastore;
+use super::restore::{alone_with_it, refuse_beside_a_terminal};
+use super::{lite_start, recovery, replaced};
+use crate::backup::side::{self, When};
+use crate::backup::{RestoreError, dump, restore};
+use crate::cli::args::{LiteRun, Restore};
+use crate::config::{self, DEPRECATED};
+use crate::error::Error;
+use crate::home::lock::OperationLock;
+use crate::postgres::Login;
+use crate::schema;
+use crate::sys::files;
+use serde_json::json;
+
+pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
+    let (home, printer) = (&context.home, context.printer);
+    let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
+    refuse_beside_a_terminal(context)?;
+    let alone = OperationLock::take(home, "leoflow lite restore --undo")?;
+    let datastore = Datastore::open(context, "leoflow lite restore --undo").await?;
+    recovery::clean_up(home, Some(&datastore.access), printer).await?;
+    let now = replaced::summary(context, &datastore).await?;
+    let login = Login { database: side.id.side_database(), ..datastore.access.application() };
+    let client = datastore.access.connect(&login).await?;
+    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
+    if let Some(error) = schema::refusal(&state) {
+        return Err(error.into());
+    }
+    let rows = dump::count_all(&client).await?;
+    drop(client);
+    printer.note(format!("In force since {}:  {}", kept.exchanged_at, kept.in_force));
+    printer.note(format!("Comes back:  {}", kept.set_aside));
+    let lost = replaced::changes(&kept.rows, &now.rows);
+    if lost.is_empty() {
+        printer.note("Since then no rows have come or gone.");
+    } else {
+        printer.note(format!("What has changed since then goes out of force: {}.", lost.join(", ")));
+    }
+    printer.note("Files that were changed in the workspace go with it. All of it is kept: `restore --undo` again brings it back.");
+    if args.dry_run {
+        printer.note("Nothing was changed.");
+        return Ok(0);
+    }
+    let name = context.config()?.and_then(|loaded| loaded.config.instance_name).unwrap_or_else(|| "leoflow".to_owned());
+    if !context.confirm_by_name("Bring it back?", &name, args.yes)? {
+        return Err(Error::failed("nothing was changed"));
+    }
+    let config = config_text(context, &side)?;
+    let (datastore, was_running) = alone_with_it(context, datastore).await?;
+    let outcome = restore::undo(home, &datastore.access, &config, rows).await;
+    drop(datastore);
+    drop(alone);
+    if let Some(port) = was_running {
+        lite_start::start(context, &LiteRun { port, ..LiteRun::default() })?;
+    }
+    let kept = outcome?;
+    if printer.json {
+        printer.json(&json!({"undone": true, "in_force": kept.in_force, "running": was_running.is_some()}))?;
+    } else {
+        printer.line(format!("In force again:  {}", kept.in_force));
+        printer.line("  what it replaced is kept:  leoflow lite restore --undo");
+    }
+    Ok(0)
+}
+
+/// The kept configuration; sessions that a password reset has ended stay ended.
+fn config_text(context: &Context<'_>, side: &side::Side) -> Result<String, Error> {
+    let path = side.config(When::After);
+    let text = files::read_text(&path, 1024 * 1024).map_err(|error| Error::io("read", &path, &error))?;
+    let text = text.ok_or_else(|| Error::failed(format!("{} is gone", path.display())))?;
+    let (Some(current), Ok(kept)) = (context.config()?, config::parse(&text, DEPRECATED)) else { return Ok(text) };
+    let (current, kept) = (current.config, kept.config);
+    if current.jwt_secret == kept.jwt_secret && current.session_epoch > kept.session_epoch {
+        return Ok(config::set_keys(&text, &[("session_epoch", current.session_epoch.into())])?);
+    }
+    Ok(text)
+}

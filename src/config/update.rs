@@ -1,0 +1,55 @@
+//! Changing the file on the disk. One writer at a time: a login that renews a hash and a password
+//! reset may come at the same moment, and neither may undo the other.
+
+use super::{ConfigError, EditError, Loaded, load, set_keys};
+use crate::home::Home;
+use crate::sys::files;
+use crate::sys::flock::FileLock;
+use serde_yaml::Value;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    #[error("cannot write {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("there is no {0}")]
+    Missing(PathBuf),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Edit(#[from] EditError),
+}
+
+/// Sets the keys that `decide` names, from what the file says now; none leaves it untouched. The rest
+/// of the file stays as it is.
+pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Value)>) -> Result<(), UpdateError> {
+    let _lock = lock(home)?;
+    let loaded = load(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
+    let changes = decide(&loaded);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    write(home, &set_keys(&loaded.text, &changes)?)
+}
+
+/// Replaces the whole file.
+pub fn replace(home: &Home, text: &str) -> Result<(), UpdateError> {
+    let _lock = lock(home)?;
+    write(home, text)
+}
+
+fn write(home: &Home, text: &str) -> Result<(), UpdateError> {
+    let path = home.config();
+    files::write_atomic(&path, text.as_bytes(), 0o600).map_err(|source| UpdateError::Io { path, source })
+}
+
+fn lock(home: &Home) -> Result<FileLock, UpdateError> {
+    let path = home.config_lock();
+    let io = |source| UpdateError::Io { path: path.clone(), source };
+    files::create_private_dir(&home.run()).map_err(io)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
+    FileLock::exclusive(file).map_err(io)
+}

@@ -1,0 +1,211 @@
+//! Backup, restore, password and uninstall, in the user's words.
+
+use super::{Error, with_disk_hint};
+use crate::backup::archive::ArchiveError;
+use crate::backup::create::CreateError;
+use crate::backup::dump::DumpError;
+use crate::backup::load::LoadError;
+use crate::backup::restore_plan::{ConfigRefusal, Refusal};
+use crate::backup::{ExchangeError, RestoreError};
+use crate::config::UpdateError;
+use crate::postgres::PgError;
+use crate::setup::uninstall::{FactsError, Refusal as UninstallRefusal, RemoveError};
+use std::io;
+
+const NEXT_START: &str = "the next command finishes it: run `leoflow lite start`";
+
+impl From<UpdateError> for Error {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::Io { ref path, ref source } => Self::io("write", path, source),
+            UpdateError::Missing(_) => Self::failed(&error).hint("leoflow setup"),
+            UpdateError::Config(error) => error.into(),
+            UpdateError::Edit(error) => error.into(),
+        }
+    }
+}
+
+impl From<DumpError> for Error {
+    fn from(error: DumpError) -> Self {
+        match error {
+            DumpError::Postgres(error) => error.into(),
+            DumpError::Schema(error) => error.into(),
+            DumpError::Write(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
+            DumpError::Changed(_) => {
+                Self::failed(&error).hint("drop what is named here (`leoflow lite psql`), then back up again")
+            }
+            DumpError::Empty => Self::failed(&error).hint("leoflow lite start makes the tables"),
+            DumpError::Spawn { .. } | DumpError::Failed { .. } | DumpError::Lost => {
+                Self::failed(&error).hint("leoflow lite logs postgres").hint("leoflow doctor")
+            }
+        }
+    }
+}
+
+impl From<CreateError> for Error {
+    fn from(error: CreateError) -> Self {
+        let is_full = error.is_full_disk();
+        let base = match error {
+            CreateError::Dump(error) => error.into(),
+            CreateError::Collect(_) => Self::failed(&error),
+            CreateError::Write { ref path, ref source } => Self::io("write", path, source),
+            CreateError::Read { ref path, ref source } => Self::io("read", path, source),
+            CreateError::Name(_) => Self::usage(&error).hint("leoflow lite backup --output mine.tar.zst"),
+        };
+        if is_full && base.hints.is_empty() {
+            return with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()));
+        }
+        base
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let base = Self::refused(&refusal);
+        match refusal {
+            Refusal::NewerSchema(_) => base.hint("the backup was made by a newer leoflow: restore it with that one"),
+            Refusal::SetUp => base
+                .hint("see what it would replace: add --dry-run --force")
+                .hint("replace it, and keep what is replaced for --undo: add --force"),
+            Refusal::WorkspaceInUse(_) => {
+                base.hint("choose an empty folder with --workspace DIR, or move its content away")
+            }
+            Refusal::Space { .. } => base.hint("free some space, then run the same command again; nothing was changed"),
+        }
+    }
+}
+
+impl From<RestoreError> for Error {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Open { ref path, ref source } => Self::io("open", path, source),
+            RestoreError::Archive { source: ArchiveError::Sink(ref source), .. } => {
+                with_disk_hint(Self::failed("the backup cannot be unpacked").cause(source), Some(source))
+            }
+            RestoreError::Archive { .. } | RestoreError::Config(_) => {
+                Self::refused(&error).hint("nothing was changed; use another backup: leoflow lite backups list")
+            }
+            RestoreError::Refused(refusal) => refusal.into(),
+            RestoreError::Load(error) => error.into(),
+            RestoreError::Postgres(error) => error.into(),
+            RestoreError::Exchange(error) => error.into(),
+            RestoreError::Write { ref path, ref source } => Self::io("write", path, source),
+            RestoreError::NothingKept => {
+                Self::failed(&error).hint("only a restore that replaced something can be undone, until the next one")
+            }
+        }
+    }
+}
+
+impl From<ConfigRefusal> for Error {
+    fn from(refusal: ConfigRefusal) -> Self {
+        RestoreError::from(refusal).into()
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Postgres(error) => error.into(),
+            LoadError::Schema(error) => error.into(),
+            LoadError::Program(error @ DumpError::Failed { .. }) => {
+                Self::refused("the database in it cannot be loaded").cause(error).hint("nothing was changed")
+            }
+            LoadError::Program(error) => error.into(),
+            LoadError::Read(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
+            LoadError::Lost => Self::failed(&error).hint("try again"),
+            _ => Self::refused(format!("the database in it is not what it says: {error}"))
+                .hint("nothing was changed; use another backup: leoflow lite backups list"),
+        }
+    }
+}
+
+impl From<ExchangeError> for Error {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::TurnedBack(cause) => Self::failed("it could not be done; everything is as it was before")
+                .cause(cause)
+                .hint("mend the cause, then run the same command again"),
+            ExchangeError::Stuck(..) => Self::failed(&error).hint(NEXT_START),
+            ExchangeError::Journal(error) => Self::from(error).hint(NEXT_START),
+            ExchangeError::Postgres(error @ PgError::WrongPassword) => error.into(),
+            ExchangeError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
+            ExchangeError::Io { .. } | ExchangeError::Postgres(_) | ExchangeError::Config(_) => {
+                Self::failed(&error).hint(NEXT_START)
+            }
+        }
+    }
+}
+
+impl From<FactsError> for Error {
+    fn from(error: FactsError) -> Self {
+        match error {
+            FactsError::Receipt(error) => error.into(),
+            FactsError::Io { path, source } => Self::io("look at", &path, &source),
+        }
+    }
+}
+
+impl From<UninstallRefusal> for Error {
+    fn from(refusal: UninstallRefusal) -> Self {
+        let base = Self::refused(&refusal);
+        match refusal {
+            UninstallRefusal::NoReceipt(_) => {
+                base.hint("is this the right home? (--home DIR); `leoflow setup` writes the receipt anew")
+            }
+            UninstallRefusal::OtherHome { .. } => {
+                base.hint("the home was moved or copied: `leoflow setup` there writes a receipt of its own")
+            }
+            UninstallRefusal::Link(path) => base
+                .hint(format!("remove the link {} by hand, and what it leads to if it is Leoflow's", path.display())),
+            UninstallRefusal::TooWide { .. } | UninstallRefusal::Mount { .. } | UninstallRefusal::Foreign { .. } => {
+                base.hint("nothing was removed; a workspace like this stays with --keep-workspace")
+                    .hint("what is Leoflow's there has to be removed by hand")
+            }
+            UninstallRefusal::WorkspaceNotMade(_) => base
+                .hint("keep it: --purge --keep-workspace --yes")
+                .hint("remove it too: --purge --include-workspace --yes"),
+            UninstallRefusal::Repositories(repositories) => {
+                let named: Vec<String> =
+                    repositories.iter().take(10).map(|one| format!("{}: {}", one.path.display(), one.why)).collect();
+                base.cause(named.join("\n"))
+                    .hint("commit and push it, or keep it: --purge --keep-workspace --yes")
+                    .hint("remove it too: --purge --include-repositories --yes")
+            }
+        }
+    }
+}
+
+impl From<RemoveError> for Error {
+    fn from(error: RemoveError) -> Self {
+        match error {
+            RemoveError::Io { ref path, ref source } => {
+                Self::io("remove", path, source).hint("what was begun is finished by the same command")
+            }
+            RemoveError::Changed(_) => {
+                Self::refused(&error).hint("put it back as it was, then run the same command again")
+            }
+            RemoveError::Journal(error) => error.into(),
+            RemoveError::Receipt(error) => error.into(),
+            RemoveError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
+        }
+    }
+}
+
+impl RestoreError {
+    /// Whether the file is the reason, and not this machine.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Archive { source: ArchiveError::Sink(_) | ArchiveError::Open(_), .. } => false,
+            Self::Archive { .. } | Self::Config(_) | Self::Refused(Refusal::NewerSchema(_)) => true,
+            Self::Load(error) => !matches!(
+                error,
+                LoadError::Postgres(_)
+                    | LoadError::Read(_)
+                    | LoadError::Lost
+                    | LoadError::Program(DumpError::Spawn { .. } | DumpError::Postgres(_) | DumpError::Write(_))
+            ),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Everything that is needed to talk to a datastore that answers: for connections, and for
+//! PostgreSQL's own client programs.
+
+use super::tools::clean_command;
+use super::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, Installation, PgError, SOCKET_PORT};
+use std::process::Command;
+use tokio_postgres::{Client, Config};
+
+/// Where it listens, its passwords, and its programs.
+#[derive(Clone)]
+pub struct Access {
+    pub endpoint: Endpoint,
+    pub credentials: Credentials,
+    pub installation: Installation,
+}
+
+/// A role with its password, on one database.
+#[derive(Clone)]
+pub struct Login {
+    pub role: String,
+    pub password: String,
+    pub database: String,
+}
+
+impl Access {
+    pub fn application(&self) -> Login {
+        Login {
+            role: APPLICATION_ROLE.to_owned(),
+            password: self.credentials.application_password.clone(),
+            database: APPLICATION_DATABASE.to_owned(),
+        }
+    }
+
+    pub async fn connect(&self, login: &Login) -> Result<Client, PgError> {
+        self.endpoint.connect(&self.config(login)).await
+    }
+
+    fn config(&self, login: &Login) -> Config {
+        let mut config = self.endpoint.config(&login.role, &login.password, &login.database);
+        // Above what a database's owner could have set for everybody who connects.
+        config.options("-c search_path=public,pg_catalog");
+        config
+    }
+
+    /// A connection for our own upkeep. Nothing that came from a file may be run over it.
+    pub async fn superuser(&self, database: &str) -> Result<Client, PgError> {
+        let mut config = self.credentials.superuser(&self.endpoint, database);
+        config.options("-c search_path=pg_catalog");
+        self.endpoint.connect(&config).await
+    }
+
+    /// One of PostgreSQL's client programs, with nothing of the user's own settings and the password
+    /// where other users cannot read it.
+    pub fn program(&self, name: &str, login: &Login) -> Command {
+        let mut command = clean_command(&self.installation.program(name));
+        command
+            .env("PGHOST", &self.endpoint.socket_folder)
+            .env("PGPORT", SOCKET_PORT.to_string())
+            .env("PGUSER", &login.role)
+            .env("PGPASSWORD", &login.password)
+            .env("PGDATABASE", &login.database)
+            .env("PGCONNECT_TIMEOUT", "10");
+        command
+    }
+}

@@ -1,0 +1,155 @@
+//! Reading a tree that may change or lie while it is read: every name is opened from its folder's
+//! descriptor and no link is followed, so nothing outside the tree is ever reached.
+
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+/// A folder that is open.
+pub struct Folder(OwnedFd);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Folder,
+    Link,
+    /// A FIFO, a socket or a device.
+    Other,
+}
+
+/// One name in a folder, as it was when it was looked at.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub name: OsString,
+    pub kind: Kind,
+    /// Bytes, of a file.
+    pub size: u64,
+    /// What it takes on the disk, in bytes.
+    pub allocated: u64,
+    pub uid: u32,
+    /// Seconds since 1970.
+    pub modified: i64,
+    pub device: u64,
+}
+
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+impl Folder {
+    /// The root of a tree. A link as its last part is followed, once, here.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(nix::fcntl::open(path, FOLDER, Mode::empty())?))
+    }
+
+    /// A folder below this one, by a relative path of plain names. `ELOOP` or `ENOTDIR` where a part
+    /// of it is a link.
+    pub fn below(&self, relative: &Path) -> io::Result<Self> {
+        let mut current = self.0.try_clone()?;
+        for part in relative.components() {
+            let Component::Normal(name) = part else { return Err(io::ErrorKind::InvalidInput.into()) };
+            current = openat(&current, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty())?;
+        }
+        Ok(Self(current))
+    }
+
+    /// Its names in order. One that is gone by the time it is looked at is left out.
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        // A descriptor of its own, because reading moves a position that duplicates share.
+        let mut dir = Dir::openat(&self.0, ".", FOLDER, Mode::empty())?;
+        let mut found = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            match self.look(name) {
+                Ok(entry) => found.push(entry),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    fn look(&self, name: &OsStr) -> io::Result<Entry> {
+        let stat: FileStat = fstatat(&self.0, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG => Kind::File,
+            SFlag::S_IFDIR => Kind::Folder,
+            SFlag::S_IFLNK => Kind::Link,
+            _ => Kind::Other,
+        };
+        Ok(Entry {
+            name: name.to_owned(),
+            kind,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            allocated: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+            uid: stat.st_uid,
+            modified: stat.st_mtime,
+            device: stat.st_dev,
+        })
+    }
+
+    /// A regular file in this folder. Never waits: what turns out to be something else, such as a
+    /// FIFO, is an error.
+    pub fn open_file(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        let file = File::from(openat(self.0.as_fd(), name, flags, Mode::empty())?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(file)
+    }
+
+    /// Where a link in this folder leads, as it says.
+    pub fn link_target(&self, name: &OsStr) -> io::Result<OsString> {
+        Ok(readlinkat(self.0.as_fd(), name)?)
+    }
+
+    /// Whether a name is there, of whatever kind.
+    pub fn has(&self, name: &str) -> bool {
+        self.look(OsStr::new(name)).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_is_reached_through_a_link() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "x").unwrap();
+        let tree = tempfile::tempdir().unwrap();
+        fs::create_dir(tree.path().join("real")).unwrap();
+        fs::write(tree.path().join("real/file"), "y").unwrap();
+        symlink(outside.path(), tree.path().join("folder")).unwrap();
+        symlink(outside.path().join("secret"), tree.path().join("file")).unwrap();
+        let root = Folder::open(tree.path()).unwrap();
+        assert!(root.below(Path::new("real")).unwrap().open_file(OsStr::new("file")).is_ok());
+        assert!(root.below(Path::new("folder")).is_err());
+        assert!(root.below(Path::new("real/..")).is_err());
+        assert!(root.open_file(OsStr::new("file")).is_err());
+        assert_eq!(root.link_target(OsStr::new("folder")).unwrap(), outside.path());
+        let kinds: Vec<_> = root.entries().unwrap().into_iter().map(|entry| entry.kind).collect();
+        assert_eq!(kinds, [Kind::Link, Kind::Link, Kind::Folder]);
+    }
+
+    #[test]
+    fn a_fifo_is_not_waited_for() {
+        let tree = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&tree.path().join("fifo"), Mode::from_bits_truncate(0o600)).unwrap();
+        let root = Folder::open(tree.path()).unwrap();
+        assert_eq!(root.entries().unwrap()[0].kind, Kind::Other);
+        assert!(root.open_file(OsStr::new("fifo")).is_err());
+    }
+}
