@@ -37,6 +37,7 @@ pub async fn before(
         output: &output,
         task_logs_bytes: config.backup.task_logs_bytes,
         keep_free: KEEP_FREE,
+        may_be_newer: true,
     };
     let made = create(&request, reporter).await.inspect_err(|_| remove_over_limits(home, config))?;
     remove_over_limits(home, config);

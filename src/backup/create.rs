@@ -46,6 +46,8 @@ pub struct Request<'a> {
     pub task_logs_bytes: u64,
     /// Bytes of the disk that stay free, or the backup fails; 0 for none.
     pub keep_free: u64,
+    /// Whether a database of a newer release is taken too.
+    pub may_be_newer: bool,
 }
 
 /// A finished backup.
@@ -71,7 +73,7 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
     remove_killed_attempts(folder, output);
     let spool = Spool::new(folder, request.keep_free).map_err(write)?;
     let login = request.access.application();
-    let snapshot = Snapshot::take(request.access, &login).await?;
+    let snapshot = Snapshot::take(request.access, &login, request.may_be_newer).await?;
     checkpoint("backup.begun");
 
     let copied = Arc::new(AtomicU64::new(0));

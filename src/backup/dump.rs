@@ -2,9 +2,9 @@
 //! them out, and everybody else goes on writing.
 
 use super::spool::{Piece, Spool, SpoolError};
-use super::survey::{self, Survey, pattern, quoted};
+use super::survey::{self, Survey, Tables, pattern, quoted};
 use crate::postgres::{Access, Login, PgError};
-use crate::schema::{self, SchemaError, classify, tables};
+use crate::schema::{self, SchemaError, State, classify, tables};
 use crate::sys::command;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -49,20 +49,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Refuses a database that a restore would not take back.
-    pub async fn take(access: &Access, login: &Login) -> Result<Self, DumpError> {
+    /// Refuses a database that a restore would not take back. With `may_be_newer`, one of a newer release
+    /// is taken too, for that release to restore.
+    pub async fn take(access: &Access, login: &Login, may_be_newer: bool) -> Result<Self, DumpError> {
         let client = access.connect(login).await?;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let found = schema::inspect(&client).await?;
         let state = schema::classify(schema::known(), &found);
-        if let Some(error) = schema::refusal(&state) {
+        let is_newer = matches!(state, State::Newer { .. });
+        if let Some(error) = schema::refusal(&state).filter(|_| !(is_newer && may_be_newer)) {
             return Err(error.into());
         }
         let schema_version = classify::database_version(&found);
         if schema_version == 0 {
             return Err(DumpError::Empty);
         }
-        let survey = survey::survey(&client).await?;
+        let survey = survey::survey(&client, if is_newer { Tables::All } else { Tables::Known }).await?;
         if !survey.changes.is_empty() {
             return Err(DumpError::Changed(survey.changes));
         }
@@ -141,7 +143,7 @@ pub async fn count(client: &Client, tables: impl Iterator<Item = &str>) -> Resul
 
 /// Rows of every table that a backup would have.
 pub async fn count_all(client: &Client) -> Result<BTreeMap<String, i64>, PgError> {
-    let survey = survey::survey(client).await?;
+    let survey = survey::survey(client, Tables::Known).await?;
     count(client, survey.tables()).await
 }
 
@@ -190,7 +192,7 @@ const SCHEMA_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 /// Whether there is anything in the database that was not there from the first start on.
 pub async fn has_rows(access: &Access) -> Result<bool, DumpError> {
     let client = access.connect(&access.application()).await?;
-    let survey = survey::survey(&client).await?;
+    let survey = survey::survey(&client, Tables::All).await?;
     for table in survey.tables().filter(|table| !tables::RECORDS.contains(table)) {
         let query = format!("SELECT EXISTS (SELECT FROM public.{})", quoted(table));
         if client.query_one(&query, &[]).await?.get(0) {

@@ -3,14 +3,13 @@
 //! from what is on the disk how far it came, so that it can be gone on with. A step that fails turns
 //! the whole back; a process that was killed is gone on with by the next start.
 
-use super::left_out::{OWN_FOLDER, is_left_out};
+use super::exchange_workspace::WorkspaceExchange;
 use super::scratch::{RestoreId, drop_strays};
 use super::side::{self, Kept, Side, When};
 use crate::config::{self, UpdateError};
 use crate::home::Home;
 use crate::home::journal::{Entry, Journal, JournalError, Operation};
 use crate::postgres::{APPLICATION_DATABASE, Access, PgError};
-use crate::sys::beneath::{Folder, Kind};
 use crate::sys::files;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -99,9 +98,9 @@ impl Step {
 pub async fn exchange(home: &Home, access: &Access, operation: Operation, swap: Swap) -> Result<(), ExchangeError> {
     let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
     let mut work = Work::new(home, access, swap)?;
-    files::sync_file_system(home.root()).map_err(|source| work.io("flush", home.root(), source))?;
+    files::sync_file_system(home.root()).map_err(|source| io_error("flush", home.root(), source))?;
     if let Some(workspace) = work.swap.workspace.as_ref().filter(|path| path.exists()) {
-        files::sync_file_system(workspace).map_err(|source| work.io("flush", workspace, source))?;
+        files::sync_file_system(workspace).map_err(|source| io_error("flush", workspace, source))?;
     }
     let mut journal = Journal::begin_with(home, operation, names, work.plan())?;
     work.forward(&mut journal, 0).await?;
@@ -124,6 +123,10 @@ pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<bool, 
     Ok(!backward)
 }
 
+pub(super) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ExchangeError {
+    ExchangeError::Io { doing, path: path.to_owned(), source }
+}
+
 struct Work<'a> {
     home: &'a Home,
     access: &'a Access,
@@ -140,10 +143,6 @@ impl<'a> Work<'a> {
     fn plan(&self) -> serde_json::Value {
         // Text, numbers and paths that came from text.
         serde_json::to_value(&self.swap).unwrap_or_default()
-    }
-
-    fn io(&self, doing: &'static str, path: &Path, source: io::Error) -> ExchangeError {
-        ExchangeError::Io { doing, path: path.to_owned(), source }
     }
 
     async fn forward(&mut self, journal: &mut Journal, from: usize) -> Result<(), ExchangeError> {
@@ -177,9 +176,9 @@ impl<'a> Work<'a> {
 
     async fn act(&self, step: Step) -> Result<(), ExchangeError> {
         match step {
-            Step::MoveOut => self.move_out()?,
-            Step::MoveIn => self.move_in()?,
-            Step::CarryOver => self.carry_over()?,
+            Step::MoveOut => self.on_workspace(|workspace| workspace.move_out())?,
+            Step::MoveIn => self.on_workspace(|workspace| workspace.move_in())?,
+            Step::CarryOver => self.on_workspace(|workspace| workspace.carry_over())?,
             Step::TaskLogs => self.exchange_logs()?,
             Step::Database => self.rename_databases(true).await?,
             Step::Config => self.put_files(When::After)?,
@@ -191,9 +190,9 @@ impl<'a> Work<'a> {
 
     async fn take_back(&self, step: Step) -> Result<(), ExchangeError> {
         match step {
-            Step::MoveOut => self.move_entries(&self.out(), self.swap.workspace.as_deref())?,
-            Step::MoveIn => self.move_back_in()?,
-            Step::CarryOver => self.carry_back()?,
+            Step::MoveOut => self.on_workspace(|workspace| workspace.move_back_out())?,
+            Step::MoveIn => self.on_workspace(|workspace| workspace.move_back_in())?,
+            Step::CarryOver => self.on_workspace(|workspace| workspace.carry_back())?,
             Step::TaskLogs => self.exchange_logs_back()?,
             Step::Database => self.rename_databases(false).await?,
             Step::Config => self.put_files(When::Before)?,
@@ -206,100 +205,20 @@ impl<'a> Work<'a> {
     fn flush(&self) -> Result<(), ExchangeError> {
         let places = [Some(self.home.root()), self.swap.workspace.as_deref()];
         for place in places.into_iter().flatten().filter(|place| place.exists()) {
-            files::sync_file_system(place).map_err(|source| self.io("flush", place, source))?;
+            files::sync_file_system(place).map_err(|source| io_error("flush", place, source))?;
         }
         Ok(())
     }
 
-    fn incoming(&self) -> PathBuf {
-        self.swap.workspace_side.join("in")
-    }
-
-    fn out(&self) -> PathBuf {
-        self.swap.workspace_side.join("out")
-    }
-
-    fn move_out(&self) -> Result<(), ExchangeError> {
-        let Some(workspace) = &self.swap.workspace else { return Ok(()) };
-        for folder in [workspace.clone(), self.out()] {
-            fs::create_dir_all(&folder).map_err(|source| self.io("make", &folder, source))?;
-        }
-        self.move_entries(workspace, Some(&self.out()))
-    }
-
-    fn move_in(&self) -> Result<(), ExchangeError> {
-        self.move_entries(&self.incoming(), self.swap.workspace.as_deref())
-    }
-
-    fn move_back_in(&self) -> Result<(), ExchangeError> {
-        let Some(workspace) = &self.swap.workspace else { return Ok(()) };
-        let incoming = self.incoming();
-        fs::create_dir_all(&incoming).map_err(|source| self.io("make", &incoming, source))?;
-        self.move_entries(workspace, Some(&incoming))
-    }
-
-    /// Every entry of one folder into another, but for our own.
-    fn move_entries(&self, from: &Path, to: Option<&Path>) -> Result<(), ExchangeError> {
-        let Some(to) = to else { return Ok(()) };
-        let entries = match fs::read_dir(from) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(self.io("read", from, error)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|source| self.io("read", from, source))?;
-            if entry.file_name().to_string_lossy().starts_with(OWN_FOLDER) {
-                continue;
-            }
-            fs::rename(entry.path(), to.join(entry.file_name()))
-                .map_err(|source| self.io("move", &entry.path(), source))?;
-        }
-        Ok(())
-    }
-
-    /// `.git`, virtual environments and the like go on in the place where they were.
-    fn carry_over(&self) -> Result<(), ExchangeError> {
-        let Some(workspace) = &self.swap.workspace else { return Ok(()) };
-        for path in self.carried()? {
-            let (from, to) = (self.out().join(&path), workspace.join(&path));
-            let has_parent =
-                to.parent().is_some_and(|parent| fs::symlink_metadata(parent).is_ok_and(|meta| meta.is_dir()));
-            if has_parent && fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(&from).is_ok() {
-                fs::rename(&from, &to).map_err(|source| self.io("move", &from, source))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn carry_back(&self) -> Result<(), ExchangeError> {
-        let Some(workspace) = &self.swap.workspace else { return Ok(()) };
-        if !self.side.carried().exists() {
-            return Ok(());
-        }
-        for path in self.carried()? {
-            let (from, to) = (workspace.join(&path), self.out().join(&path));
-            if fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(&from).is_ok() {
-                fs::rename(&from, &to).map_err(|source| self.io("move", &from, source))?;
-            }
-        }
-        let list = self.side.carried();
-        files::remove_any(&list).map_err(|source| self.io("remove", &list, source))
-    }
-
-    /// What is carried over, found once and written down before the first of it moves.
-    fn carried(&self) -> Result<Vec<PathBuf>, ExchangeError> {
-        let list = self.side.carried();
-        let failed = |source| self.io("read or write", &list, source);
-        if let Some(text) = files::read_text(&list, 64 * 1024 * 1024).map_err(failed)? {
-            return serde_json::from_str(&text).map_err(|error| ExchangeError::Plan(error.to_string()));
-        }
-        let mut found = Vec::new();
-        let out = self.out();
-        let root = Folder::open(&out).map_err(|source| self.io("read", &out, source))?;
-        find_left_out(&root, PathBuf::new(), &mut found);
-        let text = serde_json::to_vec(&found).map_err(|error| ExchangeError::Plan(error.to_string()))?;
-        files::write_atomic(&list, &text, 0o600).map_err(failed)?;
-        Ok(found)
+    fn on_workspace(
+        &self,
+        step: impl FnOnce(&WorkspaceExchange<'_>) -> Result<(), ExchangeError>,
+    ) -> Result<(), ExchangeError> {
+        step(&WorkspaceExchange {
+            workspace: self.swap.workspace.as_deref(),
+            beside: &self.swap.workspace_side,
+            list: &self.side.carried(),
+        })
     }
 
     fn exchange_logs(&self) -> Result<(), ExchangeError> {
@@ -307,7 +226,7 @@ impl<'a> Work<'a> {
         if !before.exists() {
             self.rename_if_there(&here, &before)?;
             // That there were none is said by an empty folder.
-            files::create_private_dir(&before).map_err(|source| self.io("make", &before, source))?;
+            files::create_private_dir(&before).map_err(|source| io_error("make", &before, source))?;
         }
         if !here.exists() { self.rename_if_there(&after, &here) } else { Ok(()) }
     }
@@ -326,7 +245,7 @@ impl<'a> Work<'a> {
     fn rename_if_there(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
         match fs::symlink_metadata(from) {
             Err(_) => Ok(()),
-            Ok(_) => files::rename_durably(from, to).map_err(|source| self.io("move", from, source)),
+            Ok(_) => files::rename_durably(from, to).map_err(|source| io_error("move", from, source)),
         }
     }
 
@@ -349,13 +268,13 @@ impl<'a> Work<'a> {
 
     fn put_files(&self, when: When) -> Result<(), ExchangeError> {
         let read = |path: &Path| {
-            let text = files::read_text(path, 1024 * 1024).map_err(|source| self.io("read", path, source))?;
-            text.ok_or_else(|| self.io("read", path, io::ErrorKind::NotFound.into()))
+            let text = files::read_text(path, 1024 * 1024).map_err(|source| io_error("read", path, source))?;
+            text.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
         };
         config::replace(self.home, &read(&self.side.config(when))?)?;
         let receipt = self.home.receipt();
         files::write_atomic(&receipt, read(&self.side.receipt(when))?.as_bytes(), 0o600)
-            .map_err(|source| self.io("write", &receipt, source))
+            .map_err(|source| io_error("write", &receipt, source))
     }
 
     /// What was in force becomes what is kept: under the names that the next exchange expects.
@@ -368,25 +287,15 @@ impl<'a> Work<'a> {
         ] {
             self.rename_if_there(&pair.0, &pair.1)?;
         }
-        let (incoming, out) = (self.incoming(), self.out());
-        if out.exists() {
-            match fs::remove_dir(&incoming) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(self.io("remove", &incoming, error));
-                }
-                _ => self.rename_if_there(&out, &incoming)?,
-            }
-        }
-        let list = side.carried();
-        files::remove_any(&list).map_err(|source| self.io("remove", &list, source))?;
-        side.write_kept(&self.swap.kept).map_err(|source| self.io("write", side.folder(), source))
+        self.on_workspace(|workspace| workspace.settle())?;
+        side.write_kept(&self.swap.kept).map_err(|source| io_error("write", side.folder(), source))
     }
 
     /// One state is kept, the last one that was replaced.
     async fn forget_older(&self) -> Result<(), ExchangeError> {
         for older in side::all(self.home).into_iter().filter(|older| older.id != self.side.id) {
             let workspace = older.read_kept().and_then(|kept| kept.workspace);
-            older.remove(workspace.as_deref()).map_err(|source| self.io("remove", older.folder(), source))?;
+            older.remove(workspace.as_deref()).map_err(|source| io_error("remove", older.folder(), source))?;
         }
         Ok(drop_strays(self.access, std::slice::from_ref(&self.side.id)).await?)
     }
@@ -396,16 +305,4 @@ impl<'a> Work<'a> {
 pub async fn database_oid(client: &tokio_postgres::Client, name: &str) -> Result<Option<u32>, PgError> {
     let row = client.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await?;
     Ok(row.map(|row| row.get(0)))
-}
-
-fn find_left_out(root: &Folder, below: PathBuf, found: &mut Vec<PathBuf>) {
-    let Ok(folder) = root.below(&below) else { return };
-    for entry in folder.entries().unwrap_or_default() {
-        let path = below.join(&entry.name);
-        if is_left_out(&folder, &entry) {
-            found.push(path);
-        } else if entry.kind == Kind::Folder {
-            find_left_out(root, path, found);
-        }
-    }
 }

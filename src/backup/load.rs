@@ -75,7 +75,7 @@ pub async fn load(
     reporter.report(Progress::Started("Comparing what was loaded".to_owned()));
     let side = scratch.side();
     let client = scratch.access.connect(&side).await?;
-    let found = survey::survey(&client).await?;
+    let found = survey::survey(&client, survey::Tables::Known).await?;
     let foreign = found.changes.iter().chain(found.others.iter().map(|(name, _)| name)).next();
     if let Some(name) = foreign {
         return Err(LoadError::Foreign(name.clone()));

@@ -1,12 +1,14 @@
 //! Copying everything the user has into one file, proving it, and bringing it back.
 
 pub mod archive;
+pub mod archive_read;
 pub mod automatic;
 pub mod catalog;
 mod collect;
 pub mod create;
 pub mod dump;
 pub mod exchange;
+mod exchange_workspace;
 mod fitness;
 pub mod left_out;
 pub mod load;

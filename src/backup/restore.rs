@@ -2,7 +2,7 @@
 //! database of its own, compared and proven. Until the exchange nothing that was there has changed,
 //! and dropping the work leaves nothing of it.
 
-use super::archive::{ArchiveError, ArchiveReader, Sink};
+use super::archive_read::{ArchiveError, ArchiveReader, Sink};
 use super::exchange::{self, ExchangeError, Swap, database_oid};
 use super::load::{self, LoadError};
 use super::manifest::{CONFIG, DUMP, Entry, Manifest};

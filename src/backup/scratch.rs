@@ -154,12 +154,6 @@ pub async fn drop_strays(access: &Access, keep: &[RestoreId]) -> Result<(), PgEr
     Ok(())
 }
 
-/// Removes a database that was set aside.
-pub async fn drop_side(access: &Access, id: &RestoreId) -> Result<(), PgError> {
-    let upkeep = access.superuser("postgres").await?;
-    drop_databases(&upkeep, &[id.side_database()]).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,11 @@
 //! Unpacking a backup into a folder of our own. Every path has been checked by the manifest; links
 //! are made last, so that nothing can be written through one.
 
-use super::archive::Sink;
+use super::archive_read::Sink;
 use super::manifest::{Content, DUMP, Entry, RECEIPT, TASK_LOGS, WORKSPACE};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -55,7 +55,9 @@ impl Sink for Stage {
     fn entry(&mut self, entry: &Entry, modified: u64, content: &mut dyn Read) -> io::Result<()> {
         let place = self.place(&entry.path);
         match &entry.content {
-            Content::Directory => fs::create_dir(&place),
+            // A workspace's files and folders are as the user's umask has them, ours are private.
+            Content::Directory if entry.path.starts_with(WORKSPACE) => fs::create_dir(&place),
+            Content::Directory => DirBuilder::new().mode(0o700).create(&place),
             Content::Symlink { target } => {
                 self.links.push((place, target.clone()));
                 Ok(())
@@ -63,7 +65,6 @@ impl Sink for Stage {
             // This machine has a receipt of its own.
             Content::File { .. } if entry.path == RECEIPT => Ok(()),
             Content::File { executable, .. } => {
-                // A workspace's files are as the user's umask has them, ours are private.
                 let mode = match (entry.path.starts_with(WORKSPACE), *executable) {
                     (true, true) => 0o777,
                     (true, false) => 0o666,

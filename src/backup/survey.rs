@@ -96,9 +96,22 @@ const MORE: &str = "
       WHERE oid >= 16384 AND nspname NOT LIKE 'pg\\_%'
     LIMIT 1000";
 
+/// Whose the tables in `public` are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// Ours by the migrations that this binary knows; the rest is the user's.
+    Known,
+    /// All of them ours: a newer release has made what this one does not know.
+    All,
+}
+
 /// Looks. Changes nothing.
-pub async fn survey(client: &impl GenericClient) -> Result<Survey, PgError> {
-    let ours = tables::tables();
+pub async fn survey(client: &impl GenericClient, whose: Tables) -> Result<Survey, PgError> {
+    let mut ours = tables::tables();
+    if whose == Tables::All {
+        let query = "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = 'public'";
+        ours.extend(client.query(query, &[]).await?.iter().map(|row| row.get::<_, String>(0)));
+    }
     let mut survey = Survey::default();
     let mut candidates: BTreeMap<String, Candidate> = BTreeMap::new();
     for row in client.query(RELATIONS, &[]).await? {

@@ -1,6 +1,6 @@
 //! Proving a backup: every hash, then a restore into a database of its own, which is dropped again.
 
-use super::archive::NoSink;
+use super::archive_read::NoSink;
 use super::load;
 use super::manifest::Manifest;
 use super::restore::{DatabaseOnly, RestoreError, cipher_of, read, remove_strays_from};

@@ -6,3 +6,4 @@ pub mod data_args;
 pub mod engine_args;
 pub mod printer;
 pub mod report;
+pub mod store_args;

@@ -30,6 +30,7 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
         output: &output,
         task_logs_bytes: config.backup.task_logs_bytes,
         keep_free: 0,
+        may_be_newer: false,
     };
     let made = backup::create(&request, context.printer).await?;
     show(context, &made)?;

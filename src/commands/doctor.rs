@@ -2,8 +2,10 @@
 
 use super::context::Context;
 use super::datastore::Datastore;
+use crate::backup::restore;
 use crate::cli::args::Doctor;
 use crate::error::Error;
+use crate::home::journal::{self, Operation};
 use crate::home::lock::{self, HomeLock};
 use crate::postgres::PgError;
 use crate::postgres::acquire::Sources;
@@ -40,6 +42,11 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<State, String>> {
     if held && control::status_of(&context.home).is_none() {
         // Another command has the home for a moment; that is no trouble.
         return None;
+    }
+    let interrupted =
+        journal::unfinished(&context.home).ok().flatten().is_some_and(|e| e.operation != Operation::Setup);
+    if !held && (interrupted || restore::has_strays(&context.home)) {
+        return Some(Err("something was interrupted, and the next start finishes it: `leoflow lite start`".to_owned()));
     }
     if !held && !supervisor::find_leftovers(&context.home).is_empty() {
         // Looking must not end them.

@@ -2,9 +2,12 @@
 
 use super::context::Context;
 use super::datastore::Datastore;
+use crate::backup::automatic;
 use crate::cli::args::{MigrateCommand, MigrateDb, Rollback};
+use crate::config;
 use crate::error::Error;
-use crate::postgres::{Credentials, Endpoint, provision};
+use crate::home::progress::{Progress, Reporter};
+use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::child::Inheritance;
 use crate::schema::{self, Extent, State, classify, embedded, known};
 use serde_json::json;
@@ -14,16 +17,19 @@ pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     match &args.command {
         None if args.supervised => supervised(context).await,
         None if args.dry_run => status(context, true).await,
-        None => migrate(context).await,
+        None => migrate(context, args).await,
         Some(MigrateCommand::Status) => status(context, false).await,
         Some(MigrateCommand::Rollback(args)) => rollback(context, args).await,
     }
 }
 
-async fn migrate(context: &Context<'_>) -> Result<u8, Error> {
+async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     let datastore = Datastore::open(context, "leoflow migrate-db").await?;
     let (lock, mut work) = (datastore.connect().await?, datastore.connect().await?);
     let printer = context.printer;
+    if !args.no_backup && is_pending(&work).await? {
+        back_up(context, &datastore.access, "migration", printer).await?;
+    }
     let mut report = |file: &str| {
         if !printer.json {
             printer.line(format!("applied: {file}"));
@@ -49,8 +55,20 @@ async fn supervised(context: &Context<'_>) -> Result<u8, Error> {
         let credentials = Credentials::require(&context.home)?;
         let mut work = provision::connect(&endpoint, &credentials).await?;
         // The usual start: nothing to do, one connection, one question.
-        if let State::Current { version } = schema::classify(known(), &schema::inspect(&work).await?) {
+        let state = schema::classify(known(), &schema::inspect(&work).await?);
+        if let State::Current { version } = state {
             return Ok(version);
+        }
+        if matches!(state, State::Pending { .. }) {
+            let installation = install::installed(&context.home)
+                .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
+            let access = Access { endpoint: endpoint.clone(), credentials: credentials.clone(), installation };
+            let report = |progress: Progress| {
+                if let Progress::Note(text) | Progress::Warning(text) = progress {
+                    eprintln!("{text}");
+                }
+            };
+            back_up(context, &access, "migration", &report).await?;
         }
         let lock = provision::connect(&endpoint, &credentials).await?;
         let mut report = |file: &str| eprintln!("applied: {file}");
@@ -64,6 +82,41 @@ async fn supervised(context: &Context<'_>) -> Result<u8, Error> {
         Err(error) => {
             notifier.failure(&error.to_json());
             Err(error)
+        }
+    }
+}
+
+async fn is_pending(client: &Client) -> Result<bool, Error> {
+    let found = schema::inspect(client).await?;
+    Ok(matches!(schema::classify(known(), &found), State::Pending { .. }))
+}
+
+/// Before anything is changed. Without a backup there is no migration, unless it is asked for.
+async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter: &dyn Reporter) -> Result<(), Error> {
+    let home = &context.home;
+    let config = config::load(&home.config())?
+        .ok_or_else(|| Error::failed("config.yaml is gone").hint("put it back from a backup"))?
+        .config;
+    let without = match before {
+        "rollback" => "leoflow migrate-db rollback VERSION --no-backup",
+        _ => "leoflow migrate-db --no-backup",
+    };
+    match automatic::before(before, home, access, &config, context.version, reporter).await {
+        Ok(Some(made)) => {
+            reporter.report(Progress::Note(format!("backed up before the {before}: {}", made.path.display())));
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(error) => {
+            let cause = Error::from(error);
+            let base = Error {
+                message: format!(
+                    "nothing was changed, because the backup before the {before} failed: {}",
+                    cause.message
+                ),
+                ..cause
+            };
+            Err(base.hint(format!("to go on without a backup: {without}")))
         }
     }
 }
@@ -128,6 +181,9 @@ async fn rollback(context: &Context<'_>, args: &Rollback) -> Result<u8, Error> {
         return Ok(1);
     }
     let printer = context.printer;
+    if !args.no_backup {
+        back_up(context, &datastore.access, "rollback", printer).await?;
+    }
     let mut report = |label: &str| {
         if !printer.json {
             printer.line(format!("rolled back: {label}.sql"));

@@ -11,6 +11,7 @@ use crate::home::progress::{Progress, Reporter};
 use crate::postgres::private::PrivateServer;
 use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::setup::uninstall;
+use crate::supervisor;
 
 /// Takes the home; what was interrupted is finished or undone, with one line that says so.
 /// `command` is what others are told who want the home meanwhile.
@@ -42,12 +43,19 @@ pub async fn take_home(
     Ok(lock)
 }
 
-/// The same for a caller that has the operation to itself and cleans up by itself.
-pub async fn take_home_alone(context: &Context<'_>, command: &str) -> Result<HomeLock, Error> {
-    take_home(context, command, None, context.printer).await
+/// For a command that decides by what is there: what was interrupted is finished before it looks.
+pub async fn finish_first(context: &Context<'_>, command: &str) -> Result<(), Error> {
+    let is_ours = |entry: &Entry| entry.operation != Operation::Setup;
+    if journal::unfinished(&context.home)?.filter(is_ours).is_some() {
+        take_home(context, command, None, context.printer).await?;
+    }
+    Ok(())
 }
 
 async fn finish_exchange(home: &Home, entry: Entry, reporter: &dyn Reporter) -> Result<(), Error> {
+    supervisor::end_leftovers(home).map_err(|error| {
+        Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
+    })?;
     let (access, server) = private(home).await?;
     let what = match entry.operation {
         Operation::RestoreUndo => "undoing of a restore",

@@ -13,6 +13,7 @@ use crate::backup::{Manifest, RestoreError, verify};
 use crate::cli::args::{LiteRun, Restore};
 use crate::config::{self, Config, DEFAULT_PORT};
 use crate::error::Error;
+use crate::home::journal;
 use crate::home::lock::{self, OperationLock};
 use crate::home::resolve_workspace;
 use crate::protocol::control;
@@ -35,6 +36,9 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
 async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Result<u8, Error> {
     let (home, printer) = (&context.home, context.printer);
     let manifest = restore::peek(input)?;
+    if !args.dry_run {
+        recovery::finish_first(context, "leoflow lite restore").await?;
+    }
     let target = Target::find(context, args)?;
     target.check(context, &manifest, args.force)?;
     refuse_beside_a_terminal(context)?;
@@ -176,7 +180,7 @@ pub fn refuse_beside_a_terminal(context: &Context<'_>) -> Result<(), Error> {
 /// In an empty home: programs, a cluster, a configuration that the backup's will replace.
 async fn prepare_home(context: &Context<'_>, target: &Target) -> Result<Datastore, Error> {
     {
-        let _lock = recovery::take_home_alone(context, "leoflow lite restore").await?;
+        let _lock = recovery::take_home(context, "leoflow lite restore", None, context.printer).await?;
         let wishes = Wishes { port: None, workspace: target.wished_workspace(), install_always: false };
         set_up(context, &wishes, context.printer).await?;
     }
@@ -205,8 +209,12 @@ impl Target {
             (None, Some(configured)) => configured.clone(),
             (None, None) => resolve_workspace(None)?,
         };
-        let was_used = Receipt::load(home)?.is_none_or(|receipt| receipt.password_shown)
-            || home.logs().join("server.log").exists();
+        // A setup whose password nobody has seen was ours, for a restore that was interrupted.
+        let was_shown = match Receipt::load(home)? {
+            Some(receipt) => receipt.password_shown,
+            None => journal::unfinished(home)?.is_none(),
+        };
+        let was_used = was_shown || home.logs().join("server.log").exists();
         let wishes = Wishes { port: None, workspace: None, install_always: false };
         let facts = setup::gather(home, context.version, &workspace, wishes.install_always)?;
         let is_ours = configured.as_ref() == Some(&workspace);

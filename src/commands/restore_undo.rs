@@ -17,6 +17,9 @@ use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let (home, printer) = (&context.home, context.printer);
+    if !args.dry_run {
+        recovery::finish_first(context, "leoflow lite restore --undo").await?;
+    }
     let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
     refuse_beside_a_terminal(context)?;
     let alone = OperationLock::take(home, "leoflow lite restore --undo")?;

@@ -2,10 +2,10 @@
 
 use super::context::Context;
 use super::lite_run::{planned, set_up};
+use super::recovery;
 use crate::cli::args::Setup;
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
-use crate::home::lock::HomeLock;
 use crate::home::resolve_workspace;
 use crate::setup::{self, Plan, Wishes};
 use serde_json::json;
@@ -26,7 +26,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     } else {
         let home = &context.home;
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let _lock = HomeLock::take(home, "leoflow setup", None)?;
+        let _lock = recovery::take_home(context, "leoflow setup", None, context.printer).await?;
         set_up(context, &wishes, context.printer).await?
     };
     show_result(context, &plan, password.as_deref())?;

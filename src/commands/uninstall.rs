@@ -10,6 +10,8 @@ use crate::home::lock::{HomeLock, OperationLock};
 use crate::postgres::Endpoint;
 use crate::setup::uninstall::{self, Part, Plan, Repository, Wishes};
 use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::path::Path;
 
 pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     let home = &context.home;
@@ -66,14 +68,25 @@ fn nothing_there(context: &Context<'_>) -> Result<bool, Error> {
     if !context.home.exists() {
         return Ok(true);
     }
-    let mut entries = std::fs::read_dir(root).map_err(|error| Error::io("read", root, &error))?;
-    if entries.next().is_some() {
+    let names = |folder: &Path| -> Result<Vec<OsString>, Error> {
+        let entries = std::fs::read_dir(folder).map_err(|error| Error::io("read", folder, &error))?;
+        Ok(entries.flatten().map(|entry| entry.file_name()).collect())
+    };
+    let run = context.home.run();
+    let at_the_end = match names(root)?.as_slice() {
+        [] => true,
+        [only] => *only == *"run" && names(&run)?.is_empty(),
+        _ => false,
+    };
+    if root.is_symlink() || !at_the_end {
         return Ok(false);
     }
-    match root.is_symlink() {
-        true => Ok(false),
-        false => std::fs::remove_dir(root).map(|()| true).map_err(|error| Error::io("remove", root, &error)),
-    }
+    // Only empty folders go this way.
+    let removed = match std::fs::remove_dir(&run) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::remove_dir(root),
+    };
+    removed.map(|()| true).map_err(|error| Error::io("remove", root, &error))
 }
 
 fn asked(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<bool, Error> {

@@ -1,7 +1,7 @@
 //! Backup, restore, password and uninstall, in the user's words.
 
 use super::{Error, with_disk_hint};
-use crate::backup::archive::ArchiveError;
+use crate::backup::archive_read::ArchiveError;
 use crate::backup::create::CreateError;
 use crate::backup::dump::DumpError;
 use crate::backup::load::LoadError;

@@ -5,6 +5,9 @@ use super::pages;
 use super::request::bad_body;
 use super::state::AppState;
 use crate::auth::{password, token};
+use crate::config;
+use crate::home::Home;
+use crate::protocol::log;
 use axum::extract::State;
 use axum::extract::rejection::{FormRejection, JsonRejection};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -42,7 +45,14 @@ async fn check_in_turn(state: &AppState, given: Credentials) -> Result<(), ApiEr
     };
     let right_name = given.username.eq_ignore_ascii_case(&email);
     let short_enough = given.password.len() <= password::LONGEST;
-    let hashed = tokio::task::spawn_blocking(move || short_enough && password::verify(&given.password, &hash));
+    let home = state.home.clone();
+    let hashed = tokio::task::spawn_blocking(move || {
+        let right = short_enough && password::verify(&given.password, &hash);
+        if right && right_name && password::is_outdated(&hash) {
+            renew(&home, &given.password, hash);
+        }
+        right
+    });
     let right_password = hashed.await.map_err(|error| ApiError::internal(&error))?;
     if right_name && right_password {
         state.throttle().succeeded();
@@ -50,6 +60,19 @@ async fn check_in_turn(state: &AppState, given: Credentials) -> Result<(), ApiEr
     }
     state.throttle().failed(Instant::now());
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
+}
+
+/// A login is the one moment at which the password is there to be hashed anew, with what this release
+/// spends on it. One that cannot be written now is tried again at the next login.
+fn renew(home: &Home, password: &str, old: String) {
+    let Ok(new) = password::hash(password) else { return };
+    let renewed = config::update(home, |loaded| {
+        let is_same = loaded.config.admin_password_hash.as_ref() == Some(&old);
+        if is_same { vec![("admin_password_hash", new.into())] } else { Vec::new() }
+    });
+    if let Err(error) = renewed {
+        log::say(format!("the password's hash could not be renewed: {error}"));
+    }
 }
 
 /// `POST /auth/token`, as Airflow's simple auth manager has it.

@@ -53,9 +53,11 @@ async fn feed(state: Arc<AppState>, sender: mpsc::Sender<Bytes>) {
     let mut events = state.changes.events.subscribe();
     let mut leaving = state.changes.leaving.subscribe();
     let end = tokio::time::Instant::now() + STREAM_LIMIT;
+    let epoch = state.session_epoch();
     let mut text = Bytes::from_static(b"retry: 500\n\n");
     loop {
-        if sender.send(text).await.is_err() {
+        // A password reset ends the session that this stream was opened in.
+        if state.session_epoch() != epoch || sender.send(text).await.is_err() {
             return;
         }
         text = tokio::select! {

@@ -132,6 +132,11 @@ impl AppState {
         secrets.signer.check(token, secrets.epoch, clock::unix_seconds())
     }
 
+    /// Which epoch of sessions is in force.
+    pub fn session_epoch(&self) -> u64 {
+        self.secrets().epoch
+    }
+
     /// Cookies know no ports: two instances on one machine must not share a name.
     pub fn cookie_name(&self) -> String {
         format!("leoflow_session_{}", self.port)

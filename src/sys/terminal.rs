@@ -1,7 +1,7 @@
 //! Asking for a secret on the terminal, which does not show what is typed.
 
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read as _, Write};
 
 /// Shows `prompt` on stderr and reads a line from stdin without echo. An error of kind `Interrupted`
 /// on Ctrl-C and `UnexpectedEof` on Ctrl-D; the terminal is as before in each case.
@@ -42,7 +42,7 @@ impl Drop for Silent {
     }
 }
 
-fn read_line(input: &mut impl Read) -> io::Result<String> {
+fn read_line(input: &mut impl BufRead) -> io::Result<String> {
     let mut typed: Vec<u8> = Vec::new();
     for byte in input.bytes() {
         match byte? {

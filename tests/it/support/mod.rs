@@ -1,5 +1,6 @@
 //! A home for a test, and hands to act on it.
 
+pub mod archive;
 pub mod http;
 pub mod mirror;
 mod postgres;
@@ -171,6 +172,30 @@ impl TestHome {
             .stdout
             .trim()
             .to_owned()
+    }
+
+    /// A backup in the test's own folder.
+    #[track_caller]
+    pub fn backup(&self, name: &str) -> PathBuf {
+        let path = self.folder().join(name);
+        self.run(&["lite", "backup", "--output", path.to_str().unwrap()]).expect(0);
+        path
+    }
+
+    /// `lite restore --input FILE` with more arguments.
+    pub fn restore(&self, input: &Path, more: &[&str]) -> Done {
+        self.run(&[&["lite", "restore", "--input", input.to_str().unwrap()], more].concat())
+    }
+
+    /// Databases and roles that restores and verifications make for a while, and their folders.
+    #[track_caller]
+    pub fn restore_leftovers(&self) -> Vec<String> {
+        let query = r"SELECT datname FROM pg_database WHERE datname LIKE 'leoflow\_%'
+                     UNION ALL SELECT rolname FROM pg_roles WHERE rolname LIKE 'leoflow\_%'";
+        let mut found: Vec<String> = self.sql(query).lines().map(str::to_owned).collect();
+        let folders = std::fs::read_dir(self.home.join("restore")).into_iter().flatten().flatten();
+        found.extend(folders.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        found
     }
 
     /// Saves a file in the workspace, whole, as an editor does.

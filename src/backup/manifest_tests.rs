@@ -1,0 +1,122 @@
+//! What a manifest may say.
+
+use super::*;
+
+pub fn file(path: &str, size: u64) -> Entry {
+    Entry { path: path.into(), content: Content::File { size, sha256: Sha256Hex([7; 32]), executable: false } }
+}
+
+fn directory(path: &str) -> Entry {
+    Entry { path: path.into(), content: Content::Directory }
+}
+
+fn link(path: &str, target: &str) -> Entry {
+    Entry { path: path.into(), content: Content::Symlink { target: target.into() } }
+}
+
+pub fn manifest(more: Vec<Entry>) -> Manifest {
+    let mut entries = vec![file(CONFIG, 10), file(DUMP, 100)];
+    entries.extend(more);
+    Manifest {
+        manifest_version: MANIFEST_VERSION,
+        leoflow_version: "0.1.0".into(),
+        schema_version: 3,
+        postgres_version: "18.4".into(),
+        created_at: "2026-11-20T00:00:00Z".into(),
+        instance: "here".into(),
+        database: DatabaseFacts { bytes: 1000, dump_bytes: 500 },
+        tables: BTreeMap::from([("dag".into(), 1)]),
+        skipped: vec![],
+        left_out: vec![],
+        entries,
+    }
+}
+
+fn parsed(manifest: &Manifest) -> Result<Manifest, ManifestError> {
+    Manifest::parse(&serde_json::to_vec(manifest).unwrap())
+}
+
+#[test]
+fn what_is_written_is_what_is_read() {
+    let good = manifest(vec![
+        directory("task-logs"),
+        directory("task-logs/a"),
+        file("task-logs/a/1.log", 3),
+        directory("workspace"),
+        directory("workspace/p"),
+        file("workspace/p/dag.py", 5),
+        link("workspace/p/same", "dag.py"),
+        link("workspace/top", "p/dag.py"),
+        link("workspace/p/up", "../p/dag.py"),
+    ]);
+    assert_eq!(parsed(&good).unwrap(), good);
+    assert_eq!(good.total_size(), 118);
+}
+
+#[test]
+fn a_path_that_could_reach_elsewhere_is_refused() {
+    for path in [
+        "../x",
+        "/etc/passwd",
+        "workspace/../x",
+        "workspace/./x",
+        "workspace//x",
+        "workspace/",
+        "",
+        "workspace/a\nb",
+        "other",
+        "run/journal.json",
+        "config.yaml/x",
+        "workspace/\u{0}",
+    ] {
+        let entries = vec![directory("workspace"), file(path, 1)];
+        assert!(parsed(&manifest(entries)).is_err(), "{path:?}");
+    }
+}
+
+#[test]
+fn kinds_parents_and_doubles_are_checked() {
+    for (entries, why) in [
+        (vec![file("workspace/a", 1)], "no parent"),
+        (vec![directory("workspace"), file("workspace/a", 1), file("workspace/a/b", 1)], "a file as parent"),
+        (vec![directory("workspace"), link("workspace/a", "b"), file("workspace/a/b", 1)], "a link as parent"),
+        (vec![directory("workspace"), file("workspace/a", 1), file("workspace/a", 1)], "twice"),
+        (vec![file(CONFIG, 1)], "the config twice"),
+        (vec![directory(RECEIPT)], "a directory for a file"),
+        (vec![file("workspace", 1)], "a file for a directory"),
+        (vec![link("task-logs", "workspace")], "a link outside the workspace"),
+        (vec![directory("workspace"), file("workspace/a", u64::MAX)], "sizes that overflow"),
+    ] {
+        assert!(parsed(&manifest(entries)).is_err(), "{why}");
+    }
+    let mut without = manifest(vec![]);
+    without.entries.retain(|entry| entry.path != DUMP);
+    assert!(matches!(parsed(&without), Err(ManifestError::Missing(DUMP))));
+}
+
+#[test]
+fn a_link_stays_in_the_workspace() {
+    for (path, target, inside) in [
+        ("a", "b", true),
+        ("p/a", "../b", true),
+        ("p/q/a", "../../b/c", true),
+        ("a", "../b", false),
+        ("p/a", "../../b", false),
+        ("a", "/etc/passwd", false),
+        ("a", "", false),
+        ("p/a", "../q/../../../x", false),
+        ("p/a", "q/../../x", false),
+        ("a", "./b/./c/", true),
+    ] {
+        assert_eq!(link_stays_inside(path, target), inside, "{path} -> {target}");
+    }
+}
+
+#[test]
+fn a_newer_manifest_is_told_from_a_broken_one() {
+    let newer = r#"{"manifest_version": 2, "everything": "else"}"#;
+    assert!(matches!(Manifest::parse(newer.as_bytes()), Err(ManifestError::Newer(2))));
+    for broken in ["", "{}", "[]", "{\"manifest_version\": 1}", "{\"manifest_version\": -1}", "\u{0}"] {
+        assert!(matches!(Manifest::parse(broken.as_bytes()), Err(ManifestError::Unreadable(_))), "{broken}");
+    }
+}

@@ -1,0 +1,235 @@
+//! Backups: what is in one, while others write, and what stays when it fails.
+
+use crate::support::archive::Unpacked;
+use crate::support::{TestHome, wait_until};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+use tar::EntryType;
+
+#[test]
+fn one_private_file_holds_everything_whatever_the_umask() {
+    let test = TestHome::started();
+    test.run_dag("hello");
+    test.run(&["variables", "set", "a", "secret-value"]).expect(0);
+    let output = test.folder().join("b.tar.zst");
+    let inner = test.command(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]);
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", "umask 000; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+    shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let done = crate::support::Done::from(shell.output().unwrap()).expect(0);
+    let told = done.json();
+    let meta = fs::metadata(&output).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o7777, 0o600);
+    assert_eq!(told["size_bytes"], meta.len());
+    assert_eq!(told["sha256"], crate::support::archive::hash(&fs::read(&output).unwrap()));
+    assert_eq!(told["path"], output.to_str().unwrap());
+    assert_eq!(told["schema_version"], crate::support::newest());
+    assert_eq!(told["tables"]["dag_run"], 1);
+    assert_eq!(told["skipped"], serde_json::json!([]));
+
+    let backup = Unpacked::open(&output);
+    for path in ["config.yaml", "setup.json", "datastore.dump.zst", "task-logs", "workspace/hello/dag.py"] {
+        assert!(backup.paths().contains(&path), "{path} in {:?}", backup.paths());
+    }
+    assert!(backup.paths().iter().any(|path| path.starts_with("task-logs/hello/") && path.ends_with("/1.log")));
+    let manifest = &backup.manifest;
+    assert_eq!((&manifest["manifest_version"], &manifest["tables"]["variable"]), (&1.into(), &1.into()));
+    assert!(manifest["postgres_version"].as_str().unwrap().starts_with("18."));
+    let text = fs::read(&output).unwrap();
+    assert!(!String::from_utf8_lossy(&text).contains("secret-value"));
+}
+
+#[test]
+fn stopped_and_running_and_in_both_formats_the_rows_are_the_same() {
+    let test = TestHome::started();
+    test.run_dag("hello");
+    let running = Unpacked::open(&test.backup("running.tar.zst")).manifest;
+    test.run(&["lite", "stop"]).expect(0);
+    let stopped = Unpacked::open(&test.backup("stopped.tar.gz")).manifest;
+    assert_eq!(running["tables"], stopped["tables"]);
+    test.assert_nothing_runs();
+    // Without a name, into the current folder.
+    let done = test.command(&["lite", "backup", "--json"]).current_dir(test.folder()).output().unwrap();
+    let path = crate::support::Done::from(done).expect(0).json()["path"].as_str().unwrap().to_owned();
+    assert!(Path::new(&path).starts_with(test.folder()) && path.contains("/leoflow-backup-20"), "{path}");
+    assert!(path.ends_with("Z.tar.zst"));
+    let wrong = test.run(&["lite", "backup", "--output", "x.zip"]).expect(2);
+    assert!(wrong.stderr.contains(".tar.zst"), "{}", wrong.stderr);
+}
+
+#[test]
+fn rows_and_dump_agree_while_others_write() {
+    let test = TestHome::started();
+    test.sql("CREATE TABLE mine (n bigint GENERATED ALWAYS AS IDENTITY, t text)");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let writer = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut rounds = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                test.sql("INSERT INTO mine (t) SELECT repeat('x', 200) FROM generate_series(1, 2000)");
+                rounds += 1;
+            }
+            rounds
+        });
+        for number in 0..4 {
+            let file = test.backup(&format!("{number}.tar.zst"));
+            test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(0);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        writing.join().unwrap()
+    });
+    assert!(writer > 3, "nobody wrote meanwhile");
+    assert!(test.restore_leftovers().is_empty(), "{:?}", test.restore_leftovers());
+}
+
+#[test]
+fn what_cannot_be_taken_is_said_and_never_followed() {
+    let test = TestHome::started();
+    let workspace = test.workspace();
+    let outside = test.folder().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "not mine to copy").unwrap();
+    for (target, name) in
+        [(outside.to_str().unwrap(), "absolute"), ("../../outside/secret", "escapes"), ("hello/dag.py", "inside")]
+    {
+        symlink(target, workspace.join(name)).unwrap();
+    }
+    nix::unistd::mkfifo(&workspace.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let _socket = UnixListener::bind(workspace.join("socket")).unwrap();
+    fs::write(workspace.join("new\nline"), "x").unwrap();
+    fs::write(workspace.join("leoflow-backup-20260101T000000Z.tar.zst"), "an older one").unwrap();
+    fs::write(workspace.join("run.sh"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(workspace.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(workspace.join("p/.git")).unwrap();
+    fs::create_dir_all(workspace.join("p/env")).unwrap();
+    fs::write(workspace.join("p/env/pyvenv.cfg"), "").unwrap();
+    fs::create_dir_all(workspace.join("p/__pycache__")).unwrap();
+    let long = format!("p/{}/{}", "d".repeat(120), "f".repeat(120));
+    fs::create_dir_all(workspace.join(&long).parent().unwrap()).unwrap();
+    fs::write(workspace.join(&long), "long").unwrap();
+    let output = test.folder().join("b.tar.zst");
+    let told = test.run(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]).expect(0).json();
+    let skipped: Vec<&str> = told["skipped"].as_array().unwrap().iter().map(|s| s["path"].as_str().unwrap()).collect();
+    let expected = ["absolute", "escapes", "fifo", "leoflow-backup-20260101T000000Z.tar.zst", "new\nline", "socket"];
+    assert_eq!(skipped, expected.map(|name| format!("workspace/{name}")));
+    let backup = Unpacked::open(&output);
+    assert_eq!(backup.manifest["skipped"], told["skipped"]);
+    assert_eq!(
+        backup.manifest["left_out"],
+        serde_json::json!(["workspace/p/.git", "workspace/p/__pycache__", "workspace/p/env"])
+    );
+    let inside = backup.parts.iter().find(|part| part.path == "workspace/inside").unwrap();
+    assert_eq!((inside.kind, inside.target.as_str()), (EntryType::Symlink, "hello/dag.py"));
+    assert!(!backup.parts.iter().any(|part| part.bytes.starts_with(b"not mine")));
+    assert!(backup.paths().contains(&format!("workspace/{long}").as_str()));
+    // All of it comes back: the link, the long path, the executable.
+    let other = TestHome::new();
+    other.restore(&output, &[]).expect(0);
+    assert_eq!(fs::read_to_string(other.workspace().join(&long)).unwrap(), "long");
+    assert_eq!(fs::read_link(other.workspace().join("inside")).unwrap(), Path::new("hello/dag.py"));
+    assert_eq!(fs::metadata(other.workspace().join("run.sh")).unwrap().permissions().mode() & 0o100, 0o100);
+    assert_eq!(fs::metadata(other.workspace().join("hello/dag.py")).unwrap().permissions().mode() & 0o111, 0);
+}
+
+#[test]
+fn what_a_restore_would_refuse_is_found_at_the_backup() {
+    let test = TestHome::started();
+    test.sql("CREATE TABLE mine (id int PRIMARY KEY, t text); CREATE INDEX mine_t ON mine (t); CREATE INDEX extra ON dag_run (state, run_id)");
+    test.sql("CREATE VIEW seen AS SELECT * FROM mine; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    test.sql("CREATE TABLE other (id int DEFAULT f()); INSERT INTO mine VALUES (1, 'x')");
+    let output = test.folder().join("b.tar.zst");
+    let told = test.run(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]).expect(0).json();
+    let skipped: Vec<&str> = told["skipped"].as_array().unwrap().iter().map(|s| s["path"].as_str().unwrap()).collect();
+    assert_eq!(skipped, ["database/other", "database/seen", "database/function f()"]);
+    assert_eq!(told["tables"]["mine"], 1);
+    test.run(&["lite", "backups", "verify", output.to_str().unwrap()]).expect(0);
+    // What changes our own tables cannot be left out, so there is no backup that says it is one.
+    test.sql("CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER mine BEFORE INSERT ON variable FOR EACH ROW EXECUTE FUNCTION t()");
+    let before = fs::read(&output).unwrap();
+    let refused = test.run(&["lite", "backup", "--output", output.to_str().unwrap()]).expect(1);
+    assert!(refused.stderr.contains("trigger mine on variable"), "{}", refused.stderr);
+    assert_eq!(fs::read(&output).unwrap(), before);
+}
+
+#[test]
+fn killed_at_each_checkpoint_the_old_file_is_whole_and_nothing_stays_behind() {
+    let test = TestHome::started();
+    let output = test.backup("b.tar.zst");
+    let before = fs::read(&output).unwrap();
+    for name in ["backup.begun", "backup.dumped", "backup.collected", "backup.written"] {
+        let arguments = ["lite", "backup", "--output", output.to_str().unwrap()];
+        let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", name).output().unwrap().status;
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(9), "{name}");
+        assert_eq!(fs::read(&output).unwrap(), before, "{name}");
+    }
+    test.backup("b.tar.zst");
+    assert_ne!(fs::read(&output).unwrap(), before);
+    let left: Vec<_> = fs::read_dir(test.folder()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".tmp-")), "{left:?}");
+    wait_until("pg_dump has ended", Duration::from_secs(5), || {
+        test.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'") == "0"
+    });
+}
+
+#[test]
+fn verify_finds_every_change_of_a_byte_and_remembers_what_it_found() {
+    let test = TestHome::started();
+    fs::create_dir_all(test.home.join("backups")).unwrap();
+    let kept = test.home.join("backups/mine.tar.zst");
+    test.run(&["lite", "backup", "--output", kept.to_str().unwrap()]).expect(0);
+    let listed =
+        |field: &str| test.run(&["lite", "backups", "list", "--json"]).expect(0).json()["backups"][0][field].clone();
+    assert!(listed("last_verified").is_null());
+    assert_eq!(listed("automatic"), false);
+    test.run(&["lite", "backups", "verify"]).expect(0);
+    assert_eq!((&listed("last_verified")["ok"], &listed("last_verified")["quick"]), (&true.into(), &false.into()));
+    let good = fs::read(&kept).unwrap();
+    let bad = test.folder().join("bad.tar.zst");
+    for at in (0..good.len()).step_by(good.len() / 60) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&bad, &bytes).unwrap();
+        let found = test.run(&["lite", "backups", "verify", "--quick", bad.to_str().unwrap()]);
+        assert_eq!(found.code, Some(1), "byte {at} of {}: {}", good.len(), found.stdout);
+    }
+    for end in [0, 1, 4, good.len() / 2, good.len() - 1] {
+        fs::write(&bad, &good[..end]).unwrap();
+        test.run(&["lite", "backups", "verify", "--quick", bad.to_str().unwrap()]).expect(1);
+    }
+    // A changed file is not the one that was verified.
+    fs::write(&kept, &good[..good.len() - 1]).unwrap();
+    assert!(listed("last_verified").is_null());
+    let all = test.run(&["lite", "backups", "verify", "--all", "--json"]).expect(1).json();
+    assert_eq!(all["backups"][0]["last_verified"]["ok"], false);
+    assert!(test.restore_leftovers().is_empty());
+}
+
+#[test]
+fn a_migration_of_a_database_with_rows_is_preceded_by_a_backup() {
+    let test = TestHome::started();
+    test.run(&["variables", "set", "a", "b"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let count = || test.run(&["lite", "backups", "--json"]).expect(0).json()["backups"].as_array().unwrap().len();
+    assert_eq!(count(), 0);
+    let newest = crate::support::newest();
+    let undone = test.run(&["migrate-db", "rollback", &newest.to_string(), "--yes"]).expect(0);
+    assert!(undone.stderr.contains("backed up before the rollback"), "{}", undone.stderr);
+    assert_eq!(count(), 1);
+    // By the supervisor's migrator too.
+    test.start();
+    assert_eq!(count(), 2);
+    let listed = test.run(&["lite", "backups", "--json"]).expect(0).json();
+    for (backup, schema) in listed["backups"].as_array().unwrap().iter().zip([newest - 1, newest]) {
+        assert_eq!((&backup["automatic"], &backup["schema_version"]), (&true.into(), &schema.into()));
+    }
+    test.run(&["lite", "backups", "verify", "--all"]).expect(0);
+    // Without rows there is nothing to keep.
+    let empty = TestHome::started();
+    empty.run(&["lite", "stop"]).expect(0);
+    fs::remove_dir_all(empty.workspace()).unwrap();
+    empty.start();
+    empty.run(&["dags", "list"]).expect(0);
+}

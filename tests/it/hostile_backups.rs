@@ -1,0 +1,297 @@
+//! Backups from a stranger: they may waste time, and nothing else.
+
+use crate::support::archive::{Part, Unpacked, hash, replace_in_dump, save};
+use crate::support::{TestHome, wait_until};
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tar::EntryType;
+
+/// A running instance and an honest backup of it.
+fn instance() -> (TestHome, Unpacked) {
+    let test = TestHome::started();
+    test.run(&["variables", "set", "mark", "untouched"]).expect(0);
+    let backup = Unpacked::open(&test.backup("honest.tar.zst"));
+    (test, backup)
+}
+
+/// What nothing that a stranger sends may change.
+#[track_caller]
+fn assert_untouched(test: &TestHome, what: &str) {
+    assert_eq!(test.run(&["variables", "get", "mark"]).expect(0).stdout.trim(), "untouched", "{what}");
+    assert_eq!(test.state(), "healthy", "{what}");
+    assert!(test.restore_leftovers().is_empty(), "{what}: {:?}", test.restore_leftovers());
+    let names: Vec<_> = fs::read_dir(test.workspace()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["hello"], "{what}");
+}
+
+#[track_caller]
+fn assert_refused(test: &TestHome, file: &Path, what: &str) -> String {
+    let refused = test.restore(file, &["--force", "--yes"]);
+    assert_eq!(refused.code, Some(3), "{what}: {}{}", refused.stdout, refused.stderr);
+    assert_untouched(test, what);
+    refused.stderr
+}
+
+#[test]
+fn an_archive_that_is_not_what_its_manifest_says() {
+    let (test, honest) = instance();
+    let file = test.folder().join("hostile.tar.zst");
+    let before = fs::read_dir(test.folder()).unwrap().count();
+    let workspace = || Part::of_kind("workspace/evil", EntryType::Directory, "");
+    let outside = test.folder().join("escaped");
+    let absolute = outside.to_str().unwrap().to_owned();
+    // Told truthfully in the manifest: it is refused for what it is.
+    let told: Vec<(&str, Vec<Part>)> = vec![
+        ("a path with ..", vec![Part::file("workspace/../../escaped", b"x")]),
+        ("a path that begins with ..", vec![Part::file("../escaped", b"x")]),
+        ("an absolute path", vec![Part::file(&absolute, b"x")]),
+        ("a path of ours", vec![Part::file("run/journal.json", b"x")]),
+        ("a link to elsewhere", vec![Part::of_kind("workspace/l", EntryType::Symlink, "/etc")]),
+        ("a link that climbs", vec![Part::of_kind("workspace/l", EntryType::Symlink, "../../escaped")]),
+        (
+            "a link and a write through it",
+            vec![Part::of_kind("workspace/l", EntryType::Symlink, "hello"), Part::file("workspace/l/x", b"x")],
+        ),
+        ("a name of two lines", vec![Part::file("workspace/a\nb", b"x")]),
+        ("the same name twice", vec![Part::file("workspace/a", b"x"), Part::file("workspace/a", b"y")]),
+        ("a child without its parent", vec![Part::file("workspace/none/a", b"x")]),
+    ];
+    for (what, parts) in told {
+        let mut backup = honest.clone();
+        backup.parts.extend(parts);
+        backup.tell_the_truth();
+        backup.save(&file);
+        assert_refused(&test, &file, what);
+    }
+    // The manifest says nothing of it, or something else.
+    let untold: Vec<(&str, Part)> = vec![
+        ("an extra file", Part::file("workspace/extra", b"x")),
+        ("a hard link", Part::of_kind("workspace/h", EntryType::Link, "config.yaml")),
+        ("a device", Part::of_kind("workspace/d", EntryType::Block, "")),
+        ("a FIFO", Part::of_kind("workspace/f", EntryType::Fifo, "")),
+        ("a sparse file", Part::of_kind("workspace/s", EntryType::GNUSparse, "")),
+        ("a global header", Part::of_kind("x", EntryType::XGlobalHeader, "")),
+    ];
+    for (what, part) in untold {
+        let mut extra = honest.clone();
+        extra.parts.push(part.clone());
+        extra.save(&file);
+        assert_refused(&test, &file, what);
+        let mut lying = honest.clone();
+        lying.manifest["entries"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"path": "workspace/f", "type": "file", "size": 0, "sha256": hash(b"")}));
+        lying.parts.push(Part { path: "workspace/f".into(), ..part });
+        if lying.parts.last().unwrap().kind != EntryType::Regular {
+            lying.save(&file);
+            assert_refused(&test, &file, what);
+        }
+    }
+    type Change = fn(&mut Unpacked);
+    let changes: Vec<(&str, Change)> = vec![
+        ("a missing entry", |b| drop(b.parts.pop())),
+        ("two entries in the other order", |b| b.parts.swap(0, 1)),
+        ("a renamed entry", |b| b.part("workspace/hello/dag.py").path = "workspace/hello/dog.py".into()),
+        ("other content", |b| b.part("workspace/hello/dag.py").bytes[0] ^= 1),
+        ("more content", |b| b.part("config.yaml").bytes.push(b' ')),
+        ("less content", |b| b.part("config.yaml").bytes.truncate(20)),
+        ("a size that lies", |b| b.manifest["entries"][0]["size"] = 1.into()),
+        ("a size without an end", |b| b.manifest["entries"][0]["size"] = u64::MAX.into()),
+        ("a negative count", |b| b.manifest["tables"]["dag"] = (-1).into()),
+        ("a count that lies", |b| b.manifest["tables"]["variable"] = 7.into()),
+        ("a table that is not there", |b| b.manifest["tables"]["treasure"] = 1.into()),
+        ("a dump that is larger than it says", |b| b.manifest["database"]["dump_bytes"] = 100.into()),
+        ("a dump that is smaller than it says", |b| b.manifest["database"]["dump_bytes"] = 1_000_000.into()),
+        ("no dump", |b| {
+            b.parts.retain(|part| part.path != "datastore.dump.zst");
+            b.tell_the_truth();
+        }),
+        ("no config", |b| {
+            b.parts.retain(|part| part.path != "config.yaml");
+            b.tell_the_truth();
+        }),
+        ("a config that is none", |b| {
+            b.part("config.yaml").bytes = b"port: [".to_vec();
+            b.tell_the_truth();
+        }),
+        ("a config without its key", |b| {
+            b.part("config.yaml").bytes = b"port: 1\n".to_vec();
+            b.tell_the_truth();
+        }),
+        ("a config with another key", |b| {
+            let text = String::from_utf8(b.part("config.yaml").bytes.clone()).unwrap();
+            let other = format!("encryption_key: \"{}\"", "ab".repeat(32));
+            let old = text.lines().find(|line| line.starts_with("encryption_key")).unwrap().to_owned();
+            b.part("config.yaml").bytes = text.replace(&old, &other).into_bytes();
+            b.tell_the_truth();
+        }),
+        ("a dump that is garbage", |b| b.set_dump(b"PGDMP\x01\x10\x00 and then nothing that anybody wrote")),
+        ("a manifest that is no JSON", |b| b.manifest = json!("no")),
+    ];
+    for (what, change) in changes {
+        let mut backup = honest.clone();
+        change(&mut backup);
+        backup.save(&file);
+        assert_refused(&test, &file, what);
+    }
+    // Not even a tar.
+    for (what, bytes) in [
+        ("nothing", &b""[..]),
+        ("text", b"hello"),
+        ("a zstd magic", b"\x28\xb5\x2f\xfd"),
+        ("a gzip magic", b"\x1f\x8b\x08"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        assert_refused(&test, &file, what);
+    }
+    let mut tail = honest.tar();
+    tail.extend(b"after the end");
+    save(&file, &tail);
+    assert_refused(&test, &file, "something after the end");
+    let _ = workspace();
+    fs::remove_file(&file).unwrap();
+    assert!(!outside.exists());
+    assert_eq!(fs::read_dir(test.folder()).unwrap().count(), before, "something was left outside");
+}
+
+#[test]
+fn bombs_are_stopped_at_what_they_declare() {
+    let (test, honest) = instance();
+    let file = test.folder().join("bomb.tar.zst");
+    // A long name of two gigabytes of zeros, which is a few kilobytes in the file.
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(EntryType::GNULongName);
+    header.set_path("././@LongLink").unwrap();
+    header.set_size(2 << 30);
+    header.set_cksum();
+    let mut encoder = zstd::Encoder::new(fs::File::create(&file).unwrap(), 3).unwrap();
+    std::io::Write::write_all(&mut encoder, header.as_bytes()).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 2 << 30), &mut encoder).unwrap();
+    encoder.finish().unwrap();
+    assert_refused(&test, &file, "a name without an end");
+    // Zeros without an end behind an honest archive.
+    let mut encoder = zstd::Encoder::new(fs::File::create(&file).unwrap(), 3).unwrap();
+    std::io::Write::write_all(&mut encoder, &honest.tar()).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 1 << 30), &mut encoder).unwrap();
+    encoder.finish().unwrap();
+    assert_refused(&test, &file, "zeros behind the end");
+    // A frame that wants a window of 2 GiB.
+    let mut encoder = zstd::Encoder::new(fs::File::create(&file).unwrap(), 1).unwrap();
+    encoder.window_log(30).unwrap();
+    std::io::Write::write_all(&mut encoder, &honest.tar()).unwrap();
+    encoder.finish().unwrap();
+    assert_refused(&test, &file, "a window without an end");
+    // A million entries.
+    let mut crowd = honest.clone();
+    let one = json!({"path": "workspace/a", "type": "directory"});
+    crowd.manifest["entries"] = vec![one; 1_000_000].into();
+    crowd.save(&file);
+    assert_refused(&test, &file, "a million entries");
+    // A dump that unpacks to more than it says, behind a truthful hash.
+    let mut bomb = honest.clone();
+    let declared = bomb.manifest["database"]["dump_bytes"].clone();
+    let mut dump = bomb.dump();
+    dump.extend(vec![0; 64 << 20]);
+    bomb.set_dump(&dump);
+    bomb.manifest["database"]["dump_bytes"] = declared;
+    bomb.save(&file);
+    assert_refused(&test, &file, "a dump that grows");
+}
+
+#[test]
+fn a_dump_whose_statements_are_not_ours() {
+    let (test, honest) = instance();
+    let file = test.folder().join("hostile.tar.zst");
+    let trace = test.folder().join("executed");
+    let trace_path = trace.to_str().unwrap();
+    test.sql("SELECT 1");
+    let program = format!("COPY public.import_error FROM PROGRAM 'touch {trace_path}'; ");
+    let statements: Vec<(&str, &str)> = vec![
+        ("drop the live database", "DROP DATABASE leoflow WITH (FORCE); "),
+        ("drop it after a commit", "COMMIT; DROP DATABASE leoflow WITH (FORCE); "),
+        ("rename it", "ALTER DATABASE leoflow RENAME TO stolen; "),
+        ("become a superuser", "ALTER ROLE CURRENT_USER SUPERUSER; "),
+        ("make the application one", "ALTER ROLE leoflow SUPERUSER PASSWORD 'x'; "),
+        ("a new password for the superuser", "ALTER ROLE postgres PASSWORD 'x'; "),
+        ("a role", "CREATE ROLE evil SUPERUSER LOGIN; "),
+        ("be somebody else", "SET ROLE leoflow; "),
+        ("a session of somebody else", "SET SESSION AUTHORIZATION postgres; "),
+        ("a program", &program),
+        ("a file", "COPY public.import_error FROM '/etc/passwd'; "),
+        ("a file out", "COPY (SELECT 1) TO '/tmp/leoflow-must-not-be-there'; "),
+        ("a server setting", "ALTER SYSTEM SET fsync = off; "),
+        ("a server file", "SELECT pg_read_file('/etc/passwd'); "),
+        ("an export", "SELECT lo_export(lo_from_bytea(0, 'x'), '/tmp/leoflow-must-not-be-there'); "),
+        ("end of the others", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> current_user; "),
+        (
+            "an event trigger",
+            "CREATE FUNCTION public.f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION public.f(); ",
+        ),
+        (
+            "a trigger",
+            "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER e BEFORE INSERT ON public.variable FOR EACH ROW EXECUTE FUNCTION public.f(); ",
+        ),
+        ("a function", "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; "),
+        ("a view", "CREATE VIEW public.v AS SELECT 1; "),
+        ("a schema", "CREATE SCHEMA pg_catalog2; "),
+        ("an extension", "CREATE EXTENSION IF NOT EXISTS plpgsql; CREATE EXTENSION hstore; "),
+        ("a large object", "SELECT lo_from_bytea(0, 'x'); "),
+        ("a default that acts", "ALTER TABLE public.variable ALTER COLUMN description SET DEFAULT pg_sleep(1)::text; "),
+        ("a rule", "CREATE RULE r AS ON INSERT TO public.variable DO INSTEAD NOTHING; "),
+        ("a column", "ALTER TABLE public.variable ADD COLUMN more text; "),
+        ("a privilege for all", "GRANT ALL ON public.variable TO PUBLIC; "),
+        ("privileges to come", "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC; "),
+        ("an operator", "CREATE OPERATOR public.=== (FUNCTION = int4eq, LEFTARG = int4, RIGHTARG = int4); "),
+        ("a cast", "CREATE TYPE public.t AS (a int); "),
+    ];
+    // Refused by the server, by the comparison, or without any effect: the live instance is as it was.
+    for (what, statement) in statements {
+        let mut hostile = honest.clone();
+        let mut dump = hostile.dump();
+        // The last thing that is made, so that everything else is there.
+        replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{statement}{sql}"));
+        hostile.set_dump(&dump);
+        hostile.save(&file);
+        assert_refused(&test, &file, what);
+        assert!(!trace.exists(), "{what}: a program was run");
+        let roles = test.sql("SELECT count(*) FROM pg_roles WHERE rolsuper");
+        assert_eq!(roles, "1", "{what}");
+    }
+    assert!(!Path::new("/tmp/leoflow-must-not-be-there").exists());
+    assert_eq!(test.sql("SHOW fsync"), "on");
+    // Settings of the database go with its owner, and the rest is what it should be.
+    let mut odd = honest.clone();
+    let mut dump = odd.dump();
+    let settings = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = evil', current_database()); EXECUTE format('ALTER ROLE %I SET work_mem = 64', current_user); END $$; ";
+    replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{settings}{sql}"));
+    odd.set_dump(&dump);
+    odd.save(&file);
+    test.restore(&file, &["--force", "--yes"]).expect(0);
+    assert_eq!(test.sql("SELECT count(*) FROM pg_db_role_setting"), "0");
+    assert_eq!(test.sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'leoflow'"), "leoflow");
+    assert_eq!(test.sql("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND pg_get_userbyid(relowner) <> 'leoflow'"), "0");
+    assert_eq!(test.state(), "healthy");
+}
+
+#[test]
+fn a_dump_that_fills_the_disk_is_ended() {
+    let (test, honest) = instance();
+    let file = test.folder().join("hostile.tar.zst");
+    let mut hostile = honest.clone();
+    let mut dump = hostile.dump();
+    let fill = "CREATE TABLE public.filler AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 100000000); ";
+    replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{fill}{sql}"));
+    hostile.set_dump(&dump);
+    hostile.save(&file);
+    let said = assert_refused(&test, &file, "a filler");
+    assert!(said.contains("grows over"), "{said}");
+    wait_until("its backends are gone", Duration::from_secs(10), || {
+        test.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%filler%' AND pid <> pg_backend_pid()") == "0"
+    });
+    // The same for a verification, which leaves nothing either.
+    test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(1);
+    assert_untouched(&test, "a filler, verified");
+}

@@ -1,0 +1,61 @@
+//! A new admin password: effective at once, and the end of every session of before.
+
+use crate::support::TestHome;
+use crate::support::http::{self, Session};
+use std::fs;
+
+#[test]
+fn a_new_password_ends_every_session_of_before_at_once() {
+    let test = TestHome::new();
+    let ready = test.start();
+    let old = ready["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &old);
+    assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200);
+    let done = test.run_with_input(&["lite", "reset-password", "--password-stdin"], "correct horse\n").expect(0);
+    assert!(done.stderr.contains("every session and token of before has ended"), "{}", done.stderr);
+    assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401);
+    assert_eq!(http::token(test.port, "admin@leoflow.local", &old).status, 401);
+    let session = Session::login(test.port, "correct horse");
+    assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200);
+    // Stopped, and one that is made for the user.
+    test.run(&["lite", "stop"]).expect(0);
+    let made = test.run(&["lite", "reset-password", "--generate"]).expect(0);
+    let started = test.start();
+    assert!(started["admin_password"].is_null());
+    assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401);
+    Session::login(test.port, made.stdout.trim());
+}
+
+#[test]
+fn a_refused_password_leaves_the_old_one() {
+    let test = TestHome::new();
+    test.set_up();
+    let before = fs::read(test.home.join("config.yaml")).unwrap();
+    let short = test.run_with_input(&["lite", "reset-password", "--password-stdin"], "short\n").expect(1);
+    assert!(short.stderr.contains("at least 8 characters"), "{}", short.stderr);
+    test.run(&["lite", "reset-password"]).expect(2);
+    test.run_with_input(&["lite", "reset-password", "--password-stdin"], "").expect(1);
+    assert_eq!(fs::read(test.home.join("config.yaml")).unwrap(), before);
+    TestHome::new().run(&["lite", "reset-password", "--generate"]).expect(1);
+}
+
+#[test]
+fn a_hash_of_less_work_is_renewed_by_the_next_login() {
+    use argon2::password_hash::PasswordHasher;
+    let test = TestHome::new();
+    test.set_up();
+    let params = argon2::Params::new(8 * 1024, 1, 1, None).unwrap();
+    let weak = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let weak = weak.hash_password_with_salt(b"an old password", &[7; 16]).unwrap().to_string();
+    let config = test.home.join("config.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    let is_hash = |line: &&str| line.starts_with("admin_password_hash");
+    let changed = text.replace(text.lines().find(is_hash).unwrap(), &format!("admin_password_hash: '{weak}'"));
+    fs::write(&config, changed).unwrap();
+    test.start();
+    let session = Session::login(test.port, "an old password");
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(!text.contains(&weak) && text.contains("m=19456"), "{text}");
+    assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200, "the session goes on");
+    Session::login(test.port, "an old password");
+}

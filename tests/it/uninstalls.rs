@@ -1,0 +1,215 @@
+//! Uninstalling keeps what the user has; a purge removes all of it, and nothing else.
+
+use crate::support::http::Session;
+use crate::support::{Done, TestHome};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn a_later_install_goes_on_where_the_uninstalled_one_ended() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    test.run_dag("hello");
+    test.run(&["variables", "set", "a", "b"]).expect(0);
+    let profile = test.folder().join("user/.profile");
+    fs::write(&profile, "mine\nexport PATH=x  # added by leoflow\n").unwrap();
+    let receipt = test.home.join("setup.json");
+    let mut told: serde_json::Value = serde_json::from_str(&fs::read_to_string(&receipt).unwrap()).unwrap();
+    told["shell_files"] = serde_json::json!([profile]);
+    fs::write(&receipt, told.to_string()).unwrap();
+
+    let dry = test.run(&["uninstall", "--dry-run", "--json"]).expect(0).json();
+    let named = |list: &str| {
+        dry[list].as_array().unwrap().iter().map(|part| part["what"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(
+        named("remove").contains(&"PostgreSQL".to_owned()) && named("keep").contains(&"datastore".to_owned()),
+        "{dry}"
+    );
+    assert!(dry["remove"][0]["size_bytes"].is_u64());
+    assert_eq!(test.state(), "healthy");
+    test.run(&["uninstall"]).expect(3);
+    test.run(&["uninstall", "--yes"]).expect(0);
+    test.assert_nothing_runs();
+    for gone in ["bin", "versions", "managed-postgres/install", "python", "logs"] {
+        assert!(!test.home.join(gone).exists(), "{gone}");
+    }
+    for kept in
+        ["managed-postgres/data", "managed-postgres/credentials.json", "config.yaml", "setup.json", "task-logs/hello"]
+    {
+        assert!(test.home.join(kept).exists(), "{kept}");
+    }
+    assert_eq!(fs::read_to_string(&profile).unwrap(), "mine\n");
+    test.run(&["uninstall", "--yes"]).expect(0);
+    let ready = test.start();
+    assert!(ready["admin_password"].is_null());
+    Session::login(test.port, &password);
+    assert_eq!(test.run(&["variables", "get", "a"]).expect(0).stdout.trim(), "b");
+    assert!(test.task_log("hello", "greet").contains("Hello"));
+}
+
+#[test]
+fn a_purge_leaves_nothing_and_touches_nothing_else() {
+    let test = TestHome::started();
+    test.run_dag("hello");
+    let outside = test.folder().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("mine"), "x").unwrap();
+    symlink(&outside, test.workspace().join("link")).unwrap();
+    symlink(&outside, test.home.join("link")).unwrap();
+    // As Go's module cache leaves it.
+    let locked = test.workspace().join("cache/mod");
+    fs::create_dir_all(&locked).unwrap();
+    fs::write(locked.join("file"), "x").unwrap();
+    fs::set_permissions(&locked, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+    test.run(&["uninstall", "--purge"]).expect(3);
+    assert_eq!(test.state(), "healthy");
+    let dry = test.run(&["uninstall", "--purge", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(dry["workspace"]["path"], test.workspace().canonicalize().unwrap().to_str().unwrap());
+    assert!(dry["workspace"]["size_bytes"].as_u64().unwrap() > 0);
+    test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    assert!(!test.home.exists() && !test.workspace().exists());
+    assert_eq!(fs::read_to_string(outside.join("mine")).unwrap(), "x");
+    test.assert_nothing_runs();
+    test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    test.start();
+}
+
+/// Writes another workspace into the receipt, as setup would have.
+fn with_workspace(test: &TestHome, workspace: &Path, made: bool) {
+    let receipt = test.home.join("setup.json");
+    let mut told: serde_json::Value = serde_json::from_str(&fs::read_to_string(&receipt).unwrap()).unwrap();
+    told["workspace"] = workspace.to_str().unwrap().into();
+    told["made_workspace"] = made.into();
+    fs::write(&receipt, told.to_string()).unwrap();
+}
+
+#[test]
+fn a_workspace_that_holds_more_than_ours_is_refused_whatever_the_flags() {
+    let test = TestHome::new();
+    test.set_up();
+    let user = test.folder().join("user");
+    fs::write(user.join("thesis.txt"), "years").unwrap();
+    symlink(test.workspace(), user.join("link")).unwrap();
+    let above = user.join("leoflow/../..");
+    let all = ["uninstall", "--purge", "--yes", "--include-workspace", "--include-repositories"];
+    for place in
+        [Path::new("/"), &user, test.folder(), &above, &user.join("link"), Path::new("/proc"), Path::new("/etc")]
+    {
+        with_workspace(&test, place, true);
+        let refused = test.run(&all);
+        assert_eq!(refused.code, Some(3), "{}: {}", place.display(), refused.stderr);
+        assert!(refused.stderr.contains("hint: "), "{}", refused.stderr);
+        assert!(test.home.join("config.yaml").exists() && user.join("thesis.txt").exists());
+    }
+    // The home itself, through a link, or with the receipt of another.
+    let link = test.folder().join("home-link");
+    symlink(&test.home, &link).unwrap();
+    with_workspace(&test, &test.workspace(), true);
+    let through: Done = Command::new(crate::support::LEOFLOW)
+        .env("HOME", &user)
+        .arg("--home")
+        .arg(&link)
+        .args(all)
+        .output()
+        .unwrap()
+        .into();
+    through.expect(3);
+    fs::remove_file(test.home.join("setup.json")).unwrap();
+    let none = test.run(&all).expect(3);
+    assert!(none.stderr.contains("setup.json is missing"), "{}", none.stderr);
+    assert!(test.home.join("config.yaml").exists() && test.workspace().exists());
+}
+
+fn git(folder: &Path, arguments: &[&str]) {
+    let identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"];
+    let done = Command::new("git").arg("-C").arg(folder).args(identity).args(arguments).output().unwrap();
+    assert!(done.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn work_that_is_nowhere_else_and_folders_that_were_there_before_need_their_flag() {
+    let test = TestHome::new();
+    fs::create_dir_all(test.workspace()).unwrap();
+    fs::write(test.workspace().join("own.txt"), "x").unwrap();
+    test.set_up();
+    let purge = |more: &[&str]| test.run(&[&["uninstall", "--purge", "--yes"], more].concat());
+    let refused = purge(&[]).expect(3);
+    assert!(
+        refused.stderr.contains("--include-workspace") && refused.stderr.contains("--keep-workspace"),
+        "{}",
+        refused.stderr
+    );
+    let (repository, remote) = (test.workspace().join("p"), test.folder().join("remote"));
+    fs::create_dir_all(&repository).unwrap();
+    fs::create_dir_all(&remote).unwrap();
+    git(&remote, &["init", "--bare"]);
+    git(&repository, &["init"]);
+    git(&repository, &["remote", "add", "origin", remote.to_str().unwrap()]);
+    let included = |what: &str| {
+        let refused = purge(&["--include-workspace"]).expect(3);
+        assert!(
+            refused.stderr.contains(what) && refused.stderr.contains("--include-repositories"),
+            "{}",
+            refused.stderr
+        );
+    };
+    fs::write(repository.join("new.py"), "x").unwrap();
+    included("1 files are not committed");
+    git(&repository, &["add", "."]);
+    git(&repository, &["commit", "-m", "one"]);
+    included("1 commits are not pushed");
+    git(&repository, &["push", "origin", "HEAD"]);
+    fs::write(repository.join("new.py"), "y").unwrap();
+    git(&repository, &["stash"]);
+    included("commits are not pushed");
+    git(&repository, &["stash", "drop"]);
+    assert!(test.workspace().exists() && test.home.exists());
+    purge(&["--include-workspace"]).expect(0);
+    assert!(!test.workspace().exists() && !test.home.exists());
+    assert!(remote.join("HEAD").exists());
+}
+
+#[test]
+fn all_but_the_workspace_can_be_purged() {
+    let test = TestHome::new();
+    test.set_up();
+    test.run(&["uninstall", "--purge", "--yes", "--keep-workspace"]).expect(0);
+    assert!(!test.home.exists() && test.workspace().join("hello/dag.py").exists());
+}
+
+#[test]
+fn killed_at_each_checkpoint_a_purge_is_finished_by_the_next_one_or_by_the_next_start() {
+    let log_names = {
+        let test = TestHome::new();
+        test.set_up();
+        let log = test.folder().join("checkpoints");
+        let status = test.command(&["uninstall", "--purge", "--yes"]).env("LEOFLOW_CHECKPOINT_LOG", &log).status();
+        assert!(status.unwrap().success());
+        fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    for expected in ["purge.begun", "purge.workspace", "purge.home", "purge.run", "purge.last"] {
+        assert!(log_names.contains(expected), "{expected} is not in {log_names:?}");
+    }
+    for name in &log_names {
+        for by_start in [false, true] {
+            let test = TestHome::new();
+            let first = test.set_up();
+            let killed =
+                test.command(&["uninstall", "--purge", "--yes"]).env("LEOFLOW_KILL_AT", name).output().unwrap().status;
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(9), "{name}");
+            if by_start {
+                let started = test.start();
+                assert_ne!(started["admin_password"], first["admin_password"], "{name}: a new instance");
+                assert!(started["admin_password"].is_string(), "{name}: {started}");
+                assert!(!test.home.join("run/journal.json").exists());
+            } else {
+                test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+                assert!(!test.home.exists() && !test.workspace().exists(), "{name}");
+            }
+        }
+    }
+}
