@@ -253,12 +253,28 @@ impl<'a> Work<'a> {
     async fn rename_databases(&self, forward: bool) -> Result<(), ExchangeError> {
         let mut client = self.access.superuser("postgres").await?;
         let is_old = database_oid(&client, APPLICATION_DATABASE).await? == Some(self.swap.database);
-        if is_old != forward {
-            return Ok(());
-        }
         let (side, between) = (self.side.id.side_database(), format!("leoflow_between_{}", self.side.id.as_str()));
+        if is_old != forward {
+            return Ok(allow_connections(&client, [APPLICATION_DATABASE, &side], true).await?);
+        }
+        // A database that somebody is connected to cannot be renamed, and somebody may always come.
+        allow_connections(&client, [APPLICATION_DATABASE, &side], false).await?;
+        let renamed = self.rename_in_one(&mut client, &side, &between).await;
+        allow_connections(&client, [APPLICATION_DATABASE, &side], true).await?;
+        renamed
+    }
+
+    async fn rename_in_one(
+        &self,
+        client: &mut tokio_postgres::Client,
+        side: &str,
+        between: &str,
+    ) -> Result<(), ExchangeError> {
+        let end =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ($1::text::name, $2::text::name)";
+        client.execute(end, &[&APPLICATION_DATABASE, &side]).await.map_err(PgError::from)?;
         let transaction = client.transaction().await.map_err(PgError::from)?;
-        for (from, to) in [(APPLICATION_DATABASE, &*between), (&*side, APPLICATION_DATABASE), (&*between, &*side)] {
+        for (from, to) in [(APPLICATION_DATABASE, between), (side, APPLICATION_DATABASE), (between, side)] {
             let rename = format!("ALTER DATABASE {from} RENAME TO {to}");
             transaction.batch_execute(&rename).await.map_err(PgError::from)?;
         }
@@ -299,6 +315,14 @@ impl<'a> Work<'a> {
         }
         Ok(drop_strays(self.access, std::slice::from_ref(&self.side.id)).await?)
     }
+}
+
+/// Whether anybody may connect to these databases. A superuser is no exception.
+async fn allow_connections(client: &tokio_postgres::Client, names: [&str; 2], allow: bool) -> Result<(), PgError> {
+    for name in names {
+        client.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).await?;
+    }
+    Ok(())
 }
 
 /// The object id of a database, if there is one of that name.

@@ -1,0 +1,111 @@
+"""Backup and restore of a database of 450 MB (pgbench -i -s 30), beside pg_dump and pg_restore on the
+same database in the same run. Part of scripts/bench; also `python3 scripts/bench_backup.py`.
+
+Backup and restore are whole commands on a running instance; a restore ends when it serves again. Memory:
+the largest resident set of our own process, without PostgreSQL's. pg_dump is called as `pg_dump -Fc`, pg_restore
+with one job and with one a core, whichever is faster.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+SCALE = 30
+
+
+def timed(*arguments, **options):
+    begun = time.monotonic()
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    return time.monotonic() - begun
+
+
+def watched(*arguments, **options):
+    """Seconds, and the most that the process itself had resident, in MiB."""
+    begun, most = time.monotonic(), 0
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    while process.poll() is None:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+        except OSError:
+            break
+        most = max([most] + [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")])
+        time.sleep(0.005)
+    if process.wait() != 0:
+        raise SystemExit(f"{arguments} failed")
+    return time.monotonic() - begun, most / 1024
+
+
+class BackupBench:
+    def __init__(self, leoflow, postgres_bin, folder):
+        self.leoflow, self.bin, self.folder, self.home = leoflow, postgres_bin, folder, folder / "home"
+        self.environment = {**os.environ, "HOME": str(folder), "LEOFLOW_POSTGRES_SOURCE": "system",
+                            "PATH": f"{postgres_bin}:{os.environ['PATH']}"}
+
+    def command(self, *arguments):
+        subprocess.run([self.leoflow, "--home", self.home, *arguments], env=self.environment, check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def prepare(self, port):
+        self.command("lite", "start", "--port", str(port))
+        passwords = json.loads((self.home / "managed-postgres/credentials.json").read_text())
+        common = {**self.environment, "PGHOST": str(self.home / "run")}
+        self.application = {**common, "PGUSER": "leoflow", "PGDATABASE": "leoflow", "PGPASSWORD": passwords["application_password"]}
+        self.superuser = {**common, "PGUSER": "postgres", "PGDATABASE": "postgres", "PGPASSWORD": passwords["superuser_password"]}
+        timed(self.bin / "pgbench", "-i", "-q", "-s", str(SCALE), env=self.application)
+        self.sql("CHECKPOINT")
+
+    def sql(self, text):
+        subprocess.run([self.bin / "psql", "-qX", "-c", text], env=self.superuser, check=True, stderr=subprocess.DEVNULL)
+
+    def pg_restore(self, jobs, dump):
+        self.sql("DROP DATABASE IF EXISTS bench")
+        self.sql("CREATE DATABASE bench OWNER leoflow")
+        self.sql("CHECKPOINT")
+        seconds = timed(self.bin / "pg_restore", "-j", str(jobs), "-d", "bench", dump, env=self.application)
+        self.sql("DROP DATABASE bench")
+        return seconds
+
+    def run(self):
+        dump, ours, stream = self.folder / "theirs.dump", self.folder / "ours.tar.zst", self.folder / "stream.zst"
+        yield "pg_dump -Fc", timed(self.bin / "pg_dump", "-Fc", "-f", dump, env=self.application)
+        seconds, memory = watched(self.leoflow, "--home", self.home, "lite", "backup", "--output", ours, env=self.environment)
+        yield "backup", seconds
+        yield "backup memory", memory
+        pipe = f"'{self.bin}/pg_dump' -Fc -Z0 | zstd -q -3 -f -o '{stream}'"
+        if subprocess.run(["sh", "-c", pipe], env=self.application).returncode == 0:
+            yield "file", ours.stat().st_size / stream.stat().st_size
+        yield "pg_restore", min(self.pg_restore(1, dump), self.pg_restore(os.cpu_count(), dump))
+        self.sql("CHECKPOINT")
+        seconds, memory = watched(self.leoflow, "--home", self.home, "lite", "restore", "--input", ours, "--force", "--yes", env=self.environment)
+        yield "restore", seconds
+        yield "restore memory", memory
+
+    def end(self):
+        subprocess.run([self.leoflow, "--home", self.home, "lite", "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def measure(leoflow, postgres_bin, runs, free_port):
+    samples = {}
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory(prefix="leoflow-bench-") as folder:
+            bench = BackupBench(leoflow, postgres_bin, Path(folder))
+            try:
+                bench.prepare(free_port())
+                for figure, value in bench.run():
+                    samples.setdefault(figure, []).append(value)
+            finally:
+                bench.end()
+    return {figure: statistics.median(values) for figure, values in samples.items()}
+
+
+def show(values):
+    ratio = lambda ours, theirs: f"{values[ours]:8.2f} s   {theirs} {values[theirs]:.2f} s   {values[ours] / values[theirs]:.2f} x"
+    print(f"backup of pgbench -s {SCALE}      {ratio('backup', 'pg_dump -Fc')}")
+    print(f"restore, to serving          {ratio('restore', 'pg_restore')}")
+    print(f"memory of our process        {values['backup memory']:8.1f} MiB backup   {values['restore memory']:.1f} MiB restore")
+    if "file" in values:
+        print(f"file                         {values['file']:8.3f} x of pg_dump -Fc -Z0 | zstd -3")
