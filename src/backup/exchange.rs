@@ -107,8 +107,17 @@ pub async fn exchange(home: &Home, access: &Access, operation: Operation, swap: 
     Ok(journal.finish()?)
 }
 
-/// Goes on with an exchange that was interrupted. Returns whether the new state came into force.
-pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<bool, ExchangeError> {
+/// What came of an exchange that was gone on with.
+#[derive(Debug)]
+pub enum Resumed {
+    /// The new state is in force.
+    Finished,
+    /// The old one is: it had been turned back, or was now, for this reason.
+    TakenBack(Option<Box<ExchangeError>>),
+}
+
+/// Goes on with an exchange that was interrupted.
+pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<Resumed, ExchangeError> {
     let swap: Swap =
         serde_json::from_value(entry.plan.clone()).map_err(|error| ExchangeError::Plan(error.to_string()))?;
     let (at, backward) = (entry.at, swap.backward);
@@ -116,11 +125,14 @@ pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<bool, 
     let mut journal = Journal::resume(home, entry);
     if backward {
         work.backward(&mut journal, at).await?;
-    } else {
-        work.forward(&mut journal, at).await?;
+        journal.finish()?;
+        return Ok(Resumed::TakenBack(None));
     }
-    journal.finish()?;
-    Ok(!backward)
+    match work.forward(&mut journal, at).await {
+        Ok(()) => journal.finish().map(|()| Resumed::Finished).map_err(ExchangeError::from),
+        Err(ExchangeError::TurnedBack(why)) => Ok(Resumed::TakenBack(Some(why))),
+        Err(error) => Err(error),
+    }
 }
 
 pub(super) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ExchangeError {

@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     /// Whether that folder is the workspace already.
     pub workspace_is_ours: bool,
     pub force: bool,
+    /// Something is mounted inside the workspace, which then cannot be moved away.
+    pub mount: Option<PathBuf>,
     /// Free bytes where the home is.
     pub free: u64,
     /// Free bytes where the workspace is, if that is another file system.
@@ -33,6 +35,8 @@ pub enum Refusal {
     SetUp,
     #[error("{0} is not empty")]
     WorkspaceInUse(PathBuf),
+    #[error("{0} is a mount point in the workspace, and cannot be moved aside")]
+    Mount(PathBuf),
     #[error("{needed} bytes are needed where {path} is, and {free} are free")]
     Space { path: PathBuf, needed: u64, free: u64 },
 }
@@ -54,6 +58,9 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
     // A folder that is somebody else's is not replaced by any flag.
     if facts.workspace_in_use && !(facts.workspace_is_ours && facts.force) {
         return Err(Refusal::WorkspaceInUse(facts.workspace.to_owned()));
+    }
+    if let Some(mount) = &facts.mount {
+        return Err(Refusal::Mount(mount.clone()));
     }
     let of_workspace: u64 = manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::size).sum();
     let (here, there) = match facts.workspace_free {
@@ -139,6 +146,7 @@ mod tests {
             workspace_in_use: true,
             workspace_is_ours: true,
             force: true,
+            mount: None,
             free: u64::MAX,
             workspace_free: None,
         }
@@ -158,6 +166,13 @@ mod tests {
         assert!(matches!(refused(&stranger), Some(Refusal::WorkspaceInUse(_))));
         let empty = Facts { is_set_up: false, workspace_in_use: false, workspace_is_ours: false, force: false, ..base };
         assert!(refused(&empty).is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_moved_aside_is_found_before() {
+        let manifest = manifest(vec![]);
+        let mounted = Facts { mount: Some("/w/data".into()), ..facts(&manifest) };
+        assert!(matches!(refused(&mounted), Some(Refusal::Mount(_))));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Taking the home, and first of all finishing or undoing what an earlier process left half done.
 
 use super::context::Context;
-use crate::backup::{exchange, restore};
+use crate::backup::exchange::{self, Resumed};
+use crate::backup::restore;
 use crate::config;
 use crate::error::Error;
 use crate::home::Home;
@@ -61,12 +62,14 @@ async fn finish_exchange(home: &Home, entry: Entry, reporter: &dyn Reporter) -> 
         Operation::RestoreUndo => "undoing of a restore",
         _ => "restore",
     };
-    let came_into_force = exchange::resume(home, &access, entry).await?;
+    let resumed = exchange::resume(home, &access, entry).await?;
     drop(server);
-    let text = if came_into_force {
-        format!("finished the {what} that was interrupted")
-    } else {
-        format!("took back the {what} that had failed; everything is as it was before it")
+    let text = match resumed {
+        Resumed::Finished => format!("finished the {what} that was interrupted"),
+        Resumed::TakenBack(None) => format!("took back the {what} that had failed; everything is as it was before it"),
+        Resumed::TakenBack(Some(why)) => {
+            format!("took back the {what} that was interrupted; everything is as it was before it: {why}")
+        }
     };
     reporter.report(Progress::Note(text));
     Ok(())

@@ -19,7 +19,7 @@ use crate::home::resolve_workspace;
 use crate::protocol::control;
 use crate::schema::{embedded, known};
 use crate::setup::{self, Receipt, Wishes};
-use crate::sys::{checkpoint, disk, env_vars, files};
+use crate::sys::{checkpoint, disk, env_vars, files, mounts};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -240,10 +240,17 @@ impl Target {
             workspace_in_use: self.workspace_in_use,
             workspace_is_ours: self.workspace_is_ours,
             force,
+            mount: self.mount_inside(),
             free: free(root)?,
             workspace_free: if same { None } else { Some(free(&self.workspace)?) },
         };
         restore_plan::check(&facts, root).map_err(|refusal| RestoreError::from(refusal).into())
+    }
+
+    /// The workspace may be a mount point itself: its entries move, it stays.
+    fn mount_inside(&self) -> Option<PathBuf> {
+        let real = self.workspace.canonicalize().ok()?;
+        mounts::at_or_below(&real).ok()?.into_iter().find(|mount| *mount != real)
     }
 
     /// For a setup that makes the workspace; one that the config names is not asked for again.

@@ -70,6 +70,7 @@ impl From<Refusal> for Error {
             Refusal::WorkspaceInUse(_) => {
                 base.hint("choose an empty folder with --workspace DIR, or move its content away")
             }
+            Refusal::Mount(_) => base.hint("unmount it, or restore into another folder: --workspace DIR"),
             Refusal::Space { .. } => base.hint("free some space, then run the same command again; nothing was changed"),
         }
     }

@@ -1,9 +1,10 @@
 //! Kills, freezes and disks that are full.
 
 use crate::support::http::{self, Session};
+use crate::support::mounts::{can_mount, in_own_mounts};
 use crate::support::processes::{self, is_alive, signal};
-use crate::support::{Done, TestHome, newest, wait_until};
-use std::process::{Command, Stdio};
+use crate::support::{TestHome, newest, wait_until};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -193,16 +194,6 @@ fn sockets_and_lock_removed_while_running_are_no_way_in() {
     test.assert_nothing_runs();
 }
 
-/// Runs the script as root of a namespace of its own, where a small disk can be mounted.
-fn in_own_mounts(test: &TestHome, script: &str, arguments: &[&str]) -> Done {
-    let inner = test.command(arguments);
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "/bin/sh", "-c", script, "sh"]);
-    command.arg(&test.home).arg(inner.get_program()).args(inner.get_args()).env_clear();
-    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.output().unwrap().into()
-}
-
 #[test]
 fn strangers_datagrams_change_nothing() {
     use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket};
@@ -245,18 +236,6 @@ fn postgres_and_the_server_killed_together_are_both_back() {
         back("postgres", postgres) && back("server", server) && test.state() == "healthy"
     });
     assert_eq!(http::get(test.port, "/api/healthz").status, 200);
-}
-
-/// Mounting in a namespace of one's own is not allowed everywhere (AppArmor, containers).
-fn can_mount() -> bool {
-    let tried = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"])
-        .output();
-    let can = tried.is_ok_and(|output| output.status.success());
-    if !can {
-        eprintln!("not tested here: mounting in a user namespace is not allowed");
-    }
-    can
 }
 
 #[test]

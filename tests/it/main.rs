@@ -8,6 +8,7 @@ mod backups;
 mod cli;
 mod config;
 mod dag_files;
+mod data_places;
 mod doctor;
 mod environment;
 mod faults;

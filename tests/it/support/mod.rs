@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod http;
 pub mod mirror;
+pub mod mounts;
 mod postgres;
 pub mod processes;
 

@@ -1,0 +1,101 @@
+//! Backups and restores where the disk is full, or the workspace is on another one.
+
+use crate::support::mounts::{can_mount, in_own_mounts};
+use crate::support::{Done, TestHome};
+use std::fs;
+
+/// Runs a script in which `$w` is the workspace, `$d` the test's folder and `"$@"` the command line
+/// up to the subcommand; everything it mounts is gone afterwards.
+fn script(test: &TestHome, text: &str) -> Done {
+    let head = format!(
+        "shift; w='{}'; d='{}'; fail() {{ echo \"failed: $*\" >&2; exit 97; }}; ",
+        test.workspace().display(),
+        test.folder().display()
+    );
+    in_own_mounts(test, &format!("{head}{text}"), &[])
+}
+
+#[test]
+fn a_backup_that_finds_the_disk_full_leaves_the_old_file() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestHome::started();
+    fs::write(test.workspace().join("big.bin"), vec![7; 3 << 20]).unwrap();
+    fs::create_dir(test.folder().join("out")).unwrap();
+    for size in ["64k", "1m", "3m"] {
+        let done = script(
+            &test,
+            &format!(
+                "mount -t tmpfs -o size={size} tmpfs $d/out || exit 99; echo old > $d/out/b.tar.gz; \
+                 \"$@\" lite backup --output $d/out/b.tar.gz; code=$?; \
+                 test \"$(cat $d/out/b.tar.gz)\" = old || fail 'the old file is gone'; \
+                 test $(ls -A $d/out | wc -l) = 1 || fail \"something is left: $(ls -A $d/out)\"; exit $code"
+            ),
+        );
+        assert_eq!(done.code, Some(1), "{size}: {done:?}");
+        assert!(done.stderr.contains("the disk is full"), "{size}: {}", done.stderr);
+    }
+    assert_eq!(test.state(), "healthy");
+}
+
+#[test]
+fn a_workspace_on_another_disk_is_exchanged_there() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestHome::new();
+    test.set_up();
+    test.run(&["lite", "start"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let backup = test.backup("b.tar.zst");
+    let done = script(
+        &test,
+        &format!(
+            "mount -t tmpfs -o size=50m tmpfs $w || exit 99; mkdir -p $w/p/.git; echo mine > $w/p/later.py; echo r > $w/p/.git/HEAD; \
+             \"$@\" lite restore --input {} --force --yes || fail restore; \
+             test -f $w/hello/dag.py -a ! -e $w/p/later.py || fail \"not restored: $(ls -AR $w)\"; \
+             \"$@\" lite restore --undo --yes || fail undo; \
+             test \"$(cat $w/p/later.py)\" = mine -a ! -e $w/hello || fail \"not undone: $(ls -AR $w)\"; \
+             test -f $w/p/.git/HEAD || fail 'no .git'; \
+             test $(ls -A $w | wc -l) = 2 || fail \"left: $(ls -A $w)\"",
+            backup.display()
+        ),
+    );
+    assert_eq!(done.code, Some(0), "{done:?}");
+}
+
+#[test]
+fn what_cannot_be_moved_aside_is_refused_or_everything_is_taken_back() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestHome::new();
+    test.set_up();
+    test.run(&["lite", "start"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let backup = test.backup("b.tar.zst");
+    let input = backup.display();
+    test.save("later.py", "# later\n");
+    fs::create_dir(test.workspace().join("mnt")).unwrap();
+    let done = script(
+        &test,
+        &format!(
+            "mount -t tmpfs tmpfs $w/mnt || exit 99; \"$@\" lite restore --input {input} --force --yes && fail 'not refused'; exit 0"
+        ),
+    );
+    assert!(done.code == Some(0) && done.stderr.contains("is a mount point in the workspace"), "{done:?}");
+    // Mounted between the decision and the act: a restore that was killed finds it when it is gone on with.
+    let done = script(
+        &test,
+        &format!(
+            "LEOFLOW_KILL_AT=restore.begun \"$@\" lite restore --input {input} --force --yes; mount -t tmpfs tmpfs $w/mnt || exit 99; \
+             \"$@\" lite psql -- -c 'SELECT 1' || fail 'the next command does not work'; \
+             test -f $w/later.py -a -d $w/hello || fail \"not as before: $(ls -A $w)\"; umount $w/mnt"
+        ),
+    );
+    assert!(done.code == Some(0) && done.stderr.contains("took back the restore"), "{done:?}");
+    assert!(test.restore_leftovers().is_empty(), "{:?}", test.restore_leftovers());
+    test.restore(&backup, &["--force", "--yes"]).expect(0);
+    assert!(!test.workspace().join("later.py").exists());
+}
