@@ -4,6 +4,7 @@
 mod airflow_facts;
 mod api;
 mod architecture;
+mod backup_fuzz;
 mod backups;
 mod cli;
 mod config;
