@@ -10,7 +10,7 @@ use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::Access;
 use crate::sys::process::is_pid_alive;
-use crate::sys::{checkpoint, clock, files};
+use crate::sys::{checkpoint, clock, disk, files};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -119,6 +119,10 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
         entries: collected.items.iter().map(|item| item.entry.clone()).collect(),
     };
     drop(snapshot);
+    let room = request.keep_free + manifest.total_size();
+    if request.keep_free > 0 && disk::free_bytes(folder).map_err(write)? < room {
+        return Err(write(io::Error::new(io::ErrorKind::StorageFull, "the disk would be full")));
+    }
     let (size_bytes, sha256) =
         write_archive(&manifest, &collected, output, compression, now, reporter).map_err(write)?;
     checkpoint("backup.in-place");
@@ -151,7 +155,7 @@ async fn counted_while(
             _ = tick.tick() => reporter.report(Progress::Bytes {
                 what: "Copying the database".to_owned(),
                 done: copied.load(Ordering::Relaxed),
-                total: 0,
+                total: snapshot.heap_bytes.max(copied.load(Ordering::Relaxed)),
             }),
         }
     };

@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub postgres_version: String,
     /// What the database takes on the disk, in bytes.
     pub bytes: u64,
+    /// What its tables take without their indexes: about what the dump will be.
+    pub heap_bytes: u64,
 }
 
 impl Snapshot {
@@ -69,7 +71,8 @@ impl Snapshot {
             return Err(DumpError::Changed(survey.changes));
         }
         let facts =
-            "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database())";
+            "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database()),
+                     (SELECT coalesce(sum(pg_table_size(oid)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND oid >= 16384)";
         let row = client.query_one(facts, &[]).await?;
         let version: String = row.get(1);
         Ok(Self {
@@ -77,6 +80,7 @@ impl Snapshot {
             // `18.4 (Debian …)` is 18.4.
             postgres_version: version.split_whitespace().next().unwrap_or_default().to_owned(),
             bytes: u64::try_from(row.get::<_, i64>(2)).unwrap_or(0),
+            heap_bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
             client,
             survey,
             schema_version,

@@ -22,6 +22,7 @@ mod stage;
 mod survey;
 pub mod verify;
 
+pub use collect::CollectError;
 pub use create::{CreateError, Made, Request, create};
 pub use exchange::ExchangeError;
 pub use manifest::Manifest;

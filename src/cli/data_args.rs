@@ -90,7 +90,7 @@ pub struct ResetPassword {
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  leoflow uninstall --dry-run        what would go, and how large it is\n  \
-                  leoflow uninstall                  remove the programs, keep every datum\n  \
+                  leoflow uninstall                  remove the programs, keep your data\n  \
                   leoflow uninstall --purge          remove everything, the workspace too")]
 pub struct Uninstall {
     /// Remove everything: datastore, configuration, logs, backups and the workspace

@@ -9,6 +9,7 @@ use crate::home::Home;
 use crate::home::journal::{self, Entry, Operation};
 use crate::home::lock::{HomeLock, LockError, OperationLock};
 use crate::home::progress::{Progress, Reporter};
+use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::private::PrivateServer;
 use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::setup::uninstall;
@@ -98,12 +99,12 @@ pub async fn clean_up(home: &Home, access: Option<&Access>, reporter: &dyn Repor
     }
     match access {
         Some(access) => restore::remove_strays_from(home, access).await?,
-        // A cluster that cannot be asked has more to tell when it is started for work.
-        None => {
-            if let Ok((access, _server)) = private(home).await {
-                restore::remove_strays_from(home, &access).await?;
-            }
-        }
+        None if cluster::state(home) != ClusterState::Ready => {}
+        None => match private(home).await {
+            Ok((access, _server)) => restore::remove_strays_from(home, &access).await?,
+            // It has more to tell when it is started for work; the folders stay as a reminder.
+            Err(_) => return Ok(()),
+        },
     }
     restore::remove_strays(home, workspace.as_deref())
         .map_err(|error| Error::io("clean up", &home.restore(), &error))?;

@@ -159,7 +159,12 @@ pub async fn alone_with_it(
     refuse_beside_a_terminal(context)?;
     let port = lite_control::running_port(context);
     lite_control::stop_whole(context)?;
-    Ok((Datastore::open(context, "leoflow lite restore").await?, Some(port)))
+    let datastore = Datastore::open(context, "leoflow lite restore").await?;
+    if datastore.runs_for_lite {
+        return Err(Error::failed("Leoflow was started again meanwhile; nothing was changed")
+            .hint("run the same command again"));
+    }
+    Ok((datastore, Some(port)))
 }
 
 /// An instance in the foreground belongs to a terminal, which nobody but its user may end.

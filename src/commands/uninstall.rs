@@ -9,6 +9,7 @@ use crate::home::journal::{self, Operation};
 use crate::home::lock::{HomeLock, OperationLock};
 use crate::postgres::Endpoint;
 use crate::setup::uninstall::{self, Part, Plan, Repository, Wishes};
+use crate::supervisor;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::Path;
@@ -47,6 +48,9 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     let _alone = OperationLock::take(home, "leoflow uninstall")?;
     lite_control::stop_whole(context)?;
     let lock = HomeLock::take(home, "leoflow uninstall", None)?;
+    supervisor::end_leftovers(home).map_err(|error| {
+        Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
+    })?;
     // While nobody asked, somebody may have begun something else.
     if let Some(entry) = journal::unfinished(home)?.filter(|entry| entry.operation != Operation::Setup) {
         return Err(Error::refused(format!("a {} was interrupted and is not finished", entry.operation))
@@ -166,6 +170,9 @@ fn tell(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
         context.printer.line("Leoflow and all that it had are gone");
     } else {
         context.printer.line(format!("Leoflow is uninstalled; your data stays in {}", context.home.root().display()));
+        if let Some(workspace) = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace) {
+            context.printer.line(format!("  and in {}", workspace.display()));
+        }
         context.printer.line("  a later install goes on from there; `leoflow uninstall --purge` removes it");
     }
     Ok(0)

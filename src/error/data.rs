@@ -1,6 +1,7 @@
 //! Backup, restore, password and uninstall, in the user's words.
 
 use super::{Error, with_disk_hint};
+use crate::backup::CollectError;
 use crate::backup::archive_read::ArchiveError;
 use crate::backup::create::CreateError;
 use crate::backup::dump::DumpError;
@@ -47,6 +48,8 @@ impl From<CreateError> for Error {
         let is_full = error.is_full_disk();
         let base = match error {
             CreateError::Dump(error) => error.into(),
+            CreateError::Collect(CollectError::TooMany) => Self::failed(&error)
+                .hint("a folder with a file CACHEDIR.TAG in it is left out: put one into those that need no backup"),
             CreateError::Collect(_) => Self::failed(&error),
             CreateError::Write { ref path, ref source } => Self::io("write", path, source),
             CreateError::Read { ref path, ref source } => Self::io("read", path, source),

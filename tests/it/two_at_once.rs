@@ -74,3 +74,47 @@ fn a_command_that_needs_the_home_for_itself_says_who_has_it() {
     psql.wait().unwrap();
     test.start();
 }
+
+/// Starts each command at the same moment and waits for all.
+fn at_once(test: &TestHome, commands: &[&[&str]]) -> Vec<Done> {
+    let spawn =
+        |arguments: &&[&str]| test.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let children: Vec<_> = commands.iter().map(spawn).collect();
+    children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect()
+}
+
+#[test]
+fn two_operations_at_once_are_one_operation_and_a_refusal_that_names_it() {
+    let test = TestHome::started();
+    test.run(&["variables", "set", "a", "b"]).expect(0);
+    let backup = test.backup("b.tar.zst");
+    let input = backup.to_str().unwrap();
+    let restore = ["lite", "restore", "--input", input, "--force", "--yes"];
+    let other = test.folder().join("c.tar.zst");
+    for _ in 0..3 {
+        let done = at_once(&test, &[&restore, &["lite", "backup", "--output", other.to_str().unwrap()], &restore]);
+        assert!(done.iter().any(|done| done.code == Some(0)), "{done:?}");
+        for done in done.iter().filter(|done| done.code != Some(0)) {
+            let named = done.stderr.contains("in use by `leoflow lite") || done.stderr.contains("was started again");
+            assert!(done.code == Some(1) && named, "{done:?}");
+        }
+        assert_eq!(test.state(), "healthy");
+        assert_eq!(test.run(&["variables", "get", "a"]).expect(0).stdout.trim(), "b");
+    }
+}
+
+#[test]
+fn start_and_purge_at_once_are_a_whole_instance_or_none() {
+    for _ in 0..4 {
+        let test = TestHome::new();
+        test.set_up();
+        let done = at_once(&test, &[&["uninstall", "--purge", "--yes"], &["lite", "start"]]);
+        assert!(done.iter().any(|done| done.code == Some(0)), "{done:?}");
+        if test.home.exists() {
+            test.start();
+            assert_eq!(test.state(), "healthy", "{done:?}");
+        } else {
+            test.assert_nothing_runs();
+        }
+    }
+}
