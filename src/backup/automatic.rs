@@ -3,7 +3,7 @@
 use super::catalog;
 use super::create::{CreateError, Made, Request, create};
 use super::dump::{DumpError, has_rows};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::home::Home;
 use crate::home::progress::Reporter;
 use crate::postgres::Access;
@@ -32,7 +32,7 @@ pub async fn before(
         home,
         access,
         version,
-        instance: config.instance_name.as_deref().unwrap_or("leoflow"),
+        instance: config::instance_name(Some(config)),
         workspace: config.workspace.as_deref(),
         output: &output,
         task_logs_bytes: config.backup.task_logs_bytes,

@@ -128,6 +128,16 @@ pub struct Staged {
     pub workspace: PathBuf,
     workspace_side: PathBuf,
     made_workspace: bool,
+    /// Whether it goes with this value: until the exchange begins.
+    is_ours: bool,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.is_ours {
+            remove_staged(&self.side, &self.workspace, self.made_workspace);
+        }
+    }
 }
 
 impl Staged {
@@ -152,7 +162,7 @@ impl Staged {
         match unpacked {
             Ok((manifest, config)) => {
                 let workspace = workspace.to_owned();
-                Ok(Self { side, manifest, config, workspace, workspace_side, made_workspace })
+                Ok(Self { side, manifest, config, workspace, workspace_side, made_workspace, is_ours: true })
             }
             Err(error) => {
                 let staged = (side, workspace.to_owned(), made_workspace);
@@ -160,11 +170,6 @@ impl Staged {
                 Err(error)
             }
         }
-    }
-
-    /// Removes what was unpacked.
-    pub fn discard(self) {
-        remove_staged(&self.side, &self.workspace, self.made_workspace);
     }
 }
 
@@ -205,39 +210,32 @@ pub struct Ready {
     staged: Staged,
 }
 
-/// Loads the staged dump. On an error nothing of it is left in the cluster; the staged files stay the
-/// caller's.
+/// Loads the staged dump. On an error nothing of it is left, neither in the cluster nor in the home.
 pub async fn prove(
     access: &Access,
     staged: Staged,
     version: &str,
     reporter: &dyn Reporter,
-) -> Result<Ready, (Staged, RestoreError)> {
-    let cipher = match cipher_of(&staged.config) {
-        Ok(cipher) => cipher,
-        Err(error) => return Err((staged, error.into())),
-    };
+) -> Result<Ready, RestoreError> {
+    let cipher = cipher_of(&staged.config)?;
     let scratch = match Scratch::create(access, staged.side.id.clone()).await {
         Ok(scratch) => scratch,
         Err(error) => {
+            // Half of it may be there.
             drop(drop_strays(access, &kept_ids(&staged.side)).await);
-            return Err((staged, error.into()));
+            return Err(error.into());
         }
     };
-    let loaded = load::load(&scratch, &staged.side.dump(), &staged.manifest, &cipher, version, reporter).await;
-    let adopted = match loaded {
-        Ok(()) => scratch.adopt().await.map(drop).map_err(RestoreError::from),
+    match load::load(&scratch, &staged.side.dump(), &staged.manifest, &cipher, version, reporter).await {
+        Ok(()) => drop(scratch.adopt().await?),
         Err(error) => {
-            // The database is removed as a stray when it cannot be removed now.
+            // A database that cannot be removed now is removed as a stray.
             drop(scratch.discard().await);
-            Err(error.into())
+            return Err(error.into());
         }
-    };
-    checkpoint("restore.proven");
-    match adopted {
-        Ok(()) => Ok(Ready { staged }),
-        Err(error) => Err((staged, error)),
     }
+    checkpoint("restore.proven");
+    Ok(Ready { staged })
 }
 
 /// The states in the home that are kept, beside the one that is being made.
@@ -268,8 +266,13 @@ pub struct Records {
 
 impl Ready {
     /// Brings it into force. Nobody else may use the home or be connected to its databases.
-    pub async fn bring_into_force(self, home: &Home, access: &Access, records: &Records) -> Result<(), RestoreError> {
-        let staged = self.staged;
+    pub async fn bring_into_force(
+        mut self,
+        home: &Home,
+        access: &Access,
+        records: &Records,
+    ) -> Result<(), RestoreError> {
+        let staged = &mut self.staged;
         let side = &staged.side;
         let write = |path: &Path, source| RestoreError::Write { path: path.to_owned(), source };
         files::remove_any(&side.dump()).map_err(|source| write(&side.dump(), source))?;
@@ -292,11 +295,9 @@ impl Ready {
             kept,
             backward: false,
         };
+        // From here on the journal says what becomes of it.
+        staged.is_ours = false;
         Ok(exchange::exchange(home, access, Operation::Restore, swap).await?)
-    }
-
-    pub fn discard(self) {
-        self.staged.discard();
     }
 }
 

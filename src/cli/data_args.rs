@@ -109,6 +109,6 @@ pub struct Uninstall {
     #[arg(long, requires = "purge", conflicts_with = "keep_workspace")]
     pub include_workspace: bool,
     /// Purge also repositories with work that is not committed or not pushed
-    #[arg(long, requires = "purge", conflicts_with = "keep_workspace")]
+    #[arg(long, requires = "purge")]
     pub include_repositories: bool,
 }

@@ -5,6 +5,8 @@ use super::datastore::Datastore;
 use super::recovery;
 use crate::backup::{self, Made, Request};
 use crate::cli::args::Backup;
+use crate::cli::printer::in_words;
+use crate::config;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::sys::{clock, env_vars};
@@ -20,12 +22,14 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     let output = output(args)?;
     let _alone = OperationLock::take(home, command)?;
     let datastore = Datastore::open(context, command).await?;
+    // The role and the database are made by the first start, or here.
+    drop(datastore.connect().await?);
     recovery::clean_up(home, Some(&datastore.access), context.printer).await?;
     let request = Request {
         home,
         access: &datastore.access,
         version: context.version,
-        instance: config.instance_name.as_deref().unwrap_or("leoflow"),
+        instance: config::instance_name(Some(&config)),
         workspace: config.workspace.as_deref(),
         output: &output,
         task_logs_bytes: config.backup.task_logs_bytes,
@@ -65,7 +69,7 @@ fn show(context: &Context<'_>, made: &Made) -> Result<(), Error> {
     }
     let rows: i64 = made.tables.values().sum();
     printer.line(format!("{}", made.path.display()));
-    printer.line(format!("  {} bytes, {rows} rows, schema version {}", made.size_bytes, made.schema_version));
+    printer.line(format!("  {}, {rows} rows, schema version {}", in_words(made.size_bytes), made.schema_version));
     printer.line(format!("  sha256 {}", made.sha256));
     printer.note("It holds your secrets: keep it where only you can read it.");
     printer.note(format!("Prove it:  leoflow lite backups verify '{}'", made.path.display()));

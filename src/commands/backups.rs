@@ -1,11 +1,12 @@
 //! `leoflow lite backups list` and `backups verify`.
 
 use super::context::Context;
-use super::datastore::Datastore;
+use super::datastore::{self, Datastore};
 use super::recovery;
 use crate::backup::catalog::{self, Listed, Proof};
 use crate::backup::{RestoreError, verify};
 use crate::cli::args::{Backups, BackupsCommand, VerifyBackups};
+use crate::cli::printer::in_words;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::sys::env_vars;
@@ -40,7 +41,7 @@ fn row(backup: &Listed) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         or_dash(backup.created_at.clone()),
-        backup.size_bytes.to_string(),
+        in_words(backup.size_bytes),
         or_dash(backup.rows.map(|rows| rows.to_string())),
         or_dash(backup.schema_version.map(|version| version.to_string())),
         match (&backup.problem, &backup.last_verified) {
@@ -68,6 +69,7 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
     // Hashes need no datastore, and no home either.
     let mut opened = None;
     if !args.quick {
+        datastore::check(context)?;
         let alone = OperationLock::take(home, command)?;
         let datastore = Datastore::open(context, command).await?;
         recovery::clean_up(home, Some(&datastore.access), printer).await?;

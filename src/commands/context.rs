@@ -5,8 +5,8 @@ use crate::cli::printer::Printer;
 use crate::config::{self, Loaded};
 use crate::error::Error;
 use crate::home::{self, Home};
-use crate::sys::env_vars;
-use std::io::{BufRead, IsTerminal};
+use crate::sys::{env_vars, terminal};
+use std::io::BufRead;
 
 pub struct Context<'a> {
     pub home: Home,
@@ -40,32 +40,31 @@ impl<'a> Context<'a> {
         (!found && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
     }
 
-    /// Asks for a name to be typed: for what cannot be taken back by a slip.
-    pub fn confirm_by_name(&self, what: &str, name: &str, yes: bool) -> Result<bool, Error> {
-        if yes {
-            return Ok(true);
-        }
-        if !std::io::stdin().is_terminal() {
-            return Err(Error::refused("this has to be confirmed, and there is no terminal to ask on")
-                .hint("look at it with --dry-run, then add --yes"));
-        }
-        self.printer.note(format!("{what} Type {name} to go on:"));
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer).map_err(Error::failed)?;
-        Ok(answer.trim() == name)
-    }
-
     /// Asks on the terminal. Without one and without `--yes` the answer is a refusal.
     pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Error> {
+        let answer = self.ask(&format!("{question} [y/N]"), yes)?;
+        Ok(answer.is_none_or(|answer| matches!(answer.as_str(), "y" | "Y" | "yes")))
+    }
+
+    /// Asks for a name to be typed: for what cannot be taken back by a slip.
+    pub fn confirm_by_name(&self, what: &str, name: &str, yes: bool) -> Result<bool, Error> {
+        let answer = self.ask(&format!("{what} Type {name} to go on:"), yes)?;
+        Ok(answer.is_none_or(|answer| answer == name))
+    }
+
+    /// `None` when nobody has to be asked.
+    fn ask(&self, question: &str, yes: bool) -> Result<Option<String>, Error> {
         if yes {
-            return Ok(true);
+            return Ok(None);
         }
-        if !std::io::stdin().is_terminal() {
-            return Err(Error::refused("this needs a yes, and there is no terminal to ask on").hint("add --yes"));
+        if !terminal::can_ask() {
+            return Err(
+                Error::refused("this has to be confirmed, and there is no terminal to ask on").hint("add --yes")
+            );
         }
-        self.printer.note(format!("{question} [y/N]"));
+        self.printer.note(question);
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer).map_err(Error::failed)?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+        Ok(Some(answer.trim().to_owned()))
     }
 }

@@ -2,7 +2,7 @@
 //! command's moment.
 
 use super::context::Context;
-use super::recovery;
+use super::recovery::{self, Purges};
 use crate::error::Error;
 use crate::home::lock::{self, HomeLock};
 use crate::postgres::cluster::{self, ClusterState};
@@ -23,36 +23,56 @@ impl Datastore {
     /// `command` is what others are told who want the home meanwhile.
     pub async fn open(context: &Context<'_>, command: &str) -> Result<Self, Error> {
         let home = &context.home;
-        let not_set_up = || Error::failed("Leoflow is not set up in this home").hint("leoflow setup");
-        match cluster::state(home) {
-            ClusterState::Ready => {}
-            ClusterState::Absent => return Err(not_set_up()),
-            ClusterState::OtherMajor(major) => {
-                return Err(Error::refused(format!("the datastore is of PostgreSQL {major}"))
-                    .hint("run the leoflow release that made it"));
-            }
-            ClusterState::NotACluster(why) => {
-                return Err(
-                    Error::refused(format!("managed-postgres/data is not a datastore: {why}")).hint("leoflow doctor")
-                );
-            }
+        if !home.exists() {
+            return Err(not_set_up());
         }
-        let installation = install::installed(home).ok_or_else(not_set_up)?;
-        let credentials = Credentials::require(home)?;
-        let endpoint = Endpoint::for_home(home);
-        let runs_for_lite = lock::is_held(home).map_err(Error::failed)? && control::status_of(home).is_some();
-        let (mut server, mut held) = (None, None);
-        if !runs_for_lite {
-            home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-            held = Some(recovery::take_home(context, command, None, context.printer).await?);
-            server = Some(PrivateServer::start(home, &installation, &endpoint, &credentials).await?);
+        if lock::is_held(home).map_err(Error::failed)? && control::status_of(home).is_some() {
+            check(context)?;
+            return Ok(Self { access: access(context)?, runs_for_lite: true, _server: None, _lock: None });
         }
-        let access = Access { endpoint, credentials, installation };
-        Ok(Self { access, runs_for_lite, _server: server, _lock: held })
+        if !home.journal().exists() {
+            // Before anything is written into a folder that is not ours.
+            check(context)?;
+        }
+        home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+        let held = recovery::take_home(context, command, None, Purges::Refuse, context.printer).await?;
+        Self::open_held(context, held).await
+    }
+
+    /// The same for a caller that has the home: the datastore keeps the lock.
+    pub async fn open_held(context: &Context<'_>, held: HomeLock) -> Result<Self, Error> {
+        check(context)?;
+        let access = access(context)?;
+        let server =
+            PrivateServer::start(&context.home, &access.installation, &access.endpoint, &access.credentials).await?;
+        Ok(Self { access, runs_for_lite: false, _server: Some(server), _lock: Some(held) })
     }
 
     /// A connection as the application, its role and database made where they are missing.
     pub async fn connect(&self) -> Result<Client, Error> {
         Ok(provision::connect(&self.access.endpoint, &self.access.credentials).await?)
     }
+}
+
+fn access(context: &Context<'_>) -> Result<Access, Error> {
+    let home = &context.home;
+    let installation = install::installed(home).ok_or_else(not_set_up)?;
+    Ok(Access { endpoint: Endpoint::for_home(home), credentials: Credentials::require(home)?, installation })
+}
+
+/// Whether there is a datastore that this release may open.
+pub fn check(context: &Context<'_>) -> Result<(), Error> {
+    match cluster::state(&context.home) {
+        ClusterState::Ready => Ok(()),
+        ClusterState::Absent => Err(not_set_up()),
+        ClusterState::OtherMajor(major) => Err(Error::refused(format!("the datastore is of PostgreSQL {major}"))
+            .hint("run the leoflow release that made it")),
+        ClusterState::NotACluster(why) => {
+            Err(Error::refused(format!("managed-postgres/data is not a datastore: {why}")).hint("leoflow doctor"))
+        }
+    }
+}
+
+fn not_set_up() -> Error {
+    Error::failed("Leoflow is not set up in this home").hint("leoflow setup")
 }

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::lite_control::ended_tasks;
-use super::recovery;
+use super::recovery::{self, Purges};
 use crate::agent;
 use crate::cli::args::LiteRun;
 use crate::cli::report::{PipeSink, Ready, Report, Sink};
@@ -39,7 +39,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     // A home that is not there yet is only made once the port is ours.
     let early = if home.exists() { None } else { Some(bind(context, port)?) };
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    let _lock = recovery::take_home(context, "leoflow lite", Some(&url), sink).await?;
+    let _lock = recovery::take_home(context, "leoflow lite", Some(&url), Purges::Finish, sink).await?;
     // What an earlier run left may have the port, so it is ended first.
     end_leftovers(context, sink)?;
     home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;

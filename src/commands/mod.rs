@@ -22,6 +22,7 @@ mod recovery;
 mod replaced;
 mod reset_password;
 mod restore;
+mod restore_target;
 mod restore_undo;
 mod run_inputs;
 mod run_view;
@@ -77,7 +78,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
             LiteCommand::Backup(args) => backup::run(&context, &args).await,
             LiteCommand::Backups(args) => backups::run(&context, &args).await,
             LiteCommand::Restore(args) => restore::run(&context, &args).await,
-            LiteCommand::ResetPassword(args) => reset_password::run(&context, &args),
+            LiteCommand::ResetPassword(args) => reset_password::run(&context, &args).await,
         },
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Setup(args) => setup::run(&context, &args).await,

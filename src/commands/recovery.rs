@@ -15,12 +15,21 @@ use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::setup::uninstall;
 use crate::supervisor;
 
+/// What becomes of a purge that was interrupted after it had removed something. Only a command that
+/// makes a new instance out of nothing may finish it; another one was not meant to lose anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purges {
+    Finish,
+    Refuse,
+}
+
 /// Takes the home; what was interrupted is finished or undone, with one line that says so.
 /// `command` is what others are told who want the home meanwhile.
 pub async fn take_home(
     context: &Context<'_>,
     command: &str,
     url: Option<&str>,
+    purges: Purges,
     reporter: &dyn Reporter,
 ) -> Result<HomeLock, Error> {
     let home = &context.home;
@@ -29,9 +38,18 @@ pub async fn take_home(
         None => {}
         Some(Entry { operation: Operation::Setup, .. }) => {}
         Some(entry @ Entry { operation: Operation::Purge, .. }) => {
-            uninstall::resume_purge(home, entry)?;
-            reporter
-                .report(Progress::Note("finished the purge that was interrupted; nothing is left of it".to_owned()));
+            if purges == Purges::Refuse && uninstall::has_begun(&entry) {
+                return Err(Error::refused("a purge of this home was interrupted, and part of it is gone already")
+                    .hint("finish it: leoflow uninstall --purge")
+                    .hint("finish it and begin anew: leoflow lite start"));
+            }
+            if uninstall::resume_purge(home, entry)? == uninstall::Resumed::TakenBack {
+                let text = "forgot a purge that was interrupted before it removed anything";
+                reporter.report(Progress::Note(text.to_owned()));
+                return Ok(lock);
+            }
+            let text = "finished the purge that was interrupted; nothing is left of what was here";
+            reporter.report(Progress::Note(text.to_owned()));
             // The lock went with the home.
             drop(lock);
             home.create().map_err(|error| Error::io("create", home.root(), &error))?;
@@ -47,11 +65,25 @@ pub async fn take_home(
 
 /// For a command that decides by what is there: what was interrupted is finished before it looks.
 pub async fn finish_first(context: &Context<'_>, command: &str) -> Result<(), Error> {
-    let is_ours = |entry: &Entry| entry.operation != Operation::Setup;
-    if journal::unfinished(&context.home)?.filter(is_ours).is_some() {
-        take_home(context, command, None, context.printer).await?;
+    if interrupted(context)?.is_some() {
+        take_home(context, command, None, Purges::Refuse, context.printer).await?;
     }
     Ok(())
+}
+
+/// For a command that only looks: it cannot tell what there will be.
+pub fn refuse_interrupted(context: &Context<'_>) -> Result<(), Error> {
+    match interrupted(context)? {
+        None => Ok(()),
+        Some(entry) => {
+            Err(Error::failed(format!("a {} was interrupted, and has to be finished first", entry.operation))
+                .hint("leoflow lite start finishes it"))
+        }
+    }
+}
+
+fn interrupted(context: &Context<'_>) -> Result<Option<Entry>, Error> {
+    Ok(journal::unfinished(&context.home)?.filter(|entry| entry.operation != Operation::Setup))
 }
 
 async fn finish_exchange(home: &Home, entry: Entry, reporter: &dyn Reporter) -> Result<(), Error> {

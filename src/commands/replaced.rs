@@ -6,10 +6,11 @@ use crate::backup::Manifest;
 use crate::backup::dump;
 use crate::error::Error;
 use crate::schema::{self, classify};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// One state of an instance.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     instance: Option<String>,
     /// When it was taken; `None` for what is there now.
@@ -96,8 +97,8 @@ pub fn changes(then: &BTreeMap<String, i64>, now: &BTreeMap<String, i64>) -> Vec
             let (then, now) = (then.get(name).unwrap_or(&0), now.get(name).unwrap_or(&0));
             match now - then {
                 0 => None,
-                more @ 1.. => Some(format!("{more} more rows in {name}")),
-                fewer => Some(format!("{} fewer rows in {name}", -fewer)),
+                more @ 1.. => Some(format!("{more} row(s) more in {name}")),
+                fewer => Some(format!("{} row(s) fewer in {name}", -fewer)),
             }
         })
         .collect()
@@ -111,6 +112,6 @@ mod tests {
     fn changes_are_told_by_table() {
         let rows = |list: &[(&str, i64)]| list.iter().map(|(name, rows)| ((*name).to_owned(), *rows)).collect();
         let (then, now) = (rows(&[("a", 1), ("b", 2), ("c", 3)]), rows(&[("a", 1), ("b", 5), ("d", 1)]));
-        assert_eq!(changes(&then, &now), ["3 more rows in b", "3 fewer rows in c", "1 more rows in d"]);
+        assert_eq!(changes(&then, &now), ["3 row(s) more in b", "3 row(s) fewer in c", "1 row(s) more in d"]);
     }
 }

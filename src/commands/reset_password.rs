@@ -1,43 +1,61 @@
 //! `leoflow lite reset-password`.
 
 use super::context::Context;
+use super::recovery;
 use crate::auth::password;
 use crate::cli::args::ResetPassword;
 use crate::config;
 use crate::error::Error;
+use crate::home::lock::OperationLock;
 use crate::setup;
-use crate::sys::terminal;
+use crate::sys::{checkpoint, terminal};
 use serde_json::json;
 use std::io::{BufRead, Read};
 
-pub fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Error> {
+const COMMAND: &str = "leoflow lite reset-password";
+
+pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Error> {
     let home = &context.home;
-    if context.config()?.is_none() {
+    let Some(loaded) = context.config()? else {
         return Err(Error::failed("Leoflow is not set up in this home").hint("leoflow setup"));
-    }
+    };
     let new = if args.generate { password::generate() } else { asked(args)? };
     password::acceptable(&new).map_err(|why| {
         Error::failed(why).hint("choose another; or let one be made: leoflow lite reset-password --generate")
     })?;
     let hash = password::hash(&new).map_err(Error::failed)?;
+    // A restore that is under way, or was interrupted, brings a configuration of its own.
+    recovery::finish_first(context, COMMAND).await?;
+    let _alone = OperationLock::take(home, COMMAND)?;
     config::update(home, |loaded| {
         let epoch = loaded.config.session_epoch.saturating_add(1);
         vec![("admin_password_hash", hash.into()), ("session_epoch", epoch.into())]
     })?;
+    checkpoint("password.written");
+    tell(context, args, &new, &loaded.config.admin_email)?;
     // It is known from here on, whatever setup had not shown.
-    setup::mark_password_shown(home)?;
-    let printer = context.printer;
-    let email = context.config()?.map(|loaded| loaded.config.admin_email).unwrap_or_default();
-    if printer.json {
-        let shown = args.generate.then_some(&new);
-        printer.json(&json!({"admin_email": email, "admin_password": shown, "sessions_ended": true}))?;
-        return Ok(0);
+    if let Err(error) = setup::mark_password_shown(home) {
+        context.printer.warning(format!("the next start may make another password: {error}"));
     }
-    if args.generate {
-        printer.line(&new);
-    }
-    printer.note(format!("The password of {email} is new, from now on; every session and token of before has ended."));
     Ok(0)
+}
+
+fn tell(context: &Context<'_>, args: &ResetPassword, new: &str, email: &str) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        let shown = args.generate.then_some(new);
+        printer.json(&json!({"admin_email": email, "admin_password": shown, "sessions_ended": true}))?;
+    } else if args.generate {
+        printer.line(new);
+    }
+    if args.generate && printer.reader_left() {
+        return Err(Error::failed("the new password could not be shown to anybody, and is lost").hint(COMMAND));
+    }
+    if !printer.json {
+        printer
+            .note(format!("The password of {email} is new, from now on; every session and token of before has ended."));
+    }
+    Ok(())
 }
 
 /// From stdin, or twice from the terminal.

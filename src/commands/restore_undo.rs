@@ -2,11 +2,11 @@
 
 use super::context::Context;
 use super::datastore::Datastore;
-use super::restore::{alone_with_it, refuse_beside_a_terminal};
-use super::{lite_start, recovery, replaced};
+use super::restore::{alone_with_it, refuse_beside_a_terminal, restart};
+use super::{recovery, replaced};
 use crate::backup::side::{self, When};
 use crate::backup::{RestoreError, dump, restore};
-use crate::cli::args::{LiteRun, Restore};
+use crate::cli::args::Restore;
 use crate::config::{self, DEPRECATED};
 use crate::error::Error;
 use crate::home::lock::OperationLock;
@@ -15,16 +15,22 @@ use crate::schema;
 use crate::sys::files;
 use serde_json::json;
 
+const COMMAND: &str = "leoflow lite restore --undo";
+
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let (home, printer) = (&context.home, context.printer);
-    if !args.dry_run {
-        recovery::finish_first(context, "leoflow lite restore --undo").await?;
+    if args.dry_run {
+        recovery::refuse_interrupted(context)?;
+    } else {
+        recovery::finish_first(context, COMMAND).await?;
     }
     let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
     refuse_beside_a_terminal(context)?;
-    let alone = OperationLock::take(home, "leoflow lite restore --undo")?;
-    let datastore = Datastore::open(context, "leoflow lite restore --undo").await?;
-    recovery::clean_up(home, Some(&datastore.access), printer).await?;
+    let alone = OperationLock::take(home, COMMAND)?;
+    let datastore = Datastore::open(context, COMMAND).await?;
+    if !args.dry_run {
+        recovery::clean_up(home, Some(&datastore.access), printer).await?;
+    }
     let now = replaced::summary(context, &datastore).await?;
     let login = Login { database: side.id.side_database(), ..datastore.access.application() };
     let client = datastore.access.connect(&login).await?;
@@ -45,10 +51,15 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     printer.note("Files that were changed in the workspace go with it. All of it is kept: `restore --undo` again brings it back.");
     if args.dry_run {
         printer.note("Nothing was changed.");
+        if printer.json {
+            printer.json(
+                &json!({"dry_run": true, "in_force": kept.in_force, "comes_back": kept.set_aside, "changes": lost}),
+            )?;
+        }
         return Ok(0);
     }
-    let name = context.config()?.and_then(|loaded| loaded.config.instance_name).unwrap_or_else(|| "leoflow".to_owned());
-    if !context.confirm_by_name("Bring it back?", &name, args.yes)? {
+    let current = context.config()?.map(|loaded| loaded.config);
+    if !context.confirm_by_name("Bring it back?", config::instance_name(current.as_ref()), args.yes)? {
         return Err(Error::failed("nothing was changed"));
     }
     let config = config_text(context, &side)?;
@@ -56,17 +67,16 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let outcome = restore::undo(home, &datastore.access, &config, rows).await;
     drop(datastore);
     drop(alone);
-    if let Some(port) = was_running {
-        lite_start::start(context, &LiteRun { port, ..LiteRun::default() })?;
-    }
+    let restarted = was_running.map(|port| restart(context, port));
     let kept = outcome?;
     if printer.json {
-        printer.json(&json!({"undone": true, "in_force": kept.in_force, "running": was_running.is_some()}))?;
+        let runs = matches!(restarted, Some(Ok(())));
+        printer.json(&json!({"undone": true, "in_force": kept.in_force, "running": runs}))?;
     } else {
         printer.line(format!("In force again:  {}", kept.in_force));
         printer.line("  what it replaced is kept:  leoflow lite restore --undo");
     }
-    Ok(0)
+    restarted.unwrap_or(Ok(())).map(|()| 0)
 }
 
 /// The kept configuration; sessions that a password reset has ended stay ended.

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::lite_run::{planned, set_up};
-use super::recovery;
+use super::recovery::{self, Purges};
 use crate::cli::args::Setup;
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
@@ -26,7 +26,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     } else {
         let home = &context.home;
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let _lock = recovery::take_home(context, "leoflow setup", None, context.printer).await?;
+        let _lock = recovery::take_home(context, "leoflow setup", None, Purges::Finish, context.printer).await?;
         set_up(context, &wishes, context.printer).await?
     };
     show_result(context, &plan, password.as_deref())?;

@@ -3,12 +3,13 @@
 use super::context::Context;
 use super::lite_control;
 use crate::cli::args::Uninstall;
+use crate::cli::printer::in_words;
 use crate::config;
 use crate::error::Error;
-use crate::home::journal::{self, Operation};
+use crate::home::journal::{self, Entry, Operation};
 use crate::home::lock::{HomeLock, OperationLock};
 use crate::postgres::Endpoint;
-use crate::setup::uninstall::{self, Part, Plan, Repository, Wishes};
+use crate::setup::uninstall::{self, Part, Plan, Wishes};
 use crate::supervisor;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -16,19 +17,12 @@ use std::path::Path;
 
 pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     let home = &context.home;
-    if nothing_there(context)? {
-        context.printer.line(format!("Leoflow is not in {}; nothing to do", home.root().display()));
-        return Ok(0);
+    if !home.exists() || is_empty(context)? {
+        return tell_empty(context, args);
     }
-    if let Some(entry) = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Purge) {
-        if args.dry_run {
-            context.printer.line("A purge was interrupted; this would finish it.");
-            return Ok(0);
-        }
-        let _lock = HomeLock::take(home, "leoflow uninstall", None)?;
-        uninstall::resume_purge(home, entry)?;
-        context.printer.line("The purge that was interrupted is finished; nothing is left");
-        return Ok(0);
+    let interrupted = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Purge);
+    if let Some(entry) = interrupted.filter(uninstall::has_begun) {
+        return finish_purge(context, args, entry);
     }
     let wishes = Wishes {
         purge: args.purge,
@@ -51,54 +45,92 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     supervisor::end_leftovers(home).map_err(|error| {
         Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
     })?;
-    // While nobody asked, somebody may have begun something else.
-    if let Some(entry) = journal::unfinished(home)?.filter(|entry| entry.operation != Operation::Setup) {
-        return Err(Error::refused(format!("a {} was interrupted and is not finished", entry.operation))
-            .hint("leoflow lite start finishes it; then uninstall again"));
+    refuse_other_work(context, &plan)?;
+    // The question may have been open for long: what was shown has to be what is there.
+    let again = uninstall::plan(&uninstall::gather(home, args.purge)?, &wishes)?;
+    if !again.removes_the_same(&plan) {
+        return Err(Error::refused("something has changed since this was shown; nothing was removed")
+            .hint("run the same command again, and look again"));
     }
     if plan.purge {
-        uninstall::purge(home, &plan)?;
+        uninstall::purge(home, &again)?;
     } else {
-        uninstall::remove_programs(home, &plan)?;
+        uninstall::remove_programs(home, &again)?;
     }
     Endpoint::for_home(home).tidy();
     drop(lock);
     tell(context, &plan)
 }
 
-/// An empty home is what an uninstall leaves that was killed at its very end.
-fn nothing_there(context: &Context<'_>) -> Result<bool, Error> {
-    let root = context.home.root();
-    if !context.home.exists() {
-        return Ok(true);
+/// What an earlier command left half done comes first; only a purge makes it meaningless.
+fn refuse_other_work(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
+    let other = journal::unfinished(&context.home)?
+        .filter(|entry| matches!(entry.operation, Operation::Restore | Operation::RestoreUndo) && !plan.purge);
+    match other {
+        None => Ok(()),
+        Some(entry) => Err(Error::refused(format!("a {} was interrupted and is not finished", entry.operation))
+            .hint("leoflow lite start finishes it; then uninstall again")),
     }
+}
+
+/// It was decided when it began; it only has to be the same command.
+fn finish_purge(context: &Context<'_>, args: &Uninstall, entry: Entry) -> Result<u8, Error> {
+    let text = "a purge of this home was interrupted, and part of it is gone already";
+    if !args.purge {
+        return Err(Error::refused(text).hint("finish it: leoflow uninstall --purge"));
+    }
+    if args.dry_run {
+        context.printer.note(format!("{text}; this would finish it."));
+        return tell_json_of_nothing(context, args).map(|()| 0);
+    }
+    let _lock = HomeLock::take(&context.home, "leoflow uninstall", None)?;
+    uninstall::resume_purge(&context.home, entry)?;
+    context.printer.note("The purge that was interrupted is finished; nothing is left");
+    tell_json_of_nothing(context, args).map(|()| 0)
+}
+
+/// Nothing, or the empty folders that a purge leaves that was killed at its very end.
+fn is_empty(context: &Context<'_>) -> Result<bool, Error> {
     let names = |folder: &Path| -> Result<Vec<OsString>, Error> {
         let entries = std::fs::read_dir(folder).map_err(|error| Error::io("read", folder, &error))?;
         Ok(entries.flatten().map(|entry| entry.file_name()).collect())
     };
-    let run = context.home.run();
-    let at_the_end = match names(root)?.as_slice() {
+    Ok(match names(context.home.root())?.as_slice() {
         [] => true,
-        [only] => *only == *"run" && names(&run)?.is_empty(),
+        [only] => *only == *"run" && names(&context.home.run())?.is_empty(),
         _ => false,
-    };
-    if root.is_symlink() || !at_the_end {
-        return Ok(false);
+    })
+}
+
+fn tell_empty(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
+    let root = context.home.root();
+    if args.purge && !args.dry_run && context.home.exists() && !root.is_symlink() {
+        // Only empty folders go this way.
+        let removed = match std::fs::remove_dir(context.home.run()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => std::fs::remove_dir(root),
+        };
+        removed.map_err(|error| Error::io("remove", root, &error))?;
     }
-    // Only empty folders go this way.
-    let removed = match std::fs::remove_dir(&run) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => std::fs::remove_dir(root),
-    };
-    removed.map(|()| true).map_err(|error| Error::io("remove", root, &error))
+    context.printer.note(format!("Leoflow is not in {}; nothing to do", root.display()));
+    tell_json_of_nothing(context, args).map(|()| 0)
+}
+
+fn tell_json_of_nothing(context: &Context<'_>, args: &Uninstall) -> Result<(), Error> {
+    if context.printer.json {
+        context.printer.json(&json!({
+            "purge": args.purge, "remove": [], "keep": [], "workspace": null, "repositories": [], "shell_files": [],
+        }))?;
+    }
+    Ok(())
 }
 
 fn asked(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<bool, Error> {
     if !plan.purge {
         return context.confirm("Remove this?", args.yes);
     }
-    let name = config::load(&context.home.config()).ok().flatten().and_then(|loaded| loaded.config.instance_name);
-    if !context.confirm_by_name("This cannot be undone.", &name.unwrap_or_else(|| "leoflow".to_owned()), args.yes)? {
+    let config = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
+    if !context.confirm_by_name("This cannot be undone.", config::instance_name(config.as_ref()), args.yes)? {
         return Ok(false);
     }
     match &plan.workspace {
@@ -127,6 +159,7 @@ fn as_json(plan: &Plan) -> Value {
         "remove": plan.remove.iter().map(part).collect::<Vec<_>>(),
         "keep": plan.keep.iter().map(part).collect::<Vec<_>>(),
         "workspace": plan.workspace.as_ref().map(|tree| json!({"path": tree.path, "size_bytes": tree.bytes})),
+        "repositories": plan.repositories.iter().map(|one| json!({"path": one.path, "why": one.why})).collect::<Vec<_>>(),
         "shell_files": plan.shell_files,
     })
 }
@@ -134,30 +167,25 @@ fn as_json(plan: &Plan) -> Value {
 fn show(context: &Context<'_>, plan: &Plan) {
     let printer = context.printer;
     let line = |word: &str, part: &Part| {
-        printer.note(format!("{word}  {:>10}  {}  ({})", size(part.bytes), part.path.display(), part.what));
+        printer.note(format!("{word}  {:>10}  {}  ({})", in_words(part.bytes), part.path.display(), part.what));
     };
     plan.remove.iter().for_each(|part| line("remove", part));
     if let Some(workspace) = &plan.workspace {
-        printer.note(format!("remove  {:>10}  {}  (the workspace)", size(workspace.bytes), workspace.path.display()));
+        printer.note(format!(
+            "remove  {:>10}  {}  (the workspace)",
+            in_words(workspace.bytes),
+            workspace.path.display()
+        ));
     }
     for file in &plan.shell_files {
         printer.note(format!("remove  our lines in {}", file.display()));
     }
     plan.keep.iter().for_each(|part| line("keep  ", part));
     if plan.purge {
-        printer.note(format!("and all else in {}", context.home.root().display()));
+        printer.note(format!("and all else in {}", plan.home.display()));
     }
-    let repositories: Vec<&Repository> = plan.workspace.iter().flat_map(|workspace| &workspace.repositories).collect();
-    for repository in repositories {
+    for repository in &plan.repositories {
         printer.warning(format!("only here: {}: {}", repository.path.display(), repository.why));
-    }
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{} kB", bytes / 1000),
-        _ => format!("{} MB", bytes / 1_000_000),
     }
 }
 

@@ -15,6 +15,11 @@ pub use keys::{DEPRECATED, Deprecated};
 pub use load::{Config, ConfigError, Loaded, load, parse};
 pub use update::{UpdateError, replace, update};
 
+/// What an instance without a name is called.
+pub fn instance_name(config: Option<&Config>) -> &str {
+    config.and_then(|config| config.instance_name.as_deref()).unwrap_or("leoflow")
+}
+
 /// Where the web page is served when nothing else is said.
 pub const DEFAULT_PORT: u16 = 8088;
 pub const DEFAULT_ADMIN_EMAIL: &str = "admin@leoflow.local";

@@ -10,6 +10,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
@@ -35,7 +36,7 @@ pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Va
     write(home, &set_keys(&loaded.text, &changes)?)
 }
 
-/// Replaces the whole file.
+/// Replaces the whole file, or makes it.
 pub fn replace(home: &Home, text: &str) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
     write(home, text)
@@ -46,10 +47,13 @@ fn write(home: &Home, text: &str) -> Result<(), UpdateError> {
     files::write_atomic(&path, text.as_bytes(), 0o600).map_err(|source| UpdateError::Io { path, source })
 }
 
+/// A change takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn lock(home: &Home) -> Result<FileLock, UpdateError> {
     let path = home.config_lock();
     let io = |source| UpdateError::Io { path: path.clone(), source };
     files::create_private_dir(&home.run()).map_err(io)?;
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
-    FileLock::exclusive(file).map_err(io)
+    FileLock::exclusive_within(file, PATIENCE).map_err(io)
 }

@@ -145,6 +145,7 @@ impl From<FactsError> for Error {
     fn from(error: FactsError) -> Self {
         match error {
             FactsError::Receipt(error) => error.into(),
+            FactsError::Journal(error) => error.into(),
             FactsError::Io { path, source } => Self::io("look at", &path, &source),
         }
     }
@@ -162,10 +163,15 @@ impl From<UninstallRefusal> for Error {
             }
             UninstallRefusal::Link(path) => base
                 .hint(format!("remove the link {} by hand, and what it leads to if it is Leoflow's", path.display())),
-            UninstallRefusal::TooWide { .. } | UninstallRefusal::Mount { .. } | UninstallRefusal::Foreign { .. } => {
-                base.hint("nothing was removed; a workspace like this stays with --keep-workspace")
-                    .hint("what is Leoflow's there has to be removed by hand")
+            UninstallRefusal::Closed { closed, .. } => {
+                base.hint(format!("look at what is in it first: chmod u+rwx '{}'", closed.display()))
             }
+            UninstallRefusal::TooWide { .. }
+            | UninstallRefusal::Mount { .. }
+            | UninstallRefusal::Foreign { .. }
+            | UninstallRefusal::Fixed(_) => base
+                .hint("nothing was removed; if it is the workspace, it stays with --keep-workspace")
+                .hint("what is Leoflow's there has to be removed by hand"),
             UninstallRefusal::WorkspaceNotMade(_) => base
                 .hint("keep it: --purge --keep-workspace --yes")
                 .hint("remove it too: --purge --include-workspace --yes"),
@@ -173,7 +179,7 @@ impl From<UninstallRefusal> for Error {
                 let named: Vec<String> =
                     repositories.iter().take(10).map(|one| format!("{}: {}", one.path.display(), one.why)).collect();
                 base.cause(named.join("\n"))
-                    .hint("commit and push it, or keep it: --purge --keep-workspace --yes")
+                    .hint("commit and push it; or keep the workspace: --purge --keep-workspace --yes")
                     .hint("remove it too: --purge --include-repositories --yes")
             }
         }

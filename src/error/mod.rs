@@ -288,6 +288,7 @@ impl From<ApplyError> for Error {
             ApplyError::Journal(error) => error.into(),
             ApplyError::Config(error) => error.into(),
             ApplyError::Edit(error) => error.into(),
+            ApplyError::Update(error) => error.into(),
             ApplyError::Hash(error) => Self::failed(error).hint("is there enough memory?"),
             ApplyError::Acquire(error) => error.into(),
             ApplyError::Credentials(error) => error.into(),

@@ -131,6 +131,18 @@ impl Home {
         self.run().join("processes.json")
     }
 
+    /// Removes the folders again that `create` has made, when nothing is in them but the files of locks.
+    /// Only empty folders go, and only while nobody has the home.
+    pub fn remove_if_unused(&self) {
+        let Ok(_held) = lock::HomeLock::take(self, "leoflow", None) else { return };
+        for file in [self.lock(), self.operation_lock(), self.config_lock()] {
+            let _ = std::fs::remove_file(file);
+        }
+        for folder in [self.restore(), self.run(), self.logs(), self.root.clone()] {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+
     /// Removes what writes that were killed have left beside their files. The caller holds the lock.
     pub fn tidy(&self) -> io::Result<()> {
         for folder in [&self.root, &self.run(), &self.postgres(), &self.bin(), &self.backups()] {

@@ -26,22 +26,23 @@ pub struct Credentials {
 
 /// Checks in a task of its own: a client that leaves in the middle must not take the accounting
 /// with it while the hashing goes on.
-async fn check(state: &Arc<AppState>, given: Credentials) -> Result<(), ApiError> {
+async fn check(state: &Arc<AppState>, given: Credentials) -> Result<String, ApiError> {
     let state = state.clone();
     let checked = tokio::spawn(async move { check_in_turn(&state, given).await }).await;
     checked.map_err(|error| ApiError::internal(&error))?
 }
 
 /// One attempt is hashed at a time, a few wait, the rest are sent away.
-async fn check_in_turn(state: &AppState, given: Credentials) -> Result<(), ApiError> {
+/// Returns a token of the epoch in which the password was right: a reset meanwhile has ended it.
+async fn check_in_turn(state: &AppState, given: Credentials) -> Result<String, ApiError> {
     let Ok(_queued) = state.hashing_queue.try_acquire() else { return Err(ApiError::too_many(1)) };
     // The semaphore is never closed.
     let _turn = state.hashing.acquire().await.map_err(|error| ApiError::internal(&error))?;
     let permitted = state.throttle().permit(Instant::now());
     permitted.map_err(|pause| ApiError::too_many(pause.as_secs() + 1))?;
-    let (email, hash) = {
+    let (email, hash, epoch) = {
         let secrets = state.secrets();
-        (secrets.admin_email.clone(), secrets.admin_password_hash.clone())
+        (secrets.admin_email.clone(), secrets.admin_password_hash.clone(), secrets.epoch)
     };
     let right_name = given.username.eq_ignore_ascii_case(&email);
     let short_enough = given.password.len() <= password::LONGEST;
@@ -56,7 +57,7 @@ async fn check_in_turn(state: &AppState, given: Credentials) -> Result<(), ApiEr
     let right_password = hashed.await.map_err(|error| ApiError::internal(&error))?;
     if right_name && right_password {
         state.throttle().succeeded();
-        return Ok(());
+        return Ok(state.issue_token(epoch));
     }
     state.throttle().failed(Instant::now());
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
@@ -81,8 +82,8 @@ pub async fn token(
     body: Result<Json<Credentials>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let Json(given) = body.map_err(bad_body)?;
-    check(&state, given).await?;
-    Ok((StatusCode::CREATED, Json(json!({"access_token": state.issue_token()}))))
+    let token = check(&state, given).await?;
+    Ok((StatusCode::CREATED, Json(json!({"access_token": token}))))
 }
 
 pub async fn login_page(State(state): State<Arc<AppState>>) -> Html<String> {
@@ -95,8 +96,8 @@ pub async fn login(State(state): State<Arc<AppState>>, form: Result<Form<Credent
         Err(_) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "E-mail and password are needed")),
     };
     match checked {
-        Ok(()) => {
-            let cookie = session_cookie(&state.cookie_name(), &state.issue_token(), token::LIFETIME_SECONDS);
+        Ok(token) => {
+            let cookie = session_cookie(&state.cookie_name(), &token, token::LIFETIME_SECONDS);
             with_cookie(Redirect::to("/").into_response(), &cookie)
         }
         Err(error) => {

@@ -41,7 +41,7 @@ pub struct Secrets {
     read_at: Option<(SystemTime, u64)>,
     pub admin_email: String,
     pub admin_password_hash: String,
-    epoch: u64,
+    pub epoch: u64,
     signer: Signer,
 }
 
@@ -122,9 +122,9 @@ impl AppState {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn issue_token(&self) -> String {
+    pub fn issue_token(&self, epoch: u64) -> String {
         let secrets = self.secrets();
-        secrets.signer.issue(&secrets.admin_email, secrets.epoch, clock::unix_seconds())
+        secrets.signer.issue(&secrets.admin_email, epoch, clock::unix_seconds())
     }
 
     pub fn check_token(&self, token: &str) -> Option<Claims> {

@@ -5,7 +5,7 @@ use super::plan::{Plan, Step, Wishes};
 use super::receipt::{RECEIPT_VERSION, Receipt, ReceiptError};
 use super::scaffold;
 use crate::auth::password::{self, HashError};
-use crate::config::{self, ConfigError, EditError};
+use crate::config::{self, ConfigError, EditError, UpdateError};
 use crate::home::Home;
 use crate::home::journal::{self, Journal, JournalError, Operation};
 use crate::home::progress::{Progress, Reporter};
@@ -14,7 +14,7 @@ use crate::postgres::cluster::{self, ClusterError};
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::{Credentials, Installation, install};
 use crate::sys::user_namespace::Identity;
-use crate::sys::{clock, files, random, user};
+use crate::sys::{clock, random, user};
 use serde_yaml::Value;
 use std::io;
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ pub enum ApplyError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Edit(#[from] EditError),
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     #[error(transparent)]
     Hash(#[from] HashError),
     #[error(transparent)]
@@ -119,13 +121,12 @@ fn write_config(home: &Home, plan: &Plan, wishes: &Wishes) -> Result<String, App
     for key in ["jwt_secret", "encryption_key"] {
         changes.push((key, new_secret(key, plan, &password)?));
     }
-    save(home, &config::set_keys(HEADER, &changes)?)?;
+    config::replace(home, &config::set_keys(HEADER, &changes)?)?;
     Ok(password)
 }
 
 /// Returns the new password if the config had none.
 fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Option<String>, ApplyError> {
-    let Some(loaded) = config::load(&home.config())? else { return Ok(None) };
     let password = password::generate();
     let mut changes = Vec::new();
     for key in keys {
@@ -136,20 +137,12 @@ fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Op
         // First: killed after this, a password is made and shown; after the other, it would be neither.
         Receipt { password_shown: false, ..receipt }.write(home)?;
     }
-    save(home, &config::set_keys(&loaded.text, &changes)?)?;
+    config::update(home, |_| changes)?;
     Ok(is_new.then_some(password))
 }
 
 fn set_port(home: &Home, port: u16) -> Result<(), ApplyError> {
-    match config::load(&home.config())? {
-        Some(loaded) => save(home, &config::set_keys(&loaded.text, &[("port", port.into())])?),
-        None => Ok(()),
-    }
-}
-
-fn save(home: &Home, text: &str) -> Result<(), ApplyError> {
-    let path = home.config();
-    files::write_atomic(&path, text.as_bytes(), 0o600).map_err(|source| ApplyError::Io { path, source })
+    Ok(config::update(home, |_| vec![("port", port.into())])?)
 }
 
 fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError> {
@@ -189,11 +182,18 @@ pub fn renew_unseen_password(home: &Home) -> Result<Option<String>, ApplyError> 
     if Receipt::load(home)?.is_none_or(|receipt| receipt.password_shown) {
         return Ok(None);
     }
-    let Some(loaded) = config::load(&home.config())? else { return Ok(None) };
+    let Some(unseen) = config::load(&home.config())?.map(|loaded| loaded.config.admin_password_hash) else {
+        return Ok(None);
+    };
     let password = password::generate();
     let hash = password::hash(&password)?;
-    save(home, &config::set_keys(&loaded.text, &[("admin_password_hash", hash.into())])?)?;
-    Ok(Some(password))
+    let mut renewed = false;
+    config::update(home, |loaded| {
+        // One that was set meanwhile is known to whoever set it.
+        renewed = loaded.config.admin_password_hash == unseen;
+        if renewed { vec![("admin_password_hash", hash.into())] } else { Vec::new() }
+    })?;
+    Ok(renewed.then_some(password))
 }
 
 /// Somebody has seen it.

@@ -4,6 +4,7 @@
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::io;
+use std::time::{Duration, Instant};
 
 /// An exclusive lock, held until dropped.
 #[derive(Debug)]
@@ -19,15 +20,19 @@ impl FileLock {
         }
     }
 
-    /// Takes the lock, however long another process has it.
-    pub fn exclusive(file: File) -> io::Result<Self> {
-        let mut file = file;
+    /// Takes the lock, waiting for another process at most `patience`; an error of kind `TimedOut` then.
+    pub fn exclusive_within(file: File, patience: Duration) -> io::Result<Self> {
+        let (mut file, deadline) = (file, Instant::now() + patience);
         loop {
-            match Flock::lock(file, FlockArg::LockExclusive) {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(Self(lock)),
-                Err((back, nix::Error::EINTR)) => file = back,
+                Err((back, nix::Error::EWOULDBLOCK)) if Instant::now() < deadline => file = back,
+                Err((_, nix::Error::EWOULDBLOCK)) => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "another process has it locked"));
+                }
                 Err((_, error)) => return Err(error.into()),
             }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -12,6 +12,16 @@ pub fn login_name(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 
+/// The home directory by the passwd entry, whatever the environment says.
+pub fn home_by_passwd() -> Option<std::path::PathBuf> {
+    User::from_uid(Uid::effective()).ok().flatten().map(|user| user.dir).filter(|path| path.is_absolute())
+}
+
+/// Whether names may be made and removed in a folder.
+pub fn may_write(folder: &std::path::Path) -> bool {
+    nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
 /// A user id other than root's that has a passwd entry: the identity that Postgres is shown inside
 /// its user namespace. `nobody` where there is one.
 pub fn some_named_ordinary_uid() -> Option<u32> {

@@ -59,3 +59,56 @@ fn a_hash_of_less_work_is_renewed_by_the_next_login() {
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200, "the session goes on");
     Session::login(test.port, "an old password");
 }
+
+#[test]
+fn a_login_with_the_old_password_at_the_moment_of_a_reset_opens_nothing() {
+    let test = TestHome::new();
+    let old = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let mut tokens = 0;
+    for round in 0..4 {
+        let current = if round == 0 { old.clone() } else { format!("password {round}") };
+        let next = format!("password {}", round + 1);
+        let sessions: Vec<Session> = std::thread::scope(|scope| {
+            let logins: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| http::token(test.port, "admin@leoflow.local", &current))).collect();
+            test.run_with_input(&["lite", "reset-password", "--password-stdin"], &format!("{next}\n")).expect(0);
+            let answers = logins.into_iter().map(|login| login.join().unwrap());
+            answers
+                .filter(|answer| answer.status == 201)
+                .map(|answer| Session {
+                    port: test.port,
+                    token: answer.json()["access_token"].as_str().unwrap().to_owned(),
+                })
+                .collect()
+        });
+        tokens += sessions.len();
+        for session in sessions {
+            assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401, "round {round}");
+        }
+    }
+    assert!(tokens > 0, "no login came in time to be tried");
+}
+
+#[test]
+fn killed_after_it_was_written_the_new_password_is_the_one() {
+    let test = TestHome::new();
+    test.set_up();
+    let mut command = test.command(&["lite", "reset-password", "--generate"]);
+    let killed = command.env("LEOFLOW_KILL_AT", "password.written").output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
+    test.run_with_input(&["lite", "reset-password", "--password-stdin"], "another one\n").expect(0);
+    test.start();
+    Session::login(test.port, "another one");
+}
+
+#[test]
+fn a_password_that_was_reset_is_told_whatever_else_is_broken() {
+    let test = TestHome::new();
+    test.set_up();
+    fs::write(test.home.join("setup.json"), "not json").unwrap();
+    let done = test.run(&["lite", "reset-password", "--generate"]).expect(0);
+    assert!(done.stdout.trim().len() > 15 && done.stderr.contains("is damaged"), "{done:?}");
+    fs::remove_file(test.home.join("setup.json")).unwrap();
+    test.start();
+    Session::login(test.port, done.stdout.trim());
+}

@@ -84,7 +84,7 @@ fn over_an_instance_only_by_force_and_then_undone() {
     let undo = |more: &[&str]| test.run(&[&["lite", "restore", "--undo"], more].concat());
     undo(&[]).expect(3);
     let dry = undo(&["--dry-run"]).expect(0);
-    assert!(dry.stderr.contains("1 more rows in variable"), "{}", dry.stderr);
+    assert!(dry.stderr.contains("1 row(s) more in variable"), "{}", dry.stderr);
     undo(&["--yes"]).expect(0);
     assert_eq!(who(&test), "later");
     assert!(test.workspace().join("later.py").exists() && test.workspace().join("hello/.git/HEAD").exists());
@@ -283,5 +283,65 @@ fn a_restore_into_an_empty_home_that_was_killed_can_be_made_again() {
         new.start();
         assert_eq!(who(&new), "the old machine", "{name}");
         Session::login(new.port, &password);
+    }
+}
+
+#[test]
+fn a_dry_run_beside_an_interrupted_restore_changes_nothing_and_a_reset_finishes_it_first() {
+    let (test, _) = used();
+    let backup = test.backup("b.tar.zst");
+    test.save("later.py", "# later\n");
+    test.run(&["lite", "stop"]).expect(0);
+    let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
+    let killed = test.command(&restore).env("LEOFLOW_KILL_AT", "restore.task-logs").output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
+    let before = test.snapshot("run/journal.json");
+    for arguments in [&["lite", "restore", "--undo", "--dry-run"][..], &[&restore[..], &["--dry-run"]].concat()] {
+        let refused = test.run(arguments).expect(1);
+        assert!(refused.stderr.contains("has to be finished first"), "{}", refused.stderr);
+    }
+    assert_eq!(test.snapshot("run/journal.json"), before);
+    let reset = test.run_with_input(&["lite", "reset-password", "--password-stdin"], "after the restore\n").expect(0);
+    assert!(reset.stderr.contains("finished the restore"), "{}", reset.stderr);
+    test.start();
+    Session::login(test.port, "after the restore");
+    assert!(!test.workspace().join("later.py").exists());
+}
+
+#[test]
+fn a_dry_run_tells_both_states_as_json_too() {
+    let (test, _) = used();
+    let backup = test.backup("b.tar.zst");
+    test.run(&["variables", "set", "more", "x"]).expect(0);
+    let told = test.restore(&backup, &["--force", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!((&told["backup"]["rows"]["variable"], &told["replaces"]["rows"]["variable"]), (&1.into(), &2.into()));
+    test.restore(&backup, &["--force", "--yes", "--json"]).expect(0).json();
+    let undo = test.run(&["lite", "restore", "--undo", "--dry-run", "--json"]).expect(0).json();
+    assert!(undo["comes_back"].as_str().unwrap().contains("2 variables"), "{undo}");
+}
+
+/// A failed restore must not take with it what somebody else has begun in the same home.
+#[test]
+fn a_restore_into_an_absent_home_that_fails_removes_only_what_it_made() {
+    let (old, _) = used();
+    let mut broken = Unpacked::open(&old.backup("b.tar.zst"));
+    broken.part("workspace/hello/dag.py").bytes[0] ^= 1;
+    let file = old.folder().join("broken.tar.zst");
+    broken.save(&file);
+    let test = TestHome::new();
+    test.restore(&file, &[]).expect(3);
+    assert!(!test.home.exists() && !test.workspace().exists());
+    fs::create_dir_all(&test.home).unwrap();
+    fs::write(test.home.join("notes.txt"), "mine").unwrap();
+    test.restore(&file, &[]).expect(3);
+    assert_eq!(fs::read_to_string(test.home.join("notes.txt")).unwrap(), "mine");
+    // While it unpacks, the home is taken.
+    let restore = test.command(&["lite", "restore", "--input", file.to_str().unwrap()]).spawn().unwrap();
+    let started = test.run(&["lite", "start", "--port", &test.port.to_string()]);
+    restore.wait_with_output().unwrap();
+    if started.code == Some(0) {
+        assert_eq!(test.state(), "healthy");
+    } else {
+        assert!(started.stderr.contains("in use by `leoflow lite restore`"), "{}", started.stderr);
     }
 }

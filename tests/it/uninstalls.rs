@@ -96,9 +96,17 @@ fn a_workspace_that_holds_more_than_ours_is_refused_whatever_the_flags() {
     symlink(test.workspace(), user.join("link")).unwrap();
     let above = user.join("leoflow/../..");
     let all = ["uninstall", "--purge", "--yes", "--include-workspace", "--include-repositories"];
-    for place in
-        [Path::new("/"), &user, test.folder(), &above, &user.join("link"), Path::new("/proc"), Path::new("/etc")]
-    {
+    for place in [
+        Path::new("/"),
+        &user,
+        test.folder(),
+        &above,
+        &user.join("link"),
+        &user.join("link/"),
+        &user.join("link/."),
+        Path::new("/proc"),
+        Path::new("/etc"),
+    ] {
         with_workspace(&test, place, true);
         let refused = test.run(&all);
         assert_eq!(refused.code, Some(3), "{}: {}", place.display(), refused.stderr);
@@ -158,15 +166,25 @@ fn work_that_is_nowhere_else_and_folders_that_were_there_before_need_their_flag(
         );
     };
     fs::write(repository.join("new.py"), "x").unwrap();
-    included("1 files are not committed");
+    included("1 file(s) not committed");
     git(&repository, &["add", "."]);
     git(&repository, &["commit", "-m", "one"]);
-    included("1 commits are not pushed");
+    included("1 commit(s) not pushed");
     git(&repository, &["push", "origin", "HEAD"]);
     fs::write(repository.join("new.py"), "y").unwrap();
     git(&repository, &["stash"]);
-    included("commits are not pushed");
+    included("commit(s) not pushed");
     git(&repository, &["stash", "drop"]);
+    git(&repository, &["config", "status.showUntrackedFiles", "no"]);
+    fs::write(repository.join("untracked.py"), "x").unwrap();
+    included("1 file(s) not committed");
+    fs::remove_file(repository.join("untracked.py")).unwrap();
+    let inside = test.home.join("mine");
+    fs::create_dir_all(&inside).unwrap();
+    git(&inside, &["init"]);
+    fs::write(inside.join("x"), "x").unwrap();
+    included("home/mine");
+    fs::remove_dir_all(&inside).unwrap();
     assert!(test.workspace().exists() && test.home.exists());
     purge(&["--include-workspace"]).expect(0);
     assert!(!test.workspace().exists() && !test.home.exists());
@@ -191,25 +209,123 @@ fn killed_at_each_checkpoint_a_purge_is_finished_by_the_next_one_or_by_the_next_
         assert!(status.unwrap().success());
         fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect::<BTreeSet<_>>()
     };
-    for expected in ["purge.begun", "purge.workspace", "purge.home", "purge.run", "purge.last"] {
+    for expected in ["purge.begun", "purge.decided", "purge.set-aside", "purge.workspace", "purge.home", "purge.last"] {
         assert!(log_names.contains(expected), "{expected} is not in {log_names:?}");
     }
     for name in &log_names {
         for by_start in [false, true] {
             let test = TestHome::new();
             let first = test.set_up();
-            let killed =
-                test.command(&["uninstall", "--purge", "--yes"]).env("LEOFLOW_KILL_AT", name).output().unwrap().status;
-            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(9), "{name}");
-            if by_start {
-                let started = test.start();
-                assert_ne!(started["admin_password"], first["admin_password"], "{name}: a new instance");
-                assert!(started["admin_password"].is_string(), "{name}: {started}");
-                assert!(!test.home.join("run/journal.json").exists());
-            } else {
+            let killed = killed_purge(&test, name);
+            // Nothing that is not meant to lose anything goes on with it.
+            if name != "purge.begun" && killed {
+                test.run(&["uninstall", "--yes"]).expect(3);
+                let backup = test.run(&["lite", "backup"]);
+                assert!(matches!(backup.code, Some(1 | 3)), "{name}: {backup:?}");
+            }
+            if !by_start {
                 test.run(&["uninstall", "--purge", "--yes"]).expect(0);
                 assert!(!test.home.exists() && !test.workspace().exists(), "{name}");
+                continue;
             }
+            let started = test.start();
+            if name == "purge.begun" {
+                assert!(started["admin_password"].is_null(), "it had not begun to remove anything");
+            } else {
+                assert_ne!(started["admin_password"], first["admin_password"], "{name}: a new instance");
+                assert!(started["admin_password"].is_string(), "{name}: {started}");
+            }
+            assert!(!test.home.join("run/journal.json").exists());
         }
     }
+}
+
+/// Whether the journal is still there afterwards.
+fn killed_purge(test: &TestHome, name: &str) -> bool {
+    let arguments = ["uninstall", "--purge", "--yes"];
+    let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", name).output().unwrap().status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed), Some(9), "{name}");
+    test.home.join("run/journal.json").exists()
+}
+
+#[test]
+fn what_came_to_the_place_of_a_purged_workspace_is_left_alone() {
+    for name in ["purge.decided", "purge.workspace", "purge.home"] {
+        let test = TestHome::new();
+        test.set_up();
+        assert!(killed_purge(&test, name));
+        fs::rename(test.workspace(), test.folder().join("moved")).ok();
+        fs::create_dir(test.workspace()).unwrap();
+        fs::write(test.workspace().join("precious.py"), "# new work\n").unwrap();
+        test.start();
+        assert_eq!(fs::read_to_string(test.workspace().join("precious.py")).unwrap(), "# new work\n", "{name}");
+    }
+    // The journal of another home is not believed in a copy of it.
+    let test = TestHome::new();
+    test.set_up();
+    assert!(killed_purge(&test, "purge.decided"));
+    let copy = test.folder().join("copy");
+    assert!(Command::new("cp").arg("-a").arg(&test.home).arg(&copy).status().unwrap().success());
+    let other: Done = Command::new(crate::support::LEOFLOW)
+        .env("HOME", test.folder().join("user"))
+        .arg("--home")
+        .arg(&copy)
+        .args(["uninstall", "--purge", "--yes"])
+        .output()
+        .unwrap()
+        .into();
+    other.expect(3);
+    assert!(copy.join("config.yaml").exists() && test.workspace().join("hello/dag.py").exists());
+}
+
+#[test]
+fn a_killed_uninstall_is_finished_by_the_next_and_a_first_setup_that_was_killed_can_be_removed() {
+    let test = TestHome::new();
+    test.set_up();
+    let killed = test.command(&["uninstall", "--yes"]).env("LEOFLOW_KILL_AT", "uninstall.part").output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
+    test.run(&["uninstall", "--yes"]).expect(0);
+    assert!(!test.home.join("versions").exists() && test.home.join("managed-postgres/data").exists());
+    test.start();
+
+    let test = TestHome::new();
+    let killed = test.command(&["setup"]).env("LEOFLOW_KILL_AT", "setup.write-config").output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
+    test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    assert!(!test.home.exists());
+}
+
+#[test]
+fn a_dry_run_and_an_empty_folder_change_nothing_and_json_is_json() {
+    let test = TestHome::new();
+    fs::create_dir(&test.home).unwrap();
+    for arguments in [
+        &["uninstall", "--dry-run", "--json"][..],
+        &["uninstall", "--purge", "--dry-run", "--json"],
+        &["uninstall", "--yes", "--json"],
+    ] {
+        assert_eq!(test.run(arguments).expect(0).json()["remove"], serde_json::json!([]));
+        assert!(test.home.is_dir());
+    }
+    test.run(&["lite", "backups", "verify", "nothing.tar.zst"]).expect(1);
+    test.run(&["lite", "psql"]).expect(1);
+    assert_eq!(fs::read_dir(&test.home).unwrap().count(), 0, "a refusal leaves things as they were");
+}
+
+#[test]
+fn a_home_below_a_link_is_purged_by_either_path() {
+    let test = TestHome::at(Path::new("real/home"));
+    test.set_up();
+    let link = test.folder().join("link");
+    symlink(test.folder().join("real"), &link).unwrap();
+    let by_link: Done = Command::new(crate::support::LEOFLOW)
+        .env("HOME", test.folder().join("user"))
+        .arg("--home")
+        .arg(link.join("home"))
+        .args(["uninstall", "--purge", "--yes", "--json"])
+        .output()
+        .unwrap()
+        .into();
+    by_link.expect(0);
+    assert!(!test.home.exists());
 }

@@ -1,14 +1,15 @@
 //! Following the plan. Each step can be done again, and what says how to go on goes last.
 
-use super::plan::Plan;
+use super::plan::{Identity, Plan};
 use super::shell_files;
 use crate::home::Home;
-use crate::home::journal::{Entry, Journal, JournalError, Operation};
+use crate::home::journal::{self, Entry, Journal, JournalError, Operation};
 use crate::setup::receipt::{Receipt, ReceiptError};
-use crate::sys::{checkpoint, files, mounts};
+use crate::sys::{checkpoint, files, mounts, random};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +29,22 @@ pub enum RemoveError {
 /// What a purge needs when another process goes on with it.
 #[derive(Serialize, Deserialize)]
 struct Purge {
-    workspace: Option<PathBuf>,
+    /// The home that the journal is of: a copy of it elsewhere is not meant.
+    home: Identity,
+    workspace: Option<Doomed>,
     shell_files: Vec<PathBuf>,
 }
+
+#[derive(Serialize, Deserialize)]
+struct Doomed {
+    path: PathBuf,
+    /// Where it is renamed to first: what comes to its place afterwards is the user's.
+    aside: PathBuf,
+    identity: Identity,
+}
+
+/// Steps of a purge. Before the first of them nothing is gone.
+const STEPS: [&str; 3] = ["begin", "workspace", "home"];
 
 /// Removes what can be had again. The caller holds the home's lock.
 pub fn remove_programs(home: &Home, plan: &Plan) -> Result<(), RemoveError> {
@@ -48,31 +62,62 @@ pub fn remove_programs(home: &Home, plan: &Plan) -> Result<(), RemoveError> {
 /// Removes everything. The caller holds the home's lock, which goes with it.
 pub fn purge(home: &Home, plan: &Plan) -> Result<(), RemoveError> {
     let purge = Purge {
-        workspace: plan.workspace.as_ref().map(|tree| tree.path.clone()),
+        home: plan.identity,
+        workspace: plan.workspace.as_ref().map(|tree| Doomed {
+            path: tree.path.clone(),
+            aside: aside(&tree.path),
+            identity: tree.identity,
+        }),
         shell_files: plan.shell_files.clone(),
     };
     let text = serde_json::to_value(&purge).map_err(|error| RemoveError::Plan(error.to_string()))?;
-    let steps = ["shell-files", "workspace", "home"].map(str::to_owned).to_vec();
-    let mut journal = Journal::begin_with(home, Operation::Purge, steps, text)?;
-    go_on(home, &purge, &mut journal)
+    let mut journal = Journal::begin_with(home, Operation::Purge, STEPS.map(str::to_owned).to_vec(), text)?;
+    journal.set_at(1)?;
+    checkpoint("purge.decided");
+    go_on(home, &purge, &mut journal, 1)
+}
+
+/// What came of a purge that was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumed {
+    Finished,
+    /// It had not begun to remove anything, and is forgotten.
+    TakenBack,
+}
+
+/// Whether a purge had begun to remove something.
+pub fn has_begun(entry: &Entry) -> bool {
+    entry.at > 0
 }
 
 /// Goes on with a purge that was interrupted.
-pub fn resume_purge(home: &Home, entry: Entry) -> Result<(), RemoveError> {
+pub fn resume_purge(home: &Home, entry: Entry) -> Result<Resumed, RemoveError> {
+    if !has_begun(&entry) {
+        journal::clear(home)?;
+        return Ok(Resumed::TakenBack);
+    }
     let purge: Purge =
         serde_json::from_value(entry.plan.clone()).map_err(|error| RemoveError::Plan(error.to_string()))?;
-    go_on(home, &purge, &mut Journal::resume(home, entry))
+    if identity(home.root()) != Some(purge.home) {
+        return Err(RemoveError::Plan("it is of another folder, of which this is a copy".to_owned()));
+    }
+    let at = entry.at;
+    go_on(home, &purge, &mut Journal::resume(home, entry), at)?;
+    Ok(Resumed::Finished)
 }
 
-fn go_on(home: &Home, purge: &Purge, journal: &mut Journal) -> Result<(), RemoveError> {
-    clean_shell_files(&purge.shell_files)?;
-    checkpoint("purge.shell-files");
-    if let Some(workspace) = &purge.workspace {
-        unchanged(workspace)?;
-        remove(workspace)?;
-        checkpoint("purge.workspace");
+fn go_on(home: &Home, purge: &Purge, journal: &mut Journal, at: usize) -> Result<(), RemoveError> {
+    if at == 1 {
+        clean_shell_files(&purge.shell_files)?;
+        checkpoint("purge.shell-files");
+        if let Some(workspace) = &purge.workspace {
+            set_aside(workspace)?;
+            checkpoint("purge.set-aside");
+            remove(&workspace.aside)?;
+            checkpoint("purge.workspace");
+        }
+        journal.set_at(2)?;
     }
-    journal.set_at(2)?;
     unchanged(home.root())?;
     // The journal is the last but for the folders that hold it.
     remove_all_but(home.root(), &home.run())?;
@@ -86,6 +131,26 @@ fn go_on(home: &Home, purge: &Purge, journal: &mut Journal) -> Result<(), Remove
     Ok(())
 }
 
+fn aside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.leoflow-purge-{}", random::hex(&random::bytes::<4>())))
+}
+
+/// Renames the very folder that was looked at; one that has come to its place is left alone.
+fn set_aside(doomed: &Doomed) -> Result<(), RemoveError> {
+    if identity(&doomed.path) != Some(doomed.identity) {
+        return Ok(());
+    }
+    unchanged(&doomed.path)?;
+    let failed = |source| RemoveError::Io { path: doomed.path.clone(), source };
+    files::rename_durably(&doomed.path, &doomed.aside).map_err(failed)
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let meta = fs::symlink_metadata(path).ok().filter(|meta| meta.is_dir())?;
+    Some(Identity { device: meta.dev(), inode: meta.ino() })
+}
+
 fn clean_shell_files(paths: &[PathBuf]) -> Result<(), RemoveError> {
     paths.iter().try_for_each(|path| {
         shell_files::remove_lines(path).map_err(|source| RemoveError::Io { path: path.clone(), source })
@@ -95,7 +160,8 @@ fn clean_shell_files(paths: &[PathBuf]) -> Result<(), RemoveError> {
 /// Between the plan and now, or between two runs, somebody may have put something else there.
 fn unchanged(path: &Path) -> Result<(), RemoveError> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
-    let has_mounts = mounts::at_or_below(path).is_ok_and(|mounts| !mounts.is_empty());
+    // Where that cannot be told, nothing is removed.
+    let has_mounts = mounts::at_or_below(path).map_or(true, |mounts| !mounts.is_empty());
     if is_link || has_mounts { Err(RemoveError::Changed(path.to_owned())) } else { Ok(()) }
 }
 

@@ -1,19 +1,23 @@
 //! What there is to remove, and what stands in the way. Follows no link and changes nothing.
 
-use super::plan::{Facts, Part, Tree};
+use super::plan::{Facts, Identity, Part, Tree};
 use super::repositories::{Kind as RepositoryKind, Repository, uncommitted_inside, unsaved};
 use crate::home::Home;
+use crate::home::journal::{self, JournalError, Operation};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use crate::sys::beneath::{Folder, Kind};
 use crate::sys::{env_vars, mounts, user};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("cannot look at {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
@@ -31,21 +35,30 @@ pub fn gather(home: &Home, purge: bool) -> Result<Facts, FactsError> {
         move |source| FactsError::Io { path, source }
     };
     let root = home.root();
-    let home_tree =
-        if purge { look(root).map_err(io(root))? } else { Tree { path: root.to_owned(), ..Tree::default() } };
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let home_tree = if purge { look(root).map_err(io(root))? } else { Tree { path: real(root), ..Tree::default() } };
     let workspace = match receipt.as_ref().map(|receipt| receipt.workspace.clone()) {
         Some(path) if purge && fs::symlink_metadata(&path).is_ok() => Some(look(&path).map_err(io(&path))?),
         _ => None,
     };
     Ok(Facts {
         home: home_tree,
-        receipt_home: receipt.as_ref().map(|receipt| receipt.home.clone()),
-        user_home: env_vars::user_home().map(|path| path.canonicalize().unwrap_or(path)),
+        receipt_home: match &receipt {
+            Some(receipt) => Some(real(&receipt.home)),
+            // A first setup that was interrupted had not come to its receipt; its journal says the same.
+            None => journal::unfinished(home)?.filter(|e| e.operation == Operation::Setup).map(|_| real(root)),
+        },
+        user_homes: user_homes(),
         workspace,
         made_workspace: receipt.as_ref().is_some_and(|receipt| receipt.made_workspace),
         parts: parts(home),
         shell_files: receipt.map(|receipt| receipt.shell_files).unwrap_or_default(),
     })
+}
+
+fn user_homes() -> Vec<PathBuf> {
+    let both = [env_vars::user_home(), user::home_by_passwd()];
+    both.into_iter().flatten().map(|path| path.canonicalize().unwrap_or(path)).collect()
 }
 
 /// The parts of a home, and whether they hold what the user has made. Everything that is not named is
@@ -85,25 +98,29 @@ fn bytes(path: &Path) -> u64 {
             }
             walk.tree.bytes
         }
-        Ok(meta) => std::os::unix::fs::MetadataExt::blocks(&meta) * 512,
+        Ok(meta) => meta.blocks() * 512,
         Err(_) => 0,
     }
 }
 
 fn look(path: &Path) -> io::Result<Tree> {
+    // Without a slash at its end, which would be followed through a link.
+    let path: &Path = &path.components().collect::<PathBuf>();
     let meta = fs::symlink_metadata(path)?;
     if meta.is_symlink() {
         return Ok(Tree { path: path.to_owned(), is_link: true, ..Tree::default() });
     }
     let real = path.canonicalize()?;
+    let is_fixed = real.parent().is_some_and(|above| !user::may_write(above));
+    let identity = Identity { device: meta.dev(), inode: meta.ino() };
     let own = user::effective_uid();
     let mut walk = Walk { uid: own, tree: Tree { path: real.clone(), ..Tree::default() }, repositories: Vec::new() };
-    if std::os::unix::fs::MetadataExt::uid(&meta) != own {
+    if meta.uid() != own {
         walk.tree.foreign.push(real.clone());
     }
     walk.tree.mounts = mounts::at_or_below(&real)?;
     // A tree that will be refused for its breadth or its mounts is not walked: it may be the whole disk.
-    let too_wide = real.parent().is_none() || env_vars::user_home().is_some_and(|home| home.starts_with(&real));
+    let too_wide = real.parent().is_none() || user_homes().iter().any(|home| home.starts_with(&real));
     if too_wide || !walk.tree.mounts.is_empty() {
         return Ok(walk.tree);
     }
@@ -115,7 +132,7 @@ fn look(path: &Path) -> io::Result<Tree> {
     if !walk.repositories.iter().any(|(below, _)| below.as_os_str().is_empty()) {
         repositories.extend(uncommitted_inside(&real));
     }
-    Ok(Tree { repositories, ..walk.tree })
+    Ok(Tree { repositories, is_fixed, identity, ..walk.tree })
 }
 
 struct Walk {
@@ -126,16 +143,19 @@ struct Walk {
 
 impl Walk {
     fn folder(&mut self, root: &Folder, below: PathBuf) {
-        // What cannot be read cannot be removed either, and says so then.
-        let Ok(entries) = root.below(&below).and_then(|folder| folder.entries()) else { return };
+        let Ok(entries) = root.below(&below).and_then(|folder| folder.entries()) else {
+            if self.tree.closed.len() < NAMED {
+                self.tree.closed.push(self.tree.path.join(&below));
+            }
+            return;
+        };
         let has = |name: &str| entries.iter().any(|entry| entry.name == name);
         if has(".git") {
             self.repositories.push((below.clone(), RepositoryKind::Git));
         } else if has("HEAD") && has("objects") && has("refs") && !below.ends_with(".git") {
             self.repositories.push((below.clone(), RepositoryKind::BareGit));
         }
-        for (name, kind) in OTHERS.iter().filter(|(name, _)| has(name)) {
-            let _ = name;
+        for (_, kind) in OTHERS.iter().filter(|(name, _)| has(name)) {
             self.repositories.push((below.clone(), RepositoryKind::Other(kind)));
         }
         for entry in entries {

@@ -7,7 +7,7 @@ mod plan;
 mod repositories;
 mod shell_files;
 
-pub use apply::{RemoveError, purge, remove_programs, resume_purge};
+pub use apply::{RemoveError, Resumed, has_begun, purge, remove_programs, resume_purge};
 pub use look::{FactsError, gather};
 pub use plan::{Facts, Part, Plan, Refusal, Wishes, plan};
 pub use repositories::Repository;

@@ -1,6 +1,7 @@
 //! What an uninstall removes, or why it must not. Pure: `--dry-run` prints it, the question shows it.
 
 use super::repositories::Repository;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// What the user asked for.
@@ -27,8 +28,21 @@ pub struct Tree {
     pub mounts: Vec<PathBuf>,
     /// What belongs to other users, the first few.
     pub foreign: Vec<PathBuf>,
+    /// Folders that cannot be looked into, the first few.
+    pub closed: Vec<PathBuf>,
+    /// Whether the folder above lets us remove it.
+    pub is_fixed: bool,
+    /// Tells it from another folder that comes to its place.
+    pub identity: Identity,
     /// Repositories with work that exists nowhere else, or that cannot be asked.
     pub repositories: Vec<Repository>,
+}
+
+/// Device and inode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub device: u64,
+    pub inode: u64,
 }
 
 /// What there is.
@@ -37,8 +51,8 @@ pub struct Facts {
     pub home: Tree,
     /// As the receipt has it.
     pub receipt_home: Option<PathBuf>,
-    /// Real; the user's own home directory.
-    pub user_home: Option<PathBuf>,
+    /// Real; the user's own home directory, by the environment and by the system.
+    pub user_homes: Vec<PathBuf>,
     /// The workspace by the receipt, if it is there.
     pub workspace: Option<Tree>,
     pub made_workspace: bool,
@@ -61,8 +75,13 @@ pub struct Plan {
     pub purge: bool,
     pub remove: Vec<Part>,
     pub keep: Vec<Part>,
+    pub home: PathBuf,
+    /// Of the home's folder itself.
+    pub identity: Identity,
     /// Goes too.
     pub workspace: Option<Tree>,
+    /// Work that goes with it and exists nowhere else.
+    pub repositories: Vec<Repository>,
     /// Whether its path has to be typed first.
     pub type_workspace: bool,
     pub shell_files: Vec<PathBuf>,
@@ -82,10 +101,26 @@ pub enum Refusal {
     Mount { path: PathBuf, mount: PathBuf },
     #[error("{path} holds what belongs to another user: {foreign}")]
     Foreign { path: PathBuf, foreign: PathBuf },
+    #[error("{path} holds a folder that cannot be looked into: {closed}")]
+    Closed { path: PathBuf, closed: PathBuf },
+    #[error("{0} cannot be removed, because the folder above it may not be written")]
+    Fixed(PathBuf),
     #[error("the workspace {0} was there before Leoflow")]
     WorkspaceNotMade(PathBuf),
     #[error("there is work in {} repositories that exists nowhere else", .0.len())]
     Repositories(Vec<Repository>),
+}
+
+impl Plan {
+    /// Whether another plan removes the same; sizes may change meanwhile.
+    pub fn removes_the_same(&self, other: &Self) -> bool {
+        let paths = |parts: &[Part]| parts.iter().map(|part| part.path.clone()).collect::<Vec<_>>();
+        let folder = |plan: &Self| plan.workspace.as_ref().map(|tree| (tree.path.clone(), tree.identity));
+        paths(&self.remove) == paths(&other.remove)
+            && folder(self) == folder(other)
+            && (self.identity, &self.repositories) == (other.identity, &other.repositories)
+            && self.type_workspace == other.type_workspace
+    }
 }
 
 pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
@@ -100,7 +135,17 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     if !wishes.purge {
         let (keep, remove) = facts.parts.iter().cloned().partition(|part| part.is_data);
         let shell_files = facts.shell_files.clone();
-        return Ok(Plan { purge: false, remove, keep, workspace: None, type_workspace: false, shell_files });
+        return Ok(Plan {
+            purge: false,
+            remove,
+            keep,
+            home: home.path.clone(),
+            identity: home.identity,
+            workspace: None,
+            repositories: Vec::new(),
+            type_workspace: false,
+            shell_files,
+        });
     }
     check(home, facts)?;
     // One below the home goes with it, and is looked at all the same.
@@ -131,7 +176,10 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         purge: true,
         remove: facts.parts.clone(),
         keep: Vec::new(),
+        home: home.path.clone(),
+        identity: home.identity,
         workspace,
+        repositories,
         type_workspace,
         shell_files: facts.shell_files.clone(),
     })
@@ -147,7 +195,7 @@ fn check(tree: &Tree, facts: &Facts) -> Result<(), Refusal> {
     if tree.path.parent().is_none() {
         return Err(Refusal::TooWide { path, what: "the whole system" });
     }
-    if facts.user_home.as_deref().is_some_and(holds) {
+    if facts.user_homes.iter().any(|home| holds(home)) {
         return Err(Refusal::TooWide { path, what: "your home directory" });
     }
     if tree.path != facts.home.path && holds(&facts.home.path) {
@@ -156,10 +204,13 @@ fn check(tree: &Tree, facts: &Facts) -> Result<(), Refusal> {
     if let Some(mount) = tree.mounts.first() {
         return Err(Refusal::Mount { path, mount: mount.clone() });
     }
-    match tree.foreign.first() {
-        Some(foreign) => Err(Refusal::Foreign { path, foreign: foreign.clone() }),
-        None => Ok(()),
+    if let Some(foreign) = tree.foreign.first() {
+        return Err(Refusal::Foreign { path, foreign: foreign.clone() });
     }
+    if let Some(closed) = tree.closed.first() {
+        return Err(Refusal::Closed { path, closed: closed.clone() });
+    }
+    if tree.is_fixed { Err(Refusal::Fixed(path)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -178,7 +229,7 @@ mod tests {
         Facts {
             home: tree("/u/.leoflow"),
             receipt_home: Some("/u/.leoflow".into()),
-            user_home: Some("/u".into()),
+            user_homes: vec!["/u".into()],
             workspace: Some(tree("/u/leoflow")),
             made_workspace: true,
             parts: vec![part("programs", false), part("datastore", true)],
@@ -214,6 +265,8 @@ mod tests {
             Tree { is_link: true, ..tree("/w") },
             Tree { mounts: vec!["/w/m".into()], ..tree("/w") },
             Tree { foreign: vec!["/w/root".into()], ..tree("/w") },
+            Tree { closed: vec!["/w/closed".into()], ..tree("/w") },
+            Tree { is_fixed: true, ..tree("/w") },
         ] {
             assert!(plan(&Facts { workspace: Some(spoilt.clone()), ..facts() }, &PURGE).is_err(), "{spoilt:?}");
             let home = Tree { path: "/u/.leoflow".into(), ..spoilt };

@@ -41,8 +41,7 @@ pub fn unsaved(path: &Path, kind: Kind) -> Option<Repository> {
 
 /// For a folder inside a larger working tree: what of it is not committed there.
 pub fn uncommitted_inside(folder: &Path) -> Option<Repository> {
-    let inside = git(folder, &["rev-parse", "--is-inside-work-tree"]).is_ok_and(|text| text == "true");
-    if !inside {
+    if !folder.ancestors().skip(1).any(|above| above.join(".git").exists()) {
         return None;
     }
     let why = match uncommitted(folder, &["--", "."]) {
@@ -53,21 +52,26 @@ pub fn uncommitted_inside(folder: &Path) -> Option<Repository> {
 }
 
 fn uncommitted(path: &Path, more: &[&str]) -> Result<Option<String>, String> {
-    let text = git(path, &[&["status", "--porcelain"], more].concat())?;
+    let text = git(path, &[&["status", "--porcelain", "--untracked-files=all"], more].concat())?;
     let count = text.lines().count();
-    Ok((count > 0).then(|| format!("{count} files are not committed")))
+    Ok((count > 0).then(|| format!("{count} file(s) not committed")))
 }
 
 /// Commits that no remote branch has, stashes included.
 fn unpushed(path: &Path) -> Result<Option<String>, String> {
     let count = git(path, &["rev-list", "--count", "--all", "--not", "--remotes"])?;
-    Ok((count != "0").then(|| format!("{count} commits are not pushed")))
+    Ok((count != "0").then(|| format!("{count} commit(s) not pushed")))
 }
+
+/// The object that every repository has.
+const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 
 fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("git");
-    // Nothing that a repository's own settings name is run, and none of the caller's GIT_* gets in.
+    // No program that a repository's settings name is run: neither monitor nor hook, nor (with git 2.41 or
+    // newer, which then takes its attributes from the empty tree) a filter. None of the caller's GIT_* gets in.
     command.env_clear().env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
+    command.env("GIT_ATTR_SOURCE", EMPTY_TREE).env("GIT_NO_LAZY_FETCH", "1");
     for name in ["PATH", "HOME"] {
         if let Some(value) = env_vars::path(name) {
             command.env(name, value);

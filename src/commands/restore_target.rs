@@ -1,0 +1,102 @@
+//! Where a restore would go, and what is there.
+
+use super::context::Context;
+use crate::backup::restore_plan::{self, Facts, Machine};
+use crate::backup::{Manifest, RestoreError};
+use crate::cli::args::Restore;
+use crate::config::{Config, DEFAULT_PORT};
+use crate::error::Error;
+use crate::home::{journal, resolve_workspace};
+use crate::postgres::cluster::{self, ClusterState};
+use crate::schema::{embedded, known};
+use crate::setup::{self, Receipt};
+use crate::sys::{disk, mounts};
+use std::path::{Path, PathBuf};
+
+pub struct Target {
+    pub config: Option<Config>,
+    pub workspace: PathBuf,
+    /// Whether somebody uses what is there.
+    pub is_set_up: bool,
+    pub has_datastore: bool,
+    workspace_in_use: bool,
+    workspace_is_ours: bool,
+}
+
+impl Target {
+    pub fn find(context: &Context<'_>, args: &Restore) -> Result<Self, Error> {
+        let home = &context.home;
+        let config = context.config()?.map(|loaded| loaded.config);
+        let configured = config.as_ref().and_then(|config| config.workspace.clone());
+        let workspace = match (&args.workspace, &configured) {
+            (Some(asked), _) => resolve_workspace(Some(asked))?,
+            (None, Some(configured)) => configured.clone(),
+            (None, None) => resolve_workspace(None)?,
+        };
+        // A setup whose password nobody has seen was ours, for a restore that was interrupted.
+        let was_shown = match Receipt::load(home)? {
+            Some(receipt) => receipt.password_shown,
+            None => journal::unfinished(home)?.is_none(),
+        };
+        let was_used = was_shown || home.logs().join("server.log").exists();
+        Ok(Self {
+            is_set_up: config.is_some() && was_used,
+            has_datastore: cluster::state(home) == ClusterState::Ready,
+            workspace_in_use: workspace.exists() && !setup::is_untouched(&workspace),
+            workspace_is_ours: configured.as_ref() == Some(&workspace),
+            config,
+            workspace,
+        })
+    }
+
+    /// Whether the backup may go there.
+    pub fn check(&self, context: &Context<'_>, manifest: &Manifest, force: bool) -> Result<(), Error> {
+        let root = context.home.root();
+        let free = |path: &Path| disk::free_bytes(path).map_err(|error| Error::io("look at", path, &error));
+        let same = disk::same_file_system(root, &self.workspace).unwrap_or(false);
+        let facts = Facts {
+            manifest,
+            binary_schema: embedded::newest(known()),
+            is_set_up: self.is_set_up,
+            workspace: &self.workspace,
+            workspace_in_use: self.workspace_in_use,
+            workspace_is_ours: self.workspace_is_ours,
+            force,
+            mount: self.mount_inside(),
+            free: free(root)?,
+            workspace_free: if same { None } else { Some(free(&self.workspace)?) },
+        };
+        restore_plan::check(&facts, root).map_err(|refusal| RestoreError::from(refusal).into())
+    }
+
+    /// The workspace may be a mount point itself: its entries move, it stays.
+    fn mount_inside(&self) -> Option<PathBuf> {
+        let real = self.workspace.canonicalize().ok()?;
+        mounts::at_or_below(&real).ok()?.into_iter().find(|mount| *mount != real)
+    }
+
+    /// For a setup that makes the workspace; one that the config names is not asked for again.
+    pub fn wished_workspace(&self) -> Option<PathBuf> {
+        self.config.as_ref().and_then(|config| config.workspace.as_ref()).is_none().then(|| self.workspace.clone())
+    }
+
+    /// What belongs to this machine, whatever instance is in force on it.
+    pub fn machine(&self) -> Machine<'_> {
+        Machine {
+            workspace: &self.workspace,
+            port: self.config.as_ref().map_or(DEFAULT_PORT, |config| config.port),
+            python: self.config.as_ref().and_then(|config| config.python.as_deref()),
+            current: self.config.as_ref(),
+        }
+    }
+
+    /// This machine's own receipt, with the workspace that comes into force.
+    pub fn receipt(&self, context: &Context<'_>) -> Result<Vec<u8>, Error> {
+        let old = Receipt::load(&context.home)?
+            .ok_or_else(|| Error::failed("setup.json is gone").hint("leoflow setup writes a new one"))?;
+        let made_workspace =
+            if old.workspace == self.workspace { old.made_workspace } else { !self.workspace.exists() };
+        let receipt = Receipt { workspace: self.workspace.clone(), made_workspace, password_shown: true, ..old };
+        serde_json::to_vec_pretty(&receipt).map_err(Error::bug)
+    }
+}
