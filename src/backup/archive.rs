@@ -142,7 +142,7 @@ impl<W: Write> ArchiveWriter<W> {
     pub fn add(&mut self, entry: &Entry, modified: u64, content: impl Read) -> io::Result<()> {
         match &entry.content {
             Content::File { size, executable, .. } => self.file(&entry.path, *size, *executable, modified, content),
-            Content::Directory => {
+            Content::Directory { .. } => {
                 let mut header = header(EntryType::Directory, 0, 0o700, modified);
                 self.tar.append_data(&mut header, format!("{}/", entry.path), io::empty())
             }

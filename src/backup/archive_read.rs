@@ -165,7 +165,7 @@ fn long_name(entry: tar::Entry<'_, impl Read>) -> Result<String, ArchiveError> {
 /// Compares what was found with what was expected, and passes its content on.
 fn take(expected: &Entry, found: Found<'_, impl Read>, sink: &mut dyn Sink) -> Result<(), ArchiveError> {
     let path = match expected.content {
-        Content::Directory => found.path.strip_suffix('/').unwrap_or(&found.path),
+        Content::Directory { .. } => found.path.strip_suffix('/').unwrap_or(&found.path),
         _ => &found.path,
     };
     if path != expected.path {
@@ -174,7 +174,7 @@ fn take(expected: &Entry, found: Found<'_, impl Read>, sink: &mut dyn Sink) -> R
     let wrong = |what| ArchiveError::Content { path: expected.path.clone(), what };
     let kind = match expected.content {
         Content::File { .. } => EntryType::Regular,
-        Content::Directory => EntryType::Directory,
+        Content::Directory { .. } => EntryType::Directory,
         Content::Symlink { .. } => EntryType::Symlink,
     };
     if found.kind != kind {

@@ -8,6 +8,7 @@ use crate::home::Home;
 use crate::home::progress::Reporter;
 use crate::postgres::Access;
 use crate::sys::files;
+use std::path::Path;
 
 /// What an automatic backup leaves free on the disk, in bytes: the datastore needs room to go on.
 const KEEP_FREE: u64 = 256 * 1024 * 1024;
@@ -39,14 +40,14 @@ pub async fn before(
         keep_free: KEEP_FREE,
         may_be_newer: true,
     };
-    let made = create(&request, reporter).await.inspect_err(|_| remove_over_limits(home, config))?;
-    remove_over_limits(home, config);
+    let made = create(&request, reporter).await?;
+    remove_over_limits(home, config, &made.path);
     Ok(Some(made))
 }
 
 /// Only room is lost by one that stays; the next time it is tried again.
-fn remove_over_limits(home: &Home, config: &Config) {
-    for path in catalog::over_limits(&catalog::list(home), config.backup.keep, config.backup.max_bytes) {
+fn remove_over_limits(home: &Home, config: &Config, made: &Path) {
+    for path in catalog::over_limits(&catalog::list(home), made, config.backup.keep, config.backup.max_bytes) {
         let _ = files::remove_any(&path);
     }
 }

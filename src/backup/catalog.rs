@@ -129,17 +129,21 @@ fn is_automatic(path: &Path) -> bool {
 /// Where an automatic backup goes; `why` is a few words joined by `-`.
 pub fn automatic_path(home: &Home, why: &str) -> PathBuf {
     let at = clock::now_rfc3339().replace(['-', ':'], "");
-    home.backups().join(format!("{AUTOMATIC}{at}-{why}.tar.zst"))
+    let place = |more: &str| home.backups().join(format!("{AUTOMATIC}{at}-{why}{more}.tar.zst"));
+    // The second one within a second has a number.
+    let numbered = (2..).map(|number: u32| place(&format!("-{number}")));
+    std::iter::once(place("")).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| place(""))
 }
 
-/// Which automatic backups are over the limits, oldest first. The newest one stays, and so does the
-/// newest one that was proven whole; what the user put there is not touched.
-pub fn over_limits(all: &[Listed], keep: u64, max_bytes: u64) -> Vec<PathBuf> {
+/// Which automatic backups are over the limits, oldest first. `made`, which was made just now,
+/// stays, and so do the newest one and the newest one that was proven whole; what the user put there is not touched.
+pub fn over_limits(all: &[Listed], made: &Path, keep: u64, max_bytes: u64) -> Vec<PathBuf> {
     let mut newest_first: Vec<&Listed> = all.iter().filter(|backup| backup.automatic).collect();
     newest_first.sort_by(|one, other| other.created_at.cmp(&one.created_at));
     let is_proven = |backup: &&&Listed| backup.last_verified.as_ref().is_some_and(Proof::is_whole);
+    let proven = newest_first.iter().find(is_proven);
     let protected: Vec<&Path> =
-        newest_first.first().into_iter().chain(newest_first.iter().find(is_proven)).map(|b| b.path.as_path()).collect();
+        newest_first.first().into_iter().chain(proven).map(|backup| backup.path.as_path()).chain([made]).collect();
     let mut total: u64 = newest_first.iter().map(|backup| backup.size_bytes).sum();
     let mut count = newest_first.len() as u64;
     let mut gone = Vec::new();
@@ -176,7 +180,7 @@ mod tests {
 
     fn gone(all: &[Listed], keep: u64, max_bytes: u64) -> Vec<String> {
         let name = |path: PathBuf| path.to_string_lossy().trim_start_matches("/b/automatic-").to_owned();
-        over_limits(all, keep, max_bytes).into_iter().map(name).collect()
+        over_limits(all, Path::new(""), keep, max_bytes).into_iter().map(name).collect()
     }
 
     #[test]
@@ -199,5 +203,12 @@ mod tests {
     fn what_the_user_put_there_stays() {
         let theirs = Listed { automatic: false, ..backup(1, 10, false) };
         assert!(gone(&[theirs, backup(2, 10, false)], 1, 1).is_empty());
+    }
+
+    #[test]
+    fn the_one_made_just_now_stays_whatever_the_clock_says() {
+        let all = [backup(1, 10, false), backup(2, 10, false), backup(3, 10, false)];
+        let gone = over_limits(&all, Path::new("/b/automatic-1"), 1, 1000);
+        assert_eq!(gone, [PathBuf::from("/b/automatic-2")]);
     }
 }

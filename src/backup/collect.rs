@@ -5,6 +5,7 @@ use super::left_out::{OWN_FOLDER, is_left_out};
 use super::manifest::{Content, ENTRY_LIMIT, Entry, Skipped, TASK_LOGS, WORKSPACE, link_stays_inside};
 use super::spool::{Piece, Spool, SpoolError};
 use crate::sys::beneath::{self, Folder, Kind};
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -38,6 +39,8 @@ pub enum CollectError {
 
 /// Deeper trees are somebody's mistake, or a trap.
 const DEPTH_LIMIT: usize = 100;
+/// What is listed of what could not be taken.
+const SKIPPED_LIMIT: usize = 10_000;
 /// How often a file that changes under the reader is read before it is left out.
 const TRIES: u32 = 3;
 
@@ -54,7 +57,7 @@ impl Collected {
     }
 
     pub fn add_piece(&mut self, path: &str, piece: Piece, modified: u64) {
-        let content = Content::File { size: piece.size, sha256: piece.sha256, executable: false };
+        let content = Content::File { size: piece.size, sha256: piece.sha256, executable: false, private: false };
         self.items.push(Item { entry: Entry { path: path.to_owned(), content }, piece: Some(piece), modified });
     }
 
@@ -73,13 +76,22 @@ impl Collected {
     }
 
     fn skip(&mut self, path: &str, reason: impl Into<String>) {
+        // As many as anybody reads; the last one says that there are more.
+        if self.skipped.len() > SKIPPED_LIMIT {
+            return;
+        }
+        if self.skipped.len() == SKIPPED_LIMIT {
+            let (path, reason) = ("workspace".to_owned(), "there is more that could not be taken".to_owned());
+            self.skipped.push(Skipped { path, reason });
+            return;
+        }
         self.skipped.push(Skipped { path: path.to_owned(), reason: reason.into() });
     }
 
     /// Adds the workspace, less what other tools keep. `not` are folders of ours that may be below it.
     pub fn add_workspace(&mut self, root: &Path, not: &[PathBuf]) -> Result<(), CollectError> {
         let open = Folder::open(root).map_err(|source| CollectError::Read { path: root.to_owned(), source })?;
-        self.push(WORKSPACE.to_owned(), Content::Directory, None, 0)?;
+        self.push(WORKSPACE.to_owned(), Content::Directory { private: false }, None, 0)?;
         let inside: Vec<&Path> = not.iter().filter_map(|path| path.strip_prefix(root).ok()).collect();
         self.walk(&open, PathBuf::new(), 0, &inside)
     }
@@ -106,7 +118,7 @@ impl Collected {
                 match entry.kind {
                     Kind::File => self.add_file(&folder, &entry, shown)?,
                     Kind::Folder => {
-                        self.push(shown, Content::Directory, None, 0)?;
+                        self.push(shown, Content::Directory { private: entry.is_private }, None, 0)?;
                         self.walk(root, path, depth + 1, not)?;
                     }
                     Kind::Link => self.add_link(&folder, &entry, shown)?,
@@ -118,8 +130,12 @@ impl Collected {
     }
 
     fn add_link(&mut self, folder: &Folder, entry: &beneath::Entry, path: String) -> Result<(), CollectError> {
-        let target = match folder.link_target(&entry.name) {
-            Ok(target) => target.to_string_lossy().into_owned(),
+        let target = match folder.link_target(&entry.name).map(OsString::into_string) {
+            Ok(Ok(target)) => target,
+            Ok(Err(_)) => {
+                self.skip(&path, "it is a link to a name that is not UTF-8 text");
+                return Ok(());
+            }
             Err(error) => {
                 self.skip(&path, format!("it cannot be read: {error}"));
                 return Ok(());
@@ -153,8 +169,9 @@ impl Collected {
                 Err(SpoolError::Spool(error)) => return Err(CollectError::Spool(error)),
             };
             if piece.size == before.len() && file.metadata().is_ok_and(|after| same(&before, &after)) {
-                let executable = before.permissions().mode() & 0o100 != 0;
-                let content = Content::File { size: piece.size, sha256: piece.sha256, executable };
+                let mode = before.permissions().mode();
+                let (executable, private) = (mode & 0o100 != 0, mode & 0o077 == 0);
+                let content = Content::File { size: piece.size, sha256: piece.sha256, executable, private };
                 return self.push(path, content, Some(piece), seconds(&before));
             }
             self.spool.take_back(piece);
@@ -170,7 +187,7 @@ impl Collected {
         }
         let open = Folder::open(root).map_err(|source| CollectError::Read { path: root.to_owned(), source })?;
         let mut logs = Vec::new();
-        find_logs(&open, PathBuf::new(), &mut logs);
+        self.find_logs(&open, PathBuf::new(), &mut logs);
         logs.sort_by_key(|log| std::cmp::Reverse(log.modified));
         let mut left = budget;
         let fits = logs.iter().take_while(|log| {
@@ -189,13 +206,36 @@ impl Collected {
             logs.truncate(count);
         }
         logs.sort_by(|one, other| one.path.cmp(&other.path));
-        self.push(TASK_LOGS.to_owned(), Content::Directory, None, 0)?;
+        self.push(TASK_LOGS.to_owned(), Content::Directory { private: false }, None, 0)?;
         let mut made: Option<PathBuf> = None;
         for log in &logs {
             self.add_parents(&log.path, &mut made)?;
             self.add_log(&open, log)?;
         }
         Ok(())
+    }
+
+    /// Regular files below the task logs; nothing else is put there by us.
+    fn find_logs(&mut self, root: &Folder, folder: PathBuf, found: &mut Vec<Log>) {
+        let entries = match root.below(&folder).and_then(|open| open.entries()) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.skip(&below(TASK_LOGS, &folder), format!("it cannot be read: {error}"));
+                return;
+            }
+        };
+        for entry in entries {
+            let path = folder.join(&entry.name);
+            let shown = below(TASK_LOGS, &path);
+            match entry.kind {
+                _ if unfit_name(&path, path.components().count()).is_some() => {
+                    self.skip(&shown, unfit_name(&path, path.components().count()).unwrap_or_default());
+                }
+                Kind::Folder => self.find_logs(root, path, found),
+                Kind::File => found.push(Log { path, size: entry.size, modified: entry.modified }),
+                Kind::Link | Kind::Other => self.skip(&shown, "it is not a regular file"),
+            }
+        }
     }
 
     /// The folders of `path` that the entry before it did not have.
@@ -206,7 +246,7 @@ impl Collected {
             parent.ancestors().filter(|folder| !folder.as_os_str().is_empty() && !has(folder)).collect();
         missing.reverse();
         for folder in missing {
-            self.push(below(TASK_LOGS, folder), Content::Directory, None, 0)?;
+            self.push(below(TASK_LOGS, folder), Content::Directory { private: false }, None, 0)?;
         }
         *made = Some(parent.to_owned());
         Ok(())
@@ -230,7 +270,8 @@ impl Collected {
                 if file.metadata().is_ok_and(|after| after.len() > before.len()) {
                     self.skip(&path, format!("it is still being written; its first {} bytes are in", piece.size));
                 }
-                let content = Content::File { size: piece.size, sha256: piece.sha256, executable: false };
+                let content =
+                    Content::File { size: piece.size, sha256: piece.sha256, executable: false, private: false };
                 self.push(path, content, Some(piece), seconds(&before))
             }
             Err(SpoolError::Source(error)) => {
@@ -246,22 +287,6 @@ struct Log {
     path: PathBuf,
     size: u64,
     modified: i64,
-}
-
-/// Regular files below the task logs; nothing else is put there by us.
-fn find_logs(root: &Folder, below: PathBuf, found: &mut Vec<Log>) {
-    let Ok(folder) = root.below(&below) else { return };
-    for entry in folder.entries().unwrap_or_default() {
-        let path = below.join(&entry.name);
-        if unfit_name(&path, path.components().count()).is_some() {
-            continue;
-        }
-        match entry.kind {
-            Kind::Folder => find_logs(root, path, found),
-            Kind::File => found.push(Log { path, size: entry.size, modified: entry.modified }),
-            Kind::Link | Kind::Other => {}
-        }
-    }
 }
 
 fn io_of(error: SpoolError) -> io::Error {

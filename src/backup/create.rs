@@ -4,7 +4,9 @@
 use super::archive::{ArchiveWriter, Compression, Hashed};
 use super::collect::{CollectError, Collected};
 use super::dump::{DumpError, Snapshot};
-use super::manifest::{CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, Sha256Hex, Skipped};
+use super::manifest::{
+    CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Sha256Hex, Skipped,
+};
 use super::spool::Spool;
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
@@ -30,6 +32,8 @@ pub enum CreateError {
     Write { path: PathBuf, source: io::Error },
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("the backup could not be read again: {0}")]
+    Unreadable(String),
     #[error("a backup is called NAME.tar.zst or NAME.tar.gz, not {0}")]
     Name(PathBuf),
 }
@@ -59,6 +63,8 @@ pub struct Made {
     pub schema_version: i64,
     pub tables: BTreeMap<String, i64>,
     pub skipped: Vec<Skipped>,
+    /// How many names are left out on purpose.
+    pub left_out: usize,
 }
 
 const TICK: Duration = Duration::from_millis(100);
@@ -123,8 +129,14 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
     if request.keep_free > 0 && disk::free_bytes(folder).map_err(write)? < room {
         return Err(write(io::Error::new(io::ErrorKind::StorageFull, "the disk would be full")));
     }
+    let text = serde_json::to_vec(&manifest).map_err(|error| write(error.into()))?;
+    // What no reader would take is not written.
+    Manifest::parse(&text).map_err(|error| CreateError::Unreadable(error.to_string()))?;
+    if text.len() as u64 > SIZE_LIMIT {
+        return Err(CollectError::TooMany.into());
+    }
     let (size_bytes, sha256) =
-        write_archive(&manifest, &collected, output, compression, now, reporter).map_err(write)?;
+        write_archive(&manifest, &text, &collected, output, compression, now, reporter).map_err(write)?;
     checkpoint("backup.in-place");
     reporter.report(Progress::Finished(format!("Backup of {} rows written", manifest.rows())));
     Ok(Made {
@@ -134,6 +146,7 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
         schema_version: manifest.schema_version,
         tables: manifest.tables,
         skipped: manifest.skipped,
+        left_out: manifest.left_out.len(),
     })
 }
 
@@ -201,6 +214,7 @@ fn refuse_a_folder(output: &Path) -> Result<(), CreateError> {
 
 fn write_archive(
     manifest: &Manifest,
+    text: &[u8],
     collected: &Collected,
     output: &Path,
     compression: Compression,
@@ -213,8 +227,7 @@ fn write_archive(
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&neighbour)?;
         fs::set_permissions(&neighbour, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         let hashed = Hashed::new(BufWriter::with_capacity(256 * 1024, file));
-        let text = serde_json::to_vec(manifest)?;
-        let mut archive = ArchiveWriter::begin(hashed, compression, &text, now)?;
+        let mut archive = ArchiveWriter::begin(hashed, compression, text, now)?;
         let (total, mut done) = (manifest.total_size(), 0);
         for item in &collected.items {
             match item.piece {

@@ -179,7 +179,7 @@ pub fn schema_text(access: &Access, login: &Login, without: &[String]) -> Result
         command.arg("--exclude-table").arg(pattern(name));
     }
     command::dies_with_this_thread(&mut command);
-    let output = command::output_within(&mut command, SCHEMA_LIMIT)
+    let output = command::output_limited(&mut command, SCHEMA_LIMIT, SCHEMA_BYTES)
         .map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
     if !output.status.success() {
         return Err(DumpError::Failed {
@@ -190,6 +190,8 @@ pub fn schema_text(access: &Access, login: &Login, without: &[String]) -> Result
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// A hundred times what ours are described in. A program that says more is cut off.
+const SCHEMA_BYTES: u64 = 8 * 1024 * 1024;
 /// Far longer than it takes to describe some twenty tables.
 const SCHEMA_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 

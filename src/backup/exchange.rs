@@ -3,14 +3,14 @@
 //! from what is on the disk how far it came, so that it can be gone on with. A step that fails turns
 //! the whole back; a process that was killed is gone on with by the next start.
 
-use super::exchange_workspace::WorkspaceExchange;
+use super::exchange_workspace::{CONFLICTS, WorkspaceExchange};
 use super::scratch::{RestoreId, drop_strays};
 use super::side::{self, Kept, Side, When};
 use crate::config::{self, UpdateError};
 use crate::home::Home;
 use crate::home::journal::{Entry, Journal, JournalError, Operation};
 use crate::postgres::{APPLICATION_DATABASE, Access, PgError};
-use crate::sys::files;
+use crate::sys::{files, may_fail};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -24,6 +24,9 @@ pub struct Swap {
     pub workspace: Option<PathBuf>,
     /// Where its other content is: folders `in` and `out`.
     pub workspace_side: PathBuf,
+    /// The names in `in`: what comes into the workspace.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// The object id of the database that is in force before.
     pub database: u32,
     pub kept: Kept,
@@ -195,9 +198,11 @@ impl<'a> Work<'a> {
             Step::Database => self.rename_databases(true).await?,
             Step::Config => self.put_files(When::After)?,
             Step::Settle => self.settle()?,
-            Step::Forget => self.forget_older().await?,
+            Step::Forget => self.forget_older().await,
         }
-        self.flush()
+        self.flush()?;
+        let name = format!("exchange.{}", step.name());
+        may_fail(&name).map_err(|source| io_error("finish", Path::new(&name), source))
     }
 
     async fn take_back(&self, step: Step) -> Result<(), ExchangeError> {
@@ -230,7 +235,14 @@ impl<'a> Work<'a> {
             workspace: self.swap.workspace.as_deref(),
             beside: &self.swap.workspace_side,
             list: &self.side.carried(),
+            names: &self.swap.names,
+            conflicts: &self.conflicts(),
         })
+    }
+
+    fn conflicts(&self) -> PathBuf {
+        let workspace = self.swap.workspace.clone().unwrap_or_default();
+        workspace.join(format!("{CONFLICTS}{}", self.side.id.as_str()))
     }
 
     fn exchange_logs(&self) -> Result<(), ExchangeError> {
@@ -319,14 +331,29 @@ impl<'a> Work<'a> {
         side.write_kept(&self.swap.kept).map_err(|source| io_error("write", side.folder(), source))
     }
 
-    /// One state is kept, the last one that was replaced.
-    async fn forget_older(&self) -> Result<(), ExchangeError> {
+    /// One state is kept, the last one that was replaced. What of the others cannot be removed now is a
+    /// stray from here on: it is no reason to leave this one half done.
+    async fn forget_older(&self) {
         for older in side::all(self.home).into_iter().filter(|older| older.id != self.side.id) {
-            let workspace = older.read_kept().and_then(|kept| kept.workspace);
-            older.remove(workspace.as_deref()).map_err(|source| io_error("remove", older.folder(), source))?;
+            let _ = older.forget_kept();
         }
-        Ok(drop_strays(self.access, std::slice::from_ref(&self.side.id)).await?)
+        if drop_strays(self.access, std::slice::from_ref(&self.side.id)).await.is_err() {
+            return;
+        }
+        for older in side::all(self.home).into_iter().filter(|older| older.id != self.side.id) {
+            let _ = older.remove();
+        }
     }
+}
+
+/// Folders in the workspace with what was in the way of an exchange.
+pub fn conflicts(home: &Home) -> Vec<PathBuf> {
+    let workspace = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
+    let entries = workspace.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(CONFLICTS))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Whether anybody may connect to these databases. A superuser is no exception.

@@ -5,6 +5,7 @@ use super::exchange::{ExchangeError, io_error};
 use super::left_out::{OWN_FOLDER, is_left_out};
 use crate::sys::beneath::{Folder, Kind};
 use crate::sys::files;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,30 @@ pub struct WorkspaceExchange<'a> {
     pub beside: &'a Path,
     /// The file that lists what is carried over.
     pub list: &'a Path,
+    /// The names that come in.
+    pub names: &'a [String],
+    /// Where in the workspace goes what is in the way.
+    pub conflicts: &'a Path,
+}
+
+/// The prefix of folders for what was in the way of an exchange. The user's, from then on.
+pub const CONFLICTS: &str = ".leoflow-conflicts-";
+
+fn is_own(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with(OWN_FOLDER) || name.starts_with(CONFLICTS)
+}
+
+/// The names in a folder; none when it is not there.
+fn names(folder: &Path) -> Result<Vec<OsString>, ExchangeError> {
+    let failed = |source| io_error("read", folder, source);
+    match fs::read_dir(folder) {
+        Ok(entries) => {
+            entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<_>>().map_err(failed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 impl WorkspaceExchange<'_> {
@@ -33,37 +58,68 @@ impl WorkspaceExchange<'_> {
         for folder in [workspace.to_owned(), self.out()] {
             fs::create_dir_all(&folder).map_err(|source| io_error("make", &folder, source))?;
         }
-        self.move_entries(workspace, Some(&self.out()))
+        for name in names(workspace)?.iter().filter(|name| !is_own(name)) {
+            self.shift(&workspace.join(name), &self.out().join(name))?;
+        }
+        Ok(())
     }
 
     pub fn move_in(&self) -> Result<(), ExchangeError> {
-        self.move_entries(&self.incoming(), self.workspace)
+        let Some(workspace) = self.workspace else { return Ok(()) };
+        for name in names(&self.incoming())? {
+            self.shift(&self.incoming().join(&name), &workspace.join(&name))?;
+        }
+        Ok(())
     }
 
+    /// Only what has come from there: whatever else has appeared meanwhile is the user's.
     pub fn move_back_in(&self) -> Result<(), ExchangeError> {
         let Some(workspace) = self.workspace else { return Ok(()) };
         let incoming = self.incoming();
         fs::create_dir_all(&incoming).map_err(|source| io_error("make", &incoming, source))?;
-        self.move_entries(workspace, Some(&incoming))
-    }
-
-    /// Every entry of one folder into another, but for our own.
-    fn move_entries(&self, from: &Path, to: Option<&Path>) -> Result<(), ExchangeError> {
-        let Some(to) = to else { return Ok(()) };
-        let entries = match fs::read_dir(from) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(io_error("read", from, error)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|source| io_error("read", from, source))?;
-            if entry.file_name().to_string_lossy().starts_with(OWN_FOLDER) {
-                continue;
+        for name in self.names {
+            let (from, to) = (workspace.join(name), incoming.join(name));
+            if fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(&from).is_ok() {
+                self.shift(&from, &to)?;
             }
-            fs::rename(entry.path(), to.join(entry.file_name()))
-                .map_err(|source| io_error("move", &entry.path(), source))?;
         }
         Ok(())
+    }
+
+    /// Takes back that everything was moved out.
+    pub fn move_back_out(&self) -> Result<(), ExchangeError> {
+        let Some(workspace) = self.workspace else { return Ok(()) };
+        for name in names(&self.out())? {
+            self.shift(&self.out().join(&name), &workspace.join(&name))?;
+        }
+        Ok(())
+    }
+
+    /// Moves one entry, and never over another: what somebody has put into the workspace while an
+    /// exchange was interrupted goes into a folder of its own there.
+    fn shift(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
+        let failed = |source| io_error("move", from, source);
+        match files::rename_to_new(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map_err(failed),
+        }
+        let newcomer = if self.workspace.is_some_and(|workspace| to.parent() == Some(workspace)) { to } else { from };
+        files::create_private_dir(self.conflicts).map_err(failed)?;
+        let name = newcomer.file_name().unwrap_or_default();
+        let free = (0..).map(|number: u32| match number {
+            0 => self.conflicts.join(name),
+            number => self.conflicts.join(format!("{}.{number}", name.to_string_lossy())),
+        });
+        for place in free {
+            match files::rename_to_new(newcomer, &place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => {
+                    other.map_err(failed)?;
+                    break;
+                }
+            }
+        }
+        if newcomer == to { files::rename_to_new(from, to).map_err(failed) } else { Ok(()) }
     }
 
     /// `.git`, virtual environments and the like go on in the place where they were.
@@ -82,7 +138,7 @@ impl WorkspaceExchange<'_> {
 
     pub fn carry_back(&self) -> Result<(), ExchangeError> {
         let Some(workspace) = self.workspace else { return Ok(()) };
-        if !self.list.to_owned().exists() {
+        if !self.list.exists() {
             return Ok(());
         }
         for path in self.carried()? {
@@ -111,21 +167,20 @@ impl WorkspaceExchange<'_> {
         Ok(found)
     }
 
-    /// Takes back that everything was moved out.
-    pub fn move_back_out(&self) -> Result<(), ExchangeError> {
-        self.move_entries(&self.out(), self.workspace)
-    }
-
     /// What was in force becomes what is kept.
     pub fn settle(&self) -> Result<(), ExchangeError> {
         let (incoming, out) = (self.incoming(), self.out());
         if out.exists() {
-            match fs::remove_dir(&incoming) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error("remove", &incoming, error));
-                }
-                _ => fs::rename(&out, &incoming).map_err(|source| io_error("move", &out, source))?,
+            if let Err(error) = fs::remove_dir(&incoming)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                // Nothing should be left there; if something is, it is not in the way.
+                let rest = self.beside.join("rest");
+                files::remove_any(&rest)
+                    .and_then(|()| fs::rename(&incoming, &rest))
+                    .map_err(|source| io_error("move", &incoming, source))?;
             }
+            fs::rename(&out, &incoming).map_err(|source| io_error("move", &out, source))?;
         }
         files::remove_any(self.list).map_err(|source| io_error("remove", self.list, source))
     }

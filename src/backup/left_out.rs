@@ -13,13 +13,14 @@ const CACHES: &[&str] =
 pub fn is_left_out(folder: &Folder, entry: &Entry) -> bool {
     let Some(name) = entry.name.to_str() else { return false };
     // `.git` is a file in a worktree and in a submodule.
-    if VERSION_CONTROL.contains(&name) {
-        return matches!(entry.kind, Kind::Folder | Kind::File);
+    if name == ".git" && entry.kind == Kind::File {
+        return true;
     }
     if entry.kind != Kind::Folder {
         return false;
     }
-    CACHES.contains(&name)
+    VERSION_CONTROL.contains(&name)
+        || CACHES.contains(&name)
         || folder.below(Path::new(name)).is_ok_and(|inside| inside.has("pyvenv.cfg") || inside.has("CACHEDIR.TAG"))
 }
 

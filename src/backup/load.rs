@@ -13,7 +13,7 @@ use crate::engine::store::StoreError;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::PgError;
 use crate::schema::{self, SchemaError};
-use crate::sys::checkpoint;
+use crate::sys::{checkpoint, disk};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
@@ -32,6 +32,8 @@ pub enum LoadError {
     Program(#[from] DumpError),
     #[error("cannot read the dump: {0}")]
     Read(io::Error),
+    #[error("{0}")]
+    Unfit(SchemaError),
     #[error("the dump is {found} than the {declared} bytes that the manifest says")]
     DumpSize { declared: u64, found: &'static str },
     #[error("the database grows over what the manifest says it takes, {declared} bytes")]
@@ -58,7 +60,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SPARE: u64 = 256 * 1024 * 1024;
 
 /// Loads `dump`, a file that `pg_dump -Fc -Z0 | zstd` has made, into the scratch database, and brings
-/// it to this binary's schema. All of it is done as the scratch's own role.
+/// it to this binary's schema. All of it is done as the scratch's own role, and ends when the database
+/// takes more than it should.
 pub async fn load(
     scratch: &Scratch,
     dump: &Path,
@@ -67,38 +70,91 @@ pub async fn load(
     version: &str,
     reporter: &dyn Reporter,
 ) -> Result<(), LoadError> {
-    let (restored, expected) =
-        tokio::join!(run_pg_restore(scratch, dump, manifest, reporter), made_fresh(scratch, version));
-    restored?;
+    let fed = Arc::new(AtomicU64::new(0));
+    let declared = manifest.database.bytes;
+    let limit = declared.saturating_mul(2).saturating_add(SPARE);
+    let too_large = async {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tick.tick().await;
+            let (done, total) = (fed.load(Ordering::Relaxed), manifest.database.dump_bytes);
+            if done < total {
+                reporter.report(Progress::Bytes { what: "Loading the database".to_owned(), done, total });
+            }
+            // A moment without an answer is no reason: the work itself will say it better.
+            if scratch.size().await.is_ok_and(|size| size > limit) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        outcome = load_and_compare(scratch, dump, manifest, cipher, version, reporter, &fed) => outcome,
+        () = too_large => {
+            // pg_restore ends with its connection.
+            scratch.interrupt().await?;
+            Err(LoadError::TooLarge { declared })
+        }
+    }
+}
+
+async fn load_and_compare(
+    scratch: &Scratch,
+    dump: &Path,
+    manifest: &Manifest,
+    cipher: &Cipher,
+    version: &str,
+    reporter: &dyn Reporter,
+    fed: &Arc<AtomicU64>,
+) -> Result<(), LoadError> {
+    let (restored, expected) = tokio::join!(run_pg_restore(scratch, dump, manifest, fed), made_fresh(scratch, version));
     let expected = expected?;
+    restored?;
     checkpoint("load.loaded");
     reporter.report(Progress::Started("Comparing what was loaded".to_owned()));
     let side = scratch.side();
-    let client = scratch.access.connect(&side).await?;
-    let found = survey::survey(&client, survey::Tables::Known).await?;
+    let wary = scratch.access.connect_warily(&side).await?;
+    let found = survey::survey(&wary, survey::Tables::Known).await?;
     let foreign = found.changes.iter().chain(found.others.iter().map(|(name, _)| name)).next();
     if let Some(name) = foreign {
         return Err(LoadError::Foreign(name.clone()));
     }
-    compare_counts(&client, &found, manifest).await?;
-    let state = schema::inspect(&client).await?;
-    if let Some(error) = schema::refusal(&schema::classify(schema::known(), &state)) {
-        return Err(error.into());
-    }
-    let version_found = schema::classify::database_version(&state);
-    if version_found != manifest.schema_version {
-        return Err(LoadError::Version { declared: manifest.schema_version, found: version_found });
-    }
-    let mut work = scratch.access.connect(&side).await?;
-    schema::migrate(&client, &mut work, schema::known(), version, &mut |_| {}).await?;
+    compare_counts(&wary, &found, manifest).await?;
+    // There is nothing in it that could act: from here on names may be looked up.
+    let client = scratch.access.connect(&side).await?;
+    compare_schemas(&client, scratch, manifest, version).await?;
     instance_key::check(&client, cipher).await.map_err(LoadError::Key)?;
     let without: Vec<String> = found.theirs.iter().map(|relation| relation.name.clone()).collect();
-    let (access, login) = (scratch.access.clone(), side.clone());
-    let text = in_thread(move || schema_text(&access, &login, &without)).await??;
+    let access = scratch.access.clone();
+    let text = in_thread(move || schema_text(&access, &side, &without)).await??;
     match fitness::difference(&expected, &text) {
         Some(what) => Err(LoadError::Different(what)),
         None => Ok(()),
     }
+}
+
+/// The version is what the manifest says, the record of migrations is ours to the letter, and the rest
+/// are applied.
+async fn compare_schemas(
+    client: &tokio_postgres::Client,
+    scratch: &Scratch,
+    manifest: &Manifest,
+    version: &str,
+) -> Result<(), LoadError> {
+    let state = schema::inspect(client).await?;
+    if let Some(error) = schema::refusal(&schema::classify(schema::known(), &state)) {
+        return Err(LoadError::Unfit(error));
+    }
+    let found = schema::classify::database_version(&state);
+    if found != manifest.schema_version {
+        return Err(LoadError::Version { declared: manifest.schema_version, found });
+    }
+    // It is run, as the owner of everything, by a later rollback.
+    if let Some(name) = schema::foreign_rollback(client).await? {
+        return Err(LoadError::Foreign(format!("another rollback of {name}")));
+    }
+    let mut work = scratch.access.connect(&scratch.side()).await?;
+    schema::migrate(client, &mut work, schema::known(), version, &mut |_| {}).await?;
+    Ok(())
 }
 
 async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
@@ -134,7 +190,7 @@ async fn run_pg_restore(
     scratch: &Scratch,
     dump: &Path,
     manifest: &Manifest,
-    reporter: &dyn Reporter,
+    fed: &Arc<AtomicU64>,
 ) -> Result<(), LoadError> {
     let login = scratch.side();
     let mut command = scratch.access.program("pg_restore", &login);
@@ -147,30 +203,18 @@ async fn run_pg_restore(
         .stdin(Stdio::piped());
     let file = File::open(dump).map_err(LoadError::Read)?;
     let child = start("pg_restore", &mut command)?;
-    let (pid, declared) = (child.id() as i32, manifest.database.dump_bytes);
-    let fed = Arc::new(AtomicU64::new(0));
-    let counter = fed.clone();
-    let mut feeding = tokio::task::spawn_blocking(move || feed(child, file, declared, &counter));
-    let limit = manifest.database.bytes.saturating_mul(2).saturating_add(SPARE);
-    let mut tick = tokio::time::interval(TICK);
-    loop {
-        tokio::select! {
-            outcome = &mut feeding => return outcome.map_err(|_| LoadError::Lost)?,
-            _ = tick.tick() => {
-                let done = fed.load(Ordering::Relaxed);
-                reporter.report(Progress::Bytes { what: "Loading the database".to_owned(), done, total: declared });
-                // A moment without an answer is no reason: pg_restore will say it better.
-                if scratch.size().await.is_ok_and(|size| size > limit) {
-                    crate::sys::process::signal_process(pid, crate::sys::process::Signal::Kill);
-                    scratch.interrupt().await?;
-                    // Its own words do not matter any more.
-                    drop(feeding.await);
-                    return Err(LoadError::TooLarge { declared: manifest.database.bytes });
-                }
-            }
+    let (declared, counter) = (manifest.database.dump_bytes, fed.clone());
+    let fed = tokio::task::spawn_blocking(move || feed(child, file, declared, &counter)).await;
+    match fed.map_err(|_| LoadError::Lost)? {
+        Err(LoadError::Program(DumpError::Failed { .. })) if disk::free_bytes(dump).is_ok_and(|free| free < FULL) => {
+            Err(LoadError::Read(io::ErrorKind::StorageFull.into()))
         }
+        other => other,
     }
 }
+
+/// Less than this is free only while a disk is full, and then it is no fault of the dump.
+const FULL: u64 = 32 * 1024 * 1024;
 
 /// Decompresses into the child, no more than was declared, and waits for its end.
 fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<(), LoadError> {

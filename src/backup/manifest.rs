@@ -1,10 +1,13 @@
 //! `MANIFEST.json`, the first thing in a backup: what the rest is, to the byte. The format is in
 //! `docs/backup-format.md`. Whatever a manifest says is checked here, once, before anything acts on it.
 
+use super::left_out::OWN_FOLDER;
 use crate::sys::random;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
+use std::marker::PhantomData;
 
 /// The manifest that this binary writes and the newest that it reads.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -18,8 +21,8 @@ pub const WORKSPACE: &str = "workspace";
 
 /// More entries than this are not written, and not read: they are held in memory.
 pub const ENTRY_LIMIT: usize = 250_000;
-/// What such a manifest takes, in bytes, with room.
-pub const SIZE_LIMIT: u64 = 96 * 1024 * 1024;
+/// What a manifest takes at most, in bytes.
+pub const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
 /// As Linux has it.
 const PATH_LIMIT: usize = 4000;
 const NAME_LIMIT: usize = 255;
@@ -35,13 +38,15 @@ pub struct Manifest {
     pub instance: String,
     pub database: DatabaseFacts,
     /// Rows of each table, counted in the dump's own snapshot.
+    #[serde(deserialize_with = "bounded_map")]
     pub tables: BTreeMap<String, i64>,
     /// What is not in it although it is there, and why.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded_list")]
     pub skipped: Vec<Skipped>,
     /// What is left out on purpose: version control, virtual environments, caches.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded_list")]
     pub left_out: Vec<String>,
+    #[serde(deserialize_with = "bounded_list")]
     pub entries: Vec<Entry>,
 }
 
@@ -74,12 +79,16 @@ pub enum Content {
         sha256: Sha256Hex,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         executable: bool,
+        /// Whether nobody but its owner may read it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        private: bool,
     },
-    Directory,
+    Directory {
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        private: bool,
+    },
     /// A relative link that stays in the workspace.
-    Symlink {
-        target: String,
-    },
+    Symlink { target: String },
 }
 
 /// 64 lower-case hexadecimal digits.
@@ -123,8 +132,8 @@ pub enum ManifestError {
     BadEntry { entry: String, reason: &'static str },
     #[error("its manifest has no {0}")]
     Missing(&'static str),
-    #[error("its manifest names more than {ENTRY_LIMIT} entries")]
-    TooMany,
+    #[error("its manifest is too large")]
+    TooLarge,
 }
 
 /// The one field that says how to read the rest.
@@ -150,7 +159,7 @@ impl Manifest {
     /// As `parse`, from a stream of at most `SIZE_LIMIT` bytes.
     pub fn read(source: impl Read, size: u64) -> Result<Self, ManifestError> {
         if size > SIZE_LIMIT {
-            return Err(ManifestError::TooMany);
+            return Err(ManifestError::TooLarge);
         }
         let mut text = Vec::new();
         let io = |error: io::Error| ManifestError::Unreadable(error.to_string());
@@ -159,9 +168,6 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), ManifestError> {
-        if self.entries.len() > ENTRY_LIMIT {
-            return Err(ManifestError::TooMany);
-        }
         if self.manifest_version == 0 || self.schema_version < 1 || self.tables.values().any(|rows| *rows < 0) {
             return Err(ManifestError::Unreadable("a number in it is impossible".to_owned()));
         }
@@ -170,7 +176,7 @@ impl Manifest {
         for entry in &self.entries {
             let bad = |reason| ManifestError::BadEntry { entry: shortened(&entry.path), reason };
             check_path(&entry.path).map_err(bad)?;
-            let is_directory = entry.content == Content::Directory;
+            let is_directory = matches!(entry.content, Content::Directory { .. });
             place_allows(entry).map_err(bad)?;
             if let Some((parent, _)) = entry.path.rsplit_once('/')
                 && seen.get(parent) != Some(&true)
@@ -208,9 +214,61 @@ impl Entry {
     pub fn size(&self) -> u64 {
         match self.content {
             Content::File { size, .. } => size,
-            Content::Directory | Content::Symlink { .. } => 0,
+            Content::Directory { .. } | Content::Symlink { .. } => 0,
         }
     }
+}
+
+/// A list that ends at the limit, however long the file goes on.
+fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {ENTRY_LIMIT}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut found = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if found.len() == ENTRY_LIMIT {
+                    return Err(A::Error::invalid_length(ENTRY_LIMIT + 1, &self));
+                }
+                found.push(item);
+            }
+            Ok(found)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded(PhantomData))
+}
+
+/// The same for a table of numbers.
+fn bounded_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, i64>, D::Error> {
+    struct Bounded;
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = BTreeMap<String, i64>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {ENTRY_LIMIT} numbers by name")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some((name, number)) = items.next_entry()? {
+                if found.len() == ENTRY_LIMIT {
+                    return Err(A::Error::invalid_length(ENTRY_LIMIT + 1, &self));
+                }
+                found.insert(name, number);
+            }
+            Ok(found)
+        }
+    }
+
+    deserializer.deserialize_map(Bounded)
 }
 
 /// Relative, of plain names, none of them `.` or `..`, without control characters.
@@ -240,9 +298,11 @@ fn place_allows(entry: &Entry) -> Result<(), &'static str> {
     };
     match (top, below, &entry.content) {
         (CONFIG | RECEIPT | DUMP, None, Content::File { executable: false, .. }) => Ok(()),
-        (TASK_LOGS | WORKSPACE, None, Content::Directory) => Ok(()),
-        (TASK_LOGS, Some(_), Content::Directory | Content::File { executable: false, .. }) => Ok(()),
-        (WORKSPACE, Some(_), Content::Directory | Content::File { .. }) => Ok(()),
+        (TASK_LOGS | WORKSPACE, None, Content::Directory { .. }) => Ok(()),
+        (TASK_LOGS, Some(_), Content::Directory { .. } | Content::File { executable: false, .. }) => Ok(()),
+        // Ours, while a restore works there.
+        (WORKSPACE, Some(below), _) if below.starts_with(OWN_FOLDER) => Err("has a name that a restore uses itself"),
+        (WORKSPACE, Some(_), Content::Directory { .. } | Content::File { .. }) => Ok(()),
         (WORKSPACE, Some(below), Content::Symlink { target }) => {
             if link_stays_inside(below, target) {
                 Ok(())

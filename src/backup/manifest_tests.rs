@@ -3,11 +3,14 @@
 use super::*;
 
 pub fn file(path: &str, size: u64) -> Entry {
-    Entry { path: path.into(), content: Content::File { size, sha256: Sha256Hex([7; 32]), executable: false } }
+    Entry {
+        path: path.into(),
+        content: Content::File { size, sha256: Sha256Hex([7; 32]), executable: false, private: false },
+    }
 }
 
 fn directory(path: &str) -> Entry {
-    Entry { path: path.into(), content: Content::Directory }
+    Entry { path: path.into(), content: Content::Directory { private: false } }
 }
 
 fn link(path: &str, target: &str) -> Entry {
@@ -67,6 +70,7 @@ fn a_path_that_could_reach_elsewhere_is_refused() {
         "other",
         "run/journal.json",
         "config.yaml/x",
+        "workspace/.leoflow-restore-01234567",
         "workspace/\u{0}",
     ] {
         let entries = vec![directory("workspace"), file(path, 1)];

@@ -8,7 +8,7 @@ use super::load::{self, LoadError};
 use super::manifest::{CONFIG, DUMP, Entry, Manifest};
 use super::restore_plan::{ConfigRefusal, Refusal};
 use super::scratch::{RestoreId, Scratch, drop_strays};
-use super::side::{self, Kept, Side, When};
+use super::side::{self, Elsewhere, Kept, Side, When};
 use super::stage::{Places, Stage};
 use crate::auth::cipher::Cipher;
 use crate::config::{self, DEPRECATED};
@@ -39,6 +39,8 @@ pub enum RestoreError {
     Exchange(#[from] ExchangeError),
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("the workspace that was kept is gone: {0} is not there")]
+    KeptGone(PathBuf),
     #[error("no state is kept that could be brought back")]
     NothingKept,
 }
@@ -127,15 +129,15 @@ pub struct Staged {
     pub config: String,
     pub workspace: PathBuf,
     workspace_side: PathBuf,
-    made_workspace: bool,
-    /// Whether it goes with this value: until the exchange begins.
+    /// Whether it goes with this value: until there is more of it than files.
     is_ours: bool,
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
         if self.is_ours {
-            remove_staged(&self.side, &self.workspace, self.made_workspace);
+            // What cannot be removed now is removed as a stray.
+            let _ = self.side.remove();
         }
     }
 }
@@ -145,11 +147,11 @@ impl Staged {
     pub fn unpack(home: &Home, input: &Path, workspace: &Path, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
         let side = Side::of(home, RestoreId::new());
         let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
-        side.create().map_err(write)?;
-        let made_workspace = !workspace.exists();
+        let elsewhere = Elsewhere { workspace: Some(workspace.to_owned()), made_workspace: !workspace.exists() };
+        side.create(&elsewhere).map_err(write)?;
         let workspace_side = place_beside(&side, workspace).map_err(|source| {
             // Nothing is in it yet.
-            let _ = side.remove(None);
+            let _ = side.remove();
             RestoreError::Write { path: workspace.to_owned(), source }
         })?;
         let mut stage = Stage::new(places(&side, Some(&workspace_side)));
@@ -162,23 +164,14 @@ impl Staged {
         match unpacked {
             Ok((manifest, config)) => {
                 let workspace = workspace.to_owned();
-                Ok(Self { side, manifest, config, workspace, workspace_side, made_workspace, is_ours: true })
+                Ok(Self { side, manifest, config, workspace, workspace_side, is_ours: true })
             }
             Err(error) => {
-                let staged = (side, workspace.to_owned(), made_workspace);
-                remove_staged(&staged.0, &staged.1, staged.2);
+                // What cannot be removed now is removed as a stray.
+                let _ = side.remove();
                 Err(error)
             }
         }
-    }
-}
-
-/// What cannot be removed now is removed as a stray.
-fn remove_staged(side: &Side, workspace: &Path, made_workspace: bool) {
-    let _ = side.remove(Some(workspace));
-    if made_workspace {
-        // Only when it is empty.
-        let _ = fs::remove_dir(workspace);
     }
 }
 
@@ -212,40 +205,34 @@ pub struct Ready {
 
 /// Loads the staged dump. On an error nothing of it is left, neither in the cluster nor in the home.
 pub async fn prove(
+    home: &Home,
     access: &Access,
     staged: Staged,
     version: &str,
     reporter: &dyn Reporter,
 ) -> Result<Ready, RestoreError> {
+    let mut staged = staged;
     let cipher = cipher_of(&staged.config)?;
-    let scratch = match Scratch::create(access, staged.side.id.clone()).await {
-        Ok(scratch) => scratch,
-        Err(error) => {
-            // Half of it may be there.
-            drop(drop_strays(access, &kept_ids(&staged.side)).await);
-            return Err(error.into());
+    // From here on there is something in the cluster too, and the folder says so until it is gone.
+    staged.is_ours = false;
+    let outcome = match Scratch::create(access, staged.side.id.clone()).await {
+        Ok(scratch) => {
+            let loaded = load::load(&scratch, &staged.side.dump(), &staged.manifest, &cipher, version, reporter).await;
+            match loaded {
+                Ok(()) => scratch.adopt().await.map(drop).map_err(RestoreError::from),
+                Err(error) => Err(error.into()),
+            }
         }
+        Err(error) => Err(error.into()),
     };
-    match load::load(&scratch, &staged.side.dump(), &staged.manifest, &cipher, version, reporter).await {
-        Ok(()) => drop(scratch.adopt().await?),
+    checkpoint("restore.proven");
+    match outcome {
+        Ok(()) => Ok(Ready { staged }),
         Err(error) => {
-            // A database that cannot be removed now is removed as a stray.
-            drop(scratch.discard().await);
-            return Err(error.into());
+            staged.is_ours = remove_strays_from(home, access).await.is_ok();
+            Err(error)
         }
     }
-    checkpoint("restore.proven");
-    Ok(Ready { staged })
-}
-
-/// The states in the home that are kept, beside the one that is being made.
-fn kept_ids(own: &Side) -> Vec<RestoreId> {
-    let restore = own.folder().parent().map(Path::to_owned).unwrap_or_default();
-    let entries = fs::read_dir(restore).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.path().join("kept.json").exists())
-        .filter_map(|entry| RestoreId::parse(entry.file_name().to_str()?))
-        .collect()
 }
 
 /// The cipher by which a backup's secrets open.
@@ -266,13 +253,8 @@ pub struct Records {
 
 impl Ready {
     /// Brings it into force. Nobody else may use the home or be connected to its databases.
-    pub async fn bring_into_force(
-        mut self,
-        home: &Home,
-        access: &Access,
-        records: &Records,
-    ) -> Result<(), RestoreError> {
-        let staged = &mut self.staged;
+    pub async fn bring_into_force(self, home: &Home, access: &Access, records: &Records) -> Result<(), RestoreError> {
+        let staged = &self.staged;
         let side = &staged.side;
         let write = |path: &Path, source| RestoreError::Write { path: path.to_owned(), source };
         files::remove_any(&side.dump()).map_err(|source| write(&side.dump(), source))?;
@@ -281,6 +263,7 @@ impl Ready {
         write_after(side, records)?;
         copy_before(home, side)?;
         let database = require_oid(access).await?;
+        let names = names_in(&staged.workspace_side.join("in"));
         let kept = Kept::now(
             records.in_force.clone(),
             records.set_aside.clone(),
@@ -291,12 +274,11 @@ impl Ready {
             id: side.id.as_str().to_owned(),
             workspace,
             workspace_side: staged.workspace_side.clone(),
+            names,
             database,
             kept,
             backward: false,
         };
-        // From here on the journal says what becomes of it.
-        staged.is_ours = false;
         Ok(exchange::exchange(home, access, Operation::Restore, swap).await?)
     }
 }
@@ -316,10 +298,15 @@ pub async fn undo(
     let database = require_oid(access).await?;
     let there = kept.workspace.as_ref().map(|workspace| side.workspace_there(workspace));
     let workspace_side = there.filter(|path| path.is_dir()).unwrap_or_else(|| side.workspace_here());
+    let incoming = workspace_side.join("in");
+    if kept.workspace.is_some() && !incoming.is_dir() {
+        return Err(RestoreError::KeptGone(incoming));
+    }
     let now = Kept::now(kept.set_aside.clone(), kept.in_force.clone(), rows, kept.workspace.clone());
     let swap = Swap {
         id: side.id.as_str().to_owned(),
         workspace: kept.workspace,
+        names: names_in(&incoming),
         workspace_side,
         database,
         kept: now.clone(),
@@ -327,6 +314,11 @@ pub async fn undo(
     };
     exchange::exchange(home, access, Operation::RestoreUndo, swap).await?;
     Ok(now)
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 async fn require_oid(access: &Access) -> Result<u32, RestoreError> {
@@ -360,22 +352,26 @@ fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// Whether there are any.
+/// Whether restores and verifications that were killed have left something.
 pub fn has_strays(home: &Home) -> bool {
-    side::all(home).iter().any(|side| side.read_kept().is_none())
+    side::all(home).iter().any(Side::is_stray)
 }
 
-/// Removes what restores and verifications that were killed have left in the home. The caller has the
-/// home or the operation to itself.
-pub fn remove_strays(home: &Home, workspace: Option<&Path>) -> io::Result<()> {
-    for side in side::all(home).into_iter().filter(|side| side.read_kept().is_none()) {
-        side.remove(workspace)?;
+/// Removes it, from the cluster first, because the folders are what it is known by. The caller has the
+/// home or the operation to itself, and no exchange is under way.
+pub async fn remove_strays(home: &Home, access: Option<&Access>) -> Result<(), RestoreError> {
+    if let Some(access) = access {
+        remove_strays_from(home, access).await?;
+    }
+    for side in side::all(home).into_iter().filter(Side::is_stray) {
+        side.remove().map_err(|source| RestoreError::Write { path: side.folder().to_owned(), source })?;
     }
     Ok(())
 }
 
-/// The same for the cluster.
+/// The same for the cluster alone.
 pub async fn remove_strays_from(home: &Home, access: &Access) -> Result<(), PgError> {
-    let kept: Vec<RestoreId> = side::kept(home).map(|(side, _)| side.id).into_iter().collect();
+    let kept: Vec<RestoreId> =
+        side::all(home).into_iter().filter(|side| !side.is_stray()).map(|side| side.id).collect();
     drop_strays(access, &kept).await
 }

@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     /// Whether that folder is the workspace already.
     pub workspace_is_ours: bool,
     pub force: bool,
+    /// Whether the home is inside the workspace, which then cannot be moved away either.
+    pub home_inside: bool,
     /// Something is mounted inside the workspace, which then cannot be moved away.
     pub mount: Option<PathBuf>,
     /// Free bytes where the home is.
@@ -35,6 +37,8 @@ pub enum Refusal {
     SetUp,
     #[error("{0} is not empty")]
     WorkspaceInUse(PathBuf),
+    #[error("Leoflow's home is inside the workspace {0}, which then cannot be replaced")]
+    HomeInside(PathBuf),
     #[error("{0} is a mount point in the workspace, and cannot be moved aside")]
     Mount(PathBuf),
     #[error("{needed} bytes are needed where {path} is, and {free} are free")]
@@ -58,6 +62,9 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
     // A folder that is somebody else's is not replaced by any flag.
     if facts.workspace_in_use && !(facts.workspace_is_ours && facts.force) {
         return Err(Refusal::WorkspaceInUse(facts.workspace.to_owned()));
+    }
+    if facts.home_inside {
+        return Err(Refusal::HomeInside(facts.workspace.to_owned()));
     }
     if let Some(mount) = &facts.mount {
         return Err(Refusal::Mount(mount.clone()));
@@ -146,6 +153,7 @@ mod tests {
             workspace_in_use: true,
             workspace_is_ours: true,
             force: true,
+            home_inside: false,
             mount: None,
             free: u64::MAX,
             workspace_free: None,
@@ -185,7 +193,8 @@ mod tests {
     #[test]
     fn room_is_asked_for_where_it_is_needed() {
         let big = file("workspace/a", 10_000);
-        let directory = crate::backup::manifest::Entry { path: "workspace".into(), content: Content::Directory };
+        let directory =
+            crate::backup::manifest::Entry { path: "workspace".into(), content: Content::Directory { private: false } };
         let manifest = manifest(vec![directory, big]);
         let enough = 110 + 1000 + MARGIN;
         let fits = |free, workspace_free| refused(&Facts { free, workspace_free, ..facts(&manifest) }).is_none();

@@ -101,33 +101,51 @@ impl Scratch {
     }
 
     /// Gives the loaded database, found to be ours, to the application's role. The first time that the
-    /// superuser is connected to it; what is run there is fixed and calls nothing.
+    /// superuser is connected to it; what is run there is fixed and calls nothing. Whatever its owner
+    /// could set for the database as a whole, which no comparison of tables sees, is set back.
     pub async fn adopt(self) -> Result<RestoreId, PgError> {
         let (role, side) = (self.id.role(), self.id.side_database());
         self.interrupt().await?;
-        self.upkeep.batch_execute(&format!("ALTER DATABASE {side} RESET ALL")).await?;
-        self.upkeep
-            .batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.id.fresh_database()))
-            .await?;
+        let as_new = format!(
+            "ALTER DATABASE {side} RESET ALL; {}; COMMENT ON DATABASE {side} IS NULL",
+            attributes_as_new(&side)
+        );
+        execute_each(&self.upkeep, &as_new).await?;
+        drop_databases(&self.upkeep, &[self.id.fresh_database()]).await?;
         let inside = self.access.superuser(&side).await?;
-        inside.batch_execute(&format!("REASSIGN OWNED BY {role} TO {APPLICATION_ROLE}")).await?;
-        inside.batch_execute(&format!("DROP OWNED BY {role}")).await?;
+        execute_each(&inside, &format!("REASSIGN OWNED BY {role} TO {APPLICATION_ROLE}; DROP OWNED BY {role}")).await?;
         drop(inside);
-        self.upkeep.batch_execute(&format!("DROP ROLE {role}")).await?;
+        let acl = format!(
+            "REVOKE ALL ON DATABASE {side} FROM PUBLIC; REVOKE ALL ON DATABASE {side} FROM {APPLICATION_ROLE}; \
+             GRANT ALL ON DATABASE {side} TO {APPLICATION_ROLE}; GRANT CONNECT, TEMPORARY ON DATABASE {side} TO PUBLIC; \
+             DROP ROLE {role}"
+        );
+        execute_each(&self.upkeep, &acl).await?;
         Ok(self.id)
     }
+}
 
-    /// Removes all of it.
-    pub async fn discard(self) -> Result<(), PgError> {
-        self.interrupt().await?;
-        drop_databases(&self.upkeep, &[self.id.side_database(), self.id.fresh_database()]).await?;
-        self.upkeep.batch_execute(&format!("DROP ROLE IF EXISTS {}", self.id.role())).await.map_err(PgError::from)
+/// Some of these cannot be in one transaction with others.
+async fn execute_each(client: &Client, statements: &str) -> Result<(), PgError> {
+    for statement in statements.split("; ") {
+        client.batch_execute(statement).await?;
     }
+    Ok(())
+}
+
+/// A template cannot be dropped, and one that nobody may connect to cannot be looked at.
+fn attributes_as_new(name: &str) -> String {
+    let name = quoted(name);
+    format!("ALTER DATABASE {name} IS_TEMPLATE false ALLOW_CONNECTIONS true CONNECTION LIMIT -1")
 }
 
 async fn drop_databases(upkeep: &Client, names: &[String]) -> Result<(), PgError> {
     for name in names {
-        upkeep.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await?;
+        let query = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1::text::name)";
+        if upkeep.query_one(query, &[name]).await?.get(0) {
+            upkeep.batch_execute(&attributes_as_new(name)).await?;
+            upkeep.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", quoted(name))).await?;
+        }
     }
     Ok(())
 }

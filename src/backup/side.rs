@@ -27,8 +27,11 @@ impl Side {
         &self.folder
     }
 
-    pub fn create(&self) -> io::Result<()> {
-        files::create_private_dir(&self.folder)
+    /// Makes the folder. What it will have in another place is written down first, for whoever has to
+    /// remove it.
+    pub fn create(&self, elsewhere: &Elsewhere) -> io::Result<()> {
+        files::create_private_dir(&self.folder)?;
+        files::write_atomic(&self.folder.join(ELSEWHERE), &serde_json::to_vec(elsewhere)?, 0o600)
     }
 
     /// What is to come into force, and what was.
@@ -67,22 +70,51 @@ impl Side {
         workspace.join(format!("{OWN_FOLDER}{}", self.id.as_str()))
     }
 
+    /// What is remembered of it; `None` also when that cannot be read.
     pub fn read_kept(&self) -> Option<Kept> {
         let text = files::read_text(&self.kept(), 1024 * 1024).ok()??;
         serde_json::from_str(&text).ok()
+    }
+
+    /// Whether nothing was ever kept here: an attempt that did not come into force. What cannot be told
+    /// is not one, so that nothing is removed by mistake.
+    pub fn is_stray(&self) -> bool {
+        let looked = std::fs::symlink_metadata(self.kept());
+        looked.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Makes it a stray.
+    pub fn forget_kept(&self) -> io::Result<()> {
+        files::remove_any(&self.kept())
     }
 
     pub fn write_kept(&self, kept: &Kept) -> io::Result<()> {
         files::write_atomic(&self.kept(), &serde_json::to_vec_pretty(kept)?, 0o600)
     }
 
-    /// Removes the folder, and what it has in the workspace.
-    pub fn remove(&self, workspace: Option<&Path>) -> io::Result<()> {
-        if let Some(workspace) = workspace {
+    /// Removes the folder, and what it has in a workspace.
+    pub fn remove(&self) -> io::Result<()> {
+        let text = files::read_text(&self.folder.join(ELSEWHERE), 64 * 1024).ok().flatten();
+        let elsewhere = text.and_then(|text| serde_json::from_str::<Elsewhere>(&text).ok()).unwrap_or_default();
+        if let Some(workspace) = &elsewhere.workspace {
             files::remove_any(&self.workspace_there(workspace))?;
+            if elsewhere.made_workspace {
+                // Only when it is empty.
+                let _ = std::fs::remove_dir(workspace);
+            }
         }
         files::remove_any(&self.folder)
     }
+}
+
+const ELSEWHERE: &str = "elsewhere.json";
+
+/// What a restore may have outside the home.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    pub workspace: Option<PathBuf>,
+    /// Whether the folder was made for it.
+    pub made_workspace: bool,
 }
 
 /// Which of two states a file in the side folder belongs to.

@@ -55,20 +55,23 @@ impl Sink for Stage {
     fn entry(&mut self, entry: &Entry, modified: u64, content: &mut dyn Read) -> io::Result<()> {
         let place = self.place(&entry.path);
         match &entry.content {
-            // A workspace's files and folders are as the user's umask has them, ours are private.
-            Content::Directory if entry.path.starts_with(WORKSPACE) => fs::create_dir(&place),
-            Content::Directory => DirBuilder::new().mode(0o700).create(&place),
+            // A workspace's files and folders are as the user's umask has them, but for those that were
+            // private; ours are.
+            Content::Directory { private: false } if entry.path.starts_with(WORKSPACE) => fs::create_dir(&place),
+            Content::Directory { .. } => DirBuilder::new().mode(0o700).create(&place),
             Content::Symlink { target } => {
                 self.links.push((place, target.clone()));
                 Ok(())
             }
             // This machine has a receipt of its own.
             Content::File { .. } if entry.path == RECEIPT => Ok(()),
-            Content::File { executable, .. } => {
-                let mode = match (entry.path.starts_with(WORKSPACE), *executable) {
+            Content::File { executable, private, .. } => {
+                let open = entry.path.starts_with(WORKSPACE) && !private;
+                let mode = match (open, *executable) {
                     (true, true) => 0o777,
                     (true, false) => 0o666,
-                    (false, _) => 0o600,
+                    (false, true) => 0o700,
+                    (false, false) => 0o600,
                 };
                 let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&place)?;
                 copy(content, &mut file)?;

@@ -83,17 +83,33 @@ const RELATIONS: &str = "
                       AND d.objid = c.oid AND d.deptype = 'e')
     ORDER BY c.relkind = 'S', c.relname";
 
-/// Functions and large objects: never ours.
+/// Everything else that somebody can make in a database: never ours. What comes with PostgreSQL has
+/// object ids below 16384; what belongs to a table, such as its row type, is not counted.
 const MORE: &str = "
-    SELECT 'function ' || p.oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc p
-    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-                      AND d.objid = p.oid AND d.deptype = 'e')
+    SELECT 'function ' || oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc WHERE oid >= 16384
     UNION ALL SELECT 'large object ' || oid::text FROM pg_catalog.pg_largeobject_metadata
-    UNION ALL SELECT 'extension ' || extname::text FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql'
+    UNION ALL SELECT 'extension ' || extname::text FROM pg_catalog.pg_extension WHERE oid >= 16384
     UNION ALL SELECT 'schema ' || nspname::text FROM pg_catalog.pg_namespace
-      WHERE oid >= 16384 AND nspname NOT LIKE 'pg\\_%'
+      WHERE oid >= 16384 AND nspname NOT LIKE 'pg\\_temp\\_%' AND nspname NOT LIKE 'pg\\_toast\\_temp\\_%'
+    UNION ALL SELECT 'type ' || oid::pg_catalog.regtype::text FROM pg_catalog.pg_type t
+      WHERE oid >= 16384 AND typelem = 0
+        AND (typrelid = 0 OR (SELECT relkind FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid) = 'c')
+    UNION ALL SELECT 'operator ' || oid::pg_catalog.regoperator::text FROM pg_catalog.pg_operator WHERE oid >= 16384
+    UNION ALL SELECT 'operator class ' || opcname::text FROM pg_catalog.pg_opclass WHERE oid >= 16384
+    UNION ALL SELECT 'operator family ' || opfname::text FROM pg_catalog.pg_opfamily WHERE oid >= 16384
+    UNION ALL SELECT 'cast ' || oid::text FROM pg_catalog.pg_cast WHERE oid >= 16384
+    UNION ALL SELECT 'collation ' || collname::text FROM pg_catalog.pg_collation WHERE oid >= 16384
+    UNION ALL SELECT 'conversion ' || conname::text FROM pg_catalog.pg_conversion WHERE oid >= 16384
+    UNION ALL SELECT 'text search configuration ' || cfgname::text FROM pg_catalog.pg_ts_config WHERE oid >= 16384
+    UNION ALL SELECT 'text search dictionary ' || dictname::text FROM pg_catalog.pg_ts_dict WHERE oid >= 16384
+    UNION ALL SELECT 'text search parser ' || prsname::text FROM pg_catalog.pg_ts_parser WHERE oid >= 16384
+    UNION ALL SELECT 'text search template ' || tmplname::text FROM pg_catalog.pg_ts_template WHERE oid >= 16384
+    UNION ALL SELECT 'statistics ' || stxname::text FROM pg_catalog.pg_statistic_ext WHERE oid >= 16384
+    UNION ALL SELECT 'event trigger ' || evtname::text FROM pg_catalog.pg_event_trigger
+    UNION ALL SELECT 'publication ' || pubname::text FROM pg_catalog.pg_publication
+    UNION ALL SELECT 'foreign data wrapper ' || fdwname::text FROM pg_catalog.pg_foreign_data_wrapper
+    UNION ALL SELECT 'language ' || lanname::text FROM pg_catalog.pg_language WHERE oid >= 16384
+    UNION ALL SELECT 'access method ' || amname::text FROM pg_catalog.pg_am WHERE oid >= 16384
     LIMIT 1000";
 
 /// Whose the tables in `public` are.
@@ -119,7 +135,7 @@ pub async fn survey(client: &impl GenericClient, whose: Tables) -> Result<Survey
         if found.schema == "public" && ours.contains(&found.name) && found.kind == "r" {
             survey.changes.extend(found.changes());
             survey.ours.push(found.name);
-        } else if found.kind == "S" && found.refers_to.iter().any(|table| ours.contains(table)) {
+        } else if found.kind == "S" && found.refers_to.iter().any(|table| ours.contains(name_of(table))) {
             // Comes and goes with its table.
         } else if let Some(reason) = found.obstacle(&ours) {
             survey.others.push((found.full_name(), reason));
@@ -188,14 +204,21 @@ impl Candidate {
             "f" => "it is a foreign table",
             "r" if !self.plain || !self.triggers.is_empty() => "it has triggers, rules, policies or inheritance",
             _ if self.uses => "it needs a function or a type of your own",
-            _ if self.refers_to.iter().any(|table| ours.contains(table)) => "it refers to a table of Leoflow's",
+            _ if self.refers_to.iter().any(|table| ours.contains(name_of(table))) => {
+                "it refers to a table of Leoflow's"
+            }
             _ => return None,
         };
         Some(reason.to_owned())
     }
 
     fn targets_are_in(&self, others: &BTreeMap<String, Self>) -> bool {
-        let name_of = |text: &str| text.strip_prefix("public.").unwrap_or(text).trim_matches('"').to_owned();
-        self.refers_to.iter().all(|table| others.contains_key(&name_of(table)))
+        self.refers_to.iter().all(|table| others.contains_key(name_of(table)))
     }
+}
+
+/// A table as `regclass` says it, without schema and quotes. A name that has quotes in it is found
+/// nowhere, and its table stays behind.
+fn name_of(text: &str) -> &str {
+    text.strip_prefix("public.").unwrap_or(text).trim_matches('"')
 }

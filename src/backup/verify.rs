@@ -6,7 +6,7 @@ use super::manifest::Manifest;
 use super::restore::{DatabaseOnly, RestoreError, cipher_of, read, remove_strays_from};
 use super::restore_plan::Refusal;
 use super::scratch::{RestoreId, Scratch};
-use super::side::Side;
+use super::side::{Elsewhere, Side};
 use crate::home::Home;
 use crate::home::progress::Reporter;
 use crate::postgres::Access;
@@ -31,10 +31,9 @@ pub async fn trial(
     fits(home, &manifest)?;
     let side = Side::of(home, RestoreId::new());
     let outcome = try_it(access, &side, input, version, reporter).await;
-    // What cannot be removed now is removed as a stray.
-    let _ = side.remove(None);
-    if outcome.is_err() {
-        drop(remove_strays_from(home, access).await);
+    // The folder is what strays are known by: it goes when the database has.
+    if remove_strays_from(home, access).await.is_ok() {
+        let _ = side.remove();
     }
     outcome
 }
@@ -60,13 +59,11 @@ async fn try_it(
     reporter: &dyn Reporter,
 ) -> Result<Manifest, RestoreError> {
     let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
-    side.create().map_err(write)?;
+    side.create(&Elsewhere::default()).map_err(write)?;
     let manifest = read(input, &mut DatabaseOnly::new(side), reporter)?;
     let config = files::read_text(&side.folder().join(super::manifest::CONFIG), 1024 * 1024).map_err(write)?;
     let cipher = cipher_of(&config.unwrap_or_default())?;
     let scratch = Scratch::create(access, side.id.clone()).await?;
-    let loaded = load::load(&scratch, &side.dump(), &manifest, &cipher, version, reporter).await;
-    scratch.discard().await?;
-    loaded?;
+    load::load(&scratch, &side.dump(), &manifest, &cipher, version, reporter).await?;
     Ok(manifest)
 }

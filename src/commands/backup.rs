@@ -71,6 +71,12 @@ fn show(context: &Context<'_>, made: &Made) -> Result<(), Error> {
     printer.line(format!("{}", made.path.display()));
     printer.line(format!("  {}, {rows} rows, schema version {}", in_words(made.size_bytes), made.schema_version));
     printer.line(format!("  sha256 {}", made.sha256));
+    if made.left_out > 0 {
+        printer.note(format!(
+            "Left out on purpose: {} folder(s) of version control, environments and caches.",
+            made.left_out
+        ));
+    }
     printer.note("It holds your secrets: keep it where only you can read it.");
     printer.note(format!("Prove it:  leoflow lite backups verify '{}'", made.path.display()));
     Ok(())

@@ -3,7 +3,6 @@
 use super::context::Context;
 use crate::backup::exchange::{self, Resumed};
 use crate::backup::restore;
-use crate::config;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::journal::{self, Entry, Operation};
@@ -105,7 +104,15 @@ async fn finish_exchange(home: &Home, entry: Entry, reporter: &dyn Reporter) -> 
         }
     };
     reporter.report(Progress::Note(text));
+    tell_conflicts(home, reporter);
     Ok(())
+}
+
+/// What had been put into the workspace while an exchange was interrupted, and was in its way.
+pub fn tell_conflicts(home: &Home, reporter: &dyn Reporter) {
+    for folder in exchange::conflicts(home) {
+        reporter.report(Progress::Warning(format!("what was in the way in the workspace is in {}", folder.display())));
+    }
 }
 
 /// What a restore or a verification has left that was killed before it changed anything. One that is
@@ -123,24 +130,27 @@ async fn remove_strays(home: &Home, reporter: &dyn Reporter) -> Result<(), Error
 }
 
 /// Removes strays from the home, and from the cluster: the one that answers, or a private one. The
-/// caller has the operation to itself.
+/// caller has the operation to itself. What cannot be removed is said, and is in nobody's way.
 pub async fn clean_up(home: &Home, access: Option<&Access>, reporter: &dyn Reporter) -> Result<(), Error> {
-    let workspace = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
-    if !restore::has_strays(home) {
+    // Until an exchange is through, its folder looks like a stray's, and holds what was in force.
+    if !restore::has_strays(home) || journal::unfinished(home)?.is_some() {
         return Ok(());
     }
-    match access {
-        Some(access) => restore::remove_strays_from(home, access).await?,
-        None if cluster::state(home) != ClusterState::Ready => {}
+    let removed = match access {
+        Some(access) => restore::remove_strays(home, Some(access)).await,
+        None if cluster::state(home) != ClusterState::Ready => restore::remove_strays(home, None).await,
         None => match private(home).await {
-            Ok((access, _server)) => restore::remove_strays_from(home, &access).await?,
+            Ok((access, _server)) => restore::remove_strays(home, Some(&access)).await,
             // It has more to tell when it is started for work; the folders stay as a reminder.
             Err(_) => return Ok(()),
         },
-    }
-    restore::remove_strays(home, workspace.as_deref())
-        .map_err(|error| Error::io("clean up", &home.restore(), &error))?;
-    reporter.report(Progress::Note("removed what an interrupted restore or verification had left".to_owned()));
+    };
+    reporter.report(match removed {
+        Ok(()) => Progress::Note("removed what an interrupted restore or verification had left".to_owned()),
+        Err(error) => {
+            Progress::Warning(format!("what an interrupted restore or verification left cannot be removed: {error}"))
+        }
+    });
     Ok(())
 }
 

@@ -132,7 +132,7 @@ async fn replace(
         Some(datastore) => datastore,
         None => prepare_home(context, &target, held).await?,
     };
-    let ready = restore::prove(&datastore.access, staged, context.version, printer).await?;
+    let ready = restore::prove(home, &datastore.access, staged, context.version, printer).await?;
     let records = Records {
         config,
         receipt: target.receipt(context)?,
@@ -148,6 +148,7 @@ async fn replace(
         drop(port.map(|port| restart(context, port)));
         return Err(error.into());
     }
+    recovery::tell_conflicts(home, printer);
     Ok(Replaced { manifest, was_used: target.is_set_up, port })
 }
 

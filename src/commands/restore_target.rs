@@ -19,6 +19,7 @@ pub struct Target {
     /// Whether somebody uses what is there.
     pub is_set_up: bool,
     pub has_datastore: bool,
+    workspace_existed: bool,
     workspace_in_use: bool,
     workspace_is_ours: bool,
 }
@@ -42,6 +43,7 @@ impl Target {
         Ok(Self {
             is_set_up: config.is_some() && was_used,
             has_datastore: cluster::state(home) == ClusterState::Ready,
+            workspace_existed: workspace.exists(),
             workspace_in_use: workspace.exists() && !setup::is_untouched(&workspace),
             workspace_is_ours: configured.as_ref() == Some(&workspace),
             config,
@@ -62,6 +64,7 @@ impl Target {
             workspace_in_use: self.workspace_in_use,
             workspace_is_ours: self.workspace_is_ours,
             force,
+            home_inside: self.holds(root),
             mount: self.mount_inside(),
             free: free(root)?,
             workspace_free: if same { None } else { Some(free(&self.workspace)?) },
@@ -73,6 +76,11 @@ impl Target {
     fn mount_inside(&self) -> Option<PathBuf> {
         let real = self.workspace.canonicalize().ok()?;
         mounts::at_or_below(&real).ok()?.into_iter().find(|mount| *mount != real)
+    }
+
+    fn holds(&self, home: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        real(home).starts_with(real(&self.workspace))
     }
 
     /// For a setup that makes the workspace; one that the config names is not asked for again.
@@ -94,8 +102,7 @@ impl Target {
     pub fn receipt(&self, context: &Context<'_>) -> Result<Vec<u8>, Error> {
         let old = Receipt::load(&context.home)?
             .ok_or_else(|| Error::failed("setup.json is gone").hint("leoflow setup writes a new one"))?;
-        let made_workspace =
-            if old.workspace == self.workspace { old.made_workspace } else { !self.workspace.exists() };
+        let made_workspace = if old.workspace == self.workspace { old.made_workspace } else { !self.workspace_existed };
         let receipt = Receipt { workspace: self.workspace.clone(), made_workspace, password_shown: true, ..old };
         serde_json::to_vec_pretty(&receipt).map_err(Error::bug)
     }

@@ -53,6 +53,7 @@ impl From<CreateError> for Error {
             CreateError::Collect(_) => Self::failed(&error),
             CreateError::Write { ref path, ref source } => Self::io("write", path, source),
             CreateError::Read { ref path, ref source } => Self::io("read", path, source),
+            CreateError::Unreadable(_) => Self::bug(&error),
             CreateError::Name(_) => Self::usage(&error).hint("leoflow lite backup --output mine.tar.zst"),
         };
         if is_full && base.hints.is_empty() {
@@ -73,6 +74,7 @@ impl From<Refusal> for Error {
             Refusal::WorkspaceInUse(_) => {
                 base.hint("choose an empty folder with --workspace DIR, or move its content away")
             }
+            Refusal::HomeInside(_) => base.hint("restore into another folder: --workspace DIR"),
             Refusal::Mount(_) => base.hint("unmount it, or restore into another folder: --workspace DIR"),
             Refusal::Space { .. } => base.hint("free some space, then run the same command again; nothing was changed"),
         }
@@ -94,6 +96,7 @@ impl From<RestoreError> for Error {
             RestoreError::Postgres(error) => error.into(),
             RestoreError::Exchange(error) => error.into(),
             RestoreError::Write { ref path, ref source } => Self::io("write", path, source),
+            RestoreError::KeptGone(_) => Self::refused(&error).hint("nothing was changed"),
             RestoreError::NothingKept => {
                 Self::failed(&error).hint("only a restore that replaced something can be undone, until the next one")
             }
@@ -210,7 +213,8 @@ impl RestoreError {
             Self::Archive { .. } | Self::Config(_) | Self::Refused(Refusal::NewerSchema(_)) => true,
             Self::Load(error) => !matches!(
                 error,
-                LoadError::Postgres(_)
+                LoadError::Schema(_)
+                    | LoadError::Postgres(_)
                     | LoadError::Read(_)
                     | LoadError::Lost
                     | LoadError::Program(DumpError::Spawn { .. } | DumpError::Postgres(_) | DumpError::Write(_))

@@ -32,13 +32,20 @@ impl Access {
     }
 
     pub async fn connect(&self, login: &Login) -> Result<Client, PgError> {
-        self.endpoint.connect(&self.config(login)).await
+        // Above what a database's owner could have set for everybody who connects. pg_catalog comes first
+        // where it is not named; what is made is made in public.
+        self.endpoint.connect(&self.config(login, "-c search_path=public")).await
     }
 
-    fn config(&self, login: &Login) -> Config {
+    /// To a database that a stranger may have filled: no name is looked up where one of the stranger's
+    /// could be found, and no statement goes on for ever.
+    pub async fn connect_warily(&self, login: &Login) -> Result<Client, PgError> {
+        self.endpoint.connect(&self.config(login, "-c search_path=pg_catalog -c statement_timeout=1h")).await
+    }
+
+    fn config(&self, login: &Login, options: &str) -> Config {
         let mut config = self.endpoint.config(&login.role, &login.password, &login.database);
-        // Above what a database's owner could have set for everybody who connects.
-        config.options("-c search_path=public,pg_catalog");
+        config.options(options);
         config
     }
 

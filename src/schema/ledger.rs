@@ -3,6 +3,7 @@
 
 use super::SchemaError;
 use super::classify::{Found, HistoryRow, LedgerRow};
+use super::embedded::known;
 use crate::postgres::PgError;
 use tokio_postgres::{GenericClient, Row};
 
@@ -73,6 +74,25 @@ pub struct Undoable {
     pub version: i64,
     pub name: String,
     pub rollback_sql: Option<String>,
+}
+
+/// A migration of ours whose record in the database carries another rollback, or another name, than the
+/// one that this binary has; the first, by name.
+pub async fn foreign_rollback(client: &impl GenericClient) -> Result<Option<String>, SchemaError> {
+    let query = "SELECT version, name, phase, rollback_sql FROM public.leoflow_ledger ORDER BY version";
+    for row in client.query(query, &[]).await? {
+        let version: i32 = row.get(0);
+        let is_ours = known().iter().any(|known| {
+            known.version == i64::from(version)
+                && row.get::<_, &str>(1) == known.name
+                && row.get::<_, &str>(2) == known.phase.name()
+                && row.get::<_, Option<&str>>(3) == known.rollback.as_deref()
+        });
+        if !is_ours {
+            return Ok(Some(format!("version {version}")));
+        }
+    }
+    Ok(None)
 }
 
 /// Every applied migration above `above`, newest first.

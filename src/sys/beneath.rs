@@ -35,6 +35,8 @@ pub struct Entry {
     pub uid: u32,
     /// Seconds since 1970.
     pub modified: i64,
+    /// Whether nobody but its owner has any right to it.
+    pub is_private: bool,
     pub device: u64,
 }
 
@@ -93,6 +95,7 @@ impl Folder {
             allocated: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
             uid: stat.st_uid,
             modified: stat.st_mtime,
+            is_private: stat.st_mode & 0o077 == 0,
             device: stat.st_dev,
         })
     }

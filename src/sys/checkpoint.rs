@@ -20,6 +20,17 @@ pub fn checkpoint(name: &str) {
     }
 }
 
+/// A step that a test may make fail: with `LEOFLOW_FAIL_AT=name` (debug builds, or the feature
+/// `checkpoints`) it does. In a release build without the feature this is nothing.
+pub fn may_fail(name: &str) -> std::io::Result<()> {
+    #[cfg(any(debug_assertions, feature = "checkpoints"))]
+    if super::env_vars::text("LEOFLOW_FAIL_AT").as_deref() == Some(name) {
+        return Err(std::io::Error::other(format!("a test made {name} fail")));
+    }
+    let _ = name;
+    Ok(())
+}
+
 /// See the debug version.
 #[cfg(not(any(debug_assertions, feature = "checkpoints")))]
 #[inline(always)]

@@ -8,9 +8,19 @@ use std::time::{Duration, Instant};
 /// Runs `command` to its end and returns what it printed; ends it, with an error of kind `TimedOut`,
 /// when it takes longer than `limit`.
 pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io::Result<std::process::Output> {
+    output_limited(command, limit, u64::MAX)
+}
+
+/// The same, and no more than `bytes` of each output are read: a program that goes on finds its pipe
+/// closed.
+pub fn output_limited(
+    command: &mut std::process::Command,
+    limit: Duration,
+    bytes: u64,
+) -> io::Result<std::process::Output> {
     use std::process::Stdio;
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (stdout, stderr) = (read_aside(child.stdout.take()), read_aside(child.stderr.take()));
+    let (stdout, stderr) = (read_aside(child.stdout.take(), bytes), read_aside(child.stderr.take(), bytes));
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(200);
     let status = loop {
@@ -33,12 +43,12 @@ pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io
 }
 
 /// Reads in a thread of its own, so that neither pipe fills up while the other is read.
-fn read_aside(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+fn read_aside(pipe: Option<impl Read + Send + 'static>, limit: u64) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
+        if let Some(pipe) = pipe {
             // What could be read is what can be shown.
-            let _ = pipe.read_to_end(&mut bytes);
+            let _ = pipe.take(limit).read_to_end(&mut bytes);
         }
         bytes
     })

@@ -53,6 +53,20 @@ pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     sync_parent(to)
 }
 
+/// Renames, but never over something: an error of kind `AlreadyExists` then.
+pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => Ok(()),
+        // A file system that knows no such rename.
+        Err(nix::Error::EINVAL | nix::Error::ENOSYS) => match fs::symlink_metadata(to) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(from, to),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Fsyncs the folder that holds `path`, which is what makes a new name there durable.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {

@@ -27,4 +27,4 @@ pub mod user;
 pub mod user_namespace;
 pub mod watch;
 
-pub use checkpoint::checkpoint;
+pub use checkpoint::{checkpoint, may_fail};

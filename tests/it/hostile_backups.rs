@@ -39,7 +39,6 @@ fn an_archive_that_is_not_what_its_manifest_says() {
     let (test, honest) = instance();
     let file = test.folder().join("hostile.tar.zst");
     let before = fs::read_dir(test.folder()).unwrap().count();
-    let workspace = || Part::of_kind("workspace/evil", EntryType::Directory, "");
     let outside = test.folder().join("escaped");
     let absolute = outside.to_str().unwrap().to_owned();
     // Told truthfully in the manifest: it is refused for what it is.
@@ -48,6 +47,7 @@ fn an_archive_that_is_not_what_its_manifest_says() {
         ("a path that begins with ..", vec![Part::file("../escaped", b"x")]),
         ("an absolute path", vec![Part::file(&absolute, b"x")]),
         ("a path of ours", vec![Part::file("run/journal.json", b"x")]),
+        ("a folder of a restore", vec![Part::of_kind("workspace/.leoflow-restore-x", EntryType::Directory, "")]),
         ("a link to elsewhere", vec![Part::of_kind("workspace/l", EntryType::Symlink, "/etc")]),
         ("a link that climbs", vec![Part::of_kind("workspace/l", EntryType::Symlink, "../../escaped")]),
         (
@@ -151,7 +151,6 @@ fn an_archive_that_is_not_what_its_manifest_says() {
     tail.extend(b"after the end");
     save(&file, &tail);
     assert_refused(&test, &file, "something after the end");
-    let _ = workspace();
     fs::remove_file(&file).unwrap();
     assert!(!outside.exists());
     assert_eq!(fs::read_dir(test.folder()).unwrap().count(), before, "something was left outside");
@@ -190,6 +189,11 @@ fn bombs_are_stopped_at_what_they_declare() {
     crowd.manifest["entries"] = vec![one; 1_000_000].into();
     crowd.save(&file);
     assert_refused(&test, &file, "a million entries");
+    // Thirty million names of what was left out.
+    let mut list = honest.clone();
+    list.manifest["left_out"] = vec![json!(""); 15_000_000].into();
+    list.save(&file);
+    assert_refused(&test, &file, "a list without an end");
     // A dump that unpacks to more than it says, behind a truthful hash.
     let mut bomb = honest.clone();
     let declared = bomb.manifest["database"]["dump_bytes"].clone();
@@ -236,8 +240,7 @@ fn a_dump_whose_statements_are_not_ours() {
         ),
         ("a function", "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; "),
         ("a view", "CREATE VIEW public.v AS SELECT 1; "),
-        ("a schema", "CREATE SCHEMA pg_catalog2; "),
-        ("an extension", "CREATE EXTENSION IF NOT EXISTS plpgsql; CREATE EXTENSION hstore; "),
+        ("a schema", "CREATE SCHEMA evil; "),
         ("a large object", "SELECT lo_from_bytea(0, 'x'); "),
         ("a default that acts", "ALTER TABLE public.variable ALTER COLUMN description SET DEFAULT pg_sleep(1)::text; "),
         ("a rule", "CREATE RULE r AS ON INSERT TO public.variable DO INSTEAD NOTHING; "),
@@ -245,7 +248,27 @@ fn a_dump_whose_statements_are_not_ours() {
         ("a privilege for all", "GRANT ALL ON public.variable TO PUBLIC; "),
         ("privileges to come", "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC; "),
         ("an operator", "CREATE OPERATOR public.=== (FUNCTION = int4eq, LEFTARG = int4, RIGHTARG = int4); "),
-        ("a cast", "CREATE TYPE public.t AS (a int); "),
+        ("a type", "CREATE TYPE public.t AS (a int); "),
+        ("an enum", "CREATE TYPE public.t AS ENUM ('a'); "),
+        ("a collation", "CREATE COLLATION public.c FROM \"C\"; "),
+        ("statistics", "CREATE STATISTICS public.s ON dag_id, run_id FROM public.dag_run; "),
+        (
+            "a template that cannot be dropped",
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); END $$; SELECT 1/0; ",
+        ),
+        (
+            "the same, committed",
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); END $$; COMMIT; SELECT 1/0; ",
+        ),
+        (
+            "nobody may connect",
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 0', current_database()); END $$; COMMIT; SELECT 1/0; ",
+        ),
+        (
+            "an operator that is asked for names",
+            "CREATE FUNCTION public.f(name, name) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN LOOP END LOOP; END'; CREATE OPERATOR public.<> (FUNCTION = public.f, LEFTARG = name, RIGHTARG = name); ",
+        ),
+        ("another rollback", "UPDATE public.leoflow_ledger SET rollback_sql = 'DROP TABLE variable'; "),
     ];
     // Refused by the server, by the comparison, or without any effect: the live instance is as it was.
     for (what, statement) in statements {
@@ -256,6 +279,10 @@ fn a_dump_whose_statements_are_not_ours() {
         hostile.set_dump(&dump);
         hostile.save(&file);
         assert_refused(&test, &file, what);
+        if ["a template that cannot be dropped", "the same, committed"].contains(&what) {
+            test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(1);
+            assert_untouched(&test, what);
+        }
         assert!(!trace.exists(), "{what}: a program was run");
         let roles = test.sql("SELECT count(*) FROM pg_roles WHERE rolsuper");
         assert_eq!(roles, "1", "{what}");
@@ -265,12 +292,14 @@ fn a_dump_whose_statements_are_not_ours() {
     // Settings of the database go with its owner, and the rest is what it should be.
     let mut odd = honest.clone();
     let mut dump = odd.dump();
-    let settings = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = evil', current_database()); EXECUTE format('ALTER ROLE %I SET work_mem = 64', current_user); END $$; ";
+    let settings = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 20', current_database()); EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); EXECUTE format('GRANT ALL ON DATABASE %I TO PUBLIC', current_database()); EXECUTE format('ALTER DATABASE %I SET search_path = evil', current_database()); EXECUTE format('ALTER ROLE %I SET work_mem = 64', current_user); END $$; ";
     replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{settings}{sql}"));
     odd.set_dump(&dump);
     odd.save(&file);
     test.restore(&file, &["--force", "--yes"]).expect(0);
     assert_eq!(test.sql("SELECT count(*) FROM pg_db_role_setting"), "0");
+    let as_new = "SELECT datconnlimit, datistemplate, has_database_privilege('pg_monitor', 'leoflow', 'CREATE') FROM pg_database WHERE datname = 'leoflow'";
+    assert_eq!(test.sql(as_new), "-1|f|f");
     assert_eq!(test.sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'leoflow'"), "leoflow");
     assert_eq!(test.sql("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND pg_get_userbyid(relowner) <> 'leoflow'"), "0");
     assert_eq!(test.state(), "healthy");

@@ -269,6 +269,60 @@ fn killed_at_each_checkpoint_of_a_restore_or_an_undo_it_is_one_state_or_the_othe
 }
 
 #[test]
+fn a_step_that_fails_is_taken_back_or_finished_and_nothing_of_either_state_is_lost() {
+    let (test, _) = used();
+    let backup = test.backup("b.tar.zst");
+    test.save("later.py", "# later\n");
+    test.run_dag("hello");
+    fs::create_dir_all(test.workspace().join("hello/.git")).unwrap();
+    fs::write(test.workspace().join("hello/.git/HEAD"), "ref").unwrap();
+    let config = test.home.join("config.yaml");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + "# later\n").unwrap();
+    test.run(&["lite", "stop"]).expect(0);
+    let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
+    let undo = ["lite", "restore", "--undo", "--yes"];
+    for step in ["move-out", "move-in", "carry-over", "task-logs", "database", "config", "settle", "forget"] {
+        let name = format!("exchange.{step}");
+        let failed: Done = test.command(&restore).env("LEOFLOW_FAIL_AT", &name).output().unwrap().into();
+        assert_eq!(failed.code, Some(1), "{step}: {failed:?}");
+        let state = state_of(&test, step);
+        if ["settle", "forget"].contains(&step) {
+            assert_eq!(state, "old", "{step}: it can only be finished");
+            test.run(&undo).expect(0);
+        } else {
+            assert!(failed.stderr.contains("everything is as it was before"), "{step}: {}", failed.stderr);
+        }
+        assert_eq!(state_of(&test, step), "new", "{step}");
+    }
+    test.start();
+}
+
+#[test]
+fn what_appears_in_the_workspace_while_a_restore_is_interrupted_is_kept() {
+    let (test, _) = used();
+    test.save("solo.py", "# of the backup\n");
+    let backup = test.backup("b.tar.zst");
+    test.save("solo.py", "# of now\n");
+    test.run(&["lite", "stop"]).expect(0);
+    let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
+    let killed = test.command(&restore).env("LEOFLOW_KILL_AT", "restore.move-out").output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
+    // An editor saves, a script makes its folder again.
+    test.save("solo.py", "# typed in between\n");
+    test.save("hello/more.py", "# made in between\n");
+    let told = test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
+    assert!(told.stderr.contains("finished the restore") && told.stderr.contains("in the way"), "{}", told.stderr);
+    assert_eq!(fs::read_to_string(test.workspace().join("solo.py")).unwrap(), "# of the backup\n");
+    let conflicts = fs::read_dir(test.workspace()).unwrap().flatten().map(|entry| entry.path());
+    let conflicts = conflicts.into_iter().find(|path| path.to_string_lossy().contains(".leoflow-conflicts-")).unwrap();
+    assert_eq!(fs::read_to_string(conflicts.join("solo.py")).unwrap(), "# typed in between\n");
+    assert_eq!(fs::read_to_string(conflicts.join("hello/more.py")).unwrap(), "# made in between\n");
+    test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
+    assert_eq!(fs::read_to_string(test.workspace().join("solo.py")).unwrap(), "# of now\n");
+    assert!(conflicts.join("solo.py").exists(), "it is the user's");
+}
+
+#[test]
 fn a_restore_into_an_empty_home_that_was_killed_can_be_made_again() {
     let (old, password) = used();
     let backup = old.backup("b.tar.zst");

@@ -44,7 +44,7 @@ struct Doomed {
 }
 
 /// Steps of a purge. Before the first of them nothing is gone.
-const STEPS: [&str; 3] = ["begin", "workspace", "home"];
+const STEPS: [&str; 4] = ["begin", "set-aside", "workspace", "home"];
 
 /// Removes what can be had again. The caller holds the home's lock.
 pub fn remove_programs(home: &Home, plan: &Plan) -> Result<(), RemoveError> {
@@ -113,10 +113,15 @@ fn go_on(home: &Home, purge: &Purge, journal: &mut Journal, at: usize) -> Result
         if let Some(workspace) = &purge.workspace {
             set_aside(workspace)?;
             checkpoint("purge.set-aside");
+        }
+        journal.set_at(2)?;
+    }
+    if at <= 2 {
+        if let Some(workspace) = &purge.workspace {
             remove(&workspace.aside)?;
             checkpoint("purge.workspace");
         }
-        journal.set_at(2)?;
+        journal.set_at(3)?;
     }
     unchanged(home.root())?;
     // The journal is the last but for the folders that hold it.
@@ -138,7 +143,8 @@ fn aside(path: &Path) -> PathBuf {
 
 /// Renames the very folder that was looked at; one that has come to its place is left alone.
 fn set_aside(doomed: &Doomed) -> Result<(), RemoveError> {
-    if identity(&doomed.path) != Some(doomed.identity) {
+    // An inode is used again once its folder is gone; so it is looked at only before the rename.
+    if fs::symlink_metadata(&doomed.aside).is_ok() || identity(&doomed.path) != Some(doomed.identity) {
         return Ok(());
     }
     unchanged(&doomed.path)?;
