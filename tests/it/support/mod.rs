@@ -232,6 +232,9 @@ impl TestHome {
     /// Starts a run and waits for its end; returns it as `runs show` does.
     #[track_caller]
     pub fn run_dag(&self, dag_id: &str) -> Value {
+        wait_until(&format!("{dag_id} is there"), Duration::from_secs(30), || {
+            self.run(&["dags", "show", dag_id]).code == Some(0)
+        });
         let run = self.trigger(dag_id);
         self.wait_run(dag_id, &run)
     }
