@@ -24,7 +24,7 @@ fn statements(text: &str) -> impl Iterator<Item = &str> {
 
 /// `CREATE INDEX name ON public.table USING method (column, column DESC);`, all of it plain names: no
 /// expression that could call something.
-fn is_plain_index(line: &str) -> bool {
+pub fn is_plain_index(line: &str) -> bool {
     let parts = || {
         let rest = line.strip_prefix("CREATE INDEX ")?;
         let (name, rest) = rest.split_once(" ON public.")?;

@@ -6,6 +6,7 @@ pub mod embedded;
 mod ledger;
 mod migrate;
 mod rollback;
+pub mod shape;
 pub mod tables;
 
 pub use classify::{State, classify};

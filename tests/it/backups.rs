@@ -152,8 +152,28 @@ fn what_a_restore_would_refuse_is_found_at_the_backup() {
     // What changes our own tables cannot be left out, so there is no backup that says it is one.
     test.sql("CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER mine BEFORE INSERT ON variable FOR EACH ROW EXECUTE FUNCTION t()");
     let before = fs::read(&output).unwrap();
-    let refused = test.run(&["lite", "backup", "--output", output.to_str().unwrap()]).expect(1);
-    assert!(refused.stderr.contains("trigger mine on variable"), "{}", refused.stderr);
+    let refused = || test.run(&["lite", "backup", "--output", output.to_str().unwrap()]).expect(1).stderr;
+    assert!(refused().contains("trigger mine on variable"), "{}", refused());
+    test.sql("DROP TRIGGER mine ON variable");
+    for (change, named, back) in [
+        ("ALTER TABLE dag_run ADD COLUMN note2 text", "dag_run column note2", "ALTER TABLE dag_run DROP COLUMN note2"),
+        (
+            "DROP INDEX dag_run_recent",
+            "no dag_run index",
+            "CREATE INDEX dag_run_recent ON dag_run (dag_id, run_after DESC)",
+        ),
+        ("CREATE UNIQUE INDEX odd ON xcom (key)", "xcom index", "DROP INDEX odd"),
+        (
+            "ALTER TABLE dag ADD CONSTRAINT mine CHECK (dag_id <> '')",
+            "dag constraint mine",
+            "ALTER TABLE dag DROP CONSTRAINT mine",
+        ),
+        ("COMMENT ON TABLE dag IS 'mine'", "dag comment", "COMMENT ON TABLE dag IS NULL"),
+    ] {
+        test.sql(change);
+        assert!(refused().contains(named), "{change}: {}", refused());
+        test.sql(back);
+    }
     assert_eq!(fs::read(&output).unwrap(), before);
 }
 

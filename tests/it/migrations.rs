@@ -113,3 +113,26 @@ fn the_words_of_migrate_db_are_stable() {
     test.run(&["migrate-db", "rollback", "1"]).expect(3);
     test.assert_nothing_runs();
 }
+
+#[test]
+fn the_recorded_shape_of_each_version_is_what_the_migrations_make() {
+    let test = TestHome::new();
+    test.set_up();
+    test.run(&["migrate-db"]).expect(0);
+    for version in (1..=newest()).rev() {
+        if version < newest() {
+            let above = (version + 1).to_string();
+            test.run(&["migrate-db", "rollback", &above, "--yes"]).expect(0);
+        }
+        let mut made: Vec<String> = test
+            .sql(&format!("SET search_path = public; {}", leoflow::schema::shape::QUERY))
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        let mut recorded: Vec<String> =
+            leoflow::schema::shape::expected(version).expect("a shape of every version").map(str::to_owned).collect();
+        made.sort();
+        recorded.sort();
+        assert_eq!(made, recorded, "version {version}");
+    }
+}

@@ -1,0 +1,60 @@
+//! How our tables are made, line by line, for each version of the schema: what a backup compares a
+//! database with, so that none is written that a restore would refuse. A test holds the files to what the
+//! migrations really make.
+
+use super::SchemaError;
+use std::collections::BTreeSet;
+use tokio_postgres::GenericClient;
+
+/// The shape of each version, the first one first.
+const SHAPES: &[&str] =
+    &[include_str!("shapes/0001.txt"), include_str!("shapes/0002.txt"), include_str!("shapes/0003.txt")];
+
+/// One line for each column, constraint, index and comment of the tables in `public`, with
+/// the table's name first; privileges are not restored. Names are looked up in `public`.
+pub const QUERY: &str = "
+    SELECT c.relname || ' column ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
+           || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
+           || CASE WHEN a.attidentity = '' THEN '' ELSE ' identity ' || a.attidentity::text END
+           || coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid), '')
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+    UNION ALL
+    SELECT c.relname || ' constraint ' || k.conname || ' ' || pg_get_constraintdef(k.oid)
+    FROM pg_class c JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype <> 'n'
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+    UNION ALL
+    SELECT c.relname || ' index ' || pg_get_indexdef(i.indexrelid)
+    FROM pg_class c JOIN pg_index i ON i.indrelid = c.oid
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+      AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+    UNION ALL
+    SELECT c.relname || ' comment ' || o.description
+    FROM pg_class c JOIN pg_description o ON o.objoid = c.oid AND o.classoid = 'pg_class'::regclass
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+    ORDER BY 1";
+
+/// The lines of a version; `None` for one that this binary does not know.
+pub fn expected(version: i64) -> Option<impl Iterator<Item = &'static str>> {
+    let at = usize::try_from(version).ok()?.checked_sub(1)?;
+    SHAPES.get(at).map(|text| text.lines())
+}
+
+/// What is not as the migrations of `version` make it, in the tables of `tables`. Nothing for a version
+/// that this binary does not know.
+pub async fn differences(
+    client: &impl GenericClient,
+    version: i64,
+    tables: &[String],
+) -> Result<Vec<String>, SchemaError> {
+    let Some(expected) = expected(version) else { return Ok(Vec::new()) };
+    let expected: BTreeSet<&str> = expected.collect();
+    let rows = client.query(QUERY, &[]).await?;
+    let of_ours =
+        |line: &String| line.split_once(' ').is_some_and(|(table, _)| tables.iter().any(|name| name == table));
+    let found: BTreeSet<String> = rows.iter().map(|row| row.get::<_, String>(0)).filter(of_ours).collect();
+    let more = found.iter().filter(|line| !expected.contains(line.as_str())).cloned();
+    let missing = expected.iter().filter(|line| !found.contains(**line)).map(|line| format!("no {line}"));
+    Ok(more.chain(missing).collect())
+}
