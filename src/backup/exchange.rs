@@ -24,9 +24,6 @@ pub struct Swap {
     pub workspace: Option<PathBuf>,
     /// Where its other content is: folders `in` and `out`.
     pub workspace_side: PathBuf,
-    /// The names in `in`: what comes into the workspace.
-    #[serde(default)]
-    pub names: Vec<String>,
     /// The object id of the database that is in force before.
     pub database: u32,
     pub kept: Kept,
@@ -235,7 +232,7 @@ impl<'a> Work<'a> {
             workspace: self.swap.workspace.as_deref(),
             beside: &self.swap.workspace_side,
             list: &self.side.carried(),
-            names: &self.swap.names,
+            names: &self.side.names(),
             conflicts: &self.conflicts(),
         })
     }
@@ -311,7 +308,7 @@ impl<'a> Work<'a> {
             let text = files::read_text(path, 1024 * 1024).map_err(|source| io_error("read", path, source))?;
             text.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
         };
-        config::replace(self.home, &read(&self.side.config(when))?)?;
+        config::exchange(self.home, &read(&self.side.config(when))?)?;
         let receipt = self.home.receipt();
         files::write_atomic(&receipt, read(&self.side.receipt(when))?.as_bytes(), 0o600)
             .map_err(|source| io_error("write", &receipt, source))

@@ -18,11 +18,27 @@ pub struct WorkspaceExchange<'a> {
     pub beside: &'a Path,
     /// The file that lists what is carried over.
     pub list: &'a Path,
-    /// The names that come in.
-    pub names: &'a [String],
+    /// The file that lists the names that come in.
+    pub names: &'a Path,
     /// Where in the workspace goes what is in the way.
     pub conflicts: &'a Path,
 }
+
+/// Writes down what is in a folder that is to come in, before anything moves. Names are bytes: not each
+/// of them is text.
+pub fn write_names(incoming: &Path, list: &Path) -> Result<(), ExchangeError> {
+    let text = serde_json::to_vec(&names(incoming)?).map_err(|error| ExchangeError::Plan(error.to_string()))?;
+    files::write_atomic(list, &text, 0o600).map_err(|source| io_error("write", list, source))
+}
+
+fn read_names(list: &Path) -> Result<Vec<OsString>, ExchangeError> {
+    let text = files::read_text(list, LIST_LIMIT).map_err(|source| io_error("read", list, source))?;
+    serde_json::from_str(&text.unwrap_or_else(|| "[]".to_owned()))
+        .map_err(|error| ExchangeError::Plan(error.to_string()))
+}
+
+/// A list of as many names as a backup may have, in bytes.
+const LIST_LIMIT: u64 = 256 * 1024 * 1024;
 
 /// The prefix of folders for what was in the way of an exchange. The user's, from then on.
 pub const CONFLICTS: &str = ".leoflow-conflicts-";
@@ -77,8 +93,8 @@ impl WorkspaceExchange<'_> {
         let Some(workspace) = self.workspace else { return Ok(()) };
         let incoming = self.incoming();
         fs::create_dir_all(&incoming).map_err(|source| io_error("make", &incoming, source))?;
-        for name in self.names {
-            let (from, to) = (workspace.join(name), incoming.join(name));
+        for name in read_names(self.names)? {
+            let (from, to) = (workspace.join(&name), incoming.join(&name));
             if fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(&from).is_ok() {
                 self.shift(&from, &to)?;
             }
@@ -155,7 +171,7 @@ impl WorkspaceExchange<'_> {
     fn carried(&self) -> Result<Vec<PathBuf>, ExchangeError> {
         let list = self.list.to_owned();
         let failed = |source| io_error("read or write", &list, source);
-        if let Some(text) = files::read_text(&list, 64 * 1024 * 1024).map_err(failed)? {
+        if let Some(text) = files::read_text(&list, LIST_LIMIT).map_err(failed)? {
             return serde_json::from_str(&text).map_err(|error| ExchangeError::Plan(error.to_string()));
         }
         let mut found = Vec::new();
@@ -190,7 +206,9 @@ fn find_left_out(root: &Folder, below: PathBuf, found: &mut Vec<PathBuf>) {
     let Ok(folder) = root.below(&below) else { return };
     for entry in folder.entries().unwrap_or_default() {
         let path = below.join(&entry.name);
-        if is_left_out(&folder, &entry) {
+        if path.to_str().is_none() {
+            // The list could not hold it; it stays with what was replaced.
+        } else if is_left_out(&folder, &entry) {
             found.push(path);
         } else if entry.kind == Kind::Folder {
             find_left_out(root, path, found);

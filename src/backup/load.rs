@@ -28,6 +28,8 @@ pub enum LoadError {
     Postgres(#[from] PgError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    #[error("a database to compare with cannot be made: {0}")]
+    Fresh(SchemaError),
     #[error(transparent)]
     Program(#[from] DumpError),
     #[error("cannot read the dump: {0}")]
@@ -132,7 +134,7 @@ async fn load_and_compare(
     }
 }
 
-/// The version is what the manifest says, the record of migrations is ours to the letter, and the rest
+/// The version is what the manifest says, the record of migrations gets our own rollbacks, and the rest
 /// are applied.
 async fn compare_schemas(
     client: &tokio_postgres::Client,
@@ -148,10 +150,7 @@ async fn compare_schemas(
     if found != manifest.schema_version {
         return Err(LoadError::Version { declared: manifest.schema_version, found });
     }
-    // It is run, as the owner of everything, by a later rollback.
-    if let Some(name) = schema::foreign_rollback(client).await? {
-        return Err(LoadError::Foreign(format!("another rollback of {name}")));
-    }
+    schema::own_rollbacks(client).await?;
     let mut work = scratch.access.connect(&scratch.side()).await?;
     schema::migrate(client, &mut work, schema::known(), version, &mut |_| {}).await?;
     Ok(())
@@ -181,7 +180,8 @@ async fn compare_counts(
 async fn made_fresh(scratch: &Scratch, version: &str) -> Result<String, LoadError> {
     let login = scratch.fresh();
     let (lock, mut work) = (scratch.access.connect(&login).await?, scratch.access.connect(&login).await?);
-    schema::migrate(&lock, &mut work, schema::known(), version, &mut |_| {}).await?;
+    let migrated = schema::migrate(&lock, &mut work, schema::known(), version, &mut |_| {}).await;
+    migrated.map_err(LoadError::Fresh)?;
     let access = scratch.access.clone();
     Ok(in_thread(move || schema_text(&access, &login, &[])).await??)
 }
@@ -268,4 +268,23 @@ fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> R
         return Err(Fed::Failed(LoadError::DumpSize { declared, found: "smaller" }));
     }
     stdin.flush().map_err(|_| Fed::Pipe)
+}
+
+impl LoadError {
+    /// Whether what was loaded is the reason, and not this machine.
+    pub fn is_of_the_data(&self) -> bool {
+        match self {
+            Self::Postgres(error) | Self::Schema(SchemaError::Postgres(error)) => is_of_the_data(error),
+            Self::Program(error) => matches!(error, DumpError::Failed { .. }),
+            Self::Fresh(_) | Self::Read(_) | Self::Lost | Self::Schema(SchemaError::Busy) => false,
+            _ => true,
+        }
+    }
+}
+
+/// A server that has no room, that is told to stop or whose disk fails says so by the class of its error:
+/// <https://www.postgresql.org/docs/18/errcodes-appendix.html>.
+fn is_of_the_data(error: &PgError) -> bool {
+    let PgError::Query(error) = error else { return false };
+    error.code().is_some_and(|code| !["53", "57", "58", "08"].contains(&&code.code()[..2]))
 }

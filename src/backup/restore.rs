@@ -4,6 +4,7 @@
 
 use super::archive_read::{ArchiveError, ArchiveReader, Sink};
 use super::exchange::{self, ExchangeError, Swap, database_oid};
+use super::exchange_workspace::write_names;
 use super::load::{self, LoadError};
 use super::manifest::{CONFIG, DUMP, Entry, Manifest};
 use super::restore_plan::{ConfigRefusal, Refusal};
@@ -263,7 +264,7 @@ impl Ready {
         write_after(side, records)?;
         copy_before(home, side)?;
         let database = require_oid(access).await?;
-        let names = names_in(&staged.workspace_side.join("in"));
+        write_names(&staged.workspace_side.join("in"), &side.names())?;
         let kept = Kept::now(
             records.in_force.clone(),
             records.set_aside.clone(),
@@ -274,7 +275,6 @@ impl Ready {
             id: side.id.as_str().to_owned(),
             workspace,
             workspace_side: staged.workspace_side.clone(),
-            names,
             database,
             kept,
             backward: false,
@@ -288,12 +288,9 @@ impl Ready {
 pub async fn undo(
     home: &Home,
     access: &Access,
-    config: &str,
     rows: std::collections::BTreeMap<String, i64>,
 ) -> Result<Kept, RestoreError> {
     let (side, kept) = side::kept(home).ok_or(RestoreError::NothingKept)?;
-    let path = side.config(When::After);
-    files::write_atomic(&path, config.as_bytes(), 0o600).map_err(|source| RestoreError::Write { path, source })?;
     copy_before(home, &side)?;
     let database = require_oid(access).await?;
     let there = kept.workspace.as_ref().map(|workspace| side.workspace_there(workspace));
@@ -302,11 +299,11 @@ pub async fn undo(
     if kept.workspace.is_some() && !incoming.is_dir() {
         return Err(RestoreError::KeptGone(incoming));
     }
+    write_names(&incoming, &side.names())?;
     let now = Kept::now(kept.set_aside.clone(), kept.in_force.clone(), rows, kept.workspace.clone());
     let swap = Swap {
         id: side.id.as_str().to_owned(),
         workspace: kept.workspace,
-        names: names_in(&incoming),
         workspace_side,
         database,
         kept: now.clone(),
@@ -314,11 +311,6 @@ pub async fn undo(
     };
     exchange::exchange(home, access, Operation::RestoreUndo, swap).await?;
     Ok(now)
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 async fn require_oid(access: &Access) -> Result<u32, RestoreError> {

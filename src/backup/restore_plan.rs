@@ -2,7 +2,7 @@
 //! changed yet when this says no.
 
 use super::manifest::{Entry, Manifest, WORKSPACE};
-use crate::config::{self, Config, EditError, Problem};
+use crate::config::{self, EditError, Problem};
 use crate::schema::SchemaError;
 use std::path::{Path, PathBuf};
 
@@ -94,8 +94,6 @@ pub struct Machine<'a> {
     pub workspace: &'a Path,
     pub port: u16,
     pub python: Option<&'a Path>,
-    /// The configuration that is replaced.
-    pub current: Option<&'a Config>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,12 +120,6 @@ pub fn fitted_config(text: &str, machine: &Machine<'_>) -> Result<String, Config
     }
     let mut changes =
         vec![("workspace", machine.workspace.to_string_lossy().into_owned().into()), ("port", machine.port.into())];
-    // Sessions that a password reset has ended stay ended.
-    if let Some(current) = machine.current.filter(|current| current.jwt_secret == config.jwt_secret)
-        && current.session_epoch > config.session_epoch
-    {
-        changes.push(("session_epoch", current.session_epoch.into()));
-    }
     let text = match machine.python {
         Some(python) => {
             changes.push(("python", python.to_string_lossy().into_owned().into()));
@@ -212,15 +204,13 @@ mod tests {
             "# mine\nworkspace: /old\nport: 1\npython: /old/python\njwt_secret: '{key}'\nencryption_key: '{key}'\n\
              admin_password_hash: '$argon2id$x'\nsession_epoch: 2\n"
         );
-        let current = config::parse(&text.replace("session_epoch: 2", "session_epoch: 5"), &[]).unwrap().config;
-        let machine = Machine { workspace: Path::new("/new"), port: 9, python: None, current: Some(&current) };
+        let machine = Machine { workspace: Path::new("/new"), port: 9, python: None };
         let fitted = fitted_config(&text, &machine).unwrap();
         assert!(fitted.starts_with("# mine\nworkspace: \"/new\"\nport: 9\njwt_secret"), "{fitted}");
-        assert!(!fitted.contains("python") && fitted.contains("session_epoch: 5"), "{fitted}");
-        let stranger = config::parse(&text.replace(&key, &"cd".repeat(32)), &[]).unwrap().config;
-        let other = Machine { python: Some(Path::new("/p")), current: Some(&stranger), ..machine.clone() };
+        assert!(!fitted.contains("python") && fitted.contains("session_epoch: 2"), "{fitted}");
+        let other = Machine { python: Some(Path::new("/p")), ..machine.clone() };
         let fitted = fitted_config(&text, &other).unwrap();
-        assert!(fitted.contains("python: \"/p\"") && fitted.contains("session_epoch: 2"), "{fitted}");
+        assert!(fitted.contains("python: \"/p\""), "{fitted}");
         assert!(matches!(fitted_config("port: 1\n", &machine), Err(ConfigRefusal::Missing("encryption_key"))));
         assert!(matches!(fitted_config("port: [", &machine), Err(ConfigRefusal::Invalid(_))));
     }

@@ -111,7 +111,7 @@ impl Scratch {
             attributes_as_new(&side)
         );
         execute_each(&self.upkeep, &as_new).await?;
-        drop_databases(&self.upkeep, &[self.id.fresh_database()]).await?;
+        drop_databases(&self.access, &[self.id.fresh_database()]).await?;
         let inside = self.access.superuser(&side).await?;
         execute_each(&inside, &format!("REASSIGN OWNED BY {role} TO {APPLICATION_ROLE}; DROP OWNED BY {role}")).await?;
         drop(inside);
@@ -139,15 +139,25 @@ fn attributes_as_new(name: &str) -> String {
     format!("ALTER DATABASE {name} IS_TEMPLATE false ALLOW_CONNECTIONS true CONNECTION LIMIT -1")
 }
 
-async fn drop_databases(upkeep: &Client, names: &[String]) -> Result<(), PgError> {
+/// One that resists is no reason to leave the others; the first error is told at the end. A connection
+/// for each: some errors end it.
+async fn drop_databases(access: &Access, names: &[String]) -> Result<(), PgError> {
+    let mut outcome = Ok(());
     for name in names {
-        let query = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1::text::name)";
-        if upkeep.query_one(query, &[name]).await?.get(0) {
-            upkeep.batch_execute(&attributes_as_new(name)).await?;
-            upkeep.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", quoted(name))).await?;
-        }
+        outcome = outcome.and(drop_database(access, name).await);
     }
-    Ok(())
+    outcome
+}
+
+async fn drop_database(access: &Access, name: &String) -> Result<(), PgError> {
+    let upkeep = access.superuser("postgres").await?;
+    let query = "SELECT datconnlimit FROM pg_database WHERE datname = $1::text::name";
+    let Some(row) = upkeep.query_opt(query, &[name]).await? else { return Ok(()) };
+    // -2 marks one whose dropping was cut off: it can be dropped, and nothing else.
+    if row.get::<_, i32>(0) != -2 {
+        upkeep.batch_execute(&attributes_as_new(name)).await?;
+    }
+    Ok(upkeep.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", quoted(name))).await?)
 }
 
 /// Removes what restores and verifications that were killed have left. `keep` is the one whose
@@ -161,15 +171,15 @@ pub async fn drop_strays(access: &Access, keep: &[RestoreId]) -> Result<(), PgEr
     let databases: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let strays: Vec<String> =
         databases.into_iter().filter(|name| is_stray(name, SIDE) || is_stray(name, FRESH)).collect();
-    drop_databases(&upkeep, &strays).await?;
+    let dropped = drop_databases(access, &strays).await;
     for row in upkeep.query("SELECT rolname::text FROM pg_roles", &[]).await? {
         let role: String = row.get(0);
         // A role that has given its database away owns nothing; one that has not lost it just now.
-        if role.strip_prefix(ROLE).is_some_and(|id| RestoreId::parse(id).is_some()) {
+        if role.strip_prefix(ROLE).is_some_and(|id| RestoreId::parse(id).is_some()) && dropped.is_ok() {
             upkeep.batch_execute(&format!("DROP ROLE IF EXISTS {}", quoted(&role))).await?;
         }
     }
-    Ok(())
+    dropped
 }
 
 #[cfg(test)]

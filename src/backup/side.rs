@@ -51,6 +51,11 @@ impl Side {
         self.folder.join(super::manifest::DUMP)
     }
 
+    /// The names that come into the workspace.
+    pub fn names(&self) -> PathBuf {
+        self.folder.join("names.json")
+    }
+
     /// Which of the things that a backup leaves out an exchange has carried over.
     pub fn carried(&self) -> PathBuf {
         self.folder.join("carried.json")
@@ -88,7 +93,10 @@ impl Side {
         files::remove_any(&self.kept())
     }
 
+    /// From here on it is the user's old state, and no folder that was made for it goes with it.
     pub fn write_kept(&self, kept: &Kept) -> io::Result<()> {
+        let elsewhere = Elsewhere { workspace: kept.workspace.clone(), made_workspace: false };
+        files::write_atomic(&self.folder.join(ELSEWHERE), &serde_json::to_vec(&elsewhere)?, 0o600)?;
         files::write_atomic(&self.kept(), &serde_json::to_vec_pretty(kept)?, 0o600)
     }
 

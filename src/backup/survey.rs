@@ -59,11 +59,15 @@ const RELATIONS: &str = "
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid) AS plain,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t
                  WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) AS triggers,
-           ARRAY(SELECT k.confrelid::pg_catalog.regclass::text FROM pg_catalog.pg_constraint k
-                 WHERE k.conrelid = c.oid AND k.contype = 'f'
-                 UNION ALL SELECT d.refobjid::pg_catalog.regclass::text FROM pg_catalog.pg_depend d
-                 WHERE c.relkind = 'S' AND d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')) AS refers_to,
+           ARRAY(SELECT CASE WHEN m.nspname = 'public' THEN o.relname::text ELSE m.nspname || '.' || o.relname END
+                 FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace m ON m.oid = o.relnamespace
+                 WHERE o.oid IN (SELECT k.confrelid FROM pg_catalog.pg_constraint k
+                                 WHERE k.conrelid = c.oid AND k.contype = 'f')
+                    OR (c.relkind = 'S' AND o.oid IN (
+                          SELECT d.refobjid FROM pg_catalog.pg_depend d
+                          WHERE d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                            AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                            AND d.deptype IN ('a', 'i')))) AS refers_to,
            EXISTS (SELECT FROM pg_catalog.pg_depend d
                    WHERE d.refobjid >= 16384
                      AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass,
@@ -135,7 +139,7 @@ pub async fn survey(client: &impl GenericClient, whose: Tables) -> Result<Survey
         if found.schema == "public" && ours.contains(&found.name) && found.kind == "r" {
             survey.changes.extend(found.changes());
             survey.ours.push(found.name);
-        } else if found.kind == "S" && found.refers_to.iter().any(|table| ours.contains(name_of(table))) {
+        } else if found.kind == "S" && found.refers_to.iter().any(|table| ours.contains(table)) {
             // Comes and goes with its table.
         } else if let Some(reason) = found.obstacle(&ours) {
             survey.others.push((found.full_name(), reason));
@@ -204,21 +208,13 @@ impl Candidate {
             "f" => "it is a foreign table",
             "r" if !self.plain || !self.triggers.is_empty() => "it has triggers, rules, policies or inheritance",
             _ if self.uses => "it needs a function or a type of your own",
-            _ if self.refers_to.iter().any(|table| ours.contains(name_of(table))) => {
-                "it refers to a table of Leoflow's"
-            }
+            _ if self.refers_to.iter().any(|table| ours.contains(table)) => "it refers to a table of Leoflow's",
             _ => return None,
         };
         Some(reason.to_owned())
     }
 
     fn targets_are_in(&self, others: &BTreeMap<String, Self>) -> bool {
-        self.refers_to.iter().all(|table| others.contains_key(name_of(table)))
+        self.refers_to.iter().all(|table| others.contains_key(table))
     }
-}
-
-/// A table as `regclass` says it, without schema and quotes. A name that has quotes in it is found
-/// nowhere, and its table stays behind.
-fn name_of(text: &str) -> &str {
-    text.strip_prefix("public.").unwrap_or(text).trim_matches('"')
 }

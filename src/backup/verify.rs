@@ -8,7 +8,7 @@ use super::restore_plan::Refusal;
 use super::scratch::{RestoreId, Scratch};
 use super::side::{Elsewhere, Side};
 use crate::home::Home;
-use crate::home::progress::Reporter;
+use crate::home::progress::{Progress, Reporter};
 use crate::postgres::Access;
 use crate::schema::{SchemaError, embedded, known};
 use crate::sys::{disk, files};
@@ -32,8 +32,11 @@ pub async fn trial(
     let side = Side::of(home, RestoreId::new());
     let outcome = try_it(access, &side, input, version, reporter).await;
     // The folder is what strays are known by: it goes when the database has.
-    if remove_strays_from(home, access).await.is_ok() {
-        let _ = side.remove();
+    match remove_strays_from(home, access).await {
+        Ok(()) => drop(side.remove()),
+        Err(error) => {
+            reporter.report(Progress::Warning(format!("the database of the trial cannot be removed: {error}")))
+        }
     }
     outcome
 }

@@ -45,6 +45,10 @@ pub async fn take_home(
             if uninstall::resume_purge(home, entry)? == uninstall::Resumed::TakenBack {
                 let text = "forgot a purge that was interrupted before it removed anything";
                 reporter.report(Progress::Note(text.to_owned()));
+                if let Some(entry) = journal::unfinished(home)? {
+                    finish_exchange(home, entry, reporter).await?;
+                }
+                remove_strays(home, reporter).await?;
                 return Ok(lock);
             }
             let text = "finished the purge that was interrupted; nothing is left of what was here";

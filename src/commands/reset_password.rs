@@ -6,7 +6,6 @@ use crate::auth::password;
 use crate::cli::args::ResetPassword;
 use crate::config;
 use crate::error::Error;
-use crate::home::lock::OperationLock;
 use crate::setup;
 use crate::sys::{checkpoint, terminal};
 use serde_json::json;
@@ -24,9 +23,8 @@ pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Erro
         Error::failed(why).hint("choose another; or let one be made: leoflow lite reset-password --generate")
     })?;
     let hash = password::hash(&new).map_err(Error::failed)?;
-    // A restore that is under way, or was interrupted, brings a configuration of its own.
+    // One that was interrupted brings a configuration of its own.
     recovery::finish_first(context, COMMAND).await?;
-    let _alone = OperationLock::take(home, COMMAND)?;
     config::update(home, |loaded| {
         let epoch = loaded.config.session_epoch.saturating_add(1);
         vec![("admin_password_hash", hash.into()), ("session_epoch", epoch.into())]

@@ -94,7 +94,6 @@ impl Target {
             workspace: &self.workspace,
             port: self.config.as_ref().map_or(DEFAULT_PORT, |config| config.port),
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
-            current: self.config.as_ref(),
         }
     }
 

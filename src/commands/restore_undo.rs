@@ -4,15 +4,14 @@ use super::context::Context;
 use super::datastore::Datastore;
 use super::restore::{alone_with_it, refuse_beside_a_terminal, restart};
 use super::{recovery, replaced};
-use crate::backup::side::{self, When};
+use crate::backup::side;
 use crate::backup::{RestoreError, dump, restore};
 use crate::cli::args::Restore;
-use crate::config::{self, DEPRECATED};
+use crate::config;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::postgres::Login;
 use crate::schema;
-use crate::sys::files;
 use serde_json::json;
 
 const COMMAND: &str = "leoflow lite restore --undo";
@@ -62,9 +61,8 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     if !context.confirm_by_name("Bring it back?", config::instance_name(current.as_ref()), args.yes)? {
         return Err(Error::failed("nothing was changed"));
     }
-    let config = config_text(context, &side)?;
     let (datastore, was_running) = alone_with_it(context, datastore).await?;
-    let outcome = restore::undo(home, &datastore.access, &config, rows).await;
+    let outcome = restore::undo(home, &datastore.access, rows).await;
     drop(datastore);
     drop(alone);
     let restarted = was_running.map(|port| restart(context, port));
@@ -77,17 +75,4 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         printer.line("  what it replaced is kept:  leoflow lite restore --undo");
     }
     restarted.unwrap_or(Ok(())).map(|()| 0)
-}
-
-/// The kept configuration; sessions that a password reset has ended stay ended.
-fn config_text(context: &Context<'_>, side: &side::Side) -> Result<String, Error> {
-    let path = side.config(When::After);
-    let text = files::read_text(&path, 1024 * 1024).map_err(|error| Error::io("read", &path, &error))?;
-    let text = text.ok_or_else(|| Error::failed(format!("{} is gone", path.display())))?;
-    let (Some(current), Ok(kept)) = (context.config()?, config::parse(&text, DEPRECATED)) else { return Ok(text) };
-    let (current, kept) = (current.config, kept.config);
-    if current.jwt_secret == kept.jwt_secret && current.session_epoch > kept.session_epoch {
-        return Ok(config::set_keys(&text, &[("session_epoch", current.session_epoch.into())])?);
-    }
-    Ok(text)
 }

@@ -13,7 +13,7 @@ pub use document::Problem;
 pub use edit::{EditError, remove_key, set_keys};
 pub use keys::{DEPRECATED, Deprecated};
 pub use load::{Config, ConfigError, Loaded, load, parse};
-pub use update::{UpdateError, replace, update};
+pub use update::{UpdateError, exchange, replace, update};
 
 /// What an instance without a name is called.
 pub fn instance_name(config: Option<&Config>) -> &str {

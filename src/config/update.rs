@@ -1,7 +1,7 @@
 //! Changing the file on the disk. One writer at a time: a login that renews a hash and a password
 //! reset may come at the same moment, and neither may undo the other.
 
-use super::{ConfigError, EditError, Loaded, load, set_keys};
+use super::{ConfigError, DEPRECATED, EditError, Loaded, load, parse, set_keys};
 use crate::home::Home;
 use crate::sys::files;
 use crate::sys::flock::FileLock;
@@ -36,6 +36,22 @@ pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Va
     write(home, &set_keys(&loaded.text, &changes)?)
 }
 
+/// Replaces the whole file by another state of the same or another instance. Sessions that a password
+/// reset has ended stay ended: the epoch does not go back while the secret stays.
+pub fn exchange(home: &Home, text: &str) -> Result<(), UpdateError> {
+    let _lock = lock(home)?;
+    let current = load(&home.config()).ok().flatten().map(|loaded| loaded.config);
+    let text = match (current, parse(text, DEPRECATED)) {
+        (Some(current), Ok(new))
+            if current.jwt_secret == new.config.jwt_secret && current.session_epoch > new.config.session_epoch =>
+        {
+            set_keys(text, &[("session_epoch", current.session_epoch.into())])?
+        }
+        _ => text.to_owned(),
+    };
+    write(home, &text)
+}
+
 /// Replaces the whole file, or makes it.
 pub fn replace(home: &Home, text: &str) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
@@ -56,4 +72,28 @@ fn lock(home: &Home) -> Result<FileLock, UpdateError> {
     files::create_private_dir(&home.run()).map_err(io)?;
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
     FileLock::exclusive_within(file, PATIENCE).map_err(io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_does_not_bring_back_sessions_that_were_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let config =
+            |secret: &str, epoch: u64| format!("jwt_secret: '{}'\nsession_epoch: {epoch}\n", secret.repeat(32));
+        let epoch = || load(&home.config()).unwrap().unwrap().config.session_epoch;
+        replace(&home, &config("ab", 5)).unwrap();
+        exchange(&home, &config("ab", 2)).unwrap();
+        assert_eq!(epoch(), 5);
+        exchange(&home, &config("ab", 9)).unwrap();
+        assert_eq!(epoch(), 9);
+        exchange(&home, &config("cd", 1)).unwrap();
+        assert_eq!(epoch(), 1, "another secret has signed none of them");
+        update(&home, |loaded| vec![("session_epoch", (loaded.config.session_epoch + 1).into())]).unwrap();
+        assert_eq!(epoch(), 2);
+    }
 }

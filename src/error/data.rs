@@ -112,17 +112,17 @@ impl From<ConfigRefusal> for Error {
 
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
+        if error.is_of_the_data() {
+            return Self::refused("the database in the backup cannot be taken")
+                .cause(error)
+                .hint("what was here is untouched; use another backup: leoflow lite backups list");
+        }
         match error {
             LoadError::Postgres(error) => error.into(),
             LoadError::Schema(error) => error.into(),
-            LoadError::Program(error @ DumpError::Failed { .. }) => {
-                Self::refused("the database in it cannot be loaded").cause(error).hint("nothing was changed")
-            }
             LoadError::Program(error) => error.into(),
             LoadError::Read(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
-            LoadError::Lost => Self::failed(&error).hint("try again"),
-            _ => Self::refused(format!("the database in it is not what it says: {error}"))
-                .hint("nothing was changed; use another backup: leoflow lite backups list"),
+            _ => Self::failed(&error).hint("try again").hint("leoflow lite logs postgres"),
         }
     }
 }
@@ -211,14 +211,7 @@ impl RestoreError {
         match self {
             Self::Archive { source: ArchiveError::Sink(_) | ArchiveError::Open(_), .. } => false,
             Self::Archive { .. } | Self::Config(_) | Self::Refused(Refusal::NewerSchema(_)) => true,
-            Self::Load(error) => !matches!(
-                error,
-                LoadError::Schema(_)
-                    | LoadError::Postgres(_)
-                    | LoadError::Read(_)
-                    | LoadError::Lost
-                    | LoadError::Program(DumpError::Spawn { .. } | DumpError::Postgres(_) | DumpError::Write(_))
-            ),
+            Self::Load(error) => error.is_of_the_data(),
             _ => false,
         }
     }

@@ -49,10 +49,13 @@ pub enum JournalError {
     Unknown { path: PathBuf, detail: String },
 }
 
+/// A plan is a few names and places.
+const SIZE_LIMIT: u64 = 1024 * 1024;
+
 /// The operation that an earlier process did not finish.
 pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
     let path = home.journal();
-    let text = match files::read_text(&path, 1024 * 1024) {
+    let text = match files::read_text(&path, SIZE_LIMIT) {
         Ok(None) => return Ok(None),
         Ok(Some(text)) => text,
         Err(error) => return Err(JournalError::Unknown { path, detail: error.to_string() }),
@@ -137,6 +140,10 @@ impl Journal {
     fn write(&self) -> Result<(), JournalError> {
         let io = |source| JournalError::Io { path: self.path.clone(), source };
         let text = serde_json::to_vec_pretty(&self.entry).map_err(|error| io(error.into()))?;
+        if text.len() as u64 > SIZE_LIMIT {
+            // Nobody could go on with it.
+            return Err(io(io::Error::new(io::ErrorKind::FileTooLarge, "the plan is too long")));
+        }
         files::write_atomic(&self.path, &text, 0o600).map_err(io)
     }
 }

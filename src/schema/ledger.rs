@@ -76,23 +76,16 @@ pub struct Undoable {
     pub rollback_sql: Option<String>,
 }
 
-/// A migration of ours whose record in the database carries another rollback, or another name, than the
-/// one that this binary has; the first, by name.
-pub async fn foreign_rollback(client: &impl GenericClient) -> Result<Option<String>, SchemaError> {
-    let query = "SELECT version, name, phase, rollback_sql FROM public.leoflow_ledger ORDER BY version";
-    for row in client.query(query, &[]).await? {
-        let version: i32 = row.get(0);
-        let is_ours = known().iter().any(|known| {
-            known.version == i64::from(version)
-                && row.get::<_, &str>(1) == known.name
-                && row.get::<_, &str>(2) == known.phase.name()
-                && row.get::<_, Option<&str>>(3) == known.rollback.as_deref()
-        });
-        if !is_ours {
-            return Ok(Some(format!("version {version}")));
-        }
+/// Makes the record carry this binary's own rollback of each migration that it knows: in a database that
+/// came from elsewhere it may be anything, and a later rollback runs it as the owner of everything.
+pub async fn own_rollbacks(client: &impl GenericClient) -> Result<(), SchemaError> {
+    let update = "UPDATE public.leoflow_ledger SET name = $2::text, phase = $3::text, rollback_sql = $4::text
+                  WHERE version::text = $1::text";
+    for known in known() {
+        let version = known.version.to_string();
+        client.execute(update, &[&version, &known.name, &known.phase.name(), &known.rollback]).await?;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Every applied migration above `above`, newest first.

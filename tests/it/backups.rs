@@ -142,6 +142,7 @@ fn what_a_restore_would_refuse_is_found_at_the_backup() {
     let test = TestHome::started();
     test.sql("CREATE TABLE mine (id int PRIMARY KEY, t text); CREATE INDEX mine_t ON mine (t); CREATE INDEX extra ON dag_run (state, run_id)");
     test.sql("CREATE VIEW seen AS SELECT * FROM mine; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TYPE mood AS ENUM ('fine')");
+    test.sql("CREATE TABLE \"Odd \"\"Name\" (id serial PRIMARY KEY, up int REFERENCES \"Odd \"\"Name\"); INSERT INTO \"Odd \"\"Name\" DEFAULT VALUES");
     test.sql("CREATE TABLE other (id int DEFAULT f()); INSERT INTO mine VALUES (1, 'x')");
     let output = test.folder().join("b.tar.zst");
     let told = test.run(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]).expect(0).json();

@@ -268,7 +268,6 @@ fn a_dump_whose_statements_are_not_ours() {
             "an operator that is asked for names",
             "CREATE FUNCTION public.f(name, name) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN LOOP END LOOP; END'; CREATE OPERATOR public.<> (FUNCTION = public.f, LEFTARG = name, RIGHTARG = name); ",
         ),
-        ("another rollback", "UPDATE public.leoflow_ledger SET rollback_sql = 'DROP TABLE variable'; "),
     ];
     // Refused by the server, by the comparison, or without any effect: the live instance is as it was.
     for (what, statement) in statements {
@@ -289,14 +288,18 @@ fn a_dump_whose_statements_are_not_ours() {
     }
     assert!(!Path::new("/tmp/leoflow-must-not-be-there").exists());
     assert_eq!(test.sql("SHOW fsync"), "on");
+    // A database whose dropping was cut off is no obstacle.
+    test.sql_as_superuser("CREATE DATABASE leoflow_side_01234567; UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'leoflow_side_01234567'");
     // Settings of the database go with its owner, and the rest is what it should be.
     let mut odd = honest.clone();
     let mut dump = odd.dump();
-    let settings = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 20', current_database()); EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); EXECUTE format('GRANT ALL ON DATABASE %I TO PUBLIC', current_database()); EXECUTE format('ALTER DATABASE %I SET search_path = evil', current_database()); EXECUTE format('ALTER ROLE %I SET work_mem = 64', current_user); END $$; ";
+    let settings = "DO $$ BEGIN UPDATE public.leoflow_ledger SET rollback_sql = 'DROP TABLE variable'; EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 20', current_database()); EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); EXECUTE format('GRANT ALL ON DATABASE %I TO PUBLIC', current_database()); EXECUTE format('ALTER DATABASE %I SET search_path = evil', current_database()); EXECUTE format('ALTER ROLE %I SET work_mem = 64', current_user); END $$; ";
     replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{settings}{sql}"));
     odd.set_dump(&dump);
     odd.save(&file);
     test.restore(&file, &["--force", "--yes"]).expect(0);
+    assert_eq!(test.sql("SELECT count(*) FROM leoflow_ledger WHERE rollback_sql = 'DROP TABLE variable'"), "0");
+    assert!(!test.restore_leftovers().contains(&"leoflow_side_01234567".to_owned()));
     assert_eq!(test.sql("SELECT count(*) FROM pg_db_role_setting"), "0");
     let as_new = "SELECT datconnlimit, datistemplate, has_database_privilege('pg_monitor', 'leoflow', 'CREATE') FROM pg_database WHERE datname = 'leoflow'";
     assert_eq!(test.sql(as_new), "-1|f|f");

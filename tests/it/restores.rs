@@ -399,3 +399,45 @@ fn a_restore_into_an_absent_home_that_fails_removes_only_what_it_made() {
         assert!(started.stderr.contains("in use by `leoflow lite restore`"), "{}", started.stderr);
     }
 }
+
+#[test]
+fn a_purge_that_is_forgotten_leaves_an_interrupted_restore_to_be_finished() {
+    let (test, _) = used();
+    let backup = test.backup("b.tar.zst");
+    test.save("precious.txt", "mine");
+    test.run(&["lite", "stop"]).expect(0);
+    let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
+    for (arguments, at) in [(&restore[..], "restore.task-logs"), (&["uninstall", "--purge", "--yes"], "purge.begun")] {
+        let killed = test.command(arguments).env("LEOFLOW_KILL_AT", at).output().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9), "{at}");
+    }
+    let told = test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
+    assert!(told.stderr.contains("forgot a purge") && told.stderr.contains("finished the restore"), "{}", told.stderr);
+    test.start();
+    test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
+    assert_eq!(fs::read_to_string(test.workspace().join("precious.txt")).unwrap(), "mine");
+}
+
+#[test]
+fn an_exchange_of_thousands_of_odd_names_is_gone_on_with_and_taken_back() {
+    use std::os::unix::ffi::OsStrExt;
+    let (test, _) = used();
+    let backup = test.backup("b.tar.zst");
+    for number in 0..6000 {
+        fs::write(test.workspace().join(format!("{number:0>200}")), "").unwrap();
+    }
+    let odd = test.workspace().join(std::ffi::OsStr::from_bytes(b"bad\xff.txt"));
+    fs::write(&odd, "odd").unwrap();
+    test.run(&["lite", "stop"]).expect(0);
+    test.restore(&backup, &["--force", "--yes"]).expect(0);
+    assert!(!odd.exists());
+    let undo = ["lite", "restore", "--undo", "--yes"];
+    let failed: Done = test.command(&undo).env("LEOFLOW_FAIL_AT", "exchange.config").output().unwrap().into();
+    assert!(failed.stderr.contains("everything is as it was before"), "{}", failed.stderr);
+    assert_eq!(fs::read_dir(test.workspace()).unwrap().count(), 1, "of the other state nothing is left");
+    let killed = test.command(&undo).env("LEOFLOW_KILL_AT", "restore-undo.move-in").output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
+    test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
+    assert_eq!(fs::read(&odd).unwrap(), b"odd");
+    assert_eq!(fs::read_dir(test.workspace()).unwrap().count(), 6002);
+}

@@ -33,6 +33,9 @@ struct Purge {
     home: Identity,
     workspace: Option<Doomed>,
     shell_files: Vec<PathBuf>,
+    /// What had been interrupted before, and goes on when the purge is taken back.
+    #[serde(default)]
+    before: Option<Entry>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,12 +72,26 @@ pub fn purge(home: &Home, plan: &Plan) -> Result<(), RemoveError> {
             identity: tree.identity,
         }),
         shell_files: plan.shell_files.clone(),
+        before: interrupted_before(home)?,
     };
     let text = serde_json::to_value(&purge).map_err(|error| RemoveError::Plan(error.to_string()))?;
     let mut journal = Journal::begin_with(home, Operation::Purge, STEPS.map(str::to_owned).to_vec(), text)?;
     journal.set_at(1)?;
     checkpoint("purge.decided");
     go_on(home, &purge, &mut journal, 1)
+}
+
+fn read(entry: &Entry) -> Result<Purge, RemoveError> {
+    serde_json::from_value(entry.plan.clone()).map_err(|error| RemoveError::Plan(error.to_string()))
+}
+
+/// An exchange that is half done, whose journal the purge's own takes the place of.
+fn interrupted_before(home: &Home) -> Result<Option<Entry>, RemoveError> {
+    Ok(match journal::unfinished(home)? {
+        Some(entry) if matches!(entry.operation, Operation::Restore | Operation::RestoreUndo) => Some(entry),
+        Some(entry) if entry.operation == Operation::Purge => read(&entry)?.before,
+        _ => None,
+    })
 }
 
 /// What came of a purge that was interrupted.
@@ -92,12 +109,14 @@ pub fn has_begun(entry: &Entry) -> bool {
 
 /// Goes on with a purge that was interrupted.
 pub fn resume_purge(home: &Home, entry: Entry) -> Result<Resumed, RemoveError> {
+    let purge = read(&entry)?;
     if !has_begun(&entry) {
-        journal::clear(home)?;
+        match purge.before {
+            None => journal::clear(home)?,
+            Some(before) => Journal::resume(home, before.clone()).set_at(before.at)?,
+        }
         return Ok(Resumed::TakenBack);
     }
-    let purge: Purge =
-        serde_json::from_value(entry.plan.clone()).map_err(|error| RemoveError::Plan(error.to_string()))?;
     if identity(home.root()) != Some(purge.home) {
         return Err(RemoveError::Plan("it is of another folder, of which this is a copy".to_owned()));
     }
@@ -154,7 +173,7 @@ fn set_aside(doomed: &Doomed) -> Result<(), RemoveError> {
 
 fn identity(path: &Path) -> Option<Identity> {
     let meta = fs::symlink_metadata(path).ok().filter(|meta| meta.is_dir())?;
-    Some(Identity { device: meta.dev(), inode: meta.ino() })
+    Some(Identity { inode: meta.ino() })
 }
 
 fn clean_shell_files(paths: &[PathBuf]) -> Result<(), RemoveError> {

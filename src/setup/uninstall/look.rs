@@ -112,7 +112,7 @@ fn look(path: &Path) -> io::Result<Tree> {
     }
     let real = path.canonicalize()?;
     let is_fixed = real.parent().is_some_and(|above| !user::may_write(above));
-    let identity = Identity { device: meta.dev(), inode: meta.ino() };
+    let identity = Identity { inode: meta.ino() };
     let own = user::effective_uid();
     let mut walk = Walk { uid: own, tree: Tree { path: real.clone(), ..Tree::default() }, repositories: Vec::new() };
     if meta.uid() != own {

@@ -38,10 +38,9 @@ pub struct Tree {
     pub repositories: Vec<Repository>,
 }
 
-/// Device and inode.
+/// The inode at a path. Not the device, whose number may be another after a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    pub device: u64,
     pub inode: u64,
 }
 

@@ -199,6 +199,22 @@ impl TestHome {
         found
     }
 
+    /// The same as the superuser, who does what no user could; each statement by itself.
+    #[track_caller]
+    pub fn sql_as_superuser(&self, text: &str) {
+        let credentials = std::fs::read_to_string(self.home.join("managed-postgres/credentials.json")).unwrap();
+        let credentials: Value = serde_json::from_str(&credentials).unwrap();
+        for statement in text.split("; ") {
+            let done = Command::new(postgres_bin().join("psql"))
+                .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-c", statement])
+                .env("PGHOST", self.home.join("run"))
+                .env("PGPASSWORD", credentials["superuser_password"].as_str().unwrap())
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "{statement}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+    }
+
     /// Saves a file in the workspace, whole, as an editor does.
     pub fn save(&self, name: &str, text: &str) -> PathBuf {
         let path = self.workspace().join(name);
