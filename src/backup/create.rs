@@ -3,7 +3,7 @@
 
 use super::archive::{ArchiveWriter, Compression, Hashed};
 use super::collect::{CollectError, Collected};
-use super::dump::{DumpError, Snapshot};
+use super::dump::{DumpError, Dumped, Snapshot};
 use super::manifest::{
     CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Sha256Hex, Skipped,
 };
@@ -85,45 +85,14 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
     let copied = Arc::new(AtomicU64::new(0));
     let counter = copied.clone();
     let dumping = snapshot.dump(request.access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
-    let tables = counted_while(&snapshot, &copied, dumping, reporter).await?;
-    let (tables, dumped) = tables;
+    let (tables, dumped) = counted_while(&snapshot, &copied, dumping, reporter).await?;
     checkpoint("backup.dumped");
-
     reporter.report(Progress::Started("Copying the workspace and the task logs".to_owned()));
-    let mut collected = Collected::new(dumped.spool);
     let now = u64::try_from(clock::unix_seconds()).unwrap_or(0);
-    add_records(request.home, &mut collected, now)?;
-    collected.add_piece(DUMP, dumped.piece, now);
-    for (name, reason) in &snapshot.survey.others {
-        let path = format!("database/{name}");
-        collected.skipped.push(Skipped { path, reason: reason.clone() });
-    }
-    collected.add_task_logs(&request.home.task_logs(), request.task_logs_bytes)?;
-    if let Some(workspace) = request.workspace {
-        // The workspace itself may be a link; what is below it is not followed.
-        match workspace.canonicalize() {
-            Ok(root) => collected.add_workspace(&root, &own_folders(request.home))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                collected.skipped.push(Skipped { path: "workspace".to_owned(), reason: "it is not there".to_owned() });
-            }
-            Err(source) => return Err(CreateError::Read { path: workspace.to_owned(), source }),
-        }
-    }
+    let dump_bytes = dumped.bytes;
+    let collected = collect(request, &snapshot, dumped, now)?;
     checkpoint("backup.collected");
-
-    let manifest = Manifest {
-        manifest_version: MANIFEST_VERSION,
-        leoflow_version: request.version.to_owned(),
-        schema_version: snapshot.schema_version,
-        postgres_version: snapshot.postgres_version.clone(),
-        created_at: clock::now_rfc3339(),
-        instance: request.instance.to_owned(),
-        database: DatabaseFacts { bytes: snapshot.bytes, dump_bytes: dumped.bytes },
-        tables,
-        skipped: collected.skipped.clone(),
-        left_out: collected.left_out.clone(),
-        entries: collected.items.iter().map(|item| item.entry.clone()).collect(),
-    };
+    let manifest = describe(request, &snapshot, &collected, tables, dump_bytes);
     drop(snapshot);
     let room = request.keep_free + manifest.total_size();
     if request.keep_free > 0 && disk::free_bytes(folder).map_err(write)? < room {
@@ -150,13 +119,58 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
     })
 }
 
+/// Everything goes into the spool, in the order of the archive.
+fn collect(request: &Request<'_>, snapshot: &Snapshot, dumped: Dumped, now: u64) -> Result<Collected, CreateError> {
+    let mut collected = Collected::new(dumped.spool);
+    add_records(request.home, &mut collected, now)?;
+    collected.add_piece(DUMP, dumped.piece, now);
+    for (name, reason) in &snapshot.survey.others {
+        let path = format!("database/{name}");
+        collected.skipped.push(Skipped { path, reason: reason.clone() });
+    }
+    collected.add_task_logs(&request.home.task_logs(), request.task_logs_bytes)?;
+    if let Some(workspace) = request.workspace {
+        // The workspace itself may be a link; what is below it is not followed.
+        match workspace.canonicalize() {
+            Ok(root) => collected.add_workspace(&root, &own_folders(request.home))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                collected.skipped.push(Skipped { path: "workspace".to_owned(), reason: "it is not there".to_owned() });
+            }
+            Err(source) => return Err(CreateError::Read { path: workspace.to_owned(), source }),
+        }
+    }
+    Ok(collected)
+}
+
+fn describe(
+    request: &Request<'_>,
+    snapshot: &Snapshot,
+    collected: &Collected,
+    tables: BTreeMap<String, i64>,
+    dump_bytes: u64,
+) -> Manifest {
+    Manifest {
+        manifest_version: MANIFEST_VERSION,
+        leoflow_version: request.version.to_owned(),
+        schema_version: snapshot.schema_version,
+        postgres_version: snapshot.postgres_version.clone(),
+        created_at: clock::now_rfc3339(),
+        instance: request.instance.to_owned(),
+        database: DatabaseFacts { bytes: snapshot.bytes, dump_bytes },
+        tables,
+        skipped: collected.skipped.clone(),
+        left_out: collected.left_out.clone(),
+        entries: collected.items.iter().map(|item| item.entry.clone()).collect(),
+    }
+}
+
 /// Rows are counted in the same snapshot while the dump runs.
 async fn counted_while(
     snapshot: &Snapshot,
     copied: &AtomicU64,
-    mut dumping: tokio::task::JoinHandle<Result<super::dump::Dumped, DumpError>>,
+    mut dumping: tokio::task::JoinHandle<Result<Dumped, DumpError>>,
     reporter: &dyn Reporter,
-) -> Result<(BTreeMap<String, i64>, super::dump::Dumped), CreateError> {
+) -> Result<(BTreeMap<String, i64>, Dumped), CreateError> {
     let counting = snapshot.count();
     tokio::pin!(counting);
     let mut counts = None;

@@ -40,7 +40,7 @@ pub enum LoadError {
     DumpSize { declared: u64, found: &'static str },
     #[error("the database grows over what the manifest says it takes, {declared} bytes")]
     TooLarge { declared: u64 },
-    #[error("{table} has {found} rows, and the manifest says {expected}")]
+    #[error("{table:?} has {found} rows, and the manifest says {expected}")]
     Rows { table: String, expected: String, found: String },
     #[error("it holds what is not Leoflow's: {0}")]
     Foreign(String),

@@ -168,6 +168,11 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), ManifestError> {
+        // These are shown to whoever decides on the backup.
+        let shown = [&self.instance, &self.created_at, &self.leoflow_version, &self.postgres_version];
+        if shown.iter().any(|text| text.len() > PATH_LIMIT || text.chars().any(char::is_control)) {
+            return Err(ManifestError::Unreadable("a text in it holds what cannot be shown".to_owned()));
+        }
         if self.manifest_version == 0 || self.schema_version < 1 || self.tables.values().any(|rows| *rows < 0) {
             return Err(ManifestError::Unreadable("a number in it is impossible".to_owned()));
         }

@@ -65,7 +65,11 @@ fn show(context: &Context<'_>, made: &Made) -> Result<(), Error> {
         }));
     }
     for skipped in &made.skipped {
-        printer.warning(format!("not in the backup: {}: {}", skipped.path, skipped.reason));
+        printer.warning(format!(
+            "not in the backup: {}: {}",
+            skipped.path.escape_debug(),
+            skipped.reason.escape_debug()
+        ));
     }
     let rows: i64 = made.tables.values().sum();
     printer.line(format!("{}", made.path.display()));

@@ -239,7 +239,11 @@ fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result
     }
     printer.line(format!("Restored {} of {}: {} rows", manifest.instance, manifest.created_at, manifest.rows()));
     for skipped in &manifest.skipped {
-        printer.warning(format!("the backup does not have {}: {}", skipped.path, skipped.reason));
+        printer.warning(format!(
+            "the backup does not have {}: {}",
+            skipped.path.escape_debug(),
+            skipped.reason.escape_debug()
+        ));
     }
     printer.line(format!("  log in as {email}, with the password of that time"));
     printer.line(if runs { "  Leoflow is running again" } else { "  Start it:  leoflow lite start" });

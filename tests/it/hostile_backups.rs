@@ -129,6 +129,7 @@ fn an_archive_that_is_not_what_its_manifest_says() {
             b.tell_the_truth();
         }),
         ("a dump that is garbage", |b| b.set_dump(b"PGDMP\x01\x10\x00 and then nothing that anybody wrote")),
+        ("a name that acts on the terminal", |b| b.manifest["instance"] = "\u{1b}]0;owned\u{7}".into()),
         ("a manifest that is no JSON", |b| b.manifest = json!("no")),
     ];
     for (what, change) in changes {
