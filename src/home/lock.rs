@@ -87,6 +87,17 @@ pub struct OperationLock {
 impl OperationLock {
     /// Takes it without waiting for whoever has it. The home's folders must exist.
     pub fn take(home: &Home, command: &str) -> Result<Self, LockError> {
+        for _ in 0..SETTLING_TRIES {
+            match Self::try_take(home, command) {
+                // The new holder has not yet written its name.
+                Err(LockError::Held { holder: None }) => std::thread::sleep(SETTLING_PAUSE),
+                settled => return settled,
+            }
+        }
+        Self::try_take(home, command)
+    }
+
+    fn try_take(home: &Home, command: &str) -> Result<Self, LockError> {
         let path = home.operation_lock();
         let io = |source| LockError::Io { path: path.clone(), source };
         files::create_private_dir(&home.run()).map_err(io)?;
