@@ -224,21 +224,14 @@ class DataSoak:
         return lower <= rows <= upper
 
     def after_restore(self, mark, writer, lower, done):
-        now, between = self.settle()
-        if between:
-            yield between
-        rows = self.rows()
-        if now == mark:
-            if done:
-                yield "it was done, and the old state is in force"
-            if not writer.acknowledged <= rows:
-                yield f"{len(writer.acknowledged - rows)} acknowledged rows lost"
-        elif now == self.backup[0]:
-            yield from self.exchanged(mark, writer, self.is_backup)
-        else:
-            yield f"mark {now} is in force, neither {mark} nor {self.backup[0]}"
+        yield from self.after_exchange(mark, writer, done, self.backup[0], self.is_backup)
 
     def after_undo(self, mark, writer, lower, done):
+        new, kept = self.aside
+        yield from self.after_exchange(mark, writer, done, new, lambda rows: rows == kept)
+
+    def after_exchange(self, mark, writer, done, new, expected):
+        """Either the state of `mark` is in force as it was, or the one of `new`, with the rows that are expected."""
         now, between = self.settle()
         if between:
             yield between
@@ -248,11 +241,10 @@ class DataSoak:
                 yield "it was done, and the old state is in force"
             if not writer.acknowledged <= rows:
                 yield f"{len(writer.acknowledged - rows)} acknowledged rows lost"
-        elif now == self.aside[0]:
-            kept = self.aside[1]
-            yield from self.exchanged(mark, writer, lambda rows: rows == kept)
+        elif now == new:
+            yield from self.exchanged(mark, writer, expected)
         else:
-            yield f"mark {now} is in force, neither {mark} nor {self.aside[0]}"
+            yield f"mark {now} is in force, neither {mark} nor {new}"
 
     def after_purge(self, mark, writer, lower, done):
         if not done and random.random() < 0.5:

@@ -152,21 +152,8 @@ impl Collected {
 
     fn add_file(&mut self, folder: &Folder, entry: &beneath::Entry, path: String) -> Result<(), CollectError> {
         for _ in 0..TRIES {
-            let opened = folder.open_file(&entry.name).and_then(|file| Ok((file.metadata()?, file)));
-            let (before, mut file) = match opened {
-                Ok(both) => both,
-                Err(error) => {
-                    self.skip(&path, format!("it cannot be read: {error}"));
-                    return Ok(());
-                }
-            };
-            let piece = match self.spool.add(&mut (&mut file).take(before.len())) {
-                Ok(piece) => piece,
-                Err(SpoolError::Source(error)) => {
-                    self.skip(&path, format!("it cannot be read: {error}"));
-                    return Ok(());
-                }
-                Err(SpoolError::Spool(error)) => return Err(CollectError::Spool(error)),
+            let Some((before, file, piece)) = self.copy_file(folder.open_file(&entry.name), &path)? else {
+                return Ok(());
             };
             if piece.size == before.len() && file.metadata().is_ok_and(|after| same(&before, &after)) {
                 let mode = before.permissions().mode();
@@ -227,10 +214,11 @@ impl Collected {
         for entry in entries {
             let path = folder.join(&entry.name);
             let shown = below(TASK_LOGS, &path);
+            if let Some(reason) = unfit_name(&path, path.components().count()) {
+                self.skip(&shown, reason);
+                continue;
+            }
             match entry.kind {
-                _ if unfit_name(&path, path.components().count()).is_some() => {
-                    self.skip(&shown, unfit_name(&path, path.components().count()).unwrap_or_default());
-                }
                 Kind::Folder => self.find_logs(root, path, found),
                 Kind::File => found.push(Log { path, size: entry.size, modified: entry.modified }),
                 Kind::Link | Kind::Other => self.skip(&shown, "it is not a regular file"),
@@ -257,26 +245,31 @@ impl Collected {
         let path = below(TASK_LOGS, &log.path);
         let (folder, name) = (log.path.parent().unwrap_or(Path::new("")), log.path.file_name().unwrap_or_default());
         let opened = root.below(folder).and_then(|folder| folder.open_file(name));
-        let read = opened.and_then(|file| Ok((file.metadata()?, file)));
-        let (before, mut file): (Metadata, File) = match read {
-            Ok(both) => both,
-            Err(error) => {
-                self.skip(&path, format!("it cannot be read: {error}"));
-                return Ok(());
-            }
-        };
-        match self.spool.add(&mut (&mut file).take(before.len())) {
-            Ok(piece) => {
-                if file.metadata().is_ok_and(|after| after.len() > before.len()) {
-                    self.skip(&path, format!("it is still being written; its first {} bytes are in", piece.size));
-                }
-                let content =
-                    Content::File { size: piece.size, sha256: piece.sha256, executable: false, private: false };
-                self.push(path, content, Some(piece), seconds(&before))
-            }
+        let Some((before, file, piece)) = self.copy_file(opened, &path)? else { return Ok(()) };
+        if file.metadata().is_ok_and(|after| after.len() > before.len()) {
+            self.skip(&path, format!("it is still being written; its first {} bytes are in", piece.size));
+        }
+        let content = Content::File { size: piece.size, sha256: piece.sha256, executable: false, private: false };
+        self.push(path, content, Some(piece), seconds(&before))
+    }
+
+    /// Copies a file into the spool, as far as it was when it was opened. `None` for one that cannot be
+    /// read, which is then said.
+    fn copy_file(
+        &mut self,
+        opened: io::Result<File>,
+        path: &str,
+    ) -> Result<Option<(Metadata, File, Piece)>, CollectError> {
+        let copied = opened.and_then(|file| Ok((file.metadata()?, file))).map_err(SpoolError::Source);
+        let copied = copied.and_then(|(before, mut file)| {
+            let piece = self.spool.add(&mut (&mut file).take(before.len()))?;
+            Ok((before, file, piece))
+        });
+        match copied {
+            Ok(copied) => Ok(Some(copied)),
             Err(SpoolError::Source(error)) => {
-                self.skip(&path, format!("it cannot be read: {error}"));
-                Ok(())
+                self.skip(path, format!("it cannot be read: {error}"));
+                Ok(None)
             }
             Err(SpoolError::Spool(error)) => Err(CollectError::Spool(error)),
         }

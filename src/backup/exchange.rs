@@ -98,10 +98,7 @@ impl Step {
 pub async fn exchange(home: &Home, access: &Access, operation: Operation, swap: Swap) -> Result<(), ExchangeError> {
     let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
     let mut work = Work::new(home, access, swap)?;
-    files::sync_file_system(home.root()).map_err(|source| io_error("flush", home.root(), source))?;
-    if let Some(workspace) = work.swap.workspace.as_ref().filter(|path| path.exists()) {
-        files::sync_file_system(workspace).map_err(|source| io_error("flush", workspace, source))?;
-    }
+    work.flush()?;
     let mut journal = Journal::begin_with(home, operation, names, work.plan())?;
     work.forward(&mut journal, 0).await?;
     Ok(journal.finish()?)

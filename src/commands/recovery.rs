@@ -122,7 +122,7 @@ pub fn tell_conflicts(home: &Home, reporter: &dyn Reporter) {
 /// What a restore or a verification has left that was killed before it changed anything. One that is
 /// at work has the operation to itself.
 async fn remove_strays(home: &Home, reporter: &dyn Reporter) -> Result<(), Error> {
-    if !home.restore().exists() {
+    if !restore::has_strays(home) {
         return Ok(());
     }
     let _alone = match OperationLock::take(home, "cleaning up") {

@@ -106,8 +106,8 @@ async fn replace(
 ) -> Result<Replaced, Error> {
     let (home, printer) = (&context.home, context.printer);
     // Again, now that nobody else changes it.
-    let target = Target::find(context, args)?;
-    target.check(context, &restore::peek(input)?, args.force)?;
+    let (target, backup) = (Target::find(context, args)?, restore::peek(input)?);
+    target.check(context, &backup, args.force)?;
     let was_used = target.is_set_up && target.has_datastore;
     let (mut opened, mut held) = (None, held);
     let mut before = Summary::nothing();
@@ -118,7 +118,7 @@ async fn replace(
         opened = Some(datastore);
     }
     if target.is_set_up {
-        tell_plan(context, &target, &Summary::of(&restore::peek(input)?), Some(&before));
+        tell_plan(context, &target, &Summary::of(&backup), Some(&before));
         let name = config::instance_name(target.config.as_ref());
         if !context.confirm_by_name("Replace it?", name, args.yes)? {
             return Err(Error::failed("nothing was changed"));
