@@ -82,6 +82,15 @@ pub struct Listed {
     pub last_verified: Option<Proof>,
     /// Why its manifest cannot be read.
     pub problem: Option<String>,
+    /// Nanoseconds since 1970: the order of two that were made within one second.
+    #[serde(skip)]
+    pub modified: i128,
+}
+
+impl Listed {
+    fn age(&self) -> (&Option<String>, i128, &Path) {
+        (&self.created_at, self.modified, &self.path)
+    }
 }
 
 /// Every backup in the home, the newest first.
@@ -92,7 +101,7 @@ pub fn list(home: &Home) -> Vec<Listed> {
         .filter(|entry| super::archive::Compression::of(&entry.path()).is_some() && !is_hidden(&entry.path()))
         .filter_map(|entry| Some(listed(&entry.path(), &fs::metadata(entry.path()).ok()?, &remembered)))
         .collect();
-    found.sort_by(|one, other| (&other.created_at, &other.path).cmp(&(&one.created_at, &one.path)));
+    found.sort_by(|one, other| other.age().cmp(&one.age()));
     found
 }
 
@@ -117,6 +126,7 @@ fn listed(path: &Path, meta: &Metadata, remembered: &[Remembered]) -> Listed {
         rows: manifest.as_ref().map(Manifest::rows),
         last_verified: remembered.iter().find(of_this).map(|old| old.proof.clone()),
         problem,
+        modified: modified(meta),
     }
 }
 
@@ -139,7 +149,7 @@ pub fn automatic_path(home: &Home, why: &str) -> PathBuf {
 /// stays, and so do the newest one and the newest one that was proven whole; what the user put there is not touched.
 pub fn over_limits(all: &[Listed], made: &Path, keep: u64, max_bytes: u64) -> Vec<PathBuf> {
     let mut newest_first: Vec<&Listed> = all.iter().filter(|backup| backup.automatic).collect();
-    newest_first.sort_by(|one, other| other.created_at.cmp(&one.created_at));
+    newest_first.sort_by(|one, other| other.age().cmp(&one.age()));
     let is_proven = |backup: &&&Listed| backup.last_verified.as_ref().is_some_and(Proof::is_whole);
     let proven = newest_first.iter().find(is_proven);
     let protected: Vec<&Path> =
@@ -175,6 +185,7 @@ mod tests {
             rows: None,
             last_verified: proven.then(|| Proof::now(false, None)),
             problem: None,
+            modified: 0,
         }
     }
 
