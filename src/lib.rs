@@ -1,6 +1,8 @@
 //! Leoflow Lite: Airflow-style DAGs on one laptop. Modules are listed from the bottom up; each may
 //! use those above it in this list and no other (`tests/it/architecture.rs` holds it).
 
+pub mod build_info;
+
 pub mod sys;
 
 pub mod home;
@@ -29,11 +31,12 @@ pub mod backup;
 
 pub mod setup;
 
+pub mod upgrade;
+
 pub mod error;
 
 pub mod cli;
 
 pub mod commands;
 
-/// `0.1.0` for a release, `0.1.0+<hash8>` for a development build.
-pub const VERSION: &str = env!("LEOFLOW_VERSION");
+pub mod entry;

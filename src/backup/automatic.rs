@@ -26,6 +26,18 @@ pub async fn before(
     if !has_rows(access).await? {
         return Ok(None);
     }
+    always(what, home, access, config, version, reporter).await.map(Some)
+}
+
+/// The same for a database that may be empty.
+pub async fn always(
+    what: &str,
+    home: &Home,
+    access: &Access,
+    config: &Config,
+    version: &str,
+    reporter: &dyn Reporter,
+) -> Result<Made, CreateError> {
     let output = catalog::automatic_path(home, &format!("before-{what}"));
     let write = |source| CreateError::Write { path: output.clone(), source };
     files::create_private_dir(&home.backups()).map_err(write)?;
@@ -42,7 +54,7 @@ pub async fn before(
     };
     let made = create(&request, reporter).await?;
     remove_over_limits(home, config, &made.path);
-    Ok(Some(made))
+    Ok(made)
 }
 
 /// Only room is lost by one that stays; the next time it is tried again.

@@ -30,15 +30,67 @@ pub async fn trial(
     let manifest = super::restore::peek(input)?;
     fits(home, &manifest)?;
     let side = Side::of(home, RestoreId::new());
-    let outcome = try_it(access, &side, input, version, reporter).await;
-    // The folder is what strays are known by: it goes when the database has.
+    let outcome = try_it(access, &side, input, version, reporter).await.map(|(manifest, _)| manifest);
+    clean_up(home, access, side, reporter).await;
+    outcome
+}
+
+/// The folder is what strays are known by: it goes when the database has.
+async fn clean_up(home: &Home, access: &Access, side: Side, reporter: &dyn Reporter) {
     match remove_strays_from(home, access).await {
         Ok(()) => drop(side.remove()),
         Err(error) => {
             reporter.report(Progress::Warning(format!("the database of the trial cannot be removed: {error}")))
         }
     }
-    outcome
+}
+
+/// A backup that was restored into a database of its own, for a release to try itself on.
+pub struct Rehearsal {
+    side: Side,
+}
+
+impl Rehearsal {
+    /// Restores it; the application's role owns what is in it.
+    pub async fn restore(
+        home: &Home,
+        access: &Access,
+        input: &Path,
+        version: &str,
+        reporter: &dyn Reporter,
+    ) -> Result<Self, RestoreError> {
+        let manifest = super::restore::peek(input)?;
+        fits(home, &manifest)?;
+        let side = Side::of(home, RestoreId::new());
+        let restored = async {
+            let (_, scratch) = try_it(access, &side, input, version, reporter).await?;
+            Ok(scratch.adopt().await?)
+        };
+        match restored.await {
+            Ok(_) => Ok(Self { side }),
+            Err(error) => {
+                clean_up(home, access, side, reporter).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Without a database yet, once every hash in the backup was compared.
+    pub fn empty(home: &Home, input: &Path, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
+        hashes(input, reporter)?;
+        let side = Side::of(home, RestoreId::new());
+        let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
+        side.create(&Elsewhere::default()).map_err(write)?;
+        Ok(Self { side })
+    }
+
+    pub fn database(&self) -> String {
+        self.side.id.side_database()
+    }
+
+    pub async fn remove(self, home: &Home, access: &Access, reporter: &dyn Reporter) {
+        clean_up(home, access, self.side, reporter).await;
+    }
 }
 
 /// What a trial needs, asked before it begins.
@@ -60,7 +112,7 @@ async fn try_it(
     input: &Path,
     version: &str,
     reporter: &dyn Reporter,
-) -> Result<Manifest, RestoreError> {
+) -> Result<(Manifest, Scratch), RestoreError> {
     let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
     side.create(&Elsewhere::default()).map_err(write)?;
     let manifest = read(input, &mut DatabaseOnly::new(side), reporter)?;
@@ -68,5 +120,5 @@ async fn try_it(
     let cipher = cipher_of(&config.unwrap_or_default())?;
     let scratch = Scratch::create(access, side.id.clone()).await?;
     load::load(&scratch, &side.dump(), &manifest, &cipher, version, reporter).await?;
-    Ok(manifest)
+    Ok((manifest, scratch))
 }

@@ -3,11 +3,10 @@
 use crate::error::Error;
 use crate::home::Home;
 use crate::protocol::control;
+use crate::protocol::http::{self, Ask, HttpError};
 use crate::sys::unix_socket;
-use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io;
@@ -66,24 +65,12 @@ impl<'a> Api<'a> {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), Error> {
-        let broken = |error: hyper::Error| {
+        let broken = |error: HttpError| {
             Error::failed("the server broke off").cause(error).hint("leoflow lite logs server").for_now()
         };
-        let stream = self.connect()?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        tokio::spawn(async move { drop(connection.await) });
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(Error::bug)?;
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        Ok((status, response.into_body().collect().await.map_err(broken)?.to_bytes()))
+        let ask = Ask { method, path, host: "localhost", headers: &[], body };
+        http::ask(self.connect()?, ask).await.map_err(broken)
     }
 
     fn connect(&self) -> Result<tokio::net::UnixStream, Error> {

@@ -3,6 +3,8 @@
 pub use super::data_args::{Backup, Backups, BackupsCommand, ResetPassword, Restore, Uninstall, VerifyBackups};
 use super::engine_args::{Dags, Init, Runs, Tasks, Validate, Xcom};
 pub use super::store_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
+use super::upgrade_args::{RollbackRelease, SetChannel, Smoke, Upgrade, Versions};
+use crate::build_info;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ use std::path::PathBuf;
 #[command(
     name = "leoflow",
     about = "Airflow-style DAGs on your laptop, with a Postgres of its own",
-    version = crate::VERSION,
+    version = build_info::version(),
     arg_required_else_help = true,
     after_help = "Examples:\n  leoflow lite                 set up (the first time) and run, in this terminal\n  \
                   leoflow lite start           the same in the background\n  leoflow dags trigger hello --wait     run a DAG, and watch it\n  leoflow lite status          what runs\n  \
@@ -65,6 +67,16 @@ pub enum Command {
     Variables(Variables),
     /// Connections: list, read, change, import, export
     Connections(Connections),
+    /// Replace Leoflow by another release; what you have stays
+    Upgrade(Upgrade),
+    /// Go back to a release before, with your data
+    Rollback(RollbackRelease),
+    /// The releases that are kept on this machine
+    Versions(Versions),
+    /// Which releases `upgrade` looks for
+    SetChannel(SetChannel),
+    /// Try whether everything works, from a login to a task
+    Smoke(Smoke),
     /// Remove Leoflow; your data stays unless it is a purge
     Uninstall(Uninstall),
     /// Print the version
@@ -109,6 +121,9 @@ pub struct LiteRun {
     /// Started by `lite start`, which reads reports from stdout
     #[arg(long, hide = true)]
     pub report_to_stdout: bool,
+    /// Executed by a supervisor of another version, in its place
+    #[arg(long, hide = true)]
+    pub take_over: bool,
 }
 
 #[derive(Subcommand, Debug)]
@@ -152,7 +167,7 @@ pub struct Logs {
     #[arg(long, short = 'n', default_value_t = 50)]
     pub lines: usize,
     /// Only this one
-    #[arg(value_parser = ["supervisor", "postgres", "migrate", "server", "agent"])]
+    #[arg(value_parser = ["supervisor", "postgres", "migrate", "server", "agent", "upgrade"])]
     pub process: Option<String>,
 }
 
@@ -177,6 +192,9 @@ pub struct Setup {
     /// Never ask anything
     #[arg(long)]
     pub non_interactive: bool,
+    /// Put `bin/` on the PATH, in your shell's files
+    #[arg(long)]
+    pub modify_path: bool,
     /// Print the plan and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -213,6 +231,9 @@ pub struct MigrateDb {
     /// Started by the supervisor
     #[arg(long, hide = true)]
     pub supervised: bool,
+    /// With --supervised: another database of the datastore, for a rehearsal
+    #[arg(long, hide = true)]
+    pub database: Option<String>,
     #[command(subcommand)]
     pub command: Option<MigrateCommand>,
 }
@@ -262,4 +283,10 @@ pub struct Server {
     /// The port that the TCP listener has
     #[arg(long)]
     pub port: u16,
+    /// Another database of the datastore, for a rehearsal
+    #[arg(long)]
+    pub database: Option<String>,
+    /// The path of the listener `private`
+    #[arg(long, value_name = "PATH")]
+    pub private_socket: Option<PathBuf>,
 }

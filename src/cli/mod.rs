@@ -6,4 +6,5 @@ pub mod data_args;
 pub mod engine_args;
 pub mod printer;
 pub mod report;
-pub mod store_args;
+mod store_args;
+pub mod upgrade_args;

@@ -13,6 +13,11 @@ pub enum Report {
     Progress(Progress),
     Ready(Ready),
     Failed(Error),
+    /// What a worker has to tell at its end; `error` when it did not come to what was asked for.
+    Done {
+        result: serde_json::Value,
+        error: Option<Error>,
+    },
 }
 
 /// Everything that somebody who has just started it wants to know.

@@ -1,5 +1,6 @@
 //! What every command has: the home, the printer, and questions to the user.
 
+use crate::build_info;
 use crate::cli::args::Global;
 use crate::cli::printer::Printer;
 use crate::config::{self, Loaded};
@@ -17,7 +18,7 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     pub fn new(global: &Global, printer: &'a Printer) -> Result<Self, Error> {
         let home = home::resolve(global.home.as_deref())?;
-        Ok(Self { home, printer, version: crate::VERSION })
+        Ok(Self { home, printer, version: build_info::version() })
     }
 
     /// The configuration, its warnings said.

@@ -15,8 +15,8 @@ pub struct Datastore {
     pub access: Access,
     pub runs_for_lite: bool,
     // In this order: the server is stopped before the home is let go.
-    _server: Option<PrivateServer>,
-    _lock: Option<HomeLock>,
+    server: Option<PrivateServer>,
+    lock: Option<HomeLock>,
 }
 
 impl Datastore {
@@ -28,7 +28,7 @@ impl Datastore {
         }
         if lock::is_held(home).map_err(Error::failed)? && control::status_of(home).is_some() {
             check(context)?;
-            return Ok(Self { access: access(context)?, runs_for_lite: true, _server: None, _lock: None });
+            return Ok(Self { access: access(context)?, runs_for_lite: true, server: None, lock: None });
         }
         if !home.journal().exists() {
             // Before anything is written into a folder that is not ours.
@@ -45,7 +45,12 @@ impl Datastore {
         let access = access(context)?;
         let server =
             PrivateServer::start(&context.home, &access.installation, &access.endpoint, &access.credentials).await?;
-        Ok(Self { access, runs_for_lite: false, _server: Some(server), _lock: Some(held) })
+        Ok(Self { access, runs_for_lite: false, server: Some(server), lock: Some(held) })
+    }
+
+    /// What to talk to, and what goes with it where Lite is stopped.
+    pub fn into_parts(self) -> (Access, Option<(PrivateServer, HomeLock)>) {
+        (self.access, self.server.zip(self.lock))
     }
 
     /// A connection as the application, its role and database made where they are missing.

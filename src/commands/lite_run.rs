@@ -11,12 +11,14 @@ use crate::error::Error;
 use crate::home::progress::Progress;
 use crate::home::{lock, resolve_workspace};
 use crate::postgres::acquire::Sources;
-use crate::postgres::{Credentials, Endpoint, install};
+use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::setup::{self, Plan, Wishes};
-use crate::supervisor::instance::Instance;
-use crate::supervisor::{self, Identity, Notice, Supervisor};
+use crate::supervisor::instance::{Instance, own_program};
+use crate::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
 use crate::sys::{listener, ports, stdio};
+use crate::upgrade::expire;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
@@ -31,6 +33,9 @@ pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
 }
 
 async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Result<(), Error> {
+    if args.take_over {
+        return take_over(context, sink).await;
+    }
     let started = Instant::now();
     let home = &context.home;
     let configured = context.config()?.map(|loaded| loaded.config);
@@ -39,7 +44,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     // A home that is not there yet is only made once the port is ours.
     let early = if home.exists() { None } else { Some(bind(context, port)?) };
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    let _lock = recovery::take_home(context, "leoflow lite", Some(&url), Purges::Finish, sink).await?;
+    let lock = Rc::new(recovery::take_home(context, "leoflow lite", Some(&url), Purges::Finish, sink).await?);
     // What an earlier run left may have the port, so it is ended first.
     end_leftovers(context, sink)?;
     home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
@@ -55,16 +60,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     };
     let password = set_up(context, &wishes, sink).await?;
     let config = written_config(context)?;
-
-    let installation = install::installed(home)
-        .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("run the same command again"))?;
-    let instance = Instance {
-        endpoint: Endpoint::for_home(home),
-        credentials: Credentials::require(home)?,
-        home: home.clone(),
-        installation,
-        port,
-    };
+    let instance = describe(context, port)?;
     let identity = Identity { version: context.version.to_owned(), url: url.clone(), detached: !sink.is_terminal() };
     let workspace = config.workspace.map(|path| path.display().to_string()).unwrap_or_default();
     let mut told = |notice: Notice| match notice {
@@ -79,16 +75,68 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
             };
             announce(context, sink, &ready);
         }
-        Notice::Trouble(reason) => sink.report(Progress::Warning(reason)),
-        Notice::Recovered => sink.report(Progress::Note("healthy again".to_owned())),
-        Notice::Busy(text) => sink.report(Progress::Started(text)),
-        Notice::Stopping => sink.report(Progress::Started("Stopping".to_owned())),
+        other => tell(sink, other),
     };
-    let ended = Supervisor::run(home, instance.specs(), tcp, identity, &mut told).await;
+    expire_snapshot(&instance);
+    let ended = Supervisor::run(&instance, tcp, identity, lock.clone(), &mut told).await;
+    leave(context, sink, &instance, ended)
+}
+
+/// In the place of the supervisor of another version, in its process, with all that it had.
+async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
+    let inherited = Inherited::take(&context.home).map_err(|error| {
+        Error::failed("this takes the place of a running instance, and there is none").cause(error).hint("leoflow lite")
+    })?;
+    let _lock = inherited.lock.clone();
+    let port = inherited.handover.port;
+    let identity =
+        Identity { version: context.version.to_owned(), url: context.url(port), detached: inherited.handover.detached };
+    let instance = describe(context, port)?;
+    expire_snapshot(&instance);
+    sink.report(Progress::Note(format!("Leoflow is {} now", context.version)));
+    let ended = Supervisor::take_over(&instance, identity, inherited, &mut |notice| tell(sink, notice)).await;
+    leave(context, sink, &instance, ended)
+}
+
+/// Beside everything else, as long as there is one.
+fn expire_snapshot(instance: &Instance) {
+    let Instance { endpoint, credentials, installation, home, .. } = instance.clone();
+    tokio::task::spawn_local(expire::run(home, Access { endpoint, credentials, installation }));
+}
+
+fn describe(context: &Context<'_>, port: u16) -> Result<Instance, Error> {
+    let home = &context.home;
+    let installation = install::installed(home)
+        .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("run the same command again"))?;
+    Ok(Instance {
+        endpoint: Endpoint::for_home(home),
+        credentials: Credentials::require(home)?,
+        home: home.clone(),
+        installation,
+        port,
+        program: own_program(),
+    })
+}
+
+fn tell(sink: &dyn Sink, notice: Notice) {
+    sink.report(match notice {
+        Notice::Trouble(reason) => Progress::Warning(reason),
+        Notice::Healthy | Notice::Recovered => Progress::Note("healthy again".to_owned()),
+        Notice::Busy(text) => Progress::Started(text),
+        Notice::Stopping => Progress::Started("Stopping".to_owned()),
+    });
+}
+
+fn leave(
+    context: &Context<'_>,
+    sink: &dyn Sink,
+    instance: &Instance,
+    ended: Result<(), SupervisorError>,
+) -> Result<(), Error> {
     instance.endpoint.tidy();
     if sink.is_terminal() {
         // Detached, it is the command that stops it that does this: a restart lets tasks go on.
-        let tasks = agent::end_all(home);
+        let tasks = agent::end_all(&context.home);
         if tasks > 0 {
             sink.report(Progress::Note(ended_tasks(tasks)));
         }

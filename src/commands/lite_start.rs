@@ -49,7 +49,7 @@ pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
             Ok(Report::Ready(ready)) => return Ok(ready),
             Ok(Report::Failed(error)) => return Err(error),
             // Something else that printed there; it belongs in front of the user too.
-            Err(_) => context.printer.note(line),
+            Ok(Report::Done { .. }) | Err(_) => context.printer.note(line),
         }
     }
     let last = supervisor::last_lines(&context.home, "supervisor", 10);

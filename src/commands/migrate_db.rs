@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 
 pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     match &args.command {
-        None if args.supervised => supervised(context).await,
+        None if args.supervised => supervised(context, args).await,
         None if args.dry_run => status(context, true).await,
         None => migrate(context, args).await,
         Some(MigrateCommand::Status) => status(context, false).await,
@@ -48,18 +48,19 @@ async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
 }
 
 /// Started by the supervisor, between Postgres and the server. Its failure goes back whole.
-async fn supervised(context: &Context<'_>) -> Result<u8, Error> {
+async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     let notifier = Inheritance::take().map_err(Error::failed)?.notifier();
     let outcome = async {
         let endpoint = Endpoint::for_home(&context.home);
         let credentials = Credentials::require(&context.home)?;
-        let mut work = provision::connect(&endpoint, &credentials).await?;
+        let connect = || connect_supervised(&endpoint, &credentials, args.database.as_deref());
+        let mut work = connect().await?;
         // The usual start: nothing to do, one connection, one question.
         let state = schema::classify(known(), &schema::inspect(&work).await?);
         if let State::Current { version } = state {
             return Ok(version);
         }
-        if matches!(state, State::Pending { .. }) {
+        if matches!(state, State::Pending { .. }) && !args.no_backup {
             let installation = install::installed(&context.home)
                 .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
             let access = Access { endpoint: endpoint.clone(), credentials: credentials.clone(), installation };
@@ -70,7 +71,7 @@ async fn supervised(context: &Context<'_>) -> Result<u8, Error> {
             };
             back_up(context, &access, "migration", &report).await?;
         }
-        let lock = provision::connect(&endpoint, &credentials).await?;
+        let lock = connect().await?;
         let mut report = |file: &str| eprintln!("applied: {file}");
         Ok::<_, Error>(schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?.version)
     };
@@ -84,6 +85,17 @@ async fn supervised(context: &Context<'_>) -> Result<u8, Error> {
             Err(error)
         }
     }
+}
+
+/// The application's database, made where it is missing; or another one, which is there.
+async fn connect_supervised(
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+    database: Option<&str>,
+) -> Result<Client, Error> {
+    let Some(database) = database else { return Ok(provision::connect(endpoint, credentials).await?) };
+    let mut config = credentials.application(endpoint);
+    Ok(endpoint.connect(config.dbname(database)).await?)
 }
 
 async fn is_pending(client: &Client) -> Result<bool, Error> {

@@ -24,18 +24,26 @@ mod reset_password;
 mod restore;
 mod restore_target;
 mod restore_undo;
+mod rollback;
 mod run_inputs;
 mod run_view;
 mod runs;
+mod set_channel;
 mod setup;
+mod smoke;
 mod status;
 mod tasks;
 mod transfer_file;
 mod uninstall;
+mod upgrade;
+mod upgrade_facts;
+mod upgrade_worker;
 mod validate;
 mod variables;
 mod verify_config;
 mod version;
+mod versions;
+mod worker;
 mod xcom;
 
 use crate::agent;
@@ -80,6 +88,11 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
             LiteCommand::Restore(args) => restore::run(&context, &args).await,
             LiteCommand::ResetPassword(args) => reset_password::run(&context, &args).await,
         },
+        Command::Upgrade(args) => upgrade::run(&context, &args).await,
+        Command::Rollback(args) => rollback::run(&context, &args).await,
+        Command::Versions(_) => versions::run(&context),
+        Command::SetChannel(args) => set_channel::run(&context, &args),
+        Command::Smoke(_) => smoke::run(&context).await,
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Setup(args) => setup::run(&context, &args).await,
         Command::Doctor(args) => doctor::run(&context, &args).await,

@@ -5,12 +5,14 @@ use crate::agent;
 use crate::cli::args::Server;
 use crate::error::Error;
 use crate::protocol::child::Inheritance;
-use crate::server;
+use crate::server::{self, Options};
 
 pub async fn server(context: &Context<'_>, args: &Server) -> Result<u8, Error> {
     let inheritance = Inheritance::take().map_err(Error::failed)?;
     let notifier = inheritance.notifier();
-    let ended = server::run(&context.home, args.port, inheritance, context.version).await;
+    let options =
+        Options { port: args.port, database: args.database.clone(), private_socket: args.private_socket.clone() };
+    let ended = server::run(&context.home, options, inheritance, context.version).await;
     ended.map(|()| 0).map_err(|error| told(&notifier, error.into()))
 }
 

@@ -5,7 +5,7 @@ use crate::backup::exchange::{self, Resumed};
 use crate::backup::restore;
 use crate::error::Error;
 use crate::home::Home;
-use crate::home::journal::{self, Entry, Operation};
+use crate::home::journal::{self, Entry, Journal, Operation};
 use crate::home::lock::{HomeLock, LockError, OperationLock};
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::cluster::{self, ClusterState};
@@ -13,6 +13,11 @@ use crate::postgres::private::PrivateServer;
 use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::setup::uninstall;
 use crate::supervisor;
+use crate::sys::{env_vars, replace};
+use crate::upgrade::ground::Ground;
+use crate::upgrade::steps::{self, Way};
+use crate::upgrade::{UpgradeError, Work, finish};
+use std::time::{Duration, Instant};
 
 /// What becomes of a purge that was interrupted after it had removed something. Only a command that
 /// makes a new instance out of nothing may finish it; another one was not meant to lose anything.
@@ -61,9 +66,133 @@ pub async fn take_home(
         Some(entry @ Entry { operation: Operation::Restore | Operation::RestoreUndo, .. }) => {
             finish_exchange(home, entry, reporter).await?;
         }
+        Some(Entry { operation: Operation::Upgrade, .. }) => {
+            if finish_upgrade_of_stopped(context, reporter).await? && purges == Purges::Finish {
+                return Err(hand_on(context));
+            }
+        }
     }
     remove_strays(home, reporter).await?;
     Ok(lock)
+}
+
+/// What became of an upgrade that was interrupted.
+pub struct Settled {
+    pub text: String,
+    /// Another version than this program is in force now.
+    pub is_anothers: bool,
+}
+
+/// The version that is in force now does what this one was told to do. Comes back only when it cannot.
+fn hand_on(context: &Context<'_>) -> Error {
+    let program = context.home.bin().join("leoflow");
+    let arguments: Vec<_> = env_vars::arguments().into_iter().skip(1).collect();
+    // The lock is let go by the exec.
+    let error = replace::replace_self(&program, "leoflow", &arguments, &[]);
+    Error::io("run", &program, &error)
+}
+
+/// Another process may still be at it: it is waited for, and what it leaves is finished. Whether another
+/// version than this program is in force now.
+async fn finish_upgrade_of_stopped(context: &Context<'_>, reporter: &dyn Reporter) -> Result<bool, Error> {
+    let home = &context.home;
+    let _alone = wait_for_operation(home, reporter).await?;
+    let Some(entry) = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade) else {
+        return Ok(false);
+    };
+    supervisor::end_leftovers(home).map_err(|error| {
+        Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
+    })?;
+    let (_, server) = private(home).await?;
+    let settled = finish_upgrade(context, Ground::stopped(server, None), entry, false, reporter).await?;
+    reporter.report(Progress::Note(settled.text));
+    Ok(settled.is_anothers)
+}
+
+const OPERATION_PATIENCE: Duration = Duration::from_secs(60);
+
+async fn wait_for_operation(home: &Home, reporter: &dyn Reporter) -> Result<OperationLock, Error> {
+    let deadline = Instant::now() + OPERATION_PATIENCE;
+    let mut told = false;
+    loop {
+        match OperationLock::take(home, "leoflow upgrade --resume") {
+            Err(LockError::Held { .. }) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    reporter.report(Progress::Started("Waiting for an upgrade that is under way".to_owned()));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            taken => return Ok(taken?),
+        }
+    }
+}
+
+/// Finishes an upgrade, or takes it back. The caller has the operation to itself.
+pub async fn finish_upgrade(
+    context: &Context<'_>,
+    ground: Ground,
+    entry: Entry,
+    abort: bool,
+    reporter: &dyn Reporter,
+) -> Result<Settled, Error> {
+    let home = &context.home;
+    let way = steps::way(&entry).map_err(|detail| {
+        Error::failed("run/journal.json is of an upgrade that this version does not understand")
+            .cause(detail)
+            .hint("run the leoflow that began it; `leoflow versions` lists what is there")
+    })?;
+    let config = super::upgrade_worker::config(context)?;
+    let installation =
+        install::installed(home).ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
+    let mut work = Work {
+        home,
+        access: Access { endpoint: Endpoint::for_home(home), credentials: Credentials::require(home)?, installation },
+        port: super::lite_control::running_port(context).unwrap_or(config.port),
+        config: &config,
+        own_version: context.version,
+        ground,
+        reporter,
+        no_rollback: false,
+        details: Vec::new(),
+    };
+    let mut journal = Journal::resume(home, entry);
+    let mut in_force = None;
+    let text = match way {
+        Way::Forget(state) => {
+            journal.remove()?;
+            finish::forget_program(&work, &state.plan.to);
+            format!("forgot the upgrade to {} that was interrupted before it changed anything", state.plan.to)
+        }
+        Way::Back(state) => {
+            finish::go_back(&mut work, &state).await?;
+            journal.remove()?;
+            format!(
+                "took back the upgrade to {} that was interrupted; everything is as it was before it",
+                state.plan.to
+            )
+        }
+        Way::Leave(state) => {
+            finish::leave(&mut work, &state).await?;
+            journal.remove()?;
+            format!("left {} again, which had failed; {} is in force, with everything", state.plan.to, state.plan.from)
+        }
+        Way::Forward(state) if abort => {
+            let to = &state.plan.to;
+            return Err(Error::refused(format!(
+                "{to} has been at work already: the upgrade cannot be taken back any more"
+            ))
+            .hint("leoflow upgrade --resume")
+            .hint("then go back, with your data: leoflow rollback"));
+        }
+        Way::Forward(state) => {
+            work.ground.open(&state.new_program).map_err(UpgradeError::from)?;
+            finish::complete(&mut work, &mut journal, &state).await?;
+            journal.finish()?;
+            in_force = Some(state.plan.to.to_string());
+            format!("finished the upgrade to {} that was interrupted", state.plan.to)
+        }
+    };
+    Ok(Settled { text, is_anothers: in_force.is_some_and(|version| version != context.version) })
 }
 
 /// For a command that decides by what is there: what was interrupted is finished before it looks.

@@ -8,6 +8,7 @@ use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::resolve_workspace;
 use crate::setup::{self, Plan, Wishes};
+use crate::sys::env_vars;
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
@@ -29,6 +30,13 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         let _lock = recovery::take_home(context, "leoflow setup", None, Purges::Finish, context.printer).await?;
         set_up(context, &wishes, context.printer).await?
     };
+    if args.modify_path {
+        let user_home =
+            env_vars::user_home().ok_or_else(|| Error::failed("HOME is not set").hint("put it on the PATH by hand"))?;
+        let changed = setup::add_to_path(&context.home, &user_home)?;
+        let names: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
+        context.printer.note(format!("put it on the PATH in {}; a new terminal has it", names.join(", ")));
+    }
     show_result(context, &plan, password.as_deref())?;
     if password.is_some() && !context.printer.reader_left() {
         setup::mark_password_shown(&context.home)?;

@@ -1,21 +1,37 @@
+use crate::build_info;
 use crate::cli::printer::Printer;
 use crate::error::Error;
 use crate::postgres;
-use crate::schema::{embedded, known};
+use crate::schema::{Known, embedded, known};
+use crate::upgrade::manifest::Migration;
 use serde_json::json;
+
+/// As a release's manifest lists them.
+fn migrations() -> Vec<Migration> {
+    let described = |known: &Known| Migration {
+        version: known.version,
+        name: known.name.clone(),
+        phase: known.phase.name().to_owned(),
+        sha256: known.sha256.clone(),
+        reversible: known.rollback.is_some(),
+    };
+    known().iter().map(described).collect()
+}
 
 pub fn run(printer: &Printer) -> Result<u8, Error> {
     let schema = embedded::newest(known());
     if printer.json {
         printer.json(&json!({
-            "version": crate::VERSION,
-            "target": env!("LEOFLOW_TARGET"),
+            "version": build_info::version(),
+            "target": build_info::TARGET,
+            "commit": build_info::build_info().commit,
             "schema_version": schema,
             "postgres_major": postgres::MAJOR,
+            "migrations": migrations(),
         }))?;
     } else {
-        printer.line(format!("leoflow {}", crate::VERSION));
-        printer.detail(format!("{}, schema {schema}, PostgreSQL {}", env!("LEOFLOW_TARGET"), postgres::MAJOR));
+        printer.line(format!("leoflow {}", build_info::version()));
+        printer.detail(format!("{}, schema {schema}, PostgreSQL {}", build_info::TARGET, postgres::MAJOR));
     }
     Ok(0)
 }

@@ -1,6 +1,6 @@
 //! The table of keys: what each may hold. Everything that reads or checks the file goes by it.
 
-use super::BackupSettings;
+use super::{BackupSettings, UpgradeSettings};
 use serde_yaml::Value;
 
 /// A key and what it may hold. `check` says what is allowed when the value is not.
@@ -20,7 +20,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "encryption_key", check: |value| key_256(value) },
     Key { name: "python", check: |value| absolute_path(value) },
     Key { name: "backup", check: |value| BackupSettings::read(value).map(drop) },
-    Key { name: "upgrade", check: |value| mapping(value) },
+    Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop) },
 ];
 
 /// A key that has a new name. It goes on working, with a warning, for one minor version.
@@ -67,8 +67,4 @@ fn whole_number(value: &Value) -> Result<(), &'static str> {
 fn key_256(value: &Value) -> Result<(), &'static str> {
     let fits = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     value.as_str().is_some_and(fits).then_some(()).ok_or("64 hexadecimal digits in quotes, as setup writes it")
-}
-
-fn mapping(value: &Value) -> Result<(), &'static str> {
-    value.is_mapping().then_some(()).ok_or("a mapping of settings")
 }

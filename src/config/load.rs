@@ -2,7 +2,7 @@
 
 use super::document::{Problem, line_of, show, to_mapping};
 use super::keys::{Deprecated, KEYS};
-use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED};
+use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED, UpgradeSettings};
 use crate::sys::files;
 use serde_yaml::{Mapping, Value};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ pub struct Config {
     pub encryption_key: Option<String>,
     pub python: Option<PathBuf>,
     pub backup: BackupSettings,
+    pub upgrade: UpgradeSettings,
 }
 
 /// A config and what there is to say about it that is no error.
@@ -131,6 +132,7 @@ impl From<&Mapping> for Config {
             encryption_key: text("encryption_key"),
             python: text("python").map(PathBuf::from),
             backup: mapping.get("backup").and_then(|value| BackupSettings::read(value).ok()).unwrap_or_default(),
+            upgrade: mapping.get("upgrade").and_then(|value| UpgradeSettings::read(value).ok()).unwrap_or_default(),
         }
     }
 }

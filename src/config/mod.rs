@@ -7,6 +7,7 @@ mod keys;
 mod load;
 pub mod project;
 mod update;
+mod upgrade;
 
 pub use backup::BackupSettings;
 pub use document::Problem;
@@ -14,6 +15,7 @@ pub use edit::{EditError, remove_key, set_keys};
 pub use keys::{DEPRECATED, Deprecated};
 pub use load::{Config, ConfigError, Loaded, load, parse};
 pub use update::{UpdateError, exchange, replace, update};
+pub use upgrade::{Channel, UpgradeSettings};
 
 /// What an instance without a name is called.
 pub fn instance_name(config: Option<&Config>) -> &str {

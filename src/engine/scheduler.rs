@@ -22,10 +22,11 @@ const RECONNECT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Runs until it is dropped. `told` hears every event that concerns those who show runs and DAGs,
-/// leader or not; `None` when some may have been missed.
-pub async fn run(endpoint: &Endpoint, config: &tokio_postgres::Config, told: impl Fn(Option<&Event>)) {
+/// leader or not; `None` when some may have been missed. `beat` is called each time that the leader has done
+/// all there was to do, at least once a minute.
+pub async fn run(endpoint: &Endpoint, config: &tokio_postgres::Config, told: impl Fn(Option<&Event>), beat: impl Fn()) {
     loop {
-        if let Err(error) = session(endpoint, config, &told).await {
+        if let Err(error) = session(endpoint, config, &told, &beat).await {
             log::say(format!("scheduler: {error}; trying again"));
         }
         tokio::time::sleep(RECONNECT).await;
@@ -37,6 +38,7 @@ async fn session(
     endpoint: &Endpoint,
     config: &tokio_postgres::Config,
     told: &impl Fn(Option<&Event>),
+    beat: &impl Fn(),
 ) -> Result<(), StoreError> {
     let (mut client, mut events) = endpoint.listen(config, events::ENGINE).await?;
     // What happened while nobody listened.
@@ -53,6 +55,7 @@ async fn session(
     let mut graphs = Graphs::default();
     loop {
         let next = work.do_all(&mut client, &mut graphs).await?;
+        beat();
         let wait = next.map_or(LONGEST_WAIT, |next| until(next).min(LONGEST_WAIT));
         wait_for_work(&mut events, wait, told, &mut work).await?;
     }

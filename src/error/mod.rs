@@ -2,6 +2,7 @@
 //! belongs to it. Library modules have errors of their own; here they get the user's words.
 
 mod data;
+mod upgrade;
 
 use crate::agent::AgentError;
 use crate::config::{ConfigError, EditError};

@@ -14,6 +14,7 @@ pub enum Operation {
     Restore,
     RestoreUndo,
     Purge,
+    Upgrade,
 }
 
 impl std::fmt::Display for Operation {
@@ -23,6 +24,7 @@ impl std::fmt::Display for Operation {
             Self::Restore => f.write_str("restore"),
             Self::RestoreUndo => f.write_str("restore-undo"),
             Self::Purge => f.write_str("purge"),
+            Self::Upgrade => f.write_str("upgrade"),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::sys::process::ProcessId;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -65,6 +66,22 @@ impl HomeLock {
         let mut lock = Self { file, _folder };
         lock.describe(command, url).map_err(io)?;
         Ok(lock)
+    }
+
+    /// The descriptors that hold it, for a program that is executed in our place.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.file.as_fd(), self._folder.as_fd()]
+    }
+
+    /// The lock that the program before us, in this very process, had taken and left open.
+    pub fn inherit(home: &Home, [file, folder]: [OwnedFd; 2]) -> Result<Self, LockError> {
+        let path = home.lock();
+        let lock = |descriptor: OwnedFd| {
+            let taken = FileLock::try_exclusive(File::from(descriptor));
+            let taken = taken.map_err(|source| LockError::Io { path: path.clone(), source })?;
+            taken.ok_or_else(|| LockError::Held { holder: holder(home) })
+        };
+        Ok(Self { file: lock(file)?, _folder: lock(folder)? })
     }
 
     /// Writes who we are into the lock file.

@@ -108,6 +108,21 @@ impl Home {
         self.run().join("api.sock")
     }
 
+    /// Where a server on trial is asked, before it gets the listeners.
+    pub fn trial_socket(&self) -> PathBuf {
+        self.run().join("trial.sock")
+    }
+
+    /// What a supervisor tells the one that takes its place, by `exec`.
+    pub fn handover(&self) -> PathBuf {
+        self.run().join("handover.json")
+    }
+
+    /// What an upgrade downloads and unpacks, and what it tells.
+    pub fn upgrade(&self) -> PathBuf {
+        self.root.join("upgrade")
+    }
+
     pub fn notify_socket(&self) -> PathBuf {
         self.run().join("notify.sock")
     }

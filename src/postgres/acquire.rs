@@ -139,9 +139,10 @@ async fn from_source(
 ) -> Result<Installation, String> {
     let label = source.to_string();
     let tree = staging.path().join("tree");
+    let mut sha256 = None;
     match source {
         Source::Archive(path) => {
-            check_hash(path)?;
+            sha256 = Some(check_hash(path)?);
             unpack(path, &tree)?;
         }
         Source::Download(base) => download::fetch(base, staging.path(), reporter).await?,
@@ -157,7 +158,30 @@ async fn from_source(
             return staging.commit_link(home, &bin, &label);
         }
     }
-    staging.commit(home, &tree, &label)
+    staging.commit(home, &tree, &label, sha256)
+}
+
+/// A build that a release brings, unpacked beside what is in use.
+pub struct Staged {
+    staging: Staging,
+    source: String,
+    sha256: String,
+}
+
+/// Unpacks it. The caller has verified the archive, whose hash is `sha256`.
+pub fn stage(home: &Home, archive: &Path, sha256: &str) -> Result<Staged, String> {
+    let staging = Staging::new(home).map_err(|error| error.to_string())?;
+    unpack(archive, &staging.path().join("tree"))?;
+    let source = Source::Archive(archive.to_owned()).to_string();
+    Ok(Staged { staging, source, sha256: sha256.to_owned() })
+}
+
+impl Staged {
+    /// Puts it into its place: it is what is used from the next start on.
+    pub fn commit(self, home: &Home) -> Result<Installation, String> {
+        let tree = self.staging.path().join("tree");
+        self.staging.commit(home, &tree, &self.source, Some(self.sha256))
+    }
 }
 
 fn unpack(path: &Path, tree: &Path) -> Result<(), String> {
@@ -165,8 +189,8 @@ fn unpack(path: &Path, tree: &Path) -> Result<(), String> {
     archive::unpack(path, tree).map_err(|error| error.to_string())
 }
 
-/// An archive with a `.sha256` beside it must match it, and our wheel the hash we know.
-fn check_hash(path: &Path) -> Result<(), String> {
+/// An archive with a `.sha256` beside it must match it, and our wheel the hash we know. Returns its hash.
+fn check_hash(path: &Path) -> Result<String, String> {
     let mut name = path.as_os_str().to_owned();
     name.push(".sha256");
     let beside = match std::fs::read_to_string(&name) {
@@ -174,9 +198,12 @@ fn check_hash(path: &Path) -> Result<(), String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(format!("the .sha256 beside it cannot be read: {error}")),
     };
-    let Some(expected) = beside.or_else(|| wheel::pinned_hash(path).map(str::to_owned)) else { return Ok(()) };
+    let expected = beside.or_else(|| wheel::pinned_hash(path).map(str::to_owned));
     let found = wheel::sha256_of(path).map_err(|error| error.to_string())?;
-    if found == expected { Ok(()) } else { Err(format!("its sha256 is {found}, expected {expected}")) }
+    match expected.filter(|expected| *expected != found) {
+        Some(expected) => Err(format!("its sha256 is {found}, expected {expected}")),
+        None => Ok(found),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::tools::{complete, postgres_version};
 use super::{MAJOR, archive};
 use crate::home::Home;
-use crate::sys::{checkpoint, files};
+use crate::sys::{checkpoint, clock, files};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,10 @@ pub struct Installation {
     pub bin: PathBuf,
     /// Where it came from, for people.
     pub source: String,
+    /// Of the archive that it was unpacked from.
+    pub sha256: Option<String>,
+    /// The folder that holds all of it.
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,6 +29,11 @@ struct Stamp {
     source: String,
     /// Relative to the folder of the stamp, or absolute for a system's own PostgreSQL.
     bin: PathBuf,
+    #[serde(default)]
+    sha256: Option<String>,
+    /// RFC 3339; of two of one version the later one is in use.
+    #[serde(default)]
+    installed_at: String,
 }
 
 const STAMP: &str = "leoflow-install.json";
@@ -38,23 +47,25 @@ impl Installation {
 
 /// The newest complete installation in the home. One whose programs are gone does not count.
 pub fn installed(home: &Home) -> Option<Installation> {
-    let mut found: Vec<Installation> = std::fs::read_dir(home.postgres_installs())
+    let mut found: Vec<(Installation, String)> = std::fs::read_dir(home.postgres_installs())
         .ok()?
         .flatten()
         .filter_map(|entry| read_stamp(&entry.path()))
         .collect();
-    found.sort_by_key(|installation| version_key(&installation.version));
-    found.pop()
+    found.sort_by_key(|(installation, at)| (version_key(&installation.version), at.clone()));
+    found.pop().map(|(installation, _)| installation)
 }
 
-fn read_stamp(folder: &Path) -> Option<Installation> {
+/// With when it was installed.
+fn read_stamp(folder: &Path) -> Option<(Installation, String)> {
     let text = files::read_text(&folder.join(STAMP), 64 * 1024).ok()??;
     let stamp: Stamp = serde_json::from_str(&text).ok()?;
     // `join` with an absolute path is that path.
     let bin = folder.join(&stamp.bin);
     let usable =
         version_key(&stamp.version).first() == Some(&MAJOR) && bin.join("postgres").is_file() && complete(&bin).is_ok();
-    usable.then_some(Installation { version: stamp.version, bin, source: stamp.source })
+    let Stamp { version, source, sha256, installed_at, .. } = stamp;
+    usable.then_some((Installation { version, bin, source, sha256, folder: folder.to_owned() }, installed_at))
 }
 
 fn version_key(version: &str) -> Vec<u32> {
@@ -86,43 +97,62 @@ impl Staging {
     }
 
     /// Tries the programs, stamps the tree and moves it to its place.
-    pub fn commit(self, home: &Home, tree: &Path, source: &str) -> Result<Installation, String> {
+    /// `sha256` is of the archive that it came in.
+    pub fn commit(
+        self,
+        home: &Home,
+        tree: &Path,
+        source: &str,
+        sha256: Option<String>,
+    ) -> Result<Installation, String> {
         let bin = archive::find_bin(tree).ok_or("there is no bin/postgres in it")?;
         let relative = bin.strip_prefix(tree).map_err(|error| error.to_string())?;
-        self.finish(home, tree, relative, &bin, source)
+        self.finish(home, tree, (relative, &bin), source, sha256)
     }
 
     /// As `commit`, for programs that stay where they are.
     pub fn commit_link(self, home: &Home, bin: &Path, source: &str) -> Result<Installation, String> {
         let tree = self.folder.join("link");
         std::fs::create_dir(&tree).map_err(|error| error.to_string())?;
-        self.finish(home, &tree, bin, bin, source)
+        self.finish(home, &tree, (bin, bin), source, None)
     }
 
     fn finish(
         &self,
         home: &Home,
         tree: &Path,
-        stamped: &Path,
-        bin: &Path,
+        (stamped, bin): (&Path, &Path),
         source: &str,
+        sha256: Option<String>,
     ) -> Result<Installation, String> {
         let (major, version) = postgres_version(bin)?;
         if major != MAJOR {
             return Err(format!("it is PostgreSQL {version}; this release runs {MAJOR}"));
         }
         complete(bin)?;
-        let stamp = Stamp { version: version.clone(), source: source.to_owned(), bin: stamped.to_owned() };
+        let mut place = home.postgres_installs().join(&version);
+        if let (Some(_), Some(sha256)) = (read_stamp(&place), &sha256) {
+            // Another build of the same version, perhaps in use.
+            place = home.postgres_installs().join(format!("{version}-{}", &sha256[..8]));
+        }
+        let stamp = Stamp {
+            version,
+            source: source.to_owned(),
+            bin: stamped.to_owned(),
+            sha256,
+            installed_at: clock::now_rfc3339(),
+        };
         let io = |error: io::Error| error.to_string();
         let text = serde_json::to_vec_pretty(&stamp).map_err(|error| error.to_string())?;
         files::write_atomic(&tree.join(STAMP), &text, 0o600).map_err(io)?;
         files::sync_file_system(tree).map_err(io)?;
         checkpoint("postgres.unpacked");
-        let place = home.postgres_installs().join(&version);
         files::remove_any(&place).map_err(io)?;
         files::rename_durably(tree, &place).map_err(io)?;
         checkpoint("postgres.installed");
-        read_stamp(&place).ok_or_else(|| format!("{} is not as it was written", place.display()))
+        read_stamp(&place)
+            .map(|(installed, _)| installed)
+            .ok_or_else(|| format!("{} is not as it was written", place.display()))
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod access;
 pub mod acquire;
-mod archive;
+pub mod archive;
 pub mod cluster;
 pub mod connect;
 pub mod credentials;
@@ -14,7 +14,7 @@ pub mod private;
 pub mod provision;
 pub mod server;
 mod system;
-mod tools;
+pub mod tools;
 mod wheel;
 
 pub use access::{Access, Login};

@@ -40,8 +40,8 @@ pub fn unprivileged_command(program: &Path, identity: &Identity) -> Command {
     command
 }
 
-/// Programs we need beside `postgres` itself.
-const NEEDED: &[&str] = &["initdb", "psql", "pg_dump", "pg_restore"];
+/// The programs that we call beside `postgres` itself.
+pub const NEEDED: &[&str] = &["initdb", "psql", "pg_dump", "pg_restore"];
 
 /// `Err` names the first program that is missing.
 pub fn complete(bin: &Path) -> Result<(), String> {

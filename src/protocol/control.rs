@@ -7,6 +7,7 @@ use crate::sys::unix_socket;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,34 @@ pub enum Request {
     Stop,
     /// Restarts the children in place; the answer comes when they are healthy or have failed.
     Restart,
+    /// For an upgrade: brings the children to a level, from now on started from `program` where one is
+    /// named. The answer comes when they are there or have failed. Whoever asked for less than the whole keeps the
+    /// connection open until it has asked for the whole: when it closes before, the supervisor
+    /// starts `leoflow upgrade --resume`.
+    Run {
+        level: Level,
+        #[serde(default)]
+        program: Option<PathBuf>,
+    },
+    /// Executes `program` as the supervisor, in this very process; children, listeners and locks stay. The
+    /// connection closes without an answer when it has come so far.
+    Become {
+        program: PathBuf,
+    },
+}
+
+/// How much of an instance is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Nothing.
+    Nothing,
+    /// Postgres.
+    Datastore,
+    /// And a server that serves `run/trial.sock` alone; the others' connections wait.
+    Trial,
+    /// Everything; a server on trial gets the listeners.
+    Whole,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

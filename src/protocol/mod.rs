@@ -4,6 +4,7 @@
 
 pub mod child;
 pub mod control;
+pub mod http;
 pub mod log;
 pub mod status;
 pub mod task_log;

@@ -10,6 +10,8 @@ pub enum InstanceState {
     Starting,
     /// Serving, but a process is being restarted.
     Degraded,
+    /// An upgrade has taken a part of it down, for a moment; requests wait.
+    Upgrading,
     /// A process keeps failing and is not restarted any more.
     Failed,
     Stopped,
@@ -21,6 +23,7 @@ impl fmt::Display for InstanceState {
             Self::Healthy => "healthy",
             Self::Starting => "starting",
             Self::Degraded => "degraded",
+            Self::Upgrading => "upgrading",
             Self::Failed => "failed",
             Self::Stopped => "stopped",
         })

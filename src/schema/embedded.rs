@@ -1,11 +1,12 @@
 //! The migrations inside this binary.
 
+use crate::build_info::{MigrationFile, build_info};
 use crate::sys::random;
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
 
 /// `(file name, SQL, rollback SQL)`, made by the build script from `migrations/`.
-const FILES: &[(&str, &str, Option<&str>)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+const FILES: &[MigrationFile] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
 /// When in an upgrade a migration may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,7 @@ pub fn known() -> &'static [Known] {
     KNOWN.get_or_init(|| {
         FILES
             .iter()
+            .chain(build_info().more_migrations)
             .map(|(file, sql, rollback)| Known::parse(file, sql, *rollback).expect("a well-formed migration"))
             .collect()
     })

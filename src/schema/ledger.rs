@@ -2,7 +2,7 @@
 //! hold anything.
 
 use super::SchemaError;
-use super::classify::{Found, HistoryRow, LedgerRow};
+use super::classify::{Found, HistoryRow, LedgerRow, damage};
 use super::embedded::known;
 use crate::postgres::PgError;
 use tokio_postgres::{GenericClient, Row};
@@ -66,6 +66,17 @@ fn ledger(rows: Vec<Row>) -> Vec<LedgerRow> {
             Some(LedgerRow { version, sha256: row.get::<_, Option<String>>(1).unwrap_or_default() })
         })
         .collect()
+}
+
+/// Versions with the sha256 of their files, oldest first; `Err` when the record is damaged.
+pub fn applied(found: &Found) -> Result<Vec<(i64, String)>, String> {
+    if let Some(reason) = damage(found) {
+        return Err(reason);
+    }
+    let rows = found.ledger.iter().flatten();
+    let mut applied: Vec<(i64, String)> = rows.map(|row| (row.version, row.sha256.clone())).collect();
+    applied.sort_unstable();
+    Ok(applied)
 }
 
 /// A migration as the ledger knows it: enough to undo it without its file.

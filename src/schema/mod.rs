@@ -11,7 +11,7 @@ pub mod tables;
 
 pub use classify::{State, classify};
 pub use embedded::{Known, known};
-pub use ledger::{inspect, own_rollbacks};
+pub use ledger::{applied, inspect, own_rollbacks};
 pub use migrate::refusal;
 pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};

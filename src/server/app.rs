@@ -5,7 +5,7 @@ use super::guard::{self, Caller};
 use super::state::AppState;
 use super::{
     auth, changes, connections, dag_runs, dags, health, local, overview, pages, task_api, task_instances, task_logs,
-    variables,
+    trial_task, variables,
 };
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -87,6 +87,9 @@ pub fn routers(state: Arc<AppState>) -> Routers {
     let streams = Router::new()
         .route("/ui/events", get(changes::stream))
         .layer(from_fn_with_state(state.clone(), guard::require_token));
+    let trial = Router::new()
+        .route("/ui/trial-task", post(trial_task::run))
+        .layer(from_fn_with_state(state.clone(), guard::require_token));
     let pages = Router::new()
         .route("/", get(pages::dags))
         .route("/dags/{dag_id}", get(pages::dag))
@@ -98,6 +101,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/local/variables/{*key}", get(local::get_variable))
         .route("/local/connections/{*id}", get(local::get_connection))
         .route("/local/changes", get(changes::wait))
+        .route("/local/session", post(local::check_session))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -120,6 +124,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(pages)
         .merge(local)
         .merge(streams)
+        .merge(trial)
         .merge(task)
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "Not Found"))
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))

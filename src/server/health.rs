@@ -28,10 +28,12 @@ pub async fn version(State(state): State<Arc<AppState>>) -> Json<Value> {
 
 /// Airflow's `HealthInfoResponse`. What Lite has no process of says null, as Airflow does.
 pub async fn monitor(State(state): State<Arc<AppState>>) -> Json<Value> {
-    let status = if state.database.check(PATIENCE).await.is_ok() { "healthy" } else { "unhealthy" };
+    let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
+    let status = word(state.database.check(PATIENCE).await.is_ok());
+    let (beat, alive) = (state.scheduler_beat.last(), word(state.scheduler_beat.is_alive()));
     Json(json!({
         "metadatabase": {"status": status},
-        "scheduler": {"status": null, "latest_scheduler_heartbeat": null},
+        "scheduler": {"status": alive, "latest_scheduler_heartbeat": beat.map(|at| at.to_string())},
         "triggerer": {"status": null, "latest_triggerer_heartbeat": null},
         "dag_processor": {"status": null, "latest_dag_processor_heartbeat": null},
     }))

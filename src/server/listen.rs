@@ -35,33 +35,46 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// The accepting tasks.
 pub struct Serving {
+    stopped: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<JoinSet<()>>>,
 }
 
-/// Begins to accept on both listeners.
-pub fn serve(http: OwnedFd, api: OwnedFd, routers: &Routers) -> io::Result<Serving> {
-    let tcp = TcpListener::from_std(std::net::TcpListener::from(http))?;
-    let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(api))?;
-    let (stop, stopped) = watch::channel(false);
-    let over_tcp = accept(stopped.clone(), routers.with_caller(Caller::Network), async move || {
-        let (stream, _) = tcp.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    });
-    let ours = user::effective_uid();
-    let over_unix = accept(stopped, routers.with_caller(Caller::LocalAdmin), async move || {
-        let (stream, _) = unix.accept().await?;
-        match unix_socket::peer_uid(&stream)? {
-            uid if uid == ours || uid == 0 => Ok(stream),
-            _ => Err(io::ErrorKind::PermissionDenied.into()),
-        }
-    });
-    let tasks = vec![tokio::task::spawn_local(over_tcp), tokio::task::spawn_local(over_unix)];
-    Ok(Serving { stop, tasks })
+impl Default for Serving {
+    fn default() -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, stopped, tasks: Vec::new() }
+    }
 }
 
 impl Serving {
+    /// Begins to accept from browsers and programs.
+    pub fn over_tcp(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
+        let tcp = TcpListener::from_std(std::net::TcpListener::from(listener))?;
+        let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::Network), async move || {
+            let (stream, _) = tcp.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        });
+        self.tasks.push(tokio::task::spawn_local(accepting));
+        Ok(())
+    }
+
+    /// Begins to accept from this user's own commands.
+    pub fn over_unix(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
+        let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener))?;
+        let ours = user::effective_uid();
+        let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::LocalAdmin), async move || {
+            let (stream, _) = unix.accept().await?;
+            match unix_socket::peer_uid(&stream)? {
+                uid if uid == ours || uid == 0 => Ok(stream),
+                _ => Err(io::ErrorKind::PermissionDenied.into()),
+            }
+        });
+        self.tasks.push(tokio::task::spawn_local(accepting));
+        Ok(())
+    }
+
     /// Accepts no more (what comes now waits in the supervisor's queue for the next server) and
     /// lets what is under way finish, with `Connection: close`.
     pub async fn drain(self) {

@@ -28,6 +28,16 @@ pub struct Imported {
     skipped: usize,
 }
 
+/// Whether a browser with this token would be let in.
+pub async fn check_session(State(state): Shared, Json(session): Json<Session>) -> Json<serde_json::Value> {
+    Json(serde_json::json!({"valid": state.check_token(&session.token).is_some()}))
+}
+
+#[derive(Deserialize)]
+pub struct Session {
+    token: String,
+}
+
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {
     let client = state.database.get().await?;
     Ok(Json(variables::get(&**client, &state.cipher, &key, ReadFor::Reading).await?))

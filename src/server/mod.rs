@@ -23,7 +23,8 @@ mod state;
 mod task_api;
 mod task_instances;
 mod task_logs;
+mod trial_task;
 mod variables;
 mod views;
 
-pub use run::{ServerError, run};
+pub use run::{Options, ServerError, run};

@@ -1,8 +1,10 @@
 //! The server process from its start to its end.
 
+use super::app::{self, Routers};
+use super::dag_files;
 use super::database::Database;
+use super::listen::Serving;
 use super::state::{AppState, Secrets};
-use super::{app, dag_files, listen};
 use crate::auth::cipher::{Cipher, CipherError};
 use crate::config::{self, ConfigError};
 use crate::engine::store::StoreError;
@@ -14,6 +16,7 @@ use crate::protocol::child::{Inheritance, Notifier, keep_saying_alive};
 use crate::schema::{self, SchemaError};
 use crate::sys::memory;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,19 +41,28 @@ pub enum ServerError {
     NotSupervised,
 }
 
-/// Serves until told to leave, then lets what is under way finish. `port` is the one that the TCP
-/// listener has, for the check of `Host`.
+/// What the command line says.
+pub struct Options {
+    /// The one that the TCP listener has, for the check of `Host`.
+    pub port: u16,
+    /// Another database than the application's, for a rehearsal.
+    pub database: Option<String>,
+    /// Where the listener `private` is, for what this server starts itself.
+    pub private_socket: Option<PathBuf>,
+}
+
+/// Serves until told to leave, then lets what is under way finish. With a listener `private` it is on
+/// trial: it serves that one alone, without a scheduler, until a byte comes through `doors`.
 pub async fn run(
     home: &Home,
-    port: u16,
+    options: Options,
     mut inheritance: Inheritance,
     version: &'static str,
 ) -> Result<(), ServerError> {
     memory::return_large_blocks();
     let leave = inheritance.until_told_to_leave()?;
     let notifier = inheritance.notifier();
-    let http = inheritance.listener("http").ok_or(ServerError::NotSupervised)?;
-    let api = inheritance.listener("api").ok_or(ServerError::NotSupervised)?;
+    let mut listeners = Listeners::take(&mut inheritance)?;
 
     let loaded = config::load(&home.config())?;
     let config = loaded.ok_or(ServerError::MissingSecret { path: home.config(), key: "content" })?.config;
@@ -61,27 +73,51 @@ pub async fn run(
 
     let endpoint = Endpoint::for_home(home);
     let credentials = Credentials::require(home)?;
-    let database = Database::new(&credentials.application(&endpoint));
+    let mut application = credentials.application(&endpoint);
+    if let Some(database) = &options.database {
+        application.dbname(database);
+    }
+    let database = Database::new(&application);
     tokio::pin!(leave);
     tokio::select! {
         // The datastore may be slow or frozen; being told to leave is not.
         () = &mut leave => return Ok(()),
-        checked = check_datastore(home, &endpoint, &credentials, &cipher, &notifier) => checked?,
+        checked = check_datastore(home, &endpoint, &application, &cipher, &notifier) => checked?,
     }
-    let state = Arc::new(AppState::new(home.clone(), port, version, database, cipher, secrets));
-    let serving = listen::serve(http, api, &app::routers(state.clone()))?;
+    let private_socket = match &listeners.private {
+        Some(_) => Some(options.private_socket.ok_or(ServerError::NotSupervised)?),
+        None => None,
+    };
+    let state = Arc::new(AppState::new(home.clone(), options.port, version, database, cipher, secrets, private_socket));
+    let routers = app::routers(state.clone());
+    let mut serving = Serving::default();
+    match listeners.private.take() {
+        Some(private) => serving.over_unix(private, &routers)?,
+        None => listeners.open(&mut serving, &routers)?,
+    }
     notifier.ready("serving");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
-    let mut engine = tokio::task::spawn_local({
-        let (state, database) = (state.clone(), credentials.application(&endpoint));
-        async move { scheduler::run(&endpoint, &database, |event| state.changes.tell(event)).await }
-    });
     let mut files = config
         .workspace
         .map(|workspace| tokio::task::spawn_local(dag_files::run(state.clone(), workspace, config.python)));
     if files.is_none() {
         state.first_look.send_replace(true);
     }
+    if !*state.doors.borrow() {
+        tokio::select! {
+            () = &mut leave => return Ok(()),
+            opened = opened(listeners.doors.take()) => opened?,
+        }
+        listeners.open(&mut serving, &routers)?;
+        state.doors.send_replace(true);
+    }
+    let mut engine = tokio::task::spawn_local({
+        let state = state.clone();
+        async move {
+            let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());
+            scheduler::run(&endpoint, &application, told, beat).await;
+        }
+    });
     let failed = tokio::select! {
         () = &mut leave => None,
         ended = &mut engine => Some(ended),
@@ -102,15 +138,47 @@ pub async fn run(
     Ok(())
 }
 
+/// What the supervisor gave, or the command that rehearses.
+struct Listeners {
+    http: Option<OwnedFd>,
+    api: Option<OwnedFd>,
+    private: Option<OwnedFd>,
+    doors: Option<OwnedFd>,
+}
+
+impl Listeners {
+    fn take(inheritance: &mut Inheritance) -> Result<Self, ServerError> {
+        let [http, api, private, doors] = ["http", "api", "private", "doors"].map(|name| inheritance.listener(name));
+        if private.is_none() && (http.is_none() || api.is_none()) {
+            return Err(ServerError::NotSupervised);
+        }
+        Ok(Self { http, api, private, doors })
+    }
+
+    fn open(&mut self, serving: &mut Serving, routers: &Routers) -> io::Result<()> {
+        self.http.take().map_or(Ok(()), |http| serving.over_tcp(http, routers))?;
+        self.api.take().map_or(Ok(()), |api| serving.over_unix(api, routers))
+    }
+}
+
+/// Completes when the byte comes; never without a pipe, as in a rehearsal.
+async fn opened(doors: Option<OwnedFd>) -> io::Result<()> {
+    use tokio::io::AsyncReadExt;
+    let Some(doors) = doors else { return std::future::pending().await };
+    // Made non-blocking by the supervisor.
+    let mut doors = tokio::net::unix::pipe::Receiver::from_owned_fd(doors)?;
+    doors.read_u8().await.map(drop)
+}
+
 /// The schema is ours and current, and the key is the one that its secrets were written with.
 async fn check_datastore(
     home: &Home,
     endpoint: &Endpoint,
-    credentials: &Credentials,
+    application: &tokio_postgres::Config,
     cipher: &Cipher,
     notifier: &Notifier,
 ) -> Result<(), ServerError> {
-    let client = endpoint.connect(&credentials.application(endpoint)).await.map_err(SchemaError::from)?;
+    let client = endpoint.connect(application).await.map_err(SchemaError::from)?;
     notifier.schema(schema::require_current(&client, schema::known()).await?);
     instance_key::check(&client, cipher).await.map_err(|error| match error {
         StoreError::Cipher(CipherError::CannotOpen | CipherError::BadKey) => ServerError::WrongKey(home.config()),

@@ -9,6 +9,7 @@ use crate::config::{self, Config};
 use crate::home::Home;
 use crate::sys::clock;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -26,12 +27,41 @@ pub struct AppState {
     pub store_changed: Notify,
     /// Whether the DAG files that were there at the start have been parsed, or have had their time.
     pub first_look: watch::Sender<bool>,
+    /// Whether requests come over the listeners; on trial only those over the private socket do.
+    pub doors: watch::Sender<bool>,
+    /// Where a server on trial is asked.
+    pub private_socket: Option<PathBuf>,
+    /// When the scheduler was last at work or saw that there is none, as the one that leads.
+    pub scheduler_beat: SchedulerBeat,
+    /// Held while one runs.
+    pub trial_task: tokio::sync::Mutex<()>,
     secrets: Mutex<Secrets>,
     throttle: Mutex<Throttle>,
     /// One password at a time: hashing takes memory and a core by design.
     pub hashing: Semaphore,
     /// How many may wait for that.
     pub hashing_queue: Semaphore,
+}
+
+/// Seconds since 1970; 0 before the first.
+#[derive(Default)]
+pub struct SchedulerBeat(AtomicI64);
+
+impl SchedulerBeat {
+    /// An idle scheduler wakes at least once a minute.
+    const SILENCE_LIMIT: i64 = 90;
+
+    pub fn beat(&self) {
+        self.0.store(clock::unix_seconds(), Ordering::Relaxed);
+    }
+
+    pub fn last(&self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_second(self.0.load(Ordering::Relaxed)).ok().filter(|at| at.as_second() > 0)
+    }
+
+    pub fn is_alive(&self) -> bool {
+        clock::unix_seconds() - self.0.load(Ordering::Relaxed) < Self::SILENCE_LIMIT
+    }
 }
 
 /// What of `config.yaml` logins depend on. Read again when the file changes, so that a password
@@ -93,6 +123,7 @@ impl AppState {
         database: Database,
         cipher: Cipher,
         secrets: Secrets,
+        private_socket: Option<PathBuf>,
     ) -> Self {
         Self {
             home,
@@ -104,10 +135,22 @@ impl AppState {
             dag_deleted: Notify::new(),
             store_changed: Notify::new(),
             first_look: watch::Sender::new(false),
+            doors: watch::Sender::new(private_socket.is_none()),
+            private_socket,
+            scheduler_beat: SchedulerBeat::default(),
+            trial_task: tokio::sync::Mutex::default(),
             secrets: Mutex::new(secrets),
             throttle: Mutex::new(Throttle::default()),
             hashing: Semaphore::new(1),
             hashing_queue: Semaphore::new(HASHING_QUEUE),
+        }
+    }
+
+    /// Where what is started by this server, now, finds it.
+    pub fn own_socket(&self) -> PathBuf {
+        match &self.private_socket {
+            Some(private) if !*self.doors.borrow() => private.clone(),
+            _ => self.home.api_socket(),
         }
     }
 

@@ -196,6 +196,14 @@ pub fn renew_unseen_password(home: &Home) -> Result<Option<String>, ApplyError> 
     Ok(renewed.then_some(password))
 }
 
+/// Another version is what is installed from now on.
+pub fn note_version(home: &Home, version: &str) -> Result<(), ReceiptError> {
+    match Receipt::load(home)? {
+        Some(receipt) => Receipt { leoflow_version: version.to_owned(), ..receipt }.write(home),
+        None => Ok(()),
+    }
+}
+
 /// Somebody has seen it.
 pub fn mark_password_shown(home: &Home) -> Result<(), ReceiptError> {
     match Receipt::load(home)? {

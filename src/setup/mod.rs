@@ -8,12 +8,14 @@ mod install_self;
 mod plan;
 mod receipt;
 mod scaffold;
+mod shell_path;
 pub mod uninstall;
 
-pub use apply::{Applied, ApplyError, apply, mark_password_shown, renew_unseen_password};
+pub use apply::{Applied, ApplyError, apply, mark_password_shown, note_version, renew_unseen_password};
 pub use doctor::{Check, Mend, Verdict, examine, mend};
 pub use facts::{ConfigFact, Facts, FactsError, gather};
-pub use install_self::InstallError;
+pub use install_self::{InstallError, installed_version, link};
 pub use plan::{Plan, Refusal, Step, Wishes, plan};
 pub use receipt::{Receipt, ReceiptError};
 pub use scaffold::{is_untouched, make_project};
+pub use shell_path::{ShellError, add_to_path};

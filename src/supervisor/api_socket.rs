@@ -18,6 +18,13 @@ impl ApiSocket {
         Ok(Self { listener, inode })
     }
 
+    /// The one that the program before us had opened.
+    pub fn inherit(home: &Home, listener: UnixListener) -> io::Result<Self> {
+        // One that was removed meanwhile is opened again at the next look.
+        let inode = files::inode(&home.api_socket()).unwrap_or_default();
+        Ok(Self { listener, inode })
+    }
+
     /// Opens it again when somebody has removed or replaced it. Whether it had to: a server that
     /// runs has the old listener and needs to be replaced.
     pub fn ensure(&mut self, home: &Home) -> bool {

@@ -16,21 +16,30 @@ use tokio::task::JoinHandle;
 /// What every child is given beside its own.
 pub struct Given<'a> {
     pub listeners: Vec<(&'static str, BorrowedFd<'a>)>,
+    /// Arguments beside its own.
+    pub arguments: Vec<OsString>,
     pub lifeline: &'a OwnedFd,
     pub notify_address: OsString,
 }
 
-/// Starts it with its output going to `log`. Returns its pid and the task that copies the output,
-/// which ends when the last process that has it does.
-pub fn start(
-    launch: Launch,
-    given: &Given<'_>,
-    log: &Rc<RefCell<LogFile>>,
-) -> Result<(i32, JoinHandle<()>), SpawnError> {
-    let (reader, writer) = listener::pipe_with_async_reader().map_err(SpawnError::Fork)?;
+/// A child that was started, and its output.
+pub struct Started {
+    pub pid: i32,
+    /// The read end, for a supervisor that takes our place.
+    pub output: OwnedFd,
+    /// Ends when the last process that has the output does.
+    pub copying: JoinHandle<()>,
+}
+
+/// Starts it with its output going to `log`.
+pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> Result<Started, SpawnError> {
+    let (output, writer) = listener::pipe().map_err(SpawnError::Fork)?;
+    let copied = copy(&output, log).map_err(SpawnError::Fork)?;
+    let mut arguments = launch.arguments;
     let mut passed = Vec::new();
     let mut names = Vec::new();
     if launch.listens {
+        arguments.extend(given.arguments.iter().cloned());
         for (name, descriptor) in &given.listeners {
             names.push(*name);
             passed.push(*descriptor);
@@ -50,7 +59,7 @@ pub fn start(
     let pid = Spawn {
         program: launch.program,
         called: launch.called,
-        arguments: launch.arguments,
+        arguments,
         environment,
         output: writer.as_fd(),
         errors: None,
@@ -60,7 +69,14 @@ pub fn start(
         parent_death: launch.parent_death,
     }
     .start()?;
-    Ok((pid, tokio::task::spawn_local(copy_to_log(reader, log.clone()))))
+    Ok(Started { pid, output, copying: copied })
+}
+
+/// Copies what comes out of `output` into the log.
+pub fn copy(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<JoinHandle<()>> {
+    listener::set_nonblocking(output)?;
+    let reader = pipe::Receiver::from_owned_fd(output.try_clone()?)?;
+    Ok(tokio::task::spawn_local(copy_to_log(reader, log.clone())))
 }
 
 async fn copy_to_log(mut reader: pipe::Receiver, log: Rc<RefCell<LogFile>>) {

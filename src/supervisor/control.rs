@@ -1,18 +1,21 @@
 //! The supervisor's end of `run/control.sock`.
 
 use crate::home::Home;
-use crate::protocol::control::{Answer, LINE_LIMIT, Request};
+use crate::protocol::control::{Answer, LINE_LIMIT, Level, Request};
 use crate::sys::{files, unix_socket, user};
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// A request and where its answer goes.
-pub struct Asked {
-    pub request: Request,
-    pub answer: oneshot::Sender<Answer>,
+/// What came over the socket.
+pub enum Asked {
+    /// A request and where its answer goes.
+    Request { request: Request, answer: oneshot::Sender<Answer> },
+    /// Whoever had asked for less than the whole has left without asking for it back.
+    Abandoned,
 }
 
 /// The socket and the task that serves it.
@@ -64,7 +67,20 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
         return;
     }
     let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
+    let mut holds = false;
+    answer_all(BufReader::new(reader), &mut writer, &asked, &mut holds).await;
+    if holds {
+        // The supervisor may be leaving too.
+        let _ = asked.send(Asked::Abandoned).await;
+    }
+}
+
+async fn answer_all(
+    mut reader: BufReader<OwnedReadHalf>,
+    writer: &mut OwnedWriteHalf,
+    asked: &mpsc::Sender<Asked>,
+    holds: &mut bool,
+) {
     loop {
         let mut line = String::new();
         match (&mut reader).take(LINE_LIMIT).read_line(&mut line).await {
@@ -72,7 +88,12 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
             Ok(0) | Err(_) => return,
         }
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => ask(&asked, request).await,
+            Ok(request) => {
+                if let Request::Run { level, .. } = &request {
+                    *holds = *level != Level::Whole;
+                }
+                ask(asked, request).await
+            }
             Err(error) => Answer::Error(format!("not a request: {error}")),
         };
         let Ok(mut text) = serde_json::to_vec(&answer) else { return };
@@ -85,7 +106,7 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
 
 async fn ask(asked: &mpsc::Sender<Asked>, request: Request) -> Answer {
     let (answer, answered) = oneshot::channel();
-    if asked.send(Asked { request, answer }).await.is_err() {
+    if asked.send(Asked::Request { request, answer }).await.is_err() {
         return Answer::Error("the supervisor is leaving".to_owned());
     }
     answered.await.unwrap_or_else(|_| Answer::Error("the supervisor is leaving".to_owned()))

@@ -7,6 +7,7 @@ use crate::postgres::{self, Credentials, Endpoint, Installation, PgError, leftov
 use crate::sys::env_vars;
 use crate::sys::process::Signal;
 use crate::sys::user_namespace::Identity;
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -20,6 +21,16 @@ pub struct Instance {
     pub endpoint: Endpoint,
     pub credentials: Credentials,
     pub port: u16,
+    /// What migrator, server and agent are started from.
+    pub program: SharedProgram,
+}
+
+/// A program that an upgrade may change.
+pub type SharedProgram = Rc<RefCell<PathBuf>>;
+
+/// The program that this process runs, also after its file was replaced.
+pub fn own_program() -> SharedProgram {
+    Rc::new(RefCell::new(PathBuf::from("/proc/self/exe")))
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -56,7 +67,9 @@ impl Instance {
     fn launch_postgres(&self) -> Result<Launch, String> {
         leftovers::end(&self.home).map_err(|error| error.to_string())?;
         self.endpoint.prepare().map_err(|error| error.to_string())?;
-        let command = postgres::server::command(&self.home, &self.installation, &self.endpoint);
+        // An upgrade may have brought a newer one, or taken one back.
+        let installation = postgres::install::installed(&self.home).unwrap_or_else(|| self.installation.clone());
+        let command = postgres::server::command(&self.home, &installation, &self.endpoint);
         let identity = Identity::for_postgres();
         if matches!(identity, Identity::Impossible) {
             return Err(
@@ -111,13 +124,13 @@ impl Instance {
         let mut all: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         all.push("--home".into());
         all.push(self.home.root().into());
+        let program = self.program.clone();
         Spec {
             plan,
             readiness: Readiness::Notify,
             launch: Box::new(move || {
                 Ok(Launch {
-                    // The program that this process runs, also after its file was replaced.
-                    program: PathBuf::from("/proc/self/exe"),
+                    program: program.borrow().clone(),
                     called: Some(called.into()),
                     arguments: all.clone(),
                     environment: own_environment(),

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// The processes that have a log, in the order they are started.
-pub const LOG_NAMES: &[&str] = &["supervisor", "postgres", "migrate", "server", "agent"];
+pub const LOG_NAMES: &[&str] = &["supervisor", "postgres", "migrate", "server", "agent", "upgrade"];
 
 /// A log grows to this many bytes, then it becomes `.1`, and `.1` becomes `.2`.
 const SIZE_LIMIT: u64 = 5 * 1024 * 1024;

@@ -2,9 +2,12 @@
 //! acts; neither knows Postgres or HTTP, `instance` describes those.
 
 mod api_socket;
+mod begin;
 mod child;
 mod control;
+mod handover;
 pub mod instance;
+mod levels;
 mod logs;
 pub mod policy;
 mod probes;
@@ -15,6 +18,7 @@ pub mod state;
 mod status;
 mod stop_signals;
 
+pub use handover::{HandoverError, Inherited};
 pub use logs::{LOG_NAMES, last_lines};
 pub use record::{end_leftovers, find_leftovers};
 pub use run::{Identity, Notice, Supervisor, SupervisorError};

@@ -61,6 +61,8 @@ pub enum Event {
     Stop,
     StopNow,
     Restart,
+    /// From now on only the first so many are to be up; the others are stopped, in the reverse order.
+    Level(usize),
 }
 
 /// How it all stands.
@@ -70,6 +72,10 @@ pub enum Overall {
     Healthy,
     Degraded,
     Failed,
+    /// On the way to a level below the whole.
+    Switching,
+    /// At a level below the whole.
+    Held,
     Stopping,
     Stopped,
 }
@@ -79,6 +85,8 @@ pub enum Overall {
 pub struct Model {
     pub children: Vec<Child>,
     goal: Goal,
+    /// How many of the children are to be up.
+    level: usize,
     /// Whether everything was up at least once: from then on a failure is told, and the rest goes on.
     was_healthy: bool,
     /// Between a restart that was asked for and the moment all is up again.
@@ -90,6 +98,7 @@ pub struct Model {
 impl Model {
     pub fn new(plans: Vec<Plan>) -> Self {
         Self {
+            level: plans.len(),
             children: plans.into_iter().map(Child::new).collect(),
             goal: Goal::Run,
             was_healthy: false,
@@ -104,7 +113,11 @@ impl Model {
         self.take_in(event, now, &mut actions);
         self.watch_clocks(now, &mut actions);
         match self.goal {
-            Goal::Run => self.drive_up(now, &mut actions),
+            Goal::Run => {
+                if self.lower(now, &mut actions) {
+                    self.drive_up(now, &mut actions);
+                }
+            }
             Goal::Stop | Goal::Restart => self.drive_down(now, &mut actions),
         }
         actions
@@ -113,7 +126,7 @@ impl Model {
     /// When `step` must be called again if nothing happens before. Always later than the last step:
     /// a child that waits for another has no time of its own.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let next_to_start = self.children.iter().position(|child| !child.phase.is_up());
+        let next_to_start = self.children.iter().take(self.level).position(|child| !child.phase.is_up());
         let deadline = |(index, child): (usize, &Child)| match &child.phase {
             Phase::Starting { since, .. } => Some(*since + child.plan.start_limit),
             Phase::Running { heard, .. } => Some(*heard + child.plan.silence_limit),
@@ -146,14 +159,35 @@ impl Model {
             Goal::Stop => Overall::Stopping,
             Goal::Restart => Overall::Starting,
             Goal::Run if any(|phase| matches!(phase, Phase::Failed { .. })) => Overall::Failed,
+            Goal::Run if self.level < self.children.len() => {
+                let (below, above) = self.children.split_at(self.level);
+                let is_there = below.iter().all(|child| child.phase.is_up())
+                    && above.iter().all(|child| matches!(child.phase, Phase::Waiting | Phase::Done));
+                if is_there { Overall::Held } else { Overall::Switching }
+            }
             Goal::Run if all(|phase| matches!(phase, Phase::Running { .. } | Phase::Done)) => Overall::Healthy,
             Goal::Run if self.was_healthy && !self.restarting => Overall::Degraded,
             Goal::Run => Overall::Starting,
         }
     }
 
+    /// Of children that run already, those of a supervisor before this one; `pids` are theirs; a child
+    /// without one is started, unless it is a one-shot, which is done.
+    pub fn adopting(plans: Vec<Plan>, pids: &[Option<i32>], now: Instant) -> Self {
+        let mut model = Self { was_healthy: true, ..Self::new(plans) };
+        for (child, pid) in model.children.iter_mut().zip(pids) {
+            child.adopt(*pid, now);
+        }
+        model
+    }
+
     pub fn was_healthy(&self) -> bool {
         self.was_healthy
+    }
+
+    /// How many of the children are to be up.
+    pub fn level(&self) -> usize {
+        self.level
     }
 
     pub fn pid_of(&self, index: usize) -> Option<i32> {
@@ -222,6 +256,13 @@ impl Model {
                     }
                 }
             }
+            Event::Level(level) => {
+                self.level = level.min(self.children.len());
+                // What failed before has another chance at a new level.
+                for child in self.children.iter_mut().filter(|child| matches!(child.phase, Phase::Failed { .. })) {
+                    child.reset();
+                }
+            }
             Event::Restart => {
                 if self.goal == Goal::Run {
                     self.goal = Goal::Restart;
@@ -252,9 +293,26 @@ impl Model {
         }
     }
 
+    /// Stops what is above the level, last started first. Whether all of it is down.
+    fn lower(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
+        for child in self.children[self.level..].iter_mut().rev() {
+            match child.phase.clone() {
+                Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {
+                    child.stop_step(pid, 0, None, now, actions);
+                    return false;
+                }
+                Phase::Stopping { .. } => return false,
+                // What a one-shot has done stays done.
+                Phase::Waiting | Phase::Done => {}
+                Phase::Backoff { .. } | Phase::Stopped | Phase::Failed { .. } => child.reset(),
+            }
+        }
+        true
+    }
+
     /// Starts what is due, in order: nothing before what it stands on is ready.
     fn drive_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for index in 0..self.children.len() {
+        for index in 0..self.level {
             let child = &mut self.children[index];
             match &child.phase {
                 Phase::Running { .. } | Phase::Done => continue,
@@ -638,5 +696,84 @@ mod tests {
         assert_eq!(fake.model.overall(), Overall::Stopped);
         assert_eq!(fake.model.start_failure, None);
         assert_eq!(fake.started, ["db", "migrate"]);
+    }
+
+    #[test]
+    fn a_level_stops_what_is_above_it_and_the_whole_brings_it_back() {
+        let mut fake = Fake::up();
+        fake.started.clear();
+        fake.tell(Event::Level(2));
+        assert_eq!(fake.signals, [("agent", Signal::Terminate)]);
+        assert_eq!(fake.model.overall(), Overall::Switching);
+        fake.exit("agent", Exit::Code(0));
+        fake.exit("server", Exit::Code(0));
+        assert_eq!(fake.model.overall(), Overall::Held);
+        // Nothing is started again by time.
+        fake.now += Duration::from_secs(2);
+        fake.tell(Event::Tick);
+        assert!(fake.started.is_empty());
+        fake.tell(Event::Level(3));
+        assert_eq!(fake.started, ["server"]);
+        fake.ready("server");
+        assert_eq!(fake.model.overall(), Overall::Held);
+        fake.tell(Event::Level(4));
+        fake.ready("agent");
+        assert_eq!(fake.model.overall(), Overall::Healthy);
+    }
+
+    #[test]
+    fn what_fails_at_a_level_is_told_and_another_level_goes_on() {
+        let mut fake = Fake::up();
+        fake.tell(Event::Level(2));
+        fake.exit("agent", Exit::Code(0));
+        fake.exit("server", Exit::Code(0));
+        fake.tell(Event::Level(3));
+        for _ in 0..START_TRIES {
+            fake.exit("server", Exit::Code(1));
+            fake.live(1, "");
+        }
+        assert_eq!(fake.model.overall(), Overall::Failed);
+        fake.tell(Event::Level(2));
+        assert_eq!(fake.model.overall(), Overall::Held);
+        fake.tell(Event::Level(4));
+        fake.ready("server");
+        fake.ready("agent");
+        assert_eq!(fake.model.overall(), Overall::Healthy);
+    }
+
+    #[test]
+    fn the_lowest_level_stops_the_datastore_too_and_the_migrator_does_not_run_again() {
+        let mut fake = Fake::up();
+        fake.tell(Event::Level(0));
+        for name in ["agent", "server", "db"] {
+            fake.exit(name, Exit::Code(0));
+        }
+        assert_eq!(fake.model.overall(), Overall::Held);
+        fake.started.clear();
+        fake.tell(Event::Level(1));
+        fake.ready("db");
+        assert_eq!(fake.started, ["db"]);
+        assert_eq!(fake.model.overall(), Overall::Held);
+    }
+
+    #[test]
+    fn a_stop_in_the_middle_of_a_level_stops_everything() {
+        let mut fake = Fake::up();
+        fake.tell(Event::Level(2));
+        fake.tell(Event::Stop);
+        for name in ["agent", "server", "db"] {
+            fake.exit(name, Exit::Code(0));
+        }
+        assert_eq!(fake.model.overall(), Overall::Stopped);
+    }
+
+    #[test]
+    fn adopted_children_are_watched_like_its_own() {
+        let plans = vec![plan("db", false), plan("migrate", true), plan("server", false)];
+        let now = Instant::now();
+        let mut model = Model::adopting(plans, &[Some(7), None, Some(9)], now);
+        assert_eq!(model.overall(), Overall::Healthy);
+        model.step(Event::Exited { pid: 9, exit: Exit::Signal(9) }, now);
+        assert_eq!(model.overall(), Overall::Degraded);
     }
 }

@@ -1,8 +1,10 @@
 //! The loop that acts: it waits for something to happen, tells the policy, and does what it says.
 
 use super::api_socket::ApiSocket;
-use super::child::{self, Given};
+use super::child::{self, Given, Started};
 use super::control::{Asked, ControlSocket};
+use super::instance::SharedProgram;
+use super::levels::Trial;
 use super::logs::LogFile;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
@@ -10,16 +12,18 @@ use super::spec::Spec;
 use super::state::Action;
 use super::stop_signals::StopSignals;
 use crate::home::Home;
+use crate::home::lock::HomeLock;
 use crate::protocol::child::{FAILURE_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
 use crate::protocol::control::{Answer, Request};
 use crate::sys::notify::{Notification, NotifySocket};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::spawn::SpawnError;
-use crate::sys::{listener, reaper};
+use crate::sys::{reaper, replace};
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,22 +70,30 @@ pub struct Supervisor {
     pub(super) model: Model,
     pub(super) logs: Vec<Rc<RefCell<LogFile>>>,
     pub(super) own_log: LogFile,
-    tcp: TcpListener,
-    api: ApiSocket,
-    lifeline: OwnedFd,
+    pub(super) tcp: TcpListener,
+    pub(super) api: ApiSocket,
+    pub(super) lifeline: OwnedFd,
     /// Never written to: its closing, by our death, is the message.
-    _lifeline_held: OwnedFd,
-    notify: NotifySocket,
+    pub(super) lifeline_held: OwnedFd,
+    pub(super) notify: NotifySocket,
     pub(super) probes: Vec<Option<AbortHandle>>,
     /// What copies each child's output into its log.
-    copying: Vec<Option<JoinHandle<()>>>,
+    pub(super) copying: Vec<Option<JoinHandle<()>>>,
+    pub(super) outputs: Vec<Option<OwnedFd>>,
     pub(super) announced: bool,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) identity: Identity,
     pub(super) schema_version: Option<i64>,
     pub(super) started: Instant,
     pub(super) systemd: Notifier,
-    pub(super) restart_waiters: Vec<oneshot::Sender<Answer>>,
+    /// Those who asked for a restart or a level.
+    pub(super) waiters: Vec<oneshot::Sender<Answer>>,
+    /// The program that our own children are started from.
+    pub(super) program: SharedProgram,
+    pub(super) trial: Option<Trial>,
+    /// How often a part of it was left held by whoever had asked for that.
+    pub(super) abandoned: u32,
+    pub(super) lock: Rc<HomeLock>,
 }
 
 /// What does not change while it runs, for the status.
@@ -99,65 +111,29 @@ const OWN_PAUSE: Duration = Duration::from_secs(3);
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 impl Supervisor {
-    /// Runs the instance until it is stopped. Must be called on the main thread (the kernel ties
-    /// Postgres's end to this thread), inside a current-thread runtime and a `LocalSet`.
-    pub async fn run(
-        home: &Home,
-        specs: Vec<Spec>,
-        tcp: TcpListener,
-        identity: Identity,
-        told: &mut dyn FnMut(Notice),
-    ) -> Result<(), SupervisorError> {
-        process::become_subreaper()?;
-        let api = ApiSocket::open(home)?;
-        let (lifeline, held) = listener::pipe()?;
-        listener::set_nonblocking(&lifeline)?;
-        let (events, happened) = mpsc::unbounded_channel();
-        let mut supervisor = Self {
-            model: Model::new(specs.iter().map(|spec| spec.plan.clone()).collect()),
-            logs: specs.iter().map(|spec| Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)))).collect(),
-            own_log: LogFile::new(home, "supervisor"),
-            probes: specs.iter().map(|_| None).collect(),
-            copying: specs.iter().map(|_| None).collect(),
-            announced: false,
-            home: home.clone(),
-            specs,
-            tcp,
-            api,
-            lifeline,
-            _lifeline_held: held,
-            notify: NotifySocket::bind(&home.notify_socket())?,
-            events,
-            identity,
-            schema_version: None,
-            started: Instant::now(),
-            systemd: Notifier::from_environment(),
-            restart_waiters: Vec::new(),
-        };
-        supervisor.own_log.line(&format!(
-            "supervisor {} started, pid {}",
-            supervisor.identity.version,
-            std::process::id()
-        ));
-        let ended = supervisor.turn(happened, told).await;
-        supervisor.leave(&ended);
+    pub(super) async fn until_the_end(mut self, told: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
+        let pid = std::process::id();
+        self.own_log.line(&format!("supervisor {} started, pid {pid}", self.identity.version));
+        let ended = self.turn(told).await;
+        self.leave(&ended);
         ended
     }
 
-    async fn turn(
-        &mut self,
-        mut happened: mpsc::UnboundedReceiver<Event>,
-        told: &mut dyn FnMut(Notice),
-    ) -> Result<(), SupervisorError> {
+    async fn turn(&mut self, told: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
         let mut child_ended = signal(SignalKind::child())?;
         let mut signals = StopSignals::new()?;
         let (ask, mut asked) = mpsc::channel(16);
+        let (events, mut happened) = mpsc::unbounded_channel();
+        self.events = events;
+        // What had come for the program before us came while it could not be handled.
+        replace::let_signals_through();
         let mut control = ControlSocket::open(&self.home, ask)?;
         let mut round = tokio::time::interval(ROUND);
         let mut impatient = None;
         let interrupted = SignalKind::interrupt().as_raw_value();
         let mut was_interrupted = false;
         let mut was = Overall::Starting;
+        self.reap();
         self.feed(Event::Tick);
         loop {
             let now_is = self.model.overall();
@@ -184,7 +160,14 @@ impl Supervisor {
                     None
                 }
                 event = happened.recv() => event,
-                request = asked.recv() => { if let Some(request) = request { self.answer(request); } None }
+                request = asked.recv() => {
+                    match request {
+                        Some(Asked::Request { request, answer }) => self.answer(request, answer),
+                        Some(Asked::Abandoned) => self.take_up_again(),
+                        None => {}
+                    }
+                    None
+                }
                 _ = round.tick() => {
                     control.ensure();
                     self.notify.ensure();
@@ -212,7 +195,7 @@ impl Supervisor {
     }
 
     /// Tells the policy and does what it says.
-    fn feed(&mut self, event: Event) {
+    pub(super) fn feed(&mut self, event: Event) {
         let mut todo = std::collections::VecDeque::from([event]);
         while let Some(event) = todo.pop_front() {
             for action in self.model.step(event, Instant::now()) {
@@ -234,7 +217,8 @@ impl Supervisor {
         let launch = (self.specs[index].launch)().map_err(|reason| Refused { reason, is_final: false });
         let started = launch.and_then(|launch| {
             let given = Given {
-                listeners: vec![("http", self.tcp.as_fd()), ("api", self.api.listener.as_fd())],
+                listeners: self.listeners(),
+                arguments: self.trial_arguments(),
                 lifeline: &self.lifeline,
                 notify_address: self.notify.address().into(),
             };
@@ -245,8 +229,9 @@ impl Supervisor {
             })
         });
         match started {
-            Ok((pid, copying)) => {
+            Ok(Started { pid, output, copying }) => {
                 self.copying[index] = Some(copying);
+                self.outputs[index] = Some(output);
                 self.own_log.line(&format!("{name} started, pid {pid}"));
                 self.probe_until_ready(index, pid);
                 self.record(index, pid);
@@ -256,6 +241,18 @@ impl Supervisor {
                 self.own_log.line(&format!("{name} cannot be started: {reason}"));
                 Event::SpawnFailed { index, reason, is_final }
             }
+        }
+    }
+
+    fn listeners(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let ours = [("http", self.tcp.as_fd()), ("api", self.api.listener.as_fd())];
+        ours.into_iter().chain(self.trial.iter().flat_map(Trial::descriptors)).collect()
+    }
+
+    fn trial_arguments(&self) -> Vec<OsString> {
+        match self.trial {
+            Some(_) => vec!["--private-socket".into(), self.home.trial_socket().into()],
+            None => Vec::new(),
         }
     }
 
@@ -332,7 +329,7 @@ impl Supervisor {
         }
     }
 
-    fn answer(&mut self, Asked { request, answer }: Asked) {
+    fn answer(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
         let reply = match request {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Stop => {
@@ -340,12 +337,14 @@ impl Supervisor {
                 self.feed(Event::Stop);
                 Answer::Accepted
             }
+            Request::Run { level, program } => return self.set_level(level, program, answer),
+            Request::Become { program } => return self.become_program(&program, answer),
             Request::Restart => {
                 self.own_log.line("asked to restart");
                 self.api.ensure(&self.home);
                 self.notify.ensure();
                 self.feed(Event::Restart);
-                self.restart_waiters.push(answer);
+                self.waiters.push(answer);
                 return;
             }
         };
@@ -358,9 +357,13 @@ impl Supervisor {
             Ok(()) => self.own_log.line("stopped"),
             Err(error) => self.own_log.line(&format!("stopped: {error}")),
         }
-        for path in
-            [self.home.control_socket(), self.home.api_socket(), self.home.notify_socket(), self.home.processes()]
-        {
+        for path in [
+            self.home.control_socket(),
+            self.home.api_socket(),
+            self.home.notify_socket(),
+            self.home.processes(),
+            self.home.trial_socket(),
+        ] {
             // A socket without a listener says the same as none.
             let _ = crate::sys::files::remove_any(&path);
         }

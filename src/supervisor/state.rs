@@ -131,6 +131,16 @@ impl Child {
         }
     }
 
+    /// It runs already, started by a supervisor before this one.
+    pub(super) fn adopt(&mut self, pid: Option<i32>, now: Instant) {
+        self.was_ready = pid.is_some();
+        self.phase = match pid {
+            Some(pid) => Phase::Running { pid, heard: now },
+            None if self.plan.one_shot => Phase::Done,
+            None => Phase::Waiting,
+        };
+    }
+
     /// As if it had never been started.
     pub(super) fn reset(&mut self) {
         self.phase = Phase::Waiting;

@@ -42,15 +42,16 @@ impl Supervisor {
                 self.systemd.stopping();
                 told(Notice::Stopping);
             }
-            Overall::Starting => {}
+            Overall::Switching => self.systemd.status("upgrading"),
+            Overall::Starting | Overall::Held => {}
         }
         let answer = match now_is {
-            Overall::Healthy => Answer::Accepted,
+            Overall::Healthy | Overall::Held => Answer::Accepted,
             Overall::Failed => Answer::Error(self.failure_of_restart()),
             Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),
-            Overall::Starting | Overall::Degraded => return,
+            Overall::Starting | Overall::Degraded | Overall::Switching => return,
         };
-        for waiter in self.restart_waiters.drain(..) {
+        for waiter in self.waiters.drain(..) {
             // Whoever asked may have left.
             let _ = waiter.send(answer.clone());
         }
@@ -60,6 +61,7 @@ impl Supervisor {
         let state = match self.model.overall() {
             Overall::Healthy => InstanceState::Healthy,
             Overall::Starting => InstanceState::Starting,
+            Overall::Switching | Overall::Held => InstanceState::Upgrading,
             Overall::Degraded | Overall::Stopping => InstanceState::Degraded,
             Overall::Failed => InstanceState::Failed,
             Overall::Stopped => InstanceState::Stopped,

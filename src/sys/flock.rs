@@ -4,6 +4,7 @@
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// An exclusive lock, held until dropped.
@@ -34,6 +35,10 @@ impl FileLock {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     pub fn file(&mut self) -> &mut File {

@@ -18,6 +18,7 @@ pub mod ports;
 pub mod process;
 pub mod random;
 pub mod reaper;
+pub mod replace;
 pub mod signals;
 pub mod spawn;
 pub mod stdio;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. The layers of the design, with siblings in the one order they may use each
 /// other in.
 const LAYERS: &[&str] = &[
+    "build_info",
     "sys",
     "home",
     "protocol",
@@ -20,9 +21,11 @@ const LAYERS: &[&str] = &[
     "agent",
     "backup",
     "setup",
+    "upgrade",
     "error",
     "cli",
     "commands",
+    "entry",
     "main",
 ];
 

@@ -37,7 +37,6 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBuf>) {
     let (sender, results) = unbounded_channel();
     let shared = Shared {
-        api_socket: state.home.api_socket(),
         home: state.home.clone(),
         workspace,
         python,
@@ -62,7 +61,6 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBu
 /// What every parse needs.
 struct Shared {
     home: crate::home::Home,
-    api_socket: PathBuf,
     workspace: PathBuf,
     python: Option<PathBuf>,
     interpreter: tokio::sync::OnceCell<Interpreter>,
@@ -184,10 +182,10 @@ impl Keeper {
 
     fn parse(&mut self, path: PathBuf) {
         let Some(pause) = self.books.pause_for(&path) else { return };
-        let (shared, file) = (self.shared.clone(), path.clone());
+        let (shared, file, socket) = (self.shared.clone(), path.clone(), self.state.own_socket());
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            parse_one(shared, file).await;
+            parse_one(shared, file, socket).await;
         });
         self.books.is_being_parsed(path, task);
     }
@@ -280,13 +278,13 @@ fn understand(found: &Found, workspace: &Path, path: &Path) -> Result<ParsedDags
 }
 
 /// Parses when there is a lane free, and leaves the lane when it takes long.
-async fn parse_one(shared: Rc<Shared>, path: PathBuf) {
+async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
     let Ok(lane) = shared.lanes.acquire().await else { return };
     let began = Instant::now();
     let found = match interpreter(&shared).await {
         Err(reason) => Err(reason),
         Ok(interpreter) => {
-            let request = Request::new(path.clone(), Some(&shared.workspace), shared.api_socket.clone());
+            let request = Request::new(path.clone(), Some(&shared.workspace), socket);
             let mut parsing = std::pin::pin!(parse(interpreter, &request));
             match tokio::time::timeout(SLOW, parsing.as_mut()).await {
                 Ok(found) => found,

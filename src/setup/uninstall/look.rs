@@ -65,9 +65,10 @@ fn user_homes() -> Vec<PathBuf> {
 /// the user's.
 fn parts(home: &Home) -> Vec<Part> {
     let root = home.root();
-    let known: [(&'static str, PathBuf, bool); 13] = [
+    let known: [(&'static str, PathBuf, bool); 14] = [
         ("programs", home.bin(), false),
         ("installed versions", home.versions(), false),
+        ("what upgrades have left", home.upgrade(), false),
         ("PostgreSQL", home.postgres_installs(), false),
         ("Python", home.python(), false),
         ("Python packages", root.join("venv"), false),

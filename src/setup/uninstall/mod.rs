@@ -6,6 +6,7 @@ mod look;
 mod plan;
 mod repositories;
 mod shell_files;
+pub use shell_files::MARK;
 
 pub use apply::{RemoveError, Resumed, has_begun, purge, remove_programs, resume_purge};
 pub use look::{FactsError, gather};

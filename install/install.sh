@@ -1,0 +1,364 @@
+#!/bin/sh
+# Installs Leoflow Lite @VERSION@ for this user: no sudo, nothing outside the home, ~/.leoflow. Over an
+# installation that is there it upgrades it, after a backup. Everything is in functions that the last line
+# calls: a script that was cut off has done nothing.
+set -eu
+
+VERSION='@VERSION@'
+BASE_URL='@BASE_URL@'
+# kind target file sha256 size
+FILES='@FILES@'
+
+usage() {
+    cat <<EOT
+Installs Leoflow Lite $VERSION.
+
+  curl -fsSL URL/install.sh | sh
+  sh install.sh [--yes] [--no-setup] [--version V] [--channel stable|rc] [--home DIR] [--no-modify-path]
+
+  --yes               answer yes to every question
+  --no-setup          install the program only (LEOFLOW_NO_SETUP=1)
+  --version V         another release (LEOFLOW_VERSION)
+  --channel C         the newest of stable or rc (LEOFLOW_CHANNEL)
+  --home DIR          instead of ~/.leoflow (LEOFLOW_HOME)
+  --base-url URL      where releases are: https://, file:// or a folder (LEOFLOW_BASE_URL)
+  --no-modify-path    leave shell files alone
+EOT
+}
+
+say() {
+    printf '%s\n' "$*" >&2
+}
+
+fail() {
+    say "error: $1"
+    shift
+    for hint in "$@"; do
+        say "hint: $hint"
+    done
+    exit 1
+}
+
+has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+parse() {
+    yes=no
+    modify_path=ask
+    setup=yes
+    [ -z "${LEOFLOW_NO_SETUP:-}" ] || setup=no
+    wanted=${LEOFLOW_VERSION:-}
+    channel=${LEOFLOW_CHANNEL:-}
+    home=${LEOFLOW_HOME:-}
+    base=${LEOFLOW_BASE_URL:-}
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --help | -h)
+                usage
+                exit 0
+                ;;
+            --yes | -y) yes=yes ;;
+            --no-setup) setup=no ;;
+            --no-modify-path) modify_path=no ;;
+            --version | --channel | --home | --base-url)
+                [ $# -ge 2 ] || fail "$1 needs a value" "sh install.sh --help"
+                case $1 in
+                    --version) wanted=$2 ;;
+                    --channel) channel=$2 ;;
+                    --home) home=$2 ;;
+                    --base-url) base=$2 ;;
+                esac
+                shift
+                ;;
+            *) fail "unknown option $1" "sh install.sh --help" ;;
+        esac
+        shift
+    done
+    wanted=${wanted#v}
+    if [ -z "$home" ]; then
+        [ -n "${HOME:-}" ] || fail "HOME is not set" "name a folder: --home DIR"
+        home=$HOME/.leoflow
+    fi
+    case $home in
+        /*) ;;
+        *) home=$(pwd)/$home ;;
+    esac
+}
+
+# Beside the script when it is run as a file from a release's folder; else where it was published.
+find_base() {
+    if [ -z "$base" ]; then
+        here=$(dirname -- "$0")
+        if [ -f "$0" ] && [ -f "$here/manifest.json" ]; then
+            base=$(cd -- "$here" && pwd)
+        else
+            base=$BASE_URL
+        fi
+    fi
+    base=${base%/}
+    [ -n "$base" ] || fail "this script does not know where its release is" "--base-url URL_OR_FOLDER"
+}
+
+# As Rust names it.
+detect() {
+    system=$(uname -s)
+    machine=$(uname -m)
+    case $machine in
+        x86_64 | amd64) machine=x86_64 ;;
+        aarch64 | arm64) machine=aarch64 ;;
+    esac
+    case $system in
+        Linux)
+            target=$machine-unknown-linux-gnu
+            if is_musl; then
+                target=$machine-unknown-linux-musl
+            fi
+            ;;
+        Darwin) target=$machine-apple-darwin ;;
+        *) target=$machine-$system ;;
+    esac
+    if ! file_of program >/dev/null; then
+        fail "there is no release $VERSION for $target" "build it from source: cargo run --release -- lite"
+    fi
+}
+
+is_musl() {
+    for loader in /lib/ld-musl-*; do
+        # glibc may be there too, and then its programs run.
+        [ -e "$loader" ] && ! ls /lib64/ld-linux-* /lib/ld-linux-* >/dev/null 2>&1 && return 0
+    done
+    return 1
+}
+
+# The line of this platform's file of a kind: file, sha256 and size.
+file_of() {
+    printf '%s\n' "$FILES" | while read -r kind its_target file sha256 size; do
+        if [ "$kind" = "$1" ] && [ "$its_target" = "$target" ]; then
+            printf '%s %s %s\n' "$file" "$sha256" "$size"
+        fi
+    done | grep . | head -n 1
+}
+
+# Packed, unpacked, and a fresh datastore.
+check_space() {
+    total=0
+    for kind in program postgres; do
+        line=$(file_of $kind) || continue
+        total=$((total + ${line##* }))
+    done
+    needed=$((total * 5 / 1024 + 204800))
+    free=$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }')
+    case $free in
+        '' | *[!0-9]*) return 0 ;;
+    esac
+    if [ "$free" -lt "$needed" ]; then
+        fail "$1 has $((free / 1024)) MB free, and $((needed / 1024)) MB are needed" "free some space, or choose another folder: --home DIR"
+    fi
+}
+
+# fetch NAME INTO
+fetch() {
+    case $base in
+        http://* | https://*)
+            if has curl; then
+                curl -fsSL --retry 3 --connect-timeout 15 --speed-limit 1 --speed-time 60 -o "$2" "$base/$1" ||
+                    fail "$base/$1 cannot be fetched" "is there a network?" "without one: --base-url FOLDER"
+            elif has wget; then
+                wget -q -T 60 -O "$2" "$base/$1" ||
+                    fail "$base/$1 cannot be fetched" "is there a network?" "without one: --base-url FOLDER"
+            else
+                fail "neither curl nor wget is there" "install one of them, or use a folder: --base-url FOLDER"
+            fi
+            ;;
+        *)
+            folder=${base#file://}
+            cp -- "$folder/$1" "$2" 2>/dev/null || fail "$folder/$1 cannot be read" "is $folder the folder of a release?"
+            ;;
+    esac
+}
+
+sha256_of() {
+    if has sha256sum; then
+        sha256sum <"$1" | cut -d ' ' -f 1
+    elif has shasum; then
+        shasum -a 256 <"$1" | cut -d ' ' -f 1
+    elif has openssl; then
+        openssl dgst -sha256 -r <"$1" | cut -d ' ' -f 1
+    else
+        fail "nothing here can compute a sha256" "install coreutils, perl or openssl"
+    fi
+}
+
+# fetch_checked KIND: leaves the file in the staging folder and its name in $file
+fetch_checked() {
+    line=$(file_of "$1")
+    file=${line%% *}
+    rest=${line#* }
+    expected=${rest%% *}
+    say "Fetching $file"
+    fetch "$file" "$stage/$file"
+    found=$(sha256_of "$stage/$file")
+    [ "$found" = "$expected" ] ||
+        fail "$file is not what this script expects: its sha256 is $found, not $expected" "nothing was changed; fetch install.sh again from where the releases are published"
+}
+
+clean_up() {
+    [ -z "${stage:-}" ] || rm -rf -- "$stage"
+    # Only when it is empty, that is when we have made it for nothing.
+    [ -z "${made_home:-}" ] || rmdir -- "$home" 2>/dev/null || :
+}
+
+make_stage() {
+    made_home=
+    if [ ! -d "$home" ]; then
+        mkdir -p -- "$home" || fail "$home cannot be made" "choose another folder: --home DIR"
+        made_home=yes
+    fi
+    chmod 700 -- "$home" 2>/dev/null || chmod 700 "$home"
+    stage=
+    trap clean_up EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    stage=$(mktemp -d "$home/.install-XXXXXX") || fail "$home cannot be written to" "choose another folder: --home DIR"
+}
+
+# What a script that was killed has left there.
+remove_old_stages() {
+    for old in "$home"/.install-*; do
+        [ -d "$old" ] && find "$old" -prune -mmin +60 -exec rm -rf {} + 2>/dev/null || :
+    done
+}
+
+is_installed() {
+    [ -e "$home/bin/leoflow" ] || [ -d "$home/managed-postgres/data" ]
+}
+
+# run PROGRAM ARGUMENTS: with the terminal to ask on, where there is one
+run() {
+    if [ -t 0 ] || [ "$yes" = yes ] || ! (: </dev/tty) 2>/dev/null; then
+        "$@"
+    else
+        "$@" </dev/tty
+    fi
+}
+
+ask() {
+    [ "$yes" = no ] || return 0
+    (: </dev/tty) 2>/dev/null || return 1
+    printf '%s [y/N] ' "$1" >&2
+    read -r answer </dev/tty || return 1
+    case $answer in
+        y | Y | yes) return 0 ;;
+    esac
+    return 1
+}
+
+# The whole version goes into its place by one rename.
+place() {
+    versions=$home/versions
+    mkdir -p -- "$versions"
+    chmod 700 "$versions"
+    if [ -d "$versions/$VERSION" ]; then
+        mv -f -- "$stage/release/leoflow" "$versions/$VERSION/leoflow"
+        [ ! -f "$stage/release/$postgres" ] || mv -f -- "$stage/release/$postgres" "$versions/$VERSION/$postgres"
+    else
+        mv -- "$stage/release" "$versions/$VERSION"
+    fi
+}
+
+link() {
+    mkdir -p -- "$home/bin"
+    chmod 700 "$home/bin"
+    for name in leoflow leoflow-server leoflow-agent; do
+        ln -s "../versions/$VERSION/leoflow" "$stage/$name"
+        mv -f -- "$stage/$name" "$home/bin/$name"
+    done
+}
+
+other_release() {
+    if [ -n "$wanted" ] && [ "$wanted" != "$VERSION" ]; then
+        printf '%s' "$wanted"
+    elif [ -z "$wanted" ] && [ -n "$channel" ]; then
+        printf '%s' "$channel"
+    fi
+}
+
+set_up() {
+    options=
+    if [ "$modify_path" != no ] && ! on_path && ask "Put $home/bin on your PATH, in your shell's files?"; then
+        options=--modify-path
+    fi
+    # Without a terminal nothing is asked.
+    run "$home/bin/leoflow" --home "$home" setup $options || return $?
+    rm -f -- "$home/versions/"*/postgres-*.tar.zst
+}
+
+on_path() {
+    case :${PATH:-}: in
+        *:"$home/bin":*) return 0 ;;
+    esac
+    return 1
+}
+
+tell_path() {
+    on_path || say "To have leoflow on your PATH:  export PATH=\"$home/bin:\$PATH\""
+    say "Next:  $home/bin/leoflow lite"
+}
+
+main() {
+    parse "$@"
+    case $VERSION in
+        @*) fail "this is the template of the installer" "a release has its own: scripts/release makes it" ;;
+    esac
+    umask 077
+    find_base
+    detect
+    existing=$home
+    while [ ! -d "$existing" ]; do
+        existing=$(dirname -- "$existing")
+    done
+    check_space "$existing"
+    make_stage
+    remove_old_stages
+
+    fetch_checked program
+    mkdir "$stage/release"
+    tar -xzf "$stage/$file" -C "$stage/release" || fail "$file cannot be unpacked"
+    mv -- "$stage/release/leoflow-$VERSION" "$stage/unpacked"
+    rmdir "$stage/release"
+    mv -- "$stage/unpacked" "$stage/release"
+    "$stage/release/leoflow" version >/dev/null || fail "the program does not run on this machine" "is $home on a file system that allows programs?"
+
+    other=$(other_release)
+    if is_installed; then
+        options=
+        [ "$yes" = no ] || options=--yes
+        [ -d "$home/managed-postgres/data" ] || fail "$home is not set up" "$home/bin/leoflow setup"
+        code=0
+        run "$stage/release/leoflow" --home "$home" upgrade "${other:-$VERSION}" --from "$base" $options || code=$?
+        exit "$code"
+    fi
+    if [ -n "$other" ]; then
+        code=0
+        run "$stage/release/leoflow" --home "$home" upgrade "$other" --from "$base" --yes --install || code=$?
+        [ "$code" = 0 ] || exit "$code"
+    else
+        postgres=
+        if file_of postgres >/dev/null; then
+            fetch_checked postgres
+            postgres=$file
+            mv -- "$stage/$postgres" "$stage/release/$postgres"
+        fi
+        place
+        link
+    fi
+    made_home=
+    if [ "$setup" = yes ]; then
+        set_up
+    fi
+    tell_path
+}
+
+main "$@"

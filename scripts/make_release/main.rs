@@ -1,0 +1,232 @@
+//! Makes a release out of a program and a PostgreSQL: `scripts/release` builds the one and runs this. The same
+//! input gives the same bytes.
+
+mod contract;
+mod pack;
+mod sign;
+
+use clap::Parser;
+use leoflow::build_info::TARGET;
+use leoflow::config::Channel;
+use leoflow::upgrade::manifest::{Asset, Component, MANIFEST, Manifest, Release, SIGNATURE_SUFFIX};
+use leoflow::upgrade::program::{self, About};
+use semver::Version;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+type Outcome<T> = Result<T, String>;
+
+#[derive(Parser)]
+#[command(about = "Make a release: dist/ with everything that a release host serves")]
+enum Cli {
+    /// Make a new key to sign with, without a password: KEY and KEY.pub
+    Keygen { key: PathBuf },
+    /// Print the public half of a key, as a build needs it
+    PublicKey { key: PathBuf },
+    /// Make the release
+    Make(Box<Make>),
+}
+
+#[derive(clap::Args)]
+struct Make {
+    version: Version,
+    #[arg(long, default_value = "stable", value_parser = ["stable", "rc"])]
+    channel: String,
+    /// The secret key to sign with
+    #[arg(long)]
+    sign: PathBuf,
+    /// The dist/ of the last release
+    #[arg(long)]
+    from: Option<PathBuf>,
+    /// The program, built for this release
+    #[arg(long)]
+    program: PathBuf,
+    /// A folder or an archive with PostgreSQL
+    #[arg(long)]
+    postgres: PathBuf,
+    /// Where the release will be served; without it install.sh looks in its own folder
+    #[arg(long, default_value = "")]
+    url: String,
+    #[arg(long, default_value = "CHANGELOG.md")]
+    changelog: PathBuf,
+    #[arg(long, default_value = "install/install.sh")]
+    installer: PathBuf,
+    #[arg(long, default_value = "LICENSE")]
+    license: PathBuf,
+    /// RFC 3339; part of the manifest
+    #[arg(long)]
+    date: String,
+    /// The oldest version that can be upgraded to this one [default: what the last release says, or this one]
+    #[arg(long)]
+    upgrades_from: Option<Version>,
+    /// A version that has to be passed through on the way to this one and every later one
+    #[arg(long)]
+    required_stop: Vec<Version>,
+    #[arg(long, default_value = "dist")]
+    output: PathBuf,
+    /// Compress little, as for a test
+    #[arg(long)]
+    quick: bool,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse() {
+        Cli::Keygen { key } => sign::keygen(&key),
+        Cli::PublicKey { key } => sign::public_key(&key).map(|text| println!("{text}")),
+        Cli::Make(make) => make.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Make {
+    fn run(&self) -> Outcome<()> {
+        let key = sign::Key::load(&self.sign)?;
+        let about = program::about(&self.program).map_err(|error| error.to_string())?;
+        if about.version != self.version.to_string() {
+            return Err(format!("{} says that it is {}", self.program.display(), about.version));
+        }
+        let last = self.from.as_ref().map(|folder| last_manifest(folder, &key)).transpose()?;
+        let releases = last.map(|manifest| manifest.releases).unwrap_or_default();
+        contract::check(&self.version, &about.migrations, releases.first())?;
+        fresh_folder(&self.output)?;
+        let asset = self.tarball()?;
+        let component = self.postgres(releases.first())?;
+        let release = self.describe(&about, asset, component, releases.first())?;
+        self.write_installer(&release, &key)?;
+        if let Some(from) = &self.from {
+            carry(from, &self.output, &releases)?;
+        }
+        let manifest = Manifest::new(std::iter::once(release).chain(releases).collect());
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
+        // What we would not read is not published.
+        let read = Manifest::parse(&text).map_err(|error| error.to_string())?;
+        if read != manifest {
+            return Err("the manifest does not read as it was written".to_owned());
+        }
+        write(&self.output.join(MANIFEST), &text)?;
+        key.sign(&self.output.join(MANIFEST), &self.version)?;
+        write(&self.output.join("SHA256SUMS"), pack::sums(&self.output)?.as_bytes())?;
+        key.sign(&self.output.join("SHA256SUMS"), &self.version)?;
+        println!("{} is in {}", self.version, self.output.display());
+        Ok(())
+    }
+
+    /// Program, licence, completions.
+    fn tarball(&self) -> Outcome<Asset> {
+        let name = format!("leoflow-{}-{TARGET}.tar.gz", self.version);
+        let folder = format!("leoflow-{}", self.version);
+        let mut files = vec![
+            pack::Entry::file(format!("{folder}/leoflow"), &self.program, true)?,
+            pack::Entry::file(format!("{folder}/LICENSE"), &self.license, false)?,
+        ];
+        for shell in ["bash", "zsh", "fish"] {
+            let text = pack::output(&self.program, &["completions", shell])?;
+            files.push(pack::Entry::bytes(format!("{folder}/completions/leoflow.{shell}"), text));
+        }
+        let path = self.output.join(&name);
+        pack::tar_gz(&path, files, self.quick)?;
+        let (sha256, size) = pack::sha256(&path)?;
+        Ok(Asset { url: name.clone(), name, digest: format!("sha256:{sha256}"), size, target: TARGET.to_owned() })
+    }
+
+    /// The same bytes as the last release's are that one's.
+    fn postgres(&self, last: Option<&Release>) -> Outcome<Component> {
+        let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let (version, files, unpacked_size) = pack::postgres(&self.postgres, unpacked.path())?;
+        let url = format!("postgres-{version}-{TARGET}-{}.tar.zst", self.version);
+        let path = self.output.join(&url);
+        pack::tar_zst(&path, files, self.quick)?;
+        let (sha256, size) = pack::sha256(&path)?;
+        let carried = last.and_then(|last| last.components(TARGET).find(|component| component.sha256 == sha256));
+        if let Some(carried) = carried {
+            fs::remove_file(&path).map_err(|error| error.to_string())?;
+            return Ok(carried.clone());
+        }
+        let (name, target, produced_by) = ("postgres".to_owned(), TARGET.to_owned(), self.version.clone());
+        Ok(Component { name, version, target, url, sha256, size, unpacked_size, produced_by })
+    }
+
+    fn describe(&self, about: &About, asset: Asset, component: Component, last: Option<&Release>) -> Outcome<Release> {
+        let channel = Channel::parse(&self.channel).ok_or("no such channel")?;
+        if channel == Channel::Stable && !self.version.pre.is_empty() {
+            return Err(format!("{} is a release candidate: --channel rc", self.version));
+        }
+        let floor = last.map_or(&self.version, |last| &last.upgrades_from);
+        let mut required_stops = last.map(|last| last.required_stops.clone()).unwrap_or_default();
+        required_stops.extend(self.required_stop.iter().cloned());
+        Ok(Release {
+            version: self.version.clone(),
+            channel,
+            date: self.date.clone(),
+            notes: contract::notes(&self.changelog, &self.version, &about.migrations, last)?,
+            upgrades_from: self.upgrades_from.clone().unwrap_or_else(|| floor.clone()),
+            required_stops,
+            migrations: about.migrations.clone(),
+            assets: vec![asset],
+            components: vec![component],
+        })
+    }
+
+    /// What it installs is baked in, with its hashes.
+    fn write_installer(&self, release: &Release, key: &sign::Key) -> Outcome<()> {
+        let template = fs::read_to_string(&self.installer).map_err(|e| format!("{}: {e}", self.installer.display()))?;
+        let mut files = Vec::new();
+        for asset in &release.assets {
+            let sha256 = asset.sha256().map_err(|error| error.to_string())?;
+            files.push(format!("program {} {} {sha256} {}", asset.target, asset.url, asset.size));
+        }
+        for component in &release.components {
+            let Component { name, target, url, sha256, size, .. } = component;
+            files.push(format!("{name} {target} {url} {sha256} {size}"));
+        }
+        let text = template
+            .replace("@VERSION@", &self.version.to_string())
+            .replace("@BASE_URL@", self.url.trim_end_matches('/'))
+            .replace("@PUBLIC_KEY@", &key.public)
+            .replace("@FILES@", &files.join("\n"));
+        let path = self.output.join("install.sh");
+        write(&path, text.as_bytes())?;
+        pack::make_executable(&path)
+    }
+}
+
+/// Only what we have signed ourselves is carried on.
+fn last_manifest(folder: &Path, key: &sign::Key) -> Outcome<Manifest> {
+    let path = folder.join(MANIFEST);
+    let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let signature = fs::read_to_string(folder.join(format!("{MANIFEST}{SIGNATURE_SUFFIX}")));
+    let signature = signature.map_err(|error| format!("{}: {error}", path.display()))?;
+    leoflow::upgrade::signature::verify(Some(&key.public), &text, &signature)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What earlier releases consist of goes along: the folder is a whole release host.
+fn carry(from: &Path, to: &Path, releases: &[Release]) -> Outcome<()> {
+    let assets = releases.iter().flat_map(|release| &release.assets).map(|asset| asset.url.as_str());
+    let components = releases.iter().flat_map(|release| &release.components).map(|component| component.url.as_str());
+    for url in assets.chain(components).filter(|url| !url.contains("://")) {
+        if !to.join(url).exists() {
+            fs::copy(from.join(url), to.join(url)).map_err(|error| format!("{url}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn fresh_folder(path: &Path) -> Outcome<()> {
+    if path.exists() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(format!("{} is there already: remove it, or choose another --output", path.display()));
+    }
+    fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    fs::write(path, bytes).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,55 @@
+//! minisign, with the key of whoever publishes.
+
+use super::{Outcome, write};
+use leoflow::upgrade::manifest::SIGNATURE_SUFFIX;
+use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
+use semver::Version;
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+pub struct Key {
+    secret: SecretKey,
+    /// As a program is built with it.
+    pub public: String,
+}
+
+impl Key {
+    /// A key with a password asks for it in `LEOFLOW_SIGN_PASSWORD`.
+    pub fn load(path: &Path) -> Outcome<Self> {
+        let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let boxed = || SecretKeyBox::from_string(&text).map_err(|error| error.to_string());
+        let secret = match std::env::var("LEOFLOW_SIGN_PASSWORD") {
+            Ok(password) => boxed()?.into_secret_key(Some(password)),
+            Err(_) => boxed()?.into_unencrypted_secret_key(),
+        };
+        let secret = secret.map_err(|error| format!("{}: {error}", path.display()))?;
+        let public = PublicKey::from_secret_key(&secret).map_err(|error| error.to_string())?;
+        Ok(Self { secret, public: public.to_base64() })
+    }
+
+    /// Puts the signature beside the file. The same file gives the same signature.
+    pub fn sign(&self, path: &Path, version: &Version) -> Outcome<()> {
+        let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let comment = format!("leoflow {version} {name}");
+        let signed = minisign::sign(None, &self.secret, Cursor::new(content), Some(&comment), Some("leoflow release"));
+        let text = signed.map_err(|error| error.to_string())?.into_string();
+        write(&path.with_file_name(format!("{name}{SIGNATURE_SUFFIX}")), text.as_bytes())
+    }
+}
+
+pub fn public_key(path: &Path) -> Outcome<String> {
+    Ok(Key::load(path)?.public)
+}
+
+pub fn keygen(path: &Path) -> Outcome<()> {
+    if path.exists() {
+        return Err(format!("{} is there already", path.display()));
+    }
+    let pair = KeyPair::generate_unencrypted_keypair().map_err(|error| error.to_string())?;
+    let secret = pair.sk.to_box(Some("leoflow release key")).map_err(|error| error.to_string())?.into_string();
+    let public = pair.pk.to_box().map_err(|error| error.to_string())?.into_string();
+    write(path, secret.as_bytes())?;
+    write(&path.with_extension("pub"), public.as_bytes())
+}

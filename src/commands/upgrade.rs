@@ -1,0 +1,114 @@
+//! `leoflow upgrade`: looks, shows the plan, asks, and starts the worker, whose progress it shows.
+
+use super::context::Context;
+use super::upgrade_facts::{self, Looked};
+use super::upgrade_worker;
+use super::worker;
+use crate::build_info::build_info;
+use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
+use crate::config::{self, Config};
+use crate::error::Error;
+use crate::upgrade::plan::{Action, Plan, Target, plan};
+use crate::upgrade::source::Source;
+use std::ffi::OsString;
+
+pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    if let Some(UpgradeCommand::Plan(plan)) = &args.command {
+        let (plan, _) = look(context, plan.version.as_deref(), &plan.from).await?;
+        show(context, &plan)?;
+        return Ok(0);
+    }
+    if args.resume || args.abort {
+        return upgrade_worker::take_up(context, args.abort).await;
+    }
+    if args.worker {
+        return upgrade_worker::run(context, args).await;
+    }
+    let (plan, source) = look(context, args.version.as_deref(), &args.from).await?;
+    if args.dry_run {
+        show(context, &plan)?;
+        return Ok(0);
+    }
+    if !context.printer.json {
+        show(context, &plan)?;
+    }
+    if !context.confirm(&format!("Upgrade to {}?", plan.to), args.yes)? {
+        context.printer.note("Nothing was changed");
+        return Ok(1);
+    }
+    let mut arguments: Vec<OsString> = vec!["upgrade".into(), plan.to.to_string().into(), "--yes".into()];
+    arguments.extend(["--worker".into(), "--from".into(), source.to_string().into()]);
+    if args.no_rollback {
+        arguments.push("--no-rollback".into());
+    }
+    worker::watch(context, &arguments).await
+}
+
+/// What would be done; everything that is asked of the machine is asked here.
+pub async fn look(context: &Context<'_>, version: Option<&str>, from: &From) -> Result<(Plan, Source), Error> {
+    let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
+    let target = target(version, config.as_ref())?;
+    let source = source(from, config.as_ref())?;
+    let manifest = source.manifest(build_info().public_key).await?;
+    let Looked { facts, .. } = upgrade_facts::look(context).await?;
+    Ok((plan(&facts, &manifest, &target)?, source))
+}
+
+pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, Error> {
+    let Some(text) = version else {
+        return Ok(Target::Newest(config.map(|config| config.upgrade.channel).unwrap_or(config::Channel::Stable)));
+    };
+    Target::parse(text).ok_or_else(|| {
+        Error::usage(format!("{text:?} is neither a channel nor a version"))
+            .hint("leoflow upgrade stable")
+            .hint("leoflow upgrade 0.3.0")
+    })
+}
+
+pub fn source(from: &From, config: Option<&Config>) -> Result<Source, Error> {
+    let configured = config.and_then(|config| config.upgrade.from.as_deref());
+    let text = from.from.as_deref().or(configured).or(build_info().releases_url).ok_or_else(|| {
+        Error::failed("this build does not know where releases are")
+            .hint("leoflow upgrade --from DIR_OR_URL")
+            .hint("or set it once, in config.yaml:  upgrade: {from: URL}")
+    })?;
+    Ok(Source::parse(text))
+}
+
+fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        return printer.json(plan);
+    }
+    printer.line(format!("leoflow {} -> {}", plan.from, plan.to));
+    for migration in &plan.migrations {
+        let undo = if migration.reversible { "can be undone" } else { "cannot be undone by itself" };
+        printer
+            .line(format!("  migration  V{:04}__{} ({}, {undo})", migration.version, migration.name, migration.phase));
+    }
+    if plan.migrations.is_empty() {
+        printer.line(format!("  schema     stays at version {:04}", plan.schema_from));
+    }
+    for component in &plan.components {
+        let what = match &component.action {
+            Action::Carried | Action::Kept => "stays".to_owned(),
+            Action::Fetch(wanted) => format!("is fetched, {:.1} MB", wanted.size as f64 / 1e6),
+        };
+        printer.line(format!("  {:<10} {} {what}", component.name, component.version));
+    }
+    printer.line(format!("  program    is fetched, {:.1} MB", plan.program.size as f64 / 1e6));
+    printer.line(format!("  disk       {:.0} MB are needed for the moment", plan.needs_bytes as f64 / 1e6));
+    if plan.live {
+        printer.line(format!("  running    {} task(s) run on; requests wait for a moment", plan.running_tasks));
+    } else {
+        printer.line("  running    Leoflow is stopped, and stays so");
+    }
+    printer.line("  backup     one is taken first");
+    for warning in &plan.warnings {
+        printer.warning(warning);
+    }
+    if !plan.notes.trim().is_empty() {
+        printer.line(format!("\n{}\n", plan.notes.trim()));
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! What an upgrade or a rollback depends on, asked of the machine. Changes nothing; where Lite is stopped, its
+//! datastore runs for the moment.
+
+use super::context::Context;
+use super::datastore::Datastore;
+use crate::agent::TaskFolder;
+use crate::build_info;
+use crate::error::Error;
+use crate::postgres::{PgError, install};
+use crate::protocol::control;
+use crate::protocol::status::InstanceState;
+use crate::schema;
+use crate::setup;
+use crate::sys::disk;
+use crate::upgrade::plan::{Database, Facts, Installed, Instance};
+use semver::Version;
+
+/// The facts, and the datastore that was asked.
+pub struct Looked {
+    pub facts: Facts,
+    pub datastore: Datastore,
+}
+
+pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
+    let home = &context.home;
+    let datastore = Datastore::open(context, "leoflow upgrade").await?;
+    let instance = match control::status_of(home).filter(|_| datastore.runs_for_lite) {
+        None => Instance::Stopped,
+        Some(status) if status.state == InstanceState::Healthy => Instance::Healthy,
+        Some(status) => Instance::Ailing(status.reason.unwrap_or_else(|| status.state.to_string())),
+    };
+    let client = datastore.connect().await?;
+    let size = client.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(PgError::from)?;
+    let found = schema::inspect(&client).await?;
+    let facts = Facts {
+        installed: installed_version(context)?,
+        target: build_info::TARGET,
+        database: match schema::applied(&found) {
+            Ok(applied) => Database::Applied(applied),
+            Err(reason) => Database::Damaged(reason),
+        },
+        components: install::installed(home)
+            .map(|postgres| Installed {
+                name: "postgres".to_owned(),
+                version: postgres.version,
+                sha256: postgres.sha256,
+            })
+            .into_iter()
+            .collect(),
+        free_bytes: disk::free_bytes(home.root()).ok(),
+        database_bytes: u64::try_from(size.get::<_, i64>(0)).unwrap_or(0),
+        instance,
+        running_tasks: TaskFolder::all(home).len(),
+    };
+    Ok(Looked { facts, datastore })
+}
+
+/// The version that runs, or that `bin/` leads to; this program's where neither is.
+pub fn installed_version(context: &Context<'_>) -> Result<Version, Error> {
+    let running = control::status_of(&context.home).map(|status| status.version);
+    let text = running.or_else(|| setup::installed_version(&context.home));
+    let text = text.unwrap_or_else(|| context.version.to_owned());
+    Version::parse(&text).map_err(|error| Error::bug(format!("{text:?} is no version: {error}")))
+}

@@ -1,0 +1,171 @@
+//! The worker of `leoflow upgrade`: in a session of its own, with the operation to itself.
+
+use super::context::Context;
+use super::recovery;
+use super::upgrade::{source, target};
+use super::upgrade_facts::{self, Looked};
+use crate::build_info::build_info;
+use crate::cli::report::{PipeSink, Report};
+use crate::cli::upgrade_args::Upgrade;
+use crate::config::Config;
+use crate::error::Error;
+use crate::home::Home;
+use crate::home::journal::{self, Operation};
+use crate::home::lock::OperationLock;
+use crate::home::progress::{Progress, Reporter};
+use crate::protocol::log;
+use crate::sys::clock;
+use crate::upgrade::ground::Ground;
+use crate::upgrade::plan::{Facts, Instance, plan};
+use crate::upgrade::smoke::{Door, Smoke};
+use crate::upgrade::{self, Outcome, Status, Way, Work};
+use std::collections::BTreeSet;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    tell(work(context, args).await)
+}
+
+/// The last word over the pipe.
+pub fn tell(done: Result<Outcome, Error>) -> Result<u8, Error> {
+    match done {
+        Ok(outcome) => {
+            let error = problem(&outcome);
+            let code = error.as_ref().map_or(0, Error::exit_code);
+            PipeSink.send(&Report::Done { result: result(&outcome), error });
+            Ok(code)
+        }
+        Err(error) => {
+            PipeSink.send(&Report::Failed(error.clone()));
+            Err(error)
+        }
+    }
+}
+
+/// Over the pipe, and into `logs/upgrade.log`.
+pub struct LoggedSink;
+
+impl Reporter for LoggedSink {
+    fn report(&self, progress: Progress) {
+        if let Progress::Finished(text) | Progress::Note(text) | Progress::Warning(text) = &progress {
+            log::say(format!("{} {text}", clock::now_rfc3339()));
+        }
+        PipeSink.report(progress);
+    }
+}
+
+async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
+    let home = &context.home;
+    let _alone = OperationLock::take(home, "leoflow upgrade")?;
+    refuse_interrupted(home)?;
+    let config = config(context)?;
+    let target = target(args.version.as_deref(), Some(&config))?;
+    let source = source(&args.from, Some(&config))?;
+    let manifest = source.manifest(build_info().public_key).await?;
+    let Looked { facts, datastore } = upgrade_facts::look(context).await?;
+    let plan = plan(&facts, &manifest, &target)?;
+    let (access, held) = datastore.into_parts();
+    let ground = match held {
+        Some((server, lock)) => Ground::stopped(server, Some(lock)),
+        None => Ground::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
+    };
+    let port = super::lite_control::running_port(context).unwrap_or(config.port);
+    let errors = import_errors_of(&facts, &config, port).await?;
+    let mut work = Work {
+        home,
+        access,
+        config: &config,
+        port,
+        own_version: context.version,
+        ground,
+        reporter: &LoggedSink,
+        no_rollback: args.no_rollback,
+        details: Vec::new(),
+    };
+    Ok(upgrade::upgrade(&mut work, plan, Way::Up(&source), errors, cancelled()?).await?)
+}
+
+/// Completes when the one who watches asks to give up. From here on TERM does nothing else.
+pub fn cancelled() -> Result<impl Future<Output = ()>, Error> {
+    let mut told = signal(SignalKind::terminate()).map_err(Error::failed)?;
+    Ok(async move {
+        let _ = told.recv().await;
+    })
+}
+
+pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
+    match journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade) {
+        Some(_) => Err(Error::failed("an upgrade was interrupted").hint("leoflow upgrade --resume")),
+        None => Ok(()),
+    }
+}
+
+/// What cannot be imported already is not another release's fault; `None` when nobody runs to ask.
+pub async fn import_errors_of(facts: &Facts, config: &Config, port: u16) -> Result<Option<BTreeSet<String>>, Error> {
+    if facts.instance != Instance::Healthy {
+        return Ok(None);
+    }
+    let version = facts.installed.to_string();
+    let smoke = Smoke { config, port, door: Door::Open, version, known_import_errors: None };
+    smoke.import_errors().await.map(Some).map_err(|reason| {
+        Error::failed("the instance does not say which DAG files it cannot import").cause(reason).hint("leoflow smoke")
+    })
+}
+
+pub fn config(context: &Context<'_>) -> Result<Config, Error> {
+    let loaded = context.config()?;
+    Ok(loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?.config)
+}
+
+fn result(outcome: &Outcome) -> serde_json::Value {
+    let mut value = serde_json::to_value(outcome).unwrap_or_default();
+    let (new, old) = (&outcome.new_version, &outcome.previous_version);
+    match (outcome.status, &outcome.problem) {
+        (Status::Upgraded, _) => value["message"] = format!("Leoflow is {new} now (it was {old})").into(),
+        (Status::RolledBack, None) => value["message"] = format!("Leoflow is {new} again (it was {old})").into(),
+        _ => {}
+    }
+    value
+}
+
+/// What the command fails with.
+fn problem(outcome: &Outcome) -> Option<Error> {
+    let reason = outcome.problem.clone()?;
+    let (new, old) = (&outcome.new_version, &outcome.previous_version);
+    let (message, hint) = match outcome.status {
+        Status::Upgraded => return None,
+        Status::Failed => (
+            format!("nothing was changed, {old} runs as before: the upgrade to {new} failed"),
+            "leoflow lite logs upgrade",
+        ),
+        Status::RolledBack => {
+            (format!("{old} runs again, with everything: the upgrade to {new} failed"), "leoflow lite logs upgrade")
+        }
+        Status::UpgradedWithProblem => {
+            (format!("{new} is in force, and something is wrong with it"), "the way back: leoflow rollback")
+        }
+    };
+    Some(Error::failed(message).cause(reason).hint(hint))
+}
+
+/// `--resume` and `--abort`.
+pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<u8, Error> {
+    let home = &context.home;
+    let _alone = OperationLock::take(home, "leoflow upgrade --resume")?;
+    let Some(entry) = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade) else {
+        context.printer.line("No upgrade was interrupted");
+        return Ok(0);
+    };
+    let text = match Ground::live(home).map_err(Error::failed)? {
+        Some(ground) => recovery::finish_upgrade(context, ground, entry, abort, context.printer).await?.text,
+        None => {
+            // The journal is read again, by whoever has the home.
+            drop(_alone);
+            recovery::take_home(context, "leoflow upgrade --resume", None, recovery::Purges::Refuse, context.printer)
+                .await?;
+            "done".to_owned()
+        }
+    };
+    context.printer.line(text);
+    Ok(0)
+}

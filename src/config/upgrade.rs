@@ -1,0 +1,105 @@
+//! The `upgrade` key: which releases are looked for and where, and what stays after one.
+
+use serde_yaml::Value;
+use std::time::Duration;
+
+/// A stream of releases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    Stable,
+    /// Release candidates, and what is stable.
+    Rc,
+}
+
+impl Channel {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "stable" => Some(Self::Stable),
+            "rc" => Some(Self::Rc),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Rc => "rc",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeSettings {
+    pub channel: Channel,
+    /// Where releases are; a URL or a folder. `None` for where this release came from.
+    pub from: Option<String>,
+    /// Versions that stay beside the one in use.
+    pub keep_versions: u64,
+    /// How long the copy of the database from before an upgrade stays.
+    pub keep_snapshot: Duration,
+}
+
+impl Default for UpgradeSettings {
+    fn default() -> Self {
+        Self { channel: Channel::Stable, from: None, keep_versions: 3, keep_snapshot: 24 * HOUR }
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const ALLOWED: &str = "a mapping of channel (stable or rc), from (a URL or a folder), keep_versions (from 1) \
+                       and keep_snapshot (as 24h, 90m or 2d)";
+
+impl UpgradeSettings {
+    /// From the value of the key. `Err` is what is allowed.
+    pub fn read(value: &Value) -> Result<Self, &'static str> {
+        let mapping = value.as_mapping().ok_or(ALLOWED)?;
+        let mut settings = Self::default();
+        for (key, value) in mapping {
+            match key.as_str() {
+                Some("channel") => {
+                    settings.channel = value.as_str().and_then(Channel::parse).ok_or(ALLOWED)?;
+                }
+                Some("from") => settings.from = Some(value.as_str().ok_or(ALLOWED)?.to_owned()),
+                Some("keep_versions") => {
+                    settings.keep_versions = value.as_u64().filter(|count| *count >= 1).ok_or(ALLOWED)?;
+                }
+                Some("keep_snapshot") => {
+                    settings.keep_snapshot = value.as_str().and_then(duration).ok_or(ALLOWED)?;
+                }
+                _ => return Err(ALLOWED),
+            }
+        }
+        Ok(settings)
+    }
+}
+
+/// `24h`, `90m`, `2d`.
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    Some(Duration::from_secs(number.parse::<u32>().ok()?.into()).saturating_mul(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_as_usual_and_what_is_wrong_is_refused() {
+        let read = |text: &str| UpgradeSettings::read(&serde_yaml::from_str(text).unwrap());
+        assert_eq!(read("{}"), Ok(UpgradeSettings::default()));
+        assert_eq!(read("{channel: rc}").unwrap().channel, Channel::Rc);
+        assert_eq!(read("{keep_snapshot: 2d}").unwrap().keep_snapshot, 48 * HOUR);
+        for wrong in
+            ["{channel: beta}", "{keep_versions: 0}", "{keep_snapshot: 3}", "{keep_snapshot: h}", "{a: 1}", "3"]
+        {
+            assert_eq!(read(wrong), Err(ALLOWED), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The whole program. Exit codes are decided here and nowhere else.
+
+use crate::cli::args::Cli;
+use crate::cli::printer::Printer;
+use crate::commands;
+use crate::error::Error;
+use crate::sys::env_vars;
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// One executable, three names.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments()) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Also `--help`, which is no error; a reader that has left is none either.
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    let printer = Printer::new(cli.global.json, cli.global.verbose);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli, &printer)));
+    let error = match outcome {
+        Ok(Ok(code)) => return ExitCode::from(code),
+        Ok(Err(error)) => error,
+        Err(_) => Error::bug("this is a bug in leoflow; the lines above say where")
+            .hint("your data is as durable as before; run the same command again"),
+    };
+    printer.error(&error);
+    ExitCode::from(error.exit_code())
+}
+
+/// `leoflow-server …` is `leoflow server …`, and so for the agent.
+fn arguments() -> Vec<OsString> {
+    let mut arguments = env_vars::arguments();
+    let called = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_owned();
+    let role = called.to_str().and_then(|name| name.strip_prefix("leoflow-"));
+    if let Some(role @ ("server" | "agent")) = role {
+        arguments.insert(1, role.into());
+    }
+    arguments
+}

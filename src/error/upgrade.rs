@@ -1,0 +1,134 @@
+//! Upgrades and rollbacks, in the user's words.
+
+use super::{Error, with_disk_hint};
+use crate::setup::ShellError;
+use crate::upgrade::UpgradeError;
+use crate::upgrade::back;
+use crate::upgrade::ground::GroundError;
+use crate::upgrade::plan::Refusal;
+use crate::upgrade::program::ProgramError;
+use crate::upgrade::signature::SignatureError;
+use crate::upgrade::source::FetchError;
+use crate::upgrade::stage::StageError;
+
+impl From<FetchError> for Error {
+    fn from(error: FetchError) -> Self {
+        let base = Self::failed(&error);
+        match error {
+            FetchError::Unreachable { .. } => base
+                .hint("is there a network? run the same command again, it goes on where it was")
+                .hint("without a network: leoflow upgrade --from FOLDER"),
+            FetchError::TooLarge { .. } | FetchError::Different { .. } => Self::refused(&base.message)
+                .hint("nothing of it was used; fetch it from where the releases are published"),
+            FetchError::Write { ref source, .. } => with_disk_hint(base, Some(source)),
+            FetchError::Signature { source: SignatureError::NoKey, .. } => {
+                Self::refused(&base.message).hint("install a release first: its install.sh is beside the manifest")
+            }
+            FetchError::Signature { .. } => {
+                Self::refused(&base.message).hint("nothing of it was used; do not install what is there")
+            }
+            FetchError::Manifest { .. } => base.hint("nothing was changed; tell whoever publishes the releases"),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            Refusal::UpToDate(_) => Self::failed(text).hint("nothing has to be done"),
+            Refusal::Older { to, .. } => {
+                Self::refused(text).hint(format!("to go back, with your data: leoflow rollback --to {to}"))
+            }
+            Refusal::Unknown(_) => Self::failed(text).hint("the newest of your channel: leoflow upgrade plan"),
+            Refusal::EmptyChannel(_) => Self::failed(text).hint("leoflow set-channel rc"),
+            Refusal::Platform(..) => Self::failed(text).hint("build it from source: cargo run --release -- lite"),
+            Refusal::Stop { stop, to } => {
+                Self::refused(text).hint(format!("leoflow upgrade {stop}")).hint(format!("then: leoflow upgrade {to}"))
+            }
+            Refusal::BelowFloor { floor, .. } => {
+                Self::refused(text).hint(format!("upgrade to {floor} first: leoflow upgrade {floor}"))
+            }
+            Refusal::NewerSchema { .. } => {
+                Self::refused(text).hint("upgrade to the release that made it, or a later one")
+            }
+            Refusal::OtherHistory { .. } | Refusal::Damaged(_) => Self::refused(text).hint("leoflow migrate-db status"),
+            Refusal::Phase { .. } => {
+                Self::refused(text).hint("nothing was changed; an intermediate release may take it")
+            }
+            Refusal::Space { .. } => {
+                Self::failed(text).hint("free some space, then run the same command again; nothing was changed")
+            }
+            Refusal::Ailing(_) => Self::refused(text)
+                .hint("leoflow lite status")
+                .hint("or stop it, and upgrade what is stopped: leoflow lite stop"),
+            Refusal::OtherMajor { .. } => Self::refused(text).hint("nothing was changed"),
+            Refusal::Manifest(_) => Self::failed(text).hint("nothing was changed; tell whoever publishes the releases"),
+        }
+    }
+}
+
+impl From<back::Refusal> for Error {
+    fn from(refusal: back::Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            back::Refusal::Same(_) | back::Refusal::NotKept(_) => Self::failed(text).hint("leoflow versions"),
+            back::Refusal::NoHistory(_) => {
+                Self::failed(text).hint("leoflow versions").hint("leoflow rollback --to VERSION")
+            }
+            back::Refusal::NoWay { .. } => Self::refused(text)
+                .hint("leoflow lite backups")
+                .hint("leoflow lite restore --input FILE, by the version that made it"),
+            back::Refusal::Ailing(_) => Self::refused(text)
+                .hint("leoflow lite status")
+                .hint("or stop it, and go back with what is stopped: leoflow lite stop"),
+        }
+    }
+}
+
+impl From<ShellError> for Error {
+    fn from(error: ShellError) -> Self {
+        match error {
+            ShellError::Write { path, source } => Self::io("write", &path, &source),
+            ShellError::Unquotable(_) => Self::failed(&error).hint("put it on the PATH by hand"),
+            ShellError::Receipt(error) => error.into(),
+        }
+    }
+}
+
+impl From<UpgradeError> for Error {
+    fn from(error: UpgradeError) -> Self {
+        let text = error.to_string();
+        match error {
+            UpgradeError::Journal(error) => error.into(),
+            UpgradeError::Fetch(error) => error.into(),
+            UpgradeError::Backup(error) => error.into(),
+            UpgradeError::Rehearsal(error) => error.into(),
+            UpgradeError::Postgres(error) => error.into(),
+            UpgradeError::Schema(error) => error.into(),
+            UpgradeError::Receipt(error) => error.into(),
+            UpgradeError::Ground(error) => error.into(),
+            UpgradeError::Write { path, source } => Self::io("write", &path, &source),
+            UpgradeError::Stage(StageError::Write { path, source }) => Self::io("write", &path, &source),
+            UpgradeError::Program(ProgramError::Io { path, source }) => Self::io("prepare", &path, &source),
+            UpgradeError::Cancelled => Self::failed(text).hint("nothing was changed"),
+            UpgradeError::Stage(_)
+            | UpgradeError::Component { .. }
+            | UpgradeError::Program(_)
+            | UpgradeError::Smoke { .. } => Self::failed(text).hint("leoflow lite logs upgrade"),
+        }
+    }
+}
+
+impl From<GroundError> for Error {
+    fn from(error: GroundError) -> Self {
+        let text = error.to_string();
+        match error {
+            GroundError::Private(error) => error.into(),
+            GroundError::Gone => Self::failed(text).hint("the next start finishes it: leoflow lite start"),
+            GroundError::Silent(_) | GroundError::Refused(_) | GroundError::Program(_) => {
+                Self::failed(text).hint("leoflow lite status").hint("leoflow upgrade --resume")
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A task that does nothing, run like any other: by the scheduler, the agent and Python. Nothing of it is
+//! left. `leoflow smoke` asks for it.
+
+use super::api_error::ApiError;
+use super::state::AppState;
+use crate::engine::dag::Structure;
+use crate::engine::dags::{self, ParsedDags, ParsedFile};
+use crate::engine::events::RunKey;
+use crate::engine::runs::{self, Run, Trigger};
+use crate::engine::state::RunState;
+use crate::engine::store::{ReadFor, StoreError};
+use crate::sys::files;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const DAG_ID: &str = "leoflow_trial_task";
+/// No file of this name is ever parsed, as it begins with a dot.
+const FILE: &str = ".leoflow_trial_task.py";
+const SOURCE: &str = "from airflow.sdk import DAG, task\n\nwith DAG(\"leoflow_trial_task\"):\n\n    @task\n    def trial():\n        return 1\n\n    trial()\n";
+const PATIENCE: Duration = Duration::from_secs(25);
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
+    // One at a time: it has one name.
+    let _alone = state.trial_task.lock().await;
+    remove(&state).await?;
+    let outcome = run_once(&state).await;
+    let removed = remove(&state).await;
+    let run = outcome?;
+    removed?;
+    match run.state {
+        RunState::Success => Ok(Json(json!({"state": "success"}))),
+        other => {
+            let detail = format!("the trial task is {other}; leoflow lite logs agent");
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+        }
+    }
+}
+
+async fn run_once(state: &AppState) -> Result<Run, ApiError> {
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    dags::save_file(&transaction, &file()).await?;
+    let run = runs::trigger(&transaction, DAG_ID, &by_hand(state)).await?;
+    transaction.commit().await?;
+    let key = RunKey { dag_id: DAG_ID.to_owned(), run_id: run.key.run_id };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let run = runs::get(&**client, &key, ReadFor::Reading).await?;
+        if matches!(run.state, RunState::Success | RunState::Failed) || Instant::now() >= deadline {
+            return Ok(run);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn by_hand(state: &AppState) -> Trigger {
+    Trigger {
+        run_id: None,
+        logical_date: None,
+        data_interval: None,
+        run_after: None,
+        conf: Map::new(),
+        note: None,
+        triggered_by: "operator",
+        user: state.secrets().admin_email.clone(),
+    }
+}
+
+fn file() -> ParsedFile {
+    let structure = json!({
+        "dag_id": DAG_ID,
+        "tasks": [{"task_id": "trial", "operator": "_PythonDecoratedOperator", "operator_name": "@task"}],
+    });
+    let sources = json!({FILE: SOURCE});
+    ParsedFile {
+        fileloc: FILE.to_owned(),
+        relative_fileloc: FILE.to_owned(),
+        duration: 0.0,
+        result: match (serde_json::from_value::<Structure>(structure), sources) {
+            (Ok(structure), Value::Object(sources)) => {
+                Ok(ParsedDags { dags: vec![structure], source: SOURCE.to_owned(), sources })
+            }
+            _ => Err("the trial task is not described as a DAG".to_owned()),
+        },
+    }
+}
+
+/// Also what one has left that was killed. A task that still runs is waited for.
+async fn remove(state: &AppState) -> Result<(), ApiError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut client = state.database.get().await?;
+        let transaction = client.transaction().await?;
+        match dags::delete(&transaction, DAG_ID).await {
+            Ok(()) => {
+                transaction.commit().await?;
+                break;
+            }
+            Err(StoreError::NotFound { .. }) => break,
+            Err(StoreError::Busy(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // A log that stays is in nobody's way.
+    let _ = files::remove_any(&state.home.task_logs().join(DAG_ID));
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Dropping the copy of the database from before an upgrade, once its time is over or the disk runs short.
+
+use super::{record, snapshot};
+use crate::home::Home;
+use crate::home::lock::OperationLock;
+use crate::postgres::Access;
+use crate::protocol::log;
+use crate::sys::{clock, disk};
+use std::time::Duration;
+
+/// How often is looked; a laptop sleeps, so no longer wait can be relied on.
+const ROUND: Duration = Duration::from_secs(10 * 60);
+/// With less than this free, bytes, the copy goes before its time.
+const SHORT: u64 = 1024 * 1024 * 1024;
+
+/// Runs until there is none left.
+pub async fn run(home: Home, access: Access) {
+    while let Some(kept) = record::snapshot(&home) {
+        let is_due = kept.until <= clock::unix_seconds();
+        let is_short = disk::free_bytes(home.root()).is_ok_and(|free| free < SHORT);
+        if is_due || is_short {
+            drop_all(&home, &access).await;
+        }
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+async fn drop_all(home: &Home, access: &Access) {
+    // An upgrade that is under way decides itself what it needs.
+    let Ok(_alone) = OperationLock::take(home, "dropping an old copy of the database") else { return };
+    let dropped = snapshot::drop_others(access, None).await;
+    let forgotten = dropped
+        .map_err(|error| error.to_string())
+        .and_then(|()| record::forget_snapshots(home, None).map_err(|error| error.to_string()));
+    if let Err(error) = forgotten {
+        log::say(format!("the copy of the database from before the upgrade cannot be dropped: {error}"));
+    }
+}

@@ -1,0 +1,174 @@
+//! What a change of release stands on: an instance that runs, whose supervisor holds parts of it down for us, or
+//! one that is stopped, with a Postgres of our own for the moment.
+
+use super::program::{ProgramError, TRIAL_LIMIT, TrialServer};
+use super::smoke::{Door, Smoke};
+use crate::home::Home;
+use crate::home::lock::HomeLock;
+use crate::postgres::private::{PrivateError, PrivateServer};
+use crate::postgres::{Access, install};
+use crate::protocol::control::{self, Answer, ControlClient, Level, Request};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The program that a supervisor runs itself, as its children see it.
+const SUPERVISORS_OWN: &str = "/proc/self/exe";
+/// For all deadlines of what is stopped, one after another, or a recovery.
+const LEVEL_LIMIT: Duration = Duration::from_secs(330);
+/// For another program to take the supervisor's place.
+const BECOME_LIMIT: Duration = Duration::from_secs(20);
+
+pub enum Ground {
+    Live {
+        control: ControlClient,
+    },
+    /// In this order: the server is stopped before the home is let go.
+    Stopped {
+        server: Option<PrivateServer>,
+        trial: Option<TrialServer>,
+        _lock: Option<HomeLock>,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GroundError {
+    #[error("the supervisor does not answer: {0}")]
+    Silent(io::Error),
+    /// In its own words, or JSON of the child that failed.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the instance was stopped meanwhile")]
+    Gone,
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+/// A child that failed has left JSON.
+fn own_words(reason: &str) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_str(reason).ok();
+    let message = json.as_ref().and_then(|json| json["message"].as_str());
+    message.unwrap_or(reason).to_owned()
+}
+
+impl Ground {
+    /// `None` when no instance runs.
+    pub fn live(home: &Home) -> io::Result<Option<Self>> {
+        Ok(ControlClient::connect(home)?.map(|control| Self::Live { control }))
+    }
+
+    /// `lock` is `None` when the caller has the home.
+    pub fn stopped(server: PrivateServer, lock: Option<HomeLock>) -> Self {
+        Self::Stopped { server: Some(server), trial: None, _lock: lock }
+    }
+
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Live { .. })
+    }
+
+    /// Server and agent leave; tasks go on, and requests wait.
+    pub fn let_go(&mut self) -> Result<(), GroundError> {
+        self.ask_level(Level::Datastore, None)
+    }
+
+    /// Starts the datastore anew, with the newest PostgreSQL that is installed.
+    pub async fn restart_datastore(&mut self, home: &Home, access: &mut Access) -> Result<(), GroundError> {
+        if let Some(installation) = install::installed(home) {
+            access.installation = installation;
+        }
+        match self {
+            Self::Live { .. } => {
+                self.ask_level(Level::Nothing, None)?;
+                self.ask_level(Level::Datastore, None)
+            }
+            Self::Stopped { server, .. } => {
+                drop(server.take());
+                let started =
+                    PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
+                *server = Some(started);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts the program's server on trial, and says where it is asked.
+    pub async fn begin_trial(
+        &mut self,
+        program: &Path,
+        home: &Home,
+        smoke: &Smoke<'_>,
+    ) -> Result<PathBuf, GroundError> {
+        match self {
+            Self::Live { .. } => {
+                self.ask_within(Level::Trial, Some(program.to_owned()), TRIAL_LIMIT)?;
+                Ok(home.trial_socket())
+            }
+            Self::Stopped { trial, .. } => {
+                let mut started = TrialServer::start(program, home, smoke.port, None)?;
+                let door = Door::Private(started.socket.clone());
+                let ask = Smoke { door, version: smoke.version.clone(), known_import_errors: None, ..*smoke };
+                started.wait_ready(async || ask.answers().await).await?;
+                let socket = started.socket.clone();
+                *trial = Some(started);
+                Ok(socket)
+            }
+        }
+    }
+
+    /// The server on trial gets the listeners, and the agent starts.
+    pub fn open(&mut self, program: &Path) -> Result<(), GroundError> {
+        if let Self::Stopped { trial, .. } = self {
+            *trial = None;
+        }
+        self.ask_level(Level::Whole, Some(program.to_owned()))
+    }
+
+    /// What was there before an upgrade runs again: first nothing but the datastore.
+    pub fn back_down(&mut self) -> Result<(), GroundError> {
+        if let Self::Stopped { trial, .. } = self {
+            *trial = None;
+        }
+        self.ask_level(Level::Datastore, Some(PathBuf::from(SUPERVISORS_OWN)))
+    }
+
+    /// Then all of it.
+    pub fn back_up(&mut self) -> Result<(), GroundError> {
+        self.ask_level(Level::Whole, Some(PathBuf::from(SUPERVISORS_OWN)))
+    }
+
+    /// The supervisor becomes the program of `version`.
+    pub fn take_over(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), GroundError> {
+        let Self::Live { control } = self else { return Ok(()) };
+        // It goes without an answer when it has come so far.
+        if let Ok(Answer::Error(reason)) = control.ask(&Request::Become { program: program.to_owned() }, BECOME_LIMIT) {
+            return Err(GroundError::Refused(reason));
+        }
+        let deadline = Instant::now() + BECOME_LIMIT;
+        while Instant::now() < deadline {
+            if control::status_of(home).is_some_and(|status| status.version == version)
+                && let Ok(Some(client)) = ControlClient::connect(home)
+            {
+                *control = client;
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(GroundError::Refused(format!("the supervisor did not become {version}; see logs/supervisor.log")))
+    }
+
+    fn ask_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), GroundError> {
+        self.ask_within(level, program, LEVEL_LIMIT)
+    }
+
+    fn ask_within(&mut self, level: Level, program: Option<PathBuf>, limit: Duration) -> Result<(), GroundError> {
+        let Self::Live { control } = self else { return Ok(()) };
+        match control.ask(&Request::Run { level, program }, limit) {
+            Ok(Answer::Error(reason)) => Err(GroundError::Refused(own_words(&reason))),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(GroundError::Gone),
+            Err(error) => Err(GroundError::Silent(error)),
+        }
+    }
+}

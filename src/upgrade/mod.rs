@@ -1,0 +1,63 @@
+//! From one release to another and back: the plan (pure), and a worker that follows it step by step, each
+//! written down before it acts.
+
+pub mod back;
+pub mod expire;
+pub mod finish;
+pub mod ground;
+pub mod manifest;
+pub mod plan;
+pub mod program;
+pub mod record;
+mod run;
+pub mod signature;
+pub mod smoke;
+pub mod snapshot;
+pub mod source;
+pub mod stage;
+pub mod steps;
+pub mod versions;
+
+pub use run::{Outcome, Status, Way, Work, upgrade};
+
+use crate::backup::create::CreateError;
+use crate::backup::restore::RestoreError;
+use crate::home::journal::JournalError;
+use crate::postgres::PgError;
+use crate::schema::SchemaError;
+use crate::setup::ReceiptError;
+use std::io;
+use std::path::PathBuf;
+
+/// What an upgrade or a rollback can fail of.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    #[error("it was cancelled")]
+    Cancelled,
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Fetch(#[from] source::FetchError),
+    #[error(transparent)]
+    Stage(#[from] stage::StageError),
+    #[error("{name} cannot be made ready: {reason}")]
+    Component { name: String, reason: String },
+    #[error("the backup failed: {0}")]
+    Backup(#[from] CreateError),
+    #[error("the backup cannot be restored: {0}")]
+    Rehearsal(#[from] RestoreError),
+    #[error(transparent)]
+    Program(#[from] program::ProgramError),
+    #[error("the smoke test failed: {reason}{}", if .log.is_empty() { String::new() } else { format!("\n{log}") })]
+    Smoke { reason: String, log: String },
+    #[error(transparent)]
+    Ground(#[from] ground::GroundError),
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+}

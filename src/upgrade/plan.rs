@@ -1,0 +1,308 @@
+//! What an upgrade would do, or why it must not. Pure: `--dry-run` prints it, the confirmation shows it, the
+//! worker follows it. What cannot be known counts as unsafe.
+
+use super::manifest::{Asset, Component, Manifest, ManifestError, Migration, Release};
+use super::source::Wanted;
+use crate::config::Channel;
+use semver::{BuildMetadata, Version};
+use serde::{Deserialize, Serialize};
+
+/// What the user asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Newest(Channel),
+    Version(Version),
+}
+
+impl Target {
+    /// `stable`, `rc`, `0.2.0`, `v0.2.0-rc1`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(channel) = Channel::parse(text) {
+            return Some(Self::Newest(channel));
+        }
+        Version::parse(text.strip_prefix('v').unwrap_or(text)).ok().map(Self::Version)
+    }
+}
+
+/// What is installed and what the machine is like.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub installed: Version,
+    pub target: &'static str,
+    pub database: Database,
+    /// By name, as far as they came from a release: the sha256 of what was unpacked, and its version.
+    pub components: Vec<Installed>,
+    /// Bytes on the home's file system; `None` when it does not say.
+    pub free_bytes: Option<u64>,
+    /// What the database takes, bytes.
+    pub database_bytes: u64,
+    pub instance: Instance,
+    pub running_tasks: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    pub name: String,
+    pub version: String,
+    /// `None` when it did not come from a release.
+    pub sha256: Option<String>,
+}
+
+/// The schema, as the database's own record has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// Versions with the sha256 of their files, oldest first.
+    Applied(Vec<(i64, String)>),
+    Damaged(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instance {
+    Stopped,
+    Healthy,
+    /// In its own words.
+    Ailing(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub from: Version,
+    pub to: Version,
+    pub live: bool,
+    pub schema_from: i64,
+    pub schema_to: i64,
+    /// Those that are not yet applied, oldest first.
+    pub migrations: Vec<Migration>,
+    pub program: Wanted,
+    pub components: Vec<ComponentPlan>,
+    pub needs_bytes: u64,
+    pub running_tasks: usize,
+    pub warnings: Vec<String>,
+    pub notes: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentPlan {
+    pub name: String,
+    pub version: String,
+    pub sha256: String,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// These very bytes are installed.
+    Carried,
+    /// What is installed is of the same version and not from a release; it stays.
+    Kept,
+    Fetch(Wanted),
+}
+
+impl Plan {
+    /// Whether every new migration can be taken back by its own SQL.
+    pub fn is_reversible(&self) -> bool {
+        self.migrations.iter().all(|migration| migration.reversible)
+    }
+
+    pub fn fetched(&self) -> impl Iterator<Item = (&ComponentPlan, &Wanted)> {
+        self.components.iter().filter_map(|component| match &component.action {
+            Action::Fetch(wanted) => Some((component, wanted)),
+            Action::Carried | Action::Kept => None,
+        })
+    }
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("leoflow {0} is the newest there is")]
+    UpToDate(Version),
+    #[error("{to} is older than what is installed, {from}")]
+    Older { from: Version, to: Version },
+    #[error("there is no release {0}")]
+    Unknown(Version),
+    #[error("there is no release in the channel {0}")]
+    EmptyChannel(&'static str),
+    #[error("release {0} is not made for this machine, {1}")]
+    Platform(Version, &'static str),
+    #[error("release {to} upgrades from {floor} and later, not from {from}")]
+    BelowFloor { from: Version, to: Version, floor: Version },
+    #[error("{stop} must be passed through first")]
+    Stop { stop: Version, to: Version },
+    #[error("the database is at schema version {database}, and {to} only knows up to {known}")]
+    NewerSchema { database: i64, to: Version, known: i64 },
+    #[error("migration {version} of the database is not the one that {to} has")]
+    OtherHistory { version: i64, to: Version },
+    #[error("the database's record of its migrations is damaged: {0}")]
+    Damaged(String),
+    #[error("migration V{version:04}__{name} is of the phase {phase}, which this version does not apply in an upgrade")]
+    Phase { version: i64, name: String, phase: String },
+    #[error("the upgrade needs {needed} bytes of free disk, and there are {free}")]
+    Space { needed: u64, free: u64 },
+    #[error("the instance is not healthy: {0}")]
+    Ailing(String),
+    #[error("{to} runs PostgreSQL {new}, and the datastore is of {old}")]
+    OtherMajor { to: Version, new: String, old: String },
+    #[error("its manifest is wrong: {0}")]
+    Manifest(#[from] ManifestError),
+}
+
+/// The component that is the datastore's server.
+pub const POSTGRES: &str = "postgres";
+/// What is left free beside everything, bytes: the datastore needs room to go on.
+const SPARE: u64 = 256 * 1024 * 1024;
+
+pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan, Refusal> {
+    let release = choose(facts, manifest, target)?;
+    let (from, to) = (&facts.installed, &release.version);
+    let asset = release.asset(facts.target).ok_or_else(|| Refusal::Platform(to.clone(), facts.target))?;
+    if from.cmp_precedence(&release.upgrades_from).is_lt() {
+        let floor = release.upgrades_from.clone();
+        return Err(match required_stop(from, release) {
+            Some(stop) => Refusal::Stop { stop, to: to.clone() },
+            None => Refusal::BelowFloor { from: from.clone(), to: to.clone(), floor },
+        });
+    }
+    if let Some(stop) = required_stop(from, release) {
+        return Err(Refusal::Stop { stop, to: to.clone() });
+    }
+    let (schema_from, migrations) = pending(&facts.database, release)?;
+    if let Instance::Ailing(reason) = &facts.instance {
+        return Err(Refusal::Ailing(reason.clone()));
+    }
+    let components: Vec<ComponentPlan> = release.components(facts.target).map(|new| component(facts, new)).collect();
+    if let Some((new, old)) = other_major(facts, release) {
+        return Err(Refusal::OtherMajor { to: to.clone(), new, old });
+    }
+    let needs_bytes = needed(facts, asset, release.components(facts.target), &components);
+    if let Some(free) = facts.free_bytes.filter(|free| *free < needs_bytes) {
+        return Err(Refusal::Space { needed: needs_bytes, free });
+    }
+    Ok(Plan {
+        from: from.clone(),
+        to: to.clone(),
+        live: facts.instance == Instance::Healthy,
+        schema_from,
+        schema_to: release.schema_version(),
+        warnings: warnings(from, manifest, release, &migrations),
+        migrations,
+        program: Wanted::of(asset)?,
+        components,
+        needs_bytes,
+        running_tasks: facts.running_tasks,
+        notes: release.notes.clone(),
+    })
+}
+
+fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<&'a Release, Refusal> {
+    let release = match target {
+        Target::Version(version) => manifest.release(version).ok_or_else(|| Refusal::Unknown(version.clone()))?,
+        Target::Newest(channel) => manifest.newest(*channel).ok_or(Refusal::EmptyChannel(channel.name()))?,
+    };
+    // What was built from the same version's sources on a developer's machine is not the release.
+    let is_release = facts.installed.build == BuildMetadata::EMPTY;
+    match release.version.cmp_precedence(&facts.installed) {
+        std::cmp::Ordering::Equal if is_release => Err(Refusal::UpToDate(facts.installed.clone())),
+        std::cmp::Ordering::Less if matches!(target, Target::Newest(_)) => {
+            Err(Refusal::UpToDate(facts.installed.clone()))
+        }
+        std::cmp::Ordering::Less => Err(Refusal::Older { from: facts.installed.clone(), to: release.version.clone() }),
+        _ => Ok(release),
+    }
+}
+
+/// The first of the required stops that lies ahead.
+fn required_stop(from: &Version, release: &Release) -> Option<Version> {
+    let ahead = |stop: &&Version| from.cmp_precedence(stop).is_lt() && stop.cmp_precedence(&release.version).is_lt();
+    release.required_stops.iter().filter(ahead).min_by(|one, other| one.cmp_precedence(other)).cloned()
+}
+
+/// The schema's version, and what the release adds to it.
+fn pending(database: &Database, release: &Release) -> Result<(i64, Vec<Migration>), Refusal> {
+    let applied = match database {
+        Database::Applied(applied) => applied,
+        Database::Damaged(reason) => return Err(Refusal::Damaged(reason.clone())),
+    };
+    let (to, known) = (release.version.clone(), release.schema_version());
+    let newest = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
+    if newest > known {
+        return Err(Refusal::NewerSchema { database: newest, to, known });
+    }
+    for (version, sha256) in applied {
+        let same = release.migrations.iter().any(|known| known.version == *version && known.sha256 == *sha256);
+        if !same {
+            return Err(Refusal::OtherHistory { version: *version, to });
+        }
+    }
+    let is_applied = |migration: &Migration| applied.iter().any(|(version, _)| *version == migration.version);
+    let pending: Vec<Migration> =
+        release.migrations.iter().filter(|migration| !is_applied(migration)).cloned().collect();
+    match pending.iter().find(|migration| !["expand", "data"].contains(&migration.phase.as_str())) {
+        Some(Migration { version, name, phase, .. }) => {
+            Err(Refusal::Phase { version: *version, name: name.clone(), phase: phase.clone() })
+        }
+        None => Ok((newest, pending)),
+    }
+}
+
+/// A datastore is of one major version of PostgreSQL.
+fn other_major(facts: &Facts, release: &Release) -> Option<(String, String)> {
+    let major = |version: &str| version.split('.').next().unwrap_or_default().to_owned();
+    let new = release.components(facts.target).find(|component| component.name == POSTGRES)?;
+    let old = facts.components.iter().find(|installed| installed.name == POSTGRES)?;
+    (major(&new.version) != major(&old.version)).then(|| (new.version.clone(), old.version.clone()))
+}
+
+fn component(facts: &Facts, new: &Component) -> ComponentPlan {
+    let installed = facts.components.iter().find(|installed| installed.name == new.name);
+    let action = match installed {
+        Some(Installed { sha256: Some(sha256), .. }) if *sha256 == new.sha256 => Action::Carried,
+        Some(Installed { sha256: None, version, .. }) if *version == new.version => Action::Kept,
+        _ => Action::Fetch(Wanted { url: new.url.clone(), sha256: new.sha256.clone(), size: new.size }),
+    };
+    ComponentPlan { name: new.name.clone(), version: new.version.clone(), sha256: new.sha256.clone(), action }
+}
+
+/// The database in a rehearsal and as a snapshot, its backup, and what is fetched, packed and unpacked.
+fn needed<'a>(
+    facts: &Facts,
+    asset: &Asset,
+    all: impl Iterator<Item = &'a Component>,
+    components: &[ComponentPlan],
+) -> u64 {
+    let is_fetched = |new: &&Component| {
+        components.iter().any(|plan| plan.name == new.name && matches!(plan.action, Action::Fetch(_)))
+    };
+    let fetched: u64 = all.filter(is_fetched).map(|new| new.size.saturating_add(new.unpacked_size)).sum();
+    // A program packs to a third; twice is more than enough room to unpack it.
+    let program = asset.size.saturating_mul(4);
+    facts.database_bytes.saturating_mul(3).saturating_add(fetched).saturating_add(program).saturating_add(SPARE)
+}
+
+fn warnings(from: &Version, manifest: &Manifest, release: &Release, migrations: &[Migration]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let minor = |version: &Version| (version.major, version.minor);
+    let mut skipped: Vec<(u64, u64)> = manifest
+        .releases
+        .iter()
+        .map(|other| minor(&other.version))
+        .filter(|other| *other > minor(from) && *other < minor(&release.version))
+        .collect();
+    skipped.sort_unstable();
+    skipped.dedup();
+    if !skipped.is_empty() {
+        let names: Vec<String> = skipped.iter().map(|(major, minor)| format!("{major}.{minor}")).collect();
+        warnings.push(format!("this skips {}: what they deprecated may be gone", names.join(", ")));
+    }
+    let fixed: Vec<String> = migrations
+        .iter()
+        .filter(|migration| !migration.reversible)
+        .map(|migration| format!("V{:04}__{}", migration.version, migration.name))
+        .collect();
+    if !fixed.is_empty() {
+        let them = fixed.join(", ");
+        warnings.push(format!("{them} cannot be taken back by itself: the way back is the backup that is taken first"));
+    }
+    warnings
+}

@@ -1,0 +1,351 @@
+//! Following the plan.
+
+use super::ground::Ground;
+use super::plan::Plan;
+use super::program::{self, TrialServer};
+use super::smoke::{self, Door, Smoke};
+use super::source::Source;
+use super::steps::{Direction, State, Step};
+use super::{UpgradeError, finish, snapshot, stage};
+use crate::backup::verify::Rehearsal;
+use crate::backup::{automatic, restore};
+use crate::config::Config;
+use crate::home::Home;
+use crate::home::journal::{Journal, Operation};
+use crate::home::progress::{Progress, Reporter};
+use crate::postgres::Access;
+use crate::postgres::acquire::{self, Staged};
+use crate::schema::{embedded, known};
+use crate::sys::{checkpoint, files};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Everything that every step needs.
+pub struct Work<'a> {
+    pub home: &'a Home,
+    pub access: Access,
+    pub config: &'a Config,
+    pub port: u16,
+    /// Of the program that does it.
+    pub own_version: &'a str,
+    pub ground: Ground,
+    pub reporter: &'a dyn Reporter,
+    /// Whether a release that fails is left for inspection.
+    pub no_rollback: bool,
+    pub details: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Upgraded,
+    /// Nothing was changed.
+    Failed,
+    /// The release before runs again, with everything.
+    RolledBack,
+    /// The new release is in force, and something is wrong with it.
+    UpgradedWithProblem,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    pub status: Status,
+    pub previous_version: String,
+    pub new_version: String,
+    /// Of the new release's sources.
+    pub commit: Option<String>,
+    pub migrations_run: Vec<String>,
+    pub backup_path: Option<PathBuf>,
+    pub details: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What was made ready before anything was changed.
+struct Prepared {
+    postgres: Option<Staged>,
+    commit: Option<String>,
+}
+
+/// Where the other release comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Way<'a> {
+    Up(&'a Source),
+    /// It is kept among the versions.
+    Down,
+}
+
+impl Way<'_> {
+    fn direction(self) -> Direction {
+        match self {
+            Self::Up(_) => Direction::Up,
+            Self::Down => Direction::Down,
+        }
+    }
+}
+
+/// Changes the release. The caller has the operation to itself. While nothing was changed yet, it gives up when
+/// `cancelled` completes.
+pub async fn upgrade(
+    work: &mut Work<'_>,
+    plan: Plan,
+    way: Way<'_>,
+    known_import_errors: Option<BTreeSet<String>>,
+    cancelled: impl Future<Output = ()>,
+) -> Result<Outcome, UpgradeError> {
+    let mut state = State {
+        snapshot: snapshot::name(&plan.to),
+        new_program: stage::program_of(work.home, &plan.to),
+        direction: way.direction(),
+        plan,
+        backup: None,
+        new_postgres: None,
+        migrations_run: Vec::new(),
+        known_import_errors,
+        leaving: None,
+    };
+    let steps = Step::ALL.map(|step| step.name().to_owned()).to_vec();
+    let mut journal = Journal::begin_with(work.home, Operation::Upgrade, steps, state.to_json())?;
+    let prepared = tokio::select! {
+        prepared = work.prepare(&mut journal, &mut state, way) => prepared,
+        () = cancelled => Err(UpgradeError::Cancelled),
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            if let UpgradeError::Cancelled = error {
+                restore::remove_strays(work.home, Some(&work.access)).await?;
+            }
+            journal.remove()?;
+            if state.direction == Direction::Up {
+                finish::forget_program(work, &state.plan.to);
+            }
+            return Ok(work.outcome(&state, Status::Failed, None, Some(error.to_string())));
+        }
+    };
+    if let Err(error) = work.switch(&mut journal, &mut state, prepared.postgres).await {
+        work.told_trouble(&error);
+        finish::go_back(work, &state).await?;
+        journal.remove()?;
+        let status = if state.direction == Direction::Up { Status::RolledBack } else { Status::Failed };
+        return Ok(work.outcome(&state, status, prepared.commit, Some(error.to_string())));
+    }
+    let problem = match work.open(&mut journal, &state).await {
+        Ok(()) => None,
+        Err(error) => {
+            work.told_trouble(&error);
+            if state.direction == Direction::Up && state.plan.is_reversible() && !work.no_rollback {
+                state.leaving = Some(error.to_string());
+                journal.set_plan(state.to_json())?;
+                checkpoint("upgrade.leaving");
+                finish::leave(work, &state).await?;
+                journal.remove()?;
+                return Ok(work.outcome(&state, Status::RolledBack, prepared.commit, Some(error.to_string())));
+            }
+            Some(error.to_string())
+        }
+    };
+    finish::complete(work, &mut journal, &state).await?;
+    journal.finish()?;
+    let status = match (&problem, state.direction) {
+        (Some(_), _) => Status::UpgradedWithProblem,
+        (None, Direction::Up) => Status::Upgraded,
+        (None, Direction::Down) => Status::RolledBack,
+    };
+    Ok(work.outcome(&state, status, prepared.commit, problem))
+}
+
+impl State {
+    pub fn to_json(&self) -> serde_json::Value {
+        // Names, numbers and paths; a path that is not UTF-8 is refused when the home is chosen.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+impl Work<'_> {
+    /// Does a step, tells how long it took, and writes down that it was done.
+    pub async fn step<T>(
+        &mut self,
+        journal: &mut Journal,
+        step: Step,
+        act: impl AsyncFnOnce(&mut Self) -> Result<T, UpgradeError>,
+    ) -> Result<T, UpgradeError> {
+        let begun = Instant::now();
+        self.reporter.report(Progress::Started(step.title().to_owned()));
+        let done = act(self).await?;
+        let line = format!("{}... {:.1} s", step.title(), begun.elapsed().as_secs_f64());
+        self.reporter.report(Progress::Finished(line.clone()));
+        self.details.push(line);
+        journal.advance()?;
+        Ok(done)
+    }
+
+    fn told_trouble(&self, error: &UpgradeError) {
+        self.reporter.report(Progress::Warning(format!("{error}; going back")));
+    }
+
+    pub fn smoke(&self, state: &State, door: Door) -> Smoke<'_> {
+        Smoke {
+            config: self.config,
+            port: self.port,
+            door,
+            version: state.plan.to.to_string(),
+            known_import_errors: state.known_import_errors.clone(),
+        }
+    }
+
+    /// Everything that can be done while the release before goes on as ever.
+    async fn prepare(
+        &mut self,
+        journal: &mut Journal,
+        state: &mut State,
+        way: Way<'_>,
+    ) -> Result<Prepared, UpgradeError> {
+        let plan = state.plan.clone();
+        let prepared = match way {
+            Way::Up(source) => self.step(journal, Step::Fetch, async |work| work.fetch(&plan, source).await).await?,
+            Way::Down => {
+                let about = stage::check(&state.new_program, &plan.to)?;
+                journal.advance()?;
+                Prepared { postgres: None, commit: about.commit }
+            }
+        };
+        let why = if state.direction == Direction::Up { "upgrade" } else { "rollback" };
+        let backup = self.step(journal, Step::Backup, async |work| work.back_up(why).await).await?;
+        state.backup = Some(backup.clone());
+        journal.set_plan(state.to_json())?;
+        match way {
+            Way::Up(_) => self.step(journal, Step::Rehearse, async |work| work.rehearse(state, &backup).await).await?,
+            // What is undone was tried when it was done; the copy of the database is the net.
+            Way::Down => journal.advance()?,
+        }
+        Ok(prepared)
+    }
+
+    async fn fetch(&mut self, plan: &Plan, source: &Source) -> Result<Prepared, UpgradeError> {
+        let downloads = self.home.upgrade().join("download");
+        let write = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| UpgradeError::Write { path, source }
+        };
+        files::create_private_dir(&self.home.upgrade()).map_err(write(&self.home.upgrade()))?;
+        files::create_private_dir(&downloads).map_err(write(&downloads))?;
+        files::create_private_dir(&self.home.versions()).map_err(write(&self.home.versions()))?;
+        let archive = source.fetch(&plan.program, &downloads, self.reporter).await?;
+        let about = stage::program(self.home, &archive, &plan.to)?;
+        let mut postgres = None;
+        for (component, wanted) in plan.fetched() {
+            let archive = source.fetch(wanted, &downloads, self.reporter).await?;
+            let staged = acquire::stage(self.home, &archive, &wanted.sha256);
+            postgres = Some(staged.map_err(|reason| UpgradeError::Component { name: component.name.clone(), reason })?);
+        }
+        Ok(Prepared { postgres, commit: about.commit })
+    }
+
+    async fn back_up(&mut self, why: &str) -> Result<PathBuf, UpgradeError> {
+        let made = automatic::always(why, self.home, &self.access, self.config, self.own_version, self.reporter);
+        Ok(made.await?.path)
+    }
+
+    /// The backup is restored into a database of its own, and the new release has to work with that.
+    async fn rehearse(&mut self, state: &State, backup: &std::path::Path) -> Result<(), UpgradeError> {
+        let is_known = state.plan.schema_from <= embedded::newest(known());
+        let rehearsal = if is_known {
+            Rehearsal::restore(self.home, &self.access, backup, self.own_version, self.reporter).await?
+        } else {
+            // Only the new release can read it: a copy of the database stands for its restore.
+            let rehearsal = Rehearsal::empty(self.home, backup, self.reporter)?;
+            snapshot::take(&self.access, &rehearsal.database()).await?;
+            rehearsal
+        };
+        let outcome = self.rehearse_in(state, &rehearsal.database()).await;
+        rehearsal.remove(self.home, &self.access, self.reporter).await;
+        outcome
+    }
+
+    async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<(), UpgradeError> {
+        let begun = Instant::now();
+        program::migrate(&state.new_program, self.home, Some(database))?;
+        let mut server = TrialServer::start(&state.new_program, self.home, self.port, Some(database))?;
+        let smoke = self.smoke(state, Door::Private(server.socket.clone()));
+        server.wait_ready(async || smoke.answers().await).await?;
+        if let Some(reason) = smoke::failure(&smoke.on_trial().await) {
+            return Err(UpgradeError::Smoke { reason, log: server.last_words() });
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        self.reporter.report(Progress::Note(format!("the pause will take about {seconds:.1} s")));
+        Ok(())
+    }
+
+    /// From the pause to a new server that works and that nobody else can reach yet.
+    async fn switch(
+        &mut self,
+        journal: &mut Journal,
+        state: &mut State,
+        postgres: Option<Staged>,
+    ) -> Result<(), UpgradeError> {
+        snapshot::prepare(&self.access).await?;
+        self.step(journal, Step::LetGo, async |work| {
+            work.ground.let_go()?;
+            let Some(staged) = postgres else { return Ok(None) };
+            let installed = staged
+                .commit(work.home)
+                .map_err(|reason| UpgradeError::Component { name: "postgres".to_owned(), reason })?;
+            work.ground.restart_datastore(work.home, &mut work.access).await?;
+            Ok(Some(installed.folder))
+        })
+        .await
+        .map(|folder| state.new_postgres = folder)?;
+        journal.set_plan(state.to_json())?;
+        self.step(journal, Step::Snapshot, async |work| Ok(snapshot::take(&work.access, &state.snapshot).await?))
+            .await?;
+        state.migrations_run = self
+            .step(journal, Step::Migrate, async |work| match state.direction {
+                Direction::Up => Ok(program::migrate(&state.new_program, work.home, None)?),
+                Direction::Down => finish::undo_migrations(work, state.plan.schema_to).await,
+            })
+            .await?;
+        journal.set_plan(state.to_json())?;
+        self.step(journal, Step::Trial, async |work| {
+            let smoke = Smoke { config: work.config, ..work.smoke(state, Door::Open) };
+            let door = Door::Private(work.ground.begin_trial(&state.new_program, work.home, &smoke).await?);
+            let checks = Smoke { door, ..smoke }.on_trial().await;
+            match smoke::failure(&checks) {
+                Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// The new server gets the listeners, and has to work through them.
+    async fn open(&mut self, journal: &mut Journal, state: &State) -> Result<(), UpgradeError> {
+        self.step(journal, Step::Open, async |work| Ok(work.ground.open(&state.new_program)?)).await?;
+        if !self.ground.is_live() {
+            return Ok(journal.advance()?);
+        }
+        self.step(journal, Step::Smoke, async |work| {
+            match smoke::failure(&work.smoke(state, Door::Open).whole().await) {
+                Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    fn outcome(&mut self, state: &State, status: Status, commit: Option<String>, problem: Option<String>) -> Outcome {
+        Outcome {
+            status,
+            previous_version: state.plan.from.to_string(),
+            new_version: state.plan.to.to_string(),
+            commit,
+            migrations_run: state.migrations_run.clone(),
+            backup_path: state.backup.clone(),
+            details: std::mem::take(&mut self.details),
+            problem,
+        }
+    }
+}

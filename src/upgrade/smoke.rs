@@ -1,0 +1,279 @@
+//! Whether a release works: asked of its server over a private socket before it gets the listeners, and
+//! whole, through the open door, afterwards.
+
+use crate::auth::token::Signer;
+use crate::config::Config;
+use crate::protocol::http::{self, Ask};
+use crate::sys::{clock, random, unix_socket};
+use hyper::{Method, StatusCode, header};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpStream, UnixStream};
+
+/// How the server is reached.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// Before it has the listeners: there the caller is admin.
+    Private(PathBuf),
+    /// As a browser does.
+    Open,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub ok: bool,
+    /// What was found.
+    pub detail: String,
+    pub seconds: f64,
+}
+
+/// Of the instance that is asked.
+pub struct Smoke<'a> {
+    pub config: &'a Config,
+    pub port: u16,
+    pub door: Door,
+    /// The version that should answer.
+    pub version: String,
+    /// DAG files that could not be imported before; `None` when nothing is known of that.
+    pub known_import_errors: Option<BTreeSet<String>>,
+}
+
+/// For one request. A first one may wait for the DAG files to be parsed.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// For what comes up a moment after the doors have opened.
+const SETTLING: Duration = Duration::from_secs(10);
+const PAGES: [&str; 2] = ["/", "/auth/login"];
+/// How many DAGs' pages are looked at.
+const DAG_PAGES: usize = 5;
+
+impl Smoke<'_> {
+    /// Whether it answers at all.
+    pub async fn answers(&self) -> bool {
+        matches!(self.get("/api/healthz").await, Ok((StatusCode::OK, _)))
+    }
+
+    /// What can be asked of a server on trial. Stops at the first that is wrong.
+    pub async fn on_trial(&self) -> Vec<Check> {
+        let mut checks = Checks::default();
+        let _ = self.run_common(&mut checks).await;
+        checks.0
+    }
+
+    /// Everything, through the open door.
+    pub async fn whole(&self) -> Vec<Check> {
+        let mut checks = Checks::default();
+        let _ = async {
+            self.run_common(&mut checks).await?;
+            checks.run("scheduler", self.scheduler()).await?;
+            checks.run("trial task", self.trial_task()).await
+        }
+        .await;
+        checks.0
+    }
+
+    async fn run_common(&self, checks: &mut Checks) -> Result<(), ()> {
+        checks.run("health", self.health()).await?;
+        checks.run("login", self.login()).await?;
+        checks.run("datastore", self.datastore()).await?;
+        checks.run("read", self.read()).await?;
+        checks.run("write", self.write()).await?;
+        checks.run("dags", self.dags()).await?;
+        checks.run("pages", self.pages()).await
+    }
+
+    async fn health(&self) -> Result<String, String> {
+        let answer = self.json("/api/healthz").await?;
+        let version = answer["version"].as_str().unwrap_or_default();
+        if version == self.version { Ok(version.to_owned()) } else { Err(format!("{version} answers")) }
+    }
+
+    /// A session as a browser has it opens the door: the keys are still the same.
+    async fn login(&self) -> Result<String, String> {
+        match &self.door {
+            Door::Private(_) => {
+                let body = json!({"token": self.token()});
+                let (status, answer) = self.send(Method::POST, "/local/session", Some(&body)).await?;
+                let valid = status.is_success() && parse(&answer)?["valid"] == true;
+                if valid { Ok("a session is good".to_owned()) } else { Err("a session is not good".to_owned()) }
+            }
+            Door::Open => match self.get("/").await? {
+                (StatusCode::OK, _) => Ok("a session is good".to_owned()),
+                (status, _) => Err(format!("with a session, / answers {status}")),
+            },
+        }
+    }
+
+    async fn datastore(&self) -> Result<String, String> {
+        let answer = self.json("/api/v2/monitor/health").await?;
+        match answer["metadatabase"]["status"].as_str() {
+            Some("healthy") => Ok("healthy".to_owned()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    async fn read(&self) -> Result<String, String> {
+        let mut found = Vec::new();
+        for what in ["variables", "connections"] {
+            let answer = self.json(&format!("/api/v2/{what}?limit=1")).await?;
+            found.push(format!("{} {what}", answer["total_entries"].as_i64().ok_or("no total_entries")?));
+        }
+        Ok(found.join(", "))
+    }
+
+    async fn write(&self) -> Result<String, String> {
+        let key = format!("leoflow_smoke_{}", random::hex(&random::bytes::<8>()));
+        let path = format!("/api/v2/variables/{key}");
+        let body = json!({"key": key, "value": "smoke"});
+        let (created, answer) = self.send(Method::POST, "/api/v2/variables", Some(&body)).await?;
+        if !created.is_success() {
+            return Err(format!("a variable cannot be made: {created} {}", String::from_utf8_lossy(&answer)));
+        }
+        let read = self.json(&path).await;
+        let (deleted, _) = self.send(Method::DELETE, &path, None).await?;
+        match read {
+            Ok(answer) if answer["value"] == "smoke" && deleted.is_success() => {
+                Ok("a variable was made, read and deleted".to_owned())
+            }
+            Ok(_) => Err(format!("a variable is not as it was written, or cannot be deleted ({deleted})")),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn dags(&self) -> Result<String, String> {
+        let dags = self.json("/api/v2/dags?limit=1").await?["total_entries"].as_i64().unwrap_or(-1);
+        let errors = self.import_errors().await?;
+        let new: Vec<&str> = match &self.known_import_errors {
+            Some(known) => errors.difference(known).map(String::as_str).collect(),
+            None => Vec::new(),
+        };
+        if new.is_empty() {
+            Ok(format!("{dags} DAGs, {} import errors", errors.len()))
+        } else {
+            Err(format!("cannot be imported any more: {}", new.join(", ")))
+        }
+    }
+
+    /// The DAG files that cannot be imported.
+    pub async fn import_errors(&self) -> Result<BTreeSet<String>, String> {
+        let answer = self.json("/api/v2/importErrors?limit=1000").await?;
+        let list = answer["import_errors"].as_array().cloned().unwrap_or_default();
+        Ok(list.iter().filter_map(|error| error["filename"].as_str()).map(str::to_owned).collect())
+    }
+
+    async fn pages(&self) -> Result<String, String> {
+        let mut paths: Vec<String> = PAGES.map(str::to_owned).into();
+        if let Door::Open = self.door {
+            // It shows what the supervisor says, and a server on trial may have none.
+            paths.push("/status".to_owned());
+        }
+        let dags = self.json(&format!("/api/v2/dags?limit={DAG_PAGES}")).await?;
+        let ids = dags["dags"].as_array().cloned().unwrap_or_default();
+        paths.extend(ids.iter().filter_map(|dag| dag["dag_id"].as_str()).map(|id| format!("/dags/{}", encode(id))));
+        for path in &paths {
+            let (status, body) = self.get(path).await?;
+            if status != StatusCode::OK || !String::from_utf8_lossy(&body).contains("</html>") {
+                return Err(format!("{path} answers {status}"));
+            }
+        }
+        Ok(format!("{} pages", paths.len()))
+    }
+
+    /// It leads a moment after it has started.
+    async fn scheduler(&self) -> Result<String, String> {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let answer = self.json("/api/v2/monitor/health").await?;
+            match answer["scheduler"]["status"].as_str() {
+                Some("healthy") => return Ok("beats".to_owned()),
+                other if Instant::now() >= deadline => return Err(format!("{other:?}")),
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    async fn trial_task(&self) -> Result<String, String> {
+        let (status, answer) = self.send(Method::POST, "/ui/trial-task", None).await?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if status.is_success() { Ok("a task has run".to_owned()) } else { Err(format!("{status} {text}")) }
+    }
+
+    async fn json(&self, path: &str) -> Result<Value, String> {
+        let (status, body) = self.get(path).await?;
+        if status == StatusCode::OK { parse(&body) } else { Err(format!("{path} answers {status}")) }
+    }
+
+    async fn get(&self, path: &str) -> Result<(StatusCode, hyper::body::Bytes), String> {
+        self.send(Method::GET, path, None).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, hyper::body::Bytes), String> {
+        let host = format!("127.0.0.1:{}", self.port);
+        let bearer = format!("Bearer {}", self.token());
+        let cookie = format!("leoflow_session_{}={}", self.port, self.token());
+        let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::COOKIE, cookie.as_str())];
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let ask = Ask { method, path, host: &host, headers: &headers, body };
+        let asked = async {
+            match &self.door {
+                Door::Private(path) => {
+                    let stream = unix_socket::connect(path).map_err(|error| error.to_string())?;
+                    stream.set_nonblocking(true).map_err(|error| error.to_string())?;
+                    let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
+                    http::ask(stream, ask).await.map_err(|error| error.to_string())
+                }
+                Door::Open => {
+                    let stream =
+                        TcpStream::connect(("127.0.0.1", self.port)).await.map_err(|error| error.to_string())?;
+                    http::ask(stream, ask).await.map_err(|error| error.to_string())
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, asked).await;
+        in_time.unwrap_or_else(|_| Err(format!("{path} does not answer within {} s", PATIENCE.as_secs())))
+    }
+
+    /// A session of the admin's, as a login would give it.
+    fn token(&self) -> String {
+        let secret = self.config.jwt_secret.as_deref().unwrap_or_default();
+        Signer::new(secret).issue(&self.config.admin_email, self.config.session_epoch, clock::unix_seconds())
+    }
+}
+
+/// In order; the first that fails is the last.
+#[derive(Default)]
+struct Checks(Vec<Check>);
+
+impl Checks {
+    async fn run(&mut self, name: &'static str, work: impl Future<Output = Result<String, String>>) -> Result<(), ()> {
+        let begun = Instant::now();
+        let outcome = work.await;
+        let ok = outcome.is_ok();
+        let detail = outcome.unwrap_or_else(|reason| reason);
+        self.0.push(Check { name, ok, detail, seconds: begun.elapsed().as_secs_f64() });
+        if ok { Ok(()) } else { Err(()) }
+    }
+}
+
+/// The first that is wrong.
+pub fn failure(checks: &[Check]) -> Option<String> {
+    checks.iter().find(|check| !check.ok).map(|check| format!("{}: {}", check.name, check.detail))
+}
+
+fn parse(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(body).map_err(|error| format!("its answer cannot be read: {error}"))
+}
+
+fn encode(id: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    id.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}

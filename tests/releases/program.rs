@@ -1,0 +1,111 @@
+//! A program that stands for another release: all of Leoflow, with the version, the key, further migrations and
+//! the faults that are written behind its end. A test copies it and appends `JSON`, the length of that as
+//! four bytes, and a mark.
+
+use leoflow::build_info::{self, BUILT, BuildInfo, MigrationFile};
+use leoflow::protocol::child::Inheritance;
+use serde_json::Value;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const MARK: &[u8; 8] = b"LEOTRAIL";
+
+fn main() -> ExitCode {
+    let Some(said) = trailer() else {
+        eprintln!("this stands for a release only once a test has appended what it is");
+        return ExitCode::from(2);
+    };
+    let text = |key: &str| said[key].as_str().map(|text| &*Box::leak(text.to_owned().into_boxed_str()));
+    let migrations: Vec<MigrationFile> = said["migrations"].as_array().into_iter().flatten().map(migration).collect();
+    build_info::assume(BuildInfo {
+        version: text("version").unwrap_or(BUILT.version),
+        public_key: text("public_key"),
+        more_migrations: Box::leak(migrations.into_boxed_slice()),
+        ..BUILT
+    });
+    if let Some(fault) = said["faults"][role()].as_str() {
+        act(fault);
+    }
+    leoflow::entry::main()
+}
+
+fn trailer() -> Option<Value> {
+    let mut file = File::open("/proc/self/exe").ok()?;
+    file.seek(SeekFrom::End(-12)).ok()?;
+    let mut end = [0; 12];
+    file.read_exact(&mut end).ok()?;
+    let (length, mark) = end.split_at(4);
+    if mark != MARK {
+        return None;
+    }
+    let length = u32::from_le_bytes(length.try_into().ok()?);
+    file.seek(SeekFrom::End(-12 - i64::from(length))).ok()?;
+    serde_json::from_reader(file.take(length.into())).ok()
+}
+
+fn migration(said: &Value) -> MigrationFile {
+    let leak = |key: &str| said[key].as_str().map(|text| &*Box::leak(text.to_owned().into_boxed_str()));
+    (leak("file").unwrap_or_default(), leak("sql").unwrap_or_default(), leak("rollback"))
+}
+
+/// `server`, `agent`, `migrate-db`, `lite`: what this process is.
+fn role() -> String {
+    let mut arguments = std::env::args();
+    let called = arguments.next().unwrap_or_default();
+    if let Some((_, role)) = called.rsplit_once("leoflow-") {
+        return role.to_owned();
+    }
+    let mut arguments = arguments.peekable();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--home" => drop(arguments.next()),
+            other if other.starts_with('-') => {}
+            command => return command.to_owned(),
+        }
+    }
+    String::new()
+}
+
+/// What a bad release does. Some of it beside doing its work.
+fn act(fault: &str) {
+    let beside = |work: fn()| drop(std::thread::spawn(work));
+    match fault {
+        "exits" => std::process::exit(7),
+        "hangs" => std::thread::sleep(Duration::from_secs(3600)),
+        "answers-500" => answer_500(),
+        "dies-later" => beside(|| {
+            std::thread::sleep(Duration::from_millis(1500));
+            std::process::exit(7);
+        }),
+        "floods" => beside(|| {
+            let line = [b'x'; 1023];
+            for _ in 0..64 * 1024 {
+                if writeln!(std::io::stderr().lock(), "{}", String::from_utf8_lossy(&line)).is_err() {
+                    return;
+                }
+            }
+        }),
+        other => panic!("no such fault: {other}"),
+    }
+}
+
+/// Serves nothing but errors, on trial and off it.
+fn answer_500() -> ! {
+    let mut inheritance = Inheritance::take().expect("listeners");
+    let notifier = inheritance.notifier();
+    let listener = inheritance.listener("private").or_else(|| inheritance.listener("api")).expect("a listener");
+    let listener = UnixListener::from(listener);
+    listener.set_nonblocking(false).expect("blocking");
+    notifier.ready("serving");
+    loop {
+        notifier.alive();
+        let Ok((mut stream, _)) = listener.accept() else { continue };
+        stream.set_nonblocking(false).expect("blocking");
+        let _ = stream.read(&mut [0; 4096]);
+        let _ =
+            stream.write_all(b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    }
+}
