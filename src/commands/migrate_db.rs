@@ -5,11 +5,12 @@ use super::datastore::Datastore;
 use crate::backup::automatic;
 use crate::cli::args::{MigrateCommand, MigrateDb, Rollback};
 use crate::config;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::child::Inheritance;
 use crate::schema::{self, Extent, State, classify, embedded, known};
+use crate::upgrade::{stage, versions};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -81,9 +82,26 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             Ok(0)
         }
         Err(error) => {
+            let error = with_kept(context, error);
             notifier.failure(&error.to_json());
             Err(error)
         }
+    }
+}
+
+/// For a database that is too new: a version that is kept here and knows it.
+fn with_kept(context: &Context<'_>, error: Error) -> Error {
+    if error.kind != Kind::Refused {
+        return error;
+    }
+    let newest = embedded::newest(known());
+    let knows_more = versions::list(&context.home).into_iter().find(|kept| kept.schema_version > Some(newest));
+    match knows_more {
+        Some(kept) => {
+            let program = stage::program_of(&context.home, &kept.version);
+            error.hint(format!("a version that knows more is kept here: {} lite start", program.display()))
+        }
+        None => error,
     }
 }
 

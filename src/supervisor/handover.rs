@@ -4,6 +4,7 @@
 
 use super::api_socket::ApiSocket;
 use super::run::Supervisor;
+use super::state::{Child as State, Phase};
 use crate::home::Home;
 use crate::home::lock::{HomeLock, LockError};
 use crate::protocol::control::Answer;
@@ -119,8 +120,11 @@ impl Supervisor {
     }
 
     fn try_to_become(&mut self, program: &Path) -> io::Error {
-        if self.model.overall() != super::policy::Overall::Healthy {
-            return io::Error::other("not everything is up");
+        // One that has failed is tried anew by the next supervisor; one on its way could not be told how far it is.
+        let is_settled =
+            |child: &State| matches!(child.phase, Phase::Running { .. } | Phase::Done | Phase::Failed { .. });
+        if !self.model.children.iter().all(is_settled) {
+            return io::Error::other("something is being started or stopped");
         }
         let handover = self.handover();
         let text = match serde_json::to_vec_pretty(&handover) {
@@ -160,7 +164,7 @@ impl Supervisor {
         let number =
             |what: Kept| kept.iter().find(|(found, _)| *found == what).map(|(_, descriptor)| descriptor.as_raw_fd());
         let fixed = |what: Kept| number(what).unwrap_or(-1);
-        let child = |(index, child): (usize, &super::state::Child)| Child {
+        let child = |(index, child): (usize, &State)| Child {
             name: child.plan.name.to_owned(),
             pid: child.phase.pid(),
             restarts: child.restarts,

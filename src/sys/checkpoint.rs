@@ -31,6 +31,17 @@ pub fn may_fail(name: &str) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A time limit that a test may set, in seconds, by an environment variable of that name (debug builds, or the feature
+/// `checkpoints`).
+pub fn limit(name: &str, usual: std::time::Duration) -> std::time::Duration {
+    #[cfg(any(debug_assertions, feature = "checkpoints"))]
+    if let Some(seconds) = super::env_vars::text(name).and_then(|text| text.parse().ok()) {
+        return std::time::Duration::from_secs(seconds);
+    }
+    let _ = name;
+    usual
+}
+
 /// See the debug version.
 #[cfg(not(any(debug_assertions, feature = "checkpoints")))]
 #[inline(always)]

@@ -28,4 +28,4 @@ pub mod user;
 pub mod user_namespace;
 pub mod watch;
 
-pub use checkpoint::{checkpoint, may_fail};
+pub use checkpoint::{checkpoint, limit, may_fail};

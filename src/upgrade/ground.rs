@@ -1,7 +1,7 @@
 //! What a change of release stands on: an instance that runs, whose supervisor holds parts of it down for us, or
 //! one that is stopped, with a Postgres of our own for the moment.
 
-use super::program::{ProgramError, TRIAL_LIMIT, TrialServer};
+use super::program::{ProgramError, TrialServer, trial_limit};
 use super::smoke::{Door, Smoke};
 use crate::home::Home;
 use crate::home::lock::HomeLock;
@@ -102,7 +102,7 @@ impl Ground {
     ) -> Result<PathBuf, GroundError> {
         match self {
             Self::Live { .. } => {
-                self.ask_within(Level::Trial, Some(program.to_owned()), TRIAL_LIMIT)?;
+                self.ask_within(Level::Trial, Some(program.to_owned()), trial_limit())?;
                 Ok(home.trial_socket())
             }
             Self::Stopped { trial, .. } => {

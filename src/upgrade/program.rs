@@ -52,7 +52,9 @@ const ABOUT_LIMIT: Duration = Duration::from_secs(10);
 /// A migration may rewrite tables; what ends it is its own lock timeout.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(3600);
 /// How long a server may take to answer on trial.
-pub const TRIAL_LIMIT: Duration = Duration::from_secs(180);
+pub fn trial_limit() -> Duration {
+    crate::sys::limit("LEOFLOW_TRIAL_LIMIT", Duration::from_secs(180))
+}
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
 /// What it says that it is.
@@ -134,7 +136,7 @@ impl TrialServer {
 
     /// Waits until `ask` says that it answers.
     pub async fn wait_ready(&mut self, ask: impl AsyncFn() -> bool) -> Result<(), ProgramError> {
-        let deadline = Instant::now() + TRIAL_LIMIT;
+        let deadline = Instant::now() + trial_limit();
         let mut pause = Duration::from_millis(2);
         while !ask().await {
             if let Some(exit) = reaper::ended_child(self.pid) {
@@ -142,7 +144,7 @@ impl TrialServer {
                 return Err(ProgramError::Ended(format!("{exit}; {}", self.last_words())));
             }
             if Instant::now() >= deadline {
-                return Err(ProgramError::NotReady { limit: TRIAL_LIMIT, log: self.last_words() });
+                return Err(ProgramError::NotReady { limit: trial_limit(), log: self.last_words() });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));

@@ -30,3 +30,4 @@ mod support;
 mod task_faults;
 mod two_at_once;
 mod uninstalls;
+mod upgrades;

@@ -26,7 +26,11 @@ fn main() -> ExitCode {
         more_migrations: Box::leak(migrations.into_boxed_slice()),
         ..BUILT
     });
-    if let Some(fault) = said["faults"][role()].as_str() {
+    // In a rehearsal it works with another database.
+    let is_live = !std::env::args().any(|argument| argument == "--database");
+    let role = role();
+    let live = if is_live { said["faults"][format!("live-{role}")].as_str() } else { None };
+    if let Some(fault) = said["faults"][role].as_str().or(live) {
         act(fault);
     }
     leoflow::entry::main()
@@ -76,8 +80,14 @@ fn act(fault: &str) {
         "exits" => std::process::exit(7),
         "hangs" => std::thread::sleep(Duration::from_secs(3600)),
         "answers-500" => answer_500(),
-        "dies-later" => beside(|| {
-            std::thread::sleep(Duration::from_millis(1500));
+        "dies-when-open" => beside(|| {
+            let mut arguments = std::env::args().skip_while(|argument| argument != "--private-socket");
+            let private = arguments.nth(1);
+            // It goes when the doors are opened.
+            while private.as_ref().is_some_and(|path| std::path::Path::new(path).exists()) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(100));
             std::process::exit(7);
         }),
         "floods" => beside(|| {

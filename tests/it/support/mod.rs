@@ -6,6 +6,7 @@ pub mod mirror;
 pub mod mounts;
 mod postgres;
 pub mod processes;
+pub mod releases;
 
 use serde_json::Value;
 use std::net::TcpListener;
@@ -56,6 +57,8 @@ pub struct TestHome {
     folder: TempDir,
     pub home: PathBuf,
     pub port: u16,
+    /// What is run as `leoflow`.
+    pub program: PathBuf,
 }
 
 impl TestHome {
@@ -68,7 +71,14 @@ impl TestHome {
         let folder = tempfile::Builder::new().prefix("leoflow-test-").tempdir().unwrap();
         std::fs::create_dir(folder.path().join("user")).unwrap();
         let home = folder.path().join(relative);
-        Self { folder, home, port: free_port() }
+        Self { folder, home, port: free_port(), program: LEOFLOW.into() }
+    }
+
+    /// With another program in the place of `leoflow`.
+    pub fn of(program: PathBuf) -> Self {
+        let mut test = Self::new();
+        test.program = program;
+        test
     }
 
     /// Set up and running in the background.
@@ -88,7 +98,7 @@ impl TestHome {
 
     /// `leoflow --home …` with a clean environment, in which Postgres is the system's.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(LEOFLOW);
+        let mut command = Command::new(&self.program);
         command
             .env_clear()
             .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", postgres_bin().display()))

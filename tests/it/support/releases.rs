@@ -1,0 +1,166 @@
+//! Releases made for a test, of programs that stand for them, signed with a throwaway key.
+
+use super::{LEOFLOW, postgres_archive};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, LazyLock, Mutex};
+use tempfile::TempDir;
+
+/// A release host as a folder, with the programs beside it.
+pub struct Releases {
+    folder: TempDir,
+}
+
+/// What a release is like beside its version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Release {
+    pub version: &'static str,
+    /// Of the migration that it adds.
+    pub migration: Migration,
+    /// `role: fault`, see `tests/releases/program.rs`.
+    pub fault: Option<(&'static str, &'static str)>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Migration {
+    #[default]
+    None,
+    /// Adds a table, and can be undone.
+    Adds,
+    /// Changes rows, and cannot be undone.
+    Data,
+    /// Fails in its last statement.
+    Fails,
+}
+
+pub const FIRST: Release = Release { version: "0.1.0", migration: Migration::None, fault: None };
+pub const SECOND: Release = Release { version: "0.2.0", migration: Migration::Adds, fault: None };
+
+impl Releases {
+    /// The folder that `--from` takes.
+    pub fn dist(&self) -> PathBuf {
+        self.folder.path().join("dist")
+    }
+
+    pub fn key(&self) -> PathBuf {
+        key().0.clone()
+    }
+
+    /// The program of a release, as it came out of its build.
+    pub fn program(&self, version: &str) -> PathBuf {
+        self.folder.path().join(format!("leoflow-{version}"))
+    }
+}
+
+/// Made once for all tests that want the same.
+pub fn releases(list: &[Release]) -> Arc<Releases> {
+    type Made = HashMap<Vec<Release>, Arc<Releases>>;
+    static MADE: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
+    let mut made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    made.entry(list.to_vec()).or_insert_with(|| Arc::new(make(list))).clone()
+}
+
+fn make(list: &[Release]) -> Releases {
+    let folder = tempfile::Builder::new().prefix("leoflow-test-releases-").tempdir().unwrap();
+    let releases = Releases { folder };
+    let mut last: Option<PathBuf> = None;
+    for (at, release) in list.iter().enumerate() {
+        let program = releases.program(release.version);
+        write_program(&program, release);
+        let is_last = at + 1 == list.len();
+        let output = if is_last { releases.dist() } else { releases.folder.path().join(format!("dist-{at}")) };
+        let from: Vec<&str> = last.iter().flat_map(|path| ["--from", path.to_str().unwrap()]).collect();
+        let done = make_release(&releases, release.version, &output, &from);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        last = Some(output);
+    }
+    releases
+}
+
+/// Runs the tool that makes releases.
+pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&str]) -> Output {
+    let changelog = releases.folder.path().join("CHANGELOG.md");
+    fs::write(&changelog, format!("# Changes\n\n## {version}\n\n- Something new in {version}.\n")).unwrap();
+    Command::new(example("make-release"))
+        .args(["make", version, "--quick", "--date", "2026-11-20T00:00:00Z", "--sign"])
+        .arg(releases.key())
+        .arg("--program")
+        .arg(releases.program(version))
+        .arg("--postgres")
+        .arg(postgres_archive())
+        .arg("--changelog")
+        .arg(&changelog)
+        .arg("--output")
+        .arg(output)
+        .args(more)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap()
+}
+
+/// The program that stands for it, as `tests/releases/program.rs` describes.
+pub fn write_program(path: &Path, release: &Release) {
+    let newest = super::newest();
+    let file = |name: &str| format!("V{:04}__{name}.sql", newest + 1);
+    let migrations = match release.migration {
+        Migration::None => json!([]),
+        Migration::Adds => json!([{
+            "file": file("more"),
+            "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY, note text);\n",
+            "rollback": "DROP TABLE more;\n",
+        }]),
+        Migration::Data => json!([{
+            "file": file("fixed"), "sql": "-- phase: data\nUPDATE variable SET description = 'changed';\n",
+        }]),
+        Migration::Fails => json!([{
+            "file": file("broken"),
+            "sql": "-- phase: expand\nCREATE TABLE more (id bigint);\nSELECT 1 / 0;\n",
+            "rollback": "DROP TABLE more;\n",
+        }]),
+    };
+    let mut said = json!({"version": release.version, "public_key": key().1, "migrations": migrations});
+    if let Some((role, fault)) = release.fault {
+        said["faults"] = json!({role: fault});
+    }
+    append(path, &said);
+}
+
+fn append(path: &Path, said: &Value) {
+    fs::copy(example("release-under-test"), path).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = said.to_string();
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    let length = u32::try_from(text.len()).unwrap();
+    file.write_all(&[text.as_bytes(), &length.to_le_bytes(), b"LEOTRAIL"].concat()).unwrap();
+}
+
+/// Secret and public half.
+fn key() -> &'static (PathBuf, String) {
+    static KEY: LazyLock<(PathBuf, String)> = LazyLock::new(|| {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("release-key-{}", std::process::id()));
+        new_key(&path);
+        let public = Command::new(example("make-release")).arg("public-key").arg(&path).output().unwrap();
+        (path, String::from_utf8(public.stdout).unwrap().trim().to_owned())
+    });
+    &KEY
+}
+
+pub fn new_key(path: &Path) {
+    for old in [path.to_owned(), path.with_extension("pub")] {
+        let _ = fs::remove_file(old);
+    }
+    let made = Command::new(example("make-release")).arg("keygen").arg(path).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// Built by `cargo test` beside the program, unless a single test binary was asked for.
+pub fn example(name: &str) -> PathBuf {
+    let path = Path::new(LEOFLOW).parent().unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is not there: cargo build --examples", path.display());
+    path
+}

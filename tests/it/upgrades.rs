@@ -1,0 +1,347 @@
+//! From one release to another, under load, with tasks running; and what happens when the other one is bad.
+
+use crate::support::http::{self, Session};
+use crate::support::releases::{FIRST, Migration, Release, Releases, SECOND, releases};
+use crate::support::{TestHome, newest, wait_until};
+use serde_json::{Value, json};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Runs until it is told by a file, and tells by another how often it ran.
+const PATIENT: &str = "
+from airflow.sdk import DAG, task
+import os, time
+
+with DAG('patient'):
+
+    @task
+    def wait():
+        here = os.path.dirname(os.path.abspath(__file__))
+        with open(os.path.join(here, 'ran'), 'a') as file:
+            file.write('x')
+        while not os.path.exists(os.path.join(here, 'go')):
+            time.sleep(0.05)
+        return 'done'
+
+    wait()
+";
+
+fn started(all: &Releases) -> TestHome {
+    let test = TestHome::of(all.program("0.1.0"));
+    test.start();
+    test
+}
+
+fn upgrade(test: &TestHome, all: &Releases, more: &[&str]) -> crate::support::Done {
+    let from = all.dist();
+    test.run(&[&["upgrade", "--from", from.to_str().unwrap(), "--yes", "--json"], more].concat())
+}
+
+fn version(test: &TestHome) -> String {
+    test.status()["version"].as_str().unwrap().to_owned()
+}
+
+fn variable(test: &TestHome, key: &str) -> Option<String> {
+    let got = test.run(&["variables", "get", key, "--json"]);
+    (got.code == Some(0)).then(|| got.json()["value"].as_str().unwrap().to_owned())
+}
+
+/// Requests from several clients until it is told to stop; what was acknowledged is counted.
+struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<(Vec<String>, Vec<String>, Duration)>>,
+}
+
+/// What came of it.
+struct Loaded {
+    written: Vec<String>,
+    failed: Vec<String>,
+    slowest: Duration,
+}
+
+impl Load {
+    fn start(port: u16, token: &str) -> Self {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let client = |number: usize| {
+            let (stop, sent, token) = (stop.clone(), sent.clone(), token.to_owned());
+            thread::spawn(move || {
+                let (mut written, mut failed, mut slowest) = (Vec::new(), Vec::new(), Duration::ZERO);
+                let bearer = format!("Bearer {token}");
+                let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+                for round in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let begun = Instant::now();
+                    let key = format!("load_{number}_{round}");
+                    let (method, path, body) = match round % 4 {
+                        0 => ("POST", "/api/v2/variables", json!({"key": key, "value": "x"}).to_string()),
+                        1 => ("GET", "/", String::new()),
+                        2 => ("GET", "/api/v2/dags", String::new()),
+                        _ => ("GET", "/api/healthz", String::new()),
+                    };
+                    match http::try_request(port, method, path, &headers, &body) {
+                        Some(answer) if answer.status < 400 => {
+                            if method == "POST" {
+                                written.push(key);
+                            }
+                        }
+                        other => failed.push(format!("{method} {path}: {other:?}")),
+                    }
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    slowest = slowest.max(begun.elapsed());
+                    thread::sleep(Duration::from_millis(15).saturating_sub(begun.elapsed()));
+                }
+                (written, failed, slowest)
+            })
+        };
+        let clients = (0..3).map(client).collect();
+        Self { stop, sent, clients }
+    }
+
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    fn end(self) -> Loaded {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Loaded { written: vec![], failed: vec![], slowest: Duration::ZERO };
+        for client in self.clients {
+            let (written, failed, slowest) = client.join().unwrap();
+            all.written.extend(written);
+            all.failed.extend(failed);
+            all.slowest = all.slowest.max(slowest);
+        }
+        all
+    }
+}
+
+impl Loaded {
+    #[track_caller]
+    fn assert_nothing_lost(&self, test: &TestHome) {
+        assert!(self.failed.is_empty(), "{} failed: {:?}", self.failed.len(), &self.failed[..self.failed.len().min(5)]);
+        let kept = test.sql("SELECT count(*) FROM variable WHERE key LIKE 'load%'");
+        assert_eq!(kept, self.written.len().to_string(), "acknowledged variables");
+        assert!(!self.written.is_empty());
+    }
+}
+
+/// An instance with something in it, a task that runs, and a session.
+fn populated(all: &Releases) -> (TestHome, Session, String) {
+    let test = TestHome::of(all.program("0.1.0"));
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    test.run(&["connections", "add", "kept", "--conn-type", "http", "--conn-host", "h"]).expect(0);
+    test.add_dag("patient", PATIENT);
+    let run = test.trigger("patient");
+    wait_until("the task runs", Duration::from_secs(30), || test.workspace().join("ran").exists());
+    let session = Session::login(test.port, &password);
+    (test, session, run)
+}
+
+/// The task that was running before has run once, and ends well.
+#[track_caller]
+fn assert_undisturbed(test: &TestHome, run: &str) {
+    fs::write(test.workspace().join("go"), "").unwrap();
+    let ended = test.wait_run("patient", run);
+    assert_eq!(ended["state"], "success", "{ended}");
+    assert_eq!(crate::support::task(&ended, "wait")["try_number"], 1);
+    assert_eq!(fs::read_to_string(test.workspace().join("ran")).unwrap(), "x", "it ran once");
+}
+
+#[test]
+fn an_upgrade_under_load_fails_no_request_and_loses_nothing() {
+    let all = releases(&[FIRST, SECOND]);
+    let (test, session, run) = populated(&all);
+    let supervisor = test.pid("supervisor");
+    let load = Load::start(test.port, &session.token);
+    let done = upgrade(&test, &all, &[]).expect(0).json();
+    let sent = load.sent();
+    wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
+    let loaded = load.end();
+    loaded.assert_nothing_lost(&test);
+    assert_eq!(done["status"], "upgraded");
+    assert_eq!((&done["previous_version"], &done["new_version"]), (&json!("0.1.0"), &json!("0.2.0")));
+    assert_eq!(done["migrations_run"].as_array().unwrap().len(), 1);
+    assert!(fs::metadata(done["backup_path"].as_str().unwrap()).unwrap().len() > 0);
+    assert!(done["details"].as_array().unwrap().len() >= 10, "{done}");
+    let status = test.status();
+    assert_eq!((&status["version"], &status["state"]), (&json!("0.2.0"), &json!("healthy")));
+    assert_eq!(status["schema_version"], newest() + 1);
+    assert_eq!(test.pid("supervisor"), supervisor, "the same process, another program");
+    assert_eq!(variable(&test, "kept").as_deref(), Some("value"));
+    // The session from before is still one.
+    assert_eq!(session.request("GET", "/api/v2/variables/kept", "").status, 200);
+    assert_undisturbed(&test, &run);
+    // And the new supervisor looks after what it has taken over.
+    let server = test.pid("server");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(server), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_until("another server", Duration::from_secs(20), || {
+        test.running_pid("server").is_some_and(|pid| pid != server)
+    });
+    test.run(&["smoke"]).expect(0);
+    let versions = test.run(&["versions", "--json"]).expect(0).json();
+    let list: Vec<(&Value, &Value)> =
+        versions["versions"].as_array().unwrap().iter().map(|one| (&one["version"], &one["current"])).collect();
+    assert_eq!(list, [(&json!("0.2.0"), &json!(true)), (&json!("0.1.0"), &json!(false))]);
+    test.run(&["lite", "stop"]).expect(0);
+    test.assert_nothing_runs();
+}
+
+#[test]
+fn a_bad_release_is_found_in_the_rehearsal_and_nothing_is_changed() {
+    let faults = [("server", "exits"), ("server", "answers-500"), ("server", "hangs")];
+    let bad = faults.map(|fault| Release { version: "0.3.0", fault: Some(fault), ..Release::default() });
+    let broken = Release { version: "0.3.0", migration: Migration::Fails, fault: None };
+    for bad in bad.into_iter().chain([broken]) {
+        let all = releases(&[FIRST, bad.clone()]);
+        let (test, _, run) = populated(&all);
+        let before = (test.pid("server"), test.pid("agent"), test.pid("postgres"));
+        let done = test
+            .command(&["upgrade", "--from", all.dist().to_str().unwrap(), "--yes", "--json"])
+            .env("LEOFLOW_TRIAL_LIMIT", "3")
+            .output()
+            .unwrap();
+        let done = crate::support::Done::from(done).expect(1);
+        assert_eq!(done.json()["status"], "failed", "{bad:?}");
+        assert!(done.stderr.contains("nothing was changed"), "{bad:?}: {}", done.stderr);
+        assert_eq!((test.pid("server"), test.pid("agent"), test.pid("postgres")), before, "{bad:?}");
+        assert!(test.restore_leftovers().is_empty(), "{bad:?}");
+        assert!(!test.home.join("versions/0.3.0").exists(), "{bad:?}");
+        assert!(!test.home.join("run/journal.json").exists());
+        assert_undisturbed(&test, &run);
+    }
+}
+
+#[test]
+fn a_release_that_fails_in_the_switch_is_gone_back_from_without_a_loss() {
+    let fault = Some(("live-server", "exits"));
+    let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Adds, fault }]);
+    let (test, session, run) = populated(&all);
+    let load = Load::start(test.port, &session.token);
+    let done = upgrade(&test, &all, &[]).expect(1);
+    let sent = load.sent();
+    wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
+    load.end().assert_nothing_lost(&test);
+    assert_eq!(done.json()["status"], "rolled_back", "{done:?}");
+    assert!(done.stderr.contains("0.1.0 runs again, with everything"), "{}", done.stderr);
+    let status = test.status();
+    assert_eq!((&status["version"], &status["state"]), (&json!("0.1.0"), &json!("healthy")));
+    assert_eq!(status["schema_version"], newest());
+    assert!(test.restore_leftovers().is_empty());
+    assert_eq!(session.request("GET", "/api/v2/variables/kept", "").status, 200);
+    assert_undisturbed(&test, &run);
+}
+
+#[test]
+fn a_release_that_fails_through_the_open_door_is_left_and_what_was_written_meanwhile_stays() {
+    let faults = [("live-server", "dies-when-open"), ("live-agent", "exits")];
+    for fault in faults {
+        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Adds, fault: Some(fault) }]);
+        let (test, session, run) = populated(&all);
+        let load = Load::start(test.port, &session.token);
+        let done = upgrade(&test, &all, &[]).expect(1);
+        let sent = load.sent();
+        wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
+        let mut loaded = load.end();
+        if fault.1 == "dies-when-open" {
+            // What a server does not answer because it dies is nobody's promise.
+            loaded.failed.clear();
+        }
+        assert_eq!(done.json()["status"], "rolled_back", "{fault:?}: {done:?}");
+        let status = test.status();
+        assert_eq!((&status["version"], &status["state"]), (&json!("0.1.0"), &json!("healthy")), "{fault:?}");
+        assert_eq!(status["schema_version"], newest());
+        assert!(loaded.failed.is_empty(), "{fault:?}: {:?}", loaded.failed.first());
+        for key in &loaded.written {
+            assert!(variable(&test, key).is_some(), "{fault:?}: {key}");
+        }
+        assert_undisturbed(&test, &run);
+    }
+}
+
+#[test]
+fn what_is_not_asked_to_go_back_stays_for_inspection_and_names_the_way_back() {
+    let fault = Some(("live-agent", "exits"));
+    let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Adds, fault }]);
+    let test = started(&all);
+    let done = upgrade(&test, &all, &["--no-rollback"]).expect(1);
+    assert_eq!(done.json()["status"], "upgraded_with_problem", "{done:?}");
+    assert!(done.stderr.trim_end().lines().last().unwrap().contains("leoflow rollback"), "{}", done.stderr);
+    assert_eq!(version(&test), "0.3.0");
+    assert!(!test.home.join("run/journal.json").exists());
+    // By the program from before, stopped, because the instance is not healthy.
+    test.run(&["rollback", "--yes"]).expect(3);
+    test.run(&["lite", "stop"]).expect(0);
+    test.run(&["rollback", "--yes"]).expect(0);
+    test.start();
+    assert_eq!(version(&test), "0.1.0");
+}
+
+#[test]
+fn what_is_stopped_is_upgraded_and_stays_stopped() {
+    let all = releases(&[FIRST, SECOND]);
+    let mut test = started(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let done = upgrade(&test, &all, &[]).expect(0).json();
+    assert_eq!(done["status"], "upgraded");
+    test.assert_nothing_runs();
+    test.program = test.home.join("bin/leoflow");
+    test.start();
+    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
+    // The older one refuses the newer schema, and says which can read it.
+    test.run(&["lite", "stop"]).expect(0);
+    test.program = all.program("0.1.0");
+    let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(3);
+    assert!(refused.stderr.contains("an older `leoflow` is being run against a newer database"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("versions/0.2.0"), "{}", refused.stderr);
+}
+
+#[test]
+fn going_back_keeps_what_was_written_since() {
+    let all = releases(&[FIRST, SECOND]);
+    let (test, session, run) = populated(&all);
+    upgrade(&test, &all, &[]).expect(0);
+    test.run(&["variables", "set", "since", "then"]).expect(0);
+    let planned = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!((&planned["to"], &planned["back"]["way"]), (&json!("0.1.0"), &json!("undo")), "{planned}");
+    assert_eq!(version(&test), "0.2.0");
+    let load = Load::start(test.port, &session.token);
+    let done = test.run(&["rollback", "--yes", "--json"]).expect(0).json();
+    load.end().assert_nothing_lost(&test);
+    assert_eq!((&done["status"], &done["new_version"]), (&json!("rolled_back"), &json!("0.1.0")));
+    assert_eq!(version(&test), "0.1.0");
+    assert_eq!(test.status()["schema_version"], newest());
+    assert_eq!(variable(&test, "since").as_deref(), Some("then"));
+    assert_undisturbed(&test, &run);
+    // And forth again.
+    upgrade(&test, &all, &[]).expect(0);
+    assert_eq!(version(&test), "0.2.0");
+}
+
+#[test]
+fn going_back_from_what_cannot_be_undone_brings_the_backup_back() {
+    let all = releases(&[FIRST, Release { version: "1.0.0", migration: Migration::Data, fault: None }]);
+    let test = started(&all);
+    test.run(&["variables", "set", "before", "x"]).expect(0);
+    let plan = test.run(&["upgrade", "plan", "--from", all.dist().to_str().unwrap()]).expect(0);
+    assert!(plan.stderr.contains("cannot be taken back by itself"), "{}", plan.stderr);
+    assert!(plan.stdout.contains("NOT ADDITIVE"), "{}", plan.stdout);
+    upgrade(&test, &all, &[]).expect(0);
+    test.run(&["variables", "set", "since", "y"]).expect(0);
+    let planned = test.run(&["rollback", "--dry-run"]).expect(0);
+    assert!(planned.stdout.contains("1 row(s) more in variable"), "{}", planned.stdout);
+    let done = test.run(&["rollback", "--yes", "--json"]).expect(0).json();
+    assert_eq!(done["status"], "rolled_back", "{done}");
+    test.wait_healthy();
+    assert_eq!(version(&test), "0.1.0");
+    assert_eq!(variable(&test, "before").as_deref(), Some("x"));
+    assert_eq!(variable(&test, "since"), None);
+    let backup = done["backup_path"].as_str().unwrap();
+    assert!(fs::metadata(backup).unwrap().len() > 0, "what was lost is in it");
+}
