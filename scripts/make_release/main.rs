@@ -24,6 +24,8 @@ enum Cli {
     Keygen { key: PathBuf },
     /// Print the public half of a key, as a build needs it
     PublicKey { key: PathBuf },
+    /// Sign a file; the signature is put beside it
+    Sign { key: PathBuf, file: PathBuf },
     /// Make the release
     Make(Box<Make>),
 }
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse() {
         Cli::Keygen { key } => sign::keygen(&key),
         Cli::PublicKey { key } => sign::public_key(&key).map(|text| println!("{text}")),
+        Cli::Sign { key, file } => sign::Key::load(&key).and_then(|key| key.sign(&file)),
         Cli::Make(make) => make.run(),
     };
     match done {
@@ -111,9 +114,9 @@ impl Make {
             return Err("the manifest does not read as it was written".to_owned());
         }
         write(&self.output.join(MANIFEST), &text)?;
-        key.sign(&self.output.join(MANIFEST), &self.version)?;
+        key.sign(&self.output.join(MANIFEST))?;
         write(&self.output.join("SHA256SUMS"), pack::sums(&self.output)?.as_bytes())?;
-        key.sign(&self.output.join("SHA256SUMS"), &self.version)?;
+        key.sign(&self.output.join("SHA256SUMS"))?;
         println!("{} is in {}", self.version, self.output.display());
         Ok(())
     }

@@ -3,7 +3,6 @@
 use super::{Outcome, write};
 use leoflow::upgrade::manifest::SIGNATURE_SUFFIX;
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
-use semver::Version;
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
@@ -28,11 +27,11 @@ impl Key {
         Ok(Self { secret, public: public.to_base64() })
     }
 
-    /// Puts the signature beside the file. The same file gives the same signature.
-    pub fn sign(&self, path: &Path, version: &Version) -> Outcome<()> {
+    /// Puts the signature beside the file. It has chance in it: twice is two signatures of the same.
+    pub fn sign(&self, path: &Path) -> Outcome<()> {
         let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let comment = format!("leoflow {version} {name}");
+        let comment = format!("leoflow {name}");
         let signed = minisign::sign(None, &self.secret, Cursor::new(content), Some(&comment), Some("leoflow release"));
         let text = signed.map_err(|error| error.to_string())?.into_string();
         write(&path.with_file_name(format!("{name}{SIGNATURE_SUFFIX}")), text.as_bytes())

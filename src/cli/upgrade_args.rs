@@ -32,6 +32,9 @@ pub struct Upgrade {
     /// Started by `upgrade`, which reads reports from stdout
     #[arg(long, hide = true)]
     pub worker: bool,
+    /// Into a home without an instance; used by install.sh
+    #[arg(long, hide = true)]
+    pub install: bool,
     #[command(subcommand)]
     pub command: Option<UpgradeCommand>,
 }

@@ -37,6 +37,7 @@ mod transfer_file;
 mod uninstall;
 mod upgrade;
 mod upgrade_facts;
+mod upgrade_install;
 mod upgrade_worker;
 mod validate;
 mod variables;

@@ -192,6 +192,8 @@ pub async fn finish_upgrade(
             format!("finished the upgrade to {} that was interrupted", state.plan.to)
         }
     };
+    // The rehearsal may have been cut off.
+    clean_up(home, Some(&work.access), reporter).await?;
     Ok(Settled { text, is_anothers: in_force.is_some_and(|version| version != context.version) })
 }
 

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::upgrade_facts::{self, Looked};
+use super::upgrade_install;
 use super::upgrade_worker;
 use super::worker;
 use crate::build_info::build_info;
@@ -20,6 +21,9 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     }
     if args.resume || args.abort {
         return upgrade_worker::take_up(context, args.abort).await;
+    }
+    if args.install {
+        return upgrade_install::run(context, args).await;
     }
     if args.worker {
         return upgrade_worker::run(context, args).await;

@@ -14,6 +14,7 @@ use crate::setup;
 use crate::sys::disk;
 use crate::upgrade::plan::{Database, Facts, Installed, Instance};
 use semver::Version;
+use tokio_postgres::Client;
 
 /// The facts, and the datastore that was asked.
 pub struct Looked {
@@ -31,14 +32,10 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
     };
     let client = datastore.connect().await?;
     let size = client.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(PgError::from)?;
-    let found = schema::inspect(&client).await?;
     let facts = Facts {
         installed: installed_version(context)?,
         target: build_info::TARGET,
-        database: match schema::applied(&found) {
-            Ok(applied) => Database::Applied(applied),
-            Err(reason) => Database::Damaged(reason),
-        },
+        database: database(&client).await?,
         components: install::installed(home)
             .map(|postgres| Installed {
                 name: "postgres".to_owned(),
@@ -53,6 +50,13 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
         running_tasks: TaskFolder::all(home).len(),
     };
     Ok(Looked { facts, datastore })
+}
+
+pub async fn database(client: &Client) -> Result<Database, Error> {
+    Ok(match schema::applied(&schema::inspect(client).await?) {
+        Ok(applied) => Database::Applied(applied),
+        Err(reason) => Database::Damaged(reason),
+    })
 }
 
 /// The version that runs, or that `bin/` leads to; this program's where neither is.

@@ -14,9 +14,10 @@ use crate::home::journal::{self, Operation};
 use crate::home::lock::OperationLock;
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::log;
+use crate::schema;
 use crate::sys::clock;
 use crate::upgrade::ground::Ground;
-use crate::upgrade::plan::{Facts, Instance, plan};
+use crate::upgrade::plan::{Database, Facts, Instance, plan};
 use crate::upgrade::smoke::{Door, Smoke};
 use crate::upgrade::{self, Outcome, Status, Way, Work};
 use std::collections::BTreeSet;
@@ -62,7 +63,13 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
     let target = target(args.version.as_deref(), Some(&config))?;
     let source = source(&args.from, Some(&config))?;
     let manifest = source.manifest(build_info().public_key).await?;
-    let Looked { facts, datastore } = upgrade_facts::look(context).await?;
+    let Looked { mut facts, datastore } = upgrade_facts::look(context).await?;
+    if facts.database == Database::Applied(Vec::new()) {
+        // Set up and never started: it gets the tables that a start would make, to have something to back up.
+        let (lock, mut client) = (datastore.connect().await?, datastore.connect().await?);
+        schema::migrate(&lock, &mut client, schema::known(), context.version, &mut |_| {}).await?;
+        facts.database = upgrade_facts::database(&client).await?;
+    }
     let plan = plan(&facts, &manifest, &target)?;
     let (access, held) = datastore.into_parts();
     let ground = match held {

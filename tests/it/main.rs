@@ -30,4 +30,6 @@ mod support;
 mod task_faults;
 mod two_at_once;
 mod uninstalls;
+mod upgrade_kills;
+mod upgrade_refusals;
 mod upgrades;

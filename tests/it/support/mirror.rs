@@ -55,3 +55,45 @@ pub fn serve_redirects() -> String {
     });
     address
 }
+
+/// How far an answer goes, in bytes of the whole: of a file by name, asked for from a place on, so many bytes long.
+pub type Reach = Arc<dyn Fn(&str, usize, usize) -> usize + Send + Sync>;
+
+/// Serves a folder, with ranges; returns its address.
+pub fn serve_ranges(folder: std::path::PathBuf, reach: Reach) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (folder, reach) = (folder.clone(), reach.clone());
+            std::thread::spawn(move || respond_range(stream, &folder, &reach));
+        }
+    });
+    address
+}
+
+fn respond_range(mut stream: TcpStream, folder: &std::path::Path, reach: &Reach) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut first = String::new();
+    reader.read_line(&mut first).ok()?;
+    let mut from = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let lower = line.to_ascii_lowercase();
+        if let Some(range) = lower.strip_prefix("range: bytes=") {
+            from = range.trim().trim_end_matches('-').parse().ok()?;
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let name = first.split(' ').nth(1)?.trim_start_matches('/').to_owned();
+    let Ok(bytes) = std::fs::read(folder.join(&name)) else {
+        return write!(stream, "HTTP/1.1 404 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok();
+    };
+    let status = if from > 0 { "206 X" } else { "200 X" };
+    let length = bytes.len() - from;
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").ok()?;
+    stream.write_all(&bytes[from..reach(&name, from, bytes.len()).max(from)]).ok()
+}

@@ -84,7 +84,7 @@ fn make(list: &[Release]) -> Releases {
 
 /// Runs the tool that makes releases.
 pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&str]) -> Output {
-    let changelog = releases.folder.path().join("CHANGELOG.md");
+    let changelog = output.with_extension("changelog");
     fs::write(&changelog, format!("# Changes\n\n## {version}\n\n- Something new in {version}.\n")).unwrap();
     Command::new(example("make-release"))
         .args(["make", version, "--quick", "--date", "2026-11-20T00:00:00Z", "--sign"])

@@ -1,0 +1,107 @@
+//! An upgrade that is killed after each step, alone or with everything else: old or new, never between.
+
+use crate::support::releases::{FIRST, SECOND, releases};
+use crate::support::{TestHome, newest, processes, wait_until};
+use std::fs;
+use std::time::Duration;
+
+/// Every moment that an upgrade, or going back from one, marks.
+fn moments(test: &TestHome, arguments: &[&str]) -> Vec<String> {
+    let log = test.folder().join("moments");
+    let done = test.command(arguments).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let text = fs::read_to_string(&log).unwrap();
+    let mut names: Vec<String> = text.lines().filter(|name| is_ours(name)).map(str::to_owned).collect();
+    names.dedup();
+    names
+}
+
+fn is_ours(name: &str) -> bool {
+    ["upgrade.", "migrated.", "rolled-back."].iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[track_caller]
+fn assert_whole(test: &TestHome, after: &str) -> String {
+    test.wait_healthy();
+    let status = test.status();
+    let version = status["version"].as_str().unwrap().to_owned();
+    let schema = if version == "0.2.0" { newest() + 1 } else { newest() };
+    assert_eq!(status["schema_version"], schema, "after {after}: {status}");
+    assert_eq!(test.sql("SELECT max(version) FROM leoflow_ledger"), schema.to_string(), "after {after}");
+    let kept = test.run(&["variables", "get", "kept", "--json"]).expect(0).json();
+    assert_eq!(kept["value"], "value", "after {after}");
+    let link = fs::read_link(test.home.join("bin/leoflow")).unwrap();
+    assert!(link.to_str().unwrap().contains(&version), "after {after}: {link:?} and {version}");
+    assert!(!test.home.join("run/journal.json").exists(), "after {after}");
+    let databases = test.sql(
+        "SELECT count(*) FROM pg_database WHERE datname LIKE 'leoflow\\_side%' OR datname LIKE 'leoflow\\_failed%'",
+    );
+    assert_eq!(databases, "0", "after {after}");
+    version
+}
+
+/// Kills the worker at each moment; the running instance gets over it.
+#[test]
+fn a_worker_that_is_killed_at_any_step_leaves_old_or_new() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = TestHome::of(all.program("0.1.0"));
+    test.start();
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    let dist = all.dist();
+    let forth = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
+    let back = ["rollback", "--yes"];
+    let names = moments(&test, &forth);
+    assert!(names.len() >= 13, "{names:?}");
+    let names_back = moments(&test, &back);
+    let mut seen = [0, 0];
+    for (arguments, name) in
+        names.iter().map(|name| (&forth[..], name)).chain(names_back.iter().map(|name| (&back[..], name)))
+    {
+        let wanted = if arguments == forth { "0.1.0" } else { "0.2.0" };
+        if assert_whole(&test, "what was before") != wanted {
+            let other = if wanted == "0.1.0" { &back[..] } else { &forth[..] };
+            test.run(other).expect(0);
+        }
+        let killed = test.command(arguments).env("LEOFLOW_KILL_AT", name).output().unwrap();
+        let killed_a_child = name.starts_with("migrated.");
+        assert!(killed_a_child || !killed.status.success(), "{name}: {killed:?}");
+        // What it held down comes up by itself; else it is gone on with.
+        wait_until("an end of it", Duration::from_secs(60), || {
+            test.run(&["upgrade", "--resume"]).code == Some(0) && test.state() == "healthy"
+        });
+        let version = assert_whole(&test, name);
+        seen[usize::from(version == "0.2.0")] += 1;
+    }
+    assert!(seen[0] > 3 && seen[1] > 3, "{seen:?}");
+    test.run(&["smoke"]).expect(0);
+}
+
+/// Kills everything at each moment; the next start gets over it.
+#[test]
+fn a_machine_that_stops_at_any_step_of_an_upgrade_starts_with_old_or_new() {
+    let all = releases(&[FIRST, SECOND]);
+    let mut test = TestHome::of(all.program("0.1.0"));
+    test.start();
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    let dist = all.dist();
+    let forth = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
+    let names = moments(&test, &forth);
+    test.run(&["rollback", "--yes"]).expect(0);
+    let mut seen = [0, 0];
+    for name in &names {
+        if assert_whole(&test, "what was before") != "0.1.0" {
+            test.run(&["rollback", "--yes"]).expect(0);
+        }
+        let supervisor = test.pid("supervisor");
+        test.command(&forth).env("LEOFLOW_KILL_AT", name).output().unwrap();
+        processes::signal(supervisor, "KILL");
+        processes::end_all(test.folder());
+        test.program = test.home.join("bin/leoflow");
+        let started = test.run(&["lite", "start", "--port", &test.port.to_string()]);
+        assert_eq!(started.code, Some(0), "{name}: {started:?}");
+        test.program = all.program("0.1.0");
+        let version = assert_whole(&test, name);
+        seen[usize::from(version == "0.2.0")] += 1;
+    }
+    assert!(seen[0] > 3 && seen[1] > 1, "{seen:?}");
+}

@@ -1,0 +1,296 @@
+//! Releases that must not be installed, and networks that do not work: refused with nothing changed.
+
+use crate::support::mirror;
+use crate::support::releases::{FIRST, Releases, SECOND, example, make_release, new_key, releases, write_program};
+use crate::support::releases::{Migration, Release};
+use crate::support::{Done, TestHome};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn set_up(all: &Releases) -> TestHome {
+    let test = TestHome::of(all.program("0.1.0"));
+    test.set_up();
+    test
+}
+
+fn plan(test: &TestHome, from: &str, more: &[&str]) -> Done {
+    test.run(&[&["upgrade", "--from", from, "--yes"], more].concat())
+}
+
+/// A copy of the release's folder that a test may spoil.
+fn copy_of(all: &Releases, test: &TestHome, name: &str) -> PathBuf {
+    let copy = test.folder().join(name);
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(all.dist()).unwrap().flatten() {
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+fn manifest(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
+}
+
+/// Writes another manifest and signs it, as whoever has the key could.
+fn publish(all: &Releases, folder: &Path, manifest: &Value) {
+    fs::write(folder.join("manifest.json"), serde_json::to_vec_pretty(manifest).unwrap()).unwrap();
+    sign(&all.key(), folder);
+}
+
+fn sign(key: &Path, folder: &Path) {
+    let done = Command::new(example("make-release")).arg("sign").arg(key).arg(folder.join("manifest.json")).output();
+    let done = done.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[track_caller]
+fn refused(test: &TestHome, done: &Done, code: i32, what: &str) {
+    assert_eq!(done.code, Some(code), "{what}: {done:?}");
+    assert!(done.stderr.contains(what), "{what}: {}", done.stderr);
+    assert!(done.stderr.contains("hint: "), "{what}: {}", done.stderr);
+    assert!(!test.home.join("versions/0.2.0").exists(), "{what}");
+    assert!(!test.home.join("run/journal.json").exists(), "{what}");
+    let link = fs::read_link(test.home.join("bin/leoflow")).unwrap();
+    assert!(link.to_str().unwrap().contains("0.1.0"), "{what}");
+}
+
+#[test]
+fn what_is_not_signed_by_the_right_key_is_refused() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    let from = |folder: &Path| plan(&test, folder.to_str().unwrap(), &[]);
+
+    let unsigned = copy_of(&all, &test, "unsigned");
+    fs::remove_file(unsigned.join("manifest.json.minisig")).unwrap();
+    refused(&test, &from(&unsigned), 1, "manifest.json.minisig");
+
+    let altered = copy_of(&all, &test, "altered");
+    let text = fs::read_to_string(altered.join("manifest.json")).unwrap();
+    fs::write(altered.join("manifest.json"), text.replace("0.2.0", "0.2.1")).unwrap();
+    refused(&test, &from(&altered), 3, "not signed by the key");
+
+    let others = copy_of(&all, &test, "others");
+    let key = test.folder().join("key");
+    new_key(&key);
+    sign(&key, &others);
+    refused(&test, &from(&others), 3, "not signed by the key");
+
+    let garbage = copy_of(&all, &test, "garbage");
+    fs::write(garbage.join("manifest.json.minisig"), "no signature").unwrap();
+    refused(&test, &from(&garbage), 3, "the signature cannot be read");
+
+    let exchanged = copy_of(&all, &test, "exchanged");
+    let tarball = fs::read_dir(&exchanged)
+        .unwrap()
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().starts_with("leoflow-0.2.0"));
+    let tarball = tarball.unwrap().path();
+    let mut bytes = fs::read(&tarball).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&tarball, &bytes).unwrap();
+    refused(&test, &from(&exchanged), 1, "is not what the manifest says");
+    fs::write(&tarball, &bytes[..middle]).unwrap();
+    refused(&test, &from(&exchanged), 1, "it ends after");
+    fs::write(&tarball, "<html>not here</html>").unwrap();
+    refused(&test, &from(&exchanged), 1, "a web page came instead");
+
+    // A build without a key trusts nobody.
+    let developers = TestHome::new();
+    developers.set_up();
+    let done = plan(&developers, all.dist().to_str().unwrap(), &[]);
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(done.stderr.contains("development build"), "{}", done.stderr);
+}
+
+#[test]
+fn a_release_that_does_not_fit_is_refused_with_the_way() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    let folder = copy_of(&all, &test, "folder");
+    let original = manifest(&folder);
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut changed = original.clone();
+        change(&mut changed["releases"][0]);
+        publish(&all, &folder, &changed);
+        plan(&test, folder.to_str().unwrap(), &[])
+    };
+    let platform = with(&|release| release["assets"][0]["target"] = "riscv64-unknown-none".into());
+    refused(&test, &platform, 1, "not made for this machine");
+    let floor = with(&|release| release["upgrades_from"] = "0.1.5".into());
+    refused(&test, &floor, 3, "upgrades from 0.1.5 and later");
+    let stop = with(&|release| {
+        release["version"] = "0.5.0".into();
+        release["required_stops"] = serde_json::json!(["0.4.0"]);
+    });
+    refused(&test, &stop, 3, "0.4.0 must be passed through first");
+    assert!(stop.stderr.contains("leoflow upgrade 0.4.0"), "{}", stop.stderr);
+    let edited = with(&|release| release["migrations"][0]["sha256"] = "0".repeat(64).into());
+    refused(&test, &edited, 3, "migration 1 of the database is not the one that 0.2.0 has");
+    let contract = with(&|release| {
+        let last = release["migrations"].as_array().unwrap().len() - 1;
+        release["migrations"][last]["phase"] = "contract".into();
+    });
+    refused(&test, &contract, 3, "of the phase contract");
+    let major = with(&|release| release["components"][0]["version"] = "19.1".into());
+    refused(&test, &major, 3, "PostgreSQL 19.1");
+    let huge = with(&|release| {
+        release["components"][0]["version"] = "18.99".into();
+        release["components"][0]["unpacked_size"] = 1_000_000_000_000_000_000u64.into();
+    });
+    refused(&test, &huge, 1, "bytes of free disk");
+    let escapes = with(&|release| release["assets"][0]["url"] = "../../x".into());
+    refused(&test, &escapes, 1, "leads away from it");
+    let other = with(&|release| release["version"] = "0.2.7".into());
+    assert_eq!(other.code, Some(1), "{other:?}");
+    assert!(other.stderr.contains("says that it is 0.2.0, not 0.2.7"), "{}", other.stderr);
+    assert!(!test.home.join("versions/0.2.7").exists());
+}
+
+#[test]
+fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    let dist = all.dist();
+    let dist = dist.to_str().unwrap();
+    refused(&test, &plan(&test, dist, &["0.1.0"]), 1, "0.1.0 is the newest there is");
+    refused(&test, &plan(&test, dist, &["0.9.0"]), 1, "there is no release 0.9.0");
+    refused(&test, &plan(&test, dist, &["nonsense"]), 2, "neither a channel nor a version");
+    plan(&test, dist, &["v0.2.0"]).expect(0);
+    let older = plan(&test, dist, &["0.1.0"]);
+    assert_eq!(older.code, Some(3), "{older:?}");
+    assert!(older.stderr.contains("leoflow rollback --to 0.1.0"), "{}", older.stderr);
+    // A manifest from before, played again.
+    let old = releases(&[FIRST]);
+    let replayed = plan(&test, old.dist().to_str().unwrap(), &[]);
+    assert_eq!(replayed.code, Some(1), "{replayed:?}");
+    assert!(replayed.stderr.contains("0.2.0 is the newest"), "{}", replayed.stderr);
+}
+
+#[test]
+fn a_dry_run_and_a_no_change_nothing() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    let dist = all.dist();
+    let dist = dist.to_str().unwrap();
+    let before = test.snapshot("versions");
+    let planned = test.run(&["upgrade", "--dry-run", "--from", dist]).expect(0);
+    assert!(planned.stdout.contains("leoflow 0.1.0 -> 0.2.0"), "{}", planned.stdout);
+    assert!(planned.stdout.contains("Something new in 0.2.0"), "{}", planned.stdout);
+    let json = test.run(&["upgrade", "plan", "--json", "--from", dist]).expect(0).json();
+    assert_eq!((json["from"].as_str(), json["to"].as_str()), (Some("0.1.0"), Some("0.2.0")));
+    // Without a terminal nobody has said yes.
+    test.run(&["upgrade", "--from", dist]).expect(3);
+    assert_eq!(test.snapshot("versions"), before);
+}
+
+#[test]
+fn a_download_that_is_cut_off_goes_on_where_it_was() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    let (asked, dist) = (Arc::new(AtomicUsize::new(0)), all.dist());
+    let base = {
+        let asked = asked.clone();
+        mirror::serve_ranges(
+            dist,
+            Arc::new(move |name: &str, from: usize, size: usize| {
+                // Every answer of the tarball breaks off after a third of it.
+                if name.contains("leoflow-0.2.0") {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    (from + size / 3).min(size)
+                } else {
+                    size
+                }
+            }),
+        )
+    };
+    plan(&test, &base, &[]).expect(0);
+    assert!((3..=5).contains(&asked.load(Ordering::Relaxed)), "{asked:?}");
+    assert!(test.home.join("versions/0.2.0/leoflow").exists());
+}
+
+#[test]
+fn a_net_that_does_not_work_is_a_message_and_no_more() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    let answer =
+        |status: u16, body: &'static [u8]| mirror::serve(Arc::new(move |_: &str| (status, body.to_vec())), false);
+    for (base, what) in [
+        (answer(403, b"no"), "403"),
+        (answer(200, b"<html>log in first</html>"), "the signature cannot be read"),
+        (mirror::serve_redirects(), "redirect"),
+        ("http://127.0.0.1:9".to_owned(), "cannot read"),
+        (test.folder().join("nothing").to_str().unwrap().to_owned(), "cannot read"),
+    ] {
+        let done = plan(&test, &base, &[]);
+        assert!(matches!(done.code, Some(1 | 3)), "{base}: {done:?}");
+        refused(&test, &done, done.code.unwrap(), what);
+    }
+}
+
+#[test]
+fn a_release_tool_holds_to_what_a_version_number_promises() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = TestHome::new();
+    let output = |name: &str| test.folder().join(name);
+    let dist = all.dist();
+    let from = ["--from", dist.to_str().unwrap()];
+    for (version, migration, why) in [
+        ("0.2.1", Migration::Data, "V0004__more of 0.2.0 is missing"),
+        ("0.2.0", Migration::Adds, "not newer than the last release"),
+        ("0.1.9", Migration::Adds, "not newer than the last release"),
+    ] {
+        write_program(&all.program(version).with_extension("try"), &Release { version, migration, fault: None });
+        fs::rename(all.program(version).with_extension("try"), all.program(version)).unwrap();
+        let done = make_release(&all, version, &output(version), &from);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && said.contains(why), "{version}: {said}");
+        assert!(!output(version).exists(), "{version}");
+    }
+    let first = releases(&[FIRST]);
+    let dist = first.dist();
+    let from = ["--from", dist.to_str().unwrap()];
+    for (version, migration, why) in [
+        ("0.1.1", Migration::Adds, "0.1.1 is a patch release"),
+        ("0.2.0", Migration::Data, "does more than add"),
+        ("0.2.0-rc1", Migration::Adds, "--channel rc"),
+    ] {
+        write_program(&first.program(version), &Release { version, migration, fault: None });
+        let done = make_release(&first, version, &output(&format!("{version}-2")), &from);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && said.contains(why), "{version}: {said}");
+    }
+}
+
+#[test]
+fn a_release_that_is_made_twice_is_the_same_bytes_and_carries_what_did_not_change() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = TestHome::new();
+    let (one, other) = (test.folder().join("one"), test.folder().join("other"));
+    let first = releases(&[FIRST]);
+    for output in [&one, &other] {
+        // The same program, key and last release.
+        let done = make_release(&all, "0.2.0", output, &["--from", first.dist().to_str().unwrap()]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let names = |folder: &Path| {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&one), names(&other));
+    // A signature has chance in it.
+    for name in names(&one).into_iter().filter(|name| !name.to_string_lossy().ends_with(".minisig")) {
+        assert_eq!(fs::read(one.join(&name)).unwrap(), fs::read(other.join(&name)).unwrap(), "{name:?}");
+    }
+    let described = manifest(&one);
+    let (new, old) = (&described["releases"][0]["components"][0], &described["releases"][1]["components"][0]);
+    assert_eq!(new, old, "PostgreSQL is carried");
+    assert_eq!(new["produced_by"], "0.1.0");
+    let sums = Command::new("sha256sum").args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&one).output().unwrap();
+    assert!(sums.status.success(), "{}", String::from_utf8_lossy(&sums.stderr));
+}
