@@ -231,8 +231,9 @@ remove_old_stages() {
     done
 }
 
+# Data alone, whose program was removed, is set up again by the setup.
 is_installed() {
-    [ -e "$home/bin/leoflow" ] || [ -d "$home/managed-postgres/data" ]
+    [ -d "$home/managed-postgres/data" ] && "$home/bin/leoflow" version >/dev/null 2>&1
 }
 
 # run PROGRAM ARGUMENTS: with the terminal to ask on, where there is one
@@ -302,9 +303,14 @@ on_path() {
     return 1
 }
 
-tell_path() {
+tell_next() {
     on_path || say "To have leoflow on your PATH:  export PATH=\"$home/bin:\$PATH\""
     say "Next:  $home/bin/leoflow lite"
+}
+
+# Whether this very release is what is installed: then it is only mended.
+is_same() {
+    [ -z "$other" ] && [ "$(readlink "$home/bin/leoflow" 2>/dev/null)" = "../versions/$VERSION/leoflow" ]
 }
 
 main() {
@@ -332,10 +338,9 @@ main() {
     "$stage/release/leoflow" version >/dev/null || fail "the program does not run on this machine" "is $home on a file system that allows programs?"
 
     other=$(other_release)
-    if is_installed; then
+    if is_installed && ! is_same; then
         options=
         [ "$yes" = no ] || options=--yes
-        [ -d "$home/managed-postgres/data" ] || fail "$home is not set up" "$home/bin/leoflow setup"
         code=0
         run "$stage/release/leoflow" --home "$home" upgrade "${other:-$VERSION}" --from "$base" $options || code=$?
         exit "$code"
@@ -357,8 +362,9 @@ main() {
     made_home=
     if [ "$setup" = yes ]; then
         set_up
+    else
+        tell_next
     fi
-    tell_path
 }
 
 main "$@"

@@ -3,17 +3,20 @@
 
 use super::api_error::ApiError;
 use super::state::AppState;
+use crate::config;
 use crate::engine::dag::Structure;
 use crate::engine::dags::{self, ParsedDags, ParsedFile};
 use crate::engine::events::RunKey;
 use crate::engine::runs::{self, Run, Trigger};
 use crate::engine::state::RunState;
 use crate::engine::store::{ReadFor, StoreError};
+use crate::python::Interpreter;
 use crate::sys::files;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,6 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(25);
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
+    // Without a Python no task runs, whatever the release.
+    let (home, python) = (state.home.clone(), configured_python(&state));
+    let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
+    if let Ok(Err(reason)) = prepared {
+        return Ok(Json(json!({"state": "skipped", "reason": reason})));
+    }
     // One at a time: it has one name.
     let _alone = state.trial_task.lock().await;
     remove(&state).await?;
@@ -40,6 +49,10 @@ pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiE
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
     }
+}
+
+fn configured_python(state: &AppState) -> Option<PathBuf> {
+    config::load(&state.home.config()).ok().flatten().and_then(|loaded| loaded.config.python)
 }
 
 async fn run_once(state: &AppState) -> Result<Run, ApiError> {

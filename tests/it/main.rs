@@ -15,6 +15,7 @@ mod environment;
 mod faults;
 mod first_start;
 mod hostile_backups;
+mod installer;
 mod lifecycle;
 mod logins;
 mod migrations;

@@ -302,6 +302,113 @@ fn what_is_stopped_is_upgraded_and_stays_stopped() {
     assert!(refused.stderr.contains("versions/0.2.0"), "{}", refused.stderr);
 }
 
+/// Which PostgreSQL's files the running one was started from.
+fn postgres_program(test: &TestHome) -> std::path::PathBuf {
+    fs::read_link(format!("/proc/{}/exe", test.pid("postgres"))).unwrap()
+}
+
+#[test]
+fn a_new_postgresql_comes_with_its_release_and_goes_with_it() {
+    for (release, status) in [
+        (SECOND, "upgraded"),
+        (
+            Release { version: "0.3.0", migration: Migration::Adds, fault: Some(("live-server", "exits")) },
+            "rolled_back",
+        ),
+    ] {
+        let all = releases(&[FIRST, release]);
+        let mut test = TestHome::of(all.program("0.1.0"));
+        // From an archive that is not the release's.
+        let port = test.port.to_string();
+        let mut command = test.command(&["lite", "start", "--port", &port]);
+        let archive = crate::support::postgres_archive();
+        let started = command.env_remove("LEOFLOW_POSTGRES_SOURCE").env("LEOFLOW_POSTGRES_ARCHIVE", archive).output();
+        assert!(started.unwrap().status.success());
+        let before = postgres_program(&test);
+        test.run(&["variables", "set", "kept", "value"]).expect(0);
+        let done = upgrade(&test, &all, &[]).json();
+        assert_eq!(done["status"], status, "{done}");
+        assert_eq!(postgres_program(&test) == before, status == "rolled_back");
+        assert_eq!(variable(&test, "kept").as_deref(), Some("value"));
+        let installs = fs::read_dir(test.home.join("managed-postgres/install")).unwrap().count();
+        assert_eq!(installs, if status == "upgraded" { 2 } else { 1 });
+        test.program = test.home.join("bin/leoflow");
+        test.run(&["lite", "restart"]).expect(0);
+        assert_eq!(postgres_program(&test) == before, status == "rolled_back");
+    }
+}
+
+#[test]
+fn two_at_once_and_a_stop_in_the_middle_end_well() {
+    let all = releases(&[FIRST, SECOND]);
+    let (test, _, run) = populated(&all);
+    let dist = all.dist();
+    let arguments = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
+    let first =
+        test.command(&arguments).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn();
+    let mut first = first.unwrap();
+    wait_until("the first has begun", Duration::from_secs(20), || test.home.join("run/journal.json").exists());
+    let second = test.run(&arguments);
+    assert_eq!(second.code, Some(1), "{second:?}");
+    assert!(second.stderr.contains("leoflow upgrade"), "{}", second.stderr);
+    assert!(first.wait().unwrap().success());
+    assert_eq!(version(&test), "0.2.0");
+    assert_undisturbed(&test, &run);
+    test.run(&["rollback", "--yes"]).expect(0);
+    // Stopped at different moments.
+    for pause in [0, 300, 600, 900, 1200, 1500] {
+        let mut running = test
+            .command(&arguments)
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("it has begun", Duration::from_secs(20), || {
+            test.home.join("run/journal.json").exists() || running.try_wait().unwrap().is_some()
+        });
+        thread::sleep(Duration::from_millis(pause));
+        test.run(&["lite", "stop"]).expect(0);
+        running.wait().unwrap();
+        let mut command = std::process::Command::new(test.home.join("bin/leoflow"));
+        command.args(["--home", test.home.to_str().unwrap(), "lite", "start", "--port", &test.port.to_string()]);
+        let started = command.env("LEOFLOW_POSTGRES_SOURCE", "system").output().unwrap();
+        assert!(started.status.success(), "{pause}: {started:?}");
+        test.wait_healthy();
+        let now = version(&test);
+        let schema = if now == "0.2.0" { newest() + 1 } else { newest() };
+        assert_eq!(test.status()["schema_version"], schema, "{pause}");
+        assert_eq!(variable(&test, "kept").as_deref(), Some("value"), "{pause}");
+        if now == "0.2.0" {
+            test.run(&["rollback", "--yes"]).expect(0);
+        }
+    }
+}
+
+#[test]
+fn a_ctrl_c_gives_up_while_nothing_was_changed() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = started(&all);
+    let dist = all.dist();
+    let arguments = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
+    let running =
+        test.command(&arguments).stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn();
+    let running = running.unwrap();
+    wait_until("it has begun", Duration::from_secs(20), || test.home.join("run/journal.json").exists());
+    crate::support::processes::signal(running.id() as i32, "INT");
+    let done = crate::support::Done::from(running.wait_with_output().unwrap());
+    let now = version(&test);
+    if done.code == Some(0) {
+        // It had come too far.
+        assert_eq!(now, "0.2.0");
+    } else {
+        assert_eq!(now, "0.1.0");
+        assert!(done.stderr.contains("it was cancelled"), "{}", done.stderr);
+        assert!(!test.home.join("run/journal.json").exists());
+        assert!(test.restore_leftovers().is_empty());
+        upgrade(&test, &all, &[]).expect(0);
+    }
+}
+
 #[test]
 fn going_back_keeps_what_was_written_since() {
     let all = releases(&[FIRST, SECOND]);
