@@ -1,13 +1,21 @@
 #!/bin/sh
 # Installs Leoflow Lite @VERSION@ for this user: no sudo, nothing outside the home, ~/.leoflow. Over an
-# installation that is there it upgrades it, after a backup. Everything is in functions that the last line
-# calls: a script that was cut off has done nothing.
+# installation that is there it upgrades it, after a backup. All of it is one command between braces: a script that was
+# cut off has done nothing.
+{
 set -eu
 
 VERSION='@VERSION@'
 BASE_URL='@BASE_URL@'
 # kind target file sha256 size
 FILES='@FILES@'
+
+# A way of calling it that there is not.
+fail_usage() {
+    say "error: $1"
+    say "hint: sh install.sh --help"
+    exit 2
+}
 
 usage() {
     cat <<EOT
@@ -62,7 +70,7 @@ parse() {
             --no-setup) setup=no ;;
             --no-modify-path) modify_path=no ;;
             --version | --channel | --home | --base-url)
-                [ $# -ge 2 ] || fail "$1 needs a value" "sh install.sh --help"
+                [ $# -ge 2 ] || fail_usage "$1 needs a value"
                 case $1 in
                     --version) wanted=$2 ;;
                     --channel) channel=$2 ;;
@@ -71,7 +79,7 @@ parse() {
                 esac
                 shift
                 ;;
-            *) fail "unknown option $1" "sh install.sh --help" ;;
+            *) fail_usage "unknown option $1" ;;
         esac
         shift
     done
@@ -90,8 +98,9 @@ parse() {
 find_base() {
     if [ -z "$base" ]; then
         here=$(dirname -- "$0")
-        if [ -f "$0" ] && [ -f "$here/manifest.json" ]; then
-            base=$(cd -- "$here" && pwd)
+        line=$(file_of program)
+        if [ -f "$0" ] && [ -f "$here/${line%% *}" ]; then
+            base=$(CDPATH='' cd -- "$here" && pwd)
         else
             base=$BASE_URL
         fi
@@ -124,20 +133,21 @@ detect() {
 }
 
 is_musl() {
+    # glibc may be there too, and then its programs run.
+    for loader in /lib64/ld-linux-*.so.* /lib/ld-linux-*.so.*; do
+        [ ! -e "$loader" ] || return 1
+    done
     for loader in /lib/ld-musl-*; do
-        # glibc may be there too, and then its programs run.
-        [ -e "$loader" ] && ! ls /lib64/ld-linux-* /lib/ld-linux-* >/dev/null 2>&1 && return 0
+        [ ! -e "$loader" ] || return 0
     done
     return 1
 }
 
 # The line of this platform's file of a kind: file, sha256 and size.
 file_of() {
-    printf '%s\n' "$FILES" | while read -r kind its_target file sha256 size; do
-        if [ "$kind" = "$1" ] && [ "$its_target" = "$target" ]; then
-            printf '%s %s %s\n' "$file" "$sha256" "$size"
-        fi
-    done | grep . | head -n 1
+    match=$(printf '%s\n' "$FILES" | sed -n "s/^$1 $target //p" | head -n 1)
+    [ -n "$match" ] || return 1
+    printf '%s\n' "$match"
 }
 
 # Packed, unpacked, and a fresh datastore.
@@ -212,10 +222,9 @@ clean_up() {
 make_stage() {
     made_home=
     if [ ! -d "$home" ]; then
-        mkdir -p -- "$home" || fail "$home cannot be made" "choose another folder: --home DIR"
+        mkdir -p -- "$home" && chmod 700 "$home" || fail "$home cannot be made" "choose another folder: --home DIR"
         made_home=yes
     fi
-    chmod 700 -- "$home" 2>/dev/null || chmod 700 "$home"
     stage=
     trap clean_up EXIT
     trap 'exit 129' HUP
@@ -227,7 +236,7 @@ make_stage() {
 # What a script that was killed has left there.
 remove_old_stages() {
     for old in "$home"/.install-*; do
-        [ -d "$old" ] && find "$old" -prune -mmin +60 -exec rm -rf {} + 2>/dev/null || :
+        [ -d "$old" ] && find "$old" -prune -mmin +1440 -exec rm -rf {} + 2>/dev/null || :
     done
 }
 
@@ -266,6 +275,8 @@ place() {
         [ ! -f "$stage/release/$postgres" ] || mv -f -- "$stage/release/$postgres" "$versions/$VERSION/$postgres"
     else
         mv -- "$stage/release" "$versions/$VERSION"
+        # Another installer was faster: then it was moved into what that one has put there, the same.
+        rm -rf -- "$versions/$VERSION/release"
     fi
 }
 
@@ -296,6 +307,11 @@ set_up() {
     rm -f -- "$home/versions/"*/postgres-*.tar.zst
 }
 
+# `leoflow upgrade` follows it from then on.
+remember_channel() {
+    [ -z "$channel" ] || "$home/bin/leoflow" --home "$home" set-channel "$channel" >/dev/null
+}
+
 on_path() {
     case :${PATH:-}: in
         *:"$home/bin":*) return 0 ;;
@@ -319,8 +335,8 @@ main() {
         @*) fail "this is the template of the installer" "a release has its own: scripts/release makes it" ;;
     esac
     umask 077
-    find_base
     detect
+    find_base
     existing=$home
     while [ ! -d "$existing" ]; do
         existing=$(dirname -- "$existing")
@@ -343,6 +359,7 @@ main() {
         [ "$yes" = no ] || options=--yes
         code=0
         run "$stage/release/leoflow" --home "$home" upgrade "${other:-$VERSION}" --from "$base" $options || code=$?
+        [ "$code" != 0 ] || remember_channel
         exit "$code"
     fi
     if [ -n "$other" ]; then
@@ -362,9 +379,11 @@ main() {
     made_home=
     if [ "$setup" = yes ]; then
         set_up
+        remember_channel
     else
         tell_next
     fi
 }
 
 main "$@"
+}

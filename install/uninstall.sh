@@ -45,7 +45,11 @@ parse() {
                 home=$2
                 shift
                 ;;
-            *) fail "unknown option $1" "sh uninstall.sh --help" ;;
+            *)
+                say "error: unknown option $1"
+                say "hint: sh uninstall.sh --help"
+                exit 2
+                ;;
         esac
         shift
     done
@@ -62,16 +66,31 @@ holder() {
     sed -n 's/.*"pid":\([0-9][0-9]*\).*/\1/p' "$home/run/lite.lock" 2>/dev/null | head -n 1
 }
 
+command_of() {
+    if [ -r "/proc/$1/cmdline" ]; then
+        tr '\0' ' ' <"/proc/$1/cmdline"
+    else
+        ps -o command= -p "$1" 2>/dev/null
+    fi
+}
+
+# Data may be half way between two states, and only that file says where.
+refuse_interrupted() {
+    if [ -e "$home/run/journal.json" ] && [ "$purge" = no ]; then
+        fail "something was interrupted there and is not finished: $home/run/journal.json" "install Leoflow again: its start finishes it" "or remove everything: --purge"
+    fi
+}
+
 refuse_running() {
     pid=$(holder)
     if [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; then
         # The number may be another's by now.
-        if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q leoflow; then
+        if command_of "$pid" | grep -q leoflow; then
             fail "Leoflow runs there, pid $pid" "stop it: kill $pid"
         fi
     fi
     postmaster=$(head -n 1 "$home/managed-postgres/data/postmaster.pid" 2>/dev/null || :)
-    if [ -n "$postmaster" ] && tr '\0' ' ' <"/proc/$postmaster/cmdline" 2>/dev/null | grep -q postgres; then
+    if [ -n "$postmaster" ] && command_of "$postmaster" | grep -q postgres; then
         fail "its PostgreSQL runs, pid $postmaster" "stop it: kill -INT $postmaster"
     fi
 }
@@ -91,11 +110,12 @@ ask() {
 clean_shell_files() {
     for file in "${HOME:-/nonexistent}"/.profile "${HOME:-/nonexistent}"/.bashrc "${HOME:-/nonexistent}"/.bash_profile "${HOME:-/nonexistent}"/.zshrc "${HOME:-/nonexistent}"/.config/fish/conf.d/leoflow.fish; do
         if [ -f "$file" ] && grep -q '# added by leoflow$' "$file"; then
-            copy=$(mktemp "$file.XXXXXX")
-            # Its owner and mode stay: it is the same file.
-            grep -v '# added by leoflow$' "$file" >"$copy" || :
-            cat "$copy" >"$file"
-            rm -f "$copy"
+            real=$(readlink -f "$file" 2>/dev/null || printf '%s' "$file")
+            copy=$real.leoflow-$$
+            # With its owner and mode; whole or not at all.
+            cp -p -- "$real" "$copy"
+            grep -v "$home/bin.*# added by leoflow\$" "$real" >"$copy" || :
+            mv -f -- "$copy" "$real"
             say "took our line out of $file"
         fi
     done
@@ -104,12 +124,13 @@ clean_shell_files() {
 main() {
     parse "$@"
     [ -d "$home" ] || fail "$home is not there" "name the folder: --home DIR"
-    home=$(cd -- "$home" && pwd -P)
+    home=$(CDPATH='' cd -- "$home" && pwd -P)
     case $home in
         / | "${HOME:-/}") fail "$home is no home of Leoflow's" ;;
     esac
     is_ours || fail "$home is no home of Leoflow's: it has neither setup.json nor credentials"
     refuse_running
+    refuse_interrupted
     if [ "$purge" = yes ]; then
         ask "Remove $home with all of its data?" || exit 1
         clean_shell_files

@@ -4,7 +4,7 @@ use crate::cli::args::Cli;
 use crate::cli::printer::Printer;
 use crate::commands;
 use crate::error::Error;
-use crate::sys::env_vars;
+use crate::sys::{env_vars, replace};
 use clap::Parser;
 use std::ffi::OsString;
 use std::path::Path;
@@ -12,6 +12,11 @@ use std::process::ExitCode;
 
 /// One executable, three names.
 pub fn main() -> ExitCode {
+    if !env_vars::arguments().iter().any(|argument| argument == "--take-over") {
+        // A program that was executed in the place of another has them held back; a supervisor that takes over lets
+        // them through itself.
+        replace::let_signals_through();
+    }
     let cli = match Cli::try_parse_from(arguments()) {
         Ok(cli) => cli,
         Err(usage) => {

@@ -6,30 +6,46 @@ use semver::Version;
 use std::fs;
 use std::path::Path;
 
-pub fn check(version: &Version, migrations: &[Migration], last: Option<&Release>) -> Outcome<()> {
-    let Some(last) = last else { return Ok(()) };
-    if version.cmp_precedence(&last.version).is_le() {
-        return Err(format!("{version} is not newer than the last release, {}", last.version));
+pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], releases: &[Release]) -> Outcome<()> {
+    if is_candidate == version.pre.is_empty() {
+        let channel = if version.pre.is_empty() { "stable" } else { "rc" };
+        return Err(format!("{version} belongs into the channel {channel}: --channel {channel}"));
     }
-    for old in &last.migrations {
+    if let Some(same) = releases.iter().find(|release| release.version.cmp_precedence(version).is_eq()) {
+        return Err(format!("{} was released already", same.version));
+    }
+    let label = |migration: &Migration| format!("V{:04}__{} ({})", migration.version, migration.name, migration.phase);
+    if let Some(unknown) = migrations.iter().find(|migration| !APPLIED.contains(&migration.phase.as_str())) {
+        return Err(format!("{} would be refused by every upgrade", label(unknown)));
+    }
+    // What is promised is promised to those who have the last stable release before it.
+    let Some(base) = base(version, releases) else { return Ok(()) };
+    for old in &base.migrations {
         if !migrations.contains(old) {
-            return Err(format!("V{:04}__{} of {} is missing or was changed", old.version, old.name, last.version));
+            return Err(format!("V{:04}__{} of {} is missing or was changed", old.version, old.name, base.version));
         }
     }
-    let new = added(migrations, Some(last));
-    let label = |migration: &Migration| format!("V{:04}__{} ({})", migration.version, migration.name, migration.phase);
-    let is_patch =
-        (version.major, version.minor) == (last.version.major, last.version.minor) && last.version.pre.is_empty();
+    let new = added(migrations, Some(base));
+    let is_patch = (version.major, version.minor) == (base.version.major, base.version.minor);
     if let (true, Some(migration)) = (is_patch, new.first()) {
         return Err(format!("{version} is a patch release, and may not have the migration {}", label(migration)));
     }
-    let not_additive = new.iter().find(|migration| migration.phase != "expand");
-    match not_additive {
-        Some(migration) if version.major == last.version.major => {
+    match new.iter().find(|migration| migration.phase != "expand") {
+        Some(migration) if version.major == base.version.major => {
             Err(format!("{version} is a minor release, and {} does more than add", label(migration)))
         }
         _ => Ok(()),
     }
+}
+
+/// The phases that an upgrade applies; the others wait for a gate that is not there yet.
+const APPLIED: [&str; 2] = ["expand", "data"];
+
+/// The newest stable release below a version.
+pub fn base<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> {
+    let is_below =
+        |release: &&Release| release.version.pre.is_empty() && release.version.cmp_precedence(version).is_lt();
+    releases.iter().filter(is_below).max_by(|one, other| one.version.cmp_precedence(&other.version))
 }
 
 /// What a release adds to the last one.

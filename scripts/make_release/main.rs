@@ -97,11 +97,11 @@ impl Make {
         }
         let last = self.from.as_ref().map(|folder| last_manifest(folder, &key)).transpose()?;
         let releases = last.map(|manifest| manifest.releases).unwrap_or_default();
-        contract::check(&self.version, &about.migrations, releases.first())?;
+        contract::check(&self.version, self.channel == "rc", &about.migrations, &releases)?;
         fresh_folder(&self.output)?;
         let asset = self.tarball()?;
         let component = self.postgres(releases.first())?;
-        let release = self.describe(&about, asset, component, releases.first())?;
+        let release = self.describe(&about, asset, component, &releases)?;
         self.write_installer(&release, &key)?;
         if let Some(from) = &self.from {
             carry(from, &self.output, &releases)?;
@@ -156,19 +156,22 @@ impl Make {
         Ok(Component { name, version, target, url, sha256, size, unpacked_size, produced_by })
     }
 
-    fn describe(&self, about: &About, asset: Asset, component: Component, last: Option<&Release>) -> Outcome<Release> {
+    fn describe(&self, about: &About, asset: Asset, component: Component, releases: &[Release]) -> Outcome<Release> {
+        let (last, base) = (releases.first(), contract::base(&self.version, releases));
         let channel = Channel::parse(&self.channel).ok_or("no such channel")?;
-        if channel == Channel::Stable && !self.version.pre.is_empty() {
-            return Err(format!("{} is a release candidate: --channel rc", self.version));
-        }
         let floor = last.map_or(&self.version, |last| &last.upgrades_from);
         let mut required_stops = last.map(|last| last.required_stops.clone()).unwrap_or_default();
         required_stops.extend(self.required_stop.iter().cloned());
+        required_stops.sort();
+        required_stops.dedup();
+        if let Some(unknown) = required_stops.iter().find(|stop| !releases.iter().any(|one| one.version == **stop)) {
+            return Err(format!("{unknown} cannot be a stop: there is no such release"));
+        }
         Ok(Release {
             version: self.version.clone(),
             channel,
             date: self.date.clone(),
-            notes: contract::notes(&self.changelog, &self.version, &about.migrations, last)?,
+            notes: contract::notes(&self.changelog, &self.version, &about.migrations, base)?,
             upgrades_from: self.upgrades_from.clone().unwrap_or_else(|| floor.clone()),
             required_stops,
             migrations: about.migrations.clone(),
@@ -211,13 +214,23 @@ fn last_manifest(folder: &Path, key: &sign::Key) -> Outcome<Manifest> {
     Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// What earlier releases consist of goes along: the folder is a whole release host.
+/// What earlier releases consist of goes along: the folder is a whole release host. Only what is as the signed
+/// manifest says: it gets a new signature.
 fn carry(from: &Path, to: &Path, releases: &[Release]) -> Outcome<()> {
-    let assets = releases.iter().flat_map(|release| &release.assets).map(|asset| asset.url.as_str());
-    let components = releases.iter().flat_map(|release| &release.components).map(|component| component.url.as_str());
-    for url in assets.chain(components).filter(|url| !url.contains("://")) {
-        if !to.join(url).exists() {
-            fs::copy(from.join(url), to.join(url)).map_err(|error| format!("{url}: {error}"))?;
+    let mut files = Vec::new();
+    for release in releases {
+        for asset in &release.assets {
+            files.push((asset.url.as_str(), asset.sha256().map_err(|error| error.to_string())?));
+        }
+        files.extend(release.components.iter().map(|component| (component.url.as_str(), component.sha256.as_str())));
+    }
+    for (url, sha256) in files.into_iter().filter(|(url, _)| !url.contains("://")) {
+        let (old, new) = (from.join(url), to.join(url));
+        if !new.exists() {
+            fs::copy(&old, &new).map_err(|error| format!("{}: {error}", old.display()))?;
+            if pack::sha256(&new)?.0 != sha256 {
+                return Err(format!("{} is not what its manifest says", old.display()));
+            }
         }
     }
     Ok(())

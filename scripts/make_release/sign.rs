@@ -3,9 +3,10 @@
 use super::{Outcome, write};
 use leoflow::upgrade::manifest::SIGNATURE_SUFFIX;
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
-use std::fs;
-use std::io::Cursor;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::{Cursor, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 pub struct Key {
     secret: SecretKey,
@@ -43,12 +44,16 @@ pub fn public_key(path: &Path) -> Outcome<String> {
 }
 
 pub fn keygen(path: &Path) -> Outcome<()> {
-    if path.exists() {
-        return Err(format!("{} is there already", path.display()));
-    }
+    let public_path = PathBuf::from(format!("{}.pub", path.display()));
     let pair = KeyPair::generate_unencrypted_keypair().map_err(|error| error.to_string())?;
     let secret = pair.sk.to_box(Some("leoflow release key")).map_err(|error| error.to_string())?.into_string();
     let public = pair.pk.to_box().map_err(|error| error.to_string())?.into_string();
-    write(path, secret.as_bytes())?;
-    write(&path.with_extension("pub"), public.as_bytes())
+    write_new(path, &secret, 0o600)?;
+    write_new(&public_path, &public, 0o644)
+}
+
+/// What is there already is somebody's key.
+fn write_new(path: &Path, text: &str, mode: u32) -> Outcome<()> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -15,7 +15,7 @@ use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::setup::{self, Plan, Wishes};
 use crate::supervisor::instance::{Instance, own_program};
 use crate::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
-use crate::sys::{listener, ports, stdio};
+use crate::sys::{env_vars, listener, ports, replace, stdio};
 use crate::upgrade::expire;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -34,7 +34,11 @@ pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
 
 async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Result<(), Error> {
     if args.take_over {
-        return take_over(context, sink).await;
+        let Err(error) = take_over(context, sink).await else { return Ok(()) };
+        return match error {
+            TakeOverError::Ended(error) => Err(error),
+            TakeOverError::NotBegun(error) => Err(begin_anew(context, sink, error)),
+        };
     }
     let started = Instant::now();
     let home = &context.home;
@@ -83,19 +87,39 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
 }
 
 /// In the place of the supervisor of another version, in its process, with all that it had.
-async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
+async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOverError> {
     let inherited = Inherited::take(&context.home).map_err(|error| {
-        Error::failed("this takes the place of a running instance, and there is none").cause(error).hint("leoflow lite")
+        let text = "this takes the place of a running instance, and there is none";
+        TakeOverError::NotBegun(Error::failed(text).cause(error).hint("leoflow lite"))
     })?;
     let _lock = inherited.lock.clone();
     let port = inherited.handover.port;
     let identity =
         Identity { version: context.version.to_owned(), url: context.url(port), detached: inherited.handover.detached };
-    let instance = describe(context, port)?;
+    let instance = describe(context, port).map_err(TakeOverError::NotBegun)?;
     expire_snapshot(&instance);
     sink.report(Progress::Note(format!("Leoflow is {} now", context.version)));
     let ended = Supervisor::take_over(&instance, identity, inherited, &mut |notice| tell(sink, notice)).await;
-    leave(context, sink, &instance, ended)
+    leave(context, sink, &instance, ended).map_err(TakeOverError::Ended)
+}
+
+enum TakeOverError {
+    /// What was there could not be taken over.
+    NotBegun(Error),
+    /// It was, and has come to its end.
+    Ended(Error),
+}
+
+/// As a start would: with nothing of what was there before, whose processes leave. Comes back only when it cannot.
+fn begin_anew(context: &Context<'_>, sink: &dyn Sink, error: Error) -> Error {
+    sink.report(Progress::Warning(format!("{}; starting anew", error.message)));
+    let arguments: Vec<_> = env_vars::arguments().into_iter().skip(1).filter(|one| one != "--take-over").collect();
+    match env_vars::current_exe() {
+        // With every lock and listener let go.
+        Ok(program) => Error::io("run", &program, &replace::replace_self_bare(&program, "leoflow", &arguments)),
+        Err(_) => error,
+    }
+    .hint(context.path_hint().unwrap_or_else(|| "leoflow lite start".to_owned()))
 }
 
 /// Beside everything else, as long as there is one.

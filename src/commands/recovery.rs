@@ -6,16 +6,17 @@ use crate::backup::restore;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::journal::{self, Entry, Journal, Operation};
-use crate::home::lock::{HomeLock, LockError, OperationLock};
+use crate::home::lock::{self, HomeLock, LockError, OperationLock};
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::private::PrivateServer;
 use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::setup::uninstall;
 use crate::supervisor;
+use crate::sys::process::Signal;
 use crate::sys::{env_vars, replace};
 use crate::upgrade::ground::Ground;
-use crate::upgrade::steps::{self, Way};
+use crate::upgrade::steps::{self, State, Step, Way};
 use crate::upgrade::{UpgradeError, Work, finish};
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,8 @@ pub async fn take_home(
             finish_exchange(home, entry, reporter).await?;
         }
         Some(Entry { operation: Operation::Upgrade, .. }) => {
-            if finish_upgrade_of_stopped(context, reporter).await? && purges == Purges::Finish {
+            let is_anothers = finish_upgrade_of_stopped(context, false, reporter).await?;
+            if is_anothers && purges == Purges::Finish {
                 return Err(hand_on(context));
             }
         }
@@ -94,7 +96,11 @@ fn hand_on(context: &Context<'_>) -> Error {
 
 /// Another process may still be at it: it is waited for, and what it leaves is finished. Whether another
 /// version than this program is in force now.
-async fn finish_upgrade_of_stopped(context: &Context<'_>, reporter: &dyn Reporter) -> Result<bool, Error> {
+pub async fn finish_upgrade_of_stopped(
+    context: &Context<'_>,
+    abort: bool,
+    reporter: &dyn Reporter,
+) -> Result<bool, Error> {
     let home = &context.home;
     let _alone = wait_for_operation(home, reporter).await?;
     let Some(entry) = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade) else {
@@ -103,21 +109,36 @@ async fn finish_upgrade_of_stopped(context: &Context<'_>, reporter: &dyn Reporte
     supervisor::end_leftovers(home).map_err(|error| {
         Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
     })?;
+    if let Ok(Way::Back(state) | Way::Leave(state)) = steps::way(&entry) {
+        // It may be the one that does not start.
+        finish::take_back_postgres(&state)?;
+    }
     let (_, server) = private(home).await?;
-    let settled = finish_upgrade(context, Ground::stopped(server, None), entry, false, reporter).await?;
+    let settled = finish_upgrade(context, Ground::stopped(server, None), entry, abort, reporter).await?;
     reporter.report(Progress::Note(settled.text));
     Ok(settled.is_anothers)
 }
 
+/// An upgrade that has changed nothing yet gives up when it is told to.
+fn give_up_harmless(home: &Home) {
+    let entry = journal::unfinished(home).ok().flatten().filter(|entry| entry.operation == Operation::Upgrade);
+    if let Some(Ok(Way::Forget(_))) = entry.as_ref().map(steps::way)
+        && let Some(holder) = lock::operation_holder(home)
+    {
+        holder.process.signal(Signal::Terminate);
+    }
+}
+
 const OPERATION_PATIENCE: Duration = Duration::from_secs(60);
 
-async fn wait_for_operation(home: &Home, reporter: &dyn Reporter) -> Result<OperationLock, Error> {
+pub async fn wait_for_operation(home: &Home, reporter: &dyn Reporter) -> Result<OperationLock, Error> {
     let deadline = Instant::now() + OPERATION_PATIENCE;
     let mut told = false;
     loop {
         match OperationLock::take(home, "leoflow upgrade --resume") {
             Err(LockError::Held { .. }) if Instant::now() < deadline => {
                 if !std::mem::replace(&mut told, true) {
+                    give_up_harmless(home);
                     reporter.report(Progress::Started("Waiting for an upgrade that is under way".to_owned()));
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -160,11 +181,11 @@ pub async fn finish_upgrade(
     let text = match way {
         Way::Forget(state) => {
             journal.remove()?;
-            finish::forget_program(&work, &state.plan.to);
+            finish::forget_program(&work, &state);
             format!("forgot the upgrade to {} that was interrupted before it changed anything", state.plan.to)
         }
         Way::Back(state) => {
-            finish::go_back(&mut work, &state).await?;
+            finish::go_back(&mut work, &state, journal.is_past(Step::Snapshot.name())).await?;
             journal.remove()?;
             format!(
                 "took back the upgrade to {} that was interrupted; everything is as it was before it",
@@ -172,9 +193,21 @@ pub async fn finish_upgrade(
             )
         }
         Way::Leave(state) => {
-            finish::leave(&mut work, &state).await?;
-            journal.remove()?;
-            format!("left {} again, which had failed; {} is in force, with everything", state.plan.to, state.plan.from)
+            let mut state = state;
+            match finish::leave(&mut work, &state).await {
+                Ok(()) => {
+                    journal.remove()?;
+                    let State { plan, .. } = *state;
+                    format!("left {} again, which had failed; {} is in force, with everything", plan.to, plan.from)
+                }
+                Err(fault) => {
+                    finish::stay(&mut work, &mut journal, &mut state, &fault).await?;
+                    finish::complete(&mut work, &mut journal, &state).await?;
+                    journal.finish()?;
+                    in_force = Some(state.plan.to.to_string());
+                    format!("{} stays, which had failed: it cannot be gone back from by itself", state.plan.to)
+                }
+            }
         }
         Way::Forward(state) if abort => {
             let to = &state.plan.to;

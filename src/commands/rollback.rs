@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
-use crate::sys::files;
+use crate::sys::{checkpoint, files, stdio};
 use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
 use crate::upgrade::ground::Ground;
 use crate::upgrade::plan::{Facts, Instance, Plan};
@@ -39,6 +39,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     if args.worker {
         return upgrade_worker::tell(work(context, args).await);
     }
+    upgrade_worker::refuse_interrupted(&context.home)?;
     let looking = look(context, args).await?;
     let lost = lost(context, &looking).await?;
     show(context, &looking, &lost, args.dry_run)?;
@@ -76,6 +77,9 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
     };
     if to == facts.installed {
         return Err(Refusal::Same(to).into());
+    }
+    if to > facts.installed {
+        return Err(Refusal::Newer(to).into());
     }
     let kept = stage::program_of(home, &to);
     if !kept.is_file() {
@@ -158,6 +162,7 @@ fn show(context: &Context<'_>, looking: &Looking, lost: &[String], dry_run: bool
 /// By the migrations' own rollbacks: the steps of an upgrade, the other way round.
 async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, Error> {
     let home = &context.home;
+    stdio::set_stdout_blocking(false);
     let _alone = OperationLock::take(home, "leoflow rollback")?;
     upgrade_worker::refuse_interrupted(home)?;
     let Looking { facts, datastore, plan, back, .. } = look(context, args).await?;
@@ -200,25 +205,38 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
         automatic::always("rollback", home, &looking.datastore.access, &config, context.version, printer).await?
     };
     drop(looking.datastore);
-    let program = stage::program_of(home, &looking.to);
+    let Plan { from, to, schema_from, schema_to, .. } = looking.plan;
+    let program = stage::program_of(home, &to);
+    let link = |version: &Version| {
+        setup::link(home, &version.to_string()).map_err(|error| Error::io("write", &home.bin(), &error))
+    };
+    // First: killed after it, the older program refuses the newer database, and nothing is lost; the other way round
+    // the newer one would migrate what was just brought back.
+    link(&to)?;
+    checkpoint("rollback.linked");
     let mut command = Command::new(&program);
     command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(&kept);
     if printer.json {
         command.stdout(std::process::Stdio::null());
     }
     let status = command.status().map_err(|error| Error::io("run", &program, &error))?;
-    let removed = files::remove_any(&kept);
-    if !status.success() {
-        return Err(Error::failed(format!("{} could not restore the backup: {status}", looking.to))
-            .hint(format!("the backup: {}", backup.display()))
+    let has_come_back = status.success() || schema_now(context).await? <= schema_to;
+    if !has_come_back {
+        link(&from)?;
+        return Err(Error::failed(format!("{to} could not restore the backup: {status}"))
+            .hint(format!("{from} is what is installed, as before; the backup: {}", backup.display()))
             .hint(format!("what is there now is also in {}", made.path.display())));
     }
-    removed.map_err(|error| Error::io("remove", &kept, &error))?;
-    setup::link(home, &looking.to.to_string()).map_err(|error| Error::io("write", &home.bin(), &error))?;
-    setup::note_version(home, &looking.to.to_string())?;
-    let Plan { from, to, schema_from, schema_to, .. } = looking.plan;
+    // One that stays takes room and nothing else.
+    let _ = files::remove_any(&kept);
+    setup::note_version(home, &to.to_string())?;
     let change = Change::now(&from, &to, (schema_from, schema_to), Some(made.path.clone()));
     record::add(home, change).map_err(|error| Error::io("write", &home.upgrade(), &error))?;
+    if !status.success() {
+        return Err(Error::failed(format!("{to} is back with its data, and does not start: {status}"))
+            .hint("leoflow lite start")
+            .hint(format!("what was there is in {}", made.path.display())));
+    }
     if printer.json {
         printer.json(&json!({
             "status": "rolled_back", "previous_version": from, "new_version": to, "commit": null,
@@ -228,6 +246,12 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
         printer.line(format!("Leoflow is {to} again (it was {from}); what was there is in {}", made.path.display()));
     }
     Ok(0)
+}
+
+async fn schema_now(context: &Context<'_>) -> Result<i64, Error> {
+    let datastore = Datastore::open(context, "leoflow rollback").await?;
+    let client = datastore.connect().await?;
+    Ok(schema::classify::database_version(&schema::inspect(&client).await?))
 }
 
 fn keep(backup: &Path, kept: &PathBuf) -> std::io::Result<()> {

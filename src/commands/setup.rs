@@ -30,18 +30,29 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         let _lock = recovery::take_home(context, "leoflow setup", None, Purges::Finish, context.printer).await?;
         set_up(context, &wishes, context.printer).await?
     };
-    if args.modify_path {
-        let user_home =
-            env_vars::user_home().ok_or_else(|| Error::failed("HOME is not set").hint("put it on the PATH by hand"))?;
-        let changed = setup::add_to_path(&context.home, &user_home)?;
-        let names: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
-        context.printer.note(format!("put it on the PATH in {}; a new terminal has it", names.join(", ")));
-    }
     show_result(context, &plan, password.as_deref())?;
     if password.is_some() && !context.printer.reader_left() {
         setup::mark_password_shown(&context.home)?;
     }
+    if args.modify_path {
+        modify_path(context);
+    }
     Ok(0)
+}
+
+/// What cannot be done is only said: everything else is set up.
+fn modify_path(context: &Context<'_>) {
+    let by_hand = context.path_hint().unwrap_or_default();
+    let Some(user_home) = env_vars::user_home() else {
+        return context.printer.warning(format!("HOME is not set; by hand: {by_hand}"));
+    };
+    match setup::add_to_path(&context.home, &user_home) {
+        Ok(changed) => {
+            let names: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
+            context.printer.note(format!("put it on the PATH in {}; a new terminal has it", names.join(", ")));
+        }
+        Err(error) => context.printer.warning(format!("{error}; by hand: {by_hand}")),
+    }
 }
 
 fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {

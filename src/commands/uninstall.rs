@@ -64,8 +64,9 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
 
 /// What an earlier command left half done comes first; only a purge makes it meaningless.
 fn refuse_other_work(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
-    let other = journal::unfinished(&context.home)?
-        .filter(|entry| matches!(entry.operation, Operation::Restore | Operation::RestoreUndo) && !plan.purge);
+    let other = journal::unfinished(&context.home)?.filter(|entry| {
+        matches!(entry.operation, Operation::Restore | Operation::RestoreUndo | Operation::Upgrade) && !plan.purge
+    });
     match other {
         None => Ok(()),
         Some(entry) => Err(Error::refused(format!("a {} was interrupted and is not finished", entry.operation))

@@ -9,14 +9,16 @@ use crate::build_info::build_info;
 use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
 use crate::config::{self, Config};
 use crate::error::Error;
-use crate::upgrade::plan::{Action, Plan, Target, plan};
+use crate::upgrade::plan::{Action, Plan, Refusal, Target, plan};
 use crate::upgrade::source::Source;
+use serde_json::json;
 use std::ffi::OsString;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if let Some(UpgradeCommand::Plan(plan)) = &args.command {
-        let (plan, _) = look(context, plan.version.as_deref(), &plan.from).await?;
-        show(context, &plan)?;
+        if let Some((plan, _)) = look_beyond(context, plan.version.as_deref(), &plan.from).await? {
+            show(context, &plan)?;
+        }
         return Ok(0);
     }
     if args.resume || args.abort {
@@ -28,7 +30,8 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if args.worker {
         return upgrade_worker::run(context, args).await;
     }
-    let (plan, source) = look(context, args.version.as_deref(), &args.from).await?;
+    let looked = look_beyond(context, args.version.as_deref(), &args.from).await?;
+    let Some((plan, source)) = looked else { return Ok(0) };
     if args.dry_run {
         show(context, &plan)?;
         return Ok(0);
@@ -48,14 +51,31 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     worker::watch(context, &arguments).await
 }
 
-/// What would be done; everything that is asked of the machine is asked here.
-pub async fn look(context: &Context<'_>, version: Option<&str>, from: &From) -> Result<(Plan, Source), Error> {
+/// What would be done; everything that is asked of the machine is asked here. `None` when there is nothing to do,
+/// which is said.
+async fn look_beyond(
+    context: &Context<'_>,
+    version: Option<&str>,
+    from: &From,
+) -> Result<Option<(Plan, Source)>, Error> {
+    upgrade_worker::refuse_interrupted(&context.home)?;
     let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     let target = target(version, config.as_ref())?;
     let source = source(from, config.as_ref())?;
     let manifest = source.manifest(build_info().public_key).await?;
     let Looked { facts, .. } = upgrade_facts::look(context).await?;
-    Ok((plan(&facts, &manifest, &target)?, source))
+    match plan(&facts, &manifest, &target) {
+        Ok(plan) => Ok(Some((plan, source))),
+        Err(nothing @ (Refusal::UpToDate(_) | Refusal::Installed(_))) => {
+            if context.printer.json {
+                context.printer.json(&json!({"status": "up_to_date", "version": facts.installed}))?;
+            } else {
+                context.printer.line(format!("{nothing}; nothing has to be done"));
+            }
+            Ok(None)
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
 }
 
 pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, Error> {

@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::postgres::{PgError, install};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
-use crate::schema;
-use crate::setup;
+use crate::schema::{self, embedded};
+use crate::setup::{self, Receipt};
 use crate::sys::disk;
 use crate::upgrade::plan::{Database, Facts, Installed, Instance};
 use semver::Version;
@@ -36,6 +36,7 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
         installed: installed_version(context)?,
         target: build_info::TARGET,
         database: database(&client).await?,
+        own_schema: embedded::newest(schema::known()),
         components: install::installed(home)
             .map(|postgres| Installed {
                 name: "postgres".to_owned(),
@@ -59,10 +60,15 @@ pub async fn database(client: &Client) -> Result<Database, Error> {
     })
 }
 
-/// The version that runs, or that `bin/` leads to; this program's where neither is.
+/// The version that runs, or that `bin/` leads to, or that setup has installed; this program's where nobody says.
 pub fn installed_version(context: &Context<'_>) -> Result<Version, Error> {
     let running = control::status_of(&context.home).map(|status| status.version);
-    let text = running.or_else(|| setup::installed_version(&context.home));
-    let text = text.unwrap_or_else(|| context.version.to_owned());
+    let text = match running.or_else(|| setup::linked_version(&context.home)) {
+        Some(version) => version,
+        None => match Receipt::load(&context.home)? {
+            Some(receipt) => receipt.leoflow_version,
+            None => context.version.to_owned(),
+        },
+    };
     Version::parse(&text).map_err(|error| Error::bug(format!("{text:?} is no version: {error}")))
 }

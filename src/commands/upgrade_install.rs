@@ -2,10 +2,11 @@
 
 use super::context::Context;
 use super::upgrade::{source, target};
+use super::upgrade_worker;
 use crate::build_info::{TARGET, build_info};
 use crate::cli::upgrade_args::Upgrade;
 use crate::error::Error;
-use crate::postgres::cluster::{self, ClusterState};
+use crate::home::lock::OperationLock;
 use crate::setup;
 use crate::sys::files;
 use crate::upgrade::manifest::Release;
@@ -17,9 +18,12 @@ use crate::upgrade::{UpgradeError, stage};
 /// and links it.
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let home = &context.home;
-    if cluster::state(home) != ClusterState::Absent {
-        return Err(Error::refused("there is an instance in this home").hint("leoflow upgrade"));
+    if setup::installed_version(home).is_some() {
+        return Err(Error::refused("there is an installation in this home").hint("leoflow upgrade"));
     }
+    upgrade_worker::refuse_interrupted(home)?;
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    let _alone = OperationLock::take(home, "install.sh")?;
     let source = source(&args.from, None)?;
     let manifest = source.manifest(build_info().public_key).await?;
     let release: &Release = match target(args.version.as_deref(), None)? {

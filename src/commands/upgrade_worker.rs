@@ -11,15 +11,14 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::journal::{self, Operation};
-use crate::home::lock::OperationLock;
+use crate::home::lock::{HomeLock, OperationLock};
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::log;
-use crate::schema;
-use crate::sys::clock;
+use crate::sys::{clock, env_vars, stdio};
 use crate::upgrade::ground::Ground;
 use crate::upgrade::plan::{Database, Facts, Instance, plan};
 use crate::upgrade::smoke::{Door, Smoke};
-use crate::upgrade::{self, Outcome, Status, Way, Work};
+use crate::upgrade::{self, Outcome, Status, UpgradeError, Way, Work, program, stage};
 use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,11 +26,12 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     tell(work(context, args).await)
 }
 
-/// The last word over the pipe.
+/// The last word over the pipe, which is waited for.
 pub fn tell(done: Result<Outcome, Error>) -> Result<u8, Error> {
+    stdio::set_stdout_blocking(true);
     match done {
-        Ok(outcome) => {
-            let error = problem(&outcome);
+        Ok(mut outcome) => {
+            let error = problem(&mut outcome);
             let code = error.as_ref().map_or(0, Error::exit_code);
             PipeSink.send(&Report::Done { result: result(&outcome), error });
             Ok(code)
@@ -57,6 +57,8 @@ impl Reporter for LoggedSink {
 
 async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
     let home = &context.home;
+    // A terminal that is held up holds up nobody else.
+    stdio::set_stdout_blocking(false);
     let _alone = OperationLock::take(home, "leoflow upgrade")?;
     refuse_interrupted(home)?;
     let config = config(context)?;
@@ -64,13 +66,15 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
     let source = source(&args.from, Some(&config))?;
     let manifest = source.manifest(build_info().public_key).await?;
     let Looked { mut facts, datastore } = upgrade_facts::look(context).await?;
+    let mut planned = plan(&facts, &manifest, &target)?;
     if facts.database == Database::Applied(Vec::new()) {
         // Set up and never started: it gets the tables that a start would make, to have something to back up.
-        let (lock, mut client) = (datastore.connect().await?, datastore.connect().await?);
-        schema::migrate(&lock, &mut client, schema::known(), context.version, &mut |_| {}).await?;
-        facts.database = upgrade_facts::database(&client).await?;
+        let installed = stage::program_of(home, &facts.installed);
+        let program = if installed.exists() { installed } else { env_vars::current_exe().map_err(Error::failed)? };
+        program::migrate(&program, home, None).map_err(UpgradeError::from)?;
+        facts.database = upgrade_facts::database(&datastore.connect().await?).await?;
+        planned = plan(&facts, &manifest, &target)?;
     }
-    let plan = plan(&facts, &manifest, &target)?;
     let (access, held) = datastore.into_parts();
     let ground = match held {
         Some((server, lock)) => Ground::stopped(server, Some(lock)),
@@ -89,7 +93,7 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
         no_rollback: args.no_rollback,
         details: Vec::new(),
     };
-    Ok(upgrade::upgrade(&mut work, plan, Way::Up(&source), errors, cancelled()?).await?)
+    Ok(upgrade::upgrade(&mut work, planned, Way::Up(&source), errors, cancelled()?).await?)
 }
 
 /// Completes when the one who watches asks to give up. From here on TERM does nothing else.
@@ -135,44 +139,51 @@ fn result(outcome: &Outcome) -> serde_json::Value {
     value
 }
 
-/// What the command fails with.
-fn problem(outcome: &Outcome) -> Option<Error> {
-    let reason = outcome.problem.clone()?;
+/// What the command fails with; its last line is the way on, or back.
+fn problem(outcome: &mut Outcome) -> Option<Error> {
+    let fault = outcome.fault.take()?;
+    let was_cancelled = matches!(fault, UpgradeError::Cancelled);
     let (new, old) = (&outcome.new_version, &outcome.previous_version);
     let (message, hint) = match outcome.status {
+        Status::Upgraded | Status::RolledBack if was_cancelled => return None,
         Status::Upgraded => return None,
-        Status::Failed => (
-            format!("nothing was changed, {old} runs as before: the upgrade to {new} failed"),
-            "leoflow lite logs upgrade",
-        ),
-        Status::RolledBack => {
-            (format!("{old} runs again, with everything: the upgrade to {new} failed"), "leoflow lite logs upgrade")
+        Status::Failed if was_cancelled => {
+            return Some(Error::signal(2, format!("it was cancelled: nothing was changed, {old} goes on as before")));
         }
+        Status::Failed => (format!("nothing was changed, {old} goes on as before: the way to {new} failed"), None),
+        Status::RolledBack => (format!("{old} is in force again, with everything: the upgrade to {new} failed"), None),
         Status::UpgradedWithProblem => {
-            (format!("{new} is in force, and something is wrong with it"), "the way back: leoflow rollback")
+            (format!("{new} is in force, and something is wrong with it"), Some("the way back: leoflow rollback"))
         }
     };
-    Some(Error::failed(message).cause(reason).hint(hint))
+    let Error { kind, message: what, cause, hints, .. } = fault.into();
+    let cause = [Some(what), cause].into_iter().flatten().collect::<Vec<_>>().join("\n");
+    let base = Error { kind, hints, ..Error::failed(message).cause(cause) };
+    Some(base.hint(hint.unwrap_or("what was done, step by step: leoflow lite logs upgrade")))
 }
 
 /// `--resume` and `--abort`.
 pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<u8, Error> {
     let home = &context.home;
-    let _alone = OperationLock::take(home, "leoflow upgrade --resume")?;
-    let Some(entry) = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade) else {
+    let is_interrupted =
+        || Ok::<_, Error>(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade));
+    if is_interrupted()?.is_none() {
         context.printer.line("No upgrade was interrupted");
         return Ok(0);
+    }
+    let Some(ground) = Ground::live(home).map_err(Error::failed)? else {
+        let _held = HomeLock::take(home, "leoflow upgrade --resume", None)?;
+        recovery::finish_upgrade_of_stopped(context, abort, context.printer).await?;
+        return Ok(0);
     };
-    let text = match Ground::live(home).map_err(Error::failed)? {
-        Some(ground) => recovery::finish_upgrade(context, ground, entry, abort, context.printer).await?.text,
-        None => {
-            // The journal is read again, by whoever has the home.
-            drop(_alone);
-            recovery::take_home(context, "leoflow upgrade --resume", None, recovery::Purges::Refuse, context.printer)
-                .await?;
-            "done".to_owned()
+    // Whoever is still at it is waited for.
+    let _alone = recovery::wait_for_operation(home, context.printer).await?;
+    match is_interrupted()? {
+        Some(entry) => {
+            let settled = recovery::finish_upgrade(context, ground, entry, abort, context.printer).await?;
+            context.printer.line(settled.text);
         }
-    };
-    context.printer.line(text);
+        None => context.printer.line("No upgrade was interrupted"),
+    }
     Ok(0)
 }

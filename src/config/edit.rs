@@ -1,7 +1,7 @@
 //! Changing keys in the text, so that comments, order and unknown keys stay as the user wrote them.
 
 use super::document::{Problem, key_on, to_mapping};
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
@@ -11,14 +11,17 @@ pub enum EditError {
     NotOneLine(String),
 }
 
-/// Sets top-level keys to scalar values. The result differs from `text` in those keys alone, which
+/// Sets top-level keys to scalar values, or to a mapping of such. The result differs from `text` in those keys alone, which
 /// is checked before it is returned.
 pub fn set_keys(text: &str, changes: &[(&str, Value)]) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
     let mut result = text.to_owned();
     for (key, value) in changes {
-        let scalar = scalar(value).ok_or_else(|| EditError::NotOneLine((*key).to_owned()))?;
-        result = replace_line(&result, key, &scalar);
+        let failed = || EditError::NotOneLine((*key).to_owned());
+        result = match value {
+            Value::Mapping(mapping) => replace_mapping(&result, key, mapping, expected.get(*key)).ok_or_else(failed)?,
+            value => replace_line(&result, key, &scalar(value).ok_or_else(failed)?),
+        };
         expected.insert((*key).into(), value.clone());
     }
     match to_mapping(&result) {
@@ -69,6 +72,41 @@ fn replace_line(text: &str, key: &str, scalar: &str) -> String {
     lines.join("\n") + "\n"
 }
 
+/// The lines of a mapping's keys that are not as they should be; the others stay.
+fn replace_mapping(text: &str, key: &str, wanted: &Mapping, now: Option<&Value>) -> Option<String> {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let changed = wanted.iter().filter(|(name, value)| now.and_then(|now| now.get(*name)) != Some(*value));
+    let changed: Vec<(String, String)> =
+        changed.map(|(name, value)| Some((name.as_str()?.to_owned(), scalar(value)?))).collect::<Option<_>>()?;
+    let Some(at) = lines.iter().position(|line| key_on(line) == Some(key)) else {
+        lines.push(format!("{key}:"));
+        lines.extend(changed.iter().map(|(name, value)| format!("  {name}: {value}")));
+        return Some(lines.join("\n") + "\n");
+    };
+    let comment = trailing_comment(&lines[at]).to_owned();
+    let rest = lines[at].split_once(':').map_or("", |(_, rest)| rest).trim_start();
+    if !rest.is_empty() && !rest.starts_with('#') {
+        // On one line: all of it is written anew.
+        let inner: Option<Vec<String>> =
+            wanted.iter().map(|(name, value)| Some(format!("{}: {}", name.as_str()?, scalar(value)?))).collect();
+        lines[at] = format!("{key}: {{{}}}{comment}", inner?.join(", "));
+        return Some(lines.join("\n") + "\n");
+    }
+    let is_inner = |line: &String| line.trim().is_empty() || line.starts_with([' ', '\t', '#']);
+    let end = at + 1 + lines[at + 1..].iter().take_while(|line| is_inner(line)).count();
+    let indent = |line: &String| line[..line.len() - line.trim_start().len()].to_owned();
+    let is_key = |line: &&String| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let margin = lines[at + 1..end].iter().find(is_key).map_or("  ".to_owned(), indent);
+    for (name, value) in changed {
+        let place = (at + 1..end).find(|place| key_on(lines[*place].trim_start()) == Some(name.as_str()));
+        match place {
+            Some(place) => lines[place] = format!("{margin}{name}: {value}{}", trailing_comment(&lines[place])),
+            None => lines.insert(at + 1, format!("{margin}{name}: {value}")),
+        }
+    }
+    Some(lines.join("\n") + "\n")
+}
+
 /// ` # …` at the end of a line, outside quotes.
 fn trailing_comment(line: &str) -> &str {
     let mut quote = None;
@@ -99,6 +137,21 @@ mod tests {
             changed,
             "# top\nport: 9000   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: \"x@y\" # who\nsession_epoch: 2\n"
         );
+    }
+
+    #[test]
+    fn a_key_of_a_mapping_can_be_set_however_it_is_written() {
+        let set = |text: &str| {
+            let mut wanted =
+                to_mapping(text).unwrap().get("upgrade").and_then(Value::as_mapping).cloned().unwrap_or_default();
+            wanted.insert("channel".into(), "rc".into());
+            set_keys(text, &[("upgrade", Value::Mapping(wanted))]).unwrap()
+        };
+        assert_eq!(set("port: 1\n"), "port: 1\nupgrade:\n  channel: \"rc\"\n");
+        let block = "upgrade:  # mine\n    # the stream\n    channel: stable # yes\n    keep_versions: 2\nport: 1\n";
+        assert_eq!(set(block), block.replace("stable", "\"rc\""));
+        assert_eq!(set("upgrade:\n   from: /a\nport: 1\n"), "upgrade:\n   channel: \"rc\"\n   from: /a\nport: 1\n");
+        assert_eq!(set("upgrade: {from: /a} # x\n"), "upgrade: {from: \"/a\", channel: \"rc\"} # x\n");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::setup::ShellError;
 use crate::upgrade::UpgradeError;
 use crate::upgrade::back;
 use crate::upgrade::ground::GroundError;
+use crate::upgrade::manifest::ManifestError;
 use crate::upgrade::plan::Refusal;
 use crate::upgrade::program::ProgramError;
 use crate::upgrade::signature::SignatureError;
@@ -18,14 +19,22 @@ impl From<FetchError> for Error {
             FetchError::Unreachable { .. } => base
                 .hint("is there a network? run the same command again, it goes on where it was")
                 .hint("without a network: leoflow upgrade --from FOLDER"),
-            FetchError::TooLarge { .. } | FetchError::Different { .. } => Self::refused(&base.message)
-                .hint("nothing of it was used; fetch it from where the releases are published"),
+            FetchError::Different { is_short: true, .. } => {
+                base.hint("run the same command again, it goes on where it was")
+            }
+            FetchError::Unsigned { .. } | FetchError::TooLarge { .. } | FetchError::Different { .. } => {
+                Self::refused(&base.message)
+                    .hint("nothing of it was used; fetch it from where the releases are published")
+            }
             FetchError::Write { ref source, .. } => with_disk_hint(base, Some(source)),
             FetchError::Signature { source: SignatureError::NoKey, .. } => {
                 Self::refused(&base.message).hint("install a release first: its install.sh is beside the manifest")
             }
             FetchError::Signature { .. } => {
                 Self::refused(&base.message).hint("nothing of it was used; do not install what is there")
+            }
+            FetchError::Manifest { source: ManifestError::Newer(_), .. } => {
+                base.hint("run the install.sh that is beside it: it upgrades what is here, with a backup")
             }
             FetchError::Manifest { .. } => base.hint("nothing was changed; tell whoever publishes the releases"),
         }
@@ -36,7 +45,11 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let text = refusal.to_string();
         match refusal {
-            Refusal::UpToDate(_) => Self::failed(text).hint("nothing has to be done"),
+            Refusal::UpToDate(_) | Refusal::Installed(_) => Self::failed(text).hint("nothing has to be done"),
+            Refusal::UnknownSpace => Self::refused(text).hint("df -h, in the home"),
+            Refusal::UnknownComponent(_) => {
+                Self::refused(text).hint("run the install.sh of that release: it upgrades what is here, with a backup")
+            }
             Refusal::Older { to, .. } => {
                 Self::refused(text).hint(format!("to go back, with your data: leoflow rollback --to {to}"))
             }
@@ -73,6 +86,7 @@ impl From<back::Refusal> for Error {
         let text = refusal.to_string();
         match refusal {
             back::Refusal::Same(_) | back::Refusal::NotKept(_) => Self::failed(text).hint("leoflow versions"),
+            back::Refusal::Newer(version) => Self::failed(text).hint(format!("leoflow upgrade {version}")),
             back::Refusal::NoHistory(_) => {
                 Self::failed(text).hint("leoflow versions").hint("leoflow rollback --to VERSION")
             }
@@ -111,6 +125,7 @@ impl From<UpgradeError> for Error {
             UpgradeError::Write { path, source } => Self::io("write", &path, &source),
             UpgradeError::Stage(StageError::Write { path, source }) => Self::io("write", &path, &source),
             UpgradeError::Program(ProgramError::Io { path, source }) => Self::io("prepare", &path, &source),
+            UpgradeError::NoSnapshot(_) => Self::failed(text).hint("leoflow lite backups").hint("leoflow rollback"),
             UpgradeError::Cancelled => Self::failed(text).hint("nothing was changed"),
             UpgradeError::Stage(_)
             | UpgradeError::Component { .. }

@@ -112,6 +112,11 @@ impl Journal {
         self.write()
     }
 
+    /// Whether the step of that name has been done.
+    pub fn is_past(&self, step: &str) -> bool {
+        self.entry.steps.iter().position(|name| name == step).is_some_and(|at| self.entry.at > at)
+    }
+
     /// Writes down that the step at `at` is about to act, or to be taken back.
     pub fn set_at(&mut self, at: usize) -> Result<(), JournalError> {
         self.entry.at = at;

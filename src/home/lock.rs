@@ -140,6 +140,11 @@ pub fn holder(home: &Home) -> Option<Holder> {
     read_holder_of(&home.lock()).filter(|holder| holder.process.is_alive())
 }
 
+/// Who is at the one long operation now.
+pub fn operation_holder(home: &Home) -> Option<Holder> {
+    read_holder_of(&home.operation_lock()).filter(|holder| holder.process.is_alive())
+}
+
 fn read_holder_of(path: &Path) -> Option<Holder> {
     let mut text = String::new();
     File::open(path).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;

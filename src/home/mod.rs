@@ -160,7 +160,9 @@ impl Home {
 
     /// Removes what writes that were killed have left beside their files. The caller holds the lock.
     pub fn tidy(&self) -> io::Result<()> {
-        for folder in [&self.root, &self.run(), &self.postgres(), &self.bin(), &self.backups()] {
+        for folder in
+            [&self.root, &self.run(), &self.postgres(), &self.postgres_installs(), &self.bin(), &self.backups()]
+        {
             files::remove_temporary_neighbours(folder)?;
         }
         for version in std::fs::read_dir(self.versions()).into_iter().flatten().flatten() {

@@ -166,6 +166,8 @@ pub struct Staged {
     staging: Staging,
     source: String,
     sha256: String,
+    /// Where it will be.
+    pub place: PathBuf,
 }
 
 /// Unpacks it. The caller has verified the archive, whose hash is `sha256`.
@@ -173,7 +175,8 @@ pub fn stage(home: &Home, archive: &Path, sha256: &str) -> Result<Staged, String
     let staging = Staging::new(home).map_err(|error| error.to_string())?;
     unpack(archive, &staging.path().join("tree"))?;
     let source = Source::Archive(archive.to_owned()).to_string();
-    Ok(Staged { staging, source, sha256: sha256.to_owned() })
+    let place = staging.place(home, &staging.path().join("tree"), sha256)?;
+    Ok(Staged { staging, source, sha256: sha256.to_owned(), place })
 }
 
 impl Staged {

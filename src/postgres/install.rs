@@ -50,6 +50,8 @@ pub fn installed(home: &Home) -> Option<Installation> {
     let mut found: Vec<(Installation, String)> = std::fs::read_dir(home.postgres_installs())
         .ok()?
         .flatten()
+        // What begins with a dot is on its way in or out.
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
         .filter_map(|entry| read_stamp(&entry.path()))
         .collect();
     found.sort_by_key(|(installation, at)| (version_key(&installation.version), at.clone()));
@@ -66,6 +68,17 @@ fn read_stamp(folder: &Path) -> Option<(Installation, String)> {
         version_key(&stamp.version).first() == Some(&MAJOR) && bin.join("postgres").is_file() && complete(&bin).is_ok();
     let Stamp { version, source, sha256, installed_at, .. } = stamp;
     usable.then_some((Installation { version, bin, source, sha256, folder: folder.to_owned() }, installed_at))
+}
+
+/// Another build of a version that is there, perhaps in use, has a place of its own.
+fn place_of(home: &Home, version: &str, sha256: Option<&str>) -> PathBuf {
+    let place = home.postgres_installs().join(version);
+    match sha256 {
+        Some(sha256) if read_stamp(&place).is_some() => {
+            home.postgres_installs().join(format!("{version}-{}", &sha256[..8]))
+        }
+        _ => place,
+    }
 }
 
 fn version_key(version: &str) -> Vec<u32> {
@@ -110,6 +123,13 @@ impl Staging {
         self.finish(home, tree, (relative, &bin), source, sha256)
     }
 
+    /// Where `commit` would put that tree.
+    pub fn place(&self, home: &Home, tree: &Path, sha256: &str) -> Result<PathBuf, String> {
+        let bin = archive::find_bin(tree).ok_or("there is no bin/postgres in it")?;
+        let (_, version) = postgres_version(&bin)?;
+        Ok(place_of(home, &version, Some(sha256)))
+    }
+
     /// As `commit`, for programs that stay where they are.
     pub fn commit_link(self, home: &Home, bin: &Path, source: &str) -> Result<Installation, String> {
         let tree = self.folder.join("link");
@@ -130,11 +150,7 @@ impl Staging {
             return Err(format!("it is PostgreSQL {version}; this release runs {MAJOR}"));
         }
         complete(bin)?;
-        let mut place = home.postgres_installs().join(&version);
-        if let (Some(_), Some(sha256)) = (read_stamp(&place), &sha256) {
-            // Another build of the same version, perhaps in use.
-            place = home.postgres_installs().join(format!("{version}-{}", &sha256[..8]));
-        }
+        let place = place_of(home, &version, sha256.as_deref());
         let stamp = Stamp {
             version,
             source: source.to_owned(),

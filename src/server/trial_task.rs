@@ -25,7 +25,11 @@ const DAG_ID: &str = "leoflow_trial_task";
 /// No file of this name is ever parsed, as it begins with a dot.
 const FILE: &str = ".leoflow_trial_task.py";
 const SOURCE: &str = "from airflow.sdk import DAG, task\n\nwith DAG(\"leoflow_trial_task\"):\n\n    @task\n    def trial():\n        return 1\n\n    trial()\n";
-const PATIENCE: Duration = Duration::from_secs(25);
+/// The whole of it is shorter than anybody waits.
+const PATIENCE: Duration = Duration::from_secs(20);
+const REMOVAL: Duration = Duration::from_secs(5);
+/// As many as the agent runs at once.
+const SLOTS: i64 = 32;
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
@@ -35,11 +39,20 @@ pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiE
     if let Ok(Err(reason)) = prepared {
         return Ok(Json(json!({"state": "skipped", "reason": reason})));
     }
+    if every_slot_is_taken(&state).await? {
+        return Ok(Json(json!({"state": "skipped", "reason": "as many tasks run as ever run at once"})));
+    }
+    // In a task of its own: it cleans up also when whoever asked has left.
+    let work = tokio::task::spawn_local(async move { alone(&state).await });
+    work.await.map_err(|error| ApiError::unavailable(&error))?
+}
+
+async fn alone(state: &AppState) -> Result<Json<Value>, ApiError> {
     // One at a time: it has one name.
     let _alone = state.trial_task.lock().await;
-    remove(&state).await?;
-    let outcome = run_once(&state).await;
-    let removed = remove(&state).await;
+    remove(state).await?;
+    let outcome = run_once(state).await;
+    let removed = remove(state).await;
     let run = outcome?;
     removed?;
     match run.state {
@@ -49,6 +62,12 @@ pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiE
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
     }
+}
+
+async fn every_slot_is_taken(state: &AppState) -> Result<bool, ApiError> {
+    let client = state.database.get().await?;
+    let running = client.query_one("SELECT count(*) FROM task_try WHERE state = 'running'", &[]).await?;
+    Ok(running.get::<_, i64>(0) >= SLOTS)
 }
 
 fn configured_python(state: &AppState) -> Option<PathBuf> {
@@ -106,7 +125,7 @@ fn file() -> ParsedFile {
 
 /// Also what one has left that was killed. A task that still runs is waited for.
 async fn remove(state: &AppState) -> Result<(), ApiError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + REMOVAL;
     loop {
         let mut client = state.database.get().await?;
         let transaction = client.transaction().await?;

@@ -17,13 +17,18 @@ pub struct InstallError {
     source: io::Error,
 }
 
-/// The version that `bin/leoflow` leads to; `None` when it leads nowhere.
+/// The version that `bin/leoflow` leads to; `None` when not all of the links lead somewhere.
 pub fn installed_version(home: &Home) -> Option<String> {
-    let link = home.bin().join(NAMES[0]);
-    let target = fs::read_link(&link).ok()?;
     let complete = NAMES.iter().all(|name| home.bin().join(name).is_file());
-    let version = target.parent()?.file_name()?.to_str()?.to_owned();
-    complete.then_some(version)
+    linked_version(home).filter(|_| complete)
+}
+
+/// The version that one of the links names, whether it is there or not.
+pub fn linked_version(home: &Home) -> Option<String> {
+    NAMES.iter().find_map(|name| {
+        let target = fs::read_link(home.bin().join(name)).ok()?;
+        Some(target.parent()?.file_name()?.to_str()?.to_owned())
+    })
 }
 
 /// Whether `versions/<version>/leoflow` is the running program, byte for byte.

@@ -14,7 +14,7 @@ pub mod uninstall;
 pub use apply::{Applied, ApplyError, apply, mark_password_shown, note_version, renew_unseen_password};
 pub use doctor::{Check, Mend, Verdict, examine, mend};
 pub use facts::{ConfigFact, Facts, FactsError, gather};
-pub use install_self::{InstallError, installed_version, link};
+pub use install_self::{InstallError, installed_version, link, linked_version};
 pub use plan::{Plan, Refusal, Step, Wishes, plan};
 pub use receipt::{Receipt, ReceiptError};
 pub use scaffold::{is_untouched, make_project};

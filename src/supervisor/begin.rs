@@ -124,6 +124,8 @@ impl Supervisor {
             program: instance.program.clone(),
             trial: None,
             abandoned: 0,
+            holder: None,
+            resume: None,
         };
         Ok(supervisor)
     }

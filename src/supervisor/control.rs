@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 /// What came over the socket.
 pub enum Asked {
-    /// A request and where its answer goes.
-    Request { request: Request, answer: oneshot::Sender<Answer> },
+    /// A request, who asks, and where its answer goes.
+    Request { request: Request, peer: i32, answer: oneshot::Sender<Answer> },
     /// Whoever had asked for less than the whole has left without asking for it back.
     Abandoned,
 }
@@ -66,9 +66,10 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
     if !unix_socket::peer_uid(&stream).is_ok_and(|uid| uid == ours || uid == 0) {
         return;
     }
+    let peer = unix_socket::peer_pid(&stream).unwrap_or_default();
     let (reader, mut writer) = stream.into_split();
     let mut holds = false;
-    answer_all(BufReader::new(reader), &mut writer, &asked, &mut holds).await;
+    answer_all(BufReader::new(reader), &mut writer, &asked, peer, &mut holds).await;
     if holds {
         // The supervisor may be leaving too.
         let _ = asked.send(Asked::Abandoned).await;
@@ -79,6 +80,7 @@ async fn answer_all(
     mut reader: BufReader<OwnedReadHalf>,
     writer: &mut OwnedWriteHalf,
     asked: &mpsc::Sender<Asked>,
+    peer: i32,
     holds: &mut bool,
 ) {
     loop {
@@ -92,7 +94,7 @@ async fn answer_all(
                 if let Request::Run { level, .. } = &request {
                     *holds = *level != Level::Whole;
                 }
-                ask(asked, request).await
+                ask(asked, request, peer).await
             }
             Err(error) => Answer::Error(format!("not a request: {error}")),
         };
@@ -104,9 +106,9 @@ async fn answer_all(
     }
 }
 
-async fn ask(asked: &mpsc::Sender<Asked>, request: Request) -> Answer {
+async fn ask(asked: &mpsc::Sender<Asked>, request: Request, peer: i32) -> Answer {
     let (answer, answered) = oneshot::channel();
-    if asked.send(Asked::Request { request, answer }).await.is_err() {
+    if asked.send(Asked::Request { request, peer, answer }).await.is_err() {
         return Answer::Error("the supervisor is leaving".to_owned());
     }
     answered.await.unwrap_or_else(|_| Answer::Error("the supervisor is leaving".to_owned()))

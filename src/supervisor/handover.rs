@@ -155,7 +155,10 @@ impl Supervisor {
             (Kept::LockFolder, folder),
         ];
         let outputs = self.outputs.iter().enumerate();
-        let outputs = outputs.filter_map(|(index, output)| Some((Kept::Output(index), output.as_ref()?.as_fd())));
+        let outputs = outputs.filter_map(|(index, output)| {
+            self.model.pid_of(index)?;
+            Some((Kept::Output(index), output.as_ref()?.as_fd()))
+        });
         fixed.into_iter().chain(outputs).collect()
     }
 

@@ -4,6 +4,7 @@
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
 use crate::protocol::control::{Answer, Level};
+use crate::sys::process::{self, Signal};
 use crate::sys::{files, listener, unix_socket};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -12,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How often an upgrade that was left in the middle is taken up again.
@@ -49,8 +51,28 @@ fn count(level: Level, all: usize) -> usize {
     }
 }
 
+/// Whoever has a part of the instance held down.
+pub struct Holder {
+    pid: i32,
+    /// Since when it was seen not to run, though it lives.
+    frozen: Option<Instant>,
+}
+
+/// A holder that is stopped for this long is ended: requests wait for it.
+const FROZEN: Duration = Duration::from_secs(15);
+
 impl Supervisor {
-    pub(super) fn set_level(&mut self, level: Level, program: Option<PathBuf>, answer: oneshot::Sender<Answer>) {
+    pub(super) fn set_level(
+        &mut self,
+        level: Level,
+        program: Option<PathBuf>,
+        peer: i32,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        self.holder = (level != Level::Whole).then_some(Holder { pid: peer, frozen: None });
+        if level == Level::Whole {
+            self.abandoned = 0;
+        }
         self.own_log.line(&format!("asked for {level:?} of {program:?}"));
         if let Err(reason) = self.prepare_level(level, program) {
             // Whoever asked may have left.
@@ -99,12 +121,38 @@ impl Supervisor {
         }
         self.abandoned += 1;
         self.own_log.line("an upgrade was left in the middle; taking it up again");
-        if let Err(error) = self.spawn_resume() {
-            self.own_log.line(&format!("it cannot be taken up again: {error}"));
+        match self.spawn_resume() {
+            Ok(pid) => self.resume = Some(pid),
+            Err(error) => self.own_log.line(&format!("it cannot be taken up again: {error}")),
         }
     }
 
-    fn spawn_resume(&self) -> io::Result<()> {
+    /// A child that is none of the policy's has ended.
+    pub(super) fn ended_aside(&mut self, pid: i32, success: bool) {
+        if self.resume == Some(pid) {
+            self.resume = None;
+            if !success {
+                self.take_up_again();
+            }
+        }
+    }
+
+    /// One that was stopped (SIGSTOP, a debugger) while requests wait for it is ended, and so its work is taken up.
+    pub(super) fn watch_holder(&mut self) {
+        let Some(holder) = &mut self.holder else { return };
+        if !process::is_stopped(holder.pid) {
+            holder.frozen = None;
+            return;
+        }
+        let since = *holder.frozen.get_or_insert_with(Instant::now);
+        if since.elapsed() >= FROZEN {
+            let pid = holder.pid;
+            self.own_log.line(&format!("{pid} holds the instance down and does not run; ending it"));
+            process::signal_process(pid, Signal::Kill);
+        }
+    }
+
+    fn spawn_resume(&self) -> io::Result<i32> {
         let log = self.home.logs().join("upgrade.log");
         let output = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
         let arguments: [OsString; 5] =
@@ -121,6 +169,6 @@ impl Supervisor {
             single_user: None,
             parent_death: None,
         };
-        spawn.start().map(drop).map_err(io::Error::other)
+        spawn.start().map_err(io::Error::other)
     }
 }

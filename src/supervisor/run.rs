@@ -4,7 +4,7 @@ use super::api_socket::ApiSocket;
 use super::child::{self, Given, Started};
 use super::control::{Asked, ControlSocket};
 use super::instance::SharedProgram;
-use super::levels::Trial;
+use super::levels::{Holder, Trial};
 use super::logs::LogFile;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
@@ -93,6 +93,9 @@ pub struct Supervisor {
     pub(super) trial: Option<Trial>,
     /// How often a part of it was left held by whoever had asked for that.
     pub(super) abandoned: u32,
+    pub(super) holder: Option<Holder>,
+    /// The one that takes an upgrade up again.
+    pub(super) resume: Option<i32>,
     pub(super) lock: Rc<HomeLock>,
 }
 
@@ -139,6 +142,7 @@ impl Supervisor {
             let now_is = self.model.overall();
             self.tell_change(was, now_is, told);
             was = now_is;
+            self.answer_waiters();
             if now_is == Overall::Stopped {
                 self.finish_logs().await;
                 return self.outcome(impatient);
@@ -162,7 +166,7 @@ impl Supervisor {
                 event = happened.recv() => event,
                 request = asked.recv() => {
                     match request {
-                        Some(Asked::Request { request, answer }) => self.answer(request, answer),
+                        Some(Asked::Request { request, peer, answer }) => self.answer(request, peer, answer),
                         Some(Asked::Abandoned) => self.take_up_again(),
                         None => {}
                     }
@@ -176,6 +180,7 @@ impl Supervisor {
                         self.replace("server");
                     }
                     self.probe_running();
+                    self.watch_holder();
                     None
                 }
                 () = sleep_until(wake) => None,
@@ -280,7 +285,10 @@ impl Supervisor {
 
     fn reap(&mut self) {
         for (pid, exit) in reaper::ended_children() {
-            let Some(index) = self.index_of(pid) else { continue };
+            let Some(index) = self.index_of(pid) else {
+                self.ended_aside(pid, exit.success());
+                continue;
+            };
             if let Some(probe) = self.probes[index].take() {
                 probe.abort();
             }
@@ -329,7 +337,7 @@ impl Supervisor {
         }
     }
 
-    fn answer(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
+    fn answer(&mut self, request: Request, peer: i32, answer: oneshot::Sender<Answer>) {
         let reply = match request {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Stop => {
@@ -337,7 +345,7 @@ impl Supervisor {
                 self.feed(Event::Stop);
                 Answer::Accepted
             }
-            Request::Run { level, program } => return self.set_level(level, program, answer),
+            Request::Run { level, program } => return self.set_level(level, program, peer, answer),
             Request::Become { program } => return self.become_program(&program, answer),
             Request::Restart => {
                 self.own_log.line("asked to restart");

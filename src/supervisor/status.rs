@@ -45,7 +45,15 @@ impl Supervisor {
             Overall::Switching => self.systemd.status("upgrading"),
             Overall::Starting | Overall::Held => {}
         }
-        let answer = match now_is {
+    }
+
+    /// Answers who waits for a restart or a level, once it is there or has failed: also when it was there before anybody
+    /// looked.
+    pub(super) fn answer_waiters(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let answer = match self.model.overall() {
             Overall::Healthy | Overall::Held => Answer::Accepted,
             Overall::Failed => Answer::Error(self.failure_of_restart()),
             Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),

@@ -152,6 +152,11 @@ pub(super) fn all_pids() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// Whether it lives and is stopped: by SIGSTOP, a terminal or a debugger.
+pub fn is_stopped(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't'))
+}
+
 /// Resident set of a process in bytes, shared pages counted in full.
 pub fn resident_bytes(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;

@@ -49,6 +49,12 @@ pub fn let_signals_through() {
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&held_back()), None);
 }
 
+/// The same with nothing left open but standard input, output and error.
+pub fn replace_self_bare(program: &Path, called: &str, arguments: &[OsString]) -> io::Error {
+    super::spawn::close_at_exec_from(super::spawn::FIRST_PASSED);
+    replace_self(program, called, arguments, &[])
+}
+
 fn close_at_exec(descriptors: &[BorrowedFd<'_>]) {
     for descriptor in descriptors {
         // They are open: they are borrowed.

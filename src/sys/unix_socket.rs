@@ -45,6 +45,12 @@ pub fn peer_uid(stream: impl AsFd) -> io::Result<u32> {
     Ok(credentials.uid())
 }
 
+/// The process at the other end, as the kernel knows it.
+pub fn peer_pid(stream: impl AsFd) -> io::Result<i32> {
+    let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
+    Ok(credentials.pid())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

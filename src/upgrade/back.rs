@@ -38,6 +38,8 @@ pub enum Refusal {
     Same(Version),
     #[error("no upgrade led to {0}: name the version to go back to")]
     NoHistory(Version),
+    #[error("{0} is newer than what is installed")]
+    Newer(Version),
     #[error("{0} is not kept on this machine")]
     NotKept(Version),
     #[error("{why}, and the backup from before the upgrade is gone")]

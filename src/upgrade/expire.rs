@@ -2,6 +2,7 @@
 
 use super::{record, snapshot};
 use crate::home::Home;
+use crate::home::journal;
 use crate::home::lock::OperationLock;
 use crate::postgres::Access;
 use crate::protocol::log;
@@ -19,16 +20,20 @@ pub async fn run(home: Home, access: Access) {
         let is_due = kept.until <= clock::unix_seconds();
         let is_short = disk::free_bytes(home.root()).is_ok_and(|free| free < SHORT);
         if is_due || is_short {
-            drop_all(&home, &access).await;
+            drop_it(&home, &access, &kept.database).await;
         }
         tokio::time::sleep(ROUND).await;
     }
 }
 
-async fn drop_all(home: &Home, access: &Access) {
+async fn drop_it(home: &Home, access: &Access, database: &str) {
     // An upgrade that is under way decides itself what it needs.
     let Ok(_alone) = OperationLock::take(home, "dropping an old copy of the database") else { return };
-    let dropped = snapshot::drop_others(access, None).await;
+    // One that was interrupted may need it.
+    if !matches!(journal::unfinished(home), Ok(None)) {
+        return;
+    }
+    let dropped = snapshot::remove(access, database).await;
     let forgotten = dropped
         .map_err(|error| error.to_string())
         .and_then(|()| record::forget_snapshots(home, None).map_err(|error| error.to_string()));

@@ -4,45 +4,96 @@
 use super::record::{self, Change, Snapshot};
 use super::run::Work;
 use super::steps::{State, Step};
-use super::{UpgradeError, snapshot};
+use super::{UpgradeError, snapshot, stage};
 use crate::home::journal::Journal;
 use crate::home::progress::Progress;
+use crate::protocol::control;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
 use crate::sys::{checkpoint, clock, files};
-use semver::Version;
 
-/// The database from before comes back, and the release from before runs again.
-pub async fn go_back(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeError> {
-    work.ground.back_down()?;
-    take_back_postgres(work, state).await?;
-    snapshot::put_back(&work.access, &state.snapshot).await?;
+/// The database from before comes back, and the release from before runs again. `copied` is whether the copy of it
+/// was complete: before that the database was not touched.
+pub async fn go_back(work: &mut Work<'_>, state: &State, copied: bool) -> Result<(), UpgradeError> {
+    back_down(work, state).await?;
+    if copied {
+        let put_back = snapshot::put_back(&work.access, &state.snapshot).await?;
+        // Gone already when this is done a second time; then the schema is the old one.
+        if !put_back && schema_now(work).await? != state.plan.schema_from {
+            return Err(UpgradeError::NoSnapshot(state.snapshot.clone()));
+        }
+    } else {
+        snapshot::forget(&work.access, &state.snapshot).await?;
+    }
     checkpoint("upgrade.put-back");
     work.ground.back_up()?;
     tidy_failed(work).await;
     Ok(())
 }
 
+/// Whether `leave` could undo the migrations, asked before anything is stopped for it.
+pub async fn can_leave(work: &Work<'_>, state: &State) -> bool {
+    let asked = async {
+        let client = work.access.connect(&work.access.application()).await?;
+        schema::to_undo(&client, Extent::DownTo(state.plan.schema_from)).await
+    };
+    matches!(asked.await, Ok(_) | Err(SchemaError::NothingToUndo))
+}
+
 /// The new release's migrations are undone, and the release from before runs again: what was written
 /// meanwhile stays.
 pub async fn leave(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeError> {
-    work.ground.back_down()?;
-    take_back_postgres(work, state).await?;
+    back_down(work, state).await?;
     undo_migrations(work, state.plan.schema_from).await?;
     checkpoint("upgrade.undone");
-    setup::link(work.home, &state.plan.from.to_string())
-        .map_err(|source| UpgradeError::Write { path: work.home.bin(), source })?;
+    // A development build may run from elsewhere.
+    let from = &state.plan.from;
+    if stage::program_of(work.home, from).exists() {
+        let write = |source| UpgradeError::Write { path: work.home.bin(), source };
+        setup::link(work.home, &from.to_string()).map_err(write)?;
+    }
     work.ground.back_up()?;
-    snapshot::drop_others(&work.access, None).await?;
+    snapshot::remove(&work.access, &state.snapshot).await?;
     Ok(())
 }
 
-async fn take_back_postgres(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeError> {
+/// The new release cannot be left after all: it stays, whatever is wrong with it.
+pub async fn stay(
+    work: &mut Work<'_>,
+    journal: &mut Journal,
+    state: &mut State,
+    fault: &UpgradeError,
+) -> Result<(), UpgradeError> {
+    work.reporter.report(Progress::Warning(format!("it cannot be gone back from: {fault}")));
+    state.leaving = None;
+    journal.set_plan(state.to_json())?;
+    // One that fails is told by the status.
+    let _ = work.ground.open(&state.new_program);
+    Ok(())
+}
+
+async fn schema_now(work: &Work<'_>) -> Result<i64, UpgradeError> {
+    let client = work.access.connect(&work.access.application()).await?;
+    Ok(schema::classify::database_version(&schema::inspect(&client).await?))
+}
+
+/// Nothing but the datastore is up, with the PostgreSQL from before.
+async fn back_down(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeError> {
+    if state.new_postgres.as_ref().is_some_and(|folder| folder.exists()) {
+        // It may be the one that does not start.
+        work.ground.all_down()?;
+        take_back_postgres(state)?;
+        work.ground.restart_datastore(work.home, &mut work.access).await?;
+    }
+    Ok(work.ground.back_down()?)
+}
+
+/// Takes away the PostgreSQL that was installed for the upgrade. Nothing may run from it.
+pub fn take_back_postgres(state: &State) -> Result<(), UpgradeError> {
     let Some(folder) = state.new_postgres.as_ref().filter(|folder| folder.exists()) else { return Ok(()) };
     // Aside first, so that what is half removed is never taken for complete.
     let aside = files::temporary_neighbour(folder);
     files::rename_durably(folder, &aside).map_err(|source| UpgradeError::Write { path: folder.clone(), source })?;
-    work.ground.restart_datastore(work.home, &mut work.access).await?;
     // What stays is in nobody's way.
     let _ = files::remove_any(&aside);
     Ok(())
@@ -59,19 +110,30 @@ pub async fn undo_migrations(work: &Work<'_>, schema: i64) -> Result<Vec<String>
     }
 }
 
-/// The steps after the new release has the listeners. The journal may be at any of them.
-pub async fn complete(work: &mut Work<'_>, journal: &mut Journal, state: &State) -> Result<(), UpgradeError> {
+/// The steps after the new release has the listeners. The journal may be at any of them. Returns why the
+/// instance does not run any more, when its supervisor was lost on the way.
+pub async fn complete(
+    work: &mut Work<'_>,
+    journal: &mut Journal,
+    state: &State,
+) -> Result<Option<UpgradeError>, UpgradeError> {
     let to = state.plan.to.clone();
+    let mut lost = None;
     journal.set_at(position(Step::Commit))?;
     work.step(journal, Step::Commit, async |work| commit(work, state)).await?;
     let live = work.ground.is_live();
     if live {
         work.step(journal, Step::TakeOver, async |work| {
-            if let Err(error) = work.ground.take_over(work.home, &state.new_program, &to.to_string()) {
-                // The old supervisor goes on with the new children; the next start replaces it.
-                let text = format!("{error}; `leoflow lite restart` replaces the supervisor");
-                work.reporter.report(Progress::Warning(text));
+            let Err(error) = work.ground.take_over(work.home, &state.new_program, &to.to_string()) else {
+                return Ok(());
+            };
+            if control::status_of(work.home).is_none() {
+                lost = Some(error.into());
+                return Ok(());
             }
+            // The old supervisor goes on with the new children; the next start replaces it.
+            let text = format!("{error}; `leoflow lite restart` replaces the supervisor");
+            work.reporter.report(Progress::Warning(text));
             Ok(())
         })
         .await?;
@@ -82,7 +144,8 @@ pub async fn complete(work: &mut Work<'_>, journal: &mut Journal, state: &State)
         tidy(work, state).await;
         Ok(())
     })
-    .await
+    .await?;
+    Ok(lost)
 }
 
 fn position(step: Step) -> usize {
@@ -123,8 +186,9 @@ async fn tidy_failed(work: &Work<'_>) {
 }
 
 /// What an upgrade has put there that never came into force.
-pub fn forget_program(work: &Work<'_>, version: &Version) {
-    if setup::installed_version(work.home).as_deref() != Some(version.to_string().as_str()) {
-        let _ = files::remove_any(&work.home.versions().join(version.to_string()));
+pub fn forget_program(work: &Work<'_>, state: &State) {
+    if !state.had_program {
+        // What stays takes room and nothing else.
+        let _ = files::remove_any(&work.home.versions().join(state.plan.to.to_string()));
     }
 }

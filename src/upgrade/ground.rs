@@ -125,6 +125,14 @@ impl Ground {
         self.ask_level(Level::Whole, Some(program.to_owned()))
     }
 
+    /// Nothing runs any more, the datastore neither.
+    pub fn all_down(&mut self) -> Result<(), GroundError> {
+        if let Self::Stopped { trial, server, .. } = self {
+            (*trial, *server) = (None, None);
+        }
+        self.ask_level(Level::Nothing, Some(PathBuf::from(SUPERVISORS_OWN)))
+    }
+
     /// What was there before an upgrade runs again: first nothing but the datastore.
     pub fn back_down(&mut self) -> Result<(), GroundError> {
         if let Self::Stopped { trial, .. } = self {

@@ -117,7 +117,27 @@ impl Manifest {
         }
         let manifest: Self = serde_json::from_slice(text).map_err(unreadable)?;
         manifest.releases.iter().try_for_each(Release::check)?;
-        Ok(manifest)
+        let mut versions: Vec<&Version> = manifest.releases.iter().map(|release| &release.version).collect();
+        versions.sort();
+        match versions.windows(2).find(|pair| pair[0].cmp_precedence(pair[1]).is_eq()) {
+            Some(pair) => Err(ManifestError::Unreadable(format!("it has two releases {}", pair[0]))),
+            None => Ok(manifest),
+        }
+    }
+
+    /// The same, as any program that uses `self_update` reads it from that address: it has to find the same releases,
+    /// files and sums there.
+    pub fn parse_at(text: &[u8], address: &str) -> Result<Self, ManifestError> {
+        let manifest = Self::parse(text)?;
+        let listed = self_update::backends::manifest::parse_manifest(&String::from_utf8_lossy(text), address)
+            .map_err(|error| ManifestError::Unreadable(error.to_string()))?;
+        let theirs = listed.iter().flat_map(|release| release.assets()).map(|asset| (asset.name(), asset.digest()));
+        let ours = manifest.releases.iter().flat_map(|release| &release.assets);
+        if ours.map(|asset| (asset.name.as_str(), Some(asset.digest.as_str()))).eq(theirs) {
+            Ok(manifest)
+        } else {
+            Err(ManifestError::Unreadable("others read other files from it".to_owned()))
+        }
     }
 
     pub fn release(&self, version: &Version) -> Option<&Release> {
@@ -153,6 +173,14 @@ impl Release {
             check_name(&component.url)?;
             check_sha256(&component.sha256)?;
         }
+        let mut last = 0;
+        for migration in &self.migrations {
+            check_sha256(&migration.sha256)?;
+            if migration.version <= last {
+                return Err(ManifestError::Unreadable(format!("migration {} is out of order", migration.version)));
+            }
+            last = migration.version;
+        }
         Ok(())
     }
 }
@@ -165,11 +193,12 @@ impl Asset {
     }
 }
 
-/// A plain file name beside the manifest, or an address of its own.
+/// A plain file name beside the manifest, or an address that ends in one.
 fn check_name(url: &str) -> Result<(), ManifestError> {
     let is_address = url.starts_with("https://") || url.starts_with("http://");
-    let is_name = !url.is_empty() && !url.starts_with('.') && !url.contains(['/', '\\', '\0', '?', '#', '%']);
-    if is_address || is_name { Ok(()) } else { Err(ManifestError::Escapes(url.to_owned())) }
+    let name = if is_address { url.rsplit('/').next().unwrap_or_default() } else { url };
+    let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0', '?', '#', '%']);
+    if is_name { Ok(()) } else { Err(ManifestError::Escapes(url.to_owned())) }
 }
 
 fn check_sha256(text: &str) -> Result<(), ManifestError> {

@@ -32,6 +32,8 @@ use std::path::PathBuf;
 /// What an upgrade or a rollback can fail of.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
+    #[error("the copy of the database from before, {0}, is gone: the backup from before the upgrade has it")]
+    NoSnapshot(String),
     #[error("it was cancelled")]
     Cancelled,
     #[error(transparent)]

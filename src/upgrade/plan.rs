@@ -30,6 +30,8 @@ pub struct Facts {
     pub installed: Version,
     pub target: &'static str,
     pub database: Database,
+    /// The newest schema that this very program knows.
+    pub own_schema: i64,
     /// By name, as far as they came from a release: the sha256 of what was unpacked, and its version.
     pub components: Vec<Installed>,
     /// Bytes on the home's file system; `None` when it does not say.
@@ -116,8 +118,10 @@ impl Plan {
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error("leoflow {0} is the newest there is")]
+    #[error("leoflow {0} is the newest there is in its channel")]
     UpToDate(Version),
+    #[error("leoflow {0} is what is installed")]
+    Installed(Version),
     #[error("{to} is older than what is installed, {from}")]
     Older { from: Version, to: Version },
     #[error("there is no release {0}")]
@@ -140,6 +144,10 @@ pub enum Refusal {
     Phase { version: i64, name: String, phase: String },
     #[error("the upgrade needs {needed} bytes of free disk, and there are {free}")]
     Space { needed: u64, free: u64 },
+    #[error("how much of the disk is free cannot be told")]
+    UnknownSpace,
+    #[error("it has a component that this version does not know: {0}")]
+    UnknownComponent(String),
     #[error("the instance is not healthy: {0}")]
     Ailing(String),
     #[error("{to} runs PostgreSQL {new}, and the datastore is of {old}")]
@@ -168,21 +176,29 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
         return Err(Refusal::Stop { stop, to: to.clone() });
     }
     let (schema_from, migrations) = pending(&facts.database, release)?;
-    if let Instance::Ailing(reason) = &facts.instance {
+    // What ails it may be just that: the release before the last one does not know its schema.
+    let is_cure = schema_from > facts.own_schema;
+    if let Instance::Ailing(reason) = &facts.instance
+        && !is_cure
+    {
         return Err(Refusal::Ailing(reason.clone()));
+    }
+    if let Some(unknown) = release.components(facts.target).find(|component| component.name != POSTGRES) {
+        return Err(Refusal::UnknownComponent(unknown.name.clone()));
     }
     let components: Vec<ComponentPlan> = release.components(facts.target).map(|new| component(facts, new)).collect();
     if let Some((new, old)) = other_major(facts, release) {
         return Err(Refusal::OtherMajor { to: to.clone(), new, old });
     }
     let needs_bytes = needed(facts, asset, release.components(facts.target), &components);
-    if let Some(free) = facts.free_bytes.filter(|free| *free < needs_bytes) {
+    let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
+    if free < needs_bytes {
         return Err(Refusal::Space { needed: needs_bytes, free });
     }
     Ok(Plan {
         from: from.clone(),
         to: to.clone(),
-        live: facts.instance == Instance::Healthy,
+        live: facts.instance != Instance::Stopped,
         schema_from,
         schema_to: release.schema_version(),
         warnings: warnings(from, manifest, release, &migrations),
@@ -203,7 +219,10 @@ fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<
     // What was built from the same version's sources on a developer's machine is not the release.
     let is_release = facts.installed.build == BuildMetadata::EMPTY;
     match release.version.cmp_precedence(&facts.installed) {
-        std::cmp::Ordering::Equal if is_release => Err(Refusal::UpToDate(facts.installed.clone())),
+        std::cmp::Ordering::Equal if is_release => match target {
+            Target::Newest(_) => Err(Refusal::UpToDate(facts.installed.clone())),
+            Target::Version(_) => Err(Refusal::Installed(facts.installed.clone())),
+        },
         std::cmp::Ordering::Less if matches!(target, Target::Newest(_)) => {
             Err(Refusal::UpToDate(facts.installed.clone()))
         }

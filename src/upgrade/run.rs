@@ -60,8 +60,14 @@ pub struct Outcome {
     pub migrations_run: Vec<String>,
     pub backup_path: Option<PathBuf>,
     pub details: Vec<String>,
+    /// Seconds, from the rehearsal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_pause: Option<f64>,
+    /// What was wrong, in words; `fault` for whoever tells it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    #[serde(skip)]
+    pub fault: Option<UpgradeError>,
 }
 
 /// What was made ready before anything was changed.
@@ -98,12 +104,14 @@ pub async fn upgrade(
 ) -> Result<Outcome, UpgradeError> {
     let mut state = State {
         snapshot: snapshot::name(&plan.to),
+        had_program: stage::program_of(work.home, &plan.to).exists(),
         new_program: stage::program_of(work.home, &plan.to),
         direction: way.direction(),
         plan,
         backup: None,
         new_postgres: None,
         migrations_run: Vec::new(),
+        expected_pause: None,
         known_import_errors,
         leaving: None,
     };
@@ -120,35 +128,45 @@ pub async fn upgrade(
                 restore::remove_strays(work.home, Some(&work.access)).await?;
             }
             journal.remove()?;
-            if state.direction == Direction::Up {
-                finish::forget_program(work, &state.plan.to);
-            }
-            return Ok(work.outcome(&state, Status::Failed, None, Some(error.to_string())));
+            finish::forget_program(work, &state);
+            return Ok(work.outcome(&state, Status::Failed, None, Some(error)));
         }
     };
     if let Err(error) = work.switch(&mut journal, &mut state, prepared.postgres).await {
         work.told_trouble(&error);
-        finish::go_back(work, &state).await?;
+        let begun = Instant::now();
+        finish::go_back(work, &state, journal.is_past(Step::Snapshot.name())).await?;
+        work.took("Going back", begun);
         journal.remove()?;
         let status = if state.direction == Direction::Up { Status::RolledBack } else { Status::Failed };
-        return Ok(work.outcome(&state, status, prepared.commit, Some(error.to_string())));
+        return Ok(work.outcome(&state, status, prepared.commit, Some(error)));
     }
     let problem = match work.open(&mut journal, &state).await {
         Ok(()) => None,
         Err(error) => {
             work.told_trouble(&error);
-            if state.direction == Direction::Up && state.plan.is_reversible() && !work.no_rollback {
+            let may_leave = state.direction == Direction::Up && state.plan.is_reversible() && !work.no_rollback;
+            if may_leave && finish::can_leave(work, &state).await {
                 state.leaving = Some(error.to_string());
                 journal.set_plan(state.to_json())?;
                 checkpoint("upgrade.leaving");
-                finish::leave(work, &state).await?;
-                journal.remove()?;
-                return Ok(work.outcome(&state, Status::RolledBack, prepared.commit, Some(error.to_string())));
+                let begun = Instant::now();
+                match finish::leave(work, &state).await {
+                    Ok(()) => {
+                        work.took("Going back", begun);
+                        journal.remove()?;
+                        return Ok(work.outcome(&state, Status::RolledBack, prepared.commit, Some(error)));
+                    }
+                    Err(fault) => {
+                        finish::stay(work, &mut journal, &mut state, &fault).await?;
+                    }
+                }
             }
-            Some(error.to_string())
+            Some(error)
         }
     };
-    finish::complete(work, &mut journal, &state).await?;
+    let lost = finish::complete(work, &mut journal, &state).await?;
+    let problem = problem.or(lost);
     journal.finish()?;
     let status = match (&problem, state.direction) {
         (Some(_), _) => Status::UpgradedWithProblem,
@@ -176,11 +194,15 @@ impl Work<'_> {
         let begun = Instant::now();
         self.reporter.report(Progress::Started(step.title().to_owned()));
         let done = act(self).await?;
-        let line = format!("{}... {:.1} s", step.title(), begun.elapsed().as_secs_f64());
-        self.reporter.report(Progress::Finished(line.clone()));
-        self.details.push(line);
+        self.took(step.title(), begun);
         journal.advance()?;
         Ok(done)
+    }
+
+    fn took(&mut self, what: &str, begun: Instant) {
+        let line = format!("{what}... {:.1} s", begun.elapsed().as_secs_f64());
+        self.reporter.report(Progress::Finished(line.clone()));
+        self.details.push(line);
     }
 
     fn told_trouble(&self, error: &UpgradeError) {
@@ -218,7 +240,11 @@ impl Work<'_> {
         state.backup = Some(backup.clone());
         journal.set_plan(state.to_json())?;
         match way {
-            Way::Up(_) => self.step(journal, Step::Rehearse, async |work| work.rehearse(state, &backup).await).await?,
+            Way::Up(_) => {
+                let rehearsed = self.step(journal, Step::Rehearse, async |work| work.rehearse(state, &backup).await);
+                let pause = rehearsed.await?;
+                state.expected_pause = Some(pause);
+            }
             // What is undone was tried when it was done; the copy of the database is the net.
             Way::Down => journal.advance()?,
         }
@@ -251,14 +277,17 @@ impl Work<'_> {
     }
 
     /// The backup is restored into a database of its own, and the new release has to work with that.
-    async fn rehearse(&mut self, state: &State, backup: &std::path::Path) -> Result<(), UpgradeError> {
+    async fn rehearse(&mut self, state: &State, backup: &std::path::Path) -> Result<f64, UpgradeError> {
         let is_known = state.plan.schema_from <= embedded::newest(known());
         let rehearsal = if is_known {
             Rehearsal::restore(self.home, &self.access, backup, self.own_version, self.reporter).await?
         } else {
             // Only the new release can read it: a copy of the database stands for its restore.
             let rehearsal = Rehearsal::empty(self.home, backup, self.reporter)?;
-            snapshot::take(&self.access, &rehearsal.database()).await?;
+            if let Err(error) = snapshot::copy_idle(&self.access, &rehearsal.database()).await {
+                rehearsal.remove(self.home, &self.access, self.reporter).await;
+                return Err(error.into());
+            }
             rehearsal
         };
         let outcome = self.rehearse_in(state, &rehearsal.database()).await;
@@ -266,7 +295,7 @@ impl Work<'_> {
         outcome
     }
 
-    async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<(), UpgradeError> {
+    async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<f64, UpgradeError> {
         let begun = Instant::now();
         program::migrate(&state.new_program, self.home, Some(database))?;
         let mut server = TrialServer::start(&state.new_program, self.home, self.port, Some(database))?;
@@ -277,7 +306,7 @@ impl Work<'_> {
         }
         let seconds = begun.elapsed().as_secs_f64();
         self.reporter.report(Progress::Note(format!("the pause will take about {seconds:.1} s")));
-        Ok(())
+        Ok(seconds)
     }
 
     /// From the pause to a new server that works and that nobody else can reach yet.
@@ -288,18 +317,17 @@ impl Work<'_> {
         postgres: Option<Staged>,
     ) -> Result<(), UpgradeError> {
         snapshot::prepare(&self.access).await?;
+        // Written down first: what is half there is taken back too.
+        state.new_postgres = postgres.as_ref().map(|staged| staged.place.clone());
+        journal.set_plan(state.to_json())?;
         self.step(journal, Step::LetGo, async |work| {
             work.ground.let_go()?;
-            let Some(staged) = postgres else { return Ok(None) };
-            let installed = staged
-                .commit(work.home)
-                .map_err(|reason| UpgradeError::Component { name: "postgres".to_owned(), reason })?;
-            work.ground.restart_datastore(work.home, &mut work.access).await?;
-            Ok(Some(installed.folder))
+            let Some(staged) = postgres else { return Ok(()) };
+            let failed = |reason| UpgradeError::Component { name: "postgres".to_owned(), reason };
+            staged.commit(work.home).map_err(failed)?;
+            Ok(work.ground.restart_datastore(work.home, &mut work.access).await?)
         })
-        .await
-        .map(|folder| state.new_postgres = folder)?;
-        journal.set_plan(state.to_json())?;
+        .await?;
         self.step(journal, Step::Snapshot, async |work| Ok(snapshot::take(&work.access, &state.snapshot).await?))
             .await?;
         state.migrations_run = self
@@ -336,7 +364,13 @@ impl Work<'_> {
         .await
     }
 
-    fn outcome(&mut self, state: &State, status: Status, commit: Option<String>, problem: Option<String>) -> Outcome {
+    fn outcome(
+        &mut self,
+        state: &State,
+        status: Status,
+        commit: Option<String>,
+        fault: Option<UpgradeError>,
+    ) -> Outcome {
         Outcome {
             status,
             previous_version: state.plan.from.to_string(),
@@ -345,7 +379,9 @@ impl Work<'_> {
             migrations_run: state.migrations_run.clone(),
             backup_path: state.backup.clone(),
             details: std::mem::take(&mut self.details),
-            problem,
+            expected_pause: state.expected_pause,
+            problem: fault.as_ref().map(ToString::to_string),
+            fault,
         }
     }
 }

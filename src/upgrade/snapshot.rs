@@ -2,6 +2,7 @@
 //! renames in one transaction to come back to it.
 
 use crate::postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, Access, PgError};
+use crate::sys::random;
 use std::time::Duration;
 use tokio_postgres::{Client, GenericClient};
 
@@ -12,12 +13,13 @@ const FAILED: &str = "leoflow_failed_upgrade";
 const PAUSE: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The name for an upgrade to `version`.
+/// A name that no snapshot has had: what is brought back is never that of an earlier upgrade.
 pub fn name(version: &semver::Version) -> String {
+    let unique = random::hex(&random::bytes::<4>());
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let name: String = version.to_string().chars().map(plain).collect();
     // PostgreSQL cuts longer names.
-    format!("{PREFIX}{name}").chars().take(63).collect()
+    format!("{PREFIX}{unique}_{name}").chars().take(63).collect()
 }
 
 /// Writes out what is in memory, so that the copy has less to wait for.
@@ -31,10 +33,40 @@ pub async fn prepare(access: &Access) -> Result<(), PgError> {
 pub async fn take(access: &Access, name: &str) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;
     drop_one(&upkeep, name).await?;
-    empty(&upkeep).await?;
-    let taken = copy(&upkeep, name).await;
+    let taken = match empty(&upkeep).await {
+        Ok(()) => copy(&upkeep, name).await,
+        Err(error) => Err(error),
+    };
     let opened = open(&upkeep).await;
     taken.and(opened)
+}
+
+/// The same, of a database that nobody is connected to, and nobody is kept out of: an error where somebody is.
+pub async fn copy_idle(access: &Access, name: &str) -> Result<(), PgError> {
+    copy(&access.superuser("postgres").await?, name).await
+}
+
+/// Whether it is there.
+pub async fn is_there(access: &Access, name: &str) -> Result<bool, PgError> {
+    exists(&access.superuser("postgres").await?, name).await
+}
+
+/// Gives up one that may be half made: whoever still makes it is ended first. Everybody may connect again.
+pub async fn forget(access: &Access, name: &str) -> Result<(), PgError> {
+    let upkeep = access.superuser("postgres").await?;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE pid <> pg_backend_pid() AND query LIKE 'CREATE DATABASE ' || $1::text || ' %'";
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !upkeep.query(end, &[&name]).await?.is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(PAUSE).await;
+    }
+    drop_one(&upkeep, name).await?;
+    open(&upkeep).await
+}
+
+/// Drops one.
+pub async fn remove(access: &Access, name: &str) -> Result<(), PgError> {
+    drop_one(&access.superuser("postgres").await?, name).await
 }
 
 async fn copy(upkeep: &Client, name: &str) -> Result<(), PgError> {
@@ -60,6 +92,12 @@ async fn carry_attributes(upkeep: &Client, name: &str) -> Result<(), PgError> {
                       $2::text, split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1))
         FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS setting
         WHERE d.datname = $1::text::name
+        UNION ALL
+        SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s', $2::text, datconnlimit)
+        FROM pg_database WHERE datname = $1::text::name AND datconnlimit <> -1
+        UNION ALL
+        SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $2::text)
+        FROM pg_database WHERE datname = $1::text::name AND datacl IS NOT NULL
         UNION ALL
         SELECT format('GRANT %s ON DATABASE %I TO %s%s', g.privilege_type, $2::text,
                       CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END,
@@ -151,7 +189,10 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_named_after_the_release() {
-        assert_eq!(name(&semver::Version::parse("0.2.0-rc1").unwrap()), "leoflow_before_0_2_0_rc1");
+        let candidate = semver::Version::parse("0.2.0-rc1").unwrap();
+        let (one, other) = (name(&candidate), name(&candidate));
+        assert!(one.starts_with(PREFIX) && one.ends_with("_0_2_0_rc1"), "{one}");
+        assert_ne!(one, other);
         let long = format!("1.2.3-{}", "a".repeat(99));
         assert_eq!(name(&semver::Version::parse(&long).unwrap()).len(), 63);
     }

@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -26,9 +26,11 @@ pub enum FetchError {
     #[error("{place} is larger than the {limit} bytes that it may have")]
     TooLarge { place: String, limit: u64 },
     #[error("{place} is not what the manifest says: {found}")]
-    Different { place: String, found: String },
+    Different { place: String, found: String, is_short: bool },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("{place} cannot be read, so nobody has signed what is there: {reason}")]
+    Unsigned { place: String, reason: String },
     #[error("{place}: {source}")]
     Signature { place: String, source: SignatureError },
     #[error("{place}: {source}")]
@@ -60,6 +62,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest download, however steadily it trickles.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const REDIRECTS: usize = 5;
+const SIGNATURE_LIMIT: u64 = 64 * 1024;
 const RECONNECTS: u32 = 20;
 
 impl std::fmt::Display for Source {
@@ -85,8 +88,8 @@ impl Source {
 
     fn place(&self, name: &str) -> String {
         match self {
+            _ if name.starts_with("http://") || name.starts_with("https://") => name.to_owned(),
             Self::Folder(folder) => folder.join(name).display().to_string(),
-            Self::Url(_) if name.starts_with("http") => name.to_owned(),
             Self::Url(base) => format!("{base}{name}"),
         }
     }
@@ -95,10 +98,14 @@ impl Source {
     pub async fn manifest(&self, public_key: Option<&str>) -> Result<Manifest, FetchError> {
         let place = self.place(MANIFEST);
         let text = self.read(MANIFEST, SIZE_LIMIT).await?;
-        let signature = self.read(&format!("{MANIFEST}{SIGNATURE_SUFFIX}"), 64 * 1024).await?;
+        let name = format!("{MANIFEST}{SIGNATURE_SUFFIX}");
+        let signature = self.read(&name, SIGNATURE_LIMIT).await.map_err(|error| match error {
+            FetchError::Unreachable { place, reason } => FetchError::Unsigned { place, reason },
+            other => other,
+        })?;
         signature::verify(public_key, &text, &String::from_utf8_lossy(&signature))
             .map_err(|source| FetchError::Signature { place: place.clone(), source })?;
-        Manifest::parse(&text).map_err(|source| FetchError::Manifest { place, source })
+        Manifest::parse_at(&text, &place).map_err(|source| FetchError::Manifest { place, source })
     }
 
     /// A small file, whole.
@@ -143,13 +150,14 @@ impl Source {
         let had = fs::metadata(&part).map(|meta| meta.len()).unwrap_or(0);
         let mut outcome =
             self.fetch_patiently(wanted, &part, reporter).await.and_then(|()| check(&part, wanted, &place));
-        if matches!(outcome, Err(FetchError::Different { .. })) && had > 0 {
+        if matches!(outcome, Err(FetchError::Different { is_short: false, .. })) && had > 0 {
             // The beginning was of something else.
             remove(&part)?;
             outcome = self.fetch_into(wanted, &part, reporter).await.and_then(|()| check(&part, wanted, &place));
         }
         if let Err(error) = outcome {
-            if matches!(error, FetchError::Different { .. } | FetchError::TooLarge { .. }) {
+            // What is only short is gone on with the next time.
+            if matches!(error, FetchError::Different { is_short: false, .. } | FetchError::TooLarge { .. }) {
                 remove(&part)?;
             }
             return Err(error);
@@ -162,11 +170,12 @@ impl Source {
 
     /// A connection that breaks off is made again while there is something new each time.
     async fn fetch_patiently(&self, wanted: &Wanted, part: &Path, reporter: &dyn Reporter) -> Result<(), FetchError> {
+        let begun = Instant::now();
         let length = || fs::metadata(part).map(|meta| meta.len()).unwrap_or(0);
         for _ in 0..RECONNECTS {
             let before = length();
             match self.fetch_into(wanted, part, reporter).await {
-                Err(FetchError::Unreachable { .. }) if length() > before => {}
+                Err(FetchError::Unreachable { .. }) if length() > before && begun.elapsed() < TOTAL_TIMEOUT => {}
                 settled => return settled,
             }
         }
@@ -180,7 +189,7 @@ impl Source {
         let told = |done: u64| reporter.report(Progress::Bytes { what: what.clone(), done, total: wanted.size });
         let unreachable = |reason: String| FetchError::Unreachable { place: place.clone(), reason };
         match self {
-            Self::Folder(folder) => {
+            Self::Folder(folder) if !place.starts_with("http") => {
                 let mut file = File::open(folder.join(&wanted.url)).map_err(|error| unreachable(error.to_string()))?;
                 target.restart()?;
                 let mut buffer = vec![0; 256 * 1024];
@@ -193,7 +202,7 @@ impl Source {
                     told(target.length);
                 }
             }
-            Self::Url(_) => {
+            _ => {
                 if target.length == wanted.size {
                     return Ok(());
                 }
@@ -289,12 +298,14 @@ fn check(path: &Path, wanted: &Wanted, place: &str) -> Result<(), FetchError> {
     if found == wanted.sha256 && size == wanted.size {
         return Ok(());
     }
-    let found = match start.trim_ascii_start().first() {
-        Some(b'<') => "a web page came instead".to_owned(),
-        _ if size < wanted.size => format!("it ends after {size} of {} bytes", wanted.size),
+    let is_page = start.trim_ascii_start().first() == Some(&b'<');
+    let is_short = size < wanted.size && !is_page;
+    let found = match size {
+        _ if is_page => "a web page came instead".to_owned(),
+        _ if is_short => format!("it ends after {size} of {} bytes", wanted.size),
         _ => format!("its sha256 is {found}, expected {}", wanted.sha256),
     };
-    Err(FetchError::Different { place: place.to_owned(), found })
+    Err(FetchError::Different { place: place.to_owned(), found, is_short })
 }
 
 fn client() -> reqwest::Result<reqwest::Client> {

@@ -89,24 +89,28 @@ pub enum Direction {
 }
 
 /// What the steps need to know when another process goes on with them: the journal's plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub direction: Direction,
     pub plan: Plan,
     /// The name that the database from before it gets.
     pub snapshot: String,
     pub new_program: PathBuf,
+    /// Whether that was kept already.
+    pub had_program: bool,
     pub backup: Option<PathBuf>,
     /// A PostgreSQL that was installed for it.
     pub new_postgres: Option<PathBuf>,
     pub migrations_run: Vec<String>,
+    /// How long the rehearsal says that requests will wait, seconds.
+    pub expected_pause: Option<f64>,
     pub known_import_errors: Option<BTreeSet<String>>,
     /// Why the new release is left again, by the rollback SQL of its migrations.
     pub leaving: Option<String>,
 }
 
 /// What is to be done about an upgrade that was interrupted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Way {
     /// Nothing was changed yet.
     Forget(Box<State>),

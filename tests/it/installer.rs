@@ -4,7 +4,7 @@ use crate::support::releases::{FIRST, Releases, SECOND, releases};
 use crate::support::{Done, TestHome, processes};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -145,11 +145,14 @@ fn a_script_that_is_cut_at_any_line_has_done_nothing() {
     let environment = [("LEOFLOW_BASE_URL", dist.to_str().unwrap())];
     let machine = Machine::new("sh");
     let ends: Vec<usize> = script.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
-    // At each line's end and in its middle, but for the last one, which is the call.
-    let (last, before) = ends.split_last().unwrap();
+    // At lines' ends and in their middles, but for the last one, which ends the one command that all of it is.
+    let (_, before) = ends.split_last().unwrap();
     let middles = ends.windows(2).map(|pair| usize::midpoint(pair[0], pair[1]));
-    for cut in before.iter().copied().chain(middles).step_by(3).filter(|cut| cut + 12 < *last) {
-        machine.pipe(&script[..cut], &[], &environment);
+    // And at every byte of its end.
+    let tail = script.len() - 40..script.len() - 2;
+    let cuts = before.iter().copied().chain(middles).step_by(4).chain(tail);
+    for cut in cuts {
+        machine.pipe(&script[..cut], &["--no-setup"], &environment);
         assert!(machine.is_untouched(), "cut after {cut} bytes");
     }
     machine.pipe(&script, &["--no-modify-path"], &environment).expect(0);
@@ -175,7 +178,15 @@ fn what_cannot_be_installed_leaves_nothing_behind() {
         assert!(machine.is_untouched(), "{what}");
     }
     assert!(machine.pipe(&script, &["--help"], &[]).expect(0).stdout.contains("--no-setup"));
-    assert_eq!(machine.pipe(&script, &["--nonsense"], &[]).code, Some(1));
+    assert_eq!(machine.pipe(&script, &["--nonsense"], &[]).code, Some(2));
+    // For a machine that no release is made for.
+    let uname = machine.test.folder().join("bin/uname");
+    fs::remove_file(&uname).unwrap();
+    fs::write(&uname, "#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo riscv64\n").unwrap();
+    fs::set_permissions(&uname, fs::Permissions::from_mode(0o755)).unwrap();
+    let done = machine.pipe(&script, &["--base-url", all.dist().to_str().unwrap()], &[]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.stderr.contains("there is no release 0.2.0 for riscv64-unknown-linux-gnu"), "{}", done.stderr);
     // The template itself is none.
     let template = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/install/install.sh")).unwrap();
     assert!(machine.pipe(&template, &[], &[]).stderr.contains("this is the template"));

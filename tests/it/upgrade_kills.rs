@@ -8,6 +8,7 @@ use std::time::Duration;
 /// Every moment that an upgrade, or going back from one, marks.
 fn moments(test: &TestHome, arguments: &[&str]) -> Vec<String> {
     let log = test.folder().join("moments");
+    let _ = fs::remove_file(&log);
     let done = test.command(arguments).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap();
     assert!(done.status.success(), "{done:?}");
     let text = fs::read_to_string(&log).unwrap();

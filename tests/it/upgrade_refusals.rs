@@ -66,7 +66,7 @@ fn what_is_not_signed_by_the_right_key_is_refused() {
 
     let unsigned = copy_of(&all, &test, "unsigned");
     fs::remove_file(unsigned.join("manifest.json.minisig")).unwrap();
-    refused(&test, &from(&unsigned), 1, "manifest.json.minisig");
+    refused(&test, &from(&unsigned), 3, "nobody has signed");
 
     let altered = copy_of(&all, &test, "altered");
     let text = fs::read_to_string(altered.join("manifest.json")).unwrap();
@@ -93,11 +93,11 @@ fn what_is_not_signed_by_the_right_key_is_refused() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&tarball, &bytes).unwrap();
-    refused(&test, &from(&exchanged), 1, "is not what the manifest says");
+    refused(&test, &from(&exchanged), 3, "is not what the manifest says");
     fs::write(&tarball, &bytes[..middle]).unwrap();
     refused(&test, &from(&exchanged), 1, "it ends after");
     fs::write(&tarball, "<html>not here</html>").unwrap();
-    refused(&test, &from(&exchanged), 1, "a web page came instead");
+    refused(&test, &from(&exchanged), 3, "a web page came instead");
 
     // A build without a key trusts nobody.
     let developers = TestHome::new();
@@ -157,7 +157,8 @@ fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back(
     let test = set_up(&all);
     let dist = all.dist();
     let dist = dist.to_str().unwrap();
-    refused(&test, &plan(&test, dist, &["0.1.0"]), 1, "0.1.0 is the newest there is");
+    let same = plan(&test, dist, &["0.1.0"]).expect(0);
+    assert!(same.stdout.contains("0.1.0 is what is installed"), "{}", same.stdout);
     refused(&test, &plan(&test, dist, &["0.9.0"]), 1, "there is no release 0.9.0");
     refused(&test, &plan(&test, dist, &["nonsense"]), 2, "neither a channel nor a version");
     plan(&test, dist, &["v0.2.0"]).expect(0);
@@ -167,8 +168,13 @@ fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back(
     // A manifest from before, played again.
     let old = releases(&[FIRST]);
     let replayed = plan(&test, old.dist().to_str().unwrap(), &[]);
-    assert_eq!(replayed.code, Some(1), "{replayed:?}");
-    assert!(replayed.stderr.contains("0.2.0 is the newest"), "{}", replayed.stderr);
+    assert_eq!(replayed.code, Some(0), "{replayed:?}");
+    assert!(replayed.stdout.contains("0.2.0 is the newest"), "{}", replayed.stdout);
+    // The channel is kept in the file, with everything else that is there.
+    test.run(&["set-channel", "rc"]).expect(0);
+    assert!(fs::read_to_string(test.home.join("config.yaml")).unwrap().contains("upgrade:\n  channel: \"rc\"\n"));
+    test.run(&["set-channel", "stable"]).expect(0);
+    assert_eq!(test.run(&["set-channel", "beta"]).code, Some(2));
 }
 
 #[test]
@@ -241,8 +247,8 @@ fn a_release_tool_holds_to_what_a_version_number_promises() {
     let from = ["--from", dist.to_str().unwrap()];
     for (version, migration, why) in [
         ("0.2.1", Migration::Data, "V0004__more of 0.2.0 is missing"),
-        ("0.2.0", Migration::Adds, "not newer than the last release"),
-        ("0.1.9", Migration::Adds, "not newer than the last release"),
+        ("0.2.0", Migration::Adds, "was released already"),
+        ("0.1.9", Migration::Adds, "0.1.9 is a patch release"),
     ] {
         write_program(&all.program(version).with_extension("try"), &Release { version, migration, fault: None });
         fs::rename(all.program(version).with_extension("try"), all.program(version)).unwrap();

@@ -209,6 +209,7 @@ fn a_bad_release_is_found_in_the_rehearsal_and_nothing_is_changed() {
         let done = crate::support::Done::from(done).expect(1);
         assert_eq!(done.json()["status"], "failed", "{bad:?}");
         assert!(done.stderr.contains("nothing was changed"), "{bad:?}: {}", done.stderr);
+        assert!(done.stderr.trim_end().lines().last().unwrap().starts_with("hint: "), "{}", done.stderr);
         assert_eq!((test.pid("server"), test.pid("agent"), test.pid("postgres")), before, "{bad:?}");
         assert!(test.restore_leftovers().is_empty(), "{bad:?}");
         assert!(!test.home.join("versions/0.3.0").exists(), "{bad:?}");
@@ -228,7 +229,7 @@ fn a_release_that_fails_in_the_switch_is_gone_back_from_without_a_loss() {
     wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
     load.end().assert_nothing_lost(&test);
     assert_eq!(done.json()["status"], "rolled_back", "{done:?}");
-    assert!(done.stderr.contains("0.1.0 runs again, with everything"), "{}", done.stderr);
+    assert!(done.stderr.contains("0.1.0 is in force again, with everything"), "{}", done.stderr);
     let status = test.status();
     assert_eq!((&status["version"], &status["state"]), (&json!("0.1.0"), &json!("healthy")));
     assert_eq!(status["schema_version"], newest());

@@ -66,7 +66,7 @@ pub fn releases(list: &[Release]) -> Arc<Releases> {
 }
 
 fn make(list: &[Release]) -> Releases {
-    let folder = tempfile::Builder::new().prefix("leoflow-test-releases-").tempdir().unwrap();
+    let folder = tempfile::Builder::new().tempdir_in(of_this_run()).unwrap();
     let releases = Releases { folder };
     let mut last: Option<PathBuf> = None;
     for (at, release) in list.iter().enumerate() {
@@ -139,10 +139,27 @@ fn append(path: &Path, said: &Value) {
     file.write_all(&[text.as_bytes(), &length.to_le_bytes(), b"LEOTRAIL"].concat()).unwrap();
 }
 
+/// Statics are never dropped, so what test runs have left that are over is removed by the next one.
+fn of_this_run() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("releases");
+        for old in fs::read_dir(&all).into_iter().flatten().flatten() {
+            let pid: Option<i32> = old.file_name().to_str().and_then(|name| name.parse().ok());
+            if !pid.is_some_and(super::processes::is_alive) {
+                let _ = fs::remove_dir_all(old.path());
+            }
+        }
+        let own = all.join(std::process::id().to_string());
+        fs::create_dir_all(&own).unwrap();
+        own
+    });
+    &FOLDER
+}
+
 /// Secret and public half.
 fn key() -> &'static (PathBuf, String) {
     static KEY: LazyLock<(PathBuf, String)> = LazyLock::new(|| {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("release-key-{}", std::process::id()));
+        let path = of_this_run().join("key");
         new_key(&path);
         let public = Command::new(example("make-release")).arg("public-key").arg(&path).output().unwrap();
         (path, String::from_utf8(public.stdout).unwrap().trim().to_owned())
@@ -151,7 +168,7 @@ fn key() -> &'static (PathBuf, String) {
 }
 
 pub fn new_key(path: &Path) {
-    for old in [path.to_owned(), path.with_extension("pub")] {
+    for old in [path.to_owned(), PathBuf::from(format!("{}.pub", path.display()))] {
         let _ = fs::remove_file(old);
     }
     let made = Command::new(example("make-release")).arg("keygen").arg(path).output().unwrap();

@@ -1,0 +1,113 @@
+"""Upgrades of a fresh instance and of one of 450 MB, by scripts/try-upgrade, between two releases that are made for
+this from the release build; and a release whose server exits in the switch. Part of scripts/bench; also
+`python3 scripts/bench_upgrade.py`.
+
+Requests come at 200 a second, each on a connection of its own. The ratio is a whole upgrade without load by a
+backup and a restore of the same database. Installed: install.sh from a local folder to healthy.
+"""
+
+import json
+import os
+import statistics
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "target/release/examples"
+RATE, MEGABYTES = 200, 450
+MIGRATION = {
+    "file": "V9000__more.sql",
+    "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY, note text);\nALTER TABLE dag_run ADD COLUMN more text;\n",
+    "rollback": "ALTER TABLE dag_run DROP COLUMN more;\nDROP TABLE more;\n",
+}
+
+
+def available():
+    return all((EXAMPLES / name).exists() for name in ("make-release", "release-under-test"))
+
+
+def tool(*arguments):
+    return subprocess.run([EXAMPLES / "make-release", *map(str, arguments)], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def program(folder, version, public, **more):
+    said = json.dumps({"version": version, "public_key": public, **more}).encode()
+    path = folder / f"leoflow-{version}"
+    path.write_bytes((EXAMPLES / "release-under-test").read_bytes() + said + struct.pack("<I", len(said)) + b"LEOTRAIL")
+    path.chmod(0o755)
+    return path
+
+
+def release(folder, name, version, key, path, postgres, last=None):
+    changelog = folder / f"{name}.md"
+    changelog.write_text(f"## {version}\n\nNew.\n")
+    output = folder / name
+    tool("make", version, "--sign", key, "--program", path, "--postgres", postgres, "--changelog", changelog, "--quick",
+         "--installer", ROOT / "install/install.sh", "--license", ROOT / "LICENSE",
+         "--date", "2026-01-01T00:00:00Z", "--output", output, *(["--from", last] if last else []))
+    return output
+
+
+def try_upgrade(old, new, *more):
+    done = subprocess.run([ROOT / "scripts/try-upgrade", old, new, "--json", *map(str, more)], capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(postgres, runs):
+    samples = {}
+    with tempfile.TemporaryDirectory(prefix="leoflow-bench-") as folder:
+        folder = Path(folder)
+        key = folder / "key"
+        tool("keygen", key)
+        public = tool("public-key", key)
+        # The migration has the next number, whatever it is.
+        known = json.loads(subprocess.run([program(folder, "0.0.1", public), "version", "--json"], check=True, capture_output=True).stdout)
+        MIGRATION["file"] = f"V{known['schema_version'] + 1:04}__more.sql"
+        old = release(folder, "old", "0.1.0", key, program(folder, "0.1.0", public), postgres)
+        new = release(folder, "new", "0.2.0", key, program(folder, "0.2.0", public, migrations=[MIGRATION]), postgres, old)
+        bad_program = program(folder, "0.3.0", public, migrations=[MIGRATION], faults={"live-server": "exits"})
+        bad = release(folder, "bad", "0.3.0", key, bad_program, postgres, old)
+
+        def keep(figure, value):
+            samples.setdefault(figure, []).append(value)
+
+        for _ in range(runs):
+            fresh = try_upgrade(old, new, "--rate", RATE)
+            large = try_upgrade(old, new, "--rate", RATE, "--rows", MEGABYTES)
+            calm = try_upgrade(old, new, "--rate", 0, "--rows", MEGABYTES, "--compare")
+            failed = try_upgrade(old, bad, "--rate", RATE, "--expect-failure")
+            for one in (fresh, large, calm, failed):
+                if one["problems"]:
+                    raise SystemExit(f"{one}")
+            keep("installed", fresh["installed_seconds"])
+            keep("fresh", fresh["upgrade_seconds"])
+            keep("fresh slowest", fresh["slowest_seconds"])
+            keep("large slowest", large["slowest_seconds"])
+            keep("failed requests", fresh["failed"] + large["failed"] + failed["failed"])
+            keep("requests", fresh["requests"] + large["requests"] + failed["requests"])
+            keep("large", calm["upgrade_seconds"])
+            keep("backup and restore", calm["backup_seconds"] + calm["restore_seconds"])
+            keep("going back", failed["going_back_seconds"])
+    return {figure: (max if figure == "failed requests" else statistics.median)(values) for figure, values in samples.items()}
+
+
+def show(values):
+    print(f"install.sh to healthy        {values['installed']:8.2f} s")
+    print(f"upgrade, fresh instance      {values['fresh']:8.2f} s   slowest request {values['fresh slowest']:.2f} s")
+    ratio = values["large"] / values["backup and restore"]
+    print(f"upgrade, {MEGABYTES} MB             {values['large']:8.2f} s   {ratio:.2f} x of backup + restore, {values['backup and restore']:.2f} s")
+    print(f"   under {RATE} requests/s                  slowest request {values['large slowest']:.2f} s")
+    print(f"failed switch -> old serves  {values['going back']:8.2f} s")
+    print(f"failed requests              {values['failed requests']:8.0f} of {values['requests']:.0f}")
+
+
+if __name__ == "__main__":
+    import argparse
+
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--runs", type=int, default=3)
+    arguments.add_argument("--postgres", required=True, help="a folder or an archive with PostgreSQL")
+    options = arguments.parse_args()
+    show(measure(options.postgres, options.runs))
