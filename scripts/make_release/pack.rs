@@ -110,7 +110,7 @@ pub fn postgres(from: &Path, folder: &Path) -> Outcome<(String, Vec<Entry>, u64)
 fn without_wrapping(root: PathBuf) -> PathBuf {
     let entries: Vec<PathBuf> = fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     match entries.as_slice() {
-        [only] if only.is_dir() => without_wrapping(only.clone()),
+        [only] if only.is_dir() && !only.ends_with("bin") => without_wrapping(only.clone()),
         _ => root,
     }
 }

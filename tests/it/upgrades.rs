@@ -53,14 +53,14 @@ fn variable(test: &TestHome, key: &str) -> Option<String> {
 struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
-    clients: Vec<JoinHandle<(Vec<String>, Vec<String>, Duration)>>,
+    clients: Vec<JoinHandle<Loaded>>,
 }
 
 /// What came of it.
+#[derive(Default)]
 struct Loaded {
     written: Vec<String>,
     failed: Vec<String>,
-    slowest: Duration,
 }
 
 impl Load {
@@ -69,7 +69,7 @@ impl Load {
         let client = |number: usize| {
             let (stop, sent, token) = (stop.clone(), sent.clone(), token.to_owned());
             thread::spawn(move || {
-                let (mut written, mut failed, mut slowest) = (Vec::new(), Vec::new(), Duration::ZERO);
+                let mut loaded = Loaded::default();
                 let bearer = format!("Bearer {token}");
                 let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
                 for round in 0.. {
@@ -87,16 +87,15 @@ impl Load {
                     match http::try_request(port, method, path, &headers, &body) {
                         Some(answer) if answer.status < 400 => {
                             if method == "POST" {
-                                written.push(key);
+                                loaded.written.push(key);
                             }
                         }
-                        other => failed.push(format!("{method} {path}: {other:?}")),
+                        other => loaded.failed.push(format!("{method} {path}: {other:?}")),
                     }
                     sent.fetch_add(1, Ordering::Relaxed);
-                    slowest = slowest.max(begun.elapsed());
                     thread::sleep(Duration::from_millis(15).saturating_sub(begun.elapsed()));
                 }
-                (written, failed, slowest)
+                loaded
             })
         };
         let clients = (0..3).map(client).collect();
@@ -109,12 +108,11 @@ impl Load {
 
     fn end(self) -> Loaded {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Loaded { written: vec![], failed: vec![], slowest: Duration::ZERO };
+        let mut all = Loaded::default();
         for client in self.clients {
-            let (written, failed, slowest) = client.join().unwrap();
-            all.written.extend(written);
-            all.failed.extend(failed);
-            all.slowest = all.slowest.max(slowest);
+            let one = client.join().unwrap();
+            all.written.extend(one.written);
+            all.failed.extend(one.failed);
         }
         all
     }
@@ -336,6 +334,74 @@ fn a_new_postgresql_comes_with_its_release_and_goes_with_it() {
         test.program = test.home.join("bin/leoflow");
         test.run(&["lite", "restart"]).expect(0);
         assert_eq!(postgres_program(&test) == before, status == "rolled_back");
+    }
+}
+
+#[test]
+fn a_new_postgresql_that_does_not_start_is_taken_back() {
+    let all = releases(&[FIRST, Release { version: "0.3.0", fault: Some(("postgres", "broken")), ..SECOND }]);
+    for is_live in [true, false] {
+        let test = started(&all);
+        test.run(&["variables", "set", "kept", "value"]).expect(0);
+        if !is_live {
+            test.run(&["lite", "stop"]).expect(0);
+        }
+        let done = upgrade(&test, &all, &[]).expect(1);
+        assert_eq!(done.json()["status"], "rolled_back", "{done:?}");
+        if !is_live {
+            test.start();
+        }
+        test.wait_healthy();
+        assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.1.0", Some("value")));
+        let installs = fs::read_dir(test.home.join("managed-postgres/install")).unwrap().count();
+        assert_eq!(installs, 1);
+        test.run(&["lite", "restart"]).expect(0);
+    }
+}
+
+#[test]
+fn a_release_whose_supervisor_does_not_run_says_so_and_can_be_gone_back_from() {
+    let all = releases(&[FIRST, Release { version: "0.3.0", fault: Some(("lite", "exits")), ..SECOND }]);
+    let test = started(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    let done = upgrade(&test, &all, &[]).expect(1);
+    assert_eq!(done.json()["status"], "upgraded_with_problem", "{done:?}");
+    assert!(done.stderr.contains("leoflow rollback"), "{}", done.stderr);
+    test.run(&["rollback", "--yes"]).expect(0);
+    test.start();
+    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.1.0", Some("value")));
+}
+
+#[test]
+fn a_release_that_cannot_be_left_after_all_stays_and_the_backup_is_the_way_back() {
+    let fault = Some(("live-agent", "exits"));
+    let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Stays, fault }]);
+    let test = started(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    let done = upgrade(&test, &all, &[]).expect(1);
+    assert_eq!(done.json()["status"], "upgraded_with_problem", "{done:?}");
+    assert!(!test.home.join("run/journal.json").exists());
+    assert_eq!(version(&test), "0.3.0");
+    assert_eq!(variable(&test, "kept").as_deref(), Some("value"));
+}
+
+#[test]
+fn an_older_copy_of_the_database_is_never_what_comes_back() {
+    let all = releases(&[FIRST, Release { version: "1.0.0", migration: Migration::Data, fault: None }]);
+    let test = started(&all);
+    upgrade(&test, &all, &[]).expect(0);
+    test.run(&["rollback", "--yes"]).expect(0);
+    test.run(&["variables", "set", "since", "then"]).expect(0);
+    for moment in ["upgrade.rehearse", "upgrade.let-go"] {
+        let dist = all.dist();
+        let arguments = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
+        test.command(&arguments).env("LEOFLOW_KILL_AT", moment).output().unwrap();
+        wait_until("an end of it", Duration::from_secs(60), || {
+            test.run(&["upgrade", "--resume"]).code == Some(0) && test.state() == "healthy"
+        });
+        assert_eq!((version(&test).as_str(), variable(&test, "since").as_deref()), ("0.1.0", Some("then")), "{moment}");
+        // A version that was kept is kept.
+        assert!(test.home.join("versions/1.0.0/leoflow").exists());
     }
 }
 

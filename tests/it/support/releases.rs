@@ -36,6 +36,8 @@ pub enum Migration {
     Data,
     /// Fails in its last statement.
     Fails,
+    /// Adds a table, and fails to take it back.
+    Stays,
 }
 
 pub const FIRST: Release = Release { version: "0.1.0", migration: Migration::None, fault: None };
@@ -74,7 +76,15 @@ fn make(list: &[Release]) -> Releases {
         write_program(&program, release);
         let is_last = at + 1 == list.len();
         let output = if is_last { releases.dist() } else { releases.folder.path().join(format!("dist-{at}")) };
-        let from: Vec<&str> = last.iter().flat_map(|path| ["--from", path.to_str().unwrap()]).collect();
+        let broken = releases.folder.path().join("postgres");
+        let is_broken = release.fault.is_some_and(|(part, _)| part == "postgres");
+        if is_broken {
+            write_broken_postgres(&broken);
+        }
+        let mut from: Vec<&str> = last.iter().flat_map(|path| ["--from", path.to_str().unwrap()]).collect();
+        if is_broken {
+            from.extend(["--postgres", broken.to_str().unwrap()]);
+        }
         let done = make_release(&releases, release.version, &output, &from);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         last = Some(output);
@@ -82,17 +92,30 @@ fn make(list: &[Release]) -> Releases {
     releases
 }
 
-/// Runs the tool that makes releases.
+/// One that says its version, and nothing else.
+fn write_broken_postgres(folder: &Path) {
+    fs::create_dir_all(folder.join("bin")).unwrap();
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'postgres (PostgreSQL) 18.99' && exit 0\nexit 1\n";
+    for name in ["postgres", "initdb", "psql", "pg_dump", "pg_restore"] {
+        let path = folder.join("bin").join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// Runs the tool that makes releases; a `--postgres` among `more` comes before the usual one.
 pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&str]) -> Output {
     let changelog = output.with_extension("changelog");
     fs::write(&changelog, format!("# Changes\n\n## {version}\n\n- Something new in {version}.\n")).unwrap();
+    let has_own = more.contains(&"--postgres");
+    let usual_postgres =
+        if has_own { vec![] } else { vec!["--postgres".into(), postgres_archive().clone().into_os_string()] };
     Command::new(example("make-release"))
         .args(["make", version, "--quick", "--date", "2026-11-20T00:00:00Z", "--sign"])
         .arg(releases.key())
         .arg("--program")
         .arg(releases.program(version))
-        .arg("--postgres")
-        .arg(postgres_archive())
+        .args(usual_postgres)
         .arg("--changelog")
         .arg(&changelog)
         .arg("--output")
@@ -116,6 +139,11 @@ pub fn write_program(path: &Path, release: &Release) {
         }]),
         Migration::Data => json!([{
             "file": file("fixed"), "sql": "-- phase: data\nUPDATE variable SET description = 'changed';\n",
+        }]),
+        Migration::Stays => json!([{
+            "file": file("more"),
+            "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY);\n",
+            "rollback": "SELECT 1 / 0;\n",
         }]),
         Migration::Fails => json!([{
             "file": file("broken"),
