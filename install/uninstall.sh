@@ -114,7 +114,10 @@ clean_shell_files() {
             copy=$real.leoflow-$$
             # With its owner and mode; whole or not at all.
             cp -p -- "$real" "$copy"
-            grep -v "$home/bin.*# added by leoflow\$" "$real" >"$copy" || :
+            grep -v "$home/bin.*# added by leoflow\$" "$real" >"$copy" || [ $? -eq 1 ] || {
+                rm -f -- "$copy"
+                fail "$file cannot be written" "free some space, then run this again"
+            }
             mv -f -- "$copy" "$real"
             say "took our line out of $file"
         fi

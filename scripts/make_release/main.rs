@@ -100,13 +100,15 @@ impl Make {
         contract::check(&self.version, self.channel == "rc", &about.migrations, &releases)?;
         fresh_folder(&self.output)?;
         let asset = self.tarball()?;
-        let component = self.postgres(releases.first())?;
+        let component = self.postgres(below(&self.version, &releases))?;
         let release = self.describe(&about, asset, component, &releases)?;
         self.write_installer(&release, &key)?;
         if let Some(from) = &self.from {
             carry(from, &self.output, &releases)?;
         }
-        let manifest = Manifest::new(std::iter::once(release).chain(releases).collect());
+        let mut all: Vec<Release> = std::iter::once(release).chain(releases).collect();
+        all.sort_by(|one, other| other.version.cmp_precedence(&one.version));
+        let manifest = Manifest::new(all);
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
         // What we would not read is not published.
         let read = Manifest::parse(&text).map_err(|error| error.to_string())?;
@@ -157,7 +159,7 @@ impl Make {
     }
 
     fn describe(&self, about: &About, asset: Asset, component: Component, releases: &[Release]) -> Outcome<Release> {
-        let (last, base) = (releases.first(), contract::base(&self.version, releases));
+        let (last, base) = (below(&self.version, releases), contract::base(&self.version, releases));
         let channel = Channel::parse(&self.channel).ok_or("no such channel")?;
         let floor = last.map_or(&self.version, |last| &last.upgrades_from);
         let mut required_stops = last.map(|last| last.required_stops.clone()).unwrap_or_default();
@@ -201,6 +203,12 @@ impl Make {
         write(&path, text.as_bytes())?;
         pack::make_executable(&path)
     }
+}
+
+/// The newest release below a version, candidates too.
+fn below<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> {
+    let is_below = |release: &&Release| release.version.cmp_precedence(version).is_lt();
+    releases.iter().filter(is_below).max_by(|one, other| one.version.cmp_precedence(&other.version))
 }
 
 /// Only what we have signed ourselves is carried on.

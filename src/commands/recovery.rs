@@ -124,6 +124,7 @@ fn give_up_harmless(home: &Home) {
     let entry = journal::unfinished(home).ok().flatten().filter(|entry| entry.operation == Operation::Upgrade);
     if let Some(Ok(Way::Forget(_))) = entry.as_ref().map(steps::way)
         && let Some(holder) = lock::operation_holder(home)
+        && ["leoflow upgrade", "leoflow rollback"].contains(&holder.command.as_str())
     {
         holder.process.signal(Signal::Terminate);
     }
@@ -131,11 +132,14 @@ fn give_up_harmless(home: &Home) {
 
 const OPERATION_PATIENCE: Duration = Duration::from_secs(60);
 
-pub async fn wait_for_operation(home: &Home, reporter: &dyn Reporter) -> Result<OperationLock, Error> {
+/// `None` when this very process has it.
+pub async fn wait_for_operation(home: &Home, reporter: &dyn Reporter) -> Result<Option<OperationLock>, Error> {
+    let own = std::process::id() as i32;
     let deadline = Instant::now() + OPERATION_PATIENCE;
     let mut told = false;
     loop {
         match OperationLock::take(home, "leoflow upgrade --resume") {
+            Err(LockError::Held { holder: Some(holder) }) if holder.process.pid == own => return Ok(None),
             Err(LockError::Held { .. }) if Instant::now() < deadline => {
                 if !std::mem::replace(&mut told, true) {
                     give_up_harmless(home);
@@ -143,7 +147,7 @@ pub async fn wait_for_operation(home: &Home, reporter: &dyn Reporter) -> Result<
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            taken => return Ok(taken?),
+            taken => return Ok(Some(taken?)),
         }
     }
 }
@@ -177,7 +181,7 @@ pub async fn finish_upgrade(
         details: Vec::new(),
     };
     let mut journal = Journal::resume(home, entry);
-    let mut in_force = None;
+    let (mut in_force, mut lost) = (None, None);
     let text = match way {
         Way::Forget(state) => {
             journal.remove()?;
@@ -200,9 +204,10 @@ pub async fn finish_upgrade(
                     let State { plan, .. } = *state;
                     format!("left {} again, which had failed; {} is in force, with everything", plan.to, plan.from)
                 }
+                Err(fault) if !fault.is_of_the_schema() => return Err(fault.into()),
                 Err(fault) => {
                     finish::stay(&mut work, &mut journal, &mut state, &fault).await?;
-                    finish::complete(&mut work, &mut journal, &state).await?;
+                    lost = finish::complete(&mut work, &mut journal, &state).await?;
                     journal.finish()?;
                     in_force = Some(state.plan.to.to_string());
                     format!("{} stays, which had failed: it cannot be gone back from by itself", state.plan.to)
@@ -219,12 +224,15 @@ pub async fn finish_upgrade(
         }
         Way::Forward(state) => {
             work.ground.open(&state.new_program).map_err(UpgradeError::from)?;
-            finish::complete(&mut work, &mut journal, &state).await?;
+            lost = finish::complete(&mut work, &mut journal, &state).await?;
             journal.finish()?;
             in_force = Some(state.plan.to.to_string());
             format!("finished the upgrade to {} that was interrupted", state.plan.to)
         }
     };
+    if let Some(fault) = lost {
+        return Err(Error::from(fault).hint("leoflow lite start").hint("the way back: leoflow rollback"));
+    }
     // The rehearsal may have been cut off.
     clean_up(home, Some(&work.access), reporter).await?;
     Ok(Settled { text, is_anothers: in_force.is_some_and(|version| version != context.version) })

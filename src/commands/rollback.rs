@@ -13,10 +13,10 @@ use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
-use crate::sys::{checkpoint, files, stdio};
+use crate::sys::{checkpoint, files, process, stdio};
 use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
 use crate::upgrade::ground::Ground;
-use crate::upgrade::plan::{Facts, Instance, Plan};
+use crate::upgrade::plan::{Database, Facts, Instance, Plan};
 use crate::upgrade::program::{self, About};
 use crate::upgrade::record::{self, Change};
 use crate::upgrade::{self, Outcome, Way, Work, stage};
@@ -24,7 +24,7 @@ use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// What going back would be.
 struct Looking {
@@ -68,7 +68,10 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
 
 async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, Error> {
     let home = &context.home;
-    let Looked { facts, datastore } = upgrade_facts::look(context).await?;
+    let Looked { mut facts, datastore } = upgrade_facts::look(context).await?;
+    if let Some(version) = unfinished(context, &facts) {
+        facts.installed = version;
+    }
     let change = record::led_to(home, &facts.installed);
     let to = match &args.to {
         Some(text) => Version::parse(text.strip_prefix('v').unwrap_or(text))
@@ -101,6 +104,17 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
     };
     let plan = as_change(&facts, &ways, &to, target);
     Ok(Looking { to, facts, datastore, plan, back })
+}
+
+/// A rollback by backup that was cut off: the older program is linked already, and the database is still the newer
+/// one's. Which version that is.
+fn unfinished(context: &Context<'_>, facts: &Facts) -> Option<Version> {
+    let Database::Applied(applied) = &facts.database else { return None };
+    let schema = applied.last()?.0;
+    let about = program::about(&stage::program_of(&context.home, &facts.installed)).ok()?;
+    let changes = record::history(&context.home).into_iter().rev();
+    let mut led_away = changes.filter(|change| change.from == facts.installed && change.schema_to == schema);
+    led_away.next().filter(|_| schema > about.schema_version).map(|change| change.to)
 }
 
 /// The database's schema, and what of it that program does not know.
@@ -219,11 +233,14 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
     if printer.json {
         command.stdout(std::process::Stdio::null());
     }
-    let status = command.status().map_err(|error| Error::io("run", &program, &error))?;
-    let has_come_back = status.success() || schema_now(context).await? <= schema_to;
+    // A Ctrl-C is the restore's to answer; what comes after it is ours to put right.
+    let ran = process::ignoring_interrupts(|| command.status());
+    let is_back = async || schema_now(context).await.is_ok_and(|schema| schema <= schema_to);
+    let has_come_back = ran.as_ref().is_ok_and(ExitStatus::success) || is_back().await;
     if !has_come_back {
         link(&from)?;
-        return Err(Error::failed(format!("{to} could not restore the backup: {status}"))
+        let why = ran.map_or_else(|error| error.to_string(), |status| status.to_string());
+        return Err(Error::failed(format!("{to} could not restore the backup: {why}"))
             .hint(format!("{from} is what is installed, as before; the backup: {}", backup.display()))
             .hint(format!("what is there now is also in {}", made.path.display())));
     }
@@ -232,8 +249,8 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
     setup::note_version(home, &to.to_string())?;
     let change = Change::now(&from, &to, (schema_from, schema_to), Some(made.path.clone()));
     record::add(home, change).map_err(|error| Error::io("write", &home.upgrade(), &error))?;
-    if !status.success() {
-        return Err(Error::failed(format!("{to} is back with its data, and does not start: {status}"))
+    if !ran.is_ok_and(|status| status.success()) {
+        return Err(Error::failed(format!("{to} is back with its data, and does not start"))
             .hint("leoflow lite start")
             .hint(format!("what was there is in {}", made.path.display())));
     }

@@ -7,6 +7,7 @@ use crate::build_info::{TARGET, build_info};
 use crate::cli::upgrade_args::Upgrade;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
+use crate::postgres::cluster::{self, ClusterState};
 use crate::setup;
 use crate::sys::files;
 use crate::upgrade::manifest::Release;
@@ -18,7 +19,7 @@ use crate::upgrade::{UpgradeError, stage};
 /// and links it.
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let home = &context.home;
-    if setup::installed_version(home).is_some() {
+    if setup::installed_version(home).is_some() && cluster::state(home) != ClusterState::Absent {
         return Err(Error::refused("there is an installation in this home").hint("leoflow upgrade"));
     }
     upgrade_worker::refuse_interrupted(home)?;

@@ -4,7 +4,7 @@
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
 use crate::protocol::control::{Answer, Level};
-use crate::sys::process::{self, Signal};
+use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{files, listener, unix_socket};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -53,7 +53,7 @@ fn count(level: Level, all: usize) -> usize {
 
 /// Whoever has a part of the instance held down.
 pub struct Holder {
-    pid: i32,
+    process: ProcessId,
     /// Since when it was seen not to run, though it lives.
     frozen: Option<Instant>,
 }
@@ -69,7 +69,8 @@ impl Supervisor {
         peer: i32,
         answer: oneshot::Sender<Answer>,
     ) {
-        self.holder = (level != Level::Whole).then_some(Holder { pid: peer, frozen: None });
+        let holder = ProcessId::of(peer).map(|process| Holder { process, frozen: None });
+        self.holder = holder.filter(|_| level != Level::Whole);
         if level == Level::Whole {
             self.abandoned = 0;
         }
@@ -115,6 +116,11 @@ impl Supervisor {
 
     /// Whoever held a part of it down has gone: what it was doing is finished or taken back by another.
     pub(super) fn take_up_again(&mut self) {
+        self.holder = None;
+        if self.resume.is_some() {
+            // Its end is what counts.
+            return;
+        }
         let is_held = matches!(self.model.overall(), Overall::Held | Overall::Switching | Overall::Failed);
         if !is_held || self.model.level() == self.specs.len() || self.abandoned >= RESUMES {
             return;
@@ -140,15 +146,15 @@ impl Supervisor {
     /// One that was stopped (SIGSTOP, a debugger) while requests wait for it is ended, and so its work is taken up.
     pub(super) fn watch_holder(&mut self) {
         let Some(holder) = &mut self.holder else { return };
-        if !process::is_stopped(holder.pid) {
+        if !holder.process.is_alive() || !process::is_stopped(holder.process.pid) {
             holder.frozen = None;
             return;
         }
         let since = *holder.frozen.get_or_insert_with(Instant::now);
         if since.elapsed() >= FROZEN {
-            let pid = holder.pid;
-            self.own_log.line(&format!("{pid} holds the instance down and does not run; ending it"));
-            process::signal_process(pid, Signal::Kill);
+            holder.process.signal(Signal::Kill);
+            let pid = holder.process.pid;
+            self.own_log.line(&format!("{pid} holds the instance down and does not run; it was ended"));
         }
     }
 

@@ -4,7 +4,7 @@
 use super::record::{self, Change, Snapshot};
 use super::run::Work;
 use super::steps::{State, Step};
-use super::{UpgradeError, snapshot, stage};
+use super::{UpgradeError, program, snapshot, stage};
 use crate::home::journal::Journal;
 use crate::home::progress::Progress;
 use crate::protocol::control;
@@ -53,11 +53,15 @@ pub async fn leave(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeErro
         setup::link(work.home, &from.to_string()).map_err(write)?;
     }
     work.ground.back_up()?;
-    snapshot::remove(&work.access, &state.snapshot).await?;
+    if let Err(error) = snapshot::remove(&work.access, &state.snapshot).await {
+        let text = format!("the copy of the database from before cannot be dropped: {error}");
+        work.reporter.report(Progress::Warning(text));
+    }
     Ok(())
 }
 
-/// The new release cannot be left after all: it stays, whatever is wrong with it.
+/// The new release cannot be left after all: it stays, whatever is wrong with it. What was undone of its migrations
+/// before one could not be is applied again.
 pub async fn stay(
     work: &mut Work<'_>,
     journal: &mut Journal,
@@ -67,6 +71,7 @@ pub async fn stay(
     work.reporter.report(Progress::Warning(format!("it cannot be gone back from: {fault}")));
     state.leaving = None;
     journal.set_plan(state.to_json())?;
+    program::migrate(&state.new_program, work.home, None)?;
     // One that fails is told by the status.
     let _ = work.ground.open(&state.new_program);
     Ok(())

@@ -18,6 +18,7 @@ const SUPERVISORS_OWN: &str = "/proc/self/exe";
 const LEVEL_LIMIT: Duration = Duration::from_secs(330);
 /// For another program to take the supervisor's place.
 const BECOME_LIMIT: Duration = Duration::from_secs(20);
+const GONE: Duration = Duration::from_secs(3);
 
 pub enum Ground {
     Live {
@@ -154,7 +155,12 @@ impl Ground {
             return Err(GroundError::Refused(reason));
         }
         let deadline = Instant::now() + BECOME_LIMIT;
-        while Instant::now() < deadline {
+        let mut seen = Instant::now();
+        // With nobody there for this long nobody will come: one that starts anew waits for us.
+        while Instant::now() < deadline && seen.elapsed() < GONE {
+            if ControlClient::connect(home).is_ok_and(|client| client.is_some()) {
+                seen = Instant::now();
+            }
             if control::status_of(home).is_some_and(|status| status.version == version)
                 && let Ok(Some(client)) = ControlClient::connect(home)
             {

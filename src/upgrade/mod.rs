@@ -63,3 +63,10 @@ pub enum UpgradeError {
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
 }
+
+impl UpgradeError {
+    /// Whether a migration, or its rollback, is at fault.
+    pub fn is_of_the_schema(&self) -> bool {
+        matches!(self, Self::Schema(error) if !matches!(error, SchemaError::Postgres(_)))
+    }
+}

@@ -157,6 +157,8 @@ pub async fn upgrade(
                         journal.remove()?;
                         return Ok(work.outcome(&state, Status::RolledBack, prepared.commit, Some(error)));
                     }
+                    // Anything else is tried again, by whoever takes it up.
+                    Err(fault) if !fault.is_of_the_schema() => return Err(fault),
                     Err(fault) => {
                         finish::stay(work, &mut journal, &mut state, &fault).await?;
                     }
