@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::home::Home;
 use crate::protocol::control;
+pub use crate::protocol::http::encode;
 use crate::protocol::http::{self, Ask, HttpError};
 use crate::sys::unix_socket;
 use hyper::body::Bytes;
@@ -122,14 +123,4 @@ fn explain(status: StatusCode, detail: Value, path: &str) -> Error {
         StatusCode::NOT_FOUND => Error::failed(text).hint("the same command with `list` shows what there is"),
         _ => Error::failed(text).hint("nothing was changed; `--help` shows what is allowed"),
     }
-}
-
-/// A part of a path, with everything but letters, digits and `-_.~` percent-encoded.
-pub fn encode(part: &str) -> String {
-    part.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
 }

@@ -103,9 +103,7 @@ pub async fn finish_upgrade_of_stopped(
 ) -> Result<bool, Error> {
     let home = &context.home;
     let _alone = wait_for_operation(home, reporter).await?;
-    let Some(entry) = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade) else {
-        return Ok(false);
-    };
+    let Some(entry) = interrupted_upgrade(home)? else { return Ok(false) };
     supervisor::end_leftovers(home).map_err(|error| {
         Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
     })?;
@@ -119,9 +117,14 @@ pub async fn finish_upgrade_of_stopped(
     Ok(settled.is_anothers)
 }
 
+/// An upgrade or a rollback that is under way, or was interrupted.
+pub fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
+    Ok(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade))
+}
+
 /// An upgrade that has changed nothing yet gives up when it is told to.
 fn give_up_harmless(home: &Home) {
-    let entry = journal::unfinished(home).ok().flatten().filter(|entry| entry.operation == Operation::Upgrade);
+    let entry = interrupted_upgrade(home).ok().flatten();
     if let Some(Ok(Way::Forget(_))) = entry.as_ref().map(steps::way)
         && let Some(holder) = lock::operation_holder(home)
         && ["leoflow upgrade", "leoflow rollback"].contains(&holder.command.as_str())

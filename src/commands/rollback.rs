@@ -5,8 +5,7 @@ use super::context::Context;
 use super::datastore::Datastore;
 use super::replaced;
 use super::upgrade_facts::{self, Looked};
-use super::upgrade_worker::{self, LoggedSink};
-use super::{lite_control, worker};
+use super::{upgrade_worker, worker};
 use crate::backup::{automatic, restore};
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::error::Error;
@@ -15,11 +14,10 @@ use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
 use crate::sys::{checkpoint, files, process, stdio};
 use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
-use crate::upgrade::ground::Ground;
 use crate::upgrade::plan::{Database, Facts, Instance, Plan};
 use crate::upgrade::program::{self, About};
 use crate::upgrade::record::{self, Change};
-use crate::upgrade::{self, Outcome, Way, Work, stage};
+use crate::upgrade::{self, Outcome, Way, stage};
 use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
@@ -184,25 +182,7 @@ async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, 
         return Err(Error::failed("something has changed since it was planned").hint("leoflow rollback"));
     }
     let config = upgrade_worker::config(context)?;
-    let port = lite_control::running_port(context).unwrap_or(config.port);
-    let (access, held) = datastore.into_parts();
-    let ground = match held {
-        Some((server, lock)) => Ground::stopped(server, Some(lock)),
-        None => Ground::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
-    };
-    let errors = upgrade_worker::import_errors_of(&facts, &config, port).await?;
-    let mut work = Work {
-        home,
-        access,
-        config: &config,
-        port,
-        own_version: context.version,
-        ground,
-        reporter: &LoggedSink,
-        no_rollback: true,
-        details: Vec::new(),
-    };
-    Ok(upgrade::upgrade(&mut work, plan, Way::Down, errors, upgrade_worker::cancelled()?).await?)
+    upgrade_worker::change(context, &config, Looked { facts, datastore }, plan, Way::Down, true).await
 }
 
 /// By the backup from before the upgrade, which the release that it belongs to restores itself.

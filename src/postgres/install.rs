@@ -19,8 +19,6 @@ pub struct Installation {
     pub source: String,
     /// Of the archive that it was unpacked from.
     pub sha256: Option<String>,
-    /// The folder that holds all of it.
-    pub folder: PathBuf,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,7 +65,7 @@ fn read_stamp(folder: &Path) -> Option<(Installation, String)> {
     let usable =
         version_key(&stamp.version).first() == Some(&MAJOR) && bin.join("postgres").is_file() && complete(&bin).is_ok();
     let Stamp { version, source, sha256, installed_at, .. } = stamp;
-    usable.then_some((Installation { version, bin, source, sha256, folder: folder.to_owned() }, installed_at))
+    usable.then_some((Installation { version, bin, source, sha256 }, installed_at))
 }
 
 /// Another build of a version that is there, perhaps in use, has a place of its own.

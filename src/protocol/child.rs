@@ -2,6 +2,7 @@
 //! tells it that its supervisor is gone.
 
 use crate::sys::{env_vars, notify, spawn};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use tokio::net::unix::pipe;
@@ -135,4 +136,13 @@ pub async fn keep_saying_alive(notifier: Notifier) {
         interval.tick().await;
         notifier.alive();
     }
+}
+
+/// The user's own, because tasks run in it, less what would steer Postgres or the protocol.
+pub fn environment() -> Vec<(OsString, OsString)> {
+    let kept = |name: &str| {
+        let steers = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME"].contains(&name);
+        !(steers || name.starts_with("PG") || name.starts_with("LISTEN_"))
+    };
+    env_vars::all().into_iter().filter(|(name, _)| kept(&name.to_string_lossy())).collect()
 }

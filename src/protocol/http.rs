@@ -50,3 +50,13 @@ where
     let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(HttpError::Answer)?;
     Ok((status, body.to_bytes()))
 }
+
+/// A part of a path, with everything but letters, digits and `-_.~` percent-encoded.
+pub fn encode(part: &str) -> String {
+    part.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -8,3 +8,4 @@ pub mod http;
 pub mod log;
 pub mod status;
 pub mod task_log;
+pub mod web;

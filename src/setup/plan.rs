@@ -238,7 +238,6 @@ mod tests {
                 bin: "/b".into(),
                 source: "x".into(),
                 sha256: None,
-                folder: "/i".into(),
             }),
             installed_version: Some("1".into()),
             own_version_is_installed: true,

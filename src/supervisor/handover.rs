@@ -139,39 +139,28 @@ impl Supervisor {
         if self.identity.detached {
             arguments.push("--report-to-stdout".into());
         }
-        let kept: Vec<BorrowedFd<'_>> = self.kept().into_iter().map(|(_, descriptor)| descriptor).collect();
-        replace::replace_self(program, "leoflow", &arguments, &kept)
+        replace::replace_self(program, "leoflow", &arguments, &self.kept())
     }
 
-    /// Every descriptor that stays open.
-    fn kept(&self) -> Vec<(Kept, BorrowedFd<'_>)> {
-        let [file, folder] = self.lock.descriptors();
-        let fixed = [
-            (Kept::Http, self.tcp.as_fd()),
-            (Kept::Api, self.api.listener.as_fd()),
-            (Kept::Lifeline, self.lifeline.as_fd()),
-            (Kept::LifelineHeld, self.lifeline_held.as_fd()),
-            (Kept::LockFile, file),
-            (Kept::LockFolder, folder),
-        ];
-        let outputs = self.outputs.iter().enumerate();
-        let outputs = outputs.filter_map(|(index, output)| {
-            self.model.pid_of(index)?;
-            Some((Kept::Output(index), output.as_ref()?.as_fd()))
-        });
-        fixed.into_iter().chain(outputs).collect()
+    /// The output of a child, as long as there is one.
+    fn output(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.model.pid_of(index)?;
+        Some(self.outputs.get(index)?.as_ref()?.as_fd())
+    }
+
+    /// Every descriptor that stays open: those whose numbers `handover` tells.
+    fn kept(&self) -> Vec<BorrowedFd<'_>> {
+        let own = [self.tcp.as_fd(), self.api.listener.as_fd(), self.lifeline.as_fd(), self.lifeline_held.as_fd()];
+        let outputs = (0..self.outputs.len()).filter_map(|index| self.output(index));
+        own.into_iter().chain(self.lock.descriptors()).chain(outputs).collect()
     }
 
     fn handover(&self) -> Handover {
-        let kept = self.kept();
-        let number =
-            |what: Kept| kept.iter().find(|(found, _)| *found == what).map(|(_, descriptor)| descriptor.as_raw_fd());
-        let fixed = |what: Kept| number(what).unwrap_or(-1);
         let child = |(index, child): (usize, &State)| Child {
             name: child.plan.name.to_owned(),
             pid: child.phase.pid(),
             restarts: child.restarts,
-            output: child.phase.pid().and_then(|_| number(Kept::Output(index))),
+            output: self.output(index).map(|output| output.as_raw_fd()),
         };
         Handover {
             format: FORMAT,
@@ -180,23 +169,11 @@ impl Supervisor {
             detached: self.identity.detached,
             uptime_seconds: self.started.elapsed().as_secs(),
             schema_version: self.schema_version,
-            http: fixed(Kept::Http),
-            api: fixed(Kept::Api),
-            lifeline: [fixed(Kept::Lifeline), fixed(Kept::LifelineHeld)],
-            lock: [fixed(Kept::LockFile), fixed(Kept::LockFolder)],
+            http: self.tcp.as_raw_fd(),
+            api: self.api.listener.as_raw_fd(),
+            lifeline: [self.lifeline.as_raw_fd(), self.lifeline_held.as_raw_fd()],
+            lock: self.lock.descriptors().map(|descriptor| descriptor.as_raw_fd()),
             children: self.model.children.iter().enumerate().map(child).collect(),
         }
     }
-}
-
-/// What a descriptor is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    Http,
-    Api,
-    Lifeline,
-    LifelineHeld,
-    LockFile,
-    LockFolder,
-    Output(usize),
 }

@@ -4,7 +4,7 @@
 use super::spec::{Launch, Plan, Probe, ProbeResult, Readiness, Spec};
 use crate::home::Home;
 use crate::postgres::{self, Credentials, Endpoint, Installation, PgError, leftovers, private};
-use crate::sys::env_vars;
+use crate::protocol::child;
 use crate::sys::process::Signal;
 use crate::sys::user_namespace::Identity;
 use std::cell::RefCell;
@@ -133,7 +133,7 @@ impl Instance {
                     program: program.borrow().clone(),
                     called: Some(called.into()),
                     arguments: all.clone(),
-                    environment: own_environment(),
+                    environment: child::environment(),
                     single_user: None,
                     parent_death: None,
                     speaks_protocol: true,
@@ -154,13 +154,4 @@ fn own_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {
         stop: vec![(Signal::Terminate, 8 * SECOND), (Signal::Kill, 5 * SECOND)],
         stop_now_at: 1,
     }
-}
-
-/// The user's own, because tasks run in it, less what would steer Postgres or the protocol.
-fn own_environment() -> Vec<(OsString, OsString)> {
-    let kept = |name: &str| {
-        let steers = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME"].contains(&name);
-        !(steers || name.starts_with("PG") || name.starts_with("LISTEN_"))
-    };
-    env_vars::all().into_iter().filter(|(name, _)| kept(&name.to_string_lossy())).collect()
 }

@@ -124,7 +124,7 @@ pub async fn complete(
 ) -> Result<Option<UpgradeError>, UpgradeError> {
     let to = state.plan.to.clone();
     let mut lost = None;
-    journal.set_at(position(Step::Commit))?;
+    journal.set_at(Step::Commit as usize)?;
     work.step(journal, Step::Commit, async |work| commit(work, state)).await?;
     let live = work.ground.is_live();
     if live {
@@ -151,10 +151,6 @@ pub async fn complete(
     })
     .await?;
     Ok(lost)
-}
-
-fn position(step: Step) -> usize {
-    Step::ALL.iter().position(|other| *other == step).unwrap_or(0)
 }
 
 fn commit(work: &Work<'_>, state: &State) -> Result<(), UpgradeError> {

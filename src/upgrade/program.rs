@@ -2,10 +2,11 @@
 
 use super::manifest::Migration;
 use crate::home::Home;
+use crate::protocol::child;
 use crate::sys::process::{Signal, signal_group};
 use crate::sys::reaper;
 use crate::sys::spawn::{Spawn, SpawnError};
-use crate::sys::{command, env_vars, files, listener, unix_socket};
+use crate::sys::{command, files, listener, unix_socket};
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -51,11 +52,12 @@ pub struct About {
 const ABOUT_LIMIT: Duration = Duration::from_secs(10);
 /// A migration may rewrite tables; what ends it is its own lock timeout.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(3600);
+const OUTPUT_LIMIT: u64 = 1024 * 1024;
+
 /// How long a server may take to answer on trial.
 pub fn trial_limit() -> Duration {
     crate::sys::limit("LEOFLOW_TRIAL_LIMIT", Duration::from_secs(180))
 }
-const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
 /// What it says that it is.
 pub fn about(program: &Path) -> Result<About, ProgramError> {
@@ -75,7 +77,7 @@ pub fn migrate(program: &Path, home: &Home, database: Option<&str>) -> Result<Ve
     let mut command = Command::new(program);
     command.arg("--home").arg(home.root()).args(["migrate-db", "--supervised", "--no-backup"]);
     command.args(database.iter().flat_map(|name| ["--database", name]));
-    command.env_clear().envs(environment());
+    command.env_clear().envs(child::environment());
     command::dies_with_this_thread(&mut command);
     let output = command::output_limited(&mut command, MIGRATION_LIMIT, OUTPUT_LIMIT)
         .map_err(|error| ProgramError::DoesNotRun { program: program.to_owned(), reason: error.to_string() })?;
@@ -115,7 +117,7 @@ impl TrialServer {
         let mut arguments: Vec<OsString> = vec!["--port".into(), port.to_string().into()];
         arguments.extend(["--private-socket".into(), socket.clone().into(), "--home".into(), home.root().into()]);
         arguments.extend(database.iter().flat_map(|name| ["--database".into(), OsString::from(name)]));
-        let mut environment = environment();
+        let mut environment = child::environment();
         for (name, value) in [("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "private:lifeline"), ("LISTEN_PID", "{PID}")] {
             environment.push((name.into(), value.into()));
         }
@@ -177,13 +179,4 @@ impl Drop for TrialServer {
         // A socket without a listener says the same as none.
         let _ = files::remove_any(&self.socket);
     }
-}
-
-/// The user's own, less what would steer Postgres or the protocol.
-fn environment() -> Vec<(OsString, OsString)> {
-    let kept = |name: &str| {
-        let steers = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME"].contains(&name);
-        !(steers || name.starts_with("PG") || name.starts_with("LISTEN_"))
-    };
-    env_vars::all().into_iter().filter(|(name, _)| kept(&name.to_string_lossy())).collect()
 }

@@ -3,7 +3,7 @@
 
 use crate::auth::token::Signer;
 use crate::config::Config;
-use crate::protocol::http::{self, Ask};
+use crate::protocol::http::{self, Ask, encode};
 use crate::sys::{clock, random, unix_socket};
 use hyper::{Method, StatusCode, header};
 use serde::Serialize;
@@ -223,8 +223,8 @@ impl Smoke<'_> {
         body: Option<&Value>,
     ) -> Result<(StatusCode, hyper::body::Bytes), String> {
         let host = format!("127.0.0.1:{}", self.port);
-        let bearer = format!("Bearer {}", self.token());
-        let cookie = format!("leoflow_session_{}={}", self.port, self.token());
+        let token = self.token();
+        let (bearer, cookie) = (format!("Bearer {token}"), format!("leoflow_session_{}={token}", self.port));
         let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::COOKIE, cookie.as_str())];
         let body = body.map(Value::to_string).unwrap_or_default();
         let ask = Ask { method, path, host: &host, headers: &headers, body };
@@ -276,9 +276,4 @@ pub fn failure(checks: &[Check]) -> Option<String> {
 
 fn parse(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|error| format!("its answer cannot be read: {error}"))
-}
-
-fn encode(id: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    id.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -46,11 +46,6 @@ pub async fn copy_idle(access: &Access, name: &str) -> Result<(), PgError> {
     copy(&access.superuser("postgres").await?, name).await
 }
 
-/// Whether it is there.
-pub async fn is_there(access: &Access, name: &str) -> Result<bool, PgError> {
-    exists(&access.superuser("postgres").await?, name).await
-}
-
 /// Gives up one that may be half made: whoever still makes it is ended first. Everybody may connect again.
 pub async fn forget(access: &Access, name: &str) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;

@@ -4,6 +4,7 @@
 use super::manifest::{Asset, MANIFEST, Manifest, ManifestError, SIGNATURE_SUFFIX, SIZE_LIMIT};
 use super::signature::{self, SignatureError};
 use crate::home::progress::{Progress, Reporter};
+use crate::protocol::web::{self, chain};
 use crate::sys::random;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -56,9 +57,6 @@ impl Wanted {
     }
 }
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest silence in the middle of a download.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest download, however steadily it trickles.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const REDIRECTS: usize = 5;
@@ -309,14 +307,7 @@ fn check(path: &Path, wanted: &Wanted, place: &str) -> Result<(), FetchError> {
 }
 
 fn client() -> reqwest::Result<reqwest::Client> {
-    // A second installation of the same provider is refused, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(STALL_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::limited(REDIRECTS))
-        .user_agent(concat!("leoflow/", env!("CARGO_PKG_VERSION")))
-        .build()
+    web::client().redirect(reqwest::redirect::Policy::limited(REDIRECTS)).build()
 }
 
 async fn within(work: impl Future<Output = reqwest::Result<()>>) -> Result<(), String> {
@@ -324,18 +315,4 @@ async fn within(work: impl Future<Output = reqwest::Result<()>>) -> Result<(), S
         Ok(done) => done.map_err(|error| chain(&error.without_url())),
         Err(_) => Err(format!("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60)),
     }
-}
-
-/// An error with its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Each is written down before it acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Each is written down before it acts. A step's number is its place in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Fetch,
     Backup,
