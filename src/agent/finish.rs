@@ -5,18 +5,16 @@ use crate::engine::state::TryState;
 use crate::engine::tries::{Ended, TryKey};
 use crate::sys::reaper::Exit;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
 
 /// How a try ended of which both, one or none of the two files is there.
 pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>, now: Timestamp) -> Ended {
     let end_date = outcome.map_or(now, |outcome| outcome.ended_at);
+    let rendered = result.as_ref().map(|result| (result.rendered.clone(), result.map_index.clone()));
+    let (rendered, rendered_map_index) = rendered.unwrap_or_default();
     let failed = |may_retry, text: String| Ended {
-        key: key.clone(),
-        state: TryState::Failed,
-        may_retry,
-        outcome: Some(text),
-        end_date,
-        xcoms: BTreeMap::new(),
+        rendered: rendered.clone(),
+        rendered_map_index: rendered_map_index.clone(),
+        ..Ended::failed(key.clone(), may_retry, text, end_date)
     };
     match result {
         // What the task said of itself counts, whatever became of its process after it.
@@ -28,11 +26,20 @@ pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>,
             }
         }
         Some(result) => Ended {
-            state: if result.state == ResultState::Success { TryState::Success } else { TryState::Skipped },
+            state: match result.state {
+                ResultState::Success => TryState::Success,
+                ResultState::UpForReschedule => TryState::UpForReschedule,
+                ResultState::Skipped | ResultState::Failed => TryState::Skipped,
+            },
             may_retry: true,
             outcome: result.reason,
             end_date,
             xcoms: result.xcoms,
+            due: result.due,
+            skipped_tasks: result.skipped_tasks,
+            asset_events: result.asset_events,
+            rendered: result.rendered,
+            rendered_map_index: result.map_index,
             key,
         },
         None => failed(true, without_result(outcome)),
@@ -79,7 +86,12 @@ mod tests {
             state,
             retry,
             reason: Some("why".into()),
-            xcoms: BTreeMap::new(),
+            xcoms: Default::default(),
+            due: None,
+            skipped_tasks: Vec::new(),
+            asset_events: None,
+            rendered: None,
+            map_index: None,
         });
         let ended = ended(key, outcome.as_ref(), result, now);
         (ended.state, ended.may_retry, ended.outcome.unwrap())

@@ -77,6 +77,19 @@ pub struct TaskResult {
     /// JSON texts by key.
     #[serde(default)]
     pub xcoms: BTreeMap<String, String>,
+    /// Of a sensor that looks again later.
+    #[serde(default)]
+    pub due: Option<Timestamp>,
+    /// Tasks that it has decided to skip at once.
+    #[serde(default)]
+    pub skipped_tasks: Vec<String>,
+    #[serde(default)]
+    pub asset_events: Option<serde_json::Value>,
+    /// Its template fields as they were rendered, and the name of a mapped instance.
+    #[serde(default)]
+    pub rendered: Option<serde_json::Value>,
+    #[serde(default)]
+    pub map_index: Option<String>,
 }
 
 fn yes() -> bool {
@@ -89,6 +102,7 @@ pub enum ResultState {
     Success,
     Skipped,
     Failed,
+    UpForReschedule,
 }
 
 /// The most that is read of any file here: results have their own, lower limits.

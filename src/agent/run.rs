@@ -5,7 +5,6 @@ use super::finish;
 use super::folder::TaskFolder;
 use super::start::{self, Surroundings, Versions};
 use crate::engine::events::{self, Event};
-use crate::engine::state::TryState;
 use crate::engine::store::StoreError;
 use crate::engine::tries::{self, Claimed, Ended, TryKey};
 use crate::postgres::{Endpoint, PgError};
@@ -15,7 +14,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{random, reaper};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -288,14 +287,7 @@ fn look_at(folder: &TaskFolder, same_boot: bool) -> (Seen, Option<ProcessId>) {
 }
 
 fn never_began(key: TryKey, reason: String) -> Ended {
-    Ended {
-        key,
-        state: TryState::Failed,
-        may_retry: true,
-        outcome: Some(reason),
-        end_date: Timestamp::now(),
-        xcoms: BTreeMap::new(),
-    }
+    Ended::failed(key, true, reason, Timestamp::now())
 }
 
 /// Completes when that process is gone.

@@ -1,6 +1,8 @@
 //! The arguments. What is written here is what a newcomer reads in `--help`.
 
 pub use super::data_args::{Backup, Backups, BackupsCommand, ResetPassword, Restore, Uninstall, VerifyBackups};
+use super::data_flow_args::Backfill as Backfills;
+pub use super::data_flow_args::{Assets, AssetsCommand, BackfillCommand, Pools, PoolsCommand};
 use super::engine_args::{Dags, Init, Runs, Tasks, Validate, Xcom};
 pub use super::store_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::upgrade_args::{RollbackRelease, SetChannel, Smoke, Upgrade, Versions};
@@ -67,6 +69,12 @@ pub enum Command {
     Variables(Variables),
     /// Connections: list, read, change, import, export
     Connections(Connections),
+    /// Pools: how much may run at once of what shares something
+    Pools(Pools),
+    /// Assets: what tasks make, and what waits for it
+    Assets(Assets),
+    /// Make the runs of a DAG for a time that is past
+    Backfill(Backfills),
     /// Replace Leoflow by another release; what you have stays
     Upgrade(Upgrade),
     /// Go back to a release before, with your data

@@ -33,6 +33,9 @@ pub enum DagsCommand {
         after_help = "Examples:\n  leoflow dags trigger hello --wait\n  leoflow dags trigger hello --conf '{\"name\": \"Ada\"}'"
     )]
     Trigger(Trigger),
+    /// When the next runs of a DAG are due
+    #[command(name = "next-execution", after_help = "Example:\n  leoflow dags next-execution report")]
+    NextExecution { dag_id: String },
     /// Run a DAG here and now, in this terminal, without a scheduler; nothing is stored
     #[command(
         after_help = "Examples:\n  leoflow dags test hello\n  leoflow dags test hello --pdb              stop in the debugger where a task fails\n  \
@@ -175,6 +178,35 @@ pub enum TasksCommand {
         after_help = "Examples:\n  leoflow tasks clear hello latest greet --downstream\n  leoflow tasks clear hello RUN_ID --only-failed --yes"
     )]
     Clear(ClearTasks),
+    /// Run one task here and now, in this terminal, whatever it waits for; nothing is stored
+    #[command(
+        after_help = "Examples:\n  leoflow tasks test hello greet\n  leoflow tasks test hello greet --pdb     stop in the debugger where it fails"
+    )]
+    Test(TestTask),
+    /// Print a task's template fields as they would be
+    #[command(after_help = "Example:\n  leoflow tasks render hello greet --logical-date 2026-01-31")]
+    Render(TestTask),
+}
+
+#[derive(Args, Debug)]
+pub struct TestTask {
+    pub dag_id: String,
+    pub task_id: String,
+    /// Which instance of a mapped task
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    pub map_index: i32,
+    /// Values for the run's params, as a JSON object
+    #[arg(long, short)]
+    pub conf: Option<String>,
+    /// The file that makes the DAG [default: the one of the workspace that does]
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The date that the run is for
+    #[arg(long, short)]
+    pub logical_date: Option<String>,
+    /// Stop in Python's debugger where it fails
+    #[arg(long)]
+    pub pdb: bool,
 }
 
 #[derive(Args, Debug)]
@@ -213,6 +245,9 @@ pub struct ClearTasks {
     /// Only those that failed, or could not run because others did
     #[arg(long, short = 'f')]
     pub only_failed: bool,
+    /// Only this instance of a mapped task
+    #[arg(long, requires = "task_ids")]
+    pub map_index: Option<i32>,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,

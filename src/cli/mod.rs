@@ -3,6 +3,7 @@
 pub mod api;
 pub mod args;
 pub mod data_args;
+pub mod data_flow_args;
 pub mod engine_args;
 pub mod printer;
 pub mod report;

@@ -41,9 +41,29 @@ pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Err
         DagsCommand::Unpause { dag_id } => pause(context, dag_id, false).await,
         DagsCommand::Trigger(args) => trigger(context, args).await,
         DagsCommand::Test(args) => dags_test::run(context, args).await,
+        DagsCommand::NextExecution { dag_id } => next_execution(context, dag_id).await,
         DagsCommand::Source { dag_id, version } => source(context, dag_id, *version).await,
         DagsCommand::Delete { dag_id, yes } => delete(context, dag_id, *yes).await,
     }
+}
+
+async fn next_execution(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
+    let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
+    if context.printer.json {
+        let whole: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
+        context.printer.json(&whole)?;
+    } else {
+        match dag["next_dagrun_run_after"].as_str() {
+            Some(at) => context.printer.line(at),
+            None => context.printer.note(format!("{dag_id} has no schedule that makes another run")),
+        }
+        if dag["is_paused"] == true {
+            context.printer.note(format!("it is paused: leoflow dags unpause {dag_id}"));
+        }
+    }
+    Ok(0)
 }
 
 async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {

@@ -3,64 +3,159 @@
 
 use super::context::Context;
 use super::run_inputs::{read_conf, read_date};
+use super::test_planner;
 use super::validate::prepare;
-use crate::cli::engine_args::Test;
+use crate::cli::engine_args::{Test, TestTask};
+use crate::engine::dag::Structure;
 use crate::error::Error;
 use crate::python::{
     Found, Interpreter, Job, Request, as_in_workspace, environment, is_dag_file, parse, python_files, settings_problem,
 };
-use crate::sys::{env_vars, process};
-use serde_json::json;
+use crate::sys::{env_vars, files, process, random};
+use serde_json::{Value, json};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
-    let conf = read_conf(args.conf.as_deref())?;
-    let logical_date = match &args.logical_date {
-        None => None,
-        Some(text) => Some(read_date(text)?),
+    let wanted = Wanted {
+        dag_id: &args.dag_id,
+        file: args.file.as_deref(),
+        conf: args.conf.as_deref(),
+        logical_date: args.logical_date.as_deref(),
+        pdb: args.pdb,
     };
-    let config = context.config()?.map(|loaded| loaded.config);
-    let workspace = config.as_ref().and_then(|config| config.workspace.clone());
-    let interpreter = prepare(context, config.and_then(|config| config.python).as_deref())?;
-    let here = env_vars::current_dir().map_err(Error::failed)?;
-    let file = match &args.file {
-        Some(file) => {
-            let file = as_in_workspace(workspace.as_deref(), &here.join(file));
-            if !file.is_file() {
-                return Err(Error::failed(format!("there is no file {}", file.display())));
-            }
-            file
+    let mut prepared = wanted.prepare(context).await?;
+    let structure = structure_of(&prepared, &args.dag_id)?;
+    // Gone with the folder, when the run is over.
+    let folder = temporary_folder()?;
+    let path = folder.join("planner.sock");
+    let listener = UnixListener::bind(&path).map_err(|error| Error::io("make", &path, &error))?;
+    prepared.options["planner"] = path.to_string_lossy().into();
+    // It ends with the process that asks; until that has come, nobody waits for it.
+    std::thread::spawn(move || test_planner::serve(&listener, structure));
+    let done = prepared.run(&args.dag_id);
+    let _ = files::remove_any(&folder);
+    done
+}
+
+/// One task alone, or its template fields.
+pub async fn task(context: &Context<'_>, args: &TestTask, render: bool) -> Result<u8, Error> {
+    let wanted = Wanted {
+        dag_id: &args.dag_id,
+        file: args.file.as_deref(),
+        conf: args.conf.as_deref(),
+        logical_date: args.logical_date.as_deref(),
+        pdb: args.pdb,
+    };
+    let mut prepared = wanted.prepare(context).await?;
+    prepared.options["task_id"] = args.task_id.as_str().into();
+    prepared.options["map_index"] = args.map_index.into();
+    prepared.options["render"] = render.into();
+    prepared.run(&args.dag_id)
+}
+
+fn temporary_folder() -> Result<PathBuf, Error> {
+    let folder = env_vars::temporary_folder().join(format!("leoflow-{}", random::hex(&random::bytes::<8>())));
+    files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+    Ok(folder)
+}
+
+fn structure_of(prepared: &Prepared, dag_id: &str) -> Result<Structure, Error> {
+    let found = prepared.found.structures.iter().find(|dag| dag["dag_id"].as_str() == Some(dag_id));
+    match (found, &prepared.found.error) {
+        (Some(found), _) => serde_json::from_value(found.clone()).map_err(Error::failed),
+        (None, Some(error)) => Err(Error::failed("the DAG file cannot be imported").cause(error)),
+        (None, None) => {
+            let ids: Vec<&str> = prepared.found.structures.iter().filter_map(|dag| dag["dag_id"].as_str()).collect();
+            Err(Error::failed(format!(
+                "{} makes no DAG {dag_id:?}; it makes: {}",
+                prepared.file.display(),
+                ids.join(", ")
+            )))
         }
-        None => find(context, &interpreter, workspace.as_deref(), &args.dag_id).await?,
-    };
-    let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
-    if let Some(problem) = request.project.as_deref().and_then(settings_problem) {
-        return Err(Error::failed("the project's settings are not good").cause(problem).hint("leoflow verify-config"));
     }
-    let options = json!({
-        "path": request.path, "roots": request.roots, "dag_id": args.dag_id, "conf": conf, "pdb": args.pdb,
-        "logical_date": logical_date.map(|date| date.to_string()), "socket": context.home.api_socket(),
-    });
-    let mut command = std::process::Command::new(&interpreter.program);
-    command.args(interpreter.arguments(Job::Test, &options)).env_clear().envs(environment());
-    if let Some(folder) = request.roots.first() {
-        command.current_dir(folder);
+}
+
+/// What was asked for.
+struct Wanted<'a> {
+    dag_id: &'a str,
+    file: Option<&'a Path>,
+    conf: Option<&'a str>,
+    logical_date: Option<&'a str>,
+    pdb: bool,
+}
+
+/// A file that was imported, and what the process that runs it is told.
+struct Prepared {
+    interpreter: Interpreter,
+    file: PathBuf,
+    folder: Option<PathBuf>,
+    found: Found,
+    options: Value,
+}
+
+impl Wanted<'_> {
+    async fn prepare(&self, context: &Context<'_>) -> Result<Prepared, Error> {
+        let conf = read_conf(self.conf)?;
+        let logical_date = match self.logical_date {
+            None => None,
+            Some(text) => Some(read_date(text)?),
+        };
+        let config = context.config()?.map(|loaded| loaded.config);
+        let workspace = config.as_ref().and_then(|config| config.workspace.clone());
+        let interpreter = prepare(context, config.and_then(|config| config.python).as_deref())?;
+        let here = env_vars::current_dir().map_err(Error::failed)?;
+        let file = match self.file {
+            Some(file) => {
+                let file = as_in_workspace(workspace.as_deref(), &here.join(file));
+                if !file.is_file() {
+                    return Err(Error::failed(format!("there is no file {}", file.display())));
+                }
+                file
+            }
+            None => find(context, &interpreter, workspace.as_deref(), self.dag_id).await?,
+        };
+        let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
+        if let Some(problem) = request.project.as_deref().and_then(settings_problem) {
+            return Err(Error::failed("the project's settings are not good")
+                .cause(problem)
+                .hint("leoflow verify-config"));
+        }
+        let found = parse(&interpreter, &request)
+            .await
+            .map_err(|error| Error::failed("the DAG file cannot be imported").cause(error))?;
+        let options = json!({
+            "path": request.path, "roots": request.roots, "dag_id": self.dag_id, "conf": conf, "pdb": self.pdb,
+            "logical_date": logical_date.map(|date| date.to_string()), "socket": context.home.api_socket(),
+            "settings": found.settings,
+        });
+        Ok(Prepared { interpreter, file: request.path, folder: request.roots.first().cloned(), found, options })
     }
-    // Ctrl-C is the debugger's, or the task's.
-    let status = process::ignoring_interrupts(|| command.status())
-        .map_err(|error| Error::io("run", &interpreter.program, &error))?;
-    match (status.code(), status.signal()) {
-        (Some(0), _) => Ok(0),
-        (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
-        // Whoever read its output has left.
-        (None, Some(13)) => Ok(128 + 13),
-        (None, signal) => Err(Error::failed(format!(
-            "the process that ran {} was ended by signal {}",
-            args.dag_id,
-            signal.unwrap_or_default()
-        ))
-        .hint("the lines above are all that it said")),
+}
+
+impl Prepared {
+    /// Runs it in this terminal; the exit code is that of its end.
+    fn run(&self, dag_id: &str) -> Result<u8, Error> {
+        let mut command = std::process::Command::new(&self.interpreter.program);
+        command.args(self.interpreter.arguments(Job::Test, &self.options)).env_clear().envs(environment());
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        // Ctrl-C is the debugger's, or the task's.
+        let status = process::ignoring_interrupts(|| command.status())
+            .map_err(|error| Error::io("run", &self.interpreter.program, &error))?;
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Ok(0),
+            (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
+            // Whoever read its output has left.
+            (None, Some(13)) => Ok(128 + 13),
+            (None, signal) => Err(Error::failed(format!(
+                "the process that ran {dag_id} was ended by signal {}",
+                signal.unwrap_or_default()
+            ))
+            .hint("the lines above are all that it said")),
+        }
     }
 }
 

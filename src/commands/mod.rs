@@ -1,5 +1,7 @@
 //! One file a command: glue between arguments, features and the printer.
 
+mod assets;
+mod backfill;
 mod backup;
 mod backups;
 mod completions;
@@ -16,6 +18,7 @@ mod lite_logs;
 mod lite_run;
 mod lite_start;
 mod migrate_db;
+mod pools;
 mod processes;
 mod psql;
 mod recovery;
@@ -33,6 +36,7 @@ mod setup;
 mod smoke;
 mod status;
 mod tasks;
+mod test_planner;
 mod transfer_file;
 mod uninstall;
 mod upgrade;
@@ -106,6 +110,9 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Validate(args) => validate::run(&context, &args).await,
         Command::Init(args) => init::run(&context, &args),
         Command::Variables(args) => variables::run(&context, &args.command).await,
+        Command::Pools(args) => pools::run(&context, &args.command).await,
+        Command::Assets(args) => assets::run(&context, &args.command).await,
+        Command::Backfill(args) => backfill::run(&context, &args.command).await,
         Command::Connections(args) => connections::run(&context, &args.command).await,
         Command::Server(args) => processes::server(&context, &args).await,
         Command::Agent => processes::agent(&context).await,

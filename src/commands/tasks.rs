@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::dags::list_of;
+use super::dags_test;
 use super::run_view::{RunView, resolve_run};
 use super::runs::{confirm_clear, say_cleared};
 use crate::cli::api::{Api, encode};
@@ -20,6 +21,8 @@ pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Er
         TasksCommand::List { dag_id } => list(context, dag_id).await,
         TasksCommand::Logs(args) => logs(context, args).await,
         TasksCommand::Clear(args) => clear(context, args).await,
+        TasksCommand::Test(args) => dags_test::task(context, args, false).await,
+        TasksCommand::Render(args) => dags_test::task(context, args, true).await,
     }
 }
 
@@ -45,7 +48,8 @@ async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
     let path = format!("/api/v2/dags/{}/clearTaskInstances", encode(&args.dag_id));
-    let ids = (!args.task_ids.is_empty()).then_some(&args.task_ids);
+    let named = |id: &String| args.map_index.map_or_else(|| json!(id), |index| json!([id, index]));
+    let ids = (!args.task_ids.is_empty()).then(|| args.task_ids.iter().map(named).collect::<Vec<_>>());
     let body = |dry_run: bool| {
         json!({
             "dry_run": dry_run, "only_failed": args.only_failed, "task_ids": ids, "dag_run_id": run_id,

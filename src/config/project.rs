@@ -1,9 +1,10 @@
-//! `leoflow.yaml`, a project's own settings. This release knows its keys and honours the first; one
-//! that asks for more is an error of that project, because to pass over it would change its meaning.
+//! `leoflow.yaml`, a project's own settings: what they may say, and what is wrong with them. What they say
+//! about tasks is applied where the DAG file is run, because only there is known which tasks there are.
 
 use super::document::{Problem, line_of, show, to_mapping};
 use crate::sys::files;
-use serde_yaml::Value;
+use serde_json::{Map, json};
+use serde_yaml::{Mapping, Value};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,35 +12,244 @@ use std::path::{Path, PathBuf};
 pub const FILE: &str = "leoflow.yaml";
 
 const SCHEMA_VERSION: &str = "1.0";
-/// What a later release reads.
-const LATER: &[&str] =
-    &["dag_id", "description", "owner", "tags", "python_version", "dependencies", "dag_source", "defaults", "tasks"];
+const KEYS: &[&str] = &[
+    "schema_version",
+    "dag_id",
+    "description",
+    "owner",
+    "tags",
+    "python_version",
+    "dependencies",
+    "dag_source",
+    "defaults",
+    "tasks",
+];
+const DEFAULTS: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout_seconds", "resources"];
+const TASK: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout_seconds", "resources", "env"];
 
 const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// What is wrong with the settings in `folder`; nothing when there are none.
 pub fn check(folder: &Path) -> io::Result<Vec<Problem>> {
-    Ok(files::read_text(&folder.join(FILE), SIZE_LIMIT)?.map_or_else(Vec::new, |text| check_text(&text)))
+    Ok(load(folder)?.err().unwrap_or_default())
 }
 
-fn check_text(text: &str) -> Vec<Problem> {
-    let mapping = match to_mapping(text) {
-        Ok(mapping) => mapping,
-        Err(problems) => return problems,
-    };
-    let mut problems = Vec::new();
+/// The settings in `folder` as JSON, with the name of their file; `None` where there are none.
+pub fn load(folder: &Path) -> io::Result<Result<Option<serde_json::Value>, Vec<Problem>>> {
+    let file = folder.join(FILE);
+    let Some(text) = files::read_text(&file, SIZE_LIMIT)? else { return Ok(Ok(None)) };
+    Ok(read(&text, folder).map(|mut settings| {
+        settings.insert("file".to_owned(), file.to_string_lossy().into());
+        Some(settings.into())
+    }))
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    problems: Vec<Problem>,
+}
+
+fn read(text: &str, folder: &Path) -> Result<Map<String, serde_json::Value>, Vec<Problem>> {
+    let mapping = to_mapping(text)?;
+    let mut reader = Reader { text, problems: Vec::new() };
+    let mut settings = Map::new();
     for (key, value) in &mapping {
-        let name = key.as_str().unwrap_or_default();
-        let message = match name {
-            "schema_version" if is_version(value) => continue,
-            "schema_version" => format!("schema_version: {} is not {SCHEMA_VERSION:?}", show(value)),
-            later if LATER.contains(&later) => format!("{later} is not supported in this release"),
-            _ => format!("unknown key {}; the keys are schema_version, {}", show(key), LATER.join(", ")),
-        };
-        problems.push(Problem { line: line_of(text, name), message });
+        let Some(name) = reader.known(key, KEYS, "") else { continue };
+        if let Some(value) = reader.top(name, value, folder) {
+            settings.insert(name.to_owned(), value);
+        }
     }
-    problems.sort_by_key(|problem| problem.line);
-    problems
+    reader.problems.sort_by_key(|problem| problem.line);
+    if reader.problems.is_empty() { Ok(settings) } else { Err(reader.problems) }
+}
+
+impl<'a> Reader<'a> {
+    fn problem(&mut self, key: &str, message: String) {
+        self.problems.push(Problem { line: line_of(self.text, key), message });
+    }
+
+    /// The line of a key that may be further in.
+    fn problem_inside(&mut self, key: &str, message: String) {
+        let starts = |line: &str| {
+            let line = line.trim_start().trim_start_matches(['"', '\'']);
+            line.strip_prefix(key).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
+        };
+        let line = self.text.lines().position(starts).map_or(0, |at| at + 1);
+        self.problems.push(Problem { line, message });
+    }
+
+    /// The name of a key, if there is such a key.
+    fn known<'b>(&mut self, key: &'b Value, keys: &[&str], place: &str) -> Option<&'b str> {
+        let name = key.as_str().filter(|name| keys.contains(name));
+        if name.is_none() {
+            let shown = show(key);
+            let near = key.as_str().and_then(|name| nearest(name, keys)).map(|near| format!("; did you mean {near}?"));
+            let message =
+                format!("unknown key {shown}{place}; the keys are {}{}", keys.join(", "), near.unwrap_or_default());
+            self.problem_inside(key.as_str().unwrap_or_default(), message);
+        }
+        name
+    }
+
+    fn top(&mut self, name: &str, value: &Value, folder: &Path) -> Option<serde_json::Value> {
+        match name {
+            "schema_version" if is_version(value) => None,
+            "schema_version" => {
+                self.problem(name, format!("schema_version: {} is not {SCHEMA_VERSION:?}", show(value)));
+                None
+            }
+            "python_version" | "dependencies" => self.later(name, value),
+            "tags" => self.texts(name, value),
+            "defaults" => self.task(name, value, DEFAULTS, &format!(" in {name}")),
+            "tasks" => self.tasks(value),
+            "dag_source" => {
+                let path = self.text_of(name, value)?;
+                if !folder.join(path.as_str()?).is_file() {
+                    self.problem(name, format!("dag_source: there is no file {} here", show(value)));
+                }
+                Some(path)
+            }
+            _ => self.text_of(name, value),
+        }
+    }
+
+    fn text_of(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+        match value.as_str().filter(|text| !text.trim().is_empty()) {
+            Some(text) => Some(text.into()),
+            None => {
+                self.problem_inside(name, format!("{name}: {} is no text", show(value)));
+                None
+            }
+        }
+    }
+
+    fn texts(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+        let list = value.as_sequence().map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        match list.flatten() {
+            Some(list) => Some(json!(list)),
+            None => {
+                self.problem_inside(name, format!("{name}: {} is no list of texts", show(value)));
+                None
+            }
+        }
+    }
+
+    /// What this release checks and does not do yet: a project that needs it cannot be imported.
+    fn later(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+        let is_nothing = value.is_null() || value.as_sequence().is_some_and(Vec::is_empty);
+        let well_formed = match name {
+            "dependencies" => self.texts(name, value).is_some(),
+            _ => {
+                let text =
+                    value.as_str().map(str::to_owned).or_else(|| value.as_f64().map(|number| number.to_string()));
+                let is_version = text.as_deref().is_some_and(|text| {
+                    let parts: Vec<&str> = text.split('.').collect();
+                    parts[0] == "3" && parts.len() <= 3 && parts.iter().all(|part| part.parse::<u32>().is_ok())
+                });
+                if !is_version && !is_nothing {
+                    self.problem(name, format!("{name}: {} is no version of Python 3, such as \"3.12\"", show(value)));
+                }
+                is_version
+            }
+        };
+        if well_formed && !is_nothing {
+            let what = "is not honoured by this release: install what the DAG needs for the Python that runs it, \
+                        and remove the key";
+            self.problem(name, format!("{name} {what}"));
+        }
+        None
+    }
+
+    fn tasks(&mut self, value: &Value) -> Option<serde_json::Value> {
+        let mapping = self.mapping("tasks", value)?;
+        let mut tasks = Map::new();
+        for (key, value) in &mapping {
+            let Some(task_id) = key.as_str() else {
+                self.problem("tasks", format!("tasks: {} is no task_id", show(key)));
+                continue;
+            };
+            if let Some(task) = self.task(task_id, value, TASK, &format!(" in tasks.{task_id}")) {
+                tasks.insert(task_id.to_owned(), task);
+            }
+        }
+        Some(tasks.into())
+    }
+
+    fn mapping(&mut self, name: &str, value: &Value) -> Option<Mapping> {
+        match value {
+            Value::Mapping(mapping) => Some(mapping.clone()),
+            Value::Null => None,
+            other => {
+                self.problem_inside(name, format!("{name}: expected lines of `key: value`, found {}", show(other)));
+                None
+            }
+        }
+    }
+
+    fn task(&mut self, name: &str, value: &Value, keys: &[&str], place: &str) -> Option<serde_json::Value> {
+        let mapping = self.mapping(name, value)?;
+        let mut found = Map::new();
+        for (key, value) in &mapping {
+            let Some(key) = self.known(key, keys, place) else { continue };
+            let value = match key {
+                "retries" => self.number(key, place, value, true),
+                "retry_delay_seconds" | "execution_timeout_seconds" => self.number(key, place, value, false),
+                "env" => self.environment(place, value),
+                _ => self.resources(place, value),
+            };
+            if let Some(value) = value {
+                found.insert(key.to_owned(), value);
+            }
+        }
+        Some(found.into())
+    }
+
+    fn number(&mut self, key: &str, place: &str, value: &Value, whole: bool) -> Option<serde_json::Value> {
+        let found = match value.as_u64() {
+            Some(number) => Some(json!(number)),
+            None if whole => None,
+            None => value.as_f64().filter(|number| number.is_finite() && *number >= 0.0).map(|number| json!(number)),
+        };
+        if found.is_none() {
+            let what = if whole { "a whole number" } else { "a number" };
+            self.problem_inside(key, format!("{key}{place}: {} is not {what} from 0", show(value)));
+        }
+        found
+    }
+
+    fn environment(&mut self, place: &str, value: &Value) -> Option<serde_json::Value> {
+        let mapping = self.mapping("env", value)?;
+        let mut found = Map::new();
+        for (key, value) in &mapping {
+            let text = match value {
+                Value::String(text) => Some(text.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                Value::Bool(flag) => Some(flag.to_string()),
+                _ => None,
+            };
+            let name = key.as_str().filter(|name| !name.is_empty() && !name.contains(['=', '\0']));
+            match (name, text) {
+                (Some(name), Some(text)) => drop(found.insert(name.to_owned(), text.into())),
+                _ => self.problem_inside("env", format!("env{place}: {}: {} is no variable", show(key), show(value))),
+            }
+        }
+        Some(found.into())
+    }
+
+    /// A laptop has one machine: they are checked, and are there for where the project goes next.
+    fn resources(&mut self, place: &str, value: &Value) -> Option<serde_json::Value> {
+        let mapping = self.mapping("resources", value)?;
+        for (key, _) in &mapping {
+            self.known(key, &["cpu", "memory", "disk", "gpu"], &format!(" in resources{place}"));
+        }
+        None
+    }
+}
+
+/// The one that was probably meant.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let similar = |other: &&&str| strsim::jaro_winkler(name, other);
+    known.iter().max_by(|a, b| similar(a).total_cmp(&similar(b))).filter(|best| similar(best) > 0.8).copied()
 }
 
 /// Also without the quotes, as people write it.
@@ -62,18 +272,38 @@ pub fn with_settings(workspace: &Path) -> io::Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
+    fn problems(text: &str) -> Vec<(usize, String)> {
+        let found = read(text, Path::new("/nowhere")).err().unwrap_or_default();
+        found.into_iter().map(|problem| (problem.line, problem.message)).collect()
+    }
+
     #[test]
-    fn what_would_be_passed_over_is_a_problem() {
-        assert_eq!(check_text("# nothing\n"), []);
-        assert_eq!(check_text("schema_version: \"1.0\"\n"), []);
-        assert_eq!(check_text("schema_version: 1.0\n"), []);
-        let problems = check_text("schema_version: '2'\n\ndependencies: [pandas]\ncolour: red\n");
-        let told: Vec<_> = problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
-        assert_eq!(told[0], (1, "schema_version: \"2\" is not \"1.0\""));
-        assert_eq!(told[1], (3, "dependencies is not supported in this release"));
-        assert!(told[2].1.starts_with("unknown key \"colour\"; the keys are schema_version, dag_id"), "{told:?}");
-        assert_eq!(check_text("a: [").len(), 1);
-        assert_eq!(check_text("- a\n").len(), 1);
-        assert!(check(Path::new("/nowhere")).unwrap().is_empty());
+    fn what_it_says_is_read() {
+        assert_eq!(problems("# nothing\n"), []);
+        assert_eq!(problems("schema_version: 1.0\n"), []);
+        let text = "schema_version: \"1.0\"\ndag_id: d\ntags: [a, b]\ndefaults: {retries: 2, retry_delay_seconds: 0.5}\n\
+                    tasks:\n  t: {execution_timeout_seconds: 3, env: {A: 1, B: x}}\n";
+        let settings = read(text, Path::new("/nowhere")).unwrap();
+        let wanted = json!({
+            "dag_id": "d", "tags": ["a", "b"], "defaults": {"retries": 2, "retry_delay_seconds": 0.5},
+            "tasks": {"t": {"execution_timeout_seconds": 3, "env": {"A": "1", "B": "x"}}},
+        });
+        assert_eq!(serde_json::Value::from(settings), wanted);
+        assert_eq!(load(Path::new("/nowhere")).unwrap(), Ok(None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_the_nearest_right_name() {
+        let text =
+            "schema_version: '2'\n\ndependencies: [pandas]\ndag_idd: x\ndefaults:\n  retires: 3\n  retries: -1\n";
+        let told = problems(text);
+        assert_eq!(told[0], (1, "schema_version: \"2\" is not \"1.0\"".to_owned()));
+        assert!(told[1].0 == 3 && told[1].1.starts_with("dependencies is not honoured by this release"), "{told:?}");
+        assert!(told[2].0 == 4 && told[2].1.ends_with("did you mean dag_id?"), "{told:?}");
+        assert!(told[3].0 == 6 && told[3].1.contains("in defaults") && told[3].1.ends_with("did you mean retries?"));
+        assert!(told[4].0 == 7 && told[4].1.contains("whole number"), "{told:?}");
+        for bad in ["a: [", "- a\n", "dag_id: a\ndag_id: b\n", "tags: x\n", "python_version: two\n", "tasks: [a]\n"] {
+            assert_eq!(problems(bad).len(), 1, "{bad}");
+        }
     }
 }

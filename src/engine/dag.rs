@@ -1,13 +1,17 @@
 //! What parsing gives: the structure of a DAG, as it is stored in a version.
 
-use serde::{Deserialize, Serialize};
+use super::rules::TriggerRule;
+use super::timetable::Timetable;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
 
 /// A DAG. Versions that an older Leoflow stored may lack what was added since.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Structure {
     pub dag_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dag_display_name: Option<String>,
     #[serde(default)]
     pub description: Option<String>,
     #[serde(default)]
@@ -15,14 +19,29 @@ pub struct Structure {
     /// As people read it: a cron expression, a preset, an interval; none when only triggered by hand.
     #[serde(default)]
     pub schedule: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
+    pub timetable: Option<Timetable>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timetable_summary: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timetable_description: Option<String>,
+    /// `Europe/Berlin`, or seconds east of Greenwich.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub timezone: Value,
     #[serde(default)]
     pub start_date: Option<String>,
     #[serde(default)]
     pub end_date: Option<String>,
+    /// No run is scheduled before, and none after: from the DAG's dates and those of its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<String>,
     #[serde(default)]
     pub catchup: bool,
     #[serde(default)]
     pub tags: Vec<String>,
+    /// By name: `value`, `schema`, `description`; only the value in versions of an older Leoflow.
     #[serde(default)]
     pub params: Map<String, Value>,
     #[serde(default)]
@@ -35,13 +54,101 @@ pub struct Structure {
     pub max_active_tasks: u32,
     #[serde(default)]
     pub is_paused_upon_creation: Option<bool>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dagrun_timeout: Option<f64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fail_fast: bool,
+    /// So many failed runs in a row pause the DAG; 0 is never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_consecutive_failed_dag_runs: u32,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub on_success_callback: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub on_failure_callback: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asset_condition: Option<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+    /// Upstream, downstream, label.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edge_labels: Vec<(String, String, String)>,
+    /// Of `leoflow.yaml`, for the process that runs a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Value>,
     /// Each after those that it waits for.
     #[serde(default)]
     pub tasks: Vec<Task>,
 }
 
+/// Numbers of any precision do not survive the way from text into enums; from a JSON value they do.
+fn by_value<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
 fn sixteen() -> u32 {
     16
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn is_one(value: &i32) -> bool {
+    *value == 1
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A task group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    pub group_id: String,
+    #[serde(default)]
+    pub parent: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tooltip: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub display_name: String,
+    /// Of a mapped group: how many copies of it there are.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
+    pub length: Option<Length>,
+    /// The tasks whose results decide about that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+}
+
+/// How many elements something is mapped over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Length {
+    Known(usize),
+    OfTask { task: String },
+    Product { product: Vec<Length> },
+    Sum { sum: Vec<Length> },
+    Shortest { shortest: Vec<Length> },
+    Longest { longest: Vec<Length> },
+}
+
+impl Length {
+    /// `None` as long as a task that it depends on has not said.
+    pub fn resolve(&self, of_task: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
+        let all = |parts: &[Self]| parts.iter().map(|part| part.resolve(of_task)).collect::<Option<Vec<_>>>();
+        match self {
+            Self::Known(length) => Some(*length),
+            Self::OfTask { task } => of_task(task),
+            Self::Product { product } => all(product).map(|parts| parts.into_iter().product()),
+            Self::Sum { sum } => all(sum).map(|parts| parts.into_iter().sum()),
+            Self::Shortest { shortest } => all(shortest).map(|parts| parts.into_iter().min().unwrap_or(0)),
+            Self::Longest { longest } => all(longest).map(|parts| parts.into_iter().max().unwrap_or(0)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +165,12 @@ pub struct Task {
     /// Seconds.
     #[serde(default)]
     pub retry_delay: f64,
+    /// The factor by which the delay grows; none when it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_backoff: Option<f64>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retry_delay: Option<f64>,
     /// Seconds.
     #[serde(default)]
     pub execution_timeout: Option<f64>,
@@ -65,60 +178,79 @@ pub struct Task {
     pub owner: String,
     #[serde(default)]
     pub doc_md: Option<String>,
+    #[serde(default, skip_serializing_if = "TriggerRule::is_default")]
+    pub trigger_rule: TriggerRule,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub depends_on_past: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wait_for_downstream: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignore_first_depends_on_past: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub pool_slots: i32,
+    /// As the DAG file has it; `weight` is what it comes to.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub own_weight: i32,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_rule: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_active_tis_per_dag: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_active_tis_per_dagrun: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_date: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_date: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_setup: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_teardown: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub on_failure_fail_dagrun: bool,
+    /// Whether it decides which of those below it run.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub decides: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reschedules: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mapped: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
+    pub length: Option<Length>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// Whether it ends without ever being a process.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_nothing: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inlets: Vec<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outlets: Vec<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub template_fields: Vec<String>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub params: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Of `leoflow.yaml`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub env: Map<String, Value>,
 }
 
 impl Task {
     /// Airflow's scheduler ends these itself; they never run.
-    pub fn is_empty(&self) -> bool {
-        self.operator == "EmptyOperator"
+    pub fn is_nothing(&self) -> bool {
+        self.is_nothing
+    }
+
+    pub fn pool(&self) -> &str {
+        self.pool.as_deref().unwrap_or(DEFAULT_POOL)
     }
 }
 
-/// The arrows of a DAG, by place in its list of tasks.
-#[derive(Debug)]
-pub struct Graph {
-    pub structure: Structure,
-    places: HashMap<String, usize>,
-    upstream: Vec<Vec<usize>>,
-    is_leaf: Vec<bool>,
-}
-
-impl Graph {
-    pub fn new(structure: Structure) -> Self {
-        let places: HashMap<String, usize> =
-            structure.tasks.iter().enumerate().map(|(place, task)| (task.task_id.clone(), place)).collect();
-        let mut is_leaf = vec![true; structure.tasks.len()];
-        let mut upstream = Vec::with_capacity(structure.tasks.len());
-        for task in &structure.tasks {
-            let up: Vec<usize> = task.upstream.iter().filter_map(|id| places.get(id).copied()).collect();
-            up.iter().for_each(|place| is_leaf[*place] = false);
-            upstream.push(up);
-        }
-        Self { structure, places, upstream, is_leaf }
-    }
-
-    pub fn len(&self) -> usize {
-        self.structure.tasks.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.structure.tasks.is_empty()
-    }
-
-    pub fn place(&self, task_id: &str) -> Option<usize> {
-        self.places.get(task_id).copied()
-    }
-
-    pub fn task(&self, place: usize) -> &Task {
-        &self.structure.tasks[place]
-    }
-
-    pub fn upstream(&self, place: usize) -> &[usize] {
-        &self.upstream[place]
-    }
-
-    /// Whether no other task waits for it.
-    pub fn is_leaf(&self, place: usize) -> bool {
-        self.is_leaf[place]
-    }
-}
+pub const DEFAULT_POOL: &str = "default_pool";

@@ -1,5 +1,6 @@
 //! DAGs, their versions, and what could not be imported.
 
+use super::asset_store;
 use super::dag::Structure;
 use super::events::{self, Event, RunKey};
 use super::store::{Page, StoreError};
@@ -25,6 +26,9 @@ pub struct Dag {
     pub version_number: i32,
     pub version_id: i64,
     pub last_run_state: Option<String>,
+    /// Of the run that its schedule makes next.
+    pub next_run_after: Option<Timestamp>,
+    pub next_interval: Option<(Timestamp, Timestamp)>,
 }
 
 /// One file, parsed.
@@ -68,6 +72,10 @@ fn read(row: &Row) -> Dag {
         version_number: row.get("version_number"),
         version_id: row.get("version_id"),
         last_run_state: row.get("last_run_state"),
+        next_run_after: row.get("next_run_after"),
+        next_interval: row
+            .get::<_, Option<Timestamp>>("next_interval_start")
+            .zip(row.get::<_, Option<Timestamp>>("next_interval_end")),
     }
 }
 
@@ -217,7 +225,7 @@ async fn save_dag(
             &[dag_id, &hash, &Json(structure), &parsed.source, &file.relative_fileloc, &Json(&parsed.sources)],
         )
         .await?;
-    Ok(())
+    asset_store::save_references(transaction, structure).await
 }
 
 /// Over the file, its local modules, and the structure that came out: a file that reads other files

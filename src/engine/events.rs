@@ -38,6 +38,12 @@ pub enum Event {
     Queued,
     /// Running tasks are to be ended.
     Stop,
+    /// There may be room for what waits for it.
+    Room,
+    /// A DAG's own callback is to be called.
+    Callback,
+    /// Assets have been updated.
+    Assets,
 }
 
 /// For the scheduler and the pages.

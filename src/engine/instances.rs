@@ -25,11 +25,18 @@ pub struct Instance {
     pub pid: Option<i32>,
     /// How the newest try ended, in words.
     pub outcome: Option<String>,
+    pub pool: String,
+    pub pool_slots: i32,
+    pub priority_weight: i32,
+    pub scheduled_at: Option<Timestamp>,
+    /// JSON.
+    pub rendered: Option<String>,
+    pub rendered_map_index: Option<String>,
     pub version_number: Option<i32>,
 }
 
 const SELECT: &str = "
-    SELECT ti.*, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number
+    SELECT ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number
     FROM task_instance ti
     JOIN dag_run r USING (dag_id, run_id)
     LEFT JOIN dag_version v ON v.id = r.dag_version_id
@@ -52,6 +59,12 @@ fn read(row: &Row) -> Instance {
         run_after: row.get("run_after"),
         pid: row.get("pid"),
         outcome: row.get("outcome"),
+        pool: row.get("pool"),
+        pool_slots: row.get("pool_slots"),
+        priority_weight: row.get("priority_weight"),
+        scheduled_at: row.get("scheduled_at"),
+        rendered: row.get("rendered_text"),
+        rendered_map_index: row.get("rendered_map_index"),
         version_number: row.get("version_number"),
     }
 }
@@ -69,7 +82,7 @@ pub async fn list(
     let pattern = page.pattern.as_deref().unwrap_or("%");
     let count = format!("SELECT count(*) FROM task_instance ti WHERE {matches}");
     let total = client.query_one(&count, &[&dag_id, &run_id, &states, &pattern]).await?.get(0);
-    let order = page.order_by("ti.task_id, ti.run_id, ti.dag_id");
+    let order = page.order_by("ti.task_id, ti.map_index, ti.run_id, ti.dag_id");
     let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
     let rows = client.query(&query, &[&dag_id, &run_id, &states, &pattern, &page.limit, &page.offset]).await?;
     Ok((rows.iter().map(read).collect(), total))

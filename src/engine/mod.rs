@@ -1,17 +1,36 @@
 //! What Airflow calls its objects, in Postgres, and what happens next with them.
 
+pub mod apply;
+pub mod asset_store;
+pub mod assets;
+pub mod backfills;
+pub mod clear;
 pub mod connections;
+pub mod cron;
 pub mod dag;
 pub mod dags;
 pub mod events;
+pub mod graph;
 pub mod instance_key;
 pub mod instances;
+pub mod load;
+pub mod look;
+pub mod new_run;
+pub mod params;
 pub mod plan;
+pub mod pools;
+pub mod retry;
+pub mod room;
+pub mod rules;
 pub mod runs;
+pub mod schedule;
 pub mod scheduler;
+pub mod snapshot;
 pub mod state;
 pub mod store;
 pub mod tick;
+mod ticks;
+pub mod timetable;
 pub mod tries;
 pub mod variables;
 pub mod xcoms;

@@ -2,125 +2,73 @@
 //!
 //! The rules are Airflow's: <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html>
 //! (trigger rules), <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html>
-//! (the state of a run).
+//! (the state of a run). Like its scheduler, the planner goes in passes: what changes in one is seen in
+//! the next.
 
-use super::dag::Graph;
+use super::look::{Look, Step};
+use super::retry;
+pub use super::snapshot::{Decision, EndedTry, Instance, Kind, Outcome, Plan, Reason, Snapshot, Transition};
 use super::state::{RunState, TaskState};
-use jiff::{SignedDuration, Timestamp};
-
-/// A run as the database has it.
-#[derive(Debug)]
-pub struct Snapshot<'a> {
-    pub graph: &'a Graph,
-    /// Nothing new begins in a paused DAG; what has ended is still told.
-    pub is_paused: bool,
-    pub instances: Vec<Instance>,
-    pub now: Timestamp,
-}
-
-#[derive(Debug, Clone)]
-pub struct Instance {
-    /// Its task's place in the graph; none when the task is not in this version any more.
-    pub place: Option<usize>,
-    pub state: Option<TaskState>,
-    pub try_number: i32,
-    pub max_tries: i32,
-    pub due_at: Option<Timestamp>,
-    /// What the agent wrote about the try with that number, once it has ended.
-    pub ended: Option<EndedTry>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndedTry {
-    pub outcome: Outcome,
-    pub at: Timestamp,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Success,
-    Skipped,
-    Failed { may_retry: bool },
-}
-
-/// A new state for the instance at `index` of the snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transition {
-    pub index: usize,
-    pub to: TaskState,
-    pub try_number: i32,
-    /// Only of one that is to be tried again.
-    pub due_at: Option<Timestamp>,
-    pub kind: Kind,
-}
-
-/// Which dates a transition sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A try ended: the dates are the try's.
-    TryEnded,
-    /// It ended without having run: it began and ended now.
-    NeverRan,
-    /// It waits for its turn.
-    Waiting,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    pub transitions: Vec<Transition>,
-    /// The run's new state, when it is over.
-    pub run: Option<RunState>,
-}
+use jiff::Timestamp;
+use std::collections::{BTreeSet, HashSet};
 
 /// Everything that can be said now. Applying it and asking again gives an empty plan.
 pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let mut planner = Planner::new(snapshot);
     planner.settle_ended_tries();
-    if snapshot.is_paused {
-        return planner.finish(None);
+    planner.look.end_pass();
+    if snapshot.deadline.is_some_and(|deadline| deadline <= snapshot.now) && planner.is_unfinished() {
+        return planner.time_out();
     }
-    let ready = planner.follow_arrows();
-    planner.queue(ready);
+    planner.follow_arrows();
     let run = planner.run_state();
     planner.finish(run)
 }
 
 struct Planner<'a> {
     snapshot: &'a Snapshot<'a>,
-    /// The states as they will be, by index.
-    states: Vec<Option<TaskState>>,
-    /// When each is due, likewise.
+    look: Look<'a>,
     dues: Vec<Option<Timestamp>>,
-    /// The index of each task's instance.
-    instance_of: Vec<Option<usize>>,
-    transitions: Vec<Transition>,
+    changes: Vec<Option<Transition>>,
+    expanded: Vec<usize>,
+    added: Vec<(usize, i32)>,
+    /// Places whose number of instances was compared with what it is to be.
+    revised: HashSet<usize>,
 }
 
 impl<'a> Planner<'a> {
     fn new(snapshot: &'a Snapshot<'a>) -> Self {
-        let mut instance_of = vec![None; snapshot.graph.len()];
-        for (index, instance) in snapshot.instances.iter().enumerate() {
-            if let Some(place) = instance.place {
-                instance_of[place] = Some(index);
-            }
-        }
-        let states = snapshot.instances.iter().map(|instance| instance.state).collect();
         let dues = snapshot.instances.iter().map(|instance| instance.due_at).collect();
-        Self { snapshot, states, dues, instance_of, transitions: Vec::new() }
+        Self {
+            snapshot,
+            look: Look::new(snapshot),
+            dues,
+            changes: vec![None; snapshot.instances.len()],
+            expanded: Vec::new(),
+            added: Vec::new(),
+            revised: HashSet::new(),
+        }
     }
 
     fn change(&mut self, index: usize, to: TaskState, try_number: i32, due_at: Option<Timestamp>, kind: Kind) {
-        self.states[index] = Some(to);
+        self.look.set(index, Some(to));
         self.dues[index] = due_at;
-        self.transitions.push(Transition { index, to, try_number, due_at, kind });
+        self.changes[index] = Some(Transition { index, to, try_number, due_at, kind });
+    }
+
+    /// The number as it is by now.
+    fn try_number(&self, index: usize) -> i32 {
+        let changed = self.changes[index].as_ref().map(|change| change.try_number);
+        changed.unwrap_or_else(|| self.snapshot.instances.get(index).map_or(0, |instance| instance.try_number))
     }
 
     /// The agent has said how a try ended; what that means for the task is decided here.
     fn settle_ended_tries(&mut self) {
+        let mut failed = Vec::new();
         for index in 0..self.snapshot.instances.len() {
             let instance = &self.snapshot.instances[index];
             let number = instance.try_number;
-            match (instance.state, instance.ended) {
+            match (instance.state, &instance.ended) {
                 // Cleared while it ran, and the DAG has no such task any more.
                 (Some(TaskState::Restarting), Some(_)) if instance.place.is_none() => {
                     self.change(index, TaskState::Removed, number, None, Kind::TryEnded);
@@ -132,22 +80,34 @@ impl<'a> Planner<'a> {
                 (Some(TaskState::Running), Some(ended)) => {
                     let (to, due_at) = self.after(instance, ended);
                     self.change(index, to, number, due_at, Kind::TryEnded);
+                    if to == TaskState::Failed {
+                        failed.push(index);
+                    }
+                    if to == TaskState::Success {
+                        self.skip_at_once(&ended.skips);
+                    }
                 }
                 _ => {}
             }
         }
+        if self.snapshot.graph.structure.fail_fast {
+            failed.into_iter().for_each(|index| self.fail_fast(index));
+        }
     }
 
-    fn after(&self, instance: &Instance, ended: EndedTry) -> (TaskState, Option<Timestamp>) {
+    fn after(&self, instance: &Instance, ended: &EndedTry) -> (TaskState, Option<Timestamp>) {
         match ended.outcome {
             Outcome::Success => (TaskState::Success, None),
             Outcome::Skipped => (TaskState::Skipped, None),
+            Outcome::Rescheduled { due } => (TaskState::UpForReschedule, Some(due)),
             Outcome::Failed { may_retry } => {
                 let task = instance.place.map(|place| self.snapshot.graph.task(place));
                 match task {
                     // As Airflow asks: the number of the try against the most, which clearing raises.
                     Some(task) if may_retry && instance.max_tries > 0 && instance.try_number <= instance.max_tries => {
-                        (TaskState::UpForRetry, Some(later(ended.at, task.retry_delay)))
+                        let dag_id = &self.snapshot.graph.structure.dag_id;
+                        let date = self.snapshot.logical_date;
+                        (TaskState::UpForRetry, Some(retry::due(dag_id, task, date, instance.try_number, ended.at)))
                     }
                     _ => (TaskState::Failed, None),
                 }
@@ -155,110 +115,209 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Each task after those it waits for: fails or skips what cannot run, and returns what can.
-    fn follow_arrows(&mut self) -> Vec<usize> {
-        let mut ready = Vec::new();
-        for place in 0..self.snapshot.graph.len() {
-            let Some(index) = self.instance_of[place] else { continue };
+    /// What a branch or a short circuit skips without asking their trigger rules.
+    fn skip_at_once(&mut self, ids: &[String]) {
+        for place in ids.iter().filter_map(|id| self.snapshot.graph.place(id)) {
+            let Some(index) = self.look.row(place, -1) else { continue };
+            let runs =
+                matches!(self.look.state(index), Some(TaskState::Running | TaskState::Success | TaskState::Failed));
+            if !runs {
+                self.change(index, TaskState::Skipped, self.try_number(index), None, Kind::Nothing);
+            }
+        }
+    }
+
+    /// The first failure ends everything but teardowns.
+    fn fail_fast(&mut self, failed: usize) {
+        for index in 0..self.snapshot.instances.len() {
             let instance = &self.snapshot.instances[index];
-            match self.states[index] {
-                None | Some(TaskState::Scheduled) => match self.all_success(place) {
-                    Rule::Run if self.snapshot.graph.task(place).is_empty() => {
-                        let number = instance.try_number + i32::from(instance.state.is_none());
-                        self.change(index, TaskState::Success, number, None, Kind::NeverRan);
-                    }
-                    Rule::Run => ready.push(index),
-                    Rule::Wait => {}
-                    Rule::End(state) => self.change(index, state, instance.try_number, None, Kind::NeverRan),
-                },
-                Some(TaskState::UpForRetry) if self.dues[index].is_none_or(|due| due <= self.snapshot.now) => {
-                    match self.all_success(place) {
-                        Rule::Run => ready.push(index),
-                        Rule::Wait => {}
-                        // What it waits for was cleared and has failed since.
-                        Rule::End(state) => self.change(index, state, instance.try_number, None, Kind::NeverRan),
+            let same = instance.place == self.snapshot.instances[failed].place;
+            let is_teardown = instance.place.is_some_and(|place| self.snapshot.graph.task(place).is_teardown);
+            let state = self.look.state(index);
+            if same || is_teardown || matches!(state, Some(TaskState::Success | TaskState::Failed)) {
+                continue;
+            }
+            let to = if state == Some(TaskState::Running) { TaskState::Failed } else { TaskState::Skipped };
+            self.change(index, to, instance.try_number, None, Kind::NeverRan);
+        }
+    }
+
+    /// Pass after pass, until nothing changes.
+    fn follow_arrows(&mut self) {
+        let mut candidates: BTreeSet<usize> = (0..self.snapshot.instances.len()).collect();
+        while !candidates.is_empty() {
+            let mut changed = BTreeSet::new();
+            for (index, step) in self.steps(&candidates) {
+                let place = self.look.place(index);
+                let number = self.try_number(index);
+                match step {
+                    Step::Wait => continue,
+                    Step::End(state) => self.change(index, state, number, None, Kind::NeverRan),
+                    Step::Run if self.snapshot.is_paused => continue,
+                    Step::Run => self.run(index),
+                    // Only made while the steps are worked out.
+                    Step::Expand(_) => continue,
+                }
+                changed.extend(place);
+            }
+            self.look.end_pass();
+            candidates = self.look.dependants(&changed);
+        }
+    }
+
+    /// What each is to do, all seen from the beginning of the pass; instances that come in are asked too.
+    fn steps(&mut self, candidates: &BTreeSet<usize>) -> Vec<(usize, Step)> {
+        let mut waiting: Vec<usize> = candidates.iter().copied().collect();
+        let mut steps = Vec::new();
+        let mut at = 0;
+        while at < waiting.len() {
+            let index = waiting[at];
+            at += 1;
+            if !self.may_be_scheduled(index) {
+                continue;
+            }
+            match self.look.step(index, self.dues[index], self.snapshot.now) {
+                Step::Expand(_) if self.snapshot.is_paused => {}
+                Step::Expand(None) => steps.push((index, Step::End(TaskState::UpstreamFailed))),
+                Step::Expand(Some(0)) => steps.push((index, Step::End(TaskState::Skipped))),
+                Step::Expand(Some(length)) => waiting.extend(self.expand(index, length)),
+                Step::Run => {
+                    steps.extend(self.revise(index));
+                    if self.may_be_scheduled(index) {
+                        steps.push((index, Step::Run));
                     }
                 }
-                _ => {}
+                other => steps.push((index, other)),
             }
         }
-        ready
+        steps
     }
 
-    /// The trigger rule `all_success`: the first that failed or was skipped decides, without waiting
-    /// for the others.
-    fn all_success(&self, place: usize) -> Rule {
-        let mut rule = Rule::Run;
-        for up in self.snapshot.graph.upstream(place) {
-            match self.instance_of[*up].and_then(|index| self.states[index]) {
-                Some(TaskState::Success) => {}
-                Some(TaskState::Failed | TaskState::UpstreamFailed) => return Rule::End(TaskState::UpstreamFailed),
-                Some(TaskState::Skipped) => rule = Rule::End(TaskState::Skipped),
-                _ if rule == Rule::Run => rule = Rule::Wait,
-                _ => {}
-            }
+    fn may_be_scheduled(&self, index: usize) -> bool {
+        self.look.place(index).is_some()
+            && matches!(self.look.state(index), None | Some(TaskState::UpForRetry | TaskState::UpForReschedule))
+    }
+
+    /// One without an index becomes the first of many. Returns all of them.
+    fn expand(&mut self, index: usize, length: usize) -> Vec<usize> {
+        let Some(place) = self.look.place(index) else { return Vec::new() };
+        self.revised.insert(place);
+        if self.look.row(place, 0).is_some() {
+            return Vec::new();
         }
-        rule
+        self.expanded.push(index);
+        self.look.set_map_index(index, 0);
+        let mut all = vec![index];
+        all.extend((1..length).map(|at| self.add(place, at)));
+        all
     }
 
-    /// As many as `max_active_tasks` allows go to the agent; the others are next in line.
-    fn queue(&mut self, ready: Vec<usize>) {
-        let limit = match self.snapshot.graph.structure.max_active_tasks {
-            0 => usize::MAX,
-            limit => limit as usize,
+    fn add(&mut self, place: usize, map_index: usize) -> usize {
+        let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
+        self.added.push((place, map_index));
+        self.dues.push(None);
+        self.changes.push(None);
+        self.look.add(place, map_index)
+    }
+
+    /// What is mapped over more, or less, than it was: some are missing, or too many.
+    fn revise(&mut self, index: usize) -> Vec<(usize, Step)> {
+        let Some(place) = self.look.place(index).filter(|place| self.snapshot.graph.is_expandable(*place)) else {
+            return Vec::new();
         };
-        let active = self.states.iter().flatten().filter(|state| state.is_active()).count();
-        let mut room = limit.saturating_sub(active);
-        for index in ready {
-            let instance = &self.snapshot.instances[index];
-            // The number goes up when a task is scheduled, not again when its turn comes.
-            let number = instance.try_number + i32::from(self.states[index] != Some(TaskState::Scheduled));
-            if room > 0 {
-                room -= 1;
-                self.change(index, TaskState::Queued, number, None, Kind::Waiting);
-            } else if self.states[index] != Some(TaskState::Scheduled) {
-                self.change(index, TaskState::Scheduled, number, None, Kind::Waiting);
+        if !self.revised.insert(place) {
+            return Vec::new();
+        }
+        let length = self.look.count(place).unwrap_or(0);
+        let rows = self.look.rows(place).to_vec();
+        let mut steps = Vec::new();
+        let mut there = HashSet::new();
+        for row in rows {
+            match usize::try_from(self.look.map_index(row)) {
+                Ok(at) if at < length => drop(there.insert(at)),
+                _ if self.look.state(row) == Some(TaskState::Removed) => {}
+                _ => {
+                    let number = self.try_number(row);
+                    self.change(row, TaskState::Removed, number, None, Kind::Cut);
+                }
             }
+        }
+        for at in (0..length).filter(|at| !there.contains(at)) {
+            let added = self.add(place, at);
+            steps.push((added, Step::Run));
+        }
+        steps
+    }
+
+    /// It may run: what has nothing to do has done it.
+    fn run(&mut self, index: usize) {
+        let Some(place) = self.look.place(index) else { return };
+        let again = self.look.state(index) == Some(TaskState::UpForReschedule);
+        let number = self.try_number(index) + i32::from(!again);
+        if self.snapshot.graph.task(place).is_nothing() {
+            self.change(index, TaskState::Success, number, None, Kind::Nothing);
+        } else {
+            self.change(index, TaskState::Scheduled, number, None, Kind::Waiting);
         }
     }
 
-    /// Over when every task is; failed when one that nothing waits for has failed.
-    fn run_state(&self) -> Option<RunState> {
-        let finished = |state: &Option<TaskState>| state.is_some_and(TaskState::is_finished);
-        if !self.states.iter().all(finished) {
-            return None;
+    fn is_unfinished(&self) -> bool {
+        self.look.states().iter().any(|state| !state.is_some_and(TaskState::is_finished))
+    }
+
+    fn time_out(mut self) -> Plan {
+        for index in 0..self.snapshot.instances.len() {
+            if !self.look.state(index).is_some_and(TaskState::is_finished) {
+                let number = self.try_number(index);
+                self.change(index, TaskState::Skipped, number, None, Kind::Cut);
+            }
         }
-        let failed = self.snapshot.instances.iter().zip(&self.states).any(|(instance, state)| {
-            instance.place.is_some_and(|place| self.snapshot.graph.is_leaf(place))
-                && matches!(state, Some(TaskState::Failed | TaskState::UpstreamFailed))
+        self.finish(Some((RunState::Failed, Reason::TimedOut)))
+    }
+
+    /// Over when every task is, or when none can ever begin; failed when one that nothing waits for has failed.
+    fn run_state(&self) -> Option<(RunState, Reason)> {
+        let graph = self.snapshot.graph;
+        if self.is_unfinished() {
+            return self.is_deadlocked().then_some((RunState::Failed, Reason::Deadlocked));
+        }
+        let failed = (0..self.look.states().len()).any(|index| {
+            self.look.place(index).is_some_and(|place| graph.node(place).is_leaf)
+                && matches!(self.look.state(index), Some(TaskState::Failed | TaskState::UpstreamFailed))
         });
-        Some(if failed { RunState::Failed } else { RunState::Success })
+        Some(if failed { (RunState::Failed, Reason::TaskFailure) } else { (RunState::Success, Reason::Success) })
+    }
+
+    fn is_deadlocked(&self) -> bool {
+        if self.snapshot.is_paused {
+            return false;
+        }
+        (0..self.look.states().len()).all(|index| {
+            let state = self.look.state(index);
+            if state.is_some_and(TaskState::is_finished) {
+                return true;
+            }
+            let Some(place) = self.look.place(index) else { return false };
+            let task = self.snapshot.graph.task(place);
+            let may_wait = task.depends_on_past
+                || task.max_active_tis_per_dag.is_some()
+                || task.max_active_tis_per_dagrun.is_some();
+            // Whatever time it waits for, it counts as over.
+            !may_wait && self.may_be_scheduled(index) && self.look.step(index, None, self.snapshot.now) == Step::Wait
+        })
     }
 
     /// One transition for each instance: what it was on the way is nobody's business.
-    fn finish(self, run: Option<RunState>) -> Plan {
-        let mut last: Vec<Option<Transition>> = vec![None; self.snapshot.instances.len()];
-        for transition in self.transitions {
-            let index = transition.index;
-            last[index] = Some(transition);
-        }
-        Plan { transitions: last.into_iter().flatten().collect(), run }
+    fn finish(self, run: Option<(RunState, Reason)>) -> Plan {
+        let transitions = self.changes.into_iter().flatten().collect();
+        Plan { expanded: self.expanded, added: self.added, transitions, run }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
-    Run,
-    Wait,
-    End(TaskState),
-}
-
-/// `seconds` after `at`, as far as the calendar goes.
-fn later(at: Timestamp, seconds: f64) -> Timestamp {
-    let delay = SignedDuration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(SignedDuration::MAX);
-    at.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "plan_model_tests.rs"]
+mod model_tests;

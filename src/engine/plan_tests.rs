@@ -1,7 +1,11 @@
 use super::super::dag::Structure;
+use super::super::events::RunKey;
+use super::super::graph::Graph;
+use super::super::room::{self, Usage, Waiting};
 use super::*;
+use jiff::SignedDuration;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// `"b<a"`: b waits for a. A task called `empty…` is an EmptyOperator; one called `retry…` has two retries.
 fn graph(tasks: &[&str], max_active_tasks: u32) -> Graph {
@@ -12,7 +16,9 @@ fn graph(tasks: &[&str], max_active_tasks: u32) -> Graph {
             let up: Vec<&str> = up.split(',').filter(|one| !one.is_empty()).collect();
             let operator = if id.starts_with("empty") { "EmptyOperator" } else { "PythonOperator" };
             let retries = if id.starts_with("retry") { 2 } else { 0 };
-            json!({"task_id": id, "operator": operator, "upstream": up, "retries": retries, "retry_delay": 10.0})
+            let nothing = id.starts_with("empty");
+            json!({"task_id": id, "operator": operator, "upstream": up, "retries": retries, "retry_delay": 10.0,
+                   "is_nothing": nothing})
         })
         .collect();
     let structure: Structure =
@@ -34,6 +40,7 @@ impl Play {
         let instances = (0..graph.len())
             .map(|place| Instance {
                 place: Some(place),
+                map_index: -1,
                 state: None,
                 try_number: 0,
                 max_tries: graph.task(place).retries as i32,
@@ -44,17 +51,66 @@ impl Play {
         Self { graph, instances, now: Timestamp::UNIX_EPOCH, run: None }
     }
 
+    fn snapshot(&self, is_paused: bool) -> Snapshot<'_> {
+        Snapshot {
+            graph: &self.graph,
+            is_paused,
+            instances: self.instances.clone(),
+            now: self.now,
+            logical_date: None,
+            deadline: None,
+            lengths: HashMap::new(),
+            decisions: HashMap::new(),
+            held_by_past: HashSet::new(),
+        }
+    }
+
     fn plan(&self) -> Plan {
-        plan(&Snapshot { graph: &self.graph, is_paused: false, instances: self.instances.clone(), now: self.now })
+        plan(&self.snapshot(false))
     }
 
     fn settle(&mut self) -> &mut Self {
         let first = self.plan();
         self.apply(&first);
+        self.give_room();
         let second = self.plan();
         assert_eq!(second.transitions, [], "a plan leaves nothing to say");
-        assert_eq!(second.run, self.run);
+        assert_eq!(second.run.map(|(state, _)| state), self.run);
         self
+    }
+
+    /// As many of those that may run as there is room for.
+    fn give_room(&mut self) {
+        let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
+        let mut usage = Usage::default();
+        usage.pools.insert("default_pool".into(), (128, 0));
+        let mut waiting = Vec::new();
+        let mut indexes = Vec::new();
+        for (index, instance) in self.instances.iter().enumerate() {
+            let task = &self.graph.task(instance.place.unwrap_or(0)).task_id;
+            match instance.state {
+                Some(TaskState::Scheduled) => {
+                    indexes.push(index);
+                    waiting.push(Waiting {
+                        run: run.clone(),
+                        task_id: task.clone(),
+                        map_index: -1,
+                        pool: "default_pool".into(),
+                        pool_slots: 1,
+                        weight: 1,
+                        logical_date: None,
+                        max_active_tasks: self.graph.structure.max_active_tasks,
+                        max_active_tis_per_dag: None,
+                        max_active_tis_per_dagrun: None,
+                    });
+                }
+                Some(state) if state.is_active() => usage.take(&run, task, "default_pool", 1, 1),
+                _ => {}
+            }
+        }
+        for at in room::choose(&waiting, usage) {
+            self.instances[indexes[at]].state = Some(TaskState::Queued);
+        }
     }
 
     fn apply(&mut self, plan: &Plan) {
@@ -65,7 +121,7 @@ impl Play {
             instance.due_at = transition.due_at;
             instance.ended = None;
         }
-        self.run = plan.run;
+        self.run = plan.run.map(|(state, _)| state);
     }
 
     fn end(&mut self, task_id: &str, outcome: Outcome) -> &mut Self {
@@ -73,7 +129,7 @@ impl Play {
         let instance = &mut self.instances[place];
         assert_eq!(instance.state, Some(TaskState::Queued), "{task_id} has been queued");
         instance.state = Some(TaskState::Running);
-        instance.ended = Some(EndedTry { outcome, at: self.now });
+        instance.ended = Some(EndedTry { outcome, at: self.now, skips: Vec::new() });
         self.settle()
     }
 
@@ -187,9 +243,8 @@ fn nothing_new_begins_in_a_paused_dag_and_what_ended_is_told() {
     let mut play = Play::new(&["a", "b<a"], 16);
     play.settle();
     play.instances[0].state = Some(TaskState::Running);
-    play.instances[0].ended = Some(EndedTry { outcome: Outcome::Success, at: play.now });
-    let paused =
-        plan(&Snapshot { graph: &play.graph, is_paused: true, instances: play.instances.clone(), now: play.now });
+    play.instances[0].ended = Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new() });
+    let paused = plan(&play.snapshot(true));
     play.apply(&paused);
     assert_eq!(play.states(), HashMap::from([("a", "success"), ("b", "none")]));
 }
@@ -199,7 +254,7 @@ fn one_that_was_cleared_while_it_ran_runs_again_whatever_became_of_it() {
     let mut play = Play::new(&["a"], 16);
     play.settle();
     play.instances[0].state = Some(TaskState::Restarting);
-    play.instances[0].ended = Some(EndedTry { outcome: Outcome::Success, at: play.now });
+    play.instances[0].ended = Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new() });
     play.settle();
     assert_eq!((play.states()["a"], play.instances[0].try_number), ("queued", 2));
 }
@@ -209,6 +264,7 @@ fn a_task_that_the_version_lacks_does_not_hold_the_run() {
     let mut play = Play::new(&["a"], 16);
     play.instances.push(Instance {
         place: None,
+        map_index: -1,
         state: Some(TaskState::Removed),
         try_number: 1,
         max_tries: 0,
@@ -224,11 +280,12 @@ fn one_that_was_cleared_while_it_ran_and_is_no_task_any_more_does_not_hold_the_r
     let mut play = Play::new(&["a"], 16);
     play.instances.push(Instance {
         place: None,
+        map_index: -1,
         state: Some(TaskState::Restarting),
         try_number: 1,
         max_tries: 0,
         due_at: None,
-        ended: Some(EndedTry { outcome: FAILED, at: play.now }),
+        ended: Some(EndedTry { outcome: FAILED, at: play.now, skips: Vec::new() }),
     });
     play.settle().end("a", Outcome::Success);
     assert_eq!((play.run, play.instances[1].state), (Some(RunState::Success), Some(TaskState::Removed)));

@@ -1,12 +1,14 @@
 //! Runs: started, listed, ended, cleared.
 
-use super::dags;
 use super::events::{self, Event, RunKey};
-use super::state::{RunState, TaskState};
+use super::new_run::{self, NewRun, isoformat};
+use super::state::RunState;
 use super::store::{Page, ReadFor, StoreError};
+use super::timetable::Interval;
+use super::{backfills, dags, params};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::Json;
 use tokio_postgres::{GenericClient, Row, Transaction};
 
 #[derive(Debug, Clone)]
@@ -27,6 +29,7 @@ pub struct Run {
     pub triggering_user_name: Option<String>,
     pub version_number: Option<i32>,
     pub version_id: Option<i64>,
+    pub backfill_id: Option<i64>,
 }
 
 const SELECT: &str = "SELECT r.*, v.version_number FROM dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
@@ -51,6 +54,7 @@ fn read(row: &Row) -> Run {
         triggering_user_name: row.get("triggering_user_name"),
         version_number: row.get("version_number"),
         version_id: row.get("dag_version_id"),
+        backfill_id: row.get("backfill_id"),
     }
 }
 
@@ -65,6 +69,8 @@ pub struct Trigger {
     pub note: Option<String>,
     pub triggered_by: &'static str,
     pub user: String,
+    /// When it is not one that somebody started by hand.
+    pub run_type: Option<&'static str>,
 }
 
 /// Airflow's `allowed_run_id_pattern`, and no way out of a folder.
@@ -87,15 +93,6 @@ fn check_run_id(run_id: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// As Python's `isoformat()` has it, because Airflow's run ids do.
-fn isoformat(at: Timestamp) -> String {
-    let seconds = at.strftime("%Y-%m-%dT%H:%M:%S");
-    match at.subsec_microsecond() {
-        0 => format!("{seconds}+00:00"),
-        micros => format!("{seconds}.{micros:06}+00:00"),
-    }
-}
-
 /// Makes a run, with a task instance for each task. It begins when the scheduler says so.
 pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger) -> Result<Run, StoreError> {
     let dag = dags::get(transaction, dag_id).await?;
@@ -113,38 +110,37 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
     if with.conf.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
         return Err(StoreError::Invalid("conf cannot hold the character NUL".to_owned()));
     }
-    let interval = with.logical_date.map(|date| with.data_interval.unwrap_or((date, date)));
-    let (start, end) = interval.unzip();
-    let insert = "
-        INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
-                             run_after, conf, note, dag_version_id, triggered_by, triggering_user_name)
-        VALUES ($1, $2, 'manual', 'queued', $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING";
-    let parameters: [&(dyn ToSql + Sync); 11] = [
-        &dag_id,
-        &run_id,
-        &with.logical_date,
-        &start,
-        &end,
-        &run_after,
-        &Json(&with.conf),
-        &with.note,
-        &dag.version_id,
-        &with.triggered_by,
-        &with.user,
-    ];
-    if transaction.execute(insert, &parameters).await? == 0 {
+    params::check(&dag.structure, &with.conf).map_err(StoreError::Invalid)?;
+    let timetable = dag.structure.timetable.as_ref();
+    let interval = with.logical_date.map(|date| {
+        let given = with.data_interval.map(|(start, end)| Interval { start, end });
+        // Of one that an operator starts, Airflow takes the moment.
+        let moment = if with.run_type == Some("operator_triggered") { run_after } else { date };
+        let inferred = || timetable.and_then(|timetable| timetable.manual(moment).ok());
+        given.or_else(inferred).unwrap_or(Interval { start: date, end: date })
+    });
+    let run = NewRun {
+        key: RunKey { dag_id: dag_id.to_owned(), run_id },
+        run_type: with.run_type.unwrap_or("manual"),
+        logical_date: with.logical_date,
+        interval,
+        run_after,
+        conf: &with.conf,
+        note: with.note.as_deref(),
+        triggered_by: with.triggered_by,
+        user: Some(&with.user),
+        version_id: dag.version_id,
+        backfill: None,
+    };
+    if !new_run::insert(transaction, &run, &dag.structure).await? {
         let same_date = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND logical_date = $2";
         let taken = transaction.query_opt(same_date, &[&dag_id, &with.logical_date]).await?;
         return Err(StoreError::AlreadyExists {
             what: if taken.is_some() { "a run of this logical date," } else { "run" },
-            id: taken.map_or(run_id, |row| row.get(0)),
+            id: taken.map_or(run.key.run_id, |row| row.get(0)),
         });
     }
-    let key = RunKey { dag_id: dag_id.to_owned(), run_id };
-    add_instances(transaction, &key, dag.version_id).await?;
-    events::notify(transaction, &Event::Sweep).await?;
-    events::notify(transaction, &Event::Changed(key.clone())).await?;
-    get(transaction, &key, ReadFor::Reading).await
+    get(transaction, &run.key, ReadFor::Reading).await
 }
 
 fn has_nul(value: &Value) -> bool {
@@ -154,17 +150,6 @@ fn has_nul(value: &Value) -> bool {
         Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
         _ => false,
     }
-}
-
-/// An instance for each task of the version that has none.
-async fn add_instances(transaction: &Transaction<'_>, key: &RunKey, version_id: i64) -> Result<(), StoreError> {
-    let insert = "
-        INSERT INTO task_instance (dag_id, run_id, task_id, max_tries, operator)
-        SELECT $1, $2, task->>'task_id', (task->>'retries')::integer, task->>'operator'
-        FROM dag_version v, jsonb_array_elements(v.structure->'tasks') task WHERE v.id = $3
-        ON CONFLICT DO NOTHING";
-    transaction.execute(insert, &[&key.dag_id, &key.run_id, &version_id]).await?;
-    Ok(())
 }
 
 fn not_found(key: &RunKey) -> StoreError {
@@ -209,11 +194,8 @@ pub async fn newest_of_all(client: &impl GenericClient, of_each: i64) -> Result<
 /// begun is skipped. `Queued` starts it again as it is.
 pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {
     let run = get(transaction, key, ReadFor::Update).await?;
-    let ids: [&(dyn ToSql + Sync); 2] = [&key.dag_id, &key.run_id];
     if state == RunState::Queued {
-        let again = "UPDATE dag_run SET state = 'queued', queued_at = now(), start_date = NULL, end_date = NULL
-                     WHERE dag_id = $1 AND run_id = $2";
-        transaction.execute(again, &ids).await?;
+        queue_again(transaction, key).await?;
         events::notify(transaction, &Event::Sweep).await?;
     } else if state.is_finished() {
         let instances = "
@@ -228,6 +210,7 @@ pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunSt
         let was_finished = run.state.is_finished();
         transaction.execute(end, &[&key.dag_id, &key.run_id, &state.as_str(), &was_finished]).await?;
         events::notify(transaction, &Event::Stop).await?;
+        backfills::complete(transaction, key).await?;
         // Another run may have waited for this one's end.
         events::notify(transaction, &Event::Sweep).await?;
     }
@@ -259,83 +242,13 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
     Ok(())
 }
 
-/// Which of a run's task instances are to run again.
-#[derive(Debug, Default)]
-pub struct Selection {
-    /// All when empty.
-    pub task_ids: Vec<String>,
-    pub upstream: bool,
-    pub downstream: bool,
-    pub only_failed: bool,
-}
-
-/// The tasks that a clear would make run again.
-pub async fn select(client: &impl GenericClient, key: &RunKey, which: &Selection) -> Result<Vec<String>, StoreError> {
-    // Over the arrows of the DAG as it is now, which is what it will run with.
-    let query = "
-        WITH RECURSIVE edge AS (
-            SELECT up, task->>'task_id' AS down
-            FROM dag d JOIN dag_version v ON v.id = d.current_version_id,
-                 jsonb_array_elements(v.structure->'tasks') task, jsonb_array_elements_text(task->'upstream') up
-            WHERE d.dag_id = $1),
-        below AS (SELECT unnest($3::text[]) AS id UNION SELECT down FROM edge JOIN below ON up = id WHERE $4),
-        above AS (SELECT unnest($3::text[]) AS id UNION SELECT up FROM edge JOIN above ON down = id WHERE $5)
-        SELECT task_id FROM task_instance
-        WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM 'removed'
-          AND (cardinality($3) = 0 OR task_id IN (SELECT id FROM below UNION SELECT id FROM above))
-          AND (NOT $6 OR state IN ('failed', 'upstream_failed'))
-        ORDER BY task_id";
-    let rows = client
-        .query(
-            query,
-            &[&key.dag_id, &key.run_id, &which.task_ids, &which.downstream, &which.upstream, &which.only_failed],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-/// Makes what is selected run again, with the DAG as it is now. Returns how many tasks that are.
-pub async fn clear(transaction: &Transaction<'_>, key: &RunKey, which: &Selection) -> Result<usize, StoreError> {
-    let run = get(transaction, key, ReadFor::Update).await?;
-    let dag = dags::get(transaction, &key.dag_id).await?;
-    let ids = select(transaction, key, which).await?;
-    if Some(dag.version_id) != run.version_id {
-        take_version(transaction, key, &dag).await?;
-    }
-    let retries: Vec<i32> = ids
-        .iter()
-        .map(|id| dag.structure.tasks.iter().find(|task| task.task_id == *id).map_or(0, |task| task.retries as i32))
-        .collect();
-    let reset = "
-        UPDATE task_instance ti SET due_at = NULL,
-               max_tries = CASE WHEN state IN ('running', 'restarting') THEN max_tries ELSE try_number + retries END,
-               state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END
-        FROM unnest($3::text[], $4::integer[]) AS chosen (id, retries)
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND state IS DISTINCT FROM 'removed'";
-    transaction.execute(reset, &[&key.dag_id, &key.run_id, &ids, &retries]).await?;
-    if run.state.is_finished() && !ids.is_empty() {
-        let again = "UPDATE dag_run SET state = 'queued', queued_at = now(), start_date = NULL, end_date = NULL
-                     WHERE dag_id = $1 AND run_id = $2";
-        transaction.execute(again, &[&key.dag_id, &key.run_id]).await?;
-    }
-    for event in [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())] {
-        events::notify(transaction, &event).await?;
-    }
-    Ok(ids.len())
-}
-
-/// From now on the run is of the DAG's current version: new tasks come in, lost ones are removed.
-async fn take_version(transaction: &Transaction<'_>, key: &RunKey, dag: &dags::Dag) -> Result<(), StoreError> {
-    let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
-    let version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
-    transaction.execute(version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
-    let lost = "UPDATE task_instance SET state = $4, due_at = NULL
-                WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
-    transaction.execute(lost, &[&key.dag_id, &key.run_id, &ids, &TaskState::Removed.as_str()]).await?;
-    let back = "UPDATE task_instance SET state = NULL
-                WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
-    transaction.execute(back, &[&key.dag_id, &key.run_id, &ids]).await?;
-    add_instances(transaction, key, dag.version_id).await
+/// A run that is over begins again when its turn comes.
+pub async fn queue_again(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+    let query =
+        "UPDATE dag_run SET state = 'queued', queued_at = now(), start_date = NULL, end_date = NULL, deadline_at = NULL
+                 WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id]).await?;
+    Ok(())
 }
 
 #[cfg(test)]

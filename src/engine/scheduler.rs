@@ -2,8 +2,10 @@
 //! leads, by an advisory lock that ends with its connection.
 
 use super::events::{self, Event, RunKey};
+use super::load::Graphs;
+use super::schedule::{self, Oracle};
 use super::store::StoreError;
-use super::tick::{self, Graphs};
+use super::{asset_store, tick};
 use crate::postgres::{Endpoint, PgError};
 use crate::protocol::log;
 use jiff::Timestamp;
@@ -24,9 +26,16 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Runs until it is dropped. `told` hears every event that concerns those who show runs and DAGs,
 /// leader or not; `None` when some may have been missed. `beat` is called each time that the leader has done
 /// all there was to do, at least once a minute.
-pub async fn run(endpoint: &Endpoint, config: &tokio_postgres::Config, told: impl Fn(Option<&Event>), beat: impl Fn()) {
+/// `oracle` is asked about timetables of the user's own.
+pub async fn run(
+    endpoint: &Endpoint,
+    config: &tokio_postgres::Config,
+    told: impl Fn(Option<&Event>),
+    beat: impl Fn(),
+    oracle: impl Oracle,
+) {
     loop {
-        if let Err(error) = session(endpoint, config, &told, &beat).await {
+        if let Err(error) = session(endpoint, config, &told, &beat, &oracle).await {
             log::say(format!("scheduler: {error}; trying again"));
         }
         tokio::time::sleep(RECONNECT).await;
@@ -39,6 +48,7 @@ async fn session(
     config: &tokio_postgres::Config,
     told: &impl Fn(Option<&Event>),
     beat: &impl Fn(),
+    oracle: &impl Oracle,
 ) -> Result<(), StoreError> {
     let (mut client, mut events) = endpoint.listen(config, events::ENGINE).await?;
     // What happened while nobody listened.
@@ -51,10 +61,11 @@ async fn session(
             Err(_) => {}
         }
     }
-    let mut work = Work { runs: tick::running(&client).await?.into_iter().collect() };
+    let mut work =
+        Work { runs: tick::running(&client).await?.into_iter().collect(), schedules: true, assets: true, room: true };
     let mut graphs = Graphs::default();
     loop {
-        let next = work.do_all(&mut client, &mut graphs).await?;
+        let next = work.do_all(&mut client, &mut graphs, oracle).await?;
         beat();
         let wait = next.map_or(LONGEST_WAIT, |next| until(next).min(LONGEST_WAIT));
         wait_for_work(&mut events, wait, told, &mut work).await?;
@@ -77,29 +88,54 @@ fn until(due: Timestamp) -> Duration {
 #[derive(Default)]
 struct Work {
     runs: BTreeSet<RunKey>,
+    /// Whether a run may be due by its schedule, or by its assets.
+    schedules: bool,
+    assets: bool,
+    /// Whether there may be room that there was not.
+    room: bool,
 }
 
 impl Work {
     fn take(&mut self, event: Option<Event>) {
-        // Every other event asks for what is done at every step.
-        if let Some(Event::Plan(run)) = event {
-            self.runs.insert(run);
+        match event {
+            Some(Event::Plan(run)) => drop(self.runs.insert(run)),
+            Some(Event::Changed(_)) => {}
+            Some(Event::Room) => self.room = true,
+            Some(Event::Assets) => self.assets = true,
+            // One that this version does not know may ask for anything.
+            _ => (self.schedules, self.assets) = (true, true),
         }
     }
 
     /// Does all there is, what is due included. Returns when the clock will give more.
-    async fn do_all(&mut self, client: &mut Client, graphs: &mut Graphs) -> Result<Option<Timestamp>, StoreError> {
+    async fn do_all(
+        &mut self,
+        client: &mut Client,
+        graphs: &mut Graphs,
+        oracle: &impl Oracle,
+    ) -> Result<Option<Timestamp>, StoreError> {
         // A run that is due and cannot go on is looked at once, not again and again.
         let mut looked = BTreeSet::new();
         loop {
             while let Some(run) = self.runs.pop_first() {
                 tick::advance(client, graphs, &run).await?;
             }
+            if std::mem::take(&mut self.room) {
+                tick::give_room(client, graphs).await?;
+            }
+            if std::mem::take(&mut self.schedules) {
+                schedule::look_ahead(client, oracle).await?;
+                // One run of each DAG at a time: what comes after it is worked out first.
+                self.schedules = schedule::make_due_runs(client).await? > 0;
+            }
+            if std::mem::take(&mut self.assets) {
+                asset_store::make_runs(client).await?;
+            }
             let clock = tick::clock(client).await?;
             // After the clock was read: a run comes due before that, and begins here, or after, and is next.
             self.runs.extend(tick::begin_runs(client).await?);
             self.runs.extend(clock.due.into_iter().filter(|run| looked.insert(run.clone())));
-            if self.runs.is_empty() {
+            if self.runs.is_empty() && !self.schedules {
                 return Ok(clock.next);
             }
         }
@@ -113,7 +149,10 @@ async fn wait_for_work(
     told: &impl Fn(Option<&Event>),
     work: &mut Work,
 ) -> Result<(), StoreError> {
-    let Ok(first) = tokio::time::timeout(limit, events.recv()).await else { return Ok(()) };
+    let Ok(first) = tokio::time::timeout(limit, events.recv()).await else {
+        work.schedules = true;
+        return Ok(());
+    };
     let mut next = Some(first.ok_or_else(closed)?);
     while let Some(payload) = next {
         let event = Event::parse(&payload);

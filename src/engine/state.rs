@@ -57,7 +57,13 @@ states! {
 
 states! {
     /// Of a try.
-    TryState { Running = "running", Success = "success", Failed = "failed", Skipped = "skipped" }
+    TryState {
+        Running = "running",
+        Success = "success",
+        Failed = "failed",
+        Skipped = "skipped",
+        UpForReschedule = "up_for_reschedule",
+    }
 }
 
 impl RunState {

@@ -27,6 +27,12 @@ pub struct Claimed {
     pub run_after: Timestamp,
     pub run_start_date: Option<Timestamp>,
     pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: Option<String>,
+    /// Whether it was rescheduled and goes on now, since when there is this try, and how often it has begun.
+    pub goes_on: bool,
+    pub first_start_date: Option<Timestamp>,
+    pub reschedules: i32,
     /// Made for this try; the database has its hash.
     pub token: String,
 }
@@ -59,15 +65,17 @@ pub async fn claim(
             WHERE state = 'queued' AND NOT EXISTS (
                 SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
                                              = (q.dag_id, q.run_id, q.task_id, q.map_index))
-            ORDER BY queued_at, task_id LIMIT $1 FOR UPDATE SKIP LOCKED),
+            ORDER BY priority_weight DESC, queued_at, task_id, map_index LIMIT $1 FOR UPDATE SKIP LOCKED),
         taken AS (
             UPDATE task_instance ti SET state = 'running', start_date = now(), end_date = NULL
             FROM picked p WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
                                 = (p.dag_id, p.run_id, p.task_id, p.map_index)
             RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries)
         SELECT t.*, r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
-               r.run_after, r.start_date AS run_start_date, r.conf
-        FROM taken t JOIN dag_run r USING (dag_id, run_id)";
+               r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
+               y.state = 'up_for_reschedule' AS goes_on, y.first_start_date, y.reschedules
+        FROM taken t JOIN dag_run r USING (dag_id, run_id)
+        LEFT JOIN task_try y USING (dag_id, run_id, task_id, map_index, try_number)";
     let rows = transaction.query(take, &[&i64::try_from(most).unwrap_or(i64::MAX)]).await?;
     let claimed: Vec<Claimed> = rows.iter().map(|row| read_claimed(row, new_token())).collect();
     if claimed.is_empty() {
@@ -82,10 +90,16 @@ pub async fn claim(
              AS new (dag_id, run_id, task_id, map_index, try_number, token_hash)
         ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
         SET state = 'running', heartbeat_at = now(), boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
-            start_date = now(), end_date = NULL, outcome = NULL, may_retry = true";
+            first_start_date = CASE WHEN task_try.state = 'up_for_reschedule'
+                                    THEN coalesce(task_try.first_start_date, task_try.start_date) END,
+            reschedules = CASE WHEN task_try.state = 'up_for_reschedule' THEN task_try.reschedules + 1 ELSE 0 END,
+            start_date = now(), end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
+            skipped_tasks = NULL, asset_events = NULL";
     let Columns { dags, runs, tasks, maps, numbers } = &columns;
     transaction.execute(tries, &[dags, runs, tasks, maps, numbers, &hashes, &boot_id]).await?;
-    // A try begins without what an earlier one left.
+    // A try begins without what an earlier one left; a sensor that goes on is the same try.
+    let columns = Columns::of(claimed.iter().filter(|one| !one.goes_on).map(|one| &one.key));
+    let Columns { dags, runs, tasks, maps, .. } = &columns;
     let xcoms = "DELETE FROM xcom x USING unnest($1::text[], $2::text[], $3::text[], $4::integer[])
                      AS gone (dag_id, run_id, task_id, map_index)
                  WHERE (x.dag_id, x.run_id, x.task_id, x.map_index)
@@ -111,6 +125,11 @@ fn read_claimed(row: &Row, token: String) -> Claimed {
         run_after: row.get("run_after"),
         run_start_date: row.get("run_start_date"),
         conf,
+        note: row.get("note"),
+        triggered_by: row.get("triggered_by"),
+        goes_on: row.get::<_, Option<bool>>("goes_on").unwrap_or(false),
+        first_start_date: row.get("first_start_date"),
+        reschedules: row.get::<_, Option<i32>>("reschedules").unwrap_or(0),
         token,
     }
 }
@@ -154,7 +173,8 @@ pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, 
     let query = "
         SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.boot_id, ti.max_tries,
                r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after,
-               r.start_date AS run_start_date, r.conf
+               r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
+               false AS goes_on, t.first_start_date, t.reschedules
         FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
         JOIN dag_run r USING (dag_id, run_id) WHERE t.state = 'running'";
     let rows = client.query(query, &[]).await?;
@@ -210,6 +230,34 @@ pub struct Ended {
     pub end_date: Timestamp,
     /// Of one that succeeded: JSON by key.
     pub xcoms: BTreeMap<String, String>,
+    /// Of a sensor that looks again later.
+    pub due: Option<Timestamp>,
+    /// Tasks that it has decided to skip at once.
+    pub skipped_tasks: Vec<String>,
+    /// What it says of the assets that it produces.
+    pub asset_events: Option<Value>,
+    /// Its template fields as they were rendered, and the name of a mapped instance.
+    pub rendered: Option<Value>,
+    pub rendered_map_index: Option<String>,
+}
+
+impl Ended {
+    /// One that failed, and left nothing.
+    pub fn failed(key: TryKey, may_retry: bool, outcome: String, end_date: Timestamp) -> Self {
+        Self {
+            key,
+            state: TryState::Failed,
+            may_retry,
+            outcome: Some(outcome),
+            end_date,
+            xcoms: BTreeMap::new(),
+            due: None,
+            skipped_tasks: Vec::new(),
+            asset_events: None,
+            rendered: None,
+            rendered_map_index: None,
+        }
+    }
 }
 
 /// Writes how a try ended, with what it returned, in one transaction. `false` when the database
@@ -219,7 +267,9 @@ pub async fn record(client: &mut Client, ended: &Ended) -> Result<bool, StoreErr
     let TryKey { run, task_id, map_index, try_number } = &ended.key;
     let query = "
         UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
-               token_hash = NULL
+               token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{}'), asset_events = $12,
+               first_start_date = CASE WHEN $6 = 'up_for_reschedule' THEN coalesce(first_start_date, start_date)
+                                       ELSE first_start_date END
         WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
           AND state = 'running'";
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
@@ -236,11 +286,22 @@ pub async fn record(client: &mut Client, ended: &Ended) -> Result<bool, StoreErr
                 &ended.may_retry,
                 &outcome,
                 &ended.end_date,
+                &ended.due,
+                &ended.skipped_tasks,
+                &ended.asset_events.as_ref().map(Json),
             ],
         )
         .await?;
     if changed == 0 {
         return Ok(false);
+    }
+    if ended.rendered.is_some() || ended.rendered_map_index.is_some() {
+        let query = "UPDATE task_instance SET rendered = $5, rendered_map_index = $6
+                     WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
+        let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
+        transaction
+            .execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &rendered, &ended.rendered_map_index])
+            .await?;
     }
     for (key, value) in &ended.xcoms {
         xcoms::push(&transaction, &ended.key, key, value).await?;
@@ -248,6 +309,20 @@ pub async fn record(client: &mut Client, ended: &Ended) -> Result<bool, StoreErr
     events::notify(&transaction, &Event::Plan(run.clone())).await?;
     transaction.commit().await?;
     Ok(true)
+}
+
+/// Without the one character that Postgres cannot hold.
+fn storable(value: &Value) -> Value {
+    match value {
+        Value::String(text) => text.replace('\0', "\u{fffd}").into(),
+        Value::Array(list) => list.iter().map(storable).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| (name.replace('\0', "\u{fffd}"), storable(value)))
+            .collect::<Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
 }
 
 /// The try that a token belongs to, while it runs.

@@ -80,15 +80,36 @@ pub async fn push(client: &impl GenericClient, of: &TryKey, key: &str, value: &s
     Ok(())
 }
 
-/// The values that some tasks of a run left under a key: task and JSON.
-pub async fn pull(
-    client: &impl GenericClient,
-    run: &RunKey,
-    task_ids: &[String],
-    key: &str,
-) -> Result<Vec<(String, String)>, StoreError> {
-    let query = "SELECT task_id, value::text FROM xcom
-                 WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1 AND key = $4";
-    let rows = client.query(query, &[&run.dag_id, &run.run_id, &task_ids, &key]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+/// What to pull.
+#[derive(Debug)]
+pub struct Pull<'a> {
+    pub run: &'a RunKey,
+    pub task_ids: &'a [String],
+    pub key: &'a str,
+    /// `None`: of all instances.
+    pub map_indexes: Option<&'a [i32]>,
+    /// Also from earlier runs of the DAG, the newest that has one.
+    pub include_prior_dates: bool,
+}
+
+/// The values that some tasks left under a key: task, map index and JSON, in the order of the indexes.
+pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>, StoreError> {
+    // Of all instances Airflow gives what each of the runs has left, of one that is named the newest.
+    let newest = if pull.map_indexes.is_some() { "DISTINCT ON (x.task_id, x.map_index)" } else { "" };
+    let order = if pull.map_indexes.is_some() { "DESC NULLS LAST" } else { "ASC NULLS FIRST" };
+    let by_date =
+        if pull.map_indexes.is_some() { "x.task_id, x.map_index, r.logical_date" } else { "x.task_id, r.logical_date" };
+    let query = format!(
+        "SELECT {newest} x.task_id, x.map_index, x.value::text
+         FROM xcom x JOIN dag_run r USING (dag_id, run_id)
+         WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
+           AND ($5::integer[] IS NULL OR x.map_index = ANY ($5))
+           AND (x.run_id = $2
+                OR $6 AND r.logical_date <= (SELECT logical_date FROM dag_run WHERE dag_id = $1 AND run_id = $2))
+         ORDER BY {by_date} {order}, x.map_index"
+    );
+    let Pull { run, task_ids, key, map_indexes, include_prior_dates } = pull;
+    let rows =
+        client.query(&query, &[&run.dag_id, &run.run_id, task_ids, key, map_indexes, include_prior_dates]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }

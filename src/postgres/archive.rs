@@ -36,9 +36,14 @@ pub fn unpack(archive: &Path, staging: &Path) -> Result<(), ArchiveError> {
     match &magic[..length] {
         [0x1f, 0x8b, ..] => unpack_tar(flate2::bufread::GzDecoder::new(reader), staging),
         [0x28, 0xb5, 0x2f, 0xfd] => unpack_tar(zstd::Decoder::with_buffer(reader)?, staging),
-        [b'P', b'K', 3, 4] => unpack_zip(reader, staging),
+        [b'P', b'K', 3, 4] => unpack_zip(reader, staging, wanted_from_wheel),
         _ => Err(ArchiveError::UnknownFormat),
     }
+}
+
+/// Unpacks all of a wheel of Python code into `folder`, beside what is there.
+pub fn unpack_wheel(wheel: &Path, folder: &Path) -> Result<(), ArchiveError> {
+    unpack_zip(BufReader::new(File::open(wheel)?), folder, |_| true)
 }
 
 fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
@@ -71,14 +76,14 @@ fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
 
 /// The wheel holds more than we need: two majors, headers, static libraries. Its layout stays,
 /// because the programs find their libraries relative to themselves.
-fn unpack_zip(reader: impl Read + Seek, staging: &Path) -> Result<(), ArchiveError> {
+fn unpack_zip(reader: impl Read + Seek, staging: &Path, wanted: fn(&Path) -> bool) -> Result<(), ArchiveError> {
     let damaged = |error: zip::result::ZipError| ArchiveError::Damaged(error.to_string());
     let mut archive = zip::ZipArchive::new(reader).map_err(damaged)?;
     let mut target = Target::new(staging);
     for at in 0..archive.len() {
         let mut entry = archive.by_index(at).map_err(damaged)?;
         let path = PathBuf::from(entry.name());
-        if !wanted_from_wheel(&path) || entry.is_dir() {
+        if !wanted(&path) || entry.is_dir() {
             continue;
         }
         if entry.is_symlink() {

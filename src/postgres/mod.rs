@@ -15,7 +15,7 @@ pub mod provision;
 pub mod server;
 mod system;
 pub mod tools;
-mod wheel;
+pub mod wheel;
 
 pub use access::{Access, Login};
 pub use connect::{Endpoint, PgError};

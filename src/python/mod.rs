@@ -1,14 +1,18 @@
 //! Python: finding one that can run DAGs, giving it our package, and parsing with it.
 
+mod child;
 mod discover;
 mod interpreter;
 mod parse;
 mod roots;
 mod scan;
 mod shim;
+mod support;
 
+pub use child::{Left, run as run_child};
 pub use discover::{MINIMUM, Python, find};
 pub use interpreter::{Interpreter, Job, TASK_MARK, environment};
 pub use parse::{Found, Request, parse, settings_problem};
 pub use roots::{as_in_workspace, project_of, roots};
 pub use scan::{Scan, Stamp, is_dag_file, python_files, scan};
+pub use support::{PackageSource, install as install_packages, installed as installed_packages};

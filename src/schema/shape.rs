@@ -7,8 +7,12 @@ use std::collections::BTreeSet;
 use tokio_postgres::GenericClient;
 
 /// The shape of each version, the first one first.
-const SHAPES: &[&str] =
-    &[include_str!("shapes/0001.txt"), include_str!("shapes/0002.txt"), include_str!("shapes/0003.txt")];
+const SHAPES: &[&str] = &[
+    include_str!("shapes/0001.txt"),
+    include_str!("shapes/0002.txt"),
+    include_str!("shapes/0003.txt"),
+    include_str!("shapes/0004.txt"),
+];
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with
 /// the table's name first; privileges are not restored. Names are looked up in `public`.

@@ -4,13 +4,13 @@ use super::api_error::ApiError;
 use super::guard::{self, Caller};
 use super::state::AppState;
 use super::{
-    auth, changes, connections, dag_runs, dags, health, local, overview, pages, task_api, task_instances, task_logs,
-    trial_task, variables,
+    assets, auth, backfills, changes, connections, dag_runs, dags, health, local, overview, pages, pools, task_api,
+    task_instances, task_logs, task_runs, task_views, trial_task, variables,
 };
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use std::sync::Arc;
 
@@ -58,6 +58,22 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/api/v2/dags/{dag_id}/dagRuns", get(dag_runs::list).post(dag_runs::trigger))
         .route(RUN, get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
         .route(&run("/clear"), post(dag_runs::clear))
+        .route("/api/v2/dags/{dag_id}/tasks", get(task_views::list))
+        .route("/api/v2/dags/{dag_id}/tasks/{task_id}", get(task_views::get))
+        .route("/api/v2/dags/{dag_id}/assets/queuedEvents", get(assets::queued))
+        .route(&run("/upstreamAssetEvents"), get(assets::upstream))
+        .route(&run("/taskInstances/{task_id}/listMapped"), get(task_views::mapped))
+        .route(&run("/taskInstances/{task_id}/{map_index}"), get(task_views::one_mapped))
+        .route("/api/v2/assets", get(assets::list))
+        .route("/api/v2/assets/events", get(assets::events).post(assets::create_event))
+        .route("/api/v2/assets/{id}", get(assets::get))
+        .route("/api/v2/assets/{id}/materialize", post(assets::materialize))
+        .route("/api/v2/backfills", get(backfills::list).post(backfills::create))
+        .route("/api/v2/backfills/dry_run", post(backfills::dry_run))
+        .route("/api/v2/backfills/{id}", get(backfills::get))
+        .route("/api/v2/backfills/{id}/pause", put(backfills::pause))
+        .route("/api/v2/backfills/{id}/unpause", put(backfills::unpause))
+        .route("/api/v2/backfills/{id}/cancel", put(backfills::cancel))
         .route("/api/v2/dags/{dag_id}/clearTaskInstances", post(task_instances::clear))
         .route(&run("/taskInstances"), get(task_instances::list))
         .route(&run("/taskInstances/{task_id}"), get(task_instances::get))
@@ -68,6 +84,9 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/ui/dags/{dag_id}", get(overview::dag))
         .route("/ui/dags/{dag_id}/runs/{run_id}", get(overview::run))
         .layer(from_fn_with_state(state.clone(), guard::after_first_look));
+    let pools = Router::new()
+        .route("/api/v2/pools", get(pools::list).post(pools::create))
+        .route("/api/v2/pools/{*name}", get(pools::get).patch(pools::patch).delete(pools::delete));
     let store = Router::new()
         .route("/api/v2/variables", get(variables::list).post(variables::create))
         .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
@@ -79,6 +98,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files));
     let api = Router::new()
         .merge(about_dags)
+        .merge(pools)
         .merge(store)
         .route("/ui/status", get(pages::status))
         .layer(from_fn(guard::in_good_time))
@@ -113,6 +133,15 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         )
         .route("/task/connections/{*id}", get(local::get_connection))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
+        .route("/task/dags/{*id}", get(task_runs::dag))
+        .route("/task/runs/trigger", post(task_runs::trigger))
+        .route("/task/runs/state", post(task_runs::state))
+        .route("/task/runs/count", post(task_runs::count))
+        .route("/task/length", post(task_runs::length))
+        .route("/task/previous", get(task_runs::previous))
+        .route("/task/latest", get(task_runs::latest))
+        .route("/task/assets/triggering", get(task_runs::triggering))
+        .route("/task/assets/events", post(task_runs::events))
         .route("/task/xcoms/push", post(task_api::push_xcom))
         .route("/task/xcoms/pull", post(task_api::pull_xcoms))
         .layer(from_fn(guard::in_good_time))

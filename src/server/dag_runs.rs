@@ -5,8 +5,9 @@ use super::guard::Caller;
 use super::request::{Params, Segments, body_as};
 use super::state::AppState;
 use super::views;
+use crate::engine::clear::{self, Selection};
 use crate::engine::events::RunKey;
-use crate::engine::runs::{self, Selection, Trigger};
+use crate::engine::runs::{self, Trigger};
 use crate::engine::state::RunState;
 use crate::engine::store::{ALL, ReadFor, StoreError};
 use crate::engine::{dags, instances};
@@ -148,8 +149,13 @@ pub async fn trigger(
         note: body.note,
         triggered_by,
         user: state.secrets().admin_email.clone(),
+        run_type: None,
     };
     let mut client = state.database.get().await?;
+    let mut with = with;
+    if let (Some(date), None) = (with.logical_date, with.data_interval) {
+        with.data_interval = own_interval(&state, &client, &dag_id, date).await?;
+    }
     let transaction = client.transaction().await?;
     let run = runs::trigger(&transaction, &dag_id, &with).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
@@ -160,6 +166,21 @@ pub async fn trigger(
     })?;
     transaction.commit().await?;
     Ok(Json(views::run(&run)))
+}
+
+/// The interval that a timetable of the user's own gives a run of that date.
+async fn own_interval(
+    state: &AppState,
+    client: &deadpool_postgres::Client,
+    dag_id: &str,
+    date: Timestamp,
+) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
+    let Ok(dag) = dags::get(&***client, dag_id).await else { return Ok(None) };
+    let custom = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_custom());
+    let (true, Some(code)) = (custom, state.dag_code()) else { return Ok(None) };
+    let interval = code.manual(dag.version_id, dag_id, date).await;
+    let interval = interval.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error))?;
+    Ok(Some((interval.start, interval.end)))
 }
 
 #[derive(Deserialize)]
@@ -247,14 +268,14 @@ pub async fn clear(
     let transaction = client.transaction().await?;
     runs::get(&*transaction, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
     if body.dry_run {
-        let ids = runs::select(&*transaction, &key, &which).await?;
+        let ids = clear::select(&*transaction, &key, &which).await?;
         let found = instances_of(&transaction, &key, &ids).await?;
         return Ok(Json(json!({"task_instances": found, "total_entries": found.len()})));
     }
     if let Some(note) = &body.note {
         runs::set_note(&transaction, &key, Some(note)).await?;
     }
-    runs::clear(&transaction, &key, &which).await?;
+    clear::clear(&transaction, &key, &which).await?;
     let run = runs::get(&*transaction, &key, ReadFor::Reading).await?;
     transaction.commit().await?;
     Ok(Json(views::run(&run)))
@@ -264,8 +285,10 @@ pub async fn clear(
 pub async fn instances_of(
     transaction: &deadpool_postgres::Transaction<'_>,
     key: &RunKey,
-    ids: &[String],
+    ids: &[(String, i32)],
 ) -> Result<Vec<Value>, ApiError> {
     let (all, _) = instances::list(&**transaction, Some(&key.dag_id), Some(&key.run_id), &[], &ALL).await?;
-    Ok(all.iter().filter(|instance| ids.contains(&instance.task_id)).map(views::instance).collect())
+    let chosen: std::collections::HashSet<(&str, i32)> = ids.iter().map(|(id, at)| (id.as_str(), *at)).collect();
+    let is_chosen = |one: &&instances::Instance| chosen.contains(&(one.task_id.as_str(), one.map_index));
+    Ok(all.iter().filter(is_chosen).map(views::instance).collect())
 }

@@ -47,6 +47,13 @@ pub fn text(name: &str, value: &str) -> String {
     }
 }
 
+/// The same with what is hidden by its name.
+pub fn fields(value: &Value) -> Value {
+    let mut shown = value.clone();
+    hide(&mut shown);
+    shown
+}
+
 /// What was hidden when it was shown and comes back so is as it was.
 pub fn restore(new: &str, old: &str) -> String {
     if new == HIDDEN {

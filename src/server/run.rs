@@ -1,6 +1,7 @@
 //! The server process from its start to its end.
 
 use super::app::{self, Routers};
+use super::dag_code::{Asker, DagCode};
 use super::dag_files;
 use super::database::Database;
 use super::listen::Serving;
@@ -97,6 +98,10 @@ pub async fn run(
     }
     notifier.ready("serving");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
+    let code = config
+        .workspace
+        .clone()
+        .map(|workspace| Arc::new(DagCode::new(state.clone(), workspace, config.python.clone())));
     let mut files = config
         .workspace
         .map(|workspace| tokio::task::spawn_local(dag_files::run(state.clone(), workspace, config.python)));
@@ -111,11 +116,13 @@ pub async fn run(
         listeners.open(&mut serving, &routers)?;
         state.doors.send_replace(true);
     }
+    code.iter().for_each(|code| state.set_dag_code(code.clone()));
+    let callbacks = code.clone().map(|code| tokio::task::spawn_local(async move { code.call_back().await }));
     let mut engine = tokio::task::spawn_local({
         let state = state.clone();
         async move {
             let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());
-            scheduler::run(&endpoint, &application, told, beat).await;
+            scheduler::run(&endpoint, &application, told, beat, Asker(code)).await;
         }
     });
     let failed = tokio::select! {
@@ -132,6 +139,7 @@ pub async fn run(
     // What they do is in transactions: cut off, it has not happened.
     engine.abort();
     files.iter().for_each(|files| files.abort());
+    callbacks.iter().for_each(|callbacks| callbacks.abort());
     state.changes.leave();
     serving.drain().await;
     alive.abort();

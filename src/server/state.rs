@@ -1,6 +1,7 @@
 //! What every request may need.
 
 use super::change_feed::Changes;
+use super::dag_code::DagCode;
 use super::database::Database;
 use crate::auth::cipher::Cipher;
 use crate::auth::throttle::Throttle;
@@ -10,7 +11,7 @@ use crate::home::Home;
 use crate::sys::clock;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -33,6 +34,8 @@ pub struct AppState {
     pub private_socket: Option<PathBuf>,
     /// When the scheduler was last at work or saw that there is none, as the one that leads.
     pub scheduler_beat: SchedulerBeat,
+    /// Runs the code of DAG files, where there is a workspace.
+    dag_code: std::sync::OnceLock<Arc<DagCode>>,
     /// Held while one runs.
     pub trial_task: tokio::sync::Mutex<()>,
     secrets: Mutex<Secrets>,
@@ -138,12 +141,22 @@ impl AppState {
             doors: watch::Sender::new(private_socket.is_none()),
             private_socket,
             scheduler_beat: SchedulerBeat::default(),
+            dag_code: std::sync::OnceLock::new(),
             trial_task: tokio::sync::Mutex::default(),
             secrets: Mutex::new(secrets),
             throttle: Mutex::new(Throttle::default()),
             hashing: Semaphore::new(1),
             hashing_queue: Semaphore::new(HASHING_QUEUE),
         }
+    }
+
+    pub fn dag_code(&self) -> Option<&DagCode> {
+        self.dag_code.get().map(Arc::as_ref)
+    }
+
+    /// Once, when the server begins.
+    pub fn set_dag_code(&self, code: Arc<DagCode>) {
+        let _ = self.dag_code.set(code);
     }
 
     /// Where what is started by this server, now, finds it.

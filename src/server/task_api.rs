@@ -94,12 +94,26 @@ struct Pull {
     run_id: String,
     task_ids: Vec<String>,
     key: String,
+    /// `None`: of all instances.
+    #[serde(default)]
+    map_indexes: Option<Vec<i32>>,
+    #[serde(default)]
+    include_prior_dates: bool,
 }
 
 pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let Pull { dag_id, run_id, task_ids, key } = body_as(body)?;
+    let Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates } = body_as(body)?;
     let client = state.database.get().await?;
-    let found = xcoms::pull(&**client, &RunKey { dag_id, run_id }, &task_ids, &key).await?;
-    let entries = found.into_iter().map(|(task_id, value)| json!({"task_id": task_id, "value_json": value}));
+    let pull = xcoms::Pull {
+        run: &RunKey { dag_id, run_id },
+        task_ids: &task_ids,
+        key: &key,
+        map_indexes: map_indexes.as_deref(),
+        include_prior_dates,
+    };
+    let found = xcoms::pull(&**client, &pull).await?;
+    let entries = found
+        .into_iter()
+        .map(|(task_id, map_index, value)| json!({"task_id": task_id, "map_index": map_index, "value_json": value}));
     Ok(Json(entries.collect()))
 }

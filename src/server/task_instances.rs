@@ -5,9 +5,10 @@ use super::dag_runs::{check_states, instances_of, unless_all};
 use super::request::{Params, Segments, body_as};
 use super::state::AppState;
 use super::views;
+use crate::engine::clear::{self, Selection};
 use crate::engine::events::RunKey;
 use crate::engine::instances::{self, NOT_MAPPED};
-use crate::engine::runs::{self, Selection};
+use crate::engine::runs;
 use crate::engine::state::TaskState;
 use crate::engine::store::{Order, ReadFor, StoreError};
 use crate::engine::{dags, xcoms};
@@ -132,24 +133,25 @@ pub async fn clear(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let body: Clear = body_as(body)?;
-    if body.only_running || body.include_future || body.include_past || !body.reset_dag_runs {
-        let detail = "only_running, include_future, include_past and reset_dag_runs=false are not supported";
+    if body.include_future || body.include_past || !body.reset_dag_runs {
+        let detail = "include_future, include_past and reset_dag_runs=false are not supported";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
     let invalid = |message: &str| ApiError::unprocessable(&["body"], "value_error", message);
     let run_id = body.dag_run_id.ok_or_else(|| invalid("Value error, dag_run_id must be provided"))?;
-    let task_ids = match &body.task_ids {
+    let tasks = match &body.task_ids {
         Some(list) if list.is_empty() => {
             return Err(invalid("Value error, task_ids list should have at least 1 element."));
         }
-        Some(list) => list.iter().map(task_id).collect::<Option<Vec<_>>>().ok_or_else(|| invalid("task_ids"))?,
+        Some(list) => list.iter().map(named).collect::<Option<Vec<_>>>().ok_or_else(|| invalid("task_ids"))?,
         None => Vec::new(),
     };
     let which = Selection {
-        task_ids,
+        tasks,
         upstream: body.include_upstream,
         downstream: body.include_downstream,
-        only_failed: body.only_failed,
+        only_failed: body.only_failed && !body.only_running,
+        only_running: body.only_running,
     };
     let key = RunKey { dag_id, run_id };
     let mut client = state.database.get().await?;
@@ -162,9 +164,9 @@ pub async fn clear(
         }
         other => other.into(),
     })?;
-    let ids = runs::select(&*transaction, &key, &which).await?;
+    let ids = clear::select(&*transaction, &key, &which).await?;
     if !body.dry_run {
-        runs::clear(&transaction, &key, &which).await?;
+        clear::clear(&transaction, &key, &which).await?;
     }
     let found = instances_of(&transaction, &key, &ids).await?;
     transaction.commit().await?;
@@ -175,10 +177,18 @@ pub async fn clear(
 }
 
 /// A task's id, or a pair of it and a map index.
-fn task_id(value: &Value) -> Option<String> {
+fn named(value: &Value) -> Option<(String, Option<i32>)> {
     match value {
-        Value::String(id) => Some(id.clone()),
-        Value::Array(pair) => pair.first()?.as_str().map(str::to_owned),
+        Value::String(id) => Some((id.clone(), None)),
+        Value::Array(pair) => {
+            let index = pair.get(1).map(|index| index.as_i64().and_then(|index| i32::try_from(index).ok()));
+            let index = match index {
+                Some(None) => return None,
+                Some(index) => index,
+                None => None,
+            };
+            Some((pair.first()?.as_str()?.to_owned(), index))
+        }
         _ => None,
     }
 }

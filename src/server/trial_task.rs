@@ -100,6 +100,7 @@ fn by_hand(state: &AppState) -> Trigger {
         conf: Map::new(),
         note: None,
         triggered_by: "operator",
+        run_type: None,
         user: state.secrets().admin_email.clone(),
     }
 }

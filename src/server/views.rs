@@ -1,6 +1,7 @@
 //! Rows as Airflow's API shows them: every field that it has, in its order. What Lite has no such
 //! thing of says what Airflow says where it is not used.
 
+use super::redact;
 use crate::engine::dags::{Dag, ImportError};
 use crate::engine::instances::Instance;
 use crate::engine::runs::Run;
@@ -56,13 +57,19 @@ pub fn dag(dag: &Dag) -> Value {
         .iter()
         .map(|tag| json!({"name": tag, "dag_id": dag.dag_id, "dag_display_name": dag.dag_id}))
         .collect();
-    let description = match &structure.schedule {
-        None => "Never, external triggers only",
-        Some(_) => "",
+    let description = match (&structure.timetable_description, &structure.schedule) {
+        (Some(description), _) => description.as_str(),
+        (None, None) => "Never, external triggers only",
+        (None, Some(_)) => "",
+    };
+    let (next_start, next_end) = dag.next_interval.unzip();
+    let is_periodic = structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
+    let has_limits = |task: &crate::engine::dag::Task| {
+        task.max_active_tis_per_dag.is_some() || task.max_active_tis_per_dagrun.is_some()
     };
     json!({
         "dag_id": dag.dag_id,
-        "dag_display_name": dag.dag_id,
+        "dag_display_name": structure.dag_display_name.as_ref().unwrap_or(&dag.dag_id),
         "is_paused": dag.is_paused,
         "is_stale": !dag.is_active,
         "last_parsed_time": maybe(dag.last_parsed_at),
@@ -73,23 +80,23 @@ pub fn dag(dag: &Dag) -> Value {
         "relative_fileloc": dag.relative_fileloc,
         "fileloc": dag.fileloc,
         "description": structure.description,
-        "timetable_summary": structure.schedule,
+        "timetable_summary": structure.timetable_summary.as_ref().filter(|_| structure.schedule.is_some()),
         "timetable_description": description,
         "timetable_partitioned": false,
-        "timetable_periodic": structure.schedule.is_some(),
+        "timetable_periodic": is_periodic,
         "tags": tags,
         "max_active_tasks": structure.max_active_tasks,
         "max_active_runs": structure.max_active_runs,
-        "max_consecutive_failed_dag_runs": 0,
-        "has_task_concurrency_limits": false,
+        "max_consecutive_failed_dag_runs": structure.max_consecutive_failed_dag_runs,
+        "has_task_concurrency_limits": structure.tasks.iter().any(has_limits),
         "has_import_errors": dag.has_import_errors,
-        "next_dagrun_logical_date": null,
-        "next_dagrun_data_interval_start": null,
-        "next_dagrun_data_interval_end": null,
-        "next_dagrun_run_after": null,
+        "next_dagrun_logical_date": maybe(next_start),
+        "next_dagrun_data_interval_start": maybe(next_start),
+        "next_dagrun_data_interval_end": maybe(next_end),
+        "next_dagrun_run_after": maybe(dag.next_run_after),
         "allowed_run_types": null,
         "owners": structure.owners,
-        "is_backfillable": false,
+        "is_backfillable": is_periodic,
         "file_token": uuid(&["file", &dag.fileloc]),
     })
 }
@@ -101,12 +108,12 @@ pub fn dag_details(found: &Dag) -> Value {
     let params: Value = structure
         .params
         .iter()
-        .map(|(name, value)| (name.clone(), json!({"value": value, "schema": {}, "description": null, "source": null})))
+        .map(|(name, param)| (name.clone(), self::param(param)))
         .collect::<serde_json::Map<_, _>>()
         .into();
     let details = json!({
         "catchup": structure.catchup,
-        "dag_run_timeout": null,
+        "dag_run_timeout": structure.dagrun_timeout.map(seconds),
         "doc_md": structure.doc_md,
         "start_date": structure.start_date,
         "end_date": structure.end_date,
@@ -119,6 +126,21 @@ pub fn dag_details(found: &Dag) -> Value {
         whole.extend(details);
     }
     whole
+}
+
+/// A duration in seconds, as pydantic writes a timedelta.
+fn seconds(value: f64) -> String {
+    format!("PT{value}S")
+}
+
+/// Versions of an older Leoflow have nothing but the value.
+fn param(param: &Value) -> Value {
+    match param.as_object().filter(|map| map.contains_key("schema")) {
+        Some(map) => json!({
+            "value": map.get("value"), "schema": map["schema"], "description": map.get("description"), "source": null,
+        }),
+        None => json!({"value": param, "schema": {}, "description": null, "source": null}),
+    }
 }
 
 pub fn run(run: &Run) -> Value {
@@ -155,8 +177,12 @@ pub fn instance(found: &Instance) -> Value {
     let operator_name = match found.operator.as_deref() {
         Some("_PythonDecoratedOperator") => Some("@task"),
         Some("_BashDecoratedOperator") => Some("@task.bash"),
+        Some("_BranchPythonDecoratedOperator") => Some("@task.branch"),
+        Some("_ShortCircuitDecoratedOperator") => Some("@task.short_circuit"),
+        Some("DecoratedSensorOperator") => Some("@task.sensor"),
         other => other,
     };
+    let rendered = found.rendered.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
     json!({
         "id": id,
         "task_id": task_id,
@@ -175,21 +201,24 @@ pub fn instance(found: &Instance) -> Value {
         "dag_display_name": run.dag_id,
         "hostname": "",
         "unixname": "",
-        "pool": "default_pool",
-        "pool_slots": 1,
+        "pool": found.pool,
+        "pool_slots": found.pool_slots,
         "queue": "default",
-        "priority_weight": 1,
+        "priority_weight": found.priority_weight,
         "operator": found.operator,
         "operator_name": operator_name,
         "queued_when": maybe(found.queued_at),
-        "scheduled_when": maybe(found.queued_at),
+        "scheduled_when": maybe(found.scheduled_at.or(found.queued_at)),
         "pid": found.pid,
         "executor": null,
         "executor_config": "{}",
         // Airflow's field for people's notes; what ended the try is worth one.
         "note": found.outcome,
-        "rendered_map_index": null,
-        "rendered_fields": {},
+        "rendered_map_index": found.rendered_map_index.clone().or_else(|| {
+            // Without a name, its number.
+            (found.map_index >= 0).then(|| found.map_index.to_string())
+        }),
+        "rendered_fields": rendered.map_or_else(|| json!({}), |rendered| redact::fields(&rendered)),
         "trigger": null,
         "triggerer_job": null,
         "dag_version": found.version_number.map(|number| version(&run.dag_id, number)),

@@ -13,6 +13,7 @@ use crate::postgres::acquire::{self, AcquireError, Sources};
 use crate::postgres::cluster::{self, ClusterError};
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::{Credentials, Installation, install};
+use crate::python::{self, PackageSource};
 use crate::sys::user_namespace::Identity;
 use crate::sys::{clock, random, user};
 use serde_yaml::Value;
@@ -74,11 +75,17 @@ pub async fn apply(
     }
     let names = plan.steps.iter().map(|step| step.name().to_owned()).collect();
     let mut journal = Journal::begin(home, Operation::Setup, names)?;
+    // Beside everything else: it is a download.
+    let mut packages = plan.steps.contains(&Step::AcquirePackages).then(|| {
+        let home = home.clone();
+        tokio::task::spawn_blocking(move || python::install_packages(&home, &PackageSource::from_environment()))
+    });
     for step in &plan.steps {
         match step {
             Step::WriteConfig => applied.password = Some(write_config(home, plan, wishes)?),
             Step::CompleteConfig { keys } => applied.password = complete_config(home, plan, keys)?,
             Step::AcquirePostgres => drop(acquire::acquire(home, sources, reporter).await?),
+            Step::AcquirePackages => got_packages(packages.take(), reporter).await,
             Step::CreateCluster => create_cluster(home, reporter)?,
             Step::InstallBinary { version } => install_self::install(home, version)?,
             Step::SetPort { port } => set_port(home, *port)?,
@@ -93,6 +100,20 @@ pub async fn apply(
     }
     journal.finish()?;
     Ok(applied)
+}
+
+/// Without them the DAGs that need none run; that is no reason to stop.
+async fn got_packages(fetching: Option<tokio::task::JoinHandle<Result<(), String>>>, reporter: &dyn Reporter) {
+    let Some(fetching) = fetching else { return };
+    reporter.report(Progress::Started("Getting jinja2 and pendulum for DAGs".to_owned()));
+    let told = match fetching.await {
+        Ok(Ok(())) => "jinja2 and pendulum for DAGs".to_owned(),
+        Ok(Err(reason)) => {
+            format!("jinja2 and pendulum could not be had, and DAGs that need them will say so: {reason}")
+        }
+        Err(error) => format!("jinja2 and pendulum could not be had: {error}"),
+    };
+    reporter.report(Progress::Finished(told));
 }
 
 fn new_secret(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyError> {

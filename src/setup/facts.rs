@@ -8,6 +8,7 @@ use crate::home::Home;
 use crate::home::journal::{self, JournalError, Operation};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::{Installation, install};
+use crate::python::{self, PackageSource};
 use crate::sys::files;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ pub struct Facts {
     pub cluster: ClusterState,
     pub credentials_present: bool,
     pub installation: Option<Installation>,
+    /// Or not wanted.
+    pub packages_present: bool,
     /// The version that `bin/` leads to, if it leads to one.
     pub installed_version: Option<String>,
     pub own_version: String,
@@ -60,6 +63,8 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
         cluster: cluster::state(home),
         credentials_present: home.postgres_credentials().exists(),
         installation: install::installed(home),
+        packages_present: python::installed_packages(home).is_some()
+            || PackageSource::from_environment() == PackageSource::None,
         installed_version: install_self::installed_version(home),
         own_version: own_version.to_owned(),
         own_version_is_installed: compare_binary && install_self::is_installed(home, own_version),

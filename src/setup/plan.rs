@@ -29,6 +29,8 @@ pub enum Step {
         port: u16,
     },
     AcquirePostgres,
+    /// Packages that DAG files expect; a DAG that needs none runs without them.
+    AcquirePackages,
     CreateCluster,
     InstallBinary {
         version: String,
@@ -52,6 +54,7 @@ impl Step {
             Self::WriteConfig => "write-config",
             Self::CompleteConfig { .. } => "complete-config",
             Self::AcquirePostgres => "acquire-postgres",
+            Self::AcquirePackages => "acquire-packages",
             Self::CreateCluster => "create-cluster",
             Self::InstallBinary { .. } => "install-binary",
             Self::SetPort { .. } => "set-port",
@@ -68,6 +71,7 @@ impl fmt::Display for Step {
             Self::WriteConfig => f.write_str("write config.yaml with new secrets and an admin password"),
             Self::CompleteConfig { keys } => write!(f, "add {} to config.yaml", keys.join(", ")),
             Self::AcquirePostgres => write!(f, "get PostgreSQL {MAJOR}"),
+            Self::AcquirePackages => f.write_str("get jinja2 and pendulum for DAGs"),
             Self::CreateCluster => f.write_str("create the datastore"),
             Self::InstallBinary { version } => write!(f, "install leoflow {version}"),
             Self::SetPort { port } => write!(f, "set port to {port} in config.yaml"),
@@ -157,6 +161,11 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     } else if facts.workspace_is_empty && facts.receipt.is_none() {
         steps.push(Step::AdoptWorkspace { path: workspace.clone() });
     }
+    // Last of all, so that it goes on beside everything before it. A start that has nothing else to fetch does
+    // not wait for it: the server sees to it then.
+    if !facts.packages_present && (facts.installation.is_none() || wishes.install_always) {
+        steps.push(Step::AcquirePackages);
+    }
     if facts.receipt.is_none() || !steps.is_empty() {
         steps.push(Step::WriteReceipt);
     }
@@ -198,6 +207,7 @@ mod tests {
 
     fn empty() -> Facts {
         Facts {
+            packages_present: true,
             home: "/h".into(),
             config: ConfigFact::Absent,
             receipt: None,

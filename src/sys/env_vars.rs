@@ -34,6 +34,11 @@ pub fn arguments() -> Vec<OsString> {
 }
 
 /// The running executable, links resolved.
+/// For what is gone with the command.
+pub fn temporary_folder() -> PathBuf {
+    std::env::temp_dir()
+}
+
 pub fn current_exe() -> io::Result<PathBuf> {
     env::current_exe()
 }

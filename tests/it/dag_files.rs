@@ -130,31 +130,21 @@ fn a_dag_id_belongs_to_one_file() {
 fn what_is_not_supported_names_file_line_and_thing() {
     let test = TestHome::started();
     for (name, text, thing) in [
-        ("sdk", "from airflow.sdk import DAG\nfrom airflow.sdk import Asset\n", "2: airflow.sdk.Asset"),
+        ("sdk", "from airflow.sdk import DAG\nfrom airflow.sdk import DeadlineAlert\n", "2: airflow.sdk.DeadlineAlert"),
         (
             "provider",
             "# dag\nfrom airflow.providers.http.operators.http import HttpOperator\n",
             "2: the module airflow.providers.http",
         ),
         (
-            "rule",
-            "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x'):\n    EmptyOperator(task_id='a', trigger_rule='all_done')\n",
-            "4: trigger_rule='all_done'",
-        ),
-        (
-            "mapping",
-            "from airflow.sdk import DAG, task\nwith DAG('x'):\n    @task\n    def t(a): pass\n    t.expand(a=[1])\n",
-            "5: dynamic task mapping (.expand)",
-        ),
-        (
-            "fstring",
-            "from airflow.sdk import DAG, task\nfrom airflow.operators.bash import BashOperator\nwith DAG('x'):\n    @task\n    def n(): return 1\n    BashOperator(task_id='a', bash_command=f'echo {n()}')\n",
-            "a Jinja template in bash_command of task 'a'",
+            "user",
+            "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x'):\n    EmptyOperator(task_id='a', run_as_user='root')\n",
+            "4: run_as_user='root'",
         ),
         (
             "attribute",
-            "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x'):\n    a = EmptyOperator(task_id='a')\n    a.trigger_rule = 'all_done'\n",
-            "5: trigger_rule='all_done'",
+            "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x'):\n    a = EmptyOperator(task_id='a')\n    a.queue = 'gpu'\n",
+            "5: queue='gpu'",
         ),
         (
             "mail",
@@ -162,9 +152,14 @@ fn what_is_not_supported_names_file_line_and_thing() {
             "e-mail (email_on_failure=True)",
         ),
         (
-            "jinja",
-            "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.bash import BashOperator\nwith DAG('x'):\n    BashOperator(task_id='a', bash_command='echo {{ ds }}')\n",
-            "a Jinja template in bash_command of task 'a'",
+            "decorator",
+            "from airflow.sdk import DAG, task\nwith DAG('x'):\n    @task.virtualenv\n    def t(): pass\n",
+            "3: @task.virtualenv",
+        ),
+        (
+            "watcher",
+            "from airflow.sdk import DAG, Asset, AssetWatcher\nwith DAG('x', schedule=Asset('a', watchers=[1])):\n    pass\n",
+            "2: asset watchers",
         ),
     ] {
         test.save(&format!("{name}.py"), text);

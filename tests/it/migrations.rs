@@ -38,6 +38,21 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
                 (SELECT may_retry FROM task_try), (SELECT count(id) FROM import_error)",
         "{\"d.py\" : \"s\"}|cli|f|1",
     ),
+    (
+        4,
+        "INSERT INTO pool (name, slots) VALUES ('p', 2);
+         INSERT INTO asset (name, uri) VALUES ('a', 'a');
+         INSERT INTO asset_event (asset_id) SELECT id FROM asset;
+         INSERT INTO backfill (dag_id, from_date, to_date, reprocess_behavior, max_active_runs)
+             VALUES ('d', now(), now(), 'none', 1);
+         UPDATE dag_run SET run_type = 'operator_triggered';
+         UPDATE task_instance SET state = 'up_for_reschedule', pool = 'p' WHERE map_index = 1;
+         UPDATE task_try SET state = 'up_for_reschedule', due_at = now();",
+        "SELECT (SELECT count(*) FROM pool), (SELECT count(*) FROM asset_event), (SELECT count(*) FROM backfill),
+                (SELECT count(*) FROM dag_run WHERE run_type = 'operator_triggered'),
+                (SELECT count(*) FROM task_instance WHERE state = 'up_for_reschedule')",
+        "1|1|1|1|1",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

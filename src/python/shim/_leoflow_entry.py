@@ -1,4 +1,4 @@
-"""The entry: `python _leoflow_entry.py parse|task|test OPTIONS`, OPTIONS as JSON."""
+"""The entry: `python _leoflow_entry.py parse|task|ask|test OPTIONS`, OPTIONS as JSON."""
 
 import json
 import os
@@ -14,6 +14,8 @@ if __name__ == "__main__":
         from leoflow._parse import main
     elif what == "task":
         from leoflow._task import main
+    elif what == "ask":
+        from leoflow._ask import main
     else:
         from leoflow._foreground import main
     main(options)

@@ -8,13 +8,17 @@ use super::state::AppState;
 use crate::config::project;
 use crate::engine::dag::Structure;
 use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
+use crate::engine::params;
 use crate::engine::store::StoreError;
 use crate::protocol::log;
-use crate::python::{Found, Interpreter, Request, parse, project_of, scan};
+use crate::python::{
+    Found, Interpreter, PackageSource, Request, install_packages, installed_packages, parse, project_of, scan,
+};
 use books::{Books, Read};
 use serde_json::Map;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +36,8 @@ const SLOW_AT_ONCE: usize = 12;
 const FIRST_LOOK: Duration = Duration::from_millis(1500);
 /// Until what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Until packages that could not be had are asked for again; then longer and longer.
+const FETCH_AGAIN: Duration = Duration::from_secs(300);
 
 /// Runs until it is dropped.
 pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBuf>) {
@@ -95,6 +101,7 @@ impl Keeper {
             tokio::time::sleep(FIRST_LOOK).await;
             state.first_look.send_replace(true);
         });
+        let (mut packages, mut fetching) = (self.fetch_packages(), true);
         let mut watch = Watch::new();
         let mut look = true;
         loop {
@@ -114,10 +121,37 @@ impl Keeper {
                     self.books.forget();
                     look = true;
                 }
+                () = &mut packages, if fetching => {
+                    // What could not be imported without them may be now.
+                    fetching = false;
+                    self.books.forget();
+                    look = true;
+                }
                 Some(parsed) = self.results.recv() => self.save(parsed).await,
                 () = tokio::time::sleep(RETRY), if again => self.save_again().await,
             }
         }
+    }
+
+    /// Completes when the packages that DAG files expect have come that were not there; otherwise never.
+    fn fetch_packages(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let (home, source) = (self.shared.home.clone(), PackageSource::from_environment());
+        if installed_packages(&home).is_some() || source == PackageSource::None {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(async move {
+            let mut pause = FETCH_AGAIN;
+            loop {
+                let (home, source) = (home.clone(), source.clone());
+                match tokio::task::spawn_blocking(move || install_packages(&home, &source)).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(reason)) => log::say(format!("jinja2 and pendulum for DAGs could not be had: {reason}")),
+                    Err(error) => log::say(format!("jinja2 and pendulum for DAGs could not be had: {error}")),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 4).min(Duration::from_secs(24 * 3600));
+            }
+        })
     }
 
     /// Looks through the workspace and begins to parse what is not as it was.
@@ -268,13 +302,25 @@ fn relative_to(workspace: &Path, path: &Path) -> String {
 fn understand(found: &Found, workspace: &Path, path: &Path) -> Result<ParsedDags, String> {
     let structures: Result<Vec<Structure>, _> =
         found.structures.iter().map(|one| serde_json::from_value(one.clone())).collect();
-    let dags = structures.map_err(|error| format!("What it describes is no DAG: {error}"))?;
+    let mut dags = structures.map_err(|error| format!("What it describes is no DAG: {error}"))?;
+    for dag in &mut dags {
+        check(dag)?;
+        dag.settings = found.settings.clone();
+    }
     let mut sources = Map::new();
     for (name, text) in &found.sources {
         sources.insert(relative_to(workspace, Path::new(name)), text.clone());
     }
     let source = found.sources.get(&*path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
     Ok(ParsedDags { dags, source: source.to_owned(), sources })
+}
+
+/// What only we can see is wrong with a DAG: params that do not fit their schemas, and a schedule that never is.
+fn check(dag: &Structure) -> Result<(), String> {
+    let told = |problem: String| format!("Dag {:?}: {problem}", dag.dag_id);
+    params::check_defaults(dag).map_err(told)?;
+    let checked = dag.timetable.as_ref().map_or(Ok(()), |timetable| timetable.check());
+    checked.map_err(|problem| told(problem.to_string()))
 }
 
 /// Parses when there is a lane free, and leaves the lane when it takes long.

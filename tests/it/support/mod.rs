@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-pub use postgres::{archive as postgres_archive, bin as postgres_bin};
+pub use postgres::{archive as postgres_archive, bin as postgres_bin, packages};
 
 pub const LEOFLOW: &str = env!("CARGO_BIN_EXE_leoflow");
 
@@ -88,6 +88,14 @@ impl TestHome {
         test
     }
 
+    /// Gives it the packages that DAG files expect, before it is set up.
+    pub fn with_packages(self) -> Self {
+        let packages = packages();
+        std::fs::create_dir_all(self.home.join("python")).unwrap();
+        std::os::unix::fs::symlink(packages, self.home.join("python").join(packages.file_name().unwrap())).unwrap();
+        self
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -104,6 +112,7 @@ impl TestHome {
             .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", postgres_bin().display()))
             .env("HOME", self.folder().join("user"))
             .env("LEOFLOW_POSTGRES_SOURCE", "system")
+            .env("LEOFLOW_PYTHON_PACKAGES", "none")
             .env("TMPDIR", std::env::temp_dir())
             .arg("--home")
             .arg(&self.home)

@@ -61,3 +61,31 @@ pub fn archive() -> &'static PathBuf {
         tree
     })
 }
+
+/// jinja2 and pendulum as `setup` puts them into a home, fetched once from the package index.
+pub fn packages() -> &'static PathBuf {
+    static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
+    PACKAGES.get_or_init(|| {
+        bin();
+        let home = cache().join("packages-home");
+        let lock = std::fs::File::create(cache().join("lock")).unwrap();
+        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let found = || {
+            let entries = std::fs::read_dir(home.join("python")).ok()?;
+            entries.flatten().map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("/packages-"))
+        };
+        if let Some(packages) = found() {
+            return packages;
+        }
+        let output = Command::new(super::LEOFLOW)
+            .arg("--home")
+            .arg(&home)
+            .args(["setup", "--workspace"])
+            .arg(cache().join("workspace"))
+            .env("PATH", format!("{}:{}", bin().display(), std::env::var("PATH").unwrap()))
+            .env("LEOFLOW_POSTGRES_SOURCE", "system")
+            .output()
+            .unwrap();
+        found().unwrap_or_else(|| panic!("the packages cannot be had: {}", String::from_utf8_lossy(&output.stderr)))
+    })
+}

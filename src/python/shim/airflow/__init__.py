@@ -1,23 +1,32 @@
-"""Airflow's import paths, for DAG files where Airflow itself is not installed."""
+"""Airflow's import paths, for DAG files where Airflow itself is not installed. What is where says
+`leoflow/_names.py`; a module is made when it is imported, and a name looked up when it is asked for."""
 
 import importlib.abc
+import importlib.machinery
 import sys
 
-from leoflow._dag import DAG
-from leoflow._errors import Unsupported, refuse
-
-__all__ = ["DAG"]
+from leoflow._names import MODULES, look_up
+from leoflow._errors import Unsupported
 
 
-class _Missing(importlib.abc.MetaPathFinder):
-    """Comes last: a module of Airflow that nothing else has found is one that we do not have."""
-
+class _Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path=None, target=None):
-        if name.startswith("airflow."):
+        if not name.startswith("airflow."):
+            return None
+        if name not in MODULES:
             raise Unsupported(f"the module {name}")
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec):
         return None
 
+    def exec_module(self, module):
+        module.__all__ = sorted(MODULES[module.__name__])
+        module.__getattr__ = look_up(module.__name__)
 
-sys.meta_path.append(_Missing())
 
-__getattr__ = refuse(__name__, __path__)
+sys.meta_path.insert(0, _Modules())
+
+__version__ = "3.3.2"
+__all__ = sorted(MODULES["airflow"])
+__getattr__ = look_up("airflow")

@@ -1,6 +1,7 @@
-"""What the code that runs now is inside of: a `with DAG(…)`, or a task."""
+"""What the code that runs now is inside of: a `with DAG(…)`, a task group, or a task."""
 
 _dags = []
+_groups = []
 _context = None
 
 
@@ -10,10 +11,28 @@ def dag():
 
 def enter_dag(one):
     _dags.append(one)
+    _groups.append(one.task_group)
 
 
 def leave_dag():
     _dags.pop()
+    _groups.pop()
+
+
+def group(of_dag=None):
+    """The innermost group of that DAG; its root where none is open."""
+    for one in reversed(_groups):
+        if of_dag is None or one.dag is of_dag:
+            return one
+    return of_dag.task_group if of_dag is not None else None
+
+
+def enter_group(one):
+    _groups.append(one)
+
+
+def leave_group():
+    _groups.pop()
 
 
 def set_context(context):

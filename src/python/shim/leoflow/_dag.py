@@ -3,49 +3,45 @@
 import functools
 import inspect
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 from . import _active
+from ._base import BaseOperator, callbacks, check_doc, text_or_none
 from ._errors import SHIM, AirflowDagCycleException, AirflowException, Unsupported
-from ._graph import OnlyNeutral, Operator, check_doc, check_key, duplicate, text_or_none
+from ._graph import check_key, duplicate
+from ._groups import TaskGroup
+from ._params import ParamsDict
+from ._time import aware
 
 # In the order they were made.
 made = []
 
+# What a DAG may be given as long as it changes nothing. `None`: it never matters.
 NEUTRAL = {
-    "user_defined_macros": (None, {}),
-    "user_defined_filters": (None, {}),
-    "template_searchpath": (None,),
-    "template_undefined": None,
-    "max_consecutive_failed_dag_runs": (0,),
-    "dagrun_timeout": (None,),
-    "sla_miss_callback": (None,),
-    "on_success_callback": (None, []),
-    "on_failure_callback": (None, []),
-    "deadline": (None, []),
     "access_control": (None,),
-    "jinja_environment_kwargs": (None,),
-    "render_template_as_native_obj": (False,),
+    "deadline": (None, []),
+    "sla_miss_callback": (None,),
+    "allowed_run_types": (None,),
     "auto_register": (True,),
-    "fail_fast": (False,),
-    "dag_display_name": (None,),
     "owner_links": None,
     "default_view": None,
     "orientation": None,
-    "allowed_run_types": (None,),
     "rerun_with_latest_version": (None, False),
     "disable_bundle_versioning": None,
+    "has_on_success_callback": None,
+    "has_on_failure_callback": None,
 }
 
 
-class DAG(OnlyNeutral):
+class DAG:
     """<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html>"""
-
-    neutral = NEUTRAL
 
     def __init__(self, dag_id, *, description=None, schedule=None, start_date=None, end_date=None, default_args=None,
                  params=None, tags=None, doc_md=None, catchup=False, max_active_runs=16, max_active_tasks=16,
-                 is_paused_upon_creation=None, **others):
+                 max_consecutive_failed_dag_runs=0, dagrun_timeout=None, is_paused_upon_creation=None, fail_fast=False,
+                 on_success_callback=None, on_failure_callback=None, user_defined_macros=None,
+                 user_defined_filters=None, template_searchpath=None, template_undefined=None,
+                 jinja_environment_kwargs=None, render_template_as_native_obj=False, dag_display_name=None, **others):
         check_key("dag_id", dag_id)
         for name, value in others.items():
             if name not in NEUTRAL:
@@ -53,27 +49,46 @@ class DAG(OnlyNeutral):
             if NEUTRAL[name] is not None and not any(value == one for one in NEUTRAL[name]):
                 raise Unsupported(f"{name}={value!r} of a DAG")
         self.dag_id = dag_id
+        self.dag_display_name = text_or_none("dag_display_name", dag_display_name) or dag_id
         self.description = text_or_none("description", description)
         self.default_args = dict(default_args or {})
-        self.schedule = schedule
-        self.schedule_text = schedule_text(schedule)
-        self.start_date = moment("start_date", start_date or self.default_args.get("start_date"))
-        self.end_date = moment("end_date", end_date or self.default_args.get("end_date"))
-        self.default_args.pop("start_date", None)
-        self.default_args.pop("end_date", None)
-        self.params = plain_params({**self.default_args.pop("params", {}), **(params or {})})
+        start = start_date if start_date is not None else self.default_args.get("start_date")
+        end = end_date if end_date is not None else self.default_args.get("end_date")
+        self.start_date = aware("start_date", start)
+        self.end_date = aware("end_date", end)
+        self.timezone = self.start_date.tzinfo if self.start_date is not None else aware("", "2000-01-01").tzinfo
+        self.params = ParamsDict({**(self.default_args.pop("params", None) or {}), **(params or {})})
         self.tags = sorted(check_tags(tags))
         self.doc_md = check_doc(doc_md)
         self.catchup = bool(catchup)
-        if self.catchup and schedule is not None and self.start_date is None:
-            raise ValueError("start_date is required when catchup=True")
         self.max_active_runs = positive("max_active_runs", max_active_runs)
         self.max_active_tasks = positive("max_active_tasks", max_active_tasks)
+        self.max_consecutive_failed_dag_runs = positive("max_consecutive_failed_dag_runs", max_consecutive_failed_dag_runs)
+        self.dagrun_timeout = timeout(dagrun_timeout)
         self.is_paused_upon_creation = is_paused_upon_creation
+        self.fail_fast = bool(fail_fast)
+        self.on_success_callback = callbacks("on_success_callback", on_success_callback)
+        self.on_failure_callback = callbacks("on_failure_callback", on_failure_callback)
+        self.user_defined_macros = user_defined_macros
+        self.user_defined_filters = user_defined_filters
+        self.template_searchpath = [template_searchpath] if isinstance(template_searchpath, str) else template_searchpath
+        self.template_undefined = template_undefined
+        self.jinja_environment_kwargs = jinja_environment_kwargs
+        self.render_template_as_native_obj = bool(render_template_as_native_obj)
         self.task_dict = {}
-        # The highest number given to each function that is used again.
-        self.last_number = {}
+        self.group_ids = {}
+        self.edge_labels = {}
+        self.task_group = TaskGroup(None, dag=self)
         self.module_file, self.line = defining_module()
+        self.schedule = schedule
+        self.timetable = timetable_of(schedule, self.timezone)
+        if self.catchup and self.timetable.can_be_scheduled and self.start_date is None:
+            raise ValueError("start_date is required when catchup=True")
+        most = self.timetable.active_runs_limit
+        if most is not None and self.max_active_runs > most:
+            raise ValueError(
+                f"Invalid max_active_runs: {type(self.timetable).__name__} requires max_active_runs <= {most}"
+            )
         # Whether it was used by `with`, which makes it one of the file's wherever it is kept.
         self.entered = False
         made.append(self)
@@ -87,23 +102,68 @@ class DAG(OnlyNeutral):
         return list(self.task_dict)
 
     @property
+    def task_group_dict(self):
+        return dict(self.group_ids)
+
+    @property
     def fileloc(self):
         return self.module_file
 
+    @property
+    def folder(self):
+        import os
+
+        return os.path.dirname(self.module_file or "")
+
+    @property
+    def owner(self):
+        return ", ".join(sorted({task.owner for task in self.tasks}))
+
+    @property
+    def timetable_summary(self):
+        return self.timetable.summary
+
+    @property
+    def roots(self):
+        return [task for task in self.tasks if not task.upstream_task_ids]
+
+    @property
+    def leaves(self):
+        return [task for task in self.tasks if not task.downstream_task_ids]
+
     def get_task(self, task_id):
         if task_id not in self.task_dict:
-            raise AirflowException(f"Task {task_id} not found")
+            from ._errors import TaskNotFound
+
+            raise TaskNotFound(f"Task {task_id} not found")
         return self.task_dict[task_id]
 
+    def has_task(self, task_id):
+        return task_id in self.task_dict
+
+    def has_task_group(self, group_id):
+        return group_id in self.group_ids
+
     def add_task(self, task):
-        if not isinstance(task, Operator):
+        if not isinstance(task, BaseOperator):
             raise TypeError(f"{task!r} is not a task")
         if self.task_dict.get(task.task_id, task) is not task:
             raise duplicate(task.task_id)
         if task.dag is not None and task.dag is not self:
-            raise AirflowException(f"The DAG assigned to {task!r} can not be changed.")
+            raise ValueError(f"The dag assigned to {task!r} can not be changed.")
         task.dag = self
         self.task_dict[task.task_id] = task
+        if task.task_group is None:
+            self.task_group.add(task)
+
+    def add_tasks(self, tasks):
+        for task in tasks:
+            self.add_task(task)
+
+    def param(self, name, default=None):
+        from ._xcomarg import _MISSING, DagParam
+
+        return DagParam(self, name, _MISSING if default is None else default)
 
     def __enter__(self):
         self.entered = True
@@ -129,27 +189,54 @@ class DAG(OnlyNeutral):
             raise AirflowDagCycleException(f"Cycle detected in Dag: {self.dag_id}. Faulty task: {stuck.task_id}")
         return order
 
+    topological_sort = ordered
+
+    def check(self):
+        """What is wrong with it as a whole."""
+        self.ordered()
+        for task in self.tasks:
+            if task.is_teardown and task.trigger_rule != "all_done_setup_success":
+                raise ValueError("Trigger rule not configurable for teardown tasks.")
+            if self.fail_fast and task.trigger_rule not in ("all_success", "all_done_setup_success"):
+                raise AirflowException(
+                    f"A 'fail_fast' dag can only have ALL_SUCCESS trigger rule, and {task.task_id} has {task.trigger_rule}"
+                )
+            if task.is_setup:
+                for down in task.downstream_list:
+                    if not down.is_teardown and down.trigger_rule != "all_success" and not down.is_setup:
+                        raise ValueError("Setup tasks must be followed with trigger rule ALL_SUCCESS.")
+        if self.timetable.can_be_scheduled and not self.params.are_valid():
+            raise ValueError(
+                f"Dag {self.dag_id!r} is not allowed to define a Schedule, as there are required params without "
+                "default values, or the default values are not valid."
+            )
+        self.timetable.validate()
+
     def test(self, *_, **__):
         raise Unsupported("DAG.test() inside the file; `leoflow dags test` does it")
+
+    def cli(self):
+        raise Unsupported("DAG.cli() inside the file; `leoflow` has its own commands")
+
+    def __eq__(self, other):
+        return self is other
+
+    __hash__ = object.__hash__
 
     def __repr__(self):
         return f"<DAG: {self.dag_id}>"
 
 
-def schedule_text(schedule):
-    if schedule is None or isinstance(schedule, str):
-        return schedule
-    if isinstance(schedule, timedelta):
-        return str(schedule)
-    raise Unsupported(f"a schedule of type {type(schedule).__name__}")
+def timetable_of(schedule, timezone):
+    from ._timetables import of_schedule
+
+    return of_schedule(schedule, timezone)
 
 
-def moment(name, value):
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        raise TypeError(f"{name} has to be a datetime and is {type(value).__name__}")
-    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+def timeout(value):
+    if value is not None and not isinstance(value, timedelta):
+        raise TypeError(f"dagrun_timeout has to be a timedelta and is {type(value).__name__}")
+    return value
 
 
 def positive(name, value):
@@ -164,19 +251,6 @@ def check_tags(tags):
         if not isinstance(tag, str) or not 0 < len(tag) <= 100:
             raise AirflowException(f"tag {tag!r} has to be a text of 1 to 100 characters")
     return tags
-
-
-def plain_params(params):
-    from ._values import NotStorable, plain
-
-    for name, value in params.items():
-        if not isinstance(name, str):
-            raise AirflowException(f"param {name!r} has a name that is no text")
-        try:
-            plain(value)
-        except NotStorable as error:
-            raise AirflowException(f"param {name!r} {error}") from None
-    return params
 
 
 def defining_module():
@@ -199,14 +273,13 @@ def dag(dag_id_or_function="", **arguments):
         def make(*args, **kwargs):
             bound = inspect.signature(function).bind(*args, **kwargs)
             bound.apply_defaults()
-            if bound.arguments:
-                raise Unsupported(f"the parameters of @dag {function.__name__}; params={{…}} of the DAG")
             named = arguments.get("dag_id") or (dag_id_or_function if isinstance(dag_id_or_function, str) else "")
             others = {name: value for name, value in arguments.items() if name != "dag_id"}
-            if function.__doc__ and "doc_md" not in others:
+            if function.__doc__ and not others.get("doc_md"):
                 others["doc_md"] = inspect.cleandoc(function.__doc__)
             with DAG(named or function.__name__, **others) as made_dag:
-                function()
+                given = {name: made_dag.param(name, value) for name, value in bound.arguments.items()}
+                function(**given)
             return made_dag
 
         return make
@@ -228,7 +301,5 @@ def of_file(path, module, is_local):
                 f"dag_id {one.dag_id!r} is used twice, in lines {found[one.dag_id].line} and {one.line}"
             )
     for one in found.values():
-        for task in one.tasks:
-            task.link_arguments()
-        one.ordered()
+        one.check()
     return list(found.values())

@@ -18,6 +18,74 @@ class AirflowFailException(AirflowException):
     """Raised by a task to fail now, without the retries it has left."""
 
 
+class AirflowSensorTimeout(AirflowException):
+    """A sensor has waited longer than its timeout."""
+
+
+class AirflowRescheduleException(AirflowException):
+    """Raised by a sensor that wants to look again later, and be no process until then."""
+
+    def __init__(self, reschedule_date, *, reschedule_timezone=None):
+        super().__init__()
+        self.reschedule_date = reschedule_date
+
+
+class DownstreamTasksSkipped(AirflowException):
+    """Raised when a task has decided which of those below it are not to run."""
+
+    def __init__(self, *, tasks):
+        super().__init__()
+        self.tasks = tasks
+
+
+class ParamValidationError(AirflowException):
+    """A param's value is not what its schema allows."""
+
+
+class AirflowTimetableInvalid(AirflowException):
+    """A schedule that cannot be."""
+
+
+class AirflowOptionalProviderFeatureException(AirflowException):
+    """Something of a provider package that is not installed."""
+
+
+class TaskNotFound(AirflowException):
+    """A DAG has no task of that id."""
+
+
+class DagNotFound(AirflowException):
+    """There is no DAG of that id."""
+
+
+class DagRunAlreadyExists(AirflowException):
+    """The DAG has a run of that id, or of that date."""
+
+
+class ExternalTaskNotFoundError(AirflowException):
+    """What an ExternalTaskSensor waits for is not there."""
+
+
+class ExternalDagNotFoundError(ExternalTaskNotFoundError):
+    """Nor is its DAG."""
+
+
+class ExternalTaskFailedError(AirflowException):
+    """What an ExternalTaskSensor waits for has failed."""
+
+
+class ExternalTaskGroupNotFoundError(ExternalTaskNotFoundError):
+    """Nor is its group."""
+
+
+class UnmappableXComTypePushed(AirflowException):
+    """A task that others are mapped over returned neither a list nor a dict."""
+
+
+class UnmappableXComLengthPushed(AirflowException):
+    """A task that others are mapped over returned more than `max_map_length` elements."""
+
+
 class AirflowTaskTimeout(BaseException):
     """Raised in a task whose execution_timeout is over."""
 
@@ -38,8 +106,26 @@ class DuplicateTaskIdFound(AirflowException):
     """Two tasks of a DAG have one id."""
 
 
+class TaskAlreadyInTaskGroup(AirflowException):
+    """A task was put into a second group."""
+
+    def __init__(self, task_id, has, new):
+        super().__init__(f"cannot add {task_id!r} to {new!r} (already in {has!r})")
+
+
 class AirflowDagCycleException(AirflowException):
     """The tasks of a DAG wait for each other in a circle."""
+
+
+class MissingPackage(ImportError):
+    """A package that DAG files expect, and that is not installed."""
+
+    def __init__(self, name, use):
+        super().__init__(
+            f"{use} needs the Python package {name}, which is not installed. "
+            "`leoflow setup` fetches it; offline, install it with pip for the Python that runs the DAGs.",
+            name=name,
+        )
 
 
 class XComNotFound(AirflowException):
@@ -55,18 +141,6 @@ class Unsupported(AirflowException, ImportError):
     def __init__(self, thing, place=None):
         file, line = place or user_line()
         super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow')
-
-
-def refuse(module, folders=()):
-    """A module's `__getattr__`, for the names that Airflow has there and Leoflow does not."""
-
-    def missing(name):
-        below = any(os.path.exists(os.path.join(folder, name + ending)) for folder in folders for ending in ("", ".py"))
-        if name.startswith("_") or below:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        raise Unsupported(f"{module}.{name}")
-
-    return missing
 
 
 def user_frame():

@@ -1,45 +1,100 @@
-"""`leoflow dags test`: the tasks of a DAG one after another, in this process and this terminal."""
+"""`leoflow dags test` and `tasks test`: tasks one after another, in this terminal. What comes next says the
+planner of the scheduler itself, over a socket; nothing is stored."""
 
 import json
 import logging
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from datetime import datetime, timezone
 
 from . import _context, _load, _stores
-from ._errors import AirflowFailException, AirflowSkipException, explain
-from ._task import execute
+from ._errors import explain
+from ._server import Offline
+from ._task import Try
 from ._values import decode, encode
 
-FAILED = ("failed", "upstream_failed")
+FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
 class Memory:
     """XComs of this one run. They go the way that stored ones do, so that what cannot be stored fails here too."""
 
     def __init__(self):
-        self.task_id = None
+        self.own = None
         self.kept = {}
 
-    def forget(self, task_id):
+    def begin(self, own, again):
         """Another try begins without what an earlier one left."""
-        self.kept = {place: text for place, text in self.kept.items() if place[0] != task_id}
+        self.own = own
+        if not again:
+            self.kept = {place: text for place, text in self.kept.items() if place[:2] != own}
 
     def push(self, key, value):
-        self.kept[self.task_id, key] = encode(key, value)
+        self.kept[(*self.own, key)] = encode(key, value)
 
-    def pull(self, dag_id, run_id, task_ids, key):
-        return {one: decode(self.kept[one, key]) for one in task_ids if (one, key) in self.kept}
+    def pull(self, dag_id, run_id, task_ids, key, map_indexes, prior):
+        found = [
+            (task_id, index, decode(text))
+            for (task_id, index, name), text in sorted(self.kept.items(), key=lambda one: one[0][:2])
+            if task_id in task_ids and name == key and (map_indexes is None or index in map_indexes)
+        ]
+        return found
+
+    def lengths(self):
+        found = {}
+        for (task_id, index, name), text in self.kept.items():
+            if name != "return_value":
+                continue
+            if index >= 0:
+                found[task_id] = found.get(task_id, 0) + 1
+            else:
+                value = decode(text)
+                if isinstance(value, (list, tuple, dict)):
+                    found[task_id] = len(value)
+        return found
+
+    def length(self, words):
+        kinds = {"product": lambda parts: __import__("math").prod(parts), "sum": sum, "shortest": min, "longest": max}
+        if isinstance(words, int):
+            return words
+        if "task" in words:
+            return self.lengths().get(words["task"], 0)
+        (kind, parts), = words.items()
+        return kinds[kind]([self.length(one) for one in parts])
+
+    def decisions(self):
+        return [
+            {"task_id": task_id, "map_index": index, **decode(text)}
+            for (task_id, index, name), text in self.kept.items() if name == "skipmixin_key"
+        ]
+
+
+class Planner:
+    """The scheduler's, in the process that started this one."""
+
+    def __init__(self, path):
+        self.stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.stream.connect(path)
+        self.file = self.stream.makefile("rw", encoding="utf-8")
+
+    def ask(self, question):
+        self.file.write(json.dumps(question) + "\n")
+        self.file.flush()
+        answer = json.loads(self.file.readline() or '{"error": "the planner has left"}')
+        if "error" in answer:
+            sys.exit(f"error: {answer['error']}")
+        return answer
 
 
 def choose(options):
     """The DAG that was asked for."""
     workspace = _load.Workspace(options["roots"])
     workspace.install()
-    found = _load.dags(workspace, options["path"])
+    found = _load.dags(workspace, options["path"], options.get("settings"))
     for dag in found:
         if dag.dag_id == options["dag_id"]:
             return dag
@@ -51,27 +106,23 @@ def say(text):
     sys.stderr.write(f"{text}\n")
 
 
-def run_once(task, spec, dag, memory):
-    """One try. Returns the state, and whether a retry is allowed."""
-    context = _context.build(spec, dag, task, memory)
-    memory.task_id = task.task_id
-    memory.forget(task.task_id)
-    try:
-        for key, text in execute(task, context).items():
-            memory.kept[task.task_id, key] = text
-        return "success", False
-    except AirflowSkipException as error:
-        say(f"skipped: {error}")
-        return "skipped", False
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        say(explain(error))
-        if spec["pdb"]:
-            import pdb
+def name(one):
+    return one["task_id"] if one["map_index"] < 0 else f"{one['task_id']}[{one['map_index']}]"
 
-            pdb.post_mortem(error.__traceback__)
-        return "failed", not isinstance(error, AirflowFailException)
+
+def run_once(task, spec, dag, memory):
+    """One try, here. Returns its result."""
+    context = _context.build(spec, dag, task, memory, Offline(memory))
+    attempt = Try(task, context)
+    result = attempt.run()
+    for key, text in result.pop("xcoms", {}).items():
+        memory.kept[(*memory.own, key)] = text
+    attempt.tell()
+    if result["state"] == "failed" and spec["pdb"]:
+        import pdb
+
+        pdb.post_mortem(context["exception"].__traceback__)
+    return result
 
 
 def run_apart(task, spec, dag, memory):
@@ -86,10 +137,10 @@ def run_apart(task, spec, dag, memory):
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         code = 0
         try:
-            state, may_retry = run_once(task, spec, dag, memory)
-            own = {key: text for (task_id, key), text in memory.kept.items() if task_id == task.task_id}
+            result = run_once(task, spec, dag, memory)
+            own = [[*place, text] for place, text in memory.kept.items() if place[:2] == memory.own]
             with os.fdopen(writer, "w") as pipe:
-                pipe.write(json.dumps({"state": state, "may_retry": may_retry, "xcoms": own}) + "\n")
+                pipe.write(json.dumps({**result, "own": own}, default=str) + "\n")
         except KeyboardInterrupt:
             code = 130
         sys.stdout.flush()
@@ -98,15 +149,16 @@ def run_apart(task, spec, dag, memory):
     os.close(writer)
     answer, status = wait_for(pid, reader)
     os.close(reader)
-    if os.waitstatus_to_exitcode(status) == 130:
+    code = os.waitstatus_to_exitcode(status)
+    if code == 130:
         raise KeyboardInterrupt
     if not answer:
-        say(f"the process of {task.task_id} ended before it was done: status {os.waitstatus_to_exitcode(status)}")
-        return "failed", True
+        say(f"the process of {task.task_id} ended before it was done: status {code}")
+        return {"state": "failed", "retry": True}
     told = json.loads(answer)
-    memory.forget(task.task_id)
-    memory.kept.update({(task.task_id, key): text for key, text in told["xcoms"].items()})
-    return told["state"], told["may_retry"]
+    for *place, text in told.pop("own"):
+        memory.kept[tuple(place)] = text
+    return told
 
 
 def wait_for(pid, reader):
@@ -130,26 +182,85 @@ def wait_for(pid, reader):
     return answer, status
 
 
-def run_task(task, states, spec, dag, memory):
-    above = [states[task_id] for task_id in task.upstream_task_ids]
-    if any(state in FAILED for state in above):
-        return "upstream_failed"
-    if "skipped" in above:
-        return "skipped"
-    for number in range(1, task.retries + 2):
-        say(f"--- {task.task_id}" + (f", try {number} of {task.retries + 1}" if task.retries else ""))
+class Run:
+    def __init__(self, dag, spec, planner):
+        self.dag = dag
+        self.spec = spec
+        self.planner = planner
+        self.memory = Memory()
+        self.instances = [
+            {"task_id": task.task_id, "map_index": -1, "state": None, "try_number": 0, "max_tries": task.retries, "ended": None}
+            for task in dag.ordered()
+        ]
+
+    def go(self):
+        """Until it is over; returns its state."""
+        while True:
+            answer = self.planner.ask({
+                "instances": self.instances, "lengths": self.memory.lengths(), "decisions": self.memory.decisions(),
+                "logical_date": self.spec["logical_date"],
+            })
+            self.apply(answer)
+            if answer["run"] is not None:
+                return answer["run"]
+            for one in self.instances:
+                if one["state"] == "scheduled":
+                    self.run(one)
+                    break
+            else:
+                if not self.look_again():
+                    return "failed"
+
+    def apply(self, answer):
+        for index in answer["expanded"]:
+            self.instances[index]["map_index"] = 0
+        for task_id, map_index in answer["added"]:
+            tries = self.dag.get_task(task_id).retries
+            self.instances.append({"task_id": task_id, "map_index": map_index, "state": None, "try_number": 0,
+                                   "max_tries": tries, "ended": None})
+        for index, state, number in answer["transitions"]:
+            one = self.instances[index]
+            if one["state"] != state:
+                if state in FINISHED:
+                    say(f"{name(one)}  {state}")
+                if state == "up_for_retry":
+                    # Long enough to see it; nobody waits five minutes at a terminal.
+                    time.sleep(min(self.dag.get_task(one["task_id"]).retry_delay.total_seconds(), 1))
+            one.update(state=state, try_number=number, ended=None)
+
+    def look_again(self):
+        """Waits for the sensor that is next, if any waits."""
+        waiting = [one for one in self.instances if one["state"] == "up_for_reschedule"]
+        if not waiting:
+            return False
+        first = min(waiting, key=lambda one: one["due"])
+        time.sleep(max((datetime.fromisoformat(first["due"]) - datetime.now(timezone.utc)).total_seconds(), 0))
+        first["state"] = "scheduled"
+        self.run(first)
+        return True
+
+    def run(self, one):
+        task = self.dag.get_task(one["task_id"])
+        say(f"--- {name(one)}" + (f", try {one['try_number']} of {one['max_tries'] + 1}" if one["max_tries"] else ""))
+        again = bool(one.get("first_start"))
+        self.memory.begin((one["task_id"], one["map_index"]), again)
+        one.setdefault("first_start", datetime.now(timezone.utc).isoformat())
+        spec = {**self.spec, "map_index": one["map_index"], "try_number": one["try_number"],
+                "max_tries": one["max_tries"], "first_start_date": one["first_start"] if again else None}
         # A debugger needs the terminal's own process.
-        run = run_once if spec["pdb"] else run_apart
-        state, may_retry = run(task, {**spec, "try_number": number, "max_tries": task.retries}, dag, memory)
-        if state != "failed" or not may_retry or number > task.retries:
-            return state
-        # Long enough to see it; nobody waits five minutes at a terminal.
-        time.sleep(min(task.retry_delay.total_seconds(), 1))
-    return "failed"
+        result = (run_once if spec["pdb"] else run_apart)(task, spec, self.dag, self.memory)
+        if result["state"] == "up_for_reschedule":
+            one["due"] = result["due"]
+        else:
+            one.pop("first_start", None)
+        if result["state"] == "skipped":
+            say(f"skipped: {result.get('reason', '')}")
+        one.update(state="running", ended={"state": result["state"], "retry": result.get("retry", True),
+                                           "skips": result.get("skipped_tasks", [])})
 
 
 def main(options):
-    _load.prepare()
+    _load.prepare(support=options.get("support"))
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
     # Ctrl-C is for the task, or for its debugger; a reader that has left ends us without a word.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -167,17 +278,47 @@ def main(options):
     spec = {
         "dag_id": dag.dag_id, "run_id": f"manual__{now}", "run_type": "manual", "conf": options["conf"], "map_index": -1,
         "logical_date": date, "data_interval_start": date, "data_interval_end": date, "run_after": now,
-        "run_start_date": now, "pdb": options["pdb"],
+        "run_start_date": now, "pdb": options["pdb"], "try_number": 1, "max_tries": 0,
     }
-    memory, states = Memory(), {}
     try:
-        for task in dag.ordered():
-            states[task.task_id] = run_task(task, states, spec, dag, memory)
-            say(f"{task.task_id}  {states[task.task_id]}")
+        if options.get("task_id"):
+            sys.exit(test_task(dag, spec, options))
+        state = Run(dag, spec, Planner(options["planner"])).go()
     except KeyboardInterrupt:
         say("interrupted")
         sys.exit(130)
-    leaves = [task for task in dag.tasks if not task.downstream_task_ids]
-    failed = any(states[task.task_id] in FAILED for task in leaves)
-    print(f"{dag.dag_id}  {'failed' if failed else 'success'}")
-    sys.exit(1 if failed else 0)
+    print(f"{dag.dag_id}  {state}")
+    sys.exit(1 if state == "failed" else 0)
+
+
+def test_task(dag, spec, options):
+    """One task alone, whatever it waits for."""
+    try:
+        task = dag.get_task(options["task_id"])
+    except Exception as error:
+        sys.exit(f"error: {error}; its tasks are: {', '.join(sorted(dag.task_dict))}")
+    memory = Memory()
+    index = options["map_index"]
+    if task.is_mapped and index < 0:
+        sys.exit(f"error: {task.task_id} is mapped; --map-index 0 is its first instance")
+    memory.begin((task.task_id, index), False)
+    spec = {**spec, "map_index": index}
+    if options.get("render"):
+        return render(dag, task, spec, memory)
+    result = (run_once if spec["pdb"] else run_apart)(task, spec, dag, memory)
+    print(f"{task.task_id}  {result['state']}")
+    return 1 if result["state"] == "failed" else 0
+
+
+def render(dag, task, spec, memory):
+    """Its template fields as they would be, one after another."""
+    attempt = Try(task, _context.build(spec, dag, task, memory, Offline(memory)))
+    try:
+        attempt.prepare()
+    except Exception as error:
+        say(explain(error))
+        return 1
+    line = f"# {'-' * 58}"
+    for field in attempt.task.template_fields:
+        print(f"{line}\n# property: {field}\n{line}\n{getattr(attempt.task, field)}")
+    return 0

@@ -100,16 +100,24 @@ class Workspace:
         return module
 
 
-def dags(workspace, path):
-    """The DAGs that the file makes."""
+def dags(workspace, path, settings=None):
+    """The DAGs that the file makes, with what the project's own settings say."""
     path = os.path.abspath(path)
     module = workspace.run(path)
-    return _dag.of_file(path, module, workspace.owns)
+    found = _dag.of_file(path, module, workspace.owns)
+    if settings:
+        from . import _settings
+
+        _settings.apply(settings, found)
+    return found
 
 
-def prepare(limits=None):
-    """Before anything of the user's runs."""
+def prepare(limits=None, support=None):
+    """Before anything of the user's runs. `support` is where packages are that DAG files expect; what
+    is installed comes first."""
     sys.stdout.reconfigure(line_buffering=True)
+    if support:
+        sys.path.append(support)
     if limits:
         import resource
 

@@ -4,36 +4,43 @@ import inspect
 import os
 import sys
 
-from ._errors import AirflowException, AirflowSkipException, Unsupported
-from ._graph import Operator, XComArg
+from ._base import BaseOperator
+from ._errors import AirflowException, AirflowSkipException
+from ._xcomarg import Argument
 
 
 # Shorter than the time between the TERM and the KILL that the task itself gets.
 KILL_AFTER_SECONDS = 4
 
 
-class EmptyOperator(Operator):
+class EmptyOperator(BaseOperator):
     """Does nothing; holds other tasks together."""
+
+    ui_color = "#e8f7e4"
+    inherits_from_empty_operator = True
 
     def execute(self, context):
         return None
 
 
-class PythonOperator(Operator):
+class PythonOperator(BaseOperator):
     """<https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/python.html>"""
 
-    template_fields = ("op_args", "op_kwargs")
+    template_fields = ("templates_dict", "op_args", "op_kwargs")
+    template_fields_renderers = {"templates_dict": "json", "op_args": "py", "op_kwargs": "py"}
+    shallow_copy_attrs = ("python_callable", "op_kwargs")
 
     def __init__(self, *, python_callable, op_args=None, op_kwargs=None, templates_dict=None, templates_exts=None,
                  show_return_value_in_logs=True, **others):
         if not callable(python_callable):
             raise AirflowException("`python_callable` param must be callable")
-        if templates_dict or templates_exts:
-            raise Unsupported("templates_dict")
+        self.templates_dict = templates_dict
+        if templates_exts:
+            self.template_ext = templates_exts
         self.python_callable = python_callable
         # The whole may be what another task returns.
-        self.op_args = op_args if isinstance(op_args, XComArg) else list(op_args or ())
-        self.op_kwargs = op_kwargs if isinstance(op_kwargs, XComArg) else dict(op_kwargs or {})
+        self.op_args = op_args if isinstance(op_args, Argument) else list(op_args or ())
+        self.op_kwargs = op_kwargs if isinstance(op_kwargs, Argument) else dict(op_kwargs or {})
         self.show_return_value_in_logs = show_return_value_in_logs
         super().__init__(**others)
 
@@ -41,11 +48,15 @@ class PythonOperator(Operator):
         return self.call(context)
 
     def call(self, context):
-        arguments = keyword_arguments(self.python_callable, self.op_args, {**context, **self.op_kwargs}, self.op_kwargs)
+        if self.templates_dict:
+            context["templates_dict"] = self.templates_dict
+        arguments = keyword_arguments(self.python_callable, self.op_args, Offered(context, self.op_kwargs), self.op_kwargs)
+        return self.call_with(arguments, context)
+
+    def call_with(self, arguments, context):
         result = self.python_callable(*self.op_args, **arguments)
         if inspect.isgenerator(result):
-            # As in Airflow: what it yields is for nobody, what it returns is the result.
-            result = exhaust(result)
+            result = exhaust(result, context)
         elif inspect.iscoroutine(result):
             import asyncio
 
@@ -55,12 +66,34 @@ class PythonOperator(Operator):
         return result
 
 
-def exhaust(generator):
+def exhaust(generator, context):
+    """What it yields says something of assets, or is for nobody; what it returns is the result."""
+    from ._assets import Metadata
+
     while True:
         try:
-            next(generator)
+            yielded = next(generator)
         except StopIteration as end:
             return end.value
+        if isinstance(yielded, Metadata):
+            context["outlet_events"].take(yielded)
+
+
+class Offered:
+    """The context and the user's own arguments, of which each is looked at only when it is taken."""
+
+    def __init__(self, context, given):
+        self.context = context
+        self.given = given
+
+    def __contains__(self, name):
+        return name in self.given or name in self.context
+
+    def __getitem__(self, name):
+        return self.given[name] if name in self.given else self.context[name]
+
+    def items(self):
+        return {**{name: self.context[name] for name in self.context}, **self.given}.items()
 
 
 def keyword_arguments(function, positional, offered, wanted):
@@ -90,10 +123,13 @@ def keyword_arguments(function, positional, offered, wanted):
     return {name: offered[name] for name in takes if name in offered}
 
 
-class BashOperator(Operator):
+class BashOperator(BaseOperator):
     """<https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/bash.html>"""
 
     template_fields = ("bash_command", "env", "cwd")
+    template_fields_renderers = {"bash_command": "bash", "env": "json"}
+    template_ext = (".sh", ".bash")
+    ui_color = "#f0ede4"
 
     def __init__(self, *, bash_command, env=None, append_env=False, output_encoding="utf-8", skip_on_exit_code=99,
                  cwd=None, output_processor=None, **others):
@@ -108,8 +144,6 @@ class BashOperator(Operator):
         self.output_processor = output_processor or (lambda line: line)
         self.process = None
         super().__init__(**others)
-        if isinstance(bash_command, str) and bash_command.endswith((".sh", ".bash")):
-            raise Unsupported(f"a template file as bash_command ({bash_command!r}; a blank at its end makes it a command)")
 
     def execute(self, context):
         return self.run_command(self.bash_command, context)
@@ -188,3 +222,8 @@ class BashOperator(Operator):
         pipe = self.process.stdout.fileno()
         while chunk := os.read(pipe, 65536):
             sys.stdout.write(chunk.decode(self.output_encoding, errors="backslashreplace"))
+
+
+def determine_kwargs(func, args, kwargs):
+    """Of `kwargs`, those that the function takes (Airflow's `operator_helpers`)."""
+    return keyword_arguments(func, args, kwargs, kwargs)

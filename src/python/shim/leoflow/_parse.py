@@ -4,40 +4,8 @@ import json
 import os
 import sys
 
-from . import _load, _stores
+from . import _load, _stores, _structure
 from ._errors import clean, explain
-
-
-def structure(dag):
-    return {
-        "dag_id": dag.dag_id,
-        "description": dag.description,
-        "doc_md": dag.doc_md,
-        "schedule": dag.schedule_text,
-        "start_date": dag.start_date and dag.start_date.isoformat(),
-        "end_date": dag.end_date and dag.end_date.isoformat(),
-        "catchup": dag.catchup,
-        "tags": dag.tags,
-        "params": dag.params,
-        "owners": sorted({task.owner for task in dag.tasks}),
-        "max_active_runs": dag.max_active_runs,
-        "max_active_tasks": dag.max_active_tasks,
-        "is_paused_upon_creation": dag.is_paused_upon_creation,
-        "tasks": [
-            {
-                "task_id": task.task_id,
-                "operator": getattr(task, "airflow_name", type(task).__name__),
-                "operator_name": task.operator_name or type(task).__name__,
-                "upstream": sorted(task.upstream_task_ids),
-                "retries": task.retries,
-                "retry_delay": task.retry_delay.total_seconds(),
-                "execution_timeout": task.execution_timeout and task.execution_timeout.total_seconds(),
-                "owner": task.owner,
-                "doc_md": task.doc_md,
-            }
-            for task in dag.ordered()
-        ],
-    }
 
 
 def note_reads(workspace, read):
@@ -56,14 +24,14 @@ def note_reads(workspace, read):
     sys.addaudithook(hook)
 
 
-def parse(path, roots):
+def parse(path, roots, settings):
     workspace = _load.Workspace(roots)
     workspace.install()
     read = {}
     note_reads(workspace, read)
     result = {"dags": [], "error": None}
     try:
-        result["dags"] = [structure(dag) for dag in _load.dags(workspace, path)]
+        result["dags"] = [_structure.of_dag(dag) for dag in _load.dags(workspace, path, settings)]
         # What cannot be kept is the file's fault too.
         json.dumps(result, allow_nan=False)
         if clean(result["dags"]) != result["dags"]:
@@ -82,12 +50,12 @@ def parse(path, roots):
 
 
 def main(options):
-    _load.prepare(options.get("limits"))
+    _load.prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
         # A file's top level has half a minute; it must not spend it on a server that is away.
         _stores.use(options["socket"], patience=5)
     own = os.getpid()
-    result = parse(options["path"], options["roots"])
+    result = parse(options["path"], options["roots"], options.get("settings"))
     if os.getpid() != own:
         # A fork of the file's own doing: only one of the two may answer.
         os._exit(0)

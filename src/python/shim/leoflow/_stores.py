@@ -11,6 +11,29 @@ _client = None
 _prefix = "/local"
 _asked = False
 _UNSET = object()
+# What was read that is nobody else's to see.
+_secrets = set()
+SENSITIVE = ("access_token", "api_key", "apikey", "authorization", "passphrase", "passwd", "password", "private_key",
+             "secret", "token")
+
+
+def note_secret(name, value):
+    """Remembers a value that is secret by its name, or one inside of it."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            note_secret(key, one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            note_secret(name, one)
+    elif isinstance(value, str) and len(value) > 2 and any(part in name.lower() for part in SENSITIVE):
+        _secrets.add(value)
+
+
+def hide(text):
+    """The text without the secrets that were read."""
+    for secret in _secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def use(socket, token=None, patience=None):
@@ -75,7 +98,9 @@ class Variable:
                     raise AirflowRuntimeError(f"VARIABLE_NOT_FOUND: Variable {key!r} is not there")
                 return default
             value = found["value"]
-        return json.loads(value) if deserialize_json else value
+        found = json.loads(value) if deserialize_json else value
+        note_secret(key, found)
+        return found
 
     @classmethod
     def set(cls, key, value, description=None, serialize_json=False):
@@ -112,6 +137,12 @@ class Connection:
         self.schema = schema
         self.port = port
         self.extra = json.dumps(extra) if isinstance(extra, dict) else extra
+        note_secret("password", password)
+        try:
+            note_secret("extra", json.loads(self.extra) if self.extra else None)
+        except ValueError:
+            # Not everybody's extra is JSON.
+            pass
 
     @classmethod
     def get(cls, conn_id):
@@ -188,12 +219,14 @@ class TaskXComs:
         except ServerError as error:
             raise AirflowRuntimeError(f"XCom {key!r} cannot be pushed: {error}") from None
 
-    def pull(self, dag_id, run_id, task_ids, key):
+    def pull(self, dag_id, run_id, task_ids, key, map_indexes, prior):
+        """Triples of task_id, map index and value, in order. `map_indexes` None: all of them."""
         from ._values import decode
 
-        body = {"dag_id": dag_id, "run_id": run_id, "task_ids": task_ids, "key": key}
+        body = {"dag_id": dag_id, "run_id": run_id, "task_ids": task_ids, "key": key, "map_indexes": map_indexes,
+                "include_prior_dates": prior}
         try:
             found = client().request("POST", "/task/xcoms/pull", body)
         except ServerError as error:
             raise AirflowRuntimeError(f"XCom {key!r} cannot be pulled: {error}") from None
-        return {entry["task_id"]: decode(entry["value_json"]) for entry in found}
+        return [(entry["task_id"], entry["map_index"], decode(entry["value_json"])) for entry in found]

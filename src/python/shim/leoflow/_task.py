@@ -1,41 +1,31 @@
 """The process of one try of one task."""
 
-import copy
 import json
 import logging
 import os
 import signal
 import sys
 
-from . import _active, _context, _load, _stores
+from . import _active, _context, _load, _parsing, _stores
 from ._errors import (
     AirflowException,
     AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTerminated,
     AirflowTaskTimeout,
-    XComNotFound,
+    DownstreamTasksSkipped,
+    UnmappableXComLengthPushed,
+    UnmappableXComTypePushed,
     clean,
     explain,
 )
-from ._graph import resolve
-from ._taskflow import check_outputs
+from ._server import Server
 from ._values import encode
 
-
-def pull(ti, reference):
-    found = ti._store.pull(ti.dag_id, ti.run_id, [reference.operator.task_id], reference.key)
-    task_id = reference.operator.task_id
-    if task_id in found:
-        return found[task_id]
-    if reference.key == "return_value" or getattr(reference.operator, "multiple_outputs", False):
-        return None
-    raise XComNotFound(f'XComArg result from {task_id} at {ti.dag_id} with key="{reference.key}" is not found!')
-
-
-def resolve_arguments(task, ti):
-    for field in task.template_fields:
-        setattr(task, field, resolve(getattr(task, field), lambda reference: pull(ti, reference)))
+# Airflow's `max_map_length`.
+MOST_ELEMENTS = 1024
 
 
 class Deadline:
@@ -68,53 +58,194 @@ class Deadline:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def execute(task, context, folder=None):
-    """Runs it; returns its XComs as JSON texts."""
-    ti = context["ti"]
-    # A copy: another try in this process begins with the arguments as they were written.
-    task = copy.copy(task)
-    context = {**context, "task": task}
-    ti.task = task
-    resolve_arguments(task, ti)
-    os.environ.update(ti.airflow_environment())
-    _active.set_context(context)
-    try:
-        with Deadline(task, folder):
-            try:
-                value = task.execute(context)
-            except (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt):
-                # Here and not in the handler: what was interrupted has let go of its locks.
-                task.on_kill()
+class Try:
+    """One try: what it is, and what became of it."""
+
+    def __init__(self, task, context, folder=None):
+        self.context = context
+        self.ti = context["ti"]
+        self.folder = folder
+        self.origin = task
+        self.task = task
+        self.result = {}
+
+    def prepare(self):
+        """The task as it is to run: for its element, with its templates rendered."""
+        if self.origin.is_mapped:
+            task = self.origin.unmapped(self.context, self.ti.map_index)
+            given = self.origin.expand_input.kwargs if hasattr(self.origin.expand_input, "kwargs") else {}
+            as_they_are = [getattr(task, name, None) for name, value in given.items() if hasattr(value, "resolve")]
+        else:
+            task, as_they_are = self.origin.prepare_for_execution(), []
+        self.task = task
+        self.context["task"] = task
+        self.ti.task = task
+        os.environ.update(self.ti.airflow_environment())
+        if type(task).render_template_fields is _base_render:
+            from ._templates import render_fields
+
+            render_fields(task, self.context, task, None, as_they_are)
+        else:
+            task.render_template_fields(self.context)
+        self.note_rendered()
+        self.note_map_index(swallow=True)
+
+    def note_rendered(self):
+        if self.task.template_fields:
+            from ._templates import shown
+
+            self.result["rendered"] = shown(self.task)
+
+    def note_map_index(self, swallow):
+        template = self.task.map_index_template
+        if not template or self.ti.map_index < 0:
+            return
+        from ._templates import Renderer
+
+        try:
+            self.result["map_index"] = str(Renderer(self.task, self.context).render(template))
+            self.ti.rendered_map_index = self.result["map_index"]
+        except Exception:
+            # It may name what the task puts into the context later.
+            if not swallow:
                 raise
-    finally:
-        _active.set_context(None)
-    return outputs(task, value)
+
+    def execute(self):
+        """Runs it; returns its XComs as JSON texts."""
+        _active.set_context(self.context)
+        try:
+            self.prepare()
+            task, context = self.task, self.context
+            if task._pre_execute_hook is not None:
+                task._pre_execute_hook(context)
+            if type(task).pre_execute is not _base_pre_execute:
+                task.pre_execute(context)
+            self.call_back(task.on_execute_callback)
+            with Deadline(task, self.folder):
+                try:
+                    value = task.execute(context)
+                except (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt):
+                    # Here and not in the handler: what was interrupted has let go of its locks.
+                    task.on_kill()
+                    raise
+            if task._post_execute_hook is not None:
+                task._post_execute_hook(context, value)
+            if type(task).post_execute is not _base_post_execute:
+                task.post_execute(context)
+            if task.operator_name == "@task.bash":
+                self.note_rendered()
+            self.note_map_index(swallow=False)
+            return self.outputs(value)
+        finally:
+            _active.set_context(None)
+
+    def outputs(self, value):
+        """The XComs of a result, as JSON texts by key."""
+        task = self.task
+        if is_mapped_over(self.origin):
+            check_mappable(task, value)
+        if value is None or not task.do_xcom_push:
+            return {}
+        value = concrete(value)
+        xcoms = {}
+        if task.multiple_outputs:
+            from ._taskflow import check_outputs
+
+            check_outputs(value)
+            xcoms = {key: encode(key, one) for key, one in value.items()}
+        return {**xcoms, "return_value": encode("return_value", value)}
+
+    def run(self):
+        """What became of it: state, reason, XComs."""
+        try:
+            xcoms = self.execute()
+            events = self.context["outlet_events"].told() if self.task.outlets else []
+            self.result.update(state="success", xcoms=xcoms, **({"asset_events": events} if events else {}))
+        except DownstreamTasksSkipped as decided:
+            events = self.context["outlet_events"].told() if self.task.outlets else []
+            self.result.update(state="success", skipped_tasks=list(decided.tasks), **({"asset_events": events} if events else {}))
+        except AirflowSkipException as error:
+            print(f"Skipped: {error}")
+            self.fail("skipped", error)
+        except AirflowRescheduleException as error:
+            self.result.update(state="up_for_reschedule", due=error.reschedule_date.isoformat())
+        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTerminated) as error:
+            show(error)
+            self.fail("failed", error, retry=isinstance(error, AirflowTaskTerminated))
+        except BaseException as error:
+            show(error)
+            self.fail("failed", error, retry=True)
+        return self.result
+
+    def fail(self, state, error, retry=True):
+        if state == "failed":
+            self.context["exception"] = error
+        self.result.update(state=state, retry=retry, reason=describe(error))
+
+    def call_back(self, functions):
+        for function in functions:
+            try:
+                function(self.context)
+            except Exception as error:
+                show(error)
+
+    def tell(self):
+        """The user's callbacks, once it is known how the try has ended."""
+        state = self.result["state"]
+        names = {"success": "on_success_callback", "skipped": "on_skipped_callback"}
+        if state == "failed":
+            again = self.result["retry"] and 0 < self.ti.max_tries and self.ti.try_number <= self.ti.max_tries
+            names["failed"] = "on_retry_callback" if again else "on_failure_callback"
+            self.ti.state = "up_for_retry" if again else "failed"
+        else:
+            self.ti.state = state
+        if state in names:
+            functions = getattr(self.task, names[state])
+            if functions:
+                _active.set_context(self.context)
+                self.call_back(functions)
+                _active.set_context(None)
 
 
-def outputs(task, value):
-    """The XComs of a result, as JSON texts by key."""
-    if value is None:
-        return {}
-    xcoms = {}
-    if getattr(task, "multiple_outputs", False):
-        check_outputs(value)
-        xcoms = {key: encode(key, one) for key, one in value.items()}
-    return {**xcoms, "return_value": encode("return_value", value)}
+def _own(name):
+    from ._base import BaseOperator
+
+    return getattr(BaseOperator, name)
 
 
-def outcome_of(task, context, folder):
-    """What became of it: state, reason, XComs."""
-    try:
-        return {"state": "success", "xcoms": execute(task, context, folder)}
-    except AirflowSkipException as error:
-        print(f"Skipped: {error}")
-        return {"state": "skipped", "reason": str(error)}
-    except AirflowFailException as error:
-        show(error)
-        return {"state": "failed", "retry": False, "reason": describe(error)}
-    except BaseException as error:
-        show(error)
-        return {"state": "failed", "retry": True, "reason": describe(error)}
+_base_render = _own("render_template_fields")
+_base_pre_execute = _own("pre_execute")
+_base_post_execute = _own("post_execute")
+
+
+def concrete(value):
+    """A list in the place of what looks like one."""
+    from ._xcomarg import Lazy
+
+    return list(value) if isinstance(value, Lazy) else value
+
+
+def is_mapped_over(task):
+    """Whether other tasks or groups are mapped over what it returns."""
+    if task.is_mapped:
+        return False
+    dag = task.dag
+    for other in dag.tasks:
+        if other.is_mapped and task in other.expand_input.operators():
+            return True
+    groups = (one for one in dag.group_ids.values() if hasattr(one, "expand_input"))
+    return any(task in group.expand_input.operators() for group in groups)
+
+
+def check_mappable(task, value):
+    from collections.abc import Mapping, Sequence
+
+    if value is None or not task.do_xcom_push:
+        raise UnmappableXComTypePushed("did not push XCom for task mapping")
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, Mapping)):
+        raise UnmappableXComTypePushed(f"unmappable return type {type(value).__qualname__!r}")
+    if len(value) > MOST_ELEMENTS:
+        raise UnmappableXComLengthPushed(f"unmappable return value length: {len(value)} > {MOST_ELEMENTS}")
 
 
 def describe(error):
@@ -138,7 +269,8 @@ def write_whole(path, value):
 def load_task(spec):
     workspace = _load.Workspace(spec["roots"], spec["sources"])
     workspace.install()
-    for dag in _load.dags(workspace, spec["fileloc"]):
+    _parsing.is_for(spec["dag_id"], spec["task_id"])
+    for dag in _load.dags(workspace, spec["fileloc"], spec.get("settings")):
         if dag.dag_id == spec["dag_id"]:
             return dag, dag.get_task(spec["task_id"])
     raise AirflowException(f"{spec['fileloc']} does not make the DAG {spec['dag_id']!r} any more")
@@ -155,7 +287,7 @@ def forget_in_forks():
 
 
 def main(options):
-    _load.prepare()
+    _load.prepare(support=options.get("support"))
     own = os.getpid()
     forget_in_forks()
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
@@ -163,13 +295,18 @@ def main(options):
     with open(os.path.join(folder, "spec.json"), encoding="utf-8") as file:
         spec = json.load(file)
     _stores.use(spec["socket"], spec["token"])
+    os.environ.update(spec.get("env") or {})
+    attempt = None
     try:
         dag, task = load_task(spec)
+        context = _context.build(spec, dag, task, _stores.TaskXComs(), Server())
+        attempt = Try(task, context, folder)
     except BaseException as error:
         show(error)
-        result = {"state": "failed", "retry": True, "reason": f"the DAG file cannot be imported: {describe(error)}"}
+        what = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"
+        result = {"state": "failed", "retry": True, "reason": f"{what}: {describe(error)}"}
     else:
-        result = outcome_of(task, _context.build(spec, dag, task, _stores.TaskXComs()), folder)
+        result = attempt.run()
     if os.getpid() != own:
         # A fork that did not leave by itself: only the task may tell how the task ended.
         os._exit(0 if result["state"] != "failed" else 1)
@@ -178,4 +315,8 @@ def main(options):
     sys.stdout.flush()
     sys.stderr.flush()
     write_whole(os.path.join(folder, "result.json"), result)
+    if attempt is not None:
+        attempt.tell()
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0 if result["state"] != "failed" else 1)

@@ -1,15 +1,23 @@
-"""`@task`: a function as a task."""
+"""`@task`: a function as a task.
+
+<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/taskflow.html>
+"""
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Mapping
 
 from . import _active
+from ._base import BASE_ARGUMENTS
+from ._branching import BranchMixIn, ShortCircuitOperator
 from ._context import CONTEXT_KEYS
-from ._errors import Unsupported
-from ._graph import XComArg, unique_task_id
-from ._operators import BashOperator, PythonOperator, keyword_arguments
+from ._errors import AirflowException, AirflowSkipException, Unsupported
+from ._mapping import DictOfLists, ListOfDicts, MappedOperator, check_list_of_dicts, check_mappable
+from ._operators import BashOperator, Offered, PythonOperator, keyword_arguments
+from ._sensors import PythonSensor
+from ._xcomarg import XComArg
 
 
 def returns_mapping(function):
@@ -26,100 +34,266 @@ def returns_mapping(function):
 
 
 class Decorated:
-    """What both kinds of function tasks share."""
+    """What all kinds of function tasks share."""
 
-    def check_call(self):
-        """A call that could not work is an error where it is written, not when it runs."""
-        signature = inspect.signature(self.python_callable)
-        for name, parameter in signature.parameters.items():
-            if name in CONTEXT_KEYS and parameter.default not in (None, inspect.Parameter.empty):
+    def __init__(self, *, python_callable, op_args=(), op_kwargs=None, multiple_outputs=None, dag=None,
+                 default_args=None, **others):
+        dag = dag or _active.dag()
+        kwargs = complete(python_callable, op_args, dict(op_kwargs or {}), default_args or {})
+        check_call(python_callable, op_args, kwargs)
+        if multiple_outputs is None:
+            multiple_outputs = returns_mapping(python_callable)
+        self.set_up(python_callable=python_callable, op_args=list(op_args), op_kwargs=kwargs, dag=dag,
+                    multiple_outputs=bool(multiple_outputs), **others)
+        # An asset that is an argument is read, one that is an element of those too.
+        from ._assets import BaseAsset
+
+        self.inlets += [one for one in [*op_args, *kwargs.values()] if isinstance(one, BaseAsset)]
+
+    def set_up(self, **given):
+        super().__init__(**given)
+
+
+def check_call(function, op_args, op_kwargs):
+    """A call that could not work is an error where it is written, not when it runs."""
+    signature = inspect.signature(function)
+    offered = {}
+    taken = list(signature.parameters)[: len(op_args)]
+    for name, parameter in signature.parameters.items():
+        if name in CONTEXT_KEYS:
+            if parameter.default not in (None, inspect.Parameter.empty):
                 raise ValueError(f"Context key parameter {name} can't have a default other than None")
-        offered = {
-            name: None
-            for name, parameter in signature.parameters.items()
-            if name in CONTEXT_KEYS and parameter.kind is not inspect.Parameter.VAR_KEYWORD
-        }
-        taken = list(signature.parameters)[: len(self.op_args)]
-        offered = {name: value for name, value in offered.items() if name not in taken}
-        # What default_args say for the function's own parameters, as in Airflow.
-        defaults = {**(self.dag.default_args if self.dag else {})}
-        for name in signature.parameters:
-            if name in defaults and name not in taken and name not in CONTEXT_KEYS:
-                self.op_kwargs.setdefault(name, defaults[name])
-        signature.bind(*self.op_args, **{**offered, **self.op_kwargs})
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name not in taken:
+                offered[name] = None
+    signature.bind(*op_args, **{**offered, **op_kwargs})
+
+
+def complete(function, op_args, op_kwargs, defaults):
+    """What default_args say for the function's own parameters, as in Airflow."""
+    parameters = inspect.signature(function).parameters
+    taken = list(parameters)[: len(op_args)]
+    for name in parameters:
+        if name in defaults and name not in taken and name not in CONTEXT_KEYS:
+            op_kwargs.setdefault(name, defaults[name])
+    return op_kwargs
 
 
 class DecoratedPython(Decorated, PythonOperator):
     operator_name = "@task"
-    owns = ("multiple_outputs",)
+    airflow_name = "_PythonDecoratedOperator"
 
-    def __init__(self, *, python_callable, multiple_outputs=None, **others):
-        self.multiple_outputs = returns_mapping(python_callable) if multiple_outputs is None else bool(multiple_outputs)
-        super().__init__(python_callable=python_callable, **others)
-        self.check_call()
+
+class DecoratedBranch(Decorated, BranchMixIn, PythonOperator):
+    operator_name = "@task.branch"
+    airflow_name = "_BranchPythonDecoratedOperator"
+
+    def execute(self, context):
+        return self.do_branch(context, self.call(context))
+
+
+class DecoratedShortCircuit(Decorated, ShortCircuitOperator):
+    operator_name = "@task.short_circuit"
+    airflow_name = "_ShortCircuitDecoratedOperator"
+
+
+class DecoratedSensor(Decorated, PythonSensor):
+    operator_name = "@task.sensor"
+    airflow_name = "DecoratedSensorOperator"
 
 
 class DecoratedBash(Decorated, BashOperator):
     operator_name = "@task.bash"
-    template_fields = ("op_args", "op_kwargs", "env", "cwd")
+    airflow_name = "_BashDecoratedOperator"
+    template_fields = ("bash_command", "env", "cwd", "op_args", "op_kwargs")
 
-    def __init__(self, *, python_callable, op_args, op_kwargs, multiple_outputs=None, **others):
+    def set_up(self, *, python_callable, op_args, op_kwargs, multiple_outputs, **others):
         if multiple_outputs:
             raise Unsupported("multiple_outputs of @task.bash")
         self.python_callable = python_callable
-        self.op_args = list(op_args)
-        self.op_kwargs = dict(op_kwargs)
-        super().__init__(bash_command="", **others)
-        self.check_call()
+        self.op_args = op_args
+        self.op_kwargs = op_kwargs
+        BashOperator.__init__(self, bash_command="", **others)
 
     def execute(self, context):
-        arguments = keyword_arguments(self.python_callable, self.op_args, {**context, **self.op_kwargs}, self.op_kwargs)
+        arguments = keyword_arguments(self.python_callable, self.op_args, Offered(context, self.op_kwargs), self.op_kwargs)
         command = self.python_callable(*self.op_args, **arguments)
         if not isinstance(command, str) or not command.strip():
             raise TypeError("The returned value from the TaskFlow callable must be a non-empty string.")
-        if "{{" in command or "{%" in command:
-            raise Unsupported(f"a Jinja template in the command of task {self.task_id!r}")
-        return self.run_command(command, context)
+        self.bash_command = command
+        # The command that the function made may be a template itself.
+        context["ti"].render_templates(self, context)
+        return self.run_command(self.bash_command, context)
 
 
-# What Airflow calls these, in its lists of tasks.
-DecoratedPython.airflow_name = "_PythonDecoratedOperator"
-DecoratedBash.airflow_name = "_BashDecoratedOperator"
+class MappedFunction(MappedOperator):
+    """A decorated function, once for each element."""
+
+    def build(self, given):
+        base = {name: value for name, value in self.base_kwargs.items() if name not in ("dag", "task_group", "task_id")}
+        own = dict(self.partial_kwargs)
+        op_kwargs = {**own.pop("op_kwargs"), **given}
+        return self.operator_class(task_id=self.task_id, op_kwargs=op_kwargs, op_args=(), **base, **own)
+
+    def unmapped(self, context, index):
+        given = self.expand_input.resolve(context, index)
+        twice = [name for name in given if name in self.partial_kwargs["op_kwargs"]]
+        if twice and self.strict:
+            raise TypeError(f"mapping already partial argument: {', '.join(twice)}")
+        return self.settle(self.build(given))
+
+
+def unique_task_id(dag, group, task_id):
+    """`f`, then `f__1`, `f__2`: a function used again is another task."""
+    full = group.child_id(task_id) if group is not None else task_id
+    if dag is None or full not in dag.task_dict:
+        return task_id
+    base = re.split(r"__\d+$", task_id)[0]
+    prefix = group.child_id(base) if group is not None else base
+    numbers = [0]
+    for one in dag.task_dict:
+        match = re.fullmatch(re.escape(prefix) + r"__(\d+)", one)
+        numbers += [int(match[1])] if match else []
+    return f"{base}__{max(numbers) + 1}"
 
 
 class TaskFunction:
     """A decorated function: each call is a task and gives what it will return."""
 
-    def __init__(self, operator, function, arguments):
+    def __init__(self, operator_class, function, arguments, partial=None, marks=None):
         if not callable(function):
             raise TypeError(f"{function!r} is not a function")
         if inspect.isclass(function):
             raise TypeError("@task cannot decorate a class")
-        self.operator = operator
+        if "self" in inspect.signature(function).parameters:
+            raise TypeError("@task does not support methods")
+        self.operator_class = operator_class
         self.function = function
         self.arguments = arguments
+        self.partial_kwargs = partial
+        # What @setup and @teardown say of it.
+        self.marks = marks or {}
         functools.update_wrapper(self, function)
 
-    def __call__(self, *args, **kwargs):
+    def given(self):
         given = dict(self.arguments)
         dag = given.get("dag") or _active.dag()
-        given["task_id"] = unique_task_id(dag, given.get("task_id") or self.function.__name__)
-        if self.function.__doc__ and "doc_md" not in given:
+        group = given.get("task_group") or (_active.group(dag) if dag is not None else None)
+        given["task_id"] = unique_task_id(dag, group, given.get("task_id") or self.function.__name__)
+        docs = ("doc_md", "doc", "doc_yaml", "doc_json", "doc_rst")
+        if self.function.__doc__ and not any(given.get(name) for name in docs):
             given["doc_md"] = inspect.cleandoc(self.function.__doc__)
-        made = self.operator(python_callable=self.function, op_args=args, op_kwargs=kwargs, **given)
-        return XComArg(made)
+        return given
+
+    def __call__(self, *args, **kwargs):
+        if self.partial_kwargs is not None:
+            raise TypeError("a task that is partial() is made by expand()")
+        made = self.operator_class(python_callable=self.function, op_args=args, op_kwargs=kwargs, **self.given())
+        return XComArg(self.marked(made))
+
+    def marked(self, made):
+        if self.marks.get("setup"):
+            made.as_setup()
+        if self.marks.get("teardown"):
+            if "trigger_rule" in self.arguments:
+                raise ValueError("Trigger rule not configurable for teardown tasks.")
+            made.as_teardown(on_failure_fail_dagrun=self.marks.get("on_failure_fail_dagrun", False))
+        return made
 
     def override(self, **arguments):
-        return TaskFunction(self.operator, self.function, {**self.arguments, **arguments})
+        return self.copy(arguments={**self.arguments, **arguments})
 
-    def __getattr__(self, name):
-        if name in ("expand", "partial", "expand_kwargs"):
-            raise Unsupported(f"dynamic task mapping (.{name})")
-        raise AttributeError(name)
+    def copy(self, **changed):
+        kept = {"arguments": self.arguments, "partial": self.partial_kwargs, "marks": self.marks}
+        return TaskFunction(self.operator_class, self.function, **{**kept, **changed})
+
+    def check_names(self, method, kwargs):
+        parameters = inspect.signature(self.function).parameters
+        for name in kwargs:
+            if name in CONTEXT_KEYS:
+                raise ValueError(f"cannot call {method}() on task context variable {name!r}")
+        if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            return
+        unknown = [name for name in kwargs if name not in parameters]
+        if unknown:
+            plural = "argument" if len(unknown) == 1 else "arguments"
+            raise TypeError(f"{method}() got unexpected keyword {plural} {', '.join(map(repr, unknown))}")
+
+    def partial(self, **kwargs):
+        self.check_names("partial", kwargs)
+        before = self.partial_kwargs or {}
+        twice = [name for name in kwargs if name in before]
+        if twice:
+            raise TypeError(f"duplicate partial argument: {', '.join(twice)}")
+        return self.copy(partial={**before, **kwargs})
+
+    def expand(self, **kwargs):
+        if not kwargs:
+            raise TypeError("no arguments to expand against")
+        self.check_names("expand", kwargs)
+        check_mappable("expand()", kwargs)
+        twice = [name for name in kwargs if name in (self.partial_kwargs or {})]
+        if twice:
+            raise TypeError(f"mapping already partial argument: {', '.join(twice)}")
+        return self.map_over(DictOfLists(kwargs), strict=False)
+
+    def expand_kwargs(self, kwargs, *, strict=True):
+        check_list_of_dicts(kwargs)
+        return self.map_over(ListOfDicts(kwargs), strict=strict)
+
+    def map_over(self, expand_input, strict):
+        given = self.given()
+        dag = given.get("dag") or _active.dag()
+        given.setdefault("multiple_outputs", returns_mapping(self.function))
+        base = {name: value for name, value in given.items() if name in BASE_ARGUMENTS}
+        own = {name: value for name, value in given.items() if name not in BASE_ARGUMENTS}
+        group = given.get("task_group") or (_active.group(dag) if dag is not None else None)
+        defaults = {**(dag.default_args if dag else {}), **(group.default_args if group else {})}
+        names = expand_input.kwargs if isinstance(expand_input, DictOfLists) else ()
+        parameters = inspect.signature(self.function).parameters
+        op_kwargs = dict(self.partial_kwargs or {})
+        for name in parameters:
+            if name in defaults and name not in names and name not in CONTEXT_KEYS:
+                op_kwargs.setdefault(name, defaults[name])
+        own.update(python_callable=self.function, op_kwargs=op_kwargs)
+        made = MappedFunction(operator_class=self.operator_class, expand_input=expand_input, partial_kwargs=own,
+                              strict=strict, **base)
+        return XComArg(self.marked(made))
+
+
+def decorator(operator_class, function, arguments):
+    if "python_callable" in arguments:
+        raise TypeError("`python_callable` is what @task decorates")
+    if function is not None:
+        return TaskFunction(operator_class, function, arguments)
+    return lambda decorated: TaskFunction(operator_class, decorated, arguments)
+
+
+def conditional(name, condition, skip_message, skips_when):
+    """`@task.run_if`, `@task.skip_if`: asked before the task begins."""
+
+    def before(context):
+        found = condition(context)
+        answer, told = found if isinstance(found, tuple) else (found, None)
+        if bool(answer) is skips_when:
+            raise AirflowSkipException(told or skip_message or "Task was skipped due to condition.")
+
+    def decorate(function):
+        if not isinstance(function, TaskFunction):
+            raise TypeError(f"{name} can only be used with task. decorate with @task before @{name}.")
+        earlier = function.arguments.get("pre_execute")
+
+        def both(context):
+            if earlier is not None:
+                earlier(context)
+            before(context)
+
+        return function.override(pre_execute=both)
+
+    return decorate
 
 
 class Task:
-    """`@task`, `@task(…)`, `@task.bash`, `@task.bash(…)`."""
+    """`@task`, `@task(…)`, `@task.bash`, `@task.branch` and so on."""
 
     def __call__(self, function=None, **arguments):
         return decorator(DecoratedPython, function, arguments)
@@ -129,24 +303,50 @@ class Task:
     def bash(self, function=None, **arguments):
         return decorator(DecoratedBash, function, arguments)
 
+    def branch(self, function=None, **arguments):
+        return decorator(DecoratedBranch, function, arguments)
+
+    def short_circuit(self, function=None, **arguments):
+        return decorator(DecoratedShortCircuit, function, arguments)
+
+    def sensor(self, function=None, **arguments):
+        return decorator(DecoratedSensor, function, arguments)
+
+    def run_if(self, condition, skip_message=None):
+        return conditional("run_if", condition, skip_message, skips_when=False)
+
+    def skip_if(self, condition, skip_message=None):
+        return conditional("skip_if", condition, skip_message, skips_when=True)
+
     def __getattr__(self, name):
         raise Unsupported(f"@task.{name}")
-
-
-def decorator(operator, function, arguments):
-    if "python_callable" in arguments:
-        raise TypeError("`python_callable` is what @task decorates")
-    if function is not None:
-        return TaskFunction(operator, function, arguments)
-    return lambda decorated: TaskFunction(operator, decorated, arguments)
 
 
 task = Task()
 
 
+def as_task(function):
+    from ._groups import TaskGroupFunction
+
+    if isinstance(function, TaskGroupFunction):
+        raise AirflowException("Task groups cannot be marked as setup or teardown.")
+    return function if isinstance(function, TaskFunction) else task(function)
+
+
+def setup(function):
+    return as_task(function).copy(marks={"setup": True})
+
+
+def teardown(function=None, *, on_failure_fail_dagrun=False):
+    def decorate(decorated):
+        return as_task(decorated).copy(marks={"teardown": True, "on_failure_fail_dagrun": on_failure_fail_dagrun})
+
+    return decorate if function is None else decorate(function)
+
+
 def check_outputs(value):
     """What multiple_outputs asks of a result. Raises TypeError."""
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise TypeError(f"Returned output was type {type(value)} expected dictionary for multiple_outputs")
     for key in value:
         if not isinstance(key, str):

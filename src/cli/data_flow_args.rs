@@ -1,0 +1,144 @@
+//! Arguments of the commands on pools, assets and backfills.
+
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct Pools {
+    #[command(subcommand)]
+    pub command: PoolsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow pools set database 2 'at most two queries'\n  leoflow pools list")]
+pub enum PoolsCommand {
+    /// All pools, with how much of them is in use
+    #[command(after_help = "Example:\n  leoflow pools list")]
+    List,
+    /// One pool
+    #[command(after_help = "Example:\n  leoflow pools get default_pool")]
+    Get { name: String },
+    /// Make or change a pool
+    #[command(
+        after_help = "Examples:\n  leoflow pools set database 2 'at most two queries'\n  leoflow pools set default_pool 32"
+    )]
+    Set {
+        name: String,
+        /// How many slots it has; -1 is no limit
+        #[arg(allow_negative_numbers = true)]
+        slots: i32,
+        /// What it is for
+        description: Option<String>,
+        /// Count deferred tasks too
+        #[arg(long)]
+        include_deferred: bool,
+    },
+    /// Remove a pool; tasks of it do not run until there is one again
+    #[command(after_help = "Example:\n  leoflow pools delete database")]
+    Delete { name: String },
+    /// Read pools from a JSON file as `airflow pools export` writes it
+    #[command(after_help = "Example:\n  leoflow pools import pools.json")]
+    Import { file: PathBuf },
+    /// Write all pools to a JSON file that `airflow pools import` reads
+    #[command(after_help = "Example:\n  leoflow pools export pools.json")]
+    Export { file: PathBuf },
+}
+
+#[derive(Args, Debug)]
+pub struct Assets {
+    #[command(subcommand)]
+    pub command: AssetsCommand,
+}
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Examples:\n  leoflow assets list\n  leoflow assets materialize orders")]
+pub enum AssetsCommand {
+    /// All assets, with who makes them and who waits for them
+    #[command(after_help = "Example:\n  leoflow assets list")]
+    List,
+    /// One asset, by its name or its URI
+    #[command(after_help = "Example:\n  leoflow assets details orders")]
+    Details { name: String },
+    /// What has happened to assets, newest last
+    #[command(after_help = "Example:\n  leoflow assets events orders")]
+    Events {
+        /// Only of this asset, by its name or its URI
+        name: Option<String>,
+    },
+    /// Start the DAG that makes an asset
+    #[command(after_help = "Example:\n  leoflow assets materialize orders")]
+    Materialize { name: String },
+}
+
+#[derive(Args, Debug)]
+pub struct Backfill {
+    #[command(subcommand)]
+    pub command: BackfillCommand,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reprocess {
+    None,
+    Failed,
+    Completed,
+}
+
+impl Reprocess {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Failed => "failed",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+#[derive(Subcommand, Debug)]
+#[command(
+    after_help = "Example:\n  leoflow backfill create --dag-id report --from-date 2026-01-01 --to-date 2026-01-31"
+)]
+pub enum BackfillCommand {
+    /// Make the runs that a DAG's schedule has between two dates, both included
+    #[command(
+        after_help = "Examples:\n  leoflow backfill create --dag-id report --from-date 2026-01-01 --to-date 2026-01-31\n  \
+                      leoflow backfill create --dag-id report --from-date 2026-01-01 --to-date 2026-01-31 --dry-run"
+    )]
+    Create(CreateBackfill),
+    /// The backfills of a DAG, or of all
+    #[command(after_help = "Example:\n  leoflow backfill list report")]
+    List { dag_id: Option<String> },
+    /// Let runs of a backfill that have not begun wait
+    #[command(after_help = "Example:\n  leoflow backfill pause 1")]
+    Pause { id: i64 },
+    /// Let them begin
+    #[command(after_help = "Example:\n  leoflow backfill unpause 1")]
+    Unpause { id: i64 },
+    /// End a backfill: its runs that have not begun fail
+    #[command(after_help = "Example:\n  leoflow backfill cancel 1")]
+    Cancel { id: i64 },
+}
+
+#[derive(Args, Debug)]
+pub struct CreateBackfill {
+    #[arg(long)]
+    pub dag_id: String,
+    #[arg(long)]
+    pub from_date: String,
+    #[arg(long)]
+    pub to_date: String,
+    /// Values for the runs' params, as a JSON object
+    #[arg(long)]
+    pub dag_run_conf: Option<String>,
+    /// The newest date first
+    #[arg(long)]
+    pub run_backwards: bool,
+    /// What to do with dates that have a run
+    #[arg(long, value_enum, default_value_t = Reprocess::None)]
+    pub reprocess_behavior: Reprocess,
+    /// How many at once
+    #[arg(long, default_value_t = 10)]
+    pub max_active_runs: u32,
+    /// Only say which runs there would be
+    #[arg(long)]
+    pub dry_run: bool,
+}

@@ -1,0 +1,273 @@
+//! Backfills: runs for a time that is past.
+//!
+//! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/backfill.html>
+
+use super::clear::{self, Selection};
+use super::dags::Dag;
+use super::events::{self, Event, RunKey};
+use super::new_run::{self, NewRun, isoformat};
+use super::store::{Page, StoreError};
+use super::timetable::Info;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio_postgres::types::Json;
+use tokio_postgres::{GenericClient, Row, Transaction};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Reprocess {
+    #[default]
+    None,
+    Failed,
+    Completed,
+}
+
+impl Reprocess {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Failed => "failed",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub dag_id: String,
+    /// Both belong to it.
+    pub from_date: Timestamp,
+    pub to_date: Timestamp,
+    pub run_backwards: bool,
+    pub conf: Map<String, Value>,
+    pub reprocess: Reprocess,
+    pub max_active_runs: i32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Backfill {
+    pub id: i64,
+    pub dag_id: String,
+    pub from_date: Timestamp,
+    pub to_date: Timestamp,
+    pub conf: Map<String, Value>,
+    pub is_paused: bool,
+    pub reprocess_behavior: String,
+    pub max_active_runs: i32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub completed_at: Option<Timestamp>,
+}
+
+fn read(row: &Row) -> Backfill {
+    let Json(conf) = row.get("dag_run_conf");
+    Backfill {
+        id: row.get("id"),
+        dag_id: row.get("dag_id"),
+        from_date: row.get("from_date"),
+        to_date: row.get("to_date"),
+        conf,
+        is_paused: row.get("is_paused"),
+        reprocess_behavior: row.get("reprocess_behavior"),
+        max_active_runs: row.get("max_active_runs"),
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+        completed_at: row.get("completed_at"),
+    }
+}
+
+/// What can be said against it before its dates are known. Airflow's words.
+pub async fn check(client: &impl GenericClient, dag: &Dag, wanted: &Wanted) -> Result<(), StoreError> {
+    let dag_id = &wanted.dag_id;
+    let invalid = |text: String| Err(StoreError::Invalid(text));
+    if !dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic()) {
+        return invalid(format!("{dag_id} has a non-periodic schedule that does not support backfills"));
+    }
+    let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL";
+    if client.query_opt(active, &[&dag_id]).await?.is_some() {
+        return Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}")));
+    }
+    let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
+    if wanted.from_date > wanted.to_date {
+        return invalid(format!("from_date ({from}) must not be after to_date ({to})."));
+    }
+    let now = Timestamp::now();
+    if wanted.from_date >= now && wanted.to_date >= now {
+        return invalid("Backfill cannot be executed for future dates.".to_owned());
+    }
+    if dag.structure.tasks.iter().any(|task| task.depends_on_past) {
+        if wanted.run_backwards {
+            let text = "Backfill cannot be run in reverse when the Dag has tasks where depends_on_past=True.";
+            return invalid(text.to_owned());
+        }
+        if wanted.reprocess == Reprocess::None {
+            let text = "Dag has tasks for which depends_on_past=True. You must set reprocess behavior to reprocess \
+                        completed or reprocess failed.";
+            return invalid(text.to_owned());
+        }
+    }
+    super::params::check(&dag.structure, &wanted.conf).or_else(invalid)
+}
+
+/// Makes all of its runs; they wait for their turn.
+pub async fn create(
+    transaction: &Transaction<'_>,
+    dag: &Dag,
+    wanted: &Wanted,
+    infos: &[Info],
+    user: &str,
+) -> Result<Backfill, StoreError> {
+    if infos.is_empty() {
+        let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
+        return Err(StoreError::Invalid(format!(
+            "No runs to create for Dag {} in the range [{from}, {to}]",
+            wanted.dag_id
+        )));
+    }
+    let query = "
+        INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *";
+    let row = transaction
+        .query_one(
+            query,
+            &[
+                &wanted.dag_id,
+                &wanted.from_date,
+                &wanted.to_date,
+                &Json(&wanted.conf),
+                &wanted.reprocess.as_str(),
+                &wanted.max_active_runs,
+                &wanted.run_backwards,
+            ],
+        )
+        .await?;
+    let backfill = read(&row);
+    for (at, info) in infos.iter().enumerate() {
+        let ordinal = i32::try_from(at + 1).unwrap_or(i32::MAX);
+        let made = one_run(transaction, dag, wanted, &backfill, ordinal, info, user).await?;
+        let (run_id, reason) = match &made {
+            Ok(run_id) => (Some(run_id.as_str()), None),
+            Err(reason) => (None, Some(*reason)),
+        };
+        let note = "INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason)
+                    VALUES ($1, $2, $3, $4, $5)";
+        transaction.execute(note, &[&backfill.id, &ordinal, &info.logical_date(), &run_id, &reason]).await?;
+    }
+    complete_one(transaction, backfill.id).await?;
+    events::notify(transaction, &Event::Sweep).await?;
+    get(transaction, backfill.id).await
+}
+
+/// A run for one date: a new one, or one that is there and runs again. `Err` says why there is none.
+async fn one_run(
+    transaction: &Transaction<'_>,
+    dag: &Dag,
+    wanted: &Wanted,
+    backfill: &Backfill,
+    ordinal: i32,
+    info: &Info,
+    user: &str,
+) -> Result<Result<String, &'static str>, StoreError> {
+    let there = "SELECT run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = $2 FOR UPDATE";
+    let Some(row) = transaction.query_opt(there, &[&wanted.dag_id, &info.logical_date()]).await? else {
+        let run = NewRun {
+            key: RunKey { dag_id: wanted.dag_id.clone(), run_id: format!("backfill__{}", isoformat(info.run_after)) },
+            run_type: "backfill",
+            logical_date: info.logical_date(),
+            interval: info.interval,
+            run_after: info.run_after,
+            conf: &wanted.conf,
+            note: None,
+            triggered_by: "backfill",
+            user: Some(user),
+            version_id: dag.version_id,
+            backfill: Some((backfill.id, ordinal)),
+        };
+        let made = new_run::insert(transaction, &run, &dag.structure).await?;
+        return Ok(if made { Ok(run.key.run_id) } else { Err("already exists") });
+    };
+    let (run_id, state): (String, String) = (row.get(0), row.get(1));
+    let again = match (state.as_str(), wanted.reprocess) {
+        ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => true,
+        ("success" | "failed", _) => false,
+        _ => return Ok(Err("in flight")),
+    };
+    if !again {
+        return Ok(Err("already exists"));
+    }
+    let key = RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id.clone() };
+    clear::clear(transaction, &key, &Selection::default()).await?;
+    let take = "
+        UPDATE dag_run SET run_type = 'backfill', triggered_by = 'backfill', backfill_id = $3, backfill_ordinal = $4,
+               conf = CASE WHEN $5::jsonb = '{}' THEN conf ELSE $5 END
+        WHERE dag_id = $1 AND run_id = $2";
+    transaction.execute(take, &[&key.dag_id, &key.run_id, &backfill.id, &ordinal, &Json(&wanted.conf)]).await?;
+    Ok(Ok(run_id))
+}
+
+pub async fn list(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    page: &Page,
+) -> Result<(Vec<Backfill>, i64), StoreError> {
+    let matches = "($1::text IS NULL OR dag_id = $1)";
+    let count = format!("SELECT count(*) FROM backfill WHERE {matches}");
+    let total = client.query_one(&count, &[&dag_id]).await?.get(0);
+    let order = page.order_by("id");
+    let query = format!("SELECT * FROM backfill WHERE {matches} ORDER BY {order} LIMIT $2 OFFSET $3");
+    let rows = client.query(&query, &[&dag_id, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(read).collect(), total))
+}
+
+pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {
+    let row = client.query_opt("SELECT * FROM backfill WHERE id = $1", &[&id]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "backfill", id: id.to_string() })
+}
+
+/// What can be done to one that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Pause,
+    Unpause,
+    /// Its runs that have not begun fail.
+    Cancel,
+}
+
+pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> Result<Backfill, StoreError> {
+    let backfill = get(transaction, id).await?;
+    if backfill.completed_at.is_some() {
+        return Err(StoreError::Busy("Backfill is already completed.".to_owned()));
+    }
+    let paused = change != Change::Unpause;
+    let query = "UPDATE backfill SET is_paused = $2, updated_at = now(), completed_at = CASE WHEN $3 THEN now() END
+                 WHERE id = $1";
+    transaction.execute(query, &[&id, &paused, &(change == Change::Cancel)]).await?;
+    if change == Change::Cancel {
+        let queued = "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'
+                      RETURNING dag_id, run_id";
+        for row in transaction.query(queued, &[&id]).await? {
+            let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
+            events::notify(transaction, &Event::Changed(run)).await?;
+        }
+    }
+    events::notify(transaction, &Event::Sweep).await?;
+    get(transaction, id).await
+}
+
+/// After a run has ended: it may have been the last of its backfill.
+pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {
+    let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
+    match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
+        Some(row) => complete_one(client, row.get(0)).await,
+        None => Ok(()),
+    }
+}
+
+async fn complete_one(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
+    let query = "
+        UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL
+          AND NOT EXISTS (SELECT FROM dag_run WHERE backfill_id = $1 AND state IN ('queued', 'running'))";
+    client.execute(query, &[&id]).await?;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Scheduled runs: which DAG is due, and when it will be next.
+
+use super::dag::Structure;
+use super::events::RunKey;
+use super::new_run::{self, NewRun, isoformat};
+use super::store::StoreError;
+use super::timetable::{Info, Interval, Restriction, TimetableProblem};
+use crate::protocol::log;
+use jiff::Timestamp;
+use serde_json::Map;
+use tokio_postgres::types::Json;
+use tokio_postgres::{Client, GenericClient};
+
+/// Whoever can ask a timetable of the user's own: it runs the DAG file's code.
+pub trait Oracle {
+    /// The next run; the error is for people.
+    fn next(&self, question: Question) -> impl Future<Output = Result<Option<Info>, String>>;
+}
+
+/// What is asked of it.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub dag_id: String,
+    pub version_id: i64,
+    pub last: Option<Interval>,
+    pub restriction: Restriction,
+}
+
+/// A DAG whose next run is to be worked out anew.
+struct Stale {
+    dag_id: String,
+    key: String,
+    structure: Structure,
+    version_id: i64,
+    last: Option<Interval>,
+}
+
+pub fn restriction(structure: &Structure) -> Restriction {
+    let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
+    Restriction { earliest: moment(&structure.earliest), latest: moment(&structure.latest), catchup: structure.catchup }
+}
+
+/// Works out the next run of each DAG whose version, pause or last run is another than when that was done.
+pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle) -> Result<(), StoreError> {
+    for stale in stale(client).await? {
+        let now = Timestamp::now();
+        let restriction = restriction(&stale.structure);
+        let found = match &stale.structure.timetable {
+            None => Ok(None),
+            Some(timetable) => timetable.next(stale.last, restriction, now),
+        };
+        let info = match found {
+            Ok(info) => info,
+            Err(TimetableProblem::Custom) => {
+                let question = Question {
+                    dag_id: stale.dag_id.clone(),
+                    version_id: stale.version_id,
+                    last: stale.last,
+                    restriction,
+                };
+                oracle.next(question).await.unwrap_or_else(|error| {
+                    log::say(format!("when {} is due next cannot be worked out: {error}", stale.dag_id));
+                    None
+                })
+            }
+            Err(error) => {
+                log::say(format!("when {} is due next cannot be worked out: {error}", stale.dag_id));
+                None
+            }
+        };
+        note(client, &stale, info.as_ref()).await?;
+    }
+    Ok(())
+}
+
+/// What a next run was worked out from: the version, whether the DAG is paused (one that is not catches up from
+/// the moment in which it is unpaused), and the last run that was made by itself.
+const KEY: &str = "
+    concat_ws('|', d.current_version_id::text, d.is_paused::text, l.run_id)";
+
+const LAST: &str = "
+    LEFT JOIN LATERAL (
+        SELECT run_id, data_interval_start, data_interval_end FROM dag_run
+        WHERE dag_id = d.dag_id AND run_type IN ('scheduled', 'backfill') AND logical_date IS NOT NULL
+        ORDER BY logical_date DESC LIMIT 1) l ON true";
+
+async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
+    let query = format!(
+        "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end
+         FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
+         WHERE d.is_active AND v.structure->'timetable'->>'kind' NOT IN ('null', 'asset')
+           AND d.schedule_key IS DISTINCT FROM {KEY}"
+    );
+    let rows = client.query(&query, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let Json(structure) = row.get(2);
+            let ends: (Option<Timestamp>, Option<Timestamp>) = (row.get(4), row.get(5));
+            Stale {
+                dag_id: row.get(0),
+                key: row.get(1),
+                structure,
+                version_id: row.get(3),
+                last: ends.0.zip(ends.1).map(|(start, end)| Interval { start, end }),
+            }
+        })
+        .collect())
+}
+
+async fn note(client: &impl GenericClient, stale: &Stale, info: Option<&Info>) -> Result<(), StoreError> {
+    let query = "
+        UPDATE dag SET schedule_key = $2, next_logical_date = $3, next_interval_start = $4, next_interval_end = $5,
+               next_run_after = $6, next_run_id = $7 WHERE dag_id = $1";
+    let interval = info.and_then(|info| info.interval);
+    let (start, end) = interval.map(|interval| (interval.start, interval.end)).unzip();
+    let run_after = info.map(|info| info.run_after);
+    let run_id = info.and_then(|info| info.run_id.as_deref());
+    client.execute(query, &[&stale.dag_id, &stale.key, &start, &start, &end, &run_after, &run_id]).await?;
+    Ok(())
+}
+
+/// Makes one run of each DAG that is due and has not as many as it may have. Returns how many.
+pub async fn make_due_runs(client: &mut Client) -> Result<usize, StoreError> {
+    let query = "
+        SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
+               d.next_run_id, v.id, v.structure
+        FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+        WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= now()
+          AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
+          AND (coalesce((v.structure->>'max_active_runs')::bigint, 16) = 0
+               OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running')
+                   AND r.backfill_id IS NULL) < coalesce((v.structure->>'max_active_runs')::bigint, 16))
+        ORDER BY d.next_run_after LIMIT 10 FOR UPDATE OF d SKIP LOCKED";
+    let transaction = client.transaction().await?;
+    let rows = transaction.query(query, &[]).await?;
+    for row in &rows {
+        let Json(structure): Json<Structure> = row.get(7);
+        let dag_id: String = row.get(0);
+        let run_after: Timestamp = row.get(4);
+        let ends: (Option<Timestamp>, Option<Timestamp>) = (row.get(2), row.get(3));
+        let run_id = row.get::<_, Option<String>>(5).unwrap_or_else(|| format!("scheduled__{}", isoformat(run_after)));
+        let run = NewRun {
+            key: RunKey { dag_id: dag_id.clone(), run_id },
+            run_type: "scheduled",
+            logical_date: row.get(1),
+            interval: ends.0.zip(ends.1).map(|(start, end)| Interval { start, end }),
+            run_after,
+            conf: &Map::new(),
+            note: None,
+            triggered_by: "timetable",
+            user: None,
+            version_id: row.get(6),
+            backfill: None,
+        };
+        if !new_run::insert(&transaction, &run, &structure).await? {
+            log::say(format!(
+                "{dag_id} has a run of {} already; its schedule goes on from there",
+                isoformat(run_after)
+            ));
+            step_over(&transaction, &dag_id, row.get(1)).await?;
+        }
+        // What comes after it is worked out anew.
+        let clear = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = $1";
+        transaction.execute(clear, &[&dag_id]).await?;
+    }
+    transaction.commit().await?;
+    Ok(rows.len())
+}
+
+/// A run of that date was started by hand: from here on it counts as the scheduled one.
+async fn step_over(client: &impl GenericClient, dag_id: &str, date: Option<Timestamp>) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET run_type = 'scheduled',
+                        data_interval_start = coalesce(data_interval_start, logical_date),
+                        data_interval_end = coalesce(data_interval_end, logical_date)
+                 WHERE dag_id = $1 AND logical_date = $2 AND run_type = 'manual'";
+    client.execute(query, &[&dag_id, &date]).await?;
+    Ok(())
+}

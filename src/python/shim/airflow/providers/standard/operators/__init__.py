@@ -1,1 +1,0 @@
-"""Only a way to what is below."""

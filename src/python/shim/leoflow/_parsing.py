@@ -1,0 +1,21 @@
+"""Why a file is being run: <https://airflow.apache.org/docs/apache-airflow/stable/howto/dynamic-dag-generation.html>"""
+
+from typing import NamedTuple, Optional
+
+
+class AirflowParsingContext(NamedTuple):
+    dag_id: Optional[str]
+    task_id: Optional[str]
+
+
+_context = AirflowParsingContext(None, None)
+
+
+def get_parsing_context():
+    """Which DAG and task is wanted; both None while all of the file's DAGs are looked for."""
+    return _context
+
+
+def is_for(dag_id, task_id):
+    global _context
+    _context = AirflowParsingContext(dag_id, task_id)

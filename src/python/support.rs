@@ -1,0 +1,122 @@
+//! Packages that DAG files expect to be there, because Airflow brings them: jinja2 and pendulum, with what
+//! they need. Without them a DAG that needs none runs all the same. Those of the user's own Python come first.
+
+use crate::home::Home;
+use crate::postgres::{archive, wheel};
+use crate::sys::{env_vars, files};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Each wheel with its sha256. Two of them hold compiled code for one platform beside the same in Python:
+/// everywhere else that is what runs.
+const WHEELS: &[(&str, &str, &str)] = &[
+    ("jinja2", "3.1.6", "85ece4451f492d0c13c5dd7c13a64681a86afae63a5f347908daf103ce6d2f67"),
+    ("markupsafe", "3.0.4", "6da83a088f8ef93b2d483a8232a4dbf4d69d3d8496b568a03c56becac43e1808"),
+    ("pendulum", "3.3.0", "f40a1bcbda0fdf467a1584d7a1ab8368403b9c265ab80d96f900b4abb059067a"),
+    ("python-dateutil", "2.9.0.post0", "a8b2bc7bffae282281c8140a97d3aa9c14da0b136dfe83f850eea9a5f7470427"),
+    ("six", "1.17.0", "4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274"),
+    ("tzdata", "2026.6", "0a10eec6e13ef16b627fabed9a5f2ba61a62b1c67f327305f4e7e412a70b4aec"),
+];
+const PLATFORMS: &[&str] = &["manylinux_2_17_x86_64", "manylinux2014_x86_64", "any"];
+/// One megabyte, and an end to everything that hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Named by its content: another release may want others.
+pub fn folder(home: &Home) -> PathBuf {
+    let all: Vec<&str> = WHEELS.iter().map(|(_, _, hash)| *hash).collect();
+    let name = crate::sys::random::hex(&<sha2::Sha256 as sha2::Digest>::digest(all.concat())[..8]);
+    home.python().join(format!("packages-{name}"))
+}
+
+/// Where they are, if they are there.
+pub fn installed(home: &Home) -> Option<PathBuf> {
+    Some(folder(home)).filter(|folder| folder.is_dir())
+}
+
+/// Where they come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PackageSource {
+    /// The index that pip is configured for.
+    Index,
+    /// A folder of wheels: `LEOFLOW_PYTHON_PACKAGES`, or `python-packages` beside the binary.
+    Folder(PathBuf),
+    /// `LEOFLOW_PYTHON_PACKAGES=none`.
+    None,
+}
+
+impl PackageSource {
+    pub fn from_environment() -> Self {
+        let beside = || {
+            let exe = env_vars::current_exe().ok()?;
+            exe.parent().map(|folder| folder.join("python-packages")).filter(|folder| folder.is_dir())
+        };
+        match env_vars::path("LEOFLOW_PYTHON_PACKAGES") {
+            Some(path) if path.as_os_str() == "none" => Self::None,
+            Some(path) => Self::Folder(path),
+            None => beside().map_or(Self::Index, Self::Folder),
+        }
+    }
+}
+
+/// Gets them, checks each, and puts them where DAG
+/// files find them. The error is for people; it leaves nothing behind.
+pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
+    let target = folder(home);
+    if target.is_dir() {
+        return Ok(());
+    }
+    let prepare = || -> io::Result<PathBuf> {
+        files::create_private_dir(&home.python())?;
+        let staging = files::temporary_neighbour(&target);
+        files::remove_any(&staging)?;
+        std::fs::create_dir(&staging)?;
+        Ok(staging)
+    };
+    let staging = prepare().map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
+    let result = fill(&staging, source).and_then(|tree| {
+        files::sync_file_system(&tree).map_err(|error| error.to_string())?;
+        match files::rename_durably(&tree, &target) {
+            // Another process was faster; what it wrote is the same.
+            Err(_) if target.is_dir() => Ok(()),
+            other => other.map_err(|error| error.to_string()),
+        }
+    });
+    // What is left of it is nobody's.
+    let _ = files::remove_any(&staging);
+    result
+}
+
+fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
+    let downloads = staging.join("download");
+    let wheels = match source {
+        PackageSource::None => return Err("LEOFLOW_PYTHON_PACKAGES says that there are to be none".to_owned()),
+        PackageSource::Folder(folder) => folder,
+        PackageSource::Index => {
+            std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
+            let packages: Vec<String> = WHEELS.iter().map(|(name, version, _)| format!("{name}=={version}")).collect();
+            let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+            wheel::download(&wheel::Wheels { packages: &packages, platforms: PLATFORMS }, &downloads, LIMIT)?;
+            &downloads
+        }
+    };
+    let tree = staging.join("tree");
+    std::fs::create_dir(&tree).map_err(|error| error.to_string())?;
+    for (name, version, hash) in WHEELS {
+        let start = format!("{}-{version}-", name.replace('-', "_"));
+        let file = std::fs::read_dir(wheels)
+            .map_err(|error| format!("{}: {error}", wheels.display()))?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| {
+                path.file_name().is_some_and(|found| found.to_string_lossy().to_lowercase().starts_with(&start))
+            })
+            .ok_or_else(|| format!("there is no wheel of {name} {version} in {}", wheels.display()))?;
+        let found = wheel::sha256_of(&file).map_err(|error| error.to_string())?;
+        if found != *hash {
+            return Err(format!("the sha256 of {} is {found}, expected {hash}: it was altered", file.display()));
+        }
+        archive::unpack_wheel(&file, &tree).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(tree)
+}

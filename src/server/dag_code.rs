@@ -1,0 +1,227 @@
+//! What only a DAG file's own code can answer: when it is due by a timetable of the user's own, and what its
+//! callbacks do. Each question is a child like those that parse.
+
+use super::state::AppState;
+use crate::engine::events::{Event, RunKey};
+use crate::engine::new_run::isoformat;
+use crate::engine::schedule::{Oracle, Question};
+use crate::engine::timetable::{Info, Interval, Restriction};
+use crate::engine::tries;
+use crate::home::Home;
+use crate::protocol::log;
+use crate::python::{Interpreter, Job, Left, roots, run_child};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+/// Runs DAG files' code, one question at a time.
+pub struct DagCode {
+    pub state: Arc<AppState>,
+    pub workspace: PathBuf,
+    questions: UnboundedSender<Asked>,
+}
+
+/// A question on its way to the children: only the main task of the process may start some.
+struct Asked {
+    options: Value,
+    folder: Option<PathBuf>,
+    answer: oneshot::Sender<Result<Left, String>>,
+}
+
+/// Starts a child for each question. Never returns while anybody may ask.
+async fn answer(home: Home, python: Option<PathBuf>, mut questions: UnboundedReceiver<Asked>) {
+    let mut interpreter: Option<Interpreter> = None;
+    while let Some(Asked { options, folder, answer }) = questions.recv().await {
+        if interpreter.is_none() {
+            let (home, python) = (home.clone(), python.clone());
+            let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
+            match prepared.map_err(|error| error.to_string()).and_then(|prepared| prepared) {
+                Ok(found) => interpreter = Some(found),
+                Err(reason) => {
+                    // Whoever asked may have left.
+                    let _ = answer.send(Err(reason));
+                    continue;
+                }
+            }
+        }
+        let Some(interpreter) = interpreter.clone() else { continue };
+        tokio::task::spawn_local(async move {
+            let _ = answer.send(run_child(&interpreter, Job::Ask, options, folder).await);
+        });
+    }
+}
+
+#[derive(Deserialize)]
+struct Infos {
+    infos: Vec<AnsweredInfo>,
+}
+
+#[derive(Deserialize)]
+struct AnsweredInfo {
+    run_after: Timestamp,
+    interval: Option<(Timestamp, Timestamp)>,
+    run_id: Option<String>,
+}
+
+impl From<AnsweredInfo> for Info {
+    fn from(answered: AnsweredInfo) -> Self {
+        let AnsweredInfo { run_after, interval, run_id } = answered;
+        // The ids that everybody has are worked out where they are needed.
+        let run_id = run_id.filter(|run_id| *run_id != format!("scheduled__{}", isoformat(run_after)));
+        Self { run_after, interval: interval.map(|(start, end)| Interval { start, end }), run_id }
+    }
+}
+
+impl DagCode {
+    pub fn new(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBuf>) -> Self {
+        let (questions, asked) = unbounded_channel();
+        tokio::task::spawn_local(answer(state.home.clone(), python, asked));
+        Self { state, workspace, questions }
+    }
+
+    /// Asks the code of a version. The error is for people.
+    pub async fn ask(&self, version_id: i64, dag_id: &str, question: Value, spec: Value) -> Result<Value, String> {
+        let version = {
+            let client = self.state.database.get().await.map_err(|error| error.message())?;
+            tries::version(&**client, version_id).await.map_err(|error| error.to_string())?
+        };
+        let file = self.workspace.join(&version.relative_fileloc);
+        let roots = roots(&self.workspace, &file);
+        let sources: Map<String, Value> = version
+            .sources
+            .iter()
+            .map(|(path, text)| (self.workspace.join(path).to_string_lossy().into_owned(), text.clone()))
+            .collect();
+        let folder = roots.iter().find(|root| root.is_dir()).cloned();
+        let options = json!({
+            "path": file, "roots": roots, "sources": sources, "settings": version.structure.settings,
+            "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
+        });
+        let (answer, answered) = oneshot::channel();
+        let gone = "the server leaves".to_owned();
+        self.questions.send(Asked { options, folder, answer }).map_err(|_| gone.clone())?;
+        let left = answered.await.map_err(|_| gone)??;
+        let answer: Value = serde_json::from_slice(&left.result)
+            .map_err(|_| format!("the process that was asked ended before it answered: {}{}", left.exit, left.said))?;
+        match answer.get("error").and_then(Value::as_str) {
+            Some(error) => Err(format!("{error}{}", left.said)),
+            None => Ok(answer),
+        }
+    }
+
+    /// The next `count` runs by a timetable of the user's own.
+    pub async fn next_runs(
+        &self,
+        version_id: i64,
+        dag_id: &str,
+        last: Option<Interval>,
+        restriction: Restriction,
+        count: usize,
+    ) -> Result<Vec<Info>, String> {
+        let question = json!({
+            "kind": "next", "last": last.map(|last| [last.start, last.end]), "earliest": restriction.earliest,
+            "latest": restriction.latest, "catchup": restriction.catchup, "count": count,
+        });
+        let answer = self.ask(version_id, dag_id, question, Value::Null).await?;
+        let infos: Infos = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+        Ok(infos.infos.into_iter().map(Info::from).collect())
+    }
+
+    /// The interval of a run that is started by hand for a date.
+    pub async fn manual(&self, version_id: i64, dag_id: &str, run_after: Timestamp) -> Result<Interval, String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            interval: (Timestamp, Timestamp),
+        }
+        let question = json!({"kind": "manual", "run_after": run_after});
+        let answer = self.ask(version_id, dag_id, question, Value::Null).await?;
+        let Answer { interval: (start, end) } = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+        Ok(Interval { start, end })
+    }
+
+    /// Calls the callbacks that are to be called, now and whenever there are new ones. Never returns.
+    pub async fn call_back(&self) {
+        let mut events = self.state.changes.events.subscribe();
+        loop {
+            while let Some(callback) = self.take_callback().await {
+                self.call(callback).await;
+            }
+            // One that was missed may have been a callback.
+            while let Ok(event) = events.recv().await {
+                if matches!(event, Event::Callback | Event::Dags) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The oldest, which from then on is ours: it is called at most once.
+    async fn take_callback(&self) -> Option<Callback> {
+        let query = "
+            WITH taken AS (DELETE FROM dag_callback WHERE id = (
+                SELECT id FROM dag_callback ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
+            SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
+                   r.data_interval_end, r.run_after, r.start_date, coalesce(ti.try_number, 0) AS try_number,
+                   coalesce(ti.max_tries, 0) AS max_tries
+            FROM taken t JOIN dag_run r USING (dag_id, run_id)
+            LEFT JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
+        let client = self.state.database.get().await.ok()?;
+        let row = match client.query_opt(query, &[]).await {
+            Ok(row) => row?,
+            Err(error) => {
+                log::say(format!("the callbacks of DAGs cannot be read: {error}"));
+                return None;
+            }
+        };
+        let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
+        let tokio_postgres::types::Json(conf): tokio_postgres::types::Json<Value> = row.get("conf");
+        let key = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
+        let spec = json!({
+            "dag_id": key.dag_id, "run_id": key.run_id, "state": row.get::<_, String>("state"),
+            "reason": row.get::<_, String>("reason"), "task_id": row.get::<_, Option<String>>("task_id"),
+            "map_index": row.get::<_, i32>("map_index"), "try_number": row.get::<_, i32>("try_number"),
+            "max_tries": row.get::<_, i32>("max_tries"), "run_type": row.get::<_, String>("run_type"), "conf": conf,
+            "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
+            "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
+            "run_start_date": time("start_date"),
+        });
+        Some(Callback { key, version_id: row.get("dag_version_id"), spec })
+    }
+
+    async fn call(&self, callback: Callback) {
+        let Callback { key, version_id, spec } = callback;
+        let Some(version_id) = version_id else { return };
+        let name = format!("the callback of {} for {}", key.dag_id, key.run_id);
+        match self.ask(version_id, &key.dag_id, json!({"kind": "callback"}), spec).await {
+            Err(error) => log::say(format!("{name}: {error}")),
+            Ok(answer) => {
+                let problems = answer.get("problems").and_then(Value::as_array);
+                for problem in problems.into_iter().flatten().filter_map(Value::as_str) {
+                    log::say(format!("{name}: {problem}"));
+                }
+            }
+        }
+    }
+}
+
+struct Callback {
+    key: RunKey,
+    version_id: Option<i64>,
+    spec: Value,
+}
+
+/// Asks the code of DAGs, where there is a workspace with some.
+pub struct Asker(pub Option<Arc<DagCode>>);
+
+impl Oracle for Asker {
+    async fn next(&self, question: Question) -> Result<Option<Info>, String> {
+        let Some(code) = &self.0 else { return Err("there is no workspace".to_owned()) };
+        let Question { dag_id, version_id, last, restriction } = question;
+        let infos = code.next_runs(version_id, &dag_id, last, restriction, 1).await?;
+        Ok(infos.into_iter().next())
+    }
+}

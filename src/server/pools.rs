@@ -1,0 +1,135 @@
+//! `/api/v2/pools`, with Airflow's names and shapes.
+
+use super::api_error::ApiError;
+use super::request::{Id, Params, body_as};
+use super::state::AppState;
+use crate::engine::pools::{self, Given, Pool};
+use crate::engine::store::StoreError;
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Body = Result<Json<Value>, JsonRejection>;
+
+const COLUMNS: &[(&str, &str)] = &[("id", "p.name"), ("pool", "p.name"), ("name", "p.name")];
+
+fn view(pool: &Pool) -> Value {
+    json!({
+        "name": pool.name,
+        "slots": pool.slots,
+        "description": pool.description,
+        "include_deferred": pool.include_deferred,
+        "occupied_slots": pool.occupied(),
+        "running_slots": pool.running,
+        "queued_slots": pool.queued,
+        "scheduled_slots": pool.scheduled,
+        "open_slots": pool.open(),
+        "deferred_slots": 0,
+        "team_name": null,
+    })
+}
+
+fn missing(error: StoreError, name: &str) -> ApiError {
+    match error {
+        StoreError::NotFound { .. } => {
+            ApiError::new(StatusCode::NOT_FOUND, format!("The Pool with name: `{name}` was not found"))
+        }
+        StoreError::Invalid(text) => ApiError::new(StatusCode::BAD_REQUEST, text),
+        other => other.into(),
+    }
+}
+
+pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    let page = params.page("pool_name_pattern", COLUMNS)?;
+    let client = state.database.get().await?;
+    let (found, total) = pools::list(&**client, &page).await?;
+    Ok(Json(json!({"pools": found.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
+}
+
+pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    Ok(Json(view(&pools::get(&**client, &name).await.map_err(|error| missing(error, &name))?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    slots: i32,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    include_deferred: bool,
+    #[serde(default, rename = "team_name")]
+    _team_name: Option<String>,
+}
+
+fn check_slots(slots: i32) -> Result<(), ApiError> {
+    if slots >= -1 {
+        return Ok(());
+    }
+    Err(ApiError::unprocessable(
+        &["body", "slots"],
+        "greater_than_equal",
+        "Input should be greater than or equal to -1",
+    ))
+}
+
+pub async fn create(State(state): Shared, body: Body) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let body: Create = body_as(body)?;
+    check_slots(body.slots)?;
+    let client = state.database.get().await?;
+    let given = Given {
+        name: &body.name,
+        slots: body.slots,
+        description: body.description.as_deref(),
+        include_deferred: body.include_deferred,
+    };
+    pools::create(&**client, &given).await?;
+    Ok((StatusCode::CREATED, Json(view(&pools::get(&**client, &body.name).await?))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    #[serde(default, alias = "name")]
+    pool: Option<String>,
+    #[serde(default)]
+    slots: Option<i32>,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    include_deferred: Option<bool>,
+    #[serde(default, rename = "team_name")]
+    _team_name: Option<String>,
+}
+
+pub async fn patch(State(state): Shared, Id(name): Id, params: Params, body: Body) -> Result<Json<Value>, ApiError> {
+    let body: Patch = body_as(body)?;
+    if body.pool.as_ref().is_some_and(|other| *other != name) {
+        let detail = "Invalid body, pool name from request body doesn't match uri parameter";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let mask = params.texts("update_mask");
+    let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+    let client = state.database.get().await?;
+    let old = pools::get(&**client, &name).await.map_err(|error| missing(error, &name))?;
+    let slots = body.slots.filter(|_| counts("slots")).unwrap_or(old.slots);
+    check_slots(slots)?;
+    let description = body.description.filter(|_| counts("description")).or(old.description);
+    let include_deferred = body.include_deferred.filter(|_| counts("include_deferred")).unwrap_or(old.include_deferred);
+    let given = Given { name: &name, slots, description: description.as_deref(), include_deferred };
+    pools::set(&**client, &given).await?;
+    Ok(Json(view(&pools::get(&**client, &name).await?)))
+}
+
+pub async fn delete(State(state): Shared, Id(name): Id) -> Result<StatusCode, ApiError> {
+    let client = state.database.get().await?;
+    pools::delete(&**client, &name).await.map_err(|error| missing(error, &name))?;
+    Ok(StatusCode::NO_CONTENT)
+}

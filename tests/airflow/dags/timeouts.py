@@ -1,0 +1,20 @@
+"""execution_timeout, and a run that takes too long."""
+
+import time
+from datetime import timedelta
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, task
+
+with DAG("timeouts", schedule=None, dagrun_timeout=timedelta(seconds=20)):
+
+    @task(execution_timeout=timedelta(seconds=1), retries=1, retry_delay=0)
+    def too_long():
+        time.sleep(30)
+
+    @task
+    def far_too_long():
+        time.sleep(60)
+
+    too_long() >> EmptyOperator(task_id="after")
+    far_too_long() >> EmptyOperator(task_id="never")

@@ -1,0 +1,41 @@
+"""Every trigger rule, over the same mixtures of success, failure and skip."""
+
+from airflow.exceptions import AirflowSkipException
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, TriggerRule, task
+
+RULES = [rule.value for rule in TriggerRule if rule.value != "all_done_setup_success"]
+
+
+@task
+def good():
+    return "good"
+
+
+@task
+def bad():
+    raise ValueError("bad")
+
+
+@task
+def skips():
+    raise AirflowSkipException("skipped")
+
+
+with DAG("trigger_rules", schedule=None):
+    ups = {"good": good(), "bad": bad(), "skips": skips()}
+    mixtures = {
+        "gg": ["good", "good2"],
+        "gb": ["good", "bad"],
+        "gs": ["good", "skips"],
+        "bs": ["bad", "skips"],
+        "gbs": ["good", "bad", "skips"],
+        "s": ["skips"],
+        "b": ["bad"],
+    }
+    ups["good2"] = good.override(task_id="good2")()
+    for name, mixture in mixtures.items():
+        for rule in RULES:
+            down = EmptyOperator(task_id=f"{name}_{rule}", trigger_rule=rule)
+            for up in mixture:
+                ups[up] >> down
