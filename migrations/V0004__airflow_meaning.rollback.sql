@@ -9,7 +9,7 @@ DROP INDEX task_instance_active, task_instance_waiting;
 ALTER TABLE task_instance DROP COLUMN rendered_map_index, DROP COLUMN rendered, DROP COLUMN scheduled_at,
     DROP COLUMN priority_weight, DROP COLUMN pool_slots, DROP COLUMN pool;
 DROP INDEX dag_run_backfill;
-ALTER TABLE dag_run DROP COLUMN backfill_ordinal, DROP COLUMN backfill_id, DROP COLUMN deadline_at;
+ALTER TABLE dag_run DROP COLUMN stands_for_scheduled, DROP COLUMN backfill_ordinal, DROP COLUMN backfill_id, DROP COLUMN deadline_at;
 UPDATE dag_run SET run_type = 'manual' WHERE run_type IN ('operator_triggered', 'asset_materialization');
 ALTER TABLE dag_run DROP CONSTRAINT dag_run_run_type_check;
 ALTER TABLE dag_run ADD CONSTRAINT dag_run_run_type_check

@@ -15,6 +15,8 @@ ALTER TABLE dag_run ADD CONSTRAINT dag_run_run_type_check CHECK (run_type IN
 -- When the run's dagrun_timeout is over.
 ALTER TABLE dag_run ADD COLUMN deadline_at timestamptz;
 ALTER TABLE dag_run ADD COLUMN backfill_id bigint;
+-- Of another kind, but of a date that the schedule has: the schedule goes on from there.
+ALTER TABLE dag_run ADD COLUMN stands_for_scheduled boolean NOT NULL DEFAULT false;
 ALTER TABLE dag_run ADD COLUMN backfill_ordinal integer;
 CREATE INDEX dag_run_backfill ON dag_run (backfill_id) WHERE backfill_id IS NOT NULL;
 

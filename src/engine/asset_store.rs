@@ -152,7 +152,7 @@ pub async fn add_event(
             OR s.kind = 'alias' AND EXISTS (SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
                                             WHERE n.name = s.name AND l.asset_id = a.id))
         JOIN dag d ON d.dag_id = s.dag_id AND d.is_active AND NOT d.is_paused
-        WHERE a.id = $1 ON CONFLICT DO NOTHING";
+        WHERE a.id = $1 ON CONFLICT (asset_id, dag_id) DO UPDATE SET created_at = EXCLUDED.created_at";
     transaction.execute(queue, &[&asset]).await?;
     events::notify(transaction, &Event::Assets).await?;
     Ok(row.get(0))
@@ -238,6 +238,8 @@ async fn make_run(
     if new_run::insert(transaction, &run, structure).await? {
         transaction.execute(events, &[dag_id, &run.key.run_id, &newest, &structure.catchup]).await?;
     }
-    transaction.execute("DELETE FROM asset_queue WHERE dag_id = $1", &[dag_id]).await?;
+    // What came in since it was read is for the next run.
+    let read = "DELETE FROM asset_queue WHERE dag_id = $1 AND created_at <= $2";
+    transaction.execute(read, &[dag_id, &newest]).await?;
     Ok(())
 }

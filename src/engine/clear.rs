@@ -87,13 +87,14 @@ pub async fn clear(transaction: &Transaction<'_>, key: &RunKey, which: &Selectio
     let ids: Vec<&str> = chosen.iter().map(|(id, _)| id.as_str()).collect();
     let maps: Vec<i32> = chosen.iter().map(|(_, at)| *at).collect();
     let task = |id: &str| dag.structure.tasks.iter().find(|task| task.task_id == id);
-    let retries: Vec<i32> = ids.iter().map(|id| task(id).map_or(0, |task| task.retries as i32)).collect();
+    let retries: Vec<i32> =
+        ids.iter().map(|id| task(id).map_or(0, |task| i32::try_from(task.retries).unwrap_or(i32::MAX))).collect();
     let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(|task| task.pool())).collect();
     let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
     let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
     let reset = "
         UPDATE task_instance ti SET due_at = NULL,
-               max_tries = CASE WHEN state IN ('running', 'restarting') THEN max_tries ELSE try_number + retries END,
+               max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
                pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
                state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END
         FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])

@@ -166,7 +166,7 @@ impl Field {
         };
         let step: u32 = match step {
             None => 1,
-            Some("0") => {
+            Some(step) if step.parse() == Ok(0_u32) => {
                 let field = whole.split_whitespace().position(|column| column.contains("/0")).unwrap_or(at);
                 return Err(refuse(&format!(": step '0' in field {field} is not acceptable")));
             }

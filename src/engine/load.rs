@@ -50,6 +50,9 @@ pub async fn instances(
                 = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
                 AND ti.state IN ('running', 'restarting')
         WHERE ti.dag_id = $1 AND ti.run_id = $2";
+    // The agent takes none of them meanwhile: what is decided here is decided about what is seen here.
+    let hold = "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND state = 'queued' FOR UPDATE";
+    client.query(hold, &[&key.dag_id, &key.run_id]).await?;
     let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
     let names = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let instances = rows
@@ -97,6 +100,7 @@ pub async fn lengths(
                CASE json_typeof(value)
                    WHEN 'array' THEN json_array_length(value)
                    WHEN 'object' THEN CASE WHEN value->>'__classname__' = 'builtins.tuple'
+                                                AND json_typeof(value->'__data__') = 'array'
                                            THEN json_array_length(value->'__data__')
                                            ELSE (SELECT count(*)::integer FROM json_object_keys(value)) END
                END AS length

@@ -87,11 +87,11 @@ fn random_dag(dice: &mut Dice) -> Structure {
             }
         }
         tasks[0]["is_setup"] = true.into();
-        for at in 1..count - 1 {
+        for (at, task) in tasks.iter_mut().enumerate().take(count - 1).skip(1) {
             let (one, other) = (dice.roll(at), dice.roll(at));
             let up = if one == other { vec![one] } else { vec![one, other] };
-            tasks[at]["upstream"] = up.iter().map(|up| format!("t{up}")).collect();
-            tasks[at]["trigger_rule"] = RULES[dice.roll(8)].into();
+            task["upstream"] = up.iter().map(|up| format!("t{up}")).collect();
+            task["trigger_rule"] = RULES[dice.roll(8)].into();
         }
         tasks[count - 1]["upstream"] = json!(["t0", format!("t{}", 1 + dice.roll(count - 2))]);
         tasks[count - 1]["is_teardown"] = true.into();
@@ -358,7 +358,7 @@ fn play(seed: u64) {
             (0..instances.len()).filter(|at| instances[*at].state == Some(TaskState::Scheduled)).collect();
         let unfinished = instances.iter().any(|one| !one.state.is_some_and(TaskState::is_finished));
         if ready.is_empty() {
-            assert_eq!(plan.run.is_some(), true, "seed {seed}: it neither goes on nor ends\n{}", dag());
+            assert!(plan.run.is_some(), "seed {seed}: it neither goes on nor ends\n{}", dag());
             let (state, reason) = plan.run.unwrap();
             assert_eq!(reason == Reason::Deadlocked, unfinished, "seed {seed}\n{}", dag());
             let ignored = |task: &super::super::dag::Task| task.is_teardown && !task.on_failure_fail_dagrun;

@@ -132,8 +132,9 @@ pub async fn usage(client: &impl GenericClient, but: Option<&RunKey>) -> Result<
     }
     let (dag_id, run_id) = but.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
     let query = "
-        SELECT dag_id, run_id, task_id, pool, sum(pool_slots)::bigint, count(*) FROM task_instance
-        WHERE state IN ('queued', 'running', 'restarting') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))
+        SELECT dag_id, run_id, task_id, pool, sum(pool_slots)::bigint, count(*)
+        FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+        WHERE r.state = 'running' AND ti.state IN ('queued', 'running', 'restarting') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))
         GROUP BY dag_id, run_id, task_id, pool";
     for row in client.query(query, &[&dag_id, &run_id]).await? {
         let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };

@@ -211,10 +211,22 @@ pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunSt
         transaction.execute(end, &[&key.dag_id, &key.run_id, &state.as_str(), &was_finished]).await?;
         events::notify(transaction, &Event::Stop).await?;
         backfills::complete(transaction, key).await?;
+        others_may_go_on(transaction, key).await?;
         // Another run may have waited for this one's end.
         events::notify(transaction, &Event::Sweep).await?;
     }
     events::notify(transaction, &Event::Changed(key.clone())).await?;
+    Ok(())
+}
+
+/// A run that ends by hand, or is gone: what it held is free, and later runs may have waited for its tasks.
+async fn others_may_go_on(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    events::notify(transaction, &Event::Room).await?;
+    let running = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
+    for row in transaction.query(running, &[&key.dag_id, &key.run_id]).await? {
+        let run = RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) };
+        events::notify(transaction, &Event::Plan(run)).await?;
+    }
     Ok(())
 }
 
@@ -238,6 +250,11 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
         )));
     }
     transaction.execute("DELETE FROM dag_run WHERE dag_id = $1 AND run_id = $2", &[&key.dag_id, &key.run_id]).await?;
+    if let Some(backfill) = run.backfill_id {
+        backfills::complete_one(transaction, backfill).await?;
+    }
+    others_may_go_on(transaction, key).await?;
+    events::notify(transaction, &Event::Sweep).await?;
     events::notify(transaction, &Event::Changed(key.clone())).await?;
     Ok(())
 }

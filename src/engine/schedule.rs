@@ -33,12 +33,17 @@ struct Stale {
     structure: Structure,
     version_id: i64,
     last: Option<Interval>,
+    /// The run that could not be made because there was one.
+    stuck_at: Option<Timestamp>,
 }
 
 pub fn restriction(structure: &Structure) -> Restriction {
     let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
     Restriction { earliest: moment(&structure.earliest), latest: moment(&structure.latest), catchup: structure.catchup }
 }
+
+/// Until a timetable of the user's own that did not answer is asked again.
+const ASK_AGAIN_SECONDS: f64 = 300.0;
 
 /// Works out the next run of each DAG whose version, pause or last run is another than when that was done.
 pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle) -> Result<(), StoreError> {
@@ -49,6 +54,7 @@ pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle) -> Result<(),
             None => Ok(None),
             Some(timetable) => timetable.next(stale.last, restriction, now),
         };
+        let mut answered = true;
         let info = match found {
             Ok(info) => info,
             Err(TimetableProblem::Custom) => {
@@ -60,6 +66,7 @@ pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle) -> Result<(),
                 };
                 oracle.next(question).await.unwrap_or_else(|error| {
                     log::say(format!("when {} is due next cannot be worked out: {error}", stale.dag_id));
+                    answered = false;
                     None
                 })
             }
@@ -68,7 +75,19 @@ pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle) -> Result<(),
                 None
             }
         };
-        note(client, &stale, info.as_ref()).await?;
+        // The run that was there already, once more: from here on nothing would ever be another.
+        let again = info.as_ref().filter(|info| stale.stuck_at == Some(info.run_after));
+        if let Some(info) = again {
+            log::say(format!(
+                "{} would have a second run of {}; its schedule has ended",
+                stale.dag_id,
+                isoformat(info.run_after)
+            ));
+        }
+        let info = if again.is_some() { None } else { info };
+        // One that did not answer is asked again when its time comes, or when something has changed.
+        let asked_until = (!answered).then(|| crate::engine::retry::later(now, ASK_AGAIN_SECONDS));
+        note(client, &stale, info.as_ref(), asked_until).await?;
     }
     Ok(())
 }
@@ -77,19 +96,28 @@ pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle) -> Result<(),
 /// the moment in which it is unpaused), and the last run that was made by itself.
 const KEY: &str = "
     concat_ws('|', d.current_version_id::text, d.is_paused::text, l.run_id)";
+/// Before the time after it, in the key of one that is to be asked again.
+const ASK_AGAIN: &str = "again ";
+/// Before the time of a run that could not be made.
+const STUCK: &str = "stuck ";
 
 const LAST: &str = "
     LEFT JOIN LATERAL (
-        SELECT run_id, data_interval_start, data_interval_end FROM dag_run
-        WHERE dag_id = d.dag_id AND run_type IN ('scheduled', 'backfill') AND logical_date IS NOT NULL
+        SELECT run_id, coalesce(data_interval_start, logical_date) AS data_interval_start,
+               coalesce(data_interval_end, logical_date) AS data_interval_end
+        FROM dag_run
+        WHERE dag_id = d.dag_id AND logical_date IS NOT NULL
+          AND (run_type IN ('scheduled', 'backfill') OR stands_for_scheduled)
         ORDER BY logical_date DESC LIMIT 1) l ON true";
 
 async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
     let query = format!(
-        "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end
+        "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end, d.schedule_key
          FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
-         WHERE d.is_active AND v.structure->'timetable'->>'kind' NOT IN ('null', 'asset')
-           AND d.schedule_key IS DISTINCT FROM {KEY}"
+         WHERE d.is_active
+           AND (coalesce(v.structure->'timetable'->>'kind', 'null') NOT IN ('null', 'asset') OR d.next_run_after IS NOT NULL)
+           AND CASE WHEN d.schedule_key LIKE 'again %' THEN substr(d.schedule_key, 7)::timestamptz <= now()
+                    ELSE d.schedule_key IS DISTINCT FROM {KEY} END"
     );
     let rows = client.query(&query, &[]).await?;
     Ok(rows
@@ -103,12 +131,22 @@ async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
                 structure,
                 version_id: row.get(3),
                 last: ends.0.zip(ends.1).map(|(start, end)| Interval { start, end }),
+                stuck_at: row
+                    .get::<_, Option<&str>>(6)
+                    .and_then(|key| key.strip_prefix(STUCK))
+                    .and_then(|at| at.parse().ok()),
             }
         })
         .collect())
 }
 
-async fn note(client: &impl GenericClient, stale: &Stale, info: Option<&Info>) -> Result<(), StoreError> {
+async fn note(
+    client: &impl GenericClient,
+    stale: &Stale,
+    info: Option<&Info>,
+    ask_again: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let key = ask_again.map_or_else(|| stale.key.clone(), |at| format!("{ASK_AGAIN}{at}"));
     let query = "
         UPDATE dag SET schedule_key = $2, next_logical_date = $3, next_interval_start = $4, next_interval_end = $5,
                next_run_after = $6, next_run_id = $7 WHERE dag_id = $1";
@@ -116,7 +154,7 @@ async fn note(client: &impl GenericClient, stale: &Stale, info: Option<&Info>) -
     let (start, end) = interval.map(|interval| (interval.start, interval.end)).unzip();
     let run_after = info.map(|info| info.run_after);
     let run_id = info.and_then(|info| info.run_id.as_deref());
-    client.execute(query, &[&stale.dag_id, &stale.key, &start, &start, &end, &run_after, &run_id]).await?;
+    client.execute(query, &[&stale.dag_id, &key, &start, &start, &end, &run_after, &run_id]).await?;
     Ok(())
 }
 
@@ -153,27 +191,20 @@ pub async fn make_due_runs(client: &mut Client) -> Result<usize, StoreError> {
             version_id: row.get(6),
             backfill: None,
         };
-        if !new_run::insert(&transaction, &run, &structure).await? {
-            log::say(format!(
-                "{dag_id} has a run of {} already; its schedule goes on from there",
-                isoformat(run_after)
-            ));
-            step_over(&transaction, &dag_id, row.get(1)).await?;
+        if new_run::insert(&transaction, &run, &structure).await? {
+            // What comes after it is worked out anew.
+            let clear = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = $1";
+            transaction.execute(clear, &[&dag_id]).await?;
+            continue;
         }
-        // What comes after it is worked out anew.
-        let clear = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = $1";
-        transaction.execute(clear, &[&dag_id]).await?;
+        let at = isoformat(run_after);
+        log::say(format!("{dag_id} has a run of {at} already; its schedule goes on from there"));
+        let stands =
+            "UPDATE dag_run SET stands_for_scheduled = true WHERE dag_id = $1 AND (logical_date = $2 OR run_id = $3)";
+        transaction.execute(stands, &[&dag_id, &run.logical_date, &run.key.run_id]).await?;
+        let stuck = "UPDATE dag SET schedule_key = $2, next_run_after = NULL WHERE dag_id = $1";
+        transaction.execute(stuck, &[&dag_id, &format!("{STUCK}{run_after}")]).await?;
     }
     transaction.commit().await?;
     Ok(rows.len())
-}
-
-/// A run of that date was started by hand: from here on it counts as the scheduled one.
-async fn step_over(client: &impl GenericClient, dag_id: &str, date: Option<Timestamp>) -> Result<(), StoreError> {
-    let query = "UPDATE dag_run SET run_type = 'scheduled',
-                        data_interval_start = coalesce(data_interval_start, logical_date),
-                        data_interval_end = coalesce(data_interval_end, logical_date)
-                 WHERE dag_id = $1 AND logical_date = $2 AND run_type = 'manual'";
-    client.execute(query, &[&dag_id, &date]).await?;
-    Ok(())
 }

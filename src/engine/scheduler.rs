@@ -116,9 +116,16 @@ impl Work {
     ) -> Result<Option<Timestamp>, StoreError> {
         // A run that is due and cannot go on is looked at once, not again and again.
         let mut looked = BTreeSet::new();
+        let mut looked_at_schedules = false;
         loop {
             while let Some(run) = self.runs.pop_first() {
-                tick::advance(client, graphs, &run).await?;
+                match tick::advance(client, graphs, &run).await {
+                    // What one run asks of the datastore and cannot be is no reason to stop the others.
+                    Err(StoreError::Invalid(reason)) => {
+                        log::say(format!("the run {} of {} cannot go on: {reason}", run.run_id, run.dag_id));
+                    }
+                    other => other?,
+                }
             }
             if std::mem::take(&mut self.room) {
                 tick::give_room(client, graphs).await?;
@@ -132,6 +139,10 @@ impl Work {
                 asset_store::make_runs(client).await?;
             }
             let clock = tick::clock(client).await?;
+            // Due while all this was done; those that may have no more runs are looked at once.
+            if clock.is_due && !std::mem::replace(&mut looked_at_schedules, true) {
+                self.schedules = true;
+            }
             // After the clock was read: a run comes due before that, and begins here, or after, and is next.
             self.runs.extend(tick::begin_runs(client).await?);
             self.runs.extend(clock.due.into_iter().filter(|run| looked.insert(run.clone())));

@@ -4,7 +4,7 @@ use super::apply::{self, Rows};
 use super::events::{self, Event, RunKey};
 use super::graph::Graph;
 use super::load::{self, Graphs};
-use super::plan::{self, Plan, Reason, Snapshot};
+use super::plan::{self, Instance, Plan, Reason, Snapshot};
 use super::state::{RunState, TaskState};
 use super::store::StoreError;
 use super::{asset_store, backfills};
@@ -15,23 +15,29 @@ use tokio_postgres::{Client, GenericClient, Row, Transaction};
 /// at once; those of a backfill after the others, as many as it allows. Returns those that have begun.
 pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
     let query = "
-        WITH waiting AS (
-            SELECT r.dag_id, r.run_id,
-                   row_number() OVER (PARTITION BY r.dag_id, r.backfill_id
-                                      ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id) AS place,
-                   coalesce(b.max_active_runs::bigint, (v.structure->>'max_active_runs')::bigint, 16) AS most,
-                   (SELECT count(*) FROM dag_run a WHERE a.dag_id = r.dag_id AND a.state = 'running'
-                    AND a.backfill_id IS NOT DISTINCT FROM r.backfill_id) AS running,
-                   (v.structure->>'dagrun_timeout')::float8 AS timeout
-            FROM dag_run r JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
-            LEFT JOIN backfill b ON b.id = r.backfill_id
-            WHERE r.state = 'queued' AND d.is_active AND NOT d.is_paused AND r.run_after <= now()
-              AND NOT coalesce(b.is_paused, false))
+        WITH line AS (
+            -- Each DAG, and each of its backfills, once: structures are large.
+            SELECT w.dag_id, w.backfill_id, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout,
+                   (SELECT count(*) FROM dag_run a WHERE a.dag_id = w.dag_id AND a.state = 'running'
+                    AND a.backfill_id IS NOT DISTINCT FROM w.backfill_id) AS running
+            FROM (SELECT DISTINCT dag_id, backfill_id FROM dag_run WHERE state = 'queued' AND run_after <= now()) w
+            JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
+            CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS most,
+                                       (v.structure->>'dagrun_timeout')::float8 AS timeout) l
+            LEFT JOIN backfill b ON b.id = w.backfill_id
+            WHERE d.is_active AND NOT d.is_paused AND NOT coalesce(b.is_paused AND b.completed_at IS NULL, false)),
+        waiting AS (
+            SELECT n.dag_id, n.run_id, line.timeout FROM line CROSS JOIN LATERAL (
+                SELECT dag_id, run_id FROM dag_run r
+                WHERE r.dag_id = line.dag_id AND r.backfill_id IS NOT DISTINCT FROM line.backfill_id
+                  AND r.state = 'queued' AND r.run_after <= now()
+                ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
+                LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
         UPDATE dag_run r SET state = 'running', start_date = now(),
-               deadline_at = now() + make_interval(secs => w.timeout)
+               -- No longer than the calendar goes.
+               deadline_at = now() + make_interval(secs => least(w.timeout, 1e9))
         FROM waiting w
         WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id AND r.state = 'queued'
-          AND (w.most = 0 OR w.running + w.place <= w.most)
         RETURNING r.dag_id, r.run_id";
     let rows = client.query(query, &[]).await?;
     Ok(rows.iter().map(key).collect())
@@ -50,6 +56,8 @@ pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreEr
 /// What the clock asks for.
 #[derive(Debug)]
 pub struct Clock {
+    /// Whether a DAG is due by its schedule.
+    pub is_due: bool,
     /// Runs that have a retry or a sensor which is due, or whose time is over.
     pub due: Vec<RunKey>,
     /// When it will next ask for something.
@@ -74,8 +82,10 @@ pub async fn clock(client: &mut Client) -> Result<Clock, StoreError> {
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
                       WHERE r.state = 'queued' AND r.run_after > now() AND d.is_active AND NOT d.is_paused))";
     let next = transaction.query_one(next, &[]).await?.get(0);
+    let is_due = "SELECT EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= now())";
+    let is_due = transaction.query_one(is_due, &[]).await?.get(0);
     transaction.commit().await?;
-    Ok(Clock { due: due.iter().map(key).collect(), next })
+    Ok(Clock { is_due, due: due.iter().map(key).collect(), next })
 }
 
 /// Gives room to what waits for it in all runs.
@@ -93,7 +103,9 @@ pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> 
                  FROM dag_run r JOIN dag d USING (dag_id)
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
     let Some(row) = transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await? else {
-        // Ended by hand meanwhile, or deleted.
+        // Ended by hand meanwhile, or deleted: what it held is free.
+        apply::give_room_to_all(&transaction, graphs).await?;
+        transaction.commit().await?;
         return Ok(());
     };
     let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(()) };
@@ -101,7 +113,11 @@ pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> 
     let (names, instances) = load::instances(&transaction, key, &graph).await?;
     let logical_date = row.get(1);
     // What is mapped is only measured while something waits to be.
-    let waits = instances.iter().any(|one| one.state.is_none() || one.ended.is_some()) && graph.has_expandable();
+    let may_begin = |one: &Instance| {
+        let waits = [Some(TaskState::UpForRetry), Some(TaskState::UpForReschedule)].contains(&one.state);
+        one.state.is_none() || one.ended.is_some() || waits
+    };
+    let waits = graph.has_expandable() && instances.iter().any(may_begin);
     let snapshot = Snapshot {
         graph: &graph,
         is_paused: row.get(3),

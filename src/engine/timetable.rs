@@ -132,8 +132,10 @@ impl Delta {
             Self::Seconds(seconds) => (0, seconds),
             Self::Calendar { months, seconds } => (months, seconds),
         };
-        let moved = at.to_zoned(TimeZone::UTC).checked_add(Span::new().months(i64::from(months * sign)));
-        let at = moved.map_or(at, |zoned| zoned.timestamp());
+        let span = Span::new().try_months(i64::from(months) * i64::from(sign));
+        let moved = span.and_then(|span| at.to_zoned(TimeZone::UTC).checked_add(span));
+        let end = if sign > 0 { Timestamp::MAX } else { Timestamp::MIN };
+        let at = moved.map_or(end, |zoned| zoned.timestamp());
         let delay = SignedDuration::try_from_secs_f64(seconds * f64::from(sign)).unwrap_or(SignedDuration::ZERO);
         at.checked_add(delay).unwrap_or(if sign > 0 { Timestamp::MAX } else { Timestamp::MIN })
     }

@@ -2,6 +2,7 @@
 //! home of its own.
 
 mod airflow_facts;
+mod airflow_meaning;
 mod api;
 mod architecture;
 mod backup_fuzz;

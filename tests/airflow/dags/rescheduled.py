@@ -18,7 +18,7 @@ def seen_twice(ti, run_id):
 with DAG("rescheduled", schedule=None):
     found = PythonSensor(task_id="found", python_callable=seen_twice, mode="reschedule", poke_interval=1)
     late = PythonSensor(
-        task_id="late", python_callable=lambda: False, mode="reschedule", poke_interval=1, timeout=2, retries=1
+        task_id="late", python_callable=lambda: False, mode="reschedule", poke_interval=1, timeout=2
     )
     soft = PythonSensor(
         task_id="soft", python_callable=lambda: False, mode="reschedule", poke_interval=1, timeout=1, soft_fail=True

@@ -1,5 +1,7 @@
 """Every trigger rule, over the same mixtures of success, failure and skip."""
 
+import time
+
 from airflow.exceptions import AirflowSkipException
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TriggerRule, task
@@ -19,6 +21,8 @@ def bad():
 
 @task
 def skips():
+    # After the failure: which of the two comes first decides about all_success.
+    time.sleep(4)
     raise AirflowSkipException("skipped")
 
 

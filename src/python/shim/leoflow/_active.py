@@ -3,6 +3,8 @@
 _dags = []
 _groups = []
 _context = None
+# The mapped task of which an instance is being made.
+_unmapped = None
 
 
 def dag():
@@ -33,6 +35,15 @@ def enter_group(one):
 
 def leave_group():
     _groups.pop()
+
+
+def unmap(task):
+    global _unmapped
+    _unmapped = task
+
+
+def unmapped():
+    return _unmapped
 
 
 def set_context(context):

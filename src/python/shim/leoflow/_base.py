@@ -3,6 +3,7 @@
 <https://airflow.apache.org/docs/apache-airflow/stable/howto/custom-operator.html>
 """
 
+import abc
 import copy
 import functools
 import inspect
@@ -13,6 +14,7 @@ from datetime import timedelta
 from . import _active, _setups
 from ._errors import AirflowException, Unsupported, user_line
 from ._graph import Linkable, check_key, connect
+from ._params import ParamsDict
 from ._priority import check_weight_rule
 from ._rules import TriggerRule, check_trigger_rule
 from ._time import aware
@@ -123,7 +125,7 @@ def applies_defaults(init):
     return wrapped
 
 
-class OperatorMeta(type):
+class OperatorMeta(abc.ABCMeta):
     def __new__(meta, name, bases, members, **others):
         init = members.get("__init__")
         if init is not None and not getattr(init, "_fills_in", False):
@@ -178,12 +180,13 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
             if value not in ONLY[name]:
                 raise Unsupported(f"{name}={value!r}")
         self.place = user_line()
+        mapped = _active.unmapped()
         dag = dag or _active.dag()
         group = task_group or (_active.group(dag) if dag is not None else None)
         if dag is None and group is not None:
             dag = group.dag
         check_key("task_id", task_id)
-        self.task_id = group.child_id(task_id) if group is not None else task_id
+        self.task_id = group.child_id(task_id) if group is not None and mapped is None else task_id
         check_key("task_id", self.task_id)
         self.task_group = None
         self.owner = owner
@@ -199,7 +202,10 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
         self.depends_on_past = bool(depends_on_past) or self.wait_for_downstream
         self.ignore_first_depends_on_past = bool(ignore_first_depends_on_past)
         self.wait_for_past_depends_before_skipping = bool(wait_for_past_depends_before_skipping)
-        self.params = dict(params or {})
+        # Those of the DAG are the task's too; `own_params` are what it adds.
+        self.own_params = dict(params or {})
+        of = mapped.dag if mapped is not None else dag
+        self.params = ParamsDict({**(of.params.all_params() if of is not None else {}), **self.own_params})
         self.priority_weight = priority(self.task_id, priority_weight)
         self.weight_rule = check_weight_rule(weight_rule)
         self.queue = queue or "default"
@@ -235,7 +241,11 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
         self.on_failure_fail_dagrun = False
         self.upstream_task_ids = set()
         self.downstream_task_ids = set()
-        self.dag = None
+        object.__setattr__(self, "dag", None)
+        if mapped is not None:
+            object.__setattr__(self, "dag", mapped.dag)
+            self.task_group = mapped.task_group
+            return
         if group is not None:
             group.add(self)
         if dag is not None:
@@ -247,8 +257,12 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
             value = check_trigger_rule(value, getattr(self, "task_id", "?"), None)
         elif name in CALLBACKS:
             value = callbacks(name, value)
-        elif name in ONLY and value not in ONLY[name]:
+        elif name in ONLY and _active.context() is None and value not in ONLY[name]:
             raise Unsupported(f"{name}={value!r}")
+        elif name == "dag" and value is not None:
+            # To give a task a DAG is to put it there.
+            value.add_task(self)
+            return
         object.__setattr__(self, name, value)
         if not hasattr(self, "_building") and getattr(self, "dag", None) is not None and name in self.template_fields:
             self.link_arguments((name,))
@@ -361,15 +375,13 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
         return logging.getLogger("airflow.task.operators")
 
     def pre_execute(self, context):
-        if self._pre_execute_hook is not None:
-            self._pre_execute_hook(context)
+        """Called before `execute`, for those who extend it."""
 
     def execute(self, context):
         raise NotImplementedError
 
     def post_execute(self, context, result=None):
-        if self._post_execute_hook is not None:
-            self._post_execute_hook(context, result)
+        """Called after it."""
 
     def on_kill(self):
         """Called when the task is told to end."""

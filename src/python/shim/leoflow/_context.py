@@ -304,7 +304,7 @@ def merged_params(dag, task, conf):
     from ._params import Param, ParamsDict
 
     whole = {name: dag.params.get_param(name) for name in dag.params}
-    for name, value in task.params.items():
+    for name, value in task.own_params.items():
         whole[name] = value if isinstance(value, Param) else Param(value)
     found = ParamsDict(whole)
     return {**{name: conf[name] if name in conf else found[name] for name in found}, **conf}

@@ -12,6 +12,7 @@ from ._graph import check_key, duplicate
 from ._groups import TaskGroup
 from ._params import ParamsDict
 from ._time import aware
+from ._xcomarg import _MISSING as NO_DEFAULT
 
 # In the order they were made.
 made = []
@@ -58,7 +59,7 @@ class DAG:
         self.end_date = aware("end_date", end)
         self.timezone = self.start_date.tzinfo if self.start_date is not None else aware("", "2000-01-01").tzinfo
         self.params = ParamsDict({**(self.default_args.pop("params", None) or {}), **(params or {})})
-        self.tags = sorted(check_tags(tags))
+        self.tags = check_tags(tags)
         self.doc_md = check_doc(doc_md)
         self.catchup = bool(catchup)
         self.max_active_runs = positive("max_active_runs", max_active_runs)
@@ -151,7 +152,7 @@ class DAG:
             raise duplicate(task.task_id)
         if task.dag is not None and task.dag is not self:
             raise ValueError(f"The dag assigned to {task!r} can not be changed.")
-        task.dag = self
+        object.__setattr__(task, "dag", self)
         self.task_dict[task.task_id] = task
         if task.task_group is None:
             self.task_group.add(task)
@@ -160,10 +161,10 @@ class DAG:
         for task in tasks:
             self.add_task(task)
 
-    def param(self, name, default=None):
-        from ._xcomarg import _MISSING, DagParam
+    def param(self, name, default=NO_DEFAULT):
+        from ._xcomarg import DagParam
 
-        return DagParam(self, name, _MISSING if default is None else default)
+        return DagParam(self, name, default)
 
     def __enter__(self):
         self.entered = True

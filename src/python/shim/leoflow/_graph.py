@@ -87,6 +87,14 @@ class Linkable:
     def bottoms(self):
         raise NotImplementedError
 
+    @property
+    def roots(self):
+        return self.tops()
+
+    @property
+    def leaves(self):
+        return self.bottoms()
+
     def noted(self, other, downstream):
         """Told of each arrow; groups remember theirs."""
 

@@ -6,11 +6,26 @@ import os
 from ._errors import AirflowNotFoundException, Unsupported
 
 
-class BaseHook:
+class LoggingMixin:
+    """`self.log`, also for those whose constructor was not called."""
+
+    @property
+    def log(self):
+        return self.__dict__.get("_log") or logging.getLogger(type(self).__module__)
+
+    @log.setter
+    def log(self, logger):
+        self.__dict__["_log"] = logger
+
+    logger = log
+
+
+class BaseHook(LoggingMixin):
     """<https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/connections.html#hooks>"""
 
     def __init__(self, logger_name=None):
-        self.log = logging.getLogger(logger_name or type(self).__module__)
+        if logger_name:
+            self.log = logging.getLogger(logger_name)
 
     @classmethod
     def get_connection(cls, conn_id):
@@ -44,7 +59,7 @@ class FSHook(BaseHook):
         return self.basepath
 
 
-class BaseNotifier:
+class BaseNotifier(LoggingMixin):
     """A callback with templated fields."""
 
     template_fields = ()

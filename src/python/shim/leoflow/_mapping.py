@@ -206,21 +206,32 @@ class MappedOperator(BaseOperator):
 
     def unmapped(self, context, index):
         """The task for one element, beside the DAG and not in it."""
-        from . import _active
-
-        given = self.expand_input.resolve(context, index)
+        self.given = given = self.expand_input.resolve(context, index)
         own = dict(self.partial_kwargs)
         for name in given:
             if self.strict and (name in own or name in BASE_ARGUMENTS and name in self.base_kwargs):
                 raise TypeError(f"unmappable or already specified argument: {name}")
-        task = self.build({**own, **given})
-        return self.settle(task)
+        return self.beside_the_dag({**own, **given})
+
+    def beside_the_dag(self, given):
+        """The task, which knows its DAG and its group and is in neither."""
+        from . import _active
+
+        _active.unmap(self)
+        try:
+            return self.settle(self.build(given))
+        finally:
+            _active.unmap(None)
+
+    def own_base_kwargs(self):
+        return {name: value for name, value in self.base_kwargs.items() if name not in ("dag", "task_group", "task_id")}
+
+    def defaults(self):
+        accepted = accepted_by(self.operator_class) | BASE_ARGUMENTS
+        return {name: value for name, value in self.default_args_used.items() if name in accepted and name != "params"}
 
     def build(self, given):
-        base = {name: value for name, value in self.base_kwargs.items() if name not in ("dag", "task_group", "task_id")}
-        accepted = accepted_by(self.operator_class)
-        defaults = {name: value for name, value in self.default_args_used.items() if name in accepted and name != "params"}
-        return self.operator_class(task_id=self.task_id, **{**defaults, **base, **given})
+        return self.operator_class(task_id=self.task_id, **{**self.defaults(), **self.own_base_kwargs(), **given})
 
     def settle(self, task):
         """As the instance of this task: what the graph says of it is said of the task too."""

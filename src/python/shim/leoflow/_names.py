@@ -20,7 +20,7 @@ SDK = {
     "XComArg": "_xcomarg", "asset": "_assets", "chain": "_graph", "chain_linear": "_graph",
     "cross_downstream": "_graph", "dag": "_dag", "get_current_context": "_context", "get_parsing_context": "_parsing",
     "literal": "_templates", "macros": "_macros:", "setup": "_taskflow", "task": "_taskflow",
-    "task_group": "_groups", "teardown": "_taskflow",
+    "task_group": "_groups", "teardown": "_taskflow", "timezone": "_timezone:",
 }
 
 EXCEPTIONS = dict.fromkeys(
@@ -61,6 +61,9 @@ HOOK = {"BaseHook": "_hooks"}
 FILE_HOOK = {"FSHook": "_hooks"}
 STATES = {"DagRunState": "_rules", "State": "_rules", "TaskInstanceState": "_rules"}
 TIMETABLES = dict.fromkeys(("DagRunInfo", "DataInterval", "TimeRestriction", "Timetable"), "_timetables")
+
+TIMEZONE = dict.fromkeys(
+    ("convert_to_utc", "coerce_datetime", "datetime", "make_naive", "parse", "utc", "utcnow"), "_timezone")
 
 MODULES = {
     "airflow": {"Asset": "_assets", "AirflowException": "_errors", "DAG": "_dag", "Dataset": "_assets",
@@ -139,7 +142,14 @@ MODULES = {
     "airflow.sdk.definitions.edges": {"EdgeModifier": "_graph", "Label": "_graph"},
     "airflow.sdk.definitions.param": {"Param": "_params", "ParamsDict": "_params"},
     "airflow.sdk.definitions.taskgroup": {"TaskGroup": "_groups"},
+    "airflow.sdk.definitions.connection": {"Connection": "_stores"},
+    "airflow.sdk.definitions.dag": {"DAG": "_dag", "dag": "_dag"},
+    "airflow.sdk.definitions.variable": {"Variable": "_stores"},
+    "airflow.sdk.definitions.xcom_arg": {"XComArg": "_xcomarg"},
     "airflow.sdk.exceptions": EXCEPTIONS,
+    "airflow.sdk.timezone": TIMEZONE,
+    "airflow.task": {},
+    "airflow.task.trigger_rule": {"TriggerRule": "_rules"},
     "airflow.sensors": {},
     "airflow.sensors.base": SENSOR_BASE,
     "airflow.sensors.bash": BASH_SENSOR,
@@ -166,8 +176,9 @@ MODULES = {
     "airflow.utils.operator_helpers": {"determine_kwargs": "_operators"},
     "airflow.utils.state": STATES,
     "airflow.utils.task_group": {"TaskGroup": "_groups"},
-    "airflow.utils.timezone": dict.fromkeys(
-        ("convert_to_utc", "coerce_datetime", "datetime", "make_naive", "parse", "utc", "utcnow"), "_timezone"),
+    "airflow.utils.log": {},
+    "airflow.utils.log.logging_mixin": {"LoggingMixin": "_hooks"},
+    "airflow.utils.timezone": TIMEZONE,
     "airflow.utils.trigger_rule": {"TriggerRule": "_rules"},
     "airflow.utils.types": dict.fromkeys(("DagRunType", "NOTSET"), "_types"),
     "airflow.utils.weight_rule": {"WeightRule": "_priority"},

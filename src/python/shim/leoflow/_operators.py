@@ -6,6 +6,7 @@ import sys
 
 from ._base import BaseOperator
 from ._errors import AirflowException, AirflowSkipException
+from ._stores import hide
 from ._xcomarg import Argument
 
 
@@ -62,7 +63,7 @@ class PythonOperator(BaseOperator):
 
             result = asyncio.run(result)
         if self.show_return_value_in_logs:
-            print(f"Done. Returned value was: {result!r}"[:10_000])
+            print(hide(f"Done. Returned value was: {result!r}"[:10_000]))
         return result
 
 
@@ -176,7 +177,7 @@ class BashOperator(BaseOperator):
         import shutil
         import subprocess
 
-        print(f"Running command: {command}", flush=True)
+        print(f"Running command: {hide(command)}", flush=True)
         self.process = subprocess.Popen(
             [shutil.which("bash") or "bash", "-c", command],
             stdout=subprocess.PIPE,

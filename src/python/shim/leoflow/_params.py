@@ -77,6 +77,9 @@ class ParamsDict(MutableMapping):
     def __getitem__(self, name):
         return self._params[name].resolve()
 
+    def all_params(self):
+        return dict(self._params)
+
     def get_param(self, name):
         return self._params[name]
 

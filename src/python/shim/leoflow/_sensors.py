@@ -82,9 +82,9 @@ class BaseSensorOperator(BaseOperator):
             return (datetime.now(timezone.utc) - begun).total_seconds() if self.reschedule else time.monotonic() - clock
 
         if self.reschedule and self.exponential_backoff:
-            count = self.pokes_in(elapsed(), begun)
+            count = self._pokes_in(elapsed(), begun)
         while True:
-            found = self.poke_once(context)
+            found = self._poke_once(context)
             if found:
                 return found.xcom_value if isinstance(found, PokeReturnValue) else None
             run = elapsed()
@@ -93,13 +93,13 @@ class BaseSensorOperator(BaseOperator):
                     f"Sensor has timed out; run duration of {run} seconds exceeds the specified timeout of {self.timeout}."
                 )
                 raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)(told)
-            wait = self.interval(begun, run, count)
+            wait = self._interval(begun, run, count)
             if self.reschedule:
                 raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=wait))
             time.sleep(wait)
             count += 1
 
-    def poke_once(self, context):
+    def _poke_once(self, context):
         try:
             return self.poke(context)
         except (AirflowSensorTimeout, AirflowTaskTimeout, AirflowFailException) as error:
@@ -116,7 +116,7 @@ class BaseSensorOperator(BaseOperator):
                 raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
             raise
 
-    def interval(self, begun, run, count):
+    def _interval(self, begun, run, count):
         """Seconds until the next look."""
         if not self.exponential_backoff:
             return self.poke_interval
@@ -126,11 +126,11 @@ class BaseSensorOperator(BaseOperator):
         wait = min(self.timeout - int(run), wait)
         return max(wait if self.max_wait is None else min(self.max_wait, wait), 0)
 
-    def pokes_in(self, run, begun):
+    def _pokes_in(self, run, begun):
         """How often it has looked in that time: no process remembers."""
         count, spent = 1, 0.0
         while True:
-            spent += max(self.interval(begun, spent, count), 1)
+            spent += max(self._interval(begun, spent, count), 1)
             if spent > run:
                 return count
             count += 1

@@ -30,7 +30,7 @@ def of_dag(dag, settings, file):
     if "description" in settings:
         dag.description = settings["description"]
     if "tags" in settings:
-        dag.tags = sorted(set(settings["tags"]))
+        dag.tags = set(settings["tags"])
     unknown = [task_id for task_id in settings.get("tasks", {}) if task_id not in dag.task_dict]
     if unknown:
         raise AirflowException(f"{file}: DAG {dag.dag_id!r} has no task {unknown[0]!r}{nearest(unknown[0], dag.task_ids)}")

@@ -13,8 +13,13 @@ _asked = False
 _UNSET = object()
 # What was read that is nobody else's to see.
 _secrets = set()
-SENSITIVE = ("access_token", "api_key", "apikey", "authorization", "passphrase", "passwd", "password", "private_key",
-             "secret", "token")
+SENSITIVE = ("access_key", "access_token", "api_key", "apikey", "auth_header", "authorization", "bearer",
+             "connection_string", "dsn", "keyfile_dict", "passphrase", "passwd", "password", "private_key", "proxies",
+             "secret", "service_account", "token")
+
+
+def is_sensitive(name):
+    return any(part in name.lower() for part in SENSITIVE)
 
 
 def note_secret(name, value):
@@ -25,7 +30,7 @@ def note_secret(name, value):
     elif isinstance(value, (list, tuple)):
         for one in value:
             note_secret(name, one)
-    elif isinstance(value, str) and len(value) > 2 and any(part in name.lower() for part in SENSITIVE):
+    elif isinstance(value, str) and len(value) > 2 and is_sensitive(name):
         _secrets.add(value)
 
 

@@ -26,7 +26,7 @@ def of_dag(dag):
         "start_date": iso(dag.start_date),
         "end_date": iso(dag.end_date),
         "catchup": dag.catchup,
-        "tags": dag.tags,
+        "tags": sorted(dag.tags),
         "params": dag.params.described(),
         "owners": sorted({task.owner for task in dag.tasks}),
         "max_active_runs": dag.max_active_runs,
@@ -151,4 +151,4 @@ def is_asset(one):
 def own_params(task):
     from ._params import Param
 
-    return {name: (one if isinstance(one, Param) else Param(one)).described() for name, one in task.params.items()}
+    return {name: (one if isinstance(one, Param) else Param(one)).described() for name, one in task.own_params.items()}

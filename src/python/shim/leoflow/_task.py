@@ -73,8 +73,9 @@ class Try:
         """The task as it is to run: for its element, with its templates rendered."""
         if self.origin.is_mapped:
             task = self.origin.unmapped(self.context, self.ti.map_index)
+            # What another task returned is a value, not a template; it is the same object in the task's fields.
             given = self.origin.expand_input.kwargs if hasattr(self.origin.expand_input, "kwargs") else {}
-            as_they_are = [getattr(task, name, None) for name, value in given.items() if hasattr(value, "resolve")]
+            as_they_are = [self.origin.given[name] for name, value in given.items() if hasattr(value, "resolve")]
         else:
             task, as_they_are = self.origin.prepare_for_execution(), []
         self.task = task
@@ -251,11 +252,11 @@ def check_mappable(task, value):
 def describe(error):
     if isinstance(error, SystemExit):
         return f"the task's code called sys.exit({error.code!r})"
-    return f"{type(error).__name__}: {error}".rstrip(": ")[:1000]
+    return _stores.hide(f"{type(error).__name__}: {error}".rstrip(": "))[:1000]
 
 
 def show(error):
-    sys.stderr.write(explain(error) + "\n")
+    sys.stderr.write(_stores.hide(explain(error)) + "\n")
 
 
 def write_whole(path, value):

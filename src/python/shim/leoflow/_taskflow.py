@@ -129,17 +129,17 @@ class MappedFunction(MappedOperator):
     """A decorated function, once for each element."""
 
     def build(self, given):
-        base = {name: value for name, value in self.base_kwargs.items() if name not in ("dag", "task_group", "task_id")}
         own = dict(self.partial_kwargs)
         op_kwargs = {**own.pop("op_kwargs"), **given}
-        return self.operator_class(task_id=self.task_id, op_kwargs=op_kwargs, op_args=(), **base, **own)
+        kept = {**self.defaults(), **self.own_base_kwargs(), **own}
+        return self.operator_class(task_id=self.task_id, **{**kept, "op_kwargs": op_kwargs, "op_args": ()})
 
     def unmapped(self, context, index):
-        given = self.expand_input.resolve(context, index)
+        self.given = given = self.expand_input.resolve(context, index)
         twice = [name for name in given if name in self.partial_kwargs["op_kwargs"]]
         if twice and self.strict:
             raise TypeError(f"mapping already partial argument: {', '.join(twice)}")
-        return self.settle(self.build(given))
+        return self.beside_the_dag(given)
 
 
 def unique_task_id(dag, group, task_id):

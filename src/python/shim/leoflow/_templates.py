@@ -104,7 +104,15 @@ class Renderer:
     def text(self, value):
         if self.extensions and value.endswith(self.extensions):
             return self.render_with(self.jinja().get_template(value))
-        return self.render_with(self.jinja().from_string(value)) if is_template(value) else value
+        return self.render_with(self.jinja().from_string(value)) if self.may_be_template(value) else value
+
+    def may_be_template(self, text):
+        """Natively, a text without a template is a value too; and marks can be others."""
+        dag = getattr(self.task, "dag", None)
+        native = getattr(self.task, "render_template_as_native_obj", None)
+        if dag is not None and (dag.jinja_environment_kwargs or native is None and dag.render_template_as_native_obj):
+            return True
+        return bool(native) or is_template(text)
 
     def render_with(self, template):
         return template.render(self.context.whole() if hasattr(self.context, "whole") else self.context)
@@ -176,12 +184,12 @@ def shown(task):
     """The rendered fields as JSON, for those who look at them later."""
     found = {}
     for field in task.template_fields:
-        found[field] = serialised(getattr(task, field, None))
+        found[field] = serialised(getattr(task, field, None), field)
     return found
 
 
-def serialised(value):
-    plain = plain_of(value)
+def serialised(value, name=""):
+    plain = plain_of(value, name)
     text = str(plain)
     if len(text) <= LONGEST:
         return plain
@@ -189,22 +197,24 @@ def serialised(value):
     return prefix + text[: LONGEST - len(prefix) - 3].rstrip() + "..."
 
 
-def plain_of(value):
-    if isinstance(value, str):
-        from ._stores import hide
+def plain_of(value, name=""):
+    from ._stores import hide, is_sensitive
 
+    if is_sensitive(name) and value not in (None, "") and not isinstance(value, (dict, list, tuple, set)):
+        return "***"
+    if isinstance(value, str):
         return hide(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):
-        return {str(key): plain_of(value[key]) for key in sorted(value, key=str)}
+        return {hide(str(key)): plain_of(value[key], str(key)) for key in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
-        return [plain_of(one) for one in value]
+        return [plain_of(one, name) for one in value]
     if isinstance(value, (set, frozenset)):
         return sorted((plain_of(one) for one in value), key=str)
     if callable(value):
         name = getattr(value, "__qualname__", type(value).__qualname__)
         return f"<callable {getattr(value, '__module__', '')}.{name}>"
     if type(value).__str__ is not object.__str__ or type(value).__repr__ is not object.__repr__:
-        return str(value)
+        return hide(str(value))
     return f"<{type(value).__module__}.{type(value).__qualname__} object>"

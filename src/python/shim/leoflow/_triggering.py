@@ -129,7 +129,7 @@ class ExternalTaskSensor(BaseSensorOperator):
         self.execution_date_fn = execution_date_fn
         self.check_existence = check_existence
 
-    def dates(self, context):
+    def _dates(self, context):
         date = context["dag_run"].logical_date or context["dag_run"].run_after
         if self.execution_delta is not None:
             return [date - self.execution_delta]
@@ -144,15 +144,15 @@ class ExternalTaskSensor(BaseSensorOperator):
     def poke(self, context):
         if self.external_task_ids is not None and len(set(self.external_task_ids)) < len(self.external_task_ids):
             raise ValueError("Duplicate task_ids passed in external_task_ids parameter")
-        dates = self.dates(context)
-        if self.failed_states and self.count(context, dates, self.failed_states) > 0:
+        dates = self._dates(context)
+        if self.failed_states and self._count(context, dates, self.failed_states) > 0:
             told = f"Some of the external tasks of {self.external_dag_id} failed."
             raise AirflowSkipException(told) if self.soft_fail else ExternalTaskFailedError(told)
-        if self.skipped_states and self.count(context, dates, self.skipped_states) > 0:
+        if self.skipped_states and self._count(context, dates, self.skipped_states) > 0:
             raise AirflowSkipException(f"Some of the external tasks of {self.external_dag_id} reached a state in skipped_states.")
-        return self.count(context, dates, self.allowed_states) == len(dates)
+        return self._count(context, dates, self.allowed_states) == len(dates)
 
-    def count(self, context, dates, states):
+    def _count(self, context, dates, states):
         found = context["ti"].server.count(self.external_dag_id, self.external_task_ids, self.external_task_group_id,
                                            [one.astimezone(timezone.utc).isoformat() for one in dates], states)
         if self.external_task_ids is not None:

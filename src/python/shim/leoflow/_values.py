@@ -1,5 +1,6 @@
 """XCom values: what JSON holds, and tuples, in the form that Airflow stores them in."""
 
+import enum
 import json
 import math
 
@@ -18,6 +19,9 @@ def plain(value, depth=0):
     """The value as JSON has it. Raises NotStorable that says what is wrong with it."""
     if depth > DEEPEST:
         raise NotStorable(f"is nested more than {DEEPEST} deep")
+    if isinstance(value, enum.Enum):
+        # As Airflow has it: what it stands for.
+        return plain(value.value, depth + 1)
     kind = type(value)
     if value is None or kind in (bool, str):
         return value
@@ -39,7 +43,7 @@ def plain(value, depth=0):
         # Keys become texts, as Airflow has it.
         return {str(key): plain(one, depth + 1) for key, one in value.items()}
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)
     raise NotStorable(f"holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold")
 
 

@@ -1,0 +1,99 @@
+//! How long the planner takes: one transition in a run of 10,000 task instances. `scripts/bench` runs it.
+
+use jiff::Timestamp;
+use leoflow::engine::dag::Structure;
+use leoflow::engine::graph::Graph;
+use leoflow::engine::plan::{EndedTry, Instance, Outcome, Snapshot, plan};
+use leoflow::engine::state::TaskState;
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+const INSTANCES: i32 = 10_000;
+const ROUNDS: usize = 50;
+
+/// Two mapped tasks of 5,000 instances in one group, of which half have ended, and one that waits for all.
+fn grouped() -> (Graph, Vec<Instance>) {
+    let half = INSTANCES / 2;
+    let structure: Structure = serde_json::from_value(json!({
+        "dag_id": "d", "groups": [{"group_id": "g", "length": half}],
+        "tasks": [
+            {"task_id": "g.a", "operator": "o", "group": "g"},
+            {"task_id": "g.b", "operator": "o", "group": "g", "upstream": ["g.a"]},
+            {"task_id": "end", "operator": "o", "upstream": ["g.b"]},
+        ],
+    }))
+    .expect("a structure");
+    let state = |place, index| match (place, index) {
+        (0, 0) => Some(TaskState::Running),
+        (0, _) if index % 2 == 0 => Some(TaskState::Success),
+        (0, _) => Some(TaskState::Scheduled),
+        _ if index % 2 == 0 && index > 0 => Some(TaskState::Scheduled),
+        _ => None,
+    };
+    let mut instances: Vec<Instance> = (0..2)
+        .flat_map(|place| (0..half).map(move |index| (place, index)))
+        .map(|(place, index)| one(place, index, state(place, index)))
+        .collect();
+    instances.push(one(2, -1, None));
+    (Graph::new(structure), instances)
+}
+
+/// 10,000 tasks in layers of 100, each waiting for three of the layer before it.
+fn layered() -> (Graph, Vec<Instance>) {
+    let count = INSTANCES as usize;
+    let tasks: Vec<_> = (0..count)
+        .map(|at| {
+            let up: Vec<String> = (0..3)
+                .filter(|_| at >= 100)
+                .map(|step| format!("t{}", (at / 100 - 1) * 100 + (at + step * 7) % 100))
+                .collect();
+            json!({"task_id": format!("t{at}"), "operator": "o", "upstream": up})
+        })
+        .collect();
+    let structure: Structure = serde_json::from_value(json!({"dag_id": "d", "tasks": tasks})).expect("a structure");
+    let state = |at| match at {
+        5000 => Some(TaskState::Running),
+        at if at < 5000 => Some(TaskState::Success),
+        at if at < 5100 => Some(TaskState::Scheduled),
+        _ => None,
+    };
+    let instances = (0..count).map(|at| one(at, -1, state(at))).collect();
+    (Graph::new(structure), instances)
+}
+
+fn one(place: usize, map_index: i32, state: Option<TaskState>) -> Instance {
+    let at = Timestamp::UNIX_EPOCH;
+    let ended =
+        (state == Some(TaskState::Running)).then(|| EndedTry { outcome: Outcome::Success, at, skips: Vec::new() });
+    Instance { place: Some(place), map_index, state, try_number: 1, max_tries: 0, due_at: None, ended }
+}
+
+fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {
+    let snapshot = Snapshot {
+        graph: &graph,
+        is_paused: false,
+        now: Timestamp::UNIX_EPOCH,
+        logical_date: None,
+        deadline: None,
+        lengths: HashMap::new(),
+        decisions: HashMap::new(),
+        held_by_past: HashSet::new(),
+        instances,
+    };
+    let mut times: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            let plan = plan(&snapshot);
+            assert!(!plan.transitions.is_empty());
+            begun.elapsed().as_secs_f64() * 1000.0
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!("{name}: median {:.2} ms, longest {:.2} ms", times[ROUNDS / 2], times[ROUNDS - 1]);
+}
+
+fn main() {
+    measure("planner, one transition, 2 x 5,000 mapped instances in a group", grouped());
+    measure("planner, one transition, 10,000 tasks in layers", layered());
+}

@@ -1,0 +1,193 @@
+//! What ordinary DAGs ask of Leoflow beside what `airflow_facts` compares: room, backfills, schedules of one's own,
+//! settings, and runs in the foreground.
+
+use crate::support::{TestHome, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn state_of(test: &TestHome, dag_id: &str) -> String {
+    test.sql(&format!(
+        "SELECT coalesce(string_agg(state, ',' ORDER BY run_after), '') FROM dag_run WHERE dag_id = '{dag_id}'"
+    ))
+    .trim()
+    .to_owned()
+}
+
+fn instances(test: &TestHome, dag_id: &str) -> String {
+    let query = format!(
+        "SELECT string_agg(task_id || ':' || map_index || ':' || coalesce(state, 'none') || ':' || try_number, ' '
+                           ORDER BY task_id, map_index) FROM task_instance WHERE dag_id = '{dag_id}'"
+    );
+    test.sql(&query).trim().to_owned()
+}
+
+#[test]
+fn what_waits_goes_on_when_there_is_room_and_a_retry_keeps_its_index() {
+    let test = TestHome::started();
+    test.run(&["pools", "set", "narrow", "1", "one at a time"]).expect(0);
+    test.save(
+        "room.py",
+        "import os, time\nfrom airflow.sdk import DAG, task\nwith DAG('holds'):\n    @task(pool='narrow')\n    def t():\n        time.sleep(60)\n    t()\n\
+         with DAG('waits'):\n    @task(pool='narrow')\n    def t():\n        return 1\n    t()\n",
+    );
+    test.save(
+        "again.py",
+        "from airflow.sdk import DAG, task\nwith DAG('again'):\n    @task\n    def n():\n        return [1, 2, 3]\n    @task(retries=1, retry_delay=1)\n    def t(x, ti):\n        if x == 2 and ti.try_number == 1:\n            raise ValueError(x)\n        return x\n    t.expand(x=n())\n",
+    );
+    for dag_id in ["holds", "waits", "again"] {
+        test.wait_dag(dag_id, 1);
+    }
+    test.run(&["dags", "trigger", "again"]).expect(0);
+    test.run(&["dags", "trigger", "holds"]).expect(0);
+    wait_until("the pool is full", SOON, || instances(&test, "holds") == "t:-1:running:1");
+    test.run(&["dags", "trigger", "waits"]).expect(0);
+    wait_until("one waits", SOON, || instances(&test, "waits") == "t:-1:scheduled:1");
+    let pool = test.run(&["pools", "get", "narrow", "--json"]).expect(0).json();
+    assert_eq!((&pool["pools"][0]["occupied_slots"], &pool["pools"][0]["scheduled_slots"]), (&json!(1), &json!(1)));
+    test.run(&["runs", "cancel", "holds", "latest"]).expect(0);
+    wait_until("it has had its turn", SOON, || state_of(&test, "waits") == "success");
+    wait_until("tried again", SOON, || state_of(&test, "again") == "success");
+    assert_eq!(instances(&test, "again"), "n:-1:success:1 t:0:success:1 t:1:success:2 t:2:success:1");
+    test.run(&["pools", "delete", "default_pool"]).expect(1);
+    let exported = test.run(&["pools", "export", "-"]).expect(0).json();
+    assert_eq!(exported["narrow"]["slots"], 1);
+}
+
+#[test]
+fn schedules_of_ones_own_backfills_and_callbacks() {
+    let test = TestHome::started();
+    test.save(
+        "own.py",
+        "from datetime import datetime, timedelta, timezone\nfrom airflow.sdk import DAG, task\n\
+         from airflow.timetables.base import DagRunInfo, DataInterval, Timetable\n\
+         class Every(Timetable):\n    def infer_manual_data_interval(self, *, run_after):\n        return DataInterval(run_after - timedelta(days=2), run_after)\n    \
+         def next_dagrun_info(self, *, last_automated_data_interval, restriction):\n        start = last_automated_data_interval.end if last_automated_data_interval else restriction.earliest\n        \
+         if start >= datetime(2024, 1, 7, tzinfo=timezone.utc):\n            return None\n        return DagRunInfo.interval(start, start + timedelta(days=2))\n\
+         with DAG('own', schedule=Every(), start_date=datetime(2024, 1, 1, tzinfo=timezone.utc), catchup=True):\n    @task\n    def t(data_interval_start):\n        return data_interval_start.isoformat()\n    t()\n",
+    );
+    let told = test.folder().join("told");
+    test.save(
+        "monthly.py",
+        &format!(
+            "from datetime import datetime, timezone\nfrom airflow.sdk import DAG, Param, task\n\
+             def tell(context):\n    open({told:?}, 'a').write(context['reason'] + ' ' + context['run_id'] + '\\n')\n\
+             with DAG('monthly', schedule='@monthly', start_date=datetime(2030, 1, 1, tzinfo=timezone.utc), on_success_callback=tell, params={{'n': Param(1, type='integer')}}):\n    @task\n    def t(params):\n        return params['n']\n    t()\n"
+        ),
+    );
+    for dag_id in ["own", "monthly"] {
+        test.wait_dag(dag_id, 1);
+    }
+    test.run(&["dags", "unpause", "own"]).expect(0);
+    wait_until("all of its runs", SOON, || state_of(&test, "own") == "success,success,success");
+    let dates = test.sql("SELECT string_agg(to_char(data_interval_start AT TIME ZONE 'UTC', 'DD'), ',' ORDER BY run_after) FROM dag_run WHERE dag_id = 'own'");
+    assert_eq!(dates.trim(), "01,03,05");
+    test.run(&["dags", "trigger", "own", "--logical-date", "2024-03-05", "--wait"]).expect(0);
+    let manual = test.sql(
+        "SELECT data_interval_end - data_interval_start FROM dag_run WHERE dag_id = 'own' AND run_type = 'manual'",
+    );
+    assert_eq!(manual.trim(), "2 days");
+
+    let create = ["backfill", "create", "--dag-id", "monthly", "--from-date", "2024-01-01", "--to-date", "2024-03-01"];
+    let dry = test.run(&[&create[..], &["--dry-run"]].concat()).expect(0);
+    assert_eq!(dry.stdout.lines().count(), 3, "{}", dry.stdout);
+    test.run(&[&create[..], &["--dag-run-conf", "{\"n\": \"no number\"}"]].concat()).expect(1);
+    let made = test.run(&[&create[..], &["--dag-run-conf", "{\"n\": 5}", "--json"]].concat()).expect(0).json();
+    assert_eq!(made["reprocess_behavior"], "none");
+    test.run(&create).expect(1);
+    test.run(&["dags", "unpause", "monthly"]).expect(0);
+    wait_until("the backfill is over", SOON, || {
+        test.run(&["backfill", "list", "--json"]).expect(0).json()["backfills"][0]["completed_at"].is_string()
+    });
+    assert_eq!(state_of(&test, "monthly"), "success,success,success");
+    let values = test.sql("SELECT string_agg(value::text, ',') FROM xcom WHERE dag_id = 'monthly'");
+    assert_eq!(values.trim(), "5,5,5");
+    wait_until("the callbacks were called", SOON, || {
+        std::fs::read_to_string(&told).is_ok_and(|text| text.matches("success backfill__2024").count() == 3)
+    });
+    let refused = test.run(&["dags", "trigger", "monthly", "--conf", "{\"n\": 1.5}"]).expect(1);
+    assert!(refused.stderr.contains("Invalid input for param n"), "{}", refused.stderr);
+    let again = test.run(&[&create[..], &["--reprocess-behavior", "completed", "--json"]].concat()).expect(0).json();
+    test.run(&["backfill", "cancel", &again["id"].to_string()]).expect(0);
+    test.run(&["runs", "list", "monthly"]).expect(0);
+}
+
+#[test]
+fn settings_of_a_project_and_runs_in_the_foreground() {
+    let test = TestHome::new().with_packages();
+    test.start();
+    let project = test.workspace().join("report");
+    std::fs::create_dir_all(&project).unwrap();
+    std::fs::write(
+        project.join("dag.py"),
+        "import os\nfrom airflow.sdk import DAG, task\nfrom airflow.providers.standard.operators.bash import BashOperator\n\
+         with DAG('report', default_args={'owner': 'file'}):\n    @task\n    def n():\n        return [1, 2]\n    @task\n    def t(x):\n        return [x, os.environ.get('REGION')]\n    \
+         @task.branch\n    def choose():\n        return 'said'\n    \
+         said = BashOperator(task_id='said', bash_command='echo {{ ds }} {{ params.p }}', params={'p': 'q'})\n    \
+         other = BashOperator(task_id='other', bash_command='echo other')\n    t.expand(x=n()) >> choose() >> [said, other]\n",
+    )
+    .unwrap();
+    let settings = "schema_version: \"1.0\"\ndag_id: report\nowner: team\ntags: [a]\ndefaults: {retries: 3}\ntasks:\n  t: {retries: 1, env: {REGION: eu}}\n";
+    std::fs::write(project.join("leoflow.yaml"), settings).unwrap();
+    test.wait_dag("report", 1);
+    test.run(&["dags", "trigger", "report", "--logical-date", "2024-01-02", "--wait"]).expect(0);
+    let run = |what: &str| {
+        test.sql(&format!(
+            "SELECT {what} FROM task_instance WHERE dag_id = 'report' AND task_id = 't' AND map_index = 1"
+        ))
+        .trim()
+        .to_owned()
+    };
+    assert_eq!(run("max_tries"), "1");
+    let value = test.run(&["xcom", "get", "report", "latest", "t", "--map-index", "1"]).expect(0).stdout;
+    assert_eq!(serde_json::from_str::<Value>(&value).unwrap(), json!([2, "eu"]));
+    let shown = test.run(&["dags", "show", "report", "--json"]).expect(0).json();
+    assert_eq!(shown["tags"], json!(["a"]), "{shown}");
+
+    let foreground = test.run(&["dags", "test", "report", "--logical-date", "2024-01-02"]).expect(0);
+    for line in ["t[1]  success", "said  success", "other  skipped"] {
+        assert!(foreground.stderr.contains(line), "{line}: {}", foreground.stderr);
+    }
+    assert!(foreground.stdout.contains("2024-01-02 q") && foreground.stdout.ends_with("report  success\n"));
+    let rendered = test.run(&["tasks", "render", "report", "said", "--logical-date", "2024-01-02"]).expect(0).stdout;
+    assert!(rendered.contains("# property: bash_command") && rendered.contains("echo 2024-01-02 q"), "{rendered}");
+    test.run(&["tasks", "test", "report", "n"]).expect(0);
+    test.run(&["tasks", "test", "report", "t"]).expect(1);
+    test.run(&["tasks", "test", "report", "nothing"]).expect(1);
+
+    std::fs::write(project.join("leoflow.yaml"), settings.replace("  t:", "  tt:")).unwrap();
+    let error = || {
+        let shown = test.run(&["dags", "show", "report", "--json"]).expect(0).json();
+        shown["import_error"].as_str().map(str::to_owned)
+    };
+    wait_until("an import error", SOON, || error().is_some_and(|text| text.contains("did you mean 't'?")));
+}
+
+#[test]
+fn without_the_packages_a_template_says_which_is_missing_and_the_rest_runs() {
+    let test = TestHome::started();
+    test.save(
+        "bare.py",
+        "from airflow.sdk import DAG, task\nfrom airflow.providers.standard.operators.bash import BashOperator\n\
+         with DAG('bare'):\n    BashOperator(task_id='plain', bash_command='echo 1')\n    BashOperator(task_id='template', bash_command='echo {{ ds }}')\n",
+    );
+    // A Python with packages of its own would not lack them.
+    std::fs::write(test.workspace().join("jinja2.py"), "raise ImportError('not here')\n").unwrap();
+    test.wait_dag("bare", 1);
+    test.run(&["dags", "trigger", "bare", "--wait"]).expect(1);
+    assert_eq!(instances(&test, "bare"), "plain:-1:success:1 template:-1:failed:1");
+    let told = test.sql("SELECT outcome FROM task_try WHERE task_id = 'template'");
+    assert!(told.contains("jinja2") && told.contains("leoflow setup"), "{told}");
+}
+
+/// The tables of the compatibility page are made from the package and the facts.
+#[test]
+fn the_compatibility_page_is_what_its_script_writes() {
+    let done = std::process::Command::new("python3")
+        .args(["scripts/compatibility-table", "--check"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+}
