@@ -24,6 +24,9 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     let password = if plan.steps.is_empty() && !plan.resumes {
         // Also beside a running instance: there is nothing to do.
         None
+    } else if plan.is_only_packages() {
+        setup::get_packages(&context.home, context.printer).await;
+        None
     } else {
         let home = &context.home;
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;

@@ -103,6 +103,12 @@ pub async fn apply(
 }
 
 /// Without them the DAGs that need none run; that is no reason to stop.
+pub async fn get_packages(home: &Home, reporter: &dyn Reporter) {
+    let home = home.clone();
+    let fetch = move || python::install_packages(&home, &PackageSource::from_environment());
+    got_packages(Some(tokio::task::spawn_blocking(fetch)), reporter).await;
+}
+
 async fn got_packages(fetching: Option<tokio::task::JoinHandle<Result<(), String>>>, reporter: &dyn Reporter) {
     let Some(fetching) = fetching else { return };
     reporter.report(Progress::Started("Getting jinja2 and pendulum for DAGs".to_owned()));

@@ -11,7 +11,7 @@ mod scaffold;
 mod shell_path;
 pub mod uninstall;
 
-pub use apply::{Applied, ApplyError, apply, mark_password_shown, note_version, renew_unseen_password};
+pub use apply::{Applied, ApplyError, apply, get_packages, mark_password_shown, note_version, renew_unseen_password};
 pub use doctor::{Check, Mend, Verdict, examine, mend};
 pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};

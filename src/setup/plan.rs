@@ -95,6 +95,13 @@ pub struct Plan {
     pub password_known: bool,
 }
 
+impl Plan {
+    /// Whether all that is missing may come in beside a running instance.
+    pub fn is_only_packages(&self) -> bool {
+        !self.resumes && self.steps == [Step::AcquirePackages]
+    }
+}
+
 /// Why nothing may be done: doing it would lose something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -161,12 +168,13 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     } else if facts.workspace_is_empty && facts.receipt.is_none() {
         steps.push(Step::AdoptWorkspace { path: workspace.clone() });
     }
+    let has_others = facts.receipt.is_none() || !steps.is_empty();
     // Last of all, so that it goes on beside everything before it. A start that has nothing else to fetch does
     // not wait for it: the server sees to it then.
     if !facts.packages_present && (facts.installation.is_none() || wishes.install_always) {
         steps.push(Step::AcquirePackages);
     }
-    if facts.receipt.is_none() || !steps.is_empty() {
+    if has_others {
         steps.push(Step::WriteReceipt);
     }
     // A folder with something in it was not made by a setup that did not even finish.
@@ -258,6 +266,14 @@ mod tests {
 
     fn names(facts: &Facts, wishes: &Wishes) -> Vec<&'static str> {
         plan(facts, wishes).unwrap().steps.iter().map(Step::name).collect()
+    }
+
+    #[test]
+    fn packages_come_with_the_first_setup_and_by_themselves_beside_what_runs() {
+        let first = plan(&Facts { packages_present: false, ..empty() }, &Wishes::default()).unwrap();
+        assert!(first.steps.contains(&Step::AcquirePackages) && !first.is_only_packages());
+        assert_eq!(first.steps.last(), Some(&Step::WriteReceipt));
+        assert!(!plan(&empty(), &Wishes::default()).unwrap().steps.contains(&Step::AcquirePackages));
     }
 
     #[test]

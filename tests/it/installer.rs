@@ -69,7 +69,11 @@ impl Machine {
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().env("HOME", self.user()).env("PATH", self.test.folder().join("bin"));
+        command
+            .env_clear()
+            .env("LEOFLOW_PYTHON_PACKAGES", "none")
+            .env("HOME", self.user())
+            .env("PATH", self.test.folder().join("bin"));
         // Without a terminal of its own: nobody is there to be asked.
         leoflow::sys::command::in_own_session(&mut command);
         command.stdin(Stdio::null());
