@@ -183,7 +183,6 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
         None => clear_error(transaction, &file.fileloc).await?,
     }
     events::notify(transaction, &Event::Dags).await?;
-    events::notify(transaction, &Event::Sweep).await?;
     Ok(saved)
 }
 

@@ -32,7 +32,7 @@ pub enum Event {
     Sweep,
     /// This run is not as it was; for those who show it.
     Changed(RunKey),
-    /// The list of DAGs or import errors is not as it was.
+    /// The list of DAGs or import errors is not as it was, which may let runs begin.
     Dags,
     /// Tasks were queued.
     Queued,

@@ -22,6 +22,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const RECONNECT: Duration = Duration::from_millis(200);
 /// The clock may jump, and a laptop sleep: no wait is longer than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// For more files to be parsed, of the many that a start or a checkout brings: what they may have due is
+/// looked for once.
+const MORE_FILES: Duration = Duration::from_millis(100);
 
 /// Runs until it is dropped. `told` hears every event that concerns those who show runs and DAGs,
 /// leader or not; `None` when some may have been missed. `beat` is called each time that the leader has done
@@ -61,8 +64,13 @@ async fn session(
             Err(_) => {}
         }
     }
-    let mut work =
-        Work { runs: tick::running(&client).await?.into_iter().collect(), schedules: true, assets: true, room: true };
+    let mut work = Work {
+        runs: tick::running(&client).await?.into_iter().collect(),
+        schedules: true,
+        assets: true,
+        room: true,
+        dags: false,
+    };
     let mut graphs = Graphs::default();
     loop {
         let next = work.do_all(&mut client, &mut graphs, oracle).await?;
@@ -93,6 +101,8 @@ struct Work {
     assets: bool,
     /// Whether there may be room that there was not.
     room: bool,
+    /// Whether DAGs are not as they were, which is in no hurry.
+    dags: bool,
 }
 
 impl Work {
@@ -102,9 +112,14 @@ impl Work {
             Some(Event::Changed(_)) => {}
             Some(Event::Room) => self.room = true,
             Some(Event::Assets) => self.assets = true,
+            Some(Event::Dags) => self.dags = true,
             // One that this version does not know may ask for anything.
             _ => (self.schedules, self.assets) = (true, true),
         }
+    }
+
+    fn is_in_no_hurry(&self) -> bool {
+        self.dags && self.runs.is_empty() && !self.schedules && !self.assets && !self.room
     }
 
     /// Does all there is, what is due included. Returns when the clock will give more.
@@ -117,6 +132,9 @@ impl Work {
         // A run that is due and cannot go on is looked at once, not again and again.
         let mut looked = BTreeSet::new();
         let mut looked_at_schedules = false;
+        if std::mem::take(&mut self.dags) {
+            (self.schedules, self.assets) = (true, true);
+        }
         loop {
             while let Some(run) = self.runs.pop_first() {
                 match tick::advance(client, graphs, &run).await {
@@ -165,11 +183,19 @@ async fn wait_for_work(
         return Ok(());
     };
     let mut next = Some(first.ok_or_else(closed)?);
+    let unhurried = tokio::time::Instant::now() + MORE_FILES;
     while let Some(payload) = next {
         let event = Event::parse(&payload);
         told(event.as_ref());
         work.take(event);
-        next = events.try_recv().ok();
+        next = match events.try_recv() {
+            Ok(payload) => Some(payload),
+            Err(_) if work.is_in_no_hurry() => match tokio::time::timeout_at(unhurried, events.recv()).await {
+                Ok(payload) => Some(payload.ok_or_else(closed)?),
+                Err(_) => None,
+            },
+            Err(_) => None,
+        };
     }
     Ok(())
 }

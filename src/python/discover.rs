@@ -38,16 +38,42 @@ pub fn find(configured: Option<&Path>) -> Result<Python, String> {
 
 fn ask(path: &Path) -> Result<Python, String> {
     let mut command = Command::new(path);
-    command.args(["-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]);
+    command.args(["-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3], sys.executable)"]);
     let output = command::output_within(&mut command, LIMIT)
         .map_err(|error| format!("{} does not run: {error}", path.display()))?;
-    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let (version, program) = said.split_once(' ').unwrap_or((&said, ""));
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(major), Some(minor)) if (major, minor) >= MINIMUM => Ok(Python { path: path.to_owned(), version }),
+        (Some(major), Some(minor)) if (major, minor) >= MINIMUM => {
+            Ok(Python { path: beyond_shim(path, Path::new(program)), version: version.to_owned() })
+        }
         (Some(_), Some(_)) => {
             Err(format!("{} is Python {version}; {}.{} or newer is needed", path.display(), MINIMUM.0, MINIMUM.1))
         }
         _ => Err(format!("{} does not say its version", path.display())),
+    }
+}
+
+/// What pyenv, asdf and mise put on the path are scripts that look for the real Python each time, which
+/// takes longer than a small DAG file. Other scripts stay: what they set up may be needed.
+fn beyond_shim(path: &Path, program: &Path) -> PathBuf {
+    let is_shim = path.parent().and_then(Path::file_name).is_some_and(|folder| folder == "shims");
+    if is_shim && program.is_absolute() && program.is_file() { program.to_owned() } else { path.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_python_behind_a_shim_but_not_the_one_behind_another_script() {
+        let real = std::env::current_exe().unwrap();
+        assert_eq!(beyond_shim(Path::new("/home/ada/.pyenv/shims/python3"), &real), real);
+        let script = Path::new("/home/ada/bin/python3");
+        assert_eq!(beyond_shim(script, &real), script);
+        // One that does not say where it is.
+        let shim = Path::new("/home/ada/.asdf/shims/python3");
+        assert_eq!(beyond_shim(shim, Path::new("")), shim);
     }
 }

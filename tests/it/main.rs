@@ -25,6 +25,7 @@ mod passwords;
 mod places;
 mod ports;
 mod postgres_sources;
+mod python_package;
 mod restores;
 mod runs;
 mod schema_states;

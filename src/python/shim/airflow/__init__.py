@@ -1,7 +1,6 @@
 """Airflow's import paths, for DAG files where Airflow itself is not installed. What is where says
 `leoflow/_names.py`; a module is made when it is imported, and a name looked up when it is asked for."""
 
-import importlib.abc
 import importlib.machinery
 import sys
 
@@ -9,7 +8,7 @@ from leoflow._names import MODULES, look_up
 from leoflow._errors import Unsupported
 
 
-class _Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Modules:
     def find_spec(self, name, path=None, target=None):
         if not name.startswith("airflow."):
             return None

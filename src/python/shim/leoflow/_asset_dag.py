@@ -1,9 +1,8 @@
 """`@asset`: a function that makes an asset, as a DAG with one task."""
 
-import inspect
-
 from ._assets import Asset
 from ._dag import DAG
+from ._signature import VAR_KEYWORD, VAR_POSITIONAL, parameters
 
 
 class AssetDag(Asset):
@@ -30,9 +29,9 @@ def multi(*, outlets, **given):
 def check(function):
     if function.__qualname__ != function.__name__:
         raise ValueError("nested function not supported")
-    for name, one in inspect.signature(function).parameters.items():
-        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
-            raise TypeError(f"wildcard {'*' * (1 if one.kind is one.VAR_POSITIONAL else 2)}{name!r} is not supported in @asset")
+    for name, one in parameters(function).items():
+        if one.kind in (VAR_POSITIONAL, VAR_KEYWORD):
+            raise TypeError(f"wildcard {'*' * (1 if one.kind == VAR_POSITIONAL else 2)}{name!r} is not supported in @asset")
     return function
 
 
@@ -42,9 +41,9 @@ def build(function, name, outlets, own, given):
     names = ("schedule", "description", "params", "on_success_callback", "on_failure_callback", "dag_display_name",
              "tags", "is_paused_upon_creation")
     arguments = {key: given[key] for key in names if given.get(key) is not None}
-    parameters = inspect.signature(function).parameters
+    takes = parameters(function)
     inlets = [
-        Asset.ref(name=key) for key, one in parameters.items()
+        Asset.ref(name=key) for key, one in takes.items()
         if key not in ("self", "context", "outlet_events") and one.default is one.empty
     ]
 
@@ -54,7 +53,7 @@ def build(function, name, outlets, own, given):
         def execute(self, context):
             offered = {"self": own, "context": context, "outlet_events": context["outlet_events"]}
             offered.update({ref.value: Asset(ref.value) for ref in inlets})
-            return self.call_with({key: offered[key] for key in parameters if key in offered}, context)
+            return self.call_with({key: offered[key] for key in takes if key in offered}, context)
 
     with DAG(given.get("dag_id") or name, catchup=False, **arguments) as dag:
         AssetOperator(task_id=function.__name__, python_callable=function, outlets=outlets, inlets=inlets)

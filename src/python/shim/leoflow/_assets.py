@@ -4,7 +4,6 @@
 """
 
 import os
-import urllib.parse
 import warnings
 
 from ._errors import Unsupported
@@ -46,6 +45,8 @@ def check_name(what, value):
 
 
 def normal_uri(uri):
+    import urllib.parse
+
     check_name("uri", uri)
     parts = urllib.parse.urlsplit(uri)
     scheme = parts.scheme.lower()

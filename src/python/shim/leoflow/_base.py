@@ -4,10 +4,7 @@
 """
 
 import abc
-import copy
 import functools
-import inspect
-import logging
 from collections.abc import Collection
 from datetime import timedelta
 
@@ -17,6 +14,7 @@ from ._graph import Linkable, check_key, connect
 from ._params import ParamsDict
 from ._priority import check_weight_rule
 from ._rules import TriggerRule, check_trigger_rule
+from ._signature import VAR_KEYWORD, VAR_POSITIONAL, parameters
 from ._time import aware
 
 # As in Airflow's default configuration.
@@ -86,12 +84,9 @@ def check_email(given):
 
 def applies_defaults(init):
     """Around an operator's own `__init__`: fills in what `default_args` say, at each level of subclasses."""
-    signature = inspect.signature(init)
-    names = [
-        name for name, one in signature.parameters.items()
-        if name != "self" and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    ]
-    needed = [name for name in names if signature.parameters[name].default is inspect.Parameter.empty and name != "task_id"]
+    taken = parameters(init)
+    names = [name for name, one in taken.items() if name != "self" and one.kind not in (VAR_POSITIONAL, VAR_KEYWORD)]
+    needed = [name for name in names if taken[name].is_required and name != "task_id"]
 
     @functools.wraps(init)
     def wrapped(self, *args, **given):
@@ -372,6 +367,8 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
 
     @property
     def log(self):
+        import logging
+
         return logging.getLogger("airflow.task.operators")
 
     def pre_execute(self, context):
@@ -415,6 +412,8 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
 
     def prepare_for_execution(self):
         """A copy: another try in this process begins with the arguments as they were written."""
+        import copy
+
         return copy.copy(self)
 
     def __repr__(self):
@@ -463,4 +462,4 @@ def one_or_many(value):
 
 
 # The names that `partial()` takes for every operator.
-BASE_ARGUMENTS = frozenset(inspect.signature(BaseOperator.__init__).parameters) - {"self", "others", "default_args"}
+BASE_ARGUMENTS = frozenset(parameters(BaseOperator.__init__)) - {"self", "others", "default_args"}

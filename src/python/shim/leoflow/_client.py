@@ -1,9 +1,8 @@
 """Asking the server over run/api.sock. By hand, because importing http.client costs a task more
-time than all of its requests."""
+time than all of its requests. Most files are parsed without asking anything."""
 
 import json
 import os
-import socket
 import time
 
 # A server that is being replaced, or a datastore that restarts, is waited out this long.
@@ -62,6 +61,8 @@ class Client:
                 return read_answer(answer)
 
     def connect(self):
+        import socket
+
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stream.settimeout(TIMEOUT_SECONDS)
         try:

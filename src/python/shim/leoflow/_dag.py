@@ -1,7 +1,6 @@
 """DAGs, and how a file's are found."""
 
 import functools
-import inspect
 import sys
 from datetime import timedelta
 
@@ -270,6 +269,8 @@ def dag(dag_id_or_function="", **arguments):
     """`@dag`: the function's tasks become a DAG each time it is called."""
 
     def decorate(function):
+        import inspect
+
         @functools.wraps(function)
         def make(*args, **kwargs):
             bound = inspect.signature(function).bind(*args, **kwargs)

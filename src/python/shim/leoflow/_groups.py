@@ -4,12 +4,12 @@
 """
 
 import functools
-import inspect
 import re
 
 from . import _active
 from ._errors import AirflowException, DuplicateTaskIdFound, TaskAlreadyInTaskGroup, TaskNotFound
 from ._graph import Linkable, check_group_key, duplicate
+from ._signature import VAR_KEYWORD, parameters
 
 
 class TaskGroup(Linkable):
@@ -196,6 +196,8 @@ class TaskGroupFunction:
 
     def group_arguments(self):
         given = {"group_id": self.function.__name__, **self.arguments}
+        import inspect
+
         doc = inspect.getdoc(self.function) or ""
         given.setdefault("tooltip", doc)
         if doc:
@@ -225,10 +227,10 @@ class TaskGroupFunction:
             raise TypeError("a task group that is partial() is made by expand()")
 
     def check_names(self, method, kwargs):
-        parameters = inspect.signature(self.function).parameters
-        if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        taken = parameters(self.function)
+        if any(one.kind == VAR_KEYWORD for one in taken.values()):
             return
-        unknown = [name for name in kwargs if name not in parameters]
+        unknown = [name for name in kwargs if name not in taken]
         if unknown:
             names = ", ".join(map(repr, unknown))
             raise TypeError(f"{method}() got an unexpected keyword argument {names}")
@@ -247,7 +249,7 @@ class TaskGroupFunction:
 
         check_list_of_dicts(kwargs)
         taken = self.partial_arguments or {}
-        names = [name for name in inspect.signature(self.function).parameters if name not in taken]
+        names = [name for name in parameters(self.function) if name not in taken]
         return self.map_over(ListOfDicts(kwargs), names)
 
     def map_over(self, expand_input, names):

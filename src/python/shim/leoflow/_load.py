@@ -1,13 +1,10 @@
 """Running a DAG file, and remembering what it and its local modules consist of."""
 
-import importlib.abc
+import codecs
 import importlib.machinery
-import importlib.util
 import io
-import linecache
 import os
 import sys
-import tokenize
 import types
 
 from . import _dag
@@ -36,13 +33,14 @@ class Workspace:
             return self.ran[path]
         if path in self.stored:
             text = self.stored[path]
+            import linecache
+
             # Tracebacks show the lines that ran, not those that are there now.
             linecache.cache[path] = (len(text), None, text.splitlines(True), path)
         else:
             with open(path, "rb") as file:
                 raw = file.read()
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
-            text = io.TextIOWrapper(io.BytesIO(raw), encoding).read()
+            text = io.TextIOWrapper(io.BytesIO(raw), encoding_of(raw)).read()
         self.ran[path] = text
         return text
 
@@ -65,7 +63,7 @@ class Workspace:
                 raise ImportError("not in the workspace")
             return finder(path)
 
-        class Stored(importlib.abc.MetaPathFinder):
+        class Stored:
             """Modules of the version, also those that are not on the disk any more."""
 
             def find_spec(self, name, path=None, target=None):
@@ -75,6 +73,8 @@ class Workspace:
                     place = os.path.join(folder, name.rpartition(".")[2])
                     for file, is_package in ((os.path.join(place, "__init__.py"), True), (f"{place}.py", False)):
                         if file in workspace.stored:
+                            import importlib.util
+
                             return importlib.util.spec_from_file_location(
                                 name, file, loader=Loader(name, file),
                                 submodule_search_locations=[place] if is_package else None,
@@ -98,6 +98,15 @@ class Workspace:
         sys.modules[module.__name__] = module
         exec(code, module.__dict__)
         return module
+
+
+def encoding_of(raw):
+    """As Python decides: by the first two lines."""
+    if raw.startswith(codecs.BOM_UTF8) or any(b"coding" in line for line in raw.split(b"\n", 2)[:2]):
+        import tokenize
+
+        return tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+    return "utf-8"
 
 
 def dags(workspace, path, settings=None):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ._base import BASE_ARGUMENTS, BaseOperator
 from ._errors import AirflowException, Unsupported
+from ._signature import parameters
 from ._xcomarg import RETURN, Argument, MappedArgument, XComArg, operators_in
 
 
@@ -143,14 +144,12 @@ class OperatorPartial:
 
 
 def accepted_by(operator_class):
-    import inspect
-
     names = set()
     for base in operator_class.__mro__:
         init = base.__dict__.get("__init__")
         if init is None or base is object:
             continue
-        names.update(inspect.signature(getattr(init, "__wrapped__", init)).parameters)
+        names.update(parameters(init))
     return names - {"self"}
 
 

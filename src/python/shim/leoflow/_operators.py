@@ -1,11 +1,12 @@
 """The standard Bash, Python and Empty operators."""
 
-import inspect
 import os
 import sys
+import types
 
 from ._base import BaseOperator
 from ._errors import AirflowException, AirflowSkipException
+from ._signature import KEYWORD_ONLY, POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_KEYWORD, parameters
 from ._stores import hide
 from ._xcomarg import Argument
 
@@ -56,9 +57,9 @@ class PythonOperator(BaseOperator):
 
     def call_with(self, arguments, context):
         result = self.python_callable(*self.op_args, **arguments)
-        if inspect.isgenerator(result):
+        if isinstance(result, types.GeneratorType):
             result = exhaust(result, context)
-        elif inspect.iscoroutine(result):
+        elif isinstance(result, types.CoroutineType):
             import asyncio
 
             result = asyncio.run(result)
@@ -100,25 +101,22 @@ class Offered:
 def keyword_arguments(function, positional, offered, wanted):
     """Of the context and the user's own arguments, those that the function takes by name."""
     try:
-        signature = inspect.signature(function)
+        signature = parameters(function)
     except (TypeError, ValueError):
         # A builtin that does not tell: it gets what the user gave.
         return dict(wanted)
-    kinds = inspect.Parameter
     by_place = [
-        one.name
-        for one in signature.parameters.values()
-        if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        one.name for one in signature.values() if one.kind in (POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD)
     ][: len(positional)]
     for name in by_place:
         if name in offered:
             raise ValueError(f"The key {name!r} in args is a part of kwargs and therefore reserved.")
-    if any(one.kind is kinds.VAR_KEYWORD for one in signature.parameters.values()):
+    if any(one.kind == VAR_KEYWORD for one in signature.values()):
         return {name: value for name, value in offered.items() if name not in by_place}
     takes = [
         one.name
-        for one in signature.parameters.values()
-        if one.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY) and one.name not in by_place
+        for one in signature.values()
+        if one.kind in (POSITIONAL_OR_KEYWORD, KEYWORD_ONLY) and one.name not in by_place
     ]
     # What the function does not take is left out, as in Airflow.
     return {name: offered[name] for name in takes if name in offered}

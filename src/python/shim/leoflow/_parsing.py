@@ -1,11 +1,9 @@
 """Why a file is being run: <https://airflow.apache.org/docs/apache-airflow/stable/howto/dynamic-dag-generation.html>"""
 
-from typing import NamedTuple, Optional
+from collections import namedtuple
 
 
-class AirflowParsingContext(NamedTuple):
-    dag_id: Optional[str]
-    task_id: Optional[str]
+AirflowParsingContext = namedtuple("AirflowParsingContext", "dag_id task_id")
 
 
 _context = AirflowParsingContext(None, None)

@@ -4,7 +4,6 @@
 """
 
 import functools
-import hashlib
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -120,6 +119,8 @@ class BaseSensorOperator(BaseOperator):
         """Seconds until the next look."""
         if not self.exponential_backoff:
             return self.poke_interval
+        import hashlib
+
         least = max(int(self.poke_interval * 2 ** (count - 2)), 1)
         text = f"{self.dag_id}#{self.task_id}#{begun}#{count}"
         wait = least + int(hashlib.sha1(text.encode()).hexdigest(), 16) % least

@@ -4,33 +4,33 @@
 """
 
 import functools
-import inspect
 import re
-import typing
 from collections.abc import Mapping
 
-from . import _active
+from . import _active, _signature
 from ._base import BASE_ARGUMENTS
-from ._branching import BranchMixIn, ShortCircuitOperator
 from ._context import CONTEXT_KEYS
 from ._errors import AirflowException, AirflowSkipException, Unsupported
 from ._mapping import DictOfLists, ListOfDicts, MappedOperator, check_list_of_dicts, check_mappable
-from ._operators import BashOperator, Offered, PythonOperator, keyword_arguments
-from ._sensors import PythonSensor
+from ._operators import PythonOperator
 from ._xcomarg import XComArg
 
 
 def returns_mapping(function):
     """Whether the return annotation says dict, which means multiple_outputs."""
     annotation = getattr(function, "__annotations__", {}).get("return")
+    if annotation is None:
+        return False
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, getattr(function, "__globals__", {}))
         except Exception:
             # One that cannot be evaluated promises nothing.
             annotation = None
+    import typing
+
     origin = typing.get_origin(annotation) or annotation
-    return inspect.isclass(origin) and issubclass(origin, Mapping)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 class Decorated:
@@ -56,21 +56,21 @@ class Decorated:
 
 def check_call(function, op_args, op_kwargs):
     """A call that could not work is an error where it is written, not when it runs."""
-    signature = inspect.signature(function)
+    takes = _signature.parameters(function)
     offered = {}
-    taken = list(signature.parameters)[: len(op_args)]
-    for name, parameter in signature.parameters.items():
+    taken = list(takes)[: len(op_args)]
+    for name, parameter in takes.items():
         if name in CONTEXT_KEYS:
-            if parameter.default not in (None, inspect.Parameter.empty):
+            if parameter.default not in (None, parameter.empty):
                 raise ValueError(f"Context key parameter {name} can't have a default other than None")
-            if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name not in taken:
+            if parameter.kind != _signature.VAR_KEYWORD and name not in taken:
                 offered[name] = None
-    signature.bind(*op_args, **{**offered, **op_kwargs})
+    _signature.check_call(function, op_args, {**offered, **op_kwargs})
 
 
 def complete(function, op_args, op_kwargs, defaults):
     """What default_args say for the function's own parameters, as in Airflow."""
-    parameters = inspect.signature(function).parameters
+    parameters = _signature.parameters(function)
     taken = list(parameters)[: len(op_args)]
     for name in parameters:
         if name in defaults and name not in taken and name not in CONTEXT_KEYS:
@@ -81,48 +81,6 @@ def complete(function, op_args, op_kwargs, defaults):
 class DecoratedPython(Decorated, PythonOperator):
     operator_name = "@task"
     airflow_name = "_PythonDecoratedOperator"
-
-
-class DecoratedBranch(Decorated, BranchMixIn, PythonOperator):
-    operator_name = "@task.branch"
-    airflow_name = "_BranchPythonDecoratedOperator"
-
-    def execute(self, context):
-        return self.do_branch(context, self.call(context))
-
-
-class DecoratedShortCircuit(Decorated, ShortCircuitOperator):
-    operator_name = "@task.short_circuit"
-    airflow_name = "_ShortCircuitDecoratedOperator"
-
-
-class DecoratedSensor(Decorated, PythonSensor):
-    operator_name = "@task.sensor"
-    airflow_name = "DecoratedSensorOperator"
-
-
-class DecoratedBash(Decorated, BashOperator):
-    operator_name = "@task.bash"
-    airflow_name = "_BashDecoratedOperator"
-    template_fields = ("bash_command", "env", "cwd", "op_args", "op_kwargs")
-
-    def set_up(self, *, python_callable, op_args, op_kwargs, multiple_outputs, **others):
-        if multiple_outputs:
-            raise Unsupported("multiple_outputs of @task.bash")
-        self.python_callable = python_callable
-        self.op_args = op_args
-        self.op_kwargs = op_kwargs
-        BashOperator.__init__(self, bash_command="", **others)
-
-    def execute(self, context):
-        arguments = keyword_arguments(self.python_callable, self.op_args, Offered(context, self.op_kwargs), self.op_kwargs)
-        command = self.python_callable(*self.op_args, **arguments)
-        if not isinstance(command, str) or not command.strip():
-            raise TypeError("The returned value from the TaskFlow callable must be a non-empty string.")
-        self.bash_command = command
-        # The command that the function made may be a template itself.
-        context["ti"].render_templates(self, context)
-        return self.run_command(self.bash_command, context)
 
 
 class MappedFunction(MappedOperator):
@@ -162,9 +120,9 @@ class TaskFunction:
     def __init__(self, operator_class, function, arguments, partial=None, marks=None):
         if not callable(function):
             raise TypeError(f"{function!r} is not a function")
-        if inspect.isclass(function):
+        if isinstance(function, type):
             raise TypeError("@task cannot decorate a class")
-        if "self" in inspect.signature(function).parameters:
+        if "self" in _signature.parameters(function):
             raise TypeError("@task does not support methods")
         self.operator_class = operator_class
         self.function = function
@@ -181,6 +139,8 @@ class TaskFunction:
         given["task_id"] = unique_task_id(dag, group, given.get("task_id") or self.function.__name__)
         docs = ("doc_md", "doc", "doc_yaml", "doc_json", "doc_rst")
         if self.function.__doc__ and not any(given.get(name) for name in docs):
+            import inspect
+
             given["doc_md"] = inspect.cleandoc(self.function.__doc__)
         return given
 
@@ -207,11 +167,11 @@ class TaskFunction:
         return TaskFunction(self.operator_class, self.function, **{**kept, **changed})
 
     def check_names(self, method, kwargs):
-        parameters = inspect.signature(self.function).parameters
+        parameters = _signature.parameters(self.function)
         for name in kwargs:
             if name in CONTEXT_KEYS:
                 raise ValueError(f"cannot call {method}() on task context variable {name!r}")
-        if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        if any(one.kind == _signature.VAR_KEYWORD for one in parameters.values()):
             return
         unknown = [name for name in kwargs if name not in parameters]
         if unknown:
@@ -249,7 +209,7 @@ class TaskFunction:
         group = given.get("task_group") or (_active.group(dag) if dag is not None else None)
         defaults = {**(dag.default_args if dag else {}), **(group.default_args if group else {})}
         names = expand_input.kwargs if isinstance(expand_input, DictOfLists) else ()
-        parameters = inspect.signature(self.function).parameters
+        parameters = _signature.parameters(self.function)
         op_kwargs = dict(self.partial_kwargs or {})
         for name in parameters:
             if name in defaults and name not in names and name not in CONTEXT_KEYS:
@@ -301,15 +261,23 @@ class Task:
     python = __call__
 
     def bash(self, function=None, **arguments):
+        from ._decorated import DecoratedBash
+
         return decorator(DecoratedBash, function, arguments)
 
     def branch(self, function=None, **arguments):
+        from ._decorated import DecoratedBranch
+
         return decorator(DecoratedBranch, function, arguments)
 
     def short_circuit(self, function=None, **arguments):
+        from ._decorated import DecoratedShortCircuit
+
         return decorator(DecoratedShortCircuit, function, arguments)
 
     def sensor(self, function=None, **arguments):
+        from ._decorated import DecoratedSensor
+
         return decorator(DecoratedSensor, function, arguments)
 
     def run_if(self, condition, skip_message=None):

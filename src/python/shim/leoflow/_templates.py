@@ -8,6 +8,7 @@ jinja2 is imported only where there is something to render: importing it takes l
 import os
 
 from ._errors import MissingPackage
+from ._signature import parameters
 from ._xcomarg import Argument
 
 MARKS = ("{{", "{%", "{#")
@@ -166,10 +167,8 @@ def render_fields(owner, context, task, environment=None, as_they_are=()):
 
 
 def takes_context(function):
-    import inspect
-
     try:
-        names = inspect.signature(function).parameters
+        names = parameters(function)
     except (TypeError, ValueError):
         return False
     return "context" in names and "jinja_env" in names

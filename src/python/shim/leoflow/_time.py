@@ -1,6 +1,5 @@
 """Dates with a zone. pendulum's where it is there, because DAG files expect its methods."""
 
-import zoneinfo
 from datetime import datetime, timedelta, timezone
 
 from ._errors import MissingPackage, Unsupported
@@ -72,6 +71,8 @@ def zone(name):
         return timezone(timedelta(seconds=name))
     if name in ("UTC", "Etc/UTC"):
         return timezone.utc
+    import zoneinfo
+
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:

@@ -5,9 +5,8 @@ own classes by asking them.
 """
 
 import datetime as _datetime
-from dataclasses import dataclass
+from collections import namedtuple
 from datetime import datetime, timedelta
-from typing import Any
 
 from ._errors import AirflowTimetableInvalid, Unsupported, user_line
 from ._time import aware, of, zone_name
@@ -25,29 +24,19 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True)
-class DataInterval:
-    start: datetime
-    end: datetime
+class DataInterval(namedtuple("DataInterval", "start end")):
+    __slots__ = ()
 
     @classmethod
     def exact(cls, at):
         return cls(at, at)
 
 
-@dataclass(frozen=True)
-class TimeRestriction:
-    earliest: Any
-    latest: Any
-    catchup: bool
+TimeRestriction = namedtuple("TimeRestriction", "earliest latest catchup")
 
 
-@dataclass(frozen=True)
-class DagRunInfo:
-    run_after: datetime
-    data_interval: Any
-    partition_date: Any = None
-    partition_key: Any = None
+class DagRunInfo(namedtuple("DagRunInfo", "run_after data_interval partition_date partition_key", defaults=(None, None))):
+    __slots__ = ()
 
     @classmethod
     def exact(cls, at):
