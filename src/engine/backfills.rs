@@ -255,6 +255,26 @@ pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> R
     get(transaction, id).await
 }
 
+/// The newest of a DAG, each with how many of its runs are in which state.
+pub async fn newest(
+    client: &impl GenericClient,
+    dag_id: &str,
+    limit: i64,
+) -> Result<Vec<(Backfill, Map<String, Value>)>, StoreError> {
+    let query = "
+        SELECT b.*, (SELECT coalesce(json_object_agg(state, count), '{}') FROM (
+                         SELECT state, count(*) FROM dag_run WHERE backfill_id = b.id GROUP BY state) AS counted) AS states
+        FROM backfill b WHERE dag_id = $1 ORDER BY id DESC LIMIT $2";
+    let rows = client.query(query, &[&dag_id, &limit]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let Json(states) = row.get("states");
+            (read(row), states)
+        })
+        .collect())
+}
+
 /// After a run has ended: it may have been the last of its backfill.
 pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {
     let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";

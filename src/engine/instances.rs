@@ -69,23 +69,55 @@ fn read(row: &Row) -> Instance {
     }
 }
 
+/// Which instances; what is not named is no condition.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Which<'a> {
+    pub dag_id: Option<&'a str>,
+    pub run_id: Option<&'a str>,
+    pub states: &'a [String],
+    /// Those of this task that are mapped.
+    pub mapped: Option<&'a str>,
+}
+
+impl<'a> Which<'a> {
+    pub fn of_run(run: &'a RunKey) -> Self {
+        Self { dag_id: Some(&run.dag_id), run_id: Some(&run.run_id), ..Self::default() }
+    }
+}
+
 /// Instances of one run, or of several.
 pub async fn list(
     client: &impl GenericClient,
-    dag_id: Option<&str>,
-    run_id: Option<&str>,
-    states: &[String],
+    which: Which<'_>,
     page: &Page,
 ) -> Result<(Vec<Instance>, i64), StoreError> {
+    let Which { dag_id, run_id, states, mapped } = which;
     let matches = "($1::text IS NULL OR ti.dag_id = $1) AND ($2::text IS NULL OR ti.run_id = $2)
-                   AND (cardinality($3::text[]) = 0 OR coalesce(ti.state, 'none') = ANY ($3)) AND ti.task_id ILIKE $4";
+                   AND (cardinality($3::text[]) = 0 OR coalesce(ti.state, 'none') = ANY ($3)) AND ti.task_id ILIKE $4
+                   AND ($5::text IS NULL OR ti.task_id = $5 AND ti.map_index >= 0)";
     let pattern = page.pattern.as_deref().unwrap_or("%");
     let count = format!("SELECT count(*) FROM task_instance ti WHERE {matches}");
-    let total = client.query_one(&count, &[&dag_id, &run_id, &states, &pattern]).await?.get(0);
+    let total = client.query_one(&count, &[&dag_id, &run_id, &states, &pattern, &mapped]).await?.get(0);
     let order = page.order_by("ti.task_id, ti.map_index, ti.run_id, ti.dag_id");
-    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
-    let rows = client.query(&query, &[&dag_id, &run_id, &states, &pattern, &page.limit, &page.offset]).await?;
+    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $6 OFFSET $7");
+    let rows = client.query(&query, &[&dag_id, &run_id, &states, &pattern, &mapped, &page.limit, &page.offset]).await?;
     Ok((rows.iter().map(read).collect(), total))
+}
+
+/// The named ones of a run.
+pub async fn chosen(
+    client: &impl GenericClient,
+    run: &RunKey,
+    ids: &[(String, i32)],
+) -> Result<Vec<Instance>, StoreError> {
+    let (tasks, indices): (Vec<&str>, Vec<i32>) = ids.iter().map(|(task, index)| (task.as_str(), *index)).unzip();
+    let query = format!(
+        "{SELECT} JOIN unnest($3::text[], $4::integer[]) AS chosen (task_id, map_index)
+                  ON (chosen.task_id, chosen.map_index) = (ti.task_id, ti.map_index)
+         WHERE ti.dag_id = $1 AND ti.run_id = $2 ORDER BY ti.task_id, ti.map_index"
+    );
+    let rows = client.query(&query, &[&run.dag_id, &run.run_id, &tasks, &indices]).await?;
+    Ok(rows.iter().map(read).collect())
 }
 
 pub async fn get(

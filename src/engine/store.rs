@@ -63,7 +63,7 @@ pub const ALL: Page = Page { limit: i64::MAX, offset: 0, order: Vec::new(), patt
 
 impl Page {
     /// For `ORDER BY`; `key` comes last, so that pages do not overlap.
-    pub(super) fn order_by(&self, key: &'static str) -> String {
+    pub fn order_by(&self, key: &'static str) -> String {
         let last = Order { column: key, descending: false };
         let term = |order: &Order| format!("{} {}", order.column, if order.descending { "DESC" } else { "ASC" });
         self.order.iter().chain([&last]).map(term).collect::<Vec<_>>().join(", ")

@@ -36,19 +36,22 @@ pub async fn list(
     dag_id: Option<&str>,
     run_id: Option<&str>,
     task_id: Option<&str>,
+    map_index: Option<i32>,
     page: &Page,
 ) -> Result<(Vec<XCom>, i64), StoreError> {
     let matches = "($1::text IS NULL OR x.dag_id = $1) AND ($2::text IS NULL OR x.run_id = $2)
-                   AND ($3::text IS NULL OR x.task_id = $3) AND x.key ILIKE $4";
+                   AND ($3::text IS NULL OR x.task_id = $3) AND x.key ILIKE $4
+                   AND ($5::integer IS NULL OR x.map_index = $5)";
     let pattern = page.pattern.as_deref().unwrap_or("%");
     let count = format!("SELECT count(*) FROM xcom x WHERE {matches}");
-    let total = client.query_one(&count, &[&dag_id, &run_id, &task_id, &pattern]).await?.get(0);
+    let total = client.query_one(&count, &[&dag_id, &run_id, &task_id, &pattern, &map_index]).await?.get(0);
     let order = page.order_by("x.key, x.map_index, x.task_id, x.run_id, x.dag_id");
     let query = format!(
         "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after
-         FROM xcom x JOIN dag_run r USING (dag_id, run_id) WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6"
+         FROM xcom x JOIN dag_run r USING (dag_id, run_id) WHERE {matches} ORDER BY {order} LIMIT $6 OFFSET $7"
     );
-    let rows = client.query(&query, &[&dag_id, &run_id, &task_id, &pattern, &page.limit, &page.offset]).await?;
+    let rows =
+        client.query(&query, &[&dag_id, &run_id, &task_id, &pattern, &map_index, &page.limit, &page.offset]).await?;
     Ok((rows.iter().map(read).collect(), total))
 }
 

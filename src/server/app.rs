@@ -114,6 +114,8 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/", get(pages::dags))
         .route("/dags/{dag_id}", get(pages::dag))
         .route("/dags/{dag_id}/runs/{run_id}", get(pages::run))
+        .route("/assets", get(pages::assets))
+        .route("/pools", get(pages::pools))
         .route("/status", get(pages::status_page))
         .layer(from_fn_with_state(state.clone(), guard::require_login));
     let local = Router::new()

@@ -82,12 +82,8 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let client = state.database.get().await?;
     let count = "SELECT count(*) FROM asset a WHERE a.name ILIKE $1 AND a.uri ILIKE $2";
     let total: i64 = client.query_one(count, &[&pattern, &uri]).await?.get(0);
-    let order =
-        page.order.iter().map(|order| format!("{} {}, ", order.column, if order.descending { "DESC" } else { "ASC" }));
-    let query = format!(
-        "{ASSET} WHERE a.name ILIKE $1 AND a.uri ILIKE $2 ORDER BY {}a.id LIMIT $3 OFFSET $4",
-        order.collect::<String>()
-    );
+    let order = page.order_by("a.id");
+    let query = format!("{ASSET} WHERE a.name ILIKE $1 AND a.uri ILIKE $2 ORDER BY {order} LIMIT $3 OFFSET $4");
     let rows = client.query(&query, &[&pattern, &uri, &page.limit, &page.offset]).await?;
     Ok(Json(json!({"assets": rows.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
 }
@@ -142,7 +138,8 @@ pub async fn events(State(state): Shared, params: Params) -> Result<Json<Value>,
     let client = state.database.get().await?;
     let count = format!("SELECT count(*) FROM asset_event e WHERE {matches}");
     let total: i64 = client.query_one(&count, &[&asset, &dag, &task, &run]).await?.get(0);
-    let query = format!("{EVENT} WHERE {matches} ORDER BY e.happened_at, e.id LIMIT $5 OFFSET $6");
+    let order = page.order_by(if page.order.is_empty() { "e.happened_at, e.id" } else { "e.id" });
+    let query = format!("{EVENT} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
     let rows = client.query(&query, &[&asset, &dag, &task, &run, &page.limit, &page.offset]).await?;
     Ok(Json(json!({"asset_events": rows.iter().map(event_view).collect::<Vec<_>>(), "total_entries": total})))
 }

@@ -25,7 +25,7 @@ type Body = Result<Json<Value>, JsonRejection>;
 const MOST_RUNS: usize = 100_000;
 const COLUMNS: &[(&str, &str)] = &[("id", "id"), ("created_at", "created_at")];
 
-fn view(backfill: &Backfill) -> Value {
+pub fn view(backfill: &Backfill) -> Value {
     json!({
         "id": backfill.id,
         "dag_id": backfill.dag_id,

@@ -9,7 +9,7 @@ use crate::engine::clear::{self, Selection};
 use crate::engine::events::RunKey;
 use crate::engine::runs::{self, Trigger};
 use crate::engine::state::RunState;
-use crate::engine::store::{ALL, ReadFor, StoreError};
+use crate::engine::store::{ReadFor, StoreError};
 use crate::engine::{dags, instances};
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -287,8 +287,5 @@ pub async fn instances_of(
     key: &RunKey,
     ids: &[(String, i32)],
 ) -> Result<Vec<Value>, ApiError> {
-    let (all, _) = instances::list(&**transaction, Some(&key.dag_id), Some(&key.run_id), &[], &ALL).await?;
-    let chosen: std::collections::HashSet<(&str, i32)> = ids.iter().map(|(id, at)| (id.as_str(), *at)).collect();
-    let is_chosen = |one: &&instances::Instance| chosen.contains(&(one.task_id.as_str(), one.map_index));
-    Ok(all.iter().filter(is_chosen).map(views::instance).collect())
+    Ok(instances::chosen(&**transaction, key, ids).await?.iter().map(views::instance).collect())
 }

@@ -4,23 +4,26 @@
 use super::api_error::ApiError;
 use super::request::{Params, Segments};
 use super::state::AppState;
-use super::views;
+use super::{backfills as backfill_views, views};
+use crate::engine::backfills;
 use crate::engine::dags::{self, Filter, ImportError};
 use crate::engine::events::RunKey;
 use crate::engine::graph::Graph;
-use crate::engine::instances;
+use crate::engine::instances::{self, Instance, NOT_MAPPED, Which};
 use crate::engine::runs::{self, Run};
 use crate::engine::store::{ALL, Order, Page, ReadFor};
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
 /// Runs of a DAG that the list shows.
 const LAST_RUNS: i64 = 10;
+/// Backfills of a DAG that its page shows.
+const LAST_BACKFILLS: i64 = 5;
 
 pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
@@ -58,6 +61,7 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
             "tasks": dag.structure.tasks.len(),
             "last_run_state": dag.last_run_state,
             "import_error": error.map(|error| &error.stack_trace),
+            "next_run_after": dag.next_run_after.map(views::stamp),
             "last_runs": last,
         }));
     }
@@ -77,8 +81,18 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
     let (runs, total) = runs::list(&**client, Some(&dag_id), &[], &newest).await?;
     let (errors, _) = dags::import_errors(&**client, &ALL).await?;
     let error = errors.iter().find(|error| error.filename == dag.fileloc).map(|error| &error.stack_trace);
+    let mut filled = Vec::new();
+    for (backfill, states) in backfills::newest(&**client, &dag_id, LAST_BACKFILLS).await? {
+        let mut one = backfill_views::view(&backfill);
+        one["states"] = states.into();
+        filled.push(one);
+    }
+    let is_periodic = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
     Ok(Json(json!({
         "dag_id": dag.dag_id,
+        "next_run_after": dag.next_run_after.map(views::stamp),
+        "is_backfillable": is_periodic,
+        "backfills": filled,
         "is_paused": dag.is_paused,
         "is_stale": !dag.is_active,
         "fileloc": dag.fileloc,
@@ -95,35 +109,29 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
     })))
 }
 
-/// A run with all of its task instances, in the order of the DAG.
+/// A run with all of its task instances, in the order of the DAG. `?fold=N`: of a mapped task with more of them
+/// than that, how many are in which state.
 pub async fn run(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
+    params: Params,
 ) -> Result<Json<Value>, ApiError> {
+    let fold = params.whole("fold")?.map(|most| usize::try_from(most).unwrap_or(0));
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
     let run = runs::get(&**client, &key, ReadFor::Reading).await?;
-    let (mut found, _) = instances::list(&**client, Some(&key.dag_id), Some(&key.run_id), &[], &ALL).await?;
+    let (mut found, _) = instances::list(&**client, Which::of_run(&key), &ALL).await?;
     let dag = dags::get(&**client, &key.dag_id).await?;
     let graph = Graph::new(dag.structure);
     found.sort_by_cached_key(|one| (graph.place(&one.task_id).unwrap_or(usize::MAX), one.map_index));
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
-    let instances: Vec<Value> = found
-        .iter()
-        .map(|instance| {
-            json!({
-                "task_id": instance.task_id,
-                "map_index": instance.map_index,
-                "state": instance.state,
-                "try_number": instance.try_number,
-                "start_date": stamp(instance.start_date),
-                "end_date": stamp(instance.end_date),
-                "operator": instance.operator,
-                "max_tries": instance.max_tries,
-                "outcome": instance.outcome,
-            })
-        })
-        .collect();
+    let mut shown = Vec::with_capacity(found.len());
+    for of_task in found.chunk_by(|one, next| one.task_id == next.task_id) {
+        match fold {
+            Some(most) if of_task.len() > most && of_task[0].map_index != NOT_MAPPED => shown.push(folded(of_task)),
+            _ => shown.extend(of_task.iter().map(instance_view)),
+        }
+    }
     Ok(Json(json!({
         "dag_id": key.dag_id,
         "dag_run_id": key.run_id,
@@ -131,10 +139,42 @@ pub async fn run(
         "start_date": stamp(run.start_date),
         "end_date": stamp(run.end_date),
         "run_after": views::stamp(run.run_after),
+        "run_type": run.run_type,
         "logical_date": stamp(run.logical_date),
+        "data_interval_start": stamp(run.data_interval_start),
+        "data_interval_end": stamp(run.data_interval_end),
         "conf": run.conf,
         "note": run.note,
         "is_paused": dag.is_paused,
-        "task_instances": instances,
+        "task_instances": shown,
     })))
+}
+
+fn instance_view(instance: &Instance) -> Value {
+    json!({
+        "task_id": instance.task_id,
+        "map_index": instance.map_index,
+        "rendered_map_index": instance.rendered_map_index,
+        "state": instance.state,
+        "try_number": instance.try_number,
+        "start_date": instance.start_date.map(views::stamp),
+        "end_date": instance.end_date.map(views::stamp),
+        "operator": instance.operator,
+        "max_tries": instance.max_tries,
+        "outcome": instance.outcome,
+    })
+}
+
+/// All instances of one mapped task as one.
+fn folded(instances: &[Instance]) -> Value {
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in instances {
+        *states.entry(one.state.as_deref().unwrap_or("none")).or_default() += 1;
+    }
+    json!({
+        "task_id": instances[0].task_id,
+        "map_index": NOT_MAPPED,
+        "operator": instances[0].operator,
+        "mapped": {"total": instances.len(), "states": states},
+    })
 }

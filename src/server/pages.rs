@@ -1,4 +1,4 @@
-//! The pages: a login, DAGs, a DAG, a run, and what runs.
+//! The pages: a login, DAGs, a DAG, a run, assets, pools, and what runs.
 
 use super::api_error::ApiError;
 use super::request::Segments;
@@ -26,6 +26,10 @@ pub async fn script(Segments(name): Segments<String>) -> Response {
         ("dags.js", include_str!("pages/dags.js")),
         ("dag.js", include_str!("pages/dag.js")),
         ("run.js", include_str!("pages/run.js")),
+        ("task.js", include_str!("pages/task.js")),
+        ("mapped.js", include_str!("pages/mapped.js")),
+        ("assets.js", include_str!("pages/assets.js")),
+        ("pools.js", include_str!("pages/pools.js")),
         ("status.js", include_str!("pages/status.js")),
     ];
     match scripts.into_iter().find(|(known, _)| *known == name) {
@@ -45,7 +49,8 @@ pub fn login(email: &str, error: Option<&str>) -> String {
     LAYOUT.replace("{{title}}", "Log in").replace("{{header}}", "").replace("{{main}}", &form)
 }
 
-const HEADER: &str = "<nav><a href=\"/\">DAGs</a><a href=\"/status\">What runs</a>\
+const HEADER: &str = "<nav><a href=\"/\">DAGs</a><a href=\"/assets\">Assets</a><a href=\"/pools\">Pools</a>\
+    <a href=\"/status\">What runs</a>\
     <form method=\"post\" action=\"/auth/logout\"><button class=\"quiet\">Log out</button></form></nav>";
 
 fn page(title: &str, main: &str) -> Html<String> {
@@ -70,6 +75,14 @@ pub async fn dag(Segments(dag): Segments<String>) -> Html<String> {
 
 pub async fn run(Segments((dag, run)): Segments<(String, String)>) -> Html<String> {
     live(&format!("{dag} {run}"), "run.js", &[("dag", &dag), ("run", &run)])
+}
+
+pub async fn assets() -> Html<String> {
+    live("Assets", "assets.js", &[])
+}
+
+pub async fn pools() -> Html<String> {
+    live("Pools", "pools.js", &[])
 }
 
 /// What runs, as the supervisor sees it.

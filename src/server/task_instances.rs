@@ -7,7 +7,7 @@ use super::state::AppState;
 use super::views;
 use crate::engine::clear::{self, Selection};
 use crate::engine::events::RunKey;
-use crate::engine::instances::{self, NOT_MAPPED};
+use crate::engine::instances::{self, NOT_MAPPED, Which};
 use crate::engine::runs;
 use crate::engine::state::TaskState;
 use crate::engine::store::{Order, ReadFor, StoreError};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-const COLUMNS: &[(&str, &str)] = &[
+pub const COLUMNS: &[(&str, &str)] = &[
     ("id", "ti.task_id"),
     ("state", "ti.state"),
     ("start_date", "ti.start_date"),
@@ -68,7 +68,8 @@ pub async fn list(
         (Some(dag_id), None) => drop(dags::get(&**client, dag_id).await?),
         (None, None) => {}
     }
-    let (found, total) = instances::list(&**client, dag, run, &states, &page).await?;
+    let which = Which { dag_id: dag, run_id: run, states: &states, mapped: None };
+    let (found, total) = instances::list(&**client, which, &page).await?;
     let found: Vec<Value> = found.iter().map(views::instance).collect();
     Ok(Json(json!({
         "task_instances": found, "total_entries": total,
@@ -215,7 +216,8 @@ pub async fn xcom_list(
     }
     let client = state.database.get().await?;
     let (dag, run, task) = (unless_all(&dag_id), unless_all(&run_id), unless_all(&task_id));
-    let (found, total) = xcoms::list(&**client, dag, run, task, &page).await?;
+    let map_index = params.whole("map_index")?.map(|index| i32::try_from(index).unwrap_or(i32::MAX));
+    let (found, total) = xcoms::list(&**client, dag, run, task, map_index, &page).await?;
     let found: Vec<Value> = found.iter().map(views::xcom).collect();
     Ok(Json(json!({"xcom_entries": found, "total_entries": total})))
 }

@@ -3,12 +3,12 @@
 use super::api_error::ApiError;
 use super::request::{Params, Segments};
 use super::state::AppState;
-use super::views;
+use super::{task_instances, views};
 use crate::engine::dag::{Structure, Task};
 use crate::engine::dags;
 use crate::engine::events::RunKey;
-use crate::engine::instances;
-use crate::engine::store::{ALL, StoreError};
+use crate::engine::instances::{self, Which};
+use crate::engine::store::StoreError;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -95,10 +95,11 @@ pub async fn mapped(
 ) -> Result<Json<Value>, ApiError> {
     let states = params.texts("state");
     let client = state.database.get().await?;
-    let (all, _) = instances::list(&**client, Some(&dag_id), Some(&run_id), &states, &ALL).await?;
-    let of_task = all.iter().filter(|one| one.task_id == task_id && one.map_index >= 0);
-    let found: Vec<Value> = of_task.map(views::instance).collect();
-    if found.is_empty() && states.is_empty() {
+    let which = Which { dag_id: Some(&dag_id), run_id: Some(&run_id), states: &states, mapped: Some(&task_id) };
+    let mut page = params.page("task_display_name_pattern", task_instances::COLUMNS)?;
+    page.pattern = None;
+    let (found, total) = instances::list(&**client, which, &page).await?;
+    if total == 0 && states.is_empty() {
         let structure = dags::get(&**client, &dag_id).await?.structure;
         let not_found = |detail: String| Err(ApiError::new(StatusCode::NOT_FOUND, detail));
         match structure.tasks.iter().find(|task| task.task_id == task_id) {
@@ -109,12 +110,9 @@ pub async fn mapped(
             Some(_) => {}
         }
     }
-    let total = found.len();
-    let offset = usize::try_from(params.whole("offset")?.unwrap_or(0)).unwrap_or(0);
-    let limit = usize::try_from(params.whole("limit")?.unwrap_or(50)).unwrap_or(50).min(100);
-    let page: Vec<Value> = found.into_iter().skip(offset).take(limit).collect();
+    let found: Vec<Value> = found.iter().map(views::instance).collect();
     Ok(Json(json!({
-        "task_instances": page, "total_entries": total,
+        "task_instances": found, "total_entries": total,
         "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
     })))
 }

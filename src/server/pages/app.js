@@ -40,7 +40,7 @@ export function h(name, properties = {}, ...children) {
       element.setAttribute(key, value === true ? "" : value);
     }
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -195,7 +195,7 @@ export const view = document.getElementById("view");
  * stays. Each child keeps its place, one that is missing leaves a gap.
  */
 export function put(place, ...children) {
-  morph(place, children.flat().map((child) => child || document.createComment("")));
+  morph(place, children.flat(Infinity).map((child) => child || document.createComment("")));
 }
 
 function morph(place, wanted) {

@@ -1,8 +1,9 @@
-// One DAG: its runs, its tasks, its file.
+// One DAG: its runs, its backfills, its tasks, its file.
 import { apiPath, ask, button, duration, h, link, live, put, runPath, state, table, time, view } from "/static/app.js";
 
 const dagId = view.dataset.dag;
 let form = null;
+let backfill = null;
 
 function triggerForm(dag) {
   const params = JSON.stringify(dag.params, null, 2);
@@ -18,6 +19,48 @@ function triggerForm(dag) {
       }
       await trigger(values);
     }));
+}
+
+function backfillForm() {
+  const day = (text) => h("input", { type: "date", required: true, "aria-label": text });
+  const [from, to] = [day("First day"), day("Last day")];
+  const again = h("select", { "aria-label": "Runs that are there" }, [["none", "leave runs that are there"], ["failed", "run failed ones again"],
+    ["completed", "run finished ones again"]].map(([value, text]) => h("option", { value }, text)));
+  // The last day is to its end.
+  const body = () => JSON.stringify({ dag_id: dagId, from_date: `${from.value}T00:00:00Z`, to_date: `${to.value}T23:59:59.999999Z`,
+    reprocess_behavior: again.value });
+  const filled = (act) => async () => {
+    if (!from.value || !to.value) {
+      throw new Error("A backfill needs its first and its last day.");
+    }
+    await act();
+  };
+  const told = h("span", { class: "hint" });
+  return h("details", {}, h("summary", {}, "Make the runs of a time that is past"),
+    h("p", { class: "inline" }, from, " to ", to, again),
+    h("p", { class: "inline" },
+      button("How many?", filled(async () => {
+        const { total_entries: count } = await ask("/api/v2/backfills/dry_run", { method: "POST", body: body() });
+        told.textContent = `${count} ${count === 1 ? "run" : "runs"}`;
+      }), { class: "quiet" }),
+      button("Make them", filled(async () => {
+        await ask("/api/v2/backfills", { method: "POST", body: body() });
+        told.textContent = "";
+        await refresh();
+      })), told));
+}
+
+function backfills(dag) {
+  if (dag.backfills.length === 0) {
+    return h("p", { class: "hint" }, "None yet.");
+  }
+  const change = (one, how) => button(how[0].toUpperCase() + how.slice(1), async () => {
+    await ask(`/api/v2/backfills/${one.id}/${how}`, { method: "PUT" });
+    await refresh();
+  }, { class: "quiet" });
+  return table(["From", "To", "Runs", ""], dag.backfills.map((one) => h("tr", {}, h("td", {}, time(one.from_date)), h("td", {}, time(one.to_date)),
+    h("td", {}, Object.entries(one.states).map(([name, count]) => [state(name), ` ${count} `]).flat(), one.is_paused && !one.completed_at ? h("span", { class: "flag" }, "paused") : null),
+    h("td", { class: "actions" }, one.completed_at ? null : [change(one, one.is_paused ? "unpause" : "pause"), change(one, "cancel")]))), "backfills");
 }
 
 async function trigger(conf) {
@@ -46,6 +89,7 @@ const refresh = live(async () => {
   const dag = await ask(`/ui/dags/${encodeURIComponent(dagId)}`);
   // Made once: what the user types or has opened stays.
   form ??= Object.assign(triggerForm(dag), { kept: true });
+  backfill ??= Object.assign(backfillForm(), { kept: true });
   if (file?.version !== dag.version_number) {
     file = { version: dag.version_number, element: Object.assign(fileOf(dag), { kept: true }) };
   }
@@ -57,7 +101,8 @@ const refresh = live(async () => {
     dag.import_error
       ? h("section", { class: "import-errors" }, h("h2", {}, "Its file cannot be imported; the version before stays"), h("pre", {}, dag.import_error))
       : null,
-    h("dl", {}, h("dt", {}, "Schedule"), h("dd", {}, dag.schedule ? `${dag.schedule} (does not start runs in this release)` : "none: triggered by hand")),
+    h("dl", {}, h("dt", {}, "Schedule"), h("dd", {}, dag.schedule ?? "none: triggered by hand"),
+      dag.next_run_after ? [h("dt", {}, "Next run"), h("dd", {}, time(dag.next_run_after), dag.is_paused ? " (once it is unpaused)" : "")] : null),
     dag.doc_md ? h("div", { class: "doc" }, dag.doc_md) : null,
     h("p", { class: "actions" },
       button("Trigger", () => trigger({})),
@@ -70,8 +115,9 @@ const refresh = live(async () => {
     dag.runs.length === 0 ? h("p", { class: "hint" }, "None yet.") : table(["Run", "State", "Started", "Took"],
       dag.runs.map((run) => h("tr", {}, h("td", {}, link(runPath(dagId, run.dag_run_id), run.dag_run_id)), h("td", {}, state(run.state)),
         h("td", {}, time(run.start_date)), h("td", { class: "number" }, duration(run.start_date, run.end_date)))), "runs"),
+    dag.is_backfillable ? [h("h2", {}, "Backfills"), backfills(dag), backfill] : null,
     h("h2", {}, "Tasks"),
-    table(["Task", "Operator", "After"], dag.tasks.map((task) => h("tr", {}, h("td", {}, task.task_id), h("td", {}, task.operator_name),
+    table(["Task", "Operator", "After"], dag.tasks.map((task) => h("tr", {}, h("td", {}, task.task_id, task.mapped ? h("span", { class: "tag" }, "mapped") : null), h("td", {}, task.operator_name),
       h("td", {}, task.upstream.join(", ")))), "tasks"),
     file.element);
 }, (event) => event.dag_id === dagId);

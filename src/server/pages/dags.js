@@ -20,7 +20,7 @@ function row(dag) {
     h("td", {}, link(dagPath(dag.dag_id), dag.dag_id), dag.import_error ? h("span", { class: "flag" }, "import error") : null,
       dag.tags.map((tag) => h("span", { class: "tag" }, tag)),
       dag.description ? h("div", { class: "hint" }, dag.description) : null),
-    h("td", {}, dag.schedule ?? "–"),
+    h("td", {}, dag.schedule ?? "–", dag.next_run_after && !dag.is_paused ? h("div", { class: "hint" }, "next ", time(dag.next_run_after)) : null),
     h("td", { class: "squares" }, squares),
     h("td", {}, newest ? [state(newest.state), " ", time(newest.run_after)] : "–"),
     h("td", { class: "actions" },

@@ -1,116 +1,108 @@
-// One run with its tasks and their logs.
+// One run with its tasks, and what is opened of them.
 import { apiPath, ask, button, dagPath, duration, h, link, live, put, state, table, time, view } from "/static/app.js";
+import { Mapped } from "/static/mapped.js";
+import { keyOf, nameOf, Opened } from "/static/task.js";
 
 const { dag: dagId, run: runId } = view.dataset;
 const FINISHED = ["success", "failed", "upstream_failed", "skipped", "removed"];
-// A log that is being written is asked for more this often.
-const FOLLOW_MS = 700;
+// More instances of one mapped task are shown as numbers, and one by one when they are asked for.
+const FOLD = 8;
 
 const head = h("div");
 const tasks = h("div");
-const log = h("section", { class: "log", hidden: true, "aria-label": "Log" });
-view.append(head, tasks, log);
+const mapped = h("section", { hidden: true, "aria-label": "Mapped instances" });
+const opened = h("section", { class: "log", hidden: true, "aria-label": "Task instance" });
+view.append(head, tasks, mapped, opened);
 
 let shown = null;
+let list = null;
 
-class Log {
-  constructor(task, number) {
-    this.task = task;
-    this.number = number;
-    this.token = "0";
-    this.text = h("pre", { tabindex: "0" });
-    this.place = Object.assign(h("div", {}, this.text), { kept: true });
-    this.read();
-  }
-
-  async read() {
-    const path = `${apiPath(dagId, runId)}/taskInstances/${encodeURIComponent(this.task)}/logs/${this.number}?token=${this.token}`;
-    try {
-      const answer = await ask(path);
-      const atEnd = this.text.scrollTop + this.text.clientHeight >= this.text.scrollHeight - 4;
-      this.text.append(...answer.content.map((line) => this.line(line)));
-      if (this.text.childElementCount === 0 && !answer.continuation_token) {
-        this.text.append(h("span", { class: "hint" }, "It wrote nothing."));
-      }
-      if (atEnd) {
-        this.text.scrollTop = this.text.scrollHeight;
-      }
-      if (answer.continuation_token && shown === this) {
-        const moved = answer.continuation_token !== this.token;
-        this.token = answer.continuation_token;
-        setTimeout(() => this.read(), moved && answer.content.length > 500 ? 0 : FOLLOW_MS);
-      }
-    } catch {
-      // A server that is being replaced; the table says more, should it be anything else.
-      if (shown === this) {
-        setTimeout(() => this.read(), 2000);
-      }
-    }
-  }
-
-  line(entry) {
-    const clock = entry.timestamp ? h("span", { class: "clock" }, new Date(entry.timestamp).toLocaleTimeString()) : null;
-    return h("span", { class: "line", data: { logger: entry.logger ?? "" } }, clock, ` ${entry.event}\n`);
-  }
+function open(one, number) {
+  shown = new Opened(dagId, runId, one, number, () => shown);
+  put(opened, shown.element((other) => open(one, other)));
+  opened.hidden = false;
+  opened.scrollIntoView({ block: "nearest" });
+  location.replace(`#${encodeURIComponent(keyOf(one))}`);
 }
 
-function open(task, number, newest) {
-  shown = new Log(task, number);
-  const tries = Array.from({ length: newest }, (_, at) => at + 1);
-  put(log,
-    h("h2", {}, `Log of ${task}`, newest > 1
-      ? h("span", { class: "tries" }, tries.map((one) => button(`try ${one}`, async () => open(task, one, newest),
-        { class: one === number ? "quiet current" : "quiet" })))
-      : null),
-    shown.place);
-  log.hidden = false;
-  log.scrollIntoView({ block: "nearest" });
-  location.replace(`#${encodeURIComponent(task)}`);
+function openList(taskId) {
+  list = new Mapped(dagId, runId, taskId, row, tableOf);
+  mapped.hidden = false;
+  put(mapped, list.element);
+  mapped.scrollIntoView({ block: "nearest" });
 }
 
 const send = (path, method, body) => ask(path, { method, body: JSON.stringify(body) });
+const hasLog = (one) => one.try_number > 0 && one.operator !== "EmptyOperator";
+const asLink = (text, act) => h("button", { type: "button", class: "as-link", onclick: act }, text);
+
+function again(one) {
+  const which = one.map_index >= 0 ? [one.task_id, one.map_index] : one.task_id;
+  return button("Run again", async () => {
+    await send(`${apiPath(dagId)}/clearTaskInstances`, "POST",
+      { dry_run: false, only_failed: false, dag_run_id: runId, task_ids: [which], include_downstream: true });
+    await refresh();
+  }, { class: "quiet", title: one.mapped ? "All of its instances, and all that wait for them" : "This task and all that wait for it" });
+}
+
+function folded(one) {
+  const counts = Object.entries(one.mapped.states).map(([name, count]) => [state(name === "none" ? null : name), ` ${count} `]);
+  return h("tr", { data: { task: one.task_id } },
+    h("td", {}, asLink(`${one.task_id} [${one.mapped.total}]`, () => openList(one.task_id))),
+    h("td", { colspan: 5 }, counts.flat()),
+    h("td", { class: "actions" }, again(one)));
+}
 
 function row(one) {
-  const opens = one.try_number > 0 && !(one.operator === "EmptyOperator");
-  const name = opens
-    ? h("button", { type: "button", class: "as-link", onclick: () => open(one.task_id, one.try_number, one.try_number) }, one.task_id)
-    : one.task_id;
-  return h("tr", { data: { task: one.task_id } }, h("td", {}, name), h("td", {}, state(one.state)),
-    h("td", { class: "number" }, one.try_number || "–"), h("td", {}, time(one.start_date)),
-    h("td", { class: "number" }, duration(one.start_date, FINISHED.includes(one.state) || one.state === "up_for_retry" ? one.end_date : null)),
-    h("td", { class: "hint why" }, one.state === "success" ? "" : (one.outcome ?? "")),
-    h("td", { class: "actions" }, FINISHED.includes(one.state) && one.state !== "removed"
-      ? button("Run again", async () => {
-        await send(`${apiPath(dagId)}/clearTaskInstances`, "POST",
-          { dry_run: false, only_failed: false, dag_run_id: runId, task_ids: [one.task_id], include_downstream: true });
-        await refresh();
-      }, { class: "quiet", title: "This task and all that wait for it" })
-      : null));
+  if (one.mapped) {
+    return folded(one);
+  }
+  const name = nameOf(one);
+  const isOver = FINISHED.includes(one.state);
+  return h("tr", { data: { task: keyOf(one) } },
+    h("td", {}, hasLog(one) ? asLink(name, () => open(one, one.try_number)) : name),
+    h("td", {}, state(one.state)), h("td", { class: "number" }, one.try_number || "–"), h("td", {}, time(one.start_date)),
+    h("td", { class: "number" }, duration(one.start_date, isOver || one.state?.startsWith("up_for") ? one.end_date : null)),
+    h("td", { class: "hint why" }, one.state === "success" ? "" : (one.outcome ?? one.note ?? "")),
+    h("td", { class: "actions" }, isOver && one.state !== "removed" ? again(one) : null));
+}
+
+const tableOf = (rows, id) => table(["Task", "State", "Try", "Started", "Took", "", ""], rows, id);
+
+function buttons(run) {
+  const clear = (text, body, properties) => button(text, async () => {
+    await send(`${apiPath(dagId, runId)}/clear`, "POST", { dry_run: false, ...body });
+    await refresh();
+  }, properties);
+  if (["success", "failed"].includes(run.state)) {
+    return [clear("Run all again", {}, { class: "quiet" }),
+      run.state === "failed" ? clear("Run what failed again", { only_failed: true }) : null];
+  }
+  return button("Cancel", async () => { await send(apiPath(dagId, runId), "PATCH", { state: "failed" }); await refresh(); }, { class: "quiet" });
 }
 
 const refresh = live(async () => {
-  const run = await ask(`/ui/dags/${encodeURIComponent(dagId)}/runs/${encodeURIComponent(runId)}`);
+  const run = await ask(`/ui/dags/${encodeURIComponent(dagId)}/runs/${encodeURIComponent(runId)}?fold=${FOLD}`);
   const over = ["success", "failed"].includes(run.state);
+  const interval = run.data_interval_start && run.data_interval_start !== run.data_interval_end
+    ? [h("dt", {}, "Data interval"), h("dd", {}, time(run.data_interval_start), " to ", time(run.data_interval_end))]
+    : [];
   put(head,
     h("p", { class: "crumbs" }, link("/", "DAGs"), " / ", link(dagPath(dagId), dagId)),
     h("h1", {}, runId, " ", state(run.state)),
-    h("dl", {}, h("dt", {}, "Started"), h("dd", {}, time(run.start_date)),
+    h("dl", {}, h("dt", {}, "Kind"), h("dd", {}, run.run_type.replaceAll("_", " ")), interval,
+      h("dt", {}, "Started"), h("dd", {}, time(run.start_date)),
       h("dt", {}, "Took"), h("dd", {}, duration(run.start_date, run.end_date)),
       h("dt", {}, "Conf"), h("dd", {}, JSON.stringify(run.conf))),
     run.is_paused && !over ? h("p", { class: "error" }, "The DAG is paused: nothing new begins until it is unpaused.") : null,
-    h("p", { class: "actions" },
-      over
-        ? [button("Run all again", async () => { await send(`${apiPath(dagId, runId)}/clear`, "POST", { dry_run: false }); await refresh(); }, { class: "quiet" }),
-          run.state === "failed"
-            ? button("Run what failed again", async () => { await send(`${apiPath(dagId, runId)}/clear`, "POST", { dry_run: false, only_failed: true }); await refresh(); })
-            : null]
-        : button("Cancel", async () => { await send(apiPath(dagId, runId), "PATCH", { state: "failed" }); await refresh(); }, { class: "quiet" })));
-  put(tasks, table(["Task", "State", "Try", "Started", "Took", "", ""], run.task_instances.map((one) => row(one)), "tasks"));
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const one = run.task_instances.find((found) => found.task_id === (shown?.task ?? wanted));
+    h("p", { class: "actions" }, buttons(run)));
+  put(tasks, tableOf(run.task_instances.map((one) => row(one)), "tasks"));
+  await list?.show();
+  const wanted = shown?.key ?? decodeURIComponent(location.hash.slice(1));
+  const one = [...run.task_instances, ...(list?.instances ?? [])].find((found) => keyOf(found) === wanted);
   // A new try of the task whose log is open is what the user wants to see.
-  if (one && one.try_number > 0 && one.operator !== "EmptyOperator" && (!shown || (shown.newest ?? shown.number) < one.try_number)) {
-    open(one.task_id, one.try_number, one.try_number);
+  if (one && hasLog(one) && !one.mapped && (!shown || (shown.newest ?? shown.number) < one.try_number)) {
+    open(one, one.try_number);
   }
   if (shown && one) {
     shown.newest = one.try_number;

@@ -1,6 +1,7 @@
 """Names of mapped instances, what they pull, and what is pulled of them."""
 
 from airflow.sdk import DAG, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 with DAG("mapping_names", schedule=None):
 
@@ -25,3 +26,10 @@ with DAG("mapping_names", schedule=None):
         }
 
     [named.expand(x=[1, 2, 3]), early.expand(x=[4])] >> look()
+
+    @task(map_index_template="{{ which }}")
+    def ends(x):
+        get_current_context()["which"] = f"ended {x}"
+        raise AirflowSkipException if x == 1 else AirflowFailException(str(x))
+
+    ends.expand(x=[1, 2])

@@ -69,7 +69,9 @@ impl TestHome {
     /// With Leoflow's home at a path of the test's choice below the folder.
     pub fn at(relative: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("leoflow-test-").tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("user")).unwrap();
+        for name in ["user", "tmp"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
         let home = folder.path().join(relative);
         Self { folder, home, port: free_port(), program: LEOFLOW.into() }
     }
@@ -113,7 +115,7 @@ impl TestHome {
             .env("HOME", self.folder().join("user"))
             .env("LEOFLOW_POSTGRES_SOURCE", "system")
             .env("LEOFLOW_PYTHON_PACKAGES", "none")
-            .env("TMPDIR", std::env::temp_dir())
+            .env("TMPDIR", self.folder().join("tmp"))
             .arg("--home")
             .arg(&self.home)
             .args(arguments)
@@ -322,6 +324,7 @@ fn collect(path: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
 impl Drop for TestHome {
     fn drop(&mut self) {
         processes::end_all(self.folder());
+        postgres::remove_shared_memory(self.folder());
     }
 }
 

