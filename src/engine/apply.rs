@@ -45,7 +45,7 @@ impl Rows {
         }
         let added: Vec<(&Task, i32)> =
             plan.added.iter().map(|(place, map_index)| (graph.task(*place), *map_index)).collect();
-        insert(transaction, key, &added).await?;
+        insert(transaction, &key.dag_id, &[&key.run_id], &added).await?;
         self.names.extend(added.iter().map(|(task, map_index)| (task.task_id.clone(), *map_index)));
         Ok(())
     }
@@ -56,9 +56,14 @@ impl Rows {
     }
 }
 
-/// New rows, without a state.
-pub async fn insert(client: &impl GenericClient, key: &RunKey, rows: &[(&Task, i32)]) -> Result<(), StoreError> {
-    if rows.is_empty() {
+/// New rows, without a state, the same in each of these runs.
+pub async fn insert(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[&str],
+    rows: &[(&Task, i32)],
+) -> Result<(), StoreError> {
+    if rows.is_empty() || run_ids.is_empty() {
         return Ok(());
     }
     let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
@@ -71,12 +76,11 @@ pub async fn insert(client: &impl GenericClient, key: &RunKey, rows: &[(&Task, i
     let query = "
         INSERT INTO task_instance
             (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
-        SELECT $1, $2, * FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
-                                     $9::integer[])
+        SELECT $1, run.id, new.* FROM unnest($2::text[]) AS run (id)
+        CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
+                          $9::integer[]) AS new
         ON CONFLICT DO NOTHING";
-    client
-        .execute(query, &[&key.dag_id, &key.run_id, &tasks, &maps, &retries, &operators, &pools, &slots, &weights])
-        .await?;
+    client.execute(query, &[&dag_id, &run_ids, &tasks, &maps, &retries, &operators, &pools, &slots, &weights]).await?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use super::timetable::Info;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 use tokio_postgres::types::Json;
 use tokio_postgres::{GenericClient, Row, Transaction};
 
@@ -84,10 +85,7 @@ pub async fn check(client: &impl GenericClient, dag: &Dag, wanted: &Wanted) -> R
     if !dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic()) {
         return invalid(format!("{dag_id} has a non-periodic schedule that does not support backfills"));
     }
-    let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL";
-    if client.query_opt(active, &[&dag_id]).await?.is_some() {
-        return Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}")));
-    }
+    refuse_second(client, dag_id).await?;
     let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
     if wanted.from_date > wanted.to_date {
         return invalid(format!("from_date ({from}) must not be after to_date ({to})."));
@@ -110,6 +108,14 @@ pub async fn check(client: &impl GenericClient, dag: &Dag, wanted: &Wanted) -> R
     super::params::check(&dag.structure, &wanted.conf).or_else(invalid)
 }
 
+async fn refuse_second(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
+    let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL LIMIT 1";
+    match client.query_opt(active, &[&dag_id]).await? {
+        Some(_) => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
+        None => Ok(()),
+    }
+}
+
 /// Makes all of its runs; they wait for their turn.
 pub async fn create(
     transaction: &Transaction<'_>,
@@ -125,6 +131,9 @@ pub async fn create(
             wanted.dag_id
         )));
     }
+    // Two at once take turns here.
+    transaction.query("SELECT FROM dag WHERE dag_id = $1 FOR UPDATE", &[&wanted.dag_id]).await?;
+    refuse_second(transaction, &wanted.dag_id).await?;
     let query = "
         INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)
         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *";
@@ -143,67 +152,83 @@ pub async fn create(
         )
         .await?;
     let backfill = read(&row);
+    let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
+    let there =
+        "SELECT logical_date, run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) FOR UPDATE";
+    let rows = transaction.query(there, &[&wanted.dag_id, &dates]).await?;
+    let there: HashMap<Timestamp, (String, String)> =
+        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    let of = |info: &Info| info.logical_date().and_then(|date| there.get(&date));
+    let ordinal = |at: usize| i32::try_from(at + 1).unwrap_or(i32::MAX);
+    let new: Vec<NewRun<'_>> = infos
+        .iter()
+        .enumerate()
+        .filter(|(_, info)| of(info).is_none())
+        .map(|(at, info)| new_run(dag, wanted, (backfill.id, ordinal(at)), info, user))
+        .collect();
+    let made = new_run::insert_all(transaction, &new, &dag.structure).await?;
+    let mut outcomes: Vec<(Option<String>, Option<&'static str>)> = Vec::with_capacity(infos.len());
     for (at, info) in infos.iter().enumerate() {
-        let ordinal = i32::try_from(at + 1).unwrap_or(i32::MAX);
-        let made = one_run(transaction, dag, wanted, &backfill, ordinal, info, user).await?;
-        let (run_id, reason) = match &made {
-            Ok(run_id) => (Some(run_id.as_str()), None),
-            Err(reason) => (None, Some(*reason)),
+        let again = match of(info) {
+            Some((run_id, state)) => run_again(transaction, wanted, &backfill, ordinal(at), run_id, state).await?,
+            None => Some(run_id_of(info)).filter(|run_id| made.contains(run_id)).ok_or("already exists"),
         };
-        let note = "INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason)
-                    VALUES ($1, $2, $3, $4, $5)";
-        transaction.execute(note, &[&backfill.id, &ordinal, &info.logical_date(), &run_id, &reason]).await?;
+        outcomes.push((again.clone().ok(), again.err()));
     }
+    let note = "
+        INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason)
+        SELECT $1, new.ordinal, new.logical_date, new.run_id, new.reason
+        FROM unnest($2::timestamptz[], $3::text[], $4::text[]) WITH ORDINALITY
+             AS new (logical_date, run_id, reason, ordinal)";
+    let (run_ids, reasons): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
+    transaction.execute(note, &[&backfill.id, &dates, &run_ids, &reasons]).await?;
     complete_one(transaction, backfill.id).await?;
     events::notify(transaction, &Event::Sweep).await?;
     get(transaction, backfill.id).await
 }
 
-/// A run for one date: a new one, or one that is there and runs again. `Err` says why there is none.
-async fn one_run(
+fn run_id_of(info: &Info) -> String {
+    format!("backfill__{}", isoformat(info.run_after))
+}
+
+fn new_run<'a>(dag: &Dag, wanted: &'a Wanted, of: (i64, i32), info: &Info, user: &'a str) -> NewRun<'a> {
+    NewRun {
+        key: RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id_of(info) },
+        run_type: "backfill",
+        logical_date: info.logical_date(),
+        interval: info.interval,
+        run_after: info.run_after,
+        conf: &wanted.conf,
+        note: None,
+        triggered_by: "backfill",
+        user: Some(user),
+        version_id: dag.version_id,
+        backfill: Some(of),
+    }
+}
+
+/// A run that is there already, once more where that is wanted. `Err` says why not.
+async fn run_again(
     transaction: &Transaction<'_>,
-    dag: &Dag,
     wanted: &Wanted,
     backfill: &Backfill,
     ordinal: i32,
-    info: &Info,
-    user: &str,
+    run_id: &str,
+    state: &str,
 ) -> Result<Result<String, &'static str>, StoreError> {
-    let there = "SELECT run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = $2 FOR UPDATE";
-    let Some(row) = transaction.query_opt(there, &[&wanted.dag_id, &info.logical_date()]).await? else {
-        let run = NewRun {
-            key: RunKey { dag_id: wanted.dag_id.clone(), run_id: format!("backfill__{}", isoformat(info.run_after)) },
-            run_type: "backfill",
-            logical_date: info.logical_date(),
-            interval: info.interval,
-            run_after: info.run_after,
-            conf: &wanted.conf,
-            note: None,
-            triggered_by: "backfill",
-            user: Some(user),
-            version_id: dag.version_id,
-            backfill: Some((backfill.id, ordinal)),
-        };
-        let made = new_run::insert(transaction, &run, &dag.structure).await?;
-        return Ok(if made { Ok(run.key.run_id) } else { Err("already exists") });
-    };
-    let (run_id, state): (String, String) = (row.get(0), row.get(1));
-    let again = match (state.as_str(), wanted.reprocess) {
-        ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => true,
-        ("success" | "failed", _) => false,
+    match (state, wanted.reprocess) {
+        ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => {}
+        ("success" | "failed", _) => return Ok(Err("already exists")),
         _ => return Ok(Err("in flight")),
-    };
-    if !again {
-        return Ok(Err("already exists"));
     }
-    let key = RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id.clone() };
+    let key = RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id.to_owned() };
     clear::clear(transaction, &key, &Selection::default()).await?;
     let take = "
         UPDATE dag_run SET run_type = 'backfill', triggered_by = 'backfill', backfill_id = $3, backfill_ordinal = $4,
                conf = CASE WHEN $5::jsonb = '{}' THEN conf ELSE $5 END
         WHERE dag_id = $1 AND run_id = $2";
     transaction.execute(take, &[&key.dag_id, &key.run_id, &backfill.id, &ordinal, &Json(&wanted.conf)]).await?;
-    Ok(Ok(run_id))
+    Ok(Ok(key.run_id))
 }
 
 pub async fn list(

@@ -8,6 +8,7 @@ use super::store::StoreError;
 use super::timetable::Interval;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{GenericClient, Transaction};
 
@@ -75,6 +76,56 @@ pub async fn insert(
     Ok(true)
 }
 
+/// Makes the runs of a backfill that are new, all at once: there may be thousands. Returns the ids of those that
+/// were made; there was one of that id already where one is missing.
+pub async fn insert_all(
+    transaction: &Transaction<'_>,
+    runs: &[NewRun<'_>],
+    structure: &Structure,
+) -> Result<HashSet<String>, StoreError> {
+    let Some(first) = runs.first() else { return Ok(HashSet::new()) };
+    let query = "
+        INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
+                             run_after, conf, dag_version_id, triggered_by, triggering_user_name, backfill_id,
+                             backfill_ordinal)
+        SELECT $1, new.run_id, $2, 'queued', new.logical_date, new.starts, new.ends, new.run_after, $3, $4, $5, $6, $7,
+               new.ordinal
+        FROM unnest($8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
+                    $13::integer[]) AS new (run_id, logical_date, starts, ends, run_after, ordinal)
+        ON CONFLICT DO NOTHING RETURNING run_id";
+    let ids: Vec<&str> = runs.iter().map(|run| run.key.run_id.as_str()).collect();
+    let dates: Vec<_> = runs.iter().map(|run| run.logical_date).collect();
+    let starts: Vec<_> = runs.iter().map(|run| run.interval.map(|interval| interval.start)).collect();
+    let ends: Vec<_> = runs.iter().map(|run| run.interval.map(|interval| interval.end)).collect();
+    let afters: Vec<_> = runs.iter().map(|run| run.run_after).collect();
+    let ordinals: Vec<_> = runs.iter().map(|run| run.backfill.map(|(_, ordinal)| ordinal)).collect();
+    let backfill = first.backfill.map(|(id, _)| id);
+    let parameters: [&(dyn ToSql + Sync); 13] = [
+        &first.key.dag_id,
+        &first.run_type,
+        &Json(first.conf),
+        &first.version_id,
+        &first.triggered_by,
+        &first.user,
+        &backfill,
+        &ids,
+        &dates,
+        &starts,
+        &ends,
+        &afters,
+        &ordinals,
+    ];
+    let rows = transaction.query(query, &parameters).await?;
+    let made: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let made_ids: Vec<&str> = made.iter().map(String::as_str).collect();
+    let new = initial(structure, &HashSet::new(), None, true);
+    apply::insert(transaction, &first.key.dag_id, &made_ids, &new).await?;
+    events::notify(transaction, &Event::Sweep).await?;
+    // Whoever shows one of them is told of all.
+    events::notify(transaction, &Event::Dags).await?;
+    Ok(made)
+}
+
 /// An instance for each task that has none; several where it is known how many they are.
 pub async fn add_instances(
     client: &impl GenericClient,
@@ -85,7 +136,18 @@ pub async fn add_instances(
 ) -> Result<(), StoreError> {
     let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
     let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-    let there: std::collections::HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let there = rows.iter().map(|row| row.get(0)).collect();
+    let new = initial(structure, &there, logical_date, is_backfill);
+    apply::insert(client, &key.dag_id, &[&key.run_id], &new).await
+}
+
+/// The instances that a run begins with, less those of tasks that are there.
+fn initial<'a>(
+    structure: &'a Structure,
+    there: &HashSet<&str>,
+    logical_date: Option<Timestamp>,
+    is_backfill: bool,
+) -> Vec<(&'a Task, i32)> {
     // Only what is mapped needs the arrows.
     let mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
     let graph = mapped.then(|| Graph::new(structure.clone()));
@@ -101,7 +163,7 @@ pub async fn add_instances(
             _ => new.push((task, -1)),
         }
     }
-    apply::insert(client, key, &new).await
+    new
 }
 
 /// A task may begin later than its DAG, and end earlier.

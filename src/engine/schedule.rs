@@ -8,11 +8,13 @@ use super::timetable::{Info, Interval, Restriction, TimetableProblem};
 use crate::protocol::log;
 use jiff::Timestamp;
 use serde_json::Map;
+use std::collections::HashMap;
+use tokio::task::{Id, JoinSet};
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, GenericClient};
 
-/// Whoever can ask a timetable of the user's own: it runs the DAG file's code.
-pub trait Oracle {
+/// Whoever can ask a timetable of the user's own: it runs the DAG file's code, which may take its time.
+pub trait Oracle: Clone + 'static {
     /// The next run; the error is for people.
     fn next(&self, question: Question) -> impl Future<Output = Result<Option<Info>, String>>;
 }
@@ -45,51 +47,96 @@ pub fn restriction(structure: &Structure) -> Restriction {
 /// Until a timetable of the user's own that did not answer is asked again.
 const ASK_AGAIN_SECONDS: f64 = 300.0;
 
+/// The questions that are on their way. Nothing waits for their answers: one timetable that never answers
+/// holds up its own DAG only.
+#[derive(Default)]
+pub struct Asking {
+    questions: JoinSet<Answer>,
+    dags: HashMap<String, Id>,
+    answers: Vec<Answer>,
+}
+
+type Answer = (Stale, Result<Option<Info>, String>);
+
+impl Asking {
+    fn ask(&mut self, oracle: &impl Oracle, stale: Stale) {
+        if self.dags.contains_key(&stale.dag_id) {
+            return;
+        }
+        let question = Question {
+            dag_id: stale.dag_id.clone(),
+            version_id: stale.version_id,
+            last: stale.last,
+            restriction: restriction(&stale.structure),
+        };
+        let (dag_id, oracle) = (stale.dag_id.clone(), oracle.clone());
+        let asked = self.questions.spawn_local(async move {
+            let answer = oracle.next(question).await;
+            (stale, answer)
+        });
+        self.dags.insert(dag_id, asked.id());
+    }
+
+    /// Completes when there is another answer; never while nothing is asked.
+    pub async fn answered(&mut self) {
+        match self.questions.join_next_with_id().await {
+            None => std::future::pending().await,
+            Some(done) => {
+                let id = done.as_ref().map_or_else(|error| error.id(), |(id, _)| *id);
+                self.dags.retain(|_, asked| *asked != id);
+                self.answers.extend(done.ok().map(|(_, answer)| answer));
+            }
+        }
+    }
+}
+
 /// Works out the next run of each DAG whose version, pause or last run is another than when that was done.
-pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle) -> Result<(), StoreError> {
+pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle, asking: &mut Asking) -> Result<(), StoreError> {
+    let mut answers = std::mem::take(&mut asking.answers);
     for stale in stale(client).await? {
-        let now = Timestamp::now();
-        let restriction = restriction(&stale.structure);
         let found = match &stale.structure.timetable {
             None => Ok(None),
-            Some(timetable) => timetable.next(stale.last, restriction, now),
+            Some(timetable) => timetable.next(stale.last, restriction(&stale.structure), Timestamp::now()),
         };
-        let mut answered = true;
-        let info = match found {
-            Ok(info) => info,
+        match found {
             Err(TimetableProblem::Custom) => {
-                let question = Question {
-                    dag_id: stale.dag_id.clone(),
-                    version_id: stale.version_id,
-                    last: stale.last,
-                    restriction,
+                // What was asked before something changed is asked again.
+                let is_about = |answer: &mut Answer| answer.0.dag_id == stale.dag_id && answer.0.key == stale.key;
+                let Some((_, answer)) = answers.extract_if(.., is_about).next() else {
+                    asking.ask(oracle, stale);
+                    continue;
                 };
-                oracle.next(question).await.unwrap_or_else(|error| {
-                    log::say(format!("when {} is due next cannot be worked out: {error}", stale.dag_id));
-                    answered = false;
-                    None
-                })
+                // One that did not answer is asked again when its time comes, or when something has changed.
+                let later = || crate::engine::retry::later(Timestamp::now(), ASK_AGAIN_SECONDS);
+                let ask_again = answer.is_err().then(later);
+                keep(client, &stale, answer, ask_again).await?;
             }
-            Err(error) => {
-                log::say(format!("when {} is due next cannot be worked out: {error}", stale.dag_id));
-                None
-            }
-        };
-        // The run that was there already, once more: from here on nothing would ever be another.
-        let again = info.as_ref().filter(|info| stale.stuck_at == Some(info.run_after));
-        if let Some(info) = again {
-            log::say(format!(
-                "{} would have a second run of {}; its schedule has ended",
-                stale.dag_id,
-                isoformat(info.run_after)
-            ));
+            found => keep(client, &stale, found.map_err(|error| error.to_string()), None).await?,
         }
-        let info = if again.is_some() { None } else { info };
-        // One that did not answer is asked again when its time comes, or when something has changed.
-        let asked_until = (!answered).then(|| crate::engine::retry::later(now, ASK_AGAIN_SECONDS));
-        note(client, &stale, info.as_ref(), asked_until).await?;
     }
     Ok(())
+}
+
+async fn keep(
+    client: &impl GenericClient,
+    stale: &Stale,
+    found: Result<Option<Info>, String>,
+    ask_again: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let info = found.unwrap_or_else(|error| {
+        log::say(format!("when {} is due next cannot be worked out: {error}", stale.dag_id));
+        None
+    });
+    // The run that was there already, once more: from here on nothing would ever be another.
+    let again = info.as_ref().filter(|info| stale.stuck_at == Some(info.run_after));
+    if let Some(info) = again {
+        log::say(format!(
+            "{} would have a second run of {}; its schedule has ended",
+            stale.dag_id,
+            isoformat(info.run_after)
+        ));
+    }
+    note(client, stale, info.as_ref().filter(|_| again.is_none()), ask_again).await
 }
 
 /// What a next run was worked out from: the version, whether the DAG is paused (one that is not catches up from

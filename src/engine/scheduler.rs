@@ -3,7 +3,7 @@
 
 use super::events::{self, Event, RunKey};
 use super::load::Graphs;
-use super::schedule::{self, Oracle};
+use super::schedule::{self, Asking, Oracle};
 use super::store::StoreError;
 use super::{asset_store, tick};
 use crate::postgres::{Endpoint, PgError};
@@ -72,11 +72,15 @@ async fn session(
         dags: false,
     };
     let mut graphs = Graphs::default();
+    let mut asking = Asking::default();
     loop {
-        let next = work.do_all(&mut client, &mut graphs, oracle).await?;
+        let next = work.do_all(&mut client, &mut graphs, oracle, &mut asking).await?;
         beat();
         let wait = next.map_or(LONGEST_WAIT, |next| until(next).min(LONGEST_WAIT));
-        wait_for_work(&mut events, wait, told, &mut work).await?;
+        tokio::select! {
+            waited = wait_for_work(&mut events, wait, told, &mut work) => waited?,
+            () = asking.answered() => work.schedules = true,
+        }
     }
 }
 
@@ -128,6 +132,7 @@ impl Work {
         client: &mut Client,
         graphs: &mut Graphs,
         oracle: &impl Oracle,
+        asking: &mut Asking,
     ) -> Result<Option<Timestamp>, StoreError> {
         // A run that is due and cannot go on is looked at once, not again and again.
         let mut looked = BTreeSet::new();
@@ -149,7 +154,7 @@ impl Work {
                 tick::give_room(client, graphs).await?;
             }
             if std::mem::take(&mut self.schedules) {
-                schedule::look_ahead(client, oracle).await?;
+                schedule::look_ahead(client, oracle, asking).await?;
                 // One run of each DAG at a time: what comes after it is worked out first.
                 self.schedules = schedule::make_due_runs(client).await? > 0;
             }

@@ -122,10 +122,13 @@ async fn infos(code: Option<&DagCode>, dag: &Dag, wanted: &Wanted) -> Result<Vec
 
 pub async fn create(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let wanted: Wanted = body_as::<Create>(body)?.into();
-    let mut client = state.database.get().await?;
+    let client = state.database.get().await?;
     let dag = dags::get(&**client, &wanted.dag_id).await.map_err(refusal)?;
     backfills::check(&**client, &dag, &wanted).await.map_err(refusal)?;
+    // Its code may take its time; no connection waits for that.
+    drop(client);
     let infos = infos(state.dag_code(), &dag, &wanted).await?;
+    let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let user = state.secrets().admin_email.clone();
     let made = backfills::create(&transaction, &dag, &wanted, &infos, &user).await.map_err(refusal)?;
@@ -142,6 +145,7 @@ pub async fn dry_run(State(state): Shared, body: Body) -> Result<Json<Value>, Ap
         Ok(()) | Err(StoreError::Busy(_)) => {}
         Err(error) => return Err(refusal(error)),
     }
+    drop(client);
     let dates: Vec<Value> = infos(state.dag_code(), &dag, &wanted)
         .await?
         .iter()

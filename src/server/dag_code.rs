@@ -215,6 +215,7 @@ struct Callback {
 }
 
 /// Asks the code of DAGs, where there is a workspace with some.
+#[derive(Clone)]
 pub struct Asker(pub Option<Arc<DagCode>>);
 
 impl Oracle for Asker {

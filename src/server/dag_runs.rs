@@ -151,11 +151,11 @@ pub async fn trigger(
         user: state.secrets().admin_email.clone(),
         run_type: None,
     };
-    let mut client = state.database.get().await?;
     let mut with = with;
     if let (Some(date), None) = (with.logical_date, with.data_interval) {
-        with.data_interval = own_interval(&state, &client, &dag_id, date).await?;
+        with.data_interval = own_interval(&state, &dag_id, date).await?;
     }
+    let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let run = runs::trigger(&transaction, &dag_id, &with).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
@@ -171,11 +171,12 @@ pub async fn trigger(
 /// The interval that a timetable of the user's own gives a run of that date.
 async fn own_interval(
     state: &AppState,
-    client: &deadpool_postgres::Client,
     dag_id: &str,
     date: Timestamp,
 ) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
-    let Ok(dag) = dags::get(&***client, dag_id).await else { return Ok(None) };
+    // Its code may take its time; no connection waits for that.
+    let found = dags::get(&**state.database.get().await?, dag_id).await;
+    let Ok(dag) = found else { return Ok(None) };
     let custom = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_custom());
     let (true, Some(code)) = (custom, state.dag_code()) else { return Ok(None) };
     let interval = code.manual(dag.version_id, dag_id, date).await;

@@ -115,6 +115,53 @@ fn schedules_of_ones_own_backfills_and_callbacks() {
 }
 
 #[test]
+fn a_timetable_or_a_callback_that_hangs_or_ends_its_process_holds_up_nobody_else() {
+    let test = TestHome::started();
+    // Each in a file of its own, with a name by which it comes first.
+    for (dag_id, answer) in [("a_hangs", "while True: pass"), ("b_exits", "os._exit(3)"), ("z_answers", "return None")]
+    {
+        test.save(
+            &format!("{dag_id}.py"),
+            &format!(
+                "import os\nfrom datetime import datetime, timezone\nfrom airflow.sdk import DAG, task\n\
+                 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable\n\
+                 class Own(Timetable):\n    def infer_manual_data_interval(self, *, run_after):\n        return DataInterval.exact(run_after)\n    \
+                 def next_dagrun_info(self, *, last_automated_data_interval, restriction):\n        \
+                 if {is_good} and not last_automated_data_interval:\n            return DagRunInfo.exact(restriction.earliest)\n        {answer}\n\
+                 with DAG({dag_id:?}, schedule=Own(), start_date=datetime(2024, 1, 1, tzinfo=timezone.utc), catchup=True, is_paused_upon_creation=False):\n    \
+                 @task\n    def t():\n        pass\n    t()\n",
+                is_good = if dag_id == "z_answers" { "True" } else { "False" },
+            ),
+        );
+        test.wait_dag(dag_id, 1);
+    }
+    wait_until("the one that answers has run", SOON, || state_of(&test, "z_answers") == "success");
+    let key = |dag_id: &str| {
+        test.sql(&format!("SELECT coalesce(schedule_key, 'none') FROM dag WHERE dag_id = '{dag_id}'")).trim().to_owned()
+    };
+    assert_eq!(key("a_hangs"), "none", "it is still being asked");
+    wait_until("the one that ended its process is asked again later", SOON, || key("b_exits").starts_with("again "));
+
+    let told = test.folder().join("told");
+    test.save(
+        "calls.py",
+        &format!(
+            "import os\nfrom airflow.sdk import DAG, task\ndef exits(context):\n    os._exit(3)\n\
+             def tells(context):\n    open({told:?}, 'a').write(context['run_id'] + '\\n')\n\
+             for name, callback in (('c_exits', exits), ('d_tells', tells)):\n    \
+             with DAG(name, on_success_callback=callback):\n        @task\n        def t():\n            pass\n        t()\n"
+        ),
+    );
+    for dag_id in ["c_exits", "d_tells"] {
+        test.wait_dag(dag_id, 1);
+        test.run(&["dags", "trigger", dag_id, "--wait"]).expect(0);
+    }
+    wait_until("the other was called", SOON, || std::fs::read_to_string(&told).is_ok_and(|text| !text.is_empty()));
+    let log = std::fs::read_to_string(test.home.join("logs/server.log")).unwrap();
+    assert!(log.contains("the callback of c_exits") && log.contains("when b_exits is due next"), "{log}");
+}
+
+#[test]
 fn settings_of_a_project_and_runs_in_the_foreground() {
     let test = TestHome::new().with_packages();
     test.start();
