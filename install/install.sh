@@ -272,6 +272,8 @@ place() {
     chmod 700 "$versions"
     if [ -d "$versions/$VERSION" ]; then
         mv -f -- "$stage/release/leoflow" "$versions/$VERSION/leoflow"
+        [ ! -d "$stage/release/python-packages" ] || [ -d "$versions/$VERSION/python-packages" ] ||
+            mv -- "$stage/release/python-packages" "$versions/$VERSION/python-packages"
         [ ! -f "$stage/release/$postgres" ] || mv -f -- "$stage/release/$postgres" "$versions/$VERSION/$postgres"
     else
         mv -- "$stage/release" "$versions/$VERSION"

@@ -8,6 +8,7 @@ mod sign;
 use clap::Parser;
 use leoflow::build_info::TARGET;
 use leoflow::config::Channel;
+use leoflow::python;
 use leoflow::upgrade::manifest::{Asset, Component, MANIFEST, Manifest, Release, SIGNATURE_SUFFIX};
 use leoflow::upgrade::program::{self, About};
 use semver::Version;
@@ -26,6 +27,8 @@ enum Cli {
     PublicKey { key: PathBuf },
     /// Sign a file; the signature is put beside it
     Sign { key: PathBuf, file: PathBuf },
+    /// Get the wheels of what DAG files expect, jinja2 and pendulum, into a new folder
+    PythonPackages { folder: PathBuf },
     /// Make the release
     Make(Box<Make>),
 }
@@ -47,6 +50,9 @@ struct Make {
     /// A folder or an archive with PostgreSQL
     #[arg(long)]
     postgres: PathBuf,
+    /// A folder with the wheels of jinja2 and pendulum; without it a setup gets them from the package index
+    #[arg(long)]
+    python_packages: Option<PathBuf>,
     /// Where the release will be served; without it install.sh looks in its own folder
     #[arg(long, default_value = "")]
     url: String,
@@ -77,6 +83,7 @@ fn main() -> ExitCode {
         Cli::Keygen { key } => sign::keygen(&key),
         Cli::PublicKey { key } => sign::public_key(&key).map(|text| println!("{text}")),
         Cli::Sign { key, file } => sign::Key::load(&key).and_then(|key| key.sign(&file)),
+        Cli::PythonPackages { folder } => python::download_packages(&folder),
         Cli::Make(make) => make.run(),
     };
     match done {
@@ -123,7 +130,7 @@ impl Make {
         Ok(())
     }
 
-    /// Program, licence, completions.
+    /// Program, licence, completions, packages for DAGs.
     fn tarball(&self) -> Outcome<Asset> {
         let name = format!("leoflow-{}-{TARGET}.tar.gz", self.version);
         let folder = format!("leoflow-{}", self.version);
@@ -134,6 +141,16 @@ impl Make {
         for shell in ["bash", "zsh", "fish"] {
             let text = pack::output(&self.program, &["completions", shell])?;
             files.push(pack::Entry::bytes(format!("{folder}/completions/leoflow.{shell}"), text));
+        }
+        for wheel in self
+            .python_packages
+            .iter()
+            .map(|folder| python::checked_packages(folder))
+            .collect::<Outcome<Vec<_>>>()?
+            .concat()
+        {
+            let name = wheel.file_name().unwrap_or_default().to_string_lossy();
+            files.push(pack::Entry::file(format!("{folder}/python-packages/{name}"), &wheel, false)?);
         }
         let path = self.output.join(&name);
         pack::tar_gz(&path, files, self.quick)?;

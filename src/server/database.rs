@@ -3,13 +3,19 @@
 use super::api_error::ApiError;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolConfig, RecyclingMethod, Runtime, Timeouts};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_postgres::NoTls;
 
 /// Few: the datastore is local and every request is short.
 const CONNECTIONS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So long after it was used a connection beyond the first is given back: each is a process of Postgres.
+const SPARE: Duration = Duration::from_secs(5);
 
-pub struct Database(Pool);
+pub struct Database {
+    pool: Pool,
+    used: Notify,
+}
 
 impl Database {
     pub fn new(config: &tokio_postgres::Config) -> Self {
@@ -19,17 +25,36 @@ impl Database {
         let timeouts = Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) };
         let config = PoolConfig { max_size: CONNECTIONS, timeouts, ..PoolConfig::default() };
         let pool = Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build();
-        Self(pool.expect("a pool with timeouts has been given the runtime they need"))
+        let pool = pool.expect("a pool with timeouts has been given the runtime they need");
+        Self { pool, used: Notify::new() }
     }
 
     pub async fn get(&self) -> Result<Object, ApiError> {
-        self.0.get().await.map_err(|error| ApiError::unavailable(&error))
+        self.used.notify_one();
+        self.pool.get().await.map_err(|error| ApiError::unavailable(&error))
+    }
+
+    /// Gives back connections that nobody has used for a while. Never returns; sleeps while nobody asks for any.
+    pub async fn give_back(&self) {
+        loop {
+            self.used.notified().await;
+            tokio::time::sleep(SPARE).await;
+            let mut kept = 0;
+            self.pool.retain(|_, metrics| {
+                let keeps = kept == 0 || metrics.last_used() < SPARE;
+                kept += usize::from(keeps);
+                keeps
+            });
+            if kept > 1 {
+                self.used.notify_one();
+            }
+        }
     }
 
     /// Whether the datastore answers a query within `limit`; the reason when it does not.
     pub async fn check(&self, limit: Duration) -> Result<(), String> {
         let asked = async {
-            let client = self.0.get().await.map_err(|error| error.to_string())?;
+            let client = self.pool.get().await.map_err(|error| error.to_string())?;
             client.simple_query("SELECT 1").await.map_err(|error| error.to_string())?;
             Ok(())
         };

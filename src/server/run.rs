@@ -117,6 +117,10 @@ pub async fn run(
         state.doors.send_replace(true);
     }
     code.iter().for_each(|code| state.set_dag_code(code.clone()));
+    let giving_back = tokio::task::spawn_local({
+        let state = state.clone();
+        async move { state.database.give_back().await }
+    });
     let callbacks = code.clone().map(|code| tokio::task::spawn_local(async move { code.call_back().await }));
     let mut engine = tokio::task::spawn_local({
         let state = state.clone();
@@ -140,6 +144,7 @@ pub async fn run(
     engine.abort();
     files.iter().for_each(|files| files.abort());
     callbacks.iter().for_each(|callbacks| callbacks.abort());
+    giving_back.abort();
     state.changes.leave();
     serving.drain().await;
     alive.abort();

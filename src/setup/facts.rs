@@ -6,6 +6,7 @@ use super::scaffold;
 use crate::config::{self, Config, ConfigError};
 use crate::home::Home;
 use crate::home::journal::{self, JournalError, Operation};
+use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::{Installation, install};
 use crate::python::{self, PackageSource};
@@ -27,6 +28,8 @@ pub struct Facts {
     pub cluster: ClusterState,
     pub credentials_present: bool,
     pub installation: Option<Installation>,
+    /// Whether getting one takes longer than anything else: it comes over the network.
+    pub postgres_is_far: bool,
     /// Or not wanted.
     pub packages_present: bool,
     /// The version that `bin/` leads to, if it leads to one.
@@ -63,6 +66,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
         cluster: cluster::state(home),
         credentials_present: home.postgres_credentials().exists(),
         installation: install::installed(home),
+        postgres_is_far: Sources::from_environment().are_far(),
         packages_present: python::installed_packages(home).is_some()
             || PackageSource::from_environment() == PackageSource::None,
         installed_version: install_self::installed_version(home),

@@ -171,7 +171,8 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     let has_others = facts.receipt.is_none() || !steps.is_empty();
     // Last of all, so that it goes on beside everything before it. A start that has nothing else to fetch does
     // not wait for it: the server sees to it then.
-    if !facts.packages_present && (facts.installation.is_none() || wishes.install_always) {
+    let fetches = facts.installation.is_none() && facts.postgres_is_far;
+    if !facts.packages_present && (fetches || wishes.install_always) {
         steps.push(Step::AcquirePackages);
     }
     if has_others {
@@ -215,6 +216,7 @@ mod tests {
 
     fn empty() -> Facts {
         Facts {
+            postgres_is_far: true,
             packages_present: true,
             home: "/h".into(),
             config: ConfigFact::Absent,
@@ -274,6 +276,11 @@ mod tests {
         assert!(first.steps.contains(&Step::AcquirePackages) && !first.is_only_packages());
         assert_eq!(first.steps.last(), Some(&Step::WriteReceipt));
         assert!(!plan(&empty(), &Wishes::default()).unwrap().steps.contains(&Step::AcquirePackages));
+        // A start that has nothing else to wait for leaves them to the server.
+        let near = Facts { packages_present: false, postgres_is_far: false, ..empty() };
+        assert!(!plan(&near, &Wishes::default()).unwrap().steps.contains(&Step::AcquirePackages));
+        let setup = Wishes { install_always: true, ..Wishes::default() };
+        assert!(plan(&near, &setup).unwrap().steps.contains(&Step::AcquirePackages));
     }
 
     #[test]

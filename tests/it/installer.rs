@@ -1,7 +1,7 @@
 //! `install.sh` and `uninstall.sh`, in a home of their own, with nothing on the PATH but what every system has.
 
-use crate::support::releases::{FIRST, Releases, SECOND, releases};
-use crate::support::{Done, TestHome, processes};
+use crate::support::releases::{FIRST, Releases, SECOND, make_release, releases};
+use crate::support::{Done, TestHome, processes, wheels};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -139,6 +139,31 @@ fn a_release_is_installed_from_a_folder_and_the_next_one_over_it() {
             fs::read_dir(machine.user().join(".leoflow")).unwrap().flatten().map(|e| e.file_name()).collect();
         assert!(!strays.iter().any(|name| name.to_string_lossy().starts_with(".install")), "{strays:?}");
     }
+}
+
+#[test]
+fn a_release_brings_the_packages_that_dag_files_expect() {
+    let first = releases(&[FIRST]);
+    let machine = Machine::new("sh");
+    let dist = machine.test.folder().join("dist");
+    let made = make_release(&first, FIRST.version, &dist, &["--python-packages", wheels().to_str().unwrap()]);
+    Done::from(made).expect(0);
+    let install = || {
+        let mut command = machine.command(Path::new("/bin/sh"));
+        // Nobody answers there.
+        command.env_remove("LEOFLOW_PYTHON_PACKAGES").env("PIP_INDEX_URL", "http://127.0.0.1:9/simple");
+        Done::from(command.arg(dist.join("install.sh")).arg("--no-modify-path").output().unwrap())
+    };
+    install().expect(0);
+    let python = machine.user().join(".leoflow/python");
+    let packages = || fs::read_dir(&python).unwrap().flatten().map(|entry| entry.path()).next().unwrap();
+    assert!(packages().join("jinja2/__init__.py").exists() && packages().join("pendulum").exists());
+    // A mend brings back what is missing.
+    fs::remove_dir_all(packages()).unwrap();
+    let beside = machine.user().join(".leoflow/versions").join(FIRST.version).join("python-packages");
+    fs::remove_dir_all(&beside).unwrap();
+    install().expect(0);
+    assert!(packages().join("six.py").exists() && beside.is_dir());
 }
 
 #[test]

@@ -90,6 +90,22 @@ pub fn packages() -> &'static PathBuf {
     })
 }
 
+/// The wheels that they are unpacked from.
+pub fn wheels() -> &'static PathBuf {
+    static WHEELS: OnceLock<PathBuf> = OnceLock::new();
+    WHEELS.get_or_init(|| {
+        let folder = cache().join("wheels");
+        std::fs::create_dir_all(cache()).unwrap();
+        let lock = std::fs::File::create(cache().join("lock-wheels")).unwrap();
+        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        if leoflow::python::checked_packages(&folder).is_err() {
+            let _ = std::fs::remove_dir_all(&folder);
+            leoflow::python::download_packages(&folder).unwrap();
+        }
+        folder
+    })
+}
+
 /// A PostgreSQL that was killed leaves a segment of System V shared memory, of which a machine has 4,096; the
 /// next start of the same cluster removes it, and here there is none.
 pub fn remove_shared_memory(folder: &Path) {
