@@ -132,7 +132,8 @@ pub async fn create(
         )));
     }
     // Two at once take turns here.
-    transaction.query("SELECT FROM dag WHERE dag_id = $1 FOR UPDATE", &[&wanted.dag_id]).await?;
+    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
+    transaction.query(lock, &[&wanted.dag_id]).await?;
     refuse_second(transaction, &wanted.dag_id).await?;
     let query = "
         INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)

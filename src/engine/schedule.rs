@@ -59,10 +59,11 @@ pub struct Asking {
 type Answer = (Stale, Result<Option<Info>, String>);
 
 impl Asking {
+    fn is_asked(&self, stale: &Stale) -> bool {
+        self.dags.contains_key(&stale.dag_id)
+    }
+
     fn ask(&mut self, oracle: &impl Oracle, stale: Stale) {
-        if self.dags.contains_key(&stale.dag_id) {
-            return;
-        }
         let question = Question {
             dag_id: stale.dag_id.clone(),
             version_id: stale.version_id,
@@ -103,7 +104,12 @@ pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle, asking: &mut 
                 // What was asked before something changed is asked again.
                 let is_about = |answer: &mut Answer| answer.0.dag_id == stale.dag_id && answer.0.key == stale.key;
                 let Some((_, answer)) = answers.extract_if(.., is_about).next() else {
-                    asking.ask(oracle, stale);
+                    if !asking.is_asked(&stale) {
+                        // What was known is not so any more, and no run is made by it meanwhile.
+                        let unknown = "UPDATE dag SET next_run_after = NULL WHERE dag_id = $1";
+                        client.execute(unknown, &[&stale.dag_id]).await?;
+                        asking.ask(oracle, stale);
+                    }
                     continue;
                 };
                 // One that did not answer is asked again when its time comes, or when something has changed.

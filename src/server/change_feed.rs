@@ -25,7 +25,7 @@ impl Changes {
     /// `None` when something may have happened that nobody was told of.
     pub fn tell(&self, event: Option<&Event>) {
         let shown = match event {
-            Some(Event::Queued | Event::Stop | Event::Sweep | Event::Room | Event::Plan(_)) => return,
+            Some(Event::Queued | Event::Stop | Event::Sweep | Event::Plan(_)) => return,
             Some(event) => event.clone(),
             None => Event::Dags,
         };

@@ -1,6 +1,7 @@
 //! What only a DAG file's own code can answer: when it is due by a timetable of the user's own, and what its
 //! callbacks do. Each question is a child like those that parse.
 
+use super::lanes::Lanes;
 use super::state::AppState;
 use crate::engine::events::{Event, RunKey};
 use crate::engine::new_run::isoformat;
@@ -14,16 +15,21 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
-/// Runs DAG files' code, one question at a time.
+/// Runs DAG files' code.
 pub struct DagCode {
     pub state: Arc<AppState>,
     pub workspace: PathBuf,
     questions: UnboundedSender<Asked>,
 }
+
+/// Callbacks that are called at once: one that hangs holds up no other.
+const CALLS_AT_ONCE: usize = 4;
 
 /// A question on its way to the children: only the main task of the process may start some.
 struct Asked {
@@ -35,6 +41,7 @@ struct Asked {
 /// Starts a child for each question. Never returns while anybody may ask.
 async fn answer(home: Home, python: Option<PathBuf>, mut questions: UnboundedReceiver<Asked>) {
     let mut interpreter: Option<Interpreter> = None;
+    let lanes = Rc::new(Lanes::new());
     while let Some(Asked { options, folder, answer }) = questions.recv().await {
         if interpreter.is_none() {
             let (home, python) = (home.clone(), python.clone());
@@ -49,8 +56,9 @@ async fn answer(home: Home, python: Option<PathBuf>, mut questions: UnboundedRec
             }
         }
         let Some(interpreter) = interpreter.clone() else { continue };
+        let lanes = lanes.clone();
         tokio::task::spawn_local(async move {
-            let _ = answer.send(run_child(&interpreter, Job::Ask, options, folder).await);
+            let _ = answer.send(lanes.run(run_child(&interpreter, Job::Ask, options, folder)).await);
         });
     }
 }
@@ -144,16 +152,23 @@ impl DagCode {
     }
 
     /// Calls the callbacks that are to be called, now and whenever there are new ones. Never returns.
-    pub async fn call_back(&self) {
+    pub async fn call_back(self: Arc<Self>) {
         let mut events = self.state.changes.events.subscribe();
+        let mut calls = JoinSet::new();
         loop {
-            while let Some(callback) = self.take_callback().await {
-                self.call(callback).await;
+            while calls.len() < CALLS_AT_ONCE
+                && let Some(callback) = self.take_callback().await
+            {
+                let code = self.clone();
+                calls.spawn_local(async move { code.call(callback).await });
             }
-            // One that was missed may have been a callback.
-            while let Ok(event) = events.recv().await {
-                if matches!(event, Event::Callback | Event::Dags) {
-                    break;
+            loop {
+                tokio::select! {
+                    Some(_) = calls.join_next() => break,
+                    // One that was missed may have been a callback.
+                    event = events.recv() => if !matches!(event, Ok(event) if !matches!(event, Event::Callback | Event::Dags)) {
+                        break;
+                    }
                 }
             }
         }

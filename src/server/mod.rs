@@ -15,6 +15,7 @@ mod dags;
 mod database;
 mod guard;
 mod health;
+mod lanes;
 mod listen;
 mod local;
 mod overview;

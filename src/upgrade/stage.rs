@@ -23,6 +23,11 @@ pub enum StageError {
 /// A program is tens of megabytes.
 const PROGRAM_LIMIT: u64 = 512 * 1024 * 1024;
 
+/// A wheel is less than one.
+const WHEEL_LIMIT: u64 = 64 * 1024 * 1024;
+/// Beside the program.
+const PACKAGES: &str = "python-packages";
+
 /// Where a version's program is.
 pub fn program_of(home: &Home, version: &Version) -> PathBuf {
     home.versions().join(version.to_string()).join("leoflow")
@@ -39,12 +44,17 @@ pub fn program(home: &Home, archive: &Path, version: &Version) -> Result<About, 
     };
     files::create_private_dir(&folder).map_err(write(&folder))?;
     let neighbour = files::temporary_neighbour(&place);
-    let staged = unpack(archive, &neighbour).and_then(|()| check(&neighbour, version));
+    let staged = unpack_packages(archive, &folder)
+        .and_then(|()| unpack(archive, &neighbour))
+        .and_then(|()| check(&neighbour, version));
     let about = match staged {
         Ok(about) => about,
         Err(error) => {
             // Incomplete and ours; the error that matters is already in hand.
             let _ = files::remove_any(&neighbour);
+            if !place.exists() {
+                let _ = files::remove_any(&folder.join(PACKAGES));
+            }
             let _ = fs::remove_dir(&folder);
             return Err(error);
         }
@@ -88,6 +98,54 @@ fn unpack(archive: &Path, place: &Path) -> Result<(), StageError> {
         return Ok(());
     }
     Err(StageError::Archive { archive: archive.to_owned(), reason: "there is no program in it".to_owned() })
+}
+
+/// The wheels that come with it, where its setup looks for them and checks each. Without some it does without.
+fn unpack_packages(archive: &Path, folder: &Path) -> Result<(), StageError> {
+    let place = folder.join(PACKAGES);
+    if place.exists() {
+        return Ok(());
+    }
+    let fault = |error: io::Error| StageError::Archive { archive: archive.to_owned(), reason: error.to_string() };
+    let neighbour = files::temporary_neighbour(&place);
+    let write = |source| StageError::Write { path: neighbour.clone(), source };
+    let result = (|| {
+        let file = File::open(archive).map_err(fault)?;
+        let mut tarball = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
+        files::remove_any(&neighbour).map_err(write)?;
+        for entry in tarball.entries().map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            let path = entry.path().map_err(fault)?.into_owned();
+            let Some(name) = wheel_name(&path).filter(|_| entry.header().entry_type() == tar::EntryType::Regular)
+            else {
+                continue;
+            };
+            fs::create_dir_all(&neighbour).map_err(write)?;
+            let mut file = File::create(neighbour.join(name)).map_err(write)?;
+            io::copy(&mut entry.take(WHEEL_LIMIT), &mut file).map_err(write)?;
+        }
+        if neighbour.exists() {
+            files::sync_file_system(&neighbour).map_err(write)?;
+            files::rename_durably(&neighbour, &place).map_err(write)?;
+        }
+        Ok(())
+    })();
+    if result.is_err() {
+        // Incomplete and ours.
+        let _ = files::remove_any(&neighbour);
+    }
+    result
+}
+
+/// Of `<folder>/python-packages/<name>.whl`.
+fn wheel_name(path: &Path) -> Option<&Path> {
+    let names: Vec<Component<'_>> = path.components().filter(|part| *part != Component::CurDir).collect();
+    match names.as_slice() {
+        [Component::Normal(_), Component::Normal(packages), Component::Normal(name)] if *packages == PACKAGES => {
+            Some(Path::new(*name)).filter(|name| name.extension().is_some_and(|end| end == "whl"))
+        }
+        _ => None,
+    }
 }
 
 /// `leoflow`, or `<folder>/leoflow`.

@@ -143,27 +143,33 @@ fn a_release_is_installed_from_a_folder_and_the_next_one_over_it() {
 
 #[test]
 fn a_release_brings_the_packages_that_dag_files_expect() {
-    let first = releases(&[FIRST]);
+    let all = releases(&[FIRST, SECOND]);
     let machine = Machine::new("sh");
     let dist = machine.test.folder().join("dist");
-    let made = make_release(&first, FIRST.version, &dist, &["--python-packages", wheels().to_str().unwrap()]);
-    Done::from(made).expect(0);
-    let install = || {
+    let brings = ["--python-packages", wheels().to_str().unwrap()];
+    Done::from(make_release(&all, FIRST.version, &dist, &brings)).expect(0);
+    let install = |dist: &Path| {
         let mut command = machine.command(Path::new("/bin/sh"));
         // Nobody answers there.
         command.env_remove("LEOFLOW_PYTHON_PACKAGES").env("PIP_INDEX_URL", "http://127.0.0.1:9/simple");
-        Done::from(command.arg(dist.join("install.sh")).arg("--no-modify-path").output().unwrap())
+        Done::from(command.arg(dist.join("install.sh")).args(["--yes", "--no-modify-path"]).output().unwrap())
     };
-    install().expect(0);
+    install(&dist).expect(0);
     let python = machine.user().join(".leoflow/python");
     let packages = || fs::read_dir(&python).unwrap().flatten().map(|entry| entry.path()).next().unwrap();
     assert!(packages().join("jinja2/__init__.py").exists() && packages().join("pendulum").exists());
     // A mend brings back what is missing.
     fs::remove_dir_all(packages()).unwrap();
-    let beside = machine.user().join(".leoflow/versions").join(FIRST.version).join("python-packages");
-    fs::remove_dir_all(&beside).unwrap();
-    install().expect(0);
-    assert!(packages().join("six.py").exists() && beside.is_dir());
+    let beside = |version: &str| machine.user().join(".leoflow/versions").join(version).join("python-packages");
+    fs::remove_dir_all(beside(FIRST.version)).unwrap();
+    install(&dist).expect(0);
+    assert!(packages().join("six.py").exists() && beside(FIRST.version).is_dir());
+    // And an upgrade has those of its own release.
+    let next = machine.test.folder().join("next");
+    let more = ["--from", dist.to_str().unwrap()];
+    Done::from(make_release(&all, SECOND.version, &next, &[&more[..], &brings].concat())).expect(0);
+    install(&next).expect(0);
+    assert_eq!(fs::read_dir(beside(SECOND.version)).unwrap().count(), 6);
 }
 
 #[test]

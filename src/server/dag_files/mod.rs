@@ -4,6 +4,7 @@
 mod books;
 mod watch;
 
+use super::lanes::Lanes;
 use super::state::AppState;
 use crate::config::project;
 use crate::engine::dag::Structure;
@@ -22,16 +23,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use watch::Watch;
 
-/// Files parsed at once, as many as the smallest laptops have cores.
-const AT_ONCE: usize = 2;
-/// One that takes longer makes room for the others.
-const SLOW: Duration = Duration::from_secs(1);
-/// So many slow ones go on beside them.
-const SLOW_AT_ONCE: usize = 12;
 /// The longest that anybody waits for the files that are there at the start.
 const FIRST_LOOK: Duration = Duration::from_millis(1500);
 /// Until what could not be written is tried again.
@@ -47,8 +41,7 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBu
         workspace,
         python,
         interpreter: tokio::sync::OnceCell::new(),
-        lanes: Semaphore::new(AT_ONCE),
-        slow_lanes: Semaphore::new(SLOW_AT_ONCE),
+        lanes: Lanes::new(),
         results: sender,
     };
     Keeper {
@@ -70,8 +63,7 @@ struct Shared {
     workspace: PathBuf,
     python: Option<PathBuf>,
     interpreter: tokio::sync::OnceCell<Interpreter>,
-    lanes: Semaphore,
-    slow_lanes: Semaphore,
+    lanes: Lanes,
     results: UnboundedSender<Parsed>,
 }
 
@@ -323,27 +315,18 @@ fn check(dag: &Structure) -> Result<(), String> {
     checked.map_err(|problem| told(problem.to_string()))
 }
 
-/// Parses when there is a lane free, and leaves the lane when it takes long.
 async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
-    let Ok(lane) = shared.lanes.acquire().await else { return };
-    let began = Instant::now();
-    let found = match interpreter(&shared).await {
-        Err(reason) => Err(reason),
-        Ok(interpreter) => {
-            let request = Request::new(path.clone(), Some(&shared.workspace), socket);
-            let mut parsing = std::pin::pin!(parse(interpreter, &request));
-            match tokio::time::timeout(SLOW, parsing.as_mut()).await {
-                Ok(found) => found,
-                Err(_) => {
-                    let _slow = shared.slow_lanes.acquire().await;
-                    drop(lane);
-                    parsing.await
-                }
-            }
-        }
+    let work = async {
+        let began = Instant::now();
+        let found = match interpreter(&shared).await {
+            Err(reason) => Err(reason),
+            Ok(interpreter) => parse(interpreter, &Request::new(path.clone(), Some(&shared.workspace), socket)).await,
+        };
+        (began.elapsed(), found)
     };
+    let (took, found) = shared.lanes.run(work).await;
     // The keeper lives as long as its tasks.
-    let _ = shared.results.send(Parsed { path, took: began.elapsed(), found });
+    let _ = shared.results.send(Parsed { path, took, found });
 }
 
 /// Looked for until there is one: it may be installed while we run.

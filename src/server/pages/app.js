@@ -98,14 +98,17 @@ export function button(text, act, properties = {}) {
     ...properties,
     onclick: async (event) => {
       const own = event.currentTarget;
-      own.disabled = true;
+      // What the page wants of it meanwhile counts once it is done.
+      own.off = false;
+      own.busy = own.disabled = true;
       try {
         await act();
         complain("");
       } catch (error) {
         complain(error.message);
       } finally {
-        own.disabled = false;
+        own.busy = false;
+        own.disabled = own.off;
       }
     },
   }, text);
@@ -212,6 +215,7 @@ function morph(place, wanted) {
       }
     } else if (now !== next) {
       now.handlers = next.handlers;
+      keepBusy(now, next);
       copyHandlers(now, next);
     }
   });
@@ -221,9 +225,10 @@ function morph(place, wanted) {
 }
 
 function adopt(now, next) {
+  keepBusy(now, next);
   for (const { name } of [...now.attributes]) {
-    // Opened and switched off by the user, or by what is under way.
-    if (!next.hasAttribute(name) && name !== "open" && name !== "disabled") {
+    // Opened by the user, switched off by what is under way.
+    if (!next.hasAttribute(name) && name !== "open" && !(name === "disabled" && now.busy)) {
       now.removeAttribute(name);
     }
   }
@@ -236,10 +241,17 @@ function adopt(now, next) {
   morph(now, [...next.childNodes]);
 }
 
+function keepBusy(now, next) {
+  if (now.busy) {
+    now.off = next.hasAttribute("disabled");
+  }
+}
+
 /** Equal to look at; what they do may be about other data. */
 function copyHandlers(now, next) {
   const [olds, news] = [now, next].map((one) => (one.querySelectorAll ? [...one.querySelectorAll("*")] : []));
   olds.forEach((old, at) => {
     old.handlers = news[at].handlers;
+    keepBusy(old, news[at]);
   });
 }

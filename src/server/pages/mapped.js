@@ -5,28 +5,37 @@ const PAGE = 50;
 
 export class Mapped {
   /** `row` and `table` show instances as the list of tasks does. */
-  constructor(dagId, runId, taskId, row, table) {
+  constructor(dagId, runId, taskId, row, table, index = 0) {
     this.taskId = taskId;
     this.path = `${apiPath(dagId, runId)}/taskInstances/${encodeURIComponent(taskId)}/listMapped`;
     this.row = row;
     this.table = table;
-    this.offset = 0;
+    this.offset = Math.floor(index / PAGE) * PAGE;
     this.instances = [];
     this.element = Object.assign(h("div"), { kept: true });
-    this.show();
   }
 
   async show() {
-    const { task_instances: found, total_entries: total } = await ask(`${this.path}?limit=${PAGE}&offset=${this.offset}`);
-    this.instances = found;
-    const step = (text, offset) => button(text, async () => {
-      this.offset = offset;
+    const offset = this.offset;
+    const { task_instances: found, total_entries: total } = await ask(`${this.path}?limit=${PAGE}&offset=${offset}`);
+    if (offset !== this.offset) {
+      // Another page is wanted by now.
+      return;
+    }
+    if (found.length === 0 && total > 0) {
+      this.offset = Math.floor((total - 1) / PAGE) * PAGE;
       await this.show();
-    }, { class: "quiet", disabled: offset < 0 || offset >= total });
+      return;
+    }
+    this.instances = found;
+    const step = (text, to) => button(text, async () => {
+      this.offset = to;
+      await this.show();
+    }, { class: "quiet", disabled: to < 0 || to >= total });
     put(this.element,
       h("h2", {}, `Instances of ${this.taskId}`),
       this.table(found.map((one) => this.row(one)), "mapped"),
-      h("p", { class: "actions" }, step("Back", this.offset - PAGE), step("On", this.offset + PAGE),
-        h("span", { class: "hint" }, `${this.offset + 1} to ${this.offset + found.length} of ${total}`)));
+      h("p", { class: "actions" }, step("Back", offset - PAGE), step("On", offset + PAGE),
+        h("span", { class: "hint" }, `${offset + 1} to ${offset + found.length} of ${total}`)));
   }
 }

@@ -4,25 +4,23 @@ import { ask, button, h, live, put, table, view } from "/static/app.js";
 const path = (name) => `/api/v2/pools/${encodeURIComponent(name)}`;
 
 function slots(pool) {
-  const input = h("input", { type: "number", min: "-1", value: pool.slots, "aria-label": `Slots of ${pool.name}`, class: "narrow" });
-  return Object.assign(h("span", { class: "inline" }, input, button("Set", async () => {
-    const body = JSON.stringify({ slots: Number(input.value) });
-    await ask(`${path(pool.name)}?update_mask=slots`, { method: "PATCH", body });
-    await refresh();
-  }, { class: "quiet" })), { kept: true });
+  const field = () => view.querySelector(`tr[data-pool="${CSS.escape(pool.name)}"] input`);
+  return h("span", { class: "inline" },
+    h("input", { type: "number", min: "-1", required: true, value: pool.slots, "aria-label": `Slots of ${pool.name}`, class: "narrow" }),
+    button("Set", async () => {
+      const input = field();
+      if (!input.checkValidity()) {
+        throw new Error("Slots are a whole number; -1 is no limit.");
+      }
+      await ask(`${path(pool.name)}?update_mask=slots`, { method: "PATCH", body: JSON.stringify({ slots: Number(input.value) }) });
+      await refresh();
+    }, { class: "quiet" }));
 }
 
-// Made once for each number of slots: what is being typed stays.
-const made = new Map();
-
 function row(pool) {
-  const known = made.get(pool.name);
-  if (known?.slots !== pool.slots) {
-    made.set(pool.name, { slots: pool.slots, element: slots(pool) });
-  }
   return h("tr", { data: { pool: pool.name } },
     h("td", {}, pool.name, pool.description ? h("div", { class: "hint" }, pool.description) : null),
-    h("td", {}, made.get(pool.name).element),
+    h("td", {}, slots(pool)),
     h("td", { class: "number" }, pool.running_slots), h("td", { class: "number" }, pool.queued_slots),
     h("td", { class: "number" }, pool.scheduled_slots),
     h("td", { class: "number" }, pool.slots === -1 ? "no limit" : pool.open_slots));

@@ -1,5 +1,5 @@
 // One run with its tasks, and what is opened of them.
-import { apiPath, ask, button, dagPath, duration, h, link, live, put, state, table, time, view } from "/static/app.js";
+import { apiPath, ask, button, complain, dagPath, duration, h, link, live, put, state, table, time, view } from "/static/app.js";
 import { Mapped } from "/static/mapped.js";
 import { keyOf, nameOf, Opened } from "/static/task.js";
 
@@ -25,11 +25,16 @@ function open(one, number) {
   location.replace(`#${encodeURIComponent(keyOf(one))}`);
 }
 
-function openList(taskId) {
-  list = new Mapped(dagId, runId, taskId, row, tableOf);
-  mapped.hidden = false;
+async function openList(taskId, index) {
+  list = new Mapped(dagId, runId, taskId, row, tableOf, index);
   put(mapped, list.element);
-  mapped.scrollIntoView({ block: "nearest" });
+  mapped.hidden = false;
+  try {
+    await list.show();
+    mapped.scrollIntoView({ block: "nearest" });
+  } catch (error) {
+    complain(error.message);
+  }
 }
 
 const send = (path, method, body) => ask(path, { method, body: JSON.stringify(body) });
@@ -97,11 +102,16 @@ const refresh = live(async () => {
     run.is_paused && !over ? h("p", { class: "error" }, "The DAG is paused: nothing new begins until it is unpaused.") : null,
     h("p", { class: "actions" }, buttons(run)));
   put(tasks, tableOf(run.task_instances.map((one) => row(one)), "tasks"));
-  await list?.show();
   const wanted = shown?.key ?? decodeURIComponent(location.hash.slice(1));
+  const [, ofTask, index] = wanted.match(/^(.*)\[(\d+)\]$/) ?? [];
+  if (!list && run.task_instances.some((found) => found.mapped && found.task_id === ofTask)) {
+    await openList(ofTask, Number(index));
+  } else {
+    await list?.show();
+  }
   const one = [...run.task_instances, ...(list?.instances ?? [])].find((found) => keyOf(found) === wanted);
   // A new try of the task whose log is open is what the user wants to see.
-  if (one && hasLog(one) && !one.mapped && (!shown || (shown.newest ?? shown.number) < one.try_number)) {
+  if (one && hasLog(one) && !one.mapped && (!shown || shown.newest < one.try_number)) {
     open(one, one.try_number);
   }
   if (shown && one) {

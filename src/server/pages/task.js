@@ -20,6 +20,8 @@ export class Opened {
     this.one = one;
     this.key = keyOf(one);
     this.number = number;
+    // A newer one than this is shown by itself.
+    this.newest = one.try_number;
     this.current = current;
     this.path = `${apiPath(dagId, runId)}/taskInstances/${encodeURIComponent(one.task_id)}`;
     this.token = "0";

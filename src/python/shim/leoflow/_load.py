@@ -1,6 +1,7 @@
 """Running a DAG file, and remembering what it and its local modules consist of."""
 
 import codecs
+import importlib
 import importlib.machinery
 import io
 import os
@@ -12,6 +13,24 @@ from . import _dag
 
 # Names that no file of the workspace can take.
 NOT_LOCAL = frozenset(sys.stdlib_module_names) | {"airflow", "leoflow"}
+
+
+# Files name these after importing no more than the package: under Airflow something else has imported them.
+LOADED_BY_AIRFLOW = {
+    "concurrent": ("futures",), "importlib": ("abc", "metadata", "resources", "util"),
+    "urllib": ("error", "parse", "request"), "xml": ("dom", "etree"),
+}
+
+
+def offer_submodules(package, names):
+    """They are imported when they are first asked for."""
+
+    def look_up(name):
+        if name in names:
+            return importlib.import_module(f"{package.__name__}.{name}")
+        raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
+
+    package.__dict__.setdefault("__getattr__", look_up)
 
 
 class Workspace:
@@ -125,6 +144,8 @@ def prepare(limits=None, support=None):
     """Before anything of the user's runs. `support` is where packages are that DAG files expect; what
     is installed comes first."""
     sys.stdout.reconfigure(line_buffering=True)
+    for package, names in LOADED_BY_AIRFLOW.items():
+        offer_submodules(importlib.import_module(package), names)
     if support:
         sys.path.append(support)
     if limits:

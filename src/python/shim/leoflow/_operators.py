@@ -13,6 +13,8 @@ from ._xcomarg import Argument
 
 # Shorter than the time between the TERM and the KILL that the task itself gets.
 KILL_AFTER_SECONDS = 4
+# Of a line that is read at once: one without an end must not fill the memory.
+PIECE_BYTES = 64 * 1024
 
 
 class EmptyOperator(BaseOperator):
@@ -192,11 +194,21 @@ class BashOperator(BaseOperator):
         return last
 
     def pass_on(self):
-        last = ""
-        for raw in iter(self.process.stdout.readline, b""):
-            last = raw.decode(self.output_encoding, errors="backslashreplace").rstrip()
-            sys.stdout.write(f"{last}\n")
-        return last
+        """Its output as it comes; of the last line no more than what is too much for an XCom."""
+        import codecs
+
+        from ._values import LARGEST_BYTES
+
+        decoder = codecs.getincrementaldecoder(self.output_encoding)("backslashreplace")
+        last, is_new = "", True
+        for raw in iter(lambda: self.process.stdout.readline(PIECE_BYTES), b""):
+            text, ends = decoder.decode(raw), raw.endswith(b"\n")
+            last = text if is_new else last + text if len(last) <= LARGEST_BYTES else last
+            sys.stdout.write(f"{text.rstrip()}\n" if ends else text)
+            is_new = ends
+        if not is_new:
+            sys.stdout.write("\n")
+        return last.rstrip()
 
     def on_kill(self):
         """Lets the command clean up, for as long as the task itself has left."""

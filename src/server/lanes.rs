@@ -1,0 +1,37 @@
+//! How many children with users' code run at once.
+
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// As many as the smallest laptops have cores.
+const AT_ONCE: usize = 2;
+/// One that takes longer makes room for the others.
+const SLOW: Duration = Duration::from_secs(1);
+/// So many slow ones go on beside them.
+const SLOW_AT_ONCE: usize = 12;
+
+pub struct Lanes {
+    quick: Semaphore,
+    slow: Semaphore,
+}
+
+impl Lanes {
+    pub fn new() -> Self {
+        Self { quick: Semaphore::new(AT_ONCE), slow: Semaphore::new(SLOW_AT_ONCE) }
+    }
+
+    /// Does it when there is a lane free, and leaves the lane when it takes long.
+    pub async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        // They are never closed.
+        let lane = self.quick.acquire().await;
+        let mut work = std::pin::pin!(work);
+        match tokio::time::timeout(SLOW, work.as_mut()).await {
+            Ok(done) => done,
+            Err(_) => {
+                let _slow = self.slow.acquire().await;
+                drop(lane);
+                work.await
+            }
+        }
+    }
+}
