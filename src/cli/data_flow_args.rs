@@ -120,10 +120,13 @@ pub enum BackfillCommand {
 
 #[derive(Args, Debug)]
 pub struct CreateBackfill {
+    /// The DAG; it needs a schedule that comes again and again
     #[arg(long)]
     pub dag_id: String,
+    /// The first date, such as 2026-01-31 or 2026-01-31T06:00, in UTC where it names no zone
     #[arg(long)]
     pub from_date: String,
+    /// The last date; a day without a time is its beginning
     #[arg(long)]
     pub to_date: String,
     /// Values for the runs' params, as a JSON object

@@ -53,8 +53,8 @@ async fn change(context: &Context<'_>, api: &Api<'_>, id: i64, how: &str) -> Res
 async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> Result<u8, Error> {
     let body = json!({
         "dag_id": args.dag_id,
-        "from_date": read_date(&args.from_date)?.to_string(),
-        "to_date": read_date(&args.to_date)?.to_string(),
+        "from_date": read_date("--from-date", &args.from_date)?.to_string(),
+        "to_date": read_date("--to-date", &args.to_date)?.to_string(),
         "dag_run_conf": read_conf(args.dag_run_conf.as_deref())?,
         "run_backwards": args.run_backwards,
         "reprocess_behavior": args.reprocess_behavior.as_str(),

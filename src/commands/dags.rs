@@ -138,6 +138,7 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     for (label, value) in [
         ("description", text("description")),
         ("schedule", text("schedule")),
+        ("next run", text("next_run_after")),
         ("file", text("fileloc")),
         ("version", dag["version_number"].to_string()),
     ] {
@@ -174,17 +175,12 @@ pub fn list_of(value: &Value) -> impl Iterator<Item = &Value> {
 
 async fn pause(context: &Context<'_>, dag_id: &str, is_paused: bool) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let dag: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": is_paused})).await?;
+    let _: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": is_paused})).await?;
     if context.printer.json {
         context.printer.json(&json!({"dag_id": dag_id, "is_paused": is_paused}))?;
         return Ok(0);
     }
     context.printer.line(format!("{dag_id} is {}", if is_paused { "paused" } else { "active" }));
-    if !is_paused && let Some(schedule) = dag["timetable_summary"].as_str() {
-        context.printer.warning(format!(
-            "its schedule {schedule:?} does not start runs in this release; `leoflow dags trigger {dag_id}` does"
-        ));
-    }
     Ok(0)
 }
 
@@ -192,7 +188,12 @@ async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let dag_id = &args.dag_id;
     let conf = read_conf(args.conf.as_deref())?;
-    let logical_date = args.logical_date.as_deref().map(read_date).transpose()?.map(|date| date.to_string());
+    let logical_date = args
+        .logical_date
+        .as_deref()
+        .map(|text| read_date("--logical-date", text))
+        .transpose()?
+        .map(|date| date.to_string());
     let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
     let is_paused = dag["is_paused"].as_bool().unwrap_or(false);
     if args.unpause && is_paused {

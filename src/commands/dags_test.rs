@@ -100,7 +100,7 @@ impl Wanted<'_> {
         let conf = read_conf(self.conf)?;
         let logical_date = match self.logical_date {
             None => None,
-            Some(text) => Some(read_date(text)?),
+            Some(text) => Some(read_date("--logical-date", text)?),
         };
         let config = context.config()?.map(|loaded| loaded.config);
         let workspace = config.as_ref().and_then(|config| config.workspace.clone());

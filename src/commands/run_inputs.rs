@@ -4,13 +4,16 @@ use super::transfer_file;
 use crate::error::Error;
 use serde_json::{Map, Value};
 
-/// A time, or a day, which is its first moment in UTC.
-pub fn read_date(text: &str) -> Result<jiff::Timestamp, Error> {
-    let day =
-        || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp());
-    text.parse::<jiff::Timestamp>().ok().or_else(day).ok_or_else(|| {
-        Error::usage(format!("--logical-date: {text:?} is no date")).hint("2026-01-31, or 2026-01-31T08:00:00Z")
-    })
+/// A time, in UTC where it names no zone, or a day, which is its first moment there. `option` is what it was
+/// given as.
+pub fn read_date(option: &str, text: &str) -> Result<jiff::Timestamp, Error> {
+    // A day is one too.
+    let without_zone =
+        || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp());
+    text.parse::<jiff::Timestamp>()
+        .ok()
+        .or_else(without_zone)
+        .ok_or_else(|| Error::usage(format!("{option}: {text:?} is no date")).hint("2026-01-31, or 2026-01-31T08:00"))
 }
 
 /// An object, or why it is none.
@@ -21,5 +24,19 @@ pub fn read_conf(given: Option<&str>) -> Result<Map<String, Value>, Error> {
         Ok(Value::Object(conf)) => Ok(conf),
         Ok(_) => Err(Error::usage("--conf is not a JSON object").hint("--conf '{\"name\": \"Ada\"}'")),
         Err(error) => Err(Error::usage(format!("--conf is not JSON: {error}")).hint("--conf '{\"name\": \"Ada\"}'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_in_utc_where_they_name_no_zone() {
+        let read = |text: &str| read_date("--from-date", text).map(|at| at.to_string()).map_err(|error| error.message);
+        assert_eq!(read("2026-01-31").unwrap(), "2026-01-31T00:00:00Z");
+        assert_eq!(read("2026-01-31T08:30").unwrap(), "2026-01-31T08:30:00Z");
+        assert_eq!(read("2026-01-31T08:30:00+02:00").unwrap(), "2026-01-31T06:30:00Z");
+        assert!(read("31.1.2026").unwrap_err().contains("--from-date"));
     }
 }
