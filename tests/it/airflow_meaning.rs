@@ -230,20 +230,24 @@ fn a_sleep_is_caught_up_or_skipped_as_each_dag_says() {
 }
 
 #[test]
-fn a_line_without_an_end_does_not_fill_the_memory() {
+fn what_a_task_says_without_end_or_sense_is_its_own_failing() {
     let test = TestHome::started();
     test.save(
         "long.py",
-        "import resource\nfrom airflow.sdk import DAG, task\nfrom airflow.providers.standard.operators.bash import BashOperator\n\
+        "import resource\nfrom airflow.sdk import DAG, Asset, task\nfrom airflow.providers.standard.operators.bash import BashOperator\n\
          def limit(context):\n    resource.setrlimit(resource.RLIMIT_DATA, (100 << 20, 100 << 20))\n\
          with DAG('long'):\n    \
          BashOperator(task_id='endless', bash_command='head -c 150000000 /dev/zero | tr \"\\\\0\" a', do_xcom_push=False, pre_execute=limit)\n    \
          BashOperator(task_id='pushed', bash_command='head -c 20000000 /dev/zero | tr \"\\\\0\" a')\n    \
-         BashOperator(task_id='last', bash_command='echo one; printf \"two  \"')\n",
+         BashOperator(task_id='last', bash_command='echo one; printf \"two  \"')\n    \
+         @task(outlets=[Asset('out')])\n    def event(outlet_events):\n        outlet_events[Asset('out')].extra = {'n': float('nan')}\n    event()\n",
     );
     test.wait_dag("long", 1);
     test.run(&["dags", "trigger", "long", "--wait"]).expect(1);
-    assert_eq!(instances(&test, "long"), "endless:-1:success:1 last:-1:success:1 pushed:-1:failed:1");
+    let ended = "endless:-1:success:1 event:-1:failed:1 last:-1:success:1 pushed:-1:failed:1";
+    assert_eq!(instances(&test, "long"), ended);
+    let told = test.sql("SELECT outcome FROM task_try WHERE task_id = 'event'");
+    assert!(told.contains("the extra of the event of"), "{told}");
     assert_eq!(test.sql("SELECT value FROM xcom WHERE task_id = 'last'").trim(), "\"two\"");
     let told = test.sql("SELECT outcome FROM task_try WHERE task_id = 'pushed'");
     assert!(told.contains("10 MiB is the most"), "{told}");

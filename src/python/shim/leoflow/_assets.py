@@ -267,10 +267,23 @@ class OutletEvents(dict):
         for outlet in self.outlets:
             if isinstance(outlet, AssetAlias):
                 for asset, extra in self[outlet].aliased:
-                    events.append({**asset.described(), "alias": outlet.value, "extra": extra})
+                    events.append({**asset.described(), "alias": outlet.value, "extra": storable(asset, extra)})
             elif isinstance(outlet, (Asset, AssetNameRef, AssetUriRef)):
-                events.append({**outlet.described(), "extra": self[outlet].extra})
+                events.append({**outlet.described(), "extra": storable(outlet, self[outlet].extra)})
         return events
+
+
+def storable(asset, extra):
+    """Raises NotStorable for what JSON cannot hold."""
+    import json
+
+    from ._values import NotStorable
+
+    try:
+        json.dumps(extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise NotStorable(f"the extra of the event of {asset!r} cannot be kept: {error}") from None
+    return extra
 
 
 def asset(function=None, **arguments):
