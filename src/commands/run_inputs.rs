@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 /// A time, in UTC where it names no zone, or a day, which is its first moment there. `option` is what it was
 /// given as.
 pub fn read_date(option: &str, text: &str) -> Result<jiff::Timestamp, Error> {
-    // A day is one too.
-    let without_zone =
-        || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp());
+    // A day is one too. What names its zone in brackets would be taken for UTC.
+    let without_zone = || {
+        let civil = text.parse::<jiff::civil::DateTime>().ok().filter(|_| !text.contains('['))?;
+        civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp())
+    };
     text.parse::<jiff::Timestamp>()
         .ok()
         .or_else(without_zone)
@@ -37,6 +39,7 @@ mod tests {
         assert_eq!(read("2026-01-31").unwrap(), "2026-01-31T00:00:00Z");
         assert_eq!(read("2026-01-31T08:30").unwrap(), "2026-01-31T08:30:00Z");
         assert_eq!(read("2026-01-31T08:30:00+02:00").unwrap(), "2026-01-31T06:30:00Z");
+        assert!(read("2026-01-31T08:30[Europe/Paris]").is_err());
         assert!(read("31.1.2026").unwrap_err().contains("--from-date"));
     }
 }

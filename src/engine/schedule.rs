@@ -59,11 +59,10 @@ pub struct Asking {
 type Answer = (Stale, Result<Option<Info>, String>);
 
 impl Asking {
-    fn is_asked(&self, stale: &Stale) -> bool {
-        self.dags.contains_key(&stale.dag_id)
-    }
-
     fn ask(&mut self, oracle: &impl Oracle, stale: Stale) {
+        if self.dags.contains_key(&stale.dag_id) {
+            return;
+        }
         let question = Question {
             dag_id: stale.dag_id.clone(),
             version_id: stale.version_id,
@@ -104,12 +103,7 @@ pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle, asking: &mut 
                 // What was asked before something changed is asked again.
                 let is_about = |answer: &mut Answer| answer.0.dag_id == stale.dag_id && answer.0.key == stale.key;
                 let Some((_, answer)) = answers.extract_if(.., is_about).next() else {
-                    if !asking.is_asked(&stale) {
-                        // What was known is not so any more, and no run is made by it meanwhile.
-                        let unknown = "UPDATE dag SET next_run_after = NULL WHERE dag_id = $1";
-                        client.execute(unknown, &[&stale.dag_id]).await?;
-                        asking.ask(oracle, stale);
-                    }
+                    asking.ask(oracle, stale);
                     continue;
                 };
                 // One that did not answer is asked again when its time comes, or when something has changed.
@@ -149,7 +143,7 @@ async fn keep(
 /// the moment in which it is unpaused), and the last run that was made by itself.
 const KEY: &str = "
     concat_ws('|', d.current_version_id::text, d.is_paused::text, l.run_id)";
-/// Before the time after it, in the key of one that is to be asked again.
+/// Before the time after it and the key itself, of one that is to be asked again.
 const ASK_AGAIN: &str = "again ";
 /// Before the time of a run that could not be made.
 const STUCK: &str = "stuck ";
@@ -169,7 +163,9 @@ async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
          FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
          WHERE d.is_active
            AND (coalesce(v.structure->'timetable'->>'kind', 'null') NOT IN ('null', 'asset') OR d.next_run_after IS NOT NULL)
-           AND CASE WHEN d.schedule_key LIKE 'again %' THEN substr(d.schedule_key, 7)::timestamptz <= now()
+           AND CASE WHEN d.schedule_key LIKE 'again %'
+                    THEN split_part(d.schedule_key, ' ', 2)::timestamptz <= now()
+                         OR d.schedule_key <> concat_ws(' ', 'again', split_part(d.schedule_key, ' ', 2), {KEY})
                     ELSE d.schedule_key IS DISTINCT FROM {KEY} END"
     );
     let rows = client.query(&query, &[]).await?;
@@ -199,7 +195,7 @@ async fn note(
     info: Option<&Info>,
     ask_again: Option<Timestamp>,
 ) -> Result<(), StoreError> {
-    let key = ask_again.map_or_else(|| stale.key.clone(), |at| format!("{ASK_AGAIN}{at}"));
+    let key = ask_again.map_or_else(|| stale.key.clone(), |at| format!("{ASK_AGAIN}{at} {}", stale.key));
     let query = "
         UPDATE dag SET schedule_key = $2, next_logical_date = $3, next_interval_start = $4, next_interval_end = $5,
                next_run_after = $6, next_run_id = $7 WHERE dag_id = $1";
@@ -211,20 +207,23 @@ async fn note(
     Ok(())
 }
 
-/// Makes one run of each DAG that is due and has not as many as it may have. Returns how many.
+/// Makes one run of each DAG that is due and has not as many as it may have. Returns how many. What was worked out
+/// for another version, or before it was unpaused, is nothing to go by.
 pub async fn make_due_runs(client: &mut Client) -> Result<usize, StoreError> {
-    let query = "
+    let query = format!(
+        "
         SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
                d.next_run_id, v.id, v.structure
-        FROM dag d JOIN dag_version v ON v.id = d.current_version_id
-        WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= now()
+        FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
+        WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= now() AND d.schedule_key = {KEY}
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
           AND (coalesce((v.structure->>'max_active_runs')::bigint, 16) = 0
                OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running')
                    AND r.backfill_id IS NULL) < coalesce((v.structure->>'max_active_runs')::bigint, 16))
-        ORDER BY d.next_run_after LIMIT 10 FOR UPDATE OF d SKIP LOCKED";
+        ORDER BY d.next_run_after LIMIT 10 FOR UPDATE OF d SKIP LOCKED"
+    );
     let transaction = client.transaction().await?;
-    let rows = transaction.query(query, &[]).await?;
+    let rows = transaction.query(&query, &[]).await?;
     for row in &rows {
         let Json(structure): Json<Structure> = row.get(7);
         let dag_id: String = row.get(0);

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 
 /// Runs DAG files' code.
 pub struct DagCode {
@@ -28,7 +28,7 @@ pub struct DagCode {
     questions: UnboundedSender<Asked>,
 }
 
-/// Callbacks that are called at once: one that hangs holds up no other.
+/// DAGs whose callbacks are called at once: one that hangs holds up no other's.
 const CALLS_AT_ONCE: usize = 4;
 
 /// A question on its way to the children: only the main task of the process may start some.
@@ -42,7 +42,7 @@ struct Asked {
 async fn answer(home: Home, python: Option<PathBuf>, mut questions: UnboundedReceiver<Asked>) {
     let mut interpreter: Option<Interpreter> = None;
     let lanes = Rc::new(Lanes::new());
-    while let Some(Asked { options, folder, answer }) = questions.recv().await {
+    while let Some(Asked { options, folder, mut answer }) = questions.recv().await {
         if interpreter.is_none() {
             let (home, python) = (home.clone(), python.clone());
             let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
@@ -58,7 +58,11 @@ async fn answer(home: Home, python: Option<PathBuf>, mut questions: UnboundedRec
         let Some(interpreter) = interpreter.clone() else { continue };
         let lanes = lanes.clone();
         tokio::task::spawn_local(async move {
-            let _ = answer.send(lanes.run(run_child(&interpreter, Job::Ask, options, folder)).await);
+            tokio::select! {
+                left = lanes.run(run_child(&interpreter, Job::Ask, options, folder)) => drop(answer.send(left)),
+                // Nobody wants to know any more.
+                () = answer.closed() => {}
+            }
         });
     }
 }
@@ -155,16 +159,22 @@ impl DagCode {
     pub async fn call_back(self: Arc<Self>) {
         let mut events = self.state.changes.events.subscribe();
         let mut calls = JoinSet::new();
+        let mut under_way: Vec<(Id, String)> = Vec::new();
         loop {
             while calls.len() < CALLS_AT_ONCE
-                && let Some(callback) = self.take_callback().await
+                && let Some(callback) = self.take_callback(&under_way).await
             {
-                let code = self.clone();
-                calls.spawn_local(async move { code.call(callback).await });
+                let (code, dag_id) = (self.clone(), callback.key.dag_id.clone());
+                let call = calls.spawn_local(async move { code.call(callback).await });
+                under_way.push((call.id(), dag_id));
             }
             loop {
                 tokio::select! {
-                    Some(_) = calls.join_next() => break,
+                    Some(called) = calls.join_next_with_id() => {
+                        let id = called.map_or_else(|error| error.id(), |(id, ())| id);
+                        under_way.retain(|(other, _)| *other != id);
+                        break;
+                    }
                     // One that was missed may have been a callback.
                     event = events.recv() => if !matches!(event, Ok(event) if !matches!(event, Event::Callback | Event::Dags)) {
                         break;
@@ -174,18 +184,19 @@ impl DagCode {
         }
     }
 
-    /// The oldest, which from then on is ours: it is called at most once.
-    async fn take_callback(&self) -> Option<Callback> {
+    /// The oldest of a DAG that has none under way, which from then on is ours: it is called at most once.
+    async fn take_callback(&self, under_way: &[(Id, String)]) -> Option<Callback> {
+        let busy: Vec<&str> = under_way.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
         let query = "
             WITH taken AS (DELETE FROM dag_callback WHERE id = (
-                SELECT id FROM dag_callback ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
+                SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
             SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
                    r.data_interval_end, r.run_after, r.start_date, coalesce(ti.try_number, 0) AS try_number,
                    coalesce(ti.max_tries, 0) AS max_tries
             FROM taken t JOIN dag_run r USING (dag_id, run_id)
             LEFT JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
         let client = self.state.database.get().await.ok()?;
-        let row = match client.query_opt(query, &[]).await {
+        let row = match client.query_opt(query, &[&busy]).await {
             Ok(row) => row?,
             Err(error) => {
                 log::say(format!("the callbacks of DAGs cannot be read: {error}"));

@@ -25,10 +25,13 @@ impl Lanes {
         // They are never closed.
         let lane = self.quick.acquire().await;
         let mut work = std::pin::pin!(work);
-        match tokio::time::timeout(SLOW, work.as_mut()).await {
-            Ok(done) => done,
-            Err(_) => {
-                let _slow = self.slow.acquire().await;
+        if let Ok(done) = tokio::time::timeout(SLOW, work.as_mut()).await {
+            return done;
+        }
+        tokio::select! {
+            // It may be done before there is room beside the others.
+            done = work.as_mut() => done,
+            _slow = self.slow.acquire() => {
                 drop(lane);
                 work.await
             }

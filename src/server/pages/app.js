@@ -195,7 +195,7 @@ export const view = document.getElementById("view");
 
 /**
  * Shows these, changing only what is not there yet: what has the focus, what is typed and what is open
- * stays. Each child keeps its place, one that is missing leaves a gap.
+ * stays. Each child keeps its place, one that is missing leaves a gap; one with another `data-key` is another.
  */
 export function put(place, ...children) {
   morph(place, children.flat(Infinity).map((child) => child || document.createComment("")));
@@ -208,7 +208,7 @@ function morph(place, wanted) {
       place.append(next);
     } else if (now !== next && !now.isEqualNode(next)) {
       // Elements that scripts keep, and such of another kind, go in whole.
-      if (now.nodeName === next.nodeName && now.nodeType === Node.ELEMENT_NODE && !next.kept && !now.kept) {
+      if (now.nodeName === next.nodeName && now.nodeType === Node.ELEMENT_NODE && !next.kept && !now.kept && now.dataset.key === next.dataset.key) {
         adopt(now, next);
       } else {
         now.replaceWith(next);
@@ -235,6 +235,10 @@ function adopt(now, next) {
   for (const { name, value } of next.attributes) {
     if (now.getAttribute(name) !== value && !(name === "open")) {
       now.setAttribute(name, value);
+      if (name === "value" && document.activeElement !== now) {
+        // What was typed before does not count any more.
+        now.value = value;
+      }
     }
   }
   now.handlers = next.handlers;

@@ -18,7 +18,7 @@ function slots(pool) {
 }
 
 function row(pool) {
-  return h("tr", { data: { pool: pool.name } },
+  return h("tr", { data: { pool: pool.name, key: pool.name } },
     h("td", {}, pool.name, pool.description ? h("div", { class: "hint" }, pool.description) : null),
     h("td", {}, slots(pool)),
     h("td", { class: "number" }, pool.running_slots), h("td", { class: "number" }, pool.queued_slots),

@@ -277,13 +277,13 @@ def storable(asset, extra):
     """Raises NotStorable for what JSON cannot hold."""
     import json
 
-    from ._values import NotStorable
+    from ._values import NotStorable, plain
 
     try:
-        json.dumps(extra, allow_nan=False)
+        plain(extra)
+        return json.loads(json.dumps(extra, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise NotStorable(f"the extra of the event of {asset!r} cannot be kept: {error}") from None
-    return extra
 
 
 def asset(function=None, **arguments):

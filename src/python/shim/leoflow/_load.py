@@ -18,7 +18,7 @@ NOT_LOCAL = frozenset(sys.stdlib_module_names) | {"airflow", "leoflow"}
 # Files name these after importing no more than the package: under Airflow something else has imported them.
 LOADED_BY_AIRFLOW = {
     "concurrent": ("futures",), "importlib": ("abc", "metadata", "resources", "util"),
-    "urllib": ("error", "parse", "request"), "xml": ("dom", "etree"),
+    "urllib": ("error", "parse", "request"),
 }
 
 

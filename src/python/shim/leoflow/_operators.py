@@ -207,7 +207,9 @@ class BashOperator(BaseOperator):
             sys.stdout.write(f"{text.rstrip()}\n" if ends else text)
             is_new = ends
         if not is_new:
-            sys.stdout.write("\n")
+            rest = decoder.decode(b"", True)
+            last += rest
+            sys.stdout.write(f"{rest}\n")
         return last.rstrip()
 
     def on_kill(self):
