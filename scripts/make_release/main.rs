@@ -142,13 +142,8 @@ impl Make {
             let text = pack::output(&self.program, &["completions", shell])?;
             files.push(pack::Entry::bytes(format!("{folder}/completions/leoflow.{shell}"), text));
         }
-        for wheel in self
-            .python_packages
-            .iter()
-            .map(|folder| python::checked_packages(folder))
-            .collect::<Outcome<Vec<_>>>()?
-            .concat()
-        {
+        let wheels = self.python_packages.as_deref().map_or(Ok(Vec::new()), python::checked_packages)?;
+        for wheel in wheels {
             let name = wheel.file_name().unwrap_or_default().to_string_lossy();
             files.push(pack::Entry::file(format!("{folder}/python-packages/{name}"), &wheel, false)?);
         }

@@ -120,7 +120,6 @@ pub async fn insert_all(
     let made_ids: Vec<&str> = made.iter().map(String::as_str).collect();
     let new = initial(structure, &HashSet::new(), None, true);
     apply::insert(transaction, &first.key.dag_id, &made_ids, &new).await?;
-    events::notify(transaction, &Event::Sweep).await?;
     // Whoever shows one of them is told of all.
     events::notify(transaction, &Event::Dags).await?;
     Ok(made)
