@@ -26,6 +26,11 @@ const SLOTS: usize = 32;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Between attempts to reach a datastore that restarts.
 const RECONNECT: Duration = Duration::from_millis(200);
+/// Until tasks that somebody else had locked are asked for again, the first time; then twice as long each time.
+const LOCKED: Duration = Duration::from_millis(1);
+const LOCKED_LONGEST: Duration = Duration::from_millis(100);
+/// It looks for queued tasks after so long a silence: whatever became of a notification, nothing waits longer.
+const BACKSTOP: Duration = Duration::from_secs(15);
 /// A keeper that was told to end its task has done so by then.
 const FROZEN: Duration = Duration::from_secs(12);
 /// For the task's own process, once its keeper is gone: the kernel is ending it.
@@ -45,6 +50,14 @@ struct Running {
     folder: TaskFolder,
     /// Who keeps it.
     keeper: ProcessId,
+    told_to_end: bool,
+}
+
+/// What came of a look for queued tasks.
+struct Filled {
+    started: usize,
+    /// Some could not be had just now, because another transaction holds them.
+    locked: bool,
 }
 
 impl Agent {
@@ -78,14 +91,22 @@ impl Agent {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         // Those of an idle night are not made up for.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = LOCKED;
+        // Set when it was silence that has woken this loop.
+        let mut untold = false;
         loop {
-            self.claim(&mut client).await?;
+            let claimed = self.claim(&mut client).await?;
+            if std::mem::take(&mut untold) && claimed.started > 0 {
+                log::say(format!("agent: found {} queued task(s) that no notification had told of", claimed.started));
+            }
+            pause = if claimed.started > 0 || !claimed.locked { LOCKED } else { (pause * 2).min(LOCKED_LONGEST) };
             tokio::select! {
                 payload = events.recv() => match payload.as_deref().map(Event::parse) {
                     None => return Err(StoreError::Postgres(PgError::Cut)),
                     Some(Some(Event::Stop)) => self.stop_unwanted(&client).await?,
                     Some(_) => {}
                 },
+                () = tokio::time::sleep(pause), if claimed.locked => {}
                 Some(ended) = self.watchers.join_next() => {
                     let mut all = vec![ended];
                     while let Some(more) = self.watchers.try_join_next() {
@@ -98,7 +119,11 @@ impl Agent {
                         self.settle(&mut client, key, running).await?;
                     }
                 }
-                _ = heartbeat.tick(), if !self.running.is_empty() => self.beat(&client).await?,
+                _ = heartbeat.tick(), if !self.running.is_empty() => {
+                    self.beat(&client).await?;
+                    self.stop_unwanted(&client).await?;
+                }
+                () = tokio::time::sleep(BACKSTOP) => untold = true,
             }
         }
     }
@@ -109,16 +134,20 @@ impl Agent {
     }
 
     /// Fills the free slots.
-    async fn claim(&mut self, client: &mut Client) -> Result<(), StoreError> {
+    async fn claim(&mut self, client: &mut Client) -> Result<Filled, StoreError> {
         let room = SLOTS.saturating_sub(self.running.len());
         if room == 0 {
-            return Ok(());
+            return Ok(Filled { started: 0, locked: false });
         }
         let claimed = tries::claim(client, room, &self.boot_id, random::hex_256).await?;
+        let started = claimed.len();
         for one in claimed {
             self.start(client, &one).await?;
         }
-        Ok(())
+        // The scheduler locks what is queued while it decides, and a claim passes over what is locked; nobody
+        // says when the lock is gone.
+        let locked = started < room && tries::is_any_claimable(client).await?;
+        Ok(Filled { started, locked })
     }
 
     /// Starts a try; one that cannot be started has failed.
@@ -170,7 +199,7 @@ impl Agent {
 
     fn watch(&mut self, key: TryKey, folder: TaskFolder, keeper: ProcessId) {
         let watched = keeper.clone();
-        self.running.insert(key.clone(), Running { folder, keeper });
+        self.running.insert(key.clone(), Running { folder, keeper, told_to_end: false });
         self.watchers.spawn_local(async move {
             wait_for(&watched).await;
             key
@@ -179,7 +208,7 @@ impl Agent {
 
     /// The keeper of this try has ended.
     async fn settle(&mut self, client: &mut Client, key: TryKey, ended: Running) -> Result<(), StoreError> {
-        let Running { folder, keeper } = ended;
+        let Running { folder, keeper, .. } = ended;
         // Ours, if it was our child; otherwise somebody else's to wait for.
         reaper::ended_child(keeper.pid);
         let taken_by = folder.keeper().ok().flatten();
@@ -253,10 +282,11 @@ impl Agent {
         Ok(())
     }
 
-    /// Ends what is cancelled or cleared.
-    async fn stop_unwanted(&self, client: &Client) -> Result<(), StoreError> {
+    /// Ends what is cancelled or cleared; each is told once.
+    async fn stop_unwanted(&mut self, client: &Client) -> Result<(), StoreError> {
         for key in tries::to_stop(client).await? {
-            if let Some(running) = self.running.get(&key) {
+            if let Some(running) = self.running.get_mut(&key).filter(|running| !running.told_to_end) {
+                running.told_to_end = true;
                 tell_to_end(&running.keeper);
             }
         }

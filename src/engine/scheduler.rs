@@ -10,7 +10,7 @@ use crate::postgres::{Endpoint, PgError};
 use crate::protocol::log;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_postgres::Client;
 
@@ -22,6 +22,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const RECONNECT: Duration = Duration::from_millis(200);
 /// The clock may jump, and a laptop sleep: no wait is longer than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How often every run under way is looked at without having been told: whatever became of a notification,
+/// nothing waits longer.
+const BACKSTOP: Duration = Duration::from_secs(60);
 /// For more files to be parsed, of the many that a start or a checkout brings: what they may have due is
 /// looked for once.
 const MORE_FILES: Duration = Duration::from_millis(100);
@@ -69,11 +72,20 @@ async fn session(
         schedules: true,
         assets: true,
         room: true,
-        dags: false,
+        ..Work::default()
     };
     let mut graphs = Graphs::default();
     let mut asking = Asking::default();
+    let mut looked = Instant::now();
     loop {
+        if looked.elapsed() >= BACKSTOP {
+            looked = Instant::now();
+            for RunKey { dag_id, run_id } in std::mem::take(&mut work.unheard) {
+                log::say(format!("the run {run_id} of {dag_id} went on, and no notification had told of it"));
+            }
+            work.untold = tick::running(&client).await?.into_iter().collect();
+            (work.room, work.assets) = (true, true);
+        }
         let next = work.do_all(&mut client, &mut graphs, oracle, &mut asking).await?;
         beat();
         let wait = next.map_or(LONGEST_WAIT, |next| until(next).min(LONGEST_WAIT));
@@ -100,6 +112,10 @@ fn until(due: Timestamp) -> Duration {
 #[derive(Default)]
 struct Work {
     runs: BTreeSet<RunKey>,
+    /// Runs that are looked at in case that something about them was not heard of.
+    untold: BTreeSet<RunKey>,
+    /// Those of them that had something to do. A notification may have been on its way.
+    unheard: BTreeSet<RunKey>,
     /// Whether a run may be due by its schedule, or by its assets.
     schedules: bool,
     assets: bool,
@@ -112,7 +128,10 @@ struct Work {
 impl Work {
     fn take(&mut self, event: Option<Event>) {
         match event {
-            Some(Event::Plan(run)) => drop(self.runs.insert(run)),
+            Some(Event::Plan(run)) => {
+                self.unheard.remove(&run);
+                self.runs.insert(run);
+            }
             Some(Event::Changed(_)) => {}
             Some(Event::Room) => self.room = true,
             Some(Event::Assets) => self.assets = true,
@@ -142,12 +161,12 @@ impl Work {
         }
         loop {
             while let Some(run) = self.runs.pop_first() {
-                match tick::advance(client, graphs, &run).await {
-                    // What one run asks of the datastore and cannot be is no reason to stop the others.
-                    Err(StoreError::Invalid(reason)) => {
-                        log::say(format!("the run {} of {} cannot go on: {reason}", run.run_id, run.dag_id));
-                    }
-                    other => other?,
+                self.untold.remove(&run);
+                advance(client, graphs, &run).await?;
+            }
+            while let Some(run) = self.untold.pop_first() {
+                if advance(client, graphs, &run).await? {
+                    self.unheard.insert(run);
                 }
             }
             if std::mem::take(&mut self.room) {
@@ -173,6 +192,17 @@ impl Work {
                 return Ok(clock.next);
             }
         }
+    }
+}
+
+/// Takes a run as far as it goes. What one run asks of the datastore and cannot be is no reason to stop the others.
+async fn advance(client: &mut Client, graphs: &mut Graphs, run: &RunKey) -> Result<bool, StoreError> {
+    match tick::advance(client, graphs, run).await {
+        Err(StoreError::Invalid(reason)) => {
+            log::say(format!("the run {} of {} cannot go on: {reason}", run.run_id, run.dag_id));
+            Ok(false)
+        }
+        other => other,
     }
 }
 

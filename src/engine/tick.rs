@@ -96,8 +96,8 @@ pub async fn give_room(client: &mut Client, graphs: &mut Graphs) -> Result<(), S
     Ok(())
 }
 
-/// Takes a run as far as it goes now, in one transaction.
-pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> Result<(), StoreError> {
+/// Takes a run as far as it goes now, in one transaction. Returns whether there was anything to do.
+pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
     let query = "SELECT r.dag_version_id, r.logical_date, r.deadline_at, d.is_paused
                  FROM dag_run r JOIN dag d USING (dag_id)
@@ -106,9 +106,9 @@ pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> 
         // Ended by hand meanwhile, or deleted: what it held is free.
         apply::give_room_to_all(&transaction, graphs).await?;
         transaction.commit().await?;
-        return Ok(());
+        return Ok(false);
     };
-    let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(()) };
+    let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(false) };
     let graph = graphs.get(&transaction, version).await?;
     let (names, instances) = load::instances(&transaction, key, &graph).await?;
     let logical_date = row.get(1);
@@ -139,7 +139,7 @@ pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> 
         finish(&transaction, key, &graph, state, reason).await?;
     }
     transaction.commit().await?;
-    Ok(())
+    Ok(plan.run.is_some() || !plan.transitions.is_empty())
 }
 
 /// Whoever waits for what has changed.

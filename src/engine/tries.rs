@@ -112,6 +112,15 @@ pub async fn claim(
     Ok(claimed)
 }
 
+/// Whether there are queued task instances that a claim could take, were they not locked.
+pub async fn is_any_claimable(client: &impl GenericClient) -> Result<bool, StoreError> {
+    let query = "
+        SELECT EXISTS (SELECT FROM task_instance q WHERE state = 'queued' AND NOT EXISTS (
+            SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
+                                         = (q.dag_id, q.run_id, q.task_id, q.map_index)))";
+    Ok(client.query_one(query, &[]).await?.get(0))
+}
+
 fn read_claimed(row: &Row, token: String) -> Claimed {
     let Json(conf): Json<Map<String, Value>> = row.get("conf");
     Claimed {

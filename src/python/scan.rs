@@ -116,7 +116,7 @@ pub fn is_dag_file(path: &Path) -> bool {
 /// Airflow's own quick look, with our name beside its: most Python files are no DAGs and are not run.
 fn might_have_dags(text: &[u8]) -> bool {
     let has = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    has(b"dag") && (has(b"airflow") || has(b"leoflow"))
+    (has(b"dag") || has(b"asset")) && (has(b"airflow") || has(b"leoflow"))
 }
 
 #[cfg(test)]
@@ -146,6 +146,7 @@ mod tests {
     fn looks_for_the_two_words() {
         assert!(might_have_dags(b"from airflow.sdk import DAG"));
         assert!(might_have_dags(b"from leoflow import dag"));
+        assert!(might_have_dags(b"from airflow.sdk import asset"));
         assert!(!might_have_dags(b"import airflow"));
         assert!(!might_have_dags(b"dag = 1"));
     }

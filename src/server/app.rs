@@ -143,6 +143,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/task/previous", get(task_runs::previous))
         .route("/task/latest", get(task_runs::latest))
         .route("/task/assets/triggering", get(task_runs::triggering))
+        .route("/task/assets/named", post(task_runs::named))
         .route("/task/assets/events", post(task_runs::events))
         .route("/task/xcoms/push", post(task_api::push_xcom))
         .route("/task/xcoms/pull", post(task_api::pull_xcoms))

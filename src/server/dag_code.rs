@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
@@ -30,6 +31,9 @@ pub struct DagCode {
 
 /// DAGs whose callbacks are called at once: one that hangs holds up no other's.
 const CALLS_AT_ONCE: usize = 4;
+
+/// How often callbacks are looked for without having been told of any.
+const BACKSTOP: Duration = Duration::from_secs(60);
 
 /// A question on its way to the children: only the main task of the process may start some.
 struct Asked {
@@ -178,7 +182,9 @@ impl DagCode {
                     // One that was missed may have been a callback.
                     event = events.recv() => if !matches!(event, Ok(event) if !matches!(event, Event::Callback | Event::Dags)) {
                         break;
-                    }
+                    },
+                    // Whatever became of a notification, or of the last attempt to read.
+                    () = tokio::time::sleep(BACKSTOP) => break,
                 }
             }
         }

@@ -229,6 +229,27 @@ pub async fn triggering(State(state): Shared, Extension(of): Extension<TryKey>) 
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+}
+
+/// The asset of a name; of several, the one that was declared last.
+pub async fn named(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let Named { name } = body_as(body)?;
+    let query =
+        "SELECT name, uri, group_name, extra FROM asset WHERE name = $1 ORDER BY updated_at DESC, id DESC LIMIT 1";
+    let client = state.database.get().await?;
+    let row = client.query_opt(query, &[&name]).await?;
+    let row = row.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no asset named {name:?}")))?;
+    let tokio_postgres::types::Json(extra): tokio_postgres::types::Json<Value> = row.get("extra");
+    Ok(Json(json!({
+        "name": row.get::<_, String>("name"), "uri": row.get::<_, String>("uri"),
+        "group": row.get::<_, String>("group_name"), "extra": extra,
+    })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct EventsOf {
     of: Value,
 }

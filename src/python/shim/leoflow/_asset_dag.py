@@ -52,7 +52,8 @@ def build(function, name, outlets, own, given):
 
         def execute(self, context):
             offered = {"self": own, "context": context, "outlet_events": context["outlet_events"]}
-            offered.update({ref.value: Asset(ref.value) for ref in inlets})
+            server = context["ti"].server
+            offered.update({ref.value: server.asset(ref.value) for ref in inlets})
             return self.call_with({key: offered[key] for key in takes if key in offered}, context)
 
     with DAG(given.get("dag_id") or name, catchup=False, **arguments) as dag:

@@ -65,6 +65,14 @@ TIMETABLES = dict.fromkeys(("DagRunInfo", "DataInterval", "TimeRestriction", "Ti
 TIMEZONE = dict.fromkeys(
     ("convert_to_utc", "coerce_datetime", "datetime", "make_naive", "parse", "utc", "utcnow"), "_timezone")
 
+# What providers and Airflow's own examples import, whichever Airflow they run on.
+COMPAT = {
+    **{name: place for name, place in SDK.items() if name != "timezone"}, **EXCEPTIONS, **HOOK,
+    "AirflowPlugin": "_plugins", "BaseNotifier": "_hooks", "MappedOperator": "_mapping", "SkipMixin": "_branching",
+    "XCOM_RETURN_KEY": "_types", "determine_kwargs": "_operators", "poke_mode_only": "_sensors",
+    "timezone": "_timezone:",
+}
+
 MODULES = {
     "airflow": {"Asset": "_assets", "AirflowException": "_errors", "DAG": "_dag", "Dataset": "_assets",
                 "XComArg": "_xcomarg"},
@@ -99,6 +107,9 @@ MODULES = {
     "airflow.operators.trigger_dagrun": TRIGGER,
     "airflow.operators.weekday": BRANCH_DAY,
     "airflow.providers": {},
+    "airflow.providers.common": {},
+    "airflow.providers.common.compat": {},
+    "airflow.providers.common.compat.sdk": COMPAT,
     "airflow.providers.standard": {},
     "airflow.providers.standard.hooks": {},
     "airflow.providers.standard.hooks.filesystem": FILE_HOOK,

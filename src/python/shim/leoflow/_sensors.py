@@ -20,6 +20,8 @@ from ._operators import Offered, keyword_arguments
 from ._time import of, utcnow
 
 MODES = ["poke", "reschedule"]
+# A time has come when it is over, by Airflow's sensors: seconds.
+MOMENT = 0.001
 
 
 class PokeReturnValue:
@@ -55,6 +57,7 @@ class BaseSensorOperator(BaseOperator):
         self.soft_fail = soft_fail
         if mode not in MODES:
             raise ValueError(f"The mode must be one of {MODES},'{self.dag_id}.{self.task_id}'; received '{mode}'.")
+        self.deferrable = deferrable
         # Without a triggerer, what would be deferred waits without a process too.
         self.mode = "reschedule" if deferrable else mode
         self.exponential_backoff = exponential_backoff
@@ -70,6 +73,10 @@ class BaseSensorOperator(BaseOperator):
 
     def poke(self, context):
         raise NotImplementedError
+
+    def due(self, context):
+        """When what it waits for is certain to be there, where a sensor knows; otherwise None."""
+        return None
 
     def execute(self, context):
         ti = context["ti"]
@@ -92,11 +99,20 @@ class BaseSensorOperator(BaseOperator):
                     f"Sensor has timed out; run duration of {run} seconds exceeds the specified timeout of {self.timeout}."
                 )
                 raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)(told)
-            wait = self._interval(begun, run, count)
+            wait = self._wait_for_due(context, self._interval(begun, run, count), run)
             if self.reschedule:
                 raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=wait))
             time.sleep(wait)
             count += 1
+
+    def _wait_for_due(self, context, interval, run):
+        """Seconds until the next look of a sensor that may know its time: never after it, and a deferred one
+        does not look before it either."""
+        due = self.due(context)
+        if due is None:
+            return interval
+        left = max((due - utcnow()).total_seconds(), 0.0) + MOMENT
+        return min(left, max(self.timeout - run, 0.0) + MOMENT) if self.deferrable else min(left, interval)
 
     def _poke_once(self, context):
         try:
@@ -226,8 +242,11 @@ class TimeSensor(BaseSensorOperator):
         today = datetime.now(zone).date()
         self.target_datetime = of(datetime.combine(today, target_time, tzinfo=target_time.tzinfo or zone).astimezone(timezone.utc))
 
+    def due(self, context):
+        return self.target_datetime
+
     def poke(self, context):
-        return utcnow() > self.target_datetime
+        return utcnow() > self.due(context)
 
 
 class DateTimeSensor(BaseSensorOperator):
@@ -239,21 +258,31 @@ class DateTimeSensor(BaseSensorOperator):
             raise TypeError(f"Expected str or datetime.datetime type for target_time. Got {type(target_time)}")
         self.target_time = target_time
 
-    def poke(self, context):
+    def due(self, context):
         target = self.target_time
         if isinstance(target, str):
             target = datetime.fromisoformat(target.replace("Z", "+00:00"))
-        return utcnow() > (target if target.tzinfo else target.replace(tzinfo=timezone.utc))
+        return target if target.tzinfo else target.replace(tzinfo=timezone.utc)
+
+    def poke(self, context):
+        return utcnow() > self.due(context)
 
 
 class TimeDeltaSensor(BaseSensorOperator):
+    template_fields = ("delta",)
+
     def __init__(self, *, delta, end_from_trigger=False, **others):
         super().__init__(**others)
-        self.delta = delta if isinstance(delta, timedelta) else timedelta(minutes=delta)
+        self.delta = delta
+
+    def due(self, context):
+        run = context["dag_run"]
+        # A template becomes a text: of minutes, as a number is.
+        delta = self.delta if isinstance(self.delta, timedelta) else timedelta(minutes=int(self.delta))
+        return (run.data_interval_end or run.run_after) + delta
 
     def poke(self, context):
-        run = context["dag_run"]
-        return utcnow() > (run.data_interval_end or run.run_after) + self.delta
+        return utcnow() > self.due(context)
 
 
 class DayOfWeekSensor(BaseSensorOperator):

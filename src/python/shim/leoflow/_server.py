@@ -58,6 +58,16 @@ class Server:
     def is_latest_run(self):
         return self.ask("GET", "latest")["is_latest"]
 
+    def asset(self, name):
+        """The asset of that name, as some DAG has declared it."""
+        try:
+            told = self.ask("POST", "assets/named", {"name": name})
+        except ServerError as error:
+            if error.status == 404:
+                raise AirflowRuntimeError(f"there is no asset named {name!r}: no DAG declares one") from None
+            raise
+        return Asset(told["name"], told["uri"], group=told["group"], extra=told["extra"])
+
     def triggering_events(self):
         found = {}
         for one in self.ask("GET", "assets/triggering"):
@@ -115,7 +125,7 @@ class InletEvents(Mapping):
     def __getitem__(self, key):
         if isinstance(key, int):
             key = self.inlets[key]
-        if key not in self.inlets:
+        if not any(means(inlet, key) for inlet in self.inlets):
             raise KeyError(key)
         return Events(lambda: self.server.events_of(key))
 
@@ -124,6 +134,19 @@ class InletEvents(Mapping):
 
     def __len__(self):
         return len(self.inlets)
+
+
+def means(inlet, key):
+    """Whether an inlet is what is asked for: a reference by name or by URI and the asset itself are one thing."""
+    if inlet == key:
+        return True
+    if isinstance(inlet, AssetAlias) or isinstance(key, AssetAlias):
+        return False
+    if isinstance(inlet, Asset) and isinstance(key, Asset):
+        return False
+    both = [(getattr(inlet, part), getattr(key, part)) for part in ("name", "uri")
+            if hasattr(inlet, part) and hasattr(key, part)]
+    return bool(both) and all(left == right for left, right in both)
 
 
 class Events(Sequence):
@@ -172,6 +195,9 @@ class Offline(Server):
 
     def is_latest_run(self):
         return True
+
+    def asset(self, name):
+        return Asset(name)
 
     def triggering_events(self):
         return ByAsset({})

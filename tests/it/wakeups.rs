@@ -1,0 +1,69 @@
+//! Nothing waits for a notification that does not come.
+
+use crate::support::{TestHome, processes, wait_until};
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// A home whose tasks end at once: for them, a script stands for Python.
+fn with_instant_tasks() -> TestHome {
+    let test = TestHome::new();
+    let path: PathBuf = test.folder().join("python-for-tests");
+    let script = "#!/bin/sh\nif [ \"$7\" = task ]; then\n  folder=${8#*\\\"folder\\\":\\\"}\n  folder=${folder%%\\\"*}\n  \
+                  echo '{\"state\":\"success\"}' > \"$folder/result.json\"\nelse\n  exec python3 \"$@\"\nfi\n";
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    test.set_up();
+    let config = test.home.join("config.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\npython: {}\n", path.display())).unwrap();
+    test.start();
+    test
+}
+
+fn wide(dag_id: &str, tasks: usize) -> String {
+    format!(
+        "from airflow.sdk import DAG, task\nwith DAG('{dag_id}', max_active_tasks={tasks}):\n    for n in range({tasks}):\n        \
+         @task(task_id=f't{{n}}')\n        def t(): pass\n        t()\n"
+    )
+}
+
+#[test]
+fn a_hundred_instant_tasks_end_every_time() {
+    let test = with_instant_tasks();
+    test.add_dag("wide", &wide("wide", 100));
+    for _ in 0..50 {
+        let run_id = test.trigger("wide");
+        let run = test.wait_run("wide", &run_id);
+        assert_eq!(run["state"], json!("success"));
+    }
+    let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap_or_default();
+    assert!(!log.contains("no notification had told"), "{log}");
+}
+
+/// What the scheduler locks while it decides, the agent's claim passes over: nobody says when the lock is gone.
+#[test]
+fn what_was_locked_when_it_was_asked_for_is_asked_for_again() {
+    let test = with_instant_tasks();
+    test.add_dag("wide", &wide("wide", 3));
+    let agent = test.pid("agent");
+    processes::signal(agent, "STOP");
+    let run_id = test.trigger("wide");
+    let queued = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'queued'") == "3";
+    wait_until("they are queued", Duration::from_secs(10), queued);
+    let hold = "BEGIN; SELECT count(*) FROM (SELECT FROM task_instance FOR UPDATE) held; SELECT pg_sleep(2); ROLLBACK;";
+    let mut holder = test
+        .command(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-c", hold])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let locked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%held%' AND wait_event = 'PgSleep'";
+    wait_until("they are locked", Duration::from_secs(10), || test.sql(locked) == "1");
+    processes::signal(agent, "CONT");
+    assert!(holder.wait().unwrap().success());
+    let done = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'success'") == "3";
+    wait_until("all have run", Duration::from_secs(8), done);
+    assert_eq!(test.wait_run("wide", &run_id)["state"], json!("success"));
+}
