@@ -4,7 +4,7 @@
 
 use super::folder::{Cause, Outcome, Spec, TaskFolder};
 use super::log::TaskLog;
-use crate::protocol::task_log::Stream;
+use super::secrets::SecretsPipe;
 use crate::python::{TASK_MARK, environment};
 use crate::sys::listener;
 use crate::sys::pidfd::PidFd;
@@ -28,7 +28,7 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// How long what a task left running has to leave.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
-/// For the pipes of a task that has ended.
+/// For the pipe of a task that has ended.
 const DRAIN: Duration = Duration::from_millis(200);
 /// Above this the kernel prefers a task to Postgres when memory is short, proc(5).
 const OOM_SCORE: &str = "500";
@@ -60,7 +60,9 @@ struct Keeper {
     log: TaskLog,
     pid: i32,
     ended: PidFd,
-    pipes: [Option<File>; 2],
+    /// What the task prints and logs: one pipe, so that it stays in the order in which it was written.
+    output: Option<File>,
+    secrets: SecretsPipe,
     deadline: Option<Instant>,
     /// When the next, harder way to end it is due.
     kill_at: Option<Instant>,
@@ -77,7 +79,7 @@ impl Keeper {
         let keeper = &spec.keeper;
         let mut log = TaskLog::open(&keeper.log)?;
         let (output, output_writer) = nonblocking_pipe()?;
-        let (errors, errors_writer) = nonblocking_pipe()?;
+        let (secrets, secrets_writer) = nonblocking_pipe()?;
         let mut environment = environment();
         environment.push((TASK_MARK.into(), folder.mark().into()));
         let spawn = Spawn {
@@ -86,9 +88,9 @@ impl Keeper {
             arguments: keeper.arguments.clone(),
             environment,
             output: output_writer.as_fd(),
-            errors: Some(errors_writer.as_fd()),
+            errors: None,
             folder: Some(keeper.folder.clone()),
-            passed: Vec::new(),
+            passed: vec![secrets_writer.as_fd()],
             single_user: None,
             parent_death: Some(Signal::Kill),
         };
@@ -107,7 +109,8 @@ impl Keeper {
             log,
             pid,
             ended: PidFd::of_pid(pid)?,
-            pipes: [Some(output), Some(errors)],
+            output: Some(output),
+            secrets: SecretsPipe::new(secrets),
             deadline,
             kill_at: None,
             cause: None,
@@ -127,9 +130,9 @@ impl Keeper {
         };
         let ended_at = Timestamp::now();
         self.end_leftovers()?;
-        // What is in the pipes is there; whoever has their other ends now, we do not wait for.
+        // What is in the pipe is there; whoever has its other end now, we do not wait for.
         let until = Instant::now() + DRAIN;
-        while self.pipes.iter().any(Option::is_some) && Instant::now() < until {
+        while self.output.is_some() && Instant::now() < until {
             self.drain(until.saturating_duration_since(Instant::now()))?;
         }
         if self.cause.is_none() && exit == Exit::Signal(9) && self.oom_kills.is_some() && oom_kills() > self.oom_kills {
@@ -144,10 +147,13 @@ impl Keeper {
     fn wait(&mut self, terminate: &TerminateSignal) -> io::Result<()> {
         let next = [self.deadline, self.kill_at].into_iter().flatten().min();
         let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
-        let [output, errors] = self.pipe_ends();
-        let [output, errors, ..] =
-            wait_readable([output, errors, Some(self.ended.as_fd()), Some(terminate.as_fd())], limit)?;
-        self.read_where([output, errors]);
+        let ends = [self.output_end(), self.secrets.end(), Some(self.ended.as_fd()), Some(terminate.as_fd())];
+        let [output, secrets, ..] = wait_readable(ends, limit)?;
+        if output {
+            self.read();
+        } else if secrets {
+            self.secrets.read_into(&mut self.log);
+        }
         if terminate.came() && self.kill_at.is_none() {
             self.log.say("told to end");
             self.end(Cause::Stopped);
@@ -179,24 +185,17 @@ impl Keeper {
         self.limit.saturating_add(TIMEOUT_GRACE).saturating_sub(since)
     }
 
-    /// Reads what is in the pipes, and waits for more at most so long.
+    /// Reads what is in the pipe, and waits for more at most so long.
     fn drain(&mut self, limit: Duration) -> io::Result<()> {
-        let ready = wait_readable(self.pipe_ends(), Some(limit))?;
-        self.read_where(ready);
+        let [ready] = wait_readable([self.output_end()], Some(limit))?;
+        if ready {
+            self.read();
+        }
         Ok(())
     }
 
-    fn pipe_ends(&self) -> [Option<BorrowedFd<'_>>; 2] {
-        let [output, errors] = &self.pipes;
-        [output.as_ref().map(AsFd::as_fd), errors.as_ref().map(AsFd::as_fd)]
-    }
-
-    fn read_where(&mut self, ready: [bool; 2]) {
-        for (slot, stream) in [Stream::Output, Stream::Errors].into_iter().enumerate() {
-            if ready[slot] {
-                self.read(slot, stream);
-            }
-        }
+    fn output_end(&self) -> Option<BorrowedFd<'_>> {
+        self.output.as_ref().map(AsFd::as_fd)
     }
 
     fn end(&mut self, cause: Cause) {
@@ -208,15 +207,19 @@ impl Keeper {
         self.kill_at = Some(Instant::now() + TERM_GRACE);
     }
 
-    /// Takes what is there; a pipe that is at its end is let go.
-    fn read(&mut self, slot: usize, stream: Stream) {
+    /// Takes what is there; a pipe that is at its end is let go. A secret is told before it can be printed: what
+    /// has been told by now covers all that was read.
+    fn read(&mut self) {
         let mut buffer = [0; 64 * 1024];
-        let Some(pipe) = &mut self.pipes[slot] else { return };
+        let Some(pipe) = &mut self.output else { return };
         match pipe.read(&mut buffer) {
-            Ok(0) => self.pipes[slot] = None,
-            Ok(length) => self.log.take(stream, &buffer[..length]),
+            Ok(0) => self.output = None,
+            Ok(length) => {
+                self.secrets.read_into(&mut self.log);
+                self.log.take(&buffer[..length]);
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(_) => self.pipes[slot] = None,
+            Err(_) => self.output = None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Writing the log of a try: each line with its time and where it came from, the first part and
 //! the last part of it kept.
 
+use crate::auth::masking::Masker;
 use crate::protocol::log;
 use crate::protocol::task_log::{HEAD_BYTES, Stream, TAIL_PIECE_BYTES, tail_pieces};
 use crate::sys::files;
@@ -20,8 +21,10 @@ pub struct TaskLog {
     place: Place,
     /// Bytes that a full tail piece took with it when it was replaced.
     dropped: u64,
-    /// Text that has no line end yet, of output and of errors.
-    open: [Vec<u8>; 2],
+    /// Text that has no line end yet.
+    open: Vec<u8>,
+    /// What is not to be read in it.
+    secrets: Masker,
     /// The disk is full, or the file is gone.
     broken: bool,
 }
@@ -46,16 +49,21 @@ impl TaskLog {
             written,
             place: Place::Head,
             dropped: 0,
-            open: [Vec::new(), Vec::new()],
+            open: Vec::new(),
+            secrets: Masker::default(),
             broken: false,
         })
     }
 
-    /// What was read from one of the task's pipes.
-    pub fn take(&mut self, stream: Stream, bytes: &[u8]) {
-        let prefix = prefix(stream);
-        let slot = usize::from(stream == Stream::Errors);
-        let mut text = std::mem::take(&mut self.open[slot]);
+    /// A value that is not to be read in any line from here on.
+    pub fn hide(&mut self, secret: &str) {
+        self.secrets.add(secret);
+    }
+
+    /// What was read from the task's pipe.
+    pub fn take(&mut self, bytes: &[u8]) {
+        let prefix = prefix(Stream::Output);
+        let mut text = std::mem::take(&mut self.open);
         let mut lines = Vec::with_capacity(bytes.len() + bytes.len() / 4);
         let mut rest = bytes;
         // A return alone redraws a line; here that is another line.
@@ -63,37 +71,46 @@ impl TaskLog {
             text.extend_from_slice(&rest[..at]);
             let is_pair = rest[at] == b'\r' && rest.get(at + 1) == Some(&b'\n');
             rest = &rest[at + 1 + usize::from(is_pair)..];
-            push_lines(&mut lines, &prefix, &text);
+            self.push(&mut lines, &prefix, &text);
             text.clear();
         }
         text.extend_from_slice(rest);
-        while text.len() > LONGEST_LINE {
+        // What is cut off may end with the beginning of a secret, and that has no place in what is written.
+        if text.len() > LONGEST_LINE + self.secrets.longest() {
+            text = self.secrets.mask(&text).unwrap_or(text);
+        }
+        while text.len() > LONGEST_LINE + self.secrets.longest() {
             let more = text.split_off(LONGEST_LINE);
             push_lines(&mut lines, &prefix, &text);
             text = more;
         }
-        self.open[slot] = text;
+        self.open = text;
         self.write(&lines);
+    }
+
+    fn push(&mut self, lines: &mut Vec<u8>, prefix: &str, text: &[u8]) {
+        match self.secrets.mask(text) {
+            Some(masked) => push_lines(lines, prefix, &masked),
+            None => push_lines(lines, prefix, text),
+        }
     }
 
     /// A line of ours.
     pub fn say(&mut self, text: &str) {
         let mut lines = Vec::new();
         for line in text.lines() {
-            push_lines(&mut lines, &prefix(Stream::System), line.as_bytes());
+            self.push(&mut lines, &prefix(Stream::System), line.as_bytes());
         }
         self.write(&lines);
     }
 
     /// Writes what has no line end, joins the parts, and says what is missing.
     pub fn close(mut self) {
-        for (slot, stream) in [Stream::Output, Stream::Errors].into_iter().enumerate() {
-            let text = std::mem::take(&mut self.open[slot]);
-            if !text.is_empty() {
-                let mut line = Vec::new();
-                push_lines(&mut line, &prefix(stream), &text);
-                self.write(&line);
-            }
+        let text = std::mem::take(&mut self.open);
+        if !text.is_empty() {
+            let mut line = Vec::new();
+            self.push(&mut line, &prefix(Stream::Output), &text);
+            self.write(&line);
         }
         drop(self.file);
         join(&self.path, self.dropped);
@@ -182,20 +199,18 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_kept_apart_by_stream_however_they_arrive() {
+    fn lines_are_whole_however_they_arrive() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/1.log");
         let mut log = TaskLog::open(&path).unwrap();
-        log.take(Stream::Output, b"one\ntw");
-        log.take(Stream::Errors, b"err\r\nbar 1\rbar 2\r");
-        log.take(Stream::Output, b"o\n\nlast");
+        log.take(b"one\ntw");
+        log.take(b"o\r\nbar 1\rbar 2\r\n\nlast");
         log.say("said");
         log.close();
         let own = |stream, list: &[&str]| list.iter().map(|text| (stream, (*text).to_owned())).collect::<Vec<_>>();
         let found = texts(&path);
         let of = |wanted| found.iter().filter(|(stream, _)| *stream == wanted).cloned().collect::<Vec<_>>();
-        assert_eq!(of(Stream::Output), own(Stream::Output, &["one", "two", "", "last"]));
-        assert_eq!(of(Stream::Errors), own(Stream::Errors, &["err", "bar 1", "bar 2"]));
+        assert_eq!(of(Stream::Output), own(Stream::Output, &["one", "two", "bar 1", "bar 2", "", "last"]));
         assert_eq!(of(Stream::System), own(Stream::System, &["said"]));
     }
 
@@ -211,7 +226,7 @@ mod tests {
                 writeln!(chunk, "line {number} {}", "x".repeat(40)).unwrap();
                 number += 1;
             }
-            log.take(Stream::Output, &chunk);
+            log.take(&chunk);
         }
         log.close();
         let size = fs::metadata(&path).unwrap().len();
@@ -224,11 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_in_no_line_also_where_a_line_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.log");
+        let mut log = TaskLog::open(&path).unwrap();
+        log.take(b"before geheim1\n");
+        log.hide("geheim1");
+        log.take(b"a gehe");
+        log.take(b"im1 b\n");
+        for _ in 0..LONGEST_LINE {
+            log.take(b"xgeheim1");
+        }
+        log.close();
+        let found: Vec<String> = texts(&path).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(found[..2], ["before geheim1", "a *** b"]);
+        assert!(found[2..].iter().all(|line| !line.contains('e')), "no part of it is left");
+    }
+
+    #[test]
     fn a_line_without_end_is_cut() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1.log");
         let mut log = TaskLog::open(&path).unwrap();
-        log.take(Stream::Output, &vec![b'x'; 3 * LONGEST_LINE + 5]);
+        log.take(&vec![b'x'; 3 * LONGEST_LINE + 5]);
         log.close();
         let lengths: Vec<usize> = texts(&path).iter().map(|(_, text)| text.len()).collect();
         assert_eq!(lengths, [LONGEST_LINE, LONGEST_LINE, LONGEST_LINE, 5]);

@@ -7,6 +7,7 @@ mod folder;
 mod keeper;
 mod log;
 mod run;
+mod secrets;
 mod start;
 
 pub use folder::TaskFolder;

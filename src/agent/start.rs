@@ -6,7 +6,7 @@ use crate::engine::tries::{self, Claimed, Version};
 use crate::home::Home;
 use crate::protocol::task_log::{self, TryName};
 use crate::python::{Interpreter, Job, environment, roots};
-use crate::sys::spawn::Spawn;
+use crate::sys::spawn::{FIRST_PASSED, Spawn};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -62,7 +62,7 @@ impl Surroundings {
             key: key.clone(),
             keeper: KeeperSpec {
                 program: interpreter.program.clone(),
-                arguments: interpreter.arguments(Job::Task, &json!({"folder": folder.path()})),
+                arguments: interpreter.arguments(Job::Task, &json!({"folder": folder.path(), "secrets": FIRST_PASSED})),
                 folder: self.folder_to_work_in(&roots),
                 log: task_log::path(&self.home, name),
                 time_limit: task.and_then(|task| task.execution_timeout),

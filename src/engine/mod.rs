@@ -25,6 +25,7 @@ pub mod rules;
 pub mod runs;
 pub mod schedule;
 pub mod scheduler;
+pub mod secrets;
 pub mod snapshot;
 pub mod state;
 pub mod store;

@@ -4,6 +4,7 @@ use super::api_error::ApiError;
 use super::redact;
 use super::request::{Changes, Id, Params, bad_body};
 use super::state::AppState;
+use crate::auth::masking;
 use crate::engine::connections::{self, Connection};
 use crate::engine::store::ReadFor;
 use axum::Json;
@@ -37,7 +38,7 @@ fn response(connection: &Connection) -> Value {
         "login": connection.login,
         "schema": connection.schema,
         "port": connection.port,
-        "password": connection.password.as_ref().map(|_| redact::HIDDEN),
+        "password": connection.password.as_ref().map(|_| masking::HIDDEN),
         "extra": connection.extra.as_ref().map(|extra| redact::text("extra", extra)),
         "team_name": null,
     })

@@ -1,31 +1,8 @@
 //! Hiding what looks like a secret by its name, as Airflow does:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/mask-sensitive-values.html>
 
+use crate::auth::masking::{HIDDEN, is_sensitive};
 use serde_json::Value;
-
-pub const HIDDEN: &str = "***";
-
-/// A name that holds one of these is a secret's.
-const SENSITIVE: &[&str] = &[
-    "access_token",
-    "api_key",
-    "apikey",
-    "authorization",
-    "passphrase",
-    "passwd",
-    "password",
-    "private_key",
-    "proxies",
-    "secret",
-    "token",
-    "keyfile_dict",
-    "service_account",
-];
-
-fn is_sensitive(name: &str) -> bool {
-    let name = name.to_lowercase();
-    SENSITIVE.iter().any(|part| name.contains(part))
-}
 
 /// A named text: hidden by its own name, or in the parts of its JSON that are by theirs.
 pub fn text(name: &str, value: &str) -> String {
@@ -82,7 +59,7 @@ fn fill_in(new: &mut Value, old: &Value) -> bool {
     }
 }
 
-/// Whether anything was hidden.
+/// Hides what is secret by its name. Returns whether anything was.
 fn hide(value: &mut Value) -> bool {
     match value {
         Value::Object(object) => object.iter_mut().fold(false, |hidden, (name, inner)| {

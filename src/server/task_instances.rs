@@ -9,6 +9,7 @@ use crate::engine::clear::{self, Selection};
 use crate::engine::events::RunKey;
 use crate::engine::instances::{self, NOT_MAPPED, Which};
 use crate::engine::runs;
+use crate::engine::secrets;
 use crate::engine::state::TaskState;
 use crate::engine::store::{Order, ReadFor, StoreError};
 use crate::engine::{dags, xcoms};
@@ -232,7 +233,9 @@ pub async fn xcom_get(
     let client = state.database.get().await?;
     let found = xcoms::get(&**client, &RunKey { dag_id, run_id }, &task_id, map_index, &key).await?;
     let value = found.value.as_deref().unwrap_or("null");
+    let mut value: Value = serde_json::from_str(value).map_err(|error| ApiError::internal(&error))?;
+    secrets::stored(&**client, &state.cipher).await?.mask_json(&mut value);
     let mut whole = views::xcom(&found);
-    whole["value"] = serde_json::from_str(value).map_err(|error| ApiError::internal(&error))?;
+    whole["value"] = value;
     Ok(Json(whole))
 }

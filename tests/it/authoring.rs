@@ -1,7 +1,8 @@
 //! What DAG files say and tasks do, seen from outside: names, sensors, logs, secrets, values.
 
+use crate::support::http::Session;
 use crate::support::{TestHome, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 #[test]
@@ -38,4 +39,58 @@ fn a_sensor_that_knows_its_time_does_not_wait_for_its_next_look() {
     let ended = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'success'") == "3";
     wait_until("all have ended long before their next look", Duration::from_secs(30), ended);
     assert_eq!(test.wait_run("timed", &run_id)["state"], "success");
+}
+
+#[test]
+fn what_a_task_prints_and_logs_stays_in_order() {
+    let test = TestHome::started();
+    test.add_dag(
+        "ordered",
+        "import logging, os, subprocess, sys\nfrom airflow.sdk import DAG, task\nwith DAG('ordered'):\n    @task\n    def t():\n        \
+         for n in range(200):\n            print('line', 4 * n)\n            logging.getLogger('x').info('line %d', 4 * n + 1)\n            \
+         print('line', 4 * n + 2, file=sys.stderr)\n            os.write(1, b'line %d\\n' % (4 * n + 3))\n    t()\n",
+    );
+    assert_eq!(test.run_dag("ordered")["state"], "success");
+    let log = test.task_log("ordered", "t");
+    let numbers: Vec<u32> = log.lines().filter_map(|line| line.rsplit_once("line ")?.1.trim().parse().ok()).collect();
+    assert_eq!(numbers, (0..800).collect::<Vec<_>>());
+}
+
+#[test]
+fn secrets_are_in_nothing_that_is_shown() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &password);
+    let connection = r#"[{"connection_id": "db", "conn_type": "postgres", "login": "u", "password": "pa ss/wörd", "extra": "{\"api_key\": \"key-of-extra\", \"path\": \"visible\"}"}]"#;
+    let entries: Value = serde_json::from_str(connection).unwrap();
+    let body = json!({"connection_id": "db", "conn_type": "postgres", "login": "u", "password": entries[0]["password"], "extra": entries[0]["extra"]});
+    assert_eq!(session.request("POST", "/api/v2/connections", &body.to_string()).status, 201);
+    test.run(&["variables", "set", "my_token", "token-of-variable"]).expect(0);
+    test.add_dag(
+        "telling",
+        "import logging, os, subprocess, sys\nfrom airflow.sdk import DAG, Connection, Variable, task\n\
+         from airflow.providers.standard.operators.bash import BashOperator\nwith DAG('telling'):\n    @task\n    def t():\n        \
+         conn = Connection.get('db')\n        token = Variable.get('my_token')\n        print('password', conn.password)\n        \
+         print('uri', conn.get_uri())\n        print('in a word x' + conn.password + 'x')\n        logging.error('extra %s', conn.extra_dejson)\n        \
+         subprocess.run(['sh', '-c', 'echo from a child $0', token])\n        os.write(2, ('raw ' + token + '\\n').encode())\n        \
+         return {'told': conn.password, 'path': conn.extra_dejson['path'], token: 1}\n    @task\n    def fails():\n        \
+         raise ValueError('with ' + Variable.get('my_token'))\n    t()\n    fails()\n",
+    );
+    assert_eq!(test.run_dag("telling")["state"], "failed");
+    let secret = |text: &str| {
+        ["pa ss", "pa%20ss", "pa+ss", "key-of-extra", "token-of-variable"].iter().any(|one| text.contains(one))
+    };
+    let log = test.task_log("telling", "t");
+    assert!(!secret(&log), "{log}");
+    for shown in
+        ["password ***", "uri postgres://u:***@", "in a word x***x", "'visible'", "from a child ***", "raw ***"]
+    {
+        assert!(log.contains(shown), "{shown}: {log}");
+    }
+    let value = test.run(&["xcom", "get", "telling", "latest", "t"]).expect(0).json();
+    assert_eq!(value, json!({"told": "***", "path": "visible", "***": 1}));
+    assert_eq!(test.sql("SELECT outcome FROM task_try WHERE task_id = 'fails'"), "ValueError: with ***");
+    assert!(!secret(&test.task_log("telling", "fails")));
+    // For tasks it is what it was.
+    assert!(test.sql("SELECT value::text FROM xcom WHERE task_id = 't'").contains("token-of-variable"));
 }

@@ -69,7 +69,7 @@ TIMEZONE = dict.fromkeys(
 COMPAT = {
     **{name: place for name, place in SDK.items() if name != "timezone"}, **EXCEPTIONS, **HOOK,
     "AirflowPlugin": "_plugins", "BaseNotifier": "_hooks", "MappedOperator": "_mapping", "SkipMixin": "_branching",
-    "XCOM_RETURN_KEY": "_types", "determine_kwargs": "_operators", "poke_mode_only": "_sensors",
+    "XCOM_RETURN_KEY": "_types", "determine_kwargs": "_operators", "mask_secret": "_stores", "poke_mode_only": "_sensors",
     "timezone": "_timezone:",
 }
 
@@ -158,6 +158,7 @@ MODULES = {
     "airflow.sdk.definitions.variable": {"Variable": "_stores"},
     "airflow.sdk.definitions.xcom_arg": {"XComArg": "_xcomarg"},
     "airflow.sdk.exceptions": EXCEPTIONS,
+    "airflow.sdk.log": {"mask_secret": "_stores"},
     "airflow.sdk.timezone": TIMEZONE,
     "airflow.task": {},
     "airflow.task.trigger_rule": {"TriggerRule": "_rules"},
@@ -188,6 +189,7 @@ MODULES = {
     "airflow.utils.state": STATES,
     "airflow.utils.task_group": {"TaskGroup": "_groups"},
     "airflow.utils.log": {},
+    "airflow.utils.log.secrets_masker": {"mask_secret": "_stores"},
     "airflow.utils.log.logging_mixin": {"LoggingMixin": "_hooks"},
     "airflow.utils.timezone": TIMEZONE,
     "airflow.utils.trigger_rule": {"TriggerRule": "_rules"},

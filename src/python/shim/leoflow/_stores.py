@@ -11,11 +11,15 @@ _client = None
 _prefix = "/local"
 _asked = False
 _UNSET = object()
-# What was read that is nobody else's to see.
+# What was read that is nobody else's to see, in the forms in which it may be written down.
 _secrets = set()
+# Where the keeper of this task hears of them, so that they are hidden in what other programs print too.
+_keeper = None
+# Airflow's lists: parts of names, and the shortest that is hidden.
 SENSITIVE = ("access_key", "access_token", "api_key", "apikey", "auth_header", "authorization", "bearer",
              "connection_string", "dsn", "keyfile_dict", "passphrase", "passwd", "password", "private_key", "proxies",
-             "secret", "service_account", "token")
+             "proxy", "secret", "service_account", "service_key", "token", "webhook_url")
+SHORTEST = 5
 
 
 def is_sensitive(name):
@@ -30,13 +34,67 @@ def note_secret(name, value):
     elif isinstance(value, (list, tuple)):
         for one in value:
             note_secret(name, one)
-    elif isinstance(value, str) and len(value) > 2 and is_sensitive(name):
-        _secrets.add(value)
+    elif isinstance(value, str) and is_sensitive(name):
+        mask(value)
+
+
+def mask(value):
+    """Hides a value from here on, wherever this task shows it."""
+    if len(value) < SHORTEST or value.lower() == "airflow" or value in _secrets:
+        return
+    _secrets.add(value)
+    if not value.isalnum() or not value.isascii():
+        import urllib.parse
+
+        _secrets.update((urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value), repr(value)[1:-1],
+                         json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]))
+    if _keeper is not None:
+        try:
+            os.write(_keeper, json.dumps(value).encode() + b"\n")
+        except OSError:
+            # It is gone, and this task with it in a moment.
+            pass
+
+
+def mask_secret(secret, name=None):
+    """<https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/mask-sensitive-values.html>"""
+    if isinstance(secret, dict):
+        for key, one in secret.items():
+            mask_secret(one, key)
+    elif isinstance(secret, (list, tuple)):
+        for one in secret:
+            mask_secret(one, name)
+    elif isinstance(secret, str) and (not name or is_sensitive(name)):
+        mask(secret)
+
+
+def tell_secrets_to(descriptor):
+    """Where a keeper listens. No child of this process has to do with it."""
+    global _keeper
+    import stat
+
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.set_inheritable(descriptor, False)
+            _keeper = descriptor
+    except OSError:
+        # An older keeper has none.
+        return
+    # Nobody has to read those of the environment for a program to print them.
+    for name, value in os.environ.items():
+        if name.startswith("AIRFLOW_CONN_"):
+            try:
+                Connection.from_text(name, value)
+            except (ValueError, TypeError):
+                # Whoever uses it is told what is wrong with it.
+                pass
+        elif name.startswith("AIRFLOW_VAR_"):
+            note_secret(name[len("AIRFLOW_VAR_"):], value)
 
 
 def hide(text):
     """The text without the secrets that were read."""
-    for secret in _secrets:
+    for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 

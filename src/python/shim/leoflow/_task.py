@@ -301,6 +301,8 @@ def main(options):
         spec = json.load(file)
     _stores.use(spec["socket"], spec["token"])
     os.environ.update(spec.get("env") or {})
+    if "secrets" in options:
+        _stores.tell_secrets_to(options["secrets"])
     attempt = None
     try:
         dag, task = load_task(spec)
