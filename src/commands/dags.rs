@@ -116,7 +116,8 @@ async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {
     }
     context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
     for error in &overview.import_errors {
-        context.printer.warning(format!("{} cannot be imported:", error.filename));
+        let what = if error.filename.ends_with(".py") { "cannot be imported" } else { "was not looked through whole" };
+        context.printer.warning(format!("{} {what}:", error.filename));
         for line in error.stack_trace.lines() {
             context.printer.note(format!("  {line}"));
         }

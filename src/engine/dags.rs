@@ -251,12 +251,31 @@ async fn clear_error(transaction: &Transaction<'_>, fileloc: &str) -> Result<(),
     Ok(())
 }
 
-/// Forgets what is of no file any more: its DAGs stay with their history, and are not active.
-pub async fn keep_only(transaction: &Transaction<'_>, files: &[String]) -> Result<(), StoreError> {
-    let gone = "UPDATE dag SET is_active = false WHERE is_active AND fileloc <> ALL ($1)";
-    let stale = transaction.execute(gone, &[&files]).await?;
-    let errors = transaction.execute("DELETE FROM import_error WHERE filename <> ALL ($1)", &[&files]).await?;
-    if stale + errors > 0 {
+/// Forgets what is of no file any more: its DAGs stay with their history, and are not active. `unseen` are the
+/// places that could not be looked at, with the reason: what is there stays as it is, and the reason is told.
+pub async fn keep_only(
+    transaction: &Transaction<'_>,
+    files: &[String],
+    unseen: &[(String, String)],
+) -> Result<(), StoreError> {
+    let (places, reasons): (Vec<&str>, Vec<&str>) =
+        unseen.iter().map(|(place, reason)| (place.as_str(), reason.as_str())).unzip();
+    let below = |column: &str| {
+        format!(
+            "EXISTS (SELECT FROM unnest($2::text[]) AS at (place) WHERE {column} = place OR starts_with({column}, place || '/'))"
+        )
+    };
+    let gone = format!(
+        "UPDATE dag SET is_active = false WHERE is_active AND fileloc <> ALL ($1) AND NOT {}",
+        below("fileloc")
+    );
+    let stale = transaction.execute(&gone, &[&files, &places]).await?;
+    let healed = format!("DELETE FROM import_error WHERE filename <> ALL ($1) AND NOT {}", below("filename"));
+    let errors = transaction.execute(&healed, &[&files, &places]).await?;
+    for (place, reason) in places.iter().zip(&reasons) {
+        save_error(transaction, place, reason).await?;
+    }
+    if stale + errors > 0 || !unseen.is_empty() {
         events::notify(transaction, &Event::Dags).await?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod child;
 mod discover;
+mod ignore;
 mod interpreter;
 mod parse;
 mod roots;
@@ -11,10 +12,11 @@ mod support;
 
 pub use child::{Left, run as run_child};
 pub use discover::{MINIMUM, Python, find};
+pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, TASK_MARK, environment};
 pub use parse::{Found, Request, parse, settings_problem};
 pub use roots::{as_in_workspace, project_of, roots};
-pub use scan::{Scan, Stamp, is_dag_file, python_files, scan};
+pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, is_dag_file, python_files, scan};
 pub use support::{
     PackageSource, checked as checked_packages, download as download_packages, install as install_packages,
     installed as installed_packages,

@@ -1,11 +1,15 @@
 //! What is in a workspace: its Python files, and the folders to watch.
 
+use super::ignore::{IGNORE_FILE, Rules, Syntax};
 use crate::config::project;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use crate::sys::files;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 /// Tells whether a file is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,59 +36,205 @@ pub struct Scan {
     pub files: BTreeMap<PathBuf, Stamp>,
     /// Those to watch: the ones looked into, and those that linked files are in.
     pub folders: Vec<PathBuf>,
+    /// Folders and files that could not be looked through whole, and why, for people. What is known of files
+    /// at or below them may still be so.
+    pub unseen: BTreeMap<PathBuf, String>,
 }
 
-/// More are not looked into: something that is no project got into the workspace.
-const MOST_FOLDERS: usize = 5_000;
+impl Scan {
+    fn add(&mut self, other: Scan) {
+        self.files.extend(other.files);
+        self.folders.extend(other.folders);
+        self.unseen.extend(other.unseen);
+    }
+}
 
-/// Looks through the workspace. Hidden folders, virtual environments, installed packages and caches
-/// are nobody's DAGs. Links are followed, each folder is looked into once.
-pub fn scan(workspace: &Path) -> io::Result<Scan> {
+/// How much of a workspace is looked through.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Folders of one project. Where there are more, those nearest to its top are looked into.
+    pub folders: usize,
+    /// For one project to be looked through. One that does not answer is left, and the others go on.
+    pub time: Duration,
+}
+
+/// Partitioned data has thousands of folders, projects have dozens.
+pub const LIMITS: Limits = Limits { folders: 5_000, time: Duration::from_secs(5) };
+
+/// A folder that waits to be looked into, with what says which of its entries are left out.
+struct Waiting {
+    folder: PathBuf,
+    rules: Rules,
+}
+
+/// Looks through the workspace, project by project, so that none costs another. Hidden folders, virtual
+/// environments, installed packages and caches are nobody's DAGs, nor is what the workspace's own
+/// `.airflowignore` and `.leoflowignore` name. Links are followed, each folder is looked into once.
+/// `avoid` names projects that are not looked into this time, with the reason.
+pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<PathBuf, String>) -> io::Result<Scan> {
+    let seen = Arc::new(Seen::default());
     let mut scan = Scan::default();
-    let mut seen = HashSet::new();
-    let mut waiting = vec![workspace.to_owned()];
-    let mut linked = BTreeSet::new();
-    while let Some(folder) = waiting.pop() {
-        let is_root = folder == workspace;
-        let meta = match fs::metadata(&folder) {
-            Ok(meta) => meta,
-            Err(error) if is_root => return Err(error),
-            Err(_) => continue,
-        };
-        if !seen.insert((meta.dev(), meta.ino())) || scan.folders.len() >= MOST_FOLDERS {
+    seen.is_first(&fs::metadata(workspace)?);
+    let top = Waiting { folder: workspace.to_owned(), rules: Rules::new(workspace, syntax) };
+    let projects = look_into(top, &mut scan, &seen, Instant::now() + limits.time)?;
+    let mut walker = None;
+    for project in projects {
+        let folder = project.folder.clone();
+        if let Some(reason) = avoid.get(&folder) {
+            scan.unseen.insert(folder, reason.clone());
             continue;
         }
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if is_root => return Err(error),
-            // One that may not be read, or that is gone by now.
-            Err(_) => continue,
-        };
-        scan.folders.push(folder);
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let path = entry.path();
-            let Ok(meta) = fs::metadata(&path) else { continue };
-            if meta.is_dir() {
-                if !is_skipped(&name, &path) {
-                    waiting.push(path);
-                }
-            } else if meta.is_file() && is_of_interest(&name) {
-                // What a link leads to changes where it is.
-                if entry.file_type().is_ok_and(|kind| kind.is_symlink())
-                    && let Some(folder) =
-                        path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned))
-                {
-                    linked.insert(folder);
-                }
-                scan.files.insert(path, Stamp::of(&meta));
+        let walks = walker.get_or_insert_with(|| Walker::start(limits, seen.clone()));
+        match walks.walk(project, limits.time + GRACE) {
+            Some(found) => scan.add(found),
+            None => {
+                scan.unseen.insert(folder, format!("{NO_ANSWER} within {} s.", limits.time.as_secs()));
+                walker = None;
             }
         }
     }
+    let linked = std::mem::take(&mut *seen.linked.lock().unwrap_or_else(PoisonError::into_inner));
     let known: HashSet<PathBuf> = scan.folders.iter().cloned().collect();
     scan.folders.extend(linked.into_iter().filter(|folder| !known.contains(folder)));
     Ok(scan)
+}
+
+/// What is said of a project on a mount that hangs.
+pub const NO_ANSWER: &str = "It did not answer";
+
+/// A walk that keeps to its time notices itself when that is over.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Walks projects in a thread of its own: one that waits for a mount that hangs cannot be called back, only left.
+struct Walker {
+    projects: mpsc::Sender<Waiting>,
+    found: mpsc::Receiver<Scan>,
+}
+
+impl Walker {
+    fn start(limits: Limits, seen: Arc<Seen>) -> Self {
+        let (projects, waiting) = mpsc::channel::<Waiting>();
+        let (answer, found) = mpsc::channel();
+        std::thread::spawn(move || {
+            for project in waiting {
+                if answer.send(walk(project, limits, &seen)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { projects, found }
+    }
+
+    fn walk(&self, project: Waiting, limit: Duration) -> Option<Scan> {
+        self.projects.send(project).ok()?;
+        self.found.recv_timeout(limit).ok()
+    }
+}
+
+/// What has been looked into, so that links lead nowhere twice.
+#[derive(Debug, Default)]
+struct Seen {
+    folders: Mutex<HashSet<(u64, u64)>>,
+    /// Folders that linked files are in: what a link leads to changes where it is.
+    linked: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Seen {
+    fn is_first(&self, meta: &Metadata) -> bool {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner).insert((meta.dev(), meta.ino()))
+    }
+}
+
+/// One project, breadth first.
+fn walk(project: Waiting, limits: Limits, seen: &Seen) -> Scan {
+    let mut scan = Scan::default();
+    let root = project.folder.clone();
+    let until = Instant::now() + limits.time;
+    let mut waiting = VecDeque::from([project]);
+    while let Some(next) = waiting.pop_front() {
+        let folder = next.folder.clone();
+        match fs::metadata(&folder) {
+            Ok(meta) if !seen.is_first(&meta) => continue,
+            Ok(_) => {}
+            Err(error) => {
+                note(&mut scan, folder, &error);
+                continue;
+            }
+        }
+        if scan.folders.len() >= limits.folders {
+            let text = format!(
+                "It has more than {} folders, and only those nearest to its top were looked into. DAG files further \
+                 down are not found: name the folders that hold data in {}/{IGNORE_FILE}, a line each.",
+                limits.folders,
+                root.display()
+            );
+            scan.unseen.insert(root, text);
+            break;
+        }
+        match look_into(next, &mut scan, seen, until) {
+            Ok(below) => waiting.extend(below),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let text = format!("It was not looked through whole within {} s.", limits.time.as_secs());
+                scan.unseen.insert(root, text);
+                break;
+            }
+            Err(error) => note(&mut scan, folder, &error),
+        }
+    }
+    scan
+}
+
+/// What is not there any more is no problem; what may not be read is.
+fn note(scan: &mut Scan, path: PathBuf, error: &io::Error) {
+    if error.kind() != io::ErrorKind::NotFound {
+        scan.unseen.insert(path, format!("It cannot be read: {error}"));
+    }
+}
+
+/// The files of a folder. Returns the folders in it.
+fn look_into(waiting: Waiting, scan: &mut Scan, seen: &Seen, until: Instant) -> io::Result<Vec<Waiting>> {
+    let Waiting { folder, rules } = waiting;
+    let entries = fs::read_dir(&folder)?;
+    let rules = rules.with_those_of(&folder);
+    scan.folders.push(folder);
+    let mut below = Vec::new();
+    for entry in entries.flatten() {
+        if Instant::now() > until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = entry.path();
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        // Most of what lies about is neither, and need not be asked.
+        let may_be_folder = is_link || entry.file_type().map_or(true, |kind| kind.is_dir());
+        if !may_be_folder && !is_of_interest(&name) {
+            continue;
+        }
+        let meta = match fs::metadata(&path) {
+            Ok(meta) => meta,
+            Err(error) => {
+                if is_of_interest(&name) {
+                    note(scan, path, &error);
+                }
+                continue;
+            }
+        };
+        if meta.is_dir() {
+            if !is_skipped(&name, &path) && !rules.leave_out(&path, true) {
+                below.push(Waiting { folder: path, rules: rules.clone() });
+            }
+        } else if meta.is_file() && is_of_interest(&name) && !rules.leave_out(&path, false) {
+            if is_link
+                && let Some(folder) = path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned))
+            {
+                seen.linked.lock().unwrap_or_else(PoisonError::into_inner).insert(folder);
+            }
+            scan.files.insert(path, Stamp::of(&meta));
+        }
+    }
+    below.sort_by(|one, other| one.folder.cmp(&other.folder));
+    Ok(below)
 }
 
 /// Python files, and the settings of projects.
@@ -98,19 +248,24 @@ fn is_skipped(name: &str, path: &Path) -> bool {
         || path.join("pyvenv.cfg").exists()
 }
 
-/// The Python files of a folder and of those below it.
+/// The Python files of a folder and of those below it, as the server would find them.
 pub fn python_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(scan(folder)?.files.into_keys().filter(|path| path.extension().is_some_and(|end| end == "py")).collect())
+    let found = scan(folder, Syntax::from_environment(), LIMITS, &BTreeMap::new())?.files;
+    Ok(found.into_keys().filter(|path| path.extension().is_some_and(|end| end == "py")).collect())
 }
 
 /// Larger files are data, whatever they are called.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
-/// Whether a file is worth importing: it can be read, and speaks of DAGs.
+/// Whether a file is worth importing: it speaks of DAGs, or cannot be read, which its import will say.
 pub fn is_dag_file(path: &Path) -> bool {
-    let small = path.extension().is_some_and(|end| end == "py")
-        && fs::metadata(path).is_ok_and(|meta| meta.len() <= LARGEST_FILE);
-    small && fs::read(path).is_ok_and(|text| might_have_dags(&text))
+    if path.extension().is_none_or(|end| end != "py") {
+        return false;
+    }
+    match files::read_regular(path, LARGEST_FILE) {
+        Ok(text) => text.is_some_and(|text| might_have_dags(&text)),
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
 }
 
 /// Airflow's own quick look, with our name beside its: most Python files are no DAGs and are not run.
@@ -135,11 +290,39 @@ mod tests {
         fs::write(root.join("p/venv/pyvenv.cfg"), "").unwrap();
         std::os::unix::fs::symlink(root, root.join("p/loop")).unwrap();
         std::os::unix::fs::symlink(root.join("nowhere"), root.join("dangling.py")).unwrap();
-        let scan = scan(root).unwrap();
+        let scan = super::scan(root, Syntax::Glob, LIMITS, &BTreeMap::new()).unwrap();
         let found: Vec<_> = scan.files.keys().map(|path| path.strip_prefix(root).unwrap().to_str().unwrap()).collect();
         assert_eq!(found, ["a.py", "p/dag.py", "p/lib/x.py"]);
         assert_eq!(scan.folders.len(), 3);
-        assert!(super::scan(&root.join("nowhere")).is_err());
+        assert!(super::scan(&root.join("nowhere"), Syntax::Glob, LIMITS, &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_project_of_too_many_folders_costs_only_what_is_deep_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for path in ["a_data/dag.py", "a_data/y=1/m=1/d=1/deep.py", "b/dag.py"] {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), "").unwrap();
+        }
+        for number in 0..20 {
+            fs::create_dir_all(root.join(format!("a_data/y={number}/m=1"))).unwrap();
+        }
+        let limits = Limits { folders: 10, ..LIMITS };
+        let names = |scan: &Scan| -> Vec<String> {
+            let relative = |path: &PathBuf| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            scan.files.keys().map(relative).collect()
+        };
+        let scan = super::scan(root, Syntax::Glob, limits, &BTreeMap::new()).unwrap();
+        assert_eq!(names(&scan), ["a_data/dag.py", "b/dag.py"]);
+        assert!(scan.unseen[&root.join("a_data")].contains("more than 10 folders"), "{:?}", scan.unseen);
+        fs::write(root.join("a_data/.airflowignore"), "# data\ny=*\n!y=1\n").unwrap();
+        let scan = super::scan(root, Syntax::Glob, limits, &BTreeMap::new()).unwrap();
+        assert_eq!((names(&scan).len(), scan.unseen.len()), (3, 0));
+        fs::write(root.join(".airflowignore"), "a_da.a/y\n").unwrap();
+        fs::remove_file(root.join("a_data/.airflowignore")).unwrap();
+        let scan = super::scan(root, Syntax::Regexp, limits, &BTreeMap::new()).unwrap();
+        assert_eq!((names(&scan).len(), scan.unseen.len()), (2, 0));
     }
 
     #[test]

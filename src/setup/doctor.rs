@@ -13,9 +13,10 @@ use crate::supervisor;
 use crate::sys::user_namespace::Identity;
 use crate::sys::{disk, files, ports, user};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,8 +84,33 @@ pub fn examine(home: &Home, sources: &Sources, schema: Option<Result<State, Stri
     checks.push(schema_check(schema));
     checks.push(binaries(home));
     checks.push(python_found(config.as_ref()));
+    checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(remains(home, running));
     checks
+}
+
+/// What of the workspace the server cannot see.
+fn workspace(folder: &Path) -> Option<Check> {
+    let found = python::scan(folder, python::Syntax::from_environment(), python::LIMITS, &BTreeMap::new());
+    Some(match found {
+        Err(error) => Check::problem(
+            "workspace",
+            format!("{} cannot be read: {error}", folder.display()),
+            "its DAGs stay as they were until it can be; or name another folder as `workspace` in config.yaml",
+        ),
+        Ok(scan) => match scan.unseen.iter().next() {
+            None => Check::ok("workspace", format!("{}, {} Python file(s)", folder.display(), scan.files.len())),
+            Some((place, reason)) => Check::warning(
+                "workspace",
+                format!(
+                    "{} of its folders were not looked through whole, such as {}",
+                    scan.unseen.len(),
+                    place.display()
+                ),
+                reason.clone(),
+            ),
+        },
+    })
 }
 
 fn platform() -> Check {

@@ -133,17 +133,32 @@ pub fn make_folders_writable(path: &Path) -> io::Result<()> {
 /// Reads a text file of at most `limit` bytes; `Ok(None)` when there is none.
 /// A folder, a file over the limit or one that is not UTF-8 is an error.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<Option<String>> {
-    let file = match File::open(path) {
+    let Some(bytes) = read_regular(path, limit)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
+}
+
+/// Reads a file of at most `limit` bytes; `Ok(None)` when there is none. Anything but a regular file is an error
+/// at once: to open a pipe for reading would wait for a writer.
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
+    let file = match File::options().read(true).custom_flags(flags.bits()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {limit} bytes")));
     }
-    String::from_utf8(bytes).map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
+    Ok(Some(bytes))
 }
 
 /// Permission bits of `path`, links followed.

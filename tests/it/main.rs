@@ -38,3 +38,4 @@ mod upgrade_kills;
 mod upgrade_refusals;
 mod upgrades;
 mod wakeups;
+mod workspaces;

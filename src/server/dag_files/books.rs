@@ -1,7 +1,7 @@
 //! What is known about each file: how it was when it was parsed, and on what it depends.
 
-use crate::python::{Scan, Stamp, is_dag_file};
-use std::collections::{BTreeMap, HashMap};
+use crate::python::{Scan, Stamp};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -28,6 +28,8 @@ pub struct Books {
     changed_in: HashMap<PathBuf, u64>,
     dag_files: HashMap<PathBuf, DagFile>,
     pub workspace_is_missing: bool,
+    /// What the last look could not see, and why.
+    unseen: BTreeMap<PathBuf, String>,
 }
 
 #[derive(Default)]
@@ -76,14 +78,28 @@ pub struct Read {
 /// What a look has found.
 pub struct Change {
     pub to_parse: Vec<PathBuf>,
-    /// Whether a file is gone, or makes no DAGs any more.
+    /// Whether a file is gone, makes no DAGs any more, or cannot be seen as it could.
     pub removed: bool,
 }
 
 impl Books {
-    /// Takes a new look for the truth. Reads what has changed.
-    pub fn compare(&mut self, scan: Scan) -> Change {
+    /// The files that are not as they were when they were last looked at.
+    pub fn changed(&self, scan: &Scan) -> Vec<PathBuf> {
+        let is_new = |(path, stamp): &(&PathBuf, &Stamp)| self.files.get(*path) != Some(*stamp);
+        scan.files.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Takes a new look for the truth, of which these are the changed files that may have DAGs.
+    pub fn compare(&mut self, scan: Scan, dag_files: &HashSet<PathBuf>) -> Change {
         let before = std::mem::replace(&mut self.files, scan.files);
+        // What could not be looked at is as it was: nothing is gone that was not seen to be.
+        for (path, stamp) in &before {
+            if !self.files.contains_key(path) && is_below(path, &scan.unseen) {
+                self.files.insert(path.clone(), *stamp);
+            }
+        }
+        let told_otherwise = self.unseen != scan.unseen;
+        self.unseen = scan.unseen;
         let changed: Vec<&PathBuf> =
             self.files.iter().filter(|(path, stamp)| before.get(*path) != Some(stamp)).map(|(path, _)| path).collect();
         self.look += 1;
@@ -91,9 +107,9 @@ impl Books {
             self.changed_in.insert((*path).clone(), self.look);
         }
         let gone = before.keys().any(|path| !self.files.contains_key(path));
-        let mut change = Change { to_parse: Vec::new(), removed: false };
+        let mut change = Change { to_parse: Vec::new(), removed: told_otherwise };
         for path in &changed {
-            if is_dag_file(path) {
+            if dag_files.contains(*path) {
                 self.dag_files.entry((*path).clone()).or_default();
                 change.to_parse.push((*path).clone());
             } else {
@@ -140,6 +156,10 @@ impl Books {
         }
         file.stamp = stamp;
         Some(pause(file.repeats))
+    }
+
+    pub fn unseen(&self) -> &BTreeMap<PathBuf, String> {
+        &self.unseen
     }
 
     pub fn dag_files(&self) -> impl Iterator<Item = &PathBuf> {
@@ -201,6 +221,10 @@ impl Books {
             .map(|(path, _)| path.clone())
             .collect()
     }
+}
+
+fn is_below(path: &Path, folders: &BTreeMap<PathBuf, String>) -> bool {
+    path.ancestors().any(|above| folders.contains_key(above))
 }
 
 /// As of the last look; what a look does not list is looked at now.

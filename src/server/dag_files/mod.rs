@@ -13,11 +13,12 @@ use crate::engine::params;
 use crate::engine::store::StoreError;
 use crate::protocol::log;
 use crate::python::{
-    Found, Interpreter, PackageSource, Request, install_packages, installed_packages, parse, project_of, scan,
+    Found, Interpreter, LIMITS, NO_ANSWER, PackageSource, Request, Syntax, install_packages, installed_packages,
+    is_dag_file, parse, project_of, scan,
 };
 use books::{Books, Read};
 use serde_json::Map;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -30,6 +31,8 @@ use watch::Watch;
 const FIRST_LOOK: Duration = Duration::from_millis(1500);
 /// Until what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Until what could not be looked at is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Until packages that could not be had are asked for again; then longer and longer.
 const FETCH_AGAIN: Duration = Duration::from_secs(300);
 
@@ -49,6 +52,7 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBu
         shared: Rc::new(shared),
         results,
         books: Books::default(),
+        hanging: BTreeMap::new(),
         unsaved: Vec::new(),
         swept: false,
         first: HashSet::new(),
@@ -79,6 +83,8 @@ struct Keeper {
     shared: Rc<Shared>,
     results: UnboundedReceiver<Parsed>,
     books: Books,
+    /// Projects that did not answer when they were last looked at.
+    hanging: BTreeMap<PathBuf, String>,
     unsaved: Vec<Parsed>,
     /// Whether the datastore has been told which files there are.
     swept: bool,
@@ -102,6 +108,7 @@ impl Keeper {
             }
             look = false;
             let again = !self.unsaved.is_empty() || !self.swept;
+            let is_partly_unseen = !self.books.unseen().is_empty();
             tokio::select! {
                 () = watch.changed() => look = true,
                 () = self.state.store_changed.notified() => {
@@ -121,6 +128,11 @@ impl Keeper {
                 }
                 Some(parsed) = self.results.recv() => self.save(parsed).await,
                 () = tokio::time::sleep(RETRY), if again => self.save_again().await,
+                // Nobody tells when a mount answers again.
+                () = tokio::time::sleep(LOOK_AGAIN), if is_partly_unseen => {
+                    self.hanging.clear();
+                    look = true;
+                }
             }
         }
     }
@@ -149,7 +161,9 @@ impl Keeper {
     /// Looks through the workspace and begins to parse what is not as it was.
     async fn look(&mut self, watch: &mut Watch) {
         let workspace = self.shared.workspace.clone();
-        let scanned = tokio::task::spawn_blocking(move || scan(&workspace)).await;
+        let avoid = self.hanging.clone();
+        let scanned =
+            tokio::task::spawn_blocking(move || scan(&workspace, Syntax::from_environment(), LIMITS, &avoid)).await;
         let scan = match scanned {
             Ok(Ok(scan)) => scan,
             Ok(Err(error)) => {
@@ -166,7 +180,17 @@ impl Keeper {
         self.books.workspace_is_missing = false;
         // Watched before the files are read: what changes from here on is seen.
         watch.set_folders(&scan.folders);
-        let change = self.books.compare(scan);
+        for (path, reason) in scan.unseen.iter().filter(|(path, _)| !self.books.unseen().contains_key(*path)) {
+            log::say(format!("{} was not looked through whole: {reason}", path.display()));
+        }
+        let hangs = |(_, reason): &(&PathBuf, &String)| reason.starts_with(NO_ANSWER);
+        let hanging: BTreeMap<_, _> =
+            scan.unseen.iter().filter(hangs).map(|(path, why)| (path.clone(), why.clone())).collect();
+        self.hanging = hanging;
+        let changed = self.books.changed(&scan);
+        let read = move || changed.into_iter().filter(|path| is_dag_file(path)).collect();
+        let Ok(dag_files) = tokio::task::spawn_blocking(read).await else { return };
+        let change = self.books.compare(scan, &dag_files);
         self.swept &= !change.removed;
         if !*self.state.first_look.borrow() {
             self.first.extend(change.to_parse.iter().cloned());
@@ -184,11 +208,14 @@ impl Keeper {
 
     /// Tells the datastore which files there are.
     async fn sweep(&mut self) {
-        let files: Vec<String> = self.books.dag_files().map(|path| path.to_string_lossy().into_owned()).collect();
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let files: Vec<String> = self.books.dag_files().map(|path| text(path)).collect();
+        let unseen: Vec<(String, String)> =
+            self.books.unseen().iter().map(|(path, reason)| (text(path), reason.clone())).collect();
         let swept = async {
             let mut client = self.state.database.get().await.map_err(|error| error.message())?;
             let transaction = client.transaction().await.map_err(|error| error.to_string())?;
-            dags::keep_only(&transaction, &files).await.map_err(|error| error.to_string())?;
+            dags::keep_only(&transaction, &files, &unseen).await.map_err(|error| error.to_string())?;
             transaction.commit().await.map_err(|error| error.to_string())
         };
         match swept.await {

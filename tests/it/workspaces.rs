@@ -1,0 +1,42 @@
+//! Workspaces with more in them than DAGs.
+
+use crate::support::{TestHome, wait_until};
+use serde_json::json;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn dag(dag_id: &str) -> String {
+    format!("from airflow.sdk import DAG, task\nwith DAG('{dag_id}'):\n    @task\n    def t(): pass\n    t()\n")
+}
+
+#[test]
+fn thousands_of_folders_of_data_switch_no_dag_off() {
+    let test = TestHome::started();
+    test.save("other/dag.py", &dag("other"));
+    test.save("z/dag.py", &dag("z"));
+    for dag_id in ["other", "z"] {
+        test.wait_dag(dag_id, 1);
+    }
+    for outer in 0..20 {
+        for inner in 0..300 {
+            std::fs::create_dir_all(test.workspace().join(format!("other/data/y={outer}/p={inner}"))).unwrap();
+        }
+    }
+    let errors = || test.dags()["import_errors"].as_array().unwrap().clone();
+    wait_until("it is told", SOON, || !errors().is_empty());
+    let told = errors();
+    assert_eq!(told[0]["filename"], json!(test.workspace().join("other")));
+    assert!(told[0]["stack_trace"].as_str().unwrap().contains("more than 5000 folders"), "{told:?}");
+    assert!(test.run(&["dags", "list"]).expect(0).stderr.contains("was not looked through whole"));
+    assert!(test.run(&["doctor"]).stdout.contains("not looked through whole"));
+    // Nor after a restart, when nothing is known from before.
+    test.run(&["lite", "restart"]).expect(0);
+    wait_until("it is told again", SOON, || !errors().is_empty());
+    let active = "SELECT string_agg(dag_id, ',' ORDER BY dag_id) FROM dag WHERE is_active";
+    assert_eq!(test.sql(active), "hello,other,z");
+    assert_eq!(test.run_dag("other")["state"], "success");
+    test.save("other/.airflowignore", "data/\n");
+    wait_until("left out, it is no problem any more", SOON, || errors().is_empty());
+    assert_eq!(test.sql(active), "hello,other,z");
+}
