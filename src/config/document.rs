@@ -12,6 +12,10 @@ pub struct Problem {
 
 /// The document as a mapping. Comments alone, or nothing, are an empty one.
 pub fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
+    if let Some(line) = text.lines().position(|line| nesting(line) > DEEPEST) {
+        let message = format!("nested more than {DEEPEST} deep on one line, which no settings are");
+        return Err(vec![Problem { line: line + 1, message }]);
+    }
     let value: Value = serde_yaml::from_str(text).map_err(|error| {
         let line = error.location().map_or(0, |location| location.line());
         vec![Problem { line, message: format!("not valid YAML: {error}") }]
@@ -24,6 +28,16 @@ pub fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
             Err(vec![Problem { line: 1, message }])
         }
     }
+}
+
+/// Deeper lines are not given to the YAML library: its time grows with the square of the depth.
+const DEEPEST: usize = 64;
+
+/// At most so deep can a line go, by what opens a level in it.
+fn nesting(line: &str) -> usize {
+    let opens = line.split(['[', '{']).count() - 1;
+    let markers = line.split_ascii_whitespace().take_while(|word| ["-", "?", ":"].contains(word)).count();
+    opens.max(markers)
 }
 
 /// The line on which a top-level key stands, counted from 1; 0 when it cannot be told.

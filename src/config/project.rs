@@ -27,7 +27,8 @@ const KEYS: &[&str] = &[
 const DEFAULTS: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout_seconds", "resources"];
 const TASK: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout_seconds", "resources", "env"];
 
-const SIZE_LIMIT: u64 = 1024 * 1024;
+/// Bytes; settings have a few hundred.
+const SIZE_LIMIT: u64 = 256 * 1024;
 
 /// What is wrong with the settings in `folder`; nothing when there are none.
 pub fn check(folder: &Path) -> io::Result<Vec<Problem>> {
@@ -302,8 +303,17 @@ mod tests {
         assert!(told[2].0 == 4 && told[2].1.ends_with("did you mean dag_id?"), "{told:?}");
         assert!(told[3].0 == 6 && told[3].1.contains("in defaults") && told[3].1.ends_with("did you mean retries?"));
         assert!(told[4].0 == 7 && told[4].1.contains("whole number"), "{told:?}");
-        for bad in ["a: [", "- a\n", "dag_id: a\ndag_id: b\n", "tags: x\n", "python_version: two\n", "tasks: [a]\n"] {
-            assert_eq!(problems(bad).len(), 1, "{bad}");
+        for bad in [
+            "a: [",
+            "- a\n",
+            "dag_id: a\ndag_id: b\n",
+            "tags: x\n",
+            "python_version: two\n",
+            "tasks: [a]\n",
+            &"[".repeat(200_000),
+            &format!("a: {}b\n", "- ".repeat(100_000)),
+        ] {
+            assert_eq!(problems(bad).len(), 1, "{}", &bad[..bad.len().min(40)]);
         }
     }
 }

@@ -65,8 +65,8 @@ pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found
     if request.path.to_str().is_none() {
         return Err("The path of this file is not UTF-8; rename it.".to_owned());
     }
-    let settings = match request.project.as_deref() {
-        Some(project) => settings_of(project)?,
+    let settings = match request.project.clone() {
+        Some(project) => settings_in_time(project).await?,
         None => None,
     };
     let options = json!({
@@ -95,6 +95,17 @@ fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
     let settings = project::load(folder).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
     let line = |problem: &Problem| format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message);
     settings.map_err(|problems| problems.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// The same without holding anybody up: it may lie on a mount that hangs.
+async fn settings_in_time(folder: PathBuf) -> Result<Option<Value>, String> {
+    let file = folder.join(project::FILE);
+    let read = tokio::task::spawn_blocking(move || settings_of(&folder));
+    match tokio::time::timeout(child::TIME_LIMIT, read).await {
+        Ok(Ok(settings)) => settings,
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("{} could not be read within {} s", file.display(), child::TIME_LIMIT.as_secs())),
+    }
 }
 
 /// What is wrong with the settings of a project, if anything is.

@@ -40,3 +40,23 @@ fn thousands_of_folders_of_data_switch_no_dag_off() {
     wait_until("left out, it is no problem any more", SOON, || errors().is_empty());
     assert_eq!(test.sql(active), "hello,other,z");
 }
+
+#[test]
+fn no_file_of_the_workspace_holds_up_the_server() {
+    let test = TestHome::started();
+    let server = test.pid("server");
+    for (name, settings) in [("brackets", Some("[".repeat(250_000))), ("pipe", None)] {
+        let file = test.save(&format!("{name}/dag.py"), &dag(name));
+        let path = file.with_file_name("leoflow.yaml");
+        match settings {
+            Some(text) => std::fs::write(&path, text).unwrap(),
+            None => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        }
+        // Touched again, so that it is read with them.
+        test.save(&format!("{name}/dag.py"), &dag(name));
+    }
+    let told = || test.dags()["import_errors"].to_string();
+    wait_until("both are told", SOON, || told().contains("nested more than") && told().contains("not a regular file"));
+    assert_eq!(test.run_dag("hello")["state"], "success");
+    assert_eq!(test.pid("server"), server);
+}
