@@ -94,3 +94,33 @@ fn secrets_are_in_nothing_that_is_shown() {
     // For tasks it is what it was.
     assert!(test.sql("SELECT value::text FROM xcom WHERE task_id = 't'").contains("token-of-variable"));
 }
+
+#[test]
+fn xcoms_hold_what_airflows_do() {
+    let test = TestHome::started();
+    test.add_dag(
+        "values",
+        "import dataclasses, datetime as d, decimal, math, uuid, zoneinfo\nfrom airflow.sdk import DAG, task\n\
+         @dataclasses.dataclass\nclass Point:\n    x: int\n    at: d.datetime\n\
+         class Own:\n    def serialize(self):\n        return {'n': 5}\n    @staticmethod\n    def deserialize(data, version):\n        return data['n']\n\
+         WHEN = d.datetime(2024, 7, 1, 12, tzinfo=zoneinfo.ZoneInfo('Europe/Rome'))\n\
+         ALL = {'date': d.date(2024, 1, 2), 'time': d.time(1, 2), 'delta': d.timedelta(days=1), 'naive': d.datetime(2024, 1, 1),\n       \
+         'utc': d.datetime(2024, 1, 1, tzinfo=d.timezone.utc), 'rome': WHEN, 'decimal': decimal.Decimal('1.25'), 'set': {1, 2},\n       \
+         'frozen': frozenset('a'), 'bytes': b'x\\0', 'uuid': uuid.UUID(int=7), 'infinity': [math.inf], 'tuple': (1, {2}),\n       \
+         'point': Point(1, WHEN)}\n\
+         with DAG('values'):\n    @task\n    def gives():\n        return {**ALL, 'nan': math.nan, 'own': Own()}\n    \
+         @task\n    def takes(got):\n        assert math.isnan(got.pop('nan')) and got.pop('own') == 5\n        \
+         for name, value in ALL.items():\n            assert got[name] == value and type(got[name]) is type(value), (name, got[name])\n    takes(gives())\n",
+    );
+    let run = test.run_dag("values");
+    assert_eq!(
+        run["state"],
+        "success",
+        "{run} {} {}",
+        test.task_log("values", "gives"),
+        test.sql("SELECT string_agg(outcome, chr(59)) FROM task_try")
+    );
+    let stored = test.run(&["xcom", "get", "values", "latest", "gives"]).expect(0).json();
+    assert_eq!(stored["date"], json!({"__classname__": "datetime.date", "__version__": 2, "__data__": "2024-01-02"}));
+    assert_eq!(stored["nan"]["__data__"], "nan");
+}

@@ -203,6 +203,9 @@ def plain_of(value, name=""):
         return "***"
     if isinstance(value, str):
         return hide(value)
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        # JSON has no word for them.
+        return str(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""XCom values: what JSON holds, and tuples, in the form that Airflow stores them in."""
+"""XCom values: what JSON holds, and what `_serialized` has a form for, as Airflow stores them."""
 
 import enum
 import json
@@ -30,9 +30,7 @@ def plain(value, depth=0):
             raise NotStorable(f"holds {value:.3e}, which has more than 64 bits" if abs(value) < 10**300 else "holds an int of more than 64 bits")
         return value
     if kind is float:
-        if not math.isfinite(value):
-            raise NotStorable(f"holds {value}, which JSON cannot hold")
-        return value
+        return value if math.isfinite(value) else formed(value, depth)
     if kind is list:
         return [plain(one, depth + 1) for one in value]
     if isinstance(value, tuple):
@@ -44,7 +42,23 @@ def plain(value, depth=0):
         return {str(key): plain(one, depth + 1) for key, one in value.items()}
     if isinstance(value, str):
         return str.__str__(value)
-    raise NotStorable(f"holds a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold")
+    if isinstance(value, int):
+        return plain(int(value), depth)
+    return formed(value, depth)
+
+
+def formed(value, depth):
+    """A value that JSON has no word for."""
+    from ._serialized import NoForm, form_of
+
+    try:
+        name, version, data = form_of(value)
+    except NoForm as error:
+        raise NotStorable(
+            f"holds a {error}, which cannot be stored: give it a serialize() and a deserialize(data, version), "
+            "or make it a dataclass"
+        ) from None
+    return {CLASS: name, VERSION: version, DATA: plain(data, depth + 1)}
 
 
 def encode(key, value):
@@ -66,4 +80,14 @@ def encode(key, value):
 
 def decode(text):
     """The value that was encoded."""
-    return json.loads(text, object_hook=lambda found: tuple(found[DATA]) if found.get(CLASS) == TUPLE else found)
+    return json.loads(text, object_hook=restored)
+
+
+def restored(found):
+    if CLASS not in found or VERSION not in found:
+        return found
+    if found[CLASS] == TUPLE:
+        return tuple(found[DATA])
+    from ._serialized import value_of
+
+    return value_of(found[CLASS], found[VERSION], found.get(DATA))
