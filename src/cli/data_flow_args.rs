@@ -126,7 +126,7 @@ pub struct CreateBackfill {
     /// The first date, such as 2026-01-31 or 2026-01-31T06:00, in UTC where it names no zone
     #[arg(long)]
     pub from_date: String,
-    /// The last date; a day without a time is its beginning
+    /// The last date, which belongs to it; a day without a time is its midnight, as in Airflow
     #[arg(long)]
     pub to_date: String,
     /// Values for the runs' params, as a JSON object

@@ -127,7 +127,8 @@ pub async fn create(
     if infos.is_empty() {
         let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
         return Err(StoreError::Invalid(format!(
-            "No runs to create for Dag {} in the range [{from}, {to}]",
+            "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no date between the two whose \
+             data interval has ended by now (a day without a time is its midnight)",
             wanted.dag_id
         )));
     }
@@ -232,6 +233,20 @@ async fn run_again(
     Ok(Ok(key.run_id))
 }
 
+/// How many runs it was given, and of how many dates not, by the reason.
+pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(String, i64)>), StoreError> {
+    get(client, id).await?;
+    let query = "SELECT exception_reason, count(*) FROM backfill_run WHERE backfill_id = $1 GROUP BY 1 ORDER BY 1";
+    let (mut made, mut left) = (0, Vec::new());
+    for row in client.query(query, &[&id]).await? {
+        match row.get::<_, Option<String>>(0) {
+            None => made = row.get(1),
+            Some(reason) => left.push((reason, row.get(1))),
+        }
+    }
+    Ok((made, left))
+}
+
 pub async fn list(
     client: &impl GenericClient,
     dag_id: Option<&str>,
@@ -270,12 +285,11 @@ pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> R
                  WHERE id = $1";
     transaction.execute(query, &[&id, &paused, &(change == Change::Cancel)]).await?;
     if change == Change::Cancel {
-        let queued = "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'
-                      RETURNING dag_id, run_id";
-        for row in transaction.query(queued, &[&id]).await? {
-            let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
-            events::notify(transaction, &Event::Changed(run)).await?;
-        }
+        let queued =
+            "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'";
+        transaction.execute(queued, &[&id]).await?;
+        // One for all of them: there may be many thousands.
+        events::notify(transaction, &Event::Dags).await?;
     }
     events::notify(transaction, &Event::Sweep).await?;
     get(transaction, id).await

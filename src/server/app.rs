@@ -80,6 +80,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
         .route(&run("/taskInstances/{task_id}/xcomEntries"), get(task_instances::xcom_list))
         .route(&run("/taskInstances/{task_id}/xcomEntries/{*key}"), get(task_instances::xcom_get))
+        .route("/ui/backfills/{id}/outcome", get(backfills::outcome))
         .route("/ui/dags", get(overview::dags))
         .route("/ui/dags/{dag_id}", get(overview::dag))
         .route("/ui/dags/{dag_id}/runs/{run_id}", get(overview::run))

@@ -8,7 +8,7 @@ use super::views::stamp;
 use crate::engine::backfills::{self, Backfill, Change, Reprocess, Wanted};
 use crate::engine::dags::{self, Dag};
 use crate::engine::store::StoreError;
-use crate::engine::timetable::{Info, Restriction, TimetableProblem};
+use crate::engine::timetable::{Info, Restriction, Timetable, TimetableProblem};
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -17,12 +17,20 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
 /// Runs of one backfill: what is more was surely not meant.
+/// Runs of one backfill: more are refused with their number, so that they can be made in parts.
 const MOST_RUNS: usize = 100_000;
+/// Task instances of one backfill: they are made within the time of one request.
+const MOST_INSTANCES: usize = 300_000;
+/// Of a timetable of the user's own, which is asked for each.
+const MOST_ASKED: usize = 1_000;
+/// How long a schedule is followed to tell how many there would be, well within the time of a request.
+const COUNTING: Duration = Duration::from_secs(4);
 const COLUMNS: &[(&str, &str)] = &[("id", "id"), ("created_at", "created_at")];
 
 pub fn view(backfill: &Backfill) -> Value {
@@ -99,25 +107,71 @@ async fn infos(code: Option<&DagCode>, dag: &Dag, wanted: &Wanted) -> Result<Vec
     let problem = |text: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text);
     if timetable.is_custom() {
         let code = code.ok_or_else(|| problem("there is no workspace".to_owned()))?;
-        let told = code.next_runs(dag.version_id, &dag.dag_id, None, restriction, 1000).await.map_err(problem)?;
-        found.extend(told.into_iter().take_while(|info| info.run_after < now));
-    } else {
-        let mut last = None;
-        while found.len() < MOST_RUNS {
-            match timetable.next(last, restriction, now) {
-                Ok(Some(info)) if info.interval.is_some_and(|interval| interval.end < now) => {
-                    last = info.interval;
-                    found.push(info);
-                }
-                Ok(_) | Err(TimetableProblem::Cron(_)) => break,
-                Err(error) => return Err(problem(error.to_string())),
-            }
+        let told = code.next_runs(dag.version_id, &dag.dag_id, None, restriction, MOST_ASKED + 1).await;
+        found.extend(told.map_err(problem)?.into_iter().take_while(|info| info.run_after < now));
+        if found.len() > MOST_ASKED {
+            return Err(problem(too_many(&format!("more than {MOST_ASKED}"), MOST_ASKED)));
         }
+    } else {
+        let timetable = timetable.clone();
+        // Some thousands of dates take their time.
+        let followed = tokio::task::spawn_blocking(move || follow(&timetable, restriction, now)).await;
+        found = followed.map_err(|error| ApiError::internal(&error))?.map_err(problem)?;
     }
     if wanted.run_backwards {
         found.reverse();
     }
     Ok(found)
+}
+
+fn too_many(count: &str, most: usize) -> String {
+    format!(
+        "There are {count} runs in this range, and one backfill makes at most {most}: make it in parts, one after another."
+    )
+}
+
+/// The runs of a schedule in a range, oldest first. The error is for people.
+fn follow(timetable: &Timetable, restriction: Restriction, now: Timestamp) -> Result<Vec<Info>, String> {
+    let mut found = Vec::new();
+    let mut last = None;
+    let mut count = 0_usize;
+    let began = Instant::now();
+    loop {
+        match timetable.next(last, restriction, now) {
+            Ok(Some(info)) if info.interval.is_some_and(|interval| interval.end < now) => {
+                last = info.interval;
+                count += 1;
+                if found.len() < MOST_RUNS {
+                    found.push(info);
+                } else if began.elapsed() > COUNTING {
+                    return Err(too_many(&format!("more than {count}"), MOST_RUNS));
+                }
+            }
+            Ok(_) | Err(TimetableProblem::Cron(_)) if count > MOST_RUNS => {
+                return Err(too_many(&count.to_string(), MOST_RUNS));
+            }
+            Ok(_) | Err(TimetableProblem::Cron(_)) => return Ok(found),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// `GET /ui/backfills/{id}/outcome`: what became of each of its dates when it was made, in numbers and in words.
+pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let (made, left) = backfills::outcome(&**client, id).await.map_err(refusal)?;
+    let runs = |count: i64| if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
+    let mut summary = if made == 0 { "no run was made".to_owned() } else { format!("{} to come", runs(made)) };
+    for (reason, count) in &left {
+        let why = match reason.as_str() {
+            "already exists" => "have a run already (choose to run those again to have them made)",
+            "in flight" => "have a run that has not ended",
+            other => other,
+        };
+        summary.push_str(&format!("; {count} of the dates {why}"));
+    }
+    let left: Map<String, Value> = left.into_iter().map(|(reason, count)| (reason, count.into())).collect();
+    Ok(Json(json!({"made": made, "left": left, "summary": summary})))
 }
 
 pub async fn create(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
@@ -128,6 +182,10 @@ pub async fn create(State(state): Shared, body: Body) -> Result<Json<Value>, Api
     // Its code may take its time; no connection waits for that.
     drop(client);
     let infos = infos(state.dag_code(), &dag, &wanted).await?;
+    let most = MOST_INSTANCES / dag.structure.tasks.len().max(1);
+    if infos.len() > most {
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, too_many(&infos.len().to_string(), most)));
+    }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let user = state.secrets().admin_email.clone();

@@ -124,3 +124,47 @@ fn xcoms_hold_what_airflows_do() {
     assert_eq!(stored["date"], json!({"__classname__": "datetime.date", "__version__": 2, "__data__": "2024-01-02"}));
     assert_eq!(stored["nan"]["__data__"], "nan");
 }
+
+#[test]
+fn a_run_in_the_terminal_tries_again_and_says_what_is_missing() {
+    let test = TestHome::new();
+    test.set_up();
+    test.save(
+        "again.py",
+        "import os\nfrom airflow.sdk import DAG, Param, task\nwith DAG('again'):\n    @task(retries=2, retry_delay=0)\n    def t(ti=None):\n        \
+         if ti.try_number < 3:\n            raise ValueError('not yet')\n        return 'now'\n    t()\n\
+         with DAG('needs', params={'name': Param(type='string')}):\n    @task\n    def t(params=None): pass\n    t()\n\
+         with DAG('dated'):\n    @task\n    def t(ds): print('date', ds)\n    t()\n",
+    );
+    let done = test.run(&["dags", "test", "again"]).expect(0);
+    assert!(done.stdout.ends_with("again  success\n") && done.stderr.contains("try 3 of 3"), "{done:?}");
+    let done = test.run(&["dags", "test", "needs"]).expect(1);
+    assert!(done.stderr.contains("params of this run are not valid") && !done.stderr.contains("Traceback"), "{done:?}");
+    let done = test.run(&["dags", "test", "dated"]).expect(1);
+    assert!(
+        done.stderr.contains("no logical date, so there is no `ds`") && done.stderr.contains("--logical-date"),
+        "{done:?}"
+    );
+    let done = test.run(&["dags", "test", "dated", "--logical-date", "2026-01-31"]).expect(0);
+    assert!(done.stdout.contains("date 2026-01-31"), "{done:?}");
+}
+
+#[test]
+fn an_e_mail_is_refused_only_where_one_was_asked_for() {
+    let test = TestHome::new();
+    test.set_up();
+    let file = |defaults: &str, more: &str| {
+        let text = format!(
+            "from airflow.sdk import DAG, task\nwith DAG('mail', default_args={{{defaults}}}):\n    @task({more})\n    def t(): pass\n    t()\n"
+        );
+        test.save("mail.py", &text);
+        test.run(&["validate"])
+    };
+    file("'email': ['a@b.c'], 'email_on_failure': False", "").expect(0);
+    file("'email': ['a@b.c'], 'email_on_failure': False, 'email_on_retry': False, 'retries': 3", "").expect(0);
+    file("'email_on_failure': True", "").expect(0);
+    let refused = file("'email': ['a@b.c'], 'email_on_failure': True", "").expect(1);
+    assert!(refused.stdout.contains("email_on_failure=True in default_args"), "{refused:?}");
+    let refused = file("'email': 'a@b.c', 'email_on_failure': False, 'retries': 1", "").expect(1);
+    assert!(refused.stdout.contains("email without email_on_retry=False in default_args"), "{refused:?}");
+}

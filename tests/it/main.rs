@@ -6,6 +6,7 @@ mod airflow_meaning;
 mod api;
 mod architecture;
 mod authoring;
+mod backfills;
 mod backup_fuzz;
 mod backups;
 mod cli;

@@ -6,7 +6,9 @@ let form = null;
 let backfill = null;
 
 function triggerForm(dag) {
-  const params = JSON.stringify(dag.params, null, 2);
+  // A run gets values; what the API tells of a param is its value with a schema.
+  const values = Object.fromEntries(Object.entries(dag.params).map(([name, param]) => [name, param.value]));
+  const params = JSON.stringify(values, null, 2);
   const conf = h("textarea", { id: "conf", rows: Math.min(10, params.split("\n").length + 1), spellcheck: "false" }, params);
   return h("details", { class: "trigger" }, h("summary", {}, "Trigger with other values"),
     h("label", { for: "conf" }, "Params of the run, as JSON"), conf,
@@ -22,21 +24,21 @@ function triggerForm(dag) {
 }
 
 function backfillForm() {
-  const day = (text) => h("input", { type: "date", required: true, "aria-label": text });
-  const [from, to] = [day("First day"), day("Last day")];
+  const moment = (text) => h("input", { type: "datetime-local", required: true, "aria-label": text });
+  const [from, to] = [moment("First date, UTC"), moment("Last date, UTC")];
   const again = h("select", { "aria-label": "Runs that are there" }, [["none", "leave runs that are there"], ["failed", "run failed ones again"],
     ["completed", "run finished ones again"]].map(([value, text]) => h("option", { value }, text)));
-  // The last day is to its end.
-  const body = () => JSON.stringify({ dag_id: dagId, from_date: `${from.value}T00:00:00Z`, to_date: `${to.value}T23:59:59.999999Z`,
+  const body = () => JSON.stringify({ dag_id: dagId, from_date: `${from.value}:00Z`, to_date: `${to.value}:00Z`,
     reprocess_behavior: again.value });
   const filled = (act) => async () => {
     if (!from.value || !to.value) {
-      throw new Error("A backfill needs its first and its last day.");
+      throw new Error("A backfill needs its first and its last date.");
     }
     await act();
   };
   const told = h("span", { class: "hint" });
   return h("details", {}, h("summary", {}, "Make the runs of a time that is past"),
+    h("p", { class: "hint" }, "Runs whose logical date lies between the two, both included, in UTC. Midnight of a day is its beginning."),
     h("p", { class: "inline" }, from, " to ", to, again),
     h("p", { class: "inline" },
       button("How many?", filled(async () => {
@@ -44,8 +46,8 @@ function backfillForm() {
         told.textContent = `${count} ${count === 1 ? "run" : "runs"}`;
       }), { class: "quiet" }),
       button("Make them", filled(async () => {
-        await ask("/api/v2/backfills", { method: "POST", body: body() });
-        told.textContent = "";
+        const { id } = await ask("/api/v2/backfills", { method: "POST", body: body() });
+        told.textContent = (await ask(`/ui/backfills/${id}/outcome`)).summary;
         await refresh();
       })), told));
 }

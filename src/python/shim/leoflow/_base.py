@@ -74,12 +74,17 @@ def callbacks(name, value):
     raise TypeError(f"{name} has to be a function or a list of them, not {type(value).__name__}")
 
 
-def check_email(given):
-    """Airflow would send it; nobody here does."""
-    if given.get("email"):
-        for name in ("email_on_failure", "email_on_retry"):
-            if given.get(name, True):
-                raise Unsupported(f"e-mail ({name}={given.get(name, True)!r})")
+def check_email(email, on_failure, on_retry, retries, defaults):
+    """Airflow would send it; nobody here does. Addresses alone ask for nothing where neither event is to be told
+    of: a retry is none where there are no retries. None is what was not written: Airflow's default is True."""
+    if not email:
+        return
+    place = " in default_args" if "email" in defaults else ""
+    for name, wanted, happens in (("email_on_failure", on_failure, True), ("email_on_retry", on_retry, retries > 0)):
+        if not happens or wanted is False:
+            continue
+        what = f"{name}={wanted!r}" if wanted is not None else f"email without {name}=False"
+        raise Unsupported(f"e-mail ({what}{place}; use on_failure_callback or on_retry_callback)")
 
 
 def applies_defaults(init):
@@ -151,7 +156,7 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
     is_mapped = False
     skips_downstream = False
 
-    def __init__(self, *, task_id, owner="airflow", email=None, email_on_retry=True, email_on_failure=True, retries=0,
+    def __init__(self, *, task_id, owner="airflow", email=None, email_on_retry=None, email_on_failure=None, retries=0,
                  retry_delay=RETRY_DELAY, retry_exponential_backoff=0, max_retry_delay=None, start_date=None,
                  end_date=None, depends_on_past=False, ignore_first_depends_on_past=False,
                  wait_for_past_depends_before_skipping=False, wait_for_downstream=False, dag=None, params=None,
@@ -169,7 +174,7 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
                 f"Invalid arguments were passed to {type(self).__name__} (task_id: {task_id}). "
                 f"Invalid arguments were:\n**kwargs: {others}"
             )
-        check_email({"email": email, "email_on_retry": email_on_retry, "email_on_failure": email_on_failure})
+        check_email(email, email_on_failure, email_on_retry, retries if isinstance(retries, int) else 0, default_args or {})
         for name, value in (("run_as_user", run_as_user), ("executor", executor), ("retry_policy", retry_policy),
                             ("queue", queue)):
             if value not in ONLY[name]:

@@ -180,6 +180,26 @@ def explain(error):
     return "".join(lines).rstrip()
 
 
+# What a run of no date does not have, as in Airflow 3.
+OF_THE_DATE = ("logical_date", "data_interval_start", "data_interval_end", "ds", "ds_nodash", "ts", "ts_nodash",
+               "ts_nodash_with_tz", "prev_data_interval_start_success", "prev_data_interval_end_success")
+
+
+def missing_date(error):
+    """What to say of an error that comes from a run without a logical date, or None."""
+    text = str(error)
+    if isinstance(error, KeyError) and error.args:
+        name = error.args[0]
+    elif "is undefined" in text or "missing" in text and "required" in text:
+        name = next((name for name in OF_THE_DATE if f"'{name}'" in text), None)
+    else:
+        return None
+    if name not in OF_THE_DATE:
+        return None
+    return (f"This run has no logical date, so there is no `{name}`, as in Airflow 3. Give it one with --logical-date, "
+            "or use dag_run.run_after, which every run has.")
+
+
 def clean(value):
     """The same with texts that are Unicode and can be kept: what cannot is shown as an escape."""
     if isinstance(value, str):

@@ -12,7 +12,7 @@ import time
 from datetime import datetime, timezone
 
 from . import _context, _load, _stores
-from ._errors import explain
+from ._errors import ParamValidationError, explain, missing_date
 from ._server import Offline
 from ._task import Try
 from ._values import decode, encode
@@ -112,7 +112,11 @@ def name(one):
 
 def run_once(task, spec, dag, memory):
     """One try, here. Returns its result."""
-    context = _context.build(spec, dag, task, memory, Offline(memory))
+    try:
+        context = _context.build(spec, dag, task, memory, Offline(memory))
+    except ParamValidationError as error:
+        say(f"error: the params of this run are not valid: {error}\n  --conf gives them, as JSON: --conf '{{\"name\": \"value\"}}'")
+        return {"state": "failed", "retry": False}
     attempt = Try(task, context)
     result = attempt.run()
     for key, text in result.pop("xcoms", {}).items():
@@ -208,7 +212,8 @@ class Run:
                     self.run(one)
                     break
             else:
-                if not self.look_again():
+                # A retry is due when the planner is asked the next time.
+                if not answer["transitions"] and not self.look_again():
                     return "failed"
 
     def apply(self, answer):
@@ -312,11 +317,17 @@ def test_task(dag, spec, options):
 
 def render(dag, task, spec, memory):
     """Its template fields as they would be, one after another."""
-    attempt = Try(task, _context.build(spec, dag, task, memory, Offline(memory)))
     try:
+        attempt = Try(task, _context.build(spec, dag, task, memory, Offline(memory)))
         attempt.prepare()
+    except ParamValidationError as error:
+        say(f"error: the params of this run are not valid: {error}")
+        return 1
     except Exception as error:
         say(explain(error))
+        hint = missing_date(error) if spec["logical_date"] is None else None
+        if hint:
+            say(hint)
         return 1
     line = f"# {'-' * 58}"
     for field in attempt.task.template_fields:

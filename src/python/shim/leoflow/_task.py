@@ -20,6 +20,7 @@ from ._errors import (
     UnmappableXComTypePushed,
     clean,
     explain,
+    missing_date,
 )
 from ._server import Server
 from ._values import encode
@@ -179,7 +180,12 @@ class Try:
             self.fail("failed", error, retry=isinstance(error, AirflowTaskTerminated))
         except BaseException as error:
             show(error)
+            hint = missing_date(error) if self.ti.dag_run.logical_date is None else None
+            if hint:
+                sys.stderr.write(hint + "\n")
             self.fail("failed", error, retry=True)
+            if hint:
+                self.result["reason"] += f" ({hint})"
         return self.result
 
     def fail(self, state, error, retry=True):
