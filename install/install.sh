@@ -219,6 +219,27 @@ clean_up() {
     [ -z "${made_home:-}" ] || rmdir -- "$home" 2>/dev/null || :
 }
 
+# A folder that is in use for something else does not become a home: what is in it would not be told from ours.
+check_home() {
+    [ -e "$home" ] || return 0
+    [ -d "$home" ] || fail "$home is no folder" "choose another one: --home DIR"
+    [ -O "$home" ] || fail "$home belongs to another user" "run this as its owner, or choose another folder: --home DIR"
+    for mark in setup.json run/lite.lock run/journal.json managed-postgres; do
+        [ ! -e "$home/$mark" ] || return 0
+    done
+    for mark in "$home"/versions/*/leoflow; do
+        [ ! -e "$mark" ] || return 0
+    done
+    for entry in "$home"/* "$home"/.[!.]* "$home"/..?*; do
+        case ${entry##*/} in
+            config.yaml | lost+found | .install-*) continue ;;
+        esac
+        if [ -e "$entry" ] || [ -L "$entry" ]; then
+            fail "$home is in use for something else ($entry)" "choose a folder that is absent or empty: --home DIR; nothing was changed"
+        fi
+    done
+}
+
 make_stage() {
     made_home=
     if [ ! -d "$home" ]; then
@@ -339,6 +360,7 @@ main() {
     umask 077
     detect
     find_base
+    check_home
     existing=$home
     while [ ! -d "$existing" ]; do
         existing=$(dirname -- "$existing")

@@ -9,7 +9,7 @@ use crate::cli::report::{PipeSink, Ready, Report, Sink};
 use crate::config::{self, Config, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::progress::Progress;
-use crate::home::{lock, resolve_workspace};
+use crate::home::{check_workspace, lock, resolve_workspace};
 use crate::postgres::acquire::Sources;
 use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::setup::{self, Plan, Wishes};
@@ -45,6 +45,9 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let configured = context.config()?.map(|loaded| loaded.config);
     let port = args.port.or(configured.as_ref().map(|config| config.port)).unwrap_or(DEFAULT_PORT);
     let url = context.url(port);
+    if let Some(workspace) = args.workspace.as_deref() {
+        check_workspace(home, &resolve_workspace(Some(workspace))?)?;
+    }
     // A home that is not there yet is only made once the port is ours.
     let early = if home.exists() { None } else { Some(bind(context, port)?) };
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
@@ -207,6 +210,7 @@ pub fn planned(context: &Context<'_>, wishes: &Wishes) -> Result<Plan, Error> {
         Some(path) => path,
         None => resolve_workspace(None)?,
     };
+    check_workspace(&context.home, &workspace)?;
     let facts = setup::gather(&context.home, context.version, &workspace, wishes.install_always)?;
     Ok(setup::plan(&facts, wishes)?)
 }

@@ -6,7 +6,7 @@ use crate::backup::{Manifest, RestoreError};
 use crate::cli::args::Restore;
 use crate::config::{Config, DEFAULT_PORT};
 use crate::error::Error;
-use crate::home::{journal, resolve_workspace};
+use crate::home::{check_workspace, journal, resolve_workspace};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::schema::{embedded, known};
 use crate::setup::{self, Receipt};
@@ -34,6 +34,7 @@ impl Target {
             (None, Some(configured)) => configured.clone(),
             (None, None) => resolve_workspace(None)?,
         };
+        check_workspace(home, &workspace)?;
         // A setup whose password nobody has seen was ours, for a restore that was interrupted.
         let was_shown = match Receipt::load(home)? {
             Some(receipt) => receipt.password_shown,

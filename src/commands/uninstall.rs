@@ -162,6 +162,7 @@ fn as_json(plan: &Plan) -> Value {
         "workspace": plan.workspace.as_ref().map(|tree| json!({"path": tree.path, "size_bytes": tree.bytes})),
         "repositories": plan.repositories.iter().map(|one| json!({"path": one.path, "why": one.why})).collect::<Vec<_>>(),
         "shell_files": plan.shell_files,
+        "not_ours": plan.not_ours,
     })
 }
 
@@ -182,7 +183,10 @@ fn show(context: &Context<'_>, plan: &Plan) {
         printer.note(format!("remove  our lines in {}", file.display()));
     }
     plan.keep.iter().for_each(|part| line("keep  ", part));
-    if plan.purge {
+    for path in &plan.not_ours {
+        printer.note(format!("keep                {}  (Leoflow has not made it)", path.display()));
+    }
+    if plan.purge && plan.not_ours.is_empty() {
         printer.note(format!("and all else in {}", plan.home.display()));
     }
     for repository in &plan.repositories {
@@ -197,6 +201,9 @@ fn tell(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
     }
     if plan.purge {
         context.printer.line("Leoflow and all that it had are gone");
+        for path in &plan.not_ours {
+            context.printer.line(format!("  left, because Leoflow has not made it: {}", path.display()));
+        }
     } else {
         context.printer.line(format!("Leoflow is uninstalled; your data stays in {}", context.home.root().display()));
         if let Some(workspace) = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace) {

@@ -1,10 +1,12 @@
 //! `~/.leoflow`: where things are, who may touch them, and what was left half done.
 
+mod belongings;
 pub mod journal;
 pub mod lock;
 pub mod progress;
 mod resolve;
 
+pub use belongings::{check_workspace, foreign};
 pub use resolve::{HomeError, resolve, resolve_workspace};
 
 use crate::sys::files;

@@ -1,6 +1,6 @@
 //! Which home, and whether a home can be there at all.
 
-use super::Home;
+use super::{Home, belongings};
 use crate::sys::env_vars;
 use std::path::{Component, Path, PathBuf};
 
@@ -18,6 +18,12 @@ pub enum HomeError {
     NotAFolder(PathBuf),
     #[error("the current folder is gone: {0}")]
     NoCurrentFolder(std::io::Error),
+    #[error("the home {home} belongs to {owner}, and this would leave files there that {owner} cannot change")]
+    OfAnotherUser { home: PathBuf, owner: String, uid: u32 },
+    #[error("{home} is in use for something else ({example}), so it cannot be Leoflow's home")]
+    InUse { home: PathBuf, example: PathBuf },
+    #[error("the workspace cannot be {path}: that is {why}")]
+    NoWorkspace { path: PathBuf, why: &'static str },
     #[error("the home cannot be / or your own home directory ({0})")]
     TooWide(PathBuf),
 }
@@ -35,7 +41,9 @@ pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
     if root.exists() && !root.is_dir() {
         return Err(HomeError::NotAFolder(root));
     }
-    Ok(Home { root })
+    let home = Home { root };
+    belongings::check(&home)?;
+    Ok(home)
 }
 
 /// The workspace by flag, else `~/leoflow`. Creates nothing.

@@ -24,16 +24,17 @@ pub fn temporary_neighbour(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.tmp-{}", std::process::id()))
 }
 
+/// Whether a name is one that `temporary_neighbour` gives.
+pub fn is_temporary_neighbour(name: &str) -> bool {
+    let pid = name.starts_with('.').then(|| name.rsplit_once(".tmp-")).flatten();
+    pid.is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Removes the temporary neighbours of processes that were killed. Only where no other process is
 /// writing.
 pub fn remove_temporary_neighbours(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_one = name.starts_with('.')
-            && name
-                .rsplit_once(".tmp-")
-                .is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
-        if is_one {
+        if is_temporary_neighbour(&entry.file_name().to_string_lossy()) {
             remove_any(&entry.path())?;
         }
     }

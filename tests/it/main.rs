@@ -17,6 +17,7 @@ mod doctor;
 mod environment;
 mod faults;
 mod first_start;
+mod homes;
 mod hostile_backups;
 mod installer;
 mod lifecycle;

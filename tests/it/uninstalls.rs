@@ -59,7 +59,7 @@ fn a_purge_leaves_nothing_and_touches_nothing_else() {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("mine"), "x").unwrap();
     symlink(&outside, test.workspace().join("link")).unwrap();
-    symlink(&outside, test.home.join("link")).unwrap();
+    symlink(&outside, test.home.join("managed-postgres/link")).unwrap();
     // As Go's module cache leaves it.
     let locked = test.workspace().join("cache/mod");
     fs::create_dir_all(&locked).unwrap();

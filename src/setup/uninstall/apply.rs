@@ -2,8 +2,8 @@
 
 use super::plan::{Identity, Plan};
 use super::shell_files;
-use crate::home::Home;
 use crate::home::journal::{self, Entry, Journal, JournalError, Operation};
+use crate::home::{Home, foreign};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use crate::sys::{checkpoint, files, mounts, random};
 use serde::{Deserialize, Serialize};
@@ -56,8 +56,23 @@ pub fn remove_programs(home: &Home, plan: &Plan) -> Result<(), RemoveError> {
         Receipt { shell_files: Vec::new(), ..receipt }.write(home)?;
     }
     for part in &plan.remove {
-        remove(&part.path)?;
+        remove_ours(&part.path, &plan.not_ours)?;
         checkpoint("uninstall.part");
+    }
+    Ok(())
+}
+
+/// Removes a part of the home, but for what in it is somebody else's.
+fn remove_ours(path: &Path, not_ours: &[PathBuf]) -> Result<(), RemoveError> {
+    if not_ours.iter().any(|theirs| theirs == path) {
+        return Ok(());
+    }
+    if !not_ours.iter().any(|theirs| theirs.starts_with(path)) {
+        return remove(path);
+    }
+    let failed = |source| RemoveError::Io { path: path.to_owned(), source };
+    for entry in fs::read_dir(path).map_err(failed)? {
+        remove_ours(&entry.map_err(failed)?.path(), not_ours)?;
     }
     Ok(())
 }
@@ -144,12 +159,21 @@ fn go_on(home: &Home, purge: &Purge, journal: &mut Journal, at: usize) -> Result
     }
     unchanged(home.root())?;
     // The journal is the last but for the folders that hold it.
-    remove_all_but(home.root(), &home.run())?;
+    let not_ours = foreign(home);
+    for entry in entries(home.root())? {
+        if entry != home.run() {
+            remove_ours(&entry, &not_ours)?;
+        }
+    }
     checkpoint("purge.home");
     remove_all_but(&home.run(), &home.journal())?;
     checkpoint("purge.run");
-    for last in [home.journal(), home.run(), home.root().to_owned()] {
+    for last in [home.journal(), home.run()] {
         remove(&last)?;
+        checkpoint("purge.last");
+    }
+    if not_ours.is_empty() {
+        remove(home.root())?;
         checkpoint("purge.last");
     }
     Ok(())
@@ -191,19 +215,17 @@ fn unchanged(path: &Path) -> Result<(), RemoveError> {
 }
 
 fn remove_all_but(folder: &Path, kept: &Path) -> Result<(), RemoveError> {
+    entries(folder)?.iter().filter(|path| *path != kept).try_for_each(|path| remove(path))
+}
+
+/// None in a folder that is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, RemoveError> {
     let failed = |source| RemoveError::Io { path: folder.to_owned(), source };
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(error)),
-    };
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        if path != kept {
-            remove(&path)?;
-        }
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
     }
-    Ok(())
 }
 
 /// Removes a tree; links in it are removed, not followed. Folders that their owner may not write in, as

@@ -2,8 +2,9 @@
 
 use super::plan::{Facts, Identity, Part, Tree};
 use super::repositories::{Kind as RepositoryKind, Repository, uncommitted_inside, unsaved};
-use crate::home::Home;
+use crate::config;
 use crate::home::journal::{self, JournalError, Operation};
+use crate::home::{Home, foreign};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use crate::sys::beneath::{Folder, Kind};
 use crate::sys::{env_vars, mounts, user};
@@ -51,9 +52,17 @@ pub fn gather(home: &Home, purge: bool) -> Result<Facts, FactsError> {
         user_homes: user_homes(),
         workspace,
         made_workspace: receipt.as_ref().is_some_and(|receipt| receipt.made_workspace),
+        other_workspace: other_workspace(home, receipt.as_ref()),
         parts: parts(home),
+        not_ours: foreign(home),
         shell_files: receipt.map(|receipt| receipt.shell_files).unwrap_or_default(),
     })
+}
+
+/// One that somebody has written into config.yaml: what is there was never setup's to remove.
+fn other_workspace(home: &Home, receipt: Option<&Receipt>) -> Option<PathBuf> {
+    let configured = config::load(&home.config()).ok().flatten()?.config.workspace?;
+    receipt.is_none_or(|receipt| receipt.workspace != configured).then_some(configured)
 }
 
 fn user_homes() -> Vec<PathBuf> {

@@ -55,7 +55,11 @@ pub struct Facts {
     /// The workspace by the receipt, if it is there.
     pub workspace: Option<Tree>,
     pub made_workspace: bool,
+    /// The workspace by config.yaml, where the receipt does not know it.
+    pub other_workspace: Option<PathBuf>,
     pub parts: Vec<Part>,
+    /// What is in the home and is not Leoflow's.
+    pub not_ours: Vec<PathBuf>,
     pub shell_files: Vec<PathBuf>,
 }
 
@@ -79,6 +83,8 @@ pub struct Plan {
     pub identity: Identity,
     /// Goes too.
     pub workspace: Option<Tree>,
+    /// What stays because setup has not made it: in the home, and a workspace that only config.yaml names.
+    pub not_ours: Vec<PathBuf>,
     /// Work that goes with it and exists nowhere else.
     pub repositories: Vec<Repository>,
     /// Whether its path has to be typed first.
@@ -118,7 +124,7 @@ impl Plan {
         paths(&self.remove) == paths(&other.remove)
             && folder(self) == folder(other)
             && (self.identity, &self.repositories) == (other.identity, &other.repositories)
-            && self.type_workspace == other.type_workspace
+            && (self.type_workspace, &self.not_ours) == (other.type_workspace, &other.not_ours)
     }
 }
 
@@ -141,6 +147,7 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
             home: home.path.clone(),
             identity: home.identity,
             workspace: None,
+            not_ours: facts.not_ours.clone(),
             repositories: Vec::new(),
             type_workspace: false,
             shell_files,
@@ -178,6 +185,7 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         home: home.path.clone(),
         identity: home.identity,
         workspace,
+        not_ours: facts.not_ours.iter().chain(&facts.other_workspace).cloned().collect(),
         repositories,
         type_workspace,
         shell_files: facts.shell_files.clone(),
@@ -231,6 +239,8 @@ mod tests {
             user_homes: vec!["/u".into()],
             workspace: Some(tree("/u/leoflow")),
             made_workspace: true,
+            other_workspace: None,
+            not_ours: Vec::new(),
             parts: vec![part("programs", false), part("datastore", true)],
             shell_files: vec!["/u/.profile".into()],
         }

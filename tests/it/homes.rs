@@ -1,0 +1,86 @@
+//! Only what is Leoflow's becomes its home, and only that is removed.
+
+use crate::support::TestHome;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+#[test]
+fn a_folder_in_use_is_refused_before_anything_is_written() {
+    let test = TestHome::new();
+    fs::create_dir_all(test.home.join("bin")).unwrap();
+    fs::create_dir_all(test.home.join("share")).unwrap();
+    fs::write(test.home.join("bin/tool"), "theirs").unwrap();
+    fs::set_permissions(test.home.join("bin"), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = test.snapshot("");
+    for command in [&["setup"][..], &["lite", "start"], &["lite"], &["validate"], &["uninstall", "--purge", "--yes"]] {
+        let refused = test.run(command).expect(3);
+        assert!(
+            refused.stderr.contains("in use for something else") && refused.stderr.contains("--home"),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(test.snapshot(""), before);
+    assert_eq!(fs::metadata(test.home.join("bin")).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn what_somebody_else_has_put_into_a_home_stays_and_is_named() {
+    let test = TestHome::new();
+    test.set_up();
+    for path in ["bin/tool", "notes.txt", "logs/theirs/x"] {
+        fs::create_dir_all(test.home.join(path).parent().unwrap()).unwrap();
+        fs::write(test.home.join(path), "theirs").unwrap();
+    }
+    let done = test.run(&["uninstall", "--yes"]).expect(0);
+    assert!(done.stderr.contains("bin/tool  (Leoflow has not made it)"), "{done:?}");
+    assert!(test.home.join("bin/tool").exists() && !test.home.join("bin/leoflow").exists());
+    test.set_up();
+    let config = test.home.join("config.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    let other = test.folder().join("other");
+    fs::create_dir(&other).unwrap();
+    let workspace = test.workspace();
+    fs::write(&config, text.replace(workspace.to_str().unwrap(), other.to_str().unwrap())).unwrap();
+    let done = test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    assert!(done.stdout.contains("left, because Leoflow has not made it"), "{done:?}");
+    assert!(done.stdout.contains(other.to_str().unwrap()) && other.exists(), "{done:?}");
+    let left: Vec<_> = test.snapshot("").into_iter().map(|(path, _)| path).collect();
+    assert_eq!(left, ["bin/tool", "logs/theirs/x", "notes.txt"].map(|path| test.home.join(path)));
+}
+
+#[test]
+fn a_workspace_is_no_part_of_the_system_and_does_not_hold_the_home() {
+    let test = TestHome::new();
+    for path in ["/", "/dev/null", "/proc", test.home.to_str().unwrap(), test.folder().to_str().unwrap()] {
+        let refused = test.run(&["lite", "start", "--workspace", path, "--port", &test.port.to_string()]).expect(3);
+        assert!(refused.stderr.contains("the workspace cannot be"), "{path}: {refused:?}");
+        assert!(!test.home.exists(), "{path}");
+    }
+}
+
+/// Root in a user's home, as by `sudo -E`: files would be left there that the user cannot change.
+#[test]
+fn root_writes_nothing_into_a_users_home() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let test = TestHome::new();
+    test.set_up();
+    let give = |path: &Path, uid: u32| chown(path, Some(uid), Some(uid)).unwrap();
+    give(&test.home, 12345);
+    let before = test.snapshot("");
+    for command in [&["lite", "reset-password"][..], &["lite", "backup"], &["lite", "start"], &["setup"], &["doctor"]] {
+        let refused = test.run(command).expect(3);
+        assert!(
+            refused.stderr.contains("belongs to the user with id 12345") && refused.stderr.contains("sudo -u"),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(test.snapshot(""), before);
+    // Nor does it make one there.
+    let fresh = TestHome::at(Path::new("user/.leoflow"));
+    give(&fresh.folder().join("user"), 12345);
+    fresh.run(&["setup"]).expect(3);
+    assert!(!fresh.home.exists());
+}
