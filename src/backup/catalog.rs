@@ -147,8 +147,10 @@ pub fn automatic_path(home: &Home, why: &str) -> PathBuf {
 
 /// Which automatic backups are over the limits, oldest first. `made`, which was made just now,
 /// stays, and so do the newest one and the newest one that was proven whole; what the user put there is not touched.
-pub fn over_limits(all: &[Listed], made: &Path, keep: u64, max_bytes: u64) -> Vec<PathBuf> {
-    let mut newest_first: Vec<&Listed> = all.iter().filter(|backup| backup.automatic).collect();
+/// `pinned` ones are the way back from an upgrade: they stay, and do not count.
+pub fn over_limits(all: &[Listed], made: &Path, pinned: &[PathBuf], keep: u64, max_bytes: u64) -> Vec<PathBuf> {
+    let is_pinned = |backup: &&Listed| pinned.contains(&backup.path);
+    let mut newest_first: Vec<&Listed> = all.iter().filter(|backup| backup.automatic && !is_pinned(backup)).collect();
     newest_first.sort_by(|one, other| other.age().cmp(&one.age()));
     let is_proven = |backup: &&&Listed| backup.last_verified.as_ref().is_some_and(Proof::is_whole);
     let proven = newest_first.iter().find(is_proven);
@@ -191,7 +193,7 @@ mod tests {
 
     fn gone(all: &[Listed], keep: u64, max_bytes: u64) -> Vec<String> {
         let name = |path: PathBuf| path.to_string_lossy().trim_start_matches("/b/automatic-").to_owned();
-        over_limits(all, Path::new(""), keep, max_bytes).into_iter().map(name).collect()
+        over_limits(all, Path::new(""), &[], keep, max_bytes).into_iter().map(name).collect()
     }
 
     #[test]
@@ -219,7 +221,18 @@ mod tests {
     #[test]
     fn the_one_made_just_now_stays_whatever_the_clock_says() {
         let all = [backup(1, 10, false), backup(2, 10, false), backup(3, 10, false)];
-        let gone = over_limits(&all, Path::new("/b/automatic-1"), 1, 1000);
+        let gone = over_limits(&all, Path::new("/b/automatic-1"), &[], 1, 1000);
         assert_eq!(gone, [PathBuf::from("/b/automatic-2")]);
+    }
+
+    #[test]
+    fn what_is_the_way_back_stays_and_takes_no_place() {
+        let all: Vec<Listed> = (1..=4).map(|number| backup(number, 10, false)).collect();
+        let pinned = [PathBuf::from("/b/automatic-1")];
+        assert_eq!(
+            over_limits(&all, Path::new(""), &pinned, 1, 1000),
+            ["/b/automatic-2", "/b/automatic-3"].map(PathBuf::from)
+        );
+        assert_eq!(over_limits(&all, Path::new(""), &pinned, 3, 30), Vec::<PathBuf>::new());
     }
 }

@@ -5,7 +5,9 @@
 use super::survey::quoted;
 use crate::postgres::{APPLICATION_ROLE, Access, Login, PgError};
 use crate::sys::random;
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 /// Names a restore: its folder, its databases and its role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,14 +165,54 @@ async fn drop_database(access: &Access, name: &String) -> Result<(), PgError> {
 /// Removes what restores and verifications that were killed have left. `keep` is the one whose
 /// database is still wanted.
 pub async fn drop_strays(access: &Access, keep: &[RestoreId]) -> Result<(), PgError> {
+    let deadline = Instant::now() + STRAYS_PATIENCE;
+    loop {
+        end_sessions(access, keep).await?;
+        match try_drop_strays(access, keep).await {
+            Err(error) if is_in_use(&error) && Instant::now() < deadline => tokio::time::sleep(STRAYS_PAUSE).await,
+            settled => return settled,
+        }
+    }
+}
+
+const STRAYS_PATIENCE: Duration = Duration::from_secs(10);
+const STRAYS_PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether something that was given up goes on in a backend: a role owns what it is only just creating.
+fn is_in_use(error: &PgError) -> bool {
+    let PgError::Query(error) = error else { return false };
+    [Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST), Some(&SqlState::OBJECT_IN_USE)].contains(&error.code())
+}
+
+/// Ends what is still at work on strays: a client that has left does not end its statement.
+async fn end_sessions(access: &Access, keep: &[RestoreId]) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;
-    let is_stray = |name: &str, prefix: &str| {
-        name.strip_prefix(prefix).and_then(RestoreId::parse).is_some_and(|id| prefix == FRESH || !keep.contains(&id))
+    let query = "SELECT pid, coalesce(usename::text, ''), CASE WHEN state <> 'idle' THEN query ELSE '' END
+                 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let is_at_work = |role: &str, statement: &str| {
+        let makes = ["CREATE ", "ALTER ", "DROP "].iter().any(|word| statement.starts_with(word));
+        let named = statement.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        is_stray(role, ROLE, keep)
+            || makes
+                && named.into_iter().any(|name| [SIDE, FRESH, ROLE].iter().any(|prefix| is_stray(name, prefix, keep)))
     };
+    let rows = upkeep.query(query, &[]).await?;
+    for row in rows.iter().filter(|row| is_at_work(row.get(1), row.get(2))) {
+        upkeep.query("SELECT pg_terminate_backend($1, 5000)", &[&row.get::<_, i32>(0)]).await?;
+    }
+    Ok(())
+}
+
+fn is_stray(name: &str, prefix: &str, keep: &[RestoreId]) -> bool {
+    name.strip_prefix(prefix).and_then(RestoreId::parse).is_some_and(|id| prefix == FRESH || !keep.contains(&id))
+}
+
+async fn try_drop_strays(access: &Access, keep: &[RestoreId]) -> Result<(), PgError> {
+    let upkeep = access.superuser("postgres").await?;
     let rows = upkeep.query("SELECT datname::text FROM pg_database", &[]).await?;
     let databases: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let strays: Vec<String> =
-        databases.into_iter().filter(|name| is_stray(name, SIDE) || is_stray(name, FRESH)).collect();
+        databases.into_iter().filter(|name| is_stray(name, SIDE, keep) || is_stray(name, FRESH, keep)).collect();
     let dropped = drop_databases(access, &strays).await;
     for row in upkeep.query("SELECT rolname::text FROM pg_roles", &[]).await? {
         let role: String = row.get(0);

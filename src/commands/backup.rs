@@ -20,6 +20,7 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
         Error::failed("Leoflow is not set up in this home, so there is nothing to back up").hint("leoflow setup")
     })?;
     let output = output(args)?;
+    recovery::settle_change(context, false).await?;
     let _alone = OperationLock::take(home, command)?;
     let datastore = Datastore::open(context, command).await?;
     // The role and the database are made by the first start, or here.

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::datastore::Datastore;
-use crate::backup::automatic;
+use crate::backup::automatic::{self, Automatic};
 use crate::cli::args::{MigrateCommand, MigrateDb, Rollback};
 use crate::config;
 use crate::error::{Error, Kind};
@@ -10,7 +10,7 @@ use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::child::Inheritance;
 use crate::schema::{self, Extent, State, classify, embedded, known};
-use crate::upgrade::{stage, versions};
+use crate::upgrade::{record, stage, versions};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -131,7 +131,9 @@ async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter:
         "rollback" => "leoflow migrate-db rollback VERSION --no-backup",
         _ => "leoflow migrate-db --no-backup",
     };
-    match automatic::before(before, home, access, &config, context.version, reporter).await {
+    let pinned = record::ways_back(home);
+    let with = Automatic { home, access, config: &config, version: context.version, pinned: &pinned, reporter };
+    match automatic::before(before, &with).await {
         Ok(Some(made)) => {
             reporter.report(Progress::Note(format!("backed up before the {before}: {}", made.path.display())));
             Ok(())

@@ -187,8 +187,13 @@ pub async fn finish_upgrade(
     let (mut in_force, mut lost) = (None, None);
     let text = match way {
         Way::Forget(state) => {
-            journal.remove()?;
             finish::forget_program(&work, &state);
+            // Its journal is what reminds of them.
+            if let Err(error) = restore::remove_strays(home, Some(&work.access)).await {
+                let text = format!("what the rehearsal left cannot be removed: {error}");
+                reporter.report(Progress::Warning(text));
+            }
+            journal.remove()?;
             format!("forgot the upgrade to {} that was interrupted before it changed anything", state.plan.to)
         }
         Way::Back(state) => {
@@ -239,6 +244,26 @@ pub async fn finish_upgrade(
     // The rehearsal may have been cut off.
     clean_up(home, Some(&work.access), reporter).await?;
     Ok(Settled { text, is_anothers: in_force.is_some_and(|version| version != context.version) })
+}
+
+/// For a command that needs a release that stays: a change of release that was interrupted is finished or undone
+/// first, at once where it had changed nothing. One that is under way is left to whoever is at it.
+pub async fn settle_change(context: &Context<'_>, look_only: bool) -> Result<(), Error> {
+    let Some(entry) = interrupted_upgrade(&context.home)? else { return Ok(()) };
+    let change = journal::change_under_way(&context.home);
+    let told = change.as_ref().map(ToString::to_string).unwrap_or_default();
+    if change.is_some_and(|change| change.by.is_some()) {
+        return Err(Error::failed(told)
+            .hint("wait for its end: leoflow upgrade --resume")
+            .hint("what it does: leoflow lite logs upgrade -f"));
+    }
+    if look_only && !matches!(steps::way(&entry), Ok(Way::Forget(_))) {
+        return Err(Error::failed(told).hint("leoflow upgrade --resume"));
+    }
+    if let Some(text) = super::upgrade_worker::take_up(context, false).await? {
+        context.printer.note(text);
+    }
+    Ok(())
 }
 
 /// For a command that decides by what is there: what was interrupted is finished before it looks.

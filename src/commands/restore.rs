@@ -6,7 +6,7 @@ use super::lite_run::set_up;
 use super::recovery::{self, Purges};
 use super::replaced::{self, Summary};
 use super::restore_target::Target;
-use super::{lite_control, lite_start, upgrade_worker};
+use super::{lite_control, lite_start};
 use crate::backup::restore::{self, Records, Staged};
 use crate::backup::restore_plan::fitted_config;
 use crate::backup::{Manifest, verify};
@@ -69,7 +69,7 @@ struct Replaced {
 
 async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Result<u8, Error> {
     refuse_beside_a_terminal(context)?;
-    upgrade_worker::refuse_interrupted(&context.home)?;
+    recovery::settle_change(context, args.dry_run).await?;
     let home = &context.home;
     let made_home = !home.exists();
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;

@@ -3,10 +3,12 @@
 
 use super::context::Context;
 use super::datastore::Datastore;
+use super::recovery;
 use super::replaced;
 use super::upgrade_facts::{self, Looked};
 use super::{upgrade_worker, worker};
-use crate::backup::{automatic, restore};
+use crate::backup::automatic::{self, Automatic};
+use crate::backup::restore;
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
@@ -14,7 +16,7 @@ use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
 use crate::sys::{checkpoint, files, process, stdio};
 use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
-use crate::upgrade::plan::{Database, Facts, Instance, Plan};
+use crate::upgrade::plan::{Database, Facts, Plan};
 use crate::upgrade::program::{self, About};
 use crate::upgrade::record::{self, Change};
 use crate::upgrade::{self, Outcome, Way, stage};
@@ -37,7 +39,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     if args.worker {
         return upgrade_worker::tell(work(context, args).await);
     }
-    upgrade_worker::refuse_interrupted(&context.home)?;
+    recovery::settle_change(context, args.dry_run).await?;
     let looking = look(context, args).await?;
     let lost = lost(context, &looking).await?;
     show(context, &looking, &lost, args.dry_run)?;
@@ -67,7 +69,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
 async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, Error> {
     let home = &context.home;
     let Looked { mut facts, datastore } = upgrade_facts::look(context).await?;
-    if let Some(version) = unfinished(context, &facts) {
+    if let Some(version) = unfinished(context, &facts).or_else(|| linked_by_the_last_change(context)) {
         facts.installed = version;
     }
     let change = record::led_to(home, &facts.installed);
@@ -85,9 +87,6 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
     let kept = stage::program_of(home, &to);
     if !kept.is_file() {
         return Err(Refusal::NotKept(to).into());
-    }
-    if let Instance::Ailing(reason) = &facts.instance {
-        return Err(Refusal::Ailing(reason.clone()).into());
     }
     let about = program::about(&kept).map_err(upgrade::UpgradeError::from)?;
     let change = change.filter(|change| change.from == to);
@@ -113,6 +112,13 @@ fn unfinished(context: &Context<'_>, facts: &Facts) -> Option<Version> {
     let changes = record::history(&context.home).into_iter().rev();
     let mut led_away = changes.filter(|change| change.from == facts.installed && change.schema_to == schema);
     led_away.next().filter(|_| schema > about.schema_version).map(|change| change.to)
+}
+
+/// What `bin/` leads to, where the last change of release says the same: the supervisor may still be of the release
+/// before, when the new one did not let itself be handed over to.
+fn linked_by_the_last_change(context: &Context<'_>) -> Option<Version> {
+    let linked = Version::parse(&setup::linked_version(&context.home)?).ok()?;
+    record::history(&context.home).pop().map(|change| change.to).filter(|to| *to == linked)
 }
 
 /// The database's schema, and what of it that program does not know.
@@ -174,6 +180,7 @@ fn show(context: &Context<'_>, looking: &Looking, lost: &[String], dry_run: bool
 /// By the migrations' own rollbacks: the steps of an upgrade, the other way round.
 async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, Error> {
     let home = &context.home;
+    let cancelled = upgrade_worker::cancelled()?;
     stdio::set_stdout_blocking(false);
     let _alone = OperationLock::take(home, "leoflow rollback")?;
     upgrade_worker::refuse_interrupted(home)?;
@@ -182,7 +189,7 @@ async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, 
         return Err(Error::failed("something has changed since it was planned").hint("leoflow rollback"));
     }
     let config = upgrade_worker::config(context)?;
-    upgrade_worker::change(context, &config, Looked { facts, datastore }, plan, Way::Down, true).await
+    upgrade_worker::change(context, &config, Looked { facts, datastore }, plan, Way::Down, true, cancelled).await
 }
 
 /// By the backup from before the upgrade, which the release that it belongs to restores itself.
@@ -196,7 +203,15 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
     keep(backup, &kept).map_err(|error| Error::io("write", &kept, &error))?;
     let made = {
         let _alone = OperationLock::take(home, "leoflow rollback")?;
-        automatic::always("rollback", home, &looking.datastore.access, &config, context.version, printer).await?
+        let with = Automatic {
+            home,
+            access: &looking.datastore.access,
+            config: &config,
+            version: context.version,
+            pinned: &record::ways_back(home),
+            reporter: printer,
+        };
+        automatic::always("rollback", &with).await?
     };
     drop(looking.datastore);
     let Plan { from, to, schema_from, schema_to, .. } = looking.plan;

@@ -3,12 +3,16 @@
 use super::context::Context;
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
-use crate::home::lock;
+use crate::home::{journal, lock};
 use crate::protocol::control;
 use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
-    let status = control::status_of(&context.home).unwrap_or_else(|| from_outside(context));
+    let mut status = control::status_of(&context.home).unwrap_or_else(|| from_outside(context));
+    status.change = journal::change_under_way(&context.home);
+    if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
+        status.state = InstanceState::Upgrading;
+    }
     if context.printer.json {
         context.printer.json(&status)?;
     } else {
@@ -45,6 +49,7 @@ fn from_outside(context: &Context<'_>) -> InstanceStatus {
         processes: Vec::new(),
         reason: Some(reason),
         detached: false,
+        change: None,
         pid: holder.filter(|_| held).map_or(0, |holder| holder.process.pid),
     }
 }
@@ -59,6 +64,9 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     printer.line(format!("{} {}", printer.paint(colour, &status.state.to_string()), status.url));
     if let Some(reason) = &status.reason {
         printer.line(reason);
+    }
+    if let Some(change) = &status.change {
+        printer.line(change.to_string());
     }
     if status.processes.is_empty() {
         return;

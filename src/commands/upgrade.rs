@@ -1,6 +1,7 @@
 //! `leoflow upgrade`: looks, shows the plan, asks, and starts the worker, whose progress it shows.
 
 use super::context::Context;
+use super::recovery;
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_install;
 use super::upgrade_worker;
@@ -16,13 +17,14 @@ use std::ffi::OsString;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if let Some(UpgradeCommand::Plan(plan)) = &args.command {
+        recovery::settle_change(context, true).await?;
         if let Some((plan, _)) = look_beyond(context, plan.version.as_deref(), &plan.from).await? {
             show(context, &plan)?;
         }
         return Ok(0);
     }
     if args.resume || args.abort {
-        return upgrade_worker::take_up(context, args.abort).await;
+        return upgrade_worker::resume(context, args.abort).await;
     }
     if args.install {
         return upgrade_install::run(context, args).await;
@@ -30,6 +32,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if args.worker {
         return upgrade_worker::run(context, args).await;
     }
+    recovery::settle_change(context, args.dry_run).await?;
     let looked = look_beyond(context, args.version.as_deref(), &args.from).await?;
     let Some((plan, source)) = looked else { return Ok(0) };
     if args.dry_run {
@@ -58,7 +61,6 @@ async fn look_beyond(
     version: Option<&str>,
     from: &From,
 ) -> Result<Option<(Plan, Source)>, Error> {
-    upgrade_worker::refuse_interrupted(&context.home)?;
     let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     let target = target(version, config.as_ref())?;
     let source = source(from, config.as_ref())?;

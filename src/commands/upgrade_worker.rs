@@ -56,6 +56,7 @@ impl Reporter for LoggedSink {
 
 async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
     let home = &context.home;
+    let cancelled = cancelled()?;
     // A terminal that is held up holds up nobody else.
     stdio::set_stdout_blocking(false);
     let _alone = OperationLock::take(home, "leoflow upgrade")?;
@@ -74,7 +75,7 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
         facts.database = upgrade_facts::database(&datastore.connect().await?).await?;
         planned = plan(&facts, &manifest, &target)?;
     }
-    change(context, &config, Looked { facts, datastore }, planned, Way::Up(&source), args.no_rollback).await
+    change(context, &config, Looked { facts, datastore }, planned, Way::Up(&source), args.no_rollback, cancelled).await
 }
 
 /// Follows a plan, on what was looked at. The caller has the operation to itself.
@@ -85,6 +86,7 @@ pub async fn change(
     plan: Plan,
     way: Way<'_>,
     no_rollback: bool,
+    cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, Error> {
     let home = &context.home;
     let (access, held) = datastore.into_parts();
@@ -105,11 +107,11 @@ pub async fn change(
         no_rollback,
         details: Vec::new(),
     };
-    Ok(upgrade::upgrade(&mut work, plan, way, errors, cancelled()?).await?)
+    Ok(upgrade::upgrade(&mut work, plan, way, errors, cancelled).await?)
 }
 
 /// Completes when the one who watches asks to give up. From here on TERM does nothing else.
-fn cancelled() -> Result<impl Future<Output = ()>, Error> {
+pub fn cancelled() -> Result<impl Future<Output = ()>, Error> {
     let mut told = signal(SignalKind::terminate()).map_err(Error::failed)?;
     Ok(async move {
         let _ = told.recv().await;
@@ -174,25 +176,30 @@ fn problem(outcome: &mut Outcome) -> Option<Error> {
 }
 
 /// `--resume` and `--abort`.
-pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<u8, Error> {
+pub async fn resume(context: &Context<'_>, abort: bool) -> Result<u8, Error> {
+    let text = take_up(context, abort).await?;
+    context.printer.line(text.as_deref().unwrap_or("No upgrade was interrupted"));
+    Ok(0)
+}
+
+/// What became of an upgrade that was interrupted, for people; `None` when there was none, or it was said already.
+pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<Option<String>, Error> {
     let home = &context.home;
     if recovery::interrupted_upgrade(home)?.is_none() {
-        context.printer.line("No upgrade was interrupted");
-        return Ok(0);
+        return Ok(None);
     }
     let Some(ground) = Ground::live(home).map_err(Error::failed)? else {
         let _held = HomeLock::take(home, "leoflow upgrade --resume", None)?;
         recovery::finish_upgrade_of_stopped(context, abort, context.printer).await?;
-        return Ok(0);
+        return Ok(Some("What was interrupted is settled".to_owned()));
     };
     // Whoever is still at it is waited for.
     let _alone = recovery::wait_for_operation(home, context.printer).await?;
     match recovery::interrupted_upgrade(home)? {
         Some(entry) => {
             let settled = recovery::finish_upgrade(context, ground, entry, abort, context.printer).await?;
-            context.printer.line(settled.text);
+            Ok(Some(settled.text))
         }
-        None => context.printer.line("No upgrade was interrupted"),
+        None => Ok(None),
     }
-    Ok(0)
 }

@@ -4,6 +4,7 @@
 use super::context::Context;
 use crate::cli::report::Report;
 use crate::error::Error;
+use crate::home::journal;
 use crate::home::progress::Reporter;
 use crate::sys::process::{Signal, signal_process};
 use crate::sys::{command, env_vars, files};
@@ -33,17 +34,25 @@ pub async fn watch(context: &Context<'_>, arguments: &[OsString]) -> Result<u8, 
     let pid = child.id() as i32;
     let stdout = child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))?;
     let reports = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(Error::failed)?;
-    let outcome = follow(context, reports, pid).await;
+    let mut was_interrupted = false;
+    let outcome = follow(context, reports, pid, &mut was_interrupted).await;
     // It has said all it had to say.
     let _ = child.wait();
-    outcome.unwrap_or_else(|| {
-        Err(Error::failed("it ended without a word")
-            .cause(format!("see {}", log.display()))
-            .hint("leoflow upgrade --resume"))
+    outcome.unwrap_or_else(|| match journal::change_under_way(&context.home) {
+        None if was_interrupted => Err(Error::signal(2, "it was cancelled: nothing was changed")),
+        None => Err(Error::failed("it ended without a word").cause(format!("see {}", log.display()))),
+        Some(change) => Err(Error::failed("it ended without a word")
+            .cause(format!("{change}\nsee {}", log.display()))
+            .hint("leoflow upgrade --resume")),
     })
 }
 
-async fn follow(context: &Context<'_>, reports: pipe::Receiver, pid: i32) -> Option<Result<u8, Error>> {
+async fn follow(
+    context: &Context<'_>,
+    reports: pipe::Receiver,
+    pid: i32,
+    was_interrupted: &mut bool,
+) -> Option<Result<u8, Error>> {
     let mut lines = BufReader::new(reports).lines();
     let mut interrupts = signal(SignalKind::interrupt()).ok()?;
     loop {
@@ -52,6 +61,7 @@ async fn follow(context: &Context<'_>, reports: pipe::Receiver, pid: i32) -> Opt
             _ = interrupts.recv() => {
                 context.printer.note("giving up, if nothing was changed yet; it goes on by itself otherwise");
                 signal_process(pid, Signal::Terminate);
+                *was_interrupted = true;
                 continue;
             }
         };

@@ -93,9 +93,6 @@ impl From<back::Refusal> for Error {
             back::Refusal::NoWay { .. } => Self::refused(text)
                 .hint("leoflow lite backups")
                 .hint("leoflow lite restore --input FILE, by the version that made it"),
-            back::Refusal::Ailing(_) => Self::refused(text)
-                .hint("leoflow lite status")
-                .hint("or stop it, and go back with what is stopped: leoflow lite stop"),
         }
     }
 }

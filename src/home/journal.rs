@@ -2,6 +2,7 @@
 //! step acts. Every start looks here first and finishes or undoes what it finds.
 
 use super::Home;
+use crate::sys::process::ProcessId;
 use crate::sys::{checkpoint, clock, files};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -63,6 +64,52 @@ pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
         Err(error) => return Err(JournalError::Unknown { path, detail: error.to_string() }),
     };
     serde_json::from_str(&text).map(Some).map_err(|error| JournalError::Unknown { path, detail: error.to_string() })
+}
+
+/// A change of release that is under way, or was interrupted: as much of it as others have to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeUnderWay {
+    /// The release that it leads to.
+    pub to: String,
+    pub step: String,
+    /// RFC 3339.
+    pub since: String,
+    /// Whether anything was changed by now.
+    pub has_changed: bool,
+    /// Who is at it; `None` when it was interrupted.
+    pub by: Option<ProcessId>,
+}
+
+/// The first step of a change of release that changes anything.
+const FIRST_CHANGE: &str = "let-go";
+
+/// A journal that cannot be read is another's to tell of.
+pub fn change_under_way(home: &Home) -> Option<ChangeUnderWay> {
+    let entry = unfinished(home).ok().flatten().filter(|entry| entry.operation == Operation::Upgrade)?;
+    let first = entry.steps.iter().position(|step| step == FIRST_CHANGE);
+    let holder = super::lock::operation_holder(home);
+    let is_change = |command: &str| command.starts_with("leoflow upgrade") || command.starts_with("leoflow rollback");
+    Some(ChangeUnderWay {
+        to: entry.plan["plan"]["to"].as_str().unwrap_or("another release").to_owned(),
+        step: entry.steps.get(entry.at).cloned().unwrap_or_else(|| "its end".to_owned()),
+        has_changed: first.is_some_and(|first| entry.at >= first),
+        since: entry.started_at,
+        by: holder.filter(|holder| is_change(&holder.command)).map(|holder| holder.process),
+    })
+}
+
+impl std::fmt::Display for ChangeUnderWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { to, step, since, by, .. } = self;
+        match by {
+            Some(process) => {
+                write!(f, "a change to {to} is under way since {since}: step {step}, pid {}", process.pid)
+            }
+            None => {
+                write!(f, "a change to {to} was interrupted at the step {step}; it is finished or undone by itself")
+            }
+        }
+    }
 }
 
 /// For an operation of which nothing was left to do.

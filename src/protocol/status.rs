@@ -1,5 +1,6 @@
 //! The state of an instance as `lite status --json` prints it.
 
+use crate::home::journal::ChangeUnderWay;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -45,6 +46,9 @@ pub struct InstanceStatus {
     /// Whether it runs in the background (`lite start`).
     #[serde(default)]
     pub detached: bool,
+    /// A change of release that is under way, or was interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ChangeUnderWay>,
     /// The supervisor's own pid.
     #[serde(default)]
     pub pid: i32,

@@ -3,7 +3,7 @@
 use super::facts::config_is_blank;
 use super::install_self;
 use crate::config::{self, Config};
-use crate::home::{Home, lock};
+use crate::home::{Home, journal, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::install;
@@ -81,7 +81,11 @@ pub fn examine(home: &Home, sources: &Sources, schema: Option<Result<State, Stri
     checks.push(port(home, config.as_ref(), running));
     checks.push(postgres(home, sources));
     checks.push(datastore(home));
-    checks.push(schema_check(schema));
+    match journal::change_under_way(home) {
+        // What the schema is meanwhile says nothing.
+        Some(change) => checks.push(Check::warning("upgrade", change.to_string(), "leoflow upgrade --resume")),
+        None => checks.push(schema_check(schema)),
+    }
     checks.push(binaries(home));
     checks.push(python_found(config.as_ref()));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));

@@ -4,6 +4,7 @@ use super::api_socket::ApiSocket;
 use super::child;
 use super::handover::Inherited;
 use super::instance::Instance;
+use super::levels::Watched;
 use super::logs::LogFile;
 use super::policy::Model;
 use super::run::{Identity, Notice, Supervisor, SupervisorError};
@@ -123,8 +124,7 @@ impl Supervisor {
             waiters: Vec::new(),
             program: instance.program.clone(),
             trial: None,
-            abandoned: 0,
-            holder: None,
+            change: Watched::default(),
             resume: None,
         };
         Ok(supervisor)

@@ -1,7 +1,7 @@
 //! The supervisor's end of `run/control.sock`.
 
 use crate::home::Home;
-use crate::protocol::control::{Answer, LINE_LIMIT, Level, Request};
+use crate::protocol::control::{Answer, LINE_LIMIT, Request};
 use crate::sys::{files, unix_socket, user};
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 pub enum Asked {
     /// A request, who asks, and where its answer goes.
     Request { request: Request, peer: i32, answer: oneshot::Sender<Answer> },
-    /// Whoever had asked for less than the whole has left without asking for it back.
-    Abandoned,
+    /// Whoever had asked for something has left.
+    Left,
 }
 
 /// The socket and the task that serves it.
@@ -68,12 +68,9 @@ async fn converse(stream: UnixStream, asked: mpsc::Sender<Asked>) {
     }
     let peer = unix_socket::peer_pid(&stream).unwrap_or_default();
     let (reader, mut writer) = stream.into_split();
-    let mut holds = false;
-    answer_all(BufReader::new(reader), &mut writer, &asked, peer, &mut holds).await;
-    if holds {
-        // The supervisor may be leaving too.
-        let _ = asked.send(Asked::Abandoned).await;
-    }
+    answer_all(BufReader::new(reader), &mut writer, &asked, peer).await;
+    // The supervisor may be leaving too.
+    let _ = asked.send(Asked::Left).await;
 }
 
 async fn answer_all(
@@ -81,7 +78,6 @@ async fn answer_all(
     writer: &mut OwnedWriteHalf,
     asked: &mpsc::Sender<Asked>,
     peer: i32,
-    holds: &mut bool,
 ) {
     loop {
         let mut line = String::new();
@@ -90,12 +86,7 @@ async fn answer_all(
             Ok(0) | Err(_) => return,
         }
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => {
-                if let Request::Run { level, .. } = &request {
-                    *holds = *level != Level::Whole;
-                }
-                ask(asked, request, peer).await
-            }
+            Ok(request) => ask(asked, request, peer).await,
             Err(error) => Answer::Error(format!("not a request: {error}")),
         };
         let Ok(mut text) = serde_json::to_vec(&answer) else { return };

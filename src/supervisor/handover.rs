@@ -121,8 +121,7 @@ impl Supervisor {
 
     fn try_to_become(&mut self, program: &Path) -> io::Error {
         // One that has failed is tried anew by the next supervisor; one on its way could not be told how far it is.
-        let is_settled =
-            |child: &State| matches!(child.phase, Phase::Running { .. } | Phase::Done | Phase::Failed { .. });
+        let is_settled = |child: &State| !matches!(child.phase, Phase::Starting { .. } | Phase::Stopping { .. });
         if !self.model.children.iter().all(is_settled) {
             return io::Error::other("something is being started or stopped");
         }

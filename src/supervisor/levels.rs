@@ -3,6 +3,7 @@
 
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
+use crate::home::journal;
 use crate::protocol::control::{Answer, Level};
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{files, listener, unix_socket};
@@ -16,8 +17,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How often an upgrade that was left in the middle is taken up again.
-const RESUMES: u32 = 3;
+/// How often a change of release that was left in the middle is taken up again, each time after twice the pause.
+const RESUMES: u32 = 8;
 
 /// What a server on trial has beside the listeners.
 pub struct Trial {
@@ -51,14 +52,19 @@ fn count(level: Level, all: usize) -> usize {
     }
 }
 
-/// Whoever has a part of the instance held down.
-pub struct Holder {
-    process: ProcessId,
-    /// Since when it was seen not to run, though it lives.
+/// What the supervisor remembers of a change of release, whose journal it looks at.
+#[derive(Default)]
+pub struct Watched {
+    /// There is one: it is looked at often.
+    pub under_way: bool,
+    /// How often it was taken up again, and when it may be the next time.
+    taken_up: u32,
+    not_before: Option<Instant>,
+    /// Since when whoever is at it was seen not to run, though it lives.
     frozen: Option<Instant>,
 }
 
-/// A holder that is stopped for this long is ended: requests wait for it.
+/// One that is stopped for this long is ended: requests wait for it.
 const FROZEN: Duration = Duration::from_secs(15);
 
 impl Supervisor {
@@ -69,12 +75,7 @@ impl Supervisor {
         peer: i32,
         answer: oneshot::Sender<Answer>,
     ) {
-        let holder = ProcessId::of(peer).map(|process| Holder { process, frozen: None });
-        self.holder = holder.filter(|_| level != Level::Whole);
-        if level == Level::Whole {
-            self.abandoned = 0;
-        }
-        self.own_log.line(&format!("asked for {level:?} of {program:?}"));
+        self.own_log.line(&format!("asked for {level:?} of {program:?} by {peer}"));
         if let Err(reason) = self.prepare_level(level, program) {
             // Whoever asked may have left.
             let _ = answer.send(Answer::Error(reason));
@@ -114,19 +115,45 @@ impl Supervisor {
         }
     }
 
-    /// Whoever held a part of it down has gone: what it was doing is finished or taken back by another.
-    pub(super) fn take_up_again(&mut self) {
-        self.holder = None;
-        if self.resume.is_some() {
-            // Its end is what counts.
+    /// A change of release whose worker has gone is finished or taken back by another process, whatever step it had
+    /// come to; one whose worker was stopped (SIGSTOP, a debugger) while requests wait for it is ended for that.
+    pub(super) fn look_after_change(&mut self) {
+        let Some(change) = journal::change_under_way(&self.home) else {
+            self.change = Watched::default();
+            return;
+        };
+        self.change.under_way = true;
+        let own = std::process::id() as i32;
+        match change.by.filter(|process| process.pid != own) {
+            Some(process) if change.has_changed => self.watch_worker(&process),
+            Some(_) => self.change.frozen = None,
+            None => self.take_up_again(),
+        }
+    }
+
+    fn watch_worker(&mut self, worker: &ProcessId) {
+        if !process::is_stopped(worker.pid) {
+            self.change.frozen = None;
             return;
         }
-        let is_held = matches!(self.model.overall(), Overall::Held | Overall::Switching | Overall::Failed);
-        if !is_held || self.model.level() == self.specs.len() || self.abandoned >= RESUMES {
+        let since = *self.change.frozen.get_or_insert_with(Instant::now);
+        if since.elapsed() >= FROZEN {
+            worker.signal(Signal::Kill);
+            let pid = worker.pid;
+            self.own_log.line(&format!("{pid} holds the instance down and does not run; it was ended"));
+        }
+    }
+
+    fn take_up_again(&mut self) {
+        let now = Instant::now();
+        let waits = self.change.not_before.is_some_and(|at| now < at);
+        let leaves = matches!(self.model.overall(), Overall::Stopping | Overall::Stopped);
+        if self.resume.is_some() || waits || leaves || self.change.taken_up >= RESUMES {
             return;
         }
-        self.abandoned += 1;
-        self.own_log.line("an upgrade was left in the middle; taking it up again");
+        self.change.not_before = now.checked_add(Duration::from_secs(1 << self.change.taken_up));
+        self.change.taken_up += 1;
+        self.own_log.line("a change of release was left in the middle; taking it up again");
         match self.spawn_resume() {
             Ok(pid) => self.resume = Some(pid),
             Err(error) => self.own_log.line(&format!("it cannot be taken up again: {error}")),
@@ -134,27 +161,10 @@ impl Supervisor {
     }
 
     /// A child that is none of the policy's has ended.
-    pub(super) fn ended_aside(&mut self, pid: i32, success: bool) {
+    pub(super) fn ended_aside(&mut self, pid: i32) {
         if self.resume == Some(pid) {
             self.resume = None;
-            if !success {
-                self.take_up_again();
-            }
-        }
-    }
-
-    /// One that was stopped (SIGSTOP, a debugger) while requests wait for it is ended, and so its work is taken up.
-    pub(super) fn watch_holder(&mut self) {
-        let Some(holder) = &mut self.holder else { return };
-        if !holder.process.is_alive() || !process::is_stopped(holder.process.pid) {
-            holder.frozen = None;
-            return;
-        }
-        let since = *holder.frozen.get_or_insert_with(Instant::now);
-        if since.elapsed() >= FROZEN {
-            holder.process.signal(Signal::Kill);
-            let pid = holder.process.pid;
-            self.own_log.line(&format!("{pid} holds the instance down and does not run; it was ended"));
+            self.look_after_change();
         }
     }
 

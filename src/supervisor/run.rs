@@ -4,7 +4,7 @@ use super::api_socket::ApiSocket;
 use super::child::{self, Given, Started};
 use super::control::{Asked, ControlSocket};
 use super::instance::SharedProgram;
-use super::levels::{Holder, Trial};
+use super::levels::{Trial, Watched};
 use super::logs::LogFile;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
@@ -91,9 +91,7 @@ pub struct Supervisor {
     /// The program that our own children are started from.
     pub(super) program: SharedProgram,
     pub(super) trial: Option<Trial>,
-    /// How often a part of it was left held by whoever had asked for that.
-    pub(super) abandoned: u32,
-    pub(super) holder: Option<Holder>,
+    pub(super) change: Watched,
     /// The one that takes an upgrade up again.
     pub(super) resume: Option<i32>,
     pub(super) lock: Rc<HomeLock>,
@@ -108,6 +106,8 @@ pub struct Identity {
 
 /// How often what cannot notify is looked at.
 const ROUND: Duration = Duration::from_secs(10);
+/// The same while a change of release is under way, of which something may wait.
+const CHANGE_ROUND: Duration = Duration::from_secs(1);
 /// A wake-up later than this is our own pause, not theirs.
 const OWN_PAUSE: Duration = Duration::from_secs(3);
 /// How long the output of a child that has ended is waited for.
@@ -167,7 +167,7 @@ impl Supervisor {
                 request = asked.recv() => {
                     match request {
                         Some(Asked::Request { request, peer, answer }) => self.answer(request, peer, answer),
-                        Some(Asked::Abandoned) => self.take_up_again(),
+                        Some(Asked::Left) => self.look_after_change(),
                         None => {}
                     }
                     None
@@ -180,7 +180,11 @@ impl Supervisor {
                         self.replace("server");
                     }
                     self.probe_running();
-                    self.watch_holder();
+                    self.look_after_change();
+                    None
+                }
+                () = tokio::time::sleep(CHANGE_ROUND), if self.change.under_way => {
+                    self.look_after_change();
                     None
                 }
                 () = sleep_until(wake) => None,
@@ -286,7 +290,7 @@ impl Supervisor {
     fn reap(&mut self) {
         for (pid, exit) in reaper::ended_children() {
             let Some(index) = self.index_of(pid) else {
-                self.ended_aside(pid, exit.success());
+                self.ended_aside(pid);
                 continue;
             };
             if let Some(probe) = self.probes[index].take() {

@@ -84,6 +84,8 @@ impl Supervisor {
             processes: self.processes(),
             reason: if state == InstanceState::Healthy { None } else { reason(&self.model) },
             detached: self.identity.detached,
+            // Whoever asks looks at the journal itself.
+            change: None,
             pid: std::process::id() as i32,
         }
     }

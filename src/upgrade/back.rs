@@ -44,8 +44,6 @@ pub enum Refusal {
     NotKept(Version),
     #[error("{why}, and the backup from before the upgrade is gone")]
     NoWay { why: String },
-    #[error("the instance is not healthy: {0}")]
-    Ailing(String),
 }
 
 pub fn plan(ways: &Ways<'_>) -> Result<Back, Refusal> {

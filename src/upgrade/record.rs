@@ -1,5 +1,6 @@
 //! `upgrade/history.json`: which releases followed one another here, and what each left to come back by.
 
+use super::stage;
 use crate::home::Home;
 use crate::sys::{clock, files};
 use semver::Version;
@@ -42,6 +43,20 @@ pub fn history(home: &Home) -> Vec<Change> {
 /// The change that led to `version`, the last one.
 pub fn led_to(home: &Home, version: &Version) -> Option<Change> {
     history(home).into_iter().rev().find(|change| change.to == *version)
+}
+
+/// The backups that are the way back from a release that is kept, to one that is kept.
+pub fn ways_back(home: &Home) -> Vec<PathBuf> {
+    let is_kept = |version: &Version| stage::program_of(home, version).exists();
+    let changes = history(home);
+    let last = |version: &Version| changes.iter().rev().find(|change| change.to == *version);
+    let mut found: Vec<PathBuf> = changes
+        .iter()
+        .filter(|change| is_kept(&change.from) && is_kept(&change.to) && last(&change.to) == Some(change))
+        .filter_map(|change| change.backup.clone())
+        .collect();
+    found.dedup();
+    found
 }
 
 pub fn add(home: &Home, change: Change) -> io::Result<()> {

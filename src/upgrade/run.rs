@@ -6,9 +6,10 @@ use super::program::{self, TrialServer};
 use super::smoke::{self, Door, Smoke};
 use super::source::Source;
 use super::steps::{Direction, State, Step};
-use super::{UpgradeError, finish, snapshot, stage};
+use super::{UpgradeError, finish, record, snapshot, stage};
+use crate::backup::automatic::{self, Automatic};
+use crate::backup::restore;
 use crate::backup::verify::Rehearsal;
-use crate::backup::{automatic, restore};
 use crate::config::Config;
 use crate::home::Home;
 use crate::home::journal::{Journal, Operation};
@@ -124,11 +125,16 @@ pub async fn upgrade(
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            if let UpgradeError::Cancelled = error {
-                restore::remove_strays(work.home, Some(&work.access)).await?;
+            // What cannot be removed now is removed by the next who comes: its folder reminds of it.
+            if let Err(stray) = restore::remove_strays(work.home, Some(&work.access)).await {
+                work.reporter.report(Progress::Warning(format!("what the rehearsal left cannot be removed: {stray}")));
             }
             journal.remove()?;
             finish::forget_program(work, &state);
+            if let Some(backup) = state.backup.take() {
+                // Of a state that is still there. One that stays takes room and nothing else.
+                let _ = files::remove_any(&backup);
+            }
             return Ok(work.outcome(&state, Status::Failed, None, Some(error)));
         }
     };
@@ -274,8 +280,15 @@ impl Work<'_> {
     }
 
     async fn back_up(&mut self, why: &str) -> Result<PathBuf, UpgradeError> {
-        let made = automatic::always(why, self.home, &self.access, self.config, self.own_version, self.reporter);
-        Ok(made.await?.path)
+        let with = Automatic {
+            home: self.home,
+            access: &self.access,
+            config: self.config,
+            version: self.own_version,
+            pinned: &record::ways_back(self.home),
+            reporter: self.reporter,
+        };
+        Ok(automatic::always(why, &with).await?.path)
     }
 
     /// The backup is restored into a database of its own, and the new release has to work with that.
@@ -299,7 +312,10 @@ impl Work<'_> {
 
     async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<f64, UpgradeError> {
         let begun = Instant::now();
-        program::migrate(&state.new_program, self.home, Some(database))?;
+        // In a thread of its own, so that this can be given up meanwhile.
+        let (program, home, name) = (state.new_program.clone(), self.home.clone(), database.to_owned());
+        let migrated = tokio::task::spawn_blocking(move || program::migrate(&program, &home, Some(&name))).await;
+        migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
         let mut server = TrialServer::start(&state.new_program, self.home, self.port, Some(database))?;
         let smoke = self.smoke(state, Door::Private(server.socket.clone()));
         server.wait_ready(async || smoke.answers().await).await?;
