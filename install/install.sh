@@ -224,9 +224,12 @@ check_home() {
     [ -e "$home" ] || return 0
     [ -d "$home" ] || fail "$home is no folder" "choose another one: --home DIR"
     [ -O "$home" ] || fail "$home belongs to another user" "run this as its owner, or choose another folder: --home DIR"
-    for mark in setup.json run/lite.lock run/journal.json managed-postgres; do
+    for mark in run/lite.lock run/journal.json managed-postgres/credentials.json managed-postgres/data/PG_VERSION; do
         [ ! -e "$home/$mark" ] || return 0
     done
+    if grep -q receipt_version "$home/setup.json" 2>/dev/null; then
+        return 0
+    fi
     for mark in "$home"/versions/*/leoflow; do
         [ ! -e "$mark" ] || return 0
     done

@@ -12,6 +12,10 @@ pub struct Problem {
 
 /// The document as a mapping. Comments alone, or nothing, are an empty one.
 pub fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
+    if text.matches(['[', '{']).count() > MOST_OPENED {
+        let message = format!("more than {MOST_OPENED} brackets, which no settings have");
+        return Err(vec![Problem { line: 0, message }]);
+    }
     if let Some(line) = text.lines().position(|line| nesting(line) > DEEPEST) {
         let message = format!("nested more than {DEEPEST} deep on one line, which no settings are");
         return Err(vec![Problem { line: line + 1, message }]);
@@ -32,6 +36,9 @@ pub fn to_mapping(text: &str) -> Result<Mapping, Vec<Problem>> {
 
 /// Deeper lines are not given to the YAML library: its time grows with the square of the depth.
 const DEEPEST: usize = 64;
+
+/// In the whole text, for the same reason; closing ones do not count, they may stand in a string.
+const MOST_OPENED: usize = 2_000;
 
 /// At most so deep can a line go, by what opens a level in it.
 fn nesting(line: &str) -> usize {

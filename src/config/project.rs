@@ -311,6 +311,7 @@ mod tests {
             "python_version: two\n",
             "tasks: [a]\n",
             &"[".repeat(200_000),
+            &"[\n".repeat(100_000),
             &format!("a: {}b\n", "- ".repeat(100_000)),
         ] {
             assert_eq!(problems(bad).len(), 1, "{}", &bad[..bad.len().min(40)]);

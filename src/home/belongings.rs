@@ -55,11 +55,15 @@ fn is_hash(name: &str) -> bool {
 }
 
 fn is_backup(name: &str) -> bool {
-    name.ends_with(".tar.zst") || name.ends_with(".tar.gz") || name.ends_with(".json")
+    let is_archive = name.ends_with(".tar.zst") || name.ends_with(".tar.gz");
+    name == "verified.json" || is_archive && (name.starts_with("automatic-") || name.starts_with("leoflow-backup-"))
 }
 
 fn is_log(name: &str) -> bool {
-    name.ends_with(".log") || name.contains(".log.")
+    let process = name.split('.').next().unwrap_or_default();
+    let is_ours =
+        ["agent", "lite", "migrate", "postgres", "server", "start", "supervisor", "upgrade"].contains(&process);
+    is_ours && name[process.len()..].starts_with(".log")
 }
 
 /// What an install or a write that was cut off has left: `.install-…`, `.name.tmp-<pid>`.
@@ -67,7 +71,11 @@ fn is_left_over(name: &str) -> bool {
     name.starts_with(".install-") || files::is_temporary_neighbour(name)
 }
 
+/// None in a link: what that leads to is elsewhere, and not the home's.
 fn entries(folder: &Path) -> Vec<String> {
+    if fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_symlink()) {
+        return Vec::new();
+    }
     let found = fs::read_dir(folder).into_iter().flatten().flatten();
     found.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
@@ -75,7 +83,9 @@ fn entries(folder: &Path) -> Vec<String> {
 /// What in the folder is somebody else's, in order.
 pub fn foreign(home: &Home) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for name in entries(home.root()) {
+    // The home itself may be behind a link.
+    let root = home.root().canonicalize().unwrap_or_else(|_| home.root().to_owned());
+    for name in entries(&root) {
         let path = home.root().join(&name);
         match ENTRIES.iter().find(|(known, _)| *known == name) {
             Some((_, Inside::All)) => {}
@@ -94,7 +104,12 @@ pub fn foreign(home: &Home) -> Vec<PathBuf> {
 
 /// Whether Leoflow was set up there, or began to be.
 fn is_marked(home: &Home) -> bool {
-    [home.receipt(), home.lock(), home.journal(), home.postgres()].iter().any(|path| path.exists())
+    let receipt = files::read_text(&home.receipt(), 1024 * 1024).ok().flatten();
+    let is_cluster = home.postgres_credentials().exists() || home.postgres_data().join("PG_VERSION").exists();
+    [home.lock(), home.journal()].iter().any(|path| path.exists())
+        || receipt.is_some_and(|text| text.contains("receipt_version"))
+        || is_cluster
+        || home.postgres_installs().is_dir()
         || entries(&home.versions()).iter().any(|version| home.versions().join(version).join("leoflow").exists())
 }
 
@@ -157,7 +172,8 @@ mod tests {
         for entry in entries {
             let path = folder.path().join(entry);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
+            let text = if *entry == "setup.json" { "{\"receipt_version\": 1}" } else { "" };
+            fs::write(path, text).unwrap();
         }
         let home = Home { root: folder.path().to_owned() };
         (folder, home)
@@ -175,6 +191,7 @@ mod tests {
             (&["python/site.py"], false),
             (&["config.yaml", "notes.txt"], false),
             (&["setup.json", "notes.txt"], true),
+            (&["managed-postgres/x", "notes.txt"], false),
             (&["versions/0.1.0/leoflow", "share/man"], true),
         ] {
             let (_folder, home) = home(entries);
@@ -185,8 +202,11 @@ mod tests {
     #[test]
     fn what_is_somebody_elses_is_named() {
         let (_folder, home) =
-            home(&["setup.json", "bin/leoflow", "bin/ls", "data/x", "backups/a.tar.zst", ".x.tmp-12"]);
+            home(&["setup.json", "bin/leoflow", "bin/ls", "data/x", "backups/automatic-1.tar.zst", ".x.tmp-12"]);
         assert_eq!(foreign(&home), [home.root().join("bin/ls"), home.root().join("data")]);
+        // What a link leads to is not looked at.
+        std::os::unix::fs::symlink(home.root().join("data"), home.root().join("logs")).unwrap();
+        assert_eq!(foreign(&home).len(), 2);
     }
 
     #[test]

@@ -196,9 +196,18 @@ fn look_into(waiting: Waiting, scan: &mut Scan, seen: &Seen, until: Instant) -> 
     let Waiting { folder, rules } = waiting;
     let entries = fs::read_dir(&folder)?;
     let rules = rules.with_those_of(&folder);
+    let looked = folder.clone();
     scan.folders.push(folder);
     let mut below = Vec::new();
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What comes after it is not seen.
+            Err(error) => {
+                note(scan, looked.clone(), &error);
+                break;
+            }
+        };
         if Instant::now() > until {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -257,14 +266,15 @@ pub fn python_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// Larger files are data, whatever they are called.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
-/// Whether a file is worth importing: it speaks of DAGs, or cannot be read, which its import will say.
+/// Whether a file is worth importing: it speaks of DAGs, or cannot be read, which its import will say. A large one
+/// is data, whatever it is called.
 pub fn is_dag_file(path: &Path) -> bool {
     if path.extension().is_none_or(|end| end != "py") {
         return false;
     }
     match files::read_regular(path, LARGEST_FILE) {
         Ok(text) => text.is_some_and(|text| might_have_dags(&text)),
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        Err(error) => error.kind() != io::ErrorKind::InvalidData,
     }
 }
 

@@ -84,3 +84,20 @@ fn root_writes_nothing_into_a_users_home() {
     fresh.run(&["setup"]).expect(3);
     assert!(!fresh.home.exists());
 }
+
+#[test]
+fn what_a_link_in_the_home_leads_to_is_left_alone() {
+    let test = TestHome::new();
+    test.set_up();
+    let elsewhere = test.folder().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    for name in ["automatic-1.tar.zst", "photos.tar.gz"] {
+        fs::write(elsewhere.join(name), "theirs").unwrap();
+    }
+    let backups = test.home.join("backups");
+    let _ = fs::remove_dir(&backups);
+    std::os::unix::fs::symlink(&elsewhere, &backups).unwrap();
+    test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    assert!(!test.home.exists());
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 2);
+}

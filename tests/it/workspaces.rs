@@ -56,7 +56,9 @@ fn no_file_of_the_workspace_holds_up_the_server() {
         test.save(&format!("{name}/dag.py"), &dag(name));
     }
     let told = || test.dags()["import_errors"].to_string();
-    wait_until("both are told", SOON, || told().contains("nested more than") && told().contains("not a regular file"));
+    wait_until("both are told", SOON, || {
+        told().contains("more than 2000 brackets") && told().contains("not a regular file")
+    });
     assert_eq!(test.run_dag("hello")["state"], "success");
     assert_eq!(test.pid("server"), server);
 }

@@ -102,6 +102,7 @@ impl Keeper {
         let (mut packages, mut fetching) = (self.fetch_packages(), true);
         let mut watch = Watch::new();
         let mut look = true;
+        let mut look_again = tokio::time::Instant::now() + LOOK_AGAIN;
         loop {
             if look {
                 self.look(&mut watch).await;
@@ -129,7 +130,8 @@ impl Keeper {
                 Some(parsed) = self.results.recv() => self.save(parsed).await,
                 () = tokio::time::sleep(RETRY), if again => self.save_again().await,
                 // Nobody tells when a mount answers again.
-                () = tokio::time::sleep(LOOK_AGAIN), if is_partly_unseen => {
+                () = tokio::time::sleep_until(look_again), if is_partly_unseen => {
+                    look_again = tokio::time::Instant::now() + LOOK_AGAIN;
                     self.hanging.clear();
                     look = true;
                 }

@@ -67,7 +67,8 @@ fn remove_ours(path: &Path, not_ours: &[PathBuf]) -> Result<(), RemoveError> {
     if not_ours.iter().any(|theirs| theirs == path) {
         return Ok(());
     }
-    if !not_ours.iter().any(|theirs| theirs.starts_with(path)) {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+    if is_link || !not_ours.iter().any(|theirs| theirs.starts_with(path)) {
         return remove(path);
     }
     let failed = |source| RemoveError::Io { path: path.to_owned(), source };
