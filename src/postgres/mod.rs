@@ -16,6 +16,7 @@ pub mod server;
 mod system;
 pub mod tools;
 pub mod wheel;
+pub mod words;
 
 pub use access::{Access, Login};
 pub use connect::{Endpoint, PgError};

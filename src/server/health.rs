@@ -1,5 +1,6 @@
 //! Whether it works, for programs.
 
+use super::pages;
 use super::state::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +17,10 @@ pub async fn healthz(State(state): State<Arc<AppState>>) -> Response {
     match state.database.check(PATIENCE).await {
         Ok(()) => Json(json!({"ok": true, "version": state.version})).into_response(),
         Err(reason) => {
-            let body = json!({"ok": false, "version": state.version, "reason": format!("datastore: {reason}")});
+            // The supervisor knows why it does not run.
+            let told = pages::ask_supervisor(&state).await.ok().and_then(|status| status.reason);
+            let reason = told.unwrap_or_else(|| format!("datastore: {reason}"));
+            let body = json!({"ok": false, "version": state.version, "reason": reason});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }

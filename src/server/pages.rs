@@ -95,7 +95,7 @@ pub async fn status(State(state): State<Arc<AppState>>) -> Result<Json<InstanceS
     ask_supervisor(&state).await.map(Json)
 }
 
-async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, ApiError> {
+pub(super) async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, ApiError> {
     let home = state.home.clone();
     let asked = tokio::task::spawn_blocking(move || control::status_of(&home)).await;
     asked
@@ -122,12 +122,14 @@ fn what_runs(status: &InstanceStatus) -> String {
     }
     format!(
         "<h1>What runs <span id=\"overall\" class=\"state\" data-state=\"{state}\">{state}</span></h1>\
+         <p id=\"reason\">{reason}</p>\
          <dl><dt>Version</dt><dd>{version}</dd><dt>Home</dt><dd>{home}</dd>\
          <dt>Schema</dt><dd>{schema}</dd></dl>\
          <div class=\"wide\"><table id=\"processes\"><thead><tr><th>Process</th><th>State</th><th>Pid</th><th class=\"number\">Restarts</th>\
          <th class=\"number\">Memory</th></tr></thead><tbody>{rows}</tbody></table></div>\
          <script src=\"/static/status.js\"></script>",
         state = status.state,
+        reason = escape(status.reason.as_deref().unwrap_or_default()),
         version = escape(&status.version),
         home = escape(&status.home),
         schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string()),

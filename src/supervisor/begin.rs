@@ -125,6 +125,7 @@ impl Supervisor {
             program: instance.program.clone(),
             trial: None,
             change: Watched::default(),
+            has_room: true,
             resume: None,
         };
         Ok(supervisor)

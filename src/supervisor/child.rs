@@ -79,6 +79,20 @@ pub fn copy(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<Joi
     Ok(tokio::task::spawn_local(copy_to_log(reader, log.clone())))
 }
 
+/// Copies what is there by now: of a child that has ended, all that it said.
+pub fn drain(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) {
+    let mut buffer = vec![0; 8 * 1024];
+    // A child of its own that lives on may write without end.
+    for _ in 0..MOST_PIECES {
+        match nix::unistd::read(output, &mut buffer) {
+            Ok(length @ 1..) => log.borrow_mut().write(&buffer[..length]),
+            _ => return,
+        }
+    }
+}
+
+const MOST_PIECES: usize = 1_000;
+
 async fn copy_to_log(mut reader: pipe::Receiver, log: Rc<RefCell<LogFile>>) {
     let mut buffer = vec![0; 8 * 1024];
     loop {

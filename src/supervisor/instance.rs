@@ -1,8 +1,9 @@
 //! Lite's own processes, described for the supervisor: Postgres, the one-shot migrator, the server,
 //! the agent, in that order.
 
-use super::spec::{Launch, Plan, Probe, ProbeResult, Readiness, Spec};
+use super::spec::{LastWords, Launch, Plan, Probe, ProbeResult, Readiness, Spec};
 use crate::home::Home;
+use crate::postgres::words::{self, Cause, Words};
 use crate::postgres::{self, Credentials, Endpoint, Installation, PgError, leftovers, private};
 use crate::protocol::child;
 use crate::sys::process::Signal;
@@ -61,6 +62,7 @@ impl Instance {
                 // What cannot be ended now is ended by the next start.
                 let _ = leftovers::end(&home);
             })),
+            words: words_of_postgres,
         }
     }
 
@@ -141,8 +143,32 @@ impl Instance {
                 })
             }),
             clean_up: None,
+            words: words_of_own,
         }
     }
+}
+
+fn words_of_postgres(lines: &[String]) -> Option<LastWords> {
+    let Words { text, cause } = words::last(lines)?;
+    Some(match cause {
+        Cause::DiskFull => LastWords { text: format!("{text}. {MAKE_ROOM}"), passes: true },
+        Cause::Damaged => LastWords {
+            text: format!(
+                "the datastore is damaged: {text}. A backup brings it back: leoflow lite backups list, then leoflow \
+                 lite restore --input FILE --force"
+            ),
+            passes: false,
+        },
+        Cause::Other => LastWords { text, passes: false },
+    })
+}
+
+const MAKE_ROOM: &str = "Free some space; it goes on by itself";
+
+/// Of our own processes only what may pass is of interest: otherwise they say themselves why they end.
+fn words_of_own(lines: &[String]) -> Option<LastWords> {
+    let line = lines.iter().rev().find(|line| words::cause_of(line) == Cause::DiskFull)?;
+    Some(LastWords { text: format!("{}. {MAKE_ROOM}", line.trim()), passes: true })
 }
 
 fn own_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {

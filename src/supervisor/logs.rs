@@ -15,7 +15,7 @@ pub const LOG_NAMES: &[&str] = &["supervisor", "postgres", "migrate", "server", 
 const SIZE_LIMIT: u64 = 5 * 1024 * 1024;
 const KEPT: u32 = 2;
 /// Lines kept in memory, to be shown when a process fails.
-const REMEMBERED: usize = 30;
+const REMEMBERED: usize = 200;
 
 pub struct LogFile {
     path: PathBuf,

@@ -1,7 +1,7 @@
 //! What next, given what happened. Pure: events and the time go in, actions come out, so that hours
 //! of crashing and stopping are tested in milliseconds.
 
-use super::spec::Plan;
+use super::spec::{LastWords, Plan};
 use super::state::{Action, Child, Phase};
 use crate::sys::reaper::Exit;
 use std::time::{Duration, Instant};
@@ -52,10 +52,17 @@ pub enum Event {
         pid: i32,
         reason: String,
     },
+    /// Why it ends, in its own words; told before its end.
+    Words {
+        pid: i32,
+        words: LastWords,
+    },
     Exited {
         pid: i32,
         exit: Exit,
     },
+    /// What kept one from running may be gone.
+    TryNow,
     /// Time has passed.
     Tick,
     Stop,
@@ -181,6 +188,12 @@ impl Model {
         model
     }
 
+    /// One that waits for what keeps it from running to pass.
+    pub fn blocked(&self) -> Option<&Child> {
+        let waits = |child: &&Child| matches!(child.phase, Phase::Backoff { .. }) && child.waits_for_better_times();
+        self.children.iter().find(waits)
+    }
+
     pub fn was_healthy(&self) -> bool {
         self.was_healthy
     }
@@ -239,11 +252,18 @@ impl Model {
                     }
                 }
             }
+            Event::Words { pid, words } => {
+                let may_wait = self.was_healthy;
+                if let Some(child) = self.by_pid(pid) {
+                    (child.words, child.may_wait) = (Some(words), may_wait);
+                }
+            }
             Event::Exited { pid, exit } => {
                 if let Some(child) = self.by_pid(pid) {
                     child.exited(exit, now);
                 }
             }
+            Event::TryNow => self.children.iter_mut().for_each(|child| child.try_now(now)),
             Event::Tick => {}
             Event::Stop => self.goal = Goal::Stop,
             Event::StopNow => {

@@ -408,3 +408,50 @@ fn adopted_children_are_watched_like_its_own() {
     model.step(Event::Exited { pid: 9, exit: Exit::Signal(9) }, now);
     assert_eq!(model.overall(), Overall::Degraded);
 }
+
+#[test]
+fn what_may_pass_is_tried_again_however_often_and_at_once_when_it_has() {
+    let mut fake = Fake::up();
+    let words = LastWords { text: "No space left on device".to_owned(), passes: true };
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        let pid = fake.pid("db");
+        fake.tell(Event::Words { pid, words: words.clone() });
+        fake.exit("db", Exit::Code(1));
+        let Phase::Backoff { until } = *fake.phase("db") else { panic!("{:?}", fake.phase("db")) };
+        pauses.push(until - fake.now);
+        assert_eq!((fake.model.overall(), fake.model.blocked().is_some()), (Overall::Degraded, true));
+        fake.now = until;
+        for name in ["server", "agent"] {
+            let pid = fake.pid(name);
+            fake.tell(Event::Alive { pid });
+        }
+        fake.tell(Event::Tick);
+    }
+    assert!(pauses.is_sorted() && pauses[0] >= Duration::from_secs(1) && pauses[9] == Duration::from_secs(60));
+    let pid = fake.pid("db");
+    fake.tell(Event::Words { pid, words });
+    fake.exit("db", Exit::Code(1));
+    let started = fake.started.len();
+    fake.tell(Event::TryNow);
+    assert_eq!(fake.started[started..], ["db"]);
+    fake.ready("db");
+    assert!(fake.model.blocked().is_none());
+}
+
+#[test]
+fn a_first_start_does_not_wait_for_better_times() {
+    let mut fake = Fake::new();
+    for _ in 0..START_TRIES {
+        let pid = fake.pid("db");
+        let words = LastWords { text: "No space left on device".to_owned(), passes: true };
+        fake.tell(Event::Words { pid, words });
+        fake.exit("db", Exit::Code(1));
+        fake.pass(Duration::ZERO);
+    }
+    assert!(
+        matches!(fake.phase("db"), Phase::Failed { reason } if reason.contains("No space")),
+        "{:?}",
+        fake.phase("db")
+    );
+}

@@ -18,7 +18,7 @@ use crate::protocol::control::{Answer, Request};
 use crate::sys::notify::{Notification, NotifySocket};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::spawn::SpawnError;
-use crate::sys::{reaper, replace};
+use crate::sys::{disk, reaper, replace};
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io;
@@ -92,6 +92,8 @@ pub struct Supervisor {
     pub(super) program: SharedProgram,
     pub(super) trial: Option<Trial>,
     pub(super) change: Watched,
+    /// Whether there was room on the disk at the last look.
+    pub(super) has_room: bool,
     /// The one that takes an upgrade up again.
     pub(super) resume: Option<i32>,
     pub(super) lock: Rc<HomeLock>,
@@ -108,6 +110,9 @@ pub struct Identity {
 const ROUND: Duration = Duration::from_secs(10);
 /// The same while a change of release is under way, of which something may wait.
 const CHANGE_ROUND: Duration = Duration::from_secs(1);
+/// While something does not run for want of room, and what it needs to go on.
+const ROOM_ROUND: Duration = Duration::from_secs(1);
+const ROOM: u64 = 48 * 1024 * 1024;
 /// A wake-up later than this is our own pause, not theirs.
 const OWN_PAUSE: Duration = Duration::from_secs(3);
 /// How long the output of a child that has ended is waited for.
@@ -183,6 +188,7 @@ impl Supervisor {
                     self.look_after_change();
                     None
                 }
+                () = tokio::time::sleep(ROOM_ROUND), if self.model.blocked().is_some() => self.room_again(),
                 () = tokio::time::sleep(CHANGE_ROUND), if self.change.under_way => {
                     self.look_after_change();
                     None
@@ -201,6 +207,13 @@ impl Supervisor {
             self.reap();
             self.feed(Event::Tick);
         }
+    }
+
+    /// Whether there is room on the disk again, where there was none when somebody last looked.
+    fn room_again(&mut self) -> Option<Event> {
+        let has_room = disk::free_bytes(&self.home.postgres_data()).is_ok_and(|free| free >= ROOM);
+        let had_room = std::mem::replace(&mut self.has_room, has_room);
+        (has_room && !had_room).then_some(Event::TryNow)
     }
 
     /// Tells the policy and does what it says.
@@ -301,6 +314,13 @@ impl Supervisor {
                 self.heard(notification);
             }
             self.own_log.line(&format!("{} ({pid}) ended with {exit}", self.specs[index].plan.name));
+            if let Some(output) = &self.outputs[index] {
+                child::drain(output, &self.logs[index]);
+            }
+            let words = (self.specs[index].words)(&self.logs[index].borrow().last_lines());
+            if let Some(words) = words.filter(|_| !exit.success()) {
+                self.feed(Event::Words { pid, words });
+            }
             if !exit.success()
                 && let Some(clean_up) = &self.specs[index].clean_up
             {

@@ -60,6 +60,15 @@ pub struct Launch {
     pub listens: bool,
 }
 
+/// Why a child ended, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastWords {
+    /// For people, with what they can do about it.
+    pub text: String,
+    /// The cause may go away by itself, as a full disk does: trying again is worth while, however often.
+    pub passes: bool,
+}
+
 /// One child.
 pub struct Spec {
     pub plan: Plan,
@@ -69,4 +78,6 @@ pub struct Spec {
     /// Run when the child has ended otherwise than by a clean exit: takes care that nothing of it is
     /// left.
     pub clean_up: Option<Box<dyn Fn()>>,
+    /// Finds the reason of its end in the last lines of its log.
+    pub words: fn(&[String]) -> Option<LastWords>,
 }

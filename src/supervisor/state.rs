@@ -1,6 +1,6 @@
 //! What can be true of a child, and how one truth follows from another.
 
-use super::spec::Plan;
+use super::spec::{LastWords, Plan};
 use crate::sys::process::Signal;
 use crate::sys::reaper::Exit;
 use std::time::{Duration, Instant};
@@ -22,6 +22,9 @@ const LOOP_WINDOW: Duration = Duration::from_secs(60);
 pub(super) const LOOP_LIMIT: usize = 5;
 /// Starts in a row that came to nothing.
 pub(super) const START_TRIES: u32 = 3;
+/// Between attempts while a cause lasts that may pass.
+const FIRST_PASSING: Duration = Duration::from_secs(1);
+const LONGEST_PASSING: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -74,6 +77,12 @@ pub struct Child {
     /// Starts in a row that never got ready.
     unready: u32,
     was_ready: bool,
+    /// Why it ended, in its own words.
+    pub words: Option<LastWords>,
+    /// Whether it may be waited for: only what has been up once may, a first start fails at once.
+    pub may_wait: bool,
+    /// How often in a row it ended for a cause that may pass.
+    passing: u32,
     /// It is not what belongs here; trying again changes nothing.
     pub unfit: bool,
 }
@@ -104,6 +113,9 @@ impl Child {
             ends: Vec::new(),
             unready: 0,
             was_ready: false,
+            words: None,
+            may_wait: false,
+            passing: 0,
             unfit: false,
         }
     }
@@ -118,6 +130,7 @@ impl Child {
 
     pub(super) fn spawned(&mut self, pid: i32, now: Instant) {
         self.phase = Phase::Starting { pid, begun: now, since: now };
+        self.words = None;
         self.failure = None;
         self.detail = None;
         self.was_ready = false;
@@ -128,6 +141,8 @@ impl Child {
             self.phase = Phase::Running { pid, heard: now };
             self.was_ready = true;
             self.detail = None;
+            self.words = None;
+            self.passing = 0;
         }
     }
 
@@ -149,6 +164,8 @@ impl Child {
         self.unfit = false;
         self.failure = None;
         self.last_exit = None;
+        self.words = None;
+        self.passing = 0;
     }
 
     pub(super) fn stop_step(
@@ -185,6 +202,14 @@ impl Child {
 
     /// It ended and should not have: again, a little later each time, or not any more.
     pub(super) fn ended(&mut self, reason: String, now: Instant) {
+        self.detail = None;
+        if self.waits_for_better_times() && !self.plan.one_shot && !self.unfit {
+            let pause = FIRST_PASSING.saturating_mul(1 << self.passing.min(6)).min(LONGEST_PASSING);
+            self.passing += 1;
+            self.phase = Phase::Backoff { until: now + pause };
+            return;
+        }
+        let reason = self.words.as_ref().map_or(reason, |words| words.text.clone());
         self.ends.retain(|end| now.saturating_duration_since(*end) < LOOP_WINDOW);
         self.ends.push(now);
         let count = self.ends.len();
@@ -199,6 +224,20 @@ impl Child {
             let backoff = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(count as u32 - 1)).min(LONGEST_BACKOFF);
             Phase::Backoff { until: now + backoff }
         };
-        self.detail = None;
+    }
+
+    /// Whether it ended for a cause that may pass, and is tried again and again.
+    pub fn waits_for_better_times(&self) -> bool {
+        self.may_wait && self.words.as_ref().is_some_and(|words| words.passes)
+    }
+
+    /// What kept it may be gone.
+    pub(super) fn try_now(&mut self, now: Instant) {
+        let waits = self.waits_for_better_times();
+        if let Phase::Backoff { until } = &mut self.phase
+            && waits
+        {
+            *until = now;
+        }
     }
 }

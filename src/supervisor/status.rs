@@ -3,6 +3,7 @@
 use super::policy::{Event, Model, Overall};
 use super::run::{Notice, Supervisor, SupervisorError};
 use super::state::{Child, Phase};
+use crate::postgres::words;
 use crate::protocol::control::Answer;
 use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use crate::sys::process;
@@ -57,6 +58,8 @@ impl Supervisor {
             Overall::Healthy | Overall::Held => Answer::Accepted,
             Overall::Failed => Answer::Error(self.failure_of_restart()),
             Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),
+            // Nobody can tell when that will be.
+            _ if self.model.blocked().is_some() => Answer::Error(self.failure_of_restart()),
             Overall::Starting | Overall::Degraded | Overall::Switching => return,
         };
         for waiter in self.waiters.drain(..) {
@@ -131,7 +134,7 @@ impl Supervisor {
                 reason: reason.clone(),
                 unfit: child.unfit,
                 failure: child.failure.clone(),
-                last_lines: self.logs[index].borrow().last_lines(),
+                last_lines: words::without_bad_advice(self.logs[index].borrow().last_lines()),
             });
         }
         match impatient {
@@ -150,7 +153,11 @@ pub(super) fn reason(model: &Model) -> Option<String> {
         }
         _ => None,
     });
-    told.or_else(|| {
+    let blocked = || {
+        let child = model.blocked()?;
+        Some(format!("{} does not run: {}", child.plan.name, child.words.as_ref()?.text))
+    };
+    told.or_else(blocked).or_else(|| {
         model.children.iter().find_map(|child| match &child.phase {
             Phase::Running { .. } | Phase::Done => None,
             _ => Some(match (&child.last_exit, &child.detail) {

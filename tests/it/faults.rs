@@ -258,3 +258,27 @@ fn a_full_disk_is_a_message_at_every_size_and_the_home_works_once_there_is_room(
         assert!(done.stderr.contains("hint:") && !done.stderr.contains("panic"), "{size}: {}", done.stderr);
     }
 }
+
+/// A disk that is full for a while: what it was full for is told, and when there is room all goes on by itself.
+#[test]
+fn a_disk_that_was_full_for_a_while_is_got_over_without_a_hand() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestHome::new();
+    std::fs::create_dir(&test.home).unwrap();
+    let script =
+        "mount -t tmpfs -o size=500m tmpfs \"$1\" || exit 99; home=$1; leoflow=$2; shift; \"$@\" >&2 || exit 98
+        dd if=/dev/zero of=\"$home/run/filler\" bs=1M 2>/dev/null
+        kill -9 $(head -n 1 \"$home/managed-postgres/data/postmaster.pid\")
+        status() { \"$leoflow\" --home \"$home\" lite status; }
+        for i in $(seq 100); do status | grep -q 'No space left' && break; sleep 0.2; done
+        sleep 3; status
+        rm \"$home/run/filler\"
+        for i in $(seq 100); do status | grep -q '^healthy' && break; sleep 0.1; done
+        status; code=$?; \"$leoflow\" --home \"$home\" lite stop >&2; exit $code";
+    let done = in_own_mounts(&test, script, &["lite", "start", "--port", &test.port.to_string()]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.stdout.contains("No space left on device. Free some space"), "{done:?}");
+    assert!(!done.stdout.contains("failed"), "{done:?}");
+}

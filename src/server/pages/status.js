@@ -7,6 +7,7 @@ function show(status) {
   const overall = document.getElementById("overall");
   overall.textContent = status.state;
   overall.dataset.state = status.state;
+  document.getElementById("reason").textContent = status.reason ?? "";
   for (const process of status.processes) {
     const row = document.querySelector(`tr[data-name="${CSS.escape(process.name)}"]`);
     if (!row) {
