@@ -5,6 +5,7 @@
 
 use super::exchange_workspace::{CONFLICTS, WorkspaceExchange};
 use super::scratch::{RestoreId, drop_strays};
+use super::set_aside;
 use super::side::{self, Kept, Side, When};
 use crate::config::{self, UpdateError};
 use crate::home::Home;
@@ -322,6 +323,8 @@ impl<'a> Work<'a> {
             self.rename_if_there(&pair.0, &pair.1)?;
         }
         self.on_workspace(|workspace| workspace.settle())?;
+        // Before the journal says that all is done: afterwards nobody may take the fresh cluster for a left-over.
+        set_aside::settle(self.home).map_err(|source| io_error("remove the note of", &self.home.postgres(), source))?;
         side.write_kept(&self.swap.kept).map_err(|source| io_error("write", side.folder(), source))
     }
 

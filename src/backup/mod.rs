@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod restore;
 pub mod restore_plan;
 mod scratch;
+pub mod set_aside;
 pub mod side;
 mod spool;
 mod stage;

@@ -9,6 +9,7 @@ use super::load::{self, LoadError};
 use super::manifest::{CONFIG, DUMP, Entry, Manifest};
 use super::restore_plan::{ConfigRefusal, Refusal};
 use super::scratch::{RestoreId, Scratch, drop_strays};
+use super::set_aside;
 use super::side::{self, Elsewhere, Kept, Side, When};
 use super::stage::{Places, Stage};
 use crate::auth::cipher::Cipher;
@@ -265,12 +266,15 @@ impl Ready {
         copy_before(home, side)?;
         let database = require_oid(access).await?;
         write_names(&staged.workspace_side.join("in"), &side.names())?;
-        let kept = Kept::now(
-            records.in_force.clone(),
-            records.set_aside.clone(),
-            staged.manifest.tables.clone(),
-            workspace.clone(),
-        );
+        let kept = Kept {
+            unreadable: set_aside::pending(home).map(|aside| aside.folder),
+            ..Kept::now(
+                records.in_force.clone(),
+                records.set_aside.clone(),
+                staged.manifest.tables.clone(),
+                workspace.clone(),
+            )
+        };
         let swap = Swap {
             id: side.id.as_str().to_owned(),
             workspace,

@@ -154,11 +154,14 @@ pub struct Kept {
     /// Rows of what came into force, at that moment.
     pub rows: BTreeMap<String, i64>,
     pub workspace: Option<PathBuf>,
+    /// Where the cluster is that could not be read when this was exchanged: what is kept here has no rows of it.
+    #[serde(default)]
+    pub unreadable: Option<PathBuf>,
 }
 
 impl Kept {
     pub fn now(in_force: String, set_aside: String, rows: BTreeMap<String, i64>, workspace: Option<PathBuf>) -> Self {
-        Self { exchanged_at: clock::now_rfc3339(), in_force, set_aside, rows, workspace }
+        Self { exchanged_at: clock::now_rfc3339(), in_force, set_aside, rows, workspace, unreadable: None }
     }
 }
 

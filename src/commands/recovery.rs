@@ -3,6 +3,7 @@
 use super::context::Context;
 use crate::backup::exchange::{self, Resumed};
 use crate::backup::restore;
+use crate::backup::set_aside;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::journal::{self, Entry, Journal, Operation};
@@ -74,8 +75,23 @@ pub async fn take_home(
             }
         }
     }
+    put_back_cluster(home, reporter)?;
     remove_strays(home, reporter).await?;
     Ok(lock)
+}
+
+/// What a restore that did not come through had set aside because it could not be read.
+pub fn put_back_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), Error> {
+    if set_aside::pending(home).is_none() {
+        return Ok(());
+    }
+    supervisor::end_leftovers(home).map_err(|error| {
+        Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
+    })?;
+    set_aside::put_back(home).map_err(|error| Error::io("move", &home.postgres_data(), &error))?;
+    let text = "took back a restore that was interrupted: the datastore that could not be read is in its place again";
+    reporter.report(Progress::Note(text.to_owned()));
+    Ok(())
 }
 
 /// What became of an upgrade that was interrupted.

@@ -9,15 +9,18 @@ use super::restore_target::Target;
 use super::{lite_control, lite_start};
 use crate::backup::restore::{self, Records, Staged};
 use crate::backup::restore_plan::fitted_config;
-use crate::backup::{Manifest, verify};
+use crate::backup::{Manifest, set_aside, verify};
 use crate::cli::args::{LiteRun, Restore};
 use crate::config;
 use crate::error::Error;
 use crate::home::lock::{self, HomeLock, OperationLock};
+use crate::postgres::cluster::{self, ClusterState};
+use crate::postgres::words::{self, Cause};
 use crate::protocol::control;
 use crate::schema::{embedded, known};
 use crate::setup::Wishes;
-use crate::sys::{checkpoint, env_vars};
+use crate::supervisor::{self, last_lines};
+use crate::sys::{checkpoint, disk, env_vars};
 use serde_json::json;
 use std::path::Path;
 
@@ -80,6 +83,10 @@ async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Resu
     };
     let alone = OperationLock::take(home, COMMAND)?;
     let outcome = replace(context, args, input, held).await;
+    if outcome.is_err() && set_aside::pending(home).is_some() {
+        // Everything that ran from the new one has gone with it.
+        drop(recovery::take_home(context, COMMAND, None, Purges::Refuse, context.printer).await?);
+    }
     drop(alone);
     if outcome.is_err() && made_home {
         home.remove_if_unused();
@@ -112,11 +119,21 @@ async fn replace(
     let was_used = target.is_set_up && target.has_datastore;
     let (mut opened, mut held) = (None, held);
     let mut before = Summary::nothing();
+    let mut unreadable = None;
     if was_used {
-        let datastore = open(context, held.take()).await?;
-        recovery::clean_up(home, Some(&datastore.access), printer).await?;
-        before = replaced::summary(context, &datastore).await?;
-        opened = Some(datastore);
+        match read_present(context, held.take()).await {
+            Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
+            Err(error) if args.force && may_be_set_aside(context) => unreadable = Some(error),
+            Err(error) => return Err(error.hint(FORCED)),
+        }
+    } else if target.is_set_up
+        && let ClusterState::NotACluster(why) = cluster::state(home)
+    {
+        unreadable = Some(Error::failed(why));
+    }
+    if let Some(error) = &unreadable {
+        printer.warning(format!("what is here now cannot be read: {}", error.in_one_line()));
+        printer.note(format!("It is set aside whole, in {}/data.damaged-…, and kept.", home.postgres().display()));
     }
     if target.is_set_up {
         tell_plan(context, &target, &Summary::of(&backup), Some(&before));
@@ -129,6 +146,21 @@ async fn replace(
     // And once more: this is the manifest that everything was compared with.
     target.check(context, &staged.manifest, args.force)?;
     let (manifest, config) = (staged.manifest.clone(), fitted_config(&staged.config, &target.machine())?);
+    let port = match &unreadable {
+        None => None,
+        Some(error) => {
+            let port = lite_control::running_port(context);
+            let was_running = control::status_of(home).is_some();
+            lite_control::stop_whole(context)?;
+            if held.is_none() {
+                held = Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, printer).await?);
+            }
+            supervisor::end_leftovers(home).map_err(Error::failed)?;
+            set_aside::begin(home, &error.in_one_line())
+                .map_err(|error| Error::io("move", &home.postgres_data(), &error))?;
+            was_running.then_some(port)
+        }
+    };
     let datastore = match opened {
         Some(datastore) => datastore,
         None => prepare_home(context, &target, held).await?,
@@ -140,7 +172,10 @@ async fn replace(
         in_force: replaced::in_words(&Summary::of(&manifest)),
         set_aside: replaced::in_words(&before),
     };
-    let (datastore, port) = alone_with_it(context, datastore).await?;
+    let (datastore, port) = match unreadable {
+        Some(_) => (datastore, port),
+        None => alone_with_it(context, datastore).await?,
+    };
     checkpoint("restore.stopped");
     if let Err(error) = ready.bring_into_force(home, &datastore.access, &records).await {
         // What was prepared is a stray now; the instance goes on as it was.
@@ -152,6 +187,29 @@ async fn replace(
     recovery::tell_conflicts(home, printer);
     Ok(Replaced { manifest, was_used: target.is_set_up, port })
 }
+
+/// With what is lost by replacing it.
+async fn read_present(context: &Context<'_>, held: Option<HomeLock>) -> Result<(Datastore, Summary), Error> {
+    let datastore = open(context, held).await?;
+    recovery::clean_up(&context.home, Some(&datastore.access), context.printer).await?;
+    let summary = replaced::summary(context, &datastore).await?;
+    Ok((datastore, summary))
+}
+
+const FORCED: &str = "if it cannot be read any more, --force sets it aside, whole, and restores all the same";
+
+/// Whether what cannot be read may be set aside: not for a cause that passes, nor a cluster of another release.
+fn may_be_set_aside(context: &Context<'_>) -> bool {
+    let home = &context.home;
+    let passes = disk::free_bytes(home.root()).is_ok_and(|free| free < ROOM);
+    let words = words::last(&last_lines(home, "postgres", LAST_LINES));
+    let is_full = words.is_some_and(|words| words.cause == Cause::DiskFull);
+    !(passes || is_full || matches!(cluster::state(home), ClusterState::OtherMajor(_)))
+}
+
+/// A restore needs far more.
+const ROOM: u64 = 64 * 1024 * 1024;
+const LAST_LINES: usize = 100;
 
 async fn open(context: &Context<'_>, held: Option<HomeLock>) -> Result<Datastore, Error> {
     match held {

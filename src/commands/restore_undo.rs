@@ -24,6 +24,14 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         recovery::finish_first(context, COMMAND).await?;
     }
     let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
+    if let Some(folder) = &kept.unreadable {
+        return Err(Error::refused(format!(
+            "what that restore replaced could not be read, and is kept whole in {}",
+            folder.display()
+        ))
+        .hint("leoflow lite backups list")
+        .hint("leoflow lite restore --input FILE --force brings another backup"));
+    }
     refuse_beside_a_terminal(context)?;
     let alone = OperationLock::take(home, COMMAND)?;
     let datastore = Datastore::open(context, COMMAND).await?;

@@ -59,7 +59,7 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     let colour = match status.state {
         InstanceState::Healthy => "32;1",
         InstanceState::Starting | InstanceState::Degraded | InstanceState::Upgrading => "33;1",
-        InstanceState::Failed | InstanceState::Stopped => "31;1",
+        InstanceState::Damaged | InstanceState::Failed | InstanceState::Stopped => "31;1",
     };
     printer.line(format!("{} {}", printer.paint(colour, &status.state.to_string()), status.url));
     if let Some(reason) = &status.reason {

@@ -60,6 +60,12 @@ impl Error {
         Self::new(Kind::Failed, message)
     }
 
+    /// The message with its cause.
+    pub fn in_one_line(&self) -> String {
+        let cause = self.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{}{cause}", self.message).replace('\n', " ")
+    }
+
     pub fn refused(message: impl ToString) -> Self {
         Self::new(Kind::Refused, message)
     }
@@ -320,6 +326,9 @@ impl From<PgError> for Error {
     fn from(error: PgError) -> Self {
         match &error {
             PgError::WrongPassword => Self::refused(&error).hint(BELONG_TOGETHER),
+            damage if damage.is_damage() => Self::failed(format!("the datastore is damaged: {error}"))
+                .hint("leoflow lite backups list")
+                .hint("leoflow lite restore --input FILE --force sets what is damaged aside, and restores"),
             PgError::Query(_) => {
                 Self::failed(format!("the datastore refused: {error}")).hint("leoflow lite logs postgres")
             }

@@ -32,6 +32,17 @@ pub enum PgError {
     Query(#[from] tokio_postgres::Error),
 }
 
+impl PgError {
+    /// Whether the files are not what they were: classes of Postgres's own for that, or what reading a page says.
+    pub fn is_damage(&self) -> bool {
+        let Self::Query(error) = self else { return false };
+        let damaged = [&SqlState::DATA_CORRUPTED, &SqlState::INDEX_CORRUPTED];
+        error.as_db_error().is_some_and(|db| {
+            damaged.contains(&db.code()) || db.message().contains("invalid page") || db.message().contains("checksum")
+        })
+    }
+}
+
 /// The server's own words where it said something; the library's `Display` hides them.
 fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {

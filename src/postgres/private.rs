@@ -2,23 +2,26 @@
 //! socket, ended when the command is done.
 
 use super::connect::within;
+use super::words::{self, Words};
 use super::{Credentials, Endpoint, Installation, PgError, leftovers, server};
 use crate::home::Home;
 use crate::sys::process::{Signal, signal_process};
 use crate::sys::reaper::{self, Exit};
 use crate::sys::spawn::{Spawn, SpawnError};
 use crate::sys::user_namespace::Identity;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
     #[error("PostgreSQL does not start: {0}")]
     Spawn(#[from] SpawnError),
-    #[error("PostgreSQL ended at once ({0}); see logs/postgres.log")]
-    Ended(Exit),
+    #[error("PostgreSQL ended at once ({exit}){}; see logs/postgres.log", words.as_ref().map(|words| format!(": {}", words.text)).unwrap_or_default())]
+    Ended { exit: Exit, words: Option<Words> },
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("PostgreSQL did not get ready: {0}")]
@@ -46,7 +49,9 @@ impl PrivateServer {
         leftovers::end(home)?;
         endpoint.prepare()?;
         let command = server::command(home, installation, endpoint);
-        let log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.logs().join("postgres.log"))?;
+        let log_path = home.logs().join("postgres.log");
+        let said_before = std::fs::metadata(&log_path).map_or(0, |meta| meta.len());
+        let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path)?;
         let pid = Spawn {
             program: command.program,
             called: None,
@@ -61,8 +66,12 @@ impl PrivateServer {
         }
         .start()?;
         let mut server = Self { pid, ended: false, endpoint: endpoint.clone() };
-        server.wait_ready(endpoint, credentials).await?;
-        Ok(server)
+        match server.wait_ready(endpoint, credentials).await {
+            Err(PrivateError::Ended { exit, .. }) => {
+                Err(PrivateError::Ended { exit, words: words_since(&log_path, said_before) })
+            }
+            ready => ready.map(|()| server),
+        }
     }
 
     async fn wait_ready(&mut self, endpoint: &Endpoint, credentials: &Credentials) -> Result<(), PrivateError> {
@@ -75,7 +84,7 @@ impl PrivateServer {
             };
             if let Some(exit) = reaper::ended_child(self.pid) {
                 self.ended = true;
-                return Err(PrivateError::Ended(exit));
+                return Err(PrivateError::Ended { exit, words: None });
             }
             let final_answer = !matches!(error, PgError::Unreachable(_) | PgError::Recovering | PgError::Timeout(_));
             if matches!(error, PgError::Recovering) {
@@ -111,12 +120,32 @@ impl Drop for PrivateServer {
     }
 }
 
+/// Why it ended, by what it wrote from there on.
+fn words_since(log: &Path, from: u64) -> Option<Words> {
+    let mut file = File::open(log).ok()?;
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut bytes = Vec::new();
+    file.take(1024 * 1024).read_to_end(&mut bytes).ok()?;
+    let lines: Vec<String> = String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect();
+    words::last(&lines)
+}
+
 /// Whether the server answers a real query.
 pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<(), PgError> {
     within(Duration::from_secs(5), async {
         let client = endpoint.connect(&credentials.superuser(endpoint, "postgres")).await?;
         client.simple_query("SELECT 1").await?;
         Ok(())
+    })
+    .await
+}
+
+/// How many pages were read by anybody that are not what was written, since the counts began.
+pub async fn checksum_failures(endpoint: &Endpoint, credentials: &Credentials) -> Result<i64, PgError> {
+    within(Duration::from_secs(5), async {
+        let client = endpoint.connect(&credentials.superuser(endpoint, "postgres")).await?;
+        let query = "SELECT coalesce(sum(checksum_failures), 0)::bigint FROM pg_stat_database";
+        Ok(client.query_one(query, &[]).await?.get(0))
     })
     .await
 }

@@ -13,6 +13,8 @@ pub enum InstanceState {
     Degraded,
     /// An upgrade has taken a part of it down, for a moment; requests wait.
     Upgrading,
+    /// Everything runs, and not all that the datastore keeps is what was written.
+    Damaged,
     /// A process keeps failing and is not restarted any more.
     Failed,
     Stopped,
@@ -25,6 +27,7 @@ impl fmt::Display for InstanceState {
             Self::Starting => "starting",
             Self::Degraded => "degraded",
             Self::Upgrading => "upgrading",
+            Self::Damaged => "damaged",
             Self::Failed => "failed",
             Self::Stopped => "stopped",
         })

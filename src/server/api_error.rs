@@ -94,6 +94,16 @@ impl From<StoreError> for ApiError {
             }
             // Refused for what was asked, not for when: asking again gives the same.
             StoreError::Postgres(PgError::Query(cause)) if is_a_bug(cause) => Self::internal(&error),
+            StoreError::Postgres(cause) if cause.is_damage() => {
+                log::say(format!("the datastore is damaged: {cause}"));
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!(
+                        "The datastore is damaged: {cause}. A backup brings it back: leoflow lite restore --input FILE \
+                         --force (leoflow lite backups list shows them)"
+                    ),
+                )
+            }
             StoreError::Postgres(cause) => Self::unavailable(cause),
         }
     }

@@ -7,6 +7,8 @@ use crate::home::{Home, journal, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::install;
+use crate::protocol::control;
+use crate::protocol::status::InstanceState;
 use crate::python;
 use crate::schema::{self, State};
 use crate::supervisor;
@@ -242,19 +244,21 @@ fn postgres(home: &Home, sources: &Sources) -> Check {
     }
 }
 
+const RESTORE: &str =
+    "leoflow lite backups list, then leoflow lite restore --input FILE --force, which keeps what is there";
+
 fn datastore(home: &Home) -> Check {
     let data = home.postgres_data();
     match cluster::state(home) {
         ClusterState::Absent => Check::warning("datastore", "not created yet", "leoflow setup"),
-        ClusterState::Ready => Check::ok("datastore", data.display().to_string()),
+        ClusterState::Ready => match control::status_of(home).filter(|status| status.state == InstanceState::Damaged) {
+            None => Check::ok("datastore", data.display().to_string()),
+            Some(status) => Check::problem("datastore", status.reason.unwrap_or_default(), RESTORE),
+        },
         ClusterState::OtherMajor(major) => {
             Check::problem("datastore", format!("is of PostgreSQL {major}"), "run the leoflow release that made it")
         }
-        ClusterState::NotACluster(why) => Check::problem(
-            "datastore",
-            format!("{}: {why}", data.display()),
-            "move the folder away, or restore a backup",
-        ),
+        ClusterState::NotACluster(why) => Check::problem("datastore", format!("{}: {why}", data.display()), RESTORE),
     }
 }
 

@@ -96,7 +96,14 @@ impl Instance {
             let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
             Box::pin(async move {
                 match private::probe(&endpoint, &credentials).await {
-                    Ok(()) => ProbeResult::Ready,
+                    Ok(()) => match private::checksum_failures(&endpoint, &credentials).await {
+                        Ok(count @ 1..) => ProbeResult::Damaged(format!(
+                            "the datastore is damaged: {count} page(s) are not what was written. A backup brings it \
+                             back: leoflow lite backups list, then leoflow lite restore --input FILE --force"
+                        )),
+                        // It answers; that this could not be asked is no reason to end it.
+                        _ => ProbeResult::Ready,
+                    },
                     Err(PgError::Recovering) => ProbeResult::Busy("recovering".to_owned()),
                     Err(PgError::Unreachable(_) | PgError::Timeout(_)) => ProbeResult::NotYet,
                     Err(PgError::Query(error)) if error.as_db_error().is_none() => ProbeResult::NotYet,

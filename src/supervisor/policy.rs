@@ -63,6 +63,11 @@ pub enum Event {
     },
     /// What kept one from running may be gone.
     TryNow,
+    /// It runs, and not all that it keeps is what was written.
+    Damaged {
+        pid: i32,
+        text: String,
+    },
     /// Time has passed.
     Tick,
     Stop,
@@ -261,6 +266,11 @@ impl Model {
             Event::Exited { pid, exit } => {
                 if let Some(child) = self.by_pid(pid) {
                     child.exited(exit, now);
+                }
+            }
+            Event::Damaged { pid, text } => {
+                if let Some(child) = self.by_pid(pid) {
+                    child.damage = Some(text);
                 }
             }
             Event::TryNow => self.children.iter_mut().for_each(|child| child.try_now(now)),

@@ -19,6 +19,10 @@ impl Supervisor {
             let event = loop {
                 match probe().await {
                     ProbeResult::Ready => break Event::Ready { pid },
+                    ProbeResult::Damaged(text) => {
+                        drop(events.send(Event::Damaged { pid, text }));
+                        break Event::Ready { pid };
+                    }
                     ProbeResult::Unfit(reason) => break Event::Unfit { pid, reason },
                     ProbeResult::Busy(text) => drop(events.send(Event::Busy { pid, text })),
                     ProbeResult::NotYet => {}
@@ -38,8 +42,13 @@ impl Supervisor {
             let Phase::Running { pid, .. } = self.model.children[index].phase else { continue };
             let (probe, events) = (probe.clone(), self.events.clone());
             tokio::task::spawn_local(async move {
-                if matches!(probe().await, ProbeResult::Ready | ProbeResult::Busy(_)) {
-                    drop(events.send(Event::Alive { pid }));
+                match probe().await {
+                    ProbeResult::Ready | ProbeResult::Busy(_) => drop(events.send(Event::Alive { pid })),
+                    ProbeResult::Damaged(text) => {
+                        drop(events.send(Event::Damaged { pid, text }));
+                        drop(events.send(Event::Alive { pid }));
+                    }
+                    ProbeResult::NotYet | ProbeResult::Unfit(_) => {}
                 }
             });
         }

@@ -39,6 +39,8 @@ pub enum ProbeResult {
     Ready,
     /// Nothing there yet.
     NotYet,
+    /// There, and not all that it keeps is what was written.
+    Damaged(String),
     /// There, and busy with something worth telling.
     Busy(String),
     /// It will never be what we need.

@@ -77,6 +77,8 @@ pub struct Child {
     /// Starts in a row that never got ready.
     unready: u32,
     was_ready: bool,
+    /// What is wrong with what it keeps.
+    pub damage: Option<String>,
     /// Why it ended, in its own words.
     pub words: Option<LastWords>,
     /// Whether it may be waited for: only what has been up once may, a first start fails at once.
@@ -113,6 +115,7 @@ impl Child {
             ends: Vec::new(),
             unready: 0,
             was_ready: false,
+            damage: None,
             words: None,
             may_wait: false,
             passing: 0,
@@ -131,6 +134,7 @@ impl Child {
     pub(super) fn spawned(&mut self, pid: i32, now: Instant) {
         self.phase = Phase::Starting { pid, begun: now, since: now };
         self.words = None;
+        self.damage = None;
         self.failure = None;
         self.detail = None;
         self.was_ready = false;

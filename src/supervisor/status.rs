@@ -69,7 +69,9 @@ impl Supervisor {
     }
 
     pub(super) fn status(&self) -> InstanceStatus {
+        let damage = self.model.children.iter().find_map(|child| child.damage.clone());
         let state = match self.model.overall() {
+            Overall::Healthy if damage.is_some() => InstanceState::Damaged,
             Overall::Healthy => InstanceState::Healthy,
             Overall::Starting => InstanceState::Starting,
             Overall::Switching | Overall::Held => InstanceState::Upgrading,
@@ -85,7 +87,11 @@ impl Supervisor {
             schema_version: self.schema_version,
             uptime_seconds: self.started.elapsed().as_secs(),
             processes: self.processes(),
-            reason: if state == InstanceState::Healthy { None } else { reason(&self.model) },
+            reason: match state {
+                InstanceState::Healthy => None,
+                InstanceState::Damaged => damage,
+                _ => reason(&self.model),
+            },
             detached: self.identity.detached,
             // Whoever asks looks at the journal itself.
             change: None,

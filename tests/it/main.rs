@@ -12,6 +12,7 @@ mod backups;
 mod cli;
 mod config;
 mod dag_files;
+mod damage;
 mod data_places;
 mod doctor;
 mod environment;

@@ -1,0 +1,99 @@
+//! A datastore that is not what was written: named as what it is, and the good backup restores.
+
+use crate::support::{TestHome, wait_until};
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// Set up, with something in it, a backup of that, and stopped.
+fn backed_up() -> (TestHome, std::path::PathBuf) {
+    let test = TestHome::started();
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    let backup = test.backup("good.tar.zst");
+    (test, backup)
+}
+
+fn flip_a_byte(path: &Path, at: u64) {
+    let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&[byte[0] ^ 0xff]).unwrap();
+}
+
+fn damaged_folders(test: &TestHome) -> usize {
+    let entries = fs::read_dir(test.home.join("managed-postgres")).unwrap().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("data.damaged-")).count()
+}
+
+#[track_caller]
+fn assert_restores(test: &TestHome, backup: &Path) {
+    let done = test.restore(backup, &["--force", "--yes"]).expect(0);
+    assert!(done.stderr.contains("cannot be read") && done.stderr.contains("set aside whole"), "{done:?}");
+    if test.state() != "healthy" {
+        test.start();
+    }
+    assert_eq!(test.run(&["variables", "get", "kept"]).expect(0).stdout.trim(), "value");
+    assert_eq!((damaged_folders(test), test.home.join("managed-postgres/set-aside.json").exists()), (1, false));
+    let refused = test.run(&["lite", "restore", "--undo", "--yes"]).expect(3);
+    assert!(refused.stderr.contains("data.damaged-"), "{refused:?}");
+}
+
+#[test]
+fn a_flipped_bit_in_a_page_is_told_as_damage_and_the_backup_comes_back() {
+    let (test, backup) = backed_up();
+    let file = test.sql("SELECT pg_relation_filepath('variable')");
+    test.run(&["lite", "stop"]).expect(0);
+    flip_a_byte(&test.home.join("managed-postgres/data").join(file), 8000);
+    test.start();
+    let told = test.run(&["variables", "list"]).expect(1);
+    assert!(told.stderr.contains("damaged") && told.stderr.contains("restore --input"), "{told:?}");
+    wait_until("the status says so", Duration::from_secs(30), || test.state() == "damaged");
+    let doctor = test.run(&["doctor"]).expect(1);
+    assert!(doctor.stdout.contains("damaged") && doctor.stdout.contains("restore --input"), "{doctor:?}");
+    test.restore(&backup, &["--yes"]).expect(3);
+    assert_restores(&test, &backup);
+}
+
+#[test]
+fn without_its_log_or_its_control_file_the_backup_comes_back() {
+    for damage in ["pg_wal", "pg_control"] {
+        let (test, backup) = backed_up();
+        test.run(&["lite", "stop"]).expect(0);
+        let data = test.home.join("managed-postgres/data");
+        match damage {
+            "pg_wal" => {
+                for entry in fs::read_dir(data.join("pg_wal")).unwrap().flatten().filter(|entry| entry.path().is_file())
+                {
+                    fs::remove_file(entry.path()).unwrap();
+                }
+            }
+            _ => fs::write(data.join("global/pg_control"), vec![0; 8192]).unwrap(),
+        }
+        let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(1);
+        assert!(!refused.stderr.contains("initdb"), "{damage}: {refused:?}");
+        assert!(refused.stderr.contains("restore --input"), "{damage}: {refused:?}");
+        assert_restores(&test, &backup);
+    }
+}
+
+#[test]
+fn a_restore_over_what_is_damaged_that_is_killed_leaves_the_old_folder_or_the_new_state() {
+    let (test, backup) = backed_up();
+    test.run(&["lite", "stop"]).expect(0);
+    fs::write(test.home.join("managed-postgres/data/global/pg_control"), vec![0; 8192]).unwrap();
+    for checkpoint in
+        ["restore.set-aside-noted", "restore.set-aside", "setup.create-cluster", "restore.proven", "restore.stopped"]
+    {
+        let arguments = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
+        let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
+        assert!(!killed.status.success(), "{checkpoint}: {killed:?}");
+        // Whoever comes next puts it back: nothing makes an empty instance of it.
+        test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(1);
+        assert_eq!(damaged_folders(&test), 0, "{checkpoint}");
+        assert!(test.home.join("managed-postgres/data/global/pg_control").exists(), "{checkpoint}");
+    }
+    assert_restores(&test, &backup);
+}
