@@ -1,18 +1,18 @@
-//! Slowing down guessing. There is one account, so failures count for the instance, not for an
-//! address: everybody comes from 127.0.0.1.
+//! Slowing down guessing: each source of attempts has a pace of its own, so that one who guesses makes nobody
+//! else wait.
 
 use std::time::{Duration, Instant};
 
 /// Wrong passwords that cost nothing but their own hashing.
 const FREE_FAILURES: u32 = 5;
-/// The pause after the first one that does cost; it doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pause before the first attempt that does cost; it doubles up to the longest. An attempt is held for it, not
+/// refused: a right password gets in after the wait, however many wrong ones come beside it.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Quiet for this long, all is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// Decides from the failures so far whether another attempt may be made. A right password is not
-/// tried during a pause either, otherwise the pause would mean nothing.
+/// The failures of one source so far.
 #[derive(Debug, Default)]
 pub struct Throttle {
     failures: u32,
@@ -20,17 +20,14 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// `Err` is how long to wait.
-    pub fn permit(&mut self, now: Instant) -> Result<(), Duration> {
-        let Some(last) = self.last_failure else { return Ok(()) };
-        let since = now.saturating_duration_since(last);
-        if since >= FORGET_AFTER {
+    /// For how long the next attempt is held.
+    pub fn pause(&mut self, now: Instant) -> Duration {
+        let Some(last) = self.last_failure else { return Duration::ZERO };
+        if now.saturating_duration_since(last) >= FORGET_AFTER {
             *self = Self::default();
-            return Ok(());
         }
-        let Some(over) = self.failures.checked_sub(FREE_FAILURES) else { return Ok(()) };
-        let pause = FIRST_PAUSE.saturating_mul(1 << over.min(10)).min(LONGEST_PAUSE);
-        if since >= pause { Ok(()) } else { Err(pause - since) }
+        let Some(over) = self.failures.checked_sub(FREE_FAILURES) else { return Duration::ZERO };
+        FIRST_PAUSE.saturating_mul(1 << over.min(10)).min(LONGEST_PAUSE)
     }
 
     pub fn failed(&mut self, now: Instant) {
@@ -52,21 +49,19 @@ mod tests {
         let start = Instant::now();
         let mut throttle = Throttle::default();
         for _ in 0..FREE_FAILURES {
-            assert_eq!(throttle.permit(start), Ok(()));
+            assert_eq!(throttle.pause(start), Duration::ZERO);
             throttle.failed(start);
         }
-        assert_eq!(throttle.permit(start), Err(FIRST_PAUSE));
-        let later = start + FIRST_PAUSE;
-        assert_eq!(throttle.permit(later), Ok(()));
-        throttle.failed(later);
-        assert_eq!(throttle.permit(later), Err(2 * FIRST_PAUSE));
+        assert_eq!(throttle.pause(start), FIRST_PAUSE);
+        throttle.failed(start);
+        assert_eq!(throttle.pause(start), 2 * FIRST_PAUSE);
         for _ in 0..100 {
-            throttle.failed(later);
+            throttle.failed(start);
         }
-        assert_eq!(throttle.permit(later), Err(LONGEST_PAUSE));
-        assert_eq!(throttle.permit(later + FORGET_AFTER), Ok(()));
-        throttle.failed(later);
+        assert_eq!(throttle.pause(start), LONGEST_PAUSE);
+        assert_eq!(throttle.pause(start + FORGET_AFTER), Duration::ZERO);
+        throttle.failed(start);
         throttle.succeeded();
-        assert_eq!(throttle.permit(later), Ok(()));
+        assert_eq!(throttle.pause(start), Duration::ZERO);
     }
 }

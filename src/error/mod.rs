@@ -2,11 +2,11 @@
 //! belongs to it. Library modules have errors of their own; here they get the user's words.
 
 mod data;
+mod home;
 mod upgrade;
 
 use crate::agent::AgentError;
 use crate::config::{ConfigError, EditError};
-use crate::home::HomeError;
 use crate::home::journal::JournalError;
 use crate::home::lock::LockError;
 use crate::postgres::PgError;
@@ -133,32 +133,6 @@ fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
             error.hint("the disk is mounted read-only; choose another home with --home")
         }
         _ => error,
-    }
-}
-
-impl From<HomeError> for Error {
-    fn from(error: HomeError) -> Self {
-        let base = match &error {
-            HomeError::OfAnotherUser { .. } | HomeError::InUse { .. } | HomeError::NoWorkspace { .. } => {
-                Self::refused(&error)
-            }
-            _ => Self::failed(&error),
-        };
-        match error {
-            HomeError::OfAnotherUser { owner, uid, .. } => base
-                .hint(format!("run it as {owner}: sudo -u '#{uid}' -H leoflow …"))
-                .hint("or choose a home of your own: --home DIR; nothing was written"),
-            HomeError::InUse { .. } => {
-                base.hint("choose a folder that is absent or empty: --home DIR, or LEOFLOW_HOME; nothing was written")
-            }
-            HomeError::NoWorkspace { .. } => base.hint(
-                "choose a folder for your DAGs: --workspace DIR, or `workspace` in config.yaml; nothing was written",
-            ),
-            HomeError::NoUserHome(_) | HomeError::NoCurrentFolder(_) => {
-                base.hint("name one with --home DIR, or set LEOFLOW_HOME (and give --workspace DIR)")
-            }
-            _ => base.hint("choose another folder with --home DIR or LEOFLOW_HOME; nothing was written"),
-        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Logging in and out, for programs (a token) and for people (a cookie).
 
 use super::api_error::ApiError;
+use super::guard::Caller;
+use super::logins::{Peer, Source, Turn};
 use super::pages;
 use super::request::bad_body;
 use super::state::AppState;
@@ -12,11 +14,10 @@ use axum::extract::State;
 use axum::extract::rejection::{FormRejection, JsonRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::{Form, Json};
+use axum::{Extension, Form, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Instant;
 
 #[derive(Deserialize)]
 pub struct Credentials {
@@ -24,22 +25,24 @@ pub struct Credentials {
     password: String,
 }
 
-/// Checks in a task of its own: a client that leaves in the middle must not take the accounting
-/// with it while the hashing goes on.
-async fn check(state: &Arc<AppState>, given: Credentials) -> Result<String, ApiError> {
+/// Who asks, for the line to wait in.
+type Asking = (Extension<Caller>, Option<Extension<Peer>>);
+
+/// Waits for its turn, and checks in a task of its own: a client that leaves in the middle must not take the
+/// accounting with it while the hashing goes on.
+async fn check(state: &Arc<AppState>, (caller, peer): Asking, given: Credentials) -> Result<String, ApiError> {
+    let source = Source::of(caller.0, peer.map(|peer| peer.0)).await;
+    let turn = state.logins.turn(source).await.ok_or_else(|| ApiError::too_many(RETRY_AFTER))?;
     let state = state.clone();
-    let checked = tokio::spawn(async move { check_in_turn(&state, given).await }).await;
+    let checked = tokio::spawn(async move { check_now(&state, &turn, given).await }).await;
     checked.map_err(|error| ApiError::internal(&error))?
 }
 
-/// One attempt is hashed at a time, a few wait, the rest are sent away.
+/// Seconds.
+const RETRY_AFTER: u64 = 5;
+
 /// Returns a token of the epoch in which the password was right: a reset meanwhile has ended it.
-async fn check_in_turn(state: &AppState, given: Credentials) -> Result<String, ApiError> {
-    let Ok(_queued) = state.hashing_queue.try_acquire() else { return Err(ApiError::too_many(1)) };
-    // The semaphore is never closed.
-    let _turn = state.hashing.acquire().await.map_err(|error| ApiError::internal(&error))?;
-    let permitted = state.throttle().permit(Instant::now());
-    permitted.map_err(|pause| ApiError::too_many(pause.as_secs() + 1))?;
+async fn check_now(state: &AppState, turn: &Turn, given: Credentials) -> Result<String, ApiError> {
     let (email, hash, epoch) = {
         let secrets = state.secrets();
         (secrets.admin_email.clone(), secrets.admin_password_hash.clone(), secrets.epoch)
@@ -56,10 +59,10 @@ async fn check_in_turn(state: &AppState, given: Credentials) -> Result<String, A
     });
     let right_password = hashed.await.map_err(|error| ApiError::internal(&error))?;
     if right_name && right_password {
-        state.throttle().succeeded();
+        turn.succeeded();
         return Ok(state.issue_token(epoch));
     }
-    state.throttle().failed(Instant::now());
+    turn.failed();
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
 }
 
@@ -79,10 +82,11 @@ fn renew(home: &Home, password: &str, old: String) {
 /// `POST /auth/token`, as Airflow's simple auth manager has it.
 pub async fn token(
     State(state): State<Arc<AppState>>,
+    asking: Asking,
     body: Result<Json<Credentials>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let Json(given) = body.map_err(bad_body)?;
-    let token = check(&state, given).await?;
+    let token = check(&state, asking, given).await?;
     Ok((StatusCode::CREATED, Json(json!({"access_token": token}))))
 }
 
@@ -90,9 +94,13 @@ pub async fn login_page(State(state): State<Arc<AppState>>) -> Html<String> {
     Html(pages::login(&state.secrets().admin_email, None))
 }
 
-pub async fn login(State(state): State<Arc<AppState>>, form: Result<Form<Credentials>, FormRejection>) -> Response {
+pub async fn login(
+    State(state): State<Arc<AppState>>,
+    asking: Asking,
+    form: Result<Form<Credentials>, FormRejection>,
+) -> Response {
     let checked = match form {
-        Ok(Form(given)) => check(&state, given).await,
+        Ok(Form(given)) => check(&state, asking, given).await,
         Err(_) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "E-mail and password are needed")),
     };
     match checked {

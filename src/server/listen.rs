@@ -3,12 +3,17 @@
 
 use super::app::Routers;
 use super::guard::Caller;
+use super::logins::Peer;
+use super::slots::{Slot, Slots, Watched};
 use crate::sys::{unix_socket, user};
-use axum::Router;
+use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::Response;
+use axum::{Extension, Router};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
@@ -17,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Connections at once on each listener; more wait in the kernel's queue.
@@ -52,9 +57,9 @@ impl Serving {
     pub fn over_tcp(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
         let tcp = TcpListener::from_std(std::net::TcpListener::from(listener))?;
         let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::Network), async move || {
-            let (stream, _) = tcp.accept().await?;
+            let (stream, address) = tcp.accept().await?;
             stream.set_nodelay(true)?;
-            Ok(stream)
+            Ok((stream, Some(Peer(address))))
         });
         self.tasks.push(tokio::task::spawn_local(accepting));
         Ok(())
@@ -67,7 +72,7 @@ impl Serving {
         let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::LocalAdmin), async move || {
             let (stream, _) = unix.accept().await?;
             match unix_socket::peer_uid(&stream)? {
-                uid if uid == ours || uid == 0 => Ok(stream),
+                uid if uid == ours || uid == 0 => Ok((stream, None)),
                 _ => Err(io::ErrorKind::PermissionDenied.into()),
             }
         });
@@ -96,25 +101,31 @@ impl Serving {
 async fn accept<S>(
     mut stopped: watch::Receiver<bool>,
     router: Router,
-    next: impl AsyncFn() -> io::Result<S>,
+    next: impl AsyncFn() -> io::Result<(S, Option<Peer>)>,
 ) -> JoinSet<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut connections = JoinSet::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Slots::new(CONNECTIONS);
     loop {
         let accepted = tokio::select! {
             _ = stopped.changed() => return connections,
             _ = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = async {
-                let permit = room.clone().acquire_owned().await;
-                (permit, next().await)
-            } => accepted,
+            accepted = next() => accepted,
         };
         match accepted {
-            (Ok(permit), Ok(stream)) => {
-                connections.spawn_local(serve_connection(stream, router.clone(), stopped.clone(), permit));
+            Ok((stream, peer)) => {
+                let router = match peer {
+                    Some(peer) => router.clone().layer(Extension(peer)),
+                    None => router.clone(),
+                };
+                // Somebody who says nothing makes room for it; where all are at work, the next waits.
+                let place = tokio::select! {
+                    _ = stopped.changed() => return connections,
+                    place = slots.next() => place,
+                };
+                connections.spawn_local(serve_connection(stream, router, stopped.clone(), place));
             }
             // Out of descriptors, or a client that left at once: neither ends the server.
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -126,22 +137,38 @@ async fn serve_connection<S>(
     stream: S,
     router: Router,
     mut stopped: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    (slot, _permit): (Arc<Slot>, Option<OwnedSemaphorePermit>),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let leaving = stopped.clone();
     let router = router.layer(map_response(move |response| say_farewell(*leaving.borrow(), response)));
+    let service = TowerToHyperService::new(router);
+    let of_request = slot.clone();
+    let watched = service_fn(move |request: hyper::Request<Incoming>| {
+        let slot = of_request.clone();
+        let request = request.map(|body| {
+            slot.set_working(body.is_end_stream());
+            Body::new(Watched { body, slot: slot.clone() })
+        });
+        let answer = service.call(request);
+        async move {
+            let answered = answer.await;
+            slot.set_working(false);
+            answered
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), watched);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // A client's fault or farewell; there is nobody left to tell.
         _ = connection.as_mut() => return,
+        () = slot.closed() => return,
         _ = stopped.changed() => {}
     }
     // hyper would close a connection without a request at once, under a request that is on its way.

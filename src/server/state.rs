@@ -3,8 +3,8 @@
 use super::change_feed::Changes;
 use super::dag_code::DagCode;
 use super::database::Database;
+use super::logins::Logins;
 use crate::auth::cipher::Cipher;
-use crate::auth::throttle::Throttle;
 use crate::auth::token::{Claims, Signer};
 use crate::config::{self, Config};
 use crate::home::Home;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 pub struct AppState {
     pub home: Home,
@@ -39,11 +39,7 @@ pub struct AppState {
     /// Held while one runs.
     pub trial_task: tokio::sync::Mutex<()>,
     secrets: Mutex<Secrets>,
-    throttle: Mutex<Throttle>,
-    /// One password at a time: hashing takes memory and a core by design.
-    pub hashing: Semaphore,
-    /// How many may wait for that.
-    pub hashing_queue: Semaphore,
+    pub logins: Logins,
 }
 
 /// Seconds since 1970; 0 before the first.
@@ -116,8 +112,6 @@ fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
     Some((meta.modified().ok()?, meta.ino()))
 }
 
-const HASHING_QUEUE: usize = 8;
-
 impl AppState {
     pub fn new(
         home: Home,
@@ -144,9 +138,7 @@ impl AppState {
             dag_code: std::sync::OnceLock::new(),
             trial_task: tokio::sync::Mutex::default(),
             secrets: Mutex::new(secrets),
-            throttle: Mutex::new(Throttle::default()),
-            hashing: Semaphore::new(1),
-            hashing_queue: Semaphore::new(HASHING_QUEUE),
+            logins: Logins::new(),
         }
     }
 
@@ -172,10 +164,6 @@ impl AppState {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.refresh();
         secrets
-    }
-
-    pub fn throttle(&self) -> MutexGuard<'_, Throttle> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn issue_token(&self, epoch: u64) -> String {

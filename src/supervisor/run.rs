@@ -8,6 +8,7 @@ use super::levels::{Trial, Watched};
 use super::logs::LogFile;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
+use super::room::ROOM_ROUND;
 use super::spec::Spec;
 use super::state::Action;
 use super::stop_signals::StopSignals;
@@ -17,8 +18,8 @@ use crate::protocol::child::{FAILURE_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVA
 use crate::protocol::control::{Answer, Request};
 use crate::sys::notify::{Notification, NotifySocket};
 use crate::sys::process::{self, ProcessId};
+use crate::sys::replace;
 use crate::sys::spawn::SpawnError;
-use crate::sys::{disk, reaper, replace};
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io;
@@ -110,9 +111,6 @@ pub struct Identity {
 const ROUND: Duration = Duration::from_secs(10);
 /// The same while a change of release is under way, of which something may wait.
 const CHANGE_ROUND: Duration = Duration::from_secs(1);
-/// While something does not run for want of room, and what it needs to go on.
-const ROOM_ROUND: Duration = Duration::from_secs(1);
-const ROOM: u64 = 48 * 1024 * 1024;
 /// A wake-up later than this is our own pause, not theirs.
 const OWN_PAUSE: Duration = Duration::from_secs(3);
 /// How long the output of a child that has ended is waited for.
@@ -209,13 +207,6 @@ impl Supervisor {
         }
     }
 
-    /// Whether there is room on the disk again, where there was none when somebody last looked.
-    fn room_again(&mut self) -> Option<Event> {
-        let has_room = disk::free_bytes(&self.home.postgres_data()).is_ok_and(|free| free >= ROOM);
-        let had_room = std::mem::replace(&mut self.has_room, has_room);
-        (has_room && !had_room).then_some(Event::TryNow)
-    }
-
     /// Tells the policy and does what it says.
     pub(super) fn feed(&mut self, event: Event) {
         let mut todo = std::collections::VecDeque::from([event]);
@@ -300,36 +291,6 @@ impl Supervisor {
         }
     }
 
-    fn reap(&mut self) {
-        for (pid, exit) in reaper::ended_children() {
-            let Some(index) = self.index_of(pid) else {
-                self.ended_aside(pid);
-                continue;
-            };
-            if let Some(probe) = self.probes[index].take() {
-                probe.abort();
-            }
-            // What the process said last may still be in the socket, from before its end.
-            while let Some(notification) = self.notify.try_receive() {
-                self.heard(notification);
-            }
-            self.own_log.line(&format!("{} ({pid}) ended with {exit}", self.specs[index].plan.name));
-            if let Some(output) = &self.outputs[index] {
-                child::drain(output, &self.logs[index]);
-            }
-            let words = (self.specs[index].words)(&self.logs[index].borrow().last_lines());
-            if let Some(words) = words.filter(|_| !exit.success()) {
-                self.feed(Event::Words { pid, words });
-            }
-            if !exit.success()
-                && let Some(clean_up) = &self.specs[index].clean_up
-            {
-                clean_up();
-            }
-            self.feed(Event::Exited { pid, exit });
-        }
-    }
-
     /// Ends a child, which the policy then starts again.
     fn replace(&mut self, name: &str) {
         let index = self.specs.iter().position(|spec| spec.plan.name == name);
@@ -339,7 +300,7 @@ impl Supervisor {
     }
 
     /// A datagram, from a process that the kernel names.
-    fn heard(&mut self, Notification { pid, text }: Notification) {
+    pub(super) fn heard(&mut self, Notification { pid, text }: Notification) {
         for line in text.lines() {
             let Some((key, value)) = line.split_once('=') else { continue };
             match key {

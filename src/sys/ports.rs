@@ -2,6 +2,7 @@
 
 use super::process;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 
 /// Pid and command line of the process that listens on `port`. `None` when nobody does or when it
 /// belongs to another user, whose descriptors we may not read.
@@ -33,6 +34,24 @@ fn listening_inodes(table: &str, port: u16) -> Vec<String> {
         .collect()
 }
 
+/// The user of the process at the other end of a connection from this machine. `None` when the kernel does not list
+/// it (any more).
+pub fn uid_of_client(client: SocketAddr) -> Option<u32> {
+    let (table, address) = match client.ip() {
+        IpAddr::V4(ip) => ("/proc/net/tcp", format!("{:08X}", u32::from_ne_bytes(ip.octets()))),
+        IpAddr::V6(ip) => {
+            let word = |part: &[u8]| format!("{:08X}", u32::from_ne_bytes([part[0], part[1], part[2], part[3]]));
+            ("/proc/net/tcp6", ip.octets().chunks(4).map(word).collect())
+        }
+    };
+    let local = format!("{address}:{:04X}", client.port());
+    let text = fs::read_to_string(table).ok()?;
+    text.lines().skip(1).find_map(|line| {
+        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+        (*columns.get(1)? == local).then(|| columns.get(7)?.parse().ok())?
+    })
+}
+
 fn holds_one_of(pid: i32, inodes: &[String]) -> bool {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     descriptors
@@ -44,6 +63,14 @@ fn holds_one_of(pid: i32, inodes: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_the_user_at_the_other_end() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(uid_of_client(client.local_addr().unwrap()), Some(crate::sys::user::effective_uid()));
+        assert_eq!(uid_of_client("127.0.0.1:1".parse().unwrap()), None);
+    }
 
     #[test]
     fn names_the_process_that_listens() {

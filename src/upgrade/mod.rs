@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod plan;
 pub mod program;
 pub mod record;
+mod rehearse;
 mod run;
 pub mod signature;
 pub mod smoke;

@@ -149,7 +149,7 @@ fn what_is_not_supported_names_file_line_and_thing() {
         (
             "mail",
             "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x', default_args={'email': ['a@b.c']}):\n    EmptyOperator(task_id='a')\n",
-            "e-mail (email_on_failure=True)",
+            "e-mail (email without email_on_failure=False in default_args;",
         ),
         (
             "decorator",

@@ -389,6 +389,7 @@ fn a_restore_into_an_absent_home_that_fails_removes_only_what_it_made() {
     fs::write(test.home.join("notes.txt"), "mine").unwrap();
     test.restore(&file, &[]).expect(3);
     assert_eq!(fs::read_to_string(test.home.join("notes.txt")).unwrap(), "mine");
+    fs::remove_file(test.home.join("notes.txt")).unwrap();
     // While it unpacks, the home is taken.
     let restore = test.command(&["lite", "restore", "--input", file.to_str().unwrap()]).spawn().unwrap();
     let started = test.run(&["lite", "start", "--port", &test.port.to_string()]);

@@ -1,0 +1,49 @@
+//! The rehearsal of an upgrade: with a copy of the data, while the release before goes on as ever.
+
+use super::program::{self, TrialServer};
+use super::run::Work;
+use super::smoke::{self, Door};
+use super::steps::State;
+use super::{UpgradeError, snapshot};
+use crate::backup::verify::Rehearsal;
+use crate::home::progress::Progress;
+use crate::schema::{embedded, known};
+use std::time::Instant;
+
+impl Work<'_> {
+    /// The backup is restored into a database of its own, and the new release has to work with that.
+    pub async fn rehearse(&mut self, state: &State, backup: &std::path::Path) -> Result<f64, UpgradeError> {
+        let is_known = state.plan.schema_from <= embedded::newest(known());
+        let rehearsal = if is_known {
+            Rehearsal::restore(self.home, &self.access, backup, self.own_version, self.reporter).await?
+        } else {
+            // Only the new release can read it: a copy of the database stands for its restore.
+            let rehearsal = Rehearsal::empty(self.home, backup, self.reporter)?;
+            if let Err(error) = snapshot::copy_idle(&self.access, &rehearsal.database()).await {
+                rehearsal.remove(self.home, &self.access, self.reporter).await;
+                return Err(error.into());
+            }
+            rehearsal
+        };
+        let outcome = self.rehearse_in(state, &rehearsal.database()).await;
+        rehearsal.remove(self.home, &self.access, self.reporter).await;
+        outcome
+    }
+
+    async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<f64, UpgradeError> {
+        let begun = Instant::now();
+        // In a thread of its own, so that this can be given up meanwhile.
+        let (program, home, name) = (state.new_program.clone(), self.home.clone(), database.to_owned());
+        let migrated = tokio::task::spawn_blocking(move || program::migrate(&program, &home, Some(&name))).await;
+        migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
+        let mut server = TrialServer::start(&state.new_program, self.home, self.port, Some(database))?;
+        let smoke = self.smoke(state, Door::Private(server.socket.clone()));
+        server.wait_ready(async || smoke.answers().await).await?;
+        if let Some(reason) = smoke::failure(&smoke.on_trial().await) {
+            return Err(UpgradeError::Smoke { reason, log: server.last_words() });
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        self.reporter.report(Progress::Note(format!("the pause will take about {seconds:.1} s")));
+        Ok(seconds)
+    }
+}
