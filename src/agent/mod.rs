@@ -9,10 +9,11 @@ mod log;
 mod run;
 mod secrets;
 mod start;
+mod stop;
 
 pub use folder::TaskFolder;
 pub use keeper::run as keep_task;
-pub use run::end_all;
+pub use stop::{end_all, running};
 
 use crate::config::{self, ConfigError};
 use crate::home::Home;

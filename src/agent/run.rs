@@ -357,7 +357,7 @@ fn end_marked(folder: &TaskFolder) {
 }
 
 /// Ends whatever of a try that nobody wants still runs.
-fn end_now(folder: &TaskFolder) {
+pub(super) fn end_now(folder: &TaskFolder) {
     if let Ok(Some(keeper)) = folder.keeper() {
         keeper.signal(Signal::Kill);
     }
@@ -368,28 +368,4 @@ fn forget(folder: &TaskFolder) {
     if let Err(error) = folder.remove() {
         log::say(format!("{} cannot be removed: {error}", folder.path().display()));
     }
-}
-
-/// What tasks have to leave at a stop: their keepers' own five seconds, and a little.
-const STOP_LIMIT: Duration = Duration::from_secs(8);
-
-/// Ends all tasks of a home whose processes have left. Returns how many there were.
-pub fn end_all(home: &crate::home::Home) -> usize {
-    let mut left: Vec<(TaskFolder, ProcessId)> = TaskFolder::all(home)
-        .into_iter()
-        .filter_map(|folder| Some((folder.clone(), folder.keeper().ok().flatten()?)))
-        .filter(|(_, keeper)| keeper.is_alive())
-        .collect();
-    let count = left.len();
-    left.iter().for_each(|(_, keeper)| keeper.signal(Signal::Terminate));
-    let deadline = std::time::Instant::now() + STOP_LIMIT;
-    while !left.is_empty() && std::time::Instant::now() < deadline {
-        reaper::ended_children();
-        left.retain(|(_, keeper)| keeper.is_alive());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    for (folder, _) in &left {
-        end_now(folder);
-    }
-    count
 }

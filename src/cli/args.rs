@@ -134,14 +134,24 @@ pub struct LiteRun {
     pub take_over: bool,
 }
 
+#[derive(Args, Debug)]
+pub struct LiteStop {
+    /// End tasks that run, without asking
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Wait until no task runs
+    #[arg(long, conflicts_with = "yes")]
+    pub wait: bool,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum LiteCommand {
     /// Run in the background; returns when it is healthy, or says why it is not
     #[command(after_help = "Example:\n  leoflow lite start --port 9000")]
     Start(LiteRun),
     /// Stop what runs; your data stays
-    #[command(after_help = "Example:\n  leoflow lite stop")]
-    Stop,
+    #[command(after_help = "Examples:\n  leoflow lite stop\n  leoflow lite stop --wait   once no task runs")]
+    Stop(LiteStop),
     /// Stop and start again, or start if it does not run
     #[command(after_help = "Example:\n  leoflow lite restart")]
     Restart,

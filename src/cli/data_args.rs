@@ -7,7 +7,8 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  leoflow lite backup                               into the current folder\n  \
                   leoflow lite backup --output /mnt/usb/mine.tar.zst")]
 pub struct Backup {
-    /// The file to write, .tar.zst or .tar.gz [default: leoflow-backup-<UTC>.tar.zst]
+    /// The file to write, .tar.zst or .tar.gz [default: leoflow-backup-<UTC>.tar.zst in the
+    /// home's `backups` folder, where `leoflow lite backups` lists it]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

@@ -290,11 +290,11 @@ pub enum XcomCommand {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  leoflow validate                  every DAG file of the workspace\n  leoflow validate reports/dag.py   one file, or one folder"
+    after_help = "Examples:\n  leoflow validate                  every DAG file of the workspace\n  leoflow validate reports/dag.py   files and folders, one or several"
 )]
 pub struct Validate {
-    /// A file or a folder [default: the workspace]
-    pub path: Option<PathBuf>,
+    /// Files and folders [default: the workspace]
+    pub paths: Vec<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -9,7 +9,7 @@ use crate::cli::printer::in_words;
 use crate::config;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
-use crate::sys::{clock, env_vars};
+use crate::sys::{clock, env_vars, files};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config).ok_or_else(|| {
         Error::failed("Leoflow is not set up in this home, so there is nothing to back up").hint("leoflow setup")
     })?;
-    let output = output(args)?;
+    let output = output(context, args)?;
     recovery::settle_change(context, false).await?;
     let _alone = OperationLock::take(home, command)?;
     let datastore = Datastore::open(context, command).await?;
@@ -43,14 +43,24 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
 }
 
 /// A relative path is taken from the current folder, the default name too.
-fn output(args: &Backup) -> Result<PathBuf, Error> {
+/// In the home's own folder where none is named, so that it is found again.
+fn output(context: &Context<'_>, args: &Backup) -> Result<PathBuf, Error> {
+    let Some(output) = &args.output else {
+        let folder = context.home.backups();
+        files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+        return Ok(folder.join(format!("leoflow-backup-{}.tar.zst", clock::now_rfc3339().replace(['-', ':'], ""))));
+    };
     let here = env_vars::current_dir().map_err(|error| {
         Error::failed("the current folder is gone").cause(error).hint("change to another, or give --output /PATH/FILE")
     })?;
-    Ok(match &args.output {
-        Some(output) => here.join(output),
-        None => here.join(format!("leoflow-backup-{}.tar.zst", clock::now_rfc3339().replace(['-', ':'], ""))),
-    })
+    let output = here.join(output);
+    if let Some(tree) = output.ancestors().skip(1).find(|folder| folder.join(".git").exists()) {
+        context.printer.warning(format!(
+            "{} is a git work tree, and a backup holds every password: see that it is not committed",
+            tree.display()
+        ));
+    }
+    Ok(output)
 }
 
 fn show(context: &Context<'_>, made: &Made) -> Result<(), Error> {

@@ -3,19 +3,35 @@
 use super::context::Context;
 use super::lite_start;
 use crate::agent;
-use crate::cli::args::LiteRun;
+use crate::cli::args::{LiteRun, LiteStop};
 use crate::error::Error;
 use crate::home::lock::{self, Holder, HomeLock};
 use crate::protocol::control::{self, Answer, ControlClient, Request};
 use crate::sys::process::Signal;
 use std::time::{Duration, Instant};
 
+/// How often it is looked whether tasks still run.
+const TASKS_ROUND: Duration = Duration::from_millis(200);
 /// The longest a clean stop takes: every child's deadlines, one after another.
 const STOP_LIMIT: Duration = Duration::from_secs(75);
 /// A restart may recover a database on its way.
 const RESTART_LIMIT: Duration = Duration::from_secs(330);
 
-pub fn stop(context: &Context<'_>) -> Result<u8, Error> {
+pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
+    let running = || agent::running(&context.home);
+    if args.wait && running() > 0 {
+        context.printer.note(format!("waiting for {} running task(s); Ctrl-C waits no longer", running()));
+        while running() > 0 {
+            std::thread::sleep(TASKS_ROUND);
+        }
+    }
+    let count = running();
+    if count > 0 && !args.yes {
+        context.printer.note(format!("{count} task(s) run; a stop ends them. `--wait` lets them finish first."));
+        if !context.confirm("Stop, and end them?", false)? {
+            return Err(Error::failed("nothing was stopped"));
+        }
+    }
     let stopped = stop_running(context)?;
     let ended = end_tasks(context);
     if ended > 0 && !context.printer.json {
@@ -54,7 +70,9 @@ fn end_tasks(context: &Context<'_>) -> usize {
 }
 
 pub fn ended_tasks(count: usize) -> String {
-    format!("ended {count} running task(s); they are tried again as their `retries` say")
+    format!(
+        "ended {count} running task(s): those with retries left run again after the next start, the others have failed"
+    )
 }
 
 /// Whether there was anything to stop.

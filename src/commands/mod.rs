@@ -83,7 +83,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Lite(Lite { run, command: None }) => lite_run::run(&context, &run).await,
         Command::Lite(Lite { command: Some(command), .. }) => match command {
             LiteCommand::Start(run) => lite_start::run(&context, &run),
-            LiteCommand::Stop => lite_control::stop(&context),
+            LiteCommand::Stop(args) => lite_control::stop(&context, &args),
             LiteCommand::Restart => lite_control::restart(&context),
             LiteCommand::Status => status::run(&context),
             LiteCommand::Logs(args) => lite_logs::run(&context, &args),

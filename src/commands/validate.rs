@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use crate::cli::engine_args::Validate;
+use crate::engine::dag_check;
 use crate::error::Error;
 use crate::python::{Interpreter, Request, as_in_workspace, is_dag_file, parse, python_files};
 use crate::sys::env_vars;
@@ -19,7 +20,11 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
     let python = config.and_then(|config| config.python);
-    let files = files_of(args, workspace.as_deref())?;
+    let mut files = Vec::new();
+    for path in paths_of(args, workspace.as_deref())? {
+        files.extend(files_of(path)?);
+    }
+    files.dedup();
     let interpreter = prepare(context, python.as_deref())?;
     let mut checked = Vec::new();
     for path in files {
@@ -39,17 +44,20 @@ pub fn prepare(context: &Context<'_>, python: Option<&Path>) -> Result<Interpret
     })
 }
 
-fn files_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+fn paths_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     let here = env_vars::current_dir().map_err(Error::failed)?;
-    let path = match (&args.path, workspace) {
-        (Some(path), _) => as_in_workspace(workspace, &here.join(path)),
-        (None, Some(workspace)) => workspace.to_owned(),
-        (None, None) => {
-            return Err(Error::failed("Leoflow is not set up in this home, so there is no workspace")
-                .hint("leoflow validate FILE")
-                .hint("leoflow setup"));
+    match workspace {
+        _ if !args.paths.is_empty() => {
+            Ok(args.paths.iter().map(|path| as_in_workspace(workspace, &here.join(path))).collect())
         }
-    };
+        Some(workspace) => Ok(vec![workspace.to_owned()]),
+        None => Err(Error::failed("Leoflow is not set up in this home, so there is no workspace")
+            .hint("leoflow validate FILE")
+            .hint("leoflow setup")),
+    }
+}
+
+fn files_of(path: PathBuf) -> Result<Vec<PathBuf>, Error> {
     if path.is_file() {
         return Ok(vec![path]);
     }
@@ -62,7 +70,12 @@ async fn check(context: &Context<'_>, interpreter: &Interpreter, workspace: Opti
     let request = Request::new(path.clone(), workspace, context.home.api_socket());
     let id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
     match parse(interpreter, &request).await {
-        Ok(found) => Checked { path, dag_ids: found.structures.iter().map(id).collect(), error: found.error },
+        // What the server would refuse is refused here.
+        Ok(found) => Checked {
+            path,
+            dag_ids: found.structures.iter().map(id).collect(),
+            error: found.error.or_else(|| dag_check::read(&found.structures).err()),
+        },
         Err(reason) => Checked { path, dag_ids: Vec::new(), error: Some(reason) },
     }
 }
@@ -73,7 +86,9 @@ fn mark_duplicates(checked: &mut [Checked]) {
         let one = &mut rest[0];
         for other in before {
             if let Some(id) = one.dag_ids.iter().find(|id| other.dag_ids.contains(id)) {
-                one.error = Some(format!("dag_id {id:?} is used in {} too", other.path.display()));
+                let (first, second) = (other.path.display().to_string(), one.path.display().to_string());
+                one.error = Some(dag_check::used_twice(id, &first, &second));
+                break;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::asset_store;
 use super::dag::Structure;
+use super::dag_check;
 use super::events::{self, Event, RunKey};
 use super::store::{Page, StoreError};
 use jiff::Timestamp;
@@ -159,10 +160,7 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
             for structure in &parsed.dags {
                 match owner(transaction, &structure.dag_id).await? {
                     Some(other) if other != file.fileloc => {
-                        problems.push(format!(
-                            "dag_id {:?} is used in two files:\n  {other}\n  {}\nThe DAG of the first stays.",
-                            structure.dag_id, file.fileloc
-                        ));
+                        problems.push(dag_check::used_twice(&structure.dag_id, &other, &file.fileloc));
                         saved.conflicts = true;
                     }
                     _ => {

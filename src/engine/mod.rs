@@ -8,6 +8,7 @@ pub mod clear;
 pub mod connections;
 pub mod cron;
 pub mod dag;
+pub mod dag_check;
 pub mod dags;
 pub mod events;
 pub mod graph;

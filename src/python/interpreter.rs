@@ -84,9 +84,37 @@ impl Interpreter {
     }
 }
 
-/// What DAGs and tasks get of our environment: the user's, less what a supervisor said to us.
+/// What every program of a user needs, whoever has started it. docs/running-tasks.md has the list.
+const PASSED: &[&str] = &[
+    "CURL_CA_BUNDLE",
+    "HOME",
+    "HOSTNAME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LANG",
+    "LANGUAGE",
+    "LD_LIBRARY_PATH",
+    "LOGNAME",
+    "NO_PROXY",
+    "PATH",
+    "REQUESTS_CA_BUNDLE",
+    "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+const PASSED_PREFIXES: &[&str] = &["AIRFLOW_", "LC_", "XDG_"];
+
+/// What DAGs and tasks get of our environment. The rest is of whoever happened to start Lite: what a project needs
+/// stands in its `.env`, so that it is there after every start.
 pub fn environment() -> Vec<(OsString, OsString)> {
-    let ours =
-        |name: &str| name.starts_with("LISTEN_") || ["NOTIFY_SOCKET", TASK_MARK, "LEOFLOW_KILL_AT"].contains(&name);
-    env_vars::all().into_iter().filter(|(name, _)| !ours(&name.to_string_lossy())).collect()
+    let is_passed =
+        |name: &str| PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
 }

@@ -168,3 +168,42 @@ fn an_e_mail_is_refused_only_where_one_was_asked_for() {
     let refused = file("'email': 'a@b.c', 'email_on_failure': False, 'retries': 1", "").expect(1);
     assert!(refused.stdout.contains("email without email_on_retry=False in default_args"), "{refused:?}");
 }
+
+#[test]
+fn a_projects_environment_stands_in_its_dotenv_and_not_in_the_shell_that_started_lite() {
+    let test = TestHome::new();
+    let port = test.port.to_string();
+    let started =
+        test.command(&["lite", "start", "--port", &port]).env("LEAKED", "x").env("AIRFLOW_VAR_OWN", "passed").output();
+    assert!(started.unwrap().status.success());
+    std::fs::write(test.workspace().join(".env"), "WIDE=workspace\nNEAR=workspace # not this\n").unwrap();
+    let text = "import os\nfrom airflow.sdk import DAG, task\nfrom airflow.providers.standard.operators.bash import BashOperator\n\
+         with DAG('env', tags=[os.environ.get('NEAR', 'none')]):\n    @task\n    def t():\n        \
+         return {name: os.environ.get(name) for name in ('WIDE', 'NEAR', 'LEAKED', 'AIRFLOW_VAR_OWN')}\n    t()\n    \
+         BashOperator(task_id='b', bash_command='echo $NEAR')\n";
+    test.save("p/dag.py", text);
+    test.wait_dag("env", 1);
+    std::fs::write(test.workspace().join("p/.env"), "# of the project\nexport NEAR=\"the project\"\n").unwrap();
+    wait_until("it is parsed again", Duration::from_secs(30), || {
+        test.run(&["dags", "show", "env", "--json"]).stdout.contains("the project")
+    });
+    assert_eq!(test.run_dag("env")["state"], "success");
+    let seen = test.run(&["xcom", "get", "env", "latest", "t"]).expect(0).json();
+    assert_eq!(seen, json!({"WIDE": "workspace", "NEAR": "the project", "LEAKED": null, "AIRFLOW_VAR_OWN": "passed"}));
+    assert_eq!(test.run(&["xcom", "get", "env", "latest", "b"]).expect(0).json(), "the project");
+}
+
+#[test]
+fn what_the_server_would_refuse_is_refused_by_validate() {
+    let test = TestHome::new();
+    test.set_up();
+    let dag = |id: &str, schedule: &str| format!("from airflow.sdk import DAG\nDAG('{id}', schedule='{schedule}')\n");
+    let bad = test.save("bad.py", &dag("bad", "61 * * * *"));
+    let one = test.save("one/dag.py", &dag("same", "@daily"));
+    let two = test.save("two/dag.py", &dag("same", "@daily"));
+    let done = test.run(&["validate", bad.to_str().unwrap(), one.to_str().unwrap()]).expect(1);
+    assert!(done.stdout.contains("61 * * * *"), "{done:?}");
+    let done = test.run(&["validate", one.to_str().unwrap(), two.to_str().unwrap()]).expect(1);
+    let both = format!("  {}\n    {}", one.display(), two.display());
+    assert!(done.stdout.contains("used in two files") && done.stdout.contains(&both), "{done:?}");
+}

@@ -184,7 +184,10 @@ fn tasks_outlive_a_restart_and_not_a_stop() {
     test.wait_dag("long", 2);
     let run_id = test.trigger("long");
     let pid = task_pid(&test);
-    let stopped = test.run(&["lite", "stop"]).expect(0);
+    let asked = test.run(&["lite", "stop"]).expect(3);
+    assert!(asked.stderr.contains("1 task(s) run") && asked.stderr.contains("--wait"), "{asked:?}");
+    assert!(is_alive(pid));
+    let stopped = test.run(&["lite", "stop", "--yes"]).expect(0);
     assert!(stopped.stderr.contains("ended 1 running task"), "{}", stopped.stderr);
     assert!(!is_alive(pid));
     test.assert_nothing_runs();

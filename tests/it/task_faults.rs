@@ -197,7 +197,7 @@ fn the_whole_tree_killed_the_run_ends_right_after_the_next_start() {
         let last = format!("done {n} {number}");
         assert_eq!(lines(&test, "done").iter().filter(|line| **line == last).count(), 1, "{last}");
     }
-    test.run(&["lite", "stop"]).expect(0);
+    test.run(&["lite", "stop", "--yes"]).expect(0);
     test.assert_nothing_runs();
 }
 

@@ -7,9 +7,8 @@ mod watch;
 use super::lanes::Lanes;
 use super::state::AppState;
 use crate::config::project;
-use crate::engine::dag::Structure;
+use crate::engine::dag_check;
 use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
-use crate::engine::params;
 use crate::engine::store::StoreError;
 use crate::protocol::log;
 use crate::python::{
@@ -321,27 +320,14 @@ fn relative_to(workspace: &Path, path: &Path) -> String {
 }
 
 fn understand(found: &Found, workspace: &Path, path: &Path) -> Result<ParsedDags, String> {
-    let structures: Result<Vec<Structure>, _> =
-        found.structures.iter().map(|one| serde_json::from_value(one.clone())).collect();
-    let mut dags = structures.map_err(|error| format!("What it describes is no DAG: {error}"))?;
-    for dag in &mut dags {
-        check(dag)?;
-        dag.settings = found.settings.clone();
-    }
+    let mut dags = dag_check::read(&found.structures)?;
+    dags.iter_mut().for_each(|dag| dag.settings = found.settings.clone());
     let mut sources = Map::new();
     for (name, text) in &found.sources {
         sources.insert(relative_to(workspace, Path::new(name)), text.clone());
     }
     let source = found.sources.get(&*path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
     Ok(ParsedDags { dags, source: source.to_owned(), sources })
-}
-
-/// What only we can see is wrong with a DAG: params that do not fit their schemas, and a schedule that never is.
-fn check(dag: &Structure) -> Result<(), String> {
-    let told = |problem: String| format!("Dag {:?}: {problem}", dag.dag_id);
-    params::check_defaults(dag).map_err(told)?;
-    let checked = dag.timetable.as_ref().map_or(Ok(()), |timetable| timetable.check());
-    checked.map_err(|problem| told(problem.to_string()))
 }
 
 async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {

@@ -13,6 +13,7 @@ from ._server import Server
 def find(options):
     workspace = _load.Workspace(options["roots"], options["sources"])
     workspace.install()
+    workspace.enter()
     for dag in _load.dags(workspace, options["path"], options.get("settings")):
         if dag.dag_id == options["dag_id"]:
             return dag

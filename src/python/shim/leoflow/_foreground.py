@@ -94,6 +94,7 @@ def choose(options):
     """The DAG that was asked for."""
     workspace = _load.Workspace(options["roots"])
     workspace.install()
+    workspace.enter()
     found = _load.dags(workspace, options["path"], options.get("settings"))
     for dag in found:
         if dag.dag_id == options["dag_id"]:

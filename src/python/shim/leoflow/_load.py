@@ -108,6 +108,13 @@ class Workspace:
         at = next(installed, len(sys.path))
         sys.path[at:at] = self.roots
 
+    def enter(self):
+        """From here on the environment is the project's."""
+        from . import _dotenv
+
+        _dotenv.load(self.roots)
+        _dotenv.own_python_first()
+
     def run(self, path):
         """Runs a DAG file's top level; returns its module."""
         path = os.path.abspath(path)

@@ -29,6 +29,7 @@ def parse(path, roots, settings):
     workspace.install()
     read = {}
     note_reads(workspace, read)
+    workspace.enter()
     result = {"dags": [], "error": None}
     try:
         result["dags"] = [_structure.of_dag(dag) for dag in _load.dags(workspace, path, settings)]

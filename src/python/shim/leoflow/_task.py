@@ -277,8 +277,7 @@ def write_whole(path, value):
     os.rename(partial, path)
 
 
-def load_task(spec):
-    workspace = _load.Workspace(spec["roots"], spec["sources"])
+def load_task(spec, workspace):
     workspace.install()
     _parsing.is_for(spec["dag_id"], spec["task_id"])
     for dag in _load.dags(workspace, spec["fileloc"], spec.get("settings")):
@@ -306,12 +305,14 @@ def main(options):
     with open(os.path.join(folder, "spec.json"), encoding="utf-8") as file:
         spec = json.load(file)
     _stores.use(spec["socket"], spec["token"])
+    workspace = _load.Workspace(spec["roots"], spec["sources"])
+    workspace.enter()
     os.environ.update(spec.get("env") or {})
     if "secrets" in options:
         _stores.tell_secrets_to(options["secrets"])
     attempt = None
     try:
-        dag, task = load_task(spec)
+        dag, task = load_task(spec, workspace)
         context = _context.build(spec, dag, task, _stores.TaskXComs(), Server())
         attempt = Try(task, context, folder)
     except BaseException as error:

@@ -1,0 +1,26 @@
+//! Whether what a file describes can be a DAG here: asked of every file, by whoever reads it.
+
+use super::dag::Structure;
+use super::params;
+use serde_json::Value;
+
+/// The DAGs that a file describes. The error is for people: which of them cannot be, and why.
+pub fn read(described: &[Value]) -> Result<Vec<Structure>, String> {
+    let structures: Result<Vec<Structure>, _> = described.iter().cloned().map(serde_json::from_value).collect();
+    let dags = structures.map_err(|error| format!("What it describes is no DAG: {error}"))?;
+    dags.iter().try_for_each(check)?;
+    Ok(dags)
+}
+
+/// Params that do not fit their schemas, and a schedule that never is.
+fn check(dag: &Structure) -> Result<(), String> {
+    let told = |problem: String| format!("Dag {:?}: {problem}", dag.dag_id);
+    params::check_defaults(dag).map_err(told)?;
+    let checked = dag.timetable.as_ref().map_or(Ok(()), |timetable| timetable.check());
+    checked.map_err(|problem| told(problem.to_string()))
+}
+
+/// What is said of a dag_id that two files make.
+pub fn used_twice(dag_id: &str, first: &str, second: &str) -> String {
+    format!("dag_id {dag_id:?} is used in two files:\n  {first}\n  {second}\nThe DAG of the first stays.")
+}
