@@ -197,7 +197,8 @@ fn a_projects_environment_stands_in_its_dotenv_and_not_in_the_shell_that_started
 fn what_the_server_would_refuse_is_refused_by_validate() {
     let test = TestHome::new();
     test.set_up();
-    let dag = |id: &str, schedule: &str| format!("from airflow.sdk import DAG\ndag = DAG('{id}', schedule='{schedule}')\n");
+    let dag =
+        |id: &str, schedule: &str| format!("from airflow.sdk import DAG\ndag = DAG('{id}', schedule='{schedule}')\n");
     let bad = test.save("bad.py", &dag("bad", "61 * * * *"));
     let one = test.save("one/dag.py", &dag("same", "@daily"));
     let two = test.save("two/dag.py", &dag("same", "@daily"));
