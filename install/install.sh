@@ -235,7 +235,7 @@ check_home() {
     done
     for entry in "$home"/* "$home"/.[!.]* "$home"/..?*; do
         case ${entry##*/} in
-            config.yaml | lost+found | .install-*) continue ;;
+            config.yaml | lost+found | .install-* | backups | task-logs) continue ;;
         esac
         if [ -e "$entry" ] || [ -L "$entry" ]; then
             fail "$home is in use for something else ($entry)" "choose a folder that is absent or empty: --home DIR; nothing was changed"

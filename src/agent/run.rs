@@ -94,6 +94,7 @@ impl Agent {
         let mut pause = LOCKED;
         // Set when it was silence that has woken this loop.
         let mut untold = false;
+        let mut heard = tokio::time::Instant::now();
         loop {
             let claimed = self.claim(&mut client).await?;
             if std::mem::take(&mut untold) && claimed.started > 0 {
@@ -101,11 +102,14 @@ impl Agent {
             }
             pause = if claimed.started > 0 || !claimed.locked { LOCKED } else { (pause * 2).min(LOCKED_LONGEST) };
             tokio::select! {
-                payload = events.recv() => match payload.as_deref().map(Event::parse) {
-                    None => return Err(StoreError::Postgres(PgError::Cut)),
-                    Some(Some(Event::Stop)) => self.stop_unwanted(&client).await?,
-                    Some(_) => {}
-                },
+                payload = events.recv() => {
+                    heard = tokio::time::Instant::now();
+                    match payload.as_deref().map(Event::parse) {
+                        None => return Err(StoreError::Postgres(PgError::Cut)),
+                        Some(Some(Event::Stop)) => self.stop_unwanted(&client).await?,
+                        Some(_) => {}
+                    }
+                }
                 () = tokio::time::sleep(pause), if claimed.locked => {}
                 Some(ended) = self.watchers.join_next() => {
                     let mut all = vec![ended];
@@ -123,7 +127,10 @@ impl Agent {
                     self.beat(&client).await?;
                     self.stop_unwanted(&client).await?;
                 }
-                () = tokio::time::sleep(BACKSTOP) => untold = true,
+                () = tokio::time::sleep_until(heard + BACKSTOP) => {
+                    heard = tokio::time::Instant::now();
+                    untold = true;
+                }
             }
         }
     }

@@ -78,6 +78,16 @@ impl Masker {
         }
     }
 
+    /// Every text in a value that is secret as a whole.
+    pub fn add_texts(&mut self, value: &Value) {
+        match value {
+            Value::Object(inner) => inner.values().for_each(|value| self.add_texts(value)),
+            Value::Array(list) => list.iter().for_each(|value| self.add_texts(value)),
+            Value::String(text) => self.add(text),
+            _ => {}
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.forms.is_empty()
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Wrong passwords that cost nothing but their own hashing.
 const FREE_FAILURES: u32 = 5;
 /// The pause before the first attempt that does cost; it doubles up to the longest. An attempt is held for it, not
-/// refused: a right password gets in after the wait, however many wrong ones come beside it.
+/// refused: a right password gets in after the wait, like each of the wrong ones that wait beside it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Quiet for this long, all is forgotten.

@@ -4,8 +4,10 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  leoflow lite backup                               into the current folder\n  \
-                  leoflow lite backup --output /mnt/usb/mine.tar.zst")]
+#[command(
+    after_help = "Examples:\n  leoflow lite backup                               into the home, with the others\n  \
+                  leoflow lite backup --output /mnt/usb/mine.tar.zst"
+)]
 pub struct Backup {
     /// The file to write, .tar.zst or .tar.gz [default: leoflow-backup-<UTC>.tar.zst in the
     /// home's `backups` folder, where `leoflow lite backups` lists it]

@@ -42,8 +42,8 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// A relative path is taken from the current folder, the default name too.
-/// In the home's own folder where none is named, so that it is found again.
+/// In the home's own folder where none is named, so that it is found again; a relative path is taken from the
+/// current folder.
 fn output(context: &Context<'_>, args: &Backup) -> Result<PathBuf, Error> {
     let Some(output) = &args.output else {
         let folder = context.home.backups();

@@ -20,7 +20,11 @@ const RESTART_LIMIT: Duration = Duration::from_secs(330);
 pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     let running = || agent::running(&context.home);
     if args.wait && running() > 0 {
-        context.printer.note(format!("waiting for {} running task(s); Ctrl-C waits no longer", running()));
+        let count = running();
+        context.printer.note(format!(
+            "waiting until none of {count} running task(s) is left; what is due meanwhile still begins, so pause what \
+             is not to. Ctrl-C waits no longer"
+        ));
         while running() > 0 {
             std::thread::sleep(TASKS_ROUND);
         }

@@ -18,8 +18,9 @@ use std::process::{ChildStdout, Command, Stdio};
 
 pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
     if let Some(status) = control::status_of(&context.home)
-        && status.state == InstanceState::Healthy
+        && matches!(status.state, InstanceState::Healthy | InstanceState::Damaged)
     {
+        status.reason.iter().for_each(|reason| context.printer.warning(reason));
         if context.printer.json {
             context.printer.json(&status)?;
         } else {

@@ -17,10 +17,11 @@ use crate::home::lock::{self, HomeLock, OperationLock};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::words::{self, Cause};
 use crate::protocol::control;
+use crate::protocol::status::InstanceState;
 use crate::schema::{embedded, known};
 use crate::setup::Wishes;
 use crate::supervisor::{self, last_lines};
-use crate::sys::{checkpoint, disk, env_vars};
+use crate::sys::{checkpoint, env_vars};
 use serde_json::json;
 use std::path::Path;
 
@@ -82,10 +83,16 @@ async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Resu
         None => Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, context.printer).await?),
     };
     let alone = OperationLock::take(home, COMMAND)?;
-    let outcome = replace(context, args, input, held).await;
+    let mut stopped = None;
+    let outcome = replace(context, args, input, held, &mut stopped).await;
     if outcome.is_err() && set_aside::pending(home).is_some() {
         // Everything that ran from the new one has gone with it.
-        drop(recovery::take_home(context, COMMAND, None, Purges::Refuse, context.printer).await?);
+        match recovery::take_home(context, COMMAND, None, Purges::Refuse, context.printer).await {
+            Ok(held) => drop(held),
+            Err(error) => context.printer.warning(format!("it is not in its place again: {}", error.in_one_line())),
+        }
+        // It served what it could.
+        drop(stopped.map(|port| restart(context, port)));
     }
     drop(alone);
     if outcome.is_err() && made_home {
@@ -105,12 +112,13 @@ pub fn restart(context: &Context<'_>, port: Option<u16>) -> Result<(), Error> {
 }
 
 /// Everything up to the new state in its place. The caller has the operation to itself, and the home
-/// when it gives its lock.
+/// when it gives its lock. `stopped` is told when a running instance was stopped for it, with its port.
 async fn replace(
     context: &Context<'_>,
     args: &Restore,
     input: &Path,
     held: Option<HomeLock>,
+    stopped: &mut Option<Option<u16>>,
 ) -> Result<Replaced, Error> {
     let (home, printer) = (&context.home, context.printer);
     // Again, now that nobody else changes it.
@@ -123,8 +131,8 @@ async fn replace(
     if was_used {
         match read_present(context, held.take()).await {
             Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
-            Err(error) if args.force && may_be_set_aside(context) => unreadable = Some(error),
-            Err(error) => return Err(error.hint(FORCED)),
+            Err(error) if args.force && (error.is_damage || has_failed_for_damage(context)) => unreadable = Some(error),
+            Err(error) => return Err(error),
         }
     } else if target.is_set_up
         && let ClusterState::NotACluster(why) = cluster::state(home)
@@ -146,11 +154,11 @@ async fn replace(
     // And once more: this is the manifest that everything was compared with.
     target.check(context, &staged.manifest, args.force)?;
     let (manifest, config) = (staged.manifest.clone(), fitted_config(&staged.config, &target.machine())?);
-    let port = match &unreadable {
-        None => None,
+    match &unreadable {
+        None => {}
         Some(error) => {
             let port = lite_control::running_port(context);
-            let was_running = control::status_of(home).is_some();
+            *stopped = control::status_of(home).is_some().then_some(port);
             lite_control::stop_whole(context)?;
             if held.is_none() {
                 held = Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, printer).await?);
@@ -158,9 +166,8 @@ async fn replace(
             supervisor::end_leftovers(home).map_err(Error::failed)?;
             set_aside::begin(home, &error.in_one_line())
                 .map_err(|error| Error::io("move", &home.postgres_data(), &error))?;
-            was_running.then_some(port)
         }
-    };
+    }
     let datastore = match opened {
         Some(datastore) => datastore,
         None => prepare_home(context, &target, held).await?,
@@ -173,7 +180,7 @@ async fn replace(
         set_aside: replaced::in_words(&before),
     };
     let (datastore, port) = match unreadable {
-        Some(_) => (datastore, port),
+        Some(_) => (datastore, *stopped),
         None => alone_with_it(context, datastore).await?,
     };
     checkpoint("restore.stopped");
@@ -196,19 +203,13 @@ async fn read_present(context: &Context<'_>, held: Option<HomeLock>) -> Result<(
     Ok((datastore, summary))
 }
 
-const FORCED: &str = "if it cannot be read any more, --force sets it aside, whole, and restores all the same";
-
-/// Whether what cannot be read may be set aside: not for a cause that passes, nor a cluster of another release.
-fn may_be_set_aside(context: &Context<'_>) -> bool {
-    let home = &context.home;
-    let passes = disk::free_bytes(home.root()).is_ok_and(|free| free < ROOM);
-    let words = words::last(&last_lines(home, "postgres", LAST_LINES));
-    let is_full = words.is_some_and(|words| words.cause == Cause::DiskFull);
-    !(passes || is_full || matches!(cluster::state(home), ClusterState::OtherMajor(_)))
+/// Whether a running instance has given its datastore up for that.
+fn has_failed_for_damage(context: &Context<'_>) -> bool {
+    let has_failed = control::status_of(&context.home).is_some_and(|status| status.state == InstanceState::Failed);
+    let words = words::last(&last_lines(&context.home, "postgres", LAST_LINES));
+    has_failed && words.is_some_and(|words| words.cause == Cause::Damaged)
 }
 
-/// A restore needs far more.
-const ROOM: u64 = 64 * 1024 * 1024;
 const LAST_LINES: usize = 100;
 
 async fn open(context: &Context<'_>, held: Option<HomeLock>) -> Result<Datastore, Error> {

@@ -204,6 +204,12 @@ fn tell(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
         for path in &plan.not_ours {
             context.printer.line(format!("  left, because Leoflow has not made it: {}", path.display()));
         }
+        if plan.not_ours.iter().any(|path| path.starts_with(&plan.home)) {
+            let home = plan.home.display();
+            context
+                .printer
+                .line(format!("  to set Leoflow up in {home} again, move what is left there elsewhere first"));
+        }
     } else {
         context.printer.line(format!("Leoflow is uninstalled; your data stays in {}", context.home.root().display()));
         if let Some(workspace) = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace) {

@@ -24,6 +24,8 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     for path in paths_of(args, workspace.as_deref())? {
         files.extend(files_of(path)?);
     }
+    // Named twice, it is still one.
+    files.sort();
     files.dedup();
     let interpreter = prepare(context, python.as_deref())?;
     let mut checked = Vec::new();

@@ -3,17 +3,16 @@
 
 mod data;
 mod home;
+mod postgres;
 mod upgrade;
 
 use crate::agent::AgentError;
 use crate::config::{ConfigError, EditError};
 use crate::home::journal::JournalError;
 use crate::home::lock::LockError;
-use crate::postgres::PgError;
 use crate::postgres::acquire::AcquireError;
 use crate::postgres::cluster::ClusterError;
 use crate::postgres::credentials::CredentialsError;
-use crate::postgres::private::PrivateError;
 use crate::schema::SchemaError;
 use crate::server::ServerError;
 use crate::setup::{ApplyError, FactsError, InstallError, ReceiptError, Refusal};
@@ -49,11 +48,14 @@ pub struct Error {
     /// The same may work in a moment.
     #[serde(default)]
     pub is_for_now: bool,
+    /// The datastore's files are not what they were.
+    #[serde(default)]
+    pub is_damage: bool,
 }
 
 impl Error {
     fn new(kind: Kind, message: impl ToString) -> Self {
-        Self { kind, message: message.to_string(), cause: None, hints: Vec::new(), is_for_now: false }
+        Self { kind, message: message.to_string(), cause: None, hints: Vec::new(), is_for_now: false, is_damage: false }
     }
 
     pub fn failed(message: impl ToString) -> Self {
@@ -64,6 +66,10 @@ impl Error {
     pub fn in_one_line(&self) -> String {
         let cause = self.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
         format!("{}{cause}", self.message).replace('\n', " ")
+    }
+
+    fn damage(message: impl ToString) -> Self {
+        Self { is_damage: true, ..Self::failed(message) }
     }
 
     pub fn refused(message: impl ToString) -> Self {
@@ -296,21 +302,6 @@ impl From<ApplyError> for Error {
     }
 }
 
-impl From<PgError> for Error {
-    fn from(error: PgError) -> Self {
-        match &error {
-            PgError::WrongPassword => Self::refused(&error).hint(BELONG_TOGETHER),
-            damage if damage.is_damage() => Self::failed(format!("the datastore is damaged: {error}"))
-                .hint("leoflow lite backups list")
-                .hint("leoflow lite restore --input FILE --force sets what is damaged aside, and restores"),
-            PgError::Query(_) => {
-                Self::failed(format!("the datastore refused: {error}")).hint("leoflow lite logs postgres")
-            }
-            _ => Self::failed(&error).hint("leoflow lite status").hint("leoflow lite logs postgres"),
-        }
-    }
-}
-
 impl From<SchemaError> for Error {
     fn from(error: SchemaError) -> Self {
         match error {
@@ -326,15 +317,6 @@ impl From<SchemaError> for Error {
             SchemaError::Failed { .. } => Self::failed(&error).hint("what was committed before it stays; mend the cause and run `leoflow migrate-db`, which goes on from there"),
             SchemaError::Busy => Self::failed(&error).hint("try again when it is done"),
             SchemaError::Postgres(error) => error.into(),
-        }
-    }
-}
-
-impl From<PrivateError> for Error {
-    fn from(error: PrivateError) -> Self {
-        match error {
-            PrivateError::NotReady(error @ PgError::WrongPassword) => error.into(),
-            _ => Self::failed(error).hint("leoflow lite logs postgres").hint("leoflow doctor"),
         }
     }
 }

@@ -106,7 +106,10 @@ impl std::fmt::Display for ChangeUnderWay {
                 write!(f, "a change to {to} is under way since {since}: step {step}, pid {}", process.pid)
             }
             None => {
-                write!(f, "a change to {to} was interrupted at the step {step}; it is finished or undone by itself")
+                write!(
+                    f,
+                    "a change to {to} was interrupted at the step {step}; the supervisor finishes or undoes it, or the next start"
+                )
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use super::connect::within;
 use super::words::{self, Words};
-use super::{Credentials, Endpoint, Installation, PgError, leftovers, server};
+use super::{APPLICATION_DATABASE, Credentials, Endpoint, Installation, PgError, leftovers, server};
 use crate::home::Home;
 use crate::sys::process::{Signal, signal_process};
 use crate::sys::reaper::{self, Exit};
@@ -144,8 +144,10 @@ pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<(),
 pub async fn checksum_failures(endpoint: &Endpoint, credentials: &Credentials) -> Result<i64, PgError> {
     within(Duration::from_secs(5), async {
         let client = endpoint.connect(&credentials.superuser(endpoint, "postgres")).await?;
-        let query = "SELECT coalesce(sum(checksum_failures), 0)::bigint FROM pg_stat_database";
-        Ok(client.query_one(query, &[]).await?.get(0))
+        // Of the database in force, and of what all share: a copy that is kept may be the damaged one.
+        let query = "SELECT coalesce(sum(checksum_failures), 0)::bigint FROM pg_stat_database
+                     WHERE datid = 0 OR datname = $1::text::name";
+        Ok(client.query_one(query, &[&APPLICATION_DATABASE]).await?.get(0))
     })
     .await
 }

@@ -44,10 +44,9 @@ const DAMAGED: &[&str] = &[
 pub fn last(lines: &[String]) -> Option<Words> {
     lines.iter().rev().find_map(|line| {
         let text = ["FATAL:", "PANIC:"].iter().find_map(|level| line.split_once(level)).map(|(_, text)| text.trim())?;
-        if OF_NO_MEANING.iter().any(|part| text.contains(part)) {
-            return None;
-        }
-        Some(Words { text: text.to_owned(), cause: cause_of(text) })
+        let cause = cause_of(text);
+        let means_nothing = cause == Cause::Other && OF_NO_MEANING.iter().any(|part| text.contains(part));
+        (!means_nothing).then(|| Words { text: text.to_owned(), cause })
     })
 }
 
@@ -84,6 +83,8 @@ mod tests {
         assert_eq!(of(&text), Some((said.to_owned(), Cause::DiskFull)));
         assert_eq!(of("LOG:  all is well"), None);
         assert_eq!(of("x FATAL:  could not locate a valid checkpoint record").unwrap().1, Cause::Damaged);
+        assert_eq!(of("x FATAL:  required WAL directory \"pg_wal\" does not exist").unwrap().1, Cause::Damaged);
+        assert_eq!(of("x FATAL:  role \"x\" does not exist"), None);
         assert_eq!(of("x FATAL:  could not map anonymous shared memory").unwrap().1, Cause::Other);
     }
 

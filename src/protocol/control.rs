@@ -19,13 +19,16 @@ pub enum Request {
     /// Restarts the children in place; the answer comes when they are healthy or have failed.
     Restart,
     /// For an upgrade: brings the children to a level, from now on started from `program` where one is
-    /// named. The answer comes when they are there or have failed. Whoever asked for less than the whole keeps the
-    /// connection open until it has asked for the whole: when it closes before, the supervisor
-    /// starts `leoflow upgrade --resume`.
+    /// named. The answer comes when they are there or have failed. Whoever asked for less than the whole has
+    /// its journal: when nobody is at that any more, the supervisor starts `leoflow upgrade --resume`.
     Run {
         level: Level,
         #[serde(default)]
         program: Option<PathBuf>,
+        /// How long a server on trial may take to get ready, milliseconds. It has one try, and nobody waits for it
+        /// to leave.
+        #[serde(default)]
+        limit_ms: Option<u64>,
     },
     /// Executes `program` as the supervisor, in this very process; children, listeners and locks stay. The
     /// connection closes without an answer when it has come so far.

@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-/// Runs of one backfill: what is more was surely not meant.
 /// Runs of one backfill: more are refused with their number, so that they can be made in parts.
 const MOST_RUNS: usize = 100_000;
 /// Task instances of one backfill: they are made within the time of one request.

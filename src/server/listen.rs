@@ -4,7 +4,7 @@
 use super::app::Routers;
 use super::guard::Caller;
 use super::logins::Peer;
-use super::slots::{Slot, Slots, Watched};
+use super::slots::{Answer, Slot, Slots, Watched};
 use crate::sys::{unix_socket, user};
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -57,9 +58,10 @@ impl Serving {
     pub fn over_tcp(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
         let tcp = TcpListener::from_std(std::net::TcpListener::from(listener))?;
         let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::Network), async move || {
-            let (stream, address) = tcp.accept().await?;
+            let (stream, client) = tcp.accept().await?;
             stream.set_nodelay(true)?;
-            Ok((stream, Some(Peer(address))))
+            let server = stream.local_addr()?;
+            Ok((stream, Some(Peer { client, server })))
         });
         self.tasks.push(tokio::task::spawn_local(accepting));
         Ok(())
@@ -120,11 +122,9 @@ where
                     Some(peer) => router.clone().layer(Extension(peer)),
                     None => router.clone(),
                 };
-                // Somebody who says nothing makes room for it; where all are at work, the next waits.
-                let place = tokio::select! {
-                    _ = stopped.changed() => return connections,
-                    place = slots.next() => place,
-                };
+                // Somebody who says nothing makes room for it; where all are at work, it waits. What was accepted is
+                // served, also when we are told to leave meanwhile.
+                let place = slots.next().await;
                 connections.spawn_local(serve_connection(stream, router, stopped.clone(), place));
             }
             // Out of descriptors, or a client that left at once: neither ends the server.
@@ -152,11 +152,7 @@ async fn serve_connection<S>(
             Body::new(Watched { body, slot: slot.clone() })
         });
         let answer = service.call(request);
-        async move {
-            let answered = answer.await;
-            slot.set_working(false);
-            answered
-        }
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| Body::new(Answer { body, slot }))) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -12,7 +12,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The other end of a connection, where that is TCP.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+pub struct Peer {
+    pub client: SocketAddr,
+    /// This end.
+    pub server: SocketAddr,
+}
 
 /// Whose attempt it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,13 +32,13 @@ impl Source {
         if caller == Caller::LocalAdmin {
             return Self::Own;
         }
-        let Some(Peer(address)) = peer else { return Self::Unknown };
-        let asked = tokio::task::spawn_blocking(move || ports::uid_of_client(address)).await;
+        let Some(Peer { client, server }) = peer else { return Self::Unknown };
+        let asked = tokio::task::spawn_blocking(move || ports::uid_of_client(client, server)).await;
         asked.ok().flatten().map_or(Self::Unknown, Self::Uid)
     }
 }
 
-/// Attempts of one source that wait; more are held a moment and sent away.
+/// Attempts of one source that wait; more are held a moment and sent away, and may come again.
 const ROOM: usize = 16;
 const SENT_AWAY_AFTER: Duration = Duration::from_secs(1);
 /// The longest that one waits for its turn.

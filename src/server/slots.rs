@@ -30,13 +30,14 @@ impl Slot {
 
 /// All places of one listener.
 pub struct Slots {
+    most: usize,
     room: Arc<Semaphore>,
     taken: Mutex<VecDeque<std::sync::Weak<Slot>>>,
 }
 
 impl Slots {
     pub fn new(most: usize) -> Self {
-        Self { room: Arc::new(Semaphore::new(most)), taken: Mutex::default() }
+        Self { most, room: Arc::new(Semaphore::new(most)), taken: Mutex::default() }
     }
 
     /// A place for the next connection.
@@ -49,7 +50,13 @@ impl Slots {
             }
         };
         let slot = Arc::new(Slot::default());
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).push_back(Arc::downgrade(&slot));
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.len() > 2 * self.most {
+            // Those that have left.
+            taken.retain(|slot| slot.strong_count() > 0);
+        }
+        taken.push_back(Arc::downgrade(&slot));
+        drop(taken);
         (slot, permit)
     }
 
@@ -84,6 +91,38 @@ impl Body for Watched {
             self.slot.set_working(true);
         }
         polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body; its end, or its being dropped, ends the work.
+pub struct Answer<B> {
+    pub body: B,
+    pub slot: Arc<Slot>,
+}
+
+impl<B> Drop for Answer<B> {
+    fn drop(&mut self) {
+        self.slot.set_working(false);
+    }
+}
+
+impl<B: Body + Unpin> Body for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -72,6 +72,7 @@ impl Supervisor {
         &mut self,
         level: Level,
         program: Option<PathBuf>,
+        limit: Option<Duration>,
         peer: i32,
         answer: oneshot::Sender<Answer>,
     ) {
@@ -81,7 +82,11 @@ impl Supervisor {
             let _ = answer.send(Answer::Error(reason));
             return;
         }
-        self.feed(Event::Level(count(level, self.specs.len())));
+        let up = count(level, self.specs.len());
+        self.feed(Event::Level(up));
+        if let Some(limit) = limit.filter(|_| level == Level::Trial) {
+            self.feed(Event::OnTrial { index: up - 1, limit });
+        }
         match self.model.overall() {
             // Nothing had to be done, so nothing will change.
             Overall::Healthy | Overall::Held => drop(answer.send(Answer::Accepted)),

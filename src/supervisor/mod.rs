@@ -6,6 +6,7 @@ mod begin;
 mod child;
 mod control;
 mod ends;
+mod event;
 mod handover;
 pub mod instance;
 mod levels;

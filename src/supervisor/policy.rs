@@ -1,9 +1,9 @@
 //! What next, given what happened. Pure: events and the time go in, actions come out, so that hours
 //! of crashing and stopping are tested in milliseconds.
 
-use super::spec::{LastWords, Plan};
+pub use super::event::Event;
+use super::spec::Plan;
 use super::state::{Action, Child, Phase};
-use crate::sys::reaper::Exit;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,69 +12,6 @@ enum Goal {
     Stop,
     /// Stop, then run again.
     Restart,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    Spawned {
-        index: usize,
-        pid: i32,
-    },
-    /// `is_final` when trying again could not help.
-    SpawnFailed {
-        index: usize,
-        reason: String,
-        is_final: bool,
-    },
-    Ready {
-        pid: i32,
-    },
-    /// It showed that it still runs.
-    Alive {
-        pid: i32,
-    },
-    Detail {
-        pid: i32,
-        text: String,
-    },
-    /// It is on its way to being ready, and says what keeps it.
-    Busy {
-        pid: i32,
-        text: String,
-    },
-    /// The child's own reason for its end.
-    Failure {
-        pid: i32,
-        json: String,
-    },
-    /// It runs, but will never be what we need.
-    Unfit {
-        pid: i32,
-        reason: String,
-    },
-    /// Why it ends, in its own words; told before its end.
-    Words {
-        pid: i32,
-        words: LastWords,
-    },
-    Exited {
-        pid: i32,
-        exit: Exit,
-    },
-    /// What kept one from running may be gone.
-    TryNow,
-    /// It runs, and not all that it keeps is what was written.
-    Damaged {
-        pid: i32,
-        text: String,
-    },
-    /// Time has passed.
-    Tick,
-    Stop,
-    StopNow,
-    Restart,
-    /// From now on only the first so many are to be up; the others are stopped, in the reverse order.
-    Level(usize),
 }
 
 /// How it all stands.
@@ -140,7 +77,7 @@ impl Model {
     pub fn next_deadline(&self) -> Option<Instant> {
         let next_to_start = self.children.iter().take(self.level).position(|child| !child.phase.is_up());
         let deadline = |(index, child): (usize, &Child)| match &child.phase {
-            Phase::Starting { since, .. } => Some(*since + child.plan.start_limit),
+            Phase::Starting { since, .. } => Some(*since + child.start_limit()),
             Phase::Running { heard, .. } => Some(*heard + child.plan.silence_limit),
             Phase::Backoff { until } if self.goal == Goal::Run && Some(index) == next_to_start => Some(*until),
             Phase::Stopping { deadline, .. } => Some(*deadline),
@@ -268,6 +205,7 @@ impl Model {
                     child.exited(exit, now);
                 }
             }
+            Event::OnTrial { index, limit } => self.children[index].on_trial = Some(limit),
             Event::Damaged { pid, text } => {
                 if let Some(child) = self.by_pid(pid) {
                     child.damage = Some(text);
@@ -288,6 +226,7 @@ impl Model {
             }
             Event::Level(level) => {
                 self.level = level.min(self.children.len());
+                self.children.iter_mut().for_each(|child| child.on_trial = None);
                 // What failed before has another chance at a new level.
                 for child in self.children.iter_mut().filter(|child| matches!(child.phase, Phase::Failed { .. })) {
                     child.reset();
@@ -306,8 +245,8 @@ impl Model {
     fn watch_clocks(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for child in &mut self.children {
             match child.phase.clone() {
-                Phase::Starting { pid, since, .. } if now >= since + child.plan.start_limit => {
-                    let reason = format!("not ready within {} s", child.plan.start_limit.as_secs());
+                Phase::Starting { pid, since, .. } if now >= since + child.start_limit() => {
+                    let reason = format!("not ready within {} s", child.start_limit().as_secs());
                     child.end_broken(pid, reason, now, actions);
                 }
                 Phase::Running { pid, heard } if now >= heard + child.plan.silence_limit => {

@@ -1,6 +1,8 @@
+use super::super::spec::LastWords;
 use super::super::state::{LOOP_LIMIT, START_TRIES};
 use super::*;
 use crate::sys::process::Signal;
+use crate::sys::reaper::Exit;
 
 fn plan(name: &'static str, one_shot: bool) -> Plan {
     Plan {
@@ -454,4 +456,26 @@ fn a_first_start_does_not_wait_for_better_times() {
         "{:?}",
         fake.phase("db")
     );
+}
+
+#[test]
+fn what_is_on_trial_has_one_try_and_its_own_limit() {
+    let mut fake = Fake::up();
+    fake.tell(Event::Level(1));
+    for name in ["agent", "server"] {
+        fake.exit(name, Exit::Code(0));
+    }
+    fake.tell(Event::Level(3));
+    fake.tell(Event::OnTrial { index: 2, limit: Duration::from_secs(5) });
+    let begun = fake.now;
+    fake.signals.clear();
+    fake.now += Duration::from_secs(5);
+    let pid = fake.pid("db");
+    fake.tell(Event::Alive { pid });
+    assert_eq!(fake.signals, [("server", Signal::Kill)], "nobody waits for it to leave");
+    fake.exit("server", Exit::Signal(9));
+    assert!(matches!(fake.phase("server"), Phase::Failed { reason } if reason.contains("within 5 s")));
+    assert_eq!((fake.model.overall(), fake.now - begun), (Overall::Failed, Duration::from_secs(5)));
+    fake.tell(Event::Level(4));
+    assert!(matches!(fake.phase("server"), Phase::Starting { .. }), "{:?}", fake.phase("server"));
 }

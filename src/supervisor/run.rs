@@ -330,7 +330,9 @@ impl Supervisor {
                 self.feed(Event::Stop);
                 Answer::Accepted
             }
-            Request::Run { level, program } => return self.set_level(level, program, peer, answer),
+            Request::Run { level, program, limit_ms } => {
+                return self.set_level(level, program, limit_ms.map(Duration::from_millis), peer, answer);
+            }
             Request::Become { program } => return self.become_program(&program, answer),
             Request::Restart => {
                 self.own_log.line("asked to restart");

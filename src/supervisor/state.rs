@@ -77,6 +77,8 @@ pub struct Child {
     /// Starts in a row that never got ready.
     unready: u32,
     was_ready: bool,
+    /// It has one try, and so long for it.
+    pub(super) on_trial: Option<Duration>,
     /// What is wrong with what it keeps.
     pub damage: Option<String>,
     /// Why it ended, in its own words.
@@ -115,12 +117,17 @@ impl Child {
             ends: Vec::new(),
             unready: 0,
             was_ready: false,
+            on_trial: None,
             damage: None,
             words: None,
             may_wait: false,
             passing: 0,
             unfit: false,
         }
+    }
+
+    pub(super) fn start_limit(&self) -> Duration {
+        self.on_trial.unwrap_or(self.plan.start_limit)
     }
 
     /// It shows that it is getting on; its time begins anew.
@@ -218,7 +225,7 @@ impl Child {
         self.ends.push(now);
         let count = self.ends.len();
         self.unready = if self.was_ready { 0 } else { self.unready + 1 };
-        self.phase = if self.plan.one_shot || self.unfit {
+        self.phase = if self.plan.one_shot || self.unfit || self.on_trial.is_some() {
             Phase::Failed { reason }
         } else if count > LOOP_LIMIT {
             Phase::Failed { reason: format!("{reason}, {count} times within a minute") }

@@ -36,20 +36,25 @@ fn listening_inodes(table: &str, port: u16) -> Vec<String> {
 
 /// The user of the process at the other end of a connection from this machine. `None` when the kernel does not list
 /// it (any more).
-pub fn uid_of_client(client: SocketAddr) -> Option<u32> {
-    let (table, address) = match client.ip() {
-        IpAddr::V4(ip) => ("/proc/net/tcp", format!("{:08X}", u32::from_ne_bytes(ip.octets()))),
-        IpAddr::V6(ip) => {
-            let word = |part: &[u8]| format!("{:08X}", u32::from_ne_bytes([part[0], part[1], part[2], part[3]]));
-            ("/proc/net/tcp6", ip.octets().chunks(4).map(word).collect())
-        }
-    };
-    let local = format!("{address}:{:04X}", client.port());
+pub fn uid_of_client(client: SocketAddr, server: SocketAddr) -> Option<u32> {
+    let table = if client.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
+    let (local, remote) = (in_table(client), in_table(server));
     let text = fs::read_to_string(table).ok()?;
     text.lines().skip(1).find_map(|line| {
         let columns: Vec<&str> = line.split_ascii_whitespace().collect();
-        (*columns.get(1)? == local).then(|| columns.get(7)?.parse().ok())?
+        let is_it = *columns.get(1)? == local && *columns.get(2)? == remote;
+        is_it.then(|| columns.get(7)?.parse().ok())?
     })
+}
+
+/// As the kernel writes an address: words in this machine's byte order.
+fn in_table(address: SocketAddr) -> String {
+    let word = |part: &[u8]| format!("{:08X}", u32::from_ne_bytes([part[0], part[1], part[2], part[3]]));
+    let ip: String = match address.ip() {
+        IpAddr::V4(ip) => word(&ip.octets()),
+        IpAddr::V6(ip) => ip.octets().chunks(4).map(word).collect(),
+    };
+    format!("{ip}:{:04X}", address.port())
 }
 
 fn holds_one_of(pid: i32, inodes: &[String]) -> bool {
@@ -68,8 +73,9 @@ mod tests {
     fn names_the_user_at_the_other_end() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(uid_of_client(client.local_addr().unwrap()), Some(crate::sys::user::effective_uid()));
-        assert_eq!(uid_of_client("127.0.0.1:1".parse().unwrap()), None);
+        let (own, server) = (client.local_addr().unwrap(), listener.local_addr().unwrap());
+        assert_eq!(uid_of_client(own, server), Some(crate::sys::user::effective_uid()));
+        assert_eq!(uid_of_client("127.0.0.1:1".parse().unwrap(), server), None);
     }
 
     #[test]

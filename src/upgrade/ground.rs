@@ -100,10 +100,14 @@ impl Ground {
         program: &Path,
         home: &Home,
         smoke: &Smoke<'_>,
+        limit: Duration,
     ) -> Result<PathBuf, GroundError> {
         match self {
             Self::Live { .. } => {
-                self.ask_within(Level::Trial, Some(program.to_owned()), trial_limit())?;
+                let limit_ms = u64::try_from(limit.as_millis()).ok();
+                let request = Request::Run { level: Level::Trial, program: Some(program.to_owned()), limit_ms };
+                // An older supervisor has limits of its own.
+                self.ask(&request, trial_limit())?;
                 Ok(home.trial_socket())
             }
             Self::Stopped { trial, .. } => {
@@ -173,12 +177,12 @@ impl Ground {
     }
 
     fn ask_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), GroundError> {
-        self.ask_within(level, program, LEVEL_LIMIT)
+        self.ask(&Request::Run { level, program, limit_ms: None }, LEVEL_LIMIT)
     }
 
-    fn ask_within(&mut self, level: Level, program: Option<PathBuf>, limit: Duration) -> Result<(), GroundError> {
+    fn ask(&mut self, request: &Request, limit: Duration) -> Result<(), GroundError> {
         let Self::Live { control } = self else { return Ok(()) };
-        match control.ask(&Request::Run { level, program }, limit) {
+        match control.ask(request, limit) {
             Ok(Answer::Error(reason)) => Err(GroundError::Refused(own_words(&reason))),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(GroundError::Gone),

@@ -11,8 +11,9 @@ use crate::schema::{embedded, known};
 use std::time::Instant;
 
 impl Work<'_> {
+    /// Returns the seconds that the switch will take, and those of them that are the server's on trial.
     /// The backup is restored into a database of its own, and the new release has to work with that.
-    pub async fn rehearse(&mut self, state: &State, backup: &std::path::Path) -> Result<f64, UpgradeError> {
+    pub async fn rehearse(&mut self, state: &State, backup: &std::path::Path) -> Result<(f64, f64), UpgradeError> {
         let is_known = state.plan.schema_from <= embedded::newest(known());
         let rehearsal = if is_known {
             Rehearsal::restore(self.home, &self.access, backup, self.own_version, self.reporter).await?
@@ -30,12 +31,13 @@ impl Work<'_> {
         outcome
     }
 
-    async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<f64, UpgradeError> {
+    async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<(f64, f64), UpgradeError> {
         let begun = Instant::now();
         // In a thread of its own, so that this can be given up meanwhile.
         let (program, home, name) = (state.new_program.clone(), self.home.clone(), database.to_owned());
         let migrated = tokio::task::spawn_blocking(move || program::migrate(&program, &home, Some(&name))).await;
         migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
+        let trial_began = Instant::now();
         let mut server = TrialServer::start(&state.new_program, self.home, self.port, Some(database))?;
         let smoke = self.smoke(state, Door::Private(server.socket.clone()));
         server.wait_ready(async || smoke.answers().await).await?;
@@ -44,6 +46,6 @@ impl Work<'_> {
         }
         let seconds = begun.elapsed().as_secs_f64();
         self.reporter.report(Progress::Note(format!("the pause will take about {seconds:.1} s")));
-        Ok(seconds)
+        Ok((seconds, trial_began.elapsed().as_secs_f64()))
     }
 }

@@ -111,6 +111,7 @@ pub async fn upgrade(
         new_postgres: None,
         migrations_run: Vec::new(),
         expected_pause: None,
+        rehearsed_trial: None,
         known_import_errors,
         leaving: None,
     };
@@ -129,10 +130,6 @@ pub async fn upgrade(
             }
             journal.remove()?;
             finish::forget_program(work, &state);
-            if let Some(backup) = state.backup.take() {
-                // Of a state that is still there. One that stays takes room and nothing else.
-                let _ = files::remove_any(&backup);
-            }
             return Ok(work.outcome(&state, Status::Failed, None, Some(error)));
         }
     };
@@ -248,8 +245,8 @@ impl Work<'_> {
         match way {
             Way::Up(_) => {
                 let rehearsed = self.step(journal, Step::Rehearse, async |work| work.rehearse(state, &backup).await);
-                let pause = rehearsed.await?;
-                state.expected_pause = Some(pause);
+                let (pause, trial) = rehearsed.await?;
+                (state.expected_pause, state.rehearsed_trial) = (Some(pause), Some(trial));
             }
             // What is undone was tried when it was done; the copy of the database is the net.
             Way::Down => journal.advance()?,
@@ -319,8 +316,13 @@ impl Work<'_> {
         journal.set_plan(state.to_json())?;
         self.step(journal, Step::Trial, async |work| {
             let smoke = Smoke { config: work.config, ..work.smoke(state, Door::Open) };
-            let door = Door::Private(work.ground.begin_trial(&state.new_program, work.home, &smoke).await?);
-            let checks = Smoke { door, ..smoke }.on_trial().await;
+            let limit = state.trial_limit(program::trial_limit());
+            let door = Door::Private(work.ground.begin_trial(&state.new_program, work.home, &smoke, limit).await?);
+            let on_trial = Smoke { door, ..smoke };
+            let Ok(checks) = tokio::time::timeout(limit, on_trial.on_trial()).await else {
+                let reason = format!("it did not pass within {} s", limit.as_secs());
+                return Err(UpgradeError::Smoke { reason, log: String::new() });
+            };
             match smoke::failure(&checks) {
                 Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
                 None => Ok(()),

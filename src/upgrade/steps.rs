@@ -5,6 +5,7 @@ use crate::home::journal::Entry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Each is written down before it acts. A step's number is its place in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +105,25 @@ pub struct State {
     pub migrations_run: Vec<String>,
     /// How long the rehearsal says that requests will wait, seconds.
     pub expected_pause: Option<f64>,
+    /// How long the server took in the rehearsal to get ready and to pass, seconds.
+    #[serde(default)]
+    pub rehearsed_trial: Option<f64>,
     pub known_import_errors: Option<BTreeSet<String>>,
     /// Why the new release is left again, by the rollback SQL of its migrations.
     pub leaving: Option<String>,
+}
+
+/// A server has at least so long on trial.
+const SHORTEST_TRIAL: Duration = Duration::from_secs(5);
+/// And this long where nothing was rehearsed: going back.
+const UNREHEARSED_TRIAL: Duration = Duration::from_secs(10);
+
+impl State {
+    /// How long the new server may take on the live database while requests wait: twice what the rehearsal took.
+    pub fn trial_limit(&self, most: Duration) -> Duration {
+        let twice = self.rehearsed_trial.and_then(|seconds| Duration::try_from_secs_f64(2.0 * seconds).ok());
+        twice.map_or(UNREHEARSED_TRIAL, |twice| twice.max(SHORTEST_TRIAL)).min(most)
+    }
 }
 
 /// What is to be done about an upgrade that was interrupted.

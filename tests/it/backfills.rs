@@ -44,9 +44,9 @@ fn a_backfill_says_what_it_made_and_a_large_one_is_cancelled_at_once() {
     let none = create(&test, "hours", "2024-01-01", "2024-01-01T05:00").expect(1);
     assert!(none.stderr.contains("No runs to create"), "{none:?}");
     test.add_dag("minutes", &scheduled("minutes", "* * * * *"));
-    let large = create(&test, "minutes", "2024-01-01", "2024-02-15").expect(0);
+    let large = create(&test, "minutes", "2024-01-01", "2024-01-15").expect(0);
     let id = test.sql("SELECT max(id) FROM backfill");
-    assert!(large.stderr.contains("64801 runs to come"), "{large:?}");
+    assert!(large.stderr.contains("20161 runs to come"), "{large:?}");
     test.run(&["backfill", "cancel", &id]).expect(0);
     assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE backfill_id IS NOT NULL AND state = 'queued'"), "0");
 }

@@ -218,22 +218,30 @@ fn a_bad_release_is_found_in_the_rehearsal_and_nothing_is_changed() {
 
 #[test]
 fn a_release_that_fails_in_the_switch_is_gone_back_from_without_a_loss() {
-    let fault = Some(("live-server", "exits"));
-    let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Adds, fault }]);
-    let (test, session, run) = populated(&all);
-    let load = Load::start(test.port, &session.token);
-    let done = upgrade(&test, &all, &[]).expect(1);
-    let sent = load.sent();
-    wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
-    load.end().assert_nothing_lost(&test);
-    assert_eq!(done.json()["status"], "rolled_back", "{done:?}");
-    assert!(done.stderr.contains("0.1.0 is in force again, with everything"), "{}", done.stderr);
-    let status = test.status();
-    assert_eq!((&status["version"], &status["state"]), (&json!("0.1.0"), &json!("healthy")));
-    assert_eq!(status["schema_version"], newest());
-    assert!(test.restore_leftovers().is_empty());
-    assert_eq!(session.request("GET", "/api/v2/variables/kept", "").status, 200);
-    assert_undisturbed(&test, &run);
+    for fault in ["exits", "hangs"] {
+        let fault_of = Some(("live-server", fault));
+        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::Adds, fault: fault_of }]);
+        let (test, session, run) = populated(&all);
+        let load = Load::start(test.port, &session.token);
+        let done = upgrade(&test, &all, &[]).expect(1);
+        let sent = load.sent();
+        wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
+        load.end().assert_nothing_lost(&test);
+        assert_eq!(done.json()["status"], "rolled_back", "{done:?}");
+        assert!(done.stderr.contains("0.1.0 is in force again, with everything"), "{}", done.stderr);
+        let status = test.status();
+        assert_eq!((&status["version"], &status["state"]), (&json!("0.1.0"), &json!("healthy")));
+        assert_eq!(status["schema_version"], newest());
+        assert!(test.restore_leftovers().is_empty());
+        assert_eq!(session.request("GET", "/api/v2/variables/kept", "").status, 200);
+        assert_undisturbed(&test, &run);
+        if fault == "hangs" {
+            // Its time follows the rehearsal's, not what a start may take.
+            let problem = done.json()["problem"].as_str().unwrap().to_owned();
+            let seconds = problem.split("within ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+            assert!(seconds.is_some_and(|seconds| (5..20).contains(&seconds)), "{problem}");
+        }
+    }
 }
 
 #[test]

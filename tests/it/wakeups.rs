@@ -39,7 +39,7 @@ fn a_hundred_instant_tasks_end_every_time() {
         let run = test.wait_run("wide", &run_id);
         assert_eq!(run["state"], json!("success"));
     }
-    let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap_or_default();
+    let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
     assert!(!log.contains("no notification had told"), "{log}");
 }
 

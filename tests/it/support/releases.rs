@@ -4,7 +4,6 @@ use super::{LEOFLOW, postgres_archive};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -159,12 +158,16 @@ pub fn write_program(path: &Path, release: &Release) {
 }
 
 fn append(path: &Path, said: &Value) {
-    fs::copy(example("release-under-test"), path).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     let text = said.to_string();
-    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
     let length = u32::try_from(text.len()).unwrap();
-    file.write_all(&[text.as_bytes(), &length.to_le_bytes(), b"LEOTRAIL"].concat()).unwrap();
+    let trail = path.with_extension("trail");
+    fs::write(&trail, [text.as_bytes(), &length.to_le_bytes(), b"LEOTRAIL"].concat()).unwrap();
+    // By another process: a child that another test forks meanwhile would have a program of ours open for writing,
+    // and then it cannot be run.
+    let script = "cat \"$1\" \"$2\" > \"$3\" && chmod 755 \"$3\" && rm \"$2\"";
+    let mut made = Command::new("/bin/sh");
+    made.args(["-c", script, "sh"]).arg(example("release-under-test")).arg(&trail).arg(path);
+    assert!(made.status().unwrap().success());
 }
 
 /// Statics are never dropped, so what test runs have left that are over is removed by the next one.

@@ -17,6 +17,9 @@ def load(roots):
             if not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode):
                 with open(path, encoding="utf-8-sig") as file:
                     text = file.read(LARGEST)
+                    if file.read(1):
+                        sys.stderr.write(f"warning: {path} is larger than {LARGEST} characters; it is not read\n")
+                        continue
             else:
                 continue
         except FileNotFoundError:
@@ -37,14 +40,27 @@ def parse(text):
         name, value = name.strip(), value.strip()
         if not equals or not name or name.startswith("#") or "\0" in line or " " in name:
             continue
-        if len(value) > 1 and value[0] == value[-1] == "'":
-            value = value[1:-1]
-        elif len(value) > 1 and value[0] == value[-1] == '"':
-            value = value[1:-1].replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")
+        if value[:1] in ("'", '"'):
+            value = quoted(value)
         else:
             value = value.split(" #", 1)[0].rstrip()
         found[name] = value
     return found
+
+
+def quoted(text):
+    """What stands between the quotes; a comment may follow them. Without an end it is taken as it stands."""
+    mark, characters, at = text[0], [], 1
+    while at < len(text):
+        one = text[at]
+        if one == mark:
+            return "".join(characters)
+        if one == "\\" and mark == '"' and at + 1 < len(text):
+            at += 1
+            one = {"n": "\n", "t": "\t"}.get(text[at], text[at])
+        characters.append(one)
+        at += 1
+    return text
 
 
 def own_python_first():

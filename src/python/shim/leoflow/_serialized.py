@@ -94,9 +94,9 @@ def numpy_form(value, name):
     import numpy
 
     if isinstance(value, numpy.ndarray):
-        if value.dtype.hasobject:
+        if value.dtype.hasobject or value.dtype.kind == "V":
             raise NoForm(f"{name} of {value.dtype}")
-        if value.dtype.kind in "mMcV":
+        if value.dtype.kind in "mMc":
             return "numpy.ndarray", 1, {"dtype": str(value.dtype), "shape": list(value.shape), "bytes": value.tobytes()}
         return "numpy.ndarray", 1, {"dtype": str(value.dtype), "shape": list(value.shape), "data": value.ravel().tolist()}
     if isinstance(value, (numpy.bool_, numpy.integer, numpy.floating)):

@@ -1,0 +1,33 @@
+//! What PostgreSQL says and does, in the user's words.
+
+use super::{BELONG_TOGETHER, Error};
+use crate::postgres::PgError;
+use crate::postgres::private::PrivateError;
+use crate::postgres::words::{Cause, Words};
+
+impl From<PgError> for Error {
+    fn from(error: PgError) -> Self {
+        match &error {
+            PgError::WrongPassword => Self::refused(&error).hint(BELONG_TOGETHER),
+            damage if damage.is_damage() => Self::damage(format!("the datastore is damaged: {error}"))
+                .hint("leoflow lite backups list")
+                .hint("leoflow lite restore --input FILE --force sets what is damaged aside, and restores"),
+            PgError::Query(_) => {
+                Self::failed(format!("the datastore refused: {error}")).hint("leoflow lite logs postgres")
+            }
+            _ => Self::failed(&error).hint("leoflow lite status").hint("leoflow lite logs postgres"),
+        }
+    }
+}
+
+impl From<PrivateError> for Error {
+    fn from(error: PrivateError) -> Self {
+        match error {
+            PrivateError::NotReady(error @ PgError::WrongPassword) => error.into(),
+            PrivateError::Ended { words: Some(Words { cause: Cause::Damaged, .. }), .. } => {
+                Self::damage(error).hint("leoflow lite backups list").hint("leoflow lite restore --input FILE --force")
+            }
+            _ => Self::failed(error).hint("leoflow lite logs postgres").hint("leoflow doctor"),
+        }
+    }
+}
