@@ -13,6 +13,7 @@ use crate::home::lock::LockError;
 use crate::postgres::acquire::AcquireError;
 use crate::postgres::cluster::ClusterError;
 use crate::postgres::credentials::CredentialsError;
+use crate::postgres::words::{Cause, cause_of};
 use crate::schema::SchemaError;
 use crate::server::ServerError;
 use crate::setup::{ApplyError, FactsError, InstallError, ReceiptError, Refusal};
@@ -354,6 +355,9 @@ impl From<SupervisorError> for Error {
             SupervisorError::Io(error) => with_disk_hint(Self::failed(&error), Some(&error)),
             SupervisorError::Start { failure: Some(json), .. } if Self::from_child(&json).is_some() => {
                 Self::from_child(&json).unwrap_or_else(|| Self::bug("a failure that was read cannot be read"))
+            }
+            SupervisorError::Start { reason, unfit: true, .. } if cause_of(&reason) == Cause::Damaged => {
+                Self::damaged_datastore(reason)
             }
             SupervisorError::Start { process, reason, unfit: true, .. } => {
                 Self::refused(format!("{process} is not the one that belongs to this home: {reason}"))

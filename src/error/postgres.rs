@@ -5,13 +5,19 @@ use crate::postgres::PgError;
 use crate::postgres::private::PrivateError;
 use crate::postgres::words::{Cause, Words};
 
+impl Error {
+    pub(super) fn damaged_datastore(reason: impl std::fmt::Display) -> Self {
+        Self::damage(format!("the datastore is damaged: {reason}"))
+            .hint("leoflow lite backups list")
+            .hint("leoflow lite restore --input FILE --force sets what is damaged aside, and restores")
+    }
+}
+
 impl From<PgError> for Error {
     fn from(error: PgError) -> Self {
         match &error {
             PgError::WrongPassword => Self::refused(&error).hint(BELONG_TOGETHER),
-            damage if damage.is_damage() => Self::damage(format!("the datastore is damaged: {error}"))
-                .hint("leoflow lite backups list")
-                .hint("leoflow lite restore --input FILE --force sets what is damaged aside, and restores"),
+            damage if damage.is_damage() => Self::damaged_datastore(damage),
             PgError::Query(_) => {
                 Self::failed(format!("the datastore refused: {error}")).hint("leoflow lite logs postgres")
             }
@@ -24,6 +30,7 @@ impl From<PrivateError> for Error {
     fn from(error: PrivateError) -> Self {
         match error {
             PrivateError::NotReady(error @ PgError::WrongPassword) => error.into(),
+            PrivateError::NotReady(error) if error.is_damage() => error.into(),
             PrivateError::Ended { words: Some(Words { cause: Cause::Damaged, .. }), .. } => {
                 Self::damage(error).hint("leoflow lite backups list").hint("leoflow lite restore --input FILE --force")
             }

@@ -1,6 +1,7 @@
 //! Where the datastore listens and how to reach it.
 
 use super::SOCKET_PORT;
+use super::words::{Cause, cause_of};
 use crate::home::Home;
 use crate::sys::{files, random, unix_socket, user};
 use sha2::{Digest, Sha256};
@@ -38,7 +39,9 @@ impl PgError {
         let Self::Query(error) = self else { return false };
         let damaged = [&SqlState::DATA_CORRUPTED, &SqlState::INDEX_CORRUPTED];
         error.as_db_error().is_some_and(|db| {
-            damaged.contains(&db.code()) || db.message().contains("invalid page") || db.message().contains("checksum")
+            // Classes 58 and XX: trouble with the system, or inside; not what is wrong with a query.
+            let system = ["58", "XX"].iter().any(|class| db.code().code().starts_with(class));
+            damaged.contains(&db.code()) || (system && cause_of(db.message()) == Cause::Damaged)
         })
     }
 }

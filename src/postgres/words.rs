@@ -54,11 +54,17 @@ pub fn cause_of(text: &str) -> Cause {
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     if has(FULL) {
         Cause::DiskFull
-    } else if has(DAMAGED) {
+    } else if has(DAMAGED) || is_missing_table(text) {
         Cause::Damaged
     } else {
         Cause::Other
     }
+}
+
+/// A file of a table or a catalogue is gone; that it may not be read, or that too many are open, is no damage.
+fn is_missing_table(text: &str) -> bool {
+    let place = ["could not open file \"base/", "could not open file \"global/"];
+    place.iter().any(|part| text.contains(part)) && text.contains("No such file or directory")
 }
 
 /// The lines without PostgreSQL's advice that would make an end of the data.
@@ -84,6 +90,10 @@ mod tests {
         assert_eq!(of("LOG:  all is well"), None);
         assert_eq!(of("x FATAL:  could not locate a valid checkpoint record").unwrap().1, Cause::Damaged);
         assert_eq!(of("x FATAL:  required WAL directory \"pg_wal\" does not exist").unwrap().1, Cause::Damaged);
+        let gone = "x FATAL:  could not open file \"global/1262\": No such file or directory";
+        assert_eq!(of(gone).unwrap().1, Cause::Damaged);
+        let shut = "x FATAL:  could not open file \"global/1262\": Permission denied";
+        assert_eq!(of(shut).unwrap().1, Cause::Other);
         assert_eq!(of("x FATAL:  role \"x\" does not exist"), None);
         assert_eq!(of("x FATAL:  could not map anonymous shared memory").unwrap().1, Cause::Other);
     }

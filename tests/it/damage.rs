@@ -58,8 +58,8 @@ fn a_flipped_bit_in_a_page_is_told_as_damage_and_the_backup_comes_back() {
 }
 
 #[test]
-fn without_its_log_or_its_control_file_the_backup_comes_back() {
-    for damage in ["pg_wal", "pg_control"] {
+fn without_its_log_its_control_file_or_a_catalogue_the_backup_comes_back() {
+    for damage in ["pg_wal", "pg_control", "a catalogue"] {
         let (test, backup) = backed_up();
         test.run(&["lite", "stop"]).expect(0);
         let data = test.home.join("managed-postgres/data");
@@ -70,11 +70,16 @@ fn without_its_log_or_its_control_file_the_backup_comes_back() {
                     fs::remove_file(entry.path()).unwrap();
                 }
             }
+            // pg_database, which every connection reads.
+            "a catalogue" => fs::remove_file(data.join("global/1262")).unwrap(),
             _ => fs::write(data.join("global/pg_control"), vec![0; 8192]).unwrap(),
         }
         let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(1);
         assert!(!refused.stderr.contains("initdb"), "{damage}: {refused:?}");
-        assert!(refused.stderr.contains("restore --input"), "{damage}: {refused:?}");
+        assert!(
+            refused.stderr.contains("damaged") && refused.stderr.contains("restore --input"),
+            "{damage}: {refused:?}"
+        );
         assert_restores(&test, &backup);
     }
 }
