@@ -61,8 +61,12 @@ fn pythons() -> Vec<PathBuf> {
 }
 
 fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
+    // What a pip that was killed leaves behind goes with this folder, and is not left in the system's.
+    let scratch = folder.join("unfinished");
+    std::fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     let mut command = Command::new(python);
     command
+        .env("TMPDIR", &scratch)
         .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input"])
         .args(["--disable-pip-version-check", "--retries", "1", "--timeout", "20"])
         .args(["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"])

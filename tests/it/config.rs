@@ -28,6 +28,8 @@ fn every_damage_to_our_files_is_a_message_and_loses_nothing() {
     let test = TestHome::started();
     test.run(&["variables", "set", "kept", "yes"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
+    let port = test.port.to_string();
+    let start = ["lite", "start", "--port", &port];
     let damages: [(&str, &[u8]); 4] =
         [("empty", b""), ("cut", b"port: 80\njwt_sec"), ("binary", b"\xff\xfe\x00\x01"), ("html", b"<html>")];
     for (file, code) in [("config.yaml", [3, 1, 1, 1]), ("setup.json", [1; 4]), ("run/journal.json", [3; 4])] {
@@ -35,7 +37,7 @@ fn every_damage_to_our_files_is_a_message_and_loses_nothing() {
         let good = std::fs::read(&path).ok();
         for ((name, bytes), code) in damages.iter().zip(code) {
             std::fs::write(&path, bytes).unwrap();
-            let done = test.run(&["lite", "start"]).expect(code);
+            let done = test.run(&start).expect(code);
             assert!(done.stderr.contains(file.rsplit('/').next().unwrap()), "{file} {name}: {}", done.stderr);
             assert!(done.stderr.contains("hint:"), "{file} {name}: {}", done.stderr);
             assert_eq!(std::fs::read(&path).unwrap(), *bytes, "{file} {name} is left as it was");
@@ -43,7 +45,7 @@ fn every_damage_to_our_files_is_a_message_and_loses_nothing() {
         }
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        let done = test.run(&["lite", "start"]);
+        let done = test.run(&start);
         assert!([Some(1), Some(3)].contains(&done.code), "{file} as a folder: {}", done.stderr);
         std::fs::remove_dir(&path).unwrap();
         if let Some(good) = good {

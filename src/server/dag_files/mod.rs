@@ -12,7 +12,7 @@ use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
 use crate::engine::store::StoreError;
 use crate::protocol::log;
 use crate::python::{
-    Found, Interpreter, LIMITS, NO_ANSWER, PackageSource, Request, Syntax, install_packages, installed_packages,
+    Found, Interpreter, LIMITS, NO_ANSWER, PackageSource, Request, Scan, Syntax, install_packages, installed_packages,
     is_dag_file, parse, project_of, scan,
 };
 use books::{Books, Read};
@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use watch::Watch;
+use watch::{Folders, watch};
 
 /// The longest that anybody waits for the files that are there at the start.
 const FIRST_LOOK: Duration = Duration::from_millis(1500);
@@ -99,18 +99,22 @@ impl Keeper {
             state.first_look.send_replace(true);
         });
         let (mut packages, mut fetching) = (self.fetch_packages(), true);
-        let mut watch = Watch::new();
+        let (mut folders, mut changes) = watch();
         let mut look = true;
         let mut look_again = tokio::time::Instant::now() + LOOK_AGAIN;
         loop {
             if look {
-                self.look(&mut watch).await;
+                let (then, again) = self.look(folders).await;
+                folders = then;
+                if again {
+                    changes.expect_one();
+                }
             }
             look = false;
             let again = !self.unsaved.is_empty() || !self.swept;
             let is_partly_unseen = !self.books.unseen().is_empty();
             tokio::select! {
-                () = watch.changed() => look = true,
+                () = changes.next(folders.are_complete()) => look = true,
                 () = self.state.store_changed.notified() => {
                     for path in self.books.askers() {
                         self.parse(path);
@@ -159,28 +163,41 @@ impl Keeper {
         })
     }
 
-    /// Looks through the workspace and begins to parse what is not as it was.
-    async fn look(&mut self, watch: &mut Watch) {
+    /// Looks through the workspace and begins to parse what is not as it was. Gives the folders back, and whether
+    /// it has to look again at once, because it looked into one that nobody told about yet.
+    async fn look(&mut self, mut folders: Folders) -> (Folders, bool) {
         let workspace = self.shared.workspace.clone();
         let avoid = self.hanging.clone();
-        let scanned =
-            tokio::task::spawn_blocking(move || scan(&workspace, Syntax::from_environment(), LIMITS, &avoid)).await;
-        let scan = match scanned {
-            Ok(Ok(scan)) => scan,
-            Ok(Err(error)) => {
+        let looked = tokio::task::spawn_blocking(move || {
+            let scan = scan(&workspace, Syntax::from_environment(), LIMITS, &avoid);
+            // Watched before the files are read: what changes from here on is seen.
+            let has_new = folders.set(scan.as_ref().map_or(&[], |scan| &scan.folders));
+            (folders, scan, has_new)
+        });
+        match looked.await {
+            Ok((folders, Ok(scan), has_new)) => {
+                self.take(scan).await;
+                (folders, has_new)
+            }
+            Ok((folders, Err(error), _)) => {
                 if !self.books.workspace_is_missing {
                     log::say(format!("the workspace {} cannot be read: {error}", self.shared.workspace.display()));
                 }
                 // What it had stays as it is until it can be read again.
                 self.books.workspace_is_missing = true;
-                watch.set_folders(&[]);
-                return;
+                (folders, false)
             }
-            Err(_) => return,
-        };
+            // Looking has panicked: from now on it looks again and again.
+            Err(error) => {
+                log::say(format!("the workspace could not be looked through: {error}"));
+                (Folders::none(), false)
+            }
+        }
+    }
+
+    /// Begins to parse what is not as it was.
+    async fn take(&mut self, scan: Scan) {
         self.books.workspace_is_missing = false;
-        // Watched before the files are read: what changes from here on is seen.
-        watch.set_folders(&scan.folders);
         for (path, reason) in scan.unseen.iter().filter(|(path, _)| !self.books.unseen().contains_key(*path)) {
             log::say(format!("{} was not looked through whole: {reason}", path.display()));
         }

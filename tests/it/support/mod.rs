@@ -253,10 +253,16 @@ impl TestHome {
     /// Waits until the DAG is there, and for its version when the file was there before.
     #[track_caller]
     pub fn wait_dag(&self, dag_id: &str, version: i64) {
-        wait_until(&format!("{dag_id} in version {version}"), Duration::from_secs(30), || {
+        let (deadline, mut last) = (Instant::now() + Duration::from_secs(30), None);
+        while Instant::now() < deadline {
             let shown = self.run(&["dags", "show", dag_id, "--json"]);
-            shown.code == Some(0) && shown.json()["version_number"] == version
-        });
+            if shown.code == Some(0) && shown.json()["version_number"] == version {
+                return;
+            }
+            last = Some(shown);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("no {dag_id} in version {version}: {last:?}\n{:?}", self.run(&["dags", "list"]));
     }
 
     /// Saves a file that makes one DAG, and waits until it is there.
