@@ -198,6 +198,7 @@ pub async fn finish_upgrade(
         reporter,
         no_rollback: false,
         details: Vec::new(),
+        pause: None,
     };
     let mut journal = Journal::resume(home, entry);
     let (mut in_force, mut lost) = (None, None);
@@ -205,10 +206,7 @@ pub async fn finish_upgrade(
         Way::Forget(state) => {
             finish::forget_program(&work, &state);
             // Its journal is what reminds of them.
-            if let Err(error) = restore::remove_strays(home, Some(&work.access)).await {
-                let text = format!("what the rehearsal left cannot be removed: {error}");
-                reporter.report(Progress::Warning(text));
-            }
+            finish::forget_rehearsal(&work, &state).await;
             journal.remove()?;
             format!("forgot the upgrade to {} that was interrupted before it changed anything", state.plan.to)
         }

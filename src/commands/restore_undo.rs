@@ -11,7 +11,7 @@ use crate::config;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::postgres::Login;
-use crate::schema;
+use crate::schema::{self, SchemaError};
 use serde_json::json;
 
 const COMMAND: &str = "leoflow lite restore --undo";
@@ -42,8 +42,16 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let login = Login { database: side.id.side_database(), ..datastore.access.application() };
     let client = datastore.access.connect(&login).await?;
     let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
-    if let Some(error) = schema::refusal(&state) {
-        return Err(error.into());
+    match schema::refusal(&state) {
+        None => {}
+        Some(SchemaError::Newer { database, binary }) => {
+            return Err(Error::refused(format!(
+                "what that restore replaced is of a newer leoflow: its schema is {database}, this one knows up to {binary}"
+            ))
+            .hint("leoflow upgrade VERSION to the release that it was of (`leoflow versions` names those that are here)")
+            .hint("then leoflow lite restore --undo"));
+        }
+        Some(error) => return Err(error.into()),
     }
     let rows = dump::count_all(&client).await?;
     drop(client);

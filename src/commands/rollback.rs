@@ -24,7 +24,7 @@ use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// What going back would be.
 struct Looking {
@@ -137,10 +137,10 @@ async fn schema_of(datastore: &Datastore, about: &About) -> Result<(i64, Result<
 /// Exactly what will be gone, a line each.
 async fn lost(context: &Context<'_>, looking: &Looking) -> Result<Vec<String>, Error> {
     match &looking.back {
-        Back::Undo { migrations, .. } => Ok(migrations
-            .iter()
-            .map(|name| format!("{name} is undone: what the tables and columns hold that it added is dropped"))
-            .collect()),
+        Back::Undo { migrations, .. } if migrations.is_empty() => Ok(Vec::new()),
+        Back::Undo { schema, .. } => {
+            Ok(schema::lost(&looking.datastore.connect().await?, Extent::DownTo(*schema)).await?)
+        }
         Back::Restore { backup } => {
             let then = restore::peek(backup)?;
             let now = replaced::summary(context, &looking.datastore).await?;
@@ -225,9 +225,8 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
     checkpoint("rollback.linked");
     let mut command = Command::new(&program);
     command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(&kept);
-    if printer.json {
-        command.stdout(std::process::Stdio::null());
-    }
+    // It ends with a way to undo this that an older program cannot go; ours is told below.
+    command.stdout(Stdio::null());
     // A Ctrl-C is the restore's to answer; what comes after it is ours to put right.
     let ran = process::ignoring_interrupts(|| command.status());
     let is_back = async || schema_now(context).await.is_ok_and(|schema| schema <= schema_to);
@@ -255,7 +254,9 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
             "migrations_run": [], "backup_path": made.path, "details": [],
         }))?;
     } else {
-        printer.line(format!("Leoflow is {to} again (it was {from}); what was there is in {}", made.path.display()));
+        printer.line(format!("Leoflow is {to} again (it was {from}), with its data of then"));
+        printer.line(format!("  what was there is in  {}", made.path.display()));
+        printer.line(format!("  to have it back:  leoflow upgrade {from} && leoflow lite restore --undo"));
     }
     Ok(0)
 }

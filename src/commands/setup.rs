@@ -7,8 +7,12 @@ use crate::cli::args::Setup;
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::resolve_workspace;
+use crate::postgres::cluster::{self, ClusterState};
+use crate::schema::{embedded, known};
 use crate::setup::{self, Plan, Wishes};
 use crate::sys::env_vars;
+use crate::upgrade::{program, stage};
+use semver::Version;
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
@@ -17,6 +21,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         workspace: args.workspace.as_deref().map(|path| resolve_workspace(Some(path))).transpose()?,
         install_always: true,
     };
+    refuse_newer(context)?;
     let plan = planned(context, &wishes)?;
     if args.dry_run {
         return show_plan(context, &plan);
@@ -41,6 +46,26 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         modify_path(context);
     }
     Ok(0)
+}
+
+/// It would put an older program over a datastore that the installed one may have brought further.
+fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
+    let home = &context.home;
+    let installed = setup::linked_version(home).filter(|version| version != context.version);
+    let Some(version) = installed.and_then(|version| Version::parse(&version).ok()) else { return Ok(()) };
+    // One that does not say is not in the way of a setup that mends it.
+    let Ok(about) = program::about(&stage::program_of(home, &version)) else { return Ok(()) };
+    let known = embedded::newest(known());
+    if about.schema_version <= known || cluster::state(home) != ClusterState::Ready {
+        return Ok(());
+    }
+    let theirs = about.schema_version;
+    Err(Error::refused(format!(
+        "leoflow {version} is installed here, whose schema is {theirs}; this is {}, which knows up to {known}",
+        context.version
+    ))
+    .hint(format!("run that one: {}", home.bin().join("leoflow").display()))
+    .hint("or go back to this one, with your data: leoflow rollback"))
 }
 
 /// What cannot be done is only said: everything else is set up.

@@ -110,6 +110,7 @@ pub async fn change(
         reporter: &LoggedSink,
         no_rollback,
         details: Vec::new(),
+        pause: None,
     };
     Ok(upgrade::upgrade(&mut work, plan, way, errors, cancelled).await?)
 }

@@ -4,6 +4,7 @@
 pub mod classify;
 pub mod embedded;
 mod ledger;
+mod loss;
 mod migrate;
 mod rollback;
 pub mod shape;
@@ -12,6 +13,7 @@ pub mod tables;
 pub use classify::{State, classify};
 pub use embedded::{Known, known};
 pub use ledger::{applied, inspect, own_rollbacks};
+pub use loss::lost;
 pub use migrate::refusal;
 pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};

@@ -40,7 +40,7 @@ pub async fn to_undo(client: &Client, extent: Extent) -> Result<Vec<String>, Sch
     Ok(steps(client, extent).await?.iter().map(label).collect())
 }
 
-async fn steps(client: &Client, extent: Extent) -> Result<Vec<Undoable>, SchemaError> {
+pub(super) async fn steps(client: &Client, extent: Extent) -> Result<Vec<Undoable>, SchemaError> {
     let found = ledger::inspect(client).await?;
     // A newer database may be undone, that is what the ledger is for; one not understood may not.
     if let Some(reason) = classify::damage(&found) {

@@ -5,6 +5,7 @@ use super::record::{self, Change, Snapshot};
 use super::run::Work;
 use super::steps::{State, Step};
 use super::{UpgradeError, program, snapshot, stage};
+use crate::backup::restore;
 use crate::home::journal::Journal;
 use crate::home::progress::Progress;
 use crate::protocol::control;
@@ -183,6 +184,20 @@ async fn tidy_failed(work: &Work<'_>) {
     if let Err(error) = snapshot::clean_up(&work.access).await {
         let text = format!("the database that the upgrade failed with cannot be dropped: {error}");
         work.reporter.report(Progress::Warning(text));
+    }
+}
+
+/// What a rehearsal has left that did not come to its end. What cannot be removed now is removed by the next who
+/// comes: its folder reminds of it.
+pub async fn forget_rehearsal(work: &Work<'_>, state: &State) {
+    let told = |error: String| {
+        work.reporter.report(Progress::Warning(format!("what the rehearsal left cannot be removed: {error}")));
+    };
+    if let Err(error) = restore::remove_strays(work.home, Some(&work.access)).await {
+        told(error.to_string());
+    }
+    if let Err(error) = snapshot::forget(&work.access, &state.snapshot).await {
+        told(error.to_string());
     }
 }
 

@@ -8,7 +8,6 @@ use super::source::Source;
 use super::steps::{Direction, State, Step};
 use super::{UpgradeError, finish, record, snapshot, stage};
 use crate::backup::automatic::{self, Automatic};
-use crate::backup::restore;
 use crate::config::Config;
 use crate::home::Home;
 use crate::home::journal::{Journal, Operation};
@@ -19,7 +18,7 @@ use crate::sys::{checkpoint, files};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Everything that every step needs.
 pub struct Work<'a> {
@@ -34,6 +33,8 @@ pub struct Work<'a> {
     /// Whether a release that fails is left for inspection.
     pub no_rollback: bool,
     pub details: Vec<String>,
+    /// For how long requests had to wait.
+    pub pause: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -62,6 +63,9 @@ pub struct Outcome {
     /// Seconds, from the rehearsal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_pause: Option<f64>,
+    /// Seconds in which requests waited, as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<f64>,
     /// What was wrong, in words; `fault` for whoever tells it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -124,15 +128,13 @@ pub async fn upgrade(
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            // What cannot be removed now is removed by the next who comes: its folder reminds of it.
-            if let Err(stray) = restore::remove_strays(work.home, Some(&work.access)).await {
-                work.reporter.report(Progress::Warning(format!("what the rehearsal left cannot be removed: {stray}")));
-            }
+            finish::forget_rehearsal(work, &state).await;
             journal.remove()?;
             finish::forget_program(work, &state);
             return Ok(work.outcome(&state, Status::Failed, None, Some(error)));
         }
     };
+    let paused = Instant::now();
     if let Err(error) = work.switch(&mut journal, &mut state, prepared.postgres).await {
         work.told_trouble(&error);
         let begun = Instant::now();
@@ -142,7 +144,7 @@ pub async fn upgrade(
         let status = if state.direction == Direction::Up { Status::RolledBack } else { Status::Failed };
         return Ok(work.outcome(&state, status, prepared.commit, Some(error)));
     }
-    let problem = match work.open(&mut journal, &state).await {
+    let problem = match work.open(&mut journal, &state, paused).await {
         Ok(()) => None,
         Err(error) => {
             work.told_trouble(&error);
@@ -332,11 +334,16 @@ impl Work<'_> {
     }
 
     /// The new server gets the listeners, and has to work through them.
-    async fn open(&mut self, journal: &mut Journal, state: &State) -> Result<(), UpgradeError> {
+    async fn open(&mut self, journal: &mut Journal, state: &State, paused: Instant) -> Result<(), UpgradeError> {
         self.step(journal, Step::Open, async |work| Ok(work.ground.open(&state.new_program)?)).await?;
         if !self.ground.is_live() {
             return Ok(journal.advance()?);
         }
+        let pause = paused.elapsed();
+        self.pause = Some(pause);
+        let expected = state.expected_pause.map(|seconds| format!("; {seconds:.1} s were expected"));
+        let text = format!("the pause took {:.1} s{}", pause.as_secs_f64(), expected.unwrap_or_default());
+        self.reporter.report(Progress::Note(text));
         self.step(journal, Step::Smoke, async |work| {
             match smoke::failure(&work.smoke(state, Door::Open).whole().await) {
                 Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
@@ -362,6 +369,7 @@ impl Work<'_> {
             backup_path: state.backup.clone(),
             details: std::mem::take(&mut self.details),
             expected_pause: state.expected_pause,
+            pause: self.pause.map(|pause| pause.as_secs_f64()),
             problem: fault.as_ref().map(ToString::to_string),
             fault,
         }

@@ -489,7 +489,9 @@ fn going_back_keeps_what_was_written_since() {
     let (test, session, run) = populated(&all);
     upgrade(&test, &all, &[]).expect(0);
     test.run(&["variables", "set", "since", "then"]).expect(0);
+    test.sql("INSERT INTO more SELECT n, 'x' FROM generate_series(1, 3) n");
     let planned = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(planned["lost"], json!(["table more is dropped, with 3 row(s)"]), "{planned}");
     assert_eq!((&planned["to"], &planned["back"]["way"]), (&json!("0.1.0"), &json!("undo")), "{planned}");
     assert_eq!(version(&test), "0.2.0");
     let load = Load::start(test.port, &session.token);
@@ -508,7 +510,7 @@ fn going_back_keeps_what_was_written_since() {
 #[test]
 fn going_back_from_what_cannot_be_undone_brings_the_backup_back() {
     let all = releases(&[FIRST, Release { version: "1.0.0", migration: Migration::Data, fault: None }]);
-    let test = started(&all);
+    let mut test = started(&all);
     test.run(&["variables", "set", "before", "x"]).expect(0);
     let plan = test.run(&["upgrade", "plan", "--from", all.dist().to_str().unwrap()]).expect(0);
     assert!(plan.stderr.contains("cannot be taken back by itself"), "{}", plan.stderr);
@@ -525,4 +527,21 @@ fn going_back_from_what_cannot_be_undone_brings_the_backup_back() {
     assert_eq!(variable(&test, "since"), None);
     let backup = done["backup_path"].as_str().unwrap();
     assert!(fs::metadata(backup).unwrap().len() > 0, "what was lost is in it");
+    // What was set aside is of a schema that this release does not know; with the other one it comes back.
+    test.program = test.home.join("bin/leoflow");
+    let refused = test.run(&["lite", "restore", "--undo", "--yes"]).expect(3);
+    assert!(refused.stderr.contains("leoflow upgrade VERSION"), "{}", refused.stderr);
+    assert_eq!(variable(&test, "before").as_deref(), Some("x"));
+    upgrade(&test, &all, &[]).expect(0);
+    test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
+    test.wait_healthy();
+    assert_eq!((version(&test).as_str(), variable(&test, "since").as_deref()), ("1.0.0", Some("y")));
+    // An older program does not set itself up over it.
+    test.run(&["lite", "stop"]).expect(0);
+    let before = fs::read_link(test.home.join("bin/leoflow")).unwrap();
+    test.run(&["setup"]).expect(0);
+    test.program = test.home.join("versions/0.1.0/leoflow");
+    let refused = test.run(&["setup"]).expect(3);
+    assert!(refused.stderr.contains("leoflow 1.0.0 is installed here"), "{}", refused.stderr);
+    assert_eq!(fs::read_link(test.home.join("bin/leoflow")).unwrap(), before);
 }
