@@ -22,6 +22,7 @@ usage() {
 Installs Leoflow Lite $VERSION.
 
   curl -fsSL URL/install.sh | sh
+  curl -fsSL URL/install.sh | sh -s -- --yes --home DIR
   sh install.sh [--yes] [--no-setup] [--version V] [--channel stable|rc] [--home DIR] [--no-modify-path]
 
   --yes               answer yes to every question
@@ -175,7 +176,12 @@ fetch() {
                 curl -fsSL --retry 3 --connect-timeout 15 --speed-limit 1 --speed-time 60 -o "$2" "$base/$1" ||
                     fail "$base/$1 cannot be fetched" "is there a network?" "without one: --base-url FOLDER"
             elif has wget; then
-                wget -q -T 60 -O "$2" "$base/$1" ||
+                # That of busybox has crashed on -T.
+                patience=
+                if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
+                    patience=--timeout=60
+                fi
+                wget -q ${patience:+"$patience"} -O "$2" "$base/$1" ||
                     fail "$base/$1 cannot be fetched" "is there a network?" "without one: --base-url FOLDER"
             else
                 fail "neither curl nor wget is there" "install one of them, or use a folder: --base-url FOLDER"
@@ -223,7 +229,8 @@ clean_up() {
 check_home() {
     [ -e "$home" ] || return 0
     [ -d "$home" ] || fail "$home is no folder" "choose another one: --home DIR"
-    [ -O "$home" ] || fail "$home belongs to another user" "run this as its owner, or choose another folder: --home DIR"
+    [ -n "$(find "$home" -prune -user "$(id -u)" 2>/dev/null)" ] ||
+        fail "$home belongs to another user" "run this as its owner, or choose another folder: --home DIR"
     for mark in run/lite.lock run/journal.json managed-postgres/credentials.json managed-postgres/data/PG_VERSION; do
         [ ! -e "$home/$mark" ] || return 0
     done
@@ -246,7 +253,9 @@ check_home() {
 make_stage() {
     made_home=
     if [ ! -d "$home" ]; then
-        mkdir -p -- "$home" && chmod 700 "$home" || fail "$home cannot be made" "choose another folder: --home DIR"
+        if ! mkdir -p -- "$home" || ! chmod 700 "$home"; then
+            fail "$home cannot be made" "choose another folder: --home DIR"
+        fi
         made_home=yes
     fi
     stage=

@@ -78,12 +78,17 @@ def measure(postgres, runs):
             large = try_upgrade(old, new, "--rate", RATE, "--rows", MEGABYTES)
             calm = try_upgrade(old, new, "--rate", 0, "--rows", MEGABYTES, "--compare")
             failed = try_upgrade(old, bad, "--rate", RATE, "--expect-failure")
-            for one in (fresh, large, calm, failed):
+            busy = try_upgrade(old, new, "--rate", RATE, "--busy", os.cpu_count())
+            for one in (fresh, large, calm, failed, busy):
                 if one["problems"]:
                     raise SystemExit(f"{one}")
             keep("installed", fresh["installed_seconds"])
             keep("fresh", fresh["upgrade_seconds"])
             keep("fresh slowest", fresh["slowest_seconds"])
+            for name, one in (("fresh", fresh), ("large", large), ("busy", busy)):
+                keep(f"{name} pause", one["pause_seconds"])
+                keep(f"{name} expected", one["expected_pause_seconds"])
+            keep("busy slowest", busy["slowest_seconds"])
             keep("large slowest", large["slowest_seconds"])
             keep("failed requests", fresh["failed"] + large["failed"] + failed["failed"])
             keep("requests", fresh["requests"] + large["requests"] + failed["requests"])
@@ -99,6 +104,9 @@ def show(values):
     ratio = values["large"] / values["backup and restore"]
     print(f"upgrade, {MEGABYTES} MB             {values['large']:8.2f} s   {ratio:.2f} x of backup + restore, {values['backup and restore']:.2f} s")
     print(f"   under {RATE} requests/s                  slowest request {values['large slowest']:.2f} s")
+    print(f"   beside busy cores, fresh              slowest request {values['busy slowest']:.2f} s")
+    for name in ("fresh", "large", "busy"):
+        print(f"pause, {name:<8}              {values[f'{name} pause']:8.2f} s   {values[f'{name} expected']:.2f} s were predicted")
     print(f"failed switch -> old serves  {values['going back']:8.2f} s")
     print(f"failed requests              {values['failed requests']:8.0f} of {values['requests']:.0f}")
 

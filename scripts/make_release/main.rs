@@ -2,10 +2,13 @@
 //! input gives the same bytes.
 
 mod contract;
+mod licenses;
+mod merge;
 mod pack;
 mod sign;
 
 use clap::Parser;
+use jiff::{SignedDuration, Timestamp};
 use leoflow::build_info::TARGET;
 use leoflow::config::Channel;
 use leoflow::python;
@@ -29,8 +32,33 @@ enum Cli {
     Sign { key: PathBuf, file: PathBuf },
     /// Get the wheels of what DAG files expect, jinja2 and pendulum, into a new folder
     PythonPackages { folder: PathBuf },
+    /// Write the licences of everything that is linked into the program
+    Licenses { output: PathBuf },
     /// Make the release
     Make(Box<Make>),
+    /// Join the dists that were made on several platforms, or sign one anew before it expires
+    Merge(merge::Merge),
+}
+
+/// What is the same for every manifest that is signed.
+#[derive(clap::Args)]
+struct Publishing {
+    /// The secret key to sign with
+    #[arg(long)]
+    sign: PathBuf,
+    /// Where the release will be served; without it install.sh looks in its own folder
+    #[arg(long, default_value = "")]
+    url: String,
+    #[arg(long, default_value = "install/install.sh")]
+    installer: PathBuf,
+    /// When it is issued, RFC 3339; part of the manifest
+    #[arg(long)]
+    date: Timestamp,
+    /// For how long: whoever asks later is told that nobody has renewed it
+    #[arg(long, default_value_t = 400)]
+    valid_days: u32,
+    #[arg(long, default_value = "dist")]
+    output: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -38,9 +66,8 @@ struct Make {
     version: Version,
     #[arg(long, default_value = "stable", value_parser = ["stable", "rc"])]
     channel: String,
-    /// The secret key to sign with
-    #[arg(long)]
-    sign: PathBuf,
+    #[command(flatten)]
+    publishing: Publishing,
     /// The dist/ of the last release
     #[arg(long)]
     from: Option<PathBuf>,
@@ -53,26 +80,19 @@ struct Make {
     /// A folder with the wheels of jinja2 and pendulum; without it a setup gets them from the package index
     #[arg(long)]
     python_packages: Option<PathBuf>,
-    /// Where the release will be served; without it install.sh looks in its own folder
-    #[arg(long, default_value = "")]
-    url: String,
     #[arg(long, default_value = "CHANGELOG.md")]
     changelog: PathBuf,
-    #[arg(long, default_value = "install/install.sh")]
-    installer: PathBuf,
     #[arg(long, default_value = "LICENSE")]
     license: PathBuf,
-    /// RFC 3339; part of the manifest
+    /// The licences of others, as `licenses` writes them
     #[arg(long)]
-    date: String,
+    third_party: Option<PathBuf>,
     /// The oldest version that can be upgraded to this one [default: what the last release says, or this one]
     #[arg(long)]
     upgrades_from: Option<Version>,
     /// A version that has to be passed through on the way to this one and every later one
     #[arg(long)]
     required_stop: Vec<Version>,
-    #[arg(long, default_value = "dist")]
-    output: PathBuf,
     /// Compress little, as for a test
     #[arg(long)]
     quick: bool,
@@ -84,7 +104,9 @@ fn main() -> ExitCode {
         Cli::PublicKey { key } => sign::public_key(&key).map(|text| println!("{text}")),
         Cli::Sign { key, file } => sign::Key::load(&key).and_then(|key| key.sign(&file)),
         Cli::PythonPackages { folder } => python::download_packages(&folder),
+        Cli::Licenses { output } => licenses::write(&output),
         Cli::Make(make) => make.run(),
+        Cli::Merge(merge) => merge.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,7 +119,7 @@ fn main() -> ExitCode {
 
 impl Make {
     fn run(&self) -> Outcome<()> {
-        let key = sign::Key::load(&self.sign)?;
+        let key = self.publishing.key()?;
         let about = program::about(&self.program).map_err(|error| error.to_string())?;
         if about.version != self.version.to_string() {
             return Err(format!("{} says that it is {}", self.program.display(), about.version));
@@ -105,29 +127,15 @@ impl Make {
         let last = self.from.as_ref().map(|folder| last_manifest(folder, &key)).transpose()?;
         let releases = last.map(|manifest| manifest.releases).unwrap_or_default();
         contract::check(&self.version, self.channel == "rc", &about.migrations, &releases)?;
-        fresh_folder(&self.output)?;
+        fresh_folder(&self.publishing.output)?;
         let asset = self.tarball()?;
         let component = self.postgres(below(&self.version, &releases))?;
         let release = self.describe(&about, asset, component, &releases)?;
-        self.write_installer(&release, &key)?;
         if let Some(from) = &self.from {
-            carry(from, &self.output, &releases)?;
+            carry(from, &self.publishing.output, &releases)?;
         }
-        let mut all: Vec<Release> = std::iter::once(release).chain(releases).collect();
-        all.sort_by(|one, other| other.version.cmp_precedence(&one.version));
-        let manifest = Manifest::new(all);
-        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
-        // What we would not read is not published.
-        let read = Manifest::parse(&text).map_err(|error| error.to_string())?;
-        if read != manifest {
-            return Err("the manifest does not read as it was written".to_owned());
-        }
-        write(&self.output.join(MANIFEST), &text)?;
-        key.sign(&self.output.join(MANIFEST))?;
-        write(&self.output.join("SHA256SUMS"), pack::sums(&self.output)?.as_bytes())?;
-        key.sign(&self.output.join("SHA256SUMS"))?;
-        println!("{} is in {}", self.version, self.output.display());
-        Ok(())
+        self.publishing.write_installer(&release, &key)?;
+        self.publishing.publish(std::iter::once(release).chain(releases).collect(), &key)
     }
 
     /// Program, licence, completions, packages for DAGs.
@@ -138,6 +146,9 @@ impl Make {
             pack::Entry::file(format!("{folder}/leoflow"), &self.program, true)?,
             pack::Entry::file(format!("{folder}/LICENSE"), &self.license, false)?,
         ];
+        if let Some(path) = &self.third_party {
+            files.push(pack::Entry::file(format!("{folder}/THIRD-PARTY-LICENSES.txt"), path, false)?);
+        }
         for shell in ["bash", "zsh", "fish"] {
             let text = pack::output(&self.program, &["completions", shell])?;
             files.push(pack::Entry::bytes(format!("{folder}/completions/leoflow.{shell}"), text));
@@ -147,7 +158,7 @@ impl Make {
             let name = wheel.file_name().unwrap_or_default().to_string_lossy();
             files.push(pack::Entry::file(format!("{folder}/python-packages/{name}"), &wheel, false)?);
         }
-        let path = self.output.join(&name);
+        let path = self.publishing.output.join(&name);
         pack::tar_gz(&path, files, self.quick)?;
         let (sha256, size) = pack::sha256(&path)?;
         Ok(Asset { url: name.clone(), name, digest: format!("sha256:{sha256}"), size, target: TARGET.to_owned() })
@@ -158,7 +169,7 @@ impl Make {
         let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
         let (version, files, unpacked_size) = pack::postgres(&self.postgres, unpacked.path())?;
         let url = format!("postgres-{version}-{TARGET}-{}.tar.zst", self.version);
-        let path = self.output.join(&url);
+        let path = self.publishing.output.join(&url);
         pack::tar_zst(&path, files, self.quick)?;
         let (sha256, size) = pack::sha256(&path)?;
         let carried = last.and_then(|last| last.components(TARGET).find(|component| component.sha256 == sha256));
@@ -184,7 +195,7 @@ impl Make {
         Ok(Release {
             version: self.version.clone(),
             channel,
-            date: self.date.clone(),
+            date: self.publishing.date.to_string(),
             notes: contract::notes(&self.changelog, &self.version, &about.migrations, base)?,
             upgrades_from: self.upgrades_from.clone().unwrap_or_else(|| floor.clone()),
             required_stops,
@@ -192,6 +203,34 @@ impl Make {
             assets: vec![asset],
             components: vec![component],
         })
+    }
+}
+
+impl Publishing {
+    fn key(&self) -> Outcome<sign::Key> {
+        sign::Key::load(&self.sign)
+    }
+
+    /// Writes the signed manifest and the sums of what is in the folder.
+    fn publish(&self, mut all: Vec<Release>, key: &sign::Key) -> Outcome<()> {
+        all.sort_by(|one, other| other.version.cmp_precedence(&one.version));
+        let newest = all.first().map(|release| release.version.clone()).ok_or("there is no release in it")?;
+        let mut manifest = Manifest::new(all);
+        let valid = SignedDuration::from_hours(24 * i64::from(self.valid_days));
+        manifest.issued_at = Some(self.date);
+        manifest.expires_at = Some(self.date.checked_add(valid).map_err(|error| error.to_string())?);
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
+        // What we would not read is not published.
+        let read = Manifest::parse(&text).map_err(|error| error.to_string())?;
+        if read != manifest {
+            return Err("the manifest does not read as it was written".to_owned());
+        }
+        write(&self.output.join(MANIFEST), &text)?;
+        key.sign(&self.output.join(MANIFEST))?;
+        write(&self.output.join("SHA256SUMS"), pack::sums(&self.output)?.as_bytes())?;
+        key.sign(&self.output.join("SHA256SUMS"))?;
+        println!("{newest} is in {}", self.output.display());
+        Ok(())
     }
 
     /// What it installs is baked in, with its hashes.
@@ -207,7 +246,7 @@ impl Make {
             files.push(format!("{name} {target} {url} {sha256} {size}"));
         }
         let text = template
-            .replace("@VERSION@", &self.version.to_string())
+            .replace("@VERSION@", &release.version.to_string())
             .replace("@BASE_URL@", self.url.trim_end_matches('/'))
             .replace("@PUBLIC_KEY@", &key.public)
             .replace("@FILES@", &files.join("\n"));

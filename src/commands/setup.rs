@@ -8,6 +8,7 @@ use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::resolve_workspace;
 use crate::postgres::cluster::{self, ClusterState};
+use crate::python;
 use crate::schema::{embedded, known};
 use crate::setup::{self, Plan, Wishes};
 use crate::sys::env_vars;
@@ -105,6 +106,7 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     let home = &context.home;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
     let url = context.url(config.as_ref().map_or(DEFAULT_PORT, |config| config.port));
+    let configured_python = config.as_ref().and_then(|config| config.python.clone());
     let email = config.map(|config| config.admin_email).unwrap_or_default();
     if context.printer.json {
         return context.printer.json(&json!({
@@ -128,6 +130,13 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     } else {
         "leoflow".to_owned()
     };
+    if let Err(reason) = python::find(configured_python.as_deref()) {
+        let (major, minor) = python::MINIMUM;
+        printer.warning(format!(
+            "there is no Python for your DAGs yet ({reason}): install Python {major}.{minor} or newer, or name one \
+             with `leoflow config set python PATH`; it is found without a restart"
+        ));
+    }
     printer.line(format!("Start it:  {program} lite start"));
     if let Some(hint) = context.path_hint() {
         printer.line(format!("To have `leoflow` on your PATH:  {hint}"));

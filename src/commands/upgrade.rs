@@ -10,15 +10,18 @@ use crate::build_info::build_info;
 use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
 use crate::config::{self, Config};
 use crate::error::Error;
+use crate::upgrade::freshness;
+use crate::upgrade::manifest::Manifest;
 use crate::upgrade::plan::{Action, Plan, Refusal, Target, plan};
 use crate::upgrade::source::Source;
+use jiff::Timestamp;
 use serde_json::json;
 use std::ffi::OsString;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if let Some(UpgradeCommand::Plan(plan)) = &args.command {
         recovery::settle_change(context, true).await?;
-        if let Some((plan, _)) = look_beyond(context, plan.version.as_deref(), &plan.from).await? {
+        if let Some((plan, _)) = look_beyond(context, plan.version.as_deref(), &plan.from, true).await? {
             show(context, &plan)?;
         }
         return Ok(0);
@@ -33,7 +36,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         return upgrade_worker::run(context, args).await;
     }
     recovery::settle_change(context, args.dry_run).await?;
-    let looked = look_beyond(context, args.version.as_deref(), &args.from).await?;
+    let looked = look_beyond(context, args.version.as_deref(), &args.from, args.dry_run).await?;
     let Some((plan, source)) = looked else { return Ok(0) };
     if args.dry_run {
         show(context, &plan)?;
@@ -60,24 +63,42 @@ async fn look_beyond(
     context: &Context<'_>,
     version: Option<&str>,
     from: &From,
+    look_only: bool,
 ) -> Result<Option<(Plan, Source)>, Error> {
     let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     let target = target(version, config.as_ref())?;
     let source = source(from, config.as_ref())?;
     let manifest = source.manifest(build_info().public_key).await?;
+    let doubts = doubts(context, &manifest, &source, look_only);
     let Looked { facts, .. } = upgrade_facts::look(context).await?;
     match plan(&facts, &manifest, &target) {
-        Ok(plan) => Ok(Some((plan, source))),
+        Ok(mut plan) => {
+            plan.warnings.extend(doubts);
+            Ok(Some((plan, source)))
+        }
         Err(nothing @ (Refusal::UpToDate(_) | Refusal::Installed(_))) => {
             if context.printer.json {
-                context.printer.json(&json!({"status": "up_to_date", "version": facts.installed}))?;
+                let told = json!({"status": "up_to_date", "version": facts.installed, "warnings": doubts});
+                context.printer.json(&told)?;
             } else {
+                doubts.iter().for_each(|doubt| context.printer.warning(doubt));
                 context.printer.line(format!("{nothing}; nothing has to be done"));
             }
             Ok(None)
         }
         Err(refusal) => Err(refusal.into()),
     }
+}
+
+/// Why the host may not say what is newest; what it says is remembered, unless this only looks.
+pub fn doubts(context: &Context<'_>, manifest: &Manifest, source: &Source, look_only: bool) -> Vec<String> {
+    let (home, place) = (&context.home, source.to_string());
+    let seen = freshness::seen(home);
+    let doubts = freshness::doubts(manifest, &place, seen.as_ref(), Timestamp::now());
+    if !look_only && let Err(error) = freshness::remember(home, manifest, &place) {
+        context.printer.warning(format!("cannot write {}: {error}", home.upgrade().display()));
+    }
+    doubts
 }
 
 pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, Error> {

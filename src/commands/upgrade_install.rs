@@ -1,7 +1,7 @@
 //! For the installer: a release into a home where there is none yet.
 
 use super::context::Context;
-use super::upgrade::{source, target};
+use super::upgrade::{doubts, source, target};
 use super::upgrade_worker;
 use crate::build_info::{TARGET, build_info};
 use crate::cli::upgrade_args::Upgrade;
@@ -23,8 +23,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         return Err(Error::refused("there is an installation in this home").hint("leoflow upgrade"));
     }
     upgrade_worker::refuse_interrupted(home)?;
-    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    let _alone = OperationLock::take(home, "install.sh")?;
+    // Before anything is written: what there is not leaves nothing behind.
     let source = source(&args.from, None)?;
     let manifest = source.manifest(build_info().public_key).await?;
     let release: &Release = match target(args.version.as_deref(), None)? {
@@ -33,6 +32,8 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     };
     let asset = release.asset(TARGET).ok_or_else(|| Refusal::Platform(release.version.clone(), TARGET))?;
     let wanted = Wanted::of(asset).map_err(Refusal::from)?;
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    let _alone = OperationLock::take(home, "install.sh")?;
     let folder = home.versions().join(release.version.to_string());
     let downloads = home.upgrade().join("download");
     for folder in [&home.versions(), &folder, &home.upgrade(), &downloads] {
@@ -45,6 +46,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         source.fetch(&wanted, &folder, context.printer).await?;
     }
     files::remove_any(&home.upgrade()).map_err(|error| Error::io("remove", &home.upgrade(), &error))?;
+    doubts(context, &manifest, &source, false).iter().for_each(|doubt| context.printer.warning(doubt));
     setup::link(home, &release.version.to_string()).map_err(|error| Error::io("write", &home.bin(), &error))?;
     context.printer.line(format!("leoflow {} is installed", release.version));
     Ok(0)

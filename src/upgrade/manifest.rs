@@ -2,6 +2,7 @@
 //! fetched. `docs/release-format.md` describes it; the fields that `self_update` knows are as it wants them.
 
 use crate::config::Channel;
+use jiff::Timestamp;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,12 @@ const FORMAT: u32 = 1;
 pub struct Manifest {
     pub schema: u64,
     pub format: u32,
+    /// When it was signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Timestamp>,
+    /// Until when a host that is looked after has a newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
     /// The newest first.
     pub releases: Vec<Release>,
 }
@@ -100,7 +107,7 @@ pub enum ManifestError {
 
 impl Manifest {
     pub fn new(releases: Vec<Release>) -> Self {
-        Self { schema: SCHEMA, format: FORMAT, releases }
+        Self { schema: SCHEMA, format: FORMAT, issued_at: None, expires_at: None, releases }
     }
 
     /// Reads and checks one. The caller has verified its signature.

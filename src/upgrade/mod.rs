@@ -4,6 +4,7 @@
 pub mod back;
 pub mod expire;
 pub mod finish;
+pub mod freshness;
 pub mod ground;
 pub mod manifest;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! `install.sh` and `uninstall.sh`, in a home of their own, with nothing on the PATH but what every system has.
 
 use crate::support::releases::{FIRST, Releases, SECOND, make_release, releases};
-use crate::support::{Done, TestHome, processes, wheels};
+use crate::support::{Done, TestHome, processes, shellcheck, wheels};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a bare Debian or BusyBox has; no Python, no PostgreSQL.
-const TOOLS: [&str; 29] = [
+const TOOLS: [&str; 30] = [
     "sh",
     "awk",
     "cat",
@@ -23,6 +23,7 @@ const TOOLS: [&str; 29] = [
     "grep",
     "gzip",
     "head",
+    "id",
     "ln",
     "ls",
     "mkdir",
@@ -120,7 +121,8 @@ fn a_release_is_installed_from_a_folder_and_the_next_one_over_it() {
         }
         let machine = Machine::new(shell);
         let first = releases(&[FIRST]);
-        machine.install(&first, &["--yes", "--no-modify-path"]).expect(0);
+        let done = machine.install(&first, &["--yes", "--no-modify-path"]).expect(0);
+        assert!(done.stderr.contains("there is no Python for your DAGs yet"), "{}", done.stderr);
         machine.start();
         machine.leoflow(&["variables", "set", "kept", "value"]).expect(0);
         let all = releases(&[FIRST, SECOND]);
@@ -214,6 +216,15 @@ fn what_cannot_be_installed_leaves_nothing_behind() {
     }
     assert!(machine.pipe(&script, &["--help"], &[]).expect(0).stdout.contains("--no-setup"));
     assert_eq!(machine.pipe(&script, &["--nonsense"], &[]).code, Some(2));
+    for wanted in ["v9.9.9", "nonsense"] {
+        let environment = [("LEOFLOW_VERSION", wanted), ("LEOFLOW_BASE_URL", all.dist().to_str().unwrap())]
+            .map(|(name, value)| (name, value.to_owned()));
+        let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let done = machine.pipe(&script, &[], &environment);
+        assert_ne!(done.code, Some(0), "{done:?}");
+        assert!(done.stderr.contains("hint:"), "{}", done.stderr);
+        assert!(machine.is_untouched(), "{wanted}");
+    }
     // For a machine that no release is made for.
     let uname = machine.test.folder().join("bin/uname");
     fs::remove_file(&uname).unwrap();
@@ -226,6 +237,38 @@ fn what_cannot_be_installed_leaves_nothing_behind() {
     let template = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/install/install.sh")).unwrap();
     assert!(machine.pipe(&template, &[], &[]).stderr.contains("this is the template"));
     assert!(machine.is_untouched());
+}
+
+#[test]
+fn a_wget_without_a_timeout_will_do() {
+    let all = releases(&[FIRST]);
+    let machine = Machine::new("sh");
+    let bin = machine.test.folder().join("bin");
+    for tool in ["curl", "wget"] {
+        let _ = fs::remove_file(bin.join(tool));
+    }
+    // As that of busybox 1.35 is: it dies of -T, and knows no long options.
+    let wget = "#!/bin/sh\nwhile [ $# -gt 0 ]; do\ncase $1 in\n-q) ;;\n-O) into=$2; shift ;;\n-*) exit 139 ;;\n*) url=$1 ;;\nesac\n\
+        shift\ndone\ncp \"DIST/${url##*/}\" \"$into\"\n";
+    fs::write(bin.join("wget"), wget.replace("DIST", all.dist().to_str().unwrap())).unwrap();
+    fs::set_permissions(bin.join("wget"), fs::Permissions::from_mode(0o755)).unwrap();
+    let script = fs::read(all.dist().join("install.sh")).unwrap();
+    let options = ["--base-url", "http://127.0.0.1:9/releases", "--no-modify-path"];
+    machine.pipe(&script, &options, &[]).expect(0);
+    assert!(machine.user().join(".leoflow/bin/leoflow").exists());
+}
+
+#[test]
+fn every_script_passes_shellcheck() {
+    let Some(shellcheck) = shellcheck() else {
+        // There is none for every machine.
+        assert!(!["x86_64", "aarch64"].contains(&std::env::consts::ARCH), "pip can have it here");
+        return;
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scripts = ["install/install.sh", "install/uninstall.sh", "scripts/release", "scripts/fuzz", ".ci/run"];
+    let done = Done::from(Command::new(shellcheck).args(scripts).current_dir(root).output().unwrap());
+    assert_eq!(done.code, Some(0), "{}", done.stdout);
 }
 
 #[test]

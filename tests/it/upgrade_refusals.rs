@@ -301,3 +301,76 @@ fn a_release_that_is_made_twice_is_the_same_bytes_and_carries_what_did_not_chang
     let sums = Command::new("sha256sum").args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&one).output().unwrap();
     assert!(sums.status.success(), "{}", String::from_utf8_lossy(&sums.stderr));
 }
+
+#[test]
+fn a_host_that_goes_back_or_stands_still_is_noticed() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    let (new, old) = (copy_of(&all, &test, "new"), copy_of(&all, &test, "old"));
+    let mut later = manifest(&new);
+    later["releases"].as_array_mut().unwrap().retain(|release| release["version"] == "0.1.0");
+    (later["issued_at"], later["expires_at"]) = ("2026-11-20T12:00:00Z".into(), "2999-01-01T00:00:00Z".into());
+    publish(&all, &new, &later);
+    let look = |folder: &Path, command: &[&str]| test.run(&[command, &["--from", folder.to_str().unwrap()]].concat());
+    // Looking does not remember, an upgrade does, also one that has nothing to do.
+    for (command, is_there) in [(&["upgrade", "plan"][..], false), (&["upgrade", "--yes"], true)] {
+        let done = look(&new, command).expect(0);
+        assert!(!done.stderr.contains("warning"), "{}", done.stderr);
+        assert_eq!(test.home.join("upgrade/seen.json").exists(), is_there);
+    }
+    let mut earlier = later.clone();
+    earlier["issued_at"] = "2026-11-19T12:00:00Z".into();
+    earlier["expires_at"] = "2026-11-20T00:00:00Z".into();
+    publish(&all, &old, &earlier);
+    let done = look(&old, &["upgrade"]).expect(0);
+    assert!(done.stderr.contains("said more on 2026-11-20T12:00:00Z"), "{}", done.stderr);
+    assert!(done.stderr.contains("was good until 2026-11-20T00:00:00Z"), "{}", done.stderr);
+    let told = look(&old, &["upgrade", "--json"]).expect(0).json();
+    assert_eq!(told["warnings"].as_array().unwrap().len(), 2, "{told}");
+}
+
+#[test]
+fn the_dists_of_several_platforms_become_one() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    let other = copy_of(&all, &test, "other");
+    let target = "riscv64gc-unknown-linux-gnu";
+    let mut described = manifest(&other);
+    for release in described["releases"].as_array_mut().unwrap() {
+        for part in ["assets", "components"] {
+            for one in release[part].as_array_mut().unwrap() {
+                let (url, own) = (one["url"].as_str().unwrap().to_owned(), one["target"].as_str().unwrap().to_owned());
+                let new = url.replace(&own, target);
+                (one["url"], one["target"]) = (new.as_str().into(), target.into());
+                if part == "assets" {
+                    one["name"] = new.as_str().into();
+                }
+                let _ = fs::rename(other.join(&url), other.join(&new));
+            }
+        }
+    }
+    publish(&all, &other, &described);
+    let merge = |folders: &[&Path], output: &Path| {
+        let mut command = Command::new(example("make-release"));
+        command.arg("merge").args(folders).arg("--sign").arg(all.key()).arg("--output").arg(output);
+        command.args(["--date", "2026-11-21T00:00:00Z", "--installer"]);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/install/install.sh"));
+        Done::from(command.output().unwrap())
+    };
+    let merged = test.folder().join("merged");
+    merge(&[&all.dist(), &other], &merged).expect(0);
+    let newest = manifest(&merged)["releases"][0].clone();
+    assert_eq!((&newest["version"], newest["assets"].as_array().unwrap().len()), (&"0.2.0".into(), 2), "{newest}");
+    let installer = fs::read_to_string(merged.join("install.sh")).unwrap();
+    assert!(installer.contains(&format!("program {target} leoflow-0.2.0-{target}.tar.gz")), "{installer}");
+    assert_eq!(manifest(&merged)["issued_at"], "2026-11-21T00:00:00Z");
+    plan(&test, merged.to_str().unwrap(), &[]).expect(0);
+    // What is not the same release is not joined.
+    described["releases"][0]["notes"] = "Others.".into();
+    publish(&all, &other, &described);
+    let refused = merge(&[&all.dist(), &other], &test.folder().join("refused"));
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains("0.2.0 is not the same release everywhere"),
+        "{refused:?}"
+    );
+}

