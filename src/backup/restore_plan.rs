@@ -4,6 +4,7 @@
 use super::manifest::{Entry, Manifest, WORKSPACE};
 use crate::config::{self, EditError, Problem};
 use crate::schema::SchemaError;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 /// What the decision depends on.
@@ -94,6 +95,8 @@ pub struct Machine<'a> {
     pub workspace: &'a Path,
     pub port: u16,
     pub python: Option<&'a Path>,
+    /// Whoever made the backup does not decide who may reach this machine.
+    pub host: Option<Ipv4Addr>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +129,13 @@ pub fn fitted_config(text: &str, machine: &Machine<'_>) -> Result<String, Config
             text.to_owned()
         }
         None => config::remove_key(text, "python")?,
+    };
+    let text = match machine.host {
+        Some(host) => {
+            changes.push(("host", host.to_string().into()));
+            text
+        }
+        None => config::remove_key(&text, "host")?,
     };
     Ok(config::set_keys(&text, &changes)?)
 }
@@ -201,13 +211,16 @@ mod tests {
     fn a_config_keeps_its_secrets_and_takes_this_machines_places() {
         let key = "ab".repeat(32);
         let text = format!(
-            "# mine\nworkspace: /old\nport: 1\npython: /old/python\njwt_secret: '{key}'\nencryption_key: '{key}'\n\
+            "# mine\nworkspace: /old\nport: 1\npython: /old/python\njwt_secret: '{key}'\nencryption_key: '{key}'\nhost: 0.0.0.0\n\
              admin_password_hash: '$argon2id$x'\nsession_epoch: 2\n"
         );
-        let machine = Machine { workspace: Path::new("/new"), port: 9, python: None };
+        let machine = Machine { workspace: Path::new("/new"), port: 9, python: None, host: None };
         let fitted = fitted_config(&text, &machine).unwrap();
         assert!(fitted.starts_with("# mine\nworkspace: \"/new\"\nport: 9\njwt_secret"), "{fitted}");
-        assert!(!fitted.contains("python") && fitted.contains("session_epoch: 2"), "{fitted}");
+        assert!(
+            !fitted.contains("host") && !fitted.contains("python") && fitted.contains("session_epoch: 2"),
+            "{fitted}"
+        );
         let other = Machine { python: Some(Path::new("/p")), ..machine.clone() };
         let fitted = fitted_config(&text, &other).unwrap();
         assert!(fitted.contains("python: \"/p\""), "{fitted}");

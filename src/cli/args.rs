@@ -49,6 +49,8 @@ pub enum Command {
     Setup(Setup),
     /// Look for what is wrong, and say how to mend it
     Doctor(Doctor),
+    /// Settings: list, read, change
+    Config(Config),
     /// Check config.yaml, and the leoflow.yaml of each project
     VerifyConfig(VerifyConfig),
     /// Bring the database's schema up to date, or back
@@ -120,7 +122,7 @@ pub struct Lite {
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct LiteRun {
-    /// Serve on this port of 127.0.0.1 [default: 8088, or what config.yaml says]
+    /// Serve on this port, this time [default: 8088, or what config.yaml says]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// The folder with your projects [default: ~/leoflow, or what config.yaml says]
@@ -144,6 +146,16 @@ pub struct LiteStop {
     pub wait: bool,
 }
 
+#[derive(Args, Debug)]
+pub struct LiteRestart {
+    /// Serve on this port [default: the one it has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Not here: `leoflow config set workspace DIR`
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub workspace: Option<PathBuf>,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum LiteCommand {
     /// Run in the background; returns when it is healthy, or says why it is not
@@ -153,8 +165,10 @@ pub enum LiteCommand {
     #[command(after_help = "Examples:\n  leoflow lite stop\n  leoflow lite stop --wait   once no task runs")]
     Stop(LiteStop),
     /// Stop and start again, or start if it does not run
-    #[command(after_help = "Example:\n  leoflow lite restart")]
-    Restart,
+    #[command(
+        after_help = "Examples:\n  leoflow lite restart\n  leoflow lite restart --port 9000   on another port from now on, until it is stopped"
+    )]
+    Restart(LiteRestart),
     /// What runs; the exit code is 0 only when all is healthy
     #[command(after_help = "Examples:\n  leoflow lite status\n  leoflow lite status --json")]
     Status,
@@ -227,6 +241,42 @@ pub struct Doctor {
     /// Do not ask before mending
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = config_help())]
+pub struct Config {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// Every key, from the table that checks them.
+fn config_help() -> String {
+    let lines: Vec<String> = crate::config::SETTINGS
+        .iter()
+        .map(|setting| format!("  {}\n      {}\n      default: {}", setting.name, setting.help, setting.default))
+        .collect();
+    format!(
+        "Keys:\n{}\n\nExamples:\n  leoflow config list\n  leoflow config set port 9000\n  \
+         leoflow config set python ~/venv/bin/python",
+        lines.join("\n")
+    )
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Every setting, with what is in force
+    #[command(after_help = "Example:\n  leoflow config list --json")]
+    List,
+    /// Print one
+    #[command(after_help = "Example:\n  leoflow config get workspace")]
+    Get { key: String },
+    /// Change one; the rest of config.yaml stays as you wrote it
+    #[command(after_help = "Examples:\n  leoflow config set port 9000\n  leoflow config set backup.keep 10")]
+    Set { key: String, value: String },
+    /// Take one out, so that the default is in force again
+    #[command(after_help = "Example:\n  leoflow config unset python")]
+    Unset { key: String },
 }
 
 #[derive(Args, Debug)]

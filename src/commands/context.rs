@@ -3,11 +3,12 @@
 use crate::build_info;
 use crate::cli::args::Global;
 use crate::cli::printer::Printer;
-use crate::config::{self, Loaded};
+use crate::config::{self, Config, Loaded};
 use crate::error::Error;
 use crate::home::{self, Home};
 use crate::sys::{env_vars, terminal};
 use std::io::BufRead;
+use std::net::Ipv4Addr;
 
 pub struct Context<'a> {
     pub home: Home,
@@ -30,8 +31,9 @@ impl<'a> Context<'a> {
         Ok(loaded)
     }
 
-    pub fn url(&self, port: u16) -> String {
-        format!("http://127.0.0.1:{port}")
+    /// Of the page, for a browser on this machine.
+    pub fn url(&self, config: Option<&Config>, port: u16) -> String {
+        format!("http://{}:{port}", config.map_or(Ipv4Addr::LOCALHOST, Config::own_address))
     }
 
     /// How to get `bin/` on the PATH, when it is not.

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::lite_start;
 use crate::agent;
-use crate::cli::args::{LiteRun, LiteStop};
+use crate::cli::args::{LiteRestart, LiteRun, LiteStop};
 use crate::error::Error;
 use crate::home::lock::{self, Holder, HomeLock};
 use crate::protocol::control::{self, Answer, ControlClient, Request};
@@ -125,18 +125,23 @@ fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Er
     Ok(())
 }
 
-pub fn restart(context: &Context<'_>) -> Result<u8, Error> {
+pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
+    lite_start::refuse_other_workspace(context, args.workspace.as_deref())?;
     match control::status_of(&context.home) {
+        Some(status) if !status.detached && args.port.is_some_and(|port| running_port(context) != Some(port)) => {
+            Err(Error::failed("Leoflow runs in a terminal, where its port stays what it is")
+                .hint("end it there with Ctrl-C, and start it with --port"))
+        }
         // In the foreground it belongs to a terminal: its children are restarted in place.
         Some(status) if !status.detached => restart_in_place(context),
         Some(_) => {
-            let port = running_port(context);
+            let port = args.port.or_else(|| running_port(context));
             stop_running(context)?;
             lite_start::run(context, &LiteRun { port, ..LiteRun::default() })
         }
         None => {
             stop_running(context)?;
-            lite_start::run(context, &LiteRun::default())
+            lite_start::run(context, &LiteRun { port: args.port, ..LiteRun::default() })
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::supervisor::instance::{Instance, own_program};
 use crate::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
 use crate::sys::{env_vars, listener, ports, replace, stdio};
 use crate::upgrade::expire;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -44,12 +44,13 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let home = &context.home;
     let configured = context.config()?.map(|loaded| loaded.config);
     let port = args.port.or(configured.as_ref().map(|config| config.port)).unwrap_or(DEFAULT_PORT);
-    let url = context.url(port);
+    let host = configured.as_ref().map_or(Ipv4Addr::LOCALHOST, |config| config.host);
+    let url = context.url(configured.as_ref(), port);
     if let Some(workspace) = args.workspace.as_deref() {
         check_workspace(home, &resolve_workspace(Some(workspace))?)?;
     }
     // A home that is not there yet is only made once the port is ours.
-    let early = if home.exists() { None } else { Some(bind(context, port)?) };
+    let early = if home.exists() { None } else { Some(bind(context, host, port)?) };
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
     let lock = Rc::new(recovery::take_home(context, "leoflow lite", Some(&url), Purges::Finish, sink).await?);
     // What an earlier run left may have the port, so it is ended first.
@@ -57,7 +58,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
     let tcp = match early {
         Some(tcp) => tcp,
-        None => bind_patiently(context, port)?,
+        None => bind_patiently(context, host, port)?,
     };
 
     let wishes = Wishes {
@@ -97,8 +98,12 @@ async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOve
     })?;
     let _lock = inherited.lock.clone();
     let port = inherited.handover.port;
-    let identity =
-        Identity { version: context.version.to_owned(), url: context.url(port), detached: inherited.handover.detached };
+    let configured = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
+    let identity = Identity {
+        version: context.version.to_owned(),
+        url: context.url(configured.as_ref(), port),
+        detached: inherited.handover.detached,
+    };
     let instance = describe(context, port).map_err(TakeOverError::NotBegun)?;
     expire_snapshot(&instance);
     sink.report(Progress::Note(format!("Leoflow is {} now", context.version)));
@@ -230,16 +235,16 @@ pub async fn set_up(context: &Context<'_>, wishes: &Wishes, sink: &dyn Sink) -> 
 }
 
 /// The home is ours; another first start may have the port for as long as it takes to be refused.
-fn bind_patiently(context: &Context<'_>, port: u16) -> Result<TcpListener, Error> {
+fn bind_patiently(context: &Context<'_>, host: Ipv4Addr, port: u16) -> Result<TcpListener, Error> {
     for _ in 0..50 {
-        match listener::bind_loopback(port) {
+        match listener::bind_at(host, port) {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && ours(port) => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             _ => break,
         }
     }
-    bind(context, port)
+    bind(context, host, port)
 }
 
 /// Whether the port is another Leoflow's, or of somebody we may not look at.
@@ -247,11 +252,15 @@ fn ours(port: u16) -> bool {
     ports::listening_process(port).is_none_or(|(_, line)| line.contains("leoflow"))
 }
 
-fn bind(context: &Context<'_>, port: u16) -> Result<TcpListener, Error> {
-    listener::bind_loopback(port).map_err(|error| {
+fn bind(context: &Context<'_>, host: Ipv4Addr, port: u16) -> Result<TcpListener, Error> {
+    listener::bind_at(host, port).map_err(|error| {
         // The one that has the port may be the instance of this very home.
         if let Some(holder) = other_holder(context) {
             return lock::LockError::Held { holder: Some(holder) }.into();
+        }
+        if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+            return Error::failed(format!("{host} is no address of this machine"))
+                .hint("leoflow config set host 127.0.0.1");
         }
         let who = match ports::listening_process(port) {
             Some((pid, line)) => format!("port {port} is taken by `{}`, pid {pid}", first_words(&line)),

@@ -2,10 +2,13 @@
 //! it is healthy or has failed.
 
 use super::context::Context;
+use super::lite_control;
 use crate::cli::args::LiteRun;
 use crate::cli::report::{Ready, Report, Sink};
+use crate::config;
 use crate::error::Error;
 use crate::home::progress::Reporter;
+use crate::home::resolve_workspace;
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::setup;
@@ -14,12 +17,14 @@ use crate::sys::{command, env_vars};
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 
 pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
     if let Some(status) = control::status_of(&context.home)
         && matches!(status.state, InstanceState::Healthy | InstanceState::Damaged)
     {
+        refuse_other(context, args.port, args.workspace.as_deref())?;
         status.reason.iter().for_each(|reason| context.printer.warning(reason));
         if context.printer.json {
             context.printer.json(&status)?;
@@ -38,6 +43,32 @@ pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
         setup::mark_password_shown(&context.home)?;
     }
     Ok(0)
+}
+
+/// What runs does not change where it serves, or what, because it is started once more.
+fn refuse_other(context: &Context<'_>, port: Option<u16>, workspace: Option<&Path>) -> Result<(), Error> {
+    refuse_other_workspace(context, workspace)?;
+    let running = lite_control::running_port(context);
+    match (port, running) {
+        (Some(port), Some(running)) if port != running => {
+            Err(Error::failed(format!("Leoflow runs already, on port {running}"))
+                .hint(format!("leoflow lite restart --port {port}"))
+                .hint(format!("from every start on: leoflow config set port {port}, then leoflow lite restart")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Another workspace is another decision than a start.
+pub fn refuse_other_workspace(context: &Context<'_>, workspace: Option<&Path>) -> Result<(), Error> {
+    let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
+    let asked = workspace.map(|path| resolve_workspace(Some(path))).transpose()?;
+    match (configured, asked) {
+        (Some(configured), Some(asked)) if configured != asked => {
+            Err(setup::Refusal::OtherWorkspace { configured, asked }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Starts it and waits until it is healthy.

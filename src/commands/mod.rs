@@ -5,6 +5,7 @@ mod backfill;
 mod backup;
 mod backups;
 mod completions;
+mod config;
 mod connections;
 mod connections_format;
 mod context;
@@ -84,7 +85,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Lite(Lite { command: Some(command), .. }) => match command {
             LiteCommand::Start(run) => lite_start::run(&context, &run),
             LiteCommand::Stop(args) => lite_control::stop(&context, &args),
-            LiteCommand::Restart => lite_control::restart(&context),
+            LiteCommand::Restart(args) => lite_control::restart(&context, &args),
             LiteCommand::Status => status::run(&context),
             LiteCommand::Logs(args) => lite_logs::run(&context, &args),
             LiteCommand::Psql(args) => psql::run(&context, &args).await,
@@ -101,6 +102,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Uninstall(args) => uninstall::run(&context, &args),
         Command::Setup(args) => setup::run(&context, &args).await,
         Command::Doctor(args) => doctor::run(&context, &args).await,
+        Command::Config(args) => config::run(&context, &args),
         Command::VerifyConfig(_) => verify_config::run(&context),
         Command::MigrateDb(args) => migrate_db::run(&context, &args).await,
         Command::Dags(args) => dags::run(&context, &args.command).await,

@@ -95,6 +95,7 @@ impl Target {
             workspace: &self.workspace,
             port: self.config.as_ref().map_or(DEFAULT_PORT, |config| config.port),
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
+            host: self.config.as_ref().map(|config| config.host).filter(|host| !host.is_loopback()),
         }
     }
 

@@ -105,7 +105,7 @@ fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
 fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Result<(), Error> {
     let home = &context.home;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
-    let url = context.url(config.as_ref().map_or(DEFAULT_PORT, |config| config.port));
+    let url = context.url(config.as_ref(), config.as_ref().map_or(DEFAULT_PORT, |config| config.port));
     let configured_python = config.as_ref().and_then(|config| config.python.clone());
     let email = config.map(|config| config.admin_email).unwrap_or_default();
     if context.printer.json {
@@ -134,7 +134,7 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
         let (major, minor) = python::MINIMUM;
         printer.warning(format!(
             "there is no Python for your DAGs yet ({reason}): install Python {major}.{minor} or newer, or name one \
-             with `leoflow config set python PATH`; it is found without a restart"
+             with `leoflow config set python PATH`"
         ));
     }
     printer.line(format!("Start it:  {program} lite start"));

@@ -24,7 +24,8 @@ pub fn run(context: &Context<'_>) -> Result<u8, Error> {
 /// What can be told of an instance whose supervisor does not answer.
 fn from_outside(context: &Context<'_>) -> InstanceStatus {
     let home = &context.home;
-    let port = config::load(&home.config()).ok().flatten().map_or(DEFAULT_PORT, |loaded| loaded.config.port);
+    let config = config::load(&home.config()).ok().flatten().map(|loaded| loaded.config);
+    let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
     let holder = lock::holder(home);
     let held = lock::is_held(home).unwrap_or(false);
     let (state, reason) = match &holder {
@@ -42,7 +43,10 @@ fn from_outside(context: &Context<'_>) -> InstanceStatus {
     InstanceStatus {
         state,
         version: context.version.to_owned(),
-        url: holder.as_ref().and_then(|holder| holder.url.clone()).unwrap_or_else(|| context.url(port)),
+        url: holder
+            .as_ref()
+            .and_then(|holder| holder.url.clone())
+            .unwrap_or_else(|| context.url(config.as_ref(), port)),
         home: home.root().display().to_string(),
         schema_version: None,
         uptime_seconds: 0,

@@ -2,6 +2,7 @@
 
 use super::{BackupSettings, UpgradeSettings};
 use serde_yaml::Value;
+use std::net::Ipv4Addr;
 
 /// A key and what it may hold. `check` says what is allowed when the value is not.
 pub struct Key {
@@ -13,6 +14,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "instance_name", check: |value| short_text(value) },
     Key { name: "workspace", check: |value| absolute_path(value) },
     Key { name: "port", check: |value| port(value) },
+    Key { name: "host", check: |value| host(value) },
     Key { name: "admin_email", check: |value| email(value) },
     Key { name: "admin_password_hash", check: |value| argon2_hash(value) },
     Key { name: "session_epoch", check: |value| whole_number(value) },
@@ -45,6 +47,11 @@ fn absolute_path(value: &Value) -> Result<(), &'static str> {
 
 fn port(value: &Value) -> Result<(), &'static str> {
     value.as_u64().is_some_and(|n| (1..=65535).contains(&n)).then_some(()).ok_or("a port number from 1 to 65535")
+}
+
+fn host(value: &Value) -> Result<(), &'static str> {
+    let fits = |text: &str| text.parse().is_ok_and(|host: Ipv4Addr| !host.is_multicast() && !host.is_broadcast());
+    value.as_str().is_some_and(fits).then_some(()).ok_or("an IPv4 address, as 127.0.0.1 or 0.0.0.0")
 }
 
 fn email(value: &Value) -> Result<(), &'static str> {

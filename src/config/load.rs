@@ -5,6 +5,7 @@ use super::keys::{Deprecated, KEYS};
 use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED, UpgradeSettings};
 use crate::sys::files;
 use serde_yaml::{Mapping, Value};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -18,6 +19,8 @@ pub struct Config {
     pub instance_name: Option<String>,
     pub workspace: Option<PathBuf>,
     pub port: u16,
+    /// Where the page is served.
+    pub host: Ipv4Addr,
     pub admin_email: String,
     pub admin_password_hash: Option<String>,
     pub session_epoch: u64,
@@ -26,6 +29,13 @@ pub struct Config {
     pub python: Option<PathBuf>,
     pub backup: BackupSettings,
     pub upgrade: UpgradeSettings,
+}
+
+impl Config {
+    /// The address that this machine itself reaches the page by.
+    pub fn own_address(&self) -> Ipv4Addr {
+        if self.host.is_unspecified() { Ipv4Addr::LOCALHOST } else { self.host }
+    }
 }
 
 /// A config and what there is to say about it that is no error.
@@ -125,6 +135,7 @@ impl From<&Mapping> for Config {
             instance_name: text("instance_name"),
             workspace: text("workspace").map(PathBuf::from),
             port: number("port").and_then(|port| port.try_into().ok()).unwrap_or(DEFAULT_PORT),
+            host: text("host").and_then(|host| host.parse().ok()).unwrap_or(Ipv4Addr::LOCALHOST),
             admin_email: text("admin_email").unwrap_or_else(|| DEFAULT_ADMIN_EMAIL.to_owned()),
             admin_password_hash: text("admin_password_hash"),
             session_epoch: number("session_epoch").unwrap_or(1),

@@ -6,6 +6,7 @@ mod edit;
 mod keys;
 mod load;
 pub mod project;
+mod settings;
 mod update;
 mod upgrade;
 
@@ -14,7 +15,8 @@ pub use document::Problem;
 pub use edit::{EditError, remove_key, set_keys};
 pub use keys::{DEPRECATED, Deprecated};
 pub use load::{Config, ConfigError, Loaded, load, parse};
-pub use update::{UpdateError, exchange, replace, update};
+pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
+pub use update::{UpdateError, exchange, replace, rewrite, update};
 pub use upgrade::{Channel, UpgradeSettings};
 
 /// What an instance without a name is called.

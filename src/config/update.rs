@@ -1,7 +1,7 @@
 //! Changing the file on the disk. One writer at a time: a login that renews a hash and a password
 //! reset may come at the same moment, and neither may undo the other.
 
-use super::{ConfigError, DEPRECATED, EditError, Loaded, load, parse, set_keys};
+use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, load, parse, set_keys};
 use crate::home::Home;
 use crate::sys::files;
 use crate::sys::flock::FileLock;
@@ -22,6 +22,8 @@ pub enum UpdateError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Edit(#[from] EditError),
+    #[error(transparent)]
+    Setting(#[from] SettingError),
 }
 
 /// Sets the keys that `decide` names, from what the file says now; none leaves it untouched. The rest
@@ -34,6 +36,14 @@ pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Va
         return Ok(());
     }
     write(home, &set_keys(&loaded.text, &changes)?)
+}
+
+/// Replaces the file by what `change` makes of its text.
+pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingError>) -> Result<(), UpdateError> {
+    let _lock = lock(home)?;
+    let loaded = load(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
+    let changed = change(&loaded.text)?;
+    if changed == loaded.text { Ok(()) } else { write(home, &changed) }
 }
 
 /// Replaces the whole file by another state of the same or another instance. Sessions that a password

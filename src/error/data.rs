@@ -22,6 +22,7 @@ impl From<UpdateError> for Error {
             UpdateError::Missing(_) => Self::failed(&error).hint("leoflow setup"),
             UpdateError::Config(error) => error.into(),
             UpdateError::Edit(error) => error.into(),
+            UpdateError::Setting(error) => Self::failed(error).hint("leoflow verify-config"),
         }
     }
 }

@@ -229,7 +229,9 @@ impl From<Refusal> for Error {
             Refusal::CredentialsLost(_) => base
                 .hint("put managed-postgres/credentials.json back from a copy of the home")
                 .hint("to start over instead, move managed-postgres/data away"),
-            Refusal::OtherWorkspace { .. } => base.hint("leave --workspace away, or change workspace in config.yaml"),
+            Refusal::OtherWorkspace { .. } => base
+                .hint("to use the other one from now on: leoflow config set workspace DIR, then leoflow lite restart")
+                .hint("to stay with this one, leave --workspace away"),
         }
     }
 }

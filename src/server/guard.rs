@@ -2,11 +2,14 @@
 //! can make a browser call 127.0.0.1), then the token.
 
 use super::api_error::ApiError;
+use super::logins::Peer;
 use super::state::AppState;
+use crate::sys::user;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +56,8 @@ pub async fn telling_dag_files(State(state): State<Arc<AppState>>, request: Requ
 /// For every request.
 pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
-        && let Err(refusal) = check_host(request.headers(), state.port).and_then(|host| check_origin(&request, host))
+        && let Err(refusal) =
+            check_host(request.headers(), state.port, address(&request)).and_then(|host| check_origin(&request, host))
     {
         return refusal.into_response();
     }
@@ -81,12 +85,26 @@ pub fn caller(request: &Request) -> Caller {
     request.extensions().get().copied().unwrap_or(Caller::Network)
 }
 
-/// The names that this machine's own loopback is called by; anything else got here by DNS.
-fn check_host(headers: &HeaderMap, port: u16) -> Result<&str, ApiError> {
+/// The one of this machine's that the connection came to.
+fn address(request: &Request) -> IpAddr {
+    request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.server.ip())
+}
+
+/// The names that this machine's own loopback is called by; anything else got here by DNS. What came to another
+/// address of the machine, where `host` lets it, is called by that, or by the machine's name.
+fn check_host(headers: &HeaderMap, port: u16, address: IpAddr) -> Result<&str, ApiError> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
-    let known = ["127.0.0.1", "localhost", "[::1]"].iter().any(|known| name.eq_ignore_ascii_case(known));
-    if known { Ok(host) } else { Err(ApiError::new(StatusCode::FORBIDDEN, "This host name is not served here")) }
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let is_known = match address {
+        _ if address.is_loopback() => is("127.0.0.1") || is("localhost") || is("[::1]") || is(&address.to_string()),
+        IpAddr::V6(address) => is(&format!("[{address}]")),
+        IpAddr::V4(address) => {
+            let own = user::host_name();
+            is(&address.to_string()) || is(&own) || is(&format!("{own}.local"))
+        }
+    };
+    if is_known { Ok(host) } else { Err(ApiError::new(StatusCode::FORBIDDEN, "This host name is not served here")) }
 }
 
 fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
@@ -162,13 +180,24 @@ mod tests {
 
     #[test]
     fn only_loopbacks_own_names_are_served() {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
         for host in ["127.0.0.1:8088", "localhost:8088", "LOCALHOST", "[::1]:8088"] {
-            assert!(check_host(&headers(header::HOST, host), 8088).is_ok(), "{host}");
+            assert!(check_host(&headers(header::HOST, host), 8088, loopback).is_ok(), "{host}");
         }
         for host in ["evil.example", "evil.example:8088", "127.0.0.1.evil.example", "localhost:9", "", "127.0.0.2"] {
-            assert!(check_host(&headers(header::HOST, host), 8088).is_err(), "{host}");
+            assert!(check_host(&headers(header::HOST, host), 8088, loopback).is_err(), "{host}");
         }
-        assert!(check_host(&HeaderMap::new(), 8088).is_err());
+        assert!(check_host(&HeaderMap::new(), 8088, loopback).is_err());
+        let lan = IpAddr::from([192, 168, 1, 5]);
+        for (host, is_served) in [
+            ("192.168.1.5:8088", true),
+            (&user::host_name(), true),
+            ("192.168.1.6", false),
+            ("localhost:8088", false),
+            ("evil.example", false),
+        ] {
+            assert_eq!(check_host(&headers(header::HOST, host), 8088, lan).is_ok(), is_served, "{host}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::guard::Caller;
 use crate::auth::throttle::Throttle;
 use crate::sys::ports;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +24,8 @@ pub enum Source {
     /// Over `run/api.sock`.
     Own,
     Uid(u32),
+    /// Of another machine, where `host` lets it in.
+    Address(IpAddr),
     Unknown,
 }
 
@@ -33,8 +35,9 @@ impl Source {
             return Self::Own;
         }
         let Some(Peer { client, server }) = peer else { return Self::Unknown };
+        let otherwise = if client.ip().is_loopback() { Self::Unknown } else { Self::Address(client.ip()) };
         let asked = tokio::task::spawn_blocking(move || ports::uid_of_client(client, server)).await;
-        asked.ok().flatten().map_or(Self::Unknown, Self::Uid)
+        asked.ok().flatten().map_or(otherwise, Self::Uid)
     }
 }
 
@@ -43,6 +46,9 @@ const ROOM: usize = 16;
 const SENT_AWAY_AFTER: Duration = Duration::from_secs(1);
 /// The longest that one waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lines that are remembered.
+const MOST_LINES: usize = 1024;
 
 struct Line {
     room: Arc<Semaphore>,
@@ -91,7 +97,14 @@ impl Logins {
             let hashing = self.hashing.clone().acquire_owned().await.ok()?;
             return Some(Turn { line: None, _held: vec![hashing] });
         }
-        let line = locked(&self.lines).entry(source).or_insert_with(Line::new).clone();
+        let line = {
+            let mut lines = locked(&self.lines);
+            if lines.len() >= MOST_LINES {
+                // Those that nobody stands in.
+                lines.retain(|_, line| Arc::strong_count(line) > 1);
+            }
+            lines.entry(source).or_insert_with(Line::new).clone()
+        };
         let Ok(room) = line.room.clone().try_acquire_owned() else {
             // At once, whoever hammers would always be the first to be there again.
             tokio::time::sleep(SENT_AWAY_AFTER).await;

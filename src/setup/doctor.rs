@@ -213,7 +213,8 @@ fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
         let url = lock::holder(home).and_then(|holder| holder.url).unwrap_or_else(|| format!("port {port}"));
         return Check::ok("port", format!("serving {url}"));
     }
-    match crate::sys::listener::bind_loopback(port) {
+    let host = config.map_or(std::net::Ipv4Addr::LOCALHOST, |config| config.host);
+    match crate::sys::listener::bind_at(host, port) {
         Ok(_) => Check::ok("port", format!("{port} is free")),
         Err(error) => {
             let who = ports::listening_process(port)

@@ -5,9 +5,9 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 
-/// Listens on 127.0.0.1 at `port`. The kernel keeps up to 1,024 connections waiting, so that a
+/// Listens at an address and port of this machine. The kernel keeps up to 1,024 connections waiting, so that a
 /// server can be replaced without refusing one.
-pub fn bind_loopback(port: u16) -> io::Result<TcpListener> {
+pub fn bind_at(host: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     use nix::sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
     };
@@ -16,7 +16,7 @@ pub fn bind_loopback(port: u16) -> io::Result<TcpListener> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let descriptor = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
     setsockopt(&descriptor, sockopt::ReuseAddr, &true)?;
-    let address = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    let address = std::net::SocketAddrV4::new(host, port);
     bind(descriptor.as_raw_fd(), &SockaddrIn::from(address))?;
     listen(&descriptor, Backlog::new(1024).unwrap_or(Backlog::MAXCONN))?;
     Ok(TcpListener::from(descriptor))

@@ -222,7 +222,8 @@ impl Smoke<'_> {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, hyper::body::Bytes), String> {
-        let host = format!("127.0.0.1:{}", self.port);
+        let address = self.config.own_address();
+        let host = format!("{address}:{}", self.port);
         let token = self.token();
         let (bearer, cookie) = (format!("Bearer {token}"), format!("leoflow_session_{}={token}", self.port));
         let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::COOKIE, cookie.as_str())];
@@ -237,8 +238,7 @@ impl Smoke<'_> {
                     http::ask(stream, ask).await.map_err(|error| error.to_string())
                 }
                 Door::Open => {
-                    let stream =
-                        TcpStream::connect(("127.0.0.1", self.port)).await.map_err(|error| error.to_string())?;
+                    let stream = TcpStream::connect((address, self.port)).await.map_err(|error| error.to_string())?;
                     http::ask(stream, ask).await.map_err(|error| error.to_string())
                 }
             }

@@ -1,6 +1,7 @@
 //! `config.yaml` as users damage it.
 
 use crate::support::TestHome;
+use crate::support::http::Session;
 
 #[test]
 fn a_bad_value_is_named_with_file_and_line_and_nothing_starts() {
@@ -133,4 +134,77 @@ fn a_projects_settings_are_checked_and_stop_its_dags_alone() {
     assert!(error().unwrap().contains("leoflow.yaml:2: dependencies"));
     std::fs::remove_file(&file).unwrap();
     crate::support::wait_until("mended", std::time::Duration::from_secs(20), || error().is_none());
+}
+
+#[test]
+fn settings_are_read_and_changed_one_by_one() {
+    let test = TestHome::started();
+    let run = |arguments: &[&str]| test.run(&[&["config"], arguments].concat());
+    let listed = run(&["list", "--json"]).expect(0).json();
+    let port = listed["settings"].as_array().unwrap().iter().find(|one| one["key"] == "port").unwrap();
+    assert_eq!(port["value"], test.port.to_string());
+    let text = std::fs::read_to_string(test.home.join("config.yaml")).unwrap();
+    assert!(!run(&["list"]).expect(0).stdout.contains("secret"));
+    for secret in ["jwt_secret", "encryption_key", "admin_password_hash"] {
+        assert!(run(&["get", secret]).expect(2).stderr.contains("is a secret"));
+        assert!(run(&["set", secret, &"ab".repeat(32)]).expect(2).stderr.contains("hint:"));
+    }
+    for (key, value, why) in [
+        ("port", "0", "port number"),
+        ("host", "everywhere", "an IPv4 address"),
+        ("python", "/nothing/python3", "/nothing/python3"),
+        ("upgrade.channel", "beta", "stable or rc"),
+        ("nothing", "1", "no setting"),
+    ] {
+        let done = run(&["set", key, value]).expect(2);
+        assert!(done.stderr.contains(why) && done.stderr.contains("hint:"), "{key}: {}", done.stderr);
+    }
+    assert!(run(&["set", "workspace", "/"]).code != Some(0));
+    assert_eq!(std::fs::read_to_string(test.home.join("config.yaml")).unwrap(), text, "a refusal changes nothing");
+    run(&["set", "backup.keep", "9"]).expect(0);
+    run(&["set", "upgrade.channel", "rc"]).expect(0);
+    assert_eq!(run(&["get", "backup.keep"]).expect(0).stdout, "9\n");
+    run(&["unset", "upgrade.channel"]).expect(0);
+    assert_eq!(run(&["get", "upgrade.channel"]).expect(0).stdout, "stable\n");
+    test.run(&["verify-config"]).expect(0);
+    // Another port, or workspace, is not taken on by a start of what runs.
+    let other = crate::support::free_port().to_string();
+    let done = test.run(&["lite", "start", "--port", &other]).expect(1);
+    assert!(done.stderr.contains(&format!("leoflow lite restart --port {other}")), "{}", done.stderr);
+    let elsewhere = test.folder().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let elsewhere = elsewhere.to_str().unwrap();
+    for command in ["start", "restart"] {
+        let done = test.run(&["lite", command, "--workspace", elsewhere]).expect(3);
+        assert!(done.stderr.contains("leoflow config set workspace"), "{}", done.stderr);
+    }
+    test.run(&["lite", "restart", "--port", &other]).expect(0);
+    assert_eq!(test.status()["url"], format!("http://127.0.0.1:{other}"));
+    run(&["set", "workspace", elsewhere]).expect(0);
+    std::fs::write(test.folder().join("elsewhere/there.py"), "from airflow.sdk import DAG\ndag = DAG('there')\n")
+        .unwrap();
+    test.run(&["lite", "restart"]).expect(0);
+    test.wait_dag("there", 1);
+}
+
+#[test]
+fn a_page_for_the_network_keeps_its_checks() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    // Of the loopback too, and nobody else's.
+    let done = test.run(&["config", "set", "host", "127.0.0.9"]).expect(0);
+    assert!(!done.stderr.contains("warning"), "{}", done.stderr);
+    test.run(&["lite", "restart"]).expect(0);
+    assert_eq!(test.status()["url"], format!("http://127.0.0.9:{}", test.port));
+    test.run(&["smoke"]).expect(0);
+    let done = test.run(&["config", "set", "host", "0.0.0.0"]).expect(0);
+    assert!(done.stderr.contains("unencrypted"), "{}", done.stderr);
+    test.run(&["lite", "restart"]).expect(0);
+    let session = Session::login(test.port, &password);
+    assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200);
+    test.run(&["config", "set", "host", "203.0.113.7"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let done = test.run(&["lite", "start"]).expect(1);
+    assert!(done.stderr.contains("203.0.113.7 is no address of this machine"), "{}", done.stderr);
+    assert!(done.stderr.contains("leoflow config set host"), "{}", done.stderr);
 }

@@ -1,0 +1,167 @@
+//! The keys of `config.yaml` that are a user's to choose, one by one: what each is for, and how it is set.
+
+use super::load::parse;
+use super::{DEPRECATED, EditError, Problem, remove_key, set_keys};
+use serde_yaml::{Mapping, Value};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Number,
+}
+
+/// One of them. A name with a dot is a key of a mapping: `upgrade.channel`.
+#[derive(Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    kind: Kind,
+    /// What is in force where the file says nothing.
+    pub default: &'static str,
+    pub help: &'static str,
+}
+
+const fn text(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind: Kind::Text, default, help }
+}
+
+const fn number(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind: Kind::Number, default, help }
+}
+
+pub const SETTINGS: &[Setting] = &[
+    text("instance_name", "leoflow", "what this instance is called, on its pages and in its backups"),
+    text("workspace", "~/leoflow", "the folder with your projects"),
+    number("port", "8088", "where the page is served"),
+    text(
+        "host",
+        "127.0.0.1",
+        "the IPv4 address that the page is served at; 0.0.0.0 is every one of this machine's, for others in its network",
+    ),
+    text("admin_email", super::DEFAULT_ADMIN_EMAIL, "who logs in"),
+    text("python", "the first on the PATH that is new enough", "the Python that runs your DAGs"),
+    number("backup.keep", "5", "automatic backups that stay, the newest"),
+    number("backup.max_bytes", "5368709120", "bytes that automatic backups may take together"),
+    number("backup.task_logs_bytes", "268435456", "bytes of task logs in a backup, the newest"),
+    text("upgrade.channel", "stable", "stable, or rc for release candidates too"),
+    text("upgrade.from", "where this release came from", "where releases are: a URL or a folder"),
+    number("upgrade.keep_versions", "3", "releases that stay beside the one in use"),
+    text(
+        "upgrade.keep_snapshot",
+        "24h",
+        "how long the copy of the database from before an upgrade stays: 24h, 90m, 2d",
+    ),
+];
+
+/// Keys that are never shown nor set one by one, each with the command that changes it.
+pub const SECRETS: &[(&str, &str)] = &[
+    ("admin_password_hash", "leoflow lite reset-password"),
+    ("jwt_secret", "leoflow lite reset-password"),
+    ("session_epoch", "leoflow lite reset-password"),
+    ("encryption_key", "restore a backup: stored secrets could not be read with another one"),
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum SettingError {
+    #[error("{0} is not {1}")]
+    Invalid(String, String),
+    #[error("the file is not valid: {}", .0.first().map(|problem| problem.message.as_str()).unwrap_or_default())]
+    File(Vec<Problem>),
+    #[error(transparent)]
+    Edit(#[from] EditError),
+}
+
+impl Setting {
+    pub fn find(name: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// The key of the file, and the one inside it.
+    fn path(&self) -> (&'static str, Option<&'static str>) {
+        self.name.split_once('.').map_or((self.name, None), |(outer, inner)| (outer, Some(inner)))
+    }
+
+    /// What the file says; `None` where it says nothing.
+    pub fn written(&self, text: &str) -> Option<String> {
+        let mapping: Mapping = serde_yaml::from_str(text).ok()?;
+        let value = match self.path() {
+            (outer, None) => mapping.get(outer)?.clone(),
+            (outer, Some(inner)) => mapping.get(outer)?.get(inner)?.clone(),
+        };
+        match value {
+            Value::String(text) => Some(text),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(flag) => Some(flag.to_string()),
+            _ => None,
+        }
+    }
+
+    /// The file with this value; everything else in it stays, and all of it is checked.
+    pub fn set(&self, file: &str, value: &str) -> Result<String, SettingError> {
+        let value: Value = match self.kind {
+            Kind::Text => value.into(),
+            Kind::Number => {
+                let number: Result<u64, _> = value.parse();
+                number.map_err(|_| SettingError::Invalid(value.to_owned(), "a whole number".to_owned()))?.into()
+            }
+        };
+        let changed = match self.path() {
+            (outer, None) => set_keys(file, &[(outer, value)])?,
+            (outer, Some(inner)) => {
+                let now: Option<Mapping> = serde_yaml::from_str(file).ok();
+                let mut mapping =
+                    now.and_then(|now| now.get(outer).and_then(Value::as_mapping).cloned()).unwrap_or_default();
+                mapping.insert(inner.into(), value);
+                set_keys(file, &[(outer, Value::Mapping(mapping))])?
+            }
+        };
+        checked(changed)
+    }
+
+    /// The file without it. A key inside a mapping gets what is in force without it.
+    pub fn unset(&self, file: &str) -> Result<String, SettingError> {
+        match self.path() {
+            (outer, None) => checked(remove_key(file, outer)?),
+            (_, Some(_)) if self.written(file).is_none() => Ok(file.to_owned()),
+            (_, Some(_)) => self.set(file, self.default),
+        }
+    }
+}
+
+fn checked(text: String) -> Result<String, SettingError> {
+    match parse(&text, DEPRECATED) {
+        Ok(_) => Ok(text),
+        Err(problems) => Err(SettingError::File(problems)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::KEYS;
+
+    #[test]
+    fn every_key_of_the_file_is_a_setting_or_a_secret() {
+        for key in KEYS {
+            let is_setting = SETTINGS.iter().any(|setting| setting.path().0 == key.name);
+            let is_secret = SECRETS.iter().any(|(name, _)| *name == key.name);
+            assert!(is_setting != is_secret, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_checked_and_the_rest_stays() {
+        let file = "# mine\nport: 8088 # the page\nupgrade:\n  from: /usb\n";
+        let set = |name: &str, value: &str| Setting::find(name).unwrap().set(file, value);
+        assert_eq!(set("port", "9000").unwrap(), file.replace("8088", "9000"));
+        let changed = set("upgrade.channel", "rc").unwrap();
+        let channel = Setting::find("upgrade.channel").unwrap();
+        assert_eq!((channel.written(&changed).as_deref(), channel.written(file)), (Some("rc"), None));
+        assert!(changed.contains("from: /usb") && changed.starts_with("# mine\n"), "{changed}");
+        for (name, value) in [("port", "many"), ("port", "70000"), ("host", "example.org"), ("backup.keep", "0")] {
+            assert!(set(name, value).is_err(), "{name} {value}");
+        }
+        let unset = |name: &str| Setting::find(name).unwrap().unset(&changed).unwrap();
+        assert_eq!(channel.written(&unset("upgrade.channel")).as_deref(), Some("stable"));
+        assert!(!unset("port").contains("port"));
+    }
+}
