@@ -1,12 +1,15 @@
 //! The whole program. Exit codes are decided here and nowhere else.
 
 use crate::cli::args::Cli;
+use crate::cli::complete;
 use crate::cli::printer::Printer;
 use crate::commands;
 use crate::error::Error;
 use crate::sys::{env_vars, replace};
 use clap::Parser;
+use serde_json::json;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,15 +20,24 @@ pub fn main() -> ExitCode {
         // them through itself.
         replace::let_signals_through();
     }
+    complete::answer_shell();
     let cli = match Cli::try_parse_from(arguments()) {
         Ok(cli) => cli,
         Err(usage) => {
+            let code = u8::try_from(usage.exit_code()).unwrap_or(2);
+            if code != 0 && arguments().iter().any(|argument| argument == "--json") {
+                // Nothing was parsed: a line of its own.
+                let told =
+                    json!({"error": usage.to_string().trim_end(), "cause": null, "hints": [], "exit_code": code});
+                let _ = writeln!(std::io::stderr(), "{told}");
+                return ExitCode::from(code);
+            }
             // Also `--help`, which is no error; a reader that has left is none either.
             let _ = usage.print();
-            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+            return ExitCode::from(code);
         }
     };
-    let printer = Printer::new(cli.global.json, cli.global.verbose);
+    let printer = Printer::new(&cli.global, cli.format());
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli, &printer)));
     let error = match outcome {
         Ok(Ok(code)) => return ExitCode::from(code),

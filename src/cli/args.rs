@@ -1,10 +1,13 @@
 //! The arguments. What is written here is what a newcomer reads in `--help`.
 
+pub use super::config_args::{Config, ConfigCommand};
 pub use super::data_args::{Backup, Backups, BackupsCommand, ResetPassword, Restore, Uninstall, VerifyBackups};
 use super::data_flow_args::Backfill as Backfills;
 pub use super::data_flow_args::{Assets, AssetsCommand, BackfillCommand, Pools, PoolsCommand};
-use super::engine_args::{Dags, Init, Runs, Tasks, Validate, Xcom};
+use super::engine_args::{Dags, Init, Runs, Validate};
+pub use super::output_args::OutputFormat;
 pub use super::store_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
+use super::task_args::{Tasks, Xcom};
 use super::upgrade_args::{RollbackRelease, SetChannel, Smoke, Upgrade, Versions};
 use crate::build_info;
 use clap::{Args, Parser, Subcommand};
@@ -36,6 +39,9 @@ pub struct Global {
     /// Print the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// Print times in UTC [default: the zone of this machine]
+    #[arg(long, global = true)]
+    pub utc: bool,
     /// Tell more about what is being done
     #[arg(long, short, global = true)]
     pub verbose: bool,
@@ -45,6 +51,21 @@ pub struct Global {
 pub enum Command {
     /// Run Leoflow in this terminal; the first time, set it up
     Lite(Lite),
+    /// `leoflow lite start`
+    #[command(hide = true)]
+    Start(LiteRun),
+    /// `leoflow lite stop`
+    #[command(hide = true)]
+    Stop(LiteStop),
+    /// `leoflow lite restart`
+    #[command(hide = true)]
+    Restart(LiteRestart),
+    /// `leoflow lite status`
+    #[command(hide = true)]
+    Status,
+    /// `leoflow lite logs`
+    #[command(hide = true)]
+    Logs(Logs),
     /// Make everything ready, without starting it
     Setup(Setup),
     /// Look for what is wrong, and say how to mend it
@@ -241,42 +262,6 @@ pub struct Doctor {
     /// Do not ask before mending
     #[arg(long)]
     pub yes: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = config_help())]
-pub struct Config {
-    #[command(subcommand)]
-    pub command: ConfigCommand,
-}
-
-/// Every key, from the table that checks them.
-fn config_help() -> String {
-    let lines: Vec<String> = crate::config::SETTINGS
-        .iter()
-        .map(|setting| format!("  {}\n      {}\n      default: {}", setting.name, setting.help, setting.default))
-        .collect();
-    format!(
-        "Keys:\n{}\n\nExamples:\n  leoflow config list\n  leoflow config set port 9000\n  \
-         leoflow config set python ~/venv/bin/python",
-        lines.join("\n")
-    )
-}
-
-#[derive(Subcommand, Debug)]
-pub enum ConfigCommand {
-    /// Every setting, with what is in force
-    #[command(after_help = "Example:\n  leoflow config list --json")]
-    List,
-    /// Print one
-    #[command(after_help = "Example:\n  leoflow config get workspace")]
-    Get { key: String },
-    /// Change one; the rest of config.yaml stays as you wrote it
-    #[command(after_help = "Examples:\n  leoflow config set port 9000\n  leoflow config set backup.keep 10")]
-    Set { key: String, value: String },
-    /// Take one out, so that the default is in force again
-    #[command(after_help = "Example:\n  leoflow config unset python")]
-    Unset { key: String },
 }
 
 #[derive(Args, Debug)]

@@ -1,10 +1,15 @@
 //! Arguments of the commands on pools, assets and backfills.
 
+use super::complete;
+use super::output_args::Output;
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::ArgValueCompleter;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub struct Pools {
+    #[command(flatten)]
+    pub output: Output,
     #[command(subcommand)]
     pub command: PoolsCommand,
 }
@@ -46,6 +51,8 @@ pub enum PoolsCommand {
 
 #[derive(Args, Debug)]
 pub struct Assets {
+    #[command(flatten)]
+    pub output: Output,
     #[command(subcommand)]
     pub command: AssetsCommand,
 }
@@ -72,6 +79,8 @@ pub enum AssetsCommand {
 
 #[derive(Args, Debug)]
 pub struct Backfill {
+    #[command(flatten)]
+    pub output: Output,
     #[command(subcommand)]
     pub command: BackfillCommand,
 }
@@ -94,19 +103,20 @@ impl Reprocess {
 }
 
 #[derive(Subcommand, Debug)]
-#[command(
-    after_help = "Example:\n  leoflow backfill create --dag-id report --from-date 2026-01-01 --to-date 2026-01-31"
-)]
+#[command(after_help = "Example:\n  leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31")]
 pub enum BackfillCommand {
     /// Make the runs that a DAG's schedule has between two dates, both included
     #[command(
-        after_help = "Examples:\n  leoflow backfill create --dag-id report --from-date 2026-01-01 --to-date 2026-01-31\n  \
-                      leoflow backfill create --dag-id report --from-date 2026-01-01 --to-date 2026-01-31 --dry-run"
+        after_help = "Examples:\n  leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31\n  \
+                      leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31 --dry-run"
     )]
     Create(CreateBackfill),
     /// The backfills of a DAG, or of all
     #[command(after_help = "Example:\n  leoflow backfill list report")]
-    List { dag_id: Option<String> },
+    List {
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: Option<String>,
+    },
     /// Let runs of a backfill that have not begun wait
     #[command(after_help = "Example:\n  leoflow backfill pause 1")]
     Pause { id: i64 },
@@ -121,8 +131,11 @@ pub enum BackfillCommand {
 #[derive(Args, Debug)]
 pub struct CreateBackfill {
     /// The DAG; it needs a schedule that comes again and again
-    #[arg(long)]
-    pub dag_id: String,
+    #[arg(required_unless_present = "dag_id_option", add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id: Option<String>,
+    /// The same, as Airflow has it
+    #[arg(long = "dag-id", value_name = "DAG_ID", conflicts_with = "dag_id", add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id_option: Option<String>,
     /// The first date, such as 2026-01-31 or 2026-01-31T06:00, in UTC where it names no zone
     #[arg(long)]
     pub from_date: String,
@@ -144,4 +157,10 @@ pub struct CreateBackfill {
     /// Only say which runs there would be
     #[arg(long)]
     pub dry_run: bool,
+}
+
+impl CreateBackfill {
+    pub fn dag_id(&self) -> &str {
+        self.dag_id.as_deref().or(self.dag_id_option.as_deref()).unwrap_or_default()
+    }
 }

@@ -1,11 +1,15 @@
 //! The one place that writes to the terminal. Results go to stdout, everything else to stderr; a
 //! reader that has left (`| head -1`) is no error.
 
+use super::args::{Global, OutputFormat};
 use crate::error::Error;
 use crate::home::progress::{Progress, Reporter};
 use crate::sys::env_vars;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
+use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +18,10 @@ use std::time::Duration;
 pub struct Printer {
     pub json: bool,
     pub verbose: bool,
+    /// Times in UTC, and not as the clock on the wall.
+    zone: TimeZone,
+    /// JSON as YAML, which is easier to read.
+    yaml: bool,
     colour_out: bool,
     colour_err: bool,
     terminal: bool,
@@ -22,14 +30,22 @@ pub struct Printer {
 }
 
 impl Printer {
-    pub fn new(json: bool, verbose: bool) -> Self {
+    pub fn new(global: &Global, format: Option<OutputFormat>) -> Self {
+        let zone = if global.utc { TimeZone::UTC } else { TimeZone::system() };
+        let yaml = format == Some(OutputFormat::Yaml);
+        let json = yaml || global.json || format == Some(OutputFormat::Json);
         let terminal = std::io::stderr().is_terminal() && env_vars::text("TERM").is_some_and(|term| term != "dumb");
-        let colour =
-            |on: bool| on && env_vars::text("TERM").is_some_and(|term| term != "dumb") && !env_vars::is_set("NO_COLOR");
+        let colour = |on: bool| {
+            on && format != Some(OutputFormat::Plain)
+                && env_vars::text("TERM").is_some_and(|term| term != "dumb")
+                && !env_vars::is_set("NO_COLOR")
+        };
         let (colour_out, colour_err) = (colour(std::io::stdout().is_terminal()), colour(terminal));
         Self {
             json,
-            verbose,
+            verbose: global.verbose,
+            zone,
+            yaml,
             colour_out,
             colour_err,
             terminal,
@@ -61,10 +77,28 @@ impl Printer {
         }
     }
 
+    /// A time as RFC 3339 has it, as people read it: `2026-01-31 09:15:00 CET`; `-` for none.
+    pub fn time(&self, text: Option<&str>) -> String {
+        match text.and_then(|text| text.parse::<Timestamp>().ok()) {
+            Some(at) => self.moment(at),
+            None => text.unwrap_or("-").to_owned(),
+        }
+    }
+
+    pub fn moment(&self, at: Timestamp) -> String {
+        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+    }
+
     /// The result as JSON, on one line so that it can be read line by line too.
     pub fn json(&self, value: &impl Serialize) -> Result<(), Error> {
         let text = serde_json::to_string(value).map_err(Error::bug)?;
-        self.line(text);
+        if self.yaml {
+            // By its text, which is YAML too: numbers of any length stay what they are.
+            let value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(Error::bug)?;
+            self.raw(&serde_yaml::to_string(&value).map_err(Error::bug)?);
+        } else {
+            self.line(text);
+        }
         Ok(())
     }
 
@@ -89,6 +123,11 @@ impl Printer {
 
     pub fn error(&self, error: &Error) {
         self.end_bar();
+        if self.json {
+            let (message, cause) = (&error.message, &error.cause);
+            let told = json!({"error": message, "cause": cause, "hints": error.hints, "exit_code": error.exit_code()});
+            return self.to_stderr(&told.to_string());
+        }
         self.to_stderr(&format!("{} {}", self.paint_err("31;1", "error:"), error.message));
         if let Some(cause) = &error.cause {
             for line in cause.lines() {

@@ -1,5 +1,6 @@
 //! Arguments of the commands on Variables and Connections.
 
+use super::output_args::Output;
 use crate::engine::store;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ impl OnExisting {
 
 #[derive(Args, Debug)]
 pub struct Variables {
+    #[command(flatten)]
+    pub output: Output,
     #[command(subcommand)]
     pub command: VariablesCommand,
 }
@@ -75,6 +78,8 @@ pub enum VariablesCommand {
 
 #[derive(Args, Debug)]
 pub struct Connections {
+    #[command(flatten)]
+    pub output: Output,
     #[command(subcommand)]
     pub command: ConnectionsCommand,
 }
@@ -96,6 +101,9 @@ pub enum ConnectionsCommand {
                             leoflow connections add db --conn-json '{\"conn_type\": \"http\", \"host\": \"example.org\"}'"
     )]
     Add(Box<AddConnection>),
+    /// Try whether its host answers; the exit code is 1 when not
+    #[command(after_help = "Example:\n  leoflow connections test db")]
+    Test { conn_id: String },
     /// Remove a connection
     #[command(after_help = "Example:\n  leoflow connections delete db")]
     Delete { conn_id: String },

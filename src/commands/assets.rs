@@ -30,7 +30,7 @@ pub async fn run(context: &Context<'_>, command: &AssetsCommand) -> Result<u8, E
                         text(&asset["uri"]),
                         ids(asset, "producing_tasks"),
                         ids(asset, "scheduled_dags"),
-                        text(&asset["last_asset_event"]["timestamp"]),
+                        context.printer.time(asset["last_asset_event"]["timestamp"].as_str()),
                     ]
                 };
                 let header = ["NAME", "URI", "MADE BY", "WAITED FOR BY", "LAST UPDATE"];
@@ -50,7 +50,12 @@ pub async fn run(context: &Context<'_>, command: &AssetsCommand) -> Result<u8, E
                 let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
                 let row = |event: &Value| {
                     let by = [&event["source_dag_id"], &event["source_task_id"]].map(text).join(".");
-                    vec![text(&event["timestamp"]), text(&event["name"]), by, event["extra"].to_string()]
+                    vec![
+                        context.printer.time(event["timestamp"].as_str()),
+                        text(&event["name"]),
+                        by,
+                        event["extra"].to_string(),
+                    ]
                 };
                 let rows: Vec<_> = list_of(&found["asset_events"]).map(row).collect();
                 printer.table(&["TIME", "ASSET", "BY", "EXTRA"], &rows);

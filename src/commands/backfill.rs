@@ -6,6 +6,7 @@ use super::run_inputs::{read_conf, read_date};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::BackfillCommand;
 use crate::cli::data_flow_args::CreateBackfill;
+use crate::cli::printer::Printer;
 use crate::error::Error;
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8,
             if context.printer.json {
                 context.printer.json(&found)?;
             } else {
-                let rows: Vec<_> = list_of(&found["backfills"]).map(row).collect();
+                let rows: Vec<_> = list_of(&found["backfills"]).map(|one| row(context.printer, one)).collect();
                 context.printer.table(&["ID", "DAG", "FROM", "TO", "STATE"], &rows);
             }
             Ok(0)
@@ -30,14 +31,15 @@ pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8,
     }
 }
 
-fn row(backfill: &Value) -> Vec<String> {
+fn row(printer: &Printer, backfill: &Value) -> Vec<String> {
     let text = |name: &str| backfill[name].as_str().unwrap_or("-").to_owned();
+    let time = |name: &str| printer.time(backfill[name].as_str());
     let state = match (backfill["completed_at"].is_string(), backfill["is_paused"] == true) {
         (true, _) => "completed",
         (false, true) => "paused",
         (false, false) => "running",
     };
-    vec![backfill["id"].to_string(), text("dag_id"), text("from_date"), text("to_date"), state.to_owned()]
+    vec![backfill["id"].to_string(), text("dag_id"), time("from_date"), time("to_date"), state.to_owned()]
 }
 
 async fn change(context: &Context<'_>, api: &Api<'_>, id: i64, how: &str) -> Result<u8, Error> {
@@ -45,14 +47,14 @@ async fn change(context: &Context<'_>, api: &Api<'_>, id: i64, how: &str) -> Res
     if context.printer.json {
         context.printer.json(&changed)?;
     } else {
-        context.printer.line(row(&changed).join("  "));
+        context.printer.line(row(context.printer, &changed).join("  "));
     }
     Ok(0)
 }
 
 async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> Result<u8, Error> {
     let body = json!({
-        "dag_id": args.dag_id,
+        "dag_id": args.dag_id(),
         "from_date": read_date("--from-date", &args.from_date)?.to_string(),
         "to_date": read_date("--to-date", &args.to_date)?.to_string(),
         "dag_run_conf": read_conf(args.dag_run_conf.as_deref())?,
@@ -66,7 +68,7 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
             context.printer.json(&found)?;
         } else {
             for one in list_of(&found["backfills"]) {
-                context.printer.line(one["logical_date"].as_str().unwrap_or("-"));
+                context.printer.line(context.printer.time(one["logical_date"].as_str()));
             }
             context.printer.note(format!("{} runs; nothing was made", found["total_entries"]));
         }
@@ -76,10 +78,10 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
     if context.printer.json {
         context.printer.json(&made)?;
     } else {
-        context.printer.line(row(&made).join("  "));
+        context.printer.line(row(context.printer, &made).join("  "));
         let outcome: Value = api.get(&format!("/ui/backfills/{}/outcome", made["id"])).await?;
         context.printer.note(outcome["summary"].as_str().unwrap_or_default());
-        context.printer.note(format!("leoflow runs list {} shows its runs", args.dag_id));
+        context.printer.note(format!("leoflow runs list {} shows its runs", args.dag_id()));
     }
     Ok(0)
 }

@@ -6,7 +6,7 @@ use super::recovery;
 use crate::backup::catalog::{self, Listed, Proof};
 use crate::backup::{RestoreError, verify};
 use crate::cli::args::{Backups, BackupsCommand, VerifyBackups};
-use crate::cli::printer::in_words;
+use crate::cli::printer::{Printer, in_words};
 use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::sys::env_vars;
@@ -32,29 +32,29 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
         printer.note("Make one:  leoflow lite backup");
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = backups.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = backups.iter().map(|backup| row(printer, backup)).collect();
     printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows);
     Ok(0)
 }
 
-fn row(backup: &Listed) -> Vec<String> {
+fn row(printer: &Printer, backup: &Listed) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
-        or_dash(backup.created_at.clone()),
+        printer.time(backup.created_at.as_deref()),
         in_words(backup.size_bytes),
         or_dash(backup.rows.map(|rows| rows.to_string())),
         or_dash(backup.schema_version.map(|version| version.to_string())),
         match (&backup.problem, &backup.last_verified) {
             (Some(problem), _) => problem.clone(),
             (None, None) => "never".to_owned(),
-            (None, Some(proof)) => said(proof),
+            (None, Some(proof)) => said(printer, proof),
         },
         backup.path.display().to_string(),
     ]
 }
 
-fn said(proof: &Proof) -> String {
-    let at = &proof.verified_at;
+fn said(printer: &Printer, proof: &Proof) -> String {
+    let at = printer.time(Some(&proof.verified_at));
     match (&proof.problem, proof.quick) {
         (Some(problem), _) => format!("{at}, failed: {problem}"),
         (None, true) => format!("{at}, hashes only"),

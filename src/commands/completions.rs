@@ -1,11 +1,13 @@
-use crate::cli::args::{Cli, Completions};
+//! `leoflow completions`: a script that asks the program itself at each Tab, so that it knows ids too.
+
+use crate::cli::args::Completions;
+use crate::cli::complete;
 use crate::cli::printer::Printer;
 use crate::error::Error;
-use clap::CommandFactory;
 
 pub fn run(args: &Completions, printer: &Printer) -> Result<u8, Error> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "leoflow", &mut script);
+    let script = complete::script(&args.shell.to_string())
+        .map_err(|error| Error::failed(format!("there are no completions for {}: {error}", args.shell)))?;
     printer.raw(&String::from_utf8_lossy(&script));
     Ok(0)
 }

@@ -1,6 +1,7 @@
 //! `leoflow connections`, in Airflow's words and files:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#connections>
 
+use super::connection_test;
 use super::connections_format::{from_airflow, from_json, from_uri, to_airflow};
 use super::context::Context;
 use super::transfer_file::{read_json, value_or_stdin, write_json};
@@ -36,6 +37,22 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
             let connection = added(args)?;
             let _: Value = api.post(PUBLIC, &json!(connection)).await?;
             printer.note(format!("connection {} added", args.conn_id));
+        }
+        ConnectionsCommand::Test { conn_id } => {
+            let found: Connection = api.get(&format!("{LOCAL}/{}", encode(conn_id))).await?;
+            let reached = connection_test::reach(&found).await;
+            if printer.json {
+                printer.json(&json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": reached.as_ref().unwrap_or_else(|why| why)}))?;
+            } else {
+                match &reached {
+                    Ok(place) => {
+                        printer.line(format!("{place} answers"));
+                        printer.note("the login was not tried: only a task with the provider's hook does that");
+                    }
+                    Err(why) => printer.line(format!("{conn_id} is not reached: {why}")),
+                }
+            }
+            return Ok(u8::from(reached.is_err()));
         }
         ConnectionsCommand::Delete { conn_id } => {
             api.delete(&format!("{PUBLIC}/{}", encode(conn_id))).await?;

@@ -1,6 +1,7 @@
 //! `leoflow dags …`.
 
 use super::context::Context;
+use super::dags_report;
 use super::dags_test;
 use super::run_inputs::{read_conf, read_date};
 use super::run_view::{self, RunView, colour};
@@ -41,23 +42,33 @@ pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Err
         DagsCommand::Unpause { dag_id } => pause(context, dag_id, false).await,
         DagsCommand::Trigger(args) => trigger(context, args).await,
         DagsCommand::Test(args) => dags_test::run(context, args).await,
-        DagsCommand::NextExecution { dag_id } => next_execution(context, dag_id).await,
+        DagsCommand::NextExecution { dag_id, num_executions } => next_execution(context, dag_id, *num_executions).await,
+        DagsCommand::ListImportErrors => dags_report::import_errors(context).await,
+        DagsCommand::Report => dags_report::run(context).await,
         DagsCommand::Source { dag_id, version } => source(context, dag_id, *version).await,
         DagsCommand::Delete { dag_id, yes } => delete(context, dag_id, *yes).await,
     }
 }
 
-async fn next_execution(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
+async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
-    let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
+    let found: Value = api.get(&format!("/ui/dags/{}/next?count={count}", encode(dag_id))).await?;
     if context.printer.json {
-        let whole: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
+        let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
+        let mut whole: serde_json::Map<_, _> =
+            names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
+        whole.insert("next".to_owned(), found["next"].clone());
         context.printer.json(&whole)?;
     } else {
-        match dag["next_dagrun_run_after"].as_str() {
-            Some(at) => context.printer.line(at),
-            None => context.printer.note(format!("{dag_id} has no schedule that makes another run")),
+        let next: Vec<&Value> = list_of(&found["next"]).collect();
+        for one in &next {
+            context.printer.line(context.printer.time(one["run_after"].as_str()));
+        }
+        if next.is_empty() {
+            context.printer.note(format!("{dag_id} has no schedule that makes another run"));
+        } else if next.len() < count as usize {
+            context.printer.note("more of them nobody knows yet");
         }
         if dag["is_paused"] == true {
             context.printer.note(format!("it is paused: leoflow dags unpause {dag_id}"));
@@ -139,7 +150,7 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     for (label, value) in [
         ("description", text("description")),
         ("schedule", text("schedule")),
-        ("next run", text("next_run_after")),
+        ("next run", printer.time(dag["next_run_after"].as_str())),
         ("file", text("fileloc")),
         ("version", dag["version_number"].to_string()),
     ] {
@@ -160,7 +171,8 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         .take(10)
         .map(|run| {
             let word = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
-            vec![word("dag_run_id"), word("state"), word("start_date"), word("end_date")]
+            let time = |name: &str| printer.time(run[name].as_str());
+            vec![word("dag_run_id"), word("state"), time("start_date"), time("end_date")]
         })
         .collect();
     if !runs.is_empty() {
@@ -262,6 +274,10 @@ async fn delete(context: &Context<'_>, dag_id: &str, yes: bool) -> Result<u8, Er
         return Ok(1);
     }
     api.delete(&path).await?;
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "deleted": true}))?;
+        return Ok(0);
+    }
     context.printer.line(format!("{dag_id} is deleted"));
     Ok(0)
 }

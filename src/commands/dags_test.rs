@@ -3,9 +3,11 @@
 
 use super::context::Context;
 use super::run_inputs::{read_conf, read_date};
+use super::task_names;
 use super::test_planner;
 use super::validate::prepare;
-use crate::cli::engine_args::{Test, TestTask};
+use crate::cli::engine_args::Test;
+use crate::cli::task_args::TestTask;
 use crate::engine::dag::Structure;
 use crate::error::Error;
 use crate::python::{
@@ -22,7 +24,7 @@ pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
         dag_id: &args.dag_id,
         file: args.file.as_deref(),
         conf: args.conf.as_deref(),
-        logical_date: args.logical_date.as_deref(),
+        logical_date: args.logical_date.as_deref().or(args.date.as_deref()),
         pdb: args.pdb,
     };
     let mut prepared = wanted.prepare(context).await?;
@@ -41,6 +43,7 @@ pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
 
 /// One task alone, or its template fields.
 pub async fn task(context: &Context<'_>, args: &TestTask, render: bool) -> Result<u8, Error> {
+    let (task_id, map_index) = task_names::one_of(&args.task_id, args.map_index)?;
     let wanted = Wanted {
         dag_id: &args.dag_id,
         file: args.file.as_deref(),
@@ -49,8 +52,8 @@ pub async fn task(context: &Context<'_>, args: &TestTask, render: bool) -> Resul
         pdb: args.pdb,
     };
     let mut prepared = wanted.prepare(context).await?;
-    prepared.options["task_id"] = args.task_id.as_str().into();
-    prepared.options["map_index"] = args.map_index.into();
+    prepared.options["task_id"] = task_id.into();
+    prepared.options["map_index"] = map_index.into();
     prepared.options["render"] = render.into();
     prepared.run(&args.dag_id)
 }

@@ -6,10 +6,12 @@ mod backup;
 mod backups;
 mod completions;
 mod config;
+mod connection_test;
 mod connections;
 mod connections_format;
 mod context;
 mod dags;
+mod dags_report;
 mod dags_test;
 mod datastore;
 mod doctor;
@@ -36,6 +38,8 @@ mod set_channel;
 mod setup;
 mod smoke;
 mod status;
+mod task_logs;
+mod task_names;
 mod tasks;
 mod test_planner;
 mod transfer_file;
@@ -94,6 +98,11 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
             LiteCommand::Restore(args) => restore::run(&context, &args).await,
             LiteCommand::ResetPassword(args) => reset_password::run(&context, &args).await,
         },
+        Command::Start(run) => lite_start::run(&context, &run),
+        Command::Stop(args) => lite_control::stop(&context, &args),
+        Command::Restart(args) => lite_control::restart(&context, &args),
+        Command::Status => status::run(&context),
+        Command::Logs(args) => lite_logs::run(&context, &args),
         Command::Upgrade(args) => upgrade::run(&context, &args).await,
         Command::Rollback(args) => rollback::run(&context, &args).await,
         Command::Versions(_) => versions::run(&context),

@@ -1,6 +1,7 @@
 //! A run as the command line shows it: as a table, or followed to its end.
 
 use super::context::Context;
+use super::task_names;
 use crate::cli::api::{Api, encode};
 use crate::error::Error;
 use serde::Deserialize;
@@ -90,12 +91,12 @@ impl RunView {
         let lines: Vec<String> = failed
             .iter()
             .take(5)
-            .map(|one| format!("{}: {}", one.task_id, one.outcome.as_deref().unwrap_or("failed").trim_end()))
+            .map(|one| format!("{}: {}", one.name(), one.outcome.as_deref().unwrap_or("failed").trim_end()))
             .collect();
         let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
         match failed.first() {
             Some(one) => base
-                .hint(format!("leoflow tasks logs {} {} {}", self.dag_id, self.dag_run_id, one.task_id))
+                .hint(format!("leoflow tasks logs {} {} {}", self.dag_id, self.dag_run_id, shell_word(&one.name())))
                 .hint(format!("mend it, then: leoflow runs clear {} {} --only-failed", self.dag_id, self.dag_run_id)),
             None => base.hint(format!("leoflow runs show {} {}", self.dag_id, self.dag_run_id)),
         }
@@ -103,9 +104,13 @@ impl RunView {
 }
 
 impl InstanceView {
+    /// As it is printed and typed.
+    pub fn name(&self) -> String {
+        task_names::printed(&self.task_id, self.map_index)
+    }
+
     fn row(&self) -> Vec<String> {
-        let name =
-            if self.map_index < 0 { self.task_id.clone() } else { format!("{}[{}]", self.task_id, self.map_index) };
+        let name = self.name();
         let state = self.state.clone().unwrap_or_else(|| "-".to_owned());
         let tries = if self.try_number == 0 { "-".to_owned() } else { format!("{}", self.try_number) };
         let took = seconds_between(self.start_date.as_deref(), self.end_date.as_deref()).unwrap_or_default();
@@ -126,8 +131,13 @@ impl InstanceView {
         };
         let why = self.outcome.as_deref().filter(|_| ["failed", "up_for_retry"].contains(&state));
         let why = why.and_then(|text| text.lines().next()).map(|text| format!("  {text}")).unwrap_or_default();
-        format!("{}  {state}{}{tries}{why}", self.task_id, took.map(|text| format!("  {text}")).unwrap_or_default())
+        format!("{}  {state}{}{tries}{why}", self.name(), took.map(|text| format!("  {text}")).unwrap_or_default())
     }
+}
+
+/// Brackets are the shell's too.
+fn shell_word(name: &str) -> String {
+    if name.contains('[') { format!("'{name}'") } else { name.to_owned() }
 }
 
 /// The colour of a state, as an ANSI code.

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::dags::{finish, list_of};
 use super::run_view::{self, RunView, resolve_run};
+use super::task_names;
 use crate::cli::api::{Api, encode};
 use crate::cli::engine_args::RunsCommand;
 use crate::error::Error;
@@ -30,6 +31,10 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
         RunsCommand::Clear { dag_id, run_id, only_failed, yes } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
             clear(context, dag_id, &run_id, *only_failed, *yes).await
+        }
+        RunsCommand::Delete { dag_id, run_id, yes } => {
+            let run_id = resolve_run(&api, dag_id, run_id).await?;
+            delete(context, dag_id, &run_id, *yes).await
         }
         RunsCommand::Cancel { dag_id, run_id } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
@@ -64,7 +69,8 @@ async fn list(context: &Context<'_>, dag_id: &str, state: Option<&str>, limit: u
         .iter()
         .map(|run| {
             let word = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
-            vec![word("dag_run_id"), word("state"), word("run_type"), word("start_date"), word("end_date")]
+            let time = |name: &str| context.printer.time(run[name].as_str());
+            vec![word("dag_run_id"), word("state"), word("run_type"), time("start_date"), time("end_date")]
         })
         .collect();
     if rows.is_empty() {
@@ -96,13 +102,17 @@ pub fn confirm_clear(
     plan: &Value,
     yes: bool,
 ) -> Result<bool, Error> {
-    let ids: Vec<&str> = list_of(&plan["task_instances"]).filter_map(|one| one["task_id"].as_str()).collect();
+    let name = |one: &Value| {
+        let index = one["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
+        Some(task_names::printed(one["task_id"].as_str()?, index))
+    };
+    let ids: Vec<String> = list_of(&plan["task_instances"]).filter_map(name).collect();
     if ids.is_empty() {
         return Err(
             Error::failed("there are no such tasks to run again").hint(format!("leoflow runs show {dag_id} {run_id}"))
         );
     }
-    let shown: Vec<&str> = ids.iter().take(20).copied().collect();
+    let shown: Vec<&str> = ids.iter().take(20).map(String::as_str).collect();
     let more = if ids.len() > shown.len() { format!(" and {} more", ids.len() - shown.len()) } else { String::new() };
     let answer = context.confirm(&format!("Run again: {}{more}?", shown.join(", ")), yes)?;
     if !answer {
@@ -124,6 +134,27 @@ pub fn say_cleared(
         context.printer.json(&shape)?;
     } else {
         context.printer.line(format!("{count} task(s) of {dag_id} {run_id} run again"));
+    }
+    Ok(0)
+}
+
+async fn delete(context: &Context<'_>, dag_id: &str, run_id: &str, yes: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run = RunView::get(&api, dag_id, run_id).await?;
+    if !run.is_finished() {
+        return Err(Error::failed(format!("the run has not ended: it is {}", run.state))
+            .hint(format!("leoflow runs cancel {dag_id} {run_id}")));
+    }
+    let question = format!("Remove {run_id} of {dag_id} with its {} tasks and their XComs?", run.task_instances.len());
+    if !context.confirm(&question, yes)? {
+        context.printer.line("nothing was changed");
+        return Ok(1);
+    }
+    api.delete(&path(dag_id, run_id)).await?;
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "dag_run_id": run_id, "deleted": true}))?;
+    } else {
+        context.printer.line(format!("{dag_id}  {run_id}  deleted"));
     }
     Ok(0)
 }

@@ -3,23 +3,22 @@
 use super::context::Context;
 use super::dags::list_of;
 use super::dags_test;
-use super::run_view::{RunView, resolve_run};
+use super::run_inputs::read_date;
+use super::run_view::{InstanceView, RunView, resolve_run};
 use super::runs::{confirm_clear, say_cleared};
+use super::task_logs;
+use super::task_names;
 use crate::cli::api::{Api, encode};
-use crate::cli::engine_args::{ClearTasks, TaskLogs, TasksCommand};
+use crate::cli::task_args::{ClearTasks, TasksCommand};
 use crate::error::Error;
-use crate::protocol::task_log::{self, Line, Stream, TryName};
-use crate::sys::watch::FolderWatch;
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
-use std::time::Duration;
 
 pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Error> {
     match command {
         TasksCommand::List { dag_id } => list(context, dag_id).await,
-        TasksCommand::Logs(args) => logs(context, args).await,
+        TasksCommand::State { dag_id, run_id, task_id } => state(context, dag_id, run_id, task_id).await,
+        TasksCommand::Logs(args) => task_logs::run(context, args).await,
         TasksCommand::Clear(args) => clear(context, args).await,
         TasksCommand::Test(args) => dags_test::task(context, args, false).await,
         TasksCommand::Render(args) => dags_test::task(context, args, true).await,
@@ -44,131 +43,134 @@ async fn list(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// Prints the state, and nothing else.
+async fn state(context: &Context<'_>, dag_id: &str, run_id: &str, name: &str) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run_id = resolve_run(&api, dag_id, run_id).await?;
+    let run = RunView::get(&api, dag_id, &run_id).await?;
+    let one = instance(&run, name, None)?;
+    let state = one.state.as_deref();
+    if context.printer.json {
+        let (task_id, map_index) = (&one.task_id, one.map_index);
+        context.printer.json(&json!({"task_id": task_id, "map_index": map_index, "state": state}))?;
+    } else {
+        context.printer.line(state.unwrap_or("none"));
+    }
+    Ok(0)
+}
+
+/// The instance that is meant; the error says which there are.
+pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Result<&'a InstanceView, Error> {
+    let (task_id, map_index) = task_names::one_of(name, map_index)?;
+    let found = run.task_instances.iter().find(|one| one.task_id == task_id && one.map_index == map_index);
+    found.ok_or_else(|| {
+        let base = match run.task_instances.iter().find(|one| one.task_id == task_id && one.map_index >= 0) {
+            Some(mapped) => Error::failed(format!("{task_id} is mapped: name one of its instances"))
+                .hint(format!("such as '{}'", mapped.name())),
+            None => Error::failed(format!("{name} is no task of this run")),
+        };
+        base.hint(format!("leoflow runs show {} {}", run.dag_id, run.dag_run_id))
+    })
+}
+
 async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
-    let path = format!("/api/v2/dags/{}/clearTaskInstances", encode(&args.dag_id));
-    let named = |id: &String| args.map_index.map_or_else(|| json!(id), |index| json!([id, index]));
-    let ids = (!args.task_ids.is_empty()).then(|| args.task_ids.iter().map(named).collect::<Vec<_>>());
-    let body = |dry_run: bool| {
+    let dag_id = &args.dag_id;
+    let tasks = clear_tasks(context, args).await?;
+    let runs = match &args.run_id {
+        Some(run_id) => vec![resolve_run(&api, dag_id, run_id).await?],
+        None => runs_between(&api, args).await?,
+    };
+    let path = format!("/api/v2/dags/{}/clearTaskInstances", encode(dag_id));
+    let body = |run_id: &str, dry_run: bool| {
         json!({
-            "dry_run": dry_run, "only_failed": args.only_failed, "task_ids": ids, "dag_run_id": run_id,
-            "include_upstream": args.upstream, "include_downstream": args.downstream,
+            "dry_run": dry_run, "only_failed": args.only_failed, "only_running": args.only_running, "task_ids": tasks,
+            "dag_run_id": run_id, "include_upstream": args.upstream, "include_downstream": args.downstream,
         })
     };
-    let plan: Value = api.post(&path, &body(true)).await?;
-    if !confirm_clear(context, (&args.dag_id, &run_id), &plan, args.yes)? {
+    if let [run_id] = runs.as_slice() {
+        let plan: Value = api.post(&path, &body(run_id, true)).await?;
+        if !confirm_clear(context, (dag_id, run_id), &plan, args.yes)? {
+            return Ok(1);
+        }
+        let _: Value = api.post(&path, &body(run_id, false)).await?;
+        let run = RunView::get(&api, dag_id, run_id).await?;
+        return say_cleared(context, dag_id, run_id, &plan, &run.state.into());
+    }
+    let mut counts = Vec::new();
+    for run_id in &runs {
+        let plan: Value = api.post(&path, &body(run_id, true)).await?;
+        let count = list_of(&plan["task_instances"]).count();
+        if count > 0 {
+            counts.push((run_id, count));
+        }
+    }
+    let total: usize = counts.iter().map(|(_, count)| count).sum();
+    if total == 0 {
+        return Err(Error::failed("there are no such tasks to run again").hint(format!("leoflow runs list {dag_id}")));
+    }
+    let question = format!("Run {total} task(s) of {} run(s) of {dag_id} again?", counts.len());
+    if !context.confirm(&question, args.yes)? {
+        context.printer.line("nothing was changed");
         return Ok(1);
     }
-    let _: Value = api.post(&path, &body(false)).await?;
-    let run = RunView::get(&api, &args.dag_id, &run_id).await?;
-    say_cleared(context, &args.dag_id, &run_id, &plan, &run.state.into())
+    for (run_id, _) in &counts {
+        let _: Value = api.post(&path, &body(run_id, false)).await?;
+    }
+    if context.printer.json {
+        let ids: Vec<&String> = counts.iter().map(|(run_id, _)| *run_id).collect();
+        context.printer.json(&json!({"dag_id": dag_id, "dag_run_ids": ids, "cleared": total}))?;
+    } else {
+        context.printer.line(format!("{total} task(s) of {} run(s) of {dag_id} run again", counts.len()));
+    }
+    Ok(0)
 }
 
-/// Between looks at a task that has not begun to write.
-const LOOK: Duration = Duration::from_millis(200);
+/// As the API takes them: ids, or pairs of an id and a map index. `None` is all.
+async fn clear_tasks(context: &Context<'_>, args: &ClearTasks) -> Result<Option<Vec<Value>>, Error> {
+    let mut tasks = Vec::new();
+    for name in &args.task_ids {
+        tasks.push(match task_names::one_of(name, args.map_index)? {
+            (task_id, -1) => json!(task_id),
+            (task_id, index) => json!([task_id, index]),
+        });
+    }
+    let Some(expression) = &args.task_regex else { return Ok((!tasks.is_empty()).then_some(tasks)) };
+    let regex = regex::Regex::new(expression)
+        .map_err(|error| Error::usage(format!("--task-regex: {error}")).hint("for example: -t '^load'"))?;
+    let dag: Value = Api::new(&context.home).get(&format!("/ui/dags/{}", encode(&args.dag_id))).await?;
+    let found = list_of(&dag["tasks"]).filter_map(|task| task["task_id"].as_str()).filter(|id| regex.is_match(id));
+    tasks.extend(found.map(|id| json!(id)));
+    if tasks.is_empty() {
+        return Err(Error::failed(format!("no task of {} fits {expression:?}", args.dag_id))
+            .hint(format!("leoflow tasks list {}", args.dag_id)));
+    }
+    Ok(Some(tasks))
+}
 
-async fn logs(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
-    let find = async || {
-        let run = RunView::get(&api, &args.dag_id, &run_id).await?;
-        let one = run
-            .task_instances
-            .iter()
-            .find(|one| one.task_id == args.task_id && one.map_index == args.map_index)
-            .cloned();
-        let one = one.ok_or_else(|| {
-            Error::failed(format!("{} is no task of this run", args.task_id))
-                .hint(format!("leoflow runs show {} {run_id}", args.dag_id))
-        })?;
-        Ok::<_, Error>((one, run.is_finished()))
+/// The ids of the runs whose logical date lies between the two, both included.
+async fn runs_between(api: &Api<'_>, args: &ClearTasks) -> Result<Vec<String>, Error> {
+    let date = |option, given: &Option<String>| given.as_deref().map(|text| read_date(option, text)).transpose();
+    let (start, end) = (date("--start-date", &args.start_date)?, date("--end-date", &args.end_date)?);
+    let is_between = |run: &&Value| {
+        let at: Option<Timestamp> = run["logical_date"].as_str().and_then(|text| text.parse().ok());
+        at.is_some_and(|at| start.is_none_or(|start| at >= start) && end.is_none_or(|end| at <= end))
     };
-    let mut position = None;
+    let (mut ids, mut seen) = (Vec::new(), 0);
     loop {
-        let (instance, run_is_over) = find().await?;
-        let number = args.try_number.map_or(instance.try_number, |number| i32::try_from(number).unwrap_or(i32::MAX));
-        if number > instance.try_number {
-            return Err(Error::failed(format!("there is no try {number}, the newest is {}", instance.try_number))
-                .hint("leave --try away for the newest"));
-        }
-        let state = instance.state.as_deref().unwrap_or("none");
-        let is_over = number < instance.try_number || run_is_over || is_finished(state);
-        if number == 0 && (is_over || !args.follow) {
-            context.printer.note(format!("{} has not run: its state is {state}", args.task_id));
-            return Ok(0);
-        }
-        let path = task_log::path(
-            &context.home,
-            TryName {
-                dag_id: &args.dag_id,
-                run_id: &run_id,
-                task_id: &args.task_id,
-                map_index: args.map_index,
-                try_number: number,
-            },
-        );
-        // Another try is another file.
-        let offset = match &position {
-            Some((last, offset)) if *last == number => *offset,
-            _ => 0,
-        };
-        let next = print_from(context, args, &path, offset)?;
-        position = Some((number, next));
-        if !args.follow || is_over || context.printer.reader_left() {
-            return Ok(0);
-        }
-        wait_for_more(&path, next);
-    }
-}
-
-fn is_finished(state: &str) -> bool {
-    ["success", "failed", "upstream_failed", "skipped", "removed"].contains(&state)
-}
-
-/// Until the file has grown, or it is time to ask how the task is.
-fn wait_for_more(path: &Path, size: u64) {
-    let folder = path.parent().filter(|folder| folder.is_dir());
-    match folder.and_then(|folder| FolderWatch::new(folder).ok()) {
-        // What was written between the last look and the watch.
-        Some(_) if path.metadata().is_ok_and(|meta| meta.len() > size) => {}
-        Some(watch) => drop(watch.wait(Duration::from_millis(500))),
-        None => std::thread::sleep(LOOK),
-    }
-}
-
-/// Prints whole lines from `offset` on; returns where to go on. Also after the last line that has
-/// no end yet.
-fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) -> Result<u64, Error> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(offset),
-        Err(error) => return Err(Error::io("read", path, &error)),
-    };
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(offset))
-        .and_then(|_| file.read_to_end(&mut bytes))
-        .map_err(|error| Error::io("read", path, &error))?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
-        if context.printer.reader_left() {
+        let query = format!("limit=100&offset={seen}&order_by=logical_date");
+        let page: Value = api.get(&format!("/api/v2/dags/{}/dagRuns?{query}", encode(&args.dag_id))).await?;
+        let found: Vec<&Value> = list_of(&page["dag_runs"]).collect();
+        seen += found.len();
+        let id = |run: &Value| run["dag_run_id"].as_str().map(str::to_owned);
+        ids.extend(found.iter().copied().filter(is_between).filter_map(id));
+        if found.is_empty() || seen as u64 >= page["total_entries"].as_u64().unwrap_or_default() {
             break;
         }
-        let parsed = Line::parse(line);
-        if context.printer.json {
-            let time = parsed.time.map(|time| time.to_string());
-            context.printer.json(&json!({"time": time, "stream": parsed.stream.word(), "text": parsed.text}))?;
-        } else if args.plain {
-            context.printer.line(parsed.text);
-        } else {
-            let code = match parsed.stream {
-                Stream::Output => "0",
-                Stream::Errors => "33",
-                Stream::System => "36",
-            };
-            let time = parsed.time.map(|time| time.strftime("%Y-%m-%d %H:%M:%S").to_string()).unwrap_or_default();
-            context.printer.line(format!("{time} {}", context.printer.paint(code, parsed.text)));
-        }
     }
-    Ok(offset + whole as u64)
+    if ids.is_empty() {
+        return Err(Error::failed(format!("{} has no runs for these dates", args.dag_id))
+            .hint(format!("leoflow runs list {}", args.dag_id)));
+    }
+    Ok(ids)
 }

@@ -3,8 +3,9 @@
 use super::context::Context;
 use super::dags::list_of;
 use super::run_view::resolve_run;
+use super::task_names;
 use crate::cli::api::{Api, encode};
-use crate::cli::engine_args::XcomCommand;
+use crate::cli::task_args::XcomCommand;
 use crate::error::Error;
 use serde_json::{Value, json};
 
@@ -13,13 +14,14 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
     match command {
         XcomCommand::List { dag_id, run_id, task_id } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
-            let task = task_id.as_deref().map_or("~".to_owned(), encode);
+            let (task, at) = task_id.as_deref().map_or(("~", None), task_names::split);
+            let (task, at) = (encode(task), at.map(|at| format!("&map_index={at}")).unwrap_or_default());
             let path = format!("/api/v2/dags/{}/dagRuns/{}", encode(dag_id), encode(&run_id));
             let mut entries: Vec<Value> = Vec::new();
             loop {
                 let offset = entries.len();
                 let page: Value =
-                    api.get(&format!("{path}/taskInstances/{task}/xcomEntries?limit=100&offset={offset}")).await?;
+                    api.get(&format!("{path}/taskInstances/{task}/xcomEntries?limit=100&offset={offset}{at}")).await?;
                 entries.extend(list_of(&page["xcom_entries"]).cloned());
                 let total = page["total_entries"].as_u64().unwrap_or(0);
                 if entries.len() as u64 >= total || entries.len() == offset {
@@ -30,6 +32,7 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
         }
         XcomCommand::Get { dag_id, run_id, task_id, key, map_index } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
+            let (task_id, map_index) = task_names::one_of(task_id, *map_index)?;
             let path = format!(
                 "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}?map_index={map_index}",
                 encode(dag_id),
@@ -56,8 +59,12 @@ fn print_list(context: &Context<'_>, dag_id: &str, run_id: &str, entries: &[Valu
         context.printer.line(format!("no XComs in {dag_id} {run_id}"));
     } else {
         let word = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
-        let rows: Vec<Vec<String>> =
-            entries.iter().map(|one| vec![word(one, "task_id"), word(one, "key"), word(one, "timestamp")]).collect();
+        let index = |one: &Value| one["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
+        let row = |one: &Value| {
+            let name = task_names::printed(&word(one, "task_id"), index(one));
+            vec![name, word(one, "key"), context.printer.time(one["timestamp"].as_str())]
+        };
+        let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
         context.printer.table(&["TASK", "KEY", "WRITTEN"], &rows);
     }
     Ok(0)

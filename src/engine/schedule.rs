@@ -1,6 +1,7 @@
 //! Scheduled runs: which DAG is due, and when it will be next.
 
 use super::dag::Structure;
+use super::dags::Dag;
 use super::events::RunKey;
 use super::new_run::{self, NewRun, isoformat};
 use super::store::StoreError;
@@ -42,6 +43,25 @@ struct Stale {
 pub fn restriction(structure: &Structure) -> Restriction {
     let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
     Restriction { earliest: moment(&structure.earliest), latest: moment(&structure.latest), catchup: structure.catchup }
+}
+
+/// When its next runs are due, with their logical dates: the one that is written down, and those after it, as long as
+/// they can be counted up.
+pub fn upcoming(dag: &Dag, count: usize, now: Timestamp) -> Vec<(Timestamp, Option<Timestamp>)> {
+    let mut all = Vec::new();
+    let Some(run_after) = dag.next_run_after else { return all };
+    let mut last = dag.next_interval.map(|(start, end)| Interval { start, end });
+    all.push((run_after, last.map(|interval| interval.start)));
+    let timetable = dag.structure.timetable.as_ref().filter(|timetable| timetable.is_periodic());
+    // One after the other, whether they are made for the past or not.
+    let restriction = Restriction { catchup: true, ..restriction(&dag.structure) };
+    while let (true, Some(timetable), Some(_)) = (all.len() < count, timetable, last) {
+        let Ok(Some(info)) = timetable.next(last, restriction, now) else { break };
+        all.push((info.run_after, info.logical_date()));
+        last = info.interval;
+    }
+    all.truncate(count);
+    all
 }
 
 /// Until a timetable of the user's own that did not answer is asked again.

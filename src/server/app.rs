@@ -83,6 +83,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/ui/backfills/{id}/outcome", get(backfills::outcome))
         .route("/ui/dags", get(overview::dags))
         .route("/ui/dags/{dag_id}", get(overview::dag))
+        .route("/ui/dags/{dag_id}/next", get(overview::next))
         .route("/ui/dags/{dag_id}/runs/{run_id}", get(overview::run))
         .layer(from_fn_with_state(state.clone(), guard::after_first_look));
     let pools = Router::new()

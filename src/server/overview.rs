@@ -11,6 +11,7 @@ use crate::engine::events::RunKey;
 use crate::engine::graph::Graph;
 use crate::engine::instances::{self, Instance, NOT_MAPPED, Which};
 use crate::engine::runs::{self, Run};
+use crate::engine::schedule;
 use crate::engine::store::{ALL, Order, Page, ReadFor};
 use axum::Json;
 use axum::extract::State;
@@ -59,6 +60,7 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
             "description": dag.structure.description,
             "tags": dag.structure.tags,
             "tasks": dag.structure.tasks.len(),
+            "last_parse_duration": dag.last_parse_duration,
             "last_run_state": dag.last_run_state,
             "import_error": error.map(|error| &error.stack_trace),
             "next_run_after": dag.next_run_after.map(views::stamp),
@@ -107,6 +109,24 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
         "runs": runs.iter().map(views::run).collect::<Vec<_>>(),
         "total_runs": total,
     })))
+}
+
+/// When the next runs of a DAG are due, `?count=` of them. Fewer where only its own code knows.
+pub async fn next(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let count = params.whole("count")?.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).min(1000);
+    let client = state.database.get().await?;
+    let dag = dags::get(&**client, &dag_id).await?;
+    let next: Vec<Value> = schedule::upcoming(&dag, count, jiff::Timestamp::now())
+        .into_iter()
+        .map(|(run_after, logical_date)| {
+            json!({"run_after": views::stamp(run_after), "logical_date": logical_date.map(views::stamp)})
+        })
+        .collect();
+    Ok(Json(json!({"next": next})))
 }
 
 /// A run with all of its task instances, in the order of the DAG. `?fold=N`: of a mapped task with more of them

@@ -359,3 +359,112 @@ fn the_foreground_test_keeps_tasks_apart_and_their_time() {
     let done = test.run(&["dags", "test", "broken"]).expect(1);
     assert!(done.stderr.contains("SyntaxError"), "{}", done.stderr);
 }
+
+#[test]
+fn the_command_line_knows_airflows_words() {
+    let test = TestHome::started();
+    let text = "from airflow.sdk import DAG, task\n\
+        with DAG('words'):\n    \
+        @task\n    def work(n):\n        print('n is', n)\n        if n == 2: raise ValueError('two')\n    work.expand(n=[1, 2, 3])\n";
+    test.add_dag("words", text);
+    let timed = "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.empty import EmptyOperator\n\
+        from datetime import datetime\n\
+        with DAG('timed', schedule='0 6 * * *', start_date=datetime(2026, 1, 1), catchup=False):\n    EmptyOperator(task_id='t')\n";
+    test.add_dag("timed", timed);
+    let run = |arguments: &[&str]| test.run(arguments);
+    wait_until("a next run", SOON, || !run(&["dags", "next-execution", "timed"]).stdout.is_empty());
+    let next = run(&["dags", "next-execution", "timed", "-n", "3", "--utc"]).expect(0).stdout;
+    let lines: Vec<&str> = next.lines().collect();
+    assert_eq!(lines.len(), 3, "{next}");
+    assert!(lines.iter().all(|line| line.ends_with("06:00:00 UTC")) && lines[0] < lines[1], "{next}");
+    let mut local = test.command(&["dags", "next-execution", "timed"]);
+    let local = String::from_utf8(local.env("TZ", "Asia/Tokyo").output().unwrap().stdout).unwrap();
+    assert!(local.trim_end().ends_with("15:00:00 JST"), "{local}");
+    // One instance of a mapped task, as it is printed.
+    let run_id = test.trigger("words");
+    let watched = run(&["runs", "watch", "words", &run_id]);
+    assert!(watched.stderr.contains("work[1]  failed"), "{}", watched.stderr);
+    assert!(watched.stderr.contains("tasks logs words") && watched.stderr.contains("'work[1]'"), "{}", watched.stderr);
+    assert_eq!(run(&["tasks", "state", "words", "latest", "work[2]"]).expect(0).stdout, "success\n");
+    assert!(run(&["tasks", "logs", "words", "latest", "work[0]", "--plain"]).expect(0).stdout.contains("n is 1"));
+    let unnamed = run(&["tasks", "state", "words", "latest", "work"]).expect(1);
+    assert!(unnamed.stderr.contains("such as 'work[0]'"), "{}", unnamed.stderr);
+    run(&["tasks", "logs", "words", "latest", "work[0]", "--map-index", "1"]).expect(2);
+    // Forms of output.
+    let yaml = run(&["runs", "list", "words", "-o", "yaml"]).expect(0).stdout;
+    assert!(yaml.contains("total_entries: 1"), "{yaml}");
+    assert_eq!(run(&["runs", "list", "words", "--output", "json"]).expect(0).json()["total_entries"], 1);
+    assert!(run(&["runs", "list", "words", "-o", "plain"]).expect(0).stdout.starts_with("RUN"));
+    let refused = run(&["runs", "show", "nothing", "latest", "--json"]).expect(1);
+    let told: Value = serde_json::from_str(&refused.stderr).unwrap();
+    assert_eq!((&told["exit_code"], told["hints"].as_array().is_some()), (&json!(1), true), "{told}");
+    let wrong = run(&["runs", "frobnicate", "--json"]).expect(2);
+    assert_eq!(serde_json::from_str::<Value>(&wrong.stderr).unwrap()["exit_code"], 2);
+    // Files.
+    assert!(run(&["dags", "report"]).expect(0).stdout.contains("words.py"));
+    run(&["dags", "list-import-errors"]).expect(0);
+    test.save("broken.py", "from airflow.sdk import DAG\nraise ValueError('no')\n");
+    wait_until("an import error", SOON, || run(&["dags", "list-import-errors"]).code == Some(1));
+    let errors = run(&["dags", "list-import-errors", "--json"]).expect(1).json();
+    assert!(errors["import_errors"][0]["filepath"].as_str().unwrap().ends_with("broken.py"), "{errors}");
+    // What is cleared, by name, expression and dates.
+    test.run(&["tasks", "clear", "words", "latest", "work[1]", "--yes"]).expect(0);
+    test.wait_run("words", &run_id);
+    for date in ["2026-02-01", "2026-02-02", "2026-02-03"] {
+        let made = run(&["dags", "trigger", "words", "--logical-date", date, "--json"]).expect(0).json();
+        test.wait_run("words", made["dag_run_id"].as_str().unwrap());
+    }
+    let some = ["tasks", "clear", "words", "-t", "^wo", "-s", "2026-02-02", "-e", "2026-02-03", "--yes", "--json"];
+    let cleared = run(&some).expect(0).json();
+    assert_eq!((cleared["dag_run_ids"].as_array().unwrap().len(), &cleared["cleared"]), (2, &json!(6)), "{cleared}");
+    for bad in [&["-t", "^none", "-s", "2026-02-02"][..], &["-s", "2030-01-01"], &["-t", "(", "-s", "2026-01-01"]] {
+        let done = run(&[&["tasks", "clear", "words", "--yes"], bad].concat());
+        assert!(done.code != Some(0) && done.stderr.contains("hint:"), "{bad:?}: {}", done.stderr);
+    }
+    for one in cleared["dag_run_ids"].as_array().unwrap() {
+        test.wait_run("words", one.as_str().unwrap());
+    }
+    run(&["runs", "delete", "words", &run_id, "--yes"]).expect(0);
+    run(&["runs", "show", "words", &run_id]).expect(1);
+    // A connection.
+    let port = test.port.to_string();
+    run(&["connections", "add", "here", "--conn-type", "http", "--conn-host", "127.0.0.1", "--conn-port", &port])
+        .expect(0);
+    assert!(run(&["connections", "test", "here"]).expect(0).stdout.contains("answers"));
+    run(&["connections", "add", "gone", "--conn-type", "postgres", "--conn-host", "127.0.0.1", "--conn-port", "9"])
+        .expect(0);
+    assert!(run(&["connections", "test", "gone"]).expect(1).stdout.contains("not reached"));
+    // Words that people try.
+    assert_eq!(run(&["status", "--json"]).expect(0).json()["state"], "healthy");
+    assert!(!run(&["logs"]).expect(0).stdout.is_empty());
+    run(&["backfill", "create", "timed", "--from-date", "2026-03-01", "--to-date", "2026-03-02", "--dry-run"])
+        .expect(0);
+    run(&["stop", "--yes"]).expect(0);
+}
+
+#[test]
+fn a_shell_completes_ids_of_what_there_is() {
+    let test = TestHome::started();
+    test.wait_dag("hello", 1);
+    let run_id = test.trigger("hello");
+    let complete = |words: &[&str]| {
+        let mut command = test.command(&[]);
+        command.env("LEOFLOW_HOME", &test.home).env("LEOFLOW_COMPLETE", "bash");
+        let index = (words.len() - 1).to_string();
+        command.env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_IFS", "\n");
+        // As the script calls it: its own options are what a user would have typed.
+        let program = command.get_program().to_owned();
+        let mut asking = std::process::Command::new(program);
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                asking.env(name, value);
+            }
+        }
+        String::from_utf8(asking.arg("--").args(words).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(complete(&["leoflow", "dags", "trigger", "he"]), "hello");
+    assert!(complete(&["leoflow", "runs", "show", "hello", ""]).contains(&run_id));
+    assert!(complete(&["leoflow", "tasks", "logs", "hello", "latest", ""]).contains("greet"));
+    test.run(&["lite", "stop", "--yes"]).expect(0);
+    assert_eq!(complete(&["leoflow", "dags", "trigger", "he"]), "");
+}
