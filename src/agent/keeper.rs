@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 /// The longest that a task with a time limit may import and wait for its arguments: as long as it waits
 /// for a server that is away, and then some.
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
+/// How often it looks whether its folder is still there.
+const FOLDER_ROUND: Duration = Duration::from_secs(10);
 /// Between TERM and KILL.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// How long what a task left running has to leave.
@@ -145,7 +148,8 @@ impl Keeper {
 
     /// Waits for output, the end, a signal or the time, and does what each asks for.
     fn wait(&mut self, terminate: &TerminateSignal) -> io::Result<()> {
-        let next = [self.deadline, self.kill_at].into_iter().flatten().min();
+        let look = Instant::now().checked_add(FOLDER_ROUND);
+        let next = [self.deadline, self.kill_at, look].into_iter().flatten().min();
         let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
         let ends = [self.output_end(), self.secrets.end(), Some(self.ended.as_fd()), Some(terminate.as_fd())];
         let [output, secrets, ..] = wait_readable(ends, limit)?;
@@ -156,6 +160,10 @@ impl Keeper {
         }
         if terminate.came() && self.kill_at.is_none() {
             self.log.say("told to end");
+            self.end(Cause::Stopped);
+        }
+        if self.kill_at.is_none() && !self.has_folder() {
+            self.log.say("its folder is gone: nobody would know how it ends");
             self.end(Cause::Stopped);
         }
         let now = Instant::now();
@@ -173,6 +181,11 @@ impl Keeper {
             self.kill_at = Some(now + TERM_GRACE);
         }
         Ok(())
+    }
+
+    /// It goes with the home, when somebody removes that.
+    fn has_folder(&self) -> bool {
+        self.began.parent().is_some_and(Path::exists)
     }
 
     /// Time runs from the moment that the task's own code began, which the task says by a file.

@@ -9,7 +9,7 @@ use crate::engine::store::StoreError;
 use crate::engine::tries::{self, Claimed, Ended, TryKey};
 use crate::postgres::{Endpoint, PgError};
 use crate::protocol::log;
-use crate::python::{Interpreter, TASK_MARK};
+use crate::python::{SharedInterpreter, TASK_MARK};
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{random, reaper};
@@ -33,16 +33,19 @@ const LOCKED_LONGEST: Duration = Duration::from_millis(100);
 const BACKSTOP: Duration = Duration::from_secs(15);
 /// A keeper that was told to end its task has done so by then.
 const FROZEN: Duration = Duration::from_secs(12);
+/// So often in a row a keeper that is stopped is told to go on.
+const WAKINGS: u32 = 3;
 /// For the task's own process, once its keeper is gone: the kernel is ending it.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Agent {
     pub surroundings: Surroundings,
-    pub python: Option<PathBuf>,
     pub boot_id: String,
-    interpreter: Option<Interpreter>,
+    interpreter: SharedInterpreter,
     versions: Versions,
     running: HashMap<TryKey, Running>,
+    /// Keepers that were found stopped, and how often in a row.
+    stopped: HashMap<TryKey, u32>,
     watchers: JoinSet<TryKey>,
 }
 
@@ -63,10 +66,10 @@ struct Filled {
 impl Agent {
     pub fn new(surroundings: Surroundings, python: Option<PathBuf>, boot_id: String) -> Self {
         Self {
+            interpreter: SharedInterpreter::new(surroundings.home.clone(), python),
             surroundings,
-            python,
             boot_id,
-            interpreter: None,
+            stopped: HashMap::new(),
             versions: Versions::default(),
             running: HashMap::new(),
             watchers: JoinSet::new(),
@@ -125,6 +128,7 @@ impl Agent {
                 }
                 _ = heartbeat.tick(), if !self.running.is_empty() => {
                     self.beat(&client).await?;
+                    self.wake_stopped();
                     self.stop_unwanted(&client).await?;
                 }
                 () = tokio::time::sleep_until(heard + BACKSTOP) => {
@@ -132,6 +136,29 @@ impl Agent {
                     untold = true;
                 }
             }
+        }
+    }
+
+    /// A keeper that somebody has stopped hears neither its task nor the time. It is told to go on; one that is
+    /// stopped again and again is ended, and the try has failed.
+    fn wake_stopped(&mut self) {
+        self.stopped.retain(|key, _| self.running.contains_key(key));
+        for (key, running) in &self.running {
+            let keeper = &running.keeper;
+            if !keeper.is_alive() || !process::is_stopped(keeper.pid) {
+                self.stopped.remove(key);
+                continue;
+            }
+            let times = self.stopped.entry(key.clone()).or_default();
+            *times += 1;
+            let is_last = *times >= WAKINGS;
+            let what = if is_last { "it is ended" } else { "it is told to go on" };
+            log::say(format!(
+                "{}: its keeper, pid {}, is stopped; {what}",
+                running.folder.path().display(),
+                keeper.pid
+            ));
+            keeper.signal(if is_last { Signal::Kill } else { Signal::Continue });
         }
     }
 
@@ -173,7 +200,7 @@ impl Agent {
     async fn try_start(&mut self, client: &mut Client, claimed: &Claimed) -> Result<Result<(), String>, StoreError> {
         let Some(version) = claimed.version_id else { return Ok(Err("its DAG has no version to run".to_owned())) };
         let version = self.versions.get(client, version).await?;
-        let interpreter = match self.interpreter().await {
+        let interpreter = match self.interpreter.get().await {
             Ok(interpreter) => interpreter,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -190,18 +217,6 @@ impl Agent {
             }
             Err(error) => Err(format!("the task could not be started: {error}")),
         })
-    }
-
-    /// Looked for until there is one.
-    async fn interpreter(&mut self) -> Result<Interpreter, String> {
-        if let Some(found) = &self.interpreter {
-            return Ok(found.clone());
-        }
-        let (home, python) = (self.surroundings.home.clone(), self.python.clone());
-        let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
-        let found = prepared.map_err(|error| error.to_string())??;
-        self.interpreter = Some(found.clone());
-        Ok(found)
     }
 
     fn watch(&mut self, key: TryKey, folder: TaskFolder, keeper: ProcessId) {

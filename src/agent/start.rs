@@ -62,8 +62,10 @@ impl Surroundings {
             key: key.clone(),
             keeper: KeeperSpec {
                 program: interpreter.program.clone(),
-                arguments: interpreter.arguments(Job::Task, &json!({"folder": folder.path(), "secrets": FIRST_PASSED})),
-                folder: self.folder_to_work_in(&roots),
+                arguments: interpreter
+                    .arguments(Job::Task, &json!({"folder": folder.path(), "secrets": FIRST_PASSED, "work_in": roots})),
+                // Always there. The task goes to its project by itself: that may lie on a mount that hangs.
+                folder: self.home.root().to_owned(),
                 log: task_log::path(&self.home, name),
                 time_limit: task.and_then(|task| task.execution_timeout),
             },
@@ -71,12 +73,6 @@ impl Surroundings {
         };
         folder.write_spec(&spec)?;
         Ok(folder)
-    }
-
-    /// The project, so that what lies beside the DAG is found by its name.
-    fn folder_to_work_in(&self, roots: &[PathBuf]) -> PathBuf {
-        let there = roots.iter().find(|root| root.is_dir()).map(PathBuf::as_path);
-        there.unwrap_or(self.home.root()).to_owned()
     }
 
     fn describe(&self, claimed: &Claimed, version: &Version, file: &Path, roots: &[PathBuf]) -> Map<String, Value> {

@@ -5,6 +5,7 @@ use super::dags_report;
 use super::dags_test;
 use super::run_inputs::{read_conf, read_date};
 use super::run_view::{self, RunView, colour};
+use super::validate::servers_python;
 use crate::cli::api::{Api, encode};
 use crate::cli::engine_args::{DagsCommand, Trigger};
 use crate::error::Error;
@@ -133,7 +134,24 @@ async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {
             context.printer.note(format!("  {line}"));
         }
     }
+    let missing = overview.import_errors.iter().filter_map(|error| missing_module(&error.stack_trace)).next();
+    if let Some(module) = missing
+        && let Some(python) = servers_python(context).await
+    {
+        let text = format!(
+            "if {module} is a package, install it for the Python that runs DAGs:  {} -m pip install {module}",
+            python.display()
+        );
+        context.printer.note(text);
+        context.printer.note("its files are imported again as soon as it is there");
+    }
     Ok(0)
+}
+
+/// The module that an import did not find, the outermost part of its name.
+fn missing_module(trace: &str) -> Option<&str> {
+    let (_, rest) = trace.rsplit_once("ModuleNotFoundError: No module named '")?;
+    rest.split(['\'', '.']).next()
 }
 
 async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {

@@ -107,7 +107,7 @@ impl Wanted<'_> {
         };
         let config = context.config()?.map(|loaded| loaded.config);
         let workspace = config.as_ref().and_then(|config| config.workspace.clone());
-        let interpreter = prepare(context, config.and_then(|config| config.python).as_deref())?;
+        let interpreter = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
         let here = env_vars::current_dir().map_err(Error::failed)?;
         let file = match self.file {
             Some(file) => {

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::datastore::Datastore;
+use super::validate::servers_python;
 use crate::backup::restore;
 use crate::cli::args::Doctor;
 use crate::error::Error;
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let schema = schema_state(context).await;
-    let checks = setup::examine(&context.home, &Sources::from_environment(), schema);
+    let python = servers_python(context).await;
+    let checks = setup::examine(&context.home, &Sources::from_environment(), schema, python.as_deref());
     let mends: Vec<&Mend> = checks.iter().filter_map(|check| check.mend.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if context.printer.json {

@@ -1,6 +1,7 @@
 //! `leoflow validate [PATH]`: imports DAG files as the server would, and keeps nothing.
 
 use super::context::Context;
+use crate::cli::api::Api;
 use crate::cli::engine_args::Validate;
 use crate::engine::dag_check;
 use crate::error::Error;
@@ -27,7 +28,7 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     // Named twice, it is still one.
     files.sort();
     files.dedup();
-    let interpreter = prepare(context, python.as_deref())?;
+    let interpreter = prepare(context, python.as_deref()).await?;
     let mut checked = Vec::new();
     for path in files {
         checked.push(check(context, &interpreter, workspace.as_deref(), path).await);
@@ -36,8 +37,20 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     print(context, &checked)
 }
 
-/// A Python with our package; made ready in a home that is not set up, too.
-pub fn prepare(context: &Context<'_>, python: Option<&Path>) -> Result<Interpreter, Error> {
+/// The Python that a running server has for DAGs, which may have another search path than this shell. Nobody answers
+/// where none runs.
+pub async fn servers_python(context: &Context<'_>) -> Option<PathBuf> {
+    if !context.home.api_socket().exists() {
+        return None;
+    }
+    let found: Value = Api::new(&context.home).get("/local/python").await.ok()?;
+    found["python"].as_str().map(PathBuf::from)
+}
+
+/// A Python with our package, the server's where there is one; made ready in a home that is not set up, too.
+pub async fn prepare(context: &Context<'_>, configured: Option<&Path>) -> Result<Interpreter, Error> {
+    let servers = servers_python(context).await;
+    let python = servers.as_deref().or(configured);
     context.home.create().map_err(|error| Error::io("create", context.home.root(), &error))?;
     Interpreter::prepare(&context.home, python).map_err(|reason| {
         let mut lines = reason.lines();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Who has the home, for the one who is refused.
@@ -66,6 +66,14 @@ impl HomeLock {
         let mut lock = Self { file, _folder };
         lock.describe(command, url).map_err(io)?;
         Ok(lock)
+    }
+
+    /// Whether the home is still the one that was locked, and has not been emptied.
+    pub fn is_in_place(&self, home: &Home) -> bool {
+        let own = self._folder.metadata().map(|meta| (meta.dev(), meta.ino()));
+        let now = std::fs::metadata(home.root()).map(|meta| (meta.dev(), meta.ino()));
+        let is_same = matches!((own, now), (Ok(own), Ok(now)) if own == now);
+        is_same && (home.lock().exists() || home.postgres_data().exists())
     }
 
     /// The descriptors that hold it, for a program that is executed in our place.

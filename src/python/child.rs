@@ -9,9 +9,9 @@ use crate::sys::spawn::{FIRST_PASSED, Spawn};
 use crate::sys::{listener, random};
 use serde_json::{Value, json};
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -37,10 +37,15 @@ pub struct Left {
     pub said: String,
 }
 
-/// Runs one to its end. `Err` is for people: why there is nothing. Dropped, it ends the child. Must be
+thread_local! {
+    /// Those that have not been waited for. All are started by one thread, and waited for by it.
+    static LIVE: RefCell<HashSet<i32>> = RefCell::default();
+}
+
+/// Runs one to its end, in the first folder of its `work_in` that is there. `Err` is for people: why there is nothing. Dropped, it ends the child. Must be
 /// called on the main thread of the process, inside a `LocalSet`.
-pub async fn run(interpreter: &Interpreter, job: Job, options: Value, folder: Option<PathBuf>) -> Result<Left, String> {
-    let mut child = Child::start(interpreter, job, options, folder)
+pub async fn run(interpreter: &Interpreter, job: Job, options: Value) -> Result<Left, String> {
+    let mut child = Child::start(interpreter, job, options)
         .map_err(|error| format!("{} cannot be started: {error}", interpreter.program.display()))?;
     let exit = tokio::time::timeout(TIME_LIMIT, child.ended()).await;
     // What it left running goes with it, and lets go of the pipes.
@@ -64,7 +69,7 @@ struct Child {
 
 impl Child {
     /// Starts one for a job. `options` are the job's own.
-    fn start(interpreter: &Interpreter, job: Job, options: Value, folder: Option<PathBuf>) -> io::Result<Self> {
+    fn start(interpreter: &Interpreter, job: Job, options: Value) -> io::Result<Self> {
         let (result, result_writer) = listener::pipe_with_async_reader()?;
         let (output, output_writer) = listener::pipe_with_async_reader()?;
         let mut options = options;
@@ -82,12 +87,16 @@ impl Child {
             environment,
             output: output_writer.as_fd(),
             errors: None,
-            folder,
+            // Not here: what hangs there must not hang us.
+            folder: None,
             passed: vec![result_writer.as_fd()],
             single_user: None,
             parent_death: Some(Signal::Kill),
         };
+        // What it forks twice, with an environment of its own, becomes our child and not init's.
+        process::become_subreaper()?;
         let pid = spawn.start().map_err(io::Error::other)?;
+        LIVE.with_borrow_mut(|live| live.insert(pid));
         Ok(Self {
             pid,
             mark,
@@ -108,11 +117,14 @@ impl Child {
         self.end_group();
         let mark = self.mark.clone();
         // Reads every process's environment, which takes its time.
-        let ended = tokio::task::spawn_blocking(move || {
+        let looked = tokio::task::spawn_blocking(move || {
             process::marked(TASK_MARK, &mark).iter().for_each(|left| left.signal(Signal::Kill));
+            process::children_with_zombies()
         });
         // It cannot fail in a way that would be worth more than the result.
-        let _ = ended.await;
+        if let Ok(children) = looked.await {
+            end_adopted(&children);
+        }
     }
 
     fn end_group(&self) {
@@ -125,6 +137,23 @@ impl Child {
         let output = self.output.take().await;
         (result, String::from_utf8_lossy(&output).into_owned())
     }
+}
+
+/// Children that we have not started are what a file left. While others run it may be theirs, so it is left to the
+/// last of them.
+fn end_adopted(children: &[i32]) {
+    LIVE.with_borrow(|live| {
+        let adopted = children.iter().copied().filter(|pid| !live.contains(pid));
+        let is_quiet = live.iter().all(|pid| !children.contains(pid) || process::is_zombie(*pid));
+        for pid in adopted {
+            if is_quiet {
+                process::signal_process(pid, Signal::Kill);
+            }
+            if reaper::ended_child(pid).is_none() && is_quiet {
+                tokio::task::spawn_local(wait(pid));
+            }
+        }
+    });
 }
 
 impl Drop for Child {
@@ -144,6 +173,7 @@ async fn wait(pid: i32) -> Exit {
     }
     loop {
         if let Some(exit) = reaper::ended_child(pid) {
+            LIVE.with_borrow_mut(|live| live.remove(&pid));
             return exit;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -2,10 +2,12 @@
 
 use super::{discover, shim, support};
 use crate::home::Home;
-use crate::sys::env_vars;
+use crate::sys::{command, env_vars};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 /// Marks the processes of a task, in their environment.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
@@ -81,6 +83,54 @@ impl Interpreter {
             options.to_string().into(),
         ]
         .into()
+    }
+}
+
+impl Interpreter {
+    /// Whether our files are still there.
+    fn is_intact(&self) -> bool {
+        self.shim.join("_leoflow_entry.py").is_file()
+    }
+
+    /// Where packages that are installed for it go. Asks it, which takes a moment.
+    pub fn site_folders(&self) -> Vec<PathBuf> {
+        let mut command = Command::new(&self.program);
+        command.args([
+            "-E",
+            "-c",
+            "import site; print(*site.getsitepackages(), site.getusersitepackages(), sep='\\n')",
+        ]);
+        let said = command::output_within(&mut command, ASKING_LIMIT).map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&said).lines().filter(|line| line.starts_with('/')).map(PathBuf::from).collect()
+    }
+}
+
+const ASKING_LIMIT: Duration = Duration::from_secs(10);
+
+/// The one that a process runs the user's code with: looked for until there is one, and made ready again when
+/// somebody has removed our files.
+pub struct SharedInterpreter {
+    home: Home,
+    configured: Option<PathBuf>,
+    found: tokio::sync::Mutex<Option<Interpreter>>,
+}
+
+impl SharedInterpreter {
+    pub fn new(home: Home, configured: Option<PathBuf>) -> Self {
+        Self { home, configured, found: tokio::sync::Mutex::default() }
+    }
+
+    /// The error is for people.
+    pub async fn get(&self) -> Result<Interpreter, String> {
+        let mut found = self.found.lock().await;
+        if let Some(one) = found.as_ref().filter(|one| one.is_intact()) {
+            return Ok(one.clone());
+        }
+        let (home, configured) = (self.home.clone(), self.configured.clone());
+        let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, configured.as_deref())).await;
+        let one = prepared.map_err(|error| error.to_string())??;
+        *found = Some(one.clone());
+        Ok(one)
     }
 }
 

@@ -13,7 +13,7 @@ mod support;
 pub use child::{Left, run as run_child};
 pub use discover::{MINIMUM, Python, find};
 pub use ignore::Syntax;
-pub use interpreter::{Interpreter, Job, TASK_MARK, environment};
+pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
 pub use parse::{Found, Request, parse, settings_problem};
 pub use roots::{as_in_workspace, project_of, roots};
 pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, is_dag_file, python_files, scan};

@@ -74,9 +74,9 @@ pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found
         "roots": request.roots,
         "socket": request.api_socket,
         "settings": settings,
+        "work_in": request.roots,
     });
-    let Left { result, exit, said } =
-        child::run(interpreter, Job::Parse, options, request.roots.first().cloned()).await?;
+    let Left { result, exit, said } = child::run(interpreter, Job::Parse, options).await?;
     read_result(&result, exit)
         .map(|mut found| {
             if let Some(error) = &mut found.error {

@@ -72,7 +72,7 @@ struct Waiting {
 /// `.airflowignore` and `.leoflowignore` name. Links are followed, each folder is looked into once.
 /// `avoid` names projects that are not looked into this time, with the reason.
 pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<PathBuf, String>) -> io::Result<Scan> {
-    let seen = Arc::new(Seen::default());
+    let seen = Arc::new(Seen { avoid: avoid.clone(), ..Seen::default() });
     let mut scan = Scan::default();
     seen.is_first(&fs::metadata(workspace)?);
     let top = Waiting { folder: workspace.to_owned(), rules: Rules::new(workspace, syntax) };
@@ -135,6 +135,8 @@ impl Walker {
 #[derive(Debug, Default)]
 struct Seen {
     folders: Mutex<HashSet<(u64, u64)>>,
+    /// Links that are not followed this time.
+    avoid: BTreeMap<PathBuf, String>,
     /// Folders that linked files are in: what a link leads to changes where it is.
     linked: Mutex<BTreeSet<PathBuf>>,
 }
@@ -155,6 +157,7 @@ fn walk(project: Waiting, limits: Limits, seen: &Seen) -> Scan {
         let folder = next.folder.clone();
         match fs::metadata(&folder) {
             Ok(meta) if !seen.is_first(&meta) => continue,
+            Ok(_) if folder.join("pyvenv.cfg").exists() => continue,
             Ok(_) => {}
             Err(error) => {
                 note(&mut scan, folder, &error);
@@ -214,14 +217,29 @@ fn look_into(waiting: Waiting, scan: &mut Scan, seen: &Seen, until: Instant) -> 
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // Asked for nothing here: it may be a mount that hangs, which is its own walk's trouble.
+            if !is_skipped(&name) && !rules.leave_out(&path, true) {
+                below.push(Waiting { folder: path, rules: rules.clone() });
+            }
+            continue;
+        }
         let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
         // Most of what lies about is neither, and need not be asked.
         let may_be_folder = is_link || entry.file_type().map_or(true, |kind| kind.is_dir());
         if !may_be_folder && !is_of_interest(&name) {
             continue;
         }
-        let meta = match fs::metadata(&path) {
+        if is_link && let Some(reason) = seen.avoid.get(&path) {
+            scan.unseen.insert(path, reason.clone());
+            continue;
+        }
+        let meta = match if is_link { behind_link(&path) } else { fs::metadata(&path) } {
             Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                scan.unseen.insert(path, format!("{NO_ANSWER} within {} s.", LINK_LIMIT.as_secs()));
+                continue;
+            }
             Err(error) => {
                 if is_of_interest(&name) {
                     note(scan, path, &error);
@@ -230,7 +248,7 @@ fn look_into(waiting: Waiting, scan: &mut Scan, seen: &Seen, until: Instant) -> 
             }
         };
         if meta.is_dir() {
-            if !is_skipped(&name, &path) && !rules.leave_out(&path, true) {
+            if !is_skipped(&name) && !rules.leave_out(&path, true) {
                 below.push(Waiting { folder: path, rules: rules.clone() });
             }
         } else if meta.is_file() && is_of_interest(&name) && !rules.leave_out(&path, false) {
@@ -251,11 +269,22 @@ fn is_of_interest(name: &str) -> bool {
     name.ends_with(".py") && !name.starts_with('.') || name == project::FILE
 }
 
-fn is_skipped(name: &str, path: &Path) -> bool {
-    name.starts_with('.')
-        || ["__pycache__", "node_modules", "site-packages"].contains(&name)
-        || path.join("pyvenv.cfg").exists()
+fn is_skipped(name: &str) -> bool {
+    name.starts_with('.') || ["__pycache__", "node_modules", "site-packages"].contains(&name)
 }
+
+/// What a link leads to, unless that does not answer.
+fn behind_link(path: &Path) -> io::Result<Metadata> {
+    let (sender, answer) = mpsc::channel();
+    let asked = path.to_owned();
+    std::thread::spawn(move || {
+        // Nobody may wait for it any more.
+        let _ = sender.send(fs::metadata(asked));
+    });
+    answer.recv_timeout(LINK_LIMIT).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+const LINK_LIMIT: Duration = Duration::from_secs(2);
 
 /// The Python files of a folder and of those below it, as the server would find them.
 pub fn python_files(folder: &Path) -> io::Result<Vec<PathBuf>> {

@@ -125,6 +125,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/local/variables/{*key}", get(local::get_variable))
         .route("/local/connections/{*id}", get(local::get_connection))
         .route("/local/changes", get(changes::wait))
+        .route("/local/python", get(local::python))
         .route("/local/session", post(local::check_session))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))

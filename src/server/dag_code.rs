@@ -8,9 +8,8 @@ use crate::engine::new_run::isoformat;
 use crate::engine::schedule::{Oracle, Question};
 use crate::engine::timetable::{Info, Interval, Restriction};
 use crate::engine::tries;
-use crate::home::Home;
 use crate::protocol::log;
-use crate::python::{Interpreter, Job, Left, roots, run_child};
+use crate::python::{Job, Left, roots, run_child};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -38,32 +37,21 @@ const BACKSTOP: Duration = Duration::from_secs(60);
 /// A question on its way to the children: only the main task of the process may start some.
 struct Asked {
     options: Value,
-    folder: Option<PathBuf>,
     answer: oneshot::Sender<Result<Left, String>>,
 }
 
 /// Starts a child for each question. Never returns while anybody may ask.
-async fn answer(home: Home, python: Option<PathBuf>, mut questions: UnboundedReceiver<Asked>) {
-    let mut interpreter: Option<Interpreter> = None;
+async fn answer(state: Arc<AppState>, mut questions: UnboundedReceiver<Asked>) {
     let lanes = Rc::new(Lanes::new());
-    while let Some(Asked { options, folder, mut answer }) = questions.recv().await {
-        if interpreter.is_none() {
-            let (home, python) = (home.clone(), python.clone());
-            let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
-            match prepared.map_err(|error| error.to_string()).and_then(|prepared| prepared) {
-                Ok(found) => interpreter = Some(found),
-                Err(reason) => {
-                    // Whoever asked may have left.
-                    let _ = answer.send(Err(reason));
-                    continue;
-                }
-            }
-        }
-        let Some(interpreter) = interpreter.clone() else { continue };
-        let lanes = lanes.clone();
+    while let Some(Asked { options, mut answer }) = questions.recv().await {
+        let (state, lanes) = (state.clone(), lanes.clone());
         tokio::task::spawn_local(async move {
+            let run = async {
+                let interpreter = state.interpreter.get().await?;
+                lanes.run(run_child(&interpreter, Job::Ask, options)).await
+            };
             tokio::select! {
-                left = lanes.run(run_child(&interpreter, Job::Ask, options, folder)) => drop(answer.send(left)),
+                left = run => drop(answer.send(left)),
                 // Nobody wants to know any more.
                 () = answer.closed() => {}
             }
@@ -93,9 +81,9 @@ impl From<AnsweredInfo> for Info {
 }
 
 impl DagCode {
-    pub fn new(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBuf>) -> Self {
+    pub fn new(state: Arc<AppState>, workspace: PathBuf) -> Self {
         let (questions, asked) = unbounded_channel();
-        tokio::task::spawn_local(answer(state.home.clone(), python, asked));
+        tokio::task::spawn_local(answer(state.clone(), asked));
         Self { state, workspace, questions }
     }
 
@@ -112,14 +100,13 @@ impl DagCode {
             .iter()
             .map(|(path, text)| (self.workspace.join(path).to_string_lossy().into_owned(), text.clone()))
             .collect();
-        let folder = roots.iter().find(|root| root.is_dir()).cloned();
         let options = json!({
-            "path": file, "roots": roots, "sources": sources, "settings": version.structure.settings,
+            "path": file, "roots": roots, "work_in": roots, "sources": sources, "settings": version.structure.settings,
             "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
         });
         let (answer, answered) = oneshot::channel();
         let gone = "the server leaves".to_owned();
-        self.questions.send(Asked { options, folder, answer }).map_err(|_| gone.clone())?;
+        self.questions.send(Asked { options, answer }).map_err(|_| gone.clone())?;
         let left = answered.await.map_err(|_| gone)??;
         let answer: Value = serde_json::from_slice(&left.result)
             .map_err(|_| format!("the process that was asked ended before it answered: {}{}", left.exit, left.said))?;

@@ -38,6 +38,12 @@ pub struct Session {
     token: String,
 }
 
+/// The Python that runs DAGs here, whatever the search path of whoever asks.
+pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
+    let found = state.interpreter.get().await;
+    Json(serde_json::json!({"python": found.as_ref().ok().map(|one| &one.program), "problem": found.as_ref().err()}))
+}
+
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {
     let client = state.database.get().await?;
     Ok(Json(variables::get(&**client, &state.cipher, &key, ReadFor::Reading).await?))

@@ -89,7 +89,8 @@ pub async fn run(
         Some(_) => Some(options.private_socket.ok_or(ServerError::NotSupervised)?),
         None => None,
     };
-    let state = Arc::new(AppState::new(home.clone(), options.port, version, database, cipher, secrets, private_socket));
+    let (keys, python) = ((cipher, secrets), config.python);
+    let state = Arc::new(AppState::new(home.clone(), options.port, version, database, keys, private_socket, python));
     let routers = app::routers(state.clone());
     let mut serving = Serving::default();
     match listeners.private.take() {
@@ -98,13 +99,9 @@ pub async fn run(
     }
     notifier.ready("serving");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
-    let code = config
-        .workspace
-        .clone()
-        .map(|workspace| Arc::new(DagCode::new(state.clone(), workspace, config.python.clone())));
-    let mut files = config
-        .workspace
-        .map(|workspace| tokio::task::spawn_local(dag_files::run(state.clone(), workspace, config.python)));
+    let code = config.workspace.clone().map(|workspace| Arc::new(DagCode::new(state.clone(), workspace)));
+    let mut files =
+        config.workspace.map(|workspace| tokio::task::spawn_local(dag_files::run(state.clone(), workspace)));
     if files.is_none() {
         state.first_look.send_replace(true);
     }

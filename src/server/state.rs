@@ -8,6 +8,7 @@ use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
 use crate::config::{self, Config};
 use crate::home::Home;
+use crate::python::SharedInterpreter;
 use crate::sys::clock;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -38,6 +39,7 @@ pub struct AppState {
     dag_code: std::sync::OnceLock<Arc<DagCode>>,
     /// Held while one runs.
     pub trial_task: tokio::sync::Mutex<()>,
+    pub interpreter: SharedInterpreter,
     secrets: Mutex<Secrets>,
     pub logins: Logins,
 }
@@ -118,11 +120,12 @@ impl AppState {
         port: u16,
         version: &'static str,
         database: Database,
-        cipher: Cipher,
-        secrets: Secrets,
+        (cipher, secrets): (Cipher, Secrets),
         private_socket: Option<PathBuf>,
+        python: Option<PathBuf>,
     ) -> Self {
         Self {
+            interpreter: SharedInterpreter::new(home.clone(), python),
             home,
             port,
             version,

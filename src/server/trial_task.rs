@@ -3,20 +3,17 @@
 
 use super::api_error::ApiError;
 use super::state::AppState;
-use crate::config;
 use crate::engine::dag::Structure;
 use crate::engine::dags::{self, ParsedDags, ParsedFile};
 use crate::engine::events::RunKey;
 use crate::engine::runs::{self, Run, Trigger};
 use crate::engine::state::RunState;
 use crate::engine::store::{ReadFor, StoreError};
-use crate::python::Interpreter;
 use crate::sys::files;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,9 +31,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
     // Without a Python no task runs, whatever the release.
-    let (home, python) = (state.home.clone(), configured_python(&state));
-    let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
-    if let Ok(Err(reason)) = prepared {
+    if let Err(reason) = state.interpreter.get().await {
         return Ok(Json(json!({"state": "skipped", "reason": reason})));
     }
     if every_slot_is_taken(&state).await? {
@@ -68,10 +63,6 @@ async fn every_slot_is_taken(state: &AppState) -> Result<bool, ApiError> {
     let client = state.database.get().await?;
     let running = client.query_one("SELECT count(*) FROM task_try WHERE state = 'running'", &[]).await?;
     Ok(running.get::<_, i64>(0) >= SLOTS)
-}
-
-fn configured_python(state: &AppState) -> Option<PathBuf> {
-    config::load(&state.home.config()).ok().flatten().and_then(|loaded| loaded.config.python)
 }
 
 async fn run_once(state: &AppState) -> Result<Run, ApiError> {

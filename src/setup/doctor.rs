@@ -73,7 +73,13 @@ const MIB: u64 = 1024 * 1024;
 
 /// Every check, in the order a reader would want them. `schema` is what the database was found to
 /// be, or why it could not be asked; `None` when there is none yet.
-pub fn examine(home: &Home, sources: &Sources, schema: Option<Result<State, String>>) -> Vec<Check> {
+/// `python` is the one that a running server has for DAGs.
+pub fn examine(
+    home: &Home,
+    sources: &Sources,
+    schema: Option<Result<State, String>>,
+    python: Option<&Path>,
+) -> Vec<Check> {
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
     let config = loaded.as_ref().ok().and_then(Option::as_ref).map(|loaded| loaded.config.clone());
@@ -89,7 +95,7 @@ pub fn examine(home: &Home, sources: &Sources, schema: Option<Result<State, Stri
         None => checks.push(schema_check(schema)),
     }
     checks.push(binaries(home));
-    checks.push(python_found(config.as_ref()));
+    checks.push(python_found(python.or(config.as_ref().and_then(|config| config.python.as_deref()))));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(remains(home, running));
     checks
@@ -306,10 +312,14 @@ fn newest_version(home: &Home) -> Option<String> {
     versions.pop().map(|(_, name)| name)
 }
 
-fn python_found(config: Option<&Config>) -> Check {
-    match python::find(config.and_then(|config| config.python.as_deref())) {
+fn python_found(known: Option<&Path>) -> Check {
+    match python::find(known) {
         Ok(python) => Check::ok("python", format!("{} ({})", python.path.display(), python.version)),
-        Err(reason) => Check::warning("python", reason, "install Python 3.10 or newer, or set python in config.yaml"),
+        Err(reason) => Check::warning(
+            "python",
+            reason,
+            "install Python 3.10 or newer, or name one: leoflow config set python PATH",
+        ),
     }
 }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 const HELLO: &str = include_str!("hello_dag.py");
 /// Its name, and its folder's in a new workspace.
 const NAME: &str = "hello";
+/// Many times what it has.
+const STARTER_LIMIT: u64 = 64 * 1024;
 
 /// Makes a workspace with the starter project in it. Only for one that is new or empty.
 pub fn make(workspace: &Path) -> io::Result<()> {
@@ -30,7 +32,8 @@ pub fn is_untouched(workspace: &Path) -> bool {
         Some([]) => true,
         Some([one]) if one == NAME => names(&starter).is_some_and(|inside| {
             inside.iter().all(|name| match name.as_str() {
-                "dag.py" => std::fs::read_to_string(starter.join(name)).is_ok_and(|text| text == HELLO),
+                "dag.py" => files::read_text(&starter.join(name), STARTER_LIMIT)
+                    .is_ok_and(|text| text.as_deref() == Some(HELLO)),
                 other => other.starts_with(".dag.py.tmp-"),
             })
         }),

@@ -251,7 +251,7 @@ impl Model {
                 }
                 Phase::Running { pid, heard } if now >= heard + child.plan.silence_limit => {
                     let reason = format!("silent for {} s", child.plan.silence_limit.as_secs());
-                    child.end_broken(pid, reason, now, actions);
+                    child.end_silent(pid, reason, now, actions);
                 }
                 Phase::Stopping { pid, step, deadline, broken } if now >= deadline => {
                     let next = (step + 1).min(child.plan.stop.len() - 1);

@@ -1,5 +1,5 @@
 use super::super::spec::LastWords;
-use super::super::state::{LOOP_LIMIT, START_TRIES};
+use super::super::state::{LOOP_LIMIT, SILENCE_LIMIT, START_TRIES};
 use super::*;
 use crate::sys::process::Signal;
 use crate::sys::reaper::Exit;
@@ -306,6 +306,22 @@ fn a_frozen_child_is_ended_and_started_again() {
     fake.exit("server", Exit::Signal(9));
     fake.pass(Duration::ZERO);
     assert_eq!(fake.started.last(), Some(&"server"));
+}
+
+#[test]
+fn one_that_falls_silent_again_and_again_has_failed_and_says_so() {
+    let mut fake = Fake::up();
+    for silence in 1..=SILENCE_LIMIT {
+        fake.live(21, "server");
+        fake.exit("server", Exit::Signal(9));
+        if silence < SILENCE_LIMIT {
+            fake.live(2, "nobody");
+            fake.ready("server");
+        }
+    }
+    assert_eq!(fake.model.overall(), Overall::Failed);
+    let Phase::Failed { reason } = &fake.model.children[2].phase else { panic!("{:?}", fake.model.children[2]) };
+    assert_eq!(reason, "silent for 20 s, 3 times within 5 minutes");
 }
 
 #[test]

@@ -176,6 +176,11 @@ impl Supervisor {
                     None
                 }
                 _ = round.tick() => {
+                    if self.home_is_gone() {
+                        // Before anything is made anew in what somebody has removed.
+                        self.feed(Event::StopNow);
+                        continue;
+                    }
                     control.ensure();
                     self.notify.ensure();
                     if self.api.ensure(&self.home) {
@@ -345,6 +350,15 @@ impl Supervisor {
         };
         // Whoever asked may have left.
         let _ = answer.send(reply);
+    }
+
+    /// Somebody has removed it, or put another in its place: what we hold is nobody's.
+    fn home_is_gone(&mut self) -> bool {
+        let is_gone = !self.lock.is_in_place(&self.home);
+        if is_gone {
+            self.own_log.line("the home is gone: everything ends");
+        }
+        is_gone
     }
 
     fn leave(&mut self, ended: &Result<(), SupervisorError>) {

@@ -20,6 +20,9 @@ pub enum Action {
 const LOOP_WINDOW: Duration = Duration::from_secs(60);
 /// More ends than this within the window: it will not get better by itself.
 pub(super) const LOOP_LIMIT: usize = 5;
+/// The same of ends for silence, each of which takes longer than a crash.
+const SILENCE_WINDOW: Duration = Duration::from_secs(300);
+pub(super) const SILENCE_LIMIT: usize = 3;
 /// Starts in a row that came to nothing.
 pub(super) const START_TRIES: u32 = 3;
 /// Between attempts while a cause lasts that may pass.
@@ -74,6 +77,8 @@ pub struct Child {
     pub failure: Option<String>,
     pub last_exit: Option<Exit>,
     ends: Vec<Instant>,
+    /// Those of them that were ours, because it did not answer.
+    silences: Vec<Instant>,
     /// Starts in a row that never got ready.
     unready: u32,
     was_ready: bool,
@@ -115,6 +120,7 @@ impl Child {
             failure: None,
             last_exit: None,
             ends: Vec::new(),
+            silences: Vec::new(),
             unready: 0,
             was_ready: false,
             on_trial: None,
@@ -171,6 +177,7 @@ impl Child {
     pub(super) fn reset(&mut self) {
         self.phase = Phase::Waiting;
         self.ends.clear();
+        self.silences.clear();
         self.unready = 0;
         self.unfit = false;
         self.failure = None;
@@ -196,6 +203,13 @@ impl Child {
     pub(super) fn end_broken(&mut self, pid: i32, reason: String, now: Instant, actions: &mut Vec<Action>) {
         let last = self.plan.stop.len() - 1;
         self.stop_step(pid, last, Some(reason), now, actions);
+    }
+
+    /// It does not answer any more. Ended for that again and again, it will not get better by itself.
+    pub(super) fn end_silent(&mut self, pid: i32, reason: String, now: Instant, actions: &mut Vec<Action>) {
+        self.silences.retain(|end| now.saturating_duration_since(*end) < SILENCE_WINDOW);
+        self.silences.push(now);
+        self.end_broken(pid, reason, now, actions);
     }
 
     pub(super) fn exited(&mut self, exit: Exit, now: Instant) {
@@ -229,6 +243,9 @@ impl Child {
             Phase::Failed { reason }
         } else if count > LOOP_LIMIT {
             Phase::Failed { reason: format!("{reason}, {count} times within a minute") }
+        } else if self.silences.len() >= SILENCE_LIMIT {
+            let minutes = SILENCE_WINDOW.as_secs() / 60;
+            Phase::Failed { reason: format!("{reason}, {SILENCE_LIMIT} times within {minutes} minutes") }
         } else if self.unready >= START_TRIES {
             Phase::Failed { reason: format!("{reason}, {START_TRIES} times without ever getting ready") }
         } else {

@@ -41,6 +41,11 @@ impl FileLock {
         self.0.as_fd()
     }
 
+    /// Of the file that is locked, wherever its name leads now.
+    pub fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        self.0.metadata()
+    }
+
     pub fn file(&mut self) -> &mut File {
         &mut self.0
     }

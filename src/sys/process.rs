@@ -138,6 +138,17 @@ pub fn children() -> Vec<i32> {
     all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own && stat.state != 'Z')).collect()
 }
 
+/// The same, with those that nobody has waited for.
+pub fn children_with_zombies() -> Vec<i32> {
+    let own = std::process::id() as i32;
+    all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own)).collect()
+}
+
+/// Whether it has ended and nobody has waited for it yet.
+pub fn is_zombie(pid: i32) -> bool {
+    Stat::read(pid).is_some_and(|stat| stat.state == 'Z')
+}
+
 /// Processes of this user whose environment has `name=value`, as far as we may look.
 pub fn marked(name: &str, value: &str) -> Vec<ProcessId> {
     let wanted = format!("{name}={value}");

@@ -319,3 +319,47 @@ fn a_version_runs_without_its_files() {
     assert_eq!(test.run_dag("moved")["state"], "success");
     assert_eq!(test.run(&["xcom", "get", "moved", "latest", "t"]).expect(0).stdout, "\"kept\"\n");
 }
+
+#[test]
+fn a_file_that_forks_twice_with_an_empty_environment_leaves_nothing() {
+    let test = TestHome::started();
+    let pid_file = test.folder().join("pid");
+    let text = format!(
+        "from airflow.sdk import DAG\nimport os, time\n\
+         if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        open({pid_file:?}, 'w').write(str(os.getpid()) + '\\n')\n        \
+         os.closerange(0, 100)\n        os.execve('/bin/sleep', ['sleep', '3596'], {{}})\n    os._exit(0)\n\
+         while not os.path.exists({pid_file:?}): time.sleep(0.01)\n\
+         dag = DAG('forks')\n"
+    );
+    test.add_dag("forks", &text);
+    let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    wait_until("it is ended", Duration::from_secs(20), || !crate::support::processes::is_alive(pid));
+}
+
+#[test]
+fn a_package_that_is_installed_heals_what_missed_it() {
+    let test = TestHome::new();
+    test.set_up();
+    let venv = test.folder().join("venv");
+    let made = std::process::Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status();
+    assert!(made.unwrap().success());
+    let python = venv.join("bin/python3");
+    test.run(&["config", "set", "python", python.to_str().unwrap()]).expect(0);
+    test.start();
+    // The server's, whatever the shell has.
+    let checks = test.run(&["doctor", "--json"]).json();
+    let found = checks["checks"].as_array().unwrap().iter().find(|check| check["name"] == "python").unwrap();
+    assert!(found["detail"].as_str().unwrap().starts_with(python.to_str().unwrap()), "{found}");
+    let file =
+        test.save("needs.py", "from airflow.sdk import DAG\nimport newcomer.parts\nwith DAG('needs'):\n    pass\n");
+    let listed = || test.run(&["dags", "list"]);
+    wait_until("an import error", Duration::from_secs(20), || listed().stderr.contains("No module named 'newcomer'"));
+    assert!(listed().stderr.contains(&format!("{} -m pip install newcomer", python.display())), "{}", listed().stderr);
+    let site = std::fs::read_dir(venv.join("lib")).unwrap().flatten().next().unwrap().path().join("site-packages");
+    // As an installer does: the package first, then what says that it is there.
+    std::fs::create_dir_all(site.join("newcomer")).unwrap();
+    std::fs::write(site.join("newcomer/parts.py"), "").unwrap();
+    std::fs::create_dir(site.join("newcomer-1.0.dist-info")).unwrap();
+    test.wait_dag("needs", 1);
+    assert!(test.run(&["validate", file.to_str().unwrap()]).expect(0).stdout.contains("needs"));
+}

@@ -274,3 +274,45 @@ fn a_cancelled_command_may_clean_up() {
     wait_until("it has cleaned up", SOON, || test.workspace().join("cleaned").exists());
     wait_until("and said so", SOON, || test.task_log("trap", "t").contains("stopping"));
 }
+
+#[test]
+fn a_keeper_that_somebody_stopped_is_told_to_go_on() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(0, "1", 1));
+    let run_id = test.trigger("counted");
+    wait_begun(&test, 1);
+    let keeper =
+        processes::mentioning(test.folder()).into_iter().find(|pid| command(*pid).contains("keep-task")).unwrap();
+    signal(keeper, "STOP");
+    expect_undisturbed(&test, &test.wait_run("counted", &run_id), 1);
+    let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
+    assert!(log.contains("is stopped; it is told to go on"), "{log}");
+}
+
+#[test]
+fn a_home_that_somebody_removes_takes_everything_with_it() {
+    let test = TestHome::started();
+    test.add_dag("counted", &counted(0, "600", 2).replace("(last, n)", "(None, n)"));
+    test.trigger("counted");
+    wait_begun(&test, 2);
+    wait_until("it is removed", SOON, || {
+        let _ = std::fs::remove_dir_all(&test.home);
+        !test.home.exists()
+    });
+    wait_until("nothing runs", Duration::from_secs(60), || processes::mentioning(test.folder()).is_empty());
+    // A task that is told to end may still compile what it needs for that.
+    let compiled = test.home.join("python/compiled");
+    let left: Vec<_> =
+        test.snapshot("").into_iter().map(|(path, _)| path).filter(|path| !path.starts_with(&compiled)).collect();
+    assert!(left.is_empty(), "made anew: {left:?}");
+}
+
+#[test]
+fn our_python_files_come_back_when_somebody_removes_them() {
+    let test = TestHome::started();
+    test.wait_dag("hello", 1);
+    std::fs::remove_dir_all(test.home.join("python")).unwrap();
+    assert_eq!(test.run_dag("hello")["state"], "success");
+    std::fs::remove_dir_all(test.home.join("python")).unwrap();
+    test.add_dag("counted", &counted(0, "0", 1));
+}

@@ -9,6 +9,13 @@ if __name__ == "__main__":
     # First, whatever the user's files are called: `airflow` and `leoflow` are ours.
     sys.path[0] = here
     what, options = sys.argv[1], json.loads(sys.argv[2])
+    # The first that is there: the project, so that what lies beside the DAG is found by its name.
+    for folder in options.get("work_in") or []:
+        try:
+            os.chdir(folder)
+            break
+        except OSError:
+            pass
     sys.argv = [options.get("path") or options.get("folder") or what]
     if what == "parse":
         from leoflow._parse import main

@@ -3,6 +3,7 @@
 use crate::python::{Scan, Stamp};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
@@ -18,6 +19,33 @@ fn pause(repeats: u32) -> Duration {
         more => Duration::from_secs(1 << (more - 3).min(3)),
     }
 }
+
+/// How files are, by path; `None` is not there.
+pub type Stamps = HashMap<PathBuf, Option<Stamp>>;
+
+/// Asks for each, in a thread that is left when it does not answer: it may lie on a mount that hangs.
+pub fn stamps(paths: Vec<PathBuf>) -> Stamps {
+    if paths.is_empty() {
+        return Stamps::new();
+    }
+    let (sender, found) = mpsc::channel();
+    std::thread::spawn(move || {
+        for path in paths {
+            let stamp = Stamp::of_path(&path);
+            if sender.send((path, stamp)).is_err() {
+                return;
+            }
+        }
+    });
+    let deadline = Instant::now() + STAMPS_LIMIT;
+    let mut stamps = Stamps::new();
+    while let Ok((path, stamp)) = found.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        stamps.insert(path, stamp);
+    }
+    stamps
+}
+
+const STAMPS_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub struct Books {
@@ -89,8 +117,16 @@ impl Books {
         scan.files.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
     }
 
-    /// Takes a new look for the truth, of which these are the changed files that may have DAGs.
-    pub fn compare(&mut self, scan: Scan, dag_files: &HashSet<PathBuf>) -> Change {
+    /// What files read that no look lists: data, modules elsewhere.
+    pub fn outside(&self, scan: &Scan) -> Vec<PathBuf> {
+        let imports = self.dag_files.values().flat_map(|file| &file.imports).map(|(path, _)| path);
+        let all: HashSet<&PathBuf> = imports.filter(|path| !scan.files.contains_key(*path)).collect();
+        all.into_iter().cloned().collect()
+    }
+
+    /// Takes a new look for the truth, of which these are the changed files that may have DAGs, and the stamps of
+    /// what it does not list. What is in neither did not answer, and is as it was.
+    pub fn compare(&mut self, scan: Scan, dag_files: &HashSet<PathBuf>, outside: &Stamps) -> Change {
         let before = std::mem::replace(&mut self.files, scan.files);
         // What could not be looked at is as it was: nothing is gone that was not seen to be.
         for (path, stamp) in &before {
@@ -121,7 +157,11 @@ impl Books {
         change.removed |= self.dag_files.len() < known;
         let something = !changed.is_empty() || gone;
         for (path, file) in &self.dag_files {
-            let imports_changed = file.imports.iter().any(|(import, stamp)| stamp_of(&self.files, import) != *stamp);
+            let now = |import: &PathBuf| {
+                let listed = self.files.get(import).map(|stamp| Some(*stamp));
+                listed.or_else(|| outside.get(import).copied())
+            };
+            let imports_changed = file.imports.iter().any(|(import, was)| now(import).is_some_and(|now| now != *was));
             let may_heal = something && (file.failed || (file.conflicts && change.removed));
             if (imports_changed || may_heal) && !change.to_parse.contains(path) {
                 change.to_parse.push(path.clone());
@@ -134,6 +174,11 @@ impl Books {
     /// Everything is parsed again at the next look.
     pub fn forget(&mut self) {
         self.files.clear();
+    }
+
+    /// Those of them that the last look did not list.
+    pub fn unlisted(&self, sources: &[PathBuf]) -> Vec<PathBuf> {
+        sources.iter().filter(|source| !self.files.contains_key(*source)).cloned().collect()
     }
 
     pub fn knows(&self, path: &Path) -> bool {
@@ -158,6 +203,16 @@ impl Books {
         Some(pause(file.repeats))
     }
 
+    /// Whether any file could not be imported when it was last tried.
+    pub fn has_failed(&self) -> bool {
+        self.dag_files.values().any(|file| file.failed)
+    }
+
+    /// Those files.
+    pub fn failed(&self) -> Vec<PathBuf> {
+        self.dag_files.iter().filter(|(_, file)| file.failed).map(|(path, _)| path.clone()).collect()
+    }
+
     pub fn unseen(&self) -> &BTreeMap<PathBuf, String> {
         &self.unseen
     }
@@ -178,7 +233,7 @@ impl Books {
 
     /// Notes what came out. `false` when a file that it read has changed since it began: then it has
     /// to be done again.
-    pub fn was_parsed(&mut self, path: &Path, read: Read, failed: bool) -> bool {
+    pub fn was_parsed(&mut self, path: &Path, read: Read, failed: bool, outside: &Stamps) -> bool {
         let Read { sources, absent, asks } = read;
         let Some(file) = self.dag_files.get_mut(path) else { return true };
         let since = file.since;
@@ -195,7 +250,8 @@ impl Books {
             .into_iter()
             .filter(|source| source != path)
             .map(|source| {
-                let stamp = if absent.contains(&source) { None } else { stamp_of(&self.files, &source) };
+                let listed = || self.files.get(&source).or(outside.get(&source).and_then(Option::as_ref)).copied();
+                let stamp = if absent.contains(&source) { None } else { listed() };
                 (source, stamp)
             })
             .collect();
@@ -225,9 +281,4 @@ impl Books {
 
 fn is_below(path: &Path, folders: &BTreeMap<PathBuf, String>) -> bool {
     path.ancestors().any(|above| folders.contains_key(above))
-}
-
-/// As of the last look; what a look does not list is looked at now.
-fn stamp_of(files: &BTreeMap<PathBuf, Stamp>, path: &Path) -> Option<Stamp> {
-    files.get(path).copied().or_else(|| Stamp::of_path(path))
 }

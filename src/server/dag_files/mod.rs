@@ -2,6 +2,7 @@
 //! the datastore.
 
 mod books;
+mod packages;
 mod watch;
 
 use super::lanes::Lanes;
@@ -11,15 +12,12 @@ use crate::engine::dag_check;
 use crate::engine::dags::{self, ParsedDags, ParsedFile, Saved};
 use crate::engine::store::StoreError;
 use crate::protocol::log;
-use crate::python::{
-    Found, Interpreter, LIMITS, NO_ANSWER, PackageSource, Request, Scan, Syntax, install_packages, installed_packages,
-    is_dag_file, parse, project_of, scan,
-};
-use books::{Books, Read};
+use crate::python::{Found, LIMITS, NO_ANSWER, Request, Scan, Syntax, is_dag_file, parse, project_of, scan};
+use books::{Books, Read, stamps};
+use packages::{Change, Packages};
 use serde_json::Map;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,20 +30,11 @@ const FIRST_LOOK: Duration = Duration::from_millis(1500);
 const RETRY: Duration = Duration::from_secs(1);
 /// Until what could not be looked at is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Until packages that could not be had are asked for again; then longer and longer.
-const FETCH_AGAIN: Duration = Duration::from_secs(300);
 
 /// Runs until it is dropped.
-pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBuf>) {
+pub async fn run(state: Arc<AppState>, workspace: PathBuf) {
     let (sender, results) = unbounded_channel();
-    let shared = Shared {
-        home: state.home.clone(),
-        workspace,
-        python,
-        interpreter: tokio::sync::OnceCell::new(),
-        lanes: Lanes::new(),
-        results: sender,
-    };
+    let shared = Shared { state: state.clone(), workspace, lanes: Lanes::new(), results: sender };
     Keeper {
         state,
         shared: Rc::new(shared),
@@ -62,10 +51,8 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, python: Option<PathBu
 
 /// What every parse needs.
 struct Shared {
-    home: crate::home::Home,
+    state: Arc<AppState>,
     workspace: PathBuf,
-    python: Option<PathBuf>,
-    interpreter: tokio::sync::OnceCell<Interpreter>,
     lanes: Lanes,
     results: UnboundedSender<Parsed>,
 }
@@ -98,7 +85,7 @@ impl Keeper {
             tokio::time::sleep(FIRST_LOOK).await;
             state.first_look.send_replace(true);
         });
-        let (mut packages, mut fetching) = (self.fetch_packages(), true);
+        let mut packages = Packages::new(self.state.clone());
         let (mut folders, mut changes) = watch();
         let mut look = true;
         let mut look_again = tokio::time::Instant::now() + LOOK_AGAIN;
@@ -124,12 +111,14 @@ impl Keeper {
                     self.books.forget();
                     look = true;
                 }
-                () = &mut packages, if fetching => {
-                    // What could not be imported without them may be now.
-                    fetching = false;
-                    self.books.forget();
-                    look = true;
-                }
+                // What could not be imported without them may be now.
+                change = packages.changed(self.books.has_failed()) => match change {
+                    Change::Ours => {
+                        self.books.forget();
+                        look = true;
+                    }
+                    Change::Theirs => self.books.failed().into_iter().for_each(|path| self.parse(path)),
+                },
                 Some(parsed) = self.results.recv() => self.save(parsed).await,
                 () = tokio::time::sleep(RETRY), if again => self.save_again().await,
                 // Nobody tells when a mount answers again.
@@ -140,27 +129,6 @@ impl Keeper {
                 }
             }
         }
-    }
-
-    /// Completes when the packages that DAG files expect have come that were not there; otherwise never.
-    fn fetch_packages(&self) -> Pin<Box<dyn Future<Output = ()>>> {
-        let (home, source) = (self.shared.home.clone(), PackageSource::from_environment());
-        if installed_packages(&home).is_some() || source == PackageSource::None {
-            return Box::pin(std::future::pending());
-        }
-        Box::pin(async move {
-            let mut pause = FETCH_AGAIN;
-            loop {
-                let (home, source) = (home.clone(), source.clone());
-                match tokio::task::spawn_blocking(move || install_packages(&home, &source)).await {
-                    Ok(Ok(())) => return,
-                    Ok(Err(reason)) => log::say(format!("jinja2 and pendulum for DAGs could not be had: {reason}")),
-                    Err(error) => log::say(format!("jinja2 and pendulum for DAGs could not be had: {error}")),
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 4).min(Duration::from_secs(24 * 3600));
-            }
-        })
     }
 
     /// Looks through the workspace and begins to parse what is not as it was. Gives the folders back, and whether
@@ -205,10 +173,13 @@ impl Keeper {
         let hanging: BTreeMap<_, _> =
             scan.unseen.iter().filter(hangs).map(|(path, why)| (path.clone(), why.clone())).collect();
         self.hanging = hanging;
-        let changed = self.books.changed(&scan);
-        let read = move || changed.into_iter().filter(|path| is_dag_file(path)).collect();
-        let Ok(dag_files) = tokio::task::spawn_blocking(read).await else { return };
-        let change = self.books.compare(scan, &dag_files);
+        let (changed, outside) = (self.books.changed(&scan), self.books.outside(&scan));
+        let read = move || {
+            let dag_files: HashSet<PathBuf> = changed.into_iter().filter(|path| is_dag_file(path)).collect();
+            (dag_files, stamps(outside))
+        };
+        let Ok((dag_files, outside)) = tokio::task::spawn_blocking(read).await else { return };
+        let change = self.books.compare(scan, &dag_files, &outside);
         self.swept &= !change.removed;
         if !*self.state.first_look.borrow() {
             self.first.extend(change.to_parse.iter().cloned());
@@ -276,7 +247,9 @@ impl Keeper {
         let asks = parsed.found.as_ref().is_ok_and(|found| found.asks);
         let absent = parsed.found.iter().flat_map(|found| found.absent.iter().cloned()).collect();
         let failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
-        if !self.books.was_parsed(&parsed.path, Read { sources, absent, asks }, failed) {
+        let unlisted = self.books.unlisted(&sources);
+        let outside = tokio::task::spawn_blocking(move || stamps(unlisted)).await.unwrap_or_default();
+        if !self.books.was_parsed(&parsed.path, Read { sources, absent, asks }, failed, &outside) {
             return self.parse(parsed.path);
         }
         match self.try_save(&parsed).await {
@@ -350,25 +323,13 @@ fn understand(found: &Found, workspace: &Path, path: &Path) -> Result<ParsedDags
 async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
     let work = async {
         let began = Instant::now();
-        let found = match interpreter(&shared).await {
+        let found = match shared.state.interpreter.get().await {
             Err(reason) => Err(reason),
-            Ok(interpreter) => parse(interpreter, &Request::new(path.clone(), Some(&shared.workspace), socket)).await,
+            Ok(interpreter) => parse(&interpreter, &Request::new(path.clone(), Some(&shared.workspace), socket)).await,
         };
         (began.elapsed(), found)
     };
     let (took, found) = shared.lanes.run(work).await;
     // The keeper lives as long as its tasks.
     let _ = shared.results.send(Parsed { path, took, found });
-}
-
-/// Looked for until there is one: it may be installed while we run.
-async fn interpreter(shared: &Shared) -> Result<&Interpreter, String> {
-    shared
-        .interpreter
-        .get_or_try_init(|| async {
-            let (home, python) = (shared.home.clone(), shared.python.clone());
-            let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, python.as_deref())).await;
-            prepared.map_err(|error| error.to_string())?
-        })
-        .await
 }
