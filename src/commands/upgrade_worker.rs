@@ -9,6 +9,7 @@ use crate::cli::report::{PipeSink, Report};
 use crate::cli::upgrade_args::Upgrade;
 use crate::config::Config;
 use crate::error::Error;
+use crate::error::upgrade::WHAT_WAS_DONE;
 use crate::home::Home;
 use crate::home::lock::{HomeLock, OperationLock};
 use crate::home::progress::{Progress, Reporter};
@@ -176,8 +177,11 @@ fn problem(outcome: &mut Outcome) -> Option<Error> {
     };
     let Error { kind, message: what, cause, hints, .. } = fault.into();
     let cause = [Some(what), cause].into_iter().flatten().collect::<Vec<_>>().join("\n");
-    let base = Error { kind, hints, ..Error::failed(message).cause(cause) };
-    Some(base.hint(hint.unwrap_or("what was done, step by step: leoflow lite logs upgrade")))
+    let mut base = Error { kind, hints, ..Error::failed(message).cause(cause) };
+    let hint = hint.unwrap_or(WHAT_WAS_DONE);
+    // The last word, said once.
+    base.hints.retain(|other| other != hint);
+    Some(base.hint(hint))
 }
 
 /// `--resume` and `--abort`.

@@ -4,7 +4,7 @@
 mod data;
 mod home;
 mod postgres;
-mod upgrade;
+pub mod upgrade;
 
 use crate::agent::AgentError;
 use crate::config::{ConfigError, EditError};

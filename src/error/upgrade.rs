@@ -107,6 +107,9 @@ impl From<ShellError> for Error {
     }
 }
 
+/// The way to an upgrade's own account of itself.
+pub const WHAT_WAS_DONE: &str = "what was done, step by step: leoflow lite logs upgrade";
+
 impl From<UpgradeError> for Error {
     fn from(error: UpgradeError) -> Self {
         let text = error.to_string();
@@ -127,7 +130,7 @@ impl From<UpgradeError> for Error {
             UpgradeError::Stage(_)
             | UpgradeError::Component { .. }
             | UpgradeError::Program(_)
-            | UpgradeError::Smoke { .. } => Self::failed(text).hint("leoflow lite logs upgrade"),
+            | UpgradeError::Smoke { .. } => Self::failed(text).hint(WHAT_WAS_DONE),
         }
     }
 }

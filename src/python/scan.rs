@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Tells whether a file is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +25,19 @@ impl Stamp {
         fs::metadata(path).ok().map(|meta| Self::of(&meta))
     }
 
+    /// Whether it was written since, as far as its file system's clock tells.
+    pub fn is_since(&self, time: SystemTime) -> bool {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.modified.0.saturating_add(CLOCK_GRAIN) >= since.cast_signed()
+    }
+
     fn of(meta: &Metadata) -> Self {
         Self { modified: (meta.mtime(), meta.mtime_nsec()), size: meta.size(), inode: meta.ino() }
     }
 }
+
+/// Seconds by which a file system's clock may be behind ours.
+const CLOCK_GRAIN: i64 = 1;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan {

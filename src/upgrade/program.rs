@@ -143,7 +143,8 @@ impl TrialServer {
         while !ask().await {
             if let Some(exit) = reaper::ended_child(self.pid) {
                 self.ended = true;
-                return Err(ProgramError::Ended(format!("{exit}; {}", self.last_words())));
+                let said = [exit.to_string(), self.last_words()];
+                return Err(ProgramError::Ended(said.join("\n").trim_end().to_owned()));
             }
             if Instant::now() >= deadline {
                 return Err(ProgramError::NotReady { limit: trial_limit(), log: self.last_words() });

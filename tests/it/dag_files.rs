@@ -343,7 +343,13 @@ fn a_package_that_is_installed_heals_what_missed_it() {
     let venv = test.folder().join("venv");
     let made = std::process::Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status();
     assert!(made.unwrap().success());
-    let python = venv.join("bin/python3");
+    // Slow to say where packages go: what is installed before it has said so is noticed too.
+    let python = test.folder().join("slow-python");
+    let real = venv.join("bin/python3");
+    let script =
+        format!("#!/bin/sh\ncase \"$*\" in *'import site'*) sleep 2;; esac\nexec '{}' \"$@\"\n", real.display());
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     test.run(&["config", "set", "python", python.to_str().unwrap()]).expect(0);
     test.start();
     // The server's, whatever the shell has.

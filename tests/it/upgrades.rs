@@ -206,8 +206,9 @@ fn a_bad_release_is_found_in_the_rehearsal_and_nothing_is_changed() {
             .unwrap();
         let done = crate::support::Done::from(done).expect(1);
         assert_eq!(done.json()["status"], "failed", "{bad:?}");
-        assert!(done.stderr.contains("nothing was changed"), "{bad:?}: {}", done.stderr);
-        assert!(done.stderr.trim_end().lines().last().unwrap().starts_with("hint: "), "{}", done.stderr);
+        let error = done.error();
+        assert!(error["error"].as_str().unwrap().starts_with("nothing was changed"), "{bad:?}: {error}");
+        assert_eq!(error["hints"], json!(["what was done, step by step: leoflow lite logs upgrade"]), "{bad:?}");
         assert_eq!((test.pid("server"), test.pid("agent"), test.pid("postgres")), before, "{bad:?}");
         assert!(test.restore_leftovers().is_empty(), "{bad:?}");
         assert!(!test.home.join("versions/0.3.0").exists(), "{bad:?}");

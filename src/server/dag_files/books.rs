@@ -4,7 +4,7 @@ use crate::python::{Scan, Stamp};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
 
 /// So often is a parse ended because something that it reads has changed.
@@ -66,8 +66,8 @@ struct DagFile {
     imports: Vec<(PathBuf, Option<Stamp>)>,
     /// Variables or Connections decided about its DAGs.
     asks: bool,
-    /// An import that failed may succeed when any other file changes.
-    failed: bool,
+    /// When the parse began that failed, if the last one did: it may succeed when any other file changes.
+    failed: Option<SystemTime>,
     /// One of its DAGs belongs to another file.
     conflicts: bool,
     parsing: Option<JoinHandle<()>>,
@@ -162,7 +162,7 @@ impl Books {
                 listed.or_else(|| outside.get(import).copied())
             };
             let imports_changed = file.imports.iter().any(|(import, was)| now(import).is_some_and(|now| now != *was));
-            let may_heal = something && (file.failed || (file.conflicts && change.removed));
+            let may_heal = something && (file.failed.is_some() || (file.conflicts && change.removed));
             if (imports_changed || may_heal) && !change.to_parse.contains(path) {
                 change.to_parse.push(path.clone());
             }
@@ -203,14 +203,14 @@ impl Books {
         Some(pause(file.repeats))
     }
 
-    /// Whether any file could not be imported when it was last tried.
-    pub fn has_failed(&self) -> bool {
-        self.dag_files.values().any(|file| file.failed)
+    /// Since when some file could not be imported, if any could not.
+    pub fn failed_since(&self) -> Option<SystemTime> {
+        self.dag_files.values().filter_map(|file| file.failed).min()
     }
 
     /// Those files.
     pub fn failed(&self) -> Vec<PathBuf> {
-        self.dag_files.iter().filter(|(_, file)| file.failed).map(|(path, _)| path.clone()).collect()
+        self.dag_files.iter().filter(|(_, file)| file.failed.is_some()).map(|(path, _)| path.clone()).collect()
     }
 
     pub fn unseen(&self) -> &BTreeMap<PathBuf, String> {
@@ -231,9 +231,9 @@ impl Books {
         }
     }
 
-    /// Notes what came out. `false` when a file that it read has changed since it began: then it has
+    /// Notes what came out, and of what failed when it began. `false` when a file that it read has changed since it began: then it has
     /// to be done again.
-    pub fn was_parsed(&mut self, path: &Path, read: Read, failed: bool, outside: &Stamps) -> bool {
+    pub fn was_parsed(&mut self, path: &Path, read: Read, failed: Option<SystemTime>, outside: &Stamps) -> bool {
         let Read { sources, absent, asks } = read;
         let Some(file) = self.dag_files.get_mut(path) else { return true };
         let since = file.since;

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use watch::{Folders, watch};
 
@@ -60,6 +60,7 @@ struct Shared {
 /// A parse that is done.
 struct Parsed {
     path: PathBuf,
+    began: SystemTime,
     took: Duration,
     found: Result<Found, String>,
 }
@@ -112,7 +113,7 @@ impl Keeper {
                     look = true;
                 }
                 // What could not be imported without them may be now.
-                change = packages.changed(self.books.has_failed()) => match change {
+                change = packages.changed(self.books.failed_since()) => match change {
                     Change::Ours => {
                         self.books.forget();
                         look = true;
@@ -246,7 +247,8 @@ impl Keeper {
         sources.extend(project_of(&self.shared.workspace, &parsed.path).map(|folder| folder.join(project::FILE)));
         let asks = parsed.found.as_ref().is_ok_and(|found| found.asks);
         let absent = parsed.found.iter().flat_map(|found| found.absent.iter().cloned()).collect();
-        let failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
+        let has_failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
+        let failed = has_failed.then_some(parsed.began);
         let unlisted = self.books.unlisted(&sources);
         let outside = tokio::task::spawn_blocking(move || stamps(unlisted)).await.unwrap_or_default();
         if !self.books.was_parsed(&parsed.path, Read { sources, absent, asks }, failed, &outside) {
@@ -322,14 +324,14 @@ fn understand(found: &Found, workspace: &Path, path: &Path) -> Result<ParsedDags
 
 async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
     let work = async {
-        let began = Instant::now();
+        let (began, clock) = (SystemTime::now(), Instant::now());
         let found = match shared.state.interpreter.get().await {
             Err(reason) => Err(reason),
             Ok(interpreter) => parse(&interpreter, &Request::new(path.clone(), Some(&shared.workspace), socket)).await,
         };
-        (began.elapsed(), found)
+        (began, clock.elapsed(), found)
     };
-    let (took, found) = shared.lanes.run(work).await;
+    let (began, took, found) = shared.lanes.run(work).await;
     // The keeper lives as long as its tasks.
-    let _ = shared.results.send(Parsed { path, took, found });
+    let _ = shared.results.send(Parsed { path, began, took, found });
 }

@@ -7,7 +7,7 @@ use crate::python::{PackageSource, Stamp, install_packages, installed_packages};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// How often it is looked whether ours are still there.
@@ -40,17 +40,22 @@ impl Packages {
         packages
     }
 
-    /// Completes at the next change; `failed` is whether anything waits for one of the user's. Cut short, it has
-    /// lost nothing.
-    pub async fn changed(&mut self, failed: bool) -> Change {
-        if !failed {
-            self.theirs = None;
-        } else if self.theirs.is_none() {
-            // What is there when something fails first is what it failed with.
-            self.theirs_have_changed().await;
+    /// Completes at the next change; `failed_since` is since when something waits for one of the user's, if
+    /// anything does. Cut short, it has lost nothing.
+    pub async fn changed(&mut self, failed_since: Option<SystemTime>) -> Change {
+        match failed_since {
+            None => self.theirs = None,
+            Some(since) if self.theirs.is_none() => {
+                self.theirs_have_changed().await;
+                // What was installed between a parse and this look at the folders came too late for the one.
+                if self.theirs.iter().flatten().any(|(_, stamp)| stamp.is_some_and(|stamp| stamp.is_since(since))) {
+                    return Change::Theirs;
+                }
+            }
+            Some(_) => {}
         }
         loop {
-            if failed {
+            if failed_since.is_some() {
                 self.next_look = self.next_look.min(Instant::now() + LOOK_FOR_THEIRS);
             }
             let fetched = match &mut self.fetching {
@@ -66,7 +71,7 @@ impl Packages {
             }
             self.next_look = Instant::now() + LOOK;
             self.fetch_missing();
-            if failed && self.theirs_have_changed().await {
+            if failed_since.is_some() && self.theirs_have_changed().await {
                 return Change::Theirs;
             }
         }

@@ -39,6 +39,13 @@ impl Done {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
+
+    /// What a command with `--json` failed with.
+    #[track_caller]
+    pub fn error(&self) -> Value {
+        let last = self.stderr.trim_end().lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
 }
 
 impl From<Output> for Done {
