@@ -7,14 +7,12 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
 
-/// Larger than any export of ours can be imported again.
-const LIMIT: u64 = 16 * 1024 * 1024;
+/// Of a file that is imported; the server takes somewhat more, for the form in which it is sent.
+const LIMIT: u64 = 64 * 1024 * 1024;
 
 pub fn read_json(path: &Path) -> Result<Value, Error> {
     let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().lock().take(LIMIT).read_to_string(&mut text).map_err(Error::failed)?;
-        text
+        stdin()?
     } else {
         let text = files::read_text(path, LIMIT).map_err(|error| Error::io("read", path, &error))?;
         text.ok_or_else(|| Error::failed(format!("there is no file {}", path.display())))?
@@ -40,8 +38,16 @@ pub fn value_or_stdin(value: &str) -> Result<String, Error> {
     if value != "-" {
         return Ok(value.to_owned());
     }
-    let mut text = String::new();
-    std::io::stdin().lock().take(LIMIT).read_to_string(&mut text).map_err(Error::failed)?;
+    let text = stdin()?;
     let trimmed = text.strip_suffix('\n').map_or(text.as_str(), |rest| rest.strip_suffix('\r').unwrap_or(rest));
     Ok(trimmed.to_owned())
+}
+
+fn stdin() -> Result<String, Error> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(LIMIT + 1).read_to_string(&mut text).map_err(Error::failed)?;
+    if text.len() as u64 > LIMIT {
+        return Err(Error::failed(format!("stdin has more than {} MiB", LIMIT >> 20)).hint("nothing was imported"));
+    }
+    Ok(text)
 }

@@ -4,6 +4,7 @@ use super::store::{OnExisting, Page, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::{HashMap, HashSet};
 use tokio_postgres::{GenericClient, Row};
 
 /// <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/variables.html>
@@ -95,18 +96,64 @@ pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -
     Ok(())
 }
 
-/// Whether it was written; `false` when it exists and is to be skipped.
+/// Writes as many as a file has, and says how many: what exists already is written over, skipped, or an error. Call
+/// it in a transaction.
 pub async fn import(
     client: &impl GenericClient,
     cipher: &Cipher,
-    new: &Variable,
+    entries: Vec<Variable>,
     on_existing: OnExisting,
-) -> Result<bool, StoreError> {
-    match on_existing {
-        OnExisting::Overwrite => set(client, cipher, new).await.map(|()| true),
-        OnExisting::Skip | OnExisting::Fail => on_existing.settle(create(client, cipher, new).await),
+) -> Result<usize, StoreError> {
+    let on_conflict = match on_existing {
+        OnExisting::Overwrite => {
+            "UPDATE SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description,
+             updated_at = now()"
+        }
+        OnExisting::Skip | OnExisting::Fail => "NOTHING",
+    };
+    let query = format!(
+        "INSERT INTO variable (key, value_encrypted, description) SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[])
+         ON CONFLICT (key) DO {on_conflict} RETURNING key"
+    );
+    let statement = client.prepare(&query).await?;
+    let mut written = 0;
+    for batch in batches(entries, on_existing) {
+        batch.iter().try_for_each(check)?;
+        let sealed: Vec<Vec<u8>> =
+            batch.iter().map(|variable| cipher.seal(&place(&variable.key), &variable.value)).collect();
+        let keys: Vec<&str> = batch.iter().map(|variable| variable.key.as_str()).collect();
+        let descriptions: Vec<Option<&str>> = batch.iter().map(|variable| variable.description.as_deref()).collect();
+        let rows = client.query(&statement, &[&keys, &sealed, &descriptions]).await?;
+        if on_existing == OnExisting::Fail && rows.len() < batch.len() {
+            let mut new: HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+            // There already, or twice among them.
+            let id = keys.iter().find(|key| !new.remove(*key)).copied().unwrap_or_default().to_owned();
+            return Err(StoreError::AlreadyExists { what: WHAT, id });
+        }
+        written += rows.len();
     }
+    Ok(written)
 }
+
+/// As one statement takes them. A statement writes a key once: where one comes twice, the later counts when it would
+/// write over the other.
+fn batches(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<Vec<Variable>> {
+    if on_existing == OnExisting::Overwrite {
+        let last: HashMap<String, usize> =
+            entries.iter().enumerate().map(|(index, variable)| (variable.key.clone(), index)).collect();
+        let mut index = 0..;
+        entries.retain(|variable| index.next() == last.get(&variable.key).copied());
+    }
+    let mut batches = Vec::new();
+    while !entries.is_empty() {
+        let rest = entries.split_off(entries.len().min(BATCH));
+        batches.push(std::mem::replace(&mut entries, rest));
+    }
+    batches
+}
+
+/// Sealed and written without a pause between.
+const BATCH: usize = 1000;
 
 pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
     match client.execute("DELETE FROM variable WHERE key = $1", &[&key]).await? {

@@ -14,8 +14,10 @@ use axum::routing::{get, post, put};
 use axum::{Extension, Router};
 use std::sync::Arc;
 
-/// The largest body that is read; an import of variables is the largest thing anybody sends.
+/// The largest body that is read.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
+/// The same for the user's own imports: hundreds of thousands of variables.
+const IMPORT_BYTES: usize = 80 * 1024 * 1024;
 /// Of a task's XCom: its JSON is a text in JSON, which doubles what has to be escaped.
 const TASK_BODY_BYTES: usize = 24 * 1024 * 1024;
 /// The same for those who have not logged in.
@@ -129,7 +131,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/local/session", post(local::check_session))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(DefaultBodyLimit::max(IMPORT_BYTES))
         .layer(from_fn(guard::require_local));
     let task = Router::new()
         .route(

@@ -8,8 +8,10 @@ use crate::engine::connections::{self, Connection};
 use crate::engine::store::{ALL, OnExisting, ReadFor};
 use crate::engine::variables::{self, Variable};
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -64,16 +66,19 @@ pub async fn export_connections(State(state): Shared) -> Result<Json<Vec<Connect
     Ok(Json(connections::list(&**client, &state.cipher, &ALL).await?.0))
 }
 
-pub async fn import_variables(State(state): Shared, body: Body<Variable>) -> Result<Json<Imported>, ApiError> {
-    let Json(import) = body.map_err(bad_body)?;
+/// Of any size that is read: taken apart where nobody waits for it.
+pub async fn import_variables(State(state): Shared, body: Bytes) -> Result<Json<Imported>, ApiError> {
+    let read = tokio::task::spawn_blocking(move || serde_json::from_slice::<Import<Variable>>(&body));
+    let import = match read.await {
+        Ok(read) => read.map_err(|error| ApiError::unprocessable(&["body"], "value_error", error.to_string()))?,
+        Err(error) => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    };
+    let total = import.entries.len();
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let mut counts = Imported::default();
-    for entry in &import.entries {
-        counts.count(variables::import(&*transaction, &state.cipher, entry, import.on_existing).await?);
-    }
+    let imported = variables::import(&*transaction, &state.cipher, import.entries, import.on_existing).await?;
     transaction.commit().await?;
-    Ok(Json(counts))
+    Ok(Json(Imported { imported, skipped: total - imported }))
 }
 
 pub async fn import_connections(State(state): Shared, body: Body<Connection>) -> Result<Json<Imported>, ApiError> {

@@ -1,8 +1,9 @@
 //! Variables and connections, over HTTP in Airflow's shapes and over the command line.
 
 use crate::support::TestHome;
-use crate::support::http::Session;
+use crate::support::http::{Session, ask_socket};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 fn running() -> (TestHome, Session) {
     let test = TestHome::new();
@@ -88,6 +89,58 @@ fn lists_are_paged_ordered_and_searched() {
     ] {
         assert_eq!(list(query).0, status, "{query}");
     }
+}
+
+/// A file of so many variables, of a usual length.
+fn many_variables(test: &TestHome, count: usize) -> PathBuf {
+    let file = test.folder().join(format!("{count}.json"));
+    let all: serde_json::Map<String, Value> = (0..count).map(|n| (format!("key{n:06}"), json!(VALUE))).collect();
+    std::fs::write(&file, Value::Object(all).to_string()).unwrap();
+    file
+}
+
+const VALUE: &str = "a value as long as most are, some forty letters";
+
+#[test]
+fn two_hundred_thousand_variables_are_imported() {
+    let test = TestHome::started();
+    let file = many_variables(&test, 200_000);
+    let done = test.run(&["variables", "import", file.to_str().unwrap()]).expect(0).stdout;
+    assert!(done.contains("200000 variables imported, 0 skipped"), "{done}");
+    assert_eq!(test.run(&["variables", "get", "key199999"]).expect(0).stdout.trim(), VALUE);
+}
+
+#[test]
+fn a_file_of_variables_is_imported_whole_or_not_at_all() {
+    let test = TestHome::started();
+    let file = many_variables(&test, 2_500);
+    let path = file.to_str().unwrap();
+    test.run(&["variables", "set", "key002499", "mine"]).expect(0);
+    let refused = test.run(&["variables", "import", path, "-a", "fail"]).expect(1);
+    assert!(refused.stderr.contains("key002499"), "{}", refused.stderr);
+    assert_eq!(test.sql("SELECT count(*) FROM variable"), "1");
+    let skipped = test.run(&["variables", "import", path, "-a", "skip"]).expect(0).stdout;
+    assert!(skipped.contains("2499 variables imported, 1 skipped"), "{skipped}");
+    assert_eq!(test.run(&["variables", "get", "key002499"]).expect(0).stdout.trim(), "mine");
+    let written = test.run(&["variables", "import", path]).expect(0).stdout;
+    assert!(written.contains("2500 variables imported, 0 skipped"), "{written}");
+    assert_eq!(test.run(&["variables", "get", "key002499"]).expect(0).stdout.trim(), VALUE);
+}
+
+#[test]
+fn of_a_variable_that_comes_twice_the_later_counts_where_it_is_written_over() {
+    let test = TestHome::started();
+    let import = |on_existing: &str| {
+        let entries: Vec<Value> =
+            ["first", "second"].iter().map(|value| json!({"key": "twice", "value": value})).collect();
+        let body = json!({"on_existing": on_existing, "entries": entries}).to_string();
+        ask_socket(&test.home, "PUT", "/local/variables", "", &body)
+    };
+    assert_eq!(import("fail").status, 409);
+    assert_eq!(import("skip").json(), json!({"imported": 1, "skipped": 1}));
+    assert_eq!(test.run(&["variables", "get", "twice"]).expect(0).stdout.trim(), "first");
+    assert_eq!(import("overwrite").status, 200);
+    assert_eq!(test.run(&["variables", "get", "twice"]).expect(0).stdout.trim(), "second");
 }
 
 #[test]

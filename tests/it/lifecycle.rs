@@ -4,6 +4,7 @@ use crate::support::http::{self, Session};
 use crate::support::processes::{is_alive, signal};
 use crate::support::{TestHome, newest, wait_until};
 use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -31,23 +32,31 @@ fn a_foreground_start_says_what_one_wants_to_know_and_ctrl_c_stops_it_cleanly() 
 #[test]
 fn term_and_hangup_stop_it_too_and_nohup_is_honoured() {
     let test = TestHome::new();
+    // Whoever runs the tests may have said that a hang-up is to be ignored.
+    let undo =
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])";
     for name in ["TERM", "HUP"] {
-        let mut child = test.foreground();
+        let mut child = foreground_through(&test, &["python3", "-c", undo]);
         test.wait_healthy();
         signal(child.id() as i32, name);
         assert_eq!(child.wait().unwrap().code(), Some(0), "{name}");
     }
-    let inner = test.command(&["lite"]);
-    let mut nohup = std::process::Command::new("/usr/bin/nohup");
-    nohup.arg(inner.get_program()).args(inner.get_args()).args(["--port", &test.port.to_string()]).env_clear();
-    nohup.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(test.folder());
-    let mut child = nohup.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut child = foreground_through(&test, &["nohup"]);
     test.wait_healthy();
     signal(child.id() as i32, "HUP");
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(test.state(), "healthy");
     test.run(&["lite", "stop"]).expect(0);
     child.wait().unwrap();
+}
+
+/// `lite`, started by another program.
+fn foreground_through(test: &TestHome, wrapper: &[&str]) -> Child {
+    let inner = test.command(&["lite", "--port", &test.port.to_string()]);
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(test.folder());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 #[test]
@@ -139,11 +148,8 @@ fn logs_are_shown_and_followed() {
     assert!(all.contains("postgres   | ") && all.contains("applied: V0001"), "{all}");
     let only = test.run(&["lite", "logs", "migrate"]).expect(0).stdout;
     assert!(only.lines().all(|line| line.starts_with("applied: ")), "{only}");
-    let mut follow = test
-        .command(&["lite", "logs", "-f", "-n", "0", "supervisor"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut follow =
+        test.command(&["lite", "logs", "-f", "-n", "0", "supervisor"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
     std::thread::sleep(Duration::from_millis(300));
     signal(test.pid("agent"), "KILL");
@@ -194,7 +200,7 @@ fn why_a_start_failed_is_told_with_the_last_lines_of_the_log() {
 fn closed_standard_streams_are_no_crash() {
     let test = TestHome::new();
     let inner = test.command(&["setup"]);
-    let mut shell = std::process::Command::new("/bin/sh");
+    let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"]).arg(inner.get_program()).args(inner.get_args()).env_clear();
     shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     assert_eq!(shell.status().unwrap().code(), Some(0));
@@ -207,8 +213,8 @@ fn lite_start_does_not_keep_its_terminals_pipes_open() {
     let port = test.port.to_string();
     let mut child = test
         .command(&["lite", "start", "--port", &port])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let (mut stdout, mut stderr) = (String::new(), String::new());

@@ -1,6 +1,6 @@
 //! Who gets in.
 
-use crate::support::http::{Session, get, raw, token, try_request};
+use crate::support::http::{Session, ask_socket, get, raw, token, try_request};
 use crate::support::{TestHome, wait_until};
 use std::time::{Duration, Instant};
 
@@ -76,18 +76,9 @@ fn without_a_good_token_there_is_nothing_but_health_and_version() {
 }
 
 /// A login over the user's own socket.
-fn own_login(test: &TestHome, password: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::os::unix::net::UnixStream::connect(test.home.join("run/api.sock")).unwrap();
+fn own_login(test: &TestHome, password: &str) -> u16 {
     let body = serde_json::json!({"username": "admin@leoflow.local", "password": password}).to_string();
-    let head = format!(
-        "POST /auth/token HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    ask_socket(&test.home, "POST", "/auth/token", "", &body).status
 }
 
 #[test]
@@ -117,7 +108,7 @@ fn who_guesses_is_slowed_down_and_keeps_nobody_out() {
         assert!(asked.elapsed() < Duration::from_secs(25));
     }
     let asked = Instant::now();
-    assert!(own_login(&test, &password).starts_with("HTTP/1.1 201"));
+    assert_eq!(own_login(&test, &password), 201);
     assert!(asked.elapsed() < Duration::from_secs(5), "over the own socket at once");
     assert_eq!(get(port, "/api/healthz").status, 200);
     stop.store(true, std::sync::atomic::Ordering::Relaxed);

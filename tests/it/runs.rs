@@ -1,11 +1,9 @@
 //! Runs from the command line and over the API: started, seen, ended, cleared.
 
-use crate::support::http::Session;
+use crate::support::http::{Session, ask_socket};
 use crate::support::processes::is_alive;
 use crate::support::{TestHome, states, task, wait_until};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -196,17 +194,8 @@ fn tasks_outlive_a_restart_and_not_a_stop() {
     assert_eq!((run["state"].as_str(), task(&run, "sleep")["state"].as_str()), (Some("failed"), Some("failed")));
 }
 
-fn ask_as_task(test: &TestHome, token: &str, target: &str, body: &str) -> String {
-    let mut stream = UnixStream::connect(test.home.join("run/api.sock")).unwrap();
-    let head = format!(
-        "POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.lines().next().unwrap().to_owned()
+fn ask_as_task(test: &TestHome, token: &str, path: &str, body: &str) -> u16 {
+    ask_socket(&test.home, "POST", path, &format!("Authorization: Bearer {token}\r\n"), body).status
 }
 
 #[test]
@@ -221,10 +210,10 @@ fn a_tasks_token_ends_with_its_try() {
     wait_until("a token", SOON, || std::fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()));
     let token = std::fs::read_to_string(&path).unwrap();
     let push = r#"{"key": "other", "value_json": "1"}"#;
-    assert!(ask_as_task(&test, &token, "/task/xcoms/push", push).contains("204"));
-    assert!(ask_as_task(&test, "wrong", "/task/xcoms/push", push).contains("401"));
+    assert_eq!(ask_as_task(&test, &token, "/task/xcoms/push", push), 204);
+    assert_eq!(ask_as_task(&test, "wrong", "/task/xcoms/push", push), 401);
     assert_eq!(test.wait_run("tokens", &run_id)["state"], "success");
-    assert!(ask_as_task(&test, &token, "/task/xcoms/push", push).contains("401"));
+    assert_eq!(ask_as_task(&test, &token, "/task/xcoms/push", push), 401);
     assert_eq!(test.sql("SELECT string_agg(key, ',' ORDER BY key) FROM xcom"), "k,other");
     assert_eq!(test.run(&["variables", "get", "v"]).expect(0).stdout, "of the task\n");
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE token_hash IS NOT NULL"), "0");

@@ -3,6 +3,8 @@
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -38,10 +40,26 @@ pub fn try_request(port: u16, method: &str, path: &str, headers: &[(&str, &str)]
     raw(port, format!("{text}\r\n{body}").as_bytes())
 }
 
+/// A request with a JSON body over a home's own socket.
+#[track_caller]
+pub fn ask_socket(home: &Path, method: &str, path: &str, headers: &str, body: &str) -> Response {
+    let stream = UnixStream::connect(home.join("run/api.sock")).unwrap();
+    let text = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    exchange(stream, text.as_bytes()).expect("an answer")
+}
+
 /// Whatever bytes, and what comes back.
 pub fn raw(port: u16, bytes: &[u8]) -> Option<Response> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+    exchange(stream, bytes)
+}
+
+fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Option<Response> {
     // A server that has seen enough closes before it has read all.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
