@@ -12,6 +12,7 @@ use crate::engine::instance_key;
 use crate::engine::store::StoreError;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::PgError;
+use crate::postgres::words::{self, Cause};
 use crate::schema::{self, SchemaError};
 use crate::sys::{checkpoint, disk};
 use std::fs::File;
@@ -50,6 +51,10 @@ pub enum LoadError {
     Version { declared: i64, found: i64 },
     #[error("the config.yaml in it cannot open what is in its database: {0}")]
     Key(StoreError),
+    #[error("the disk is full: the database in the backup has no room beside the one that is here")]
+    Full,
+    #[error("PostgreSQL did not go on while the database was loaded: {0}")]
+    Gone(String),
     #[error("the copying thread ended early")]
     Lost,
 }
@@ -206,8 +211,8 @@ async fn run_pg_restore(
     let (declared, counter) = (manifest.database.dump_bytes, fed.clone());
     let fed = tokio::task::spawn_blocking(move || feed(child, file, declared, &counter)).await;
     match fed.map_err(|_| LoadError::Lost)? {
-        Err(LoadError::Program(DumpError::Failed { .. })) if disk::free_bytes(dump).is_ok_and(|free| free < FULL) => {
-            Err(LoadError::Read(io::ErrorKind::StorageFull.into()))
+        Err(LoadError::Program(DumpError::Failed { said, .. })) => {
+            Err(why_it_failed(said, disk::free_bytes(dump).unwrap_or(u64::MAX)))
         }
         other => other,
     }
@@ -215,6 +220,25 @@ async fn run_pg_restore(
 
 /// Less than this is free only while a disk is full, and then it is no fault of the dump.
 const FULL: u64 = 32 * 1024 * 1024;
+/// PostgreSQL ended, was stopped, or its disk failed, which a statement of the dump is not the reason for.
+const GONE: &[&str] = &[
+    "server closed the connection unexpectedly",
+    "terminating connection",
+    "could not connect to server",
+    "connection to server",
+    "the database system is",
+    "Input/output error",
+];
+
+/// Of what `pg_restore` said last, and the bytes that are free.
+fn why_it_failed(said: String, free: u64) -> LoadError {
+    match words::cause_of(&said) {
+        Cause::DiskFull => LoadError::Full,
+        _ if free < FULL => LoadError::Full,
+        _ if GONE.iter().any(|part| said.contains(part)) => LoadError::Gone(said),
+        _ => DumpError::Failed { program: "pg_restore", said }.into(),
+    }
+}
 
 /// Decompresses into the child, no more than was declared, and waits for its end.
 fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<(), LoadError> {
@@ -276,7 +300,12 @@ impl LoadError {
         match self {
             Self::Postgres(error) | Self::Schema(SchemaError::Postgres(error)) => is_of_the_data(error),
             Self::Program(error) => matches!(error, DumpError::Failed { .. }),
-            Self::Fresh(_) | Self::Read(_) | Self::Lost | Self::Schema(SchemaError::Busy) => false,
+            Self::Fresh(_)
+            | Self::Read(_)
+            | Self::Full
+            | Self::Gone(_)
+            | Self::Lost
+            | Self::Schema(SchemaError::Busy) => false,
             _ => true,
         }
     }
@@ -287,4 +316,26 @@ impl LoadError {
 fn is_of_the_data(error: &PgError) -> bool {
     let PgError::Query(error) = error else { return false };
     error.code().is_some_and(|code| !["53", "57", "58", "08"].contains(&&code.code()[..2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_room_or_without_postgres_is_no_fault_of_the_dump() {
+        let of = |said: &str, free| why_it_failed(said.to_owned(), free);
+        let words = "pg_restore: error: COPY failed for table \"task_try\": ERROR:  could not extend file \
+                     \"base/16384/16402\": No space left on device";
+        assert!(matches!(of(words, u64::MAX), LoadError::Full));
+        // The write-ahead log's disk: PostgreSQL itself ends.
+        let words = "pg_restore: error: server closed the connection unexpectedly";
+        assert!(matches!(of(words, 1024), LoadError::Full));
+        assert!(matches!(of(words, u64::MAX), LoadError::Gone(_)));
+        for told in [of(words, u64::MAX), of(words, 1024)] {
+            assert!(!told.is_of_the_data(), "{told}");
+        }
+        let words = "pg_restore: error: could not execute query: ERROR:  permission denied for schema pg_catalog";
+        assert!(of(words, u64::MAX).is_of_the_data());
+    }
 }

@@ -13,7 +13,7 @@ use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::protocol::control;
 use crate::schema::{self, State};
-use crate::setup::{self, Check, Mend, Verdict};
+use crate::setup::{self, Check, Mend, Unasked, Verdict};
 use crate::supervisor;
 use serde_json::json;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
 }
 
 /// Asks the running datastore, or for a moment a private one.
-async fn schema_state(context: &Context<'_>) -> Option<Result<State, String>> {
+async fn schema_state(context: &Context<'_>) -> Option<Result<State, Unasked>> {
     if cluster::state(&context.home) != ClusterState::Ready {
         return None;
     }
@@ -48,11 +48,13 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<State, String>> {
     let interrupted =
         journal::unfinished(&context.home).ok().flatten().is_some_and(|e| e.operation != Operation::Setup);
     if !held && (interrupted || restore::has_strays(&context.home)) {
-        return Some(Err("something was interrupted, and the next start finishes it: `leoflow lite start`".to_owned()));
+        let reason = "something was interrupted, and the next start finishes it".to_owned();
+        return Some(Err(Unasked { reason, remedy: "leoflow lite start".to_owned() }));
     }
     if !held && !supervisor::find_leftovers(&context.home).is_empty() {
         // Looking must not end them.
-        return Some(Err("it cannot be asked while processes of a killed run are there".to_owned()));
+        let reason = "it cannot be asked while processes of a killed run are there".to_owned();
+        return Some(Err(Unasked { reason, remedy: "leoflow lite start, which ends them".to_owned() }));
     }
     let asked = async {
         let datastore = Datastore::open(context, "leoflow doctor").await?;
@@ -70,7 +72,13 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<State, String>> {
         in_time.unwrap_or_else(|_| Err(Error::failed("the datastore does not answer")))
     };
     let found: Result<State, Error> = asked.await;
-    Some(found.map_err(|error| error.message))
+    Some(found.map_err(|error| {
+        let remedy = match error.is_damage {
+            true => setup::RESTORE.to_owned(),
+            false => error.hints.first().cloned().unwrap_or_else(|| "leoflow lite logs postgres".to_owned()),
+        };
+        Unasked { reason: error.in_one_line(), remedy }
+    }))
 }
 
 fn show(context: &Context<'_>, checks: &[Check]) {

@@ -9,7 +9,8 @@ use super::restore_target::Target;
 use super::{lite_control, lite_start};
 use crate::backup::restore::{self, Records, Staged};
 use crate::backup::restore_plan::fitted_config;
-use crate::backup::{Manifest, set_aside, verify};
+use crate::backup::set_aside::{self, What};
+use crate::backup::{Manifest, verify};
 use crate::cli::args::{LiteRun, Restore};
 use crate::config;
 use crate::error::Error;
@@ -43,7 +44,10 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
 async fn dry_run(context: &Context<'_>, input: &Path, target: &Target) -> Result<u8, Error> {
     recovery::refuse_interrupted(context)?;
     let manifest = verify::hashes(input, context.printer)?;
-    let before = if target.is_set_up && target.has_datastore {
+    if let Some((_, error)) = &target.unreadable {
+        context.printer.warning(format!("what is here now cannot be read: {}", error.in_one_line()));
+    }
+    let before = if target.is_set_up && target.has_datastore && target.unreadable.is_none() {
         Some(replaced::summary(context, &Datastore::open(context, COMMAND).await?).await?)
     } else {
         None
@@ -65,8 +69,8 @@ async fn dry_run(context: &Context<'_>, input: &Path, target: &Target) -> Result
 /// What came of a restore.
 struct Replaced {
     manifest: Manifest,
-    /// Whether something is kept that somebody had used.
-    was_used: bool,
+    /// Whether something is kept that somebody had used, and that can be read.
+    can_undo: bool,
     /// The port of an instance that was stopped for it.
     port: Option<Option<u16>>,
 }
@@ -122,13 +126,17 @@ async fn replace(
 ) -> Result<Replaced, Error> {
     let (home, printer) = (&context.home, context.printer);
     // Again, now that nobody else changes it.
-    let (target, backup) = (Target::find(context, args)?, restore::peek(input)?);
+    let (mut target, backup) = (Target::find(context, args)?, restore::peek(input)?);
     target.check(context, &backup, args.force)?;
-    let was_used = target.is_set_up && target.has_datastore;
     let (mut opened, mut held) = (None, held);
     let mut before = Summary::nothing();
-    let mut unreadable = None;
-    if was_used {
+    let (what, mut unreadable) = match target.unreadable.take() {
+        Some((what, error)) => (what, Some(error)),
+        None => (What::Cluster, None),
+    };
+    if unreadable.is_some() {
+        // Without its key there is nothing to look at.
+    } else if target.is_set_up && target.has_datastore {
         match read_present(context, held.take()).await {
             Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
             Err(error) if args.force && (error.is_damage || has_failed_for_damage(context)) => unreadable = Some(error),
@@ -141,7 +149,9 @@ async fn replace(
     }
     if let Some(error) = &unreadable {
         printer.warning(format!("what is here now cannot be read: {}", error.in_one_line()));
-        printer.note(format!("It is set aside whole, in {}/data.damaged-…, and kept.", home.postgres().display()));
+        let also = if what == What::Config { ", config.yaml beside it" } else { "" };
+        let place = home.postgres().join("data.damaged-…");
+        printer.note(format!("It is set aside whole, in {}{also}, and kept.", place.display()));
     }
     if target.is_set_up {
         tell_plan(context, &target, &Summary::of(&backup), Some(&before));
@@ -157,14 +167,14 @@ async fn replace(
     match &unreadable {
         None => {}
         Some(error) => {
-            let port = lite_control::running_port(context);
-            *stopped = control::status_of(home).is_some().then_some(port);
-            lite_control::stop_whole(context)?;
             if held.is_none() {
+                let port = lite_control::running_port(context);
+                *stopped = control::status_of(home).is_some().then_some(port);
+                lite_control::stop_whole(context)?;
                 held = Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, printer).await?);
             }
             supervisor::end_leftovers(home).map_err(Error::failed)?;
-            set_aside::begin(home, &error.in_one_line())
+            set_aside::begin(home, what, &error.in_one_line())
                 .map_err(|error| Error::io("move", &home.postgres_data(), &error))?;
         }
     }
@@ -179,6 +189,7 @@ async fn replace(
         in_force: replaced::in_words(&Summary::of(&manifest)),
         set_aside: replaced::in_words(&before),
     };
+    let can_undo = target.is_set_up && unreadable.is_none();
     let (datastore, port) = match unreadable {
         Some(_) => (datastore, *stopped),
         None => alone_with_it(context, datastore).await?,
@@ -192,7 +203,7 @@ async fn replace(
         return Err(error.into());
     }
     recovery::tell_conflicts(home, printer);
-    Ok(Replaced { manifest, was_used: target.is_set_up, port })
+    Ok(Replaced { manifest, can_undo, port })
 }
 
 /// With what is lost by replacing it.
@@ -294,7 +305,7 @@ fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result
             "schema_version": embedded::newest(known()),
             "tables": manifest.tables,
             "running": runs,
-            "can_undo": replaced.was_used,
+            "can_undo": replaced.can_undo,
         }));
     }
     printer.line(format!("Restored {} of {}: {} rows", manifest.instance, manifest.created_at, manifest.rows()));
@@ -307,7 +318,7 @@ fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result
     }
     printer.line(format!("  log in as {email}, with the password of that time"));
     printer.line(if runs { "  Leoflow is running again" } else { "  Start it:  leoflow lite start" });
-    if replaced.was_used {
+    if replaced.can_undo {
         printer.line("  what it replaced is kept:  leoflow lite restore --undo");
     }
     Ok(())

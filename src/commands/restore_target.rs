@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use crate::backup::restore_plan::{self, Facts, Machine};
+use crate::backup::set_aside::What;
 use crate::backup::{Manifest, RestoreError};
 use crate::cli::args::Restore;
 use crate::config::{Config, DEFAULT_PORT};
@@ -15,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 pub struct Target {
     pub config: Option<Config>,
+    /// Why the datastore that is there cannot be opened, as a look at the files tells. A restore by force sets it
+    /// aside, and the configuration too when that is the reason.
+    pub unreadable: Option<(What, Error)>,
     pub workspace: PathBuf,
     /// Whether somebody uses what is there.
     pub is_set_up: bool,
@@ -27,7 +31,22 @@ pub struct Target {
 impl Target {
     pub fn find(context: &Context<'_>, args: &Restore) -> Result<Self, Error> {
         let home = &context.home;
-        let config = context.config()?.map(|loaded| loaded.config);
+        let has_cluster = cluster::state(home) == ClusterState::Ready;
+        let lost = |what, text: &str| Some((what, Error::failed(text)));
+        let (config, unreadable) = match context.config() {
+            Err(error) if has_cluster && args.force => (None, Some((What::Config, error))),
+            Ok(None) if has_cluster && args.force => {
+                (None, lost(What::Config, "config.yaml is gone, and with it the key to the datastore"))
+            }
+            loaded => (loaded?.map(|loaded| loaded.config), None),
+        };
+        let has_credentials = !has_cluster || home.postgres_credentials().exists();
+        let unreadable = match unreadable {
+            None if args.force && !has_credentials => {
+                lost(What::Cluster, "managed-postgres/credentials.json is gone, and with it the way into the datastore")
+            }
+            other => other,
+        };
         let configured = config.as_ref().and_then(|config| config.workspace.clone());
         let workspace = match (&args.workspace, &configured) {
             (Some(asked), _) => resolve_workspace(Some(asked))?,
@@ -42,12 +61,13 @@ impl Target {
         };
         let was_used = was_shown || home.logs().join("server.log").exists();
         Ok(Self {
-            is_set_up: config.is_some() && was_used,
-            has_datastore: cluster::state(home) == ClusterState::Ready,
+            is_set_up: unreadable.is_some() || (config.is_some() && was_used),
+            has_datastore: has_cluster,
             workspace_existed: workspace.exists(),
             workspace_in_use: workspace.exists() && !setup::is_untouched(&workspace),
             workspace_is_ours: configured.as_ref() == Some(&workspace),
             config,
+            unreadable,
             workspace,
         })
     }

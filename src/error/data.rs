@@ -120,8 +120,9 @@ impl From<LoadError> for Error {
         }
         match error {
             LoadError::Postgres(error) => error.into(),
-            LoadError::Schema(error) => error.into(),
+            LoadError::Schema(error) | LoadError::Fresh(error) => error.into(),
             LoadError::Program(error) => error.into(),
+            LoadError::Full => with_disk_hint(Self::failed(&error), Some(&io::ErrorKind::StorageFull.into())),
             LoadError::Read(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
             _ => Self::failed(&error).hint("try again").hint("leoflow lite logs postgres"),
         }

@@ -22,6 +22,9 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
+/// The way back when what is there cannot be read.
+const RESTORE: &str = "or bring back a backup, which sets aside and keeps what is there: \
+                       leoflow lite restore --input FILE --force";
 const BELONG_TOGETHER: &str =
     "managed-postgres/data and managed-postgres/credentials.json belong together: put back the pair";
 
@@ -168,7 +171,7 @@ impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
         match &error {
             ConfigError::Io { path, source } => {
-                Self::io("read", path, source).hint("put it back from a backup; nothing was changed")
+                Self::io("read", path, source).hint("put it back from a copy; nothing was changed").hint(RESTORE)
             }
             ConfigError::Invalid { .. } => {
                 Self::failed(&error).hint("correct the line, then check with `leoflow verify-config`")
@@ -224,10 +227,12 @@ impl From<Refusal> for Error {
                 base.hint("move the folder away to start anew, or put the datastore back from a backup")
             }
             Refusal::SecretLost { .. } => base
-                .hint("put config.yaml back from a backup: a new key could not read what is stored")
+                .hint("put config.yaml back from a copy: a new key could not read what is stored")
+                .hint(RESTORE)
                 .hint("to start over instead, move managed-postgres/data away"),
             Refusal::CredentialsLost(_) => base
                 .hint("put managed-postgres/credentials.json back from a copy of the home")
+                .hint(RESTORE)
                 .hint("to start over instead, move managed-postgres/data away"),
             Refusal::OtherWorkspace { .. } => base
                 .hint("to use the other one from now on: leoflow config set workspace DIR, then leoflow lite restart")

@@ -1,6 +1,6 @@
 //! What PostgreSQL says and does, in the user's words.
 
-use super::{BELONG_TOGETHER, Error};
+use super::{BELONG_TOGETHER, Error, RESTORE};
 use crate::postgres::PgError;
 use crate::postgres::private::PrivateError;
 use crate::postgres::words::{Cause, Words};
@@ -16,7 +16,9 @@ impl Error {
 impl From<PgError> for Error {
     fn from(error: PgError) -> Self {
         match &error {
-            PgError::WrongPassword => Self::refused(&error).hint(BELONG_TOGETHER),
+            PgError::WrongPassword => {
+                Self { is_damage: true, ..Self::refused(&error) }.hint(BELONG_TOGETHER).hint(RESTORE)
+            }
             damage if damage.is_damage() => Self::damaged_datastore(damage),
             PgError::Query(_) => {
                 Self::failed(format!("the datastore refused: {error}")).hint("leoflow lite logs postgres")

@@ -17,7 +17,7 @@ use crate::sys::{disk, files, ports, user};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,19 +71,26 @@ const SPACE_WANTED: u64 = 1024 * 1024 * 1024;
 const SPACE_NEEDED: u64 = 300 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 
+/// Why the database does not say what it is, and what to do about it.
+#[derive(Debug)]
+pub struct Unasked {
+    pub reason: String,
+    pub remedy: String,
+}
+
 /// Every check, in the order a reader would want them. `schema` is what the database was found to
-/// be, or why it could not be asked; `None` when there is none yet.
+/// be; `None` when there is none yet.
 /// `python` is the one that a running server has for DAGs.
 pub fn examine(
     home: &Home,
     sources: &Sources,
-    schema: Option<Result<State, String>>,
+    schema: Option<Result<State, Unasked>>,
     python: Option<&Path>,
 ) -> Vec<Check> {
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
     let config = loaded.as_ref().ok().and_then(Option::as_ref).map(|loaded| loaded.config.clone());
-    let mut checks = vec![platform(), home_folder(home), space(home)];
+    let mut checks = vec![platform(), home_folder(home), owner(home), space(home)];
     checks.extend(permissions(home));
     checks.push(configuration(home, &loaded));
     checks.push(port(home, config.as_ref(), running));
@@ -157,6 +164,24 @@ fn home_folder(home: &Home) -> Check {
     }
 }
 
+/// Files of another user, such as a command run as root leaves: the user's own commands cannot change them.
+fn owner(home: &Home) -> Check {
+    let own = user::effective_uid();
+    let name = |uid| user::login_name(uid).unwrap_or_else(|| format!("user {uid}"));
+    let owner_of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| meta.uid());
+    let folders = [home.root().to_owned(), home.run(), home.logs(), home.backups(), home.postgres()];
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let strange = entries.map(|entry| entry.path()).find(|path| owner_of(path).is_some_and(|uid| uid != own));
+    match strange {
+        None => Check::ok("owner", name(own)),
+        Some(path) => Check::problem(
+            "owner",
+            format!("{} belongs to {}", path.display(), owner_of(&path).map(name).unwrap_or_default()),
+            format!("sudo chown -hR {own} '{}'", home.root().display()),
+        ),
+    }
+}
+
 fn space(home: &Home) -> Check {
     match disk::free_bytes(home.root()) {
         Ok(free) if free < SPACE_NEEDED => Check::problem(
@@ -198,17 +223,17 @@ fn permissions(home: &Home) -> Vec<Check> {
 
 fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::ConfigError>) -> Check {
     match loaded {
+        Ok(None) if cluster::state(home) == ClusterState::Ready => {
+            Check::problem("config", "config.yaml is gone, and with it the key to the datastore", KEY_LOST)
+        }
         Ok(None) => Check::warning("config", "no config.yaml yet", "leoflow setup"),
-        Ok(Some(_)) if config_is_blank(home) => Check::problem(
-            "config",
-            "config.yaml is empty",
-            "put it back from a backup; a new one would have another encryption key",
-        ),
+        Ok(Some(_)) if config_is_blank(home) => Check::problem("config", "config.yaml is empty", KEY_LOST),
         Ok(Some(loaded)) if !loaded.warnings.is_empty() => {
             let said: Vec<_> = loaded.warnings.iter().map(|w| format!("line {}: {}", w.line, w.message)).collect();
             Check::warning("config", said.join("; "), "leoflow verify-config")
         }
         Ok(Some(_)) => Check::ok("config", home.config().display().to_string()),
+        Err(error @ config::ConfigError::Io { .. }) => Check::problem("config", error.to_string(), KEY_LOST),
         Err(error) => Check::problem("config", error.to_string(), "leoflow verify-config names each line"),
     }
 }
@@ -251,13 +276,19 @@ fn postgres(home: &Home, sources: &Sources) -> Check {
     }
 }
 
-const RESTORE: &str =
+const KEY_LOST: &str = "put it back from a copy: a new one would have another encryption key; or bring back a backup: \
+                        leoflow lite restore --input FILE --force, which keeps what is there";
+pub const RESTORE: &str =
     "leoflow lite backups list, then leoflow lite restore --input FILE --force, which keeps what is there";
 
 fn datastore(home: &Home) -> Check {
     let data = home.postgres_data();
     match cluster::state(home) {
         ClusterState::Absent => Check::warning("datastore", "not created yet", "leoflow setup"),
+        ClusterState::Ready if !home.postgres_credentials().exists() => {
+            let detail = "managed-postgres/credentials.json is gone, and with it the way into the datastore";
+            Check::problem("datastore", detail, format!("put it back from a copy of the home; or {RESTORE}"))
+        }
         ClusterState::Ready => match control::status_of(home).filter(|status| status.state == InstanceState::Damaged) {
             None => Check::ok("datastore", data.display().to_string()),
             Some(status) => Check::problem("datastore", status.reason.unwrap_or_default(), RESTORE),
@@ -269,11 +300,11 @@ fn datastore(home: &Home) -> Check {
     }
 }
 
-fn schema_check(schema: Option<Result<State, String>>) -> Check {
+fn schema_check(schema: Option<Result<State, Unasked>>) -> Check {
     match schema {
         None => Check::ok("schema", "no datastore yet"),
         Some(Ok(state)) => schema_verdict(&state),
-        Some(Err(reason)) => Check::problem("schema", reason, "leoflow lite logs postgres"),
+        Some(Err(unasked)) => Check::problem("schema", unasked.reason, unasked.remedy),
     }
 }
 

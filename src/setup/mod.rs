@@ -12,7 +12,7 @@ mod shell_path;
 pub mod uninstall;
 
 pub use apply::{Applied, ApplyError, apply, get_packages, mark_password_shown, note_version, renew_unseen_password};
-pub use doctor::{Check, Mend, Verdict, examine, mend};
+pub use doctor::{Check, Mend, RESTORE, Unasked, Verdict, examine, mend};
 pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};
 pub use plan::{Plan, Refusal, Step, Wishes, plan};

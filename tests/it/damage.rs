@@ -80,6 +80,9 @@ fn without_its_log_its_control_file_or_a_catalogue_the_backup_comes_back() {
             refused.stderr.contains("damaged") && refused.stderr.contains("restore --input"),
             "{damage}: {refused:?}"
         );
+        // Stopped, it says the same.
+        let doctor = test.run(&["doctor"]).expect(1);
+        assert!(doctor.stdout.contains("restore --input"), "{damage}: {doctor:?}");
         assert_restores(&test, &backup);
     }
 }
@@ -101,4 +104,37 @@ fn a_restore_over_what_is_damaged_that_is_killed_leaves_the_old_folder_or_the_ne
         assert!(test.home.join("managed-postgres/data/global/pg_control").exists(), "{checkpoint}");
     }
     assert_restores(&test, &backup);
+}
+
+#[test]
+fn without_its_configuration_or_its_credentials_the_backup_comes_back() {
+    for (damage, code) in [("config.yaml is no text", 1), ("no config.yaml", 3), ("no credentials", 3)] {
+        let (test, backup) = backed_up();
+        test.run(&["lite", "stop"]).expect(0);
+        let config = test.home.join("config.yaml");
+        match damage {
+            "config.yaml is no text" => fs::write(&config, [0xff; 64]).unwrap(),
+            "no config.yaml" => fs::remove_file(&config).unwrap(),
+            _ => fs::remove_file(test.home.join("managed-postgres/credentials.json")).unwrap(),
+        }
+        let before = fs::read(&config).ok();
+        let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(code);
+        assert!(refused.stderr.contains("restore --input"), "{damage}: {refused:?}");
+        let doctor = test.run(&["doctor"]).expect(1);
+        assert!(doctor.stdout.contains("restore --input"), "{damage}: {doctor:?}");
+        let arguments = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
+        for checkpoint in ["restore.config-set-aside", "setup.create-cluster", "restore.proven"] {
+            let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
+            assert!(!killed.status.success(), "{damage}, {checkpoint}: {killed:?}");
+            // Refused again, after it is in its place again.
+            test.run(&["lite", "restore", "--input", backup.to_str().unwrap(), "--yes"]);
+        }
+        assert_restores(&test, &backup);
+        let kept = fs::read_dir(test.home.join("managed-postgres")).unwrap().flatten().find_map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            name.starts_with("config.yaml.damaged-").then(|| fs::read(entry.path()).unwrap())
+        });
+        let has_moved = damage == "config.yaml is no text";
+        assert_eq!(kept, before.filter(|_| has_moved), "{damage}");
+    }
 }
