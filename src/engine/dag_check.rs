@@ -8,16 +8,20 @@ use serde_json::Value;
 pub fn read(described: &[Value]) -> Result<Vec<Structure>, String> {
     let structures: Result<Vec<Structure>, _> = described.iter().cloned().map(serde_json::from_value).collect();
     let dags = structures.map_err(|error| format!("What it describes is no DAG: {error}"))?;
-    dags.iter().try_for_each(check)?;
+    for (dag, described) in dags.iter().zip(described) {
+        check(dag).map_err(|problem| {
+            let place = described["place"].as_str().map(|place| format!("{place}: ")).unwrap_or_default();
+            format!("{place}Dag {:?}: {problem}", dag.dag_id)
+        })?;
+    }
     Ok(dags)
 }
 
 /// Params that do not fit their schemas, and a schedule that never is.
 fn check(dag: &Structure) -> Result<(), String> {
-    let told = |problem: String| format!("Dag {:?}: {problem}", dag.dag_id);
-    params::check_defaults(dag).map_err(told)?;
+    params::check_defaults(dag)?;
     let checked = dag.timetable.as_ref().map_or(Ok(()), |timetable| timetable.check());
-    checked.map_err(|problem| told(problem.to_string()))
+    checked.map_err(|problem| problem.to_string())
 }
 
 /// What is said of a dag_id that two files make.

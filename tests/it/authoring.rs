@@ -203,7 +203,8 @@ fn what_the_server_would_refuse_is_refused_by_validate() {
     let one = test.save("one/dag.py", &dag("same", "@daily"));
     let two = test.save("two/dag.py", &dag("same", "@daily"));
     let done = test.run(&["validate", bad.to_str().unwrap(), one.to_str().unwrap()]).expect(1);
-    assert!(done.stdout.contains("61 * * * *"), "{done:?}");
+    let place = format!("{}:2: Dag \"bad\": ", bad.display());
+    assert!(done.stdout.contains(&place) && done.stdout.contains("61 * * * *"), "{done:?}");
     let done = test.run(&["validate", one.to_str().unwrap(), two.to_str().unwrap()]).expect(1);
     let both = format!("  {}\n    {}", one.display(), two.display());
     assert!(done.stdout.contains("used in two files") && done.stdout.contains(&both), "{done:?}");

@@ -32,7 +32,11 @@ def parse(path, roots, settings):
     workspace.enter()
     result = {"dags": [], "error": None}
     try:
-        result["dags"] = [_structure.of_dag(dag) for dag in _load.dags(workspace, path, settings)]
+        result["dags"] = [
+            # Where it is made is told of what is wrong with it, and is no part of it.
+            {**_structure.of_dag(dag), "place": clean(f"{dag.module_file}:{dag.line}")}
+            for dag in _load.dags(workspace, path, settings)
+        ]
         # What cannot be kept is the file's fault too.
         json.dumps(result, allow_nan=False)
         if clean(result["dags"]) != result["dags"]:
