@@ -229,7 +229,7 @@ clean_up() {
 check_home() {
     [ -e "$home" ] || return 0
     [ -d "$home" ] || fail "$home is no folder" "choose another one: --home DIR"
-    [ -n "$(find "$home" -prune -user "$(id -u)" 2>/dev/null)" ] ||
+    [ -n "$(find -H "$home" -prune -user "$(id -u)" 2>/dev/null)" ] ||
         fail "$home belongs to another user" "run this as its owner, or choose another folder: --home DIR"
     for mark in run/lite.lock run/journal.json managed-postgres/credentials.json managed-postgres/data/PG_VERSION; do
         [ ! -e "$home/$mark" ] || return 0

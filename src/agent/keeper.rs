@@ -96,6 +96,7 @@ impl Keeper {
             passed: vec![secrets_writer.as_fd()],
             single_user: None,
             parent_death: Some(Signal::Kill),
+            own_session: false,
         };
         let pid = spawn.start().map_err(|error| {
             log.say(&format!("the task could not be started: {error}"));

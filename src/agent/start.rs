@@ -125,6 +125,7 @@ pub fn keeper(folder: &TaskFolder) -> io::Result<i32> {
         passed: Vec::new(),
         single_user: None,
         parent_death: None,
+        own_session: false,
     };
     spawn.start().map_err(io::Error::other)
 }

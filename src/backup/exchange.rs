@@ -331,13 +331,15 @@ impl<'a> Work<'a> {
     /// One state is kept, the last one that was replaced. What of the others cannot be removed now is a
     /// stray from here on: it is no reason to leave this one half done.
     async fn forget_older(&self) {
-        for older in side::all(self.home).into_iter().filter(|older| older.id != self.side.id) {
+        let others =
+            || side::all(self.home).into_iter().filter(|older| older.id != self.side.id && !older.is_the_only());
+        for older in others() {
             let _ = older.forget_kept();
         }
         if drop_strays(self.access, std::slice::from_ref(&self.side.id)).await.is_err() {
             return;
         }
-        for older in side::all(self.home).into_iter().filter(|older| older.id != self.side.id) {
+        for older in others() {
             let _ = older.remove();
         }
     }

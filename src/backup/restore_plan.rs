@@ -93,7 +93,8 @@ fn is_in_workspace(entry: &Entry) -> bool {
 #[derive(Debug, Clone)]
 pub struct Machine<'a> {
     pub workspace: &'a Path,
-    pub port: u16,
+    /// `None` leaves the one of the backup.
+    pub port: Option<u16>,
     pub python: Option<&'a Path>,
     /// Whoever made the backup does not decide who may reach this machine.
     pub host: Option<Ipv4Addr>,
@@ -121,8 +122,8 @@ pub fn fitted_config(text: &str, machine: &Machine<'_>) -> Result<String, Config
             return Err(ConfigRefusal::Missing(key));
         }
     }
-    let mut changes =
-        vec![("workspace", machine.workspace.to_string_lossy().into_owned().into()), ("port", machine.port.into())];
+    let mut changes = vec![("workspace", machine.workspace.to_string_lossy().into_owned().into())];
+    changes.extend(machine.port.map(|port| ("port", port.into())));
     let text = match machine.python {
         Some(python) => {
             changes.push(("python", python.to_string_lossy().into_owned().into()));
@@ -214,7 +215,7 @@ mod tests {
             "# mine\nworkspace: /old\nport: 1\npython: /old/python\njwt_secret: '{key}'\nencryption_key: '{key}'\nhost: 0.0.0.0\n\
              admin_password_hash: '$argon2id$x'\nsession_epoch: 2\n"
         );
-        let machine = Machine { workspace: Path::new("/new"), port: 9, python: None, host: None };
+        let machine = Machine { workspace: Path::new("/new"), port: Some(9), python: None, host: None };
         let fitted = fitted_config(&text, &machine).unwrap();
         assert!(fitted.starts_with("# mine\nworkspace: \"/new\"\nport: 9\njwt_secret"), "{fitted}");
         assert!(

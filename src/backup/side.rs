@@ -165,6 +165,13 @@ impl Kept {
     }
 }
 
+impl Side {
+    /// Whether it has the workspace of before a restore that cannot be undone: nothing else has it.
+    pub fn is_the_only(&self) -> bool {
+        self.read_kept().is_some_and(|kept| kept.unreadable.is_some())
+    }
+}
+
 /// Every folder of a restore that is there.
 pub fn all(home: &Home) -> Vec<Side> {
     let entries = std::fs::read_dir(home.restore()).into_iter().flatten().flatten();

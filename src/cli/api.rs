@@ -29,6 +29,21 @@ impl<'a> Api<'a> {
         self.ask(Method::GET, path, None).await
     }
 
+    /// Every entry of a list, page after page. `query` is more of it, such as an order.
+    pub async fn all(&self, path: &str, query: &str, field: &str) -> Result<Vec<Value>, Error> {
+        let mut found: Vec<Value> = Vec::new();
+        loop {
+            let before = found.len();
+            let mut page: Value = self.get(&format!("{path}?limit=100&offset={before}{query}")).await?;
+            if let Some(Value::Array(more)) = page.get_mut(field).map(Value::take) {
+                found.extend(more);
+            }
+            if found.len() == before || found.len() as u64 >= page["total_entries"].as_u64().unwrap_or(0) {
+                return Ok(found);
+            }
+        }
+    }
+
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
         self.ask(Method::POST, path, Some(body)).await
     }

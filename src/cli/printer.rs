@@ -91,13 +91,13 @@ impl Printer {
 
     /// The result as JSON, on one line so that it can be read line by line too.
     pub fn json(&self, value: &impl Serialize) -> Result<(), Error> {
-        let text = serde_json::to_string(value).map_err(Error::bug)?;
         if self.yaml {
-            // By its text, which is YAML too: numbers of any length stay what they are.
-            let value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(Error::bug)?;
+            let value = as_yaml(serde_json::to_value(value).map_err(Error::bug)?);
+            // Each is a document of its own: some commands print several.
+            self.line("---");
             self.raw(&serde_yaml::to_string(&value).map_err(Error::bug)?);
         } else {
-            self.line(text);
+            self.line(serde_json::to_string(value).map_err(Error::bug)?);
         }
         Ok(())
     }
@@ -214,6 +214,25 @@ pub fn in_words(bytes: u64) -> String {
 
 fn coloured(on: bool, code: &str, text: &str) -> String {
     if on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// A number that is longer than YAML's are is given as a text.
+fn as_yaml(value: serde_json::Value) -> serde_yaml::Value {
+    use serde_json::Value;
+    match value {
+        Value::Null => serde_yaml::Value::Null,
+        Value::Bool(flag) => flag.into(),
+        Value::String(text) => text.into(),
+        Value::Array(list) => serde_yaml::Value::Sequence(list.into_iter().map(as_yaml).collect()),
+        Value::Object(map) => {
+            serde_yaml::Value::Mapping(map.into_iter().map(|(key, value)| (key.into(), as_yaml(value))).collect())
+        }
+        Value::Number(number) => {
+            let whole = number.as_i64().map(serde_yaml::Value::from).or_else(|| number.as_u64().map(Into::into));
+            let part = || number.as_f64().filter(|part| part.to_string() == number.to_string()).map(Into::into);
+            whole.or_else(part).unwrap_or_else(|| number.to_string().into())
+        }
+    }
 }
 
 impl Reporter for Printer {

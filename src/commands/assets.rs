@@ -12,7 +12,7 @@ pub async fn run(context: &Context<'_>, command: &AssetsCommand) -> Result<u8, E
     let printer = context.printer;
     match command {
         AssetsCommand::List => {
-            let all = all(&api).await?;
+            let all = api.all(ASSETS, "", "assets").await?;
             if printer.json {
                 printer.json(&json!({"assets": all}))?;
             } else if all.is_empty() {
@@ -75,20 +75,10 @@ pub async fn run(context: &Context<'_>, command: &AssetsCommand) -> Result<u8, E
     Ok(0)
 }
 
-async fn all(api: &Api<'_>) -> Result<Vec<Value>, Error> {
-    let mut found: Vec<Value> = Vec::new();
-    loop {
-        let page: Value = api.get(&format!("/api/v2/assets?limit=100&offset={}", found.len())).await?;
-        let before = found.len();
-        found.extend(list_of(&page["assets"]).cloned());
-        if found.len() == before || found.len() as u64 >= page["total_entries"].as_u64().unwrap_or(0) {
-            return Ok(found);
-        }
-    }
-}
+const ASSETS: &str = "/api/v2/assets";
 
 async fn find(api: &Api<'_>, name: &str) -> Result<Value, Error> {
-    let all = all(api).await?;
+    let all = api.all(ASSETS, "", "assets").await?;
     let found = all.into_iter().find(|asset| asset["name"] == name || asset["uri"] == name);
     found.ok_or_else(|| Error::failed(format!("there is no asset {name:?}")).hint("leoflow assets list"))
 }

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::home::{check_workspace, resolve_workspace};
 use crate::protocol::control;
 use crate::python;
+use crate::sys::files;
 use serde_json::json;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -27,7 +28,7 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
             .iter()
             .map(|setting| {
                 let written = setting.written(&text);
-                json!({"key": setting.name, "value": written, "default": setting.default, "help": setting.help})
+                json!({"key": setting.name, "value": written, "default": default_of(setting), "help": setting.help})
             })
             .collect();
         context.printer.json(&json!({"file": context.home.config(), "settings": all}))?;
@@ -48,9 +49,13 @@ fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
     let setting = find(key)?;
     let written = setting.written(&text(context)?);
     if context.printer.json {
-        context.printer.json(&json!({"key": key, "value": written, "default": setting.default}))?;
+        context.printer.json(&json!({"key": key, "value": written, "default": default_of(setting)}))?;
     } else {
-        context.printer.line(written.unwrap_or_else(|| setting.default.to_owned()));
+        match written {
+            Some(value) => context.printer.line(value),
+            None if setting.is_value => context.printer.line(setting.default),
+            None => context.printer.note(format!("{key} is not set: {}", setting.default)),
+        }
     }
     Ok(0)
 }
@@ -81,10 +86,19 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
             None => context.printer.line(format!("{key} is {} again", setting.default)),
         }
     }
+    if key == "port" {
+        // What the last start was asked for is over.
+        let asked = context.home.asked_port();
+        files::remove_any(&asked).map_err(|error| Error::io("remove", &asked, &error))?;
+    }
     if control::status_of(&context.home).is_some() && !key.starts_with("upgrade.") && !key.starts_with("backup.") {
         context.printer.note("It is in force after:  leoflow lite restart");
     }
     Ok(0)
+}
+
+fn default_of(setting: &Setting) -> Option<&'static str> {
+    setting.is_value.then_some(setting.default)
 }
 
 /// What the machine says to a value, before it is written.

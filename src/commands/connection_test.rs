@@ -1,6 +1,7 @@
 //! `leoflow connections test`: whether the other end can be reached from here. A login is the provider's to try.
 
 use crate::engine::connections::Connection;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 
@@ -37,6 +38,8 @@ fn place(connection: &Connection) -> Result<(String, u16), String> {
     let (scheme, rest) = host.split_once("://").map_or((None, host), |(scheme, rest)| (Some(scheme), rest));
     let authority = rest.split('/').next().unwrap_or_default();
     let (name, port) = match authority.rsplit_once(':') {
+        // Colons of an address are none before a port.
+        _ if authority.parse::<Ipv6Addr>().is_ok() => (authority, None),
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
         _ => (authority, None),
     };

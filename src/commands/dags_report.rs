@@ -42,8 +42,7 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
 
 /// The exit code is 1 when there is one.
 pub async fn import_errors(context: &Context<'_>) -> Result<u8, Error> {
-    let found: Value = Api::new(&context.home).get("/api/v2/importErrors?limit=1000").await?;
-    let errors: Vec<&Value> = list_of(&found["import_errors"]).collect();
+    let errors = Api::new(&context.home).all("/api/v2/importErrors", "", "import_errors").await?;
     let code = u8::from(!errors.is_empty());
     if context.printer.json {
         let list: Vec<Value> =

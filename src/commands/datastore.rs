@@ -3,6 +3,7 @@
 
 use super::context::Context;
 use super::recovery::{self, Purges};
+use crate::backup::set_aside;
 use crate::error::Error;
 use crate::home::lock::{self, HomeLock};
 use crate::postgres::cluster::{self, ClusterState};
@@ -30,7 +31,7 @@ impl Datastore {
             check(context)?;
             return Ok(Self { access: access(context)?, runs_for_lite: true, server: None, lock: None });
         }
-        if !home.journal().exists() {
+        if !home.journal().exists() && set_aside::pending(home).is_none() {
             // Before anything is written into a folder that is not ours.
             check(context)?;
         }

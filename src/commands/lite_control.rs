@@ -1,13 +1,17 @@
 //! `leoflow lite stop` and `restart`.
 
 use super::context::Context;
-use super::lite_start;
+use super::{lite_run, lite_start};
 use crate::agent;
 use crate::cli::args::{LiteRestart, LiteRun, LiteStop};
+use crate::config::Config;
 use crate::error::Error;
+use crate::home::Home;
 use crate::home::lock::{self, Holder, HomeLock};
 use crate::protocol::control::{self, Answer, ControlClient, Request};
 use crate::sys::process::Signal;
+use crate::sys::{files, listener};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// How often it is looked whether tasks still run.
@@ -132,10 +136,15 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
             Err(Error::failed("Leoflow runs in a terminal, where its port stays what it is")
                 .hint("end it there with Ctrl-C, and start it with --port"))
         }
+        Some(status) if !status.detached && serves_elsewhere(context)? => {
+            Err(Error::failed("config.yaml has another host or port, and Leoflow runs in a terminal")
+                .hint("end it there with Ctrl-C, and start it again"))
+        }
         // In the foreground it belongs to a terminal: its children are restarted in place.
         Some(status) if !status.detached => restart_in_place(context),
         Some(_) => {
-            let port = args.port.or_else(|| running_port(context));
+            let port = args.port.or_else(|| asked_port(context));
+            refuse_taken_port(context, port)?;
             stop_running(context)?;
             lite_start::run(context, &LiteRun { port, ..LiteRun::default() })
         }
@@ -146,9 +155,50 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     }
 }
 
-/// A port that was given when it was started and is not the configured one stays.
+/// Where the instance serves that runs now.
+pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
+    let url = lock::holder(&context.home)?.url?;
+    let (host, port) = url.strip_prefix("http://")?.rsplit_once(':')?;
+    Some((host.parse().ok()?, port.parse().ok()?))
+}
+
 pub fn running_port(context: &Context<'_>) -> Option<u16> {
-    lock::holder(&context.home)?.url?.rsplit_once(':')?.1.parse().ok()
+    running_address(context).map(|(_, port)| port)
+}
+
+/// A port that was given when it was started, and is not the configured one, stays when it is started again.
+pub fn asked_port(context: &Context<'_>) -> Option<u16> {
+    running_port(context)?;
+    files::read_text(&context.home.asked_port(), 16).ok()??.trim().parse().ok()
+}
+
+pub fn note_asked_port(home: &Home, asked: Option<u16>, config: Option<&Config>) -> Result<(), Error> {
+    let path = home.asked_port();
+    // The first start writes it into the new configuration.
+    let noted = match asked.filter(|port| config.is_some_and(|config| config.port != *port)) {
+        Some(port) => files::write_atomic(&path, port.to_string().as_bytes(), 0o600),
+        None => files::remove_any(&path),
+    };
+    noted.map_err(|error| Error::io("write", &path, &error))
+}
+
+/// Whether a start would serve at another address than the instance that runs now.
+fn serves_elsewhere(context: &Context<'_>) -> Result<bool, Error> {
+    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(false) };
+    let next = (config.own_address(), asked_port(context).unwrap_or(config.port));
+    Ok(running_address(context).is_some_and(|now| now != next))
+}
+
+/// Before what works is stopped for it.
+fn refuse_taken_port(context: &Context<'_>, asked: Option<u16>) -> Result<(), Error> {
+    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(()) };
+    let port = asked.unwrap_or(config.port);
+    match running_port(context) {
+        Some(running) if running == port => Ok(()),
+        _ => listener::bind_at(config.host, port)
+            .map(drop)
+            .map_err(|error| lite_run::not_bound(config.host, port, &error).hint("nothing was stopped")),
+    }
 }
 
 fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {

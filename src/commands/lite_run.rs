@@ -1,7 +1,7 @@
 //! `leoflow lite`: set up what is missing, then supervise until told to stop.
 
 use super::context::Context;
-use super::lite_control::ended_tasks;
+use super::lite_control::{self, ended_tasks};
 use super::recovery::{self, Purges};
 use crate::agent;
 use crate::cli::args::LiteRun;
@@ -56,6 +56,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     // What an earlier run left may have the port, so it is ended first.
     end_leftovers(context, sink)?;
     home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
+    lite_control::note_asked_port(home, args.port, configured.as_ref())?;
     let tcp = match early {
         Some(tcp) => tcp,
         None => bind_patiently(context, host, port)?,
@@ -101,7 +102,10 @@ async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOve
     let configured = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
     let identity = Identity {
         version: context.version.to_owned(),
-        url: context.url(configured.as_ref(), port),
+        // It serves where it did, whatever the file says by now.
+        url: lock::holder(&context.home)
+            .and_then(|holder| holder.url)
+            .unwrap_or_else(|| context.url(configured.as_ref(), port)),
         detached: inherited.handover.detached,
     };
     let instance = describe(context, port).map_err(TakeOverError::NotBegun)?;
@@ -258,16 +262,21 @@ fn bind(context: &Context<'_>, host: Ipv4Addr, port: u16) -> Result<TcpListener,
         if let Some(holder) = other_holder(context) {
             return lock::LockError::Held { holder: Some(holder) }.into();
         }
-        if error.kind() == std::io::ErrorKind::AddrNotAvailable {
-            return Error::failed(format!("{host} is no address of this machine"))
-                .hint("leoflow config set host 127.0.0.1");
-        }
-        let who = match ports::listening_process(port) {
-            Some((pid, line)) => format!("port {port} is taken by `{}`, pid {pid}", first_words(&line)),
-            None => format!("port {port} cannot be used: {error}"),
-        };
-        Error::failed(who).hint(format!("leoflow lite --port {}", port.checked_add(1).unwrap_or(DEFAULT_PORT)))
+        not_bound(host, port, &error)
     })
+}
+
+/// Why that is no place to serve at.
+pub(super) fn not_bound(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+        return Error::failed(format!("{host} is no address of this machine"))
+            .hint("leoflow config set host 127.0.0.1");
+    }
+    let who = match ports::listening_process(port) {
+        Some((pid, line)) => format!("port {port} is taken by `{}`, pid {pid}", first_words(&line)),
+        None => format!("port {port} cannot be used: {error}"),
+    };
+    Error::failed(who).hint(format!("leoflow lite --port {}", port.checked_add(1).unwrap_or(DEFAULT_PORT)))
 }
 
 fn other_holder(context: &Context<'_>) -> Option<lock::Holder> {

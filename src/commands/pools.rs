@@ -1,7 +1,6 @@
 //! `leoflow pools …`, in Airflow's words and files.
 
 use super::context::Context;
-use super::dags::list_of;
 use super::transfer_file::{read_json, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::PoolsCommand;
@@ -13,7 +12,7 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
     let printer = context.printer;
     match command {
         PoolsCommand::List => {
-            let all = all(&api).await?;
+            let all = api.all(POOLS, "", "pools").await?;
             show(context, &all)?;
         }
         PoolsCommand::Get { name } => {
@@ -36,7 +35,7 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
             printer.line(format!("{} pools imported", pools.len()));
         }
         PoolsCommand::Export { file } => {
-            let all = all(&api).await?;
+            let all = api.all(POOLS, "", "pools").await?;
             let entry = |pool: &Value| {
                 let whole = json!({
                     "slots": pool["slots"], "description": pool["description"].as_str().unwrap_or_default(),
@@ -51,20 +50,10 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
     Ok(0)
 }
 
+const POOLS: &str = "/api/v2/pools";
+
 fn place(name: &str) -> String {
     format!("/api/v2/pools/{}", encode(name))
-}
-
-async fn all(api: &Api<'_>) -> Result<Vec<Value>, Error> {
-    let mut found: Vec<Value> = Vec::new();
-    loop {
-        let page: Value = api.get(&format!("/api/v2/pools?limit=100&offset={}", found.len())).await?;
-        let before = found.len();
-        found.extend(list_of(&page["pools"]).cloned());
-        if found.len() == before || found.len() as u64 >= page["total_entries"].as_u64().unwrap_or(0) {
-            return Ok(found);
-        }
-    }
 }
 
 fn show(context: &Context<'_>, pools: &[Value]) -> Result<(), Error> {
@@ -91,7 +80,7 @@ async fn set(
     include_deferred: bool,
 ) -> Result<(), Error> {
     let body = json!({"slots": slots, "description": description, "include_deferred": include_deferred});
-    let exists = all(api).await?.iter().any(|pool| pool["name"] == name);
+    let exists = api.all(POOLS, "", "pools").await?.iter().any(|pool| pool["name"] == name);
     if exists {
         let _: Value = api.patch(&place(name), &body).await?;
         return Ok(());

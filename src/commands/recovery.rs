@@ -12,6 +12,7 @@ use crate::home::progress::{Progress, Reporter};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::private::PrivateServer;
 use crate::postgres::{Access, Credentials, Endpoint, install};
+use crate::protocol::control;
 use crate::setup::uninstall;
 use crate::supervisor;
 use crate::sys::process::Signal;
@@ -191,13 +192,14 @@ pub async fn finish_upgrade(
     let mut work = Work {
         home,
         access: Access { endpoint: Endpoint::for_home(home), credentials: Credentials::require(home)?, installation },
-        port: super::lite_control::running_port(context).unwrap_or(config.port),
+        port: config.port,
         config: &config,
         own_version: context.version,
         ground,
         reporter,
         no_rollback: false,
         details: Vec::new(),
+        paused: None,
         pause: None,
     };
     let mut journal = Journal::resume(home, entry);
@@ -282,7 +284,7 @@ pub async fn settle_change(context: &Context<'_>, look_only: bool) -> Result<(),
 
 /// For a command that decides by what is there: what was interrupted is finished before it looks.
 pub async fn finish_first(context: &Context<'_>, command: &str) -> Result<(), Error> {
-    if interrupted(context)?.is_some() {
+    if interrupted(context)?.is_some() || is_set_aside(context) {
         take_home(context, command, None, Purges::Refuse, context.printer).await?;
     }
     Ok(())
@@ -290,6 +292,10 @@ pub async fn finish_first(context: &Context<'_>, command: &str) -> Result<(), Er
 
 /// For a command that only looks: it cannot tell what there will be.
 pub fn refuse_interrupted(context: &Context<'_>) -> Result<(), Error> {
+    if is_set_aside(context) {
+        return Err(Error::failed("a restore was interrupted, and what it had set aside has to be put back first")
+            .hint("leoflow lite start puts it back"));
+    }
     match interrupted(context)? {
         None => Ok(()),
         Some(entry) => {
@@ -297,6 +303,11 @@ pub fn refuse_interrupted(context: &Context<'_>) -> Result<(), Error> {
                 .hint("leoflow lite start finishes it"))
         }
     }
+}
+
+/// By a restore that did not come through; not by one that is under way.
+fn is_set_aside(context: &Context<'_>) -> bool {
+    set_aside::pending(&context.home).is_some() && control::status_of(&context.home).is_none()
 }
 
 fn interrupted(context: &Context<'_>) -> Result<Option<Entry>, Error> {

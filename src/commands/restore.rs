@@ -9,22 +9,21 @@ use super::restore_target::Target;
 use super::{lite_control, lite_start};
 use crate::backup::restore::{self, Records, Staged};
 use crate::backup::restore_plan::fitted_config;
-use crate::backup::set_aside::{self, What};
-use crate::backup::{Manifest, verify};
+use crate::backup::{Manifest, set_aside, verify};
 use crate::cli::args::{LiteRun, Restore};
 use crate::config;
 use crate::error::Error;
+use crate::home::Home;
 use crate::home::lock::{self, HomeLock, OperationLock};
-use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::words::{self, Cause};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::schema::{embedded, known};
 use crate::setup::Wishes;
 use crate::supervisor::{self, last_lines};
-use crate::sys::{checkpoint, env_vars};
+use crate::sys::{checkpoint, env_vars, files};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const COMMAND: &str = "leoflow lite restore";
 
@@ -44,15 +43,14 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
 async fn dry_run(context: &Context<'_>, input: &Path, target: &Target) -> Result<u8, Error> {
     recovery::refuse_interrupted(context)?;
     let manifest = verify::hashes(input, context.printer)?;
-    if let Some((_, error)) = &target.unreadable {
-        context.printer.warning(format!("what is here now cannot be read: {}", error.in_one_line()));
-    }
-    let before = if target.is_set_up && target.has_datastore && target.unreadable.is_none() {
-        Some(replaced::summary(context, &Datastore::open(context, COMMAND).await?).await?)
-    } else {
-        None
+    let before = match (&target.unreadable, &target.lost_config) {
+        (None, None) if target.is_set_up && target.has_datastore => {
+            Some(replaced::summary(context, &Datastore::open(context, COMMAND).await?).await?)
+        }
+        (Some(_), _) | (_, Some(_)) => Some(Summary::nothing()),
+        _ => None,
     };
-    tell_plan(context, target, &Summary::of(&manifest), before.as_ref());
+    tell_plan(context, target, &Summary::of(&manifest), target.unreadable.as_ref(), before.as_ref());
     context.printer.note("Nothing was changed.");
     if context.printer.json {
         context.printer.json(&json!({
@@ -95,6 +93,8 @@ async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Resu
             Ok(held) => drop(held),
             Err(error) => context.printer.warning(format!("it is not in its place again: {}", error.in_one_line())),
         }
+    }
+    if outcome.is_err() {
         // It served what it could.
         drop(stopped.map(|port| restart(context, port)));
     }
@@ -130,34 +130,31 @@ async fn replace(
     target.check(context, &backup, args.force)?;
     let (mut opened, mut held) = (None, held);
     let mut before = Summary::nothing();
-    let (what, mut unreadable) = match target.unreadable.take() {
-        Some((what, error)) => (what, Some(error)),
-        None => (What::Cluster, None),
-    };
-    if unreadable.is_some() {
-        // Without its key there is nothing to look at.
-    } else if target.is_set_up && target.has_datastore {
+    let mut unreadable = target.unreadable.take();
+    if target.is_set_up && unreadable.is_none() && target.lost_config.is_none() && target.has_datastore {
         match read_present(context, held.take()).await {
             Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
             Err(error) if args.force && (error.is_damage || has_failed_for_damage(context)) => unreadable = Some(error),
             Err(error) => return Err(error),
         }
-    } else if target.is_set_up
-        && let ClusterState::NotACluster(why) = cluster::state(home)
-    {
-        unreadable = Some(Error::failed(why));
-    }
-    if let Some(error) = &unreadable {
-        printer.warning(format!("what is here now cannot be read: {}", error.in_one_line()));
-        let also = if what == What::Config { ", config.yaml beside it" } else { "" };
-        let place = home.postgres().join("data.damaged-…");
-        printer.note(format!("It is set aside whole, in {}{also}, and kept.", place.display()));
     }
     if target.is_set_up {
-        tell_plan(context, &target, &Summary::of(&backup), Some(&before));
+        tell_plan(context, &target, &Summary::of(&backup), unreadable.as_ref(), Some(&before));
         let name = config::instance_name(target.config.as_ref());
         if !context.confirm_by_name("Replace it?", name, args.yes)? {
             return Err(Error::failed("nothing was changed"));
+        }
+    }
+    let config_aside = match &target.lost_config {
+        Some(_) => Some(ConfigAside::begin(home)?),
+        None => None,
+    };
+    if target.lost_config.is_some() && unreadable.is_none() {
+        // With the empty one in its place it can be opened.
+        match read_present(context, held.take()).await {
+            Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
+            Err(error) if error.is_damage || has_failed_for_damage(context) => unreadable = Some(error),
+            Err(error) => return Err(error),
         }
     }
     let staged = Staged::unpack(home, input, &target.workspace, printer)?;
@@ -168,14 +165,13 @@ async fn replace(
         None => {}
         Some(error) => {
             if held.is_none() {
-                let port = lite_control::running_port(context);
+                let port = lite_control::asked_port(context);
                 *stopped = control::status_of(home).is_some().then_some(port);
                 lite_control::stop_whole(context)?;
                 held = Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, printer).await?);
             }
             supervisor::end_leftovers(home).map_err(Error::failed)?;
-            set_aside::begin(home, what, &error.in_one_line())
-                .map_err(|error| Error::io("move", &home.postgres_data(), &error))?;
+            set_aside::begin(home, &error.in_one_line()).map_err(Error::failed)?;
         }
     }
     let datastore = match opened {
@@ -203,6 +199,16 @@ async fn replace(
         return Err(error.into());
     }
     recovery::tell_conflicts(home, printer);
+    if let Some(aside) = config_aside {
+        printer.note(format!("The config.yaml that could not be read is kept: {}", aside.keep().display()));
+    }
+    if !can_undo && target.is_set_up {
+        printer.note(format!(
+            "The datastore that could not be read is kept in {}, the workspace and the task logs of before in {}.",
+            home.postgres().display(),
+            home.restore().display()
+        ));
+    }
     Ok(Replaced { manifest, can_undo, port })
 }
 
@@ -250,7 +256,7 @@ pub async fn alone_with_it(
     }
     drop(datastore);
     refuse_beside_a_terminal(context)?;
-    let port = lite_control::running_port(context);
+    let port = lite_control::asked_port(context);
     lite_control::stop_whole(context)?;
     match Datastore::open(context, COMMAND).await {
         Ok(datastore) if datastore.runs_for_lite => {
@@ -280,17 +286,72 @@ pub fn refuse_beside_a_terminal(context: &Context<'_>) -> Result<(), Error> {
     }
 }
 
-fn tell_plan(context: &Context<'_>, target: &Target, backup: &Summary, before: Option<&Summary>) {
+fn tell_plan(
+    context: &Context<'_>,
+    target: &Target,
+    backup: &Summary,
+    unreadable: Option<&Error>,
+    before: Option<&Summary>,
+) {
     let note = |text: String| context.printer.note(text);
     let (home, workspace) = (context.home.root().display(), target.workspace.display());
     note(format!("The backup:  {}", replaced::in_words(backup)));
-    match before {
-        Some(before) => {
-            note(format!("Here now:    {}", replaced::in_words(before)));
+    if let Some(error) = &target.lost_config {
+        context.printer.warning(format!("what is here now cannot be read whole: {}", error.in_one_line()));
+        note(format!("That file is kept, in {}.", context.home.postgres().display()));
+    }
+    match (unreadable, before) {
+        (Some(error), _) => {
+            context.printer.warning(format!("what is here now cannot be read: {}", error.in_one_line()));
+            let place = context.home.postgres().join("data.damaged-…");
+            note(format!("It is set aside whole, in {}, and kept.", place.display()));
+            note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
+        }
+        (None, Some(before)) => {
+            if target.lost_config.is_none() {
+                note(format!("Here now:    {}", replaced::in_words(before)));
+            }
             note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
             note("What is replaced is kept, for `leoflow lite restore --undo`.".to_owned());
         }
-        None => note(format!("It goes into {home} and {workspace}.")),
+        (None, None) => note(format!("It goes into {home} and {workspace}.")),
+    }
+}
+
+/// The configuration that cannot be read, out of the way. Dropped before the restore is in force, it is there again.
+struct ConfigAside {
+    config: PathBuf,
+    place: PathBuf,
+    had_one: bool,
+    is_kept: bool,
+}
+
+impl ConfigAside {
+    fn begin(home: &Home) -> Result<Self, Error> {
+        let (config, place) = (home.config(), set_aside::damaged(home, "config.yaml"));
+        let failed = |error| Error::io("move", &config, &error);
+        let had_one = config.exists();
+        if had_one {
+            std::fs::copy(&config, &place).map_err(failed)?;
+        }
+        files::write_atomic(&config, b"", 0o600).map_err(failed)?;
+        Ok(Self { config, place, had_one, is_kept: false })
+    }
+
+    fn keep(mut self) -> PathBuf {
+        self.is_kept = true;
+        self.place.clone()
+    }
+}
+
+impl Drop for ConfigAside {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        // Where this fails, the copy stays, and the message about the empty file names the ways on.
+        let _ =
+            if self.had_one { std::fs::rename(&self.place, &self.config) } else { std::fs::remove_file(&self.config) };
     }
 }
 

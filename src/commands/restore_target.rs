@@ -2,23 +2,25 @@
 
 use super::context::Context;
 use crate::backup::restore_plan::{self, Facts, Machine};
-use crate::backup::set_aside::What;
 use crate::backup::{Manifest, RestoreError};
 use crate::cli::args::Restore;
 use crate::config::{Config, DEFAULT_PORT};
 use crate::error::Error;
-use crate::home::{check_workspace, journal, resolve_workspace};
+use crate::home::{Home, check_workspace, journal, resolve_workspace};
 use crate::postgres::cluster::{self, ClusterState};
+use crate::postgres::credentials::{Credentials, CredentialsError};
 use crate::schema::{embedded, known};
 use crate::setup::{self, Receipt};
-use crate::sys::{disk, mounts};
+use crate::sys::{disk, files, mounts};
 use std::path::{Path, PathBuf};
 
 pub struct Target {
     pub config: Option<Config>,
+    /// Why there is no configuration to go by, where there is a datastore. A restore by force replaces it.
+    pub lost_config: Option<Error>,
     /// Why the datastore that is there cannot be opened, as a look at the files tells. A restore by force sets it
-    /// aside, and the configuration too when that is the reason.
-    pub unreadable: Option<(What, Error)>,
+    /// aside.
+    pub unreadable: Option<Error>,
     pub workspace: PathBuf,
     /// Whether somebody uses what is there.
     pub is_set_up: bool,
@@ -31,23 +33,19 @@ pub struct Target {
 impl Target {
     pub fn find(context: &Context<'_>, args: &Restore) -> Result<Self, Error> {
         let home = &context.home;
-        let has_cluster = cluster::state(home) == ClusterState::Ready;
-        let lost = |what, text: &str| Some((what, Error::failed(text)));
-        let (config, unreadable) = match context.config() {
-            Err(error) if has_cluster && args.force => (None, Some((What::Config, error))),
-            Ok(None) if has_cluster && args.force => {
-                (None, lost(What::Config, "config.yaml is gone, and with it the key to the datastore"))
-            }
-            loaded => (loaded?.map(|loaded| loaded.config), None),
+        let cluster = cluster::state(home);
+        let is_there = !matches!(cluster, ClusterState::Absent | ClusterState::OtherMajor(_));
+        let lost_config = lost_config(home).filter(|_| args.force && is_there);
+        let config = match lost_config {
+            Some(_) => None,
+            None => context.config()?.map(|loaded| loaded.config),
         };
-        let has_credentials = !has_cluster || home.postgres_credentials().exists();
-        let unreadable = match unreadable {
-            None if args.force && !has_credentials => {
-                lost(What::Cluster, "managed-postgres/credentials.json is gone, and with it the way into the datastore")
-            }
-            other => other,
+        let receipt = Receipt::load(home)?;
+        let configured = match (&config, &receipt) {
+            (Some(config), _) => config.workspace.clone(),
+            (None, Some(receipt)) if lost_config.is_some() => Some(receipt.workspace.clone()),
+            (None, _) => None,
         };
-        let configured = config.as_ref().and_then(|config| config.workspace.clone());
         let workspace = match (&args.workspace, &configured) {
             (Some(asked), _) => resolve_workspace(Some(asked))?,
             (None, Some(configured)) => configured.clone(),
@@ -55,19 +53,20 @@ impl Target {
         };
         check_workspace(home, &workspace)?;
         // A setup whose password nobody has seen was ours, for a restore that was interrupted.
-        let was_shown = match Receipt::load(home)? {
+        let was_shown = match receipt {
             Some(receipt) => receipt.password_shown,
             None => journal::unfinished(home)?.is_none(),
         };
         let was_used = was_shown || home.logs().join("server.log").exists();
         Ok(Self {
-            is_set_up: unreadable.is_some() || (config.is_some() && was_used),
-            has_datastore: has_cluster,
+            is_set_up: lost_config.is_some() || (config.is_some() && was_used),
+            has_datastore: cluster == ClusterState::Ready,
+            unreadable: unreadable(home, &cluster).filter(|_| args.force),
+            lost_config,
             workspace_existed: workspace.exists(),
             workspace_in_use: workspace.exists() && !setup::is_untouched(&workspace),
             workspace_is_ours: configured.as_ref() == Some(&workspace),
             config,
-            unreadable,
             workspace,
         })
     }
@@ -113,7 +112,12 @@ impl Target {
     pub fn machine(&self) -> Machine<'_> {
         Machine {
             workspace: &self.workspace,
-            port: self.config.as_ref().map_or(DEFAULT_PORT, |config| config.port),
+            port: match &self.config {
+                Some(config) => Some(config.port),
+                // Most likely the backup is of this very instance.
+                None if self.lost_config.is_some() => None,
+                None => Some(DEFAULT_PORT),
+            },
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
             host: self.config.as_ref().map(|config| config.host).filter(|host| !host.is_loopback()),
         }
@@ -126,5 +130,29 @@ impl Target {
         let made_workspace = if old.workspace == self.workspace { old.made_workspace } else { !self.workspace_existed };
         let receipt = Receipt { workspace: self.workspace.clone(), made_workspace, password_shown: true, ..old };
         serde_json::to_vec_pretty(&receipt).map_err(Error::bug)
+    }
+}
+
+/// Why the file says nothing. One whose key can still be read is corrected, not replaced.
+fn lost_config(home: &Home) -> Option<Error> {
+    let path = home.config();
+    let has_key =
+        |text: Vec<u8>| String::from_utf8_lossy(&text).lines().any(|line| line.starts_with("encryption_key:"));
+    match files::read_regular(&path, 1024 * 1024) {
+        Ok(None) => Some(Error::failed("config.yaml is gone, and with it the key to what is encrypted")),
+        Ok(Some(text)) if has_key(text.clone()) => None,
+        Ok(Some(_)) => Some(Error::failed("config.yaml has no encryption_key, which is the key to what is encrypted")),
+        Err(_) => None,
+    }
+}
+
+fn unreadable(home: &Home, cluster: &ClusterState) -> Option<Error> {
+    match (cluster, Credentials::load(home)) {
+        (ClusterState::Ready, Ok(None)) => {
+            Some(Error::failed("managed-postgres/credentials.json is gone, and with it the way into the datastore"))
+        }
+        (ClusterState::Ready, Err(error @ CredentialsError::Damaged { .. })) => Some(error.into()),
+        (ClusterState::NotACluster(why), _) => Some(Error::failed(why)),
+        _ => None,
     }
 }

@@ -26,8 +26,10 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
     if let Some(folder) = &kept.unreadable {
         return Err(Error::refused(format!(
-            "what that restore replaced could not be read, and is kept whole in {}",
-            folder.display()
+            "what that restore replaced could not be read: the datastore is kept whole in {}, the workspace and the \
+             task logs in {}",
+            folder.display(),
+            side.folder().display()
         ))
         .hint("leoflow lite backups list")
         .hint("leoflow lite restore --input FILE --force brings another backup"));

@@ -167,6 +167,7 @@ fn show(context: &Context<'_>, looking: &Looking, lost: &[String], dry_run: bool
     printer.line(format!("leoflow {} -> {}", looking.facts.installed, looking.to));
     match &looking.back {
         Back::Undo { migrations, .. } if migrations.is_empty() => printer.line("  nothing is lost: the schema stays"),
+        Back::Undo { .. } if lost.is_empty() => printer.line("  everything you have stays"),
         Back::Undo { .. } => printer.line("  everything you have stays, but for:"),
         Back::Restore { backup } => printer.line(format!("  the backup from before comes back: {}", backup.display())),
     }

@@ -1,7 +1,6 @@
 //! `leoflow smoke`: whether the running instance works, from a login to a task.
 
 use super::context::Context;
-use super::lite_control::running_port;
 use crate::cli::api::not_running;
 use crate::error::Error;
 use crate::protocol::control;
@@ -11,7 +10,7 @@ use serde_json::json;
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let status = control::status_of(&context.home).ok_or_else(not_running)?;
     let config = super::upgrade_worker::config(context)?;
-    let port = running_port(context).unwrap_or(config.port);
+    let port = config.port;
     let smoke = Smoke { config: &config, port, door: Door::Open, version: status.version, known_import_errors: None };
     let checks = smoke.whole().await;
     let ok = checks.iter().all(|check| check.ok);

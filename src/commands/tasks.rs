@@ -156,18 +156,10 @@ async fn runs_between(api: &Api<'_>, args: &ClearTasks) -> Result<Vec<String>, E
         let at: Option<Timestamp> = run["logical_date"].as_str().and_then(|text| text.parse().ok());
         at.is_some_and(|at| start.is_none_or(|start| at >= start) && end.is_none_or(|end| at <= end))
     };
-    let (mut ids, mut seen) = (Vec::new(), 0);
-    loop {
-        let query = format!("limit=100&offset={seen}&order_by=logical_date");
-        let page: Value = api.get(&format!("/api/v2/dags/{}/dagRuns?{query}", encode(&args.dag_id))).await?;
-        let found: Vec<&Value> = list_of(&page["dag_runs"]).collect();
-        seen += found.len();
-        let id = |run: &Value| run["dag_run_id"].as_str().map(str::to_owned);
-        ids.extend(found.iter().copied().filter(is_between).filter_map(id));
-        if found.is_empty() || seen as u64 >= page["total_entries"].as_u64().unwrap_or_default() {
-            break;
-        }
-    }
+    let path = format!("/api/v2/dags/{}/dagRuns", encode(&args.dag_id));
+    let runs = api.all(&path, "&order_by=logical_date", "dag_runs").await?;
+    let id = |run: &Value| run["dag_run_id"].as_str().map(str::to_owned);
+    let ids: Vec<String> = runs.iter().filter(is_between).filter_map(id).collect();
     if ids.is_empty() {
         return Err(Error::failed(format!("{} has no runs for these dates", args.dag_id))
             .hint(format!("leoflow runs list {}", args.dag_id)));

@@ -1,6 +1,7 @@
 //! The worker of `leoflow upgrade`: in a session of its own, with the operation to itself.
 
 use super::context::Context;
+use super::lite_control;
 use super::recovery;
 use super::upgrade::{source, target};
 use super::upgrade_facts::{self, Looked};
@@ -95,7 +96,7 @@ pub async fn change(
         Some((server, lock)) => Ground::stopped(server, Some(lock)),
         None => Ground::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
     };
-    let port = super::lite_control::running_port(context).unwrap_or(config.port);
+    let port = config.port;
     let errors = match (import_errors_of(&facts, config, port).await, way) {
         // The way back asks nothing of a server that may be the reason for it.
         (Err(_), Way::Down) => None,
@@ -111,6 +112,7 @@ pub async fn change(
         reporter: &LoggedSink,
         no_rollback,
         details: Vec::new(),
+        paused: None,
         pause: None,
     };
     Ok(upgrade::upgrade(&mut work, plan, way, errors, cancelled).await?)
@@ -143,9 +145,14 @@ async fn import_errors_of(facts: &Facts, config: &Config, port: u16) -> Result<O
     })
 }
 
+/// With the address at which it serves, where it runs: the file may say another by now.
 pub fn config(context: &Context<'_>) -> Result<Config, Error> {
     let loaded = context.config()?;
-    Ok(loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?.config)
+    let config = loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?.config;
+    Ok(match lite_control::running_address(context) {
+        Some((host, port)) => Config { host, port, ..config },
+        None => config,
+    })
 }
 
 fn result(outcome: &Outcome) -> serde_json::Value {

@@ -9,6 +9,7 @@ use crate::python::{Interpreter, Request, as_in_workspace, is_dag_file, parse, p
 use crate::sys::env_vars;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What became of one file.
 struct Checked {
@@ -37,13 +38,18 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     print(context, &checked)
 }
 
+const SERVERS_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The Python that a running server has for DAGs, which may have another search path than this shell. Nobody answers
 /// where none runs.
 pub async fn servers_python(context: &Context<'_>) -> Option<PathBuf> {
     if !context.home.api_socket().exists() {
         return None;
     }
-    let found: Value = Api::new(&context.home).get("/local/python").await.ok()?;
+    let api = Api::new(&context.home);
+    // A server that does not answer is another check's trouble.
+    let asked = tokio::time::timeout(SERVERS_PATIENCE, api.get("/local/python")).await;
+    let found: Value = asked.ok()?.ok()?;
     found["python"].as_str().map(PathBuf::from)
 }
 

@@ -45,6 +45,42 @@ pub fn remove_key(text: &str, key: &str) -> Result<String, EditError> {
     }
 }
 
+/// Takes a key of a mapping out, and the mapping when nothing is left in it.
+pub fn remove_inner_key(text: &str, outer: &str, inner: &str) -> Result<String, EditError> {
+    let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
+    let now = expected.get(outer).cloned();
+    let Some(Value::Mapping(mut mapping)) = now.clone() else { return Ok(text.to_owned()) };
+    if mapping.remove(inner).is_none() {
+        return Ok(text.to_owned());
+    }
+    if mapping.is_empty() {
+        expected.remove(outer);
+    } else {
+        expected.insert(outer.into(), Value::Mapping(mapping.clone()));
+    }
+    let failed = || EditError::NotOneLine(outer.to_owned());
+    let mut lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| key_on(line) == Some(outer)).ok_or_else(failed)?;
+    let is_inner = |line: &&str| line.trim().is_empty() || line.starts_with([' ', '\t', '#']);
+    let end = at + 1 + lines[at + 1..].iter().take_while(|line| is_inner(line)).count();
+    let result = match (at + 1..end).find(|place| key_on(lines[*place].trim_start()) == Some(inner)) {
+        Some(place) => {
+            lines.remove(place);
+            if mapping.is_empty() {
+                lines.remove(at);
+            }
+            lines.join("\n") + "\n"
+        }
+        // All of it is on one line.
+        None if mapping.is_empty() => return remove_key(text, outer),
+        None => replace_mapping(text, outer, &mapping, now.as_ref()).ok_or_else(failed)?,
+    };
+    match to_mapping(&result) {
+        Ok(found) if found == expected => Ok(result),
+        _ => Err(failed()),
+    }
+}
+
 fn scalar(value: &Value) -> Option<String> {
     match value {
         // JSON's double-quoted form is YAML's too, and never needs guessing about `no` or `0x1`.

@@ -12,7 +12,7 @@ mod upgrade;
 
 pub use backup::BackupSettings;
 pub use document::Problem;
-pub use edit::{EditError, remove_key, set_keys};
+pub use edit::{EditError, remove_inner_key, remove_key, set_keys};
 pub use keys::{DEPRECATED, Deprecated};
 pub use load::{Config, ConfigError, Loaded, load, parse};
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};

@@ -1,7 +1,7 @@
 //! The keys of `config.yaml` that are a user's to choose, one by one: what each is for, and how it is set.
 
 use super::load::parse;
-use super::{DEPRECATED, EditError, Problem, remove_key, set_keys};
+use super::{DEPRECATED, EditError, Problem, remove_inner_key, remove_key, set_keys};
 use serde_yaml::{Mapping, Value};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,22 +15,28 @@ enum Kind {
 pub struct Setting {
     pub name: &'static str,
     kind: Kind,
-    /// What is in force where the file says nothing.
+    /// What is in force where the file says nothing; in words where it is no value.
     pub default: &'static str,
+    pub is_value: bool,
     pub help: &'static str,
 }
 
 const fn text(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, kind: Kind::Text, default, help }
+    Setting { name, kind: Kind::Text, default, is_value: true, help }
 }
 
 const fn number(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, kind: Kind::Number, default, help }
+    Setting { name, kind: Kind::Number, default, is_value: true, help }
+}
+
+/// One whose default is found out, and told in words.
+const fn found(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { is_value: false, ..text(name, default, help) }
 }
 
 pub const SETTINGS: &[Setting] = &[
     text("instance_name", "leoflow", "what this instance is called, on its pages and in its backups"),
-    text("workspace", "~/leoflow", "the folder with your projects"),
+    found("workspace", "~/leoflow", "the folder with your projects"),
     number("port", "8088", "where the page is served"),
     text(
         "host",
@@ -38,12 +44,12 @@ pub const SETTINGS: &[Setting] = &[
         "the IPv4 address that the page is served at; 0.0.0.0 is every one of this machine's, for others in its network",
     ),
     text("admin_email", super::DEFAULT_ADMIN_EMAIL, "who logs in"),
-    text("python", "the first on the PATH that is new enough", "the Python that runs your DAGs"),
+    found("python", "the first on the PATH that is new enough", "the Python that runs your DAGs"),
     number("backup.keep", "5", "automatic backups that stay, the newest"),
     number("backup.max_bytes", "5368709120", "bytes that automatic backups may take together"),
     number("backup.task_logs_bytes", "268435456", "bytes of task logs in a backup, the newest"),
     text("upgrade.channel", "stable", "stable, or rc for release candidates too"),
-    text("upgrade.from", "where this release came from", "where releases are: a URL or a folder"),
+    found("upgrade.from", "where this release came from", "where releases are: a URL or a folder"),
     number("upgrade.keep_versions", "3", "releases that stay beside the one in use"),
     text(
         "upgrade.keep_snapshot",
@@ -117,12 +123,11 @@ impl Setting {
         checked(changed)
     }
 
-    /// The file without it. A key inside a mapping gets what is in force without it.
+    /// The file without it.
     pub fn unset(&self, file: &str) -> Result<String, SettingError> {
         match self.path() {
             (outer, None) => checked(remove_key(file, outer)?),
-            (_, Some(_)) if self.written(file).is_none() => Ok(file.to_owned()),
-            (_, Some(_)) => self.set(file, self.default),
+            (outer, Some(inner)) => checked(remove_inner_key(file, outer, inner)?),
         }
     }
 }
@@ -161,7 +166,18 @@ mod tests {
             assert!(set(name, value).is_err(), "{name} {value}");
         }
         let unset = |name: &str| Setting::find(name).unwrap().unset(&changed).unwrap();
-        assert_eq!(channel.written(&unset("upgrade.channel")).as_deref(), Some("stable"));
+        assert_eq!(unset("upgrade.channel"), file);
         assert!(!unset("port").contains("port"));
+        for file in ["a: 1\nupgrade:\n  # where\n  from: /usb\n", "a: 1\nupgrade: {from: /usb}\n"] {
+            let all = Setting::find("upgrade.from").unwrap();
+            let left: Mapping = serde_yaml::from_str(&remove_inner_key(file, "upgrade", "from").unwrap()).unwrap();
+            assert_eq!((left.len(), all.written("a: 1\n")), (1, None), "{file}");
+        }
+        let two = remove_inner_key("upgrade: {from: /usb, channel: rc} # x\n", "upgrade", "from").unwrap();
+        assert_eq!(two, "upgrade: {channel: \"rc\"} # x\n");
+        for setting in SETTINGS.iter().filter(|setting| setting.is_value) {
+            let written = setting.set("", setting.default).unwrap();
+            assert_eq!(setting.written(&setting.unset(&written).unwrap()), None, "{}", setting.name);
+        }
     }
 }

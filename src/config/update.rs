@@ -40,6 +40,10 @@ pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Va
 
 /// Replaces the file by what `change` makes of its text.
 pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingError>) -> Result<(), UpdateError> {
+    if !home.config().exists() {
+        // Before anything is made for the lock.
+        return Err(UpdateError::Missing(home.config()));
+    }
     let _lock = lock(home)?;
     let loaded = load(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
     let changed = change(&loaded.text)?;

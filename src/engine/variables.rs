@@ -117,7 +117,7 @@ pub async fn import(
     );
     let statement = client.prepare(&query).await?;
     let mut written = 0;
-    for batch in batches(entries, on_existing) {
+    for batch in once_each(entries, on_existing).chunks(BATCH) {
         batch.iter().try_for_each(check)?;
         let sealed: Vec<Vec<u8>> =
             batch.iter().map(|variable| cipher.seal(&place(&variable.key), &variable.value)).collect();
@@ -135,21 +135,15 @@ pub async fn import(
     Ok(written)
 }
 
-/// As one statement takes them. A statement writes a key once: where one comes twice, the later counts when it would
-/// write over the other.
-fn batches(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<Vec<Variable>> {
+/// A statement writes a key once: where one comes twice, the later counts when it would write over the other.
+fn once_each(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<Variable> {
     if on_existing == OnExisting::Overwrite {
         let last: HashMap<String, usize> =
             entries.iter().enumerate().map(|(index, variable)| (variable.key.clone(), index)).collect();
         let mut index = 0..;
         entries.retain(|variable| index.next() == last.get(&variable.key).copied());
     }
-    let mut batches = Vec::new();
-    while !entries.is_empty() {
-        let rest = entries.split_off(entries.len().min(BATCH));
-        batches.push(std::mem::replace(&mut entries, rest));
-    }
-    batches
+    entries
 }
 
 /// Sealed and written without a pause between.

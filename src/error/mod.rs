@@ -257,9 +257,9 @@ impl From<CredentialsError> for Error {
     fn from(error: CredentialsError) -> Self {
         match &error {
             CredentialsError::Io { path, source } => Self::io("write", path, source),
-            CredentialsError::Damaged { .. } | CredentialsError::Missing(_) => {
-                Self::refused(&error).hint("put managed-postgres/credentials.json back from a copy of the home")
-            }
+            CredentialsError::Damaged { .. } | CredentialsError::Missing(_) => Self::refused(&error)
+                .hint("put managed-postgres/credentials.json back from a copy of the home")
+                .hint(RESTORE),
         }
     }
 }

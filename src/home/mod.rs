@@ -52,6 +52,16 @@ impl Home {
         self.postgres().join("install")
     }
 
+    /// Of a restore that set the cluster aside and is not through.
+    pub fn set_aside_note(&self) -> PathBuf {
+        self.postgres().join("set-aside.json")
+    }
+
+    /// The port that the last start was asked for, where that is not the configured one.
+    pub fn asked_port(&self) -> PathBuf {
+        self.run().join("port")
+    }
+
     pub fn postgres_data(&self) -> PathBuf {
         self.postgres().join("data")
     }

@@ -27,8 +27,10 @@ pub struct Credentials {
 impl Credentials {
     pub fn load(home: &Home) -> Result<Option<Self>, CredentialsError> {
         let path = home.postgres_credentials();
-        let text =
-            files::read_text(&path, 64 * 1024).map_err(|source| CredentialsError::Io { path: path.clone(), source })?;
+        let text = files::read_text(&path, 64 * 1024).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => CredentialsError::Damaged { path: path.clone(), detail: source.to_string() },
+            _ => CredentialsError::Io { path: path.clone(), source },
+        })?;
         text.map(|text| {
             serde_json::from_str(&text).map_err(|error| CredentialsError::Damaged { path, detail: error.to_string() })
         })

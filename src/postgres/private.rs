@@ -63,6 +63,7 @@ impl PrivateServer {
             passed: Vec::new(),
             single_user: Identity::for_postgres().single_user().cloned(),
             parent_death: Some(Signal::Interrupt),
+            own_session: false,
         }
         .start()?;
         let mut server = Self { pid, ended: false, endpoint: endpoint.clone() };

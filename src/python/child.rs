@@ -38,12 +38,12 @@ pub struct Left {
 }
 
 thread_local! {
-    /// Those that have not been waited for. All are started by one thread, and waited for by it.
+    /// Those that somebody waits for. All are started by one thread, and waited for by it.
     static LIVE: RefCell<HashSet<i32>> = RefCell::default();
 }
 
-/// Runs one to its end, in the first folder of its `work_in` that is there. `Err` is for people: why there is nothing. Dropped, it ends the child. Must be
-/// called on the main thread of the process, inside a `LocalSet`.
+/// Runs one to its end, in the first folder of its `work_in` that is there. `Err` is for people: why there is nothing.
+/// Dropped, it ends the child. Must be called on the main thread of the process, inside a `LocalSet`.
 pub async fn run(interpreter: &Interpreter, job: Job, options: Value) -> Result<Left, String> {
     let mut child = Child::start(interpreter, job, options)
         .map_err(|error| format!("{} cannot be started: {error}", interpreter.program.display()))?;
@@ -92,6 +92,7 @@ impl Child {
             passed: vec![result_writer.as_fd()],
             single_user: None,
             parent_death: Some(Signal::Kill),
+            own_session: true,
         };
         // What it forks twice, with an environment of its own, becomes our child and not init's.
         process::become_subreaper()?;
@@ -119,7 +120,7 @@ impl Child {
         // Reads every process's environment, which takes its time.
         let looked = tokio::task::spawn_blocking(move || {
             process::marked(TASK_MARK, &mark).iter().for_each(|left| left.signal(Signal::Kill));
-            process::children_with_zombies()
+            process::children_in_other_sessions()
         });
         // It cannot fail in a way that would be worth more than the result.
         if let Ok(children) = looked.await {
@@ -139,21 +140,20 @@ impl Child {
     }
 }
 
-/// Children that we have not started are what a file left. While others run it may be theirs, so it is left to the
-/// last of them.
+/// Children in other sessions that we have not started are what a file left. While others run it may be theirs, so it
+/// is left to the last of them. Nothing else is done between a look at one and what is done to it: the thread that
+/// comes here is the only one that waits for them.
 fn end_adopted(children: &[i32]) {
-    LIVE.with_borrow(|live| {
-        let adopted = children.iter().copied().filter(|pid| !live.contains(pid));
-        let is_quiet = live.iter().all(|pid| !children.contains(pid) || process::is_zombie(*pid));
-        for pid in adopted {
-            if is_quiet {
-                process::signal_process(pid, Signal::Kill);
-            }
-            if reaper::ended_child(pid).is_none() && is_quiet {
-                tokio::task::spawn_local(wait(pid));
-            }
+    let is_ours = |pid: i32| LIVE.with_borrow(|live| live.contains(&pid));
+    let is_quiet = children.iter().all(|pid| !is_ours(*pid) || process::is_zombie(*pid));
+    for pid in children.iter().copied().filter(|pid| !is_ours(*pid) && process::is_child_in_other_session(*pid)) {
+        if process::is_zombie(pid) {
+            let _ = reaper::ended_child(pid);
+        } else if is_quiet && LIVE.with_borrow_mut(|live| live.insert(pid)) {
+            process::signal_process(pid, Signal::Kill);
+            tokio::task::spawn_local(wait(pid));
         }
-    });
+    }
 }
 
 impl Drop for Child {

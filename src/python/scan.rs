@@ -85,7 +85,13 @@ pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<P
     let mut scan = Scan::default();
     seen.is_first(&fs::metadata(workspace)?);
     let top = Waiting { folder: workspace.to_owned(), rules: Rules::new(workspace, syntax) };
-    let projects = look_into(top, &mut scan, &seen, Instant::now() + limits.time)?;
+    let mut projects = Vec::new();
+    match look_into(top, &mut scan, &seen, Instant::now() + limits.time, &mut projects) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            scan.unseen.insert(workspace.to_owned(), too_slow(limits));
+        }
+        looked => looked?,
+    }
     let mut walker = None;
     for project in projects {
         let folder = project.folder.clone();
@@ -183,17 +189,21 @@ fn walk(project: Waiting, limits: Limits, seen: &Seen) -> Scan {
             scan.unseen.insert(root, text);
             break;
         }
-        match look_into(next, &mut scan, seen, until) {
-            Ok(below) => waiting.extend(below),
+        let mut below = Vec::new();
+        match look_into(next, &mut scan, seen, until, &mut below) {
+            Ok(()) => waiting.extend(below),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                let text = format!("It was not looked through whole within {} s.", limits.time.as_secs());
-                scan.unseen.insert(root, text);
+                scan.unseen.insert(root, too_slow(limits));
                 break;
             }
             Err(error) => note(&mut scan, folder, &error),
         }
     }
     scan
+}
+
+fn too_slow(limits: Limits) -> String {
+    format!("It was not looked through whole within {} s.", limits.time.as_secs())
 }
 
 /// What is not there any more is no problem; what may not be read is.
@@ -203,14 +213,19 @@ fn note(scan: &mut Scan, path: PathBuf, error: &io::Error) {
     }
 }
 
-/// The files of a folder. Returns the folders in it.
-fn look_into(waiting: Waiting, scan: &mut Scan, seen: &Seen, until: Instant) -> io::Result<Vec<Waiting>> {
+/// The files of a folder; the folders in it go to `below`. What was found before an error stays.
+fn look_into(
+    waiting: Waiting,
+    scan: &mut Scan,
+    seen: &Seen,
+    until: Instant,
+    below: &mut Vec<Waiting>,
+) -> io::Result<()> {
     let Waiting { folder, rules } = waiting;
     let entries = fs::read_dir(&folder)?;
     let rules = rules.with_those_of(&folder);
     let looked = folder.clone();
     scan.folders.push(folder);
-    let mut below = Vec::new();
     for entry in entries {
         let entry = match entry {
             Ok(entry) => entry,
@@ -270,7 +285,7 @@ fn look_into(waiting: Waiting, scan: &mut Scan, seen: &Seen, until: Instant) -> 
         }
     }
     below.sort_by(|one, other| one.folder.cmp(&other.folder));
-    Ok(below)
+    Ok(())
 }
 
 /// Python files, and the settings of projects.

@@ -94,15 +94,21 @@ static TABLES: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)^drop table (?:if exists )?(.+?)(?: cascade| restrict)?$"));
 static ALTER: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)^alter table (?:if exists )?(?:only )?([\w.]+|\S+) (.+)$"));
-static COLUMN: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?i)\bdrop column (?:if exists )?("[^"]+"|\w+)"#));
+static COLUMN: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r#"(?i)^drop (?:column )?(?:if exists )?("[^"]+"|\w+)(?: cascade| restrict)?$"#));
+/// Of an `ALTER TABLE`, what leaves every value as it is.
+static PART: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)^(drop constraint |add |set \(|reset \(|validate |rename |alter (column )?\S+ (set|drop) (not null|default|statistics|storage))",
+    )
+});
 static CHANGED: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^update (?:only )?(\S+) "));
 static DELETED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)^(?:delete from (?:only )?|truncate (?:table )?)(\S+)"));
+static CASCADES: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^drop .* cascade$"));
 /// They hold no data.
 static HARMLESS: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"(?i)^(drop (index|constraint|trigger|function|view|type|sequence)|create |comment |alter (index|sequence))",
-    )
+    pattern(r"(?i)^(drop (index|trigger|function|view|type|sequence)|create |comment |alter (index|sequence))")
 });
 
 fn of_statement(statement: &str) -> Vec<Loss> {
@@ -112,8 +118,12 @@ fn of_statement(statement: &str) -> Vec<Loss> {
     }
     if let Some(found) = ALTER.captures(statement) {
         let table = plain(&found[1]);
-        let column = |found: regex::Captures<'_>| Loss::Column { table: table.clone(), column: plain(&found[1]) };
-        return COLUMN.captures_iter(&found[2]).map(column).collect();
+        let losses = parts(&found[2]).into_iter().filter_map(|part| match COLUMN.captures(part) {
+            Some(found) => Some(Loss::Column { table: table.clone(), column: plain(&found[1]) }),
+            None if PART.is_match(part) => None,
+            None => Some(Loss::Unknown(format!("ALTER TABLE {table} {part}"))),
+        });
+        return losses.collect();
     }
     if let Some(table) = first(&CHANGED) {
         return vec![Loss::Rows { table, go: false }];
@@ -121,7 +131,29 @@ fn of_statement(statement: &str) -> Vec<Loss> {
     if let Some(table) = first(&DELETED) {
         return vec![Loss::Rows { table, go: true }];
     }
-    if HARMLESS.is_match(statement) { Vec::new() } else { vec![Loss::Unknown(statement.to_owned())] }
+    // What goes with it is not written there.
+    let cascades = CASCADES.is_match(statement);
+    if HARMLESS.is_match(statement) && !cascades { Vec::new() } else { vec![Loss::Unknown(statement.to_owned())] }
+}
+
+/// What stands between commas that are in no brackets and no quotes.
+fn parts(text: &str) -> Vec<&str> {
+    let (mut parts, mut begin, mut depth, mut quote) = (Vec::new(), 0, 0_u32, None);
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (Some(open), _) => quote = Some(open).filter(|open| *open != c),
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '(') => depth += 1,
+            (None, ')') => depth = depth.saturating_sub(1),
+            (None, ',') if depth == 0 => {
+                parts.push(text[begin..at].trim());
+                begin = at + 1;
+            }
+            (None, _) => {}
+        }
+    }
+    parts.push(text[begin..].trim());
+    parts
 }
 
 fn plain(name: &str) -> String {
@@ -186,7 +218,8 @@ mod tests {
             "-- Back; to 'before'.\nALTER TABLE dag_run DROP COLUMN more, DROP CONSTRAINT x,\n  DROP COLUMN \"Even\";
             DROP TABLE IF EXISTS one, public.two CASCADE; /* ; */ DROP INDEX i;
             UPDATE task_try SET state = 'it''s; so' WHERE true; DELETE FROM xcom;
-            ALTER TABLE dag ADD CONSTRAINT c CHECK (a = ';'); DO $x$ BEGIN; END $x$;";
+            ALTER TABLE dag ADD CONSTRAINT c CHECK (a = ';' OR a IN ('b', ',')), ALTER COLUMN a DROP NOT NULL;
+            ALTER TABLE pool DROP slots, ALTER name TYPE int USING 0; DROP TYPE t CASCADE; DO $x$ BEGIN; END $x$;";
         assert_eq!(
             of_script(script),
             [
@@ -196,6 +229,9 @@ mod tests {
                 Loss::Table("two".into()),
                 Loss::Rows { table: "task_try".into(), go: false },
                 Loss::Rows { table: "xcom".into(), go: true },
+                column("pool", "slots"),
+                Loss::Unknown("ALTER TABLE pool ALTER name TYPE int USING 0".into()),
+                Loss::Unknown("DROP TYPE t CASCADE".into()),
                 Loss::Unknown("DO $x$ BEGIN; END $x$".into()),
             ]
         );

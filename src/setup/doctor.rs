@@ -6,6 +6,7 @@ use crate::config::{self, Config};
 use crate::home::{Home, journal, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
+use crate::postgres::credentials::Credentials;
 use crate::postgres::install;
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
@@ -284,9 +285,14 @@ pub const RESTORE: &str =
 fn datastore(home: &Home) -> Check {
     let data = home.postgres_data();
     match cluster::state(home) {
+        _ if home.set_aside_note().exists() => Check::problem(
+            "datastore",
+            "a restore was interrupted or is under way, and has set aside what was here",
+            "leoflow lite start, which puts it back",
+        ),
         ClusterState::Absent => Check::warning("datastore", "not created yet", "leoflow setup"),
-        ClusterState::Ready if !home.postgres_credentials().exists() => {
-            let detail = "managed-postgres/credentials.json is gone, and with it the way into the datastore";
+        ClusterState::Ready if !matches!(Credentials::load(home), Ok(Some(_))) => {
+            let detail = "managed-postgres/credentials.json is gone or cannot be read: the way into the datastore";
             Check::problem("datastore", detail, format!("put it back from a copy of the home; or {RESTORE}"))
         }
         ClusterState::Ready => match control::status_of(home).filter(|status| status.state == InstanceState::Damaged) {

@@ -67,6 +67,7 @@ pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> R
         passed,
         single_user: launch.single_user,
         parent_death: launch.parent_death,
+        own_session: false,
     }
     .start()?;
     Ok(Started { pid, output, copying: copied })

@@ -189,6 +189,7 @@ impl Supervisor {
             passed: Vec::new(),
             single_user: None,
             parent_death: None,
+            own_session: false,
         };
         spawn.start().map_err(io::Error::other)
     }

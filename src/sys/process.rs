@@ -85,6 +85,7 @@ impl ProcessId {
 struct Stat {
     state: char,
     parent: i32,
+    session: i32,
     start_ticks: u64,
 }
 
@@ -96,8 +97,9 @@ impl Stat {
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
-        let start_ticks = fields.nth(17)?.parse().ok()?;
-        Some(Self { state, parent, start_ticks })
+        let session = fields.nth(1)?.parse().ok()?;
+        let start_ticks = fields.nth(15)?.parse().ok()?;
+        Some(Self { state, parent, session, start_ticks })
     }
 }
 
@@ -138,10 +140,15 @@ pub fn children() -> Vec<i32> {
     all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own && stat.state != 'Z')).collect()
 }
 
-/// The same, with those that nobody has waited for.
-pub fn children_with_zombies() -> Vec<i32> {
-    let own = std::process::id() as i32;
-    all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own)).collect()
+/// Children in other sessions than ours, also those that nobody has waited for: what we start as programs of our own
+/// stays in ours, and nothing comes back into it.
+pub fn children_in_other_sessions() -> Vec<i32> {
+    all_pids().filter(|pid| is_child_in_other_session(*pid)).collect()
+}
+
+pub fn is_child_in_other_session(pid: i32) -> bool {
+    let session = nix::unistd::getsid(None).map_or(0, Pid::as_raw);
+    Stat::read(pid).is_some_and(|stat| stat.parent == std::process::id() as i32 && stat.session != session)
 }
 
 /// Whether it has ended and nobody has waited for it yet.

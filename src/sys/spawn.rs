@@ -40,6 +40,8 @@ pub struct Spawn<'a> {
     pub single_user: Option<SingleUser>,
     /// Sent to the child by the kernel when the *thread* that started it ends.
     pub parent_death: Option<Signal>,
+    /// Whether it has a session of its own, which what it starts cannot leave for ours; else only a group.
+    pub own_session: bool,
 }
 
 /// Where between fork and exec it failed.
@@ -139,7 +141,10 @@ impl Spawn<'_> {
         let failed = |stage: u8| move |error: Errno| (stage, error as i32, reporter_high);
         let exec = failed(STAGE_EXEC);
 
-        let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
+        let _ = match self.own_session {
+            true => nix::unistd::setsid().map(drop),
+            false => nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)),
+        };
         if let Some(single) = &self.single_user {
             let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EPERM));
             single.enter().map_err(|e| failed(STAGE_NAMESPACE)(errno(e)))?;
@@ -310,6 +315,7 @@ mod tests {
             passed,
             single_user: None,
             parent_death: None,
+            own_session: false,
         }
         .start()
         .unwrap();
@@ -364,6 +370,7 @@ mod tests {
             passed: vec![],
             single_user: None,
             parent_death: None,
+            own_session: false,
         }
         .start()
         .unwrap_err();

@@ -193,10 +193,11 @@ pub async fn forget_rehearsal(work: &Work<'_>, state: &State) {
     let told = |error: String| {
         work.reporter.report(Progress::Warning(format!("what the rehearsal left cannot be removed: {error}")));
     };
-    if let Err(error) = restore::remove_strays(work.home, Some(&work.access)).await {
+    // First: a copy that is still being made holds what the other needs.
+    if let Err(error) = snapshot::forget(&work.access, &state.snapshot).await {
         told(error.to_string());
     }
-    if let Err(error) = snapshot::forget(&work.access, &state.snapshot).await {
+    if let Err(error) = restore::remove_strays(work.home, Some(&work.access)).await {
         told(error.to_string());
     }
 }

@@ -132,6 +132,7 @@ impl TrialServer {
             passed: vec![private.as_fd(), lifeline.as_fd()],
             single_user: None,
             parent_death: None,
+            own_session: false,
         };
         Ok(Self { pid: spawn.start()?, ended: false, socket, log, _lifeline: held })
     }

@@ -33,7 +33,8 @@ pub struct Work<'a> {
     /// Whether a release that fails is left for inspection.
     pub no_rollback: bool,
     pub details: Vec<String>,
-    /// For how long requests had to wait.
+    /// Since when requests have had to wait, and for how long they had to.
+    pub paused: Option<Instant>,
     pub pause: Option<Duration>,
 }
 
@@ -134,7 +135,6 @@ pub async fn upgrade(
             return Ok(work.outcome(&state, Status::Failed, None, Some(error)));
         }
     };
-    let paused = Instant::now();
     if let Err(error) = work.switch(&mut journal, &mut state, prepared.postgres).await {
         work.told_trouble(&error);
         let begun = Instant::now();
@@ -144,7 +144,7 @@ pub async fn upgrade(
         let status = if state.direction == Direction::Up { Status::RolledBack } else { Status::Failed };
         return Ok(work.outcome(&state, status, prepared.commit, Some(error)));
     }
-    let problem = match work.open(&mut journal, &state, paused).await {
+    let problem = match work.open(&mut journal, &state).await {
         Ok(()) => None,
         Err(error) => {
             work.told_trouble(&error);
@@ -300,6 +300,7 @@ impl Work<'_> {
         state.new_postgres = postgres.as_ref().map(|staged| staged.place.clone());
         journal.set_plan(state.to_json())?;
         self.step(journal, Step::LetGo, async |work| {
+            work.paused = Some(Instant::now());
             work.ground.let_go()?;
             let Some(staged) = postgres else { return Ok(()) };
             let failed = |reason| UpgradeError::Component { name: "postgres".to_owned(), reason };
@@ -334,12 +335,12 @@ impl Work<'_> {
     }
 
     /// The new server gets the listeners, and has to work through them.
-    async fn open(&mut self, journal: &mut Journal, state: &State, paused: Instant) -> Result<(), UpgradeError> {
+    async fn open(&mut self, journal: &mut Journal, state: &State) -> Result<(), UpgradeError> {
         self.step(journal, Step::Open, async |work| Ok(work.ground.open(&state.new_program)?)).await?;
         if !self.ground.is_live() {
             return Ok(journal.advance()?);
         }
-        let pause = paused.elapsed();
+        let pause = self.paused.map(|paused| paused.elapsed()).unwrap_or_default();
         self.pause = Some(pause);
         let expected = state.expected_pause.map(|seconds| format!("; {seconds:.1} s were expected"));
         let text = format!("the pause took {:.1} s{}", pause.as_secs_f64(), expected.unwrap_or_default());

@@ -2,6 +2,7 @@
 
 use crate::support::TestHome;
 use crate::support::http::Session;
+use serde_json::json;
 
 #[test]
 fn a_bad_value_is_named_with_file_and_line_and_nothing_starts() {
@@ -166,6 +167,7 @@ fn settings_are_read_and_changed_one_by_one() {
     assert_eq!(run(&["get", "backup.keep"]).expect(0).stdout, "9\n");
     run(&["unset", "upgrade.channel"]).expect(0);
     assert_eq!(run(&["get", "upgrade.channel"]).expect(0).stdout, "stable\n");
+    assert_eq!(run(&["get", "upgrade.from"]).expect(0).stdout, "");
     test.run(&["verify-config"]).expect(0);
     // Another port, or workspace, is not taken on by a start of what runs.
     let other = crate::support::free_port().to_string();
@@ -180,6 +182,22 @@ fn settings_are_read_and_changed_one_by_one() {
     }
     test.run(&["lite", "restart", "--port", &other]).expect(0);
     assert_eq!(test.status()["url"], format!("http://127.0.0.1:{other}"));
+    // Asked for once, it stays until another is chosen.
+    test.run(&["lite", "restart"]).expect(0);
+    assert_eq!(test.status()["url"], format!("http://127.0.0.1:{other}"));
+    let chosen = crate::support::free_port().to_string();
+    run(&["set", "port", &chosen]).expect(0);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", chosen.parse().unwrap())).unwrap();
+    let refused = test.run(&["lite", "restart"]).expect(1);
+    assert!(refused.stderr.contains(&format!("port {chosen} is taken")), "{}", refused.stderr);
+    assert_eq!(
+        (test.state().as_str(), &test.status()["url"]),
+        ("healthy", &json!(format!("http://127.0.0.1:{other}")))
+    );
+    drop(taken);
+    test.run(&["smoke"]).expect(0);
+    test.run(&["lite", "restart"]).expect(0);
+    assert_eq!(test.status()["url"], format!("http://127.0.0.1:{chosen}"));
     run(&["set", "workspace", elsewhere]).expect(0);
     std::fs::write(test.folder().join("elsewhere/there.py"), "from airflow.sdk import DAG\ndag = DAG('there')\n")
         .unwrap();

@@ -3,11 +3,11 @@
 use crate::support::{TestHome, wait_until};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Set up, with something in it, a backup of that, and stopped.
-fn backed_up() -> (TestHome, std::path::PathBuf) {
+fn backed_up() -> (TestHome, PathBuf) {
     let test = TestHome::started();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     let backup = test.backup("good.tar.zst");
@@ -106,35 +106,99 @@ fn a_restore_over_what_is_damaged_that_is_killed_leaves_the_old_folder_or_the_ne
     assert_restores(&test, &backup);
 }
 
+/// What a restore that is refused or killed has to leave as it was.
+fn files_of(test: &TestHome) -> Vec<Option<Vec<u8>>> {
+    let names = ["config.yaml", "setup.json", "managed-postgres/credentials.json", "managed-postgres/data/PG_VERSION"];
+    names.iter().map(|name| fs::read(test.home.join(name)).ok()).collect()
+}
+
 #[test]
 fn without_its_configuration_or_its_credentials_the_backup_comes_back() {
-    for (damage, code) in [("config.yaml is no text", 1), ("no config.yaml", 3), ("no credentials", 3)] {
-        let (test, backup) = backed_up();
+    let credentials = "managed-postgres/credentials.json";
+    for (damage, file, code) in [
+        ("no text", "config.yaml", 1),
+        ("gone", "config.yaml", 3),
+        ("no text", credentials, 3),
+        ("gone", credentials, 3),
+    ] {
+        let (test, backup) = backed_up_elsewhere();
         test.run(&["lite", "stop"]).expect(0);
-        let config = test.home.join("config.yaml");
+        let path = test.home.join(file);
+        let good = fs::read(&path).unwrap();
         match damage {
-            "config.yaml is no text" => fs::write(&config, [0xff; 64]).unwrap(),
-            "no config.yaml" => fs::remove_file(&config).unwrap(),
-            _ => fs::remove_file(test.home.join("managed-postgres/credentials.json")).unwrap(),
+            "gone" => fs::remove_file(&path).unwrap(),
+            _ => fs::write(&path, [0xff; 64]).unwrap(),
         }
-        let before = fs::read(&config).ok();
+        let before = files_of(&test);
         let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(code);
-        assert!(refused.stderr.contains("restore --input"), "{damage}: {refused:?}");
+        assert!(refused.stderr.contains("restore --input"), "{file} {damage}: {refused:?}");
         let doctor = test.run(&["doctor"]).expect(1);
-        assert!(doctor.stdout.contains("restore --input"), "{damage}: {doctor:?}");
-        let arguments = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
-        for checkpoint in ["restore.config-set-aside", "setup.create-cluster", "restore.proven"] {
-            let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
-            assert!(!killed.status.success(), "{damage}, {checkpoint}: {killed:?}");
-            // Refused again, after it is in its place again.
-            test.run(&["lite", "restore", "--input", backup.to_str().unwrap(), "--yes"]);
+        assert!(doctor.stdout.contains("restore --input"), "{file} {damage}: {doctor:?}");
+        let input = backup.to_str().unwrap();
+        assert_ne!(test.run(&["lite", "restore", "--input", input, "--yes"]).code, Some(0));
+        let tried = test.run(&["lite", "restore", "--input", input, "--force", "--dry-run"]).expect(0);
+        assert!(tried.stderr.contains("cannot be read"), "{file} {damage}: {tried:?}");
+        assert_eq!(files_of(&test), before, "{file} {damage}: a look changes nothing");
+        if file == credentials {
+            let arguments = ["lite", "restore", "--input", input, "--force", "--yes"];
+            for checkpoint in ["restore.set-aside", "setup.create-cluster", "restore.proven"] {
+                let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
+                assert!(!killed.status.success(), "{checkpoint}: {killed:?}");
+                // Whoever comes next puts it back, whatever that is then good for.
+                test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(code);
+                assert_eq!(files_of(&test), before, "{damage}, {checkpoint}");
+            }
+            // Found again while a restore is half done, they are what counts.
+            let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", "restore.proven").output().unwrap();
+            assert!(!killed.status.success(), "{killed:?}");
+            fs::write(&path, &good).unwrap();
+            test.start();
+            assert_eq!(test.run(&["variables", "get", "kept"]).expect(0).stdout.trim(), "value");
+            test.run(&["lite", "stop"]).expect(0);
+            match damage {
+                "gone" => fs::remove_file(&path).unwrap(),
+                _ => fs::write(&path, [0xff; 64]).unwrap(),
+            }
         }
-        assert_restores(&test, &backup);
+        let done = test.restore(&backup, &["--force", "--yes"]).expect(0);
+        assert!(done.stderr.contains("cannot be read"), "{file} {damage}: {done:?}");
+        test.start();
+        assert_eq!(test.run(&["variables", "get", "kept"]).expect(0).stdout.trim(), "value");
+        test.wait_dag("there", 1);
+        let name = path.file_name().unwrap().to_str().unwrap();
         let kept = fs::read_dir(test.home.join("managed-postgres")).unwrap().flatten().find_map(|entry| {
-            let name = entry.file_name().into_string().unwrap();
-            name.starts_with("config.yaml.damaged-").then(|| fs::read(entry.path()).unwrap())
+            let found = entry.file_name().into_string().unwrap();
+            found.starts_with(&format!("{name}.damaged-")).then(|| fs::read(entry.path()).unwrap())
         });
-        let has_moved = damage == "config.yaml is no text";
-        assert_eq!(kept, before.filter(|_| has_moved), "{damage}");
+        assert_eq!(kept.is_some(), damage == "no text", "{file} {damage}");
+        assert!(kept.is_none_or(|kept| kept == [0xff; 64]), "{file} {damage}");
     }
+}
+
+/// With a DAG of the user's, in a workspace of the user's choice.
+fn backed_up_elsewhere() -> (TestHome, PathBuf) {
+    let test = TestHome::new();
+    let workspace = test.folder().join("elsewhere");
+    let port = test.port.to_string();
+    test.run(&["setup", "--port", &port, "--workspace", workspace.to_str().unwrap()]).expect(0);
+    test.start();
+    fs::write(workspace.join("there.py"), "from airflow.sdk import DAG\ndag = DAG('there')\n").unwrap();
+    test.wait_dag("there", 1);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    let backup = test.folder().join("elsewhere.tar.zst");
+    test.run(&["lite", "backup", "--output", backup.to_str().unwrap()]).expect(0);
+    (test, backup)
+}
+
+#[test]
+fn a_typing_error_in_the_configuration_is_no_loss_of_it() {
+    let (test, backup) = backed_up_elsewhere();
+    test.run(&["lite", "stop"]).expect(0);
+    let config = test.home.join("config.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("port: ", "port: many")).unwrap();
+    let before = files_of(&test);
+    let refused = test.restore(&backup, &["--force", "--yes"]).expect(1);
+    assert!(refused.stderr.contains("correct the line"), "{refused:?}");
+    assert_eq!((files_of(&test), damaged_folders(&test)), (before, 0));
 }

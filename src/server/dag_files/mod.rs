@@ -145,8 +145,10 @@ impl Keeper {
         });
         match looked.await {
             Ok((folders, Ok(scan), has_new)) => {
+                let before = self.hanging.len();
                 self.take(scan).await;
-                (folders, has_new)
+                // Without what hangs the next look may see all.
+                (folders, has_new || self.hanging.len() > before)
             }
             Ok((folders, Err(error), _)) => {
                 if !self.books.workspace_is_missing {

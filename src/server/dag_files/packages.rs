@@ -25,17 +25,24 @@ pub enum Change {
     Theirs,
 }
 
+/// Where packages of the user's go, with how each was; `None` while nobody can say.
+type Theirs = Option<Vec<(PathBuf, Option<Stamp>)>>;
+
 pub struct Packages {
     state: Arc<AppState>,
-    fetching: Option<Pin<Box<dyn Future<Output = ()>>>>,
     next_look: Instant,
-    /// Where the user's are installed, as it was at the last look; asked for when it is first needed.
-    theirs: Option<Vec<(PathBuf, Option<Stamp>)>>,
+    /// Both go on when whoever waits for them is cut short.
+    fetching: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    asking: Option<Pin<Box<dyn Future<Output = Theirs>>>>,
+    theirs: Theirs,
+    /// Since something failed, nobody could say.
+    was_unknown: bool,
 }
 
 impl Packages {
     pub fn new(state: Arc<AppState>) -> Self {
-        let mut packages = Self { state, fetching: None, next_look: Instant::now() + LOOK, theirs: None };
+        let next_look = Instant::now() + LOOK;
+        let mut packages = Self { state, next_look, fetching: None, asking: None, theirs: None, was_unknown: false };
         packages.fetch_missing();
         packages
     }
@@ -44,37 +51,51 @@ impl Packages {
     /// anything does. Cut short, it has lost nothing.
     pub async fn changed(&mut self, failed_since: Option<SystemTime>) -> Change {
         match failed_since {
-            None => self.theirs = None,
-            Some(since) if self.theirs.is_none() => {
-                self.theirs_have_changed().await;
-                // What was installed between a parse and this look at the folders came too late for the one.
-                if self.theirs.iter().flatten().any(|(_, stamp)| stamp.is_some_and(|stamp| stamp.is_since(since))) {
-                    return Change::Theirs;
-                }
-            }
+            None => (self.theirs, self.asking, self.was_unknown) = (None, None, false),
+            Some(_) if self.theirs.is_none() && !self.was_unknown => self.ask(),
             Some(_) => {}
         }
         loop {
             if failed_since.is_some() {
                 self.next_look = self.next_look.min(Instant::now() + LOOK_FOR_THEIRS);
             }
-            let fetched = match &mut self.fetching {
-                Some(fetching) => tokio::time::timeout_at(self.next_look, fetching).await.is_ok(),
-                None => {
-                    tokio::time::sleep_until(self.next_look).await;
-                    false
+            tokio::select! {
+                () = or_never(&mut self.fetching) => {
+                    self.fetching = None;
+                    return Change::Ours;
                 }
-            };
-            if fetched {
-                self.fetching = None;
-                return Change::Ours;
-            }
-            self.next_look = Instant::now() + LOOK;
-            self.fetch_missing();
-            if failed_since.is_some() && self.theirs_have_changed().await {
-                return Change::Theirs;
+                now = or_never(&mut self.asking) => {
+                    self.asking = None;
+                    if self.have_changed(now, failed_since) {
+                        return Change::Theirs;
+                    }
+                }
+                () = tokio::time::sleep_until(self.next_look) => {
+                    self.next_look = Instant::now() + LOOK;
+                    self.fetch_missing();
+                    if failed_since.is_some() {
+                        self.ask();
+                    }
+                }
             }
         }
+    }
+
+    fn have_changed(&mut self, now: Theirs, failed_since: Option<SystemTime>) -> bool {
+        let Some(now) = now else {
+            self.was_unknown = true;
+            return false;
+        };
+        let is_late =
+            |stamp: &Option<Stamp>| stamp.zip(failed_since).is_some_and(|(stamp, since)| stamp.is_since(since));
+        let have_changed = match &self.theirs {
+            Some(before) => *before != now,
+            // There is a Python now; or something was installed between a parse and the first look at the folders,
+            // which came too late for the one.
+            None => self.was_unknown || now.iter().any(|(_, stamp)| is_late(stamp)),
+        };
+        (self.theirs, self.was_unknown) = (Some(now), false);
+        have_changed
     }
 
     fn fetch_missing(&mut self) {
@@ -95,23 +116,27 @@ impl Packages {
         }));
     }
 
-    async fn theirs_have_changed(&mut self) -> bool {
-        let Ok(interpreter) = self.state.interpreter.get().await else { return false };
-        let before = self.theirs.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let folders: Vec<PathBuf> = match before {
-                Some(before) => before.into_iter().map(|(folder, _)| folder).collect(),
-                None => interpreter.site_folders(),
+    fn ask(&mut self) {
+        if self.asking.is_some() {
+            return;
+        }
+        let state = self.state.clone();
+        let known: Option<Vec<PathBuf>> =
+            self.theirs.as_ref().map(|theirs| theirs.iter().map(|(folder, _)| folder.clone()).collect());
+        self.asking = Some(Box::pin(async move {
+            let interpreter = state.interpreter.get().await.ok()?;
+            let look = move || {
+                let folders = known.unwrap_or_else(|| interpreter.site_folders());
+                folders.into_iter().map(|folder| (folder.clone(), Stamp::of_path(&folder))).collect::<Vec<_>>()
             };
-            folders
-                .into_iter()
-                .map(|folder| (Stamp::of_path(&folder), folder))
-                .map(|(stamp, folder)| (folder, stamp))
-                .collect::<Vec<_>>()
-        });
-        let Ok(now) = looked.await else { return false };
-        let has_changed = self.theirs.as_ref().is_some_and(|before| *before != now);
-        self.theirs = Some(now);
-        has_changed
+            tokio::task::spawn_blocking(look).await.ok().filter(|theirs| !theirs.is_empty())
+        }));
+    }
+}
+
+async fn or_never<T>(future: &mut Option<Pin<Box<dyn Future<Output = T>>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Editors write in several steps: one look is for all of them.
 const QUIET: Duration = Duration::from_millis(25);
@@ -22,6 +22,8 @@ pub struct Changes {
     events: UnboundedReceiver<()>,
     /// There was a change, and nobody has looked since. Kept here, because waiting may be cut short.
     changed: bool,
+    /// Without a watcher nobody else may tell anything, and waiting is still waiting.
+    _sender: UnboundedSender<()>,
 }
 
 /// The folders of which it tells.
@@ -40,6 +42,7 @@ fn identity(folder: &Path) -> Option<Identity> {
 
 pub fn watch() -> (Folders, Changes) {
     let (sender, events) = unbounded_channel();
+    let _sender = sender.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| is_a_change(event.kind)) {
             // The server is leaving when nobody is there to hear it.
@@ -50,7 +53,7 @@ pub fn watch() -> (Folders, Changes) {
         log::say(format!("the workspace cannot be watched: {error}; looking every {} s", POLL.as_secs()));
     }
     let folders = Folders { watcher: watcher.ok(), watched: HashMap::new(), complete: false };
-    (folders, Changes { events, changed: false })
+    (folders, Changes { events, changed: false, _sender })
 }
 
 impl Folders {
@@ -77,9 +80,9 @@ impl Folders {
             }
             keep
         });
-        let was_complete = self.complete;
-        self.complete = true;
+        let was_complete = self.complete || self.watched.is_empty();
         let mut has_new = false;
+        let mut failed: Vec<String> = Vec::new();
         for folder in folders {
             // Also those that are watched: the same inode gets the same watch.
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
@@ -87,17 +90,16 @@ impl Folders {
                     let now = identity(folder);
                     has_new |= self.watched.insert(folder.clone(), now) != Some(now);
                 }
-                Err(error) => {
-                    if was_complete || self.watched.is_empty() {
-                        log::say(format!(
-                            "{} cannot be watched: {error}; looking every {} s",
-                            folder.display(),
-                            POLL.as_secs()
-                        ));
-                    }
-                    self.complete = false;
-                }
+                Err(error) => failed.push(format!("{}: {error}", folder.display())),
             }
+        }
+        self.complete = failed.is_empty();
+        if let Some(first) = failed.first().filter(|_| was_complete) {
+            log::say(format!(
+                "{} folder(s) cannot be watched, such as {first}; looking every {} s",
+                failed.len(),
+                POLL.as_secs()
+            ));
         }
         self.complete &= !folders.is_empty();
         has_new
