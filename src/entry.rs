@@ -25,7 +25,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => {
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
-            if code != 0 && arguments().iter().any(|argument| argument == "--json") {
+            if code != 0 && asks_for_json(&arguments()) {
                 // Nothing was parsed: a line of its own.
                 let told =
                     json!({"error": usage.to_string().trim_end(), "cause": null, "hints": [], "exit_code": code});
@@ -58,4 +58,11 @@ fn arguments() -> Vec<OsString> {
         arguments.insert(1, role.into());
     }
     arguments
+}
+
+/// Before anything is parsed: `--json`, `-o json`, `--output=json`.
+fn asks_for_json(arguments: &[OsString]) -> bool {
+    let is = |argument: &OsString, words: &[&str]| words.iter().any(|word| argument == word);
+    arguments.iter().any(|argument| is(argument, &["--json", "-ojson", "-o=json", "--output=json"]))
+        || arguments.windows(2).any(|pair| is(&pair[0], &["-o", "--output"]) && pair[1] == "json")
 }

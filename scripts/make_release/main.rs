@@ -125,6 +125,7 @@ impl Make {
             return Err(format!("{} says that it is {}", self.program.display(), about.version));
         }
         let last = self.from.as_ref().map(|folder| last_manifest(folder, &key)).transpose()?;
+        let issued = last.as_ref().and_then(|manifest| manifest.issued_at);
         let releases = last.map(|manifest| manifest.releases).unwrap_or_default();
         contract::check(&self.version, self.channel == "rc", &about.migrations, &releases)?;
         fresh_folder(&self.publishing.output)?;
@@ -135,7 +136,7 @@ impl Make {
             carry(from, &self.publishing.output, &releases)?;
         }
         self.publishing.write_installer(&release, &key)?;
-        self.publishing.publish(std::iter::once(release).chain(releases).collect(), &key)
+        self.publishing.publish(std::iter::once(release).chain(releases).collect(), issued, &key)
     }
 
     /// Program, licence, completions, packages for DAGs.
@@ -211,14 +212,17 @@ impl Publishing {
         sign::Key::load(&self.sign)
     }
 
-    /// Writes the signed manifest and the sums of what is in the folder.
-    fn publish(&self, mut all: Vec<Release>, key: &sign::Key) -> Outcome<()> {
+    /// Writes the signed manifest and the sums of what is in the folder. It is of the date given, but never older
+    /// than what was issued last: whoever reads it would take it for an old one.
+    fn publish(&self, mut all: Vec<Release>, last: Option<Timestamp>, key: &sign::Key) -> Outcome<()> {
         all.sort_by(|one, other| other.version.cmp_precedence(&one.version));
         let newest = all.first().map(|release| release.version.clone()).ok_or("there is no release in it")?;
         let mut manifest = Manifest::new(all);
         let valid = SignedDuration::from_hours(24 * i64::from(self.valid_days));
-        manifest.issued_at = Some(self.date);
-        manifest.expires_at = Some(self.date.checked_add(valid).map_err(|error| error.to_string())?);
+        let after_last = last.and_then(|last| last.checked_add(SignedDuration::from_secs(1)).ok());
+        let issued = after_last.map_or(self.date, |last| last.max(self.date));
+        manifest.issued_at = Some(issued);
+        manifest.expires_at = Some(issued.checked_add(valid).map_err(|error| error.to_string())?);
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
         // What we would not read is not published.
         let read = Manifest::parse(&text).map_err(|error| error.to_string())?;

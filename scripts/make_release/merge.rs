@@ -2,7 +2,7 @@
 
 use super::{Outcome, Publishing, carry, fresh_folder, last_manifest};
 use leoflow::config::Channel;
-use leoflow::upgrade::manifest::{Asset, Component, Release};
+use leoflow::upgrade::manifest::{Asset, Component, Manifest, Release};
 use semver::Version;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,8 +21,10 @@ impl Merge {
         let key = self.publishing.key()?;
         let mut all: BTreeMap<Version, Release> = BTreeMap::new();
         let mut each = Vec::new();
+        let mut issued = None;
         for folder in &self.folders {
-            let releases = last_manifest(folder, &key)?.releases;
+            let Manifest { releases, issued_at, .. } = last_manifest(folder, &key)?;
+            issued = issued.max(issued_at);
             for release in &releases {
                 match all.get_mut(&release.version) {
                     Some(known) => join(known, release)?,
@@ -39,7 +41,7 @@ impl Merge {
         let newest = all.values().rev().find(|release| release.channel == Channel::Stable);
         let newest = newest.or(all.values().next_back()).ok_or("there is no release in it")?;
         self.publishing.write_installer(newest, &key)?;
-        self.publishing.publish(all.into_values().collect(), &key)
+        self.publishing.publish(all.into_values().collect(), issued, &key)
     }
 }
 

@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -186,7 +185,8 @@ impl Keeper {
 
     /// It goes with the home, when somebody removes that.
     fn has_folder(&self) -> bool {
-        self.began.parent().is_some_and(Path::exists)
+        // A disk that does not answer for a moment is no end.
+        self.began.parent().is_some_and(|folder| folder.try_exists().unwrap_or(true))
     }
 
     /// Time runs from the moment that the task's own code began, which the task says by a file.

@@ -124,8 +124,8 @@ fn looked_at(context: &Context<'_>, setting: &Setting, value: &str) -> Result<St
             if value.parse().is_ok_and(|host: Ipv4Addr| !host.is_loopback()) {
                 context.printer.warning(
                     "whoever reaches this machine over its network reaches the login page, and passwords and data pass \
-                     unencrypted. Every check stays: the login, the throttle, and which address the page was asked by. Put \
-                     a proxy with TLS before it, or a tunnel (ssh -L 8088:127.0.0.1:8088), where others share the network.",
+                     unencrypted. Every check stays: the login, the throttle, and which address the page was asked by. Where \
+                     others share the network, leave it and use a tunnel (ssh -L 8088:127.0.0.1:8088).",
                 );
             }
             Ok(value.to_owned())

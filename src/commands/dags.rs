@@ -69,7 +69,7 @@ async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Resu
         if next.is_empty() {
             context.printer.note(format!("{dag_id} has no schedule that makes another run"));
         } else if next.len() < count as usize {
-            context.printer.note("more of them nobody knows yet");
+            context.printer.note("no more are known now");
         }
         if dag["is_paused"] == true {
             context.printer.note(format!("it is paused: leoflow dags unpause {dag_id}"));

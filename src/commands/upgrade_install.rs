@@ -45,7 +45,8 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         let wanted = Wanted { url: component.url.clone(), sha256: component.sha256.clone(), size: component.size };
         source.fetch(&wanted, &folder, context.printer).await?;
     }
-    files::remove_any(&home.upgrade()).map_err(|error| Error::io("remove", &home.upgrade(), &error))?;
+    // What is remembered of manifests stays.
+    files::remove_any(&downloads).map_err(|error| Error::io("remove", &downloads, &error))?;
     doubts(context, &manifest, &source, false).iter().for_each(|doubt| context.printer.warning(doubt));
     setup::link(home, &release.version.to_string()).map_err(|error| Error::io("write", &home.bin(), &error))?;
     context.printer.line(format!("leoflow {} is installed", release.version));

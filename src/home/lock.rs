@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who has the home, for the one who is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,12 +68,16 @@ impl HomeLock {
         Ok(lock)
     }
 
-    /// Whether the home is still the one that was locked, and has not been emptied.
+    /// Whether the home is still the one that was locked, and has not been emptied. What cannot be told is no reason
+    /// to give it up.
     pub fn is_in_place(&self, home: &Home) -> bool {
-        let own = self._folder.metadata().map(|meta| (meta.dev(), meta.ino()));
-        let now = std::fs::metadata(home.root()).map(|meta| (meta.dev(), meta.ino()));
-        let is_same = matches!((own, now), (Ok(own), Ok(now)) if own == now);
-        is_same && (home.lock().exists() || home.postgres_data().exists())
+        let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        let is_gone = |path: PathBuf| matches!(path.try_exists(), Ok(false));
+        match (self._folder.metadata().map(identity), std::fs::metadata(home.root()).map(identity)) {
+            (Ok(own), Ok(now)) => own == now && !(is_gone(home.lock()) && is_gone(home.postgres_data())),
+            (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+            (Err(_), Ok(_)) => true,
+        }
     }
 
     /// The descriptors that hold it, for a program that is executed in our place.

@@ -90,21 +90,31 @@ fn address(request: &Request) -> IpAddr {
     request.extensions().get::<Peer>().map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.server.ip())
 }
 
-/// The names that this machine's own loopback is called by; anything else got here by DNS. What came to another
-/// address of the machine, where `host` lets it, is called by that, or by the machine's name.
+/// The names that a machine's own loopback is called by; anything else got here by DNS. What came to another
+/// address of the machine, where `host` lets it, is called by that too, or by the machine's name.
 fn check_host(headers: &HeaderMap, port: u16, address: IpAddr) -> Result<&str, ApiError> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
     let is = |known: &str| name.eq_ignore_ascii_case(known);
+    // Those no other site can be called by, wherever they lead to: into a container, through a tunnel.
+    let is_loopbacks = ["127.0.0.1", "localhost", "[::1]"].into_iter().any(is);
     let is_known = match address {
-        _ if address.is_loopback() => is("127.0.0.1") || is("localhost") || is("[::1]") || is(&address.to_string()),
+        _ if is_loopbacks => true,
+        _ if address.is_loopback() => is(&address.to_string()),
         IpAddr::V6(address) => is(&format!("[{address}]")),
         IpAddr::V4(address) => {
             let own = user::host_name();
             is(&address.to_string()) || is(&own) || is(&format!("{own}.local"))
         }
     };
-    if is_known { Ok(host) } else { Err(ApiError::new(StatusCode::FORBIDDEN, "This host name is not served here")) }
+    if is_known {
+        Ok(host)
+    } else {
+        Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "This host name is not served here: ask by the address, or by localhost",
+        ))
+    }
 }
 
 fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {

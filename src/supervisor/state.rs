@@ -236,6 +236,7 @@ impl Child {
         }
         let reason = self.words.as_ref().map_or(reason, |words| words.text.clone());
         self.ends.retain(|end| now.saturating_duration_since(*end) < LOOP_WINDOW);
+        self.silences.retain(|end| now.saturating_duration_since(*end) < SILENCE_WINDOW);
         self.ends.push(now);
         let count = self.ends.len();
         self.unready = if self.was_ready { 0 } else { self.unready + 1 };

@@ -283,7 +283,7 @@ fn component(facts: &Facts, new: &Component) -> ComponentPlan {
     ComponentPlan { name: new.name.clone(), version: new.version.clone(), sha256: new.sha256.clone(), action }
 }
 
-/// The database in a rehearsal and as a snapshot, its backup, and what is fetched, packed and unpacked.
+/// The database in a rehearsal, once more to time its copy, and as a snapshot, its backup, and what is fetched, packed and unpacked.
 fn needed<'a>(
     facts: &Facts,
     asset: &Asset,
@@ -296,7 +296,7 @@ fn needed<'a>(
     let fetched: u64 = all.filter(is_fetched).map(|new| new.size.saturating_add(new.unpacked_size)).sum();
     // A program packs to a third; twice is more than enough room to unpack it.
     let program = asset.size.saturating_mul(4);
-    facts.database_bytes.saturating_mul(3).saturating_add(fetched).saturating_add(program).saturating_add(SPARE)
+    facts.database_bytes.saturating_mul(4).saturating_add(fetched).saturating_add(program).saturating_add(SPARE)
 }
 
 fn warnings(from: &Version, manifest: &Manifest, release: &Release, migrations: &[Migration]) -> Vec<String> {

@@ -278,7 +278,8 @@ fn a_cancelled_command_may_clean_up() {
 #[test]
 fn a_keeper_that_somebody_stopped_is_told_to_go_on() {
     let test = TestHome::started();
-    test.add_dag("counted", &counted(0, "1", 1));
+    // Long enough to be found and stopped on a machine with much else to do.
+    test.add_dag("counted", &counted(0, "5", 1));
     let run_id = test.trigger("counted");
     wait_begun(&test, 1);
     let keeper =
