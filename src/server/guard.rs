@@ -203,7 +203,7 @@ mod tests {
             ("192.168.1.5:8088", true),
             (&user::host_name(), true),
             ("192.168.1.6", false),
-            ("localhost:8088", false),
+            ("localhost:8088", true),
             ("evil.example", false),
         ] {
             assert_eq!(check_host(&headers(header::HOST, host), 8088, lan).is_ok(), is_served, "{host}");
