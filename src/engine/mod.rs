@@ -7,6 +7,7 @@ pub mod backfills;
 pub mod clear;
 pub mod connections;
 pub mod cron;
+mod crontab;
 pub mod dag;
 pub mod dag_check;
 pub mod dags;

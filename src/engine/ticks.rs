@@ -17,7 +17,7 @@ pub trait Ticks {
 }
 
 pub struct CronTicks<'a> {
-    pub cron: Schedule,
+    pub cron: &'a Schedule,
     pub run_immediately: &'a Value,
 }
 

@@ -3,7 +3,8 @@
 //! The rules are those of Airflow's timetables:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/timetable.html>
 
-use super::cron::{CronProblem, Schedule};
+use super::cron::CronProblem;
+use super::crontab::Crontab;
 use super::ticks::{CronTicks, DeltaTicks, covered, triggered};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Span, Timestamp};
@@ -18,18 +19,15 @@ pub enum Timetable {
     Once,
     Continuous,
     CronTrigger {
-        expression: String,
-        timezone: Value,
+        #[serde(flatten)]
+        cron: Crontab,
         interval: Delta,
         run_immediately: Value,
     },
     MultipleCronTrigger {
         parts: Vec<Timetable>,
     },
-    CronInterval {
-        expression: String,
-        timezone: Value,
-    },
+    CronInterval(Crontab),
     DeltaTrigger {
         delta: Delta,
         interval: Delta,
@@ -190,10 +188,7 @@ impl Timetable {
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), TimetableProblem> {
         match self {
-            Self::CronTrigger { expression, timezone, .. } | Self::CronInterval { expression, timezone } => {
-                Schedule::new(expression, zone(timezone)?)?;
-                Ok(())
-            }
+            Self::CronTrigger { cron, .. } | Self::CronInterval(cron) => cron.schedule().map(|_| ()),
             Self::MultipleCronTrigger { parts } => parts.iter().try_for_each(Self::check),
             Self::AssetOrTime { timetable } => timetable.check(),
             _ => Ok(()),
@@ -227,9 +222,8 @@ impl Timetable {
                 };
                 in_time(Info::interval(start, end), end)
             }
-            Self::CronTrigger { expression, timezone, interval, run_immediately } => {
-                let cron = Schedule::new(expression, zone(timezone)?)?;
-                let ticks = CronTicks { cron, run_immediately };
+            Self::CronTrigger { cron, interval, run_immediately } => {
+                let ticks = CronTicks { cron: cron.schedule()?, run_immediately };
                 triggered(&ticks, last, restriction, now)?
                     .and_then(|at| in_time(Info::interval(interval.before(at), at), at))
             }
@@ -248,9 +242,9 @@ impl Timetable {
                     past.or_else(|| infos.iter().min_by_key(|info| info.run_after)).cloned()
                 }
             }
-            Self::CronInterval { expression, timezone } => {
-                let cron = Schedule::new(expression, zone(timezone)?)?;
-                covered(&CronTicks { cron, run_immediately: &Value::Null }, last, restriction, now)?
+            Self::CronInterval(cron) => {
+                let ticks = CronTicks { cron: cron.schedule()?, run_immediately: &Value::Null };
+                covered(&ticks, last, restriction, now)?
             }
             Self::DeltaInterval { delta } => covered(&DeltaTicks(*delta), last, restriction, now)?,
             Self::Events { dates, .. } => {
@@ -280,8 +274,8 @@ impl Timetable {
                 }
                 intervals.into_iter().min_by_key(|interval| interval.start).unwrap_or(exact)
             }
-            Self::CronInterval { expression, timezone } => {
-                let cron = Schedule::new(expression, zone(timezone)?)?;
+            Self::CronInterval(cron) => {
+                let cron = cron.schedule()?;
                 let end = cron.align_previous(run_after)?;
                 Interval { start: cron.previous(end)?, end }
             }

@@ -24,6 +24,9 @@ pub enum Caller {
 /// The longest that a request may take, its body included.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
+/// The same for imports and exports, which this user's own commands ask for: of as much as there is.
+const IMPORT_LIMIT: Duration = Duration::from_secs(600);
+
 /// How long the datastore may take to answer a request. A frozen one answers never.
 const DATASTORE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -53,6 +56,10 @@ pub async fn telling_dag_files(State(state): State<Arc<AppState>>, request: Requ
     response
 }
 
+fn imports(request: &Request) -> bool {
+    caller(request) == Caller::LocalAdmin && ["/local/variables", "/local/connections"].contains(&request.uri().path())
+}
+
 /// For every request.
 pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
@@ -61,7 +68,8 @@ pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, n
     {
         return refusal.into_response();
     }
-    let mut response = match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+    let limit = if imports(&request) { IMPORT_LIMIT } else { REQUEST_LIMIT };
+    let mut response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "The request took too long").into_response(),
     };
