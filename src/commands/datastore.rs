@@ -1,9 +1,9 @@
 //! A datastore to talk to, whether or not Lite runs: the running one, or a private one for this
 //! command's moment.
 
-use super::context::Context;
-use super::recovery::{self, Purges};
 use crate::backup::set_aside;
+use crate::commands::context::Context;
+use crate::commands::recovery::{self, Purges};
 use crate::error::Error;
 use crate::home::lock::{self, HomeLock};
 use crate::postgres::cluster::{self, ClusterState};

@@ -1,9 +1,9 @@
 //! Taking the home, and first of all finishing or undoing what an earlier process left half done.
 
-use super::context::Context;
 use crate::backup::exchange::{self, Resumed};
 use crate::backup::restore;
 use crate::backup::set_aside;
+use crate::commands::context::Context;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::journal::{self, Entry, Journal, Operation};
@@ -186,7 +186,7 @@ pub async fn finish_upgrade(
             .cause(detail)
             .hint("run the leoflow that began it; `leoflow versions` lists what is there")
     })?;
-    let config = super::upgrade_worker::config(context)?;
+    let config = crate::commands::release::upgrade_worker::config(context)?;
     let installation =
         install::installed(home).ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
     let mut work = Work {
@@ -276,7 +276,7 @@ pub async fn settle_change(context: &Context<'_>, look_only: bool) -> Result<(),
     if look_only && !matches!(steps::way(&entry), Ok(Way::Forget(_))) {
         return Err(Error::failed(told).hint("leoflow upgrade --resume"));
     }
-    if let Some(text) = super::upgrade_worker::take_up(context, false).await? {
+    if let Some(text) = crate::commands::release::upgrade_worker::take_up(context, false).await? {
         context.printer.note(text);
     }
     Ok(())

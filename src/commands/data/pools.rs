@@ -1,0 +1,116 @@
+//! `leoflow pools …`, in Airflow's words and files.
+
+use super::transfer_file::{read_json, write_json};
+use crate::cli::api::{Api, encode};
+use crate::cli::args::PoolsCommand;
+use crate::commands::context::Context;
+use crate::error::Error;
+use serde_json::{Map, Value, json};
+
+pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let printer = context.printer;
+    match command {
+        PoolsCommand::List => {
+            let all = api.all(POOLS, "", "pools").await?;
+            show(context, &all)?;
+        }
+        PoolsCommand::Get { name } => {
+            let pool: Value = api.get(&place(name)).await?;
+            show(context, &[pool])?;
+        }
+        PoolsCommand::Set { name, slots, description, include_deferred } => {
+            set(&api, name, *slots, description.as_deref(), *include_deferred).await?;
+            printer.note(format!("pool {name} set"));
+        }
+        PoolsCommand::Delete { name } => {
+            api.delete(&place(name)).await?;
+            printer.note(format!("pool {name} removed"));
+        }
+        PoolsCommand::Import { file } => {
+            let pools = from_airflow(read_json(file)?)?;
+            for pool in &pools {
+                set(&api, &pool.name, pool.slots, pool.description.as_deref(), pool.include_deferred).await?;
+            }
+            printer.line(format!("{} pools imported", pools.len()));
+        }
+        PoolsCommand::Export { file } => {
+            let all = api.all(POOLS, "", "pools").await?;
+            let entry = |pool: &Value| {
+                let whole = json!({
+                    "slots": pool["slots"], "description": pool["description"].as_str().unwrap_or_default(),
+                    "include_deferred": pool["include_deferred"],
+                });
+                (pool["name"].as_str().unwrap_or_default().to_owned(), whole)
+            };
+            write_json(context, file, &all.iter().map(entry).collect::<Map<_, _>>().into())?;
+            printer.note(format!("{} pools exported", all.len()));
+        }
+    }
+    Ok(0)
+}
+
+const POOLS: &str = "/api/v2/pools";
+
+fn place(name: &str) -> String {
+    format!("/api/v2/pools/{}", encode(name))
+}
+
+fn show(context: &Context<'_>, pools: &[Value]) -> Result<(), Error> {
+    if context.printer.json {
+        return context.printer.json(&json!({"pools": pools}));
+    }
+    let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let row = |pool: &Value| {
+        let names = ["name", "slots", "occupied_slots", "scheduled_slots"];
+        let mut row: Vec<String> = names.iter().map(|name| cell(&pool[*name])).collect();
+        row.push(pool["description"].as_str().unwrap_or_default().to_owned());
+        row
+    };
+    let header = ["POOL", "SLOTS", "IN USE", "WAITING", "DESCRIPTION"];
+    context.printer.table(&header, &pools.iter().map(row).collect::<Vec<_>>());
+    Ok(())
+}
+
+async fn set(
+    api: &Api<'_>,
+    name: &str,
+    slots: i32,
+    description: Option<&str>,
+    include_deferred: bool,
+) -> Result<(), Error> {
+    let body = json!({"slots": slots, "description": description, "include_deferred": include_deferred});
+    let exists = api.all(POOLS, "", "pools").await?.iter().any(|pool| pool["name"] == name);
+    if exists {
+        let _: Value = api.patch(&place(name), &body).await?;
+        return Ok(());
+    }
+    let mut body = body;
+    body["name"] = name.into();
+    let _: Value = api.post("/api/v2/pools", &body).await?;
+    Ok(())
+}
+
+struct Entry {
+    name: String,
+    slots: i32,
+    description: Option<String>,
+    include_deferred: bool,
+}
+
+/// `{"name": {"slots": …, "description": …}}`.
+fn from_airflow(file: Value) -> Result<Vec<Entry>, Error> {
+    let Value::Object(entries) = file else {
+        return Err(Error::failed("the file is not a JSON object of pools").hint("nothing was imported"));
+    };
+    let pool = |(name, entry): (String, Value)| {
+        let slots = entry["slots"].as_i64().and_then(|slots| i32::try_from(slots).ok());
+        let slots = slots.ok_or_else(|| {
+            Error::failed(format!("pool {name:?} has no number of slots")).hint("nothing was imported")
+        })?;
+        let description = entry["description"].as_str().map(str::to_owned);
+        let include_deferred = entry["include_deferred"].as_bool().unwrap_or(false);
+        Ok(Entry { name, slots, description, include_deferred })
+    };
+    entries.into_iter().map(pool).collect()
+}

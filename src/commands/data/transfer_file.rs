@@ -1,0 +1,53 @@
+//! Files that are imported and exported: `-` is stdin or stdout, an export is private and whole.
+
+use crate::commands::context::Context;
+use crate::error::Error;
+use crate::sys::files;
+use serde_json::Value;
+use std::io::Read;
+use std::path::Path;
+
+/// Of a file that is imported; the server takes somewhat more, for the form in which it is sent.
+const LIMIT: u64 = 64 * 1024 * 1024;
+
+pub fn read_json(path: &Path) -> Result<Value, Error> {
+    let text = if path == Path::new("-") {
+        stdin()?
+    } else {
+        let text = files::read_text(path, LIMIT).map_err(|error| Error::io("read", path, &error))?;
+        text.ok_or_else(|| Error::failed(format!("there is no file {}", path.display())))?
+    };
+    serde_json::from_str(&text).map_err(|error| {
+        Error::failed(format!("{} is not JSON", path.display())).cause(error).hint("nothing was imported")
+    })
+}
+
+pub fn write_json(context: &Context<'_>, path: &Path, value: &Value) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(value).map_err(Error::bug)?;
+    text.push('\n');
+    if path == Path::new("-") {
+        context.printer.raw(&text);
+        return Ok(());
+    }
+    // Secrets are in it.
+    files::write_atomic(path, text.as_bytes(), 0o600).map_err(|error| Error::io("write", path, &error))
+}
+
+/// A value given as `-` is read from stdin, one line end taken off.
+pub fn value_or_stdin(value: &str) -> Result<String, Error> {
+    if value != "-" {
+        return Ok(value.to_owned());
+    }
+    let text = stdin()?;
+    let trimmed = text.strip_suffix('\n').map_or(text.as_str(), |rest| rest.strip_suffix('\r').unwrap_or(rest));
+    Ok(trimmed.to_owned())
+}
+
+fn stdin() -> Result<String, Error> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(LIMIT + 1).read_to_string(&mut text).map_err(Error::failed)?;
+    if text.len() as u64 > LIMIT {
+        return Err(Error::failed(format!("stdin has more than {} MiB", LIMIT >> 20)).hint("nothing was imported"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,146 @@
+//! `leoflow variables`, in Airflow's words and files:
+//! <https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#variables>
+
+use super::transfer_file::{read_json, value_or_stdin, write_json};
+use crate::cli::api::{Api, encode};
+use crate::cli::args::{OnExisting, VariablesCommand};
+use crate::commands::context::Context;
+use crate::engine::variables::{Variable, as_text};
+use crate::error::Error;
+use serde_json::{Map, Value, json};
+
+const LOCAL: &str = "/local/variables";
+
+pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let printer = context.printer;
+    match command {
+        VariablesCommand::List => {
+            let all: Vec<Variable> = api.get(LOCAL).await?;
+            if printer.json {
+                let keys: Vec<Value> =
+                    all.iter().map(|v| json!({"key": v.key, "description": v.description})).collect();
+                printer.json(&json!({"variables": keys}))?;
+            } else if all.is_empty() {
+                printer.note("there are no variables; `leoflow variables set KEY VALUE` makes one");
+            } else {
+                let row = |v: &Variable| vec![v.key.clone(), v.description.clone().unwrap_or_default()];
+                printer.table(&["KEY", "DESCRIPTION"], &all.iter().map(row).collect::<Vec<_>>());
+            }
+        }
+        VariablesCommand::Get { key, default } => {
+            let found: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
+            let variable = match (found, default) {
+                (Err(_), Some(value)) if !exists(&api, key).await? => {
+                    Variable { key: key.clone(), value: value.clone(), description: None }
+                }
+                (found, _) => found?,
+            };
+            if printer.json {
+                printer.json(&variable)?;
+            } else {
+                printer.line(variable.value);
+            }
+        }
+        VariablesCommand::Set { key, value, description } => {
+            let variable =
+                Variable { key: key.clone(), value: value_or_stdin(value)?, description: description.clone() };
+            import(&api, vec![variable], OnExisting::Overwrite).await?;
+            printer.note(format!("variable {key} set"));
+        }
+        VariablesCommand::Delete { key } => {
+            api.delete(&format!("/api/v2/variables/{}", encode(key))).await?;
+            printer.note(format!("variable {key} removed"));
+        }
+        VariablesCommand::Import { file, action_on_existing_key } => {
+            let entries = from_airflow(read_json(file)?)?;
+            let counts = import(&api, entries, *action_on_existing_key).await?;
+            printer.line(format!("{} variables imported, {} skipped", counts["imported"], counts["skipped"]));
+        }
+        VariablesCommand::Export { file } => {
+            let all: Vec<Variable> = api.get(LOCAL).await?;
+            write_json(context, file, &to_airflow(&all))?;
+            printer.note(format!("{} variables exported", all.len()));
+        }
+    }
+    Ok(0)
+}
+
+async fn exists(api: &Api<'_>, key: &str) -> Result<bool, Error> {
+    let all: Vec<Variable> = api.get(LOCAL).await?;
+    Ok(all.iter().any(|variable| variable.key == key))
+}
+
+async fn import(api: &Api<'_>, entries: Vec<Variable>, on_existing: OnExisting) -> Result<Value, Error> {
+    api.put(LOCAL, &json!({"on_existing": on_existing.for_store(), "entries": entries})).await
+}
+
+/// `{"key": value}` or `{"key": {"value": …, "description": …}}`; a value that is not text is kept
+/// as its JSON.
+fn from_airflow(file: Value) -> Result<Vec<Variable>, Error> {
+    let Value::Object(entries) = file else {
+        return Err(Error::failed("the file is not a JSON object of variables").hint("nothing was imported"));
+    };
+    let variable = |(key, entry): (String, Value)| match entry.get("value") {
+        Some(value) if entry.is_object() => {
+            let description = entry.get("description").and_then(Value::as_str).map(str::to_owned);
+            Variable { key, value: as_text(value), description }
+        }
+        _ => Variable { key, value: as_text(&entry), description: None },
+    };
+    Ok(entries.into_iter().map(variable).collect())
+}
+
+/// A value that is JSON is written as JSON, as Airflow does, but only where its import gives back
+/// the very same text.
+fn to_airflow(all: &[Variable]) -> Value {
+    let entry = |variable: &Variable| {
+        let json = serde_json::from_str(&variable.value).ok().filter(|json| as_text(json) == variable.value);
+        let parsed = json.unwrap_or_else(|| Value::from(variable.value.as_str()));
+        // An object with a key "value" would be taken for the long form at its import.
+        let ambiguous = parsed.get("value").is_some();
+        let value = match &variable.description {
+            Some(description) => json!({"value": parsed, "description": description}),
+            None if ambiguous => json!({"value": parsed}),
+            None => parsed,
+        };
+        (variable.key.clone(), value)
+    };
+    Value::Object(all.iter().map(entry).collect::<Map<_, _>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(key: &str, value: &str, description: Option<&str>) -> Variable {
+        Variable { key: key.into(), value: value.into(), description: description.map(str::to_owned) }
+    }
+
+    #[test]
+    fn what_is_exported_is_what_is_imported() {
+        let all = [
+            variable("text", "hello", None),
+            variable("number", "5", None),
+            variable("object", r#"{"a":1}"#, Some("why")),
+            variable("tricky", r#"{"value":1}"#, None),
+            variable("not json", "{", None),
+            variable("trailing zero", "1.10", None),
+            variable("quoted", "\"quoted\"", None),
+            variable("long number", "12345678901234567890123", None),
+            variable("exponent", "1e5", None),
+            variable("blanks", "{ \"a\" : 1 }", None),
+            variable("twice", r#"{"a":1,"a":2}"#, None),
+        ];
+        assert_eq!(from_airflow(to_airflow(&all)).unwrap(), all);
+    }
+
+    #[test]
+    fn reads_both_of_airflows_forms() {
+        let file = json!({"a": "x", "b": {"value": {"c": 1}, "description": "d"}, "e": {"f": true}});
+        let expected =
+            [variable("a", "x", None), variable("b", r#"{"c":1}"#, Some("d")), variable("e", r#"{"f":true}"#, None)];
+        assert_eq!(from_airflow(file).unwrap(), expected);
+        assert!(from_airflow(json!([])).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! `leoflow backfill …`.
+
+use super::dags::list_of;
+use super::run_inputs::{read_conf, read_date};
+use crate::cli::api::{Api, encode};
+use crate::cli::args::BackfillCommand;
+use crate::cli::data_flow_args::CreateBackfill;
+use crate::cli::printer::Printer;
+use crate::commands::context::Context;
+use crate::error::Error;
+use serde_json::{Value, json};
+
+pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    match command {
+        BackfillCommand::Create(args) => create(context, &api, args).await,
+        BackfillCommand::List { dag_id } => {
+            let of = dag_id.as_ref().map(|id| format!("&dag_id={}", encode(id))).unwrap_or_default();
+            let found: Value = api.get(&format!("/api/v2/backfills?limit=100{of}")).await?;
+            if context.printer.json {
+                context.printer.json(&found)?;
+            } else {
+                let rows: Vec<_> = list_of(&found["backfills"]).map(|one| row(context.printer, one)).collect();
+                context.printer.table(&["ID", "DAG", "FROM", "TO", "STATE"], &rows);
+            }
+            Ok(0)
+        }
+        BackfillCommand::Pause { id } => change(context, &api, *id, "pause").await,
+        BackfillCommand::Unpause { id } => change(context, &api, *id, "unpause").await,
+        BackfillCommand::Cancel { id } => change(context, &api, *id, "cancel").await,
+    }
+}
+
+fn row(printer: &Printer, backfill: &Value) -> Vec<String> {
+    let text = |name: &str| backfill[name].as_str().unwrap_or("-").to_owned();
+    let time = |name: &str| printer.time(backfill[name].as_str());
+    let state = match (backfill["completed_at"].is_string(), backfill["is_paused"] == true) {
+        (true, _) => "completed",
+        (false, true) => "paused",
+        (false, false) => "running",
+    };
+    vec![backfill["id"].to_string(), text("dag_id"), time("from_date"), time("to_date"), state.to_owned()]
+}
+
+async fn change(context: &Context<'_>, api: &Api<'_>, id: i64, how: &str) -> Result<u8, Error> {
+    let changed: Value = api.put(&format!("/api/v2/backfills/{id}/{how}"), &json!({})).await?;
+    if context.printer.json {
+        context.printer.json(&changed)?;
+    } else {
+        context.printer.line(row(context.printer, &changed).join("  "));
+    }
+    Ok(0)
+}
+
+async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> Result<u8, Error> {
+    let body = json!({
+        "dag_id": args.dag_id(),
+        "from_date": read_date("--from-date", &args.from_date)?.to_string(),
+        "to_date": read_date("--to-date", &args.to_date)?.to_string(),
+        "dag_run_conf": read_conf(args.dag_run_conf.as_deref())?,
+        "run_backwards": args.run_backwards,
+        "reprocess_behavior": args.reprocess_behavior.as_str(),
+        "max_active_runs": args.max_active_runs,
+    });
+    if args.dry_run {
+        let found: Value = api.post("/api/v2/backfills/dry_run", &body).await?;
+        if context.printer.json {
+            context.printer.json(&found)?;
+        } else {
+            for one in list_of(&found["backfills"]) {
+                context.printer.line(context.printer.time(one["logical_date"].as_str()));
+            }
+            context.printer.note(format!("{} runs; nothing was made", found["total_entries"]));
+        }
+        return Ok(0);
+    }
+    let made: Value = api.post("/api/v2/backfills", &body).await?;
+    if context.printer.json {
+        context.printer.json(&made)?;
+    } else {
+        context.printer.line(row(context.printer, &made).join("  "));
+        let outcome: Value = api.get(&format!("/ui/backfills/{}/outcome", made["id"])).await?;
+        context.printer.note(outcome["summary"].as_str().unwrap_or_default());
+        context.printer.note(format!("leoflow runs list {} shows its runs", args.dag_id()));
+    }
+    Ok(0)
+}

@@ -1,0 +1,301 @@
+//! `leoflow dags …`.
+
+use super::dags_report;
+use super::foreground_run;
+use super::run_inputs::{read_conf, read_date};
+use super::run_view::{self, RunView, colour};
+use super::validate::servers_python;
+use crate::cli::api::{Api, encode};
+use crate::cli::engine_args::{DagsCommand, Trigger};
+use crate::commands::context::Context;
+use crate::error::Error;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+struct Overview {
+    dags: Vec<DagView>,
+    import_errors: Vec<ImportErrorView>,
+}
+
+#[derive(Deserialize)]
+struct DagView {
+    dag_id: String,
+    is_paused: bool,
+    is_stale: bool,
+    fileloc: String,
+    schedule: Option<String>,
+    last_run_state: Option<String>,
+    import_error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ImportErrorView {
+    filename: String,
+    stack_trace: String,
+}
+
+pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Error> {
+    match command {
+        DagsCommand::List { all } => list(context, *all).await,
+        DagsCommand::Show { dag_id } => show(context, dag_id).await,
+        DagsCommand::Pause { dag_id } => pause(context, dag_id, true).await,
+        DagsCommand::Unpause { dag_id } => pause(context, dag_id, false).await,
+        DagsCommand::Trigger(args) => trigger(context, args).await,
+        DagsCommand::Test(args) => foreground_run::run(context, args).await,
+        DagsCommand::NextExecution { dag_id, num_executions } => next_execution(context, dag_id, *num_executions).await,
+        DagsCommand::ListImportErrors => dags_report::import_errors(context).await,
+        DagsCommand::Report => dags_report::run(context).await,
+        DagsCommand::Source { dag_id, version } => source(context, dag_id, *version).await,
+        DagsCommand::Delete { dag_id, yes } => delete(context, dag_id, *yes).await,
+    }
+}
+
+async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
+    let found: Value = api.get(&format!("/ui/dags/{}/next?count={count}", encode(dag_id))).await?;
+    if context.printer.json {
+        let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
+        let mut whole: serde_json::Map<_, _> =
+            names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
+        whole.insert("next".to_owned(), found["next"].clone());
+        context.printer.json(&whole)?;
+    } else {
+        let next: Vec<&Value> = list_of(&found["next"]).collect();
+        for one in &next {
+            context.printer.line(context.printer.time(one["run_after"].as_str()));
+        }
+        if next.is_empty() {
+            context.printer.note(format!("{dag_id} has no schedule that makes another run"));
+        } else if next.len() < count as usize {
+            context.printer.note("no more are known now");
+        }
+        if dag["is_paused"] == true {
+            context.printer.note(format!("it is paused: leoflow dags unpause {dag_id}"));
+        }
+    }
+    Ok(0)
+}
+
+async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let overview: Overview = api.get(&format!("/ui/dags?all={all}")).await?;
+    if context.printer.json {
+        let dags: Vec<Value> = overview
+            .dags
+            .iter()
+            .map(|dag| {
+                json!({
+                    "dag_id": dag.dag_id, "is_paused": dag.is_paused, "fileloc": dag.fileloc,
+                    "schedule": dag.schedule, "last_run_state": dag.last_run_state, "import_error": dag.import_error,
+                })
+            })
+            .collect();
+        let errors: Vec<Value> = overview
+            .import_errors
+            .iter()
+            .map(|error| json!({"filename": error.filename, "stack_trace": error.stack_trace}))
+            .collect();
+        context.printer.json(&json!({"dags": dags, "import_errors": errors}))?;
+        return Ok(0);
+    }
+    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
+    let rows: Vec<Vec<String>> = overview
+        .dags
+        .iter()
+        .map(|dag| {
+            let state = match (dag.is_stale, dag.is_paused) {
+                (true, _) => "file is gone",
+                (false, true) => "paused",
+                (false, false) => "active",
+            };
+            let fileloc = std::path::Path::new(&dag.fileloc);
+            let file = fileloc.strip_prefix(&workspace).unwrap_or(fileloc).display().to_string();
+            vec![
+                dag.dag_id.clone(),
+                if dag.import_error.is_some() { format!("{state}, import error") } else { state.to_owned() },
+                dag.schedule.clone().unwrap_or_else(|| "-".to_owned()),
+                dag.last_run_state.clone().unwrap_or_else(|| "-".to_owned()),
+                file,
+            ]
+        })
+        .collect();
+    if rows.is_empty() && overview.import_errors.is_empty() {
+        context.printer.line(format!("no DAGs in {}", workspace.display()));
+        context.printer.note("`leoflow init DIR` makes a first one");
+        return Ok(0);
+    }
+    context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
+    for error in &overview.import_errors {
+        let what = if error.filename.ends_with(".py") { "cannot be imported" } else { "was not looked through whole" };
+        context.printer.warning(format!("{} {what}:", error.filename));
+        for line in error.stack_trace.lines() {
+            context.printer.note(format!("  {line}"));
+        }
+    }
+    let missing = overview.import_errors.iter().filter_map(|error| missing_module(&error.stack_trace)).next();
+    if let Some(module) = missing
+        && let Some(python) = servers_python(context).await
+    {
+        let text = format!(
+            "if {module} is a package, install it for the Python that runs DAGs:  {} -m pip install {module}",
+            python.display()
+        );
+        context.printer.note(text);
+        context.printer.note("its files are imported again as soon as it is there");
+    }
+    Ok(0)
+}
+
+/// The module that an import did not find, the outermost part of its name.
+fn missing_module(trace: &str) -> Option<&str> {
+    let (_, rest) = trace.rsplit_once("ModuleNotFoundError: No module named '")?;
+    rest.split(['\'', '.']).next()
+}
+
+async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag: Value = api.get(&format!("/ui/dags/{}", encode(dag_id))).await?;
+    if context.printer.json {
+        context.printer.json(&dag)?;
+        return Ok(0);
+    }
+    let text = |name: &str| dag[name].as_str().unwrap_or("-").to_owned();
+    let printer = context.printer;
+    let paused = if dag["is_paused"].as_bool() == Some(true) { "  (paused)" } else { "" };
+    printer.line(format!("{}{paused}", printer.paint("1", dag_id)));
+    for (label, value) in [
+        ("description", text("description")),
+        ("schedule", text("schedule")),
+        ("next run", printer.time(dag["next_run_after"].as_str())),
+        ("file", text("fileloc")),
+        ("version", dag["version_number"].to_string()),
+    ] {
+        printer.line(format!("  {label:<12} {value}"));
+    }
+    if let Some(error) = dag["import_error"].as_str() {
+        printer.warning(format!("its file cannot be imported any more; the version before it stays\n{error}"));
+    }
+    let tasks: Vec<Vec<String>> = list_of(&dag["tasks"])
+        .map(|task| {
+            let up: Vec<&str> = list_of(&task["upstream"]).filter_map(Value::as_str).collect();
+            let word = |name: &str| task[name].as_str().unwrap_or_default().to_owned();
+            vec![word("task_id"), word("operator_name"), up.join(", ")]
+        })
+        .collect();
+    printer.table(&["TASK", "OPERATOR", "AFTER"], &tasks);
+    let runs: Vec<Vec<String>> = list_of(&dag["runs"])
+        .take(10)
+        .map(|run| {
+            let word = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
+            let time = |name: &str| printer.time(run[name].as_str());
+            vec![word("dag_run_id"), word("state"), time("start_date"), time("end_date")]
+        })
+        .collect();
+    if !runs.is_empty() {
+        printer.line("");
+        printer.table(&["RUN", "STATE", "STARTED", "ENDED"], &runs);
+    }
+    Ok(0)
+}
+
+pub fn list_of(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+async fn pause(context: &Context<'_>, dag_id: &str, is_paused: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let _: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": is_paused})).await?;
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "is_paused": is_paused}))?;
+        return Ok(0);
+    }
+    context.printer.line(format!("{dag_id} is {}", if is_paused { "paused" } else { "active" }));
+    Ok(0)
+}
+
+async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let dag_id = &args.dag_id;
+    let conf = read_conf(args.conf.as_deref())?;
+    let logical_date = args
+        .logical_date
+        .as_deref()
+        .map(|text| read_date("--logical-date", text))
+        .transpose()?
+        .map(|date| date.to_string());
+    let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
+    let is_paused = dag["is_paused"].as_bool().unwrap_or(false);
+    if args.unpause && is_paused {
+        let _: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": false})).await?;
+    } else if is_paused && args.wait {
+        return Err(Error::failed(format!("{dag_id} is paused: its runs do not begin"))
+            .hint(format!("leoflow dags trigger {dag_id} --wait --unpause")));
+    }
+    let body = json!({"dag_run_id": args.run_id, "logical_date": logical_date, "conf": conf});
+    let run: Value = api.post(&format!("/api/v2/dags/{}/dagRuns", encode(dag_id)), &body).await?;
+    let run_id = run["dag_run_id"].as_str().unwrap_or_default();
+    if !args.wait {
+        if context.printer.json {
+            let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "state": run["state"]});
+            context.printer.json(&shape)?;
+            return Ok(0);
+        }
+        context.printer.line(format!("{dag_id}  {run_id}  queued"));
+        if is_paused && !args.unpause {
+            context
+                .printer
+                .warning(format!("{dag_id} is paused: the run begins after `leoflow dags unpause {dag_id}`"));
+        }
+        return Ok(0);
+    }
+    if !context.printer.json {
+        context.printer.note(format!("{dag_id}  {run_id}"));
+    }
+    let run = run_view::follow(context, dag_id, run_id).await?;
+    finish(context, &run)
+}
+
+/// Says how a run ended that was waited for.
+pub fn finish(context: &Context<'_>, run: &RunView) -> Result<u8, Error> {
+    if context.printer.json {
+        let shape = json!({"dag_id": run.dag_id, "dag_run_id": run.dag_run_id, "state": run.state});
+        context.printer.json(&shape)?;
+    } else {
+        let state = context.printer.paint(colour(&run.state), &run.state);
+        context.printer.line(format!("{}  {}  {state}", run.dag_id, run.dag_run_id));
+    }
+    if run.state == "failed" { Err(run.failure()) } else { Ok(0) }
+}
+
+async fn source(context: &Context<'_>, dag_id: &str, version: Option<u32>) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let query = version.map(|number| format!("?version_number={number}")).unwrap_or_default();
+    let found: Value = api.get(&format!("/api/v2/dagSources/{}{query}", encode(dag_id))).await?;
+    if context.printer.json {
+        context.printer.json(&found)?;
+    } else {
+        context.printer.raw(found["content"].as_str().unwrap_or_default());
+    }
+    Ok(0)
+}
+
+async fn delete(context: &Context<'_>, dag_id: &str, yes: bool) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let path = format!("/api/v2/dags/{}", encode(dag_id));
+    let _: Value = api.get(&path).await?;
+    let runs: Value = api.get(&format!("{path}/dagRuns?limit=0")).await?;
+    let question = format!("Remove {dag_id} with its {} runs, their tasks and XComs?", runs["total_entries"]);
+    if !context.confirm(&question, yes)? {
+        context.printer.line("nothing was changed");
+        return Ok(1);
+    }
+    api.delete(&path).await?;
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "deleted": true}))?;
+        return Ok(0);
+    }
+    context.printer.line(format!("{dag_id} is deleted"));
+    Ok(0)
+}

@@ -1,0 +1,42 @@
+//! `leoflow init DIR`.
+
+use crate::cli::engine_args::Init;
+use crate::commands::context::Context;
+use crate::error::Error;
+use crate::setup;
+use crate::sys::env_vars;
+use serde_json::json;
+use std::io::ErrorKind;
+
+pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
+    let here = env_vars::current_dir().map_err(Error::failed)?;
+    let folder = here.join(&args.folder);
+    let dag_id = dag_id_of(&folder.file_name().unwrap_or_default().to_string_lossy());
+    let file = setup::make_project(&folder, &dag_id).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => Error::failed(format!("{} exists already", folder.join("dag.py").display()))
+            .hint("nothing was changed; choose another folder"),
+        _ => Error::io("write", &folder, &error),
+    })?;
+    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
+    if context.printer.json {
+        context.printer.json(&json!({"dag_id": dag_id, "file": file}))?;
+        return Ok(0);
+    }
+    context.printer.line(format!("{} makes the DAG {dag_id}", file.display()));
+    match workspace {
+        Some(workspace) if !file.starts_with(&workspace) => {
+            context
+                .printer
+                .warning(format!("it is outside the workspace {}: Leoflow does not run it there", workspace.display()));
+        }
+        _ => context.printer.note(format!("leoflow dags trigger {dag_id} --wait")),
+    }
+    Ok(0)
+}
+
+/// A folder's name as a dag_id.
+fn dag_id_of(name: &str) -> String {
+    let id: String =
+        name.chars().map(|c| if c.is_alphanumeric() || "_-.".contains(c) { c } else { '_' }).take(250).collect();
+    if id.chars().all(|c| c == '.') { "dag".to_owned() } else { id }
+}

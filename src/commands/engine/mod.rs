@@ -1,0 +1,17 @@
+//! DAGs, their runs and tasks.
+
+pub mod assets;
+pub mod backfill;
+pub mod dags;
+pub mod dags_report;
+pub mod foreground_planner;
+pub mod foreground_run;
+pub mod init;
+pub mod run_inputs;
+pub mod run_view;
+pub mod runs;
+pub mod task_logs;
+pub mod task_names;
+pub mod tasks;
+pub mod validate;
+pub mod xcom;

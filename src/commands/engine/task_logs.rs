@@ -1,0 +1,114 @@
+//! `leoflow tasks logs`: what a task wrote, from its file, which is followed as it grows.
+
+use super::run_view::{RunView, resolve_run};
+use super::tasks::instance;
+use crate::cli::api::Api;
+use crate::cli::task_args::TaskLogs;
+use crate::commands::context::Context;
+use crate::error::Error;
+use crate::protocol::task_log::{self, Line, Stream, TryName};
+use crate::sys::watch::FolderWatch;
+use serde_json::json;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+/// Between looks at a task that has not begun to write.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
+    let api = Api::new(&context.home);
+    let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
+    let find = async || {
+        let run = RunView::get(&api, &args.dag_id, &run_id).await?;
+        Ok::<_, Error>((instance(&run, &args.task_id, args.map_index)?.clone(), run.is_finished()))
+    };
+    let mut position = None;
+    loop {
+        let (instance, run_is_over) = find().await?;
+        let number = args.try_number.map_or(instance.try_number, |number| i32::try_from(number).unwrap_or(i32::MAX));
+        if number > instance.try_number {
+            return Err(Error::failed(format!("there is no try {number}, the newest is {}", instance.try_number))
+                .hint("leave --try away for the newest"));
+        }
+        let state = instance.state.as_deref().unwrap_or("none");
+        let is_over = number < instance.try_number || run_is_over || is_finished(state);
+        if number == 0 && (is_over || !args.follow) {
+            context.printer.note(format!("{} has not run: its state is {state}", instance.name()));
+            return Ok(0);
+        }
+        let path = task_log::path(
+            &context.home,
+            TryName {
+                dag_id: &args.dag_id,
+                run_id: &run_id,
+                task_id: &instance.task_id,
+                map_index: instance.map_index,
+                try_number: number,
+            },
+        );
+        // Another try is another file.
+        let offset = match &position {
+            Some((last, offset)) if *last == number => *offset,
+            _ => 0,
+        };
+        let next = print_from(context, args, &path, offset)?;
+        position = Some((number, next));
+        if !args.follow || is_over || context.printer.reader_left() {
+            return Ok(0);
+        }
+        wait_for_more(&path, next);
+    }
+}
+
+fn is_finished(state: &str) -> bool {
+    ["success", "failed", "upstream_failed", "skipped", "removed"].contains(&state)
+}
+
+/// Until the file has grown, or it is time to ask how the task is.
+fn wait_for_more(path: &Path, size: u64) {
+    let folder = path.parent().filter(|folder| folder.is_dir());
+    match folder.and_then(|folder| FolderWatch::new(folder).ok()) {
+        // What was written between the last look and the watch.
+        Some(_) if path.metadata().is_ok_and(|meta| meta.len() > size) => {}
+        Some(watch) => drop(watch.wait(Duration::from_millis(500))),
+        None => std::thread::sleep(LOOK),
+    }
+}
+
+/// Prints whole lines from `offset` on; returns where to go on. Also after the last line that has
+/// no end yet.
+fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) -> Result<u64, Error> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(offset),
+        Err(error) => return Err(Error::io("read", path, &error)),
+    };
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))
+        .and_then(|_| file.read_to_end(&mut bytes))
+        .map_err(|error| Error::io("read", path, &error))?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
+        if context.printer.reader_left() {
+            break;
+        }
+        let parsed = Line::parse(line);
+        if context.printer.json {
+            let time = parsed.time.map(|time| time.to_string());
+            context.printer.json(&json!({"time": time, "stream": parsed.stream.word(), "text": parsed.text}))?;
+        } else if args.plain {
+            context.printer.line(parsed.text);
+        } else {
+            let code = match parsed.stream {
+                Stream::Output => "0",
+                Stream::Errors => "33",
+                Stream::System => "36",
+            };
+            let time = parsed.time.map(|time| context.printer.moment(time)).unwrap_or_default();
+            context.printer.line(format!("{time} {}", context.printer.paint(code, parsed.text)));
+        }
+    }
+    Ok(offset + whole as u64)
+}

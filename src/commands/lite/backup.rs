@@ -1,0 +1,98 @@
+//! `leoflow lite backup`.
+
+use crate::backup::{self, Made, Request};
+use crate::cli::args::Backup;
+use crate::cli::printer::in_words;
+use crate::commands::context::Context;
+use crate::commands::datastore::Datastore;
+use crate::commands::recovery;
+use crate::config;
+use crate::error::Error;
+use crate::home::lock::OperationLock;
+use crate::sys::{clock, env_vars, files};
+use serde_json::json;
+use std::path::PathBuf;
+
+pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
+    let home = &context.home;
+    let command = "leoflow lite backup";
+    let config = context.config()?.map(|loaded| loaded.config).ok_or_else(|| {
+        Error::failed("Leoflow is not set up in this home, so there is nothing to back up").hint("leoflow setup")
+    })?;
+    let output = output(context, args)?;
+    recovery::settle_change(context, false).await?;
+    let _alone = OperationLock::take(home, command)?;
+    let datastore = Datastore::open(context, command).await?;
+    // The role and the database are made by the first start, or here.
+    drop(datastore.connect().await?);
+    recovery::clean_up(home, Some(&datastore.access), context.printer).await?;
+    let request = Request {
+        home,
+        access: &datastore.access,
+        version: context.version,
+        instance: config::instance_name(Some(&config)),
+        workspace: config.workspace.as_deref(),
+        output: &output,
+        task_logs_bytes: config.backup.task_logs_bytes,
+        keep_free: 0,
+        may_be_newer: false,
+    };
+    let made = backup::create(&request, context.printer).await?;
+    show(context, &made)?;
+    Ok(0)
+}
+
+/// In the home's own folder where none is named, so that it is found again; a relative path is taken from the
+/// current folder.
+fn output(context: &Context<'_>, args: &Backup) -> Result<PathBuf, Error> {
+    let Some(output) = &args.output else {
+        let folder = context.home.backups();
+        files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+        return Ok(folder.join(format!("leoflow-backup-{}.tar.zst", clock::now_rfc3339().replace(['-', ':'], ""))));
+    };
+    let here = env_vars::current_dir().map_err(|error| {
+        Error::failed("the current folder is gone").cause(error).hint("change to another, or give --output /PATH/FILE")
+    })?;
+    let output = here.join(output);
+    if let Some(tree) = output.ancestors().skip(1).find(|folder| folder.join(".git").exists()) {
+        context.printer.warning(format!(
+            "{} is a git work tree, and a backup holds every password: see that it is not committed",
+            tree.display()
+        ));
+    }
+    Ok(output)
+}
+
+fn show(context: &Context<'_>, made: &Made) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        return printer.json(&json!({
+            "path": made.path,
+            "size_bytes": made.size_bytes,
+            "sha256": made.sha256,
+            "schema_version": made.schema_version,
+            "tables": made.tables,
+            "skipped": made.skipped,
+        }));
+    }
+    for skipped in &made.skipped {
+        printer.warning(format!(
+            "not in the backup: {}: {}",
+            skipped.path.escape_debug(),
+            skipped.reason.escape_debug()
+        ));
+    }
+    let rows: i64 = made.tables.values().sum();
+    printer.line(format!("{}", made.path.display()));
+    printer.line(format!("  {}, {rows} rows, schema version {}", in_words(made.size_bytes), made.schema_version));
+    printer.line(format!("  sha256 {}", made.sha256));
+    if made.left_out > 0 {
+        printer.note(format!(
+            "Left out on purpose: {} folder(s) of version control, environments and caches.",
+            made.left_out
+        ));
+    }
+    printer.note("It holds your secrets: keep it where only you can read it.");
+    printer.note(format!("Prove it:  leoflow lite backups verify '{}'", made.path.display()));
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! `leoflow lite backups list` and `backups verify`.
+
+use crate::backup::catalog::{self, Listed, Proof};
+use crate::backup::{RestoreError, verify};
+use crate::cli::args::{Backups, BackupsCommand, VerifyBackups};
+use crate::cli::printer::{Printer, in_words};
+use crate::commands::context::Context;
+use crate::commands::datastore::{self, Datastore};
+use crate::commands::recovery;
+use crate::error::Error;
+use crate::home::lock::OperationLock;
+use crate::sys::env_vars;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
+    match &args.command {
+        None | Some(BackupsCommand::List) => list(context),
+        Some(BackupsCommand::Verify(args)) => verify(context, args).await,
+    }
+}
+
+fn list(context: &Context<'_>) -> Result<u8, Error> {
+    let backups = catalog::list(&context.home);
+    let printer = context.printer;
+    if printer.json {
+        printer.json(&json!({"backups": backups}))?;
+        return Ok(0);
+    }
+    if backups.is_empty() {
+        printer.note(format!("There are no backups in {}.", context.home.backups().display()));
+        printer.note("Make one:  leoflow lite backup");
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = backups.iter().map(|backup| row(printer, backup)).collect();
+    printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows);
+    Ok(0)
+}
+
+fn row(printer: &Printer, backup: &Listed) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        printer.time(backup.created_at.as_deref()),
+        in_words(backup.size_bytes),
+        or_dash(backup.rows.map(|rows| rows.to_string())),
+        or_dash(backup.schema_version.map(|version| version.to_string())),
+        match (&backup.problem, &backup.last_verified) {
+            (Some(problem), _) => problem.clone(),
+            (None, None) => "never".to_owned(),
+            (None, Some(proof)) => said(printer, proof),
+        },
+        backup.path.display().to_string(),
+    ]
+}
+
+fn said(printer: &Printer, proof: &Proof) -> String {
+    let at = printer.time(Some(&proof.verified_at));
+    match (&proof.problem, proof.quick) {
+        (Some(problem), _) => format!("{at}, failed: {problem}"),
+        (None, true) => format!("{at}, hashes only"),
+        (None, false) => at.clone(),
+    }
+}
+
+async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error> {
+    let files = chosen(context, args)?;
+    let (home, printer) = (&context.home, context.printer);
+    let command = "leoflow lite backups verify";
+    // Hashes need no datastore, and no home either.
+    let mut opened = None;
+    if !args.quick {
+        datastore::check(context)?;
+        let alone = OperationLock::take(home, command)?;
+        let datastore = Datastore::open(context, command).await?;
+        recovery::clean_up(home, Some(&datastore.access), printer).await?;
+        opened = Some((datastore, alone));
+    }
+    let mut results = Vec::new();
+    for file in files {
+        let outcome = match &opened {
+            None => verify::hashes(&file, printer),
+            Some((datastore, _)) => verify::trial(home, &datastore.access, &file, context.version, printer).await,
+        };
+        // What is wrong with this machine says nothing about the file.
+        let (rows, problem) = match outcome {
+            Ok(manifest) => (Some(manifest.rows()), None),
+            Err(error) if is_of_the_file(&error) => (None, Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        let proof = Proof::now(args.quick, problem);
+        if home.exists()
+            && let Err(error) = catalog::remember(home, &file, &proof)
+        {
+            printer.warning(format!("the result cannot be remembered: {error}"));
+        }
+        if !printer.json {
+            tell(context, &file, rows, &proof);
+        }
+        results.push((file, proof));
+    }
+    if printer.json {
+        let results: Vec<_> =
+            results.iter().map(|(path, proof)| json!({"path": path, "last_verified": proof})).collect();
+        printer.json(&json!({"backups": results}))?;
+        return Ok(if results.iter().all(|result| result["last_verified"]["ok"] == true) { 0 } else { 1 });
+    }
+    let bad = results.iter().filter(|(_, proof)| !proof.ok).count();
+    match bad {
+        0 => Ok(0),
+        _ => Err(Error::failed(format!("{bad} of {} backups cannot be restored", results.len()))
+            .hint("make a new one:  leoflow lite backup")),
+    }
+}
+
+fn is_of_the_file(error: &RestoreError) -> bool {
+    error.is_refusal()
+}
+
+fn tell(context: &Context<'_>, file: &Path, rows: Option<i64>, proof: &Proof) {
+    let file = file.display();
+    match (&proof.problem, rows) {
+        (None, Some(rows)) if !proof.quick => context.printer.line(format!("{file}: restored on trial, {rows} rows")),
+        (None, _) => context.printer.line(format!("{file}: every hash is right")),
+        (Some(problem), _) => context.printer.line(format!("{file}: {problem}")),
+    }
+}
+
+fn chosen(context: &Context<'_>, args: &VerifyBackups) -> Result<Vec<PathBuf>, Error> {
+    if let Some(file) = &args.file {
+        let here = env_vars::current_dir().map_err(Error::failed)?;
+        return Ok(vec![here.join(file)]);
+    }
+    let all: Vec<PathBuf> = catalog::list(&context.home).into_iter().map(|backup| backup.path).collect();
+    if all.is_empty() {
+        return Err(Error::failed(format!("there are no backups in {}", context.home.backups().display()))
+            .hint("name one:  leoflow lite backups verify FILE"));
+    }
+    Ok(if args.all { all } else { all.into_iter().take(1).collect() })
+}

@@ -1,0 +1,19 @@
+//! The instance: running it, looking at it, its settings, its backups.
+
+pub mod backup;
+pub mod backups;
+pub mod config;
+pub mod doctor;
+pub mod logs;
+pub mod processes;
+pub mod psql;
+pub mod replaced;
+pub mod reset_password;
+pub mod restore;
+pub mod restore_target;
+pub mod restore_undo;
+pub mod run;
+pub mod start;
+pub mod status;
+pub mod stop;
+pub mod verify_config;

@@ -1,0 +1,29 @@
+//! The server and the agent as processes. Why one ends goes back to the supervisor whole.
+
+use crate::agent;
+use crate::cli::args::Server;
+use crate::commands::context::Context;
+use crate::error::Error;
+use crate::protocol::child::Inheritance;
+use crate::server::{self, Options};
+
+pub async fn server(context: &Context<'_>, args: &Server) -> Result<u8, Error> {
+    let inheritance = Inheritance::take().map_err(Error::failed)?;
+    let notifier = inheritance.notifier();
+    let options =
+        Options { port: args.port, database: args.database.clone(), private_socket: args.private_socket.clone() };
+    let ended = server::run(&context.home, options, inheritance, context.version).await;
+    ended.map(|()| 0).map_err(|error| told(&notifier, error.into()))
+}
+
+pub async fn agent(context: &Context<'_>) -> Result<u8, Error> {
+    let inheritance = Inheritance::take().map_err(Error::failed)?;
+    let notifier = inheritance.notifier();
+    let ended = agent::run(&context.home, inheritance).await;
+    ended.map(|()| 0).map_err(|error| told(&notifier, error.into()))
+}
+
+fn told(notifier: &crate::protocol::child::Notifier, error: Error) -> Error {
+    notifier.failure(&error.to_json());
+    error
+}

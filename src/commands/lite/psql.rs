@@ -1,0 +1,34 @@
+//! `leoflow lite psql`.
+
+use crate::cli::args::Psql;
+use crate::commands::context::Context;
+use crate::commands::datastore::Datastore;
+use crate::error::Error;
+use crate::postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, SOCKET_PORT};
+use crate::sys::{env_vars, process};
+use std::process::Command;
+
+pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
+    let datastore = Datastore::open(context, "leoflow lite psql").await?;
+    drop(datastore.connect().await?);
+    let program = datastore.access.installation.program("psql");
+    let mut command = Command::new(&program);
+    // The user's own psql settings and history, and nothing that says another server.
+    for (name, _) in env_vars::all() {
+        if name.to_string_lossy().starts_with("PG") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("PGHOST", &datastore.access.endpoint.socket_folder)
+        .env("PGPORT", SOCKET_PORT.to_string())
+        .env("PGUSER", APPLICATION_ROLE)
+        .env("PGDATABASE", APPLICATION_DATABASE)
+        // Not in argv, where every user of the machine could read it.
+        .env("PGPASSWORD", &datastore.access.credentials.application_password)
+        .args(&args.arguments);
+    // Ctrl-C is for psql: it cancels a query there.
+    let status = process::ignoring_interrupts(|| command.status());
+    let status = status.map_err(|error| Error::io("run", &program, &error))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}

@@ -1,0 +1,387 @@
+//! `leoflow lite restore`.
+
+use super::replaced::{self, Summary};
+use super::restore_target::Target;
+use super::run::set_up;
+use super::start;
+use super::stop;
+use crate::backup::restore::{self, Records, Staged};
+use crate::backup::restore_plan::fitted_config;
+use crate::backup::{Manifest, set_aside, verify};
+use crate::cli::args::{LiteRun, Restore};
+use crate::commands::context::Context;
+use crate::commands::datastore::Datastore;
+use crate::commands::recovery::{self, Purges};
+use crate::config;
+use crate::error::Error;
+use crate::home::Home;
+use crate::home::lock::{self, HomeLock, OperationLock};
+use crate::postgres::words::{self, Cause};
+use crate::protocol::control;
+use crate::protocol::status::InstanceState;
+use crate::schema::{embedded, known};
+use crate::setup::Wishes;
+use crate::supervisor::{self, last_lines};
+use crate::sys::{checkpoint, env_vars, files};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+const COMMAND: &str = "leoflow lite restore";
+
+pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
+    let Some(input) = &args.input else { return super::restore_undo::run(context, args).await };
+    let input = env_vars::current_dir().map_err(Error::failed)?.join(input);
+    // Whatever can be refused by a look is refused before anything is written.
+    let manifest = restore::peek(&input)?;
+    let target = Target::find(context, args)?;
+    target.check(context, &manifest, args.force)?;
+    if args.dry_run {
+        return dry_run(context, &input, &target).await;
+    }
+    bring_back(context, args, &input).await
+}
+
+async fn dry_run(context: &Context<'_>, input: &Path, target: &Target) -> Result<u8, Error> {
+    recovery::refuse_interrupted(context)?;
+    let manifest = verify::hashes(input, context.printer)?;
+    let before = match (&target.unreadable, &target.lost_config) {
+        (None, None) if target.is_set_up && target.has_datastore => {
+            Some(replaced::summary(context, &Datastore::open(context, COMMAND).await?).await?)
+        }
+        (Some(_), _) | (_, Some(_)) => Some(Summary::nothing()),
+        _ => None,
+    };
+    tell_plan(context, target, &Summary::of(&manifest), target.unreadable.as_ref(), before.as_ref());
+    context.printer.note("Nothing was changed.");
+    if context.printer.json {
+        context.printer.json(&json!({
+            "dry_run": true,
+            "home": context.home.root(),
+            "workspace": target.workspace,
+            "backup": Summary::of(&manifest),
+            "replaces": before,
+        }))?;
+    }
+    Ok(0)
+}
+
+/// What came of a restore.
+struct Replaced {
+    manifest: Manifest,
+    /// Whether something is kept that somebody had used, and that can be read.
+    can_undo: bool,
+    /// The port of an instance that was stopped for it.
+    port: Option<Option<u16>>,
+}
+
+async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Result<u8, Error> {
+    refuse_beside_a_terminal(context)?;
+    recovery::settle_change(context, args.dry_run).await?;
+    let home = &context.home;
+    let made_home = !home.exists();
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    // Nobody may set this home up or start in it from here on; a running instance has it already.
+    let held = match control::status_of(home) {
+        Some(_) => None,
+        None => Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, context.printer).await?),
+    };
+    let alone = OperationLock::take(home, COMMAND)?;
+    let mut stopped = None;
+    let outcome = replace(context, args, input, held, &mut stopped).await;
+    if outcome.is_err() && set_aside::pending(home).is_some() {
+        // Everything that ran from the new one has gone with it.
+        match recovery::take_home(context, COMMAND, None, Purges::Refuse, context.printer).await {
+            Ok(held) => drop(held),
+            Err(error) => context.printer.warning(format!("it is not in its place again: {}", error.in_one_line())),
+        }
+    }
+    if outcome.is_err() {
+        // It served what it could.
+        drop(stopped.map(|port| restart(context, port)));
+    }
+    drop(alone);
+    if outcome.is_err() && made_home {
+        home.remove_if_unused();
+    }
+    let replaced = outcome?;
+    let restarted = replaced.port.map(|port| restart(context, port));
+    tell_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
+    restarted.unwrap_or(Ok(())).map(|()| 0)
+}
+
+pub fn restart(context: &Context<'_>, port: Option<u16>) -> Result<(), Error> {
+    start::start(context, &LiteRun { port, ..LiteRun::default() }).map(drop).map_err(|error| Error {
+        message: format!("what was asked for is done, but Leoflow does not start again: {}", error.message),
+        ..error
+    })
+}
+
+/// Everything up to the new state in its place. The caller has the operation to itself, and the home
+/// when it gives its lock. `stopped` is told when a running instance was stopped for it, with its port.
+async fn replace(
+    context: &Context<'_>,
+    args: &Restore,
+    input: &Path,
+    held: Option<HomeLock>,
+    stopped: &mut Option<Option<u16>>,
+) -> Result<Replaced, Error> {
+    let (home, printer) = (&context.home, context.printer);
+    // Again, now that nobody else changes it.
+    let (mut target, backup) = (Target::find(context, args)?, restore::peek(input)?);
+    target.check(context, &backup, args.force)?;
+    let (mut opened, mut held) = (None, held);
+    let mut before = Summary::nothing();
+    let mut unreadable = target.unreadable.take();
+    if target.is_set_up && unreadable.is_none() && target.lost_config.is_none() && target.has_datastore {
+        match read_present(context, held.take()).await {
+            Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
+            Err(error) if args.force && (error.is_damage || has_failed_for_damage(context)) => unreadable = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    if target.is_set_up {
+        tell_plan(context, &target, &Summary::of(&backup), unreadable.as_ref(), Some(&before));
+        let name = config::instance_name(target.config.as_ref());
+        if !context.confirm_by_name("Replace it?", name, args.yes)? {
+            return Err(Error::failed("nothing was changed"));
+        }
+    }
+    let config_aside = match &target.lost_config {
+        Some(_) => Some(ConfigAside::begin(home)?),
+        None => None,
+    };
+    if target.lost_config.is_some() && unreadable.is_none() {
+        // With the empty one in its place it can be opened.
+        match read_present(context, held.take()).await {
+            Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
+            Err(error) if error.is_damage || has_failed_for_damage(context) => unreadable = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    let staged = Staged::unpack(home, input, &target.workspace, printer)?;
+    // And once more: this is the manifest that everything was compared with.
+    target.check(context, &staged.manifest, args.force)?;
+    let (manifest, config) = (staged.manifest.clone(), fitted_config(&staged.config, &target.machine())?);
+    match &unreadable {
+        None => {}
+        Some(error) => {
+            if held.is_none() {
+                let port = stop::asked_port(context);
+                *stopped = control::status_of(home).is_some().then_some(port);
+                stop::stop_whole(context)?;
+                held = Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, printer).await?);
+            }
+            supervisor::end_leftovers(home).map_err(Error::failed)?;
+            set_aside::begin(home, &error.in_one_line()).map_err(Error::failed)?;
+        }
+    }
+    let datastore = match opened {
+        Some(datastore) => datastore,
+        None => prepare_home(context, &target, held).await?,
+    };
+    let ready = restore::prove(home, &datastore.access, staged, context.version, printer).await?;
+    let records = Records {
+        config,
+        receipt: target.receipt(context)?,
+        in_force: replaced::in_words(&Summary::of(&manifest)),
+        set_aside: replaced::in_words(&before),
+    };
+    let can_undo = target.is_set_up && unreadable.is_none();
+    let (datastore, port) = match unreadable {
+        Some(_) => (datastore, *stopped),
+        None => alone_with_it(context, datastore).await?,
+    };
+    checkpoint("restore.stopped");
+    if let Err(error) = ready.bring_into_force(home, &datastore.access, &records).await {
+        // What was prepared is a stray now; the instance goes on as it was.
+        drop(recovery::clean_up(home, Some(&datastore.access), printer).await);
+        drop(datastore);
+        drop(port.map(|port| restart(context, port)));
+        return Err(error.into());
+    }
+    recovery::tell_conflicts(home, printer);
+    if let Some(aside) = config_aside {
+        printer.note(format!("The config.yaml that could not be read is kept: {}", aside.keep().display()));
+    }
+    if !can_undo && target.is_set_up {
+        printer.note(format!(
+            "The datastore that could not be read is kept in {}, the workspace and the task logs of before in {}.",
+            home.postgres().display(),
+            home.restore().display()
+        ));
+    }
+    Ok(Replaced { manifest, can_undo, port })
+}
+
+/// With what is lost by replacing it.
+async fn read_present(context: &Context<'_>, held: Option<HomeLock>) -> Result<(Datastore, Summary), Error> {
+    let datastore = open(context, held).await?;
+    recovery::clean_up(&context.home, Some(&datastore.access), context.printer).await?;
+    let summary = replaced::summary(context, &datastore).await?;
+    Ok((datastore, summary))
+}
+
+/// Whether a running instance has given its datastore up for that.
+fn has_failed_for_damage(context: &Context<'_>) -> bool {
+    let has_failed = control::status_of(&context.home).is_some_and(|status| status.state == InstanceState::Failed);
+    let words = words::last(&last_lines(&context.home, "postgres", LAST_LINES));
+    has_failed && words.is_some_and(|words| words.cause == Cause::Damaged)
+}
+
+const LAST_LINES: usize = 100;
+
+async fn open(context: &Context<'_>, held: Option<HomeLock>) -> Result<Datastore, Error> {
+    match held {
+        Some(held) => Datastore::open_held(context, held).await,
+        None => Datastore::open(context, COMMAND).await,
+    }
+}
+
+/// In an empty home: programs, a cluster, a configuration that the backup's will replace.
+async fn prepare_home(context: &Context<'_>, target: &Target, held: Option<HomeLock>) -> Result<Datastore, Error> {
+    let wishes = Wishes { port: None, workspace: target.wished_workspace(), install_always: false };
+    set_up(context, &wishes, context.printer).await?;
+    let datastore = open(context, held).await?;
+    drop(datastore.connect().await?);
+    Ok(datastore)
+}
+
+/// A datastore that nobody else is connected to: a running instance is stopped first. Also its port,
+/// when there was one.
+pub async fn alone_with_it(
+    context: &Context<'_>,
+    datastore: Datastore,
+) -> Result<(Datastore, Option<Option<u16>>), Error> {
+    if !datastore.runs_for_lite {
+        return Ok((datastore, None));
+    }
+    drop(datastore);
+    refuse_beside_a_terminal(context)?;
+    let port = stop::asked_port(context);
+    stop::stop_whole(context)?;
+    match Datastore::open(context, COMMAND).await {
+        Ok(datastore) if datastore.runs_for_lite => {
+            Err(Error::failed("Leoflow was started again meanwhile; nothing was changed")
+                .hint("run the same command again"))
+        }
+        Ok(datastore) => Ok((datastore, Some(port))),
+        Err(error) => {
+            drop(restart(context, port));
+            Err(error)
+        }
+    }
+}
+
+/// An instance in the foreground belongs to a terminal, which nobody but its user may end.
+pub fn refuse_beside_a_terminal(context: &Context<'_>) -> Result<(), Error> {
+    match control::status_of(&context.home) {
+        Some(status) if !status.detached => {
+            Err(Error::refused(format!("Leoflow runs in a terminal (pid {})", status.pid))
+                .hint("stop it there with Ctrl-C, or with `leoflow lite stop`; then run the same command again"))
+        }
+        Some(_) => Ok(()),
+        None => match lock::holder(&context.home).filter(|_| lock::is_held(&context.home).unwrap_or(false)) {
+            Some(holder) => Err(lock::LockError::Held { holder: Some(holder) }.into()),
+            None => Ok(()),
+        },
+    }
+}
+
+fn tell_plan(
+    context: &Context<'_>,
+    target: &Target,
+    backup: &Summary,
+    unreadable: Option<&Error>,
+    before: Option<&Summary>,
+) {
+    let note = |text: String| context.printer.note(text);
+    let (home, workspace) = (context.home.root().display(), target.workspace.display());
+    note(format!("The backup:  {}", replaced::in_words(backup)));
+    if let Some(error) = &target.lost_config {
+        context.printer.warning(format!("what is here now cannot be read whole: {}", error.in_one_line()));
+        note(format!("That file is kept, in {}.", context.home.postgres().display()));
+    }
+    match (unreadable, before) {
+        (Some(error), _) => {
+            context.printer.warning(format!("what is here now cannot be read: {}", error.in_one_line()));
+            let place = context.home.postgres().join("data.damaged-…");
+            note(format!("It is set aside whole, in {}, and kept.", place.display()));
+            note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
+        }
+        (None, Some(before)) => {
+            if target.lost_config.is_none() {
+                note(format!("Here now:    {}", replaced::in_words(before)));
+            }
+            note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
+            note("What is replaced is kept, for `leoflow lite restore --undo`.".to_owned());
+        }
+        (None, None) => note(format!("It goes into {home} and {workspace}.")),
+    }
+}
+
+/// The configuration that cannot be read, out of the way. Dropped before the restore is in force, it is there again.
+struct ConfigAside {
+    config: PathBuf,
+    place: PathBuf,
+    had_one: bool,
+    is_kept: bool,
+}
+
+impl ConfigAside {
+    fn begin(home: &Home) -> Result<Self, Error> {
+        let (config, place) = (home.config(), set_aside::damaged(home, "config.yaml"));
+        let failed = |error| Error::io("move", &config, &error);
+        let had_one = config.exists();
+        if had_one {
+            std::fs::copy(&config, &place).map_err(failed)?;
+        }
+        files::write_atomic(&config, b"", 0o600).map_err(failed)?;
+        Ok(Self { config, place, had_one, is_kept: false })
+    }
+
+    fn keep(mut self) -> PathBuf {
+        self.is_kept = true;
+        self.place.clone()
+    }
+}
+
+impl Drop for ConfigAside {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        // Where this fails, the copy stays, and the message about the empty file names the ways on.
+        let _ =
+            if self.had_one { std::fs::rename(&self.place, &self.config) } else { std::fs::remove_file(&self.config) };
+    }
+}
+
+fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result<(), Error> {
+    let (printer, manifest) = (context.printer, &replaced.manifest);
+    let email = config::load(&context.home.config())?.map(|loaded| loaded.config.admin_email).unwrap_or_default();
+    if printer.json {
+        return printer.json(&json!({
+            "restored": true,
+            "instance": manifest.instance,
+            "created_at": manifest.created_at,
+            "schema_version": embedded::newest(known()),
+            "tables": manifest.tables,
+            "running": runs,
+            "can_undo": replaced.can_undo,
+        }));
+    }
+    printer.line(format!("Restored {} of {}: {} rows", manifest.instance, manifest.created_at, manifest.rows()));
+    for skipped in &manifest.skipped {
+        printer.warning(format!(
+            "the backup does not have {}: {}",
+            skipped.path.escape_debug(),
+            skipped.reason.escape_debug()
+        ));
+    }
+    printer.line(format!("  log in as {email}, with the password of that time"));
+    printer.line(if runs { "  Leoflow is running again" } else { "  Start it:  leoflow lite start" });
+    if replaced.can_undo {
+        printer.line("  what it replaced is kept:  leoflow lite restore --undo");
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! `leoflow lite restore --undo`: the same exchange again, so that it can be undone too.
+
+use super::replaced;
+use super::restore::{alone_with_it, refuse_beside_a_terminal, restart};
+use crate::backup::side;
+use crate::backup::{RestoreError, dump, restore};
+use crate::cli::args::Restore;
+use crate::commands::context::Context;
+use crate::commands::datastore::Datastore;
+use crate::commands::recovery;
+use crate::config;
+use crate::error::Error;
+use crate::home::lock::OperationLock;
+use crate::postgres::Login;
+use crate::schema::{self, SchemaError};
+use serde_json::json;
+
+const COMMAND: &str = "leoflow lite restore --undo";
+
+pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
+    let (home, printer) = (&context.home, context.printer);
+    if args.dry_run {
+        recovery::refuse_interrupted(context)?;
+    } else {
+        recovery::finish_first(context, COMMAND).await?;
+    }
+    let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
+    if let Some(folder) = &kept.unreadable {
+        return Err(Error::refused(format!(
+            "what that restore replaced could not be read: the datastore is kept whole in {}, the workspace and the \
+             task logs in {}",
+            folder.display(),
+            side.folder().display()
+        ))
+        .hint("leoflow lite backups list")
+        .hint("leoflow lite restore --input FILE --force brings another backup"));
+    }
+    refuse_beside_a_terminal(context)?;
+    let alone = OperationLock::take(home, COMMAND)?;
+    let datastore = Datastore::open(context, COMMAND).await?;
+    if !args.dry_run {
+        recovery::clean_up(home, Some(&datastore.access), printer).await?;
+    }
+    let now = replaced::summary(context, &datastore).await?;
+    let login = Login { database: side.id.side_database(), ..datastore.access.application() };
+    let client = datastore.access.connect(&login).await?;
+    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
+    match schema::refusal(&state) {
+        None => {}
+        Some(SchemaError::Newer { database, binary }) => {
+            return Err(Error::refused(format!(
+                "what that restore replaced is of a newer leoflow: its schema is {database}, this one knows up to {binary}"
+            ))
+            .hint("leoflow upgrade VERSION to the release that it was of (`leoflow versions` names those that are here)")
+            .hint("then leoflow lite restore --undo"));
+        }
+        Some(error) => return Err(error.into()),
+    }
+    let rows = dump::count_all(&client).await?;
+    drop(client);
+    printer.note(format!("In force since {}:  {}", kept.exchanged_at, kept.in_force));
+    printer.note(format!("Comes back:  {}", kept.set_aside));
+    let lost = replaced::changes(&kept.rows, &now.rows);
+    if lost.is_empty() {
+        printer.note("Since then no rows have come or gone.");
+    } else {
+        printer.note(format!("What has changed since then goes out of force: {}.", lost.join(", ")));
+    }
+    printer.note("Files that were changed in the workspace go with it. All of it is kept: `restore --undo` again brings it back.");
+    if args.dry_run {
+        printer.note("Nothing was changed.");
+        if printer.json {
+            printer.json(
+                &json!({"dry_run": true, "in_force": kept.in_force, "comes_back": kept.set_aside, "changes": lost}),
+            )?;
+        }
+        return Ok(0);
+    }
+    let current = context.config()?.map(|loaded| loaded.config);
+    if !context.confirm_by_name("Bring it back?", config::instance_name(current.as_ref()), args.yes)? {
+        return Err(Error::failed("nothing was changed"));
+    }
+    let (datastore, was_running) = alone_with_it(context, datastore).await?;
+    let outcome = restore::undo(home, &datastore.access, rows).await;
+    drop(datastore);
+    drop(alone);
+    let restarted = was_running.map(|port| restart(context, port));
+    let kept = outcome?;
+    if printer.json {
+        let runs = matches!(restarted, Some(Ok(())));
+        printer.json(&json!({"undone": true, "in_force": kept.in_force, "running": runs}))?;
+    } else {
+        printer.line(format!("In force again:  {}", kept.in_force));
+        printer.line("  what it replaced is kept:  leoflow lite restore --undo");
+    }
+    restarted.unwrap_or(Ok(())).map(|()| 0)
+}

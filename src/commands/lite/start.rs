@@ -1,0 +1,112 @@
+//! `leoflow lite start`: `leoflow lite` in a session of its own. Its reports come over a pipe until
+//! it is healthy or has failed.
+
+use super::stop;
+use crate::cli::args::LiteRun;
+use crate::cli::report::{Ready, Report, Sink};
+use crate::commands::context::Context;
+use crate::config;
+use crate::error::Error;
+use crate::home::progress::Reporter;
+use crate::home::resolve_workspace;
+use crate::protocol::control;
+use crate::protocol::status::InstanceState;
+use crate::setup;
+use crate::supervisor;
+use crate::sys::{command, env_vars};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{ChildStdout, Command, Stdio};
+
+pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
+    if let Some(status) = control::status_of(&context.home)
+        && matches!(status.state, InstanceState::Healthy | InstanceState::Damaged)
+    {
+        refuse_other(context, args.port, args.workspace.as_deref())?;
+        status.reason.iter().for_each(|reason| context.printer.warning(reason));
+        if context.printer.json {
+            context.printer.json(&status)?;
+        } else {
+            context.printer.line(format!("Leoflow is already running at {} (pid {})", status.url, status.pid));
+        }
+        return Ok(0);
+    }
+    let ready = start(context, args)?;
+    if context.printer.json {
+        context.printer.json(&ready)?;
+    } else {
+        context.printer.ready(&ready);
+    }
+    if ready.admin_password.is_some() && !context.printer.reader_left() {
+        setup::mark_password_shown(&context.home)?;
+    }
+    Ok(0)
+}
+
+/// What runs does not change where it serves, or what, because it is started once more.
+fn refuse_other(context: &Context<'_>, port: Option<u16>, workspace: Option<&Path>) -> Result<(), Error> {
+    refuse_other_workspace(context, workspace)?;
+    let running = stop::running_port(context);
+    match (port, running) {
+        (Some(port), Some(running)) if port != running => {
+            Err(Error::failed(format!("Leoflow runs already, on port {running}"))
+                .hint(format!("leoflow lite restart --port {port}"))
+                .hint(format!("from every start on: leoflow config set port {port}, then leoflow lite restart")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Another workspace is another decision than a start.
+pub fn refuse_other_workspace(context: &Context<'_>, workspace: Option<&Path>) -> Result<(), Error> {
+    let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
+    let asked = workspace.map(|path| resolve_workspace(Some(path))).transpose()?;
+    match (configured, asked) {
+        (Some(configured), Some(asked)) if configured != asked => {
+            Err(setup::Refusal::OtherWorkspace { configured, asked }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts it and waits until it is healthy.
+pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
+    let reports = spawn_detached(context, args)?;
+    for line in BufReader::new(reports).lines() {
+        let line = line.map_err(Error::failed)?;
+        match serde_json::from_str(&line) {
+            Ok(Report::Progress(progress)) => context.printer.report(progress),
+            Ok(Report::Ready(ready)) => return Ok(ready),
+            Ok(Report::Failed(error)) => return Err(error),
+            // Something else that printed there; it belongs in front of the user too.
+            Ok(Report::Done { .. }) | Err(_) => context.printer.note(line),
+        }
+    }
+    let last = supervisor::last_lines(&context.home, "supervisor", 10);
+    Err(Error::failed("it ended before it was up").cause(last.join("\n")).hint("leoflow lite logs supervisor"))
+}
+
+fn spawn_detached(context: &Context<'_>, args: &LiteRun) -> Result<ChildStdout, Error> {
+    let program = env_vars::current_exe().map_err(Error::failed)?;
+    let mut command = Command::new(&program);
+    command.arg("--home").arg(context.home.root()).args(["lite", "--report-to-stdout"]);
+    if context.printer.verbose {
+        command.arg("--verbose");
+    }
+    if let Some(port) = args.port {
+        command.arg("--port").arg(port.to_string());
+    }
+    if let Some(workspace) = &args.workspace {
+        command.arg("--workspace").arg(workspace);
+    }
+    // A panic's last words belong somewhere. Before the first setup there is no place for them yet.
+    let log = context.home.logs().join("supervisor.log");
+    let errors =
+        OpenOptions::new().append(true).create(true).mode(0o600).open(log).map_or_else(|_| Stdio::null(), Stdio::from);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+    command::in_own_session(&mut command);
+    let mut child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
+    child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))
+}

@@ -1,0 +1,220 @@
+//! `leoflow lite stop` and `restart`.
+
+use super::run;
+use super::start;
+use crate::agent;
+use crate::cli::args::{LiteRestart, LiteRun, LiteStop};
+use crate::commands::context::Context;
+use crate::config::Config;
+use crate::error::Error;
+use crate::home::Home;
+use crate::home::lock::{self, Holder, HomeLock};
+use crate::protocol::control::{self, Answer, ControlClient, Request};
+use crate::sys::process::Signal;
+use crate::sys::{files, listener};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// How often it is looked whether tasks still run.
+const TASKS_ROUND: Duration = Duration::from_millis(200);
+/// The longest a clean stop takes: every child's deadlines, one after another.
+const STOP_LIMIT: Duration = Duration::from_secs(75);
+/// A restart may recover a database on its way.
+const RESTART_LIMIT: Duration = Duration::from_secs(330);
+
+pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
+    let running = || agent::running(&context.home);
+    if args.wait && running() > 0 {
+        let count = running();
+        context.printer.note(format!(
+            "waiting until none of {count} running task(s) is left; what is due meanwhile still begins, so pause what \
+             is not to. Ctrl-C waits no longer"
+        ));
+        while running() > 0 {
+            std::thread::sleep(TASKS_ROUND);
+        }
+    }
+    let count = running();
+    if count > 0 && !args.yes {
+        context.printer.note(format!("{count} task(s) run; a stop ends them. `--wait` lets them finish first."));
+        if !context.confirm("Stop, and end them?", false)? {
+            return Err(Error::failed("nothing was stopped"));
+        }
+    }
+    let stopped = stop_running(context)?;
+    let ended = end_tasks(context);
+    if ended > 0 && !context.printer.json {
+        context.printer.note(ended_tasks(ended));
+    }
+    let text = if stopped { "Leoflow has stopped; your data stays" } else { "Leoflow is not running" };
+    if context.printer.json {
+        context.printer.json(&serde_json::json!({"state": "stopped", "was_running": stopped, "ended_tasks": ended}))?;
+    } else {
+        context.printer.line(text);
+    }
+    Ok(0)
+}
+
+/// Stops it and ends its tasks: nobody else uses the home afterwards.
+pub fn stop_whole(context: &Context<'_>) -> Result<(), Error> {
+    if stop_running(context)? {
+        context.printer.note("Leoflow was stopped for this");
+    }
+    let ended = end_tasks(context);
+    if ended > 0 {
+        context.printer.note(ended_tasks(ended));
+    }
+    Ok(())
+}
+
+/// Tasks outlive the processes that started them, and a restart; not a stop. Returns how many there
+/// were.
+fn end_tasks(context: &Context<'_>) -> usize {
+    if !context.home.running_tasks().exists() {
+        return 0;
+    }
+    // Another start has taken them over: then they are its.
+    let Ok(_held) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return 0 };
+    agent::end_all(&context.home)
+}
+
+pub fn ended_tasks(count: usize) -> String {
+    format!(
+        "ended {count} running task(s): those with retries left run again after the next start, the others have failed"
+    )
+}
+
+/// Whether there was anything to stop.
+fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
+    let home = &context.home;
+    let holder = lock::holder(home).filter(|holder| holder.url.is_some());
+    let connected =
+        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    if let Some(mut client) = connected {
+        let asked = client.ask(&Request::Stop, Duration::from_secs(5));
+        if matches!(asked, Ok(Answer::Accepted)) {
+            client.wait_closed(STOP_LIMIT);
+            return wait_released(context, holder).map(|()| true);
+        }
+    }
+    if !lock::is_held(home).map_err(Error::failed)? {
+        return Ok(false);
+    }
+    // It holds the home and its control socket is gone or silent: a signal says the same.
+    match holder {
+        Some(holder) => {
+            holder.process.signal(Signal::Terminate);
+            holder.process.signal(Signal::Continue);
+            wait_released(context, Some(holder)).map(|()| true)
+        }
+        None => {
+            Err(Error::failed("the home is in use by a process that is not a running instance")
+                .hint("leoflow lite status"))
+        }
+    }
+}
+
+fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Error> {
+    if let Some(holder) = &holder
+        && !holder.process.wait_gone(STOP_LIMIT)
+    {
+        let pid = holder.process.pid;
+        return Err(
+            Error::failed(format!("pid {pid} does not stop")).hint(format!("kill -9 {pid}; the next start recovers"))
+        );
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while lock::is_held(&context.home).map_err(Error::failed)? && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
+    start::refuse_other_workspace(context, args.workspace.as_deref())?;
+    match control::status_of(&context.home) {
+        Some(status) if !status.detached && args.port.is_some_and(|port| running_port(context) != Some(port)) => {
+            Err(Error::failed("Leoflow runs in a terminal, where its port stays what it is")
+                .hint("end it there with Ctrl-C, and start it with --port"))
+        }
+        Some(status) if !status.detached && serves_elsewhere(context)? => {
+            Err(Error::failed("config.yaml has another host or port, and Leoflow runs in a terminal")
+                .hint("end it there with Ctrl-C, and start it again"))
+        }
+        // In the foreground it belongs to a terminal: its children are restarted in place.
+        Some(status) if !status.detached => restart_in_place(context),
+        Some(_) => {
+            let port = args.port.or_else(|| asked_port(context));
+            refuse_taken_port(context, port)?;
+            stop_running(context)?;
+            start::run(context, &LiteRun { port, ..LiteRun::default() })
+        }
+        None => {
+            stop_running(context)?;
+            start::run(context, &LiteRun { port: args.port, ..LiteRun::default() })
+        }
+    }
+}
+
+/// Where the instance serves that runs now.
+pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
+    let url = lock::holder(&context.home)?.url?;
+    let (host, port) = url.strip_prefix("http://")?.rsplit_once(':')?;
+    Some((host.parse().ok()?, port.parse().ok()?))
+}
+
+pub fn running_port(context: &Context<'_>) -> Option<u16> {
+    running_address(context).map(|(_, port)| port)
+}
+
+/// A port that was given when it was started, and is not the configured one, stays when it is started again.
+pub fn asked_port(context: &Context<'_>) -> Option<u16> {
+    running_port(context)?;
+    files::read_text(&context.home.asked_port(), 16).ok()??.trim().parse().ok()
+}
+
+pub fn note_asked_port(home: &Home, asked: Option<u16>, config: Option<&Config>) -> Result<(), Error> {
+    let path = home.asked_port();
+    // The first start writes it into the new configuration.
+    let noted = match asked.filter(|port| config.is_some_and(|config| config.port != *port)) {
+        Some(port) => files::write_atomic(&path, port.to_string().as_bytes(), 0o600),
+        None => files::remove_any(&path),
+    };
+    noted.map_err(|error| Error::io("write", &path, &error))
+}
+
+/// Whether a start would serve at another address than the instance that runs now.
+fn serves_elsewhere(context: &Context<'_>) -> Result<bool, Error> {
+    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(false) };
+    let next = (config.own_address(), asked_port(context).unwrap_or(config.port));
+    Ok(running_address(context).is_some_and(|now| now != next))
+}
+
+/// Before what works is stopped for it.
+fn refuse_taken_port(context: &Context<'_>, asked: Option<u16>) -> Result<(), Error> {
+    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(()) };
+    let port = asked.unwrap_or(config.port);
+    match running_port(context) {
+        Some(running) if running == port => Ok(()),
+        _ => listener::bind_at(config.host, port)
+            .map(drop)
+            .map_err(|error| run::not_bound(config.host, port, &error).hint("nothing was stopped")),
+    }
+}
+
+fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
+    let home = &context.home;
+    let connected =
+        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    let mut client = connected.ok_or_else(crate::cli::api::not_running)?;
+    match client.ask(&Request::Restart, RESTART_LIMIT) {
+        Ok(Answer::Error(reason)) => {
+            Err(Error::from_child(&reason).unwrap_or_else(|| Error::failed(reason).hint("leoflow lite status")))
+        }
+        Ok(_) => {
+            context.printer.line("Leoflow has restarted");
+            Ok(0)
+        }
+        Err(error) => Err(Error::failed("the supervisor does not answer").cause(error).hint("leoflow lite status")),
+    }
+}

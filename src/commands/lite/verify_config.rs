@@ -1,0 +1,72 @@
+//! `leoflow verify-config`: what is wrong with `config.yaml` and with the settings of projects, each as
+//! `file:line: message`.
+
+use crate::commands::context::Context;
+use crate::config::{self, ConfigError, project};
+use crate::error::Error;
+use serde_json::json;
+use std::path::PathBuf;
+
+pub fn run(context: &Context<'_>) -> Result<u8, Error> {
+    let path = context.home.config();
+    let (problems, warnings) = match config::load(&path) {
+        Ok(None) => {
+            return Err(Error::failed(format!("there is no {}", path.display())).hint("leoflow setup writes one"));
+        }
+        Ok(Some(loaded)) if loaded.text.trim().is_empty() => {
+            let message = "the file is empty: the secrets that setup wrote are gone".to_owned();
+            (vec![config::Problem { line: 1, message }], Vec::new())
+        }
+        Ok(Some(loaded)) => (Vec::new(), loaded.warnings),
+        Err(ConfigError::Invalid { problems, .. }) => (problems, Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let projects = project_problems(context)?;
+    let printer = context.printer;
+    let shown = |problem: &config::Problem| format!("{}:{}: {}", path.display(), problem.line.max(1), problem.message);
+    if printer.json {
+        let list = |problems: &[config::Problem]| -> Vec<_> {
+            problems.iter().map(|p| json!({"file": path, "line": p.line.max(1), "message": p.message})).collect()
+        };
+        let mut all = list(&problems);
+        all.extend(projects.iter().flat_map(|(file, problems)| {
+            problems.iter().map(move |p| json!({"file": file, "line": p.line.max(1), "message": p.message}))
+        }));
+        printer.json(&json!({"ok": all.is_empty(), "problems": all, "warnings": list(&warnings)}))?;
+    } else {
+        for warning in &warnings {
+            printer.warning(shown(warning));
+        }
+        for problem in &problems {
+            printer.line(shown(problem));
+        }
+        if problems.is_empty() {
+            printer.line(format!("{} is good", path.display()));
+        }
+        for (file, problems) in &projects {
+            for problem in problems {
+                printer.line(format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message));
+            }
+            if problems.is_empty() {
+                printer.line(format!("{} is good", file.display()));
+            }
+        }
+    }
+    let good = problems.is_empty() && projects.iter().all(|(_, problems)| problems.is_empty());
+    Ok(if good { 0 } else { 1 })
+}
+
+/// The settings of every project of the workspace, with what is wrong with each.
+fn project_problems(context: &Context<'_>) -> Result<Vec<(PathBuf, Vec<config::Problem>)>, Error> {
+    // A config that cannot be read names no workspace.
+    let Ok(Some(loaded)) = config::load(&context.home.config()) else { return Ok(Vec::new()) };
+    let Some(workspace) = loaded.config.workspace.filter(|workspace| workspace.is_dir()) else { return Ok(Vec::new()) };
+    let projects = project::with_settings(&workspace).map_err(|error| Error::io("read", &workspace, &error))?;
+    let mut found = Vec::new();
+    for folder in projects {
+        let file = folder.join(project::FILE);
+        let problems = project::check(&folder).map_err(|error| Error::io("read", &file, &error))?;
+        found.push((file, problems));
+    }
+    Ok(found)
+}

@@ -1,0 +1,233 @@
+//! `leoflow migrate-db`, its status and its rollback; and the supervisor's one-shot migrator.
+
+use crate::backup::automatic::{self, Automatic};
+use crate::cli::args::{MigrateCommand, MigrateDb, Rollback};
+use crate::commands::context::Context;
+use crate::commands::datastore::Datastore;
+use crate::config;
+use crate::error::{Error, Kind};
+use crate::home::progress::{Progress, Reporter};
+use crate::postgres::{Access, Credentials, Endpoint, install, provision};
+use crate::protocol::child::Inheritance;
+use crate::schema::{self, Extent, State, classify, embedded, known};
+use crate::upgrade::{record, stage, versions};
+use serde_json::json;
+use tokio_postgres::Client;
+
+pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
+    match &args.command {
+        None if args.supervised => supervised(context, args).await,
+        None if args.dry_run => status(context, true).await,
+        None => migrate(context, args).await,
+        Some(MigrateCommand::Status) => status(context, false).await,
+        Some(MigrateCommand::Rollback(args)) => rollback(context, args).await,
+    }
+}
+
+async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
+    let datastore = Datastore::open(context, "leoflow migrate-db").await?;
+    let (lock, mut work) = (datastore.connect().await?, datastore.connect().await?);
+    let printer = context.printer;
+    if !args.no_backup && is_pending(&work).await? {
+        back_up(context, &datastore.access, "migration", printer).await?;
+    }
+    let mut report = |file: &str| {
+        if !printer.json {
+            printer.line(format!("applied: {file}"));
+        }
+    };
+    let applied = schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?;
+    if printer.json {
+        printer.json(&json!({"applied": applied.files, "database_version": applied.version}))?;
+    } else {
+        let count = applied.files.len();
+        let plural = if count == 1 { "migration" } else { "migrations" };
+        let is = if count == 0 { "is" } else { "is now" };
+        printer.line(format!("{count} {plural} applied, schema {is} at version {:04}", applied.version));
+    }
+    Ok(0)
+}
+
+/// Started by the supervisor, between Postgres and the server. Its failure goes back whole.
+async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
+    let notifier = Inheritance::take().map_err(Error::failed)?.notifier();
+    let outcome = async {
+        let endpoint = Endpoint::for_home(&context.home);
+        let credentials = Credentials::require(&context.home)?;
+        let connect = || connect_supervised(&endpoint, &credentials, args.database.as_deref());
+        let mut work = connect().await?;
+        // The usual start: nothing to do, one connection, one question.
+        let state = schema::classify(known(), &schema::inspect(&work).await?);
+        if let State::Current { version } = state {
+            return Ok(version);
+        }
+        if matches!(state, State::Pending { .. }) && !args.no_backup {
+            let installation = install::installed(&context.home)
+                .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
+            let access = Access { endpoint: endpoint.clone(), credentials: credentials.clone(), installation };
+            let report = |progress: Progress| {
+                if let Progress::Note(text) | Progress::Warning(text) = progress {
+                    eprintln!("{text}");
+                }
+            };
+            back_up(context, &access, "migration", &report).await?;
+        }
+        let lock = connect().await?;
+        let mut report = |file: &str| eprintln!("applied: {file}");
+        Ok::<_, Error>(schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?.version)
+    };
+    match outcome.await {
+        Ok(version) => {
+            notifier.schema(version);
+            Ok(0)
+        }
+        Err(error) => {
+            let error = with_kept(context, error);
+            notifier.failure(&error.to_json());
+            Err(error)
+        }
+    }
+}
+
+/// For a database that is too new: a version that is kept here and knows it.
+fn with_kept(context: &Context<'_>, error: Error) -> Error {
+    if error.kind != Kind::Refused {
+        return error;
+    }
+    let newest = embedded::newest(known());
+    let knows_more = versions::list(&context.home).into_iter().find(|kept| kept.schema_version > Some(newest));
+    match knows_more {
+        Some(kept) => {
+            let program = stage::program_of(&context.home, &kept.version);
+            error.hint(format!("a version that knows more is kept here: {} lite start", program.display()))
+        }
+        None => error,
+    }
+}
+
+/// The application's database, made where it is missing; or another one, which is there.
+async fn connect_supervised(
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+    database: Option<&str>,
+) -> Result<Client, Error> {
+    let Some(database) = database else { return Ok(provision::connect(endpoint, credentials).await?) };
+    let mut config = credentials.application(endpoint);
+    Ok(endpoint.connect(config.dbname(database)).await?)
+}
+
+async fn is_pending(client: &Client) -> Result<bool, Error> {
+    let found = schema::inspect(client).await?;
+    Ok(matches!(schema::classify(known(), &found), State::Pending { .. }))
+}
+
+/// Before anything is changed. Without a backup there is no migration, unless it is asked for.
+async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter: &dyn Reporter) -> Result<(), Error> {
+    let home = &context.home;
+    let config = config::load(&home.config())?
+        .ok_or_else(|| Error::failed("config.yaml is gone").hint("put it back from a backup"))?
+        .config;
+    let without = match before {
+        "rollback" => "leoflow migrate-db rollback VERSION --no-backup",
+        _ => "leoflow migrate-db --no-backup",
+    };
+    let pinned = record::ways_back(home);
+    let with = Automatic { home, access, config: &config, version: context.version, pinned: &pinned, reporter };
+    match automatic::before(before, &with).await {
+        Ok(Some(made)) => {
+            reporter.report(Progress::Note(format!("backed up before the {before}: {}", made.path.display())));
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(error) => {
+            let cause = Error::from(error);
+            let base = Error {
+                message: format!(
+                    "nothing was changed, because the backup before the {before} failed: {}",
+                    cause.message
+                ),
+                ..cause
+            };
+            Err(base.hint(format!("to go on without a backup: {without}")))
+        }
+    }
+}
+
+async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
+    let datastore = Datastore::open(context, "leoflow migrate-db status").await?;
+    let client: Client = datastore.connect().await?;
+    let found = schema::inspect(&client).await?;
+    let state = schema::classify(known(), &found);
+    if dry_run && let Some(error) = schema::refusal(&state) {
+        return Err(error.into());
+    }
+    let (database, binary) = (classify::database_version(&found), embedded::newest(known()));
+    let pending: Vec<&str> = match &state {
+        State::Pending { versions, .. } => {
+            known().iter().filter(|known| versions.contains(&known.version)).map(|known| known.file.as_str()).collect()
+        }
+        State::Fresh => known().iter().map(|known| known.file.as_str()).collect(),
+        _ => Vec::new(),
+    };
+    let printer = context.printer;
+    if printer.json {
+        printer.json(&json!({
+            "database_version": database,
+            "binary_version": binary,
+            "pending": pending,
+            "state": state.name(),
+        }))?;
+        return Ok(0);
+    }
+    for file in &pending {
+        printer.line(format!("pending: {file}"));
+    }
+    if !dry_run {
+        printer.line(format!("{}: database at version {database:04}, binary knows {binary:04}", state.name()));
+        if let Some(error) = schema::refusal(&state) {
+            printer.note(error.to_string());
+        }
+    } else if pending.is_empty() {
+        printer.line(format!("0 migrations to apply, schema is at version {database:04}"));
+    }
+    Ok(0)
+}
+
+async fn rollback(context: &Context<'_>, args: &Rollback) -> Result<u8, Error> {
+    let extent = match (args.version, args.to) {
+        (Some(version), _) => Extent::Newest(version),
+        (None, Some(version)) if version >= 0 => Extent::DownTo(version),
+        _ => return Err(Error::usage("a version is a whole number from 0")),
+    };
+    let datastore = Datastore::open(context, "leoflow migrate-db rollback").await?;
+    if datastore.runs_for_lite {
+        return Err(Error::refused("Leoflow is running on this schema").hint("leoflow lite stop, then try again"));
+    }
+    let (lock, mut work) = (datastore.connect().await?, datastore.connect().await?);
+    let steps = schema::to_undo(&work, extent).await?;
+    for step in &steps {
+        context.printer.note(format!("would undo {step}, with all that its tables and columns hold"));
+    }
+    if !context.confirm("Undo this?", args.yes)? {
+        context.printer.note("nothing was changed");
+        return Ok(1);
+    }
+    let printer = context.printer;
+    if !args.no_backup {
+        back_up(context, &datastore.access, "rollback", printer).await?;
+    }
+    let mut report = |label: &str| {
+        if !printer.json {
+            printer.line(format!("rolled back: {label}.sql"));
+        }
+    };
+    let done = schema::rollback(&lock, &mut work, extent, &mut report).await?;
+    if printer.json {
+        printer.json(&json!({"rolled_back": done.undone, "database_version": done.version}))?;
+    } else {
+        let count = done.undone.len();
+        let plural = if count == 1 { "migration" } else { "migrations" };
+        printer.line(format!("{count} {plural} rolled back, schema is now at version {:04}", done.version));
+    }
+    Ok(0)
+}

@@ -1,0 +1,16 @@
+//! What is installed: setup, upgrades, the way back, removal.
+
+pub mod completions;
+pub mod migrate_db;
+pub mod rollback;
+pub mod set_channel;
+pub mod setup;
+pub mod smoke;
+pub mod uninstall;
+pub mod upgrade;
+pub mod upgrade_facts;
+pub mod upgrade_install;
+pub mod upgrade_worker;
+pub mod version;
+pub mod versions;
+pub mod worker;

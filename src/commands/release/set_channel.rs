@@ -1,0 +1,22 @@
+//! `leoflow set-channel`.
+
+use crate::cli::upgrade_args::SetChannel;
+use crate::commands::context::Context;
+use crate::config;
+use crate::error::Error;
+use serde_yaml::Value;
+
+pub fn run(context: &Context<'_>, args: &SetChannel) -> Result<u8, Error> {
+    config::update(&context.home, |loaded| {
+        let old = serde_yaml::from_str::<Value>(&loaded.text).ok().and_then(|value| value.get("upgrade").cloned());
+        let mut settings = old.and_then(|value| value.as_mapping().cloned()).unwrap_or_default();
+        settings.insert("channel".into(), args.channel.clone().into());
+        vec![("upgrade", Value::Mapping(settings))]
+    })?;
+    if context.printer.json {
+        context.printer.json(&serde_json::json!({"channel": args.channel}))?;
+    } else {
+        context.printer.line(format!("`leoflow upgrade` looks for {} releases now", args.channel));
+    }
+    Ok(0)
+}

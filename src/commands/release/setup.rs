@@ -1,0 +1,145 @@
+//! `leoflow setup`: everything `leoflow lite` would set up, without starting it.
+
+use crate::cli::args::Setup;
+use crate::commands::context::Context;
+use crate::commands::lite::run::{planned, set_up};
+use crate::commands::recovery::{self, Purges};
+use crate::config::{self, DEFAULT_PORT};
+use crate::error::Error;
+use crate::home::resolve_workspace;
+use crate::postgres::cluster::{self, ClusterState};
+use crate::python;
+use crate::schema::{embedded, known};
+use crate::setup::{self, Plan, Wishes};
+use crate::sys::env_vars;
+use crate::upgrade::{program, stage};
+use semver::Version;
+use serde_json::json;
+
+pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
+    let wishes = Wishes {
+        port: args.port,
+        workspace: args.workspace.as_deref().map(|path| resolve_workspace(Some(path))).transpose()?,
+        install_always: true,
+    };
+    refuse_newer(context)?;
+    let plan = planned(context, &wishes)?;
+    if args.dry_run {
+        return show_plan(context, &plan);
+    }
+    let password = if plan.steps.is_empty() && !plan.resumes {
+        // Also beside a running instance: there is nothing to do.
+        None
+    } else if plan.is_only_packages() {
+        setup::get_packages(&context.home, context.printer).await;
+        None
+    } else {
+        let home = &context.home;
+        home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+        let _lock = recovery::take_home(context, "leoflow setup", None, Purges::Finish, context.printer).await?;
+        set_up(context, &wishes, context.printer).await?
+    };
+    show_result(context, &plan, password.as_deref())?;
+    if password.is_some() && !context.printer.reader_left() {
+        setup::mark_password_shown(&context.home)?;
+    }
+    if args.modify_path {
+        modify_path(context);
+    }
+    Ok(0)
+}
+
+/// It would put an older program over a datastore that the installed one may have brought further.
+fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
+    let home = &context.home;
+    let installed = setup::linked_version(home).filter(|version| version != context.version);
+    let Some(version) = installed.and_then(|version| Version::parse(&version).ok()) else { return Ok(()) };
+    // One that does not say is not in the way of a setup that mends it.
+    let Ok(about) = program::about(&stage::program_of(home, &version)) else { return Ok(()) };
+    let known = embedded::newest(known());
+    if about.schema_version <= known || cluster::state(home) != ClusterState::Ready {
+        return Ok(());
+    }
+    let theirs = about.schema_version;
+    Err(Error::refused(format!(
+        "leoflow {version} is installed here, whose schema is {theirs}; this is {}, which knows up to {known}",
+        context.version
+    ))
+    .hint(format!("run that one: {}", home.bin().join("leoflow").display()))
+    .hint("or go back to this one, with your data: leoflow rollback"))
+}
+
+/// What cannot be done is only said: everything else is set up.
+fn modify_path(context: &Context<'_>) {
+    let by_hand = context.path_hint().unwrap_or_default();
+    let Some(user_home) = env_vars::user_home() else {
+        return context.printer.warning(format!("HOME is not set; by hand: {by_hand}"));
+    };
+    match setup::add_to_path(&context.home, &user_home) {
+        Ok(changed) => {
+            let names: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
+            context.printer.note(format!("put it on the PATH in {}; a new terminal has it", names.join(", ")));
+        }
+        Err(error) => context.printer.warning(format!("{error}; by hand: {by_hand}")),
+    }
+}
+
+fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
+    let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    if context.printer.json {
+        context.printer.json(&json!({"steps": steps, "resumes": plan.resumes}))?;
+        return Ok(0);
+    }
+    if plan.resumes {
+        context.printer.line("An earlier setup was interrupted; this would finish it.");
+    }
+    for step in &steps {
+        context.printer.line(format!("would {step}"));
+    }
+    if steps.is_empty() {
+        context.printer.line("Everything is set up; nothing would be done.");
+    }
+    Ok(0)
+}
+
+fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Result<(), Error> {
+    let home = &context.home;
+    let config = config::load(&home.config())?.map(|loaded| loaded.config);
+    let url = context.url(config.as_ref(), config.as_ref().map_or(DEFAULT_PORT, |config| config.port));
+    let configured_python = config.as_ref().and_then(|config| config.python.clone());
+    let email = config.map(|config| config.admin_email).unwrap_or_default();
+    if context.printer.json {
+        return context.printer.json(&json!({
+            "home": home.root(),
+            "workspace": plan.workspace,
+            "url": url,
+            "admin_email": email,
+            "admin_password": password,
+        }));
+    }
+    let printer = context.printer;
+    printer.line(format!("Leoflow is set up in {}", home.root().display()));
+    printer.line(format!("  workspace  {}", plan.workspace.display()));
+    printer.line(format!("  page       {url}   (once it runs)"));
+    if let Some(password) = password {
+        printer.line(format!("  e-mail     {email}"));
+        printer.line(format!("  password   {password}   (shown only now)"));
+    }
+    let program = if context.path_hint().is_some() {
+        home.bin().join("leoflow").display().to_string()
+    } else {
+        "leoflow".to_owned()
+    };
+    if let Err(reason) = python::find(configured_python.as_deref()) {
+        let (major, minor) = python::MINIMUM;
+        printer.warning(format!(
+            "there is no Python for your DAGs yet ({reason}): install Python {major}.{minor} or newer, or name one \
+             with `leoflow config set python PATH`"
+        ));
+    }
+    printer.line(format!("Start it:  {program} lite start"));
+    if let Some(hint) = context.path_hint() {
+        printer.line(format!("To have `leoflow` on your PATH:  {hint}"));
+    }
+    Ok(())
+}

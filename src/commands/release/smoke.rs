@@ -1,0 +1,39 @@
+//! `leoflow smoke`: whether the running instance works, from a login to a task.
+
+use crate::cli::api::not_running;
+use crate::commands::context::Context;
+use crate::error::Error;
+use crate::protocol::control;
+use crate::upgrade::smoke::{Door, Smoke};
+use serde_json::json;
+
+pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
+    let status = control::status_of(&context.home).ok_or_else(not_running)?;
+    let config = super::upgrade_worker::config(context)?;
+    let port = config.port;
+    let smoke = Smoke { config: &config, port, door: Door::Open, version: status.version, known_import_errors: None };
+    let checks = smoke.whole().await;
+    let ok = checks.iter().all(|check| check.ok);
+    let printer = context.printer;
+    if printer.json {
+        printer.json(&json!({"ok": ok, "checks": checks}))?;
+        return Ok(u8::from(!ok));
+    }
+    for check in &checks {
+        let (colour, word) = if check.ok { ("32", "ok") } else { ("31;1", "failed") };
+        let seconds = format!("{:.2} s", check.seconds);
+        printer.line(format!(
+            "{} {:<12} {:>7}  {}",
+            printer.paint(colour, &format!("{word:<6}")),
+            check.name,
+            seconds,
+            check.detail
+        ));
+    }
+    if !ok {
+        return Err(Error::failed("the instance does not work as it should")
+            .hint("leoflow lite status")
+            .hint("leoflow doctor"));
+    }
+    Ok(0)
+}

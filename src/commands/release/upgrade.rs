@@ -1,0 +1,161 @@
+//! `leoflow upgrade`: looks, shows the plan, asks, and starts the worker, whose progress it shows.
+
+use super::upgrade_facts::{self, Looked};
+use super::upgrade_install;
+use super::upgrade_worker;
+use super::worker;
+use crate::build_info::build_info;
+use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
+use crate::commands::context::Context;
+use crate::commands::recovery;
+use crate::config::{self, Config};
+use crate::error::Error;
+use crate::upgrade::freshness;
+use crate::upgrade::manifest::Manifest;
+use crate::upgrade::plan::{Action, Plan, Refusal, Target, plan};
+use crate::upgrade::source::Source;
+use jiff::Timestamp;
+use serde_json::json;
+use std::ffi::OsString;
+
+pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    if let Some(UpgradeCommand::Plan(plan)) = &args.command {
+        recovery::settle_change(context, true).await?;
+        if let Some((plan, _)) = look_beyond(context, plan.version.as_deref(), &plan.from, true).await? {
+            show(context, &plan)?;
+        }
+        return Ok(0);
+    }
+    if args.resume || args.abort {
+        return upgrade_worker::resume(context, args.abort).await;
+    }
+    if args.install {
+        return upgrade_install::run(context, args).await;
+    }
+    if args.worker {
+        return upgrade_worker::run(context, args).await;
+    }
+    recovery::settle_change(context, args.dry_run).await?;
+    let looked = look_beyond(context, args.version.as_deref(), &args.from, args.dry_run).await?;
+    let Some((plan, source)) = looked else { return Ok(0) };
+    if args.dry_run {
+        show(context, &plan)?;
+        return Ok(0);
+    }
+    if !context.printer.json {
+        show(context, &plan)?;
+    }
+    if !context.confirm(&format!("Upgrade to {}?", plan.to), args.yes)? {
+        context.printer.note("Nothing was changed");
+        return Ok(1);
+    }
+    let mut arguments: Vec<OsString> = vec!["upgrade".into(), plan.to.to_string().into(), "--yes".into()];
+    arguments.extend(["--worker".into(), "--from".into(), source.to_string().into()]);
+    if args.no_rollback {
+        arguments.push("--no-rollback".into());
+    }
+    worker::watch(context, &arguments).await
+}
+
+/// What would be done; everything that is asked of the machine is asked here. `None` when there is nothing to do,
+/// which is said.
+async fn look_beyond(
+    context: &Context<'_>,
+    version: Option<&str>,
+    from: &From,
+    look_only: bool,
+) -> Result<Option<(Plan, Source)>, Error> {
+    let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
+    let target = target(version, config.as_ref())?;
+    let source = source(from, config.as_ref())?;
+    let manifest = source.manifest(build_info().public_key).await?;
+    let doubts = doubts(context, &manifest, &source, look_only);
+    let Looked { facts, .. } = upgrade_facts::look(context).await?;
+    match plan(&facts, &manifest, &target) {
+        Ok(mut plan) => {
+            plan.warnings.extend(doubts);
+            Ok(Some((plan, source)))
+        }
+        Err(nothing @ (Refusal::UpToDate(_) | Refusal::Installed(_))) => {
+            if context.printer.json {
+                let told = json!({"status": "up_to_date", "version": facts.installed, "warnings": doubts});
+                context.printer.json(&told)?;
+            } else {
+                doubts.iter().for_each(|doubt| context.printer.warning(doubt));
+                context.printer.line(format!("{nothing}; nothing has to be done"));
+            }
+            Ok(None)
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// Why the host may not say what is newest; what it says is remembered, unless this only looks.
+pub fn doubts(context: &Context<'_>, manifest: &Manifest, source: &Source, look_only: bool) -> Vec<String> {
+    let (home, place) = (&context.home, source.to_string());
+    let seen = freshness::seen(home);
+    let doubts = freshness::doubts(manifest, &place, seen.as_ref(), Timestamp::now());
+    if !look_only && let Err(error) = freshness::remember(home, manifest, &place) {
+        context.printer.warning(format!("cannot write {}: {error}", home.upgrade().display()));
+    }
+    doubts
+}
+
+pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, Error> {
+    let Some(text) = version else {
+        return Ok(Target::Newest(config.map(|config| config.upgrade.channel).unwrap_or(config::Channel::Stable)));
+    };
+    Target::parse(text).ok_or_else(|| {
+        Error::usage(format!("{text:?} is neither a channel nor a version"))
+            .hint("leoflow upgrade stable")
+            .hint("leoflow upgrade 0.3.0")
+    })
+}
+
+pub fn source(from: &From, config: Option<&Config>) -> Result<Source, Error> {
+    let configured = config.and_then(|config| config.upgrade.from.as_deref());
+    let text = from.from.as_deref().or(configured).or(build_info().releases_url).ok_or_else(|| {
+        Error::failed("this build does not know where releases are")
+            .hint("leoflow upgrade --from DIR_OR_URL")
+            .hint("or set it once, in config.yaml:  upgrade: {from: URL}")
+    })?;
+    Ok(Source::parse(text))
+}
+
+fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        return printer.json(plan);
+    }
+    printer.line(format!("leoflow {} -> {}", plan.from, plan.to));
+    for migration in &plan.migrations {
+        let undo = if migration.reversible { "can be undone" } else { "cannot be undone by itself" };
+        printer
+            .line(format!("  migration  V{:04}__{} ({}, {undo})", migration.version, migration.name, migration.phase));
+    }
+    if plan.migrations.is_empty() {
+        printer.line(format!("  schema     stays at version {:04}", plan.schema_from));
+    }
+    for component in &plan.components {
+        let what = match &component.action {
+            Action::Carried | Action::Kept => "stays".to_owned(),
+            Action::Fetch(wanted) => format!("is fetched, {:.1} MB", wanted.size as f64 / 1e6),
+        };
+        printer.line(format!("  {:<10} {} {what}", component.name, component.version));
+    }
+    printer.line(format!("  program    is fetched, {:.1} MB", plan.program.size as f64 / 1e6));
+    printer.line(format!("  disk       {:.0} MB are needed for the moment", plan.needs_bytes as f64 / 1e6));
+    if plan.live {
+        printer.line(format!("  running    {} task(s) run on; requests wait for a moment", plan.running_tasks));
+    } else {
+        printer.line("  running    Leoflow is stopped, and stays so");
+    }
+    printer.line("  backup     one is taken first");
+    for warning in &plan.warnings {
+        printer.warning(warning);
+    }
+    if !plan.notes.trim().is_empty() {
+        printer.line(format!("\n{}\n", plan.notes.trim()));
+    }
+    Ok(())
+}

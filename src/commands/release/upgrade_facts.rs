@@ -1,0 +1,74 @@
+//! What an upgrade or a rollback depends on, asked of the machine. Changes nothing; where Lite is stopped, its
+//! datastore runs for the moment.
+
+use crate::agent::TaskFolder;
+use crate::build_info;
+use crate::commands::context::Context;
+use crate::commands::datastore::Datastore;
+use crate::error::Error;
+use crate::postgres::{PgError, install};
+use crate::protocol::control;
+use crate::protocol::status::InstanceState;
+use crate::schema::{self, embedded};
+use crate::setup::{self, Receipt};
+use crate::sys::disk;
+use crate::upgrade::plan::{Database, Facts, Installed, Instance};
+use semver::Version;
+use tokio_postgres::Client;
+
+/// The facts, and the datastore that was asked.
+pub struct Looked {
+    pub facts: Facts,
+    pub datastore: Datastore,
+}
+
+pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
+    let home = &context.home;
+    let datastore = Datastore::open(context, "leoflow upgrade").await?;
+    let instance = match control::status_of(home).filter(|_| datastore.runs_for_lite) {
+        None => Instance::Stopped,
+        Some(status) if status.state == InstanceState::Healthy => Instance::Healthy,
+        Some(status) => Instance::Ailing(status.reason.unwrap_or_else(|| status.state.to_string())),
+    };
+    let client = datastore.connect().await?;
+    let size = client.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(PgError::from)?;
+    let facts = Facts {
+        installed: installed_version(context)?,
+        target: build_info::TARGET,
+        database: database(&client).await?,
+        own_schema: embedded::newest(schema::known()),
+        components: install::installed(home)
+            .map(|postgres| Installed {
+                name: "postgres".to_owned(),
+                version: postgres.version,
+                sha256: postgres.sha256,
+            })
+            .into_iter()
+            .collect(),
+        free_bytes: disk::free_bytes(home.root()).ok(),
+        database_bytes: u64::try_from(size.get::<_, i64>(0)).unwrap_or(0),
+        instance,
+        running_tasks: TaskFolder::all(home).len(),
+    };
+    Ok(Looked { facts, datastore })
+}
+
+pub async fn database(client: &Client) -> Result<Database, Error> {
+    Ok(match schema::applied(&schema::inspect(client).await?) {
+        Ok(applied) => Database::Applied(applied),
+        Err(reason) => Database::Damaged(reason),
+    })
+}
+
+/// The version that runs, or that `bin/` leads to, or that setup has installed; this program's where nobody says.
+pub fn installed_version(context: &Context<'_>) -> Result<Version, Error> {
+    let running = control::status_of(&context.home).map(|status| status.version);
+    let text = match running.or_else(|| setup::linked_version(&context.home)) {
+        Some(version) => version,
+        None => match Receipt::load(&context.home)? {
+            Some(receipt) => receipt.leoflow_version,
+            None => context.version.to_owned(),
+        },
+    };
+    Version::parse(&text).map_err(|error| Error::bug(format!("{text:?} is no version: {error}")))
+}

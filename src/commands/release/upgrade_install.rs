@@ -1,0 +1,54 @@
+//! For the installer: a release into a home where there is none yet.
+
+use super::upgrade::{doubts, source, target};
+use super::upgrade_worker;
+use crate::build_info::{TARGET, build_info};
+use crate::cli::upgrade_args::Upgrade;
+use crate::commands::context::Context;
+use crate::error::Error;
+use crate::home::lock::OperationLock;
+use crate::postgres::cluster::{self, ClusterState};
+use crate::setup;
+use crate::sys::files;
+use crate::upgrade::manifest::Release;
+use crate::upgrade::plan::{Refusal, Target};
+use crate::upgrade::source::Wanted;
+use crate::upgrade::{UpgradeError, stage};
+
+/// Fetches the release, puts its program into its place with PostgreSQL beside it, for the setup that comes next,
+/// and links it.
+pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    let home = &context.home;
+    if setup::installed_version(home).is_some() && cluster::state(home) != ClusterState::Absent {
+        return Err(Error::refused("there is an installation in this home").hint("leoflow upgrade"));
+    }
+    upgrade_worker::refuse_interrupted(home)?;
+    // Before anything is written: what there is not leaves nothing behind.
+    let source = source(&args.from, None)?;
+    let manifest = source.manifest(build_info().public_key).await?;
+    let release: &Release = match target(args.version.as_deref(), None)? {
+        Target::Version(version) => manifest.release(&version).ok_or(Refusal::Unknown(version))?,
+        Target::Newest(channel) => manifest.newest(channel).ok_or(Refusal::EmptyChannel(channel.name()))?,
+    };
+    let asset = release.asset(TARGET).ok_or_else(|| Refusal::Platform(release.version.clone(), TARGET))?;
+    let wanted = Wanted::of(asset).map_err(Refusal::from)?;
+    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    let _alone = OperationLock::take(home, "install.sh")?;
+    let folder = home.versions().join(release.version.to_string());
+    let downloads = home.upgrade().join("download");
+    for folder in [&home.versions(), &folder, &home.upgrade(), &downloads] {
+        files::create_private_dir(folder).map_err(|error| Error::io("create", folder, &error))?;
+    }
+    let archive = source.fetch(&wanted, &downloads, context.printer).await?;
+    stage::program(home, &archive, &release.version).map_err(UpgradeError::from)?;
+    for component in release.components(TARGET) {
+        let wanted = Wanted { url: component.url.clone(), sha256: component.sha256.clone(), size: component.size };
+        source.fetch(&wanted, &folder, context.printer).await?;
+    }
+    // What is remembered of manifests stays.
+    files::remove_any(&downloads).map_err(|error| Error::io("remove", &downloads, &error))?;
+    doubts(context, &manifest, &source, false).iter().for_each(|doubt| context.printer.warning(doubt));
+    setup::link(home, &release.version.to_string()).map_err(|error| Error::io("write", &home.bin(), &error))?;
+    context.printer.line(format!("leoflow {} is installed", release.version));
+    Ok(0)
+}

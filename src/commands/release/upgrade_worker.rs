@@ -1,0 +1,221 @@
+//! The worker of `leoflow upgrade`: in a session of its own, with the operation to itself.
+
+use super::upgrade::{source, target};
+use super::upgrade_facts::{self, Looked};
+use crate::build_info::build_info;
+use crate::cli::report::{PipeSink, Report};
+use crate::cli::upgrade_args::Upgrade;
+use crate::commands::context::Context;
+use crate::commands::lite::stop;
+use crate::commands::recovery;
+use crate::config::Config;
+use crate::error::Error;
+use crate::error::upgrade::WHAT_WAS_DONE;
+use crate::home::Home;
+use crate::home::lock::{HomeLock, OperationLock};
+use crate::home::progress::{Progress, Reporter};
+use crate::protocol::log;
+use crate::sys::{clock, env_vars, stdio};
+use crate::upgrade::ground::Ground;
+use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan};
+use crate::upgrade::smoke::{Door, Smoke};
+use crate::upgrade::{self, Outcome, Status, UpgradeError, Way, Work, program, stage};
+use std::collections::BTreeSet;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    tell(work(context, args).await)
+}
+
+/// The last word over the pipe, which is waited for.
+pub fn tell(done: Result<Outcome, Error>) -> Result<u8, Error> {
+    stdio::set_stdout_blocking(true);
+    match done {
+        Ok(mut outcome) => {
+            let error = problem(&mut outcome);
+            let code = error.as_ref().map_or(0, Error::exit_code);
+            PipeSink.send(&Report::Done { result: result(&outcome), error });
+            Ok(code)
+        }
+        Err(error) => {
+            PipeSink.send(&Report::Failed(error.clone()));
+            Err(error)
+        }
+    }
+}
+
+/// Over the pipe, and into `logs/upgrade.log`.
+struct LoggedSink;
+
+impl Reporter for LoggedSink {
+    fn report(&self, progress: Progress) {
+        if let Progress::Finished(text) | Progress::Note(text) | Progress::Warning(text) = &progress {
+            log::say(format!("{} {text}", clock::now_rfc3339()));
+        }
+        PipeSink.report(progress);
+    }
+}
+
+async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
+    let home = &context.home;
+    let cancelled = cancelled()?;
+    // A terminal that is held up holds up nobody else.
+    stdio::set_stdout_blocking(false);
+    let _alone = OperationLock::take(home, "leoflow upgrade")?;
+    refuse_interrupted(home)?;
+    let config = config(context)?;
+    let target = target(args.version.as_deref(), Some(&config))?;
+    let source = source(&args.from, Some(&config))?;
+    let manifest = source.manifest(build_info().public_key).await?;
+    let Looked { mut facts, datastore } = upgrade_facts::look(context).await?;
+    let mut planned = plan(&facts, &manifest, &target)?;
+    if facts.database == Database::Applied(Vec::new()) {
+        // Set up and never started: it gets the tables that a start would make, to have something to back up.
+        let installed = stage::program_of(home, &facts.installed);
+        let program = if installed.exists() { installed } else { env_vars::current_exe().map_err(Error::failed)? };
+        program::migrate(&program, home, None).map_err(UpgradeError::from)?;
+        facts.database = upgrade_facts::database(&datastore.connect().await?).await?;
+        planned = plan(&facts, &manifest, &target)?;
+    }
+    change(context, &config, Looked { facts, datastore }, planned, Way::Up(&source), args.no_rollback, cancelled).await
+}
+
+/// Follows a plan, on what was looked at. The caller has the operation to itself.
+pub async fn change(
+    context: &Context<'_>,
+    config: &Config,
+    Looked { facts, datastore }: Looked,
+    plan: Plan,
+    way: Way<'_>,
+    no_rollback: bool,
+    cancelled: impl Future<Output = ()>,
+) -> Result<Outcome, Error> {
+    let home = &context.home;
+    let (access, held) = datastore.into_parts();
+    let ground = match held {
+        Some((server, lock)) => Ground::stopped(server, Some(lock)),
+        None => Ground::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
+    };
+    let port = config.port;
+    let errors = match (import_errors_of(&facts, config, port).await, way) {
+        // The way back asks nothing of a server that may be the reason for it.
+        (Err(_), Way::Down) => None,
+        (errors, _) => errors?,
+    };
+    let mut work = Work {
+        home,
+        access,
+        config,
+        port,
+        own_version: context.version,
+        ground,
+        reporter: &LoggedSink,
+        no_rollback,
+        details: Vec::new(),
+        paused: None,
+        pause: None,
+    };
+    Ok(upgrade::upgrade(&mut work, plan, way, errors, cancelled).await?)
+}
+
+/// Completes when the one who watches asks to give up. From here on TERM does nothing else.
+pub fn cancelled() -> Result<impl Future<Output = ()>, Error> {
+    let mut told = signal(SignalKind::terminate()).map_err(Error::failed)?;
+    Ok(async move {
+        let _ = told.recv().await;
+    })
+}
+
+pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
+    match recovery::interrupted_upgrade(home)? {
+        Some(_) => Err(Error::failed("an upgrade was interrupted").hint("leoflow upgrade --resume")),
+        None => Ok(()),
+    }
+}
+
+/// What cannot be imported already is not another release's fault; `None` when nobody runs to ask.
+async fn import_errors_of(facts: &Facts, config: &Config, port: u16) -> Result<Option<BTreeSet<String>>, Error> {
+    if facts.instance != Instance::Healthy {
+        return Ok(None);
+    }
+    let version = facts.installed.to_string();
+    let smoke = Smoke { config, port, door: Door::Open, version, known_import_errors: None };
+    smoke.import_errors().await.map(Some).map_err(|reason| {
+        Error::failed("the instance does not say which DAG files it cannot import").cause(reason).hint("leoflow smoke")
+    })
+}
+
+/// With the address at which it serves, where it runs: the file may say another by now.
+pub fn config(context: &Context<'_>) -> Result<Config, Error> {
+    let loaded = context.config()?;
+    let config = loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?.config;
+    Ok(match stop::running_address(context) {
+        Some((host, port)) => Config { host, port, ..config },
+        None => config,
+    })
+}
+
+fn result(outcome: &Outcome) -> serde_json::Value {
+    let mut value = serde_json::to_value(outcome).unwrap_or_default();
+    let (new, old) = (&outcome.new_version, &outcome.previous_version);
+    match (outcome.status, &outcome.problem) {
+        (Status::Upgraded, _) => value["message"] = format!("Leoflow is {new} now (it was {old})").into(),
+        (Status::RolledBack, None) => value["message"] = format!("Leoflow is {new} again (it was {old})").into(),
+        _ => {}
+    }
+    value
+}
+
+/// What the command fails with; its last line is the way on, or back.
+fn problem(outcome: &mut Outcome) -> Option<Error> {
+    let fault = outcome.fault.take()?;
+    let was_cancelled = matches!(fault, UpgradeError::Cancelled);
+    let (new, old) = (&outcome.new_version, &outcome.previous_version);
+    let (message, hint) = match outcome.status {
+        Status::Upgraded => return None,
+        Status::Failed if was_cancelled => {
+            return Some(Error::signal(2, format!("it was cancelled: nothing was changed, {old} goes on as before")));
+        }
+        Status::Failed => (format!("nothing was changed, {old} goes on as before: the way to {new} failed"), None),
+        Status::RolledBack => (format!("{old} is in force again, with everything: the upgrade to {new} failed"), None),
+        Status::UpgradedWithProblem => {
+            (format!("{new} is in force, and something is wrong with it"), Some("the way back: leoflow rollback"))
+        }
+    };
+    let Error { kind, message: what, cause, hints, .. } = fault.into();
+    let cause = [Some(what), cause].into_iter().flatten().collect::<Vec<_>>().join("\n");
+    let mut base = Error { kind, hints, ..Error::failed(message).cause(cause) };
+    let hint = hint.unwrap_or(WHAT_WAS_DONE);
+    // The last word, said once.
+    base.hints.retain(|other| other != hint);
+    Some(base.hint(hint))
+}
+
+/// `--resume` and `--abort`.
+pub async fn resume(context: &Context<'_>, abort: bool) -> Result<u8, Error> {
+    let text = take_up(context, abort).await?;
+    context.printer.line(text.as_deref().unwrap_or("No upgrade was interrupted"));
+    Ok(0)
+}
+
+/// What became of an upgrade that was interrupted, for people; `None` when there was none, or it was said already.
+pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<Option<String>, Error> {
+    let home = &context.home;
+    if recovery::interrupted_upgrade(home)?.is_none() {
+        return Ok(None);
+    }
+    let Some(ground) = Ground::live(home).map_err(Error::failed)? else {
+        let _held = HomeLock::take(home, "leoflow upgrade --resume", None)?;
+        recovery::finish_upgrade_of_stopped(context, abort, context.printer).await?;
+        return Ok(Some("What was interrupted is settled".to_owned()));
+    };
+    // Whoever is still at it is waited for.
+    let _alone = recovery::wait_for_operation(home, context.printer).await?;
+    match recovery::interrupted_upgrade(home)? {
+        Some(entry) => {
+            let settled = recovery::finish_upgrade(context, ground, entry, abort, context.printer).await?;
+            Ok(Some(settled.text))
+        }
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,87 @@
+//! Work in a session of its own, which goes on when the terminal that asked for it is closed. Its reports come
+//! over a pipe; a Ctrl-C asks it to give up, which it does while nothing was changed.
+
+use crate::cli::report::Report;
+use crate::commands::context::Context;
+use crate::error::Error;
+use crate::home::journal;
+use crate::home::progress::Reporter;
+use crate::sys::process::{Signal, signal_process};
+use crate::sys::{command, env_vars, files};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Starts `leoflow` with these arguments, shows what it reports, and ends as it says.
+pub async fn watch(context: &Context<'_>, arguments: &[OsString]) -> Result<u8, Error> {
+    let program = env_vars::current_exe().map_err(Error::failed)?;
+    let log = context.home.logs().join("upgrade.log");
+    files::create_private_dir(&context.home.logs())
+        .map_err(|error| Error::io("create", &context.home.logs(), &error))?;
+    let errors = OpenOptions::new().append(true).create(true).mode(0o600).open(&log);
+    let errors = errors.map_err(|error| Error::io("open", &log, &error))?;
+    let mut command = Command::new(&program);
+    command.arg("--home").arg(context.home.root()).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+    command::in_own_session(&mut command);
+    let mut child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
+    let pid = child.id() as i32;
+    let stdout = child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))?;
+    let reports = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(Error::failed)?;
+    let mut was_interrupted = false;
+    let outcome = follow(context, reports, pid, &mut was_interrupted).await;
+    // It has said all it had to say.
+    let _ = child.wait();
+    outcome.unwrap_or_else(|| match journal::change_under_way(&context.home) {
+        None if was_interrupted => Err(Error::signal(2, "it was cancelled: nothing was changed")),
+        None => Err(Error::failed("it ended without a word").cause(format!("see {}", log.display()))),
+        Some(change) => Err(Error::failed("it ended without a word")
+            .cause(format!("{change}\nsee {}", log.display()))
+            .hint("leoflow upgrade --resume")),
+    })
+}
+
+async fn follow(
+    context: &Context<'_>,
+    reports: pipe::Receiver,
+    pid: i32,
+    was_interrupted: &mut bool,
+) -> Option<Result<u8, Error>> {
+    let mut lines = BufReader::new(reports).lines();
+    let mut interrupts = signal(SignalKind::interrupt()).ok()?;
+    loop {
+        let line = tokio::select! {
+            line = lines.next_line() => line.ok()??,
+            _ = interrupts.recv() => {
+                context.printer.note("giving up, if nothing was changed yet; it goes on by itself otherwise");
+                signal_process(pid, Signal::Terminate);
+                *was_interrupted = true;
+                continue;
+            }
+        };
+        match serde_json::from_str(&line) {
+            Ok(Report::Progress(progress)) => context.printer.report(progress),
+            Ok(Report::Failed(error)) => return Some(Err(error)),
+            Ok(Report::Done { result, error }) => return Some(ended(context, &result, error)),
+            Ok(Report::Ready(_)) => {}
+            // Something else that printed there; it belongs in front of the user too.
+            Err(_) => context.printer.note(line),
+        }
+    }
+}
+
+fn ended(context: &Context<'_>, result: &Value, error: Option<Error>) -> Result<u8, Error> {
+    let printer = context.printer;
+    if printer.json {
+        printer.json(result)?;
+    } else if let Some(text) = result["message"].as_str() {
+        printer.line(text);
+    }
+    error.map_or(Ok(0), Err)
+}
