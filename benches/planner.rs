@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use leoflow::engine::dag::Structure;
-use leoflow::engine::graph::Graph;
-use leoflow::engine::plan::{EndedTry, Instance, Outcome, Snapshot, plan};
+use leoflow::engine::planner::graph::Graph;
+use leoflow::engine::planner::plan::{EndedTry, Instance, Outcome, Snapshot, plan};
 use leoflow::engine::state::TaskState;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};

@@ -2,7 +2,7 @@
 
 use super::folder::{Cause, Outcome, ResultState, TaskResult};
 use crate::engine::state::TryState;
-use crate::engine::tries::{Ended, TryKey};
+use crate::engine::store::tries::{Ended, TryKey};
 use crate::sys::reaper::Exit;
 use jiff::Timestamp;
 
@@ -70,7 +70,7 @@ fn in_words(cause: Cause) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::events::RunKey;
+    use crate::engine::store::events::RunKey;
 
     fn told(exit: Option<Exit>, cause: Option<Cause>, result: Option<(ResultState, bool)>) -> (TryState, bool, String) {
         let key = TryKey {

@@ -2,7 +2,7 @@
 
 use super::folder::{KeeperSpec, Spec, TaskFolder};
 use crate::engine::store::StoreError;
-use crate::engine::tries::{self, Claimed, Version};
+use crate::engine::store::tries::{self, Claimed, Version};
 use crate::home::Home;
 use crate::protocol::task_log::{self, TryName};
 use crate::python::{Interpreter, Job, environment, roots};

@@ -8,8 +8,8 @@ use super::manifest::Manifest;
 use super::scratch::Scratch;
 use super::survey;
 use crate::auth::cipher::Cipher;
-use crate::engine::instance_key;
 use crate::engine::store::StoreError;
+use crate::engine::store::encryption_key;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::PgError;
 use crate::postgres::words::{self, Cause};
@@ -129,7 +129,7 @@ async fn load_and_compare(
     // There is nothing in it that could act: from here on names may be looked up.
     let client = scratch.access.connect(&side).await?;
     compare_schemas(&client, scratch, manifest, version).await?;
-    instance_key::check(&client, cipher).await.map_err(LoadError::Key)?;
+    encryption_key::check(&client, cipher).await.map_err(LoadError::Key)?;
     let without: Vec<String> = found.theirs.iter().map(|relation| relation.name.clone()).collect();
     let access = scratch.access.clone();
     let text = in_thread(move || schema_text(&access, &side, &without)).await??;

@@ -1,7 +1,7 @@
 //! What parsing gives: the structure of a DAG, as it is stored in a version.
 
-use super::rules::TriggerRule;
-use super::timetable::Timetable;
+use crate::engine::planner::rules::TriggerRule;
+use crate::engine::schedule::timetable::Timetable;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};

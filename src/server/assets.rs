@@ -4,8 +4,8 @@ use super::api_error::ApiError;
 use super::request::{Params, Segments, body_as};
 use super::state::AppState;
 use super::views::{self, stamp};
-use crate::engine::asset_store::{self, Source};
-use crate::engine::runs::{self, Trigger};
+use crate::engine::store::assets::{self, Source};
+use crate::engine::store::runs::{self, Trigger};
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -178,7 +178,7 @@ pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
     let source = Source { run: None, task_id: None, map_index: -1 };
-    let id = asset_store::add_event(&transaction, asset_id, &extra.into(), &source, &[]).await?;
+    let id = assets::add_event(&transaction, asset_id, &extra.into(), &source, &[]).await?;
     let row = transaction.query_one(&format!("{EVENT} WHERE e.id = $1"), &[&id]).await?;
     transaction.commit().await?;
     Ok(Json(event_view(&row)))
@@ -190,7 +190,7 @@ pub async fn materialize(State(state): Shared, Segments(id): Segments<i64>) -> R
     let transaction = client.transaction().await?;
     let dag_id = producer(&*transaction, id).await?;
     let with = Trigger {
-        run_id: Some(format!("asset_materialization_{}", crate::engine::new_run::isoformat(Timestamp::now()))),
+        run_id: Some(format!("asset_materialization_{}", crate::engine::store::new_run::isoformat(Timestamp::now()))),
         logical_date: None,
         data_interval: None,
         run_after: None,

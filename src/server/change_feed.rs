@@ -1,6 +1,6 @@
 //! Where the parts of a server that show something hear that it has changed.
 
-use crate::engine::events::Event;
+use crate::engine::store::events::Event;
 use tokio::sync::{broadcast, watch};
 
 /// Events that a slow page may be behind; one that is further behind is told to look at all.

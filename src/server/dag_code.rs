@@ -3,11 +3,11 @@
 
 use super::lanes::Lanes;
 use super::state::AppState;
-use crate::engine::events::{Event, RunKey};
-use crate::engine::new_run::isoformat;
-use crate::engine::schedule::{Oracle, Question};
-use crate::engine::timetable::{Info, Interval, Restriction};
-use crate::engine::tries;
+use crate::engine::schedule::timetable::{Info, Interval, Restriction};
+use crate::engine::scheduler::due_runs::{Oracle, Question};
+use crate::engine::store::events::{Event, RunKey};
+use crate::engine::store::new_run::isoformat;
+use crate::engine::store::tries;
 use crate::protocol::log;
 use crate::python::{Job, Left, roots, run_child};
 use jiff::Timestamp;

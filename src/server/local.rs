@@ -4,9 +4,9 @@
 use super::api_error::ApiError;
 use super::request::{Id, bad_body};
 use super::state::AppState;
-use crate::engine::connections::{self, Connection};
+use crate::engine::store::connections::{self, Connection};
+use crate::engine::store::variables::{self, Variable};
 use crate::engine::store::{ALL, OnExisting, ReadFor};
-use crate::engine::variables::{self, Variable};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;

@@ -5,13 +5,13 @@ use super::api_error::ApiError;
 use super::request::{Params, Segments};
 use super::state::AppState;
 use super::{backfills as backfill_views, views};
-use crate::engine::backfills;
-use crate::engine::dags::{self, Filter, ImportError};
-use crate::engine::events::RunKey;
-use crate::engine::graph::Graph;
-use crate::engine::instances::{self, Instance, NOT_MAPPED, Which};
-use crate::engine::runs::{self, Run};
-use crate::engine::schedule;
+use crate::engine::planner::graph::Graph;
+use crate::engine::scheduler::due_runs;
+use crate::engine::store::backfills;
+use crate::engine::store::dags::{self, Filter, ImportError};
+use crate::engine::store::events::RunKey;
+use crate::engine::store::instances::{self, Instance, NOT_MAPPED, Which};
+use crate::engine::store::runs::{self, Run};
 use crate::engine::store::{ALL, Order, Page, ReadFor};
 use axum::Json;
 use axum::extract::State;
@@ -120,7 +120,7 @@ pub async fn next(
     let count = params.whole("count")?.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).min(1000);
     let client = state.database.get().await?;
     let dag = dags::get(&**client, &dag_id).await?;
-    let next: Vec<Value> = schedule::upcoming(&dag, count, jiff::Timestamp::now())
+    let next: Vec<Value> = due_runs::upcoming(&dag, count, jiff::Timestamp::now())
         .into_iter()
         .map(|(run_after, logical_date)| {
             json!({"run_after": views::stamp(run_after), "logical_date": logical_date.map(views::stamp)})

@@ -3,8 +3,8 @@
 use super::api_error::ApiError;
 use super::request::{Id, Params, body_as};
 use super::state::AppState;
-use crate::engine::pools::{self, Given, Pool};
 use crate::engine::store::StoreError;
+use crate::engine::store::pools::{self, Given, Pool};
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

@@ -8,8 +8,9 @@ use super::listen::Serving;
 use super::state::{AppState, Secrets};
 use crate::auth::cipher::{Cipher, CipherError};
 use crate::config::{self, ConfigError};
+use crate::engine::scheduler;
 use crate::engine::store::StoreError;
-use crate::engine::{instance_key, scheduler};
+use crate::engine::store::encryption_key;
 use crate::home::Home;
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::{Credentials, Endpoint};
@@ -123,7 +124,7 @@ pub async fn run(
         let state = state.clone();
         async move {
             let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());
-            scheduler::run(&endpoint, &application, told, beat, Asker(code)).await;
+            scheduler::run::run(&endpoint, &application, told, beat, Asker(code)).await;
         }
     });
     let failed = tokio::select! {
@@ -190,7 +191,7 @@ async fn check_datastore(
 ) -> Result<(), ServerError> {
     let client = endpoint.connect(application).await.map_err(SchemaError::from)?;
     notifier.schema(schema::require_current(&client, schema::known()).await?);
-    instance_key::check(&client, cipher).await.map_err(|error| match error {
+    encryption_key::check(&client, cipher).await.map_err(|error| match error {
         StoreError::Cipher(CipherError::CannotOpen | CipherError::BadKey) => ServerError::WrongKey(home.config()),
         other => ServerError::Store(other),
     })

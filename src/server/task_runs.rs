@@ -3,16 +3,17 @@
 use super::api_error::ApiError;
 use super::request::{Id, body_as};
 use super::state::AppState;
-use crate::engine::clear::{self, Selection};
 use crate::engine::dag::Length;
-use crate::engine::events::RunKey;
-use crate::engine::graph::Graph;
-use crate::engine::runs::{self, Trigger};
-use crate::engine::schedule;
+use crate::engine::planner::graph::Graph;
+use crate::engine::schedule::timetable::Interval;
+use crate::engine::scheduler::due_runs;
+use crate::engine::scheduler::load;
+use crate::engine::store::clear::{self, Selection};
+use crate::engine::store::dags;
+use crate::engine::store::events::RunKey;
+use crate::engine::store::runs::{self, Trigger};
+use crate::engine::store::tries::TryKey;
 use crate::engine::store::{ReadFor, StoreError};
-use crate::engine::timetable::Interval;
-use crate::engine::tries::TryKey;
-use crate::engine::{dags, load};
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
@@ -158,7 +159,7 @@ pub async fn length(
     let client = state.database.get().await?;
     let run = runs::get(&**client, &of.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
-    let version = crate::engine::tries::version(&**client, version).await?;
+    let version = crate::engine::store::tries::version(&**client, version).await?;
     let graph = Graph::new(version.structure);
     let lengths = load::lengths(&**client, &of.run, &graph).await?;
     Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).copied())})))
@@ -190,8 +191,8 @@ pub async fn latest(State(state): Shared, Extension(of): Extension<TryKey>) -> R
     let (Some((start, end)), Some(timetable)) = (ends, &dag.structure.timetable) else {
         return Ok(Json(json!({"is_latest": true})));
     };
-    let restriction = schedule::restriction(&dag.structure);
-    let every = crate::engine::timetable::Restriction { catchup: true, ..restriction };
+    let restriction = due_runs::restriction(&dag.structure);
+    let every = crate::engine::schedule::timetable::Restriction { catchup: true, ..restriction };
     let now = Timestamp::now();
     let next = timetable.next(Some(Interval { start, end }), every, now).ok().flatten();
     let right = next.and_then(|next| next.interval).map(|interval| interval.end);
@@ -257,7 +258,7 @@ struct EventsOf {
 /// All events of what a task reads.
 pub async fn events(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let EventsOf { of } = body_as(body)?;
-    let Some(reference) = crate::engine::assets::reference(&of) else { return Ok(Json(json!([]))) };
+    let Some(reference) = crate::engine::schedule::asset_condition::reference(&of) else { return Ok(Json(json!([]))) };
     let (kind, name, uri) = reference.columns();
     let query = format!(
         "{EVENT} WHERE CASE $1 WHEN 'asset' THEN a.name = $2 AND a.uri = $3 WHEN 'name' THEN a.name = $2

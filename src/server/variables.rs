@@ -5,7 +5,7 @@ use super::redact;
 use super::request::{Id, Params, bad_body};
 use super::state::AppState;
 use crate::engine::store::ReadFor;
-use crate::engine::variables::{self, Variable};
+use crate::engine::store::variables::{self, Variable};
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

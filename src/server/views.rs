@@ -2,10 +2,10 @@
 //! thing of says what Airflow says where it is not used.
 
 use super::redact;
-use crate::engine::dags::{Dag, ImportError};
-use crate::engine::instances::Instance;
-use crate::engine::runs::Run;
-use crate::engine::xcoms::XCom;
+use crate::engine::store::dags::{Dag, ImportError};
+use crate::engine::store::instances::Instance;
+use crate::engine::store::runs::Run;
+use crate::engine::store::xcoms::XCom;
 use crate::sys::random;
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! `leoflow connections test`: whether the other end can be reached from here. A login is the provider's to try.
 
-use crate::engine::connections::Connection;
+use crate::engine::store::connections::Connection;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};

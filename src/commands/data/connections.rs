@@ -7,8 +7,8 @@ use super::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::{AddConnection, ConnectionsCommand};
 use crate::commands::context::Context;
-use crate::engine::connections::Connection;
 use crate::engine::store::OnExisting;
+use crate::engine::store::connections::Connection;
 use crate::error::Error;
 use serde_json::{Value, json};
 

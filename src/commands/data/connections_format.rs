@@ -1,7 +1,7 @@
 //! Connections as Airflow's CLI writes and reads them: JSON, and the older URIs.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html#connection-uri-format>
 
-use crate::engine::connections::Connection;
+use crate::engine::store::connections::Connection;
 use serde_json::{Map, Value, json};
 
 /// `{"id": {…}}` or `{"id": "uri"}`.

@@ -5,7 +5,7 @@ use super::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::{OnExisting, VariablesCommand};
 use crate::commands::context::Context;
-use crate::engine::variables::{Variable, as_text};
+use crate::engine::store::variables::{Variable, as_text};
 use crate::error::Error;
 use serde_json::{Map, Value, json};
 

@@ -2,8 +2,8 @@
 //! comes next.
 
 use crate::engine::dag::Structure;
-use crate::engine::graph::Graph;
-use crate::engine::plan::{self, Decision, EndedTry, Instance, Outcome, Snapshot};
+use crate::engine::planner::graph::Graph;
+use crate::engine::planner::plan::{self, Decision, EndedTry, Instance, Outcome, Snapshot};
 use crate::engine::state::TaskState;
 use jiff::Timestamp;
 use serde::Deserialize;

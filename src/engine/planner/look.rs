@@ -1,0 +1,299 @@
+//! A run as it looks at the beginning of a pass, and what one task instance is to do, seen from there. Pure.
+
+use super::graph::Graph;
+use super::rules::{self, Tally, TriggerRule, Verdict};
+use super::snapshot::Snapshot;
+use crate::engine::state::TaskState;
+use jiff::Timestamp;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Run,
+    Wait,
+    /// Without having run.
+    End(TaskState),
+    /// Into so many; `None` when it will never be known into how many.
+    Expand(Option<usize>),
+}
+
+pub struct Look<'a> {
+    snapshot: &'a Snapshot<'a>,
+    places: Vec<Option<usize>>,
+    map_indexes: Vec<i32>,
+    /// As they are by now.
+    states: Vec<Option<TaskState>>,
+    /// As they were when the pass began.
+    seen: Vec<Option<TaskState>>,
+    /// The instances of each task, by map index.
+    rows: Vec<Vec<usize>>,
+    tallies: Vec<Tally>,
+    /// Places that have changed since the pass began.
+    changed: BTreeSet<usize>,
+    counts: RefCell<HashMap<usize, Option<usize>>>,
+}
+
+/// Which instances of a task above matter to one.
+enum Relevant {
+    All,
+    /// Those with this index, and one that has none yet.
+    Range(Range<i64>),
+}
+
+impl<'a> Look<'a> {
+    pub fn new(snapshot: &'a Snapshot<'a>) -> Self {
+        let mut rows = vec![Vec::new(); snapshot.graph.len()];
+        for (index, instance) in snapshot.instances.iter().enumerate() {
+            if let Some(place) = instance.place {
+                rows[place].push(index);
+            }
+        }
+        rows.iter_mut().for_each(|rows| rows.sort_by_key(|index| snapshot.instances[*index].map_index));
+        let states: Vec<_> = snapshot.instances.iter().map(|instance| instance.state).collect();
+        let mut look = Self {
+            snapshot,
+            places: snapshot.instances.iter().map(|instance| instance.place).collect(),
+            map_indexes: snapshot.instances.iter().map(|instance| instance.map_index).collect(),
+            seen: states.clone(),
+            states,
+            tallies: vec![Tally::default(); rows.len()],
+            rows,
+            changed: (0..snapshot.graph.len()).collect(),
+            counts: RefCell::default(),
+        };
+        look.end_pass();
+        look
+    }
+
+    pub fn place(&self, index: usize) -> Option<usize> {
+        self.places[index]
+    }
+
+    pub fn map_index(&self, index: usize) -> i32 {
+        self.map_indexes[index]
+    }
+
+    pub fn state(&self, index: usize) -> Option<TaskState> {
+        self.states[index]
+    }
+
+    pub fn states(&self) -> &[Option<TaskState>] {
+        &self.states
+    }
+
+    pub fn rows(&self, place: usize) -> &[usize] {
+        &self.rows[place]
+    }
+
+    /// The instance of a task with that index.
+    pub fn row(&self, place: usize, map_index: i32) -> Option<usize> {
+        let at = self.rows[place].binary_search_by_key(&map_index, |index| self.map_indexes[*index]).ok()?;
+        Some(self.rows[place][at])
+    }
+
+    pub fn set(&mut self, index: usize, state: Option<TaskState>) {
+        self.states[index] = state;
+        self.changed.extend(self.places[index]);
+    }
+
+    pub fn set_map_index(&mut self, index: usize, map_index: i32) {
+        self.map_indexes[index] = map_index;
+        self.changed.extend(self.places[index]);
+    }
+
+    /// A new instance; it is the last of its task.
+    pub fn add(&mut self, place: usize, map_index: i32) -> usize {
+        let index = self.states.len();
+        self.places.push(Some(place));
+        self.map_indexes.push(map_index);
+        self.states.push(None);
+        self.seen.push(None);
+        let at = self.rows[place].partition_point(|other| self.map_indexes[*other] < map_index);
+        self.rows[place].insert(at, index);
+        self.changed.insert(place);
+        index
+    }
+
+    /// From here on, what has changed is seen.
+    pub fn end_pass(&mut self) {
+        let graph = self.snapshot.graph;
+        for place in std::mem::take(&mut self.changed) {
+            let mut tally = Tally::default();
+            for index in &self.rows[place] {
+                self.seen[*index] = self.states[*index];
+                tally.count(self.states[*index], graph.task(place).is_setup);
+            }
+            self.tallies[place] = tally;
+        }
+        self.counts.get_mut().clear();
+    }
+
+    /// The instances of all tasks that these matter to.
+    pub fn dependants(&self, changed: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let places: BTreeSet<usize> =
+            changed.iter().flat_map(|place| &self.snapshot.graph.node(*place).dependants).copied().collect();
+        places.into_iter().flat_map(|place| &self.rows[place]).copied().collect()
+    }
+
+    /// How many instances there are to be of a task.
+    pub fn count(&self, place: usize) -> Option<usize> {
+        if let Some(count) = self.counts.borrow().get(&place) {
+            return *count;
+        }
+        let count = self.snapshot.graph.count(place, &|task| self.length_of(task));
+        self.counts.borrow_mut().insert(place, count);
+        count
+    }
+
+    /// How much a task has returned; of a mapped one, how many of its instances returned something.
+    fn length_of(&self, task_id: &str) -> Option<usize> {
+        let graph = self.snapshot.graph;
+        let place = graph.place(task_id)?;
+        let known = self.snapshot.lengths.get(task_id).copied();
+        if !graph.is_expandable(place) {
+            return known;
+        }
+        let finished = |index: &usize| self.seen[*index].is_some_and(TaskState::is_finished);
+        self.rows[place].iter().all(finished).then(|| known.unwrap_or(0))
+    }
+
+    /// `due` is when a retry or a rescheduled sensor may go on.
+    pub fn step(&self, index: usize, due: Option<Timestamp>, now: Timestamp) -> Step {
+        let Some(place) = self.places[index] else { return Step::Wait };
+        let graph = self.snapshot.graph;
+        let map_index = self.map_indexes[index];
+        if self.is_decided_against(place, map_index) {
+            return Step::End(TaskState::Skipped);
+        }
+        let expandable = map_index < 0 && graph.is_expandable(place);
+        let sources = if expandable { self.sources(place) } else { Verdict::Run };
+        if let Verdict::End(state) = sources {
+            return Step::End(state);
+        }
+        match self.trigger(place, map_index) {
+            Verdict::End(state) => return Step::End(state),
+            Verdict::Wait => return Step::Wait,
+            Verdict::Run => {}
+        }
+        let is_early = due.is_some_and(|due| due > now);
+        if sources == Verdict::Wait || is_early || self.snapshot.held_by_past.contains(&place) {
+            return Step::Wait;
+        }
+        if expandable { Step::Expand(self.count(place)) } else { Step::Run }
+    }
+
+    /// Whether a branch right above it has chosen other tasks.
+    fn is_decided_against(&self, place: usize, map_index: i32) -> bool {
+        let graph = self.snapshot.graph;
+        if !graph.has_decisions {
+            return false;
+        }
+        let task_id = &graph.task(place).task_id;
+        graph.node(place).upstream.iter().filter(|up| graph.task(**up).decides).any(|up| {
+            let finished = |index: &usize| self.seen[*index].is_some_and(TaskState::is_finished);
+            let at = if graph.task(*up).mapped { map_index } else { -1 };
+            let decision = self.snapshot.decisions.get(&(*up, at));
+            self.rows[*up].iter().any(finished) && decision.is_some_and(|decision| decision.skips(task_id))
+        })
+    }
+
+    /// What a task is mapped over must be there, whatever its trigger rule.
+    fn sources(&self, place: usize) -> Verdict {
+        let mut verdict = Verdict::Run;
+        for source in &self.snapshot.graph.node(place).sources {
+            let Some(index) = self.row(*source, -1) else { continue };
+            match self.seen[index] {
+                Some(TaskState::Failed | TaskState::UpstreamFailed) => return Verdict::End(TaskState::UpstreamFailed),
+                Some(TaskState::Skipped) => verdict = Verdict::End(TaskState::Skipped),
+                Some(TaskState::Removed) if verdict == Verdict::Run => verdict = Verdict::Wait,
+                _ => {}
+            }
+        }
+        verdict
+    }
+
+    fn trigger(&self, place: usize, map_index: i32) -> Verdict {
+        let task = self.snapshot.graph.task(place);
+        let node = self.snapshot.graph.node(place);
+        if node.upstream.is_empty() || task.trigger_rule == TriggerRule::Always {
+            return Verdict::Run;
+        }
+        let mut setups = Verdict::Run;
+        if !task.is_teardown && !node.indirect_setups.is_empty() {
+            setups = rules::judge_setups(&self.tally(place, map_index, &node.indirect_setups), map_index);
+            if let Verdict::End(_) = setups {
+                return setups;
+            }
+        }
+        let verdict = rules::judge(task.trigger_rule, &self.tally(place, map_index, &node.upstream), map_index);
+        if verdict != Verdict::Run {
+            return verdict;
+        }
+        if task.is_teardown && !node.scope.is_empty() && !self.tally(place, map_index, &node.scope).is_done() {
+            return Verdict::Wait;
+        }
+        setups
+    }
+
+    fn tally(&self, place: usize, map_index: i32, above: &[usize]) -> Tally {
+        let mut whole = Tally::default();
+        for up in above {
+            if self.rows[*up].is_empty() {
+                // Its dates keep it out of this run: as in Airflow, it is waited for all the same.
+                whole.count(None, self.snapshot.graph.task(*up).is_setup);
+                continue;
+            }
+            match self.relevant(place, map_index, *up) {
+                Relevant::All => whole.add(&self.tallies[*up]),
+                Relevant::Range(range) => self.count_range(&mut whole, *up, range),
+            }
+        }
+        whole
+    }
+
+    fn count_range(&self, whole: &mut Tally, up: usize, range: Range<i64>) {
+        let is_setup = self.snapshot.graph.task(up).is_setup;
+        let rows = &self.rows[up];
+        let index_of = |row: &usize| i64::from(self.map_indexes[*row]);
+        let first = rows.partition_point(|row| index_of(row) < range.start.max(0));
+        for row in rows[first..].iter().take_while(|row| index_of(row) < range.end) {
+            whole.count(self.seen[*row], is_setup);
+        }
+        for row in rows.iter().take_while(|row| index_of(row) < 0) {
+            whole.count(self.seen[*row], is_setup);
+        }
+    }
+
+    /// Inside of one copy of a mapped group, the tasks of that copy; otherwise all.
+    fn relevant(&self, place: usize, map_index: i32, up: usize) -> Relevant {
+        let graph = self.snapshot.graph;
+        let own = &graph.node(place).mapped_groups;
+        if own.is_empty() {
+            return Relevant::All;
+        }
+        if map_index < 0 && graph.is_hasty(place) && !self.decides_length(place, up) {
+            return Relevant::All;
+        }
+        let Some(count) = self.count(place).filter(|count| *count > 0) else { return Relevant::All };
+        let theirs = &graph.node(up).mapped_groups;
+        let Some(at) = own.iter().position(|group| theirs.contains(group)) else { return Relevant::All };
+        let copies: Option<usize> =
+            own[at..].iter().map(|group| graph.group_count(*group, &|task| self.length_of(task))).product();
+        let Some(copies) = copies.filter(|copies| *copies > 0) else { return Relevant::All };
+        let copy = (i64::from(map_index) * copies as i64).div_euclid(count as i64);
+        let is_mapped_further = graph.task(up).mapped || theirs.first() != own.get(at);
+        let width = if is_mapped_further { (count / copies) as i64 } else { 1 };
+        Relevant::Range(copy * width..(copy + 1) * width)
+    }
+
+    /// Whether one is mapped over what the other returns.
+    fn decides_length(&self, place: usize, up: usize) -> bool {
+        let graph: &Graph = self.snapshot.graph;
+        let id = &graph.task(up).task_id;
+        let own = &graph.task(place).sources;
+        let groups = &graph.node(place).mapped_groups;
+        own.contains(id) || groups.iter().any(|group| graph.group(*group).sources.contains(id))
+    }
+}

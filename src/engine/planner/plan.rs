@@ -1,0 +1,323 @@
+//! What happens next in a run, given how far it is. Pure: a snapshot goes in, changes come out.
+//!
+//! The rules are Airflow's: <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html>
+//! (trigger rules), <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html>
+//! (the state of a run). Like its scheduler, the planner goes in passes: what changes in one is seen in
+//! the next.
+
+use super::look::{Look, Step};
+use super::retry;
+pub use super::snapshot::{Decision, EndedTry, Instance, Kind, Outcome, Plan, Reason, Snapshot, Transition};
+use crate::engine::state::{RunState, TaskState};
+use jiff::Timestamp;
+use std::collections::{BTreeSet, HashSet};
+
+/// Everything that can be said now. Applying it and asking again gives an empty plan.
+pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
+    let mut planner = Planner::new(snapshot);
+    planner.settle_ended_tries();
+    planner.look.end_pass();
+    if snapshot.deadline.is_some_and(|deadline| deadline <= snapshot.now) && planner.is_unfinished() {
+        return planner.time_out();
+    }
+    planner.follow_arrows();
+    let run = planner.run_state();
+    planner.finish(run)
+}
+
+struct Planner<'a> {
+    snapshot: &'a Snapshot<'a>,
+    look: Look<'a>,
+    dues: Vec<Option<Timestamp>>,
+    changes: Vec<Option<Transition>>,
+    expanded: Vec<usize>,
+    added: Vec<(usize, i32)>,
+    /// Places whose number of instances was compared with what it is to be.
+    revised: HashSet<usize>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(snapshot: &'a Snapshot<'a>) -> Self {
+        let dues = snapshot.instances.iter().map(|instance| instance.due_at).collect();
+        Self {
+            snapshot,
+            look: Look::new(snapshot),
+            dues,
+            changes: vec![None; snapshot.instances.len()],
+            expanded: Vec::new(),
+            added: Vec::new(),
+            revised: HashSet::new(),
+        }
+    }
+
+    fn change(&mut self, index: usize, to: TaskState, try_number: i32, due_at: Option<Timestamp>, kind: Kind) {
+        self.look.set(index, Some(to));
+        self.dues[index] = due_at;
+        self.changes[index] = Some(Transition { index, to, try_number, due_at, kind });
+    }
+
+    /// The number as it is by now.
+    fn try_number(&self, index: usize) -> i32 {
+        let changed = self.changes[index].as_ref().map(|change| change.try_number);
+        changed.unwrap_or_else(|| self.snapshot.instances.get(index).map_or(0, |instance| instance.try_number))
+    }
+
+    /// The agent has said how a try ended; what that means for the task is decided here.
+    fn settle_ended_tries(&mut self) {
+        let mut failed = Vec::new();
+        for index in 0..self.snapshot.instances.len() {
+            let instance = &self.snapshot.instances[index];
+            let number = instance.try_number;
+            match (instance.state, &instance.ended) {
+                // Cleared while it ran, and the DAG has no such task any more.
+                (Some(TaskState::Restarting), Some(_)) if instance.place.is_none() => {
+                    self.change(index, TaskState::Removed, number, None, Kind::TryEnded);
+                }
+                // Cleared while it ran: the try that ended is not the answer any more.
+                (Some(TaskState::Restarting), Some(_)) => {
+                    self.change(index, TaskState::UpForRetry, number, Some(self.snapshot.now), Kind::TryEnded);
+                }
+                (Some(TaskState::Running), Some(ended)) => {
+                    let (to, due_at) = self.after(instance, ended);
+                    self.change(index, to, number, due_at, Kind::TryEnded);
+                    if to == TaskState::Failed {
+                        failed.push(index);
+                    }
+                    if to == TaskState::Success {
+                        self.skip_at_once(&ended.skips);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.snapshot.graph.structure.fail_fast {
+            failed.into_iter().for_each(|index| self.fail_fast(index));
+        }
+    }
+
+    fn after(&self, instance: &Instance, ended: &EndedTry) -> (TaskState, Option<Timestamp>) {
+        match ended.outcome {
+            Outcome::Success => (TaskState::Success, None),
+            Outcome::Skipped => (TaskState::Skipped, None),
+            Outcome::Rescheduled { due } => (TaskState::UpForReschedule, Some(due)),
+            Outcome::Failed { may_retry } => {
+                let task = instance.place.map(|place| self.snapshot.graph.task(place));
+                match task {
+                    // As Airflow asks: the number of the try against the most, which clearing raises.
+                    Some(task) if may_retry && instance.max_tries > 0 && instance.try_number <= instance.max_tries => {
+                        let dag_id = &self.snapshot.graph.structure.dag_id;
+                        let date = self.snapshot.logical_date;
+                        (TaskState::UpForRetry, Some(retry::due(dag_id, task, date, instance.try_number, ended.at)))
+                    }
+                    _ => (TaskState::Failed, None),
+                }
+            }
+        }
+    }
+
+    /// What a branch or a short circuit skips without asking their trigger rules.
+    fn skip_at_once(&mut self, ids: &[String]) {
+        for place in ids.iter().filter_map(|id| self.snapshot.graph.place(id)) {
+            let Some(index) = self.look.row(place, -1) else { continue };
+            let runs =
+                matches!(self.look.state(index), Some(TaskState::Running | TaskState::Success | TaskState::Failed));
+            if !runs {
+                self.change(index, TaskState::Skipped, self.try_number(index), None, Kind::Nothing);
+            }
+        }
+    }
+
+    /// The first failure ends everything but teardowns.
+    fn fail_fast(&mut self, failed: usize) {
+        for index in 0..self.snapshot.instances.len() {
+            let instance = &self.snapshot.instances[index];
+            let same = instance.place == self.snapshot.instances[failed].place;
+            let is_teardown = instance.place.is_some_and(|place| self.snapshot.graph.task(place).is_teardown);
+            let state = self.look.state(index);
+            if same || is_teardown || matches!(state, Some(TaskState::Success | TaskState::Failed)) {
+                continue;
+            }
+            let to = if state == Some(TaskState::Running) { TaskState::Failed } else { TaskState::Skipped };
+            self.change(index, to, instance.try_number, None, Kind::NeverRan);
+        }
+    }
+
+    /// Pass after pass, until nothing changes.
+    fn follow_arrows(&mut self) {
+        let mut candidates: BTreeSet<usize> = (0..self.snapshot.instances.len()).collect();
+        while !candidates.is_empty() {
+            let mut changed = BTreeSet::new();
+            for (index, step) in self.steps(&candidates) {
+                let place = self.look.place(index);
+                let number = self.try_number(index);
+                match step {
+                    Step::Wait => continue,
+                    Step::End(state) => self.change(index, state, number, None, Kind::NeverRan),
+                    Step::Run if self.snapshot.is_paused => continue,
+                    Step::Run => self.run(index),
+                    // Only made while the steps are worked out.
+                    Step::Expand(_) => continue,
+                }
+                changed.extend(place);
+            }
+            self.look.end_pass();
+            candidates = self.look.dependants(&changed);
+        }
+    }
+
+    /// What each is to do, all seen from the beginning of the pass; instances that come in are asked too.
+    fn steps(&mut self, candidates: &BTreeSet<usize>) -> Vec<(usize, Step)> {
+        let mut waiting: Vec<usize> = candidates.iter().copied().collect();
+        let mut steps = Vec::new();
+        let mut at = 0;
+        while at < waiting.len() {
+            let index = waiting[at];
+            at += 1;
+            if !self.may_be_scheduled(index) {
+                continue;
+            }
+            match self.look.step(index, self.dues[index], self.snapshot.now) {
+                Step::Expand(_) if self.snapshot.is_paused => {}
+                Step::Expand(None) => steps.push((index, Step::End(TaskState::UpstreamFailed))),
+                Step::Expand(Some(0)) => steps.push((index, Step::End(TaskState::Skipped))),
+                Step::Expand(Some(length)) => waiting.extend(self.expand(index, length)),
+                Step::Run => {
+                    steps.extend(self.revise(index));
+                    if self.may_be_scheduled(index) {
+                        steps.push((index, Step::Run));
+                    }
+                }
+                other => steps.push((index, other)),
+            }
+        }
+        steps
+    }
+
+    fn may_be_scheduled(&self, index: usize) -> bool {
+        self.look.place(index).is_some()
+            && matches!(self.look.state(index), None | Some(TaskState::UpForRetry | TaskState::UpForReschedule))
+    }
+
+    /// One without an index becomes the first of many. Returns all of them.
+    fn expand(&mut self, index: usize, length: usize) -> Vec<usize> {
+        let Some(place) = self.look.place(index) else { return Vec::new() };
+        self.revised.insert(place);
+        if self.look.row(place, 0).is_some() {
+            return Vec::new();
+        }
+        self.expanded.push(index);
+        self.look.set_map_index(index, 0);
+        let mut all = vec![index];
+        all.extend((1..length).map(|at| self.add(place, at)));
+        all
+    }
+
+    fn add(&mut self, place: usize, map_index: usize) -> usize {
+        let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
+        self.added.push((place, map_index));
+        self.dues.push(None);
+        self.changes.push(None);
+        self.look.add(place, map_index)
+    }
+
+    /// What is mapped over more, or less, than it was: some are missing, or too many.
+    fn revise(&mut self, index: usize) -> Vec<(usize, Step)> {
+        let Some(place) = self.look.place(index).filter(|place| self.snapshot.graph.is_expandable(*place)) else {
+            return Vec::new();
+        };
+        if !self.revised.insert(place) {
+            return Vec::new();
+        }
+        let length = self.look.count(place).unwrap_or(0);
+        let rows = self.look.rows(place).to_vec();
+        let mut steps = Vec::new();
+        let mut there = HashSet::new();
+        for row in rows {
+            match usize::try_from(self.look.map_index(row)) {
+                Ok(at) if at < length => drop(there.insert(at)),
+                _ if self.look.state(row) == Some(TaskState::Removed) => {}
+                _ => {
+                    let number = self.try_number(row);
+                    self.change(row, TaskState::Removed, number, None, Kind::Cut);
+                }
+            }
+        }
+        for at in (0..length).filter(|at| !there.contains(at)) {
+            let added = self.add(place, at);
+            steps.push((added, Step::Run));
+        }
+        steps
+    }
+
+    /// It may run: what has nothing to do has done it.
+    fn run(&mut self, index: usize) {
+        let Some(place) = self.look.place(index) else { return };
+        let again = self.look.state(index) == Some(TaskState::UpForReschedule);
+        let number = self.try_number(index) + i32::from(!again);
+        if self.snapshot.graph.task(place).is_nothing() {
+            self.change(index, TaskState::Success, number, None, Kind::Nothing);
+        } else {
+            self.change(index, TaskState::Scheduled, number, None, Kind::Waiting);
+        }
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.look.states().iter().any(|state| !state.is_some_and(TaskState::is_finished))
+    }
+
+    fn time_out(mut self) -> Plan {
+        for index in 0..self.snapshot.instances.len() {
+            if !self.look.state(index).is_some_and(TaskState::is_finished) {
+                let number = self.try_number(index);
+                self.change(index, TaskState::Skipped, number, None, Kind::Cut);
+            }
+        }
+        self.finish(Some((RunState::Failed, Reason::TimedOut)))
+    }
+
+    /// Over when every task is, or when none can ever begin; failed when one that nothing waits for has failed.
+    fn run_state(&self) -> Option<(RunState, Reason)> {
+        let graph = self.snapshot.graph;
+        if self.is_unfinished() {
+            return self.is_deadlocked().then_some((RunState::Failed, Reason::Deadlocked));
+        }
+        let failed = (0..self.look.states().len()).any(|index| {
+            self.look.place(index).is_some_and(|place| graph.node(place).is_leaf)
+                && matches!(self.look.state(index), Some(TaskState::Failed | TaskState::UpstreamFailed))
+        });
+        Some(if failed { (RunState::Failed, Reason::TaskFailure) } else { (RunState::Success, Reason::Success) })
+    }
+
+    fn is_deadlocked(&self) -> bool {
+        if self.snapshot.is_paused {
+            return false;
+        }
+        (0..self.look.states().len()).all(|index| {
+            let state = self.look.state(index);
+            if state.is_some_and(TaskState::is_finished) {
+                return true;
+            }
+            let Some(place) = self.look.place(index) else { return false };
+            let task = self.snapshot.graph.task(place);
+            let may_wait = task.depends_on_past
+                || task.max_active_tis_per_dag.is_some()
+                || task.max_active_tis_per_dagrun.is_some();
+            // Whatever time it waits for, it counts as over.
+            !may_wait && self.may_be_scheduled(index) && self.look.step(index, None, self.snapshot.now) == Step::Wait
+        })
+    }
+
+    /// One transition for each instance: what it was on the way is nobody's business.
+    fn finish(self, run: Option<(RunState, Reason)>) -> Plan {
+        let transitions = self.changes.into_iter().flatten().collect();
+        Plan { expanded: self.expanded, added: self.added, transitions, run }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "plan_model_tests.rs"]
+mod model_tests;

@@ -1,0 +1,399 @@
+//! The planner against a slow, obvious model of Airflow's rules: random graphs with mapping, groups, setups and
+//! teardowns, random outcomes in a random order. The model looks at everything in every pass and counts nothing.
+
+use super::*;
+use crate::engine::dag::Structure;
+use crate::engine::planner::graph::Graph;
+use crate::engine::planner::rules::TriggerRule;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// xorshift: the same numbers for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % sides
+    }
+
+    fn one_in(&mut self, sides: usize) -> bool {
+        self.roll(sides) == 0
+    }
+}
+
+const RULES: &[&str] = &[
+    "all_success",
+    "all_failed",
+    "all_done",
+    "all_done_min_one_success",
+    "one_success",
+    "one_failed",
+    "one_done",
+    "none_failed",
+    "none_failed_min_one_success",
+    "none_skipped",
+    "all_skipped",
+    "always",
+];
+
+fn random_dag(dice: &mut Dice) -> Structure {
+    let count = 2 + dice.roll(9);
+    // From here on, for some tasks, they are in one mapped group.
+    let grouped = if dice.one_in(2) { 1 + dice.roll(count - 1)..count } else { 0..0 };
+    let mut tasks: Vec<Value> = Vec::new();
+    for at in 0..count {
+        let up: Vec<usize> = (0..at).filter(|_| dice.one_in(3)).collect();
+        let mut rule = if dice.one_in(2) { "all_success" } else { RULES[dice.roll(RULES.len())] };
+        let in_group = grouped.contains(&at);
+        if in_group && rule == "always" {
+            rule = "all_done";
+        }
+        let mut task = json!({
+            "task_id": format!("t{at}"), "operator": "o", "trigger_rule": rule, "is_nothing": dice.one_in(4),
+            "upstream": up.iter().map(|up| format!("t{up}")).collect::<Vec<_>>(), "retries": dice.roll(2),
+        });
+        if in_group {
+            task["group"] = "g".into();
+        } else if rule != "always" && dice.one_in(4) {
+            task["mapped"] = true.into();
+            let source = up.iter().find(|up| tasks[**up]["mapped"].is_null() && tasks[**up]["group"].is_null());
+            match source {
+                Some(up) => {
+                    task["length"] = json!({"product": [{"task": format!("t{up}")}]});
+                    task["sources"] = json!([format!("t{up}")]);
+                }
+                None => task["length"] = json!({"product": [dice.roll(3)]}),
+            }
+        } else if dice.one_in(6) {
+            task["is_setup"] = true.into();
+        } else if let Some(setup) = up.iter().find(|up| tasks[**up]["is_setup"] == true)
+            && dice.one_in(2)
+        {
+            let _ = setup;
+            task["is_teardown"] = true.into();
+            task["trigger_rule"] = "all_done_setup_success".into();
+            task["on_failure_fail_dagrun"] = dice.one_in(3).into();
+        }
+        tasks.push(task);
+    }
+    if count > 3 && dice.one_in(3) {
+        // A setup, its teardown, and a chain between them of which the teardown knows one link.
+        for task in &mut tasks {
+            for key in ["mapped", "length", "sources", "group", "is_setup", "is_teardown", "is_nothing"] {
+                task.as_object_mut().unwrap().remove(key);
+            }
+        }
+        tasks[0]["is_setup"] = true.into();
+        for (at, task) in tasks.iter_mut().enumerate().take(count - 1).skip(1) {
+            let (one, other) = (dice.roll(at), dice.roll(at));
+            let up = if one == other { vec![one] } else { vec![one, other] };
+            task["upstream"] = up.iter().map(|up| format!("t{up}")).collect();
+            task["trigger_rule"] = RULES[dice.roll(8)].into();
+        }
+        tasks[count - 1]["upstream"] = json!(["t0", format!("t{}", 1 + dice.roll(count - 2))]);
+        tasks[count - 1]["is_teardown"] = true.into();
+        tasks[count - 1]["trigger_rule"] = "all_done_setup_success".into();
+    }
+    let groups = json!([{"group_id": "g", "length": 1 + dice.roll(3)}]);
+    serde_json::from_value(json!({"dag_id": "d", "groups": groups, "tasks": tasks})).unwrap()
+}
+
+/// One instance, by task and index.
+type Key = (usize, i32);
+type States = BTreeMap<Key, Option<TaskState>>;
+
+struct Model<'a> {
+    graph: &'a Graph,
+    lengths: HashMap<String, usize>,
+}
+
+impl Model<'_> {
+    fn all_above(&self, place: usize) -> HashSet<usize> {
+        let direct = &self.graph.node(place).upstream;
+        direct.iter().copied().chain(direct.iter().flat_map(|up| self.all_above(*up))).collect()
+    }
+
+    fn all_below(&self, place: usize) -> HashSet<usize> {
+        (0..self.graph.len()).filter(|other| self.all_above(*other).contains(&place)).collect()
+    }
+
+    fn is_in_group(&self, place: usize) -> bool {
+        self.graph.task(place).group.is_some()
+    }
+
+    /// The states of the instances of `up` that matter to one.
+    fn seen(&self, states: &States, (place, index): Key, up: usize) -> Vec<Option<TaskState>> {
+        let all: Vec<(i32, Option<TaskState>)> =
+            states.iter().filter(|((other, _), _)| *other == up).map(|((_, at), state)| (*at, *state)).collect();
+        let hasty = matches!(
+            self.graph.task(place).trigger_rule,
+            TriggerRule::OneSuccess
+                | TriggerRule::OneFailed
+                | TriggerRule::OneDone
+                | TriggerRule::NoneFailedMinOneSuccess
+        );
+        let same_copy = self.is_in_group(place) && self.is_in_group(up) && !(index < 0 && hasty);
+        all.into_iter().filter(|(at, _)| !same_copy || *at == index || *at < 0).map(|(_, state)| state).collect()
+    }
+
+    fn of_all(&self, states: &States, key: Key, above: &[usize]) -> Vec<Option<TaskState>> {
+        above.iter().flat_map(|up| self.seen(states, key, *up)).collect()
+    }
+
+    /// `Err` ends it, `Ok` says whether it may run.
+    fn rule(&self, states: &States, key: Key) -> Result<bool, TaskState> {
+        use TaskState::{Failed, Skipped, Success, UpstreamFailed};
+        let task = self.graph.task(key.0);
+        let above = &self.graph.node(key.0).upstream;
+        if above.is_empty() || task.trigger_rule == TriggerRule::Always {
+            return Ok(true);
+        }
+        let mut setups_met = true;
+        if !task.is_teardown {
+            let (bad, met) = self.setups(states, key);
+            if let Some(state) = bad {
+                return Err(state);
+            }
+            setups_met = met;
+        }
+        let seen = self.of_all(states, key, above);
+        let any = |wanted: &[TaskState]| seen.iter().flatten().any(|state| wanted.contains(state));
+        let all = |wanted: &[TaskState]| seen.iter().all(|state| state.is_some_and(|state| wanted.contains(&state)));
+        let done = seen.iter().all(|state| state.is_some_and(TaskState::is_finished));
+        let bad = [Failed, UpstreamFailed];
+        let met = match task.trigger_rule {
+            TriggerRule::AllSuccess if any(&bad) => return Err(UpstreamFailed),
+            TriggerRule::AllSuccess if any(&[Skipped]) => return Err(Skipped),
+            TriggerRule::AllSuccess => all(&[Success]),
+            TriggerRule::AllFailed if any(&[Success, Skipped]) => return Err(Skipped),
+            TriggerRule::AllFailed => all(&bad),
+            TriggerRule::AllDone => done,
+            TriggerRule::AllDoneMinOneSuccess if any(&[Skipped]) => return Err(Skipped),
+            TriggerRule::AllDoneMinOneSuccess if done && !any(&[Success]) => return Err(UpstreamFailed),
+            TriggerRule::AllDoneMinOneSuccess => done,
+            TriggerRule::AllDoneSetupSuccess => return self.teardown(states, key, done),
+            TriggerRule::OneSuccess if done && all(&[Skipped]) => return Err(Skipped),
+            TriggerRule::OneSuccess if done && !any(&[Success]) => return Err(UpstreamFailed),
+            TriggerRule::OneSuccess => any(&[Success]),
+            TriggerRule::OneFailed if done && !any(&bad) => return Err(Skipped),
+            TriggerRule::OneFailed => any(&bad),
+            TriggerRule::OneDone if done && !any(&[Success, Failed]) => return Err(Skipped),
+            TriggerRule::OneDone => any(&[Success, Failed]),
+            TriggerRule::NoneFailed if any(&bad) => return Err(UpstreamFailed),
+            TriggerRule::NoneFailed => all(&[Success, Skipped]),
+            TriggerRule::NoneFailedMinOneSuccess if any(&bad) => return Err(UpstreamFailed),
+            TriggerRule::NoneFailedMinOneSuccess if all(&[Skipped]) => return Err(Skipped),
+            TriggerRule::NoneFailedMinOneSuccess => all(&[Success, Skipped]) && any(&[Success]),
+            TriggerRule::NoneSkipped if any(&[Skipped]) => return Err(Skipped),
+            TriggerRule::NoneSkipped => done,
+            TriggerRule::AllSkipped if any(&[Success, Failed, UpstreamFailed]) => return Err(Skipped),
+            TriggerRule::AllSkipped => all(&[Skipped]),
+            TriggerRule::Always => true,
+        };
+        Ok(met && setups_met)
+    }
+
+    /// Setups further up that this task needs have all to have succeeded.
+    fn setups(&self, states: &States, key: Key) -> (Option<TaskState>, bool) {
+        let direct = &self.graph.node(key.0).upstream;
+        let below = self.all_below(key.0);
+        let needed: Vec<usize> = self
+            .all_above(key.0)
+            .into_iter()
+            .filter(|up| self.graph.task(*up).is_setup && !direct.contains(up))
+            .filter(|setup| {
+                let downs = &self.graph.node(*setup).downstream;
+                let mut teardowns = downs.iter().filter(|down| self.graph.task(**down).is_teardown).peekable();
+                teardowns.peek().is_none() || teardowns.any(|teardown| below.contains(teardown))
+            })
+            .collect();
+        let seen = self.of_all(states, key, &needed);
+        let any = |wanted: &[TaskState]| seen.iter().flatten().any(|state| wanted.contains(state));
+        let bad = if any(&[TaskState::Failed, TaskState::UpstreamFailed]) {
+            Some(TaskState::UpstreamFailed)
+        } else {
+            any(&[TaskState::Skipped]).then_some(TaskState::Skipped)
+        };
+        (bad, seen.iter().all(|state| *state == Some(TaskState::Success)))
+    }
+
+    /// After all right above it, and after all between its setups and it, if a setup has succeeded.
+    fn teardown(&self, states: &States, key: Key, done: bool) -> Result<bool, TaskState> {
+        let direct = &self.graph.node(key.0).upstream;
+        let setups: Vec<usize> = direct.iter().copied().filter(|up| self.graph.task(*up).is_setup).collect();
+        let of_setups = self.of_all(states, key, &setups);
+        if !done {
+            return Ok(false);
+        }
+        if !of_setups.is_empty() && of_setups.iter().all(|state| *state == Some(TaskState::Skipped)) {
+            return Err(TaskState::Skipped);
+        }
+        if !of_setups.is_empty() && !of_setups.contains(&Some(TaskState::Success)) {
+            return Err(TaskState::UpstreamFailed);
+        }
+        let between: Vec<usize> = self
+            .all_above(key.0)
+            .into_iter()
+            .filter(|up| !direct.contains(up) && setups.iter().any(|setup| self.all_below(*setup).contains(up)))
+            .collect();
+        Ok(self.of_all(states, key, &between).iter().all(|state| state.is_some_and(TaskState::is_finished)))
+    }
+
+    /// Pass after pass until nothing changes; what may run is `scheduled`.
+    fn settle(&self, states: &mut States) {
+        loop {
+            let before = states.clone();
+            let mut waiting: Vec<Key> = before.keys().copied().collect();
+            while let Some(key) = waiting.pop() {
+                if !matches!(states[&key], None | Some(TaskState::UpForRetry)) {
+                    continue;
+                }
+                let mapped = key.1 < 0 && self.graph.is_expandable(key.0);
+                let source = self.graph.task(key.0).sources.first().and_then(|id| self.graph.place(id));
+                if mapped && let Some(source) = source {
+                    match before.get(&(source, -1)).copied().flatten() {
+                        Some(TaskState::Failed | TaskState::UpstreamFailed) => {
+                            states.insert(key, Some(TaskState::UpstreamFailed));
+                            continue;
+                        }
+                        Some(TaskState::Skipped) => {
+                            states.insert(key, Some(TaskState::Skipped));
+                            continue;
+                        }
+                        _ => {}
+                    }
+                }
+                match self.rule(&before, key) {
+                    Err(state) => drop(states.insert(key, Some(state))),
+                    Ok(false) => {}
+                    Ok(true) if mapped => match self.graph.count(key.0, &|task| self.lengths.get(task).copied()) {
+                        None => drop(states.insert(key, Some(TaskState::UpstreamFailed))),
+                        Some(0) => drop(states.insert(key, Some(TaskState::Skipped))),
+                        Some(count) => {
+                            states.remove(&key);
+                            for index in 0..count as i32 {
+                                states.insert((key.0, index), None);
+                                // It came in during the pass and is asked in it, with what was seen at its beginning.
+                                waiting.push((key.0, index));
+                            }
+                        }
+                    },
+                    Ok(true) if self.graph.task(key.0).is_nothing => drop(states.insert(key, Some(TaskState::Success))),
+                    Ok(true) => drop(states.insert(key, Some(TaskState::Scheduled))),
+                }
+            }
+            if *states == before {
+                return;
+            }
+        }
+    }
+}
+
+fn first_instances(graph: &Graph) -> Vec<Instance> {
+    let one = |place: usize, map_index| Instance {
+        place: Some(place),
+        map_index,
+        state: None,
+        try_number: 0,
+        max_tries: graph.task(place).retries as i32,
+        due_at: None,
+        ended: None,
+    };
+    let count = |place: usize| graph.count(place, &|_| None).filter(|count| *count > 0 && graph.is_expandable(place));
+    (0..graph.len())
+        .flat_map(|place| match count(place) {
+            Some(count) => (0..count as i32).map(|at| one(place, at)).collect(),
+            None => vec![one(place, -1)],
+        })
+        .collect()
+}
+
+fn play(seed: u64) {
+    let mut dice = Dice(seed * 0x9e37_79b9 + 1);
+    let graph = Graph::new(random_dag(&mut dice));
+    // What others are mapped over is known before it has been returned: only success makes it count.
+    let lengths: HashMap<String, usize> =
+        graph.structure.tasks.iter().map(|task| (task.task_id.clone(), dice.roll(4))).collect();
+    let model = Model { graph: &graph, lengths: lengths.clone() };
+    let mut instances = first_instances(&graph);
+    let mut states: States = instances.iter().map(|one| ((one.place.unwrap(), one.map_index), None)).collect();
+    for step in 0..1000 {
+        let snapshot = Snapshot {
+            graph: &graph,
+            is_paused: false,
+            instances: instances.clone(),
+            now: Timestamp::UNIX_EPOCH,
+            logical_date: None,
+            deadline: None,
+            lengths: lengths.clone(),
+            decisions: HashMap::new(),
+            held_by_past: HashSet::new(),
+        };
+        let plan = plan(&snapshot);
+        plan.expanded.iter().for_each(|index| instances[*index].map_index = 0);
+        for (place, map_index) in &plan.added {
+            instances.push(Instance {
+                place: Some(*place),
+                map_index: *map_index,
+                state: None,
+                try_number: 0,
+                max_tries: graph.task(*place).retries as i32,
+                due_at: None,
+                ended: None,
+            });
+        }
+        for one in &plan.transitions {
+            instances[one.index].state = Some(one.to);
+            instances[one.index].try_number = one.try_number;
+            instances[one.index].ended = None;
+        }
+        model.settle(&mut states);
+        let ours: States = instances.iter().map(|one| ((one.place.unwrap(), one.map_index), one.state)).collect();
+        let dag = || serde_json::to_string_pretty(&graph.structure).unwrap();
+        assert_eq!(ours, states, "seed {seed}, step {step}: {lengths:?}\n{}", dag());
+        let ready: Vec<usize> =
+            (0..instances.len()).filter(|at| instances[*at].state == Some(TaskState::Scheduled)).collect();
+        let unfinished = instances.iter().any(|one| !one.state.is_some_and(TaskState::is_finished));
+        if ready.is_empty() {
+            assert!(plan.run.is_some(), "seed {seed}: it neither goes on nor ends\n{}", dag());
+            let (state, reason) = plan.run.unwrap();
+            assert_eq!(reason == Reason::Deadlocked, unfinished, "seed {seed}\n{}", dag());
+            let ignored = |task: &crate::engine::dag::Task| task.is_teardown && !task.on_failure_fail_dagrun;
+            let decides = |place: usize| {
+                let below = &graph.node(place).downstream;
+                !ignored(graph.task(place)) && below.iter().all(|down| ignored(graph.task(*down)))
+            };
+            let any = (0..graph.len()).any(decides);
+            let failed = instances.iter().any(|one| {
+                let place = one.place.unwrap();
+                let counts = if any { decides(place) } else { graph.node(place).downstream.is_empty() };
+                counts && matches!(one.state, Some(TaskState::Failed | TaskState::UpstreamFailed))
+            });
+            assert_eq!(state == RunState::Failed, failed || unfinished, "seed {seed}\n{}", dag());
+            return;
+        }
+        assert!(plan.run.is_none(), "seed {seed}: over, and something runs");
+        let at = ready[dice.roll(ready.len())];
+        let one = &mut instances[at];
+        one.state = Some(TaskState::Running);
+        let (outcome, state) = match dice.roll(4) {
+            0 => (Outcome::Skipped, TaskState::Skipped),
+            1 if one.try_number <= one.max_tries && one.max_tries > 0 => {
+                (Outcome::Failed { may_retry: true }, TaskState::UpForRetry)
+            }
+            1 => (Outcome::Failed { may_retry: true }, TaskState::Failed),
+            _ => (Outcome::Success, TaskState::Success),
+        };
+        one.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
+        states.insert((one.place.unwrap(), one.map_index), Some(state));
+    }
+    panic!("seed {seed}: no end");
+}
+
+#[test]
+fn random_runs_go_as_the_model_says() {
+    (1..=1000).for_each(play);
+}

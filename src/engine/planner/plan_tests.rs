@@ -1,0 +1,299 @@
+use super::*;
+use crate::engine::dag::Structure;
+use crate::engine::planner::graph::Graph;
+use crate::engine::planner::room::{self, Usage, Waiting};
+use crate::engine::store::events::RunKey;
+use jiff::SignedDuration;
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
+
+/// `"b<a"`: b waits for a. A task called `empty…` is an EmptyOperator; one called `retry…` has two retries.
+fn graph(tasks: &[&str], max_active_tasks: u32) -> Graph {
+    let tasks: Vec<_> = tasks
+        .iter()
+        .map(|text| {
+            let (id, up) = text.split_once('<').unwrap_or((text, ""));
+            let up: Vec<&str> = up.split(',').filter(|one| !one.is_empty()).collect();
+            let operator = if id.starts_with("empty") { "EmptyOperator" } else { "PythonOperator" };
+            let retries = if id.starts_with("retry") { 2 } else { 0 };
+            let nothing = id.starts_with("empty");
+            json!({"task_id": id, "operator": operator, "upstream": up, "retries": retries, "retry_delay": 10.0,
+                   "is_nothing": nothing})
+        })
+        .collect();
+    let structure: Structure =
+        serde_json::from_value(json!({"dag_id": "d", "max_active_tasks": max_active_tasks, "tasks": tasks})).unwrap();
+    Graph::new(structure)
+}
+
+/// A run that is played through: the planner is asked until it has no more to say.
+struct Play {
+    graph: Graph,
+    instances: Vec<Instance>,
+    now: Timestamp,
+    run: Option<RunState>,
+}
+
+impl Play {
+    fn new(tasks: &[&str], max_active_tasks: u32) -> Self {
+        let graph = graph(tasks, max_active_tasks);
+        let instances = (0..graph.len())
+            .map(|place| Instance {
+                place: Some(place),
+                map_index: -1,
+                state: None,
+                try_number: 0,
+                max_tries: graph.task(place).retries as i32,
+                due_at: None,
+                ended: None,
+            })
+            .collect();
+        Self { graph, instances, now: Timestamp::UNIX_EPOCH, run: None }
+    }
+
+    fn snapshot(&self, is_paused: bool) -> Snapshot<'_> {
+        Snapshot {
+            graph: &self.graph,
+            is_paused,
+            instances: self.instances.clone(),
+            now: self.now,
+            logical_date: None,
+            deadline: None,
+            lengths: HashMap::new(),
+            decisions: HashMap::new(),
+            held_by_past: HashSet::new(),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.snapshot(false))
+    }
+
+    fn settle(&mut self) -> &mut Self {
+        let first = self.plan();
+        self.apply(&first);
+        self.give_room();
+        let second = self.plan();
+        assert_eq!(second.transitions, [], "a plan leaves nothing to say");
+        assert_eq!(second.run.map(|(state, _)| state), self.run);
+        self
+    }
+
+    /// As many of those that may run as there is room for.
+    fn give_room(&mut self) {
+        let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
+        let mut usage = Usage::default();
+        usage.pools.insert("default_pool".into(), (128, 0));
+        let mut waiting = Vec::new();
+        let mut indexes = Vec::new();
+        for (index, instance) in self.instances.iter().enumerate() {
+            let task = &self.graph.task(instance.place.unwrap_or(0)).task_id;
+            match instance.state {
+                Some(TaskState::Scheduled) => {
+                    indexes.push(index);
+                    waiting.push(Waiting {
+                        run: run.clone(),
+                        task_id: task.clone(),
+                        map_index: -1,
+                        pool: "default_pool".into(),
+                        pool_slots: 1,
+                        weight: 1,
+                        logical_date: None,
+                        max_active_tasks: self.graph.structure.max_active_tasks,
+                        max_active_tis_per_dag: None,
+                        max_active_tis_per_dagrun: None,
+                    });
+                }
+                Some(state) if state.is_active() => usage.take(&run, task, "default_pool", 1, 1),
+                _ => {}
+            }
+        }
+        for at in room::choose(&waiting, usage) {
+            self.instances[indexes[at]].state = Some(TaskState::Queued);
+        }
+    }
+
+    fn apply(&mut self, plan: &Plan) {
+        for transition in &plan.transitions {
+            let instance = &mut self.instances[transition.index];
+            instance.state = Some(transition.to);
+            instance.try_number = transition.try_number;
+            instance.due_at = transition.due_at;
+            instance.ended = None;
+        }
+        self.run = plan.run.map(|(state, _)| state);
+    }
+
+    fn end(&mut self, task_id: &str, outcome: Outcome) -> &mut Self {
+        let place = self.graph.place(task_id).unwrap();
+        let instance = &mut self.instances[place];
+        assert_eq!(instance.state, Some(TaskState::Queued), "{task_id} has been queued");
+        instance.state = Some(TaskState::Running);
+        instance.ended = Some(EndedTry { outcome, at: self.now, skips: Vec::new() });
+        self.settle()
+    }
+
+    fn states(&self) -> HashMap<&str, &'static str> {
+        let text = |instance: &Instance| instance.state.map_or("none", TaskState::as_str);
+        let ids = self.graph.structure.tasks.iter().map(|task| task.task_id.as_str());
+        ids.zip(self.instances.iter().map(text)).collect()
+    }
+}
+
+const FAILED: Outcome = Outcome::Failed { may_retry: true };
+
+#[test]
+fn a_chain_runs_one_after_the_other_and_succeeds() {
+    let mut play = Play::new(&["a", "b<a", "c<b"], 16);
+    play.settle();
+    assert_eq!(play.states(), HashMap::from([("a", "queued"), ("b", "none"), ("c", "none")]));
+    play.end("a", Outcome::Success).end("b", Outcome::Success);
+    assert_eq!(play.run, None);
+    play.end("c", Outcome::Success);
+    assert_eq!(play.run, Some(RunState::Success));
+    assert!(play.instances.iter().all(|instance| instance.try_number == 1));
+}
+
+#[test]
+fn a_failure_goes_down_the_arrows_at_once_and_the_other_branch_goes_on() {
+    let mut play = Play::new(&["a", "b", "c<a,b", "d<c", "e<b"], 16);
+    play.settle().end("a", FAILED);
+    assert_eq!(
+        play.states(),
+        HashMap::from([
+            ("a", "failed"),
+            ("b", "queued"),
+            ("c", "upstream_failed"),
+            ("d", "upstream_failed"),
+            ("e", "none")
+        ])
+    );
+    assert_eq!(play.instances[2].try_number, 0, "one that never ran has no try");
+    play.end("b", Outcome::Success).end("e", Outcome::Success);
+    assert_eq!(play.run, Some(RunState::Failed));
+}
+
+#[test]
+fn a_skip_skips_what_follows_and_the_run_succeeds() {
+    let mut play = Play::new(&["a", "b<a", "c<b"], 16);
+    play.settle().end("a", Outcome::Skipped);
+    assert_eq!(play.states(), HashMap::from([("a", "skipped"), ("b", "skipped"), ("c", "skipped")]));
+    assert_eq!(play.run, Some(RunState::Success));
+}
+
+#[test]
+fn a_failure_weighs_more_than_a_skip() {
+    let mut play = Play::new(&["a", "b", "c<a,b"], 16);
+    play.settle().end("b", FAILED);
+    assert_eq!(play.states()["c"], "upstream_failed");
+    let mut play = Play::new(&["a", "b", "c<a,b"], 16);
+    play.settle().end("a", Outcome::Skipped);
+    assert_eq!(play.states()["c"], "skipped");
+}
+
+#[test]
+fn retries_wait_their_delay_and_end() {
+    let mut play = Play::new(&["retry"], 16);
+    play.settle();
+    for number in 1..=2 {
+        play.end("retry", FAILED);
+        assert_eq!((play.states()["retry"], play.instances[0].try_number), ("up_for_retry", number));
+        play.now += SignedDuration::from_secs(9);
+        play.settle();
+        assert_eq!(play.states()["retry"], "up_for_retry");
+        play.now += SignedDuration::from_secs(1);
+        play.settle();
+        assert_eq!((play.states()["retry"], play.instances[0].try_number), ("queued", number + 1));
+    }
+    play.end("retry", FAILED);
+    assert_eq!((play.run, play.instances[0].try_number), (Some(RunState::Failed), 3));
+}
+
+#[test]
+fn a_task_that_asks_for_it_fails_without_its_retries() {
+    let mut play = Play::new(&["retry"], 16);
+    play.settle().end("retry", Outcome::Failed { may_retry: false });
+    assert_eq!((play.states()["retry"], play.instances[0].try_number), ("failed", 1));
+}
+
+#[test]
+fn empty_operators_end_without_the_agent() {
+    let mut play = Play::new(&["empty1", "a<empty1", "empty2<a", "empty3<empty2"], 16);
+    play.settle();
+    assert_eq!((play.states()["empty1"], play.instances[0].try_number), ("success", 1));
+    play.end("a", Outcome::Success);
+    assert_eq!(play.run, Some(RunState::Success));
+}
+
+#[test]
+fn no_more_at_once_than_max_active_tasks_and_a_number_is_counted_once() {
+    let mut play = Play::new(&["a", "b", "c", "d"], 2);
+    play.settle();
+    let count = |play: &Play, state: &str| play.states().values().filter(|found| **found == state).count();
+    assert_eq!((count(&play, "queued"), count(&play, "scheduled")), (2, 2));
+    play.end("a", Outcome::Success);
+    assert_eq!((count(&play, "queued"), count(&play, "scheduled")), (2, 1));
+    play.end("b", Outcome::Success).end("c", Outcome::Success).end("d", Outcome::Success);
+    assert!(play.instances.iter().all(|instance| instance.try_number == 1));
+    assert_eq!(play.run, Some(RunState::Success));
+}
+
+#[test]
+fn nothing_new_begins_in_a_paused_dag_and_what_ended_is_told() {
+    let mut play = Play::new(&["a", "b<a"], 16);
+    play.settle();
+    play.instances[0].state = Some(TaskState::Running);
+    play.instances[0].ended = Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new() });
+    let paused = plan(&play.snapshot(true));
+    play.apply(&paused);
+    assert_eq!(play.states(), HashMap::from([("a", "success"), ("b", "none")]));
+}
+
+#[test]
+fn one_that_was_cleared_while_it_ran_runs_again_whatever_became_of_it() {
+    let mut play = Play::new(&["a"], 16);
+    play.settle();
+    play.instances[0].state = Some(TaskState::Restarting);
+    play.instances[0].ended = Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new() });
+    play.settle();
+    assert_eq!((play.states()["a"], play.instances[0].try_number), ("queued", 2));
+}
+
+#[test]
+fn a_task_that_the_version_lacks_does_not_hold_the_run() {
+    let mut play = Play::new(&["a"], 16);
+    play.instances.push(Instance {
+        place: None,
+        map_index: -1,
+        state: Some(TaskState::Removed),
+        try_number: 1,
+        max_tries: 0,
+        due_at: None,
+        ended: None,
+    });
+    play.settle().end("a", Outcome::Success);
+    assert_eq!(play.run, Some(RunState::Success));
+}
+
+#[test]
+fn one_that_was_cleared_while_it_ran_and_is_no_task_any_more_does_not_hold_the_run() {
+    let mut play = Play::new(&["a"], 16);
+    play.instances.push(Instance {
+        place: None,
+        map_index: -1,
+        state: Some(TaskState::Restarting),
+        try_number: 1,
+        max_tries: 0,
+        due_at: None,
+        ended: Some(EndedTry { outcome: FAILED, at: play.now, skips: Vec::new() }),
+    });
+    play.settle().end("a", Outcome::Success);
+    assert_eq!((play.run, play.instances[1].state), (Some(RunState::Success), Some(TaskState::Removed)));
+}
+
+#[test]
+fn a_run_without_tasks_is_over() {
+    let mut play = Play::new(&[], 16);
+    play.settle();
+    assert_eq!(play.run, Some(RunState::Success));
+}

@@ -1,0 +1,182 @@
+//! Airflow's trigger rules, over how many of those above are in which state. Pure.
+//!
+//! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#trigger-rules>
+
+use crate::engine::state::TaskState;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerRule {
+    #[default]
+    AllSuccess,
+    AllFailed,
+    AllDone,
+    AllDoneMinOneSuccess,
+    AllDoneSetupSuccess,
+    OneSuccess,
+    OneFailed,
+    OneDone,
+    NoneFailed,
+    NoneFailedMinOneSuccess,
+    NoneSkipped,
+    AllSkipped,
+    Always,
+}
+
+impl TriggerRule {
+    pub fn is_default(&self) -> bool {
+        *self == Self::AllSuccess
+    }
+}
+
+/// Task instances above another, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All of them, finished or not.
+    pub all: usize,
+    pub success: usize,
+    pub skipped: usize,
+    pub failed: usize,
+    pub upstream_failed: usize,
+    pub removed: usize,
+    /// Of these, those that are setups.
+    pub setups: usize,
+    pub success_setups: usize,
+    pub skipped_setups: usize,
+}
+
+impl Tally {
+    pub fn count(&mut self, state: Option<TaskState>, is_setup: bool) {
+        self.all += 1;
+        self.setups += usize::from(is_setup);
+        match state {
+            Some(TaskState::Success) => {
+                self.success += 1;
+                self.success_setups += usize::from(is_setup);
+            }
+            Some(TaskState::Skipped) => {
+                self.skipped += 1;
+                self.skipped_setups += usize::from(is_setup);
+            }
+            Some(TaskState::Failed) => self.failed += 1,
+            Some(TaskState::UpstreamFailed) => self.upstream_failed += 1,
+            Some(TaskState::Removed) => self.removed += 1,
+            _ => {}
+        }
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.all += other.all;
+        self.success += other.success;
+        self.skipped += other.skipped;
+        self.failed += other.failed;
+        self.upstream_failed += other.upstream_failed;
+        self.removed += other.removed;
+        self.setups += other.setups;
+        self.success_setups += other.success_setups;
+        self.skipped_setups += other.skipped_setups;
+    }
+
+    pub fn done(&self) -> usize {
+        self.success + self.skipped + self.failed + self.upstream_failed + self.removed
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done() >= self.all
+    }
+
+    fn any_failed(&self) -> bool {
+        self.failed + self.upstream_failed > 0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may run.
+    Run,
+    Wait,
+    /// It ends without having run.
+    End(TaskState),
+}
+
+/// What a rule says. `map_index` matters to what was mapped over more elements than there are now.
+pub fn judge(rule: TriggerRule, tally: &Tally, map_index: i32) -> Verdict {
+    match ends(rule, tally, map_index) {
+        Some(state) => Verdict::End(state),
+        None if is_met(rule, tally) => Verdict::Run,
+        None => Verdict::Wait,
+    }
+}
+
+fn ends(rule: TriggerRule, t: &Tally, map_index: i32) -> Option<TaskState> {
+    use TaskState::{Skipped, UpstreamFailed};
+    let when = |condition: bool, state: TaskState| condition.then_some(state);
+    match rule {
+        TriggerRule::AllSuccess => all_success_ends(t, map_index),
+        TriggerRule::AllFailed => when(t.success + t.skipped > 0, Skipped),
+        TriggerRule::AllDone | TriggerRule::Always => None,
+        TriggerRule::AllDoneMinOneSuccess => when(t.skipped > 0, Skipped).or(when(
+            t.success + t.failed + t.upstream_failed + t.removed >= t.all - t.skipped && t.success == 0,
+            UpstreamFailed,
+        )),
+        TriggerRule::AllDoneSetupSuccess if t.is_done() && t.setups > 0 => {
+            when(t.skipped_setups >= t.setups, Skipped).or(when(t.success_setups == 0, UpstreamFailed))
+        }
+        TriggerRule::AllDoneSetupSuccess => None,
+        TriggerRule::OneSuccess if t.is_done() => {
+            when(t.done() == t.skipped, Skipped).or(when(t.success == 0, UpstreamFailed))
+        }
+        TriggerRule::OneFailed => when(t.is_done() && !t.any_failed(), Skipped),
+        TriggerRule::OneDone => when(t.is_done() && t.failed + t.success == 0, Skipped),
+        TriggerRule::OneSuccess => None,
+        TriggerRule::NoneFailed => when(t.any_failed(), UpstreamFailed),
+        TriggerRule::NoneFailedMinOneSuccess => when(t.any_failed(), UpstreamFailed)
+            .or(when(t.skipped == t.all, Skipped))
+            .or(when(t.is_done() && t.success == 0, UpstreamFailed)),
+        TriggerRule::NoneSkipped => when(t.skipped > 0, Skipped),
+        TriggerRule::AllSkipped => when(t.success + t.failed + t.upstream_failed > 0, Skipped),
+    }
+}
+
+fn all_success_ends(t: &Tally, map_index: i32) -> Option<TaskState> {
+    if t.any_failed() {
+        return Some(TaskState::UpstreamFailed);
+    }
+    if t.skipped > 0 {
+        return Some(TaskState::Skipped);
+    }
+    let beyond = usize::try_from(map_index).is_ok_and(|index| index >= t.success);
+    (t.removed > 0 && t.success > 0 && beyond).then_some(TaskState::Removed)
+}
+
+fn is_met(rule: TriggerRule, t: &Tally) -> bool {
+    match rule {
+        TriggerRule::AllSuccess => t.all <= t.success + t.removed,
+        TriggerRule::AllFailed => t.all <= t.failed + t.upstream_failed + t.removed,
+        TriggerRule::AllDone => t.is_done(),
+        TriggerRule::AllDoneMinOneSuccess => {
+            t.skipped == 0 && t.success + t.failed + t.upstream_failed + t.removed >= t.all && t.success > 0
+        }
+        TriggerRule::AllDoneSetupSuccess => t.is_done() && (t.setups == 0 || t.success_setups > 0),
+        TriggerRule::OneSuccess => t.success > 0,
+        TriggerRule::OneFailed => t.any_failed(),
+        TriggerRule::OneDone => t.success + t.failed > 0,
+        TriggerRule::NoneFailed => t.all <= t.success + t.skipped + t.removed,
+        TriggerRule::NoneFailedMinOneSuccess => t.all <= t.success + t.skipped + t.removed && t.success > 0,
+        TriggerRule::NoneSkipped => t.is_done() && t.skipped == 0,
+        TriggerRule::AllSkipped => t.all <= t.skipped,
+        TriggerRule::Always => true,
+    }
+}
+
+/// What the setups further up say, whatever the task's own rule: all of them must have succeeded.
+pub fn judge_setups(tally: &Tally, map_index: i32) -> Verdict {
+    match all_success_ends(tally, map_index) {
+        Some(state) => Verdict::End(state),
+        None => {
+            let removed = if map_index > -1 { tally.removed } else { 0 };
+            if tally.all > tally.success + removed { Verdict::Wait } else { Verdict::Run }
+        }
+    }
+}

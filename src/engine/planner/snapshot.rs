@@ -1,0 +1,133 @@
+//! What goes into the planner, and what comes out of it.
+
+use super::graph::Graph;
+use crate::engine::state::{RunState, TaskState};
+use jiff::Timestamp;
+use std::collections::{HashMap, HashSet};
+
+/// A run as the database has it.
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    pub graph: &'a Graph,
+    /// Nothing new begins in a paused DAG; what has ended is still told.
+    pub is_paused: bool,
+    pub instances: Vec<Instance>,
+    pub now: Timestamp,
+    pub logical_date: Option<Timestamp>,
+    /// When the dagrun_timeout is over.
+    pub deadline: Option<Timestamp>,
+    /// How much the tasks have returned that others are mapped over, by task.
+    pub lengths: HashMap<String, usize>,
+    /// What branches and short circuits have decided, by place and map index.
+    pub decisions: HashMap<(usize, i32), Decision>,
+    /// Tasks that wait for their own past.
+    pub held_by_past: HashSet<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Its task's place in the graph; none when the task is not in this version any more.
+    pub place: Option<usize>,
+    pub map_index: i32,
+    pub state: Option<TaskState>,
+    pub try_number: i32,
+    pub max_tries: i32,
+    pub due_at: Option<Timestamp>,
+    /// What the agent wrote about the try with that number, once it has ended.
+    pub ended: Option<EndedTry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedTry {
+    pub outcome: Outcome,
+    pub at: Timestamp,
+    /// Tasks that it has decided to skip at once.
+    pub skips: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    Skipped,
+    Failed {
+        may_retry: bool,
+    },
+    /// A sensor that looks again later.
+    Rescheduled {
+        due: Timestamp,
+    },
+}
+
+/// Which of the tasks right below a branch run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    Followed(HashSet<String>),
+    Skipped(HashSet<String>),
+}
+
+impl Decision {
+    pub fn skips(&self, task_id: &str) -> bool {
+        match self {
+            Self::Followed(ids) => !ids.contains(task_id),
+            Self::Skipped(ids) => ids.contains(task_id),
+        }
+    }
+}
+
+/// A new state for the instance at `index`: of the snapshot, and after its end of what is added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    pub index: usize,
+    pub to: TaskState,
+    pub try_number: i32,
+    /// Only of one that is to be tried again.
+    pub due_at: Option<Timestamp>,
+    pub kind: Kind,
+}
+
+/// Which dates a transition sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A try ended: the dates are the try's.
+    TryEnded,
+    /// It began and ended now, without a process.
+    Nothing,
+    /// It ended without having run.
+    NeverRan,
+    /// It waits for its turn.
+    Waiting,
+    /// The dates stay.
+    Cut,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Instances without an index that get the index 0.
+    pub expanded: Vec<usize>,
+    /// Instances that are new, by place and index.
+    pub added: Vec<(usize, i32)>,
+    /// Those that may run have the state `scheduled`: whether there is room for them is not decided here.
+    pub transitions: Vec<Transition>,
+    /// The run's new state and the reason, when it is over.
+    pub run: Option<(RunState, Reason)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    Success,
+    TaskFailure,
+    Deadlocked,
+    TimedOut,
+}
+
+impl Reason {
+    /// Airflow's words for callbacks.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::TaskFailure => "task_failure",
+            Self::Deadlocked => "all_tasks_deadlocked",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}

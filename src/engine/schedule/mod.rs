@@ -1,0 +1,7 @@
+//! When a DAG is due. Pure.
+
+pub mod asset_condition;
+pub mod cron;
+pub mod crontab;
+pub mod series;
+pub mod timetable;

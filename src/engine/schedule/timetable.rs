@@ -1,0 +1,294 @@
+//! When the next run of a DAG is due. Pure, but for the user's own classes, which somebody else asks.
+//!
+//! The rules are those of Airflow's timetables:
+//! <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/timetable.html>
+
+use super::cron::CronProblem;
+use super::crontab::Crontab;
+use super::series::{CronTicks, DeltaTicks, covered, triggered};
+use jiff::tz::{Offset, TimeZone};
+use jiff::{SignedDuration, Span, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// As the DAG file describes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Timetable {
+    Null,
+    Once,
+    Continuous,
+    CronTrigger {
+        #[serde(flatten)]
+        cron: Crontab,
+        interval: Delta,
+        run_immediately: Value,
+    },
+    MultipleCronTrigger {
+        parts: Vec<Timetable>,
+    },
+    CronInterval(Crontab),
+    DeltaTrigger {
+        delta: Delta,
+        interval: Delta,
+    },
+    DeltaInterval {
+        delta: Delta,
+    },
+    Events {
+        dates: Vec<Timestamp>,
+        restrict_to_events: bool,
+    },
+    Asset,
+    AssetOrTime {
+        timetable: Box<Timetable>,
+    },
+    /// A class of the user's own.
+    Custom {
+        class: String,
+    },
+}
+
+/// A distance in time: seconds, or months too.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Delta {
+    Seconds(f64),
+    Calendar { months: i32, seconds: f64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    pub start: Timestamp,
+    pub end: Timestamp,
+}
+
+/// What the DAG says about all of its runs. Both ends belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Restriction {
+    pub earliest: Option<Timestamp>,
+    pub latest: Option<Timestamp>,
+    pub catchup: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    pub run_after: Timestamp,
+    pub interval: Option<Interval>,
+    /// Only where a class of the user's own made one up.
+    pub run_id: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TimetableProblem {
+    #[error(transparent)]
+    Cron(#[from] CronProblem),
+    #[error("there is no time zone {0}")]
+    Zone(String),
+    #[error("only the DAG's own code knows when it is due")]
+    Custom,
+}
+
+impl Info {
+    fn exact(at: Timestamp) -> Self {
+        Self::interval(at, at)
+    }
+
+    pub fn interval(start: Timestamp, end: Timestamp) -> Self {
+        Self { run_after: end, interval: Some(Interval { start, end }), run_id: None }
+    }
+
+    pub fn logical_date(&self) -> Option<Timestamp> {
+        self.interval.map(|interval| interval.start)
+    }
+}
+
+/// `Europe/Berlin`, or seconds east of Greenwich; nothing is UTC.
+pub fn zone(name: &Value) -> Result<TimeZone, TimetableProblem> {
+    match name {
+        Value::Null => Ok(TimeZone::UTC),
+        Value::String(name) => TimeZone::get(name).map_err(|_| TimetableProblem::Zone(name.clone())),
+        other => other
+            .as_i64()
+            .and_then(|seconds| Offset::from_seconds(i32::try_from(seconds).ok()?).ok())
+            .map(Offset::to_time_zone)
+            .ok_or_else(|| TimetableProblem::Zone(other.to_string())),
+    }
+}
+
+impl Delta {
+    pub fn after(self, at: Timestamp) -> Timestamp {
+        self.shift(at, 1)
+    }
+
+    pub fn before(self, at: Timestamp) -> Timestamp {
+        self.shift(at, -1)
+    }
+
+    fn shift(self, at: Timestamp, sign: i32) -> Timestamp {
+        let (months, seconds) = match self {
+            Self::Seconds(seconds) => (0, seconds),
+            Self::Calendar { months, seconds } => (months, seconds),
+        };
+        let span = Span::new().try_months(i64::from(months) * i64::from(sign));
+        let moved = span.and_then(|span| at.to_zoned(TimeZone::UTC).checked_add(span));
+        let end = if sign > 0 { Timestamp::MAX } else { Timestamp::MIN };
+        let at = moved.map_or(end, |zoned| zoned.timestamp());
+        let delay = SignedDuration::try_from_secs_f64(seconds * f64::from(sign)).unwrap_or(SignedDuration::ZERO);
+        at.checked_add(delay).unwrap_or(if sign > 0 { Timestamp::MAX } else { Timestamp::MIN })
+    }
+
+    /// The newest point of its own grid that is not after `at`.
+    pub fn floor(self, at: Timestamp, anchor: Timestamp) -> Timestamp {
+        match self {
+            Self::Seconds(seconds) | Self::Calendar { months: 0, seconds } => {
+                let step = seconds.max(1.0) as i64;
+                let rest = at.as_second().rem_euclid(step);
+                Timestamp::from_second(at.as_second() - rest).unwrap_or(at)
+            }
+            Self::Calendar { .. } => {
+                let mut point = anchor.min(at);
+                while self.after(point) <= at && self.after(point) > point {
+                    point = self.after(point);
+                }
+                point
+            }
+        }
+    }
+}
+
+impl Timetable {
+    /// Whether it makes runs by itself.
+    pub fn can_be_scheduled(&self) -> bool {
+        match self {
+            Self::Null | Self::Asset => false,
+            Self::AssetOrTime { timetable } => timetable.can_be_scheduled(),
+            _ => true,
+        }
+    }
+
+    /// Whether its runs are of intervals that can be counted up: then they can be made for the past too.
+    pub fn is_periodic(&self) -> bool {
+        match self {
+            Self::Null | Self::Once | Self::Continuous | Self::Asset => false,
+            Self::AssetOrTime { timetable } => timetable.is_periodic(),
+            _ => true,
+        }
+    }
+
+    /// The one that is a class of the user's own, if any is.
+    pub fn is_custom(&self) -> bool {
+        match self {
+            Self::Custom { .. } => true,
+            Self::AssetOrTime { timetable } => timetable.is_custom(),
+            _ => false,
+        }
+    }
+
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), TimetableProblem> {
+        match self {
+            Self::CronTrigger { cron, .. } | Self::CronInterval(cron) => cron.schedule().map(|_| ()),
+            Self::MultipleCronTrigger { parts } => parts.iter().try_for_each(Self::check),
+            Self::AssetOrTime { timetable } => timetable.check(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The run after the one of `last`, which is the newest that was made by itself.
+    pub fn next(
+        &self,
+        last: Option<Interval>,
+        restriction: Restriction,
+        now: Timestamp,
+    ) -> Result<Option<Info>, TimetableProblem> {
+        let Restriction { earliest, latest, catchup } = restriction;
+        let in_time = |info: Info, at: Timestamp| (latest.is_none_or(|latest| at <= latest)).then_some(info);
+        Ok(match self {
+            Self::Null | Self::Asset => None,
+            Self::AssetOrTime { timetable } => timetable.next(last, restriction, now)?,
+            Self::Custom { .. } => return Err(TimetableProblem::Custom),
+            Self::Once if last.is_some() => None,
+            Self::Once => {
+                let at = earliest.unwrap_or(now);
+                in_time(Info::exact(at), at)
+            }
+            Self::Continuous => {
+                let first = earliest.unwrap_or(now);
+                let (start, end) = match last {
+                    None => (first, first.max(now)),
+                    Some(last) if last.end > now => (first, first + last.end.duration_since(last.start)),
+                    Some(last) => (last.end, now),
+                };
+                in_time(Info::interval(start, end), end)
+            }
+            Self::CronTrigger { cron, interval, run_immediately } => {
+                let ticks = CronTicks { cron: cron.schedule()?, run_immediately };
+                triggered(&ticks, last, restriction, now)?
+                    .and_then(|at| in_time(Info::interval(interval.before(at), at), at))
+            }
+            Self::DeltaTrigger { delta, interval } => triggered(&DeltaTicks(*delta), last, restriction, now)?
+                .and_then(|at| in_time(Info::interval(interval.before(at), at), at)),
+            Self::MultipleCronTrigger { parts } => {
+                let mut infos = Vec::new();
+                for part in parts {
+                    infos.extend(part.next(last, restriction, now)?);
+                }
+                if catchup {
+                    infos.into_iter().min_by_key(Info::logical_date)
+                } else {
+                    // The newest of those that are due, or else the first of those to come.
+                    let past = infos.iter().filter(|info| info.run_after <= now).max_by_key(|info| info.run_after);
+                    past.or_else(|| infos.iter().min_by_key(|info| info.run_after)).cloned()
+                }
+            }
+            Self::CronInterval(cron) => {
+                let ticks = CronTicks { cron: cron.schedule()?, run_immediately: &Value::Null };
+                covered(&ticks, last, restriction, now)?
+            }
+            Self::DeltaInterval { delta } => covered(&DeltaTicks(*delta), last, restriction, now)?,
+            Self::Events { dates, .. } => {
+                let from = if catchup { earliest } else { Some(earliest.map_or(now, |earliest| earliest.max(now))) };
+                let next = dates
+                    .iter()
+                    .find(|date| from.is_none_or(|from| **date >= from) && last.is_none_or(|last| **date > last.end));
+                next.and_then(|at| in_time(Info::exact(*at), *at))
+            }
+        })
+    }
+
+    /// The interval of a run that is started by hand.
+    pub fn manual(&self, run_after: Timestamp) -> Result<Interval, TimetableProblem> {
+        let exact = Interval { start: run_after, end: run_after };
+        Ok(match self {
+            Self::Null | Self::Once | Self::Continuous | Self::Asset => exact,
+            Self::AssetOrTime { timetable } => timetable.manual(run_after)?,
+            Self::Custom { .. } => return Err(TimetableProblem::Custom),
+            Self::CronTrigger { interval, .. } | Self::DeltaTrigger { interval, .. } => {
+                Interval { start: interval.before(run_after), end: run_after }
+            }
+            Self::MultipleCronTrigger { parts } => {
+                let mut intervals = Vec::new();
+                for part in parts {
+                    intervals.push(part.manual(run_after)?);
+                }
+                intervals.into_iter().min_by_key(|interval| interval.start).unwrap_or(exact)
+            }
+            Self::CronInterval(cron) => {
+                let cron = cron.schedule()?;
+                let end = cron.align_previous(run_after)?;
+                Interval { start: cron.previous(end)?, end }
+            }
+            Self::DeltaInterval { delta } => Interval { start: delta.before(run_after), end: run_after },
+            Self::Events { dates, restrict_to_events } if *restrict_to_events => {
+                let last = dates.iter().rev().find(|date| **date <= run_after).or(dates.first());
+                last.map_or(exact, |at| Interval { start: *at, end: *at })
+            }
+            Self::Events { .. } => exact,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "timetable_tests.rs"]
+mod tests;

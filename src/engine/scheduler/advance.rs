@@ -1,0 +1,230 @@
+//! The scheduler's steps, each one transaction: let runs begin, and take a run as far as it goes.
+
+use super::apply::{self, Rows};
+use super::load::{self, Graphs};
+use crate::engine::planner::graph::Graph;
+use crate::engine::planner::plan::{self, Instance, Plan, Reason, Snapshot};
+use crate::engine::state::{RunState, TaskState};
+use crate::engine::store::StoreError;
+use crate::engine::store::assets;
+use crate::engine::store::backfills;
+use crate::engine::store::events::{self, Event, RunKey};
+use jiff::Timestamp;
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
+
+/// Lets queued runs begin: of DAGs that are active and not paused, oldest first, `max_active_runs`
+/// at once; those of a backfill after the others, as many as it allows. Returns those that have begun.
+pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
+    let query = "
+        WITH line AS (
+            -- Each DAG, and each of its backfills, once: structures are large.
+            SELECT w.dag_id, w.backfill_id, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout,
+                   (SELECT count(*) FROM dag_run a WHERE a.dag_id = w.dag_id AND a.state = 'running'
+                    AND a.backfill_id IS NOT DISTINCT FROM w.backfill_id) AS running
+            FROM (SELECT DISTINCT dag_id, backfill_id FROM dag_run WHERE state = 'queued' AND run_after <= now()) w
+            JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
+            CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS most,
+                                       (v.structure->>'dagrun_timeout')::float8 AS timeout) l
+            LEFT JOIN backfill b ON b.id = w.backfill_id
+            WHERE d.is_active AND NOT d.is_paused AND NOT coalesce(b.is_paused AND b.completed_at IS NULL, false)),
+        waiting AS (
+            SELECT n.dag_id, n.run_id, line.timeout FROM line CROSS JOIN LATERAL (
+                SELECT dag_id, run_id FROM dag_run r
+                WHERE r.dag_id = line.dag_id AND r.backfill_id IS NOT DISTINCT FROM line.backfill_id
+                  AND r.state = 'queued' AND r.run_after <= now()
+                ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
+                LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
+        UPDATE dag_run r SET state = 'running', start_date = now(),
+               -- No longer than the calendar goes.
+               deadline_at = now() + make_interval(secs => least(w.timeout, 1e9))
+        FROM waiting w
+        WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id AND r.state = 'queued'
+        RETURNING r.dag_id, r.run_id";
+    let rows = client.query(query, &[]).await?;
+    Ok(rows.iter().map(key).collect())
+}
+
+fn key(row: &Row) -> RunKey {
+    RunKey { dag_id: row.get(0), run_id: row.get(1) }
+}
+
+/// Every run that is under way, for a scheduler that starts, or whose DAG was unpaused.
+pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
+    let rows = client.query("SELECT dag_id, run_id FROM dag_run WHERE state = 'running'", &[]).await?;
+    Ok(rows.iter().map(key).collect())
+}
+
+/// What the clock asks for.
+#[derive(Debug)]
+pub struct Clock {
+    /// Whether a DAG is due by its schedule.
+    pub is_due: bool,
+    /// Runs that have a retry or a sensor which is due, or whose time is over.
+    pub due: Vec<RunKey>,
+    /// When it will next ask for something.
+    pub next: Option<Timestamp>,
+}
+
+/// Both of one moment, so that nothing falls between them.
+pub async fn clock(client: &mut Client) -> Result<Clock, StoreError> {
+    // In a transaction `now()` stands still.
+    let transaction = client.transaction().await?;
+    let due = "SELECT DISTINCT ti.dag_id, ti.run_id FROM task_instance ti
+               JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
+               WHERE ti.due_at <= now() AND r.state = 'running' AND NOT d.is_paused
+               UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= now()";
+    let due = transaction.query(due, &[]).await?;
+    let next = "
+        SELECT least((SELECT min(ti.due_at) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+                      JOIN dag d USING (dag_id) WHERE ti.due_at > now() AND r.state = 'running' AND NOT d.is_paused),
+                     (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > now()),
+                     (SELECT min(next_run_after) FROM dag
+                      WHERE is_active AND NOT is_paused AND next_run_after > now()),
+                     (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
+                      WHERE r.state = 'queued' AND r.run_after > now() AND d.is_active AND NOT d.is_paused))";
+    let next = transaction.query_one(next, &[]).await?.get(0);
+    let is_due = "SELECT EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= now())";
+    let is_due = transaction.query_one(is_due, &[]).await?.get(0);
+    transaction.commit().await?;
+    Ok(Clock { is_due, due: due.iter().map(key).collect(), next })
+}
+
+/// Gives room to what waits for it in all runs.
+pub async fn give_room(client: &mut Client, graphs: &mut Graphs) -> Result<(), StoreError> {
+    let transaction = client.transaction().await?;
+    apply::give_room_to_all(&transaction, graphs).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Takes a run as far as it goes now, in one transaction. Returns whether there was anything to do.
+pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> Result<bool, StoreError> {
+    let transaction = client.transaction().await?;
+    let query = "SELECT r.dag_version_id, r.logical_date, r.deadline_at, d.is_paused
+                 FROM dag_run r JOIN dag d USING (dag_id)
+                 WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
+    let Some(row) = transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await? else {
+        // Ended by hand meanwhile, or deleted: what it held is free.
+        apply::give_room_to_all(&transaction, graphs).await?;
+        transaction.commit().await?;
+        return Ok(false);
+    };
+    let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(false) };
+    let graph = graphs.get(&transaction, version).await?;
+    let (names, instances) = load::instances(&transaction, key, &graph).await?;
+    let logical_date = row.get(1);
+    // What is mapped is only measured while something waits to be.
+    let may_begin = |one: &Instance| {
+        let waits = [Some(TaskState::UpForRetry), Some(TaskState::UpForReschedule)].contains(&one.state);
+        one.state.is_none() || one.ended.is_some() || waits
+    };
+    let waits = graph.has_expandable() && instances.iter().any(may_begin);
+    let snapshot = Snapshot {
+        graph: &graph,
+        is_paused: row.get(3),
+        now: Timestamp::now(),
+        logical_date,
+        deadline: row.get(2),
+        lengths: if waits { load::lengths(&transaction, key, &graph).await? } else { Default::default() },
+        decisions: load::decisions(&transaction, key, &graph).await?,
+        held_by_past: load::held_by_past(&transaction, key, &graph, logical_date).await?,
+        instances,
+    };
+    let mut plan = plan::plan(&snapshot);
+    let mut rows = Rows::new(names);
+    rows.expand(&transaction, key, &graph, &plan).await?;
+    apply::give_room(&transaction, graphs, key, &snapshot, &mut plan).await?;
+    apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions).await?;
+    tell(&transaction, key, &graph, &rows, &plan).await?;
+    if let Some((state, reason)) = plan.run {
+        finish(&transaction, key, &graph, state, reason).await?;
+    }
+    transaction.commit().await?;
+    Ok(plan.run.is_some() || !plan.transitions.is_empty())
+}
+
+/// Whoever waits for what has changed.
+async fn tell(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    graph: &Graph,
+    rows: &Rows,
+    plan: &Plan,
+) -> Result<(), StoreError> {
+    let any = |wanted: &dyn Fn(TaskState) -> bool| plan.transitions.iter().any(|one| wanted(one.to));
+    if any(&|state| state == TaskState::Queued) {
+        events::notify(transaction, &Event::Queued).await?;
+    }
+    if plan.run.is_some() || graph.structure.fail_fast {
+        // What ran on is to end.
+        events::notify(transaction, &Event::Stop).await?;
+    }
+    let succeeded = plan.transitions.iter().filter(|one| one.to == TaskState::Success);
+    for one in succeeded {
+        let (task_id, map_index) = &rows.names[one.index];
+        let outlets = graph.place(task_id).is_some_and(|place| !graph.task(place).outlets.is_empty());
+        if outlets {
+            assets::take_events(transaction, key, task_id, *map_index, one.try_number).await?;
+        }
+    }
+    if graph.has_past && any(&TaskState::is_finished) {
+        // The same tasks of later runs may have waited for these.
+        let later = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
+        for row in transaction.query(later, &[&key.dag_id, &key.run_id]).await? {
+            events::notify(transaction, &Event::Plan(self::key(&row))).await?;
+        }
+    }
+    events::notify(transaction, &Event::Changed(key.clone())).await?;
+    Ok(())
+}
+
+async fn finish(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    graph: &Graph,
+    state: RunState,
+    reason: Reason,
+) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET state = $3, end_date = clock_timestamp() WHERE dag_id = $1 AND run_id = $2";
+    transaction.execute(query, &[&key.dag_id, &key.run_id, &state.as_str()]).await?;
+    let structure = &graph.structure;
+    let has_callback =
+        if state == RunState::Success { structure.on_success_callback } else { structure.on_failure_callback };
+    if has_callback {
+        call_back(transaction, key, state, reason).await?;
+    }
+    let most = i64::from(structure.max_consecutive_failed_dag_runs);
+    if state == RunState::Failed && most > 0 {
+        let pause = "
+            UPDATE dag SET is_paused = true WHERE dag_id = $1 AND (
+                SELECT count(*) = $2 AND bool_and(state = 'failed') FROM (
+                    SELECT state FROM dag_run WHERE dag_id = $1 AND state IN ('success', 'failed')
+                    ORDER BY logical_date DESC NULLS FIRST, run_after DESC LIMIT $2) recent)";
+        if transaction.execute(pause, &[&key.dag_id, &most]).await? > 0 {
+            events::notify(transaction, &Event::Dags).await?;
+        }
+    }
+    backfills::complete(transaction, key).await?;
+    // Another run may have waited for this one's end.
+    events::notify(transaction, &Event::Sweep).await?;
+    Ok(())
+}
+
+/// Notes that the DAG's own callback is to be called, with the task that decided.
+async fn call_back(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    state: RunState,
+    reason: Reason,
+) -> Result<(), StoreError> {
+    let query = "
+        INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
+        SELECT $1, $2, $3, $4, ti.task_id, coalesce(ti.map_index, -1)
+        FROM (SELECT 1) one LEFT JOIN LATERAL (
+            SELECT task_id, map_index FROM task_instance
+            WHERE dag_id = $1 AND run_id = $2 AND (state = $3 OR $4 IN ('timed_out', 'all_tasks_deadlocked'))
+            ORDER BY end_date DESC NULLS LAST, task_id LIMIT 1) ti ON true";
+    transaction.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &reason.as_str()]).await?;
+    events::notify(transaction, &Event::Callback).await?;
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! Writing down what the planner said, all in a few statements.
+
+use super::load::Graphs;
+use crate::engine::dag::Task;
+use crate::engine::planner::graph::Graph;
+use crate::engine::planner::plan::{Instance, Kind, Plan, Snapshot, Transition};
+use crate::engine::planner::room::{self, Usage, Waiting};
+use crate::engine::state::TaskState;
+use crate::engine::store::StoreError;
+use crate::engine::store::events::{self, Event, RunKey};
+use crate::engine::store::pools;
+use jiff::Timestamp;
+use tokio_postgres::{GenericClient, Transaction};
+
+/// Which rows there are: those of the database, and then those that the plan adds.
+pub struct Rows {
+    pub names: Vec<(String, i32)>,
+    known: usize,
+}
+
+impl Rows {
+    pub fn new(names: Vec<(String, i32)>) -> Self {
+        Self { known: names.len(), names }
+    }
+
+    /// Makes the rows of what is mapped over more than was known.
+    pub async fn expand(
+        &mut self,
+        transaction: &Transaction<'_>,
+        key: &RunKey,
+        graph: &Graph,
+        plan: &Plan,
+    ) -> Result<(), StoreError> {
+        if !plan.expanded.is_empty() {
+            let tasks: Vec<&str> = plan.expanded.iter().map(|index| self.names[*index].0.as_str()).collect();
+            let query = "UPDATE task_instance SET map_index = 0
+                         WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
+            // What an earlier try of the row that had no index left has no place any more.
+            let tries =
+                "DELETE FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
+            let xcoms = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
+            for query in [tries, xcoms, query] {
+                transaction.execute(query, &[&key.dag_id, &key.run_id, &tasks]).await?;
+            }
+            plan.expanded.iter().for_each(|index| self.names[*index].1 = 0);
+        }
+        let added: Vec<(&Task, i32)> =
+            plan.added.iter().map(|(place, map_index)| (graph.task(*place), *map_index)).collect();
+        insert(transaction, &key.dag_id, &[&key.run_id], &added).await?;
+        self.names.extend(added.iter().map(|(task, map_index)| (task.task_id.clone(), *map_index)));
+        Ok(())
+    }
+
+    /// The state that the database has for a row.
+    fn before(&self, instances: &[Instance], index: usize) -> Option<&'static str> {
+        if index >= self.known { None } else { instances[index].state.map(TaskState::as_str) }
+    }
+}
+
+/// New rows, without a state, the same in each of these runs.
+pub async fn insert(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[&str],
+    rows: &[(&Task, i32)],
+) -> Result<(), StoreError> {
+    if rows.is_empty() || run_ids.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
+    let maps: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
+    let retries: Vec<i32> = rows.iter().map(|(task, _)| i32::try_from(task.retries).unwrap_or(i32::MAX)).collect();
+    let operators: Vec<&str> = rows.iter().map(|(task, _)| task.operator.as_str()).collect();
+    let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
+    let slots: Vec<i32> = rows.iter().map(|(task, _)| task.pool_slots).collect();
+    let weights: Vec<i32> = rows.iter().map(|(task, _)| task.weight).collect();
+    let query = "
+        INSERT INTO task_instance
+            (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
+        SELECT $1, run.id, new.* FROM unnest($2::text[]) AS run (id)
+        CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
+                          $9::integer[]) AS new
+        ON CONFLICT DO NOTHING";
+    client.execute(query, &[&dag_id, &run_ids, &tasks, &maps, &retries, &operators, &pools, &slots, &weights]).await?;
+    Ok(())
+}
+
+/// One that is not as it was read any more (it was claimed meanwhile) is left as it is: whoever changed
+/// it says so.
+pub async fn transitions(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    rows: &Rows,
+    snapshot: &Snapshot<'_>,
+    transitions: &[Transition],
+) -> Result<(), StoreError> {
+    if transitions.is_empty() {
+        return Ok(());
+    }
+    let ended_at = |one: &Transition| {
+        let instance = snapshot.instances.get(one.index)?;
+        (one.kind == Kind::TryEnded).then(|| instance.ended.as_ref().map(|ended| ended.at)).flatten()
+    };
+    let tasks: Vec<&str> = transitions.iter().map(|one| rows.names[one.index].0.as_str()).collect();
+    let maps: Vec<i32> = transitions.iter().map(|one| rows.names[one.index].1).collect();
+    let before: Vec<Option<&str>> = transitions.iter().map(|one| rows.before(&snapshot.instances, one.index)).collect();
+    let states: Vec<&str> = transitions.iter().map(|one| one.to.as_str()).collect();
+    let numbers: Vec<i32> = transitions.iter().map(|one| one.try_number).collect();
+    let dues: Vec<Option<Timestamp>> = transitions.iter().map(|one| one.due_at).collect();
+    let nothing: Vec<bool> = transitions.iter().map(|one| one.kind == Kind::Nothing).collect();
+    let never_ran: Vec<bool> = transitions.iter().map(|one| one.kind == Kind::NeverRan).collect();
+    let ended: Vec<Option<Timestamp>> = transitions.iter().map(ended_at).collect();
+    let query = "
+        UPDATE task_instance ti SET state = new.state, try_number = new.try_number, due_at = new.due_at,
+               scheduled_at = CASE WHEN new.state IN ('scheduled', 'queued') AND ti.state IS DISTINCT FROM 'scheduled'
+                                   THEN clock_timestamp() ELSE ti.scheduled_at END,
+               queued_at = CASE WHEN new.state = 'queued' THEN clock_timestamp() ELSE ti.queued_at END,
+               start_date = CASE WHEN new.nothing THEN now() WHEN new.never_ran THEN coalesce(ti.start_date, now())
+                                 ELSE ti.start_date END,
+               end_date = CASE WHEN new.nothing OR new.never_ran THEN now() ELSE coalesce(new.ended, ti.end_date) END
+        FROM unnest($3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::timestamptz[],
+                    $9::boolean[], $10::boolean[], $11::timestamptz[])
+             AS new (task_id, map_index, before, state, try_number, due_at, nothing, never_ran, ended)
+        WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = new.task_id AND ti.map_index = new.map_index
+          AND ti.state IS NOT DISTINCT FROM new.before";
+    transaction
+        .execute(
+            query,
+            &[&key.dag_id, &key.run_id, &tasks, &maps, &before, &states, &numbers, &dues, &nothing, &never_ran, &ended],
+        )
+        .await?;
+    Ok(())
+}
+
+fn waiting(run: &RunKey, graph: &Graph, place: usize, map_index: i32, date: Option<Timestamp>) -> Waiting {
+    let task = graph.task(place);
+    Waiting {
+        run: run.clone(),
+        task_id: task.task_id.clone(),
+        map_index,
+        pool: task.pool().to_owned(),
+        pool_slots: task.pool_slots,
+        weight: task.weight,
+        logical_date: date,
+        max_active_tasks: graph.structure.max_active_tasks,
+        max_active_tis_per_dag: task.max_active_tis_per_dag,
+        max_active_tis_per_dagrun: task.max_active_tis_per_dagrun,
+    }
+}
+
+/// Turns what may run into what is to run, as far as there is room: here, and in other runs that wait.
+pub async fn give_room(
+    transaction: &Transaction<'_>,
+    graphs: &mut Graphs,
+    key: &RunKey,
+    snapshot: &Snapshot<'_>,
+    plan: &mut Plan,
+) -> Result<(), StoreError> {
+    let graph = snapshot.graph;
+    let mut states: Vec<Option<TaskState>> = snapshot.instances.iter().map(|instance| instance.state).collect();
+    states.resize(states.len() + plan.added.len(), None);
+    plan.transitions.iter().for_each(|one| states[one.index] = Some(one.to));
+    let of = |index: usize| match snapshot.instances.get(index) {
+        Some(instance) => {
+            let expanded = plan.expanded.contains(&index);
+            (instance.place, if expanded { 0 } else { instance.map_index })
+        }
+        None => (Some(plan.added[index - snapshot.instances.len()].0), plan.added[index - snapshot.instances.len()].1),
+    };
+    let mut usage = pools::usage(transaction, Some(key)).await?;
+    let mut own = Vec::new();
+    let mut candidates = Vec::new();
+    for (index, state) in states.iter().enumerate() {
+        let (Some(place), map_index) = of(index) else { continue };
+        match state {
+            Some(TaskState::Scheduled) if !snapshot.is_paused => {
+                own.push(index);
+                candidates.push(waiting(key, graph, place, map_index, snapshot.logical_date));
+            }
+            Some(state) if state.is_active() => {
+                let task = graph.task(place);
+                usage.take(key, &task.task_id, task.pool(), task.pool_slots.into(), 1);
+            }
+            _ => {}
+        }
+    }
+    let mut others = others_waiting(transaction, graphs, Some(key)).await?;
+    let first_other = candidates.len();
+    candidates.append(&mut others);
+    let mut chosen_others = Vec::new();
+    for at in room::choose(&candidates, usage) {
+        match own.get(at) {
+            Some(index) if at < first_other => queue_own(plan, snapshot, *index),
+            _ => chosen_others.push(&candidates[at]),
+        }
+    }
+    queue_others(transaction, &chosen_others).await
+}
+
+fn queue_own(plan: &mut Plan, snapshot: &Snapshot<'_>, index: usize) {
+    if let Some(transition) = plan.transitions.iter_mut().find(|one| one.index == index) {
+        transition.to = TaskState::Queued;
+        return;
+    }
+    // One that has waited since an earlier step.
+    let try_number = snapshot.instances[index].try_number;
+    plan.transitions.push(Transition { index, to: TaskState::Queued, try_number, due_at: None, kind: Kind::Waiting });
+}
+
+/// What may run in other runs, and has had no room.
+async fn others_waiting(
+    client: &impl GenericClient,
+    graphs: &mut Graphs,
+    but: Option<&RunKey>,
+) -> Result<Vec<Waiting>, StoreError> {
+    let (dag_id, run_id) = but.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
+    let query = "
+        SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, r.logical_date, r.dag_version_id
+        FROM task_instance ti JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
+        WHERE ti.state = 'scheduled' AND r.state = 'running' AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
+          AND ($1::text IS NULL OR (ti.dag_id, ti.run_id) <> ($1, $2))";
+    let mut found = Vec::new();
+    for row in client.query(query, &[&dag_id, &run_id]).await? {
+        let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
+        let graph = graphs.get(client, row.get(5)).await?;
+        if let Some(place) = graph.place(row.get(2)) {
+            found.push(waiting(&run, &graph, place, row.get(3), row.get(4)));
+        }
+    }
+    Ok(found)
+}
+
+async fn queue_others(client: &impl GenericClient, chosen: &[&Waiting]) -> Result<(), StoreError> {
+    if chosen.is_empty() {
+        return Ok(());
+    }
+    let dags: Vec<&str> = chosen.iter().map(|one| one.run.dag_id.as_str()).collect();
+    let runs: Vec<&str> = chosen.iter().map(|one| one.run.run_id.as_str()).collect();
+    let tasks: Vec<&str> = chosen.iter().map(|one| one.task_id.as_str()).collect();
+    let maps: Vec<i32> = chosen.iter().map(|one| one.map_index).collect();
+    let query = "
+        UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp()
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS new (dag_id, run_id, task_id, map_index)
+        WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
+          AND ti.state = 'scheduled'";
+    client.execute(query, &[&dags, &runs, &tasks, &maps]).await?;
+    events::notify(client, &Event::Queued).await?;
+    for run in chosen.iter().map(|one| &one.run).collect::<std::collections::BTreeSet<_>>() {
+        events::notify(client, &Event::Changed(run.clone())).await?;
+    }
+    Ok(())
+}
+
+/// The same for all runs, when a pool has become larger.
+pub async fn give_room_to_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<(), StoreError> {
+    let candidates = others_waiting(transaction, graphs, None).await?;
+    if candidates.is_empty() {
+        return Ok(());
+    }
+    let usage: Usage = pools::usage(transaction, None).await?;
+    let chosen: Vec<&Waiting> = room::choose(&candidates, usage).into_iter().map(|at| &candidates[at]).collect();
+    queue_others(transaction, &chosen).await
+}

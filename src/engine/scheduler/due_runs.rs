@@ -1,0 +1,282 @@
+//! Scheduled runs: which DAG is due, and when it will be next.
+
+use crate::engine::dag::Structure;
+use crate::engine::schedule::timetable::{Info, Interval, Restriction, TimetableProblem};
+use crate::engine::store::StoreError;
+use crate::engine::store::dags::Dag;
+use crate::engine::store::events::RunKey;
+use crate::engine::store::new_run::{self, NewRun, isoformat};
+use crate::protocol::log;
+use jiff::Timestamp;
+use serde_json::Map;
+use std::collections::HashMap;
+use tokio::task::{Id, JoinSet};
+use tokio_postgres::types::Json;
+use tokio_postgres::{Client, GenericClient};
+
+/// Whoever can ask a timetable of the user's own: it runs the DAG file's code, which may take its time.
+pub trait Oracle: Clone + 'static {
+    /// The next run; the error is for people.
+    fn next(&self, question: Question) -> impl Future<Output = Result<Option<Info>, String>>;
+}
+
+/// What is asked of it.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub dag_id: String,
+    pub version_id: i64,
+    pub last: Option<Interval>,
+    pub restriction: Restriction,
+}
+
+/// A DAG whose next run is to be worked out anew.
+struct Stale {
+    dag_id: String,
+    key: String,
+    structure: Structure,
+    version_id: i64,
+    last: Option<Interval>,
+    /// The run that could not be made because there was one.
+    stuck_at: Option<Timestamp>,
+}
+
+pub fn restriction(structure: &Structure) -> Restriction {
+    let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
+    Restriction { earliest: moment(&structure.earliest), latest: moment(&structure.latest), catchup: structure.catchup }
+}
+
+/// When its next runs are due, with their logical dates: the one that is written down, and those after it, as long as
+/// they can be counted up.
+pub fn upcoming(dag: &Dag, count: usize, now: Timestamp) -> Vec<(Timestamp, Option<Timestamp>)> {
+    let mut all = Vec::new();
+    let Some(run_after) = dag.next_run_after else { return all };
+    let mut last = dag.next_interval.map(|(start, end)| Interval { start, end });
+    all.push((run_after, last.map(|interval| interval.start)));
+    let timetable = dag.structure.timetable.as_ref().filter(|timetable| timetable.is_periodic());
+    // One after the other, whether they are made for the past or not.
+    let restriction = Restriction { catchup: true, ..restriction(&dag.structure) };
+    while let (true, Some(timetable), Some(_)) = (all.len() < count, timetable, last) {
+        let Ok(Some(info)) = timetable.next(last, restriction, now) else { break };
+        all.push((info.run_after, info.logical_date()));
+        last = info.interval;
+    }
+    all.truncate(count);
+    all
+}
+
+/// Until a timetable of the user's own that did not answer is asked again.
+const ASK_AGAIN_SECONDS: f64 = 300.0;
+
+/// The questions that are on their way. Nothing waits for their answers: one timetable that never answers
+/// holds up its own DAG only.
+#[derive(Default)]
+pub struct Asking {
+    questions: JoinSet<Answer>,
+    dags: HashMap<String, Id>,
+    answers: Vec<Answer>,
+}
+
+type Answer = (Stale, Result<Option<Info>, String>);
+
+impl Asking {
+    fn ask(&mut self, oracle: &impl Oracle, stale: Stale) {
+        if self.dags.contains_key(&stale.dag_id) {
+            return;
+        }
+        let question = Question {
+            dag_id: stale.dag_id.clone(),
+            version_id: stale.version_id,
+            last: stale.last,
+            restriction: restriction(&stale.structure),
+        };
+        let (dag_id, oracle) = (stale.dag_id.clone(), oracle.clone());
+        let asked = self.questions.spawn_local(async move {
+            let answer = oracle.next(question).await;
+            (stale, answer)
+        });
+        self.dags.insert(dag_id, asked.id());
+    }
+
+    /// Completes when there is another answer; never while nothing is asked.
+    pub async fn answered(&mut self) {
+        match self.questions.join_next_with_id().await {
+            None => std::future::pending().await,
+            Some(done) => {
+                let id = done.as_ref().map_or_else(|error| error.id(), |(id, _)| *id);
+                self.dags.retain(|_, asked| *asked != id);
+                self.answers.extend(done.ok().map(|(_, answer)| answer));
+            }
+        }
+    }
+}
+
+/// Works out the next run of each DAG whose version, pause or last run is another than when that was done.
+pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle, asking: &mut Asking) -> Result<(), StoreError> {
+    let mut answers = std::mem::take(&mut asking.answers);
+    for stale in stale(client).await? {
+        let found = match &stale.structure.timetable {
+            None => Ok(None),
+            Some(timetable) => timetable.next(stale.last, restriction(&stale.structure), Timestamp::now()),
+        };
+        match found {
+            Err(TimetableProblem::Custom) => {
+                // What was asked before something changed is asked again.
+                let is_about = |answer: &mut Answer| answer.0.dag_id == stale.dag_id && answer.0.key == stale.key;
+                let Some((_, answer)) = answers.extract_if(.., is_about).next() else {
+                    asking.ask(oracle, stale);
+                    continue;
+                };
+                // One that did not answer is asked again when its time comes, or when something has changed.
+                let later = || crate::engine::planner::retry::later(Timestamp::now(), ASK_AGAIN_SECONDS);
+                let ask_again = answer.is_err().then(later);
+                keep(client, &stale, answer, ask_again).await?;
+            }
+            found => keep(client, &stale, found.map_err(|error| error.to_string()), None).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn keep(
+    client: &impl GenericClient,
+    stale: &Stale,
+    found: Result<Option<Info>, String>,
+    ask_again: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let info = found.unwrap_or_else(|error| {
+        log::say(format!("when {} is due next cannot be worked out: {error}", stale.dag_id));
+        None
+    });
+    // The run that was there already, once more: from here on nothing would ever be another.
+    let again = info.as_ref().filter(|info| stale.stuck_at == Some(info.run_after));
+    if let Some(info) = again {
+        log::say(format!(
+            "{} would have a second run of {}; its schedule has ended",
+            stale.dag_id,
+            isoformat(info.run_after)
+        ));
+    }
+    note(client, stale, info.as_ref().filter(|_| again.is_none()), ask_again).await
+}
+
+/// What a next run was worked out from: the version, whether the DAG is paused (one that is not catches up from
+/// the moment in which it is unpaused), and the last run that was made by itself.
+const KEY: &str = "
+    concat_ws('|', d.current_version_id::text, d.is_paused::text, l.run_id)";
+/// Before the time after it and the key itself, of one that is to be asked again.
+const ASK_AGAIN: &str = "again ";
+/// Before the time of a run that could not be made.
+const STUCK: &str = "stuck ";
+
+const LAST: &str = "
+    LEFT JOIN LATERAL (
+        SELECT run_id, coalesce(data_interval_start, logical_date) AS data_interval_start,
+               coalesce(data_interval_end, logical_date) AS data_interval_end
+        FROM dag_run
+        WHERE dag_id = d.dag_id AND logical_date IS NOT NULL
+          AND (run_type IN ('scheduled', 'backfill') OR stands_for_scheduled)
+        ORDER BY logical_date DESC LIMIT 1) l ON true";
+
+async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
+    let query = format!(
+        "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end, d.schedule_key
+         FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
+         WHERE d.is_active
+           AND (coalesce(v.structure->'timetable'->>'kind', 'null') NOT IN ('null', 'asset') OR d.next_run_after IS NOT NULL)
+           AND CASE WHEN d.schedule_key LIKE 'again %'
+                    THEN split_part(d.schedule_key, ' ', 2)::timestamptz <= now()
+                         OR d.schedule_key <> concat_ws(' ', 'again', split_part(d.schedule_key, ' ', 2), {KEY})
+                    ELSE d.schedule_key IS DISTINCT FROM {KEY} END"
+    );
+    let rows = client.query(&query, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let Json(structure) = row.get(2);
+            let ends: (Option<Timestamp>, Option<Timestamp>) = (row.get(4), row.get(5));
+            Stale {
+                dag_id: row.get(0),
+                key: row.get(1),
+                structure,
+                version_id: row.get(3),
+                last: ends.0.zip(ends.1).map(|(start, end)| Interval { start, end }),
+                stuck_at: row
+                    .get::<_, Option<&str>>(6)
+                    .and_then(|key| key.strip_prefix(STUCK))
+                    .and_then(|at| at.parse().ok()),
+            }
+        })
+        .collect())
+}
+
+async fn note(
+    client: &impl GenericClient,
+    stale: &Stale,
+    info: Option<&Info>,
+    ask_again: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let key = ask_again.map_or_else(|| stale.key.clone(), |at| format!("{ASK_AGAIN}{at} {}", stale.key));
+    let query = "
+        UPDATE dag SET schedule_key = $2, next_logical_date = $3, next_interval_start = $4, next_interval_end = $5,
+               next_run_after = $6, next_run_id = $7 WHERE dag_id = $1";
+    let interval = info.and_then(|info| info.interval);
+    let (start, end) = interval.map(|interval| (interval.start, interval.end)).unzip();
+    let run_after = info.map(|info| info.run_after);
+    let run_id = info.and_then(|info| info.run_id.as_deref());
+    client.execute(query, &[&stale.dag_id, &key, &start, &start, &end, &run_after, &run_id]).await?;
+    Ok(())
+}
+
+/// Makes one run of each DAG that is due and has not as many as it may have. Returns how many. What was worked out
+/// for another version, or before it was unpaused, is nothing to go by.
+pub async fn make_due_runs(client: &mut Client) -> Result<usize, StoreError> {
+    let query = format!(
+        "
+        SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
+               d.next_run_id, v.id, v.structure
+        FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
+        WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= now() AND d.schedule_key = {KEY}
+          AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
+          AND (coalesce((v.structure->>'max_active_runs')::bigint, 16) = 0
+               OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running')
+                   AND r.backfill_id IS NULL) < coalesce((v.structure->>'max_active_runs')::bigint, 16))
+        ORDER BY d.next_run_after LIMIT 10 FOR UPDATE OF d SKIP LOCKED"
+    );
+    let transaction = client.transaction().await?;
+    let rows = transaction.query(&query, &[]).await?;
+    for row in &rows {
+        let Json(structure): Json<Structure> = row.get(7);
+        let dag_id: String = row.get(0);
+        let run_after: Timestamp = row.get(4);
+        let ends: (Option<Timestamp>, Option<Timestamp>) = (row.get(2), row.get(3));
+        let run_id = row.get::<_, Option<String>>(5).unwrap_or_else(|| format!("scheduled__{}", isoformat(run_after)));
+        let run = NewRun {
+            key: RunKey { dag_id: dag_id.clone(), run_id },
+            run_type: "scheduled",
+            logical_date: row.get(1),
+            interval: ends.0.zip(ends.1).map(|(start, end)| Interval { start, end }),
+            run_after,
+            conf: &Map::new(),
+            note: None,
+            triggered_by: "timetable",
+            user: None,
+            version_id: row.get(6),
+            backfill: None,
+        };
+        if new_run::insert(&transaction, &run, &structure).await? {
+            // What comes after it is worked out anew.
+            let clear = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = $1";
+            transaction.execute(clear, &[&dag_id]).await?;
+            continue;
+        }
+        let at = isoformat(run_after);
+        log::say(format!("{dag_id} has a run of {at} already; its schedule goes on from there"));
+        let stands =
+            "UPDATE dag_run SET stands_for_scheduled = true WHERE dag_id = $1 AND (logical_date = $2 OR run_id = $3)";
+        transaction.execute(stands, &[&dag_id, &run.logical_date, &run.key.run_id]).await?;
+        let stuck = "UPDATE dag SET schedule_key = $2, next_run_after = NULL WHERE dag_id = $1";
+        transaction.execute(stuck, &[&dag_id, &format!("{STUCK}{run_after}")]).await?;
+    }
+    transaction.commit().await?;
+    Ok(rows.len())
+}

@@ -1,0 +1,216 @@
+//! What the planner has to know of a run, read in the transaction that applies what it says.
+
+use crate::engine::dag::Structure;
+use crate::engine::planner::graph::Graph;
+use crate::engine::planner::plan::{Decision, EndedTry, Instance, Outcome};
+use crate::engine::state::{TaskState, TryState};
+use crate::engine::store::StoreError;
+use crate::engine::store::events::RunKey;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use tokio_postgres::types::Json;
+use tokio_postgres::{GenericClient, Row};
+
+/// Graphs of versions in use; a version never changes.
+#[derive(Default)]
+pub struct Graphs(HashMap<i64, Rc<Graph>>);
+
+/// Versions at once; a laptop has few DAGs that run.
+const MOST_GRAPHS: usize = 64;
+
+impl Graphs {
+    pub async fn get(&mut self, client: &impl GenericClient, id: i64) -> Result<Rc<Graph>, StoreError> {
+        if let Some(graph) = self.0.get(&id) {
+            return Ok(graph.clone());
+        }
+        let row = client.query_one("SELECT structure FROM dag_version WHERE id = $1", &[&id]).await?;
+        let Json(structure): Json<Structure> = row.get(0);
+        if self.0.len() >= MOST_GRAPHS {
+            self.0.clear();
+        }
+        let graph = Rc::new(Graph::new(structure));
+        self.0.insert(id, graph.clone());
+        Ok(graph)
+    }
+}
+
+/// The instances of a run with their names, in one order.
+pub async fn instances(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+) -> Result<(Vec<(String, i32)>, Vec<Instance>), StoreError> {
+    let query = "
+        SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
+               t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
+        FROM task_instance ti LEFT JOIN task_try t
+             ON (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+                = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
+                AND ti.state IN ('running', 'restarting')
+        WHERE ti.dag_id = $1 AND ti.run_id = $2";
+    // The agent takes none of them meanwhile: what is decided here is decided about what is seen here.
+    let hold = "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND state = 'queued' FOR UPDATE";
+    client.query(hold, &[&key.dag_id, &key.run_id]).await?;
+    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+    let names = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let instances = rows
+        .iter()
+        .map(|row| Instance {
+            place: graph.place(row.get(0)),
+            map_index: row.get(1),
+            state: row.get::<_, Option<&str>>(2).and_then(TaskState::parse),
+            try_number: row.get(3),
+            max_tries: row.get(4),
+            due_at: row.get(5),
+            ended: ended(row),
+        })
+        .collect();
+    Ok((names, instances))
+}
+
+fn ended(row: &Row) -> Option<EndedTry> {
+    let at: Timestamp = row.get::<_, Option<Timestamp>>("try_end")?;
+    let outcome = match TryState::parse(row.get::<_, Option<&str>>("try_state")?)? {
+        TryState::Running => return None,
+        TryState::Success => Outcome::Success,
+        TryState::Skipped => Outcome::Skipped,
+        TryState::Failed => Outcome::Failed { may_retry: row.get("may_retry") },
+        TryState::UpForReschedule => {
+            Outcome::Rescheduled { due: row.get::<_, Option<Timestamp>>("try_due").unwrap_or(at) }
+        }
+    };
+    Some(EndedTry { outcome, at, skips: row.get::<_, Option<Vec<String>>>("skipped_tasks").unwrap_or_default() })
+}
+
+/// How much the tasks have returned that others are mapped over. Only asked where something waits for it.
+pub async fn lengths(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+) -> Result<HashMap<String, usize>, StoreError> {
+    let sources = graph.length_sources();
+    let mut found = HashMap::new();
+    if sources.is_empty() {
+        return Ok(found);
+    }
+    let query = "
+        SELECT task_id, map_index,
+               CASE json_typeof(value)
+                   WHEN 'array' THEN json_array_length(value)
+                   WHEN 'object' THEN CASE WHEN value->>'__classname__' = 'builtins.tuple'
+                                                AND json_typeof(value->'__data__') = 'array'
+                                           THEN json_array_length(value->'__data__')
+                                           ELSE (SELECT count(*)::integer FROM json_object_keys(value)) END
+               END AS length
+        FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND key = 'return_value'";
+    for row in client.query(query, &[&key.dag_id, &key.run_id, &sources]).await? {
+        let (task_id, map_index): (String, i32) = (row.get(0), row.get(1));
+        if map_index >= 0 {
+            // Of a mapped task, those count that have returned something.
+            *found.entry(task_id).or_insert(0) += 1;
+        } else if let Some(length) = row.get::<_, Option<i32>>(2) {
+            found.insert(task_id, usize::try_from(length).unwrap_or(0));
+        }
+    }
+    Ok(found)
+}
+
+/// What branches and short circuits have decided.
+pub async fn decisions(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+) -> Result<HashMap<(usize, i32), Decision>, StoreError> {
+    let mut found = HashMap::new();
+    if !graph.has_decisions {
+        return Ok(found);
+    }
+    let query = "SELECT task_id, map_index, value FROM xcom
+                 WHERE dag_id = $1 AND run_id = $2 AND key = 'skipmixin_key'";
+    for row in client.query(query, &[&key.dag_id, &key.run_id]).await? {
+        let Json(value): Json<Value> = row.get(2);
+        let ids = |name: &str| -> Option<HashSet<String>> {
+            let list = value.get(name)?.as_array()?;
+            Some(list.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
+        };
+        let decision = ids("followed").map(Decision::Followed).or_else(|| ids("skipped").map(Decision::Skipped));
+        if let (Some(place), Some(decision)) = (graph.place(row.get(0)), decision) {
+            found.insert((place, row.get(1)), decision);
+        }
+    }
+    Ok(found)
+}
+
+/// The run that a task's past is in.
+struct Before {
+    run_id: String,
+    logical_date: Timestamp,
+}
+
+/// Tasks that may not begin because of how the run before this one went.
+pub async fn held_by_past(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+    logical_date: Option<Timestamp>,
+) -> Result<HashSet<usize>, StoreError> {
+    let mut held = HashSet::new();
+    let (true, Some(date)) = (graph.has_past, logical_date) else { return Ok(held) };
+    let catchup = graph.structure.catchup;
+    let Some(before) = run_before(client, key, date, catchup).await? else { return Ok(held) };
+    let query = "
+        SELECT task_id, bool_and(coalesce(state IN ('success', 'skipped'), false)) FROM task_instance
+        WHERE dag_id = $1 AND run_id = $2 GROUP BY task_id";
+    let rows = client.query(query, &[&key.dag_id, &before.run_id]).await?;
+    let went_well: HashMap<String, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for place in 0..graph.len() {
+        let task = graph.task(place);
+        if !task.depends_on_past {
+            continue;
+        }
+        let start = task.start_date.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+        if catchup && start.is_some_and(|start| before.logical_date < start) {
+            continue;
+        }
+        let own = match went_well.get(&task.task_id) {
+            Some(well) => *well,
+            None => task.ignore_first_depends_on_past && !ran_before(client, key, &task.task_id, date).await?,
+        };
+        let below = graph.node(place).downstream.iter().map(|down| &graph.task(*down).task_id);
+        let downstream = !task.wait_for_downstream || below.into_iter().all(|id| went_well.get(id) != Some(&false));
+        if !(own && downstream) {
+            held.insert(place);
+        }
+    }
+    Ok(held)
+}
+
+/// With catchup the last that was scheduled, otherwise the last of any kind.
+async fn run_before(
+    client: &impl GenericClient,
+    key: &RunKey,
+    date: Timestamp,
+    catchup: bool,
+) -> Result<Option<Before>, StoreError> {
+    let query = "
+        SELECT run_id, logical_date FROM dag_run
+        WHERE dag_id = $1 AND logical_date < $2 AND (run_type <> 'manual' OR NOT $3)
+          AND NOT EXISTS (SELECT FROM dag_run own WHERE own.dag_id = $1 AND own.run_id = $4
+                          AND own.backfill_id IS NOT NULL AND own.backfill_ordinal = 1)
+        ORDER BY logical_date DESC LIMIT 1";
+    let row = client.query_opt(query, &[&key.dag_id, &date, &catchup, &key.run_id]).await?;
+    Ok(row.map(|row| Before { run_id: row.get(0), logical_date: row.get(1) }))
+}
+
+async fn ran_before(
+    client: &impl GenericClient,
+    key: &RunKey,
+    task_id: &str,
+    date: Timestamp,
+) -> Result<bool, StoreError> {
+    let query = "SELECT FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+                 WHERE ti.dag_id = $1 AND ti.task_id = $2 AND r.logical_date < $3 LIMIT 1";
+    Ok(client.query_opt(query, &[&key.dag_id, &task_id, &date]).await?.is_some())
+}

@@ -1,0 +1,7 @@
+//! The loop that lets runs begin and takes each as far as it goes.
+
+pub mod advance;
+pub mod apply;
+pub mod due_runs;
+pub mod load;
+pub mod run;

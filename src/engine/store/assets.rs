@@ -1,0 +1,245 @@
+//! Assets in Postgres: what there is, what happened to them, and the runs that come of it.
+
+use super::StoreError;
+use super::events::{self, Event, RunKey};
+use super::new_run::{self, NewRun, isoformat};
+use crate::engine::dag::Structure;
+use crate::engine::schedule::asset_condition::{self, Reference};
+use crate::sys::random;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use tokio_postgres::types::Json;
+use tokio_postgres::{Client, GenericClient, Transaction};
+
+/// Notes what a DAG's current version says about assets.
+pub async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
+    let mut wanted: Vec<(&str, &'static str, &Value)> = Vec::new();
+    let mut scheduled = Vec::new();
+    if let Some(condition) = &structure.asset_condition {
+        asset_condition::references(condition, &mut scheduled);
+    }
+    wanted.extend(scheduled.into_iter().map(|value| ("", "schedule", value)));
+    for task in &structure.tasks {
+        wanted.extend(task.inlets.iter().map(|value| (task.task_id.as_str(), "inlet", value)));
+        wanted.extend(task.outlets.iter().map(|value| (task.task_id.as_str(), "outlet", value)));
+    }
+    let mut rows = BTreeSet::new();
+    for (task_id, role, value) in wanted {
+        let Some(reference) = asset_condition::reference(value) else { continue };
+        match reference {
+            Reference::Asset { .. } => drop(save_asset(transaction, &value["asset"]).await?),
+            Reference::Alias(name) => drop(save_alias(transaction, name).await?),
+            _ => {}
+        }
+        let (kind, name, uri) = reference.columns();
+        rows.insert((task_id.to_owned(), role, kind, name.to_owned(), uri.to_owned()));
+    }
+    let columns: [Vec<&str>; 5] = [
+        rows.iter().map(|row| row.0.as_str()).collect(),
+        rows.iter().map(|row| row.1).collect(),
+        rows.iter().map(|row| row.2).collect(),
+        rows.iter().map(|row| row.3.as_str()).collect(),
+        rows.iter().map(|row| row.4.as_str()).collect(),
+    ];
+    let [tasks, roles, kinds, names, uris] = &columns;
+    let gone = "
+        DELETE FROM dag_asset d WHERE dag_id = $1 AND NOT EXISTS (
+            SELECT FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+                 AS new (task_id, role, kind, name, uri)
+            WHERE (d.task_id, d.role, d.kind, d.name, d.uri) = (new.task_id, new.role, new.kind, new.name, new.uri))";
+    transaction.execute(gone, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await?;
+    let new = "
+        INSERT INTO dag_asset (dag_id, task_id, role, kind, name, uri)
+        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) ON CONFLICT DO NOTHING";
+    transaction.execute(new, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await?;
+    Ok(())
+}
+
+async fn save_asset(client: &impl GenericClient, asset: &Value) -> Result<i64, StoreError> {
+    let text = |name: &str| asset.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let group = asset.get("group").and_then(Value::as_str).unwrap_or("asset");
+    let extra = asset.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+    let query = "
+        INSERT INTO asset (name, uri, group_name, extra) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (name, uri) DO UPDATE SET group_name = EXCLUDED.group_name, extra = EXCLUDED.extra,
+            updated_at = CASE WHEN (asset.group_name, asset.extra) = (EXCLUDED.group_name, EXCLUDED.extra)
+                              THEN asset.updated_at ELSE now() END
+        RETURNING id";
+    Ok(client.query_one(query, &[&text("name"), &text("uri"), &group, &Json(extra)]).await?.get(0))
+}
+
+async fn save_alias(client: &impl GenericClient, name: &str) -> Result<i64, StoreError> {
+    let query = "INSERT INTO asset_alias (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = EXCLUDED.name
+                 RETURNING id";
+    Ok(client.query_one(query, &[&name]).await?.get(0))
+}
+
+/// The asset that a reference means, if there is one.
+async fn find(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Option<i64>, StoreError> {
+    let (kind, name, uri) = reference.columns();
+    let query = "SELECT id FROM asset WHERE CASE $1 WHEN 'asset' THEN name = $2 AND uri = $3 WHEN 'name' THEN name = $2
+                                                     WHEN 'uri' THEN uri = $3 ELSE false END ORDER BY id LIMIT 1";
+    Ok(client.query_opt(query, &[&kind, &name, &uri]).await?.map(|row| row.get(0)))
+}
+
+/// Writes down what a task that succeeded has said of what it produces.
+pub async fn take_events(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    try_number: i32,
+) -> Result<(), StoreError> {
+    let query = "SELECT asset_events FROM task_try
+                 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
+    let row = transaction.query_opt(query, &[&key.dag_id, &key.run_id, &task_id, &map_index, &try_number]).await?;
+    let told: Option<Json<Value>> = row.and_then(|row| row.get(0));
+    let Some(Json(Value::Array(told))) = told else { return Ok(()) };
+    for one in &told {
+        let alias = one.get("alias").and_then(Value::as_str);
+        let asset = match one.get("asset") {
+            Some(asset) => Some(save_asset(transaction, asset).await?),
+            None => match asset_condition::reference(one) {
+                Some(reference) => find(transaction, &reference).await?,
+                None => None,
+            },
+        };
+        let Some(asset) = asset else { continue };
+        let aliases: Vec<&str> = alias.into_iter().collect();
+        if let Some(alias) = alias {
+            let alias = save_alias(transaction, alias).await?;
+            let link = "INSERT INTO asset_alias_asset (alias_id, asset_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            transaction.execute(link, &[&alias, &asset]).await?;
+        }
+        let extra = one.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let source = Source { run: Some(key), task_id: Some(task_id), map_index };
+        add_event(transaction, asset, &extra, &source, &aliases).await?;
+    }
+    Ok(())
+}
+
+/// Who caused an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub run: Option<&'a RunKey>,
+    pub task_id: Option<&'a str>,
+    pub map_index: i32,
+}
+
+/// An event, and what waits for it. Returns its id.
+pub async fn add_event(
+    transaction: &Transaction<'_>,
+    asset: i64,
+    extra: &Value,
+    source: &Source<'_>,
+    aliases: &[&str],
+) -> Result<i64, StoreError> {
+    let (dag_id, run_id) = source.run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip();
+    let query = "
+        INSERT INTO asset_event (asset_id, extra, source_dag_id, source_run_id, source_task_id, source_map_index, aliases)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id";
+    let row = transaction
+        .query_one(query, &[&asset, &Json(extra), &dag_id, &run_id, &source.task_id, &source.map_index, &aliases])
+        .await?;
+    // Only DAGs that are not paused hear of it, as in Airflow.
+    let queue = "
+        INSERT INTO asset_queue (asset_id, dag_id)
+        SELECT DISTINCT a.id, s.dag_id FROM asset a
+        JOIN dag_asset s ON s.role = 'schedule' AND (
+            s.kind = 'asset' AND s.name = a.name AND s.uri = a.uri OR s.kind = 'name' AND s.name = a.name
+            OR s.kind = 'uri' AND s.uri = a.uri
+            OR s.kind = 'alias' AND EXISTS (SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
+                                            WHERE n.name = s.name AND l.asset_id = a.id))
+        JOIN dag d ON d.dag_id = s.dag_id AND d.is_active AND NOT d.is_paused
+        WHERE a.id = $1 ON CONFLICT (asset_id, dag_id) DO UPDATE SET created_at = EXCLUDED.created_at";
+    transaction.execute(queue, &[&asset]).await?;
+    events::notify(transaction, &Event::Assets).await?;
+    Ok(row.get(0))
+}
+
+/// Makes a run of each DAG whose assets have all been updated.
+pub async fn make_runs(client: &mut Client) -> Result<(), StoreError> {
+    let transaction = client.transaction().await?;
+    let query = "
+        SELECT d.dag_id, v.id, v.structure FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+        WHERE d.is_active AND NOT d.is_paused AND EXISTS (SELECT FROM asset_queue q WHERE q.dag_id = d.dag_id)
+          AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
+          AND (coalesce((v.structure->>'max_active_runs')::bigint, 16) = 0
+               OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running')
+                   AND r.backfill_id IS NULL) < coalesce((v.structure->>'max_active_runs')::bigint, 16))
+        ORDER BY d.dag_id FOR UPDATE OF d SKIP LOCKED";
+    for row in transaction.query(query, &[]).await? {
+        let Json(structure): Json<Structure> = row.get(2);
+        let Some(condition) = &structure.asset_condition else { continue };
+        let queued = "
+            SELECT a.name, a.uri, q.created_at, coalesce(array_agg(n.name) FILTER (WHERE n.name IS NOT NULL), '{}')
+            FROM asset_queue q JOIN asset a ON a.id = q.asset_id
+            LEFT JOIN asset_alias_asset l ON l.asset_id = a.id LEFT JOIN asset_alias n ON n.id = l.alias_id
+            WHERE q.dag_id = $1 GROUP BY a.name, a.uri, q.created_at";
+        let queued: Vec<(String, String, Timestamp, Vec<String>)> = transaction
+            .query(queued, &[&structure.dag_id])
+            .await?
+            .iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+            .collect();
+        let is_updated = |reference: &Reference<'_>| {
+            queued.iter().any(|(name, uri, _, aliases)| match reference {
+                Reference::Asset { name: wanted, uri: at } => name == wanted && uri == at,
+                Reference::Name(wanted) => name == wanted,
+                Reference::Uri(wanted) => uri == wanted,
+                Reference::Alias(wanted) => aliases.iter().any(|alias| alias == wanted),
+            })
+        };
+        let Some(newest) = queued.iter().map(|row| row.2).max() else { continue };
+        if asset_condition::is_met(condition, &is_updated) {
+            make_run(&transaction, &structure, row.get(1), newest).await?;
+        }
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn make_run(
+    transaction: &Transaction<'_>,
+    structure: &Structure,
+    version_id: i64,
+    newest: Timestamp,
+) -> Result<(), StoreError> {
+    let dag_id = &structure.dag_id;
+    let suffix = &random::hex(&random::bytes::<4>());
+    let run = NewRun {
+        key: RunKey { dag_id: dag_id.clone(), run_id: format!("asset_triggered__{}_{suffix}", isoformat(newest)) },
+        run_type: "asset_triggered",
+        logical_date: None,
+        interval: None,
+        run_after: newest,
+        conf: &Map::new(),
+        note: None,
+        triggered_by: "asset",
+        user: None,
+        version_id,
+        backfill: None,
+    };
+    // Since the last such run; for the first one since the DAG waits for them, or from the beginning.
+    let events = "
+        INSERT INTO dag_run_asset_event (dag_id, run_id, event_id)
+        SELECT DISTINCT $1, $2, e.id FROM dag_asset s
+        JOIN asset a ON s.kind = 'asset' AND s.name = a.name AND s.uri = a.uri OR s.kind = 'name' AND s.name = a.name
+             OR s.kind = 'uri' AND s.uri = a.uri
+             OR s.kind = 'alias' AND EXISTS (SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
+                                             WHERE n.name = s.name AND l.asset_id = a.id)
+        JOIN asset_event e ON e.asset_id = a.id
+        WHERE s.dag_id = $1 AND s.role = 'schedule' AND e.happened_at <= $3
+          AND e.happened_at > coalesce(
+              (SELECT max(run_after) FROM dag_run WHERE dag_id = $1 AND run_type = 'asset_triggered' AND run_after < $3),
+              CASE WHEN $4 THEN '-infinity'::timestamptz
+                   ELSE (SELECT min(created_at) FROM dag_asset WHERE dag_id = $1 AND role = 'schedule') END)";
+    if new_run::insert(transaction, &run, structure).await? {
+        transaction.execute(events, &[dag_id, &run.key.run_id, &newest, &structure.catchup]).await?;
+    }
+    // What came in since it was read is for the next run.
+    let read = "DELETE FROM asset_queue WHERE dag_id = $1 AND created_at <= $2";
+    transaction.execute(read, &[dag_id, &newest]).await?;
+    Ok(())
+}

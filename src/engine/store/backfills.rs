@@ -1,0 +1,334 @@
+//! Backfills: runs for a time that is past.
+//!
+//! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/backfill.html>
+
+use super::clear::{self, Selection};
+use super::dags::Dag;
+use super::events::{self, Event, RunKey};
+use super::new_run::{self, NewRun, isoformat};
+use super::{Page, StoreError};
+use crate::engine::schedule::timetable::Info;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use tokio_postgres::types::Json;
+use tokio_postgres::{GenericClient, Row, Transaction};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Reprocess {
+    #[default]
+    None,
+    Failed,
+    Completed,
+}
+
+impl Reprocess {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Failed => "failed",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub dag_id: String,
+    /// Both belong to it.
+    pub from_date: Timestamp,
+    pub to_date: Timestamp,
+    pub run_backwards: bool,
+    pub conf: Map<String, Value>,
+    pub reprocess: Reprocess,
+    pub max_active_runs: i32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Backfill {
+    pub id: i64,
+    pub dag_id: String,
+    pub from_date: Timestamp,
+    pub to_date: Timestamp,
+    pub conf: Map<String, Value>,
+    pub is_paused: bool,
+    pub reprocess_behavior: String,
+    pub max_active_runs: i32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub completed_at: Option<Timestamp>,
+}
+
+fn read(row: &Row) -> Backfill {
+    let Json(conf) = row.get("dag_run_conf");
+    Backfill {
+        id: row.get("id"),
+        dag_id: row.get("dag_id"),
+        from_date: row.get("from_date"),
+        to_date: row.get("to_date"),
+        conf,
+        is_paused: row.get("is_paused"),
+        reprocess_behavior: row.get("reprocess_behavior"),
+        max_active_runs: row.get("max_active_runs"),
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+        completed_at: row.get("completed_at"),
+    }
+}
+
+/// What can be said against it before its dates are known. Airflow's words.
+pub async fn check(client: &impl GenericClient, dag: &Dag, wanted: &Wanted) -> Result<(), StoreError> {
+    let dag_id = &wanted.dag_id;
+    let invalid = |text: String| Err(StoreError::Invalid(text));
+    if !dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic()) {
+        return invalid(format!("{dag_id} has a non-periodic schedule that does not support backfills"));
+    }
+    refuse_second(client, dag_id).await?;
+    let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
+    if wanted.from_date > wanted.to_date {
+        return invalid(format!("from_date ({from}) must not be after to_date ({to})."));
+    }
+    let now = Timestamp::now();
+    if wanted.from_date >= now && wanted.to_date >= now {
+        return invalid("Backfill cannot be executed for future dates.".to_owned());
+    }
+    if dag.structure.tasks.iter().any(|task| task.depends_on_past) {
+        if wanted.run_backwards {
+            let text = "Backfill cannot be run in reverse when the Dag has tasks where depends_on_past=True.";
+            return invalid(text.to_owned());
+        }
+        if wanted.reprocess == Reprocess::None {
+            let text = "Dag has tasks for which depends_on_past=True. You must set reprocess behavior to reprocess \
+                        completed or reprocess failed.";
+            return invalid(text.to_owned());
+        }
+    }
+    crate::engine::params::check(&dag.structure, &wanted.conf).or_else(invalid)
+}
+
+async fn refuse_second(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
+    let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL LIMIT 1";
+    match client.query_opt(active, &[&dag_id]).await? {
+        Some(_) => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
+        None => Ok(()),
+    }
+}
+
+/// Makes all of its runs; they wait for their turn.
+pub async fn create(
+    transaction: &Transaction<'_>,
+    dag: &Dag,
+    wanted: &Wanted,
+    infos: &[Info],
+    user: &str,
+) -> Result<Backfill, StoreError> {
+    if infos.is_empty() {
+        let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
+        return Err(StoreError::Invalid(format!(
+            "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no date between the two whose \
+             data interval has ended by now (a day without a time is its midnight)",
+            wanted.dag_id
+        )));
+    }
+    // Two at once take turns here.
+    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
+    transaction.query(lock, &[&wanted.dag_id]).await?;
+    refuse_second(transaction, &wanted.dag_id).await?;
+    let query = "
+        INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *";
+    let row = transaction
+        .query_one(
+            query,
+            &[
+                &wanted.dag_id,
+                &wanted.from_date,
+                &wanted.to_date,
+                &Json(&wanted.conf),
+                &wanted.reprocess.as_str(),
+                &wanted.max_active_runs,
+                &wanted.run_backwards,
+            ],
+        )
+        .await?;
+    let backfill = read(&row);
+    let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
+    let there =
+        "SELECT logical_date, run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) FOR UPDATE";
+    let rows = transaction.query(there, &[&wanted.dag_id, &dates]).await?;
+    let there: HashMap<Timestamp, (String, String)> =
+        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    let of = |info: &Info| info.logical_date().and_then(|date| there.get(&date));
+    let ordinal = |at: usize| i32::try_from(at + 1).unwrap_or(i32::MAX);
+    let new: Vec<NewRun<'_>> = infos
+        .iter()
+        .enumerate()
+        .filter(|(_, info)| of(info).is_none())
+        .map(|(at, info)| new_run(dag, wanted, (backfill.id, ordinal(at)), info, user))
+        .collect();
+    let made = new_run::insert_all(transaction, &new, &dag.structure).await?;
+    let mut outcomes: Vec<(Option<String>, Option<&'static str>)> = Vec::with_capacity(infos.len());
+    for (at, info) in infos.iter().enumerate() {
+        let again = match of(info) {
+            Some((run_id, state)) => run_again(transaction, wanted, &backfill, ordinal(at), run_id, state).await?,
+            None => Some(run_id_of(info)).filter(|run_id| made.contains(run_id)).ok_or("already exists"),
+        };
+        outcomes.push((again.clone().ok(), again.err()));
+    }
+    let note = "
+        INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason)
+        SELECT $1, new.ordinal, new.logical_date, new.run_id, new.reason
+        FROM unnest($2::timestamptz[], $3::text[], $4::text[]) WITH ORDINALITY
+             AS new (logical_date, run_id, reason, ordinal)";
+    let (run_ids, reasons): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
+    transaction.execute(note, &[&backfill.id, &dates, &run_ids, &reasons]).await?;
+    complete_one(transaction, backfill.id).await?;
+    events::notify(transaction, &Event::Sweep).await?;
+    get(transaction, backfill.id).await
+}
+
+fn run_id_of(info: &Info) -> String {
+    format!("backfill__{}", isoformat(info.run_after))
+}
+
+fn new_run<'a>(dag: &Dag, wanted: &'a Wanted, of: (i64, i32), info: &Info, user: &'a str) -> NewRun<'a> {
+    NewRun {
+        key: RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id_of(info) },
+        run_type: "backfill",
+        logical_date: info.logical_date(),
+        interval: info.interval,
+        run_after: info.run_after,
+        conf: &wanted.conf,
+        note: None,
+        triggered_by: "backfill",
+        user: Some(user),
+        version_id: dag.version_id,
+        backfill: Some(of),
+    }
+}
+
+/// A run that is there already, once more where that is wanted. `Err` says why not.
+async fn run_again(
+    transaction: &Transaction<'_>,
+    wanted: &Wanted,
+    backfill: &Backfill,
+    ordinal: i32,
+    run_id: &str,
+    state: &str,
+) -> Result<Result<String, &'static str>, StoreError> {
+    match (state, wanted.reprocess) {
+        ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => {}
+        ("success" | "failed", _) => return Ok(Err("already exists")),
+        _ => return Ok(Err("in flight")),
+    }
+    let key = RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id.to_owned() };
+    clear::clear(transaction, &key, &Selection::default()).await?;
+    let take = "
+        UPDATE dag_run SET run_type = 'backfill', triggered_by = 'backfill', backfill_id = $3, backfill_ordinal = $4,
+               conf = CASE WHEN $5::jsonb = '{}' THEN conf ELSE $5 END
+        WHERE dag_id = $1 AND run_id = $2";
+    transaction.execute(take, &[&key.dag_id, &key.run_id, &backfill.id, &ordinal, &Json(&wanted.conf)]).await?;
+    Ok(Ok(key.run_id))
+}
+
+/// How many runs it was given, and of how many dates not, by the reason.
+pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(String, i64)>), StoreError> {
+    get(client, id).await?;
+    let query = "SELECT exception_reason, count(*) FROM backfill_run WHERE backfill_id = $1 GROUP BY 1 ORDER BY 1";
+    let (mut made, mut left) = (0, Vec::new());
+    for row in client.query(query, &[&id]).await? {
+        match row.get::<_, Option<String>>(0) {
+            None => made = row.get(1),
+            Some(reason) => left.push((reason, row.get(1))),
+        }
+    }
+    Ok((made, left))
+}
+
+pub async fn list(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    page: &Page,
+) -> Result<(Vec<Backfill>, i64), StoreError> {
+    let matches = "($1::text IS NULL OR dag_id = $1)";
+    let count = format!("SELECT count(*) FROM backfill WHERE {matches}");
+    let total = client.query_one(&count, &[&dag_id]).await?.get(0);
+    let order = page.order_by("id");
+    let query = format!("SELECT * FROM backfill WHERE {matches} ORDER BY {order} LIMIT $2 OFFSET $3");
+    let rows = client.query(&query, &[&dag_id, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(read).collect(), total))
+}
+
+pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {
+    let row = client.query_opt("SELECT * FROM backfill WHERE id = $1", &[&id]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "backfill", id: id.to_string() })
+}
+
+/// What can be done to one that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Pause,
+    Unpause,
+    /// Its runs that have not begun fail.
+    Cancel,
+}
+
+pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> Result<Backfill, StoreError> {
+    let backfill = get(transaction, id).await?;
+    if backfill.completed_at.is_some() {
+        return Err(StoreError::Busy("Backfill is already completed.".to_owned()));
+    }
+    let paused = change != Change::Unpause;
+    let query = "UPDATE backfill SET is_paused = $2, updated_at = now(), completed_at = CASE WHEN $3 THEN now() END
+                 WHERE id = $1";
+    transaction.execute(query, &[&id, &paused, &(change == Change::Cancel)]).await?;
+    if change == Change::Cancel {
+        let queued =
+            "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'";
+        transaction.execute(queued, &[&id]).await?;
+        // One for all of them: there may be many thousands.
+        events::notify(transaction, &Event::Dags).await?;
+    }
+    events::notify(transaction, &Event::Sweep).await?;
+    get(transaction, id).await
+}
+
+/// The newest of a DAG, each with how many of its runs are in which state.
+pub async fn newest(
+    client: &impl GenericClient,
+    dag_id: &str,
+    limit: i64,
+) -> Result<Vec<(Backfill, Map<String, Value>)>, StoreError> {
+    let query = "
+        SELECT b.*, (SELECT coalesce(json_object_agg(state, count), '{}') FROM (
+                         SELECT state, count(*) FROM dag_run WHERE backfill_id = b.id GROUP BY state) AS counted) AS states
+        FROM backfill b WHERE dag_id = $1 ORDER BY id DESC LIMIT $2";
+    let rows = client.query(query, &[&dag_id, &limit]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let Json(states) = row.get("states");
+            (read(row), states)
+        })
+        .collect())
+}
+
+/// After a run has ended: it may have been the last of its backfill.
+pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {
+    let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
+    match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
+        Some(row) => complete_one(client, row.get(0)).await,
+        None => Ok(()),
+    }
+}
+
+/// When no run of it is left to wait for.
+pub async fn complete_one(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
+    let query = "
+        UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL
+          AND NOT EXISTS (SELECT FROM dag_run WHERE backfill_id = $1 AND state IN ('queued', 'running'))";
+    client.execute(query, &[&id]).await?;
+    Ok(())
+}

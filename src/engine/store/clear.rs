@@ -1,0 +1,126 @@
+//! Making task instances run again.
+
+use super::dags;
+use super::events::{self, Event, RunKey};
+use super::new_run;
+use super::runs;
+use super::{ReadFor, StoreError};
+use crate::engine::planner::graph::Graph;
+use crate::engine::state::TaskState;
+use std::collections::BTreeSet;
+use tokio_postgres::{GenericClient, Transaction};
+
+/// Which of a run's task instances are to run again.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// With a map index where only that one is meant; all when empty.
+    pub tasks: Vec<(String, Option<i32>)>,
+    pub upstream: bool,
+    pub downstream: bool,
+    pub only_failed: bool,
+    pub only_running: bool,
+}
+
+/// The instances that a clear would make run again.
+pub async fn select(
+    client: &impl GenericClient,
+    key: &RunKey,
+    which: &Selection,
+) -> Result<Vec<(String, i32)>, StoreError> {
+    // Over the arrows of the DAG as it is now, which is what it will run with.
+    let dag = dags::get(client, &key.dag_id).await?;
+    let graph = Graph::new(dag.structure);
+    let chosen = with_relatives(&graph, which);
+    let query = "
+        SELECT task_id, map_index, state FROM task_instance
+        WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM 'removed' ORDER BY task_id, map_index";
+    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+    let is_wanted = |task_id: &str, map_index: i32, state: Option<&str>| {
+        let by_name = which.tasks.is_empty()
+            || which.tasks.iter().any(|(id, at)| id == task_id && at.is_none_or(|at| at == map_index))
+            || (chosen.contains(task_id) && !which.tasks.iter().any(|(id, at)| id == task_id && at.is_some()));
+        by_name
+            && (!which.only_failed || matches!(state, Some("failed" | "upstream_failed")))
+            && (!which.only_running || state == Some("running"))
+    };
+    let all = rows.iter().map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1), row.get::<_, Option<&str>>(2)));
+    Ok(all.filter(|(id, at, state)| is_wanted(id, *at, *state)).map(|(id, at, _)| (id, at)).collect())
+}
+
+/// The tasks that are named, those asked for above and below them, and the setups and teardowns that
+/// they need.
+fn with_relatives(graph: &Graph, which: &Selection) -> BTreeSet<String> {
+    let mut places: BTreeSet<usize> = which.tasks.iter().filter_map(|(id, _)| graph.place(id)).collect();
+    let named: Vec<usize> = places.iter().copied().collect();
+    for place in named {
+        if which.downstream {
+            places.extend(graph.below(place));
+        }
+        if which.upstream {
+            places.extend(graph.above(place));
+        }
+    }
+    let mut more = BTreeSet::new();
+    for place in &places {
+        let task = graph.task(*place);
+        if task.is_setup {
+            more.extend(graph.node(*place).downstream.iter().filter(|down| graph.task(**down).is_teardown));
+        } else if !task.is_teardown {
+            for setup in graph.relevant_setups(*place) {
+                more.insert(setup);
+                more.extend(graph.node(setup).downstream.iter().filter(|down| graph.task(**down).is_teardown));
+            }
+        }
+    }
+    places.extend(more);
+    places.into_iter().map(|place| graph.task(place).task_id.clone()).collect()
+}
+
+/// Makes what is selected run again, with the DAG as it is now. Returns how many instances that are.
+pub async fn clear(transaction: &Transaction<'_>, key: &RunKey, which: &Selection) -> Result<usize, StoreError> {
+    let run = runs::get(transaction, key, ReadFor::Update).await?;
+    let dag = dags::get(transaction, &key.dag_id).await?;
+    let chosen = select(transaction, key, which).await?;
+    if Some(dag.version_id) != run.version_id {
+        take_version(transaction, &run, &dag).await?;
+    }
+    let ids: Vec<&str> = chosen.iter().map(|(id, _)| id.as_str()).collect();
+    let maps: Vec<i32> = chosen.iter().map(|(_, at)| *at).collect();
+    let task = |id: &str| dag.structure.tasks.iter().find(|task| task.task_id == id);
+    let retries: Vec<i32> =
+        ids.iter().map(|id| task(id).map_or(0, |task| i32::try_from(task.retries).unwrap_or(i32::MAX))).collect();
+    let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(|task| task.pool())).collect();
+    let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
+    let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
+    let reset = "
+        UPDATE task_instance ti SET due_at = NULL,
+               max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
+               pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
+               state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END
+        FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
+             AS chosen (id, at, retries, new_pool, new_slots, new_weight)
+        WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at AND state IS DISTINCT FROM 'removed'";
+    transaction.execute(reset, &[&key.dag_id, &key.run_id, &ids, &maps, &retries, &pools, &slots, &weights]).await?;
+    if run.state.is_finished() && !ids.is_empty() {
+        runs::queue_again(transaction, key).await?;
+    }
+    for event in [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())] {
+        events::notify(transaction, &event).await?;
+    }
+    Ok(ids.len())
+}
+
+/// From now on the run is of the DAG's current version: new tasks come in, lost ones are removed.
+async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, dag: &dags::Dag) -> Result<(), StoreError> {
+    let key = &run.key;
+    let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
+    let version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
+    transaction.execute(version, &[&key.dag_id, &key.run_id, &dag.version_id]).await?;
+    let lost = "UPDATE task_instance SET state = $4, due_at = NULL
+                WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
+    transaction.execute(lost, &[&key.dag_id, &key.run_id, &ids, &TaskState::Removed.as_str()]).await?;
+    let back = "UPDATE task_instance SET state = NULL
+                WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
+    transaction.execute(back, &[&key.dag_id, &key.run_id, &ids]).await?;
+    new_run::add_instances(transaction, key, &dag.structure, run.logical_date, run.backfill_id.is_some()).await
+}

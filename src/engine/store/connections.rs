@@ -1,0 +1,164 @@
+//! Connections: how tasks reach other systems. Password and extra are encrypted at rest.
+
+use super::{OnExisting, Page, ReadFor, StoreError};
+use crate::auth::cipher::Cipher;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::{GenericClient, Row};
+
+/// <https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html>
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    pub connection_id: String,
+    pub conn_type: String,
+    pub description: Option<String>,
+    pub host: Option<String>,
+    pub login: Option<String>,
+    pub schema: Option<String>,
+    pub port: Option<i32>,
+    pub password: Option<String>,
+    /// A JSON document as text, as Airflow has it.
+    pub extra: Option<String>,
+}
+
+const WHAT: &str = "connection";
+/// Airflow's: letters, digits and a few signs, at most 200 characters.
+const MAX_ID: usize = 200;
+
+fn place(connection_id: &str, field: &str) -> String {
+    format!("connection/{connection_id}/{field}")
+}
+
+/// The rules of Airflow's own API, so that everything here can be exported there.
+fn check(connection: &Connection) -> Result<(), StoreError> {
+    let id = &connection.connection_id;
+    let invalid = |what: &str| Err(StoreError::Invalid(format!("connection {id:?}: {what}")));
+    let fits = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+    if id.is_empty() || id.chars().count() > MAX_ID || !id.chars().all(fits) {
+        return invalid(&format!("an id is 1 to {MAX_ID} letters, digits, _ . and -"));
+    }
+    if connection.conn_type.is_empty() {
+        return invalid("it needs a conn_type, for example postgres or http");
+    }
+    let texts = [&connection.description, &connection.host, &connection.login, &connection.schema];
+    if connection.conn_type.contains('\0') || texts.into_iter().flatten().any(|text| text.contains('\0')) {
+        return invalid("it cannot hold the character NUL");
+    }
+    if connection.port.is_some_and(|port| !(0..=65535).contains(&port)) {
+        return invalid("its port is a number from 0 to 65535");
+    }
+    match connection.extra.as_deref().filter(|extra| !extra.is_empty()).map(serde_json::from_str) {
+        None | Some(Ok(serde_json::Value::Object(_))) => Ok(()),
+        Some(Ok(_)) => invalid("its extra is not a JSON object"),
+        Some(Err(error)) => invalid(&format!("its extra is not JSON: {error}")),
+    }
+}
+
+fn read(row: &Row, cipher: &Cipher) -> Result<Connection, StoreError> {
+    let connection_id: String = row.get("connection_id");
+    let open = |column: &str, field: &str| {
+        let sealed: Option<&[u8]> = row.get(column);
+        let opened = sealed.map(|sealed| cipher.open(&place(&connection_id, field), sealed)).transpose();
+        opened.map_err(|_| StoreError::Sealed { what: WHAT, id: connection_id.clone() })
+    };
+    let (password, extra) = (open("password_encrypted", "password")?, open("extra_encrypted", "extra")?);
+    Ok(Connection {
+        conn_type: row.get("conn_type"),
+        description: row.get("description"),
+        host: row.get("host"),
+        login: row.get("login"),
+        schema: row.get("schema"),
+        port: row.get("port"),
+        password,
+        extra,
+        connection_id,
+    })
+}
+
+/// A page of them with the number of all that match.
+pub async fn list(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    page: &Page,
+) -> Result<(Vec<Connection>, i64), StoreError> {
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let order = page.order_by("connection_id");
+    let count = "SELECT count(*) FROM connection WHERE connection_id ILIKE $1";
+    let total = client.query_one(count, &[&pattern]).await?.get(0);
+    let query = format!("SELECT * FROM connection WHERE connection_id ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
+    let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
+    let connections = rows.iter().map(|row| read(row, cipher)).collect::<Result<_, _>>()?;
+    Ok((connections, total))
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    id: &str,
+    read_for: ReadFor,
+) -> Result<Connection, StoreError> {
+    let query = format!("SELECT * FROM connection WHERE connection_id = $1{}", read_for.clause());
+    match client.query_opt(&query, &[&id]).await? {
+        Some(row) => read(&row, cipher),
+        None => Err(StoreError::NotFound { what: WHAT, id: id.to_owned() }),
+    }
+}
+
+const INSERT: &str = "INSERT INTO connection
+    (connection_id, conn_type, description, host, login, schema, port, password_encrypted, extra_encrypted)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (connection_id) ";
+
+const REPLACE: &str = "DO UPDATE SET conn_type = EXCLUDED.conn_type, description = EXCLUDED.description,
+    host = EXCLUDED.host, login = EXCLUDED.login, schema = EXCLUDED.schema, port = EXCLUDED.port,
+    password_encrypted = EXCLUDED.password_encrypted, extra_encrypted = EXCLUDED.extra_encrypted, updated_at = now()";
+
+async fn write(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    new: &Connection,
+    on_conflict: &str,
+) -> Result<u64, StoreError> {
+    check(new)?;
+    let id = &new.connection_id;
+    let seal = |field: &str, secret: &Option<String>| secret.as_ref().map(|text| cipher.seal(&place(id, field), text));
+    let (password, extra) = (seal("password", &new.password), seal("extra", &new.extra));
+    let written = client
+        .execute(
+            &format!("{INSERT}{on_conflict}"),
+            &[id, &new.conn_type, &new.description, &new.host, &new.login, &new.schema, &new.port, &password, &extra],
+        )
+        .await?;
+    Ok(written)
+}
+
+/// Makes a new one; an existing id is an error and stays as it is.
+pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<(), StoreError> {
+    match write(client, cipher, new, "DO NOTHING").await? {
+        0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.connection_id.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes it or replaces it.
+pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<(), StoreError> {
+    write(client, cipher, new, REPLACE).await.map(drop)
+}
+
+/// Whether it was written; `false` when it exists and is to be skipped.
+pub async fn import(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    new: &Connection,
+    on_existing: OnExisting,
+) -> Result<bool, StoreError> {
+    match on_existing {
+        OnExisting::Overwrite => set(client, cipher, new).await.map(|()| true),
+        OnExisting::Skip | OnExisting::Fail => on_existing.settle(create(client, cipher, new).await),
+    }
+}
+
+pub async fn delete(client: &impl GenericClient, id: &str) -> Result<(), StoreError> {
+    match client.execute("DELETE FROM connection WHERE connection_id = $1", &[&id]).await? {
+        0 => Err(StoreError::NotFound { what: WHAT, id: id.to_owned() }),
+        _ => Ok(()),
+    }
+}

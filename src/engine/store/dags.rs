@@ -1,0 +1,324 @@
+//! DAGs, their versions, and what could not be imported.
+
+use super::assets;
+use super::events::{self, Event, RunKey};
+use super::{Page, StoreError};
+use crate::engine::dag::Structure;
+use crate::engine::dag_check;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use tokio_postgres::types::Json;
+use tokio_postgres::{GenericClient, Row, Transaction};
+
+/// A DAG as it is now.
+#[derive(Debug, Clone)]
+pub struct Dag {
+    pub dag_id: String,
+    pub is_paused: bool,
+    pub is_active: bool,
+    pub fileloc: String,
+    pub relative_fileloc: String,
+    pub last_parsed_at: Option<Timestamp>,
+    /// Seconds.
+    pub last_parse_duration: Option<f64>,
+    pub has_import_errors: bool,
+    pub structure: Structure,
+    pub version_number: i32,
+    pub version_id: i64,
+    pub last_run_state: Option<String>,
+    /// Of the run that its schedule makes next.
+    pub next_run_after: Option<Timestamp>,
+    pub next_interval: Option<(Timestamp, Timestamp)>,
+}
+
+/// One file, parsed.
+#[derive(Debug)]
+pub struct ParsedFile {
+    pub fileloc: String,
+    pub relative_fileloc: String,
+    /// Seconds.
+    pub duration: f64,
+    pub result: Result<ParsedDags, String>,
+}
+
+#[derive(Debug)]
+pub struct ParsedDags {
+    pub dags: Vec<Structure>,
+    /// The text of the file itself.
+    pub source: String,
+    /// Of it and of every local module that it imported, by path below the workspace.
+    pub sources: Map<String, Value>,
+}
+
+const SELECT: &str = "
+    SELECT d.*, v.structure, v.version_number, v.id AS version_id,
+           EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) AS has_import_errors,
+           (SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_id ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)
+               AS last_run_state
+    FROM dag d JOIN dag_version v ON v.id = d.current_version_id";
+
+fn read(row: &Row) -> Dag {
+    let Json(structure): Json<Structure> = row.get("structure");
+    Dag {
+        dag_id: row.get("dag_id"),
+        is_paused: row.get("is_paused"),
+        is_active: row.get("is_active"),
+        fileloc: row.get("fileloc"),
+        relative_fileloc: row.get("relative_fileloc"),
+        last_parsed_at: row.get("last_parsed_at"),
+        last_parse_duration: row.get("last_parse_duration"),
+        has_import_errors: row.get("has_import_errors"),
+        structure,
+        version_number: row.get("version_number"),
+        version_id: row.get("version_id"),
+        last_run_state: row.get("last_run_state"),
+        next_run_after: row.get("next_run_after"),
+        next_interval: row
+            .get::<_, Option<Timestamp>>("next_interval_start")
+            .zip(row.get::<_, Option<Timestamp>>("next_interval_end")),
+    }
+}
+
+/// What a list of DAGs is asked for beside its page.
+#[derive(Debug, Default)]
+pub struct Filter {
+    pub include_stale: bool,
+    pub paused: Option<bool>,
+    pub tags: Vec<String>,
+}
+
+pub async fn list(client: &impl GenericClient, page: &Page, filter: &Filter) -> Result<(Vec<Dag>, i64), StoreError> {
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let matches = "d.dag_id ILIKE $1 AND (d.is_active OR $2) AND ($3::boolean IS NULL OR d.is_paused = $3)
+                   AND (cardinality($4::text[]) = 0 OR v.structure->'tags' ?| $4)";
+    let count = format!("SELECT count(*) FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE {matches}");
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&pattern, &filter.include_stale, &filter.paused, &filter.tags];
+    let total = client.query_one(&count, &parameters).await?.get(0);
+    let query = format!("{SELECT} WHERE {matches} ORDER BY {} LIMIT $5 OFFSET $6", page.order_by("dag_id"));
+    let mut all = parameters.to_vec();
+    all.extend([&page.limit as &(dyn tokio_postgres::types::ToSql + Sync), &page.offset]);
+    let rows = client.query(&query, &all).await?;
+    Ok((rows.iter().map(read).collect(), total))
+}
+
+pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag, StoreError> {
+    let query = format!("{SELECT} WHERE d.dag_id = $1");
+    let row = client.query_opt(&query, &[&dag_id]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
+}
+
+pub async fn set_paused(client: &impl GenericClient, dag_id: &str, is_paused: bool) -> Result<(), StoreError> {
+    let changed = client.execute("UPDATE dag SET is_paused = $2 WHERE dag_id = $1", &[&dag_id, &is_paused]).await?;
+    if changed == 0 {
+        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
+    }
+    events::notify(client, &Event::Dags).await?;
+    events::notify(client, &Event::Sweep).await?;
+    // What is under way stood still while it was paused.
+    for row in client.query("SELECT run_id FROM dag_run WHERE dag_id = $1 AND state = 'running'", &[&dag_id]).await? {
+        let run = RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) };
+        events::notify(client, &Event::Plan(run)).await?;
+    }
+    Ok(())
+}
+
+/// Removes a DAG with all of its history. One whose file still makes it comes back without history.
+pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
+    // Also while the tasks of cancelled runs are still being ended.
+    let running = "SELECT FROM task_try WHERE dag_id = $1 AND state = 'running' LIMIT 1";
+    if transaction.query_opt(running, &[&dag_id]).await?.is_some() {
+        return Err(StoreError::Busy(format!("Task instances of dag with id: '{dag_id}' are still running")));
+    }
+    transaction.execute("DELETE FROM dag_run WHERE dag_id = $1", &[&dag_id]).await?;
+    if transaction.execute("DELETE FROM dag WHERE dag_id = $1", &[&dag_id]).await? == 0 {
+        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
+    }
+    events::notify(transaction, &Event::Dags).await?;
+    Ok(())
+}
+
+/// What came of keeping a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Saved {
+    /// Another file has one of its DAGs, and keeps it.
+    pub conflicts: bool,
+    /// It has given up a DAG that it had.
+    pub released: bool,
+}
+
+/// Keeps what a file gave.
+pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Saved, StoreError> {
+    let mut saved = Saved { conflicts: false, released: false };
+    let mut error = None;
+    match &file.result {
+        Err(text) => error = Some(text.clone()),
+        Ok(parsed) => {
+            let mut own = Vec::new();
+            let mut problems = Vec::new();
+            for structure in &parsed.dags {
+                match owner(transaction, &structure.dag_id).await? {
+                    Some(other) if other != file.fileloc => {
+                        problems.push(dag_check::used_twice(&structure.dag_id, &other, &file.fileloc));
+                        saved.conflicts = true;
+                    }
+                    _ => {
+                        save_dag(transaction, file, parsed, structure).await?;
+                        own.push(structure.dag_id.as_str());
+                    }
+                }
+            }
+            let gone = "UPDATE dag SET is_active = false WHERE fileloc = $1 AND is_active AND dag_id <> ALL ($2)";
+            saved.released = transaction.execute(gone, &[&file.fileloc, &own]).await? > 0;
+            if !problems.is_empty() {
+                error = Some(problems.join("\n"));
+            }
+        }
+    }
+    match error {
+        Some(text) => save_error(transaction, &file.fileloc, &text).await?,
+        None => clear_error(transaction, &file.fileloc).await?,
+    }
+    events::notify(transaction, &Event::Dags).await?;
+    Ok(saved)
+}
+
+/// The file that makes the DAG now.
+async fn owner(transaction: &Transaction<'_>, dag_id: &str) -> Result<Option<String>, StoreError> {
+    let row = transaction.query_opt("SELECT fileloc FROM dag WHERE dag_id = $1 AND is_active", &[&dag_id]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+async fn save_dag(
+    transaction: &Transaction<'_>,
+    file: &ParsedFile,
+    parsed: &ParsedDags,
+    structure: &Structure,
+) -> Result<(), StoreError> {
+    // With a schedule a new DAG waits until somebody has looked at it, as in Airflow.
+    let is_paused = structure.is_paused_upon_creation.unwrap_or(structure.schedule.is_some());
+    let upsert = "
+        INSERT INTO dag (dag_id, is_paused, fileloc, relative_fileloc, last_parsed_at, last_parse_duration)
+        VALUES ($1, $2, $3, $4, now(), $5)
+        ON CONFLICT (dag_id) DO UPDATE
+        SET is_active = true, fileloc = EXCLUDED.fileloc, relative_fileloc = EXCLUDED.relative_fileloc,
+            last_parsed_at = now(), last_parse_duration = EXCLUDED.last_parse_duration";
+    let dag_id = &structure.dag_id;
+    transaction.execute(upsert, &[dag_id, &is_paused, &file.fileloc, &file.relative_fileloc, &file.duration]).await?;
+    // What was there before is the current version again when the file is as it was.
+    let version = "
+        WITH made AS (
+            INSERT INTO dag_version (dag_id, version_number, source_hash, structure, source, relative_fileloc, sources)
+            SELECT $1, 1 + coalesce(max(version_number), 0), $2, $3, $4, $5, $6 FROM dag_version WHERE dag_id = $1
+            ON CONFLICT (dag_id, source_hash) DO NOTHING RETURNING id)
+        UPDATE dag SET current_version_id = coalesce(
+            (SELECT id FROM made), (SELECT id FROM dag_version WHERE dag_id = $1 AND source_hash = $2))
+        WHERE dag_id = $1";
+    let hash = version_hash(file, parsed, structure);
+    transaction
+        .execute(
+            version,
+            &[dag_id, &hash, &Json(structure), &parsed.source, &file.relative_fileloc, &Json(&parsed.sources)],
+        )
+        .await?;
+    assets::save_references(transaction, structure).await
+}
+
+/// Over the file, its local modules, and the structure that came out: a file that reads other files
+/// can give another structure without having changed.
+fn version_hash(file: &ParsedFile, parsed: &ParsedDags, structure: &Structure) -> String {
+    let mut hasher = Sha256::new();
+    let mut sources: Vec<(&String, &Value)> = parsed.sources.iter().collect();
+    sources.sort_by_key(|(path, _)| *path);
+    let whole = serde_json::json!([file.relative_fileloc, sources, structure]);
+    hasher.update(whole.to_string().as_bytes());
+    crate::sys::random::hex(&hasher.finalize())
+}
+
+async fn save_error(transaction: &Transaction<'_>, fileloc: &str, text: &str) -> Result<(), StoreError> {
+    let query = "INSERT INTO import_error (filename, stack_trace) VALUES ($1, $2)
+                 ON CONFLICT (filename) DO UPDATE SET stack_trace = EXCLUDED.stack_trace, created_at = now()";
+    // The one character that Postgres's text cannot hold.
+    transaction.execute(query, &[&fileloc, &text.replace('\0', "\u{fffd}")]).await?;
+    Ok(())
+}
+
+async fn clear_error(transaction: &Transaction<'_>, fileloc: &str) -> Result<(), StoreError> {
+    transaction.execute("DELETE FROM import_error WHERE filename = $1", &[&fileloc]).await?;
+    Ok(())
+}
+
+/// Forgets what is of no file any more: its DAGs stay with their history, and are not active. `unseen` are the
+/// places that could not be looked at, with the reason: what is there stays as it is, and the reason is told.
+pub async fn keep_only(
+    transaction: &Transaction<'_>,
+    files: &[String],
+    unseen: &[(String, String)],
+) -> Result<(), StoreError> {
+    let (places, reasons): (Vec<&str>, Vec<&str>) =
+        unseen.iter().map(|(place, reason)| (place.as_str(), reason.as_str())).unzip();
+    let below = |column: &str| {
+        format!(
+            "EXISTS (SELECT FROM unnest($2::text[]) AS at (place) WHERE {column} = place OR starts_with({column}, place || '/'))"
+        )
+    };
+    let gone = format!(
+        "UPDATE dag SET is_active = false WHERE is_active AND fileloc <> ALL ($1) AND NOT {}",
+        below("fileloc")
+    );
+    let stale = transaction.execute(&gone, &[&files, &places]).await?;
+    let healed = format!("DELETE FROM import_error WHERE filename <> ALL ($1) AND NOT {}", below("filename"));
+    let errors = transaction.execute(&healed, &[&files, &places]).await?;
+    for (place, reason) in places.iter().zip(&reasons) {
+        save_error(transaction, place, reason).await?;
+    }
+    if stale + errors > 0 || !unseen.is_empty() {
+        events::notify(transaction, &Event::Dags).await?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone)]
+pub struct ImportError {
+    pub id: i64,
+    pub filename: String,
+    pub stack_trace: String,
+    pub created_at: Timestamp,
+}
+
+fn read_error(row: &Row) -> ImportError {
+    ImportError {
+        id: row.get("id"),
+        filename: row.get("filename"),
+        stack_trace: row.get("stack_trace"),
+        created_at: row.get("created_at"),
+    }
+}
+
+pub async fn import_errors(client: &impl GenericClient, page: &Page) -> Result<(Vec<ImportError>, i64), StoreError> {
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let count = "SELECT count(*) FROM import_error WHERE filename ILIKE $1";
+    let total = client.query_one(count, &[&pattern]).await?.get(0);
+    let order = page.order_by("id");
+    let query = format!("SELECT * FROM import_error WHERE filename ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
+    let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(read_error).collect(), total))
+}
+
+pub async fn import_error(client: &impl GenericClient, id: i64) -> Result<ImportError, StoreError> {
+    let row = client.query_opt("SELECT * FROM import_error WHERE id = $1", &[&id]).await?;
+    row.as_ref().map(read_error).ok_or_else(|| StoreError::NotFound { what: "import error", id: id.to_string() })
+}
+
+/// A version of a DAG: its number and the text of its file. The current one when none is named.
+pub async fn source(
+    client: &impl GenericClient,
+    dag_id: &str,
+    version_number: Option<i32>,
+) -> Result<Option<(i32, String)>, StoreError> {
+    let query = "SELECT v.version_number, v.source FROM dag_version v JOIN dag d USING (dag_id)
+                 WHERE dag_id = $1 AND (v.version_number = $2 OR $2 IS NULL AND v.id = d.current_version_id)";
+    let row = client.query_opt(query, &[&dag_id, &version_number]).await?;
+    Ok(row.map(|row| (row.get(0), row.get(1))))
+}

@@ -1,0 +1,149 @@
+//! Task instances, as they are shown.
+
+use super::events::RunKey;
+use super::{Page, StoreError};
+use jiff::Timestamp;
+use tokio_postgres::{GenericClient, Row};
+
+/// The map index of a task that is not mapped, as in Airflow.
+pub const NOT_MAPPED: i32 = -1;
+
+#[derive(Debug, Clone)]
+pub struct Instance {
+    pub run: RunKey,
+    pub task_id: String,
+    pub map_index: i32,
+    pub state: Option<String>,
+    pub try_number: i32,
+    pub max_tries: i32,
+    pub operator: Option<String>,
+    pub queued_at: Option<Timestamp>,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+    pub logical_date: Option<Timestamp>,
+    pub run_after: Timestamp,
+    pub pid: Option<i32>,
+    /// How the newest try ended, in words.
+    pub outcome: Option<String>,
+    pub pool: String,
+    pub pool_slots: i32,
+    pub priority_weight: i32,
+    pub scheduled_at: Option<Timestamp>,
+    /// JSON.
+    pub rendered: Option<String>,
+    pub rendered_map_index: Option<String>,
+    pub version_number: Option<i32>,
+}
+
+const SELECT: &str = "
+    SELECT ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number
+    FROM task_instance ti
+    JOIN dag_run r USING (dag_id, run_id)
+    LEFT JOIN dag_version v ON v.id = r.dag_version_id
+    LEFT JOIN task_try t ON (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+                            = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)";
+
+fn read(row: &Row) -> Instance {
+    Instance {
+        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        task_id: row.get("task_id"),
+        map_index: row.get("map_index"),
+        state: row.get("state"),
+        try_number: row.get("try_number"),
+        max_tries: row.get("max_tries"),
+        operator: row.get("operator"),
+        queued_at: row.get("queued_at"),
+        start_date: row.get("start_date"),
+        end_date: row.get("end_date"),
+        logical_date: row.get("logical_date"),
+        run_after: row.get("run_after"),
+        pid: row.get("pid"),
+        outcome: row.get("outcome"),
+        pool: row.get("pool"),
+        pool_slots: row.get("pool_slots"),
+        priority_weight: row.get("priority_weight"),
+        scheduled_at: row.get("scheduled_at"),
+        rendered: row.get("rendered_text"),
+        rendered_map_index: row.get("rendered_map_index"),
+        version_number: row.get("version_number"),
+    }
+}
+
+/// Which instances; what is not named is no condition.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Which<'a> {
+    pub dag_id: Option<&'a str>,
+    pub run_id: Option<&'a str>,
+    pub states: &'a [String],
+    /// Those of this task that are mapped.
+    pub mapped: Option<&'a str>,
+}
+
+impl<'a> Which<'a> {
+    pub fn of_run(run: &'a RunKey) -> Self {
+        Self { dag_id: Some(&run.dag_id), run_id: Some(&run.run_id), ..Self::default() }
+    }
+}
+
+/// Instances of one run, or of several.
+pub async fn list(
+    client: &impl GenericClient,
+    which: Which<'_>,
+    page: &Page,
+) -> Result<(Vec<Instance>, i64), StoreError> {
+    let Which { dag_id, run_id, states, mapped } = which;
+    let matches = "($1::text IS NULL OR ti.dag_id = $1) AND ($2::text IS NULL OR ti.run_id = $2)
+                   AND (cardinality($3::text[]) = 0 OR coalesce(ti.state, 'none') = ANY ($3)) AND ti.task_id ILIKE $4
+                   AND ($5::text IS NULL OR ti.task_id = $5 AND ti.map_index >= 0)";
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let count = format!("SELECT count(*) FROM task_instance ti WHERE {matches}");
+    let total = client.query_one(&count, &[&dag_id, &run_id, &states, &pattern, &mapped]).await?.get(0);
+    let order = page.order_by("ti.task_id, ti.map_index, ti.run_id, ti.dag_id");
+    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $6 OFFSET $7");
+    let rows = client.query(&query, &[&dag_id, &run_id, &states, &pattern, &mapped, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(read).collect(), total))
+}
+
+/// The named ones of a run.
+pub async fn chosen(
+    client: &impl GenericClient,
+    run: &RunKey,
+    ids: &[(String, i32)],
+) -> Result<Vec<Instance>, StoreError> {
+    let (tasks, indices): (Vec<&str>, Vec<i32>) = ids.iter().map(|(task, index)| (task.as_str(), *index)).unzip();
+    let query = format!(
+        "{SELECT} JOIN unnest($3::text[], $4::integer[]) AS chosen (task_id, map_index)
+                  ON (chosen.task_id, chosen.map_index) = (ti.task_id, ti.map_index)
+         WHERE ti.dag_id = $1 AND ti.run_id = $2 ORDER BY ti.task_id, ti.map_index"
+    );
+    let rows = client.query(&query, &[&run.dag_id, &run.run_id, &tasks, &indices]).await?;
+    Ok(rows.iter().map(read).collect())
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+) -> Result<Instance, StoreError> {
+    let query = format!("{SELECT} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4");
+    let row = client.query_opt(&query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound {
+        what: "task instance",
+        id: format!("{}/{}/{task_id}", run.dag_id, run.run_id),
+    })
+}
+
+/// Whether there is, or was, a try of that number.
+pub async fn has_try(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    try_number: i32,
+) -> Result<bool, StoreError> {
+    let query = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
+                 AND try_number = $5";
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &try_number]).await?;
+    Ok(row.is_some())
+}

@@ -1,0 +1,173 @@
+//! Making runs: each with its task instances, of any kind.
+
+use super::StoreError;
+use super::events::{self, Event, RunKey};
+use crate::engine::dag::{Structure, Task};
+use crate::engine::planner::graph::Graph;
+use crate::engine::schedule::timetable::Interval;
+use crate::engine::scheduler::apply;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use std::collections::HashSet;
+use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::{GenericClient, Transaction};
+
+/// A run that is to be.
+#[derive(Debug)]
+pub struct NewRun<'a> {
+    pub key: RunKey,
+    pub run_type: &'a str,
+    pub logical_date: Option<Timestamp>,
+    pub interval: Option<Interval>,
+    pub run_after: Timestamp,
+    pub conf: &'a Map<String, Value>,
+    pub note: Option<&'a str>,
+    pub triggered_by: &'a str,
+    pub user: Option<&'a str>,
+    pub version_id: i64,
+    /// The backfill that it is of, and its place there.
+    pub backfill: Option<(i64, i32)>,
+}
+
+/// As Python's `isoformat()` has it, because Airflow's run ids do.
+pub fn isoformat(at: Timestamp) -> String {
+    let seconds = at.strftime("%Y-%m-%dT%H:%M:%S");
+    match at.subsec_microsecond() {
+        0 => format!("{seconds}+00:00"),
+        micros => format!("{seconds}.{micros:06}+00:00"),
+    }
+}
+
+/// Makes it. `false` when there is a run of that id or that date already.
+pub async fn insert(
+    transaction: &Transaction<'_>,
+    run: &NewRun<'_>,
+    structure: &Structure,
+) -> Result<bool, StoreError> {
+    let query = "
+        INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
+                             run_after, conf, note, dag_version_id, triggered_by, triggering_user_name, backfill_id,
+                             backfill_ordinal)
+        VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING";
+    let (start, end) = run.interval.map(|interval| (interval.start, interval.end)).unzip();
+    let (backfill, ordinal) = run.backfill.unzip();
+    let parameters: [&(dyn ToSql + Sync); 14] = [
+        &run.key.dag_id,
+        &run.key.run_id,
+        &run.run_type,
+        &run.logical_date,
+        &start,
+        &end,
+        &run.run_after,
+        &Json(run.conf),
+        &run.note,
+        &run.version_id,
+        &run.triggered_by,
+        &run.user,
+        &backfill,
+        &ordinal,
+    ];
+    if transaction.execute(query, &parameters).await? == 0 {
+        return Ok(false);
+    }
+    add_instances(transaction, &run.key, structure, run.logical_date, run.backfill.is_some()).await?;
+    events::notify(transaction, &Event::Sweep).await?;
+    events::notify(transaction, &Event::Changed(run.key.clone())).await?;
+    Ok(true)
+}
+
+/// Makes the runs of a backfill that are new, all at once: there may be thousands. Returns the ids of those that
+/// were made; there was one of that id already where one is missing.
+pub async fn insert_all(
+    transaction: &Transaction<'_>,
+    runs: &[NewRun<'_>],
+    structure: &Structure,
+) -> Result<HashSet<String>, StoreError> {
+    let Some(first) = runs.first() else { return Ok(HashSet::new()) };
+    let query = "
+        INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
+                             run_after, conf, dag_version_id, triggered_by, triggering_user_name, backfill_id,
+                             backfill_ordinal)
+        SELECT $1, new.run_id, $2, 'queued', new.logical_date, new.starts, new.ends, new.run_after, $3, $4, $5, $6, $7,
+               new.ordinal
+        FROM unnest($8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
+                    $13::integer[]) AS new (run_id, logical_date, starts, ends, run_after, ordinal)
+        ON CONFLICT DO NOTHING RETURNING run_id";
+    let ids: Vec<&str> = runs.iter().map(|run| run.key.run_id.as_str()).collect();
+    let dates: Vec<_> = runs.iter().map(|run| run.logical_date).collect();
+    let starts: Vec<_> = runs.iter().map(|run| run.interval.map(|interval| interval.start)).collect();
+    let ends: Vec<_> = runs.iter().map(|run| run.interval.map(|interval| interval.end)).collect();
+    let afters: Vec<_> = runs.iter().map(|run| run.run_after).collect();
+    let ordinals: Vec<_> = runs.iter().map(|run| run.backfill.map(|(_, ordinal)| ordinal)).collect();
+    let backfill = first.backfill.map(|(id, _)| id);
+    let parameters: [&(dyn ToSql + Sync); 13] = [
+        &first.key.dag_id,
+        &first.run_type,
+        &Json(first.conf),
+        &first.version_id,
+        &first.triggered_by,
+        &first.user,
+        &backfill,
+        &ids,
+        &dates,
+        &starts,
+        &ends,
+        &afters,
+        &ordinals,
+    ];
+    let rows = transaction.query(query, &parameters).await?;
+    let made: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let made_ids: Vec<&str> = made.iter().map(String::as_str).collect();
+    let new = initial(structure, &HashSet::new(), None, true);
+    apply::insert(transaction, &first.key.dag_id, &made_ids, &new).await?;
+    // Whoever shows one of them is told of all.
+    events::notify(transaction, &Event::Dags).await?;
+    Ok(made)
+}
+
+/// An instance for each task that has none; several where it is known how many they are.
+pub async fn add_instances(
+    client: &impl GenericClient,
+    key: &RunKey,
+    structure: &Structure,
+    logical_date: Option<Timestamp>,
+    is_backfill: bool,
+) -> Result<(), StoreError> {
+    let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
+    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+    let there = rows.iter().map(|row| row.get(0)).collect();
+    let new = initial(structure, &there, logical_date, is_backfill);
+    apply::insert(client, &key.dag_id, &[&key.run_id], &new).await
+}
+
+/// The instances that a run begins with, less those of tasks that are there.
+fn initial<'a>(
+    structure: &'a Structure,
+    there: &HashSet<&str>,
+    logical_date: Option<Timestamp>,
+    is_backfill: bool,
+) -> Vec<(&'a Task, i32)> {
+    // Only what is mapped needs the arrows.
+    let mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
+    let graph = mapped.then(|| Graph::new(structure.clone()));
+    let mut new: Vec<(&Task, i32)> = Vec::new();
+    for (place, task) in structure.tasks.iter().enumerate() {
+        if there.contains(task.task_id.as_str()) || !(is_backfill || is_in_time(task, logical_date)) {
+            continue;
+        }
+        match graph.as_ref().filter(|graph| graph.is_expandable(place)).map(|graph| graph.count(place, &|_| None)) {
+            Some(Some(count @ 1..)) => {
+                new.extend((0..count).map(|index| (task, i32::try_from(index).unwrap_or(i32::MAX))));
+            }
+            _ => new.push((task, -1)),
+        }
+    }
+    new
+}
+
+/// A task may begin later than its DAG, and end earlier.
+fn is_in_time(task: &Task, logical_date: Option<Timestamp>) -> bool {
+    let Some(date) = logical_date else { return true };
+    let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    moment(&task.start_date).is_none_or(|start| start <= date) && moment(&task.end_date).is_none_or(|end| date <= end)
+}

@@ -1,0 +1,289 @@
+//! Runs: started, listed, ended, cleared.
+
+use super::backfills;
+use super::dags;
+use super::events::{self, Event, RunKey};
+use super::new_run::{self, NewRun, isoformat};
+use super::{Page, ReadFor, StoreError};
+use crate::engine::params;
+use crate::engine::schedule::timetable::Interval;
+use crate::engine::state::RunState;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio_postgres::types::Json;
+use tokio_postgres::{GenericClient, Row, Transaction};
+
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub key: RunKey,
+    pub run_type: String,
+    pub state: RunState,
+    pub logical_date: Option<Timestamp>,
+    pub data_interval_start: Option<Timestamp>,
+    pub data_interval_end: Option<Timestamp>,
+    pub run_after: Timestamp,
+    pub queued_at: Timestamp,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+    pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: Option<String>,
+    pub triggering_user_name: Option<String>,
+    pub version_number: Option<i32>,
+    pub version_id: Option<i64>,
+    pub backfill_id: Option<i64>,
+}
+
+const SELECT: &str = "SELECT r.*, v.version_number FROM dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
+
+fn read(row: &Row) -> Run {
+    let Json(conf): Json<Map<String, Value>> = row.get("conf");
+    Run {
+        key: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        run_type: row.get("run_type"),
+        // The table's own check allows no other.
+        state: RunState::parse(row.get("state")).unwrap_or(RunState::Failed),
+        logical_date: row.get("logical_date"),
+        data_interval_start: row.get("data_interval_start"),
+        data_interval_end: row.get("data_interval_end"),
+        run_after: row.get("run_after"),
+        queued_at: row.get("queued_at"),
+        start_date: row.get("start_date"),
+        end_date: row.get("end_date"),
+        conf,
+        note: row.get("note"),
+        triggered_by: row.get("triggered_by"),
+        triggering_user_name: row.get("triggering_user_name"),
+        version_number: row.get("version_number"),
+        version_id: row.get("dag_version_id"),
+        backfill_id: row.get("backfill_id"),
+    }
+}
+
+/// What a run that is started by hand is given.
+#[derive(Debug, Default)]
+pub struct Trigger {
+    pub run_id: Option<String>,
+    pub logical_date: Option<Timestamp>,
+    pub data_interval: Option<(Timestamp, Timestamp)>,
+    pub run_after: Option<Timestamp>,
+    pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: &'static str,
+    pub user: String,
+    /// When it is not one that somebody started by hand.
+    pub run_type: Option<&'static str>,
+}
+
+/// Airflow's `allowed_run_id_pattern`, and no way out of a folder.
+fn check_run_id(run_id: &str) -> Result<(), StoreError> {
+    if run_id.contains("..") {
+        let text = format!("The run_id '{run_id}' must not contain '..' to prevent path traversal");
+        return Err(StoreError::Invalid(text));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.~:+-".contains(c);
+    if run_id.is_empty() || run_id.len() > 250 || !run_id.chars().all(allowed) {
+        let text = format!("The run_id provided '{run_id}' does not match regex pattern '^[A-Za-z0-9_.~:+-]+$'");
+        return Err(StoreError::Invalid(text));
+    }
+    for reserved in ["scheduled", "backfill", "asset_triggered"] {
+        if run_id.starts_with(&format!("{reserved}__")) {
+            let text = format!("A manual DAG run cannot use ID '{run_id}' since it is reserved for {reserved} runs");
+            return Err(StoreError::Invalid(text));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a run, with a task instance for each task. It begins when the scheduler says so.
+pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger) -> Result<Run, StoreError> {
+    let dag = dags::get(transaction, dag_id).await?;
+    if !dag.is_active {
+        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
+    }
+    // What Postgres keeps are microseconds.
+    let now = Timestamp::now().round(jiff::Unit::Microsecond).unwrap_or_else(|_| Timestamp::now());
+    let run_after = with.run_after.unwrap_or(now);
+    let run_id = match with.run_id.as_deref() {
+        None | Some("") => format!("manual__{}", isoformat(run_after)),
+        Some(given) => given.to_owned(),
+    };
+    check_run_id(&run_id)?;
+    if with.conf.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
+        return Err(StoreError::Invalid("conf cannot hold the character NUL".to_owned()));
+    }
+    params::check(&dag.structure, &with.conf).map_err(StoreError::Invalid)?;
+    let timetable = dag.structure.timetable.as_ref();
+    let interval = with.logical_date.map(|date| {
+        let given = with.data_interval.map(|(start, end)| Interval { start, end });
+        // Of one that an operator starts, Airflow takes the moment.
+        let moment = if with.run_type == Some("operator_triggered") { run_after } else { date };
+        let inferred = || timetable.and_then(|timetable| timetable.manual(moment).ok());
+        given.or_else(inferred).unwrap_or(Interval { start: date, end: date })
+    });
+    let run = NewRun {
+        key: RunKey { dag_id: dag_id.to_owned(), run_id },
+        run_type: with.run_type.unwrap_or("manual"),
+        logical_date: with.logical_date,
+        interval,
+        run_after,
+        conf: &with.conf,
+        note: with.note.as_deref(),
+        triggered_by: with.triggered_by,
+        user: Some(&with.user),
+        version_id: dag.version_id,
+        backfill: None,
+    };
+    if !new_run::insert(transaction, &run, &dag.structure).await? {
+        let same_date = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND logical_date = $2";
+        let taken = transaction.query_opt(same_date, &[&dag_id, &with.logical_date]).await?;
+        return Err(StoreError::AlreadyExists {
+            what: if taken.is_some() { "a run of this logical date," } else { "run" },
+            id: taken.map_or(run.key.run_id, |row| row.get(0)),
+        });
+    }
+    get(transaction, &run.key, ReadFor::Reading).await
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        _ => false,
+    }
+}
+
+fn not_found(key: &RunKey) -> StoreError {
+    StoreError::NotFound { what: "run", id: format!("{}/{}", key.dag_id, key.run_id) }
+}
+
+pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -> Result<Run, StoreError> {
+    let lock = if read_for == ReadFor::Update { " FOR UPDATE OF r" } else { "" };
+    let query = format!("{SELECT} WHERE r.dag_id = $1 AND r.run_id = $2{lock}");
+    let row = client.query_opt(&query, &[&key.dag_id, &key.run_id]).await?;
+    row.as_ref().map(read).ok_or_else(|| not_found(key))
+}
+
+/// Runs of one DAG, or of all.
+pub async fn list(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    states: &[String],
+    page: &Page,
+) -> Result<(Vec<Run>, i64), StoreError> {
+    let matches = "($1::text IS NULL OR r.dag_id = $1) AND (cardinality($2::text[]) = 0 OR r.state = ANY ($2))
+                   AND r.run_id ILIKE $3";
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let count = format!("SELECT count(*) FROM dag_run r WHERE {matches}");
+    let total = client.query_one(&count, &[&dag_id, &states, &pattern]).await?.get(0);
+    let order = page.order_by("r.run_id, r.dag_id");
+    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $4 OFFSET $5");
+    let rows = client.query(&query, &[&dag_id, &states, &pattern, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(read).collect(), total))
+}
+
+/// The newest runs of every DAG, newest first.
+pub async fn newest_of_all(client: &impl GenericClient, of_each: i64) -> Result<Vec<Run>, StoreError> {
+    let query = "
+        SELECT r.*, v.version_number FROM dag d
+        CROSS JOIN LATERAL (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC LIMIT $1) r
+        LEFT JOIN dag_version v ON v.id = r.dag_version_id ORDER BY r.dag_id, r.run_after DESC";
+    Ok(client.query(query, &[&of_each]).await?.iter().map(read).collect())
+}
+
+/// Ends a run by hand, as Airflow does: what runs gets the run's state and is ended, what has not
+/// begun is skipped. `Queued` starts it again as it is.
+pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {
+    let run = get(transaction, key, ReadFor::Update).await?;
+    if state == RunState::Queued {
+        queue_again(transaction, key).await?;
+        events::notify(transaction, &Event::Sweep).await?;
+    } else if state.is_finished() {
+        let instances = "
+            UPDATE task_instance SET end_date = now(), start_date = coalesce(start_date, now()), due_at = NULL,
+                   state = CASE WHEN state = 'running' THEN $3 ELSE 'skipped' END
+            WHERE dag_id = $1 AND run_id = $2
+              AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))";
+        transaction.execute(instances, &[&key.dag_id, &key.run_id, &state.as_str()]).await?;
+        let end = "UPDATE dag_run SET state = $3, start_date = coalesce(start_date, now()),
+                          end_date = CASE WHEN $4 THEN end_date ELSE now() END
+                   WHERE dag_id = $1 AND run_id = $2";
+        let was_finished = run.state.is_finished();
+        transaction.execute(end, &[&key.dag_id, &key.run_id, &state.as_str(), &was_finished]).await?;
+        events::notify(transaction, &Event::Stop).await?;
+        backfills::complete(transaction, key).await?;
+        others_may_go_on(transaction, key).await?;
+        // Another run may have waited for this one's end.
+        events::notify(transaction, &Event::Sweep).await?;
+    }
+    events::notify(transaction, &Event::Changed(key.clone())).await?;
+    Ok(())
+}
+
+/// A run that ends by hand, or is gone: what it held is free, and later runs may have waited for its tasks.
+async fn others_may_go_on(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    events::notify(transaction, &Event::Room).await?;
+    let running = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
+    for row in transaction.query(running, &[&key.dag_id, &key.run_id]).await? {
+        let run = RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) };
+        events::notify(transaction, &Event::Plan(run)).await?;
+    }
+    Ok(())
+}
+
+pub async fn set_note(transaction: &Transaction<'_>, key: &RunKey, note: Option<&str>) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET note = $3 WHERE dag_id = $1 AND run_id = $2";
+    match transaction.execute(query, &[&key.dag_id, &key.run_id, &note]).await? {
+        0 => Err(not_found(key)),
+        _ => Ok(()),
+    }
+}
+
+pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    let run = get(transaction, key, ReadFor::Update).await?;
+    // Also one whose tasks are still being ended: another of the same name would meet them.
+    let trying = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND state = 'running' LIMIT 1";
+    let is_trying = transaction.query_opt(trying, &[&key.dag_id, &key.run_id]).await?.is_some();
+    if run.state == RunState::Running || is_trying {
+        return Err(StoreError::Busy(format!(
+            "The DagRun with dag_id: `{}` and run_id: `{}` cannot be deleted in running state",
+            key.dag_id, key.run_id
+        )));
+    }
+    transaction.execute("DELETE FROM dag_run WHERE dag_id = $1 AND run_id = $2", &[&key.dag_id, &key.run_id]).await?;
+    if let Some(backfill) = run.backfill_id {
+        backfills::complete_one(transaction, backfill).await?;
+    }
+    others_may_go_on(transaction, key).await?;
+    events::notify(transaction, &Event::Sweep).await?;
+    events::notify(transaction, &Event::Changed(key.clone())).await?;
+    Ok(())
+}
+
+/// A run that is over begins again when its turn comes.
+pub async fn queue_again(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+    let query =
+        "UPDATE dag_run SET state = 'queued', queued_at = now(), start_date = NULL, end_date = NULL, deadline_at = NULL
+                 WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id]).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_are_airflows() {
+        let at = |text: &str| isoformat(text.parse().unwrap());
+        assert_eq!(at("2026-01-01T12:34:56.789012Z"), "2026-01-01T12:34:56.789012+00:00");
+        assert_eq!(at("2026-01-01T12:34:56Z"), "2026-01-01T12:34:56+00:00");
+        for good in ["manual__2026-01-01T12:34:56+00:00", "x", "a.b~c"] {
+            check_run_id(good).unwrap();
+        }
+        for bad in ["", "a b", "a/b", "..", "x..y", "ä", "scheduled__2026", &"x".repeat(251)] {
+            check_run_id(bad).unwrap_err();
+        }
+    }
+}

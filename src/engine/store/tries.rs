@@ -1,0 +1,359 @@
+//! The agent's side: it claims what is queued, and says how each try ended. It writes `running` and
+//! the outcome of a try; every other state is the scheduler's.
+
+use super::StoreError;
+pub use super::events::TryKey;
+use super::events::{self, Event, RunKey};
+use super::xcoms;
+use crate::engine::state::TryState;
+use crate::sys::process::ProcessId;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use tokio_postgres::types::Json;
+use tokio_postgres::{Client, GenericClient, Row};
+
+/// What the agent needs to run one.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    pub key: TryKey,
+    pub max_tries: i32,
+    pub version_id: Option<i64>,
+    pub run_type: String,
+    pub logical_date: Option<Timestamp>,
+    pub data_interval_start: Option<Timestamp>,
+    pub data_interval_end: Option<Timestamp>,
+    pub run_after: Timestamp,
+    pub run_start_date: Option<Timestamp>,
+    pub conf: Map<String, Value>,
+    pub note: Option<String>,
+    pub triggered_by: Option<String>,
+    /// Whether it was rescheduled and goes on now, since when there is this try, and how often it has begun.
+    pub goes_on: bool,
+    pub first_start_date: Option<Timestamp>,
+    pub reschedules: i32,
+    /// Made for this try; the database has its hash.
+    pub token: String,
+}
+
+pub fn token_hash(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}
+
+fn read_key(row: &Row) -> TryKey {
+    TryKey {
+        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        task_id: row.get("task_id"),
+        map_index: row.get("map_index"),
+        try_number: row.get("try_number"),
+    }
+}
+
+/// Takes up to `most` queued task instances, oldest first. An instance whose last try is still
+/// being ended waits for that end.
+pub async fn claim(
+    client: &mut Client,
+    most: usize,
+    boot_id: &str,
+    new_token: impl Fn() -> String,
+) -> Result<Vec<Claimed>, StoreError> {
+    let transaction = client.transaction().await?;
+    let take = "
+        WITH picked AS (
+            SELECT dag_id, run_id, task_id, map_index FROM task_instance q
+            WHERE state = 'queued' AND NOT EXISTS (
+                SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
+                                             = (q.dag_id, q.run_id, q.task_id, q.map_index))
+            ORDER BY priority_weight DESC, queued_at, task_id, map_index LIMIT $1 FOR UPDATE SKIP LOCKED),
+        taken AS (
+            UPDATE task_instance ti SET state = 'running', start_date = now(), end_date = NULL
+            FROM picked p WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+                                = (p.dag_id, p.run_id, p.task_id, p.map_index)
+            RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries)
+        SELECT t.*, r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
+               r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
+               y.state = 'up_for_reschedule' AS goes_on, y.first_start_date, y.reschedules
+        FROM taken t JOIN dag_run r USING (dag_id, run_id)
+        LEFT JOIN task_try y USING (dag_id, run_id, task_id, map_index, try_number)";
+    let rows = transaction.query(take, &[&i64::try_from(most).unwrap_or(i64::MAX)]).await?;
+    let claimed: Vec<Claimed> = rows.iter().map(|row| read_claimed(row, new_token())).collect();
+    if claimed.is_empty() {
+        return Ok(claimed);
+    }
+    let columns = Columns::of(claimed.iter().map(|one| &one.key));
+    let hashes: Vec<Vec<u8>> = claimed.iter().map(|one| token_hash(&one.token)).collect();
+    let tries = "
+        INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, heartbeat_at, boot_id, token_hash)
+        SELECT dag_id, run_id, task_id, map_index, try_number, 'running', now(), $7, token_hash
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::bytea[])
+             AS new (dag_id, run_id, task_id, map_index, try_number, token_hash)
+        ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
+        SET state = 'running', heartbeat_at = now(), boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
+            first_start_date = CASE WHEN task_try.state = 'up_for_reschedule'
+                                    THEN coalesce(task_try.first_start_date, task_try.start_date) END,
+            reschedules = CASE WHEN task_try.state = 'up_for_reschedule' THEN task_try.reschedules + 1 ELSE 0 END,
+            start_date = now(), end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
+            skipped_tasks = NULL, asset_events = NULL";
+    let Columns { dags, runs, tasks, maps, numbers } = &columns;
+    transaction.execute(tries, &[dags, runs, tasks, maps, numbers, &hashes, &boot_id]).await?;
+    // A try begins without what an earlier one left; a sensor that goes on is the same try.
+    let columns = Columns::of(claimed.iter().filter(|one| !one.goes_on).map(|one| &one.key));
+    let Columns { dags, runs, tasks, maps, .. } = &columns;
+    let xcoms = "DELETE FROM xcom x USING unnest($1::text[], $2::text[], $3::text[], $4::integer[])
+                     AS gone (dag_id, run_id, task_id, map_index)
+                 WHERE (x.dag_id, x.run_id, x.task_id, x.map_index)
+                       = (gone.dag_id, gone.run_id, gone.task_id, gone.map_index)";
+    transaction.execute(xcoms, &[dags, runs, tasks, maps]).await?;
+    for run in runs_of(claimed.iter().map(|one| &one.key)) {
+        events::notify(&transaction, &Event::Changed(run)).await?;
+    }
+    transaction.commit().await?;
+    Ok(claimed)
+}
+
+/// Whether there are queued task instances that a claim could take, were they not locked.
+pub async fn is_any_claimable(client: &impl GenericClient) -> Result<bool, StoreError> {
+    let query = "
+        SELECT EXISTS (SELECT FROM task_instance q WHERE state = 'queued' AND NOT EXISTS (
+            SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
+                                         = (q.dag_id, q.run_id, q.task_id, q.map_index)))";
+    Ok(client.query_one(query, &[]).await?.get(0))
+}
+
+fn read_claimed(row: &Row, token: String) -> Claimed {
+    let Json(conf): Json<Map<String, Value>> = row.get("conf");
+    Claimed {
+        key: read_key(row),
+        max_tries: row.get("max_tries"),
+        version_id: row.get("dag_version_id"),
+        run_type: row.get("run_type"),
+        logical_date: row.get("logical_date"),
+        data_interval_start: row.get("data_interval_start"),
+        data_interval_end: row.get("data_interval_end"),
+        run_after: row.get("run_after"),
+        run_start_date: row.get("run_start_date"),
+        conf,
+        note: row.get("note"),
+        triggered_by: row.get("triggered_by"),
+        goes_on: row.get::<_, Option<bool>>("goes_on").unwrap_or(false),
+        first_start_date: row.get("first_start_date"),
+        reschedules: row.get::<_, Option<i32>>("reschedules").unwrap_or(0),
+        token,
+    }
+}
+
+/// Keys as columns, for `unnest`.
+struct Columns<'a> {
+    dags: Vec<&'a str>,
+    runs: Vec<&'a str>,
+    tasks: Vec<&'a str>,
+    maps: Vec<i32>,
+    numbers: Vec<i32>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(keys: impl Iterator<Item = &'a TryKey>) -> Self {
+        let mut columns = Self { dags: vec![], runs: vec![], tasks: vec![], maps: vec![], numbers: vec![] };
+        for key in keys {
+            columns.dags.push(&key.run.dag_id);
+            columns.runs.push(&key.run.run_id);
+            columns.tasks.push(&key.task_id);
+            columns.maps.push(key.map_index);
+            columns.numbers.push(key.try_number);
+        }
+        columns
+    }
+}
+
+fn runs_of<'a>(keys: impl Iterator<Item = &'a TryKey>) -> std::collections::BTreeSet<RunKey> {
+    keys.map(|key| key.run.clone()).collect()
+}
+
+/// A try that the database takes for running, and the boot that it was claimed in.
+#[derive(Debug, Clone)]
+pub struct Unfinished {
+    pub claimed: Claimed,
+    pub boot_id: Option<String>,
+}
+
+/// All of them, for an agent that starts. Their tokens are made anew where they are needed.
+pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, StoreError> {
+    let query = "
+        SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.boot_id, ti.max_tries,
+               r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after,
+               r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
+               false AS goes_on, t.first_start_date, t.reschedules
+        FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+        JOIN dag_run r USING (dag_id, run_id) WHERE t.state = 'running'";
+    let rows = client.query(query, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Unfinished { claimed: read_claimed(row, String::new()), boot_id: row.get("boot_id") })
+        .collect())
+}
+
+/// Gives a try that has not begun a new token.
+pub async fn renew_token(client: &impl GenericClient, key: &TryKey, token: &str) -> Result<(), StoreError> {
+    let query = "UPDATE task_try SET token_hash = $6 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3
+                 AND map_index = $4 AND try_number = $5";
+    let hash = token_hash(token);
+    client
+        .execute(query, &[&key.run.dag_id, &key.run.run_id, &key.task_id, &key.map_index, &key.try_number, &hash])
+        .await?;
+    Ok(())
+}
+
+/// Says that these still run, and in which processes.
+pub async fn heartbeat(client: &impl GenericClient, alive: &[(TryKey, ProcessId)]) -> Result<(), StoreError> {
+    let columns = Columns::of(alive.iter().map(|(key, _)| key));
+    let pids: Vec<i32> = alive.iter().map(|(_, process)| process.pid).collect();
+    let starts: Vec<i64> = alive.iter().map(|(_, process)| process.start_ticks as i64).collect();
+    let query = "
+        UPDATE task_try t SET heartbeat_at = now(), pid = beat.pid, pid_start = beat.pid_start
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::integer[], $7::bigint[])
+             AS beat (dag_id, run_id, task_id, map_index, try_number, pid, pid_start)
+        WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+              = (beat.dag_id, beat.run_id, beat.task_id, beat.map_index, beat.try_number) AND t.state = 'running'";
+    let Columns { dags, runs, tasks, maps, numbers } = &columns;
+    client.execute(query, &[dags, runs, tasks, maps, numbers, &pids, &starts]).await?;
+    Ok(())
+}
+
+/// Running tries whose task is not to run any more: cancelled, cleared, or of a run that was deleted.
+pub async fn to_stop(client: &impl GenericClient) -> Result<Vec<TryKey>, StoreError> {
+    let query = "SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number
+                 FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+                 WHERE t.state = 'running' AND ti.state IS DISTINCT FROM 'running'";
+    Ok(client.query(query, &[]).await?.iter().map(read_key).collect())
+}
+
+/// How a try ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub key: TryKey,
+    pub state: TryState,
+    pub may_retry: bool,
+    /// In words.
+    pub outcome: Option<String>,
+    pub end_date: Timestamp,
+    /// Of one that succeeded: JSON by key.
+    pub xcoms: BTreeMap<String, String>,
+    /// Of a sensor that looks again later.
+    pub due: Option<Timestamp>,
+    /// Tasks that it has decided to skip at once.
+    pub skipped_tasks: Vec<String>,
+    /// What it says of the assets that it produces.
+    pub asset_events: Option<Value>,
+    /// Its template fields as they were rendered, and the name of a mapped instance.
+    pub rendered: Option<Value>,
+    pub rendered_map_index: Option<String>,
+}
+
+impl Ended {
+    /// One that failed, and left nothing.
+    pub fn failed(key: TryKey, may_retry: bool, outcome: String, end_date: Timestamp) -> Self {
+        Self {
+            key,
+            state: TryState::Failed,
+            may_retry,
+            outcome: Some(outcome),
+            end_date,
+            xcoms: BTreeMap::new(),
+            due: None,
+            skipped_tasks: Vec::new(),
+            asset_events: None,
+            rendered: None,
+            rendered_map_index: None,
+        }
+    }
+}
+
+/// Writes how a try ended, with what it returned, in one transaction. `false` when the database
+/// does not take it for running: it has been told before.
+pub async fn record(client: &mut Client, ended: &Ended) -> Result<bool, StoreError> {
+    let transaction = client.transaction().await?;
+    let TryKey { run, task_id, map_index, try_number } = &ended.key;
+    let query = "
+        UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
+               token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{}'), asset_events = $12,
+               first_start_date = CASE WHEN $6 = 'up_for_reschedule' THEN coalesce(first_start_date, start_date)
+                                       ELSE first_start_date END
+        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
+          AND state = 'running'";
+    let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
+    let changed = transaction
+        .execute(
+            query,
+            &[
+                &run.dag_id,
+                &run.run_id,
+                task_id,
+                map_index,
+                try_number,
+                &ended.state.as_str(),
+                &ended.may_retry,
+                &outcome,
+                &ended.end_date,
+                &ended.due,
+                &ended.skipped_tasks,
+                &ended.asset_events.as_ref().map(Json),
+            ],
+        )
+        .await?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    if ended.rendered.is_some() || ended.rendered_map_index.is_some() {
+        let query = "UPDATE task_instance SET rendered = $5, rendered_map_index = $6
+                     WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
+        let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
+        transaction
+            .execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &rendered, &ended.rendered_map_index])
+            .await?;
+    }
+    for (key, value) in &ended.xcoms {
+        xcoms::push(&transaction, &ended.key, key, value).await?;
+    }
+    events::notify(&transaction, &Event::Plan(run.clone())).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Without the one character that Postgres cannot hold.
+fn storable(value: &Value) -> Value {
+    match value {
+        Value::String(text) => text.replace('\0', "\u{fffd}").into(),
+        Value::Array(list) => list.iter().map(storable).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| (name.replace('\0', "\u{fffd}"), storable(value)))
+            .collect::<Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
+/// The try that a token belongs to, while it runs.
+pub async fn of_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>, StoreError> {
+    let query = "SELECT * FROM task_try WHERE token_hash = $1 AND state = 'running'";
+    Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(read_key))
+}
+
+/// The structure and sources of a version, as JSON.
+pub struct Version {
+    pub structure: crate::engine::dag::Structure,
+    pub relative_fileloc: String,
+    pub sources: Map<String, Value>,
+}
+
+pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, StoreError> {
+    let query = "SELECT structure, relative_fileloc, sources FROM dag_version WHERE id = $1";
+    let row = client
+        .query_opt(query, &[&id])
+        .await?
+        .ok_or_else(|| StoreError::NotFound { what: "dag version", id: id.to_string() })?;
+    let Json(structure) = row.get("structure");
+    let Json(sources) = row.get("sources");
+    Ok(Version { structure, relative_fileloc: row.get("relative_fileloc"), sources })
+}

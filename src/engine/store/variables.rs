@@ -1,0 +1,157 @@
+//! Variables: Airflow's key-value store. Values are encrypted at rest.
+
+use super::{OnExisting, Page, ReadFor, StoreError};
+use crate::auth::cipher::Cipher;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use tokio_postgres::{GenericClient, Row};
+
+/// <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/variables.html>
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    pub key: String,
+    pub value: String,
+    pub description: Option<String>,
+}
+
+/// A JSON value as Airflow stores it: text as it is, everything else as JSON.
+pub fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+const WHAT: &str = "variable";
+/// Airflow's own column is this long.
+const MAX_KEY: usize = 250;
+
+fn place(key: &str) -> String {
+    format!("variable/{key}")
+}
+
+fn check(variable: &Variable) -> Result<(), StoreError> {
+    if variable.key.is_empty() || variable.key.chars().count() > MAX_KEY {
+        return Err(StoreError::Invalid(format!("{:?}: a variable's key has 1 to {MAX_KEY} characters", variable.key)));
+    }
+    if variable.key.contains('\0') || variable.description.as_ref().is_some_and(|text| text.contains('\0')) {
+        return Err(StoreError::Invalid("a key or description cannot hold the character NUL".to_owned()));
+    }
+    Ok(())
+}
+
+fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
+    let key: String = row.get("key");
+    let opened = cipher.open(&place(&key), row.get("value_encrypted"));
+    let value = opened.map_err(|_| StoreError::Sealed { what: WHAT, id: key.clone() })?;
+    Ok(Variable { key, value, description: row.get("description") })
+}
+
+/// A page of them with the number of all that match.
+pub async fn list(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    page: &Page,
+) -> Result<(Vec<Variable>, i64), StoreError> {
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let order = page.order_by("key");
+    let total = client.query_one("SELECT count(*) FROM variable WHERE key ILIKE $1", &[&pattern]).await?.get(0);
+    let query = format!("SELECT * FROM variable WHERE key ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
+    let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
+    let variables = rows.iter().map(|row| read(row, cipher)).collect::<Result<_, _>>()?;
+    Ok((variables, total))
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    key: &str,
+    read_for: ReadFor,
+) -> Result<Variable, StoreError> {
+    let query = format!("SELECT * FROM variable WHERE key = $1{}", read_for.clause());
+    match client.query_opt(&query, &[&key]).await? {
+        Some(row) => read(&row, cipher),
+        None => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
+    }
+}
+
+/// Makes a new one; an existing key is an error and stays as it is.
+pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+    check(new)?;
+    let sealed = cipher.seal(&place(&new.key), &new.value);
+    let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
+                 ON CONFLICT (key) DO NOTHING";
+    match client.execute(query, &[&new.key, &sealed, &new.description]).await? {
+        0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.key.clone() }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes it or replaces it.
+pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+    check(new)?;
+    let sealed = cipher.seal(&place(&new.key), &new.value);
+    let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
+                 ON CONFLICT (key) DO UPDATE
+                 SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description, updated_at = now()";
+    client.execute(query, &[&new.key, &sealed, &new.description]).await?;
+    Ok(())
+}
+
+/// Writes as many as a file has, and says how many: what exists already is written over, skipped, or an error. Call
+/// it in a transaction.
+pub async fn import(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    entries: Vec<Variable>,
+    on_existing: OnExisting,
+) -> Result<usize, StoreError> {
+    let on_conflict = match on_existing {
+        OnExisting::Overwrite => {
+            "UPDATE SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description,
+             updated_at = now()"
+        }
+        OnExisting::Skip | OnExisting::Fail => "NOTHING",
+    };
+    let query = format!(
+        "INSERT INTO variable (key, value_encrypted, description) SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[])
+         ON CONFLICT (key) DO {on_conflict} RETURNING key"
+    );
+    let statement = client.prepare(&query).await?;
+    let mut written = 0;
+    for batch in once_each(entries, on_existing).chunks(BATCH) {
+        batch.iter().try_for_each(check)?;
+        let sealed: Vec<Vec<u8>> =
+            batch.iter().map(|variable| cipher.seal(&place(&variable.key), &variable.value)).collect();
+        let keys: Vec<&str> = batch.iter().map(|variable| variable.key.as_str()).collect();
+        let descriptions: Vec<Option<&str>> = batch.iter().map(|variable| variable.description.as_deref()).collect();
+        let rows = client.query(&statement, &[&keys, &sealed, &descriptions]).await?;
+        if on_existing == OnExisting::Fail && rows.len() < batch.len() {
+            let mut new: HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+            // There already, or twice among them.
+            let id = keys.iter().find(|key| !new.remove(*key)).copied().unwrap_or_default().to_owned();
+            return Err(StoreError::AlreadyExists { what: WHAT, id });
+        }
+        written += rows.len();
+    }
+    Ok(written)
+}
+
+/// A statement writes a key once: where one comes twice, the later counts when it would write over the other.
+fn once_each(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<Variable> {
+    if on_existing == OnExisting::Overwrite {
+        let last: HashMap<String, usize> =
+            entries.iter().enumerate().map(|(index, variable)| (variable.key.clone(), index)).collect();
+        let mut index = 0..;
+        entries.retain(|variable| index.next() == last.get(&variable.key).copied());
+    }
+    entries
+}
+
+/// Sealed and written without a pause between.
+const BATCH: usize = 1000;
+
+pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
+    match client.execute("DELETE FROM variable WHERE key = $1", &[&key]).await? {
+        0 => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
+        _ => Ok(()),
+    }
+}

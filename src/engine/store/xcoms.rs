@@ -1,0 +1,118 @@
+//! XComs: what tasks leave for one another. The text that a task wrote is the text that is read.
+
+use super::events::{RunKey, TryKey};
+use super::{Page, StoreError};
+use jiff::Timestamp;
+use tokio_postgres::{GenericClient, Row};
+
+#[derive(Debug, Clone)]
+pub struct XCom {
+    pub run: RunKey,
+    pub task_id: String,
+    pub map_index: i32,
+    pub key: String,
+    pub created_at: Timestamp,
+    pub logical_date: Option<Timestamp>,
+    pub run_after: Timestamp,
+    /// JSON.
+    pub value: Option<String>,
+}
+
+fn read(row: &Row) -> XCom {
+    XCom {
+        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        task_id: row.get("task_id"),
+        map_index: row.get("map_index"),
+        key: row.get("key"),
+        created_at: row.get("created_at"),
+        logical_date: row.get("logical_date"),
+        run_after: row.get("run_after"),
+        value: row.try_get("value").unwrap_or_default(),
+    }
+}
+
+pub async fn list(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    run_id: Option<&str>,
+    task_id: Option<&str>,
+    map_index: Option<i32>,
+    page: &Page,
+) -> Result<(Vec<XCom>, i64), StoreError> {
+    let matches = "($1::text IS NULL OR x.dag_id = $1) AND ($2::text IS NULL OR x.run_id = $2)
+                   AND ($3::text IS NULL OR x.task_id = $3) AND x.key ILIKE $4
+                   AND ($5::integer IS NULL OR x.map_index = $5)";
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let count = format!("SELECT count(*) FROM xcom x WHERE {matches}");
+    let total = client.query_one(&count, &[&dag_id, &run_id, &task_id, &pattern, &map_index]).await?.get(0);
+    let order = page.order_by("x.key, x.map_index, x.task_id, x.run_id, x.dag_id");
+    let query = format!(
+        "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after
+         FROM xcom x JOIN dag_run r USING (dag_id, run_id) WHERE {matches} ORDER BY {order} LIMIT $6 OFFSET $7"
+    );
+    let rows =
+        client.query(&query, &[&dag_id, &run_id, &task_id, &pattern, &map_index, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(read).collect(), total))
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    key: &str,
+) -> Result<XCom, StoreError> {
+    let query = "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, x.value::text AS value,
+                        r.logical_date, r.run_after
+                 FROM xcom x JOIN dag_run r USING (dag_id, run_id)
+                 WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.map_index = $4 AND x.key = $5";
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &key]).await?;
+    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
+}
+
+/// Writes one of a running try; an older value of the key is replaced.
+pub async fn push(client: &impl GenericClient, of: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
+    if key.is_empty() || key.chars().count() > 512 || key.contains('\0') {
+        return Err(StoreError::Invalid(format!("XCom key must be a text of 1 to 512 characters. Received: {key:?}")));
+    }
+    let query = "INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
+                 VALUES ($1, $2, $3, $4, $5, $6::text::json)
+                 ON CONFLICT (dag_id, run_id, task_id, map_index, key)
+                 DO UPDATE SET value = EXCLUDED.value, created_at = now()";
+    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key, &value]).await?;
+    Ok(())
+}
+
+/// What to pull.
+#[derive(Debug)]
+pub struct Pull<'a> {
+    pub run: &'a RunKey,
+    pub task_ids: &'a [String],
+    pub key: &'a str,
+    /// `None`: of all instances.
+    pub map_indexes: Option<&'a [i32]>,
+    /// Also from earlier runs of the DAG, the newest that has one.
+    pub include_prior_dates: bool,
+}
+
+/// The values that some tasks left under a key: task, map index and JSON, in the order of the indexes.
+pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>, StoreError> {
+    // Of all instances Airflow gives what each of the runs has left, of one that is named the newest.
+    let newest = if pull.map_indexes.is_some() { "DISTINCT ON (x.task_id, x.map_index)" } else { "" };
+    let order = if pull.map_indexes.is_some() { "DESC NULLS LAST" } else { "ASC NULLS FIRST" };
+    let by_date =
+        if pull.map_indexes.is_some() { "x.task_id, x.map_index, r.logical_date" } else { "x.task_id, r.logical_date" };
+    let query = format!(
+        "SELECT {newest} x.task_id, x.map_index, x.value::text
+         FROM xcom x JOIN dag_run r USING (dag_id, run_id)
+         WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
+           AND ($5::integer[] IS NULL OR x.map_index = ANY ($5))
+           AND (x.run_id = $2
+                OR $6 AND r.logical_date <= (SELECT logical_date FROM dag_run WHERE dag_id = $1 AND run_id = $2))
+         ORDER BY {by_date} {order}, x.map_index"
+    );
+    let Pull { run, task_ids, key, map_indexes, include_prior_dates } = pull;
+    let rows =
+        client.query(&query, &[&run.dag_id, &run.run_id, task_ids, key, map_indexes, include_prior_dates]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
