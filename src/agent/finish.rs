@@ -1,8 +1,9 @@
 //! From what a keeper and its task left behind to how the try ended. Pure.
 
 use super::folder::{Cause, Outcome, ResultState, TaskResult};
+use crate::engine::keys::TryKey;
 use crate::engine::state::TryState;
-use crate::engine::store::tries::{Ended, TryKey};
+use crate::engine::store::tries::Ended;
 use crate::sys::reaper::Exit;
 use jiff::Timestamp;
 
@@ -70,7 +71,7 @@ fn in_words(cause: Cause) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::store::events::RunKey;
+    use crate::engine::keys::RunKey;
 
     fn told(exit: Option<Exit>, cause: Option<Cause>, result: Option<(ResultState, bool)>) -> (TryState, bool, String) {
         let key = TryKey {

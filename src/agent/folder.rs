@@ -6,7 +6,7 @@
 //! process; `result.json` (task) what became of it, whole or absent; `outcome.json` (keeper) how its
 //! process ended.
 
-use crate::engine::store::tries::TryKey;
+use crate::engine::keys::TryKey;
 use crate::home::Home;
 use crate::sys::files;
 use crate::sys::process::ProcessId;

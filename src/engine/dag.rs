@@ -1,7 +1,6 @@
 //! What parsing gives: the structure of a DAG, as it is stored in a version.
 
-use crate::engine::planner::rules::TriggerRule;
-use crate::engine::schedule::timetable::Timetable;
+use super::schedule::timetable::{Restriction, Timetable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -104,6 +103,14 @@ fn is_zero(value: &u32) -> bool {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+impl Structure {
+    /// Between which dates it has runs at all.
+    pub fn restriction(&self) -> Restriction {
+        let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
+        Restriction { earliest: moment(&self.earliest), latest: moment(&self.latest), catchup: self.catchup }
+    }
 }
 
 /// A task group.
@@ -254,3 +261,29 @@ impl Task {
 }
 
 pub const DEFAULT_POOL: &str = "default_pool";
+
+/// When a task may begin, by how those above it have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerRule {
+    #[default]
+    AllSuccess,
+    AllFailed,
+    AllDone,
+    AllDoneMinOneSuccess,
+    AllDoneSetupSuccess,
+    OneSuccess,
+    OneFailed,
+    OneDone,
+    NoneFailed,
+    NoneFailedMinOneSuccess,
+    NoneSkipped,
+    AllSkipped,
+    Always,
+}
+
+impl TriggerRule {
+    pub fn is_default(&self) -> bool {
+        *self == Self::AllSuccess
+    }
+}

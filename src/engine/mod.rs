@@ -2,6 +2,7 @@
 
 pub mod dag;
 pub mod dag_check;
+pub mod keys;
 pub mod params;
 pub mod planner;
 pub mod schedule;

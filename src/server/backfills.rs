@@ -5,7 +5,8 @@ use super::dag_code::DagCode;
 use super::request::{Params, Segments, body_as};
 use super::state::AppState;
 use super::views::stamp;
-use crate::engine::schedule::timetable::{Info, Restriction, Timetable, TimetableProblem};
+use crate::engine::schedule::timetable::{Info, Restriction};
+use crate::engine::schedule::upcoming::{self, RangeProblem};
 use crate::engine::store::StoreError;
 use crate::engine::store::backfills::{self, Backfill, Change, Reprocess, Wanted};
 use crate::engine::store::dags::{self, Dag};
@@ -17,7 +18,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
@@ -112,10 +113,11 @@ async fn infos(code: Option<&DagCode>, dag: &Dag, wanted: &Wanted) -> Result<Vec
             return Err(problem(too_many(&format!("more than {MOST_ASKED}"), MOST_ASKED)));
         }
     } else {
-        let timetable = timetable.clone();
+        let (timetable, range) = (timetable.clone(), (wanted.from_date, wanted.to_date));
         // Some thousands of dates take their time.
-        let followed = tokio::task::spawn_blocking(move || follow(&timetable, restriction, now)).await;
-        found = followed.map_err(|error| ApiError::internal(&error))?.map_err(problem)?;
+        let followed =
+            tokio::task::spawn_blocking(move || upcoming::in_range(&timetable, range, now, MOST_RUNS, COUNTING)).await;
+        found = followed.map_err(|error| ApiError::internal(&error))?.map_err(|why| problem(why_not(&why)))?;
     }
     if wanted.run_backwards {
         found.reverse();
@@ -123,36 +125,18 @@ async fn infos(code: Option<&DagCode>, dag: &Dag, wanted: &Wanted) -> Result<Vec
     Ok(found)
 }
 
+fn why_not(problem: &RangeProblem) -> String {
+    match problem {
+        RangeProblem::TooMany { count, is_exact: true } => too_many(&count.to_string(), MOST_RUNS),
+        RangeProblem::TooMany { count, is_exact: false } => too_many(&format!("more than {count}"), MOST_RUNS),
+        RangeProblem::Timetable(error) => error.to_string(),
+    }
+}
+
 fn too_many(count: &str, most: usize) -> String {
     format!(
         "There are {count} runs in this range, and one backfill makes at most {most}: make it in parts, one after another."
     )
-}
-
-/// The runs of a schedule in a range, oldest first. The error is for people.
-fn follow(timetable: &Timetable, restriction: Restriction, now: Timestamp) -> Result<Vec<Info>, String> {
-    let mut found = Vec::new();
-    let mut last = None;
-    let mut count = 0_usize;
-    let began = Instant::now();
-    loop {
-        match timetable.next(last, restriction, now) {
-            Ok(Some(info)) if info.interval.is_some_and(|interval| interval.end < now) => {
-                last = info.interval;
-                count += 1;
-                if found.len() < MOST_RUNS {
-                    found.push(info);
-                } else if began.elapsed() > COUNTING {
-                    return Err(too_many(&format!("more than {count}"), MOST_RUNS));
-                }
-            }
-            Ok(_) | Err(TimetableProblem::Cron(_)) if count > MOST_RUNS => {
-                return Err(too_many(&count.to_string(), MOST_RUNS));
-            }
-            Ok(_) | Err(TimetableProblem::Cron(_)) => return Ok(found),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
 }
 
 /// `GET /ui/backfills/{id}/outcome`: what became of each of its dates when it was made, in numbers and in words.

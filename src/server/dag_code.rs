@@ -3,9 +3,10 @@
 
 use super::lanes::Lanes;
 use super::state::AppState;
+use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction};
 use crate::engine::scheduler::due_runs::{Oracle, Question};
-use crate::engine::store::events::{Event, RunKey};
+use crate::engine::store::events::Event;
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::tries;
 use crate::protocol::log;

@@ -5,11 +5,12 @@ use super::api_error::ApiError;
 use super::request::{Params, Segments};
 use super::state::AppState;
 use super::{backfills as backfill_views, views};
+use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
-use crate::engine::scheduler::due_runs;
+use crate::engine::schedule::timetable::Interval;
+use crate::engine::schedule::upcoming::upcoming;
 use crate::engine::store::backfills;
 use crate::engine::store::dags::{self, Filter, ImportError};
-use crate::engine::store::events::RunKey;
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED, Which};
 use crate::engine::store::runs::{self, Run};
 use crate::engine::store::{ALL, Order, Page, ReadFor};
@@ -120,7 +121,11 @@ pub async fn next(
     let count = params.whole("count")?.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).min(1000);
     let client = state.database.get().await?;
     let dag = dags::get(&**client, &dag_id).await?;
-    let next: Vec<Value> = due_runs::upcoming(&dag, count, jiff::Timestamp::now())
+    let first = dag.next_run_after.map(|at| (at, dag.next_interval.map(|(start, end)| Interval { start, end })));
+    let (timetable, restriction) = (dag.structure.timetable.as_ref(), dag.structure.restriction());
+    let next: Vec<Value> = first
+        .map(|first| upcoming(timetable, restriction, first, count, jiff::Timestamp::now()))
+        .unwrap_or_default()
         .into_iter()
         .map(|(run_after, logical_date)| {
             json!({"run_after": views::stamp(run_after), "logical_date": logical_date.map(views::stamp)})

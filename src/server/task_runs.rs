@@ -4,15 +4,13 @@ use super::api_error::ApiError;
 use super::request::{Id, body_as};
 use super::state::AppState;
 use crate::engine::dag::Length;
+use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::planner::graph::Graph;
-use crate::engine::schedule::timetable::Interval;
-use crate::engine::scheduler::due_runs;
+use crate::engine::schedule::timetable::{Interval, Restriction};
 use crate::engine::scheduler::load;
 use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags;
-use crate::engine::store::events::RunKey;
 use crate::engine::store::runs::{self, Trigger};
-use crate::engine::store::tries::TryKey;
 use crate::engine::store::{ReadFor, StoreError};
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -191,8 +189,7 @@ pub async fn latest(State(state): Shared, Extension(of): Extension<TryKey>) -> R
     let (Some((start, end)), Some(timetable)) = (ends, &dag.structure.timetable) else {
         return Ok(Json(json!({"is_latest": true})));
     };
-    let restriction = due_runs::restriction(&dag.structure);
-    let every = crate::engine::schedule::timetable::Restriction { catchup: true, ..restriction };
+    let every = Restriction { catchup: true, ..dag.structure.restriction() };
     let now = Timestamp::now();
     let next = timetable.next(Some(Interval { start, end }), every, now).ok().flatten();
     let right = next.and_then(|next| next.interval).map(|interval| interval.end);

@@ -4,9 +4,9 @@
 use super::api_error::ApiError;
 use super::state::AppState;
 use crate::engine::dag::Structure;
+use crate::engine::keys::RunKey;
 use crate::engine::state::RunState;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile};
-use crate::engine::store::events::RunKey;
 use crate::engine::store::runs::{self, Run, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
 use crate::sys::files;

@@ -29,6 +29,10 @@ const LAYERS: &[&str] = &[
     "main",
 ];
 
+/// The same inside `engine`.
+const ENGINE: &[&str] =
+    &["state", "keys", "schedule", "dag", "params", "dag_check", "planner", "store", "scheduler", "mod"];
+
 /// Modules of one layer that must not know each other.
 const SIBLINGS: &[&[&str]] =
     &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"], &["backup", "setup"]];
@@ -95,6 +99,17 @@ fn top_level_items(list: &str) -> Vec<String> {
     items
 }
 
+/// The parts of the engine that a source names as `crate::engine::x`, or, in a file of its own there, as `super::x`.
+fn used_of_engine(text: &str, is_at_its_top: bool) -> Vec<String> {
+    let prefixes: &[&str] = if is_at_its_top { &["crate::engine::", "super::"] } else { &["crate::engine::"] };
+    let mut found: Vec<String> = prefixes
+        .iter()
+        .flat_map(|prefix| text.match_indices(prefix).map(|(at, _)| first_word(&text[at + prefix.len()..])))
+        .collect();
+    found.retain(|name| !name.is_empty());
+    found
+}
+
 fn first_word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
@@ -123,10 +138,34 @@ fn modules_use_only_those_below_them() {
 }
 
 #[test]
+fn inside_the_engine_too() {
+    let rank = |part: &str| ENGINE.iter().position(|one| *one == part);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
+    let mut files = Vec::new();
+    walk(&folder, &mut files);
+    let mut wrong = Vec::new();
+    for path in files {
+        let relative = path.strip_prefix(&folder).unwrap();
+        let is_at_its_top = relative.components().count() == 1;
+        let own = relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        for other in used_of_engine(&fs::read_to_string(&path).unwrap(), is_at_its_top) {
+            match (rank(&other), rank(own)) {
+                (Some(other), Some(own)) if other <= own => {}
+                _ => wrong.push(format!("{} uses {other}", path.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_check_itself_sees_every_way_to_write_it() {
     let text =
         "use crate::sys::files;\nuse crate::{home::{self, Home}, config::Config};\nlet x = crate::server::run();";
     assert_eq!(used(text), ["sys", "home", "config", "server"]);
+    let text = "use crate::engine::store::runs;\nuse super::dag::Task;";
+    assert_eq!(used_of_engine(text, true), ["store", "dag"]);
+    assert_eq!(used_of_engine(text, false), ["store"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The arrows of a DAG, by place in its list of tasks, and what follows from them.
 
-use super::rules::TriggerRule;
+use crate::engine::dag::TriggerRule;
 use crate::engine::dag::{Group, Structure, Task};
 use std::collections::{BTreeSet, HashMap};
 

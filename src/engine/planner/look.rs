@@ -1,8 +1,9 @@
 //! A run as it looks at the beginning of a pass, and what one task instance is to do, seen from there. Pure.
 
 use super::graph::Graph;
-use super::rules::{self, Tally, TriggerRule, Verdict};
+use super::rules::{self, Tally, Verdict};
 use super::snapshot::Snapshot;
+use crate::engine::dag::TriggerRule;
 use crate::engine::state::TaskState;
 use jiff::Timestamp;
 use std::cell::RefCell;

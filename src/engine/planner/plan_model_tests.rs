@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::engine::dag::Structure;
+use crate::engine::dag::TriggerRule;
 use crate::engine::planner::graph::Graph;
-use crate::engine::planner::rules::TriggerRule;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -1,8 +1,8 @@
 use super::*;
 use crate::engine::dag::Structure;
+use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::planner::room::{self, Usage, Waiting};
-use crate::engine::store::events::RunKey;
 use jiff::SignedDuration;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};

@@ -3,7 +3,7 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/pools.html>
 
-use crate::engine::store::events::RunKey;
+use crate::engine::keys::RunKey;
 use jiff::Timestamp;
 use std::collections::HashMap;
 

@@ -2,33 +2,8 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#trigger-rules>
 
+use crate::engine::dag::TriggerRule;
 use crate::engine::state::TaskState;
-use serde::{Deserialize, Serialize};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TriggerRule {
-    #[default]
-    AllSuccess,
-    AllFailed,
-    AllDone,
-    AllDoneMinOneSuccess,
-    AllDoneSetupSuccess,
-    OneSuccess,
-    OneFailed,
-    OneDone,
-    NoneFailed,
-    NoneFailedMinOneSuccess,
-    NoneSkipped,
-    AllSkipped,
-    Always,
-}
-
-impl TriggerRule {
-    pub fn is_default(&self) -> bool {
-        *self == Self::AllSuccess
-    }
-}
 
 /// Task instances above another, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

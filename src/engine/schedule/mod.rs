@@ -5,3 +5,4 @@ pub mod cron;
 pub mod crontab;
 pub mod series;
 pub mod timetable;
+pub mod upcoming;

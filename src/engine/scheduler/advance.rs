@@ -2,13 +2,14 @@
 
 use super::apply::{self, Rows};
 use super::load::{self, Graphs};
+use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{self, Instance, Plan, Reason, Snapshot};
 use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
 use crate::engine::store::backfills;
-use crate::engine::store::events::{self, Event, RunKey};
+use crate::engine::store::events::{self, Event};
 use jiff::Timestamp;
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
 

@@ -2,13 +2,14 @@
 
 use super::load::Graphs;
 use crate::engine::dag::Task;
+use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{Instance, Kind, Plan, Snapshot, Transition};
 use crate::engine::planner::room::{self, Usage, Waiting};
 use crate::engine::state::TaskState;
 use crate::engine::store::StoreError;
-use crate::engine::store::events::{self, Event, RunKey};
-use crate::engine::store::pools;
+use crate::engine::store::events::{self, Event};
+use crate::engine::store::{instances, pools};
 use jiff::Timestamp;
 use tokio_postgres::{GenericClient, Transaction};
 
@@ -46,7 +47,7 @@ impl Rows {
         }
         let added: Vec<(&Task, i32)> =
             plan.added.iter().map(|(place, map_index)| (graph.task(*place), *map_index)).collect();
-        insert(transaction, &key.dag_id, &[&key.run_id], &added).await?;
+        instances::insert(transaction, &key.dag_id, &[&key.run_id], &added).await?;
         self.names.extend(added.iter().map(|(task, map_index)| (task.task_id.clone(), *map_index)));
         Ok(())
     }
@@ -55,34 +56,6 @@ impl Rows {
     fn before(&self, instances: &[Instance], index: usize) -> Option<&'static str> {
         if index >= self.known { None } else { instances[index].state.map(TaskState::as_str) }
     }
-}
-
-/// New rows, without a state, the same in each of these runs.
-pub async fn insert(
-    client: &impl GenericClient,
-    dag_id: &str,
-    run_ids: &[&str],
-    rows: &[(&Task, i32)],
-) -> Result<(), StoreError> {
-    if rows.is_empty() || run_ids.is_empty() {
-        return Ok(());
-    }
-    let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
-    let maps: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
-    let retries: Vec<i32> = rows.iter().map(|(task, _)| i32::try_from(task.retries).unwrap_or(i32::MAX)).collect();
-    let operators: Vec<&str> = rows.iter().map(|(task, _)| task.operator.as_str()).collect();
-    let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
-    let slots: Vec<i32> = rows.iter().map(|(task, _)| task.pool_slots).collect();
-    let weights: Vec<i32> = rows.iter().map(|(task, _)| task.weight).collect();
-    let query = "
-        INSERT INTO task_instance
-            (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
-        SELECT $1, run.id, new.* FROM unnest($2::text[]) AS run (id)
-        CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
-                          $9::integer[]) AS new
-        ON CONFLICT DO NOTHING";
-    client.execute(query, &[&dag_id, &run_ids, &tasks, &maps, &retries, &operators, &pools, &slots, &weights]).await?;
-    Ok(())
 }
 
 /// One that is not as it was read any more (it was claimed meanwhile) is left as it is: whoever changed

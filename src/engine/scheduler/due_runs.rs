@@ -1,10 +1,9 @@
 //! Scheduled runs: which DAG is due, and when it will be next.
 
 use crate::engine::dag::Structure;
+use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction, TimetableProblem};
 use crate::engine::store::StoreError;
-use crate::engine::store::dags::Dag;
-use crate::engine::store::events::RunKey;
 use crate::engine::store::new_run::{self, NewRun, isoformat};
 use crate::protocol::log;
 use jiff::Timestamp;
@@ -40,30 +39,6 @@ struct Stale {
     stuck_at: Option<Timestamp>,
 }
 
-pub fn restriction(structure: &Structure) -> Restriction {
-    let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
-    Restriction { earliest: moment(&structure.earliest), latest: moment(&structure.latest), catchup: structure.catchup }
-}
-
-/// When its next runs are due, with their logical dates: the one that is written down, and those after it, as long as
-/// they can be counted up.
-pub fn upcoming(dag: &Dag, count: usize, now: Timestamp) -> Vec<(Timestamp, Option<Timestamp>)> {
-    let mut all = Vec::new();
-    let Some(run_after) = dag.next_run_after else { return all };
-    let mut last = dag.next_interval.map(|(start, end)| Interval { start, end });
-    all.push((run_after, last.map(|interval| interval.start)));
-    let timetable = dag.structure.timetable.as_ref().filter(|timetable| timetable.is_periodic());
-    // One after the other, whether they are made for the past or not.
-    let restriction = Restriction { catchup: true, ..restriction(&dag.structure) };
-    while let (true, Some(timetable), Some(_)) = (all.len() < count, timetable, last) {
-        let Ok(Some(info)) = timetable.next(last, restriction, now) else { break };
-        all.push((info.run_after, info.logical_date()));
-        last = info.interval;
-    }
-    all.truncate(count);
-    all
-}
-
 /// Until a timetable of the user's own that did not answer is asked again.
 const ASK_AGAIN_SECONDS: f64 = 300.0;
 
@@ -87,7 +62,7 @@ impl Asking {
             dag_id: stale.dag_id.clone(),
             version_id: stale.version_id,
             last: stale.last,
-            restriction: restriction(&stale.structure),
+            restriction: stale.structure.restriction(),
         };
         let (dag_id, oracle) = (stale.dag_id.clone(), oracle.clone());
         let asked = self.questions.spawn_local(async move {
@@ -116,7 +91,7 @@ pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle, asking: &mut 
     for stale in stale(client).await? {
         let found = match &stale.structure.timetable {
             None => Ok(None),
-            Some(timetable) => timetable.next(stale.last, restriction(&stale.structure), Timestamp::now()),
+            Some(timetable) => timetable.next(stale.last, stale.structure.restriction(), Timestamp::now()),
         };
         match found {
             Err(TimetableProblem::Custom) => {

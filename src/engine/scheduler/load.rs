@@ -1,11 +1,11 @@
 //! What the planner has to know of a run, read in the transaction that applies what it says.
 
 use crate::engine::dag::Structure;
+use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{Decision, EndedTry, Instance, Outcome};
 use crate::engine::state::{TaskState, TryState};
 use crate::engine::store::StoreError;
-use crate::engine::store::events::RunKey;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};

@@ -4,9 +4,10 @@
 use super::advance;
 use super::due_runs::{self, Asking, Oracle};
 use super::load::Graphs;
+use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
-use crate::engine::store::events::{self, Event, RunKey};
+use crate::engine::store::events::{self, Event};
 use crate::postgres::{Endpoint, PgError};
 use crate::protocol::log;
 use jiff::Timestamp;

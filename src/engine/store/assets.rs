@@ -1,9 +1,10 @@
 //! Assets in Postgres: what there is, what happened to them, and the runs that come of it.
 
 use super::StoreError;
-use super::events::{self, Event, RunKey};
+use super::events::{self, Event};
 use super::new_run::{self, NewRun, isoformat};
 use crate::engine::dag::Structure;
+use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::{self, Reference};
 use crate::sys::random;
 use jiff::Timestamp;

@@ -4,9 +4,10 @@
 
 use super::clear::{self, Selection};
 use super::dags::Dag;
-use super::events::{self, Event, RunKey};
+use super::events::{self, Event};
 use super::new_run::{self, NewRun, isoformat};
 use super::{Page, StoreError};
+use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::Info;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,11 @@
 //! Making task instances run again.
 
 use super::dags;
-use super::events::{self, Event, RunKey};
+use super::events::{self, Event};
 use super::new_run;
 use super::runs;
 use super::{ReadFor, StoreError};
+use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::state::TaskState;
 use std::collections::BTreeSet;

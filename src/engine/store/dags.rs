@@ -1,10 +1,11 @@
 //! DAGs, their versions, and what could not be imported.
 
 use super::assets;
-use super::events::{self, Event, RunKey};
+use super::events::{self, Event};
 use super::{Page, StoreError};
 use crate::engine::dag::Structure;
 use crate::engine::dag_check;
+use crate::engine::keys::RunKey;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};

@@ -2,25 +2,9 @@
 //! decision; whoever is woken looks at the tables, so one that is lost with its connection costs
 //! nothing but the look that every new connection begins with.
 
+use crate::engine::keys::RunKey;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::GenericClient;
-
-/// A run.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RunKey {
-    pub dag_id: String,
-    pub run_id: String,
-}
-
-/// One try of one task instance.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TryKey {
-    #[serde(flatten)]
-    pub run: RunKey,
-    pub task_id: String,
-    pub map_index: i32,
-    pub try_number: i32,
-}
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

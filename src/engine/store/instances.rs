@@ -1,7 +1,8 @@
 //! Task instances, as they are shown.
 
-use super::events::RunKey;
 use super::{Page, StoreError};
+use crate::engine::dag::Task;
+use crate::engine::keys::RunKey;
 use jiff::Timestamp;
 use tokio_postgres::{GenericClient, Row};
 
@@ -146,4 +147,32 @@ pub async fn has_try(
                  AND try_number = $5";
     let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &try_number]).await?;
     Ok(row.is_some())
+}
+
+/// New rows, without a state, the same in each of these runs.
+pub async fn insert(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[&str],
+    rows: &[(&Task, i32)],
+) -> Result<(), StoreError> {
+    if rows.is_empty() || run_ids.is_empty() {
+        return Ok(());
+    }
+    let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
+    let maps: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
+    let retries: Vec<i32> = rows.iter().map(|(task, _)| i32::try_from(task.retries).unwrap_or(i32::MAX)).collect();
+    let operators: Vec<&str> = rows.iter().map(|(task, _)| task.operator.as_str()).collect();
+    let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
+    let slots: Vec<i32> = rows.iter().map(|(task, _)| task.pool_slots).collect();
+    let weights: Vec<i32> = rows.iter().map(|(task, _)| task.weight).collect();
+    let query = "
+        INSERT INTO task_instance
+            (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
+        SELECT $1, run.id, new.* FROM unnest($2::text[]) AS run (id)
+        CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
+                          $9::integer[]) AS new
+        ON CONFLICT DO NOTHING";
+    client.execute(query, &[&dag_id, &run_ids, &tasks, &maps, &retries, &operators, &pools, &slots, &weights]).await?;
+    Ok(())
 }

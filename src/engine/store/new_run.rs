@@ -1,11 +1,12 @@
 //! Making runs: each with its task instances, of any kind.
 
 use super::StoreError;
-use super::events::{self, Event, RunKey};
+use super::events::{self, Event};
+use super::instances;
 use crate::engine::dag::{Structure, Task};
+use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::schedule::timetable::Interval;
-use crate::engine::scheduler::apply;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -119,7 +120,7 @@ pub async fn insert_all(
     let made: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
     let made_ids: Vec<&str> = made.iter().map(String::as_str).collect();
     let new = initial(structure, &HashSet::new(), None, true);
-    apply::insert(transaction, &first.key.dag_id, &made_ids, &new).await?;
+    instances::insert(transaction, &first.key.dag_id, &made_ids, &new).await?;
     // Whoever shows one of them is told of all.
     events::notify(transaction, &Event::Dags).await?;
     Ok(made)
@@ -137,7 +138,7 @@ pub async fn add_instances(
     let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
     let there = rows.iter().map(|row| row.get(0)).collect();
     let new = initial(structure, &there, logical_date, is_backfill);
-    apply::insert(client, &key.dag_id, &[&key.run_id], &new).await
+    instances::insert(client, &key.dag_id, &[&key.run_id], &new).await
 }
 
 /// The instances that a run begins with, less those of tasks that are there.

@@ -2,9 +2,10 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/pools.html>
 
-use super::events::{self, Event, RunKey};
+use super::events::{self, Event};
 use super::{Page, StoreError};
 use crate::engine::dag::DEFAULT_POOL;
+use crate::engine::keys::RunKey;
 use crate::engine::planner::room::Usage;
 use tokio_postgres::{GenericClient, Row};
 

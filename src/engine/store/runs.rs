@@ -2,9 +2,10 @@
 
 use super::backfills;
 use super::dags;
-use super::events::{self, Event, RunKey};
+use super::events::{self, Event};
 use super::new_run::{self, NewRun, isoformat};
 use super::{Page, ReadFor, StoreError};
+use crate::engine::keys::RunKey;
 use crate::engine::params;
 use crate::engine::schedule::timetable::Interval;
 use crate::engine::state::RunState;

@@ -2,9 +2,9 @@
 //! the outcome of a try; every other state is the scheduler's.
 
 use super::StoreError;
-pub use super::events::TryKey;
-use super::events::{self, Event, RunKey};
+use super::events::{self, Event};
 use super::xcoms;
+use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::state::TryState;
 use crate::sys::process::ProcessId;
 use jiff::Timestamp;

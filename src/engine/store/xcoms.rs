@@ -1,7 +1,7 @@
 //! XComs: what tasks leave for one another. The text that a task wrote is the text that is read.
 
-use super::events::{RunKey, TryKey};
 use super::{Page, StoreError};
+use crate::engine::keys::{RunKey, TryKey};
 use jiff::Timestamp;
 use tokio_postgres::{GenericClient, Row};
 
