@@ -1,8 +1,8 @@
 use super::*;
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
+use crate::engine::planner::concurrency::{self, Usage};
 use crate::engine::planner::graph::Graph;
-use crate::engine::planner::room::{self, Usage, Waiting};
 use jiff::SignedDuration;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -70,47 +70,21 @@ impl Play {
     }
 
     fn settle(&mut self) -> &mut Self {
-        let first = self.plan();
+        let mut first = self.plan();
+        self.admit(&mut first);
         self.apply(&first);
-        self.give_room();
         let second = self.plan();
         assert_eq!(second.transitions, [], "a plan leaves nothing to say");
         assert_eq!(second.run.map(|(state, _)| state), self.run);
         self
     }
 
-    /// As many of those that may run as there is room for.
-    fn give_room(&mut self) {
+    fn admit(&self, plan: &mut Plan) {
         let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
         let mut usage = Usage::default();
         usage.pools.insert("default_pool".into(), (128, 0));
-        let mut waiting = Vec::new();
-        let mut indexes = Vec::new();
-        for (index, instance) in self.instances.iter().enumerate() {
-            let task = &self.graph.task(instance.place.unwrap_or(0)).task_id;
-            match instance.state {
-                Some(TaskState::Scheduled) => {
-                    indexes.push(index);
-                    waiting.push(Waiting {
-                        run: run.clone(),
-                        task_id: task.clone(),
-                        map_index: -1,
-                        pool: "default_pool".into(),
-                        pool_slots: 1,
-                        weight: 1,
-                        logical_date: None,
-                        max_active_tasks: self.graph.structure.max_active_tasks,
-                        max_active_tis_per_dag: None,
-                        max_active_tis_per_dagrun: None,
-                    });
-                }
-                Some(state) if state.is_active() => usage.take(&run, task, "default_pool", 1, 1),
-                _ => {}
-            }
-        }
-        for at in room::choose(&waiting, usage) {
-            self.instances[indexes[at]].state = Some(TaskState::Queued);
-        }
+        let others = concurrency::admit(&run, &self.snapshot(false), plan, usage, &[]);
+        assert_eq!(others, [0_usize; 0]);
     }
 
     fn apply(&mut self, plan: &Plan) {

@@ -106,10 +106,32 @@ pub struct Plan {
     pub expanded: Vec<usize>,
     /// Instances that are new, by place and index.
     pub added: Vec<(usize, i32)>,
-    /// Those that may run have the state `scheduled`: whether there is room for them is not decided here.
+    /// Those that may run have the state `scheduled`, until `concurrency::admit` lets some of them begin.
     pub transitions: Vec<Transition>,
     /// The run's new state and the reason, when it is over.
     pub run: Option<(RunState, Reason)>,
+}
+
+impl Plan {
+    /// The states of all instances, the added ones last, once the plan is carried out.
+    pub fn states_after(&self, snapshot: &Snapshot<'_>) -> Vec<Option<TaskState>> {
+        let mut states: Vec<Option<TaskState>> = snapshot.instances.iter().map(|instance| instance.state).collect();
+        states.resize(states.len() + self.added.len(), None);
+        self.transitions.iter().for_each(|one| states[one.index] = Some(one.to));
+        states
+    }
+
+    /// The task in the graph and the map index that an instance has once the plan is carried out.
+    pub fn place_after(&self, snapshot: &Snapshot<'_>, index: usize) -> (Option<usize>, i32) {
+        match snapshot.instances.get(index) {
+            Some(instance) if self.expanded.contains(&index) => (instance.place, 0),
+            Some(instance) => (instance.place, instance.map_index),
+            None => {
+                let (task_index, map_index) = self.added[index - snapshot.instances.len()];
+                (Some(task_index), map_index)
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -90,10 +90,10 @@ pub async fn clock(client: &mut Client) -> Result<Clock, StoreError> {
     Ok(Clock { is_due, due: due.iter().map(key).collect(), next })
 }
 
-/// Gives room to what waits for it in all runs.
-pub async fn give_room(client: &mut Client, graphs: &mut Graphs) -> Result<(), StoreError> {
+/// Lets begin what waits for slots in all runs.
+pub async fn admit_all(client: &mut Client, graphs: &mut Graphs) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
-    apply::give_room_to_all(&transaction, graphs).await?;
+    apply::admit_all(&transaction, graphs).await?;
     transaction.commit().await?;
     Ok(())
 }
@@ -106,7 +106,7 @@ pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> 
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
     let Some(row) = transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await? else {
         // Ended by hand meanwhile, or deleted: what it held is free.
-        apply::give_room_to_all(&transaction, graphs).await?;
+        apply::admit_all(&transaction, graphs).await?;
         transaction.commit().await?;
         return Ok(false);
     };
@@ -134,7 +134,7 @@ pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> 
     let mut plan = plan::plan(&snapshot);
     let mut rows = Rows::new(names);
     rows.expand(&transaction, key, &graph, &plan).await?;
-    apply::give_room(&transaction, graphs, key, &snapshot, &mut plan).await?;
+    apply::admit(&transaction, graphs, key, &snapshot, &mut plan).await?;
     apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions).await?;
     tell(&transaction, key, &graph, &rows, &plan).await?;
     if let Some((state, reason)) = plan.run {

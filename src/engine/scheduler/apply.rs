@@ -3,9 +3,9 @@
 use super::load::Graphs;
 use crate::engine::dag::Task;
 use crate::engine::keys::RunKey;
+use crate::engine::planner::concurrency::{self, Usage, Waiting};
 use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{Instance, Kind, Plan, Snapshot, Transition};
-use crate::engine::planner::room::{self, Usage, Waiting};
 use crate::engine::state::TaskState;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
@@ -105,79 +105,19 @@ pub async fn transitions(
     Ok(())
 }
 
-fn waiting(run: &RunKey, graph: &Graph, place: usize, map_index: i32, date: Option<Timestamp>) -> Waiting {
-    let task = graph.task(place);
-    Waiting {
-        run: run.clone(),
-        task_id: task.task_id.clone(),
-        map_index,
-        pool: task.pool().to_owned(),
-        pool_slots: task.pool_slots,
-        weight: task.weight,
-        logical_date: date,
-        max_active_tasks: graph.structure.max_active_tasks,
-        max_active_tis_per_dag: task.max_active_tis_per_dag,
-        max_active_tis_per_dagrun: task.max_active_tis_per_dagrun,
-    }
-}
-
-/// Turns what may run into what is to run, as far as there is room: here, and in other runs that wait.
-pub async fn give_room(
+/// Lets the planner choose who begins, here and in other runs that wait, and queues those others.
+pub async fn admit(
     transaction: &Transaction<'_>,
     graphs: &mut Graphs,
     key: &RunKey,
     snapshot: &Snapshot<'_>,
     plan: &mut Plan,
 ) -> Result<(), StoreError> {
-    let graph = snapshot.graph;
-    let mut states: Vec<Option<TaskState>> = snapshot.instances.iter().map(|instance| instance.state).collect();
-    states.resize(states.len() + plan.added.len(), None);
-    plan.transitions.iter().for_each(|one| states[one.index] = Some(one.to));
-    let of = |index: usize| match snapshot.instances.get(index) {
-        Some(instance) => {
-            let expanded = plan.expanded.contains(&index);
-            (instance.place, if expanded { 0 } else { instance.map_index })
-        }
-        None => (Some(plan.added[index - snapshot.instances.len()].0), plan.added[index - snapshot.instances.len()].1),
-    };
-    let mut usage = pools::usage(transaction, Some(key)).await?;
-    let mut own = Vec::new();
-    let mut candidates = Vec::new();
-    for (index, state) in states.iter().enumerate() {
-        let (Some(place), map_index) = of(index) else { continue };
-        match state {
-            Some(TaskState::Scheduled) if !snapshot.is_paused => {
-                own.push(index);
-                candidates.push(waiting(key, graph, place, map_index, snapshot.logical_date));
-            }
-            Some(state) if state.is_active() => {
-                let task = graph.task(place);
-                usage.take(key, &task.task_id, task.pool(), task.pool_slots.into(), 1);
-            }
-            _ => {}
-        }
-    }
-    let mut others = others_waiting(transaction, graphs, Some(key)).await?;
-    let first_other = candidates.len();
-    candidates.append(&mut others);
-    let mut chosen_others = Vec::new();
-    for at in room::choose(&candidates, usage) {
-        match own.get(at) {
-            Some(index) if at < first_other => queue_own(plan, snapshot, *index),
-            _ => chosen_others.push(&candidates[at]),
-        }
-    }
-    queue_others(transaction, &chosen_others).await
-}
-
-fn queue_own(plan: &mut Plan, snapshot: &Snapshot<'_>, index: usize) {
-    if let Some(transition) = plan.transitions.iter_mut().find(|one| one.index == index) {
-        transition.to = TaskState::Queued;
-        return;
-    }
-    // One that has waited since an earlier step.
-    let try_number = snapshot.instances[index].try_number;
-    plan.transitions.push(Transition { index, to: TaskState::Queued, try_number, due_at: None, kind: Kind::Waiting });
+    let usage = pools::usage(transaction, Some(key)).await?;
+    let others = others_waiting(transaction, graphs, Some(key)).await?;
+    let chosen: Vec<&Waiting> =
+        concurrency::admit(key, snapshot, plan, usage, &others).into_iter().map(|index| &others[index]).collect();
+    queue_others(transaction, &chosen).await
 }
 
 /// What may run in other runs, and has had no room.
@@ -197,7 +137,7 @@ async fn others_waiting(
         let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
         let graph = graphs.get(client, row.get(5)).await?;
         if let Some(place) = graph.place(row.get(2)) {
-            found.push(waiting(&run, &graph, place, row.get(3), row.get(4)));
+            found.push(Waiting::new(&run, &graph, place, row.get(3), row.get(4)));
         }
     }
     Ok(found)
@@ -224,13 +164,14 @@ async fn queue_others(client: &impl GenericClient, chosen: &[&Waiting]) -> Resul
     Ok(())
 }
 
-/// The same for all runs, when a pool has become larger.
-pub async fn give_room_to_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<(), StoreError> {
+/// Queues what waits in all runs and may begin, once a pool has become larger.
+pub async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<(), StoreError> {
     let candidates = others_waiting(transaction, graphs, None).await?;
     if candidates.is_empty() {
         return Ok(());
     }
     let usage: Usage = pools::usage(transaction, None).await?;
-    let chosen: Vec<&Waiting> = room::choose(&candidates, usage).into_iter().map(|at| &candidates[at]).collect();
+    let chosen: Vec<&Waiting> =
+        concurrency::choose(&candidates, usage).into_iter().map(|index| &candidates[index]).collect();
     queue_others(transaction, &chosen).await
 }

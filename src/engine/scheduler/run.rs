@@ -172,7 +172,7 @@ impl Work {
                 }
             }
             if std::mem::take(&mut self.room) {
-                advance::give_room(client, graphs).await?;
+                advance::admit_all(client, graphs).await?;
             }
             if std::mem::take(&mut self.schedules) {
                 due_runs::look_ahead(client, oracle, asking).await?;

@@ -6,7 +6,7 @@ use super::events::{self, Event};
 use super::{Page, StoreError};
 use crate::engine::dag::DEFAULT_POOL;
 use crate::engine::keys::RunKey;
-use crate::engine::planner::room::Usage;
+use crate::engine::planner::concurrency::Usage;
 use tokio_postgres::{GenericClient, Row};
 
 /// Slots of the pool that is there without having been made.
