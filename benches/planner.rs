@@ -24,7 +24,7 @@ fn grouped() -> (Graph, Vec<Instance>) {
         ],
     }))
     .expect("a structure");
-    let state = |place, index| match (place, index) {
+    let state = |task_index, index| match (task_index, index) {
         (0, 0) => Some(TaskState::Running),
         (0, _) if index % 2 == 0 => Some(TaskState::Success),
         (0, _) => Some(TaskState::Scheduled),
@@ -32,8 +32,8 @@ fn grouped() -> (Graph, Vec<Instance>) {
         _ => None,
     };
     let mut instances: Vec<Instance> = (0..2)
-        .flat_map(|place| (0..half).map(move |index| (place, index)))
-        .map(|(place, index)| one(place, index, state(place, index)))
+        .flat_map(|task_index| (0..half).map(move |index| (task_index, index)))
+        .map(|(task_index, index)| one(task_index, index, state(task_index, index)))
         .collect();
     instances.push(one(2, -1, None));
     (Graph::new(structure), instances)
@@ -62,11 +62,11 @@ fn layered() -> (Graph, Vec<Instance>) {
     (Graph::new(structure), instances)
 }
 
-fn one(place: usize, map_index: i32, state: Option<TaskState>) -> Instance {
+fn one(task_index: usize, map_index: i32, state: Option<TaskState>) -> Instance {
     let at = Timestamp::UNIX_EPOCH;
     let ended =
         (state == Some(TaskState::Running)).then(|| EndedTry { outcome: Outcome::Success, at, skips: Vec::new() });
-    Instance { place: Some(place), map_index, state, try_number: 1, max_tries: 0, due_at: None, ended }
+    Instance { task_index: Some(task_index), map_index, state, try_number: 1, max_tries: 0, due_at: None, ended }
 }
 
 fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {

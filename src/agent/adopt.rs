@@ -5,7 +5,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// `process.json`: whether anybody has taken it, and still lives.
-    pub keeper: Keeper,
+    pub keeper: KeeperState,
     /// `outcome.json`, or `result.json` of a task whose keeper is gone.
     pub has_ended: bool,
     /// Whether it was claimed since this machine started.
@@ -13,7 +13,7 @@ pub struct Seen {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeper {
+pub enum KeeperState {
     Never,
     Alive,
     Gone,
@@ -35,11 +35,11 @@ pub enum Adoption {
 pub fn decide(seen: Seen) -> Adoption {
     match seen {
         // Also one that has told its end: it is about to leave.
-        Seen { keeper: Keeper::Alive, .. } => Adoption::Watch,
+        Seen { keeper: KeeperState::Alive, .. } => Adoption::Watch,
         Seen { has_ended: true, .. } => Adoption::Record,
-        Seen { keeper: Keeper::Never, same_boot: true, .. } => Adoption::Start,
+        Seen { keeper: KeeperState::Never, same_boot: true, .. } => Adoption::Start,
         // After a start of the machine the files may be older than what had happened.
-        Seen { keeper: Keeper::Never | Keeper::Gone, .. } => Adoption::Lost,
+        Seen { keeper: KeeperState::Never | KeeperState::Gone, .. } => Adoption::Lost,
     }
 }
 
@@ -52,12 +52,12 @@ mod tests {
         let decide = |keeper, has_ended, same_boot| decide(Seen { keeper, has_ended, same_boot });
         for same_boot in [true, false] {
             for has_ended in [true, false] {
-                assert_eq!(decide(Keeper::Alive, has_ended, same_boot), Adoption::Watch);
+                assert_eq!(decide(KeeperState::Alive, has_ended, same_boot), Adoption::Watch);
             }
-            assert_eq!(decide(Keeper::Gone, true, same_boot), Adoption::Record);
-            assert_eq!(decide(Keeper::Gone, false, same_boot), Adoption::Lost);
+            assert_eq!(decide(KeeperState::Gone, true, same_boot), Adoption::Record);
+            assert_eq!(decide(KeeperState::Gone, false, same_boot), Adoption::Lost);
         }
-        assert_eq!(decide(Keeper::Never, false, true), Adoption::Start);
-        assert_eq!(decide(Keeper::Never, false, false), Adoption::Lost);
+        assert_eq!(decide(KeeperState::Never, false, true), Adoption::Start);
+        assert_eq!(decide(KeeperState::Never, false, false), Adoption::Lost);
     }
 }

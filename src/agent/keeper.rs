@@ -47,7 +47,7 @@ pub fn run(folder: &TaskFolder) -> io::Result<u8> {
     }
     process::become_subreaper()?;
     let spec = folder.spec()?.ok_or_else(|| io::Error::other("spec.json is missing or damaged"))?;
-    let outcome = match Keeper::start(folder, &spec) {
+    let outcome = match TaskKeeper::start(folder, &spec) {
         Ok(keeper) => keeper.keep(&terminate)?,
         Err(error) => {
             let problem = Some(format!("the task could not be started: {error}"));
@@ -58,7 +58,7 @@ pub fn run(folder: &TaskFolder) -> io::Result<u8> {
     Ok(0)
 }
 
-struct Keeper {
+struct TaskKeeper {
     log: TaskLog,
     pid: i32,
     ended: PidFd,
@@ -76,7 +76,7 @@ struct Keeper {
     started: Instant,
 }
 
-impl Keeper {
+impl TaskKeeper {
     fn start(folder: &TaskFolder, spec: &Spec) -> io::Result<Self> {
         let keeper = &spec.keeper;
         let mut log = TaskLog::open(&keeper.log)?;

@@ -331,9 +331,9 @@ fn tell_to_end(keeper: &ProcessId) {
 fn look_at(folder: &TaskFolder, same_boot: bool) -> (Seen, Option<ProcessId>) {
     let process = folder.keeper().ok().flatten();
     let keeper = match &process {
-        None => adopt::Keeper::Never,
-        Some(process) if process.is_alive() => adopt::Keeper::Alive,
-        Some(_) => adopt::Keeper::Gone,
+        None => adopt::KeeperState::Never,
+        Some(process) if process.is_alive() => adopt::KeeperState::Alive,
+        Some(_) => adopt::KeeperState::Gone,
     };
     let told = folder.outcome().ok().flatten().is_some() || folder.result().ok().flatten().is_some();
     (Seen { keeper, has_ended: told, same_boot }, process)

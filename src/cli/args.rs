@@ -21,7 +21,7 @@ use std::path::PathBuf;
     version = build_info::version(),
     arg_required_else_help = true,
     after_help = "Examples:\n  leoflow lite                 set up (the first time) and run, in this terminal\n  \
-                  leoflow lite start           the same in the background\n  leoflow dags trigger hello --wait     run a DAG, and watch it\n  leoflow lite status          what runs\n  \
+                  leoflow lite start           the same in the background\n  leoflow dags trigger hello --wait     run a DAG, and watch it\n  leoflow lite status          its processes and their health\n  \
                   leoflow doctor               what is wrong, and how to mend it"
 )]
 pub struct Cli {
@@ -96,7 +96,7 @@ pub enum Command {
     Pools(Pools),
     /// Assets: what tasks make, and what waits for it
     Assets(Assets),
-    /// Make the runs of a DAG for a time that is past
+    /// Run a DAG for dates in the past
     Backfill(Backfills),
     /// Replace Leoflow by another release; what you have stays
     Upgrade(Upgrade),
@@ -182,7 +182,7 @@ pub enum LiteCommand {
     /// Run in the background; returns when it is healthy, or says why it is not
     #[command(after_help = "Example:\n  leoflow lite start --port 9000")]
     Start(LiteRun),
-    /// Stop what runs; your data stays
+    /// Stop Leoflow; your data stays
     #[command(after_help = "Examples:\n  leoflow lite stop\n  leoflow lite stop --wait   once no task runs")]
     Stop(LiteStop),
     /// Stop and start again, or start if it does not run
@@ -190,7 +190,7 @@ pub enum LiteCommand {
         after_help = "Examples:\n  leoflow lite restart\n  leoflow lite restart --port 9000   on another port from now on, until it is stopped"
     )]
     Restart(LiteRestart),
-    /// What runs; the exit code is 0 only when all is healthy
+    /// Show the processes and their health; the exit code is 0 only when all is healthy
     #[command(after_help = "Examples:\n  leoflow lite status\n  leoflow lite status --json")]
     Status,
     /// Show the logs of the processes

@@ -17,8 +17,8 @@ use crate::setup::uninstall;
 use crate::supervisor;
 use crate::sys::process::Signal;
 use crate::sys::{env_vars, replace};
-use crate::upgrade::ground::Ground;
-use crate::upgrade::steps::{self, State, Step, Way};
+use crate::upgrade::host::Host;
+use crate::upgrade::steps::{self, Resumption, State, Step};
 use crate::upgrade::{UpgradeError, Work, finish};
 use std::time::{Duration, Instant};
 
@@ -124,12 +124,12 @@ pub async fn finish_upgrade_of_stopped(
     supervisor::end_leftovers(home).map_err(|error| {
         Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")
     })?;
-    if let Ok(Way::Back(state) | Way::Leave(state)) = steps::way(&entry) {
+    if let Ok(Resumption::Back(state) | Resumption::Leave(state)) = steps::resumption(&entry) {
         // It may be the one that does not start.
         finish::take_back_postgres(&state)?;
     }
     let (_, server) = private(home).await?;
-    let settled = finish_upgrade(context, Ground::stopped(server, None), entry, abort, reporter).await?;
+    let settled = finish_upgrade(context, Host::stopped(server, None), entry, abort, reporter).await?;
     reporter.report(Progress::Note(settled.text));
     Ok(settled.is_anothers)
 }
@@ -142,7 +142,7 @@ pub fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
 /// An upgrade that has changed nothing yet gives up when it is told to.
 fn give_up_harmless(home: &Home) {
     let entry = interrupted_upgrade(home).ok().flatten();
-    if let Some(Ok(Way::Forget(_))) = entry.as_ref().map(steps::way)
+    if let Some(Ok(Resumption::Forget(_))) = entry.as_ref().map(steps::resumption)
         && let Some(holder) = lock::operation_holder(home)
         && ["leoflow upgrade", "leoflow rollback"].contains(&holder.command.as_str())
     {
@@ -175,13 +175,13 @@ pub async fn wait_for_operation(home: &Home, reporter: &dyn Reporter) -> Result<
 /// Finishes an upgrade, or takes it back. The caller has the operation to itself.
 pub async fn finish_upgrade(
     context: &Context<'_>,
-    ground: Ground,
+    host: Host,
     entry: Entry,
     abort: bool,
     reporter: &dyn Reporter,
 ) -> Result<Settled, Error> {
     let home = &context.home;
-    let way = steps::way(&entry).map_err(|detail| {
+    let way = steps::resumption(&entry).map_err(|detail| {
         Error::failed("run/journal.json is of an upgrade that this version does not understand")
             .cause(detail)
             .hint("run the leoflow that began it; `leoflow versions` lists what is there")
@@ -195,7 +195,7 @@ pub async fn finish_upgrade(
         port: config.port,
         config: &config,
         own_version: context.version,
-        ground,
+        host,
         reporter,
         no_rollback: false,
         details: Vec::new(),
@@ -205,14 +205,14 @@ pub async fn finish_upgrade(
     let mut journal = Journal::resume(home, entry);
     let (mut in_force, mut lost) = (None, None);
     let text = match way {
-        Way::Forget(state) => {
+        Resumption::Forget(state) => {
             finish::forget_program(&work, &state);
             // Its journal is what reminds of them.
             finish::forget_rehearsal(&work, &state).await;
             journal.remove()?;
             format!("forgot the upgrade to {} that was interrupted before it changed anything", state.plan.to)
         }
-        Way::Back(state) => {
+        Resumption::Back(state) => {
             finish::go_back(&mut work, &state, journal.is_past(Step::Snapshot.name())).await?;
             journal.remove()?;
             format!(
@@ -220,7 +220,7 @@ pub async fn finish_upgrade(
                 state.plan.to
             )
         }
-        Way::Leave(state) => {
+        Resumption::Leave(state) => {
             let mut state = state;
             match finish::leave(&mut work, &state).await {
                 Ok(()) => {
@@ -238,7 +238,7 @@ pub async fn finish_upgrade(
                 }
             }
         }
-        Way::Forward(state) if abort => {
+        Resumption::Forward(state) if abort => {
             let to = &state.plan.to;
             return Err(Error::refused(format!(
                 "{to} has been at work already: the upgrade cannot be taken back any more"
@@ -246,8 +246,8 @@ pub async fn finish_upgrade(
             .hint("leoflow upgrade --resume")
             .hint("then go back, with your data: leoflow rollback"));
         }
-        Way::Forward(state) => {
-            work.ground.open(&state.new_program).map_err(UpgradeError::from)?;
+        Resumption::Forward(state) => {
+            work.host.open(&state.new_program).map_err(UpgradeError::from)?;
             lost = finish::complete(&mut work, &mut journal, &state).await?;
             journal.finish()?;
             in_force = Some(state.plan.to.to_string());
@@ -273,7 +273,7 @@ pub async fn settle_change(context: &Context<'_>, look_only: bool) -> Result<(),
             .hint("wait for its end: leoflow upgrade --resume")
             .hint("what it does: leoflow lite logs upgrade -f"));
     }
-    if look_only && !matches!(steps::way(&entry), Ok(Way::Forget(_))) {
+    if look_only && !matches!(steps::resumption(&entry), Ok(Resumption::Forget(_))) {
         return Err(Error::failed(told).hint("leoflow upgrade --resume"));
     }
     if let Some(text) = crate::commands::release::upgrade_worker::take_up(context, false).await? {

@@ -4,7 +4,7 @@ use super::{Error, with_disk_hint};
 use crate::setup::ShellError;
 use crate::upgrade::UpgradeError;
 use crate::upgrade::back;
-use crate::upgrade::ground::GroundError;
+use crate::upgrade::host::HostError;
 use crate::upgrade::manifest::ManifestError;
 use crate::upgrade::plan::Refusal;
 use crate::upgrade::program::ProgramError;
@@ -121,7 +121,7 @@ impl From<UpgradeError> for Error {
             UpgradeError::Postgres(error) => error.into(),
             UpgradeError::Schema(error) => error.into(),
             UpgradeError::Receipt(error) => error.into(),
-            UpgradeError::Ground(error) => error.into(),
+            UpgradeError::Host(error) => error.into(),
             UpgradeError::Write { path, source } => Self::io("write", &path, &source),
             UpgradeError::Stage(StageError::Write { path, source }) => Self::io("write", &path, &source),
             UpgradeError::Program(ProgramError::Io { path, source }) => Self::io("prepare", &path, &source),
@@ -135,13 +135,13 @@ impl From<UpgradeError> for Error {
     }
 }
 
-impl From<GroundError> for Error {
-    fn from(error: GroundError) -> Self {
+impl From<HostError> for Error {
+    fn from(error: HostError) -> Self {
         let text = error.to_string();
         match error {
-            GroundError::Private(error) => error.into(),
-            GroundError::Gone => Self::failed(text).hint("the next start finishes it: leoflow lite start"),
-            GroundError::Silent(_) | GroundError::Refused(_) | GroundError::Program(_) => {
+            HostError::Private(error) => error.into(),
+            HostError::Gone => Self::failed(text).hint("the next start finishes it: leoflow lite start"),
+            HostError::Silent(_) | HostError::Refused(_) | HostError::Program(_) => {
                 Self::failed(text).hint("leoflow lite status").hint("leoflow upgrade --resume")
             }
         }

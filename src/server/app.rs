@@ -105,7 +105,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(pools)
         .merge(store)
         .route("/ui/status", get(pages::status))
-        .layer(from_fn(guard::in_good_time))
+        .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), guard::require_token));
     let streams = Router::new()
@@ -152,7 +152,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .route("/task/assets/events", post(task_runs::events))
         .route("/task/xcoms/push", post(task_api::push_xcom))
         .route("/task/xcoms/pull", post(task_api::pull_xcoms))
-        .layer(from_fn(guard::in_good_time))
+        .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(TASK_BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), task_api::require_try))
         .layer(from_fn(guard::require_local));
@@ -165,7 +165,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(task)
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "Not Found"))
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
-        .layer(from_fn_with_state(state.clone(), guard::at_the_door))
+        .layer(from_fn_with_state(state.clone(), guard::check_request))
         .with_state(state);
     Routers(all)
 }

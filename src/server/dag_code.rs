@@ -1,7 +1,7 @@
 //! What only a DAG file's own code can answer: when it is due by a timetable of the user's own, and what its
 //! callbacks do. Each question is a child like those that parse.
 
-use super::lanes::Lanes;
+use super::child_slots::ChildSlots;
 use super::state::AppState;
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction};
@@ -43,13 +43,13 @@ struct Asked {
 
 /// Starts a child for each question. Never returns while anybody may ask.
 async fn answer(state: Arc<AppState>, mut questions: UnboundedReceiver<Asked>) {
-    let lanes = Rc::new(Lanes::new());
+    let slots = Rc::new(ChildSlots::new());
     while let Some(Asked { options, mut answer }) = questions.recv().await {
-        let (state, lanes) = (state.clone(), lanes.clone());
+        let (state, slots) = (state.clone(), slots.clone());
         tokio::task::spawn_local(async move {
             let run = async {
                 let interpreter = state.interpreter.get().await?;
-                lanes.run(run_child(&interpreter, Job::Ask, options)).await
+                slots.run(run_child(&interpreter, Job::Ask, options)).await
             };
             tokio::select! {
                 left = run => drop(answer.send(left)),

@@ -31,7 +31,7 @@ const IMPORT_LIMIT: Duration = Duration::from_secs(600);
 const DATASTORE_LIMIT: Duration = Duration::from_secs(10);
 
 /// For the API: 503 instead of a wait for a datastore that does not answer.
-pub async fn in_good_time(request: Request, next: Next) -> Response {
+pub async fn datastore_timeout(request: Request, next: Next) -> Response {
     match tokio::time::timeout(DATASTORE_LIMIT, next.run(request)).await {
         Ok(response) => response,
         Err(elapsed) => ApiError::unavailable(&elapsed).into_response(),
@@ -61,7 +61,7 @@ fn imports(request: &Request) -> bool {
 }
 
 /// For every request.
-pub async fn at_the_door(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+pub async fn check_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
         && let Err(refusal) =
             check_host(request.headers(), state.port, address(&request)).and_then(|host| check_origin(&request, host))

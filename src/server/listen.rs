@@ -124,8 +124,8 @@ where
                 };
                 // Somebody who says nothing makes room for it; where all are at work, it waits. What was accepted is
                 // served, also when we are told to leave meanwhile.
-                let place = slots.next().await;
-                connections.spawn_local(serve_connection(stream, router, stopped.clone(), place));
+                let permit = slots.next().await;
+                connections.spawn_local(serve_connection(stream, router, stopped.clone(), permit));
             }
             // Out of descriptors, or a client that left at once: neither ends the server.
             _ => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -148,7 +148,7 @@ pub async fn run(
     let (mut found, _) = instances::list(&**client, Which::of_run(&key), &ALL).await?;
     let dag = dags::get(&**client, &key.dag_id).await?;
     let graph = Graph::new(dag.structure);
-    found.sort_by_cached_key(|one| (graph.place(&one.task_id).unwrap_or(usize::MAX), one.map_index));
+    found.sort_by_cached_key(|one| (graph.task_index(&one.task_id).unwrap_or(usize::MAX), one.map_index));
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
     let mut shown = Vec::with_capacity(found.len());
     for of_task in found.chunk_by(|one, next| one.task_id == next.task_id) {

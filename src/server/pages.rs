@@ -1,4 +1,4 @@
-//! The pages: a login, DAGs, a DAG, a run, assets, pools, and what runs.
+//! The pages: a login, DAGs, a DAG, a run, assets, pools, and the processes.
 
 use super::api_error::ApiError;
 use super::request::Segments;
@@ -50,7 +50,7 @@ pub fn login(email: &str, error: Option<&str>) -> String {
 }
 
 const HEADER: &str = "<nav><a href=\"/\">DAGs</a><a href=\"/assets\">Assets</a><a href=\"/pools\">Pools</a>\
-    <a href=\"/status\">What runs</a>\
+    <a href=\"/status\">Processes</a>\
     <form method=\"post\" action=\"/auth/logout\"><button class=\"quiet\">Log out</button></form></nav>";
 
 fn page(title: &str, main: &str) -> Html<String> {
@@ -85,9 +85,9 @@ pub async fn pools() -> Html<String> {
     live("Pools", "pools.js", &[])
 }
 
-/// What runs, as the supervisor sees it.
+/// The processes, as the supervisor sees them.
 pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
-    Ok(page("What runs", &what_runs(&ask_supervisor(&state).await?)))
+    Ok(page("Processes", &processes(&ask_supervisor(&state).await?)))
 }
 
 /// The same for the page's script, which keeps it fresh.
@@ -103,7 +103,7 @@ pub(super) async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, A
         .ok_or_else(|| ApiError::unavailable(&"the supervisor does not answer"))
 }
 
-fn what_runs(status: &InstanceStatus) -> String {
+fn processes(status: &InstanceStatus) -> String {
     let mut rows = String::new();
     for process in &status.processes {
         // Writing to a string cannot fail.
@@ -121,7 +121,7 @@ fn what_runs(status: &InstanceStatus) -> String {
         );
     }
     format!(
-        "<h1>What runs <span id=\"overall\" class=\"state\" data-state=\"{state}\">{state}</span></h1>\
+        "<h1>Processes <span id=\"overall\" class=\"state\" data-state=\"{state}\">{state}</span></h1>\
          <p id=\"reason\">{reason}</p>\
          <dl><dt>Version</dt><dd>{version}</dd><dt>Home</dt><dd>{home}</dd>\
          <dt>Schema</dt><dd>{schema}</dd></dl>\

@@ -27,7 +27,7 @@ pub async fn go_back(work: &mut Work<'_>, state: &State, copied: bool) -> Result
         snapshot::forget(&work.access, &state.snapshot).await?;
     }
     checkpoint("upgrade.put-back");
-    work.ground.back_up()?;
+    work.host.back_up()?;
     tidy_failed(work).await;
     Ok(())
 }
@@ -53,7 +53,7 @@ pub async fn leave(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeErro
         let write = |source| UpgradeError::Write { path: work.home.bin(), source };
         setup::link(work.home, &from.to_string()).map_err(write)?;
     }
-    work.ground.back_up()?;
+    work.host.back_up()?;
     if let Err(error) = snapshot::remove(&work.access, &state.snapshot).await {
         let text = format!("the copy of the database from before cannot be dropped: {error}");
         work.reporter.report(Progress::Warning(text));
@@ -74,7 +74,7 @@ pub async fn stay(
     journal.set_plan(state.to_json())?;
     program::migrate(&state.new_program, work.home, None)?;
     // One that fails is told by the status.
-    let _ = work.ground.open(&state.new_program);
+    let _ = work.host.open(&state.new_program);
     Ok(())
 }
 
@@ -87,11 +87,11 @@ async fn schema_now(work: &Work<'_>) -> Result<i64, UpgradeError> {
 async fn back_down(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeError> {
     if state.new_postgres.as_ref().is_some_and(|folder| folder.exists()) {
         // It may be the one that does not start.
-        work.ground.all_down()?;
+        work.host.all_down()?;
         take_back_postgres(state)?;
-        work.ground.restart_datastore(work.home, &mut work.access).await?;
+        work.host.restart_datastore(work.home, &mut work.access).await?;
     }
-    Ok(work.ground.back_down()?)
+    Ok(work.host.back_down()?)
 }
 
 /// Takes away the PostgreSQL that was installed for the upgrade. Nothing may run from it.
@@ -127,10 +127,10 @@ pub async fn complete(
     let mut lost = None;
     journal.set_at(Step::Commit as usize)?;
     work.step(journal, Step::Commit, async |work| commit(work, state)).await?;
-    let live = work.ground.is_live();
+    let live = work.host.is_live();
     if live {
         work.step(journal, Step::TakeOver, async |work| {
-            let Err(error) = work.ground.take_over(work.home, &state.new_program, &to.to_string()) else {
+            let Err(error) = work.host.take_over(work.home, &state.new_program, &to.to_string()) else {
                 return Ok(());
             };
             if control::status_of(work.home).is_none() {

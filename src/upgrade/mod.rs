@@ -5,7 +5,7 @@ pub mod back;
 pub mod expire;
 pub mod finish;
 pub mod freshness;
-pub mod ground;
+pub mod host;
 pub mod manifest;
 pub mod plan;
 pub mod program;
@@ -20,7 +20,7 @@ pub mod stage;
 pub mod steps;
 pub mod versions;
 
-pub use run::{Outcome, Status, Way, Work, upgrade};
+pub use run::{Outcome, ReleaseSource, Status, Work, upgrade};
 
 use crate::backup::create::CreateError;
 use crate::backup::restore::RestoreError;
@@ -55,7 +55,7 @@ pub enum UpgradeError {
     #[error("the smoke test failed: {reason}{}", if .log.is_empty() { String::new() } else { format!("\n{log}") })]
     Smoke { reason: String, log: String },
     #[error(transparent)]
-    Ground(#[from] ground::GroundError),
+    Host(#[from] host::HostError),
     #[error(transparent)]
     Postgres(#[from] PgError),
     #[error(transparent)]

@@ -2,7 +2,7 @@
 
 use super::program::{self, TrialServer};
 use super::run::Work;
-use super::smoke::{self, Door};
+use super::smoke::{self, ServerEndpoint};
 use super::steps::State;
 use super::{UpgradeError, snapshot};
 use crate::backup::verify::Rehearsal;
@@ -41,7 +41,7 @@ impl Work<'_> {
         migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
         let trial_began = Instant::now();
         let mut server = TrialServer::start(&state.new_program, self.home, self.port, Some(database))?;
-        let smoke = self.smoke(state, Door::Private(server.socket.clone()));
+        let smoke = self.smoke(state, ServerEndpoint::Private(server.socket.clone()));
         server.wait_ready(async || smoke.answers().await).await?;
         if let Some(reason) = smoke::failure(&smoke.on_trial().await) {
             return Err(UpgradeError::Smoke { reason, log: server.last_words() });

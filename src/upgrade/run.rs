@@ -1,9 +1,9 @@
 //! Following the plan.
 
-use super::ground::Ground;
+use super::host::Host;
 use super::plan::Plan;
 use super::program;
-use super::smoke::{self, Door, Smoke};
+use super::smoke::{self, ServerEndpoint, Smoke};
 use super::source::Source;
 use super::steps::{Direction, State, Step};
 use super::{UpgradeError, finish, record, snapshot, stage};
@@ -28,7 +28,7 @@ pub struct Work<'a> {
     pub port: u16,
     /// Of the program that does it.
     pub own_version: &'a str,
-    pub ground: Ground,
+    pub host: Host,
     pub reporter: &'a dyn Reporter,
     /// Whether a release that fails is left for inspection.
     pub no_rollback: bool,
@@ -82,17 +82,17 @@ struct Prepared {
 
 /// Where the other release comes from.
 #[derive(Debug, Clone, Copy)]
-pub enum Way<'a> {
-    Up(&'a Source),
+pub enum ReleaseSource<'a> {
+    Fetched(&'a Source),
     /// It is kept among the versions.
-    Down,
+    Installed,
 }
 
-impl Way<'_> {
+impl ReleaseSource<'_> {
     fn direction(self) -> Direction {
         match self {
-            Self::Up(_) => Direction::Up,
-            Self::Down => Direction::Down,
+            Self::Fetched(_) => Direction::Up,
+            Self::Installed => Direction::Down,
         }
     }
 }
@@ -102,7 +102,7 @@ impl Way<'_> {
 pub async fn upgrade(
     work: &mut Work<'_>,
     plan: Plan,
-    way: Way<'_>,
+    release_source: ReleaseSource<'_>,
     known_import_errors: Option<BTreeSet<String>>,
     cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, UpgradeError> {
@@ -110,7 +110,7 @@ pub async fn upgrade(
         snapshot: snapshot::name(&plan.to),
         had_program: stage::program_of(work.home, &plan.to).exists(),
         new_program: stage::program_of(work.home, &plan.to),
-        direction: way.direction(),
+        direction: release_source.direction(),
         plan,
         backup: None,
         new_postgres: None,
@@ -123,7 +123,7 @@ pub async fn upgrade(
     let steps = Step::ALL.map(|step| step.name().to_owned()).to_vec();
     let mut journal = Journal::begin_with(work.home, Operation::Upgrade, steps, state.to_json())?;
     let prepared = tokio::select! {
-        prepared = work.prepare(&mut journal, &mut state, way) => prepared,
+        prepared = work.prepare(&mut journal, &mut state, release_source) => prepared,
         () = cancelled => Err(UpgradeError::Cancelled),
     };
     let prepared = match prepared {
@@ -214,11 +214,11 @@ impl Work<'_> {
         self.reporter.report(Progress::Warning(format!("{error}; going back")));
     }
 
-    pub fn smoke(&self, state: &State, door: Door) -> Smoke<'_> {
+    pub fn smoke(&self, state: &State, endpoint: ServerEndpoint) -> Smoke<'_> {
         Smoke {
             config: self.config,
             port: self.port,
-            door,
+            endpoint,
             version: state.plan.to.to_string(),
             known_import_errors: state.known_import_errors.clone(),
         }
@@ -229,12 +229,14 @@ impl Work<'_> {
         &mut self,
         journal: &mut Journal,
         state: &mut State,
-        way: Way<'_>,
+        release_source: ReleaseSource<'_>,
     ) -> Result<Prepared, UpgradeError> {
         let plan = state.plan.clone();
-        let prepared = match way {
-            Way::Up(source) => self.step(journal, Step::Fetch, async |work| work.fetch(&plan, source).await).await?,
-            Way::Down => {
+        let prepared = match release_source {
+            ReleaseSource::Fetched(source) => {
+                self.step(journal, Step::Fetch, async |work| work.fetch(&plan, source).await).await?
+            }
+            ReleaseSource::Installed => {
                 let about = stage::check(&state.new_program, &plan.to)?;
                 journal.advance()?;
                 Prepared { postgres: None, commit: about.commit }
@@ -244,14 +246,14 @@ impl Work<'_> {
         let backup = self.step(journal, Step::Backup, async |work| work.back_up(why).await).await?;
         state.backup = Some(backup.clone());
         journal.set_plan(state.to_json())?;
-        match way {
-            Way::Up(_) => {
+        match release_source {
+            ReleaseSource::Fetched(_) => {
                 let rehearsed = self.step(journal, Step::Rehearse, async |work| work.rehearse(state, &backup).await);
                 let (pause, trial) = rehearsed.await?;
                 (state.expected_pause, state.rehearsed_trial) = (Some(pause), Some(trial));
             }
             // What is undone was tried when it was done; the copy of the database is the net.
-            Way::Down => journal.advance()?,
+            ReleaseSource::Installed => journal.advance()?,
         }
         Ok(prepared)
     }
@@ -301,11 +303,11 @@ impl Work<'_> {
         journal.set_plan(state.to_json())?;
         self.step(journal, Step::LetGo, async |work| {
             work.paused = Some(Instant::now());
-            work.ground.let_go()?;
+            work.host.let_go()?;
             let Some(staged) = postgres else { return Ok(()) };
             let failed = |reason| UpgradeError::Component { name: "postgres".to_owned(), reason };
             staged.commit(work.home).map_err(failed)?;
-            Ok(work.ground.restart_datastore(work.home, &mut work.access).await?)
+            Ok(work.host.restart_datastore(work.home, &mut work.access).await?)
         })
         .await?;
         self.step(journal, Step::Snapshot, async |work| Ok(snapshot::take(&work.access, &state.snapshot).await?))
@@ -318,10 +320,11 @@ impl Work<'_> {
             .await?;
         journal.set_plan(state.to_json())?;
         self.step(journal, Step::Trial, async |work| {
-            let smoke = Smoke { config: work.config, ..work.smoke(state, Door::Open) };
+            let smoke = Smoke { config: work.config, ..work.smoke(state, ServerEndpoint::Open) };
             let limit = state.trial_limit(program::trial_limit());
-            let door = Door::Private(work.ground.begin_trial(&state.new_program, work.home, &smoke, limit).await?);
-            let on_trial = Smoke { door, ..smoke };
+            let endpoint =
+                ServerEndpoint::Private(work.host.begin_trial(&state.new_program, work.home, &smoke, limit).await?);
+            let on_trial = Smoke { endpoint, ..smoke };
             let Ok(checks) = tokio::time::timeout(limit, on_trial.on_trial()).await else {
                 let reason = format!("it did not pass within {} s", limit.as_secs());
                 return Err(UpgradeError::Smoke { reason, log: String::new() });
@@ -336,8 +339,8 @@ impl Work<'_> {
 
     /// The new server gets the listeners, and has to work through them.
     async fn open(&mut self, journal: &mut Journal, state: &State) -> Result<(), UpgradeError> {
-        self.step(journal, Step::Open, async |work| Ok(work.ground.open(&state.new_program)?)).await?;
-        if !self.ground.is_live() {
+        self.step(journal, Step::Open, async |work| Ok(work.host.open(&state.new_program)?)).await?;
+        if !self.host.is_live() {
             return Ok(journal.advance()?);
         }
         let pause = self.paused.map(|paused| paused.elapsed()).unwrap_or_default();
@@ -346,7 +349,7 @@ impl Work<'_> {
         let text = format!("the pause took {:.1} s{}", pause.as_secs_f64(), expected.unwrap_or_default());
         self.reporter.report(Progress::Note(text));
         self.step(journal, Step::Smoke, async |work| {
-            match smoke::failure(&work.smoke(state, Door::Open).whole().await) {
+            match smoke::failure(&work.smoke(state, ServerEndpoint::Open).whole().await) {
                 Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
                 None => Ok(()),
             }

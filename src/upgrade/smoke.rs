@@ -1,5 +1,5 @@
 //! Whether a release works: asked of its server over a private socket before it gets the listeners, and
-//! whole, through the open door, afterwards.
+//! whole, through the endpoint that everybody uses, afterwards.
 
 use crate::auth::token::Signer;
 use crate::config::Config;
@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// How the server is reached.
 #[derive(Debug, Clone)]
-pub enum Door {
+pub enum ServerEndpoint {
     /// Before it has the listeners: there the caller is admin.
     Private(PathBuf),
     /// As a browser does.
@@ -36,7 +36,7 @@ pub struct Check {
 pub struct Smoke<'a> {
     pub config: &'a Config,
     pub port: u16,
-    pub door: Door,
+    pub endpoint: ServerEndpoint,
     /// The version that should answer.
     pub version: String,
     /// DAG files that could not be imported before; `None` when nothing is known of that.
@@ -64,7 +64,7 @@ impl Smoke<'_> {
         checks.0
     }
 
-    /// Everything, through the open door.
+    /// Everything, through the endpoint that everybody uses.
     pub async fn whole(&self) -> Vec<Check> {
         let mut checks = Checks::default();
         let _ = async {
@@ -92,16 +92,16 @@ impl Smoke<'_> {
         if version == self.version { Ok(version.to_owned()) } else { Err(format!("{version} answers")) }
     }
 
-    /// A session as a browser has it opens the door: the keys are still the same.
+    /// A session that a browser has still lets it in: the keys are still the same.
     async fn login(&self) -> Result<String, String> {
-        match &self.door {
-            Door::Private(_) => {
+        match &self.endpoint {
+            ServerEndpoint::Private(_) => {
                 let body = json!({"token": self.token()});
                 let (status, answer) = self.send(Method::POST, "/local/session", Some(&body)).await?;
                 let valid = status.is_success() && parse(&answer)?["valid"] == true;
                 if valid { Ok("a session is good".to_owned()) } else { Err("a session is not good".to_owned()) }
             }
-            Door::Open => match self.get("/").await? {
+            ServerEndpoint::Open => match self.get("/").await? {
                 (StatusCode::OK, _) => Ok("a session is good".to_owned()),
                 (status, _) => Err(format!("with a session, / answers {status}")),
             },
@@ -167,7 +167,7 @@ impl Smoke<'_> {
 
     async fn pages(&self) -> Result<String, String> {
         let mut paths: Vec<String> = PAGES.map(str::to_owned).into();
-        if let Door::Open = self.door {
+        if let ServerEndpoint::Open = self.endpoint {
             // It shows what the supervisor says, and a server on trial may have none.
             paths.push("/status".to_owned());
         }
@@ -230,14 +230,14 @@ impl Smoke<'_> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let ask = Ask { method, path, host: &host, headers: &headers, body };
         let asked = async {
-            match &self.door {
-                Door::Private(path) => {
+            match &self.endpoint {
+                ServerEndpoint::Private(path) => {
                     let stream = unix_socket::connect(path).map_err(|error| error.to_string())?;
                     stream.set_nonblocking(true).map_err(|error| error.to_string())?;
                     let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
                     http::ask(stream, ask).await.map_err(|error| error.to_string())
                 }
-                Door::Open => {
+                ServerEndpoint::Open => {
                     let stream = TcpStream::connect((address, self.port)).await.map_err(|error| error.to_string())?;
                     http::ask(stream, ask).await.map_err(|error| error.to_string())
                 }

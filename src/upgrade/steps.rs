@@ -128,7 +128,7 @@ impl State {
 
 /// What is to be done about an upgrade that was interrupted.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Way {
+pub enum Resumption {
     /// Nothing was changed yet.
     Forget(Box<State>),
     /// The database from before it comes back, if it was copied already.
@@ -140,7 +140,7 @@ pub enum Way {
 }
 
 /// `Err` for a journal that this version does not understand.
-pub fn way(entry: &Entry) -> Result<Way, String> {
+pub fn resumption(entry: &Entry) -> Result<Resumption, String> {
     let state: State = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
     let state = Box::new(state);
     let reached = |step: Step| {
@@ -148,9 +148,9 @@ pub fn way(entry: &Entry) -> Result<Way, String> {
         at.map(|at| entry.at >= at).ok_or_else(|| format!("it has no step {}", step.name()))
     };
     Ok(match (state.leaving.is_some(), reached(Step::Open)?, reached(Step::LetGo)?) {
-        (true, ..) => Way::Leave(state),
-        (false, true, _) => Way::Forward(state),
-        (false, false, true) => Way::Back(state),
-        (false, false, false) => Way::Forget(state),
+        (true, ..) => Resumption::Leave(state),
+        (false, true, _) => Resumption::Forward(state),
+        (false, false, true) => Resumption::Back(state),
+        (false, false, false) => Resumption::Forget(state),
     })
 }

@@ -208,7 +208,7 @@ fn hostile_files_harm_nobody() {
             "import subprocess\nsubprocess.Popen(['sleep', '3599'], start_new_session=True)\nraise ValueError('left one')\n",
             "left one",
         ),
-        ("many", "DAG('many', max_active_runs=3_000_000_000)\n", "max_active_runs has to be a whole number"),
+        ("many", "DAG('many', max_active_runs=3_000_000_000)\n", "max_active_runs must be a whole number"),
         ("answers", "import os\nif os.fork(): os.wait()\nraise ValueError('answered')\n", "answered"),
         (
             "threads",

@@ -34,7 +34,7 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
     let session = cookie.split(';').next().unwrap();
     let page = try_request(port, "GET", "/status", &[("Cookie", session)], "").unwrap();
     assert_eq!(page.status, 200);
-    for expected in ["What runs", "healthy", "postgres", "server", "agent"] {
+    for expected in ["Processes", "healthy", "postgres", "server", "agent"] {
         assert!(page.body.contains(expected), "{expected} is not on the page");
     }
     assert!(page.header("content-security-policy").is_some() && page.header("x-frame-options").is_some());

@@ -67,7 +67,7 @@ fn answer(graph: &Graph, question: Question) -> Value {
         .into_iter()
         .filter_map(|one| {
             let decision = one.followed.map(Decision::Followed).or(one.skipped.map(Decision::Skipped))?;
-            Some(((graph.place(&one.task_id)?, one.map_index), decision))
+            Some(((graph.task_index(&one.task_id)?, one.map_index), decision))
         })
         .collect();
     let snapshot = Snapshot {
@@ -83,7 +83,7 @@ fn answer(graph: &Graph, question: Question) -> Value {
     };
     let plan = plan::plan(&snapshot);
     let added: Vec<(&str, i32)> =
-        plan.added.iter().map(|(place, at)| (graph.task(*place).task_id.as_str(), *at)).collect();
+        plan.added.iter().map(|(task_index, at)| (graph.task(*task_index).task_id.as_str(), *at)).collect();
     let transitions: Vec<(usize, &str, i32)> =
         plan.transitions.iter().map(|one| (one.index, one.to.as_str(), one.try_number)).collect();
     json!({
@@ -103,7 +103,7 @@ fn instance(graph: &Graph, one: Asked, now: Timestamp) -> Instance {
     };
     let state = one.state.as_deref().and_then(TaskState::parse);
     Instance {
-        place: graph.place(&one.task_id),
+        task_index: graph.task_index(&one.task_id),
         map_index: one.map_index,
         state,
         try_number: one.try_number,

@@ -20,7 +20,7 @@ use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
 use crate::upgrade::plan::{Database, Facts, Plan};
 use crate::upgrade::program::{self, About};
 use crate::upgrade::record::{self, Change};
-use crate::upgrade::{self, Outcome, Way, stage};
+use crate::upgrade::{self, Outcome, ReleaseSource, stage};
 use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
@@ -191,7 +191,16 @@ async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, 
         return Err(Error::failed("something has changed since it was planned").hint("leoflow rollback"));
     }
     let config = upgrade_worker::config(context)?;
-    upgrade_worker::change(context, &config, Looked { facts, datastore }, plan, Way::Down, true, cancelled).await
+    upgrade_worker::change(
+        context,
+        &config,
+        Looked { facts, datastore },
+        plan,
+        ReleaseSource::Installed,
+        true,
+        cancelled,
+    )
+    .await
 }
 
 /// By the backup from before the upgrade, which the release that it belongs to restores itself.

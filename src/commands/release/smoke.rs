@@ -4,14 +4,20 @@ use crate::cli::api::not_running;
 use crate::commands::context::Context;
 use crate::error::Error;
 use crate::protocol::control;
-use crate::upgrade::smoke::{Door, Smoke};
+use crate::upgrade::smoke::{ServerEndpoint, Smoke};
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let status = control::status_of(&context.home).ok_or_else(not_running)?;
     let config = super::upgrade_worker::config(context)?;
     let port = config.port;
-    let smoke = Smoke { config: &config, port, door: Door::Open, version: status.version, known_import_errors: None };
+    let smoke = Smoke {
+        config: &config,
+        port,
+        endpoint: ServerEndpoint::Open,
+        version: status.version,
+        known_import_errors: None,
+    };
     let checks = smoke.whole().await;
     let ok = checks.iter().all(|check| check.ok);
     let printer = context.printer;

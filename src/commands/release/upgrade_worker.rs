@@ -16,10 +16,10 @@ use crate::home::lock::{HomeLock, OperationLock};
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::log;
 use crate::sys::{clock, env_vars, stdio};
-use crate::upgrade::ground::Ground;
+use crate::upgrade::host::Host;
 use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan};
-use crate::upgrade::smoke::{Door, Smoke};
-use crate::upgrade::{self, Outcome, Status, UpgradeError, Way, Work, program, stage};
+use crate::upgrade::smoke::{ServerEndpoint, Smoke};
+use crate::upgrade::{self, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
 use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -77,7 +77,16 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
         facts.database = upgrade_facts::database(&datastore.connect().await?).await?;
         planned = plan(&facts, &manifest, &target)?;
     }
-    change(context, &config, Looked { facts, datastore }, planned, Way::Up(&source), args.no_rollback, cancelled).await
+    change(
+        context,
+        &config,
+        Looked { facts, datastore },
+        planned,
+        ReleaseSource::Fetched(&source),
+        args.no_rollback,
+        cancelled,
+    )
+    .await
 }
 
 /// Follows a plan, on what was looked at. The caller has the operation to itself.
@@ -86,20 +95,20 @@ pub async fn change(
     config: &Config,
     Looked { facts, datastore }: Looked,
     plan: Plan,
-    way: Way<'_>,
+    release_source: ReleaseSource<'_>,
     no_rollback: bool,
     cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, Error> {
     let home = &context.home;
     let (access, held) = datastore.into_parts();
-    let ground = match held {
-        Some((server, lock)) => Ground::stopped(server, Some(lock)),
-        None => Ground::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
+    let host = match held {
+        Some((server, lock)) => Host::stopped(server, Some(lock)),
+        None => Host::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
     };
     let port = config.port;
-    let errors = match (import_errors_of(&facts, config, port).await, way) {
+    let errors = match (import_errors_of(&facts, config, port).await, release_source) {
         // The way back asks nothing of a server that may be the reason for it.
-        (Err(_), Way::Down) => None,
+        (Err(_), ReleaseSource::Installed) => None,
         (errors, _) => errors?,
     };
     let mut work = Work {
@@ -108,14 +117,14 @@ pub async fn change(
         config,
         port,
         own_version: context.version,
-        ground,
+        host,
         reporter: &LoggedSink,
         no_rollback,
         details: Vec::new(),
         paused: None,
         pause: None,
     };
-    Ok(upgrade::upgrade(&mut work, plan, way, errors, cancelled).await?)
+    Ok(upgrade::upgrade(&mut work, plan, release_source, errors, cancelled).await?)
 }
 
 /// Completes when the one who watches asks to give up. From here on TERM does nothing else.
@@ -139,7 +148,7 @@ async fn import_errors_of(facts: &Facts, config: &Config, port: u16) -> Result<O
         return Ok(None);
     }
     let version = facts.installed.to_string();
-    let smoke = Smoke { config, port, door: Door::Open, version, known_import_errors: None };
+    let smoke = Smoke { config, port, endpoint: ServerEndpoint::Open, version, known_import_errors: None };
     smoke.import_errors().await.map(Some).map_err(|reason| {
         Error::failed("the instance does not say which DAG files it cannot import").cause(reason).hint("leoflow smoke")
     })
@@ -204,7 +213,7 @@ pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<Option<String
     if recovery::interrupted_upgrade(home)?.is_none() {
         return Ok(None);
     }
-    let Some(ground) = Ground::live(home).map_err(Error::failed)? else {
+    let Some(host) = Host::live(home).map_err(Error::failed)? else {
         let _held = HomeLock::take(home, "leoflow upgrade --resume", None)?;
         recovery::finish_upgrade_of_stopped(context, abort, context.printer).await?;
         return Ok(Some("What was interrupted is settled".to_owned()));
@@ -213,7 +222,7 @@ pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<Option<String
     let _alone = recovery::wait_for_operation(home, context.printer).await?;
     match recovery::interrupted_upgrade(home)? {
         Some(entry) => {
-            let settled = recovery::finish_upgrade(context, ground, entry, abort, context.printer).await?;
+            let settled = recovery::finish_upgrade(context, host, entry, abort, context.printer).await?;
             Ok(Some(settled.text))
         }
         None => Ok(None),

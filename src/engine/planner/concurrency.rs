@@ -129,7 +129,7 @@ pub fn admit(
     let mut own = Vec::new();
     let mut candidates = Vec::new();
     for (index, state) in plan.states_after(snapshot).into_iter().enumerate() {
-        let (Some(task_index), map_index) = plan.place_after(snapshot, index) else { continue };
+        let (Some(task_index), map_index) = plan.instance_after(snapshot, index) else { continue };
         match state {
             Some(TaskState::Scheduled) if !snapshot.is_paused => {
                 own.push(index);

@@ -2,7 +2,7 @@
 
 pub mod concurrency;
 pub mod graph;
-pub mod look;
+pub mod pass_view;
 pub mod plan;
 pub mod retry;
 pub mod rules;

@@ -5,7 +5,7 @@
 //! (the state of a run). Like its scheduler, the planner goes in passes: what changes in one is seen in
 //! the next.
 
-use super::look::{Look, Step};
+use super::pass_view::{PassView, Step};
 use super::retry;
 pub use super::snapshot::{Decision, EndedTry, Instance, Kind, Outcome, Plan, Reason, Snapshot, Transition};
 use crate::engine::state::{RunState, TaskState};
@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashSet};
 pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let mut planner = Planner::new(snapshot);
     planner.settle_ended_tries();
-    planner.look.end_pass();
+    planner.view.end_pass();
     if snapshot.deadline.is_some_and(|deadline| deadline <= snapshot.now) && planner.is_unfinished() {
         return planner.time_out();
     }
@@ -27,12 +27,12 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
 
 struct Planner<'a> {
     snapshot: &'a Snapshot<'a>,
-    look: Look<'a>,
+    view: PassView<'a>,
     dues: Vec<Option<Timestamp>>,
     changes: Vec<Option<Transition>>,
     expanded: Vec<usize>,
     added: Vec<(usize, i32)>,
-    /// Places whose number of instances was compared with what it is to be.
+    /// Indices of tasks whose number of instances was compared with what it is to be.
     revised: HashSet<usize>,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Planner<'a> {
         let dues = snapshot.instances.iter().map(|instance| instance.due_at).collect();
         Self {
             snapshot,
-            look: Look::new(snapshot),
+            view: PassView::new(snapshot),
             dues,
             changes: vec![None; snapshot.instances.len()],
             expanded: Vec::new(),
@@ -51,7 +51,7 @@ impl<'a> Planner<'a> {
     }
 
     fn change(&mut self, index: usize, to: TaskState, try_number: i32, due_at: Option<Timestamp>, kind: Kind) {
-        self.look.set(index, Some(to));
+        self.view.set(index, Some(to));
         self.dues[index] = due_at;
         self.changes[index] = Some(Transition { index, to, try_number, due_at, kind });
     }
@@ -70,7 +70,7 @@ impl<'a> Planner<'a> {
             let number = instance.try_number;
             match (instance.state, &instance.ended) {
                 // Cleared while it ran, and the DAG has no such task any more.
-                (Some(TaskState::Restarting), Some(_)) if instance.place.is_none() => {
+                (Some(TaskState::Restarting), Some(_)) if instance.task_index.is_none() => {
                     self.change(index, TaskState::Removed, number, None, Kind::TryEnded);
                 }
                 // Cleared while it ran: the try that ended is not the answer any more.
@@ -101,7 +101,7 @@ impl<'a> Planner<'a> {
             Outcome::Skipped => (TaskState::Skipped, None),
             Outcome::Rescheduled { due } => (TaskState::UpForReschedule, Some(due)),
             Outcome::Failed { may_retry } => {
-                let task = instance.place.map(|place| self.snapshot.graph.task(place));
+                let task = instance.task_index.map(|task_index| self.snapshot.graph.task(task_index));
                 match task {
                     // As Airflow asks: the number of the try against the most, which clearing raises.
                     Some(task) if may_retry && instance.max_tries > 0 && instance.try_number <= instance.max_tries => {
@@ -117,10 +117,10 @@ impl<'a> Planner<'a> {
 
     /// What a branch or a short circuit skips without asking their trigger rules.
     fn skip_at_once(&mut self, ids: &[String]) {
-        for place in ids.iter().filter_map(|id| self.snapshot.graph.place(id)) {
-            let Some(index) = self.look.row(place, -1) else { continue };
+        for task_index in ids.iter().filter_map(|id| self.snapshot.graph.task_index(id)) {
+            let Some(index) = self.view.row(task_index, -1) else { continue };
             let runs =
-                matches!(self.look.state(index), Some(TaskState::Running | TaskState::Success | TaskState::Failed));
+                matches!(self.view.state(index), Some(TaskState::Running | TaskState::Success | TaskState::Failed));
             if !runs {
                 self.change(index, TaskState::Skipped, self.try_number(index), None, Kind::Nothing);
             }
@@ -131,9 +131,10 @@ impl<'a> Planner<'a> {
     fn fail_fast(&mut self, failed: usize) {
         for index in 0..self.snapshot.instances.len() {
             let instance = &self.snapshot.instances[index];
-            let same = instance.place == self.snapshot.instances[failed].place;
-            let is_teardown = instance.place.is_some_and(|place| self.snapshot.graph.task(place).is_teardown);
-            let state = self.look.state(index);
+            let same = instance.task_index == self.snapshot.instances[failed].task_index;
+            let is_teardown =
+                instance.task_index.is_some_and(|task_index| self.snapshot.graph.task(task_index).is_teardown);
+            let state = self.view.state(index);
             if same || is_teardown || matches!(state, Some(TaskState::Success | TaskState::Failed)) {
                 continue;
             }
@@ -148,7 +149,7 @@ impl<'a> Planner<'a> {
         while !candidates.is_empty() {
             let mut changed = BTreeSet::new();
             for (index, step) in self.steps(&candidates) {
-                let place = self.look.place(index);
+                let task_index = self.view.task_index(index);
                 let number = self.try_number(index);
                 match step {
                     Step::Wait => continue,
@@ -158,10 +159,10 @@ impl<'a> Planner<'a> {
                     // Only made while the steps are worked out.
                     Step::Expand(_) => continue,
                 }
-                changed.extend(place);
+                changed.extend(task_index);
             }
-            self.look.end_pass();
-            candidates = self.look.dependants(&changed);
+            self.view.end_pass();
+            candidates = self.view.dependants(&changed);
         }
     }
 
@@ -176,7 +177,7 @@ impl<'a> Planner<'a> {
             if !self.may_be_scheduled(index) {
                 continue;
             }
-            match self.look.step(index, self.dues[index], self.snapshot.now) {
+            match self.view.step(index, self.dues[index], self.snapshot.now) {
                 Step::Expand(_) if self.snapshot.is_paused => {}
                 Step::Expand(None) => steps.push((index, Step::End(TaskState::UpstreamFailed))),
                 Step::Expand(Some(0)) => steps.push((index, Step::End(TaskState::Skipped))),
@@ -194,48 +195,50 @@ impl<'a> Planner<'a> {
     }
 
     fn may_be_scheduled(&self, index: usize) -> bool {
-        self.look.place(index).is_some()
-            && matches!(self.look.state(index), None | Some(TaskState::UpForRetry | TaskState::UpForReschedule))
+        self.view.task_index(index).is_some()
+            && matches!(self.view.state(index), None | Some(TaskState::UpForRetry | TaskState::UpForReschedule))
     }
 
     /// One without an index becomes the first of many. Returns all of them.
     fn expand(&mut self, index: usize, length: usize) -> Vec<usize> {
-        let Some(place) = self.look.place(index) else { return Vec::new() };
-        self.revised.insert(place);
-        if self.look.row(place, 0).is_some() {
+        let Some(task_index) = self.view.task_index(index) else { return Vec::new() };
+        self.revised.insert(task_index);
+        if self.view.row(task_index, 0).is_some() {
             return Vec::new();
         }
         self.expanded.push(index);
-        self.look.set_map_index(index, 0);
+        self.view.set_map_index(index, 0);
         let mut all = vec![index];
-        all.extend((1..length).map(|at| self.add(place, at)));
+        all.extend((1..length).map(|at| self.add(task_index, at)));
         all
     }
 
-    fn add(&mut self, place: usize, map_index: usize) -> usize {
+    fn add(&mut self, task_index: usize, map_index: usize) -> usize {
         let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
-        self.added.push((place, map_index));
+        self.added.push((task_index, map_index));
         self.dues.push(None);
         self.changes.push(None);
-        self.look.add(place, map_index)
+        self.view.add(task_index, map_index)
     }
 
     /// What is mapped over more, or less, than it was: some are missing, or too many.
     fn revise(&mut self, index: usize) -> Vec<(usize, Step)> {
-        let Some(place) = self.look.place(index).filter(|place| self.snapshot.graph.is_expandable(*place)) else {
+        let Some(task_index) =
+            self.view.task_index(index).filter(|task_index| self.snapshot.graph.is_expandable(*task_index))
+        else {
             return Vec::new();
         };
-        if !self.revised.insert(place) {
+        if !self.revised.insert(task_index) {
             return Vec::new();
         }
-        let length = self.look.count(place).unwrap_or(0);
-        let rows = self.look.rows(place).to_vec();
+        let length = self.view.count(task_index).unwrap_or(0);
+        let rows = self.view.rows(task_index).to_vec();
         let mut steps = Vec::new();
         let mut there = HashSet::new();
         for row in rows {
-            match usize::try_from(self.look.map_index(row)) {
+            match usize::try_from(self.view.map_index(row)) {
                 Ok(at) if at < length => drop(there.insert(at)),
-                _ if self.look.state(row) == Some(TaskState::Removed) => {}
+                _ if self.view.state(row) == Some(TaskState::Removed) => {}
                 _ => {
                     let number = self.try_number(row);
                     self.change(row, TaskState::Removed, number, None, Kind::Cut);
@@ -243,7 +246,7 @@ impl<'a> Planner<'a> {
             }
         }
         for at in (0..length).filter(|at| !there.contains(at)) {
-            let added = self.add(place, at);
+            let added = self.add(task_index, at);
             steps.push((added, Step::Run));
         }
         steps
@@ -251,10 +254,10 @@ impl<'a> Planner<'a> {
 
     /// It may run: what has nothing to do has done it.
     fn run(&mut self, index: usize) {
-        let Some(place) = self.look.place(index) else { return };
-        let again = self.look.state(index) == Some(TaskState::UpForReschedule);
+        let Some(task_index) = self.view.task_index(index) else { return };
+        let again = self.view.state(index) == Some(TaskState::UpForReschedule);
         let number = self.try_number(index) + i32::from(!again);
-        if self.snapshot.graph.task(place).is_nothing() {
+        if self.snapshot.graph.task(task_index).is_nothing() {
             self.change(index, TaskState::Success, number, None, Kind::Nothing);
         } else {
             self.change(index, TaskState::Scheduled, number, None, Kind::Waiting);
@@ -262,12 +265,12 @@ impl<'a> Planner<'a> {
     }
 
     fn is_unfinished(&self) -> bool {
-        self.look.states().iter().any(|state| !state.is_some_and(TaskState::is_finished))
+        self.view.states().iter().any(|state| !state.is_some_and(TaskState::is_finished))
     }
 
     fn time_out(mut self) -> Plan {
         for index in 0..self.snapshot.instances.len() {
-            if !self.look.state(index).is_some_and(TaskState::is_finished) {
+            if !self.view.state(index).is_some_and(TaskState::is_finished) {
                 let number = self.try_number(index);
                 self.change(index, TaskState::Skipped, number, None, Kind::Cut);
             }
@@ -281,9 +284,9 @@ impl<'a> Planner<'a> {
         if self.is_unfinished() {
             return self.is_deadlocked().then_some((RunState::Failed, Reason::Deadlocked));
         }
-        let failed = (0..self.look.states().len()).any(|index| {
-            self.look.place(index).is_some_and(|place| graph.node(place).is_leaf)
-                && matches!(self.look.state(index), Some(TaskState::Failed | TaskState::UpstreamFailed))
+        let failed = (0..self.view.states().len()).any(|index| {
+            self.view.task_index(index).is_some_and(|task_index| graph.node(task_index).is_leaf)
+                && matches!(self.view.state(index), Some(TaskState::Failed | TaskState::UpstreamFailed))
         });
         Some(if failed { (RunState::Failed, Reason::TaskFailure) } else { (RunState::Success, Reason::Success) })
     }
@@ -292,18 +295,18 @@ impl<'a> Planner<'a> {
         if self.snapshot.is_paused {
             return false;
         }
-        (0..self.look.states().len()).all(|index| {
-            let state = self.look.state(index);
+        (0..self.view.states().len()).all(|index| {
+            let state = self.view.state(index);
             if state.is_some_and(TaskState::is_finished) {
                 return true;
             }
-            let Some(place) = self.look.place(index) else { return false };
-            let task = self.snapshot.graph.task(place);
+            let Some(task_index) = self.view.task_index(index) else { return false };
+            let task = self.snapshot.graph.task(task_index);
             let may_wait = task.depends_on_past
                 || task.max_active_tis_per_dag.is_some()
                 || task.max_active_tis_per_dagrun.is_some();
             // Whatever time it waits for, it counts as over.
-            !may_wait && self.may_be_scheduled(index) && self.look.step(index, None, self.snapshot.now) == Step::Wait
+            !may_wait && self.may_be_scheduled(index) && self.view.step(index, None, self.snapshot.now) == Step::Wait
         })
     }
 

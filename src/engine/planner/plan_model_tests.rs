@@ -111,31 +111,31 @@ struct Model<'a> {
 }
 
 impl Model<'_> {
-    fn all_above(&self, place: usize) -> HashSet<usize> {
-        let direct = &self.graph.node(place).upstream;
+    fn all_above(&self, task_index: usize) -> HashSet<usize> {
+        let direct = &self.graph.node(task_index).upstream;
         direct.iter().copied().chain(direct.iter().flat_map(|up| self.all_above(*up))).collect()
     }
 
-    fn all_below(&self, place: usize) -> HashSet<usize> {
-        (0..self.graph.len()).filter(|other| self.all_above(*other).contains(&place)).collect()
+    fn all_below(&self, task_index: usize) -> HashSet<usize> {
+        (0..self.graph.len()).filter(|other| self.all_above(*other).contains(&task_index)).collect()
     }
 
-    fn is_in_group(&self, place: usize) -> bool {
-        self.graph.task(place).group.is_some()
+    fn is_in_group(&self, task_index: usize) -> bool {
+        self.graph.task(task_index).group.is_some()
     }
 
     /// The states of the instances of `up` that matter to one.
-    fn seen(&self, states: &States, (place, index): Key, up: usize) -> Vec<Option<TaskState>> {
+    fn seen(&self, states: &States, (task_index, index): Key, up: usize) -> Vec<Option<TaskState>> {
         let all: Vec<(i32, Option<TaskState>)> =
             states.iter().filter(|((other, _), _)| *other == up).map(|((_, at), state)| (*at, *state)).collect();
         let hasty = matches!(
-            self.graph.task(place).trigger_rule,
+            self.graph.task(task_index).trigger_rule,
             TriggerRule::OneSuccess
                 | TriggerRule::OneFailed
                 | TriggerRule::OneDone
                 | TriggerRule::NoneFailedMinOneSuccess
         );
-        let same_copy = self.is_in_group(place) && self.is_in_group(up) && !(index < 0 && hasty);
+        let same_copy = self.is_in_group(task_index) && self.is_in_group(up) && !(index < 0 && hasty);
         all.into_iter().filter(|(at, _)| !same_copy || *at == index || *at < 0).map(|(_, state)| state).collect()
     }
 
@@ -252,7 +252,7 @@ impl Model<'_> {
                     continue;
                 }
                 let mapped = key.1 < 0 && self.graph.is_expandable(key.0);
-                let source = self.graph.task(key.0).sources.first().and_then(|id| self.graph.place(id));
+                let source = self.graph.task(key.0).sources.first().and_then(|id| self.graph.task_index(id));
                 if mapped && let Some(source) = source {
                     match before.get(&(source, -1)).copied().flatten() {
                         Some(TaskState::Failed | TaskState::UpstreamFailed) => {
@@ -293,20 +293,22 @@ impl Model<'_> {
 }
 
 fn first_instances(graph: &Graph) -> Vec<Instance> {
-    let one = |place: usize, map_index| Instance {
-        place: Some(place),
+    let one = |task_index: usize, map_index| Instance {
+        task_index: Some(task_index),
         map_index,
         state: None,
         try_number: 0,
-        max_tries: graph.task(place).retries as i32,
+        max_tries: graph.task(task_index).retries as i32,
         due_at: None,
         ended: None,
     };
-    let count = |place: usize| graph.count(place, &|_| None).filter(|count| *count > 0 && graph.is_expandable(place));
+    let count = |task_index: usize| {
+        graph.count(task_index, &|_| None).filter(|count| *count > 0 && graph.is_expandable(task_index))
+    };
     (0..graph.len())
-        .flat_map(|place| match count(place) {
-            Some(count) => (0..count as i32).map(|at| one(place, at)).collect(),
-            None => vec![one(place, -1)],
+        .flat_map(|task_index| match count(task_index) {
+            Some(count) => (0..count as i32).map(|at| one(task_index, at)).collect(),
+            None => vec![one(task_index, -1)],
         })
         .collect()
 }
@@ -319,7 +321,7 @@ fn play(seed: u64) {
         graph.structure.tasks.iter().map(|task| (task.task_id.clone(), dice.roll(4))).collect();
     let model = Model { graph: &graph, lengths: lengths.clone() };
     let mut instances = first_instances(&graph);
-    let mut states: States = instances.iter().map(|one| ((one.place.unwrap(), one.map_index), None)).collect();
+    let mut states: States = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), None)).collect();
     for step in 0..1000 {
         let snapshot = Snapshot {
             graph: &graph,
@@ -334,13 +336,13 @@ fn play(seed: u64) {
         };
         let plan = plan(&snapshot);
         plan.expanded.iter().for_each(|index| instances[*index].map_index = 0);
-        for (place, map_index) in &plan.added {
+        for (task_index, map_index) in &plan.added {
             instances.push(Instance {
-                place: Some(*place),
+                task_index: Some(*task_index),
                 map_index: *map_index,
                 state: None,
                 try_number: 0,
-                max_tries: graph.task(*place).retries as i32,
+                max_tries: graph.task(*task_index).retries as i32,
                 due_at: None,
                 ended: None,
             });
@@ -351,7 +353,7 @@ fn play(seed: u64) {
             instances[one.index].ended = None;
         }
         model.settle(&mut states);
-        let ours: States = instances.iter().map(|one| ((one.place.unwrap(), one.map_index), one.state)).collect();
+        let ours: States = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), one.state)).collect();
         let dag = || serde_json::to_string_pretty(&graph.structure).unwrap();
         assert_eq!(ours, states, "seed {seed}, step {step}: {lengths:?}\n{}", dag());
         let ready: Vec<usize> =
@@ -362,14 +364,14 @@ fn play(seed: u64) {
             let (state, reason) = plan.run.unwrap();
             assert_eq!(reason == Reason::Deadlocked, unfinished, "seed {seed}\n{}", dag());
             let ignored = |task: &crate::engine::dag::Task| task.is_teardown && !task.on_failure_fail_dagrun;
-            let decides = |place: usize| {
-                let below = &graph.node(place).downstream;
-                !ignored(graph.task(place)) && below.iter().all(|down| ignored(graph.task(*down)))
+            let decides = |task_index: usize| {
+                let below = &graph.node(task_index).downstream;
+                !ignored(graph.task(task_index)) && below.iter().all(|down| ignored(graph.task(*down)))
             };
             let any = (0..graph.len()).any(decides);
             let failed = instances.iter().any(|one| {
-                let place = one.place.unwrap();
-                let counts = if any { decides(place) } else { graph.node(place).downstream.is_empty() };
+                let task_index = one.task_index.unwrap();
+                let counts = if any { decides(task_index) } else { graph.node(task_index).downstream.is_empty() };
                 counts && matches!(one.state, Some(TaskState::Failed | TaskState::UpstreamFailed))
             });
             assert_eq!(state == RunState::Failed, failed || unfinished, "seed {seed}\n{}", dag());
@@ -388,7 +390,7 @@ fn play(seed: u64) {
             _ => (Outcome::Success, TaskState::Success),
         };
         one.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
-        states.insert((one.place.unwrap(), one.map_index), Some(state));
+        states.insert((one.task_index.unwrap(), one.map_index), Some(state));
     }
     panic!("seed {seed}: no end");
 }

@@ -38,12 +38,12 @@ impl Play {
     fn new(tasks: &[&str], max_active_tasks: u32) -> Self {
         let graph = graph(tasks, max_active_tasks);
         let instances = (0..graph.len())
-            .map(|place| Instance {
-                place: Some(place),
+            .map(|task_index| Instance {
+                task_index: Some(task_index),
                 map_index: -1,
                 state: None,
                 try_number: 0,
-                max_tries: graph.task(place).retries as i32,
+                max_tries: graph.task(task_index).retries as i32,
                 due_at: None,
                 ended: None,
             })
@@ -99,8 +99,8 @@ impl Play {
     }
 
     fn end(&mut self, task_id: &str, outcome: Outcome) -> &mut Self {
-        let place = self.graph.place(task_id).unwrap();
-        let instance = &mut self.instances[place];
+        let task_index = self.graph.task_index(task_id).unwrap();
+        let instance = &mut self.instances[task_index];
         assert_eq!(instance.state, Some(TaskState::Queued), "{task_id} has been queued");
         instance.state = Some(TaskState::Running);
         instance.ended = Some(EndedTry { outcome, at: self.now, skips: Vec::new() });
@@ -237,7 +237,7 @@ fn one_that_was_cleared_while_it_ran_runs_again_whatever_became_of_it() {
 fn a_task_that_the_version_lacks_does_not_hold_the_run() {
     let mut play = Play::new(&["a"], 16);
     play.instances.push(Instance {
-        place: None,
+        task_index: None,
         map_index: -1,
         state: Some(TaskState::Removed),
         try_number: 1,
@@ -253,7 +253,7 @@ fn a_task_that_the_version_lacks_does_not_hold_the_run() {
 fn one_that_was_cleared_while_it_ran_and_is_no_task_any_more_does_not_hold_the_run() {
     let mut play = Play::new(&["a"], 16);
     play.instances.push(Instance {
-        place: None,
+        task_index: None,
         map_index: -1,
         state: Some(TaskState::Restarting),
         try_number: 1,

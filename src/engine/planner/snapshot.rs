@@ -18,7 +18,7 @@ pub struct Snapshot<'a> {
     pub deadline: Option<Timestamp>,
     /// How much the tasks have returned that others are mapped over, by task.
     pub lengths: HashMap<String, usize>,
-    /// What branches and short circuits have decided, by place and map index.
+    /// What branches and short circuits have decided, by the task's index and the map index.
     pub decisions: HashMap<(usize, i32), Decision>,
     /// Tasks that wait for their own past.
     pub held_by_past: HashSet<usize>,
@@ -26,8 +26,8 @@ pub struct Snapshot<'a> {
 
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// Its task's place in the graph; none when the task is not in this version any more.
-    pub place: Option<usize>,
+    /// The task's index in the graph; none when the task is not in this version any more.
+    pub task_index: Option<usize>,
     pub map_index: i32,
     pub state: Option<TaskState>,
     pub try_number: i32,
@@ -104,7 +104,7 @@ pub enum Kind {
 pub struct Plan {
     /// Instances without an index that get the index 0.
     pub expanded: Vec<usize>,
-    /// Instances that are new, by place and index.
+    /// Instances that are new, by the task's index and the map index.
     pub added: Vec<(usize, i32)>,
     /// Those that may run have the state `scheduled`, until `concurrency::admit` lets some of them begin.
     pub transitions: Vec<Transition>,
@@ -122,10 +122,10 @@ impl Plan {
     }
 
     /// The task in the graph and the map index that an instance has once the plan is carried out.
-    pub fn place_after(&self, snapshot: &Snapshot<'_>, index: usize) -> (Option<usize>, i32) {
+    pub fn instance_after(&self, snapshot: &Snapshot<'_>, index: usize) -> (Option<usize>, i32) {
         match snapshot.instances.get(index) {
-            Some(instance) if self.expanded.contains(&index) => (instance.place, 0),
-            Some(instance) => (instance.place, instance.map_index),
+            Some(instance) if self.expanded.contains(&index) => (instance.task_index, 0),
+            Some(instance) => (instance.task_index, instance.map_index),
             None => {
                 let (task_index, map_index) = self.added[index - snapshot.instances.len()];
                 (Some(task_index), map_index)

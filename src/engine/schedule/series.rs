@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 /// Points in time that follow one another.
-pub trait Ticks {
+pub trait Series {
     fn next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem>;
     fn align_next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem>;
     fn align_previous(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem>;
@@ -16,7 +16,7 @@ pub trait Ticks {
     fn latest(&self, earliest: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, TimetableProblem>;
 }
 
-pub struct CronTicks<'a> {
+pub struct CronSeries<'a> {
     pub cron: &'a Schedule,
     pub run_immediately: &'a Value,
 }
@@ -24,7 +24,7 @@ pub struct CronTicks<'a> {
 /// The least time after a tick in which a new DAG still takes it.
 const GRACE: SignedDuration = SignedDuration::from_mins(5);
 
-impl Ticks for CronTicks<'_> {
+impl Series for CronSeries<'_> {
     fn next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem> {
         Ok(self.cron.next(at)?)
     }
@@ -59,9 +59,9 @@ impl Ticks for CronTicks<'_> {
     }
 }
 
-pub struct DeltaTicks(pub Delta);
+pub struct DeltaSeries(pub Delta);
 
-impl Ticks for DeltaTicks {
+impl Series for DeltaSeries {
     fn next(&self, at: Timestamp) -> Result<Timestamp, TimetableProblem> {
         Ok(self.0.after(at))
     }
@@ -86,7 +86,7 @@ impl Ticks for DeltaTicks {
 
 /// A run at each tick.
 pub fn triggered(
-    ticks: &impl Ticks,
+    series: &impl Series,
     last: Option<Interval>,
     restriction: Restriction,
     now: Timestamp,
@@ -94,47 +94,47 @@ pub fn triggered(
     let Restriction { earliest, catchup, .. } = restriction;
     if catchup {
         return Ok(Some(match (last, earliest) {
-            (Some(last), _) => ticks.next(last.end)?,
-            (None, Some(earliest)) => ticks.align_next(earliest)?,
-            (None, None) => ticks.first(now)?,
+            (Some(last), _) => series.next(last.end)?,
+            (None, Some(earliest)) => series.align_next(earliest)?,
+            (None, None) => series.first(now)?,
         }));
     }
-    let mut latest = ticks.align_previous(now)?;
+    let mut latest = series.align_previous(now)?;
     match last {
-        Some(last) => latest = latest.max(ticks.next(last.end)?),
-        None if earliest.is_none() => latest = latest.max(ticks.first(now)?),
+        Some(last) => latest = latest.max(series.next(last.end)?),
+        None if earliest.is_none() => latest = latest.max(series.first(now)?),
         None => {}
     }
     if let Some(earliest) = earliest {
-        latest = latest.max(ticks.align_next(earliest)?);
+        latest = latest.max(series.align_next(earliest)?);
     }
     Ok(Some(latest))
 }
 
 /// A run for each interval, once it has ended.
 pub fn covered(
-    ticks: &impl Ticks,
+    series: &impl Series,
     last: Option<Interval>,
     restriction: Restriction,
     now: Timestamp,
 ) -> Result<Option<Info>, TimetableProblem> {
     let Restriction { earliest, latest, catchup } = restriction;
     let earliest = match (catchup, earliest) {
-        (false, earliest) => Some(ticks.latest(earliest, now)?),
-        (true, Some(earliest)) => Some(ticks.align_next(earliest)?),
+        (false, earliest) => Some(series.latest(earliest, now)?),
+        (true, Some(earliest)) => Some(series.align_next(earliest)?),
         (true, None) => None,
     };
     let start = match (last, earliest) {
         (None, None) => return Ok(None),
         (None, Some(earliest)) => earliest,
         (Some(last), earliest) => {
-            let aligned = ticks.align_previous(last.end)?;
+            let aligned = series.align_previous(last.end)?;
             let start = earliest.map_or(aligned, |earliest| aligned.max(earliest));
-            if start <= last.start { ticks.next(start)? } else { start }
+            if start <= last.start { series.next(start)? } else { start }
         }
     };
     if latest.is_some_and(|latest| start > latest) {
         return Ok(None);
     }
-    Ok(Some(Info::interval(start, ticks.next(start)?)))
+    Ok(Some(Info::interval(start, series.next(start)?)))
 }

@@ -5,7 +5,7 @@
 
 use super::cron::CronProblem;
 use super::crontab::Crontab;
-use super::series::{CronTicks, DeltaTicks, covered, triggered};
+use super::series::{CronSeries, DeltaSeries, covered, triggered};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Span, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -223,11 +223,11 @@ impl Timetable {
                 in_time(Info::interval(start, end), end)
             }
             Self::CronTrigger { cron, interval, run_immediately } => {
-                let ticks = CronTicks { cron: cron.schedule()?, run_immediately };
-                triggered(&ticks, last, restriction, now)?
+                let series = CronSeries { cron: cron.schedule()?, run_immediately };
+                triggered(&series, last, restriction, now)?
                     .and_then(|at| in_time(Info::interval(interval.before(at), at), at))
             }
-            Self::DeltaTrigger { delta, interval } => triggered(&DeltaTicks(*delta), last, restriction, now)?
+            Self::DeltaTrigger { delta, interval } => triggered(&DeltaSeries(*delta), last, restriction, now)?
                 .and_then(|at| in_time(Info::interval(interval.before(at), at), at)),
             Self::MultipleCronTrigger { parts } => {
                 let mut infos = Vec::new();
@@ -243,10 +243,10 @@ impl Timetable {
                 }
             }
             Self::CronInterval(cron) => {
-                let ticks = CronTicks { cron: cron.schedule()?, run_immediately: &Value::Null };
-                covered(&ticks, last, restriction, now)?
+                let series = CronSeries { cron: cron.schedule()?, run_immediately: &Value::Null };
+                covered(&series, last, restriction, now)?
             }
-            Self::DeltaInterval { delta } => covered(&DeltaTicks(*delta), last, restriction, now)?,
+            Self::DeltaInterval { delta } => covered(&DeltaSeries(*delta), last, restriction, now)?,
             Self::Events { dates, .. } => {
                 let from = if catchup { earliest } else { Some(earliest.map_or(now, |earliest| earliest.max(now))) };
                 let next = dates

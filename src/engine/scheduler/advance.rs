@@ -163,7 +163,7 @@ async fn tell(
     let succeeded = plan.transitions.iter().filter(|one| one.to == TaskState::Success);
     for one in succeeded {
         let (task_id, map_index) = &rows.names[one.index];
-        let outlets = graph.place(task_id).is_some_and(|place| !graph.task(place).outlets.is_empty());
+        let outlets = graph.task_index(task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
         if outlets {
             assets::take_events(transaction, key, task_id, *map_index, one.try_number).await?;
         }

@@ -36,7 +36,7 @@ impl Rows {
             let tasks: Vec<&str> = plan.expanded.iter().map(|index| self.names[*index].0.as_str()).collect();
             let query = "UPDATE task_instance SET map_index = 0
                          WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
-            // What an earlier try of the row that had no index left has no place any more.
+            // What an earlier try of the row without a map index has left belongs to no row any more.
             let tries =
                 "DELETE FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
             let xcoms = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
@@ -46,7 +46,7 @@ impl Rows {
             plan.expanded.iter().for_each(|index| self.names[*index].1 = 0);
         }
         let added: Vec<(&Task, i32)> =
-            plan.added.iter().map(|(place, map_index)| (graph.task(*place), *map_index)).collect();
+            plan.added.iter().map(|(task_index, map_index)| (graph.task(*task_index), *map_index)).collect();
         instances::insert(transaction, &key.dag_id, &[&key.run_id], &added).await?;
         self.names.extend(added.iter().map(|(task, map_index)| (task.task_id.clone(), *map_index)));
         Ok(())
@@ -136,8 +136,8 @@ async fn others_waiting(
     for row in client.query(query, &[&dag_id, &run_id]).await? {
         let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
         let graph = graphs.get(client, row.get(5)).await?;
-        if let Some(place) = graph.place(row.get(2)) {
-            found.push(Waiting::new(&run, &graph, place, row.get(3), row.get(4)));
+        if let Some(task_index) = graph.task_index(row.get(2)) {
+            found.push(Waiting::new(&run, &graph, task_index, row.get(3), row.get(4)));
         }
     }
     Ok(found)

@@ -58,7 +58,7 @@ pub async fn instances(
     let instances = rows
         .iter()
         .map(|row| Instance {
-            place: graph.place(row.get(0)),
+            task_index: graph.task_index(row.get(0)),
             map_index: row.get(1),
             state: row.get::<_, Option<&str>>(2).and_then(TaskState::parse),
             try_number: row.get(3),
@@ -136,8 +136,8 @@ pub async fn decisions(
             Some(list.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
         };
         let decision = ids("followed").map(Decision::Followed).or_else(|| ids("skipped").map(Decision::Skipped));
-        if let (Some(place), Some(decision)) = (graph.place(row.get(0)), decision) {
-            found.insert((place, row.get(1)), decision);
+        if let (Some(task_index), Some(decision)) = (graph.task_index(row.get(0)), decision) {
+            found.insert((task_index, row.get(1)), decision);
         }
     }
     Ok(found)
@@ -165,8 +165,8 @@ pub async fn held_by_past(
         WHERE dag_id = $1 AND run_id = $2 GROUP BY task_id";
     let rows = client.query(query, &[&key.dag_id, &before.run_id]).await?;
     let went_well: HashMap<String, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    for place in 0..graph.len() {
-        let task = graph.task(place);
+    for task_index in 0..graph.len() {
+        let task = graph.task(task_index);
         if !task.depends_on_past {
             continue;
         }
@@ -178,10 +178,10 @@ pub async fn held_by_past(
             Some(well) => *well,
             None => task.ignore_first_depends_on_past && !ran_before(client, key, &task.task_id, date).await?,
         };
-        let below = graph.node(place).downstream.iter().map(|down| &graph.task(*down).task_id);
+        let below = graph.node(task_index).downstream.iter().map(|down| &graph.task(*down).task_id);
         let downstream = !task.wait_for_downstream || below.into_iter().all(|id| went_well.get(id) != Some(&false));
         if !(own && downstream) {
-            held.insert(place);
+            held.insert(task_index);
         }
     }
     Ok(held)

@@ -51,30 +51,30 @@ pub async fn select(
 /// The tasks that are named, those asked for above and below them, and the setups and teardowns that
 /// they need.
 fn with_relatives(graph: &Graph, which: &Selection) -> BTreeSet<String> {
-    let mut places: BTreeSet<usize> = which.tasks.iter().filter_map(|(id, _)| graph.place(id)).collect();
-    let named: Vec<usize> = places.iter().copied().collect();
-    for place in named {
+    let mut task_indices: BTreeSet<usize> = which.tasks.iter().filter_map(|(id, _)| graph.task_index(id)).collect();
+    let named: Vec<usize> = task_indices.iter().copied().collect();
+    for task_index in named {
         if which.downstream {
-            places.extend(graph.below(place));
+            task_indices.extend(graph.below(task_index));
         }
         if which.upstream {
-            places.extend(graph.above(place));
+            task_indices.extend(graph.above(task_index));
         }
     }
     let mut more = BTreeSet::new();
-    for place in &places {
-        let task = graph.task(*place);
+    for task_index in &task_indices {
+        let task = graph.task(*task_index);
         if task.is_setup {
-            more.extend(graph.node(*place).downstream.iter().filter(|down| graph.task(**down).is_teardown));
+            more.extend(graph.node(*task_index).downstream.iter().filter(|down| graph.task(**down).is_teardown));
         } else if !task.is_teardown {
-            for setup in graph.relevant_setups(*place) {
+            for setup in graph.relevant_setups(*task_index) {
                 more.insert(setup);
                 more.extend(graph.node(setup).downstream.iter().filter(|down| graph.task(**down).is_teardown));
             }
         }
     }
-    places.extend(more);
-    places.into_iter().map(|place| graph.task(place).task_id.clone()).collect()
+    task_indices.extend(more);
+    task_indices.into_iter().map(|task_index| graph.task(task_index).task_id.clone()).collect()
 }
 
 /// Makes what is selected run again, with the DAG as it is now. Returns how many instances that are.

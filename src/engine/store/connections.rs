@@ -24,7 +24,7 @@ const WHAT: &str = "connection";
 /// Airflow's: letters, digits and a few signs, at most 200 characters.
 const MAX_ID: usize = 200;
 
-fn place(connection_id: &str, field: &str) -> String {
+fn associated_data(connection_id: &str, field: &str) -> String {
     format!("connection/{connection_id}/{field}")
 }
 
@@ -57,7 +57,7 @@ fn read(row: &Row, cipher: &Cipher) -> Result<Connection, StoreError> {
     let connection_id: String = row.get("connection_id");
     let open = |column: &str, field: &str| {
         let sealed: Option<&[u8]> = row.get(column);
-        let opened = sealed.map(|sealed| cipher.open(&place(&connection_id, field), sealed)).transpose();
+        let opened = sealed.map(|sealed| cipher.open(&associated_data(&connection_id, field), sealed)).transpose();
         opened.map_err(|_| StoreError::Sealed { what: WHAT, id: connection_id.clone() })
     };
     let (password, extra) = (open("password_encrypted", "password")?, open("extra_encrypted", "extra")?);
@@ -119,7 +119,9 @@ async fn write(
 ) -> Result<u64, StoreError> {
     check(new)?;
     let id = &new.connection_id;
-    let seal = |field: &str, secret: &Option<String>| secret.as_ref().map(|text| cipher.seal(&place(id, field), text));
+    let seal = |field: &str, secret: &Option<String>| {
+        secret.as_ref().map(|text| cipher.seal(&associated_data(id, field), text))
+    };
     let (password, extra) = (seal("password", &new.password), seal("extra", &new.extra));
     let written = client
         .execute(

@@ -26,7 +26,7 @@ pub struct NewRun<'a> {
     pub triggered_by: &'a str,
     pub user: Option<&'a str>,
     pub version_id: i64,
-    /// The backfill that it is of, and its place there.
+    /// The backfill that it is of, and its position in it.
     pub backfill: Option<(i64, i32)>,
 }
 
@@ -152,11 +152,15 @@ fn initial<'a>(
     let mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
     let graph = mapped.then(|| Graph::new(structure.clone()));
     let mut new: Vec<(&Task, i32)> = Vec::new();
-    for (place, task) in structure.tasks.iter().enumerate() {
+    for (task_index, task) in structure.tasks.iter().enumerate() {
         if there.contains(task.task_id.as_str()) || !(is_backfill || is_in_time(task, logical_date)) {
             continue;
         }
-        match graph.as_ref().filter(|graph| graph.is_expandable(place)).map(|graph| graph.count(place, &|_| None)) {
+        match graph
+            .as_ref()
+            .filter(|graph| graph.is_expandable(task_index))
+            .map(|graph| graph.count(task_index, &|_| None))
+        {
             Some(Some(count @ 1..)) => {
                 new.extend((0..count).map(|index| (task, i32::try_from(index).unwrap_or(i32::MAX))));
             }

@@ -24,7 +24,7 @@ const WHAT: &str = "variable";
 /// Airflow's own column is this long.
 const MAX_KEY: usize = 250;
 
-fn place(key: &str) -> String {
+fn associated_data(key: &str) -> String {
     format!("variable/{key}")
 }
 
@@ -40,7 +40,7 @@ fn check(variable: &Variable) -> Result<(), StoreError> {
 
 fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
     let key: String = row.get("key");
-    let opened = cipher.open(&place(&key), row.get("value_encrypted"));
+    let opened = cipher.open(&associated_data(&key), row.get("value_encrypted"));
     let value = opened.map_err(|_| StoreError::Sealed { what: WHAT, id: key.clone() })?;
     Ok(Variable { key, value, description: row.get("description") })
 }
@@ -76,7 +76,7 @@ pub async fn get(
 /// Makes a new one; an existing key is an error and stays as it is.
 pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
     check(new)?;
-    let sealed = cipher.seal(&place(&new.key), &new.value);
+    let sealed = cipher.seal(&associated_data(&new.key), &new.value);
     let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
                  ON CONFLICT (key) DO NOTHING";
     match client.execute(query, &[&new.key, &sealed, &new.description]).await? {
@@ -88,7 +88,7 @@ pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable
 /// Makes it or replaces it.
 pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
     check(new)?;
-    let sealed = cipher.seal(&place(&new.key), &new.value);
+    let sealed = cipher.seal(&associated_data(&new.key), &new.value);
     let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
                  ON CONFLICT (key) DO UPDATE
                  SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description, updated_at = now()";
@@ -120,7 +120,7 @@ pub async fn import(
     for batch in once_each(entries, on_existing).chunks(BATCH) {
         batch.iter().try_for_each(check)?;
         let sealed: Vec<Vec<u8>> =
-            batch.iter().map(|variable| cipher.seal(&place(&variable.key), &variable.value)).collect();
+            batch.iter().map(|variable| cipher.seal(&associated_data(&variable.key), &variable.value)).collect();
         let keys: Vec<&str> = batch.iter().map(|variable| variable.key.as_str()).collect();
         let descriptions: Vec<Option<&str>> = batch.iter().map(|variable| variable.description.as_deref()).collect();
         let rows = client.query(&statement, &[&keys, &sealed, &descriptions]).await?;

@@ -1,11 +1,11 @@
 //! The DAG files of the workspace: found, parsed when they or what they import change, and kept in
 //! the datastore.
 
-mod books;
+mod file_index;
 mod packages;
 mod watch;
 
-use super::lanes::Lanes;
+use super::child_slots::ChildSlots;
 use super::state::AppState;
 use crate::config::project;
 use crate::engine::dag_check;
@@ -13,7 +13,7 @@ use crate::engine::store::StoreError;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
 use crate::protocol::log;
 use crate::python::{Found, LIMITS, NO_ANSWER, Request, Scan, Syntax, is_dag_file, parse, project_of, scan};
-use books::{Books, Read, stamps};
+use file_index::{FileIndex, Read, stamps};
 use packages::{Change, Packages};
 use serde_json::Map;
 use std::collections::{BTreeMap, HashSet};
@@ -34,12 +34,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Runs until it is dropped.
 pub async fn run(state: Arc<AppState>, workspace: PathBuf) {
     let (sender, results) = unbounded_channel();
-    let shared = Shared { state: state.clone(), workspace, lanes: Lanes::new(), results: sender };
-    Keeper {
+    let shared = Shared { state: state.clone(), workspace, slots: ChildSlots::new(), results: sender };
+    DagFileLoop {
         state,
         shared: Rc::new(shared),
         results,
-        books: Books::default(),
+        index: FileIndex::default(),
         hanging: BTreeMap::new(),
         unsaved: Vec::new(),
         swept: false,
@@ -53,7 +53,7 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf) {
 struct Shared {
     state: Arc<AppState>,
     workspace: PathBuf,
-    lanes: Lanes,
+    slots: ChildSlots,
     results: UnboundedSender<Parsed>,
 }
 
@@ -65,11 +65,11 @@ struct Parsed {
     found: Result<Found, String>,
 }
 
-struct Keeper {
+struct DagFileLoop {
     state: Arc<AppState>,
     shared: Rc<Shared>,
     results: UnboundedReceiver<Parsed>,
-    books: Books,
+    index: FileIndex,
     /// Projects that did not answer when they were last looked at.
     hanging: BTreeMap<PathBuf, String>,
     unsaved: Vec<Parsed>,
@@ -79,7 +79,7 @@ struct Keeper {
     first: HashSet<PathBuf>,
 }
 
-impl Keeper {
+impl DagFileLoop {
     async fn run(mut self) {
         let state = self.state.clone();
         tokio::task::spawn_local(async move {
@@ -100,25 +100,25 @@ impl Keeper {
             }
             look = false;
             let again = !self.unsaved.is_empty() || !self.swept;
-            let is_partly_unseen = !self.books.unseen().is_empty();
+            let is_partly_unseen = !self.index.unseen().is_empty();
             tokio::select! {
                 () = changes.next(folders.are_complete()) => look = true,
                 () = self.state.store_changed.notified() => {
-                    for path in self.books.askers() {
+                    for path in self.index.askers() {
                         self.parse(path);
                     }
                 }
                 () = self.state.dag_deleted.notified() => {
-                    self.books.forget();
+                    self.index.forget();
                     look = true;
                 }
                 // What could not be imported without them may be now.
-                change = packages.changed(self.books.failed_since()) => match change {
+                change = packages.changed(self.index.failed_since()) => match change {
                     Change::Ours => {
-                        self.books.forget();
+                        self.index.forget();
                         look = true;
                     }
-                    Change::Theirs => self.books.failed().into_iter().for_each(|path| self.parse(path)),
+                    Change::Theirs => self.index.failed().into_iter().for_each(|path| self.parse(path)),
                 },
                 Some(parsed) = self.results.recv() => self.save(parsed).await,
                 () = tokio::time::sleep(RETRY), if again => self.save_again().await,
@@ -151,11 +151,11 @@ impl Keeper {
                 (folders, has_new || self.hanging.len() > before)
             }
             Ok((folders, Err(error), _)) => {
-                if !self.books.workspace_is_missing {
+                if !self.index.workspace_is_missing {
                     log::say(format!("the workspace {} cannot be read: {error}", self.shared.workspace.display()));
                 }
                 // What it had stays as it is until it can be read again.
-                self.books.workspace_is_missing = true;
+                self.index.workspace_is_missing = true;
                 (folders, false)
             }
             // Looking has panicked: from now on it looks again and again.
@@ -168,21 +168,21 @@ impl Keeper {
 
     /// Begins to parse what is not as it was.
     async fn take(&mut self, scan: Scan) {
-        self.books.workspace_is_missing = false;
-        for (path, reason) in scan.unseen.iter().filter(|(path, _)| !self.books.unseen().contains_key(*path)) {
+        self.index.workspace_is_missing = false;
+        for (path, reason) in scan.unseen.iter().filter(|(path, _)| !self.index.unseen().contains_key(*path)) {
             log::say(format!("{} was not looked through whole: {reason}", path.display()));
         }
         let hangs = |(_, reason): &(&PathBuf, &String)| reason.starts_with(NO_ANSWER);
         let hanging: BTreeMap<_, _> =
             scan.unseen.iter().filter(hangs).map(|(path, why)| (path.clone(), why.clone())).collect();
         self.hanging = hanging;
-        let (changed, outside) = (self.books.changed(&scan), self.books.outside(&scan));
+        let (changed, outside) = (self.index.changed(&scan), self.index.outside(&scan));
         let read = move || {
             let dag_files: HashSet<PathBuf> = changed.into_iter().filter(|path| is_dag_file(path)).collect();
             (dag_files, stamps(outside))
         };
         let Ok((dag_files, outside)) = tokio::task::spawn_blocking(read).await else { return };
-        let change = self.books.compare(scan, &dag_files, &outside);
+        let change = self.index.compare(scan, &dag_files, &outside);
         self.swept &= !change.removed;
         if !*self.state.first_look.borrow() {
             self.first.extend(change.to_parse.iter().cloned());
@@ -201,9 +201,9 @@ impl Keeper {
     /// Tells the datastore which files there are.
     async fn sweep(&mut self) {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let files: Vec<String> = self.books.dag_files().map(|path| text(path)).collect();
+        let files: Vec<String> = self.index.dag_files().map(|path| text(path)).collect();
         let unseen: Vec<(String, String)> =
-            self.books.unseen().iter().map(|(path, reason)| (text(path), reason.clone())).collect();
+            self.index.unseen().iter().map(|(path, reason)| (text(path), reason.clone())).collect();
         let swept = async {
             let mut client = self.state.database.get().await.map_err(|error| error.message())?;
             let transaction = client.transaction().await.map_err(|error| error.to_string())?;
@@ -226,19 +226,19 @@ impl Keeper {
     }
 
     fn parse(&mut self, path: PathBuf) {
-        let Some(pause) = self.books.pause_for(&path) else { return };
+        let Some(pause) = self.index.pause_for(&path) else { return };
         let (shared, file, socket) = (self.shared.clone(), path.clone(), self.state.own_socket());
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
             parse_one(shared, file, socket).await;
         });
-        self.books.is_being_parsed(path, task);
+        self.index.is_being_parsed(path, task);
     }
 
     async fn save(&mut self, parsed: Parsed) {
         // What could not be written before is older than this.
         self.unsaved.retain(|other| other.path != parsed.path);
-        if !self.books.knows(&parsed.path) {
+        if !self.index.knows(&parsed.path) {
             // Gone, or no DAG file any more, since it was parsed.
             return;
         }
@@ -251,9 +251,9 @@ impl Keeper {
         let absent = parsed.found.iter().flat_map(|found| found.absent.iter().cloned()).collect();
         let has_failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
         let failed = has_failed.then_some(parsed.began);
-        let unlisted = self.books.unlisted(&sources);
+        let unlisted = self.index.unlisted(&sources);
         let outside = tokio::task::spawn_blocking(move || stamps(unlisted)).await.unwrap_or_default();
-        if !self.books.was_parsed(&parsed.path, Read { sources, absent, asks }, failed, &outside) {
+        if !self.index.was_parsed(&parsed.path, Read { sources, absent, asks }, failed, &outside) {
             return self.parse(parsed.path);
         }
         match self.try_save(&parsed).await {
@@ -261,9 +261,9 @@ impl Keeper {
                 if self.first.remove(&parsed.path) && self.first.is_empty() {
                     self.state.first_look.send_replace(true);
                 }
-                self.books.set_conflicts(&parsed.path, saved.conflicts);
+                self.index.set_conflicts(&parsed.path, saved.conflicts);
                 if saved.released {
-                    for path in self.books.conflicting(&parsed.path) {
+                    for path in self.index.conflicting(&parsed.path) {
                         self.parse(path);
                     }
                 }
@@ -333,7 +333,7 @@ async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
         };
         (began, clock.elapsed(), found)
     };
-    let (began, took, found) = shared.lanes.run(work).await;
+    let (began, took, found) = shared.slots.run(work).await;
     // The keeper lives as long as its tasks.
     let _ = shared.results.send(Parsed { path, began, took, found });
 }

@@ -37,7 +37,7 @@ function backfillForm() {
     await act();
   };
   const told = h("span", { class: "hint" });
-  return h("details", {}, h("summary", {}, "Make the runs of a time that is past"),
+  return h("details", {}, h("summary", {}, "Backfill"),
     h("p", { class: "hint" }, "Runs whose logical date lies between the two, both included, in UTC. Midnight of a day is its beginning."),
     h("p", { class: "inline" }, from, " to ", to, again),
     h("p", { class: "inline" },

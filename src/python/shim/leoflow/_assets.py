@@ -36,7 +36,7 @@ def combine(kind, left, right):
 
 def check_name(what, value):
     if not isinstance(value, str):
-        raise TypeError(f"the {what} of an asset has to be a text, not {type(value).__name__}")
+        raise TypeError(f"the {what} of an asset must be a string, not {type(value).__name__}")
     if len(value) > LONGEST:
         raise ValueError(f"the {what} of an asset has at most {LONGEST} characters")
     if not value.strip():

@@ -44,7 +44,7 @@ def seconds(name, value):
 
 def text_or_none(name, value):
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} has to be a text and is a {type(value).__name__}")
+        raise TypeError(f"{name} must be a string and is a {type(value).__name__}")
     return value
 
 
@@ -71,7 +71,7 @@ def callbacks(name, value):
         return [value]
     if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
         return list(value)
-    raise TypeError(f"{name} has to be a function or a list of them, not {type(value).__name__}")
+    raise TypeError(f"{name} must be a function or a list of them, not {type(value).__name__}")
 
 
 def check_email(email, on_failure, on_retry, retries, defaults):
@@ -191,7 +191,7 @@ class BaseOperator(Linkable, metaclass=OperatorMeta):
         self.task_group = None
         self.owner = owner
         if not isinstance(owner, str):
-            raise TypeError(f"owner has to be a text and is a {type(owner).__name__}")
+            raise TypeError(f"owner must be a string and is a {type(owner).__name__}")
         self.retries = whole_retries(self.task_id, retries)
         self.retry_delay = seconds("retry_delay", retry_delay)
         self.retry_exponential_backoff = backoff(retry_exponential_backoff)
@@ -442,7 +442,7 @@ def backoff(value):
     if isinstance(value, bool):
         return 2.0 if value else 0.0
     if not isinstance(value, (int, float)) or value < 0:
-        raise TypeError(f"retry_exponential_backoff has to be a number from 0, not {value!r}")
+        raise TypeError(f"retry_exponential_backoff must be a number from 0, not {value!r}")
     return float(value)
 
 
@@ -456,7 +456,7 @@ def limit(name, value):
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TypeError(f"{name} has to be a whole number, not {value!r}")
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
     return value
 
 

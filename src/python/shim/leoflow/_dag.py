@@ -235,13 +235,13 @@ def timetable_of(schedule, timezone):
 
 def timeout(value):
     if value is not None and not isinstance(value, timedelta):
-        raise TypeError(f"dagrun_timeout has to be a timedelta and is {type(value).__name__}")
+        raise TypeError(f"dagrun_timeout must be a timedelta and is {type(value).__name__}")
     return value
 
 
 def positive(name, value):
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise ValueError(f"{name} has to be a whole number from 0, not {value!r}")
+        raise ValueError(f"{name} must be a whole number from 0, not {value!r}")
     return value
 
 
@@ -249,7 +249,7 @@ def check_tags(tags):
     tags = set(tags or ())
     for tag in tags:
         if not isinstance(tag, str) or not 0 < len(tag) <= 100:
-            raise AirflowException(f"tag {tag!r} has to be a text of 1 to 100 characters")
+            raise AirflowException(f"tag {tag!r} must be a string of 1 to 100 characters")
     return tags
 
 

@@ -46,7 +46,7 @@ def aware(name, value):
         # As in Airflow: a text is a date.
         value = datetime.fromisoformat(value.replace("Z", "+00:00"))
     if not isinstance(value, datetime):
-        raise TypeError(f"{name} has to be a datetime and is {type(value).__name__}")
+        raise TypeError(f"{name} must be a datetime and is {type(value).__name__}")
     return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
 
 

@@ -132,7 +132,7 @@ def whole_seconds(name, value):
         return value.total_seconds()
     if is_relativedelta(value):
         return relative(value)
-    raise TypeError(f"{name} has to be a timedelta, not {type(value).__name__}")
+    raise TypeError(f"{name} must be a timedelta, not {type(value).__name__}")
 
 
 def is_relativedelta(value):
@@ -152,7 +152,7 @@ def relative(value):
 
 def check_cron(expression):
     if not isinstance(expression, str):
-        raise AirflowTimetableInvalid(f"a cron expression has to be a text, not {type(expression).__name__}")
+        raise AirflowTimetableInvalid(f"a cron expression must be a string, not {type(expression).__name__}")
     return PRESETS.get(expression.strip(), expression)
 
 

@@ -48,7 +48,7 @@ pub fn stamps(paths: Vec<PathBuf>) -> Stamps {
 const STAMPS_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
-pub struct Books {
+pub struct FileIndex {
     /// Every Python file of the last look.
     files: BTreeMap<PathBuf, Stamp>,
     /// Counts the looks, and tells in which each file was last found changed.
@@ -110,7 +110,7 @@ pub struct Change {
     pub removed: bool,
 }
 
-impl Books {
+impl FileIndex {
     /// The files that are not as they were when they were last looked at.
     pub fn changed(&self, scan: &Scan) -> Vec<PathBuf> {
         let is_new = |(path, stamp): &(&PathBuf, &Stamp)| self.files.get(*path) != Some(*stamp);

@@ -2,7 +2,7 @@
 //! one that is stopped, with a Postgres of our own for the moment.
 
 use super::program::{ProgramError, TrialServer, trial_limit};
-use super::smoke::{Door, Smoke};
+use super::smoke::{ServerEndpoint, Smoke};
 use crate::home::Home;
 use crate::home::lock::HomeLock;
 use crate::postgres::private::{PrivateError, PrivateServer};
@@ -20,7 +20,7 @@ const LEVEL_LIMIT: Duration = Duration::from_secs(330);
 const BECOME_LIMIT: Duration = Duration::from_secs(20);
 const GONE: Duration = Duration::from_secs(3);
 
-pub enum Ground {
+pub enum Host {
     Live {
         control: ControlClient,
     },
@@ -33,7 +33,7 @@ pub enum Ground {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum GroundError {
+pub enum HostError {
     #[error("the supervisor does not answer: {0}")]
     Silent(io::Error),
     /// In its own words, or JSON of the child that failed.
@@ -54,7 +54,7 @@ fn own_words(reason: &str) -> String {
     message.unwrap_or(reason).to_owned()
 }
 
-impl Ground {
+impl Host {
     /// `None` when no instance runs.
     pub fn live(home: &Home) -> io::Result<Option<Self>> {
         Ok(ControlClient::connect(home)?.map(|control| Self::Live { control }))
@@ -70,12 +70,12 @@ impl Ground {
     }
 
     /// Server and agent leave; tasks go on, and requests wait.
-    pub fn let_go(&mut self) -> Result<(), GroundError> {
+    pub fn let_go(&mut self) -> Result<(), HostError> {
         self.ask_level(Level::Datastore, None)
     }
 
     /// Starts the datastore anew, with the newest PostgreSQL that is installed.
-    pub async fn restart_datastore(&mut self, home: &Home, access: &mut Access) -> Result<(), GroundError> {
+    pub async fn restart_datastore(&mut self, home: &Home, access: &mut Access) -> Result<(), HostError> {
         if let Some(installation) = install::installed(home) {
             access.installation = installation;
         }
@@ -101,7 +101,7 @@ impl Ground {
         home: &Home,
         smoke: &Smoke<'_>,
         limit: Duration,
-    ) -> Result<PathBuf, GroundError> {
+    ) -> Result<PathBuf, HostError> {
         match self {
             Self::Live { .. } => {
                 let limit_ms = u64::try_from(limit.as_millis()).ok();
@@ -112,8 +112,8 @@ impl Ground {
             }
             Self::Stopped { trial, .. } => {
                 let mut started = TrialServer::start(program, home, smoke.port, None)?;
-                let door = Door::Private(started.socket.clone());
-                let ask = Smoke { door, version: smoke.version.clone(), known_import_errors: None, ..*smoke };
+                let endpoint = ServerEndpoint::Private(started.socket.clone());
+                let ask = Smoke { endpoint, version: smoke.version.clone(), known_import_errors: None, ..*smoke };
                 started.wait_ready(async || ask.answers().await).await?;
                 let socket = started.socket.clone();
                 *trial = Some(started);
@@ -123,7 +123,7 @@ impl Ground {
     }
 
     /// The server on trial gets the listeners, and the agent starts.
-    pub fn open(&mut self, program: &Path) -> Result<(), GroundError> {
+    pub fn open(&mut self, program: &Path) -> Result<(), HostError> {
         if let Self::Stopped { trial, .. } = self {
             *trial = None;
         }
@@ -131,7 +131,7 @@ impl Ground {
     }
 
     /// Nothing runs any more, the datastore neither.
-    pub fn all_down(&mut self) -> Result<(), GroundError> {
+    pub fn all_down(&mut self) -> Result<(), HostError> {
         if let Self::Stopped { trial, server, .. } = self {
             (*trial, *server) = (None, None);
         }
@@ -139,7 +139,7 @@ impl Ground {
     }
 
     /// What was there before an upgrade runs again: first nothing but the datastore.
-    pub fn back_down(&mut self) -> Result<(), GroundError> {
+    pub fn back_down(&mut self) -> Result<(), HostError> {
         if let Self::Stopped { trial, .. } = self {
             *trial = None;
         }
@@ -147,16 +147,16 @@ impl Ground {
     }
 
     /// Then all of it.
-    pub fn back_up(&mut self) -> Result<(), GroundError> {
+    pub fn back_up(&mut self) -> Result<(), HostError> {
         self.ask_level(Level::Whole, Some(PathBuf::from(SUPERVISORS_OWN)))
     }
 
     /// The supervisor becomes the program of `version`.
-    pub fn take_over(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), GroundError> {
+    pub fn take_over(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), HostError> {
         let Self::Live { control } = self else { return Ok(()) };
         // It goes without an answer when it has come so far.
         if let Ok(Answer::Error(reason)) = control.ask(&Request::Become { program: program.to_owned() }, BECOME_LIMIT) {
-            return Err(GroundError::Refused(reason));
+            return Err(HostError::Refused(reason));
         }
         let deadline = Instant::now() + BECOME_LIMIT;
         let mut seen = Instant::now();
@@ -173,20 +173,20 @@ impl Ground {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err(GroundError::Refused(format!("the supervisor did not become {version}; see logs/supervisor.log")))
+        Err(HostError::Refused(format!("the supervisor did not become {version}; see logs/supervisor.log")))
     }
 
-    fn ask_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), GroundError> {
+    fn ask_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), HostError> {
         self.ask(&Request::Run { level, program, limit_ms: None }, LEVEL_LIMIT)
     }
 
-    fn ask(&mut self, request: &Request, limit: Duration) -> Result<(), GroundError> {
+    fn ask(&mut self, request: &Request, limit: Duration) -> Result<(), HostError> {
         let Self::Live { control } = self else { return Ok(()) };
         match control.ask(request, limit) {
-            Ok(Answer::Error(reason)) => Err(GroundError::Refused(own_words(&reason))),
+            Ok(Answer::Error(reason)) => Err(HostError::Refused(own_words(&reason))),
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(GroundError::Gone),
-            Err(error) => Err(GroundError::Silent(error)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(HostError::Gone),
+            Err(error) => Err(HostError::Silent(error)),
         }
     }
 }

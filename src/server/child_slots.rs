@@ -10,12 +10,12 @@ const SLOW: Duration = Duration::from_secs(1);
 /// So many slow ones go on beside them.
 const SLOW_AT_ONCE: usize = 12;
 
-pub struct Lanes {
+pub struct ChildSlots {
     quick: Semaphore,
     slow: Semaphore,
 }
 
-impl Lanes {
+impl ChildSlots {
     pub fn new() -> Self {
         Self { quick: Semaphore::new(AT_ONCE), slow: Semaphore::new(SLOW_AT_ONCE) }
     }

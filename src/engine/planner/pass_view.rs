@@ -20,9 +20,9 @@ pub enum Step {
     Expand(Option<usize>),
 }
 
-pub struct Look<'a> {
+pub struct PassView<'a> {
     snapshot: &'a Snapshot<'a>,
-    places: Vec<Option<usize>>,
+    task_indices: Vec<Option<usize>>,
     map_indexes: Vec<i32>,
     /// As they are by now.
     states: Vec<Option<TaskState>>,
@@ -31,7 +31,7 @@ pub struct Look<'a> {
     /// The instances of each task, by map index.
     rows: Vec<Vec<usize>>,
     tallies: Vec<Tally>,
-    /// Places that have changed since the pass began.
+    /// Indices of tasks that have changed since the pass began.
     changed: BTreeSet<usize>,
     counts: RefCell<HashMap<usize, Option<usize>>>,
 }
@@ -43,19 +43,19 @@ enum Relevant {
     Range(Range<i64>),
 }
 
-impl<'a> Look<'a> {
+impl<'a> PassView<'a> {
     pub fn new(snapshot: &'a Snapshot<'a>) -> Self {
         let mut rows = vec![Vec::new(); snapshot.graph.len()];
         for (index, instance) in snapshot.instances.iter().enumerate() {
-            if let Some(place) = instance.place {
-                rows[place].push(index);
+            if let Some(task_index) = instance.task_index {
+                rows[task_index].push(index);
             }
         }
         rows.iter_mut().for_each(|rows| rows.sort_by_key(|index| snapshot.instances[*index].map_index));
         let states: Vec<_> = snapshot.instances.iter().map(|instance| instance.state).collect();
-        let mut look = Self {
+        let mut view = Self {
             snapshot,
-            places: snapshot.instances.iter().map(|instance| instance.place).collect(),
+            task_indices: snapshot.instances.iter().map(|instance| instance.task_index).collect(),
             map_indexes: snapshot.instances.iter().map(|instance| instance.map_index).collect(),
             seen: states.clone(),
             states,
@@ -64,12 +64,12 @@ impl<'a> Look<'a> {
             changed: (0..snapshot.graph.len()).collect(),
             counts: RefCell::default(),
         };
-        look.end_pass();
-        look
+        view.end_pass();
+        view
     }
 
-    pub fn place(&self, index: usize) -> Option<usize> {
-        self.places[index]
+    pub fn task_index(&self, index: usize) -> Option<usize> {
+        self.task_indices[index]
     }
 
     pub fn map_index(&self, index: usize) -> i32 {
@@ -84,115 +84,115 @@ impl<'a> Look<'a> {
         &self.states
     }
 
-    pub fn rows(&self, place: usize) -> &[usize] {
-        &self.rows[place]
+    pub fn rows(&self, task_index: usize) -> &[usize] {
+        &self.rows[task_index]
     }
 
     /// The instance of a task with that index.
-    pub fn row(&self, place: usize, map_index: i32) -> Option<usize> {
-        let at = self.rows[place].binary_search_by_key(&map_index, |index| self.map_indexes[*index]).ok()?;
-        Some(self.rows[place][at])
+    pub fn row(&self, task_index: usize, map_index: i32) -> Option<usize> {
+        let at = self.rows[task_index].binary_search_by_key(&map_index, |index| self.map_indexes[*index]).ok()?;
+        Some(self.rows[task_index][at])
     }
 
     pub fn set(&mut self, index: usize, state: Option<TaskState>) {
         self.states[index] = state;
-        self.changed.extend(self.places[index]);
+        self.changed.extend(self.task_indices[index]);
     }
 
     pub fn set_map_index(&mut self, index: usize, map_index: i32) {
         self.map_indexes[index] = map_index;
-        self.changed.extend(self.places[index]);
+        self.changed.extend(self.task_indices[index]);
     }
 
     /// A new instance; it is the last of its task.
-    pub fn add(&mut self, place: usize, map_index: i32) -> usize {
+    pub fn add(&mut self, task_index: usize, map_index: i32) -> usize {
         let index = self.states.len();
-        self.places.push(Some(place));
+        self.task_indices.push(Some(task_index));
         self.map_indexes.push(map_index);
         self.states.push(None);
         self.seen.push(None);
-        let at = self.rows[place].partition_point(|other| self.map_indexes[*other] < map_index);
-        self.rows[place].insert(at, index);
-        self.changed.insert(place);
+        let at = self.rows[task_index].partition_point(|other| self.map_indexes[*other] < map_index);
+        self.rows[task_index].insert(at, index);
+        self.changed.insert(task_index);
         index
     }
 
     /// From here on, what has changed is seen.
     pub fn end_pass(&mut self) {
         let graph = self.snapshot.graph;
-        for place in std::mem::take(&mut self.changed) {
+        for task_index in std::mem::take(&mut self.changed) {
             let mut tally = Tally::default();
-            for index in &self.rows[place] {
+            for index in &self.rows[task_index] {
                 self.seen[*index] = self.states[*index];
-                tally.count(self.states[*index], graph.task(place).is_setup);
+                tally.count(self.states[*index], graph.task(task_index).is_setup);
             }
-            self.tallies[place] = tally;
+            self.tallies[task_index] = tally;
         }
         self.counts.get_mut().clear();
     }
 
     /// The instances of all tasks that these matter to.
     pub fn dependants(&self, changed: &BTreeSet<usize>) -> BTreeSet<usize> {
-        let places: BTreeSet<usize> =
-            changed.iter().flat_map(|place| &self.snapshot.graph.node(*place).dependants).copied().collect();
-        places.into_iter().flat_map(|place| &self.rows[place]).copied().collect()
+        let task_indices: BTreeSet<usize> =
+            changed.iter().flat_map(|task_index| &self.snapshot.graph.node(*task_index).dependants).copied().collect();
+        task_indices.into_iter().flat_map(|task_index| &self.rows[task_index]).copied().collect()
     }
 
     /// How many instances there are to be of a task.
-    pub fn count(&self, place: usize) -> Option<usize> {
-        if let Some(count) = self.counts.borrow().get(&place) {
+    pub fn count(&self, task_index: usize) -> Option<usize> {
+        if let Some(count) = self.counts.borrow().get(&task_index) {
             return *count;
         }
-        let count = self.snapshot.graph.count(place, &|task| self.length_of(task));
-        self.counts.borrow_mut().insert(place, count);
+        let count = self.snapshot.graph.count(task_index, &|task| self.length_of(task));
+        self.counts.borrow_mut().insert(task_index, count);
         count
     }
 
     /// How much a task has returned; of a mapped one, how many of its instances returned something.
     fn length_of(&self, task_id: &str) -> Option<usize> {
         let graph = self.snapshot.graph;
-        let place = graph.place(task_id)?;
+        let task_index = graph.task_index(task_id)?;
         let known = self.snapshot.lengths.get(task_id).copied();
-        if !graph.is_expandable(place) {
+        if !graph.is_expandable(task_index) {
             return known;
         }
         let finished = |index: &usize| self.seen[*index].is_some_and(TaskState::is_finished);
-        self.rows[place].iter().all(finished).then(|| known.unwrap_or(0))
+        self.rows[task_index].iter().all(finished).then(|| known.unwrap_or(0))
     }
 
     /// `due` is when a retry or a rescheduled sensor may go on.
     pub fn step(&self, index: usize, due: Option<Timestamp>, now: Timestamp) -> Step {
-        let Some(place) = self.places[index] else { return Step::Wait };
+        let Some(task_index) = self.task_indices[index] else { return Step::Wait };
         let graph = self.snapshot.graph;
         let map_index = self.map_indexes[index];
-        if self.is_decided_against(place, map_index) {
+        if self.is_decided_against(task_index, map_index) {
             return Step::End(TaskState::Skipped);
         }
-        let expandable = map_index < 0 && graph.is_expandable(place);
-        let sources = if expandable { self.sources(place) } else { Verdict::Run };
+        let expandable = map_index < 0 && graph.is_expandable(task_index);
+        let sources = if expandable { self.sources(task_index) } else { Verdict::Run };
         if let Verdict::End(state) = sources {
             return Step::End(state);
         }
-        match self.trigger(place, map_index) {
+        match self.trigger(task_index, map_index) {
             Verdict::End(state) => return Step::End(state),
             Verdict::Wait => return Step::Wait,
             Verdict::Run => {}
         }
         let is_early = due.is_some_and(|due| due > now);
-        if sources == Verdict::Wait || is_early || self.snapshot.held_by_past.contains(&place) {
+        if sources == Verdict::Wait || is_early || self.snapshot.held_by_past.contains(&task_index) {
             return Step::Wait;
         }
-        if expandable { Step::Expand(self.count(place)) } else { Step::Run }
+        if expandable { Step::Expand(self.count(task_index)) } else { Step::Run }
     }
 
     /// Whether a branch right above it has chosen other tasks.
-    fn is_decided_against(&self, place: usize, map_index: i32) -> bool {
+    fn is_decided_against(&self, task_index: usize, map_index: i32) -> bool {
         let graph = self.snapshot.graph;
         if !graph.has_decisions {
             return false;
         }
-        let task_id = &graph.task(place).task_id;
-        graph.node(place).upstream.iter().filter(|up| graph.task(**up).decides).any(|up| {
+        let task_id = &graph.task(task_index).task_id;
+        graph.node(task_index).upstream.iter().filter(|up| graph.task(**up).decides).any(|up| {
             let finished = |index: &usize| self.seen[*index].is_some_and(TaskState::is_finished);
             let at = if graph.task(*up).mapped { map_index } else { -1 };
             let decision = self.snapshot.decisions.get(&(*up, at));
@@ -201,9 +201,9 @@ impl<'a> Look<'a> {
     }
 
     /// What a task is mapped over must be there, whatever its trigger rule.
-    fn sources(&self, place: usize) -> Verdict {
+    fn sources(&self, task_index: usize) -> Verdict {
         let mut verdict = Verdict::Run;
-        for source in &self.snapshot.graph.node(place).sources {
+        for source in &self.snapshot.graph.node(task_index).sources {
             let Some(index) = self.row(*source, -1) else { continue };
             match self.seen[index] {
                 Some(TaskState::Failed | TaskState::UpstreamFailed) => return Verdict::End(TaskState::UpstreamFailed),
@@ -215,30 +215,30 @@ impl<'a> Look<'a> {
         verdict
     }
 
-    fn trigger(&self, place: usize, map_index: i32) -> Verdict {
-        let task = self.snapshot.graph.task(place);
-        let node = self.snapshot.graph.node(place);
+    fn trigger(&self, task_index: usize, map_index: i32) -> Verdict {
+        let task = self.snapshot.graph.task(task_index);
+        let node = self.snapshot.graph.node(task_index);
         if node.upstream.is_empty() || task.trigger_rule == TriggerRule::Always {
             return Verdict::Run;
         }
         let mut setups = Verdict::Run;
         if !task.is_teardown && !node.indirect_setups.is_empty() {
-            setups = rules::judge_setups(&self.tally(place, map_index, &node.indirect_setups), map_index);
+            setups = rules::judge_setups(&self.tally(task_index, map_index, &node.indirect_setups), map_index);
             if let Verdict::End(_) = setups {
                 return setups;
             }
         }
-        let verdict = rules::judge(task.trigger_rule, &self.tally(place, map_index, &node.upstream), map_index);
+        let verdict = rules::judge(task.trigger_rule, &self.tally(task_index, map_index, &node.upstream), map_index);
         if verdict != Verdict::Run {
             return verdict;
         }
-        if task.is_teardown && !node.scope.is_empty() && !self.tally(place, map_index, &node.scope).is_done() {
+        if task.is_teardown && !node.scope.is_empty() && !self.tally(task_index, map_index, &node.scope).is_done() {
             return Verdict::Wait;
         }
         setups
     }
 
-    fn tally(&self, place: usize, map_index: i32, above: &[usize]) -> Tally {
+    fn tally(&self, task_index: usize, map_index: i32, above: &[usize]) -> Tally {
         let mut whole = Tally::default();
         for up in above {
             if self.rows[*up].is_empty() {
@@ -246,7 +246,7 @@ impl<'a> Look<'a> {
                 whole.count(None, self.snapshot.graph.task(*up).is_setup);
                 continue;
             }
-            match self.relevant(place, map_index, *up) {
+            match self.relevant(task_index, map_index, *up) {
                 Relevant::All => whole.add(&self.tallies[*up]),
                 Relevant::Range(range) => self.count_range(&mut whole, *up, range),
             }
@@ -268,16 +268,16 @@ impl<'a> Look<'a> {
     }
 
     /// Inside of one copy of a mapped group, the tasks of that copy; otherwise all.
-    fn relevant(&self, place: usize, map_index: i32, up: usize) -> Relevant {
+    fn relevant(&self, task_index: usize, map_index: i32, up: usize) -> Relevant {
         let graph = self.snapshot.graph;
-        let own = &graph.node(place).mapped_groups;
+        let own = &graph.node(task_index).mapped_groups;
         if own.is_empty() {
             return Relevant::All;
         }
-        if map_index < 0 && graph.is_hasty(place) && !self.decides_length(place, up) {
+        if map_index < 0 && graph.is_hasty(task_index) && !self.decides_length(task_index, up) {
             return Relevant::All;
         }
-        let Some(count) = self.count(place).filter(|count| *count > 0) else { return Relevant::All };
+        let Some(count) = self.count(task_index).filter(|count| *count > 0) else { return Relevant::All };
         let theirs = &graph.node(up).mapped_groups;
         let Some(at) = own.iter().position(|group| theirs.contains(group)) else { return Relevant::All };
         let copies: Option<usize> =
@@ -290,11 +290,11 @@ impl<'a> Look<'a> {
     }
 
     /// Whether one is mapped over what the other returns.
-    fn decides_length(&self, place: usize, up: usize) -> bool {
+    fn decides_length(&self, task_index: usize, up: usize) -> bool {
         let graph: &Graph = self.snapshot.graph;
         let id = &graph.task(up).task_id;
-        let own = &graph.task(place).sources;
-        let groups = &graph.node(place).mapped_groups;
+        let own = &graph.task(task_index).sources;
+        let groups = &graph.node(task_index).mapped_groups;
         own.contains(id) || groups.iter().any(|group| graph.group(*group).sources.contains(id))
     }
 }
