@@ -2,8 +2,8 @@
 
 use super::api_error::ApiError;
 use super::guard::Caller;
+use super::lite::pages;
 use super::logins::{Peer, Source, Turn};
-use super::pages;
 use super::request::bad_body;
 use super::state::AppState;
 use crate::auth::{password, token};

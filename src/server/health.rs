@@ -1,6 +1,6 @@
 //! Whether it works, for programs.
 
-use super::pages;
+use super::lite::pages;
 use super::state::AppState;
 use axum::Json;
 use axum::extract::State;

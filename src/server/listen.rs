@@ -2,9 +2,9 @@
 //! commands. Limits are set here, before a request exists.
 
 use super::app::Routers;
+use super::connection_slots::{Answer, Slot, Slots, Watched};
 use super::guard::Caller;
 use super::logins::Peer;
-use super::slots::{Answer, Slot, Slots, Watched};
 use crate::sys::{unix_socket, user};
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

@@ -1,10 +1,10 @@
 //! The pages: a login, DAGs, a DAG, a run, assets, pools, and the processes.
 
-use super::api_error::ApiError;
-use super::request::Segments;
-use super::state::AppState;
 use crate::protocol::control;
 use crate::protocol::status::InstanceStatus;
+use crate::server::api_error::ApiError;
+use crate::server::request::Segments;
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -95,7 +95,7 @@ pub async fn status(State(state): State<Arc<AppState>>) -> Result<Json<InstanceS
     ask_supervisor(&state).await.map(Json)
 }
 
-pub(super) async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, ApiError> {
+pub(in crate::server) async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, ApiError> {
     let home = state.home.clone();
     let asked = tokio::task::spawn_blocking(move || control::status_of(&home)).await;
     asked

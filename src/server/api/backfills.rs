@@ -1,15 +1,15 @@
 //! `/api/v2/backfills`, with Airflow's names and shapes.
 
-use super::api_error::ApiError;
-use super::dag_code::DagCode;
-use super::request::{Params, Segments, body_as};
-use super::state::AppState;
 use super::views::stamp;
 use crate::engine::schedule::timetable::{Info, Restriction};
 use crate::engine::schedule::upcoming::{self, RangeProblem};
 use crate::engine::store::StoreError;
 use crate::engine::store::backfills::{self, Backfill, Change, Reprocess, Wanted};
 use crate::engine::store::dags::{self, Dag};
+use crate::server::api_error::ApiError;
+use crate::server::dag_code::DagCode;
+use crate::server::request::{Params, Segments, body_as};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

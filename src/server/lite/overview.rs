@@ -1,10 +1,6 @@
 //! What the page and the command line show in one look: all DAGs with their last runs and what
 //! could not be imported; one run with all of its tasks.
 
-use super::api_error::ApiError;
-use super::request::{Params, Segments};
-use super::state::AppState;
-use super::{backfills as backfill_views, views};
 use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::schedule::timetable::Interval;
@@ -14,6 +10,11 @@ use crate::engine::store::dags::{self, Filter, ImportError};
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED, Which};
 use crate::engine::store::runs::{self, Run};
 use crate::engine::store::{ALL, Order, Page, ReadFor};
+use crate::server::api::backfills as backfill_views;
+use crate::server::api::views;
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};

@@ -1,9 +1,6 @@
 //! Task instances, how they are cleared, and their XComs, with Airflow's names and shapes.
 
-use super::api_error::ApiError;
 use super::dag_runs::{check_states, instances_of, unless_all};
-use super::request::{Params, Segments, body_as};
-use super::state::AppState;
 use super::views;
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
@@ -14,6 +11,9 @@ use crate::engine::store::runs;
 use crate::engine::store::secrets;
 use crate::engine::store::xcoms;
 use crate::engine::store::{Order, ReadFor, StoreError};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments, body_as};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

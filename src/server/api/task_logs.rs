@@ -1,13 +1,13 @@
 //! `…/logs/{try_number}`, with Airflow's shape.
 
-use super::api_error::ApiError;
-use super::request::{Params, Segments};
-use super::state::AppState;
 use super::views;
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::instances;
 use crate::protocol::task_log::{self, Line, Stream, TryName};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};

@@ -1,12 +1,12 @@
 //! `/api/v2/connections`, with Airflow's names and shapes. A password goes in and never comes out.
 
-use super::api_error::ApiError;
 use super::redact;
-use super::request::{Changes, Id, Params, bad_body};
-use super::state::AppState;
 use crate::auth::masking;
 use crate::engine::store::ReadFor;
 use crate::engine::store::connections::{self, Connection};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Changes, Id, Params, bad_body};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

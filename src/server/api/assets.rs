@@ -1,11 +1,11 @@
 //! `/api/v2/assets`, with Airflow's names and shapes.
 
-use super::api_error::ApiError;
-use super::request::{Params, Segments, body_as};
-use super::state::AppState;
 use super::views::{self, stamp};
 use crate::engine::store::assets::{self, Source};
 use crate::engine::store::runs::{self, Trigger};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments, body_as};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

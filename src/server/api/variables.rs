@@ -1,11 +1,11 @@
 //! `/api/v2/variables`, with Airflow's names and shapes.
 
-use super::api_error::ApiError;
 use super::redact;
-use super::request::{Id, Params, bad_body};
-use super::state::AppState;
 use crate::engine::store::ReadFor;
 use crate::engine::store::variables::{self, Variable};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Id, Params, bad_body};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

@@ -1,9 +1,5 @@
 //! `/api/v2/dags/{dag_id}/dagRuns`, with Airflow's names and shapes.
 
-use super::api_error::ApiError;
-use super::guard::Caller;
-use super::request::{Params, Segments, body_as};
-use super::state::AppState;
 use super::views;
 use crate::engine::keys::RunKey;
 use crate::engine::state::RunState;
@@ -12,6 +8,10 @@ use crate::engine::store::dags;
 use crate::engine::store::instances;
 use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
+use crate::server::api_error::ApiError;
+use crate::server::guard::Caller;
+use crate::server::request::{Params, Segments, body_as};
+use crate::server::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};

@@ -1,14 +1,14 @@
 //! A task that does nothing, run like any other: by the scheduler, the agent and Python. Nothing of it is
 //! left. `leoflow smoke` asks for it.
 
-use super::api_error::ApiError;
-use super::state::AppState;
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::state::RunState;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile};
 use crate::engine::store::runs::{self, Run, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
+use crate::server::api_error::ApiError;
+use crate::server::state::AppState;
 use crate::sys::files;
 use axum::Json;
 use axum::extract::State;

@@ -1,8 +1,8 @@
 //! What has changed, for those who show it: pages by server-sent events, commands by waiting.
 
-use super::api_error::ApiError;
-use super::request::Params;
-use super::state::AppState;
+use crate::server::api_error::ApiError;
+use crate::server::request::Params;
+use crate::server::state::AppState;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;

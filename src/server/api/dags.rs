@@ -1,11 +1,11 @@
 //! `/api/v2/dags`, `importErrors` and `dagSources`, with Airflow's names and shapes.
 
-use super::api_error::ApiError;
-use super::request::{Params, Segments, body_as};
-use super::state::AppState;
 use super::views;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags::{self, Filter};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments, body_as};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

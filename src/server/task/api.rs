@@ -1,15 +1,15 @@
 //! What a running task asks over `run/api.sock`: Variables, Connections, XComs. It is known by a
 //! token of its own, which ends with the try.
 
-use super::api_error::ApiError;
-use super::guard::bearer;
-use super::request::{Id, body_as};
-use super::state::AppState;
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::store::StoreError;
 use crate::engine::store::tries;
 use crate::engine::store::variables::{self, Variable};
 use crate::engine::store::xcoms;
+use crate::server::api_error::ApiError;
+use crate::server::guard::bearer;
+use crate::server::request::{Id, body_as};
+use crate::server::state::AppState;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;

@@ -1,8 +1,5 @@
 //! What a running task asks about other runs, and its own: `/task/…` over `run/api.sock`.
 
-use super::api_error::ApiError;
-use super::request::{Id, body_as};
-use super::state::AppState;
 use crate::engine::dag::Length;
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::planner::graph::Graph;
@@ -12,6 +9,9 @@ use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags;
 use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Id, body_as};
+use crate::server::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;

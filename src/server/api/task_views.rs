@@ -1,14 +1,15 @@
 //! `/api/v2/dags/{dag_id}/tasks`, and the instances of a mapped task, with Airflow's names and shapes.
 
-use super::api_error::ApiError;
-use super::request::{Params, Segments};
-use super::state::AppState;
-use super::{task_instances, views};
+use super::task_instances;
+use super::views;
 use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags;
 use crate::engine::store::instances::{self, Which};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;

@@ -1,12 +1,12 @@
 //! What only this user's own commands may ask, over `run/api.sock`: values and lists with their
 //! secrets in, and imports in one transaction.
 
-use super::api_error::ApiError;
-use super::request::{Id, bad_body};
-use super::state::AppState;
 use crate::engine::store::connections::{self, Connection};
 use crate::engine::store::variables::{self, Variable};
 use crate::engine::store::{ALL, OnExisting, ReadFor};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Id, bad_body};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;

@@ -1,10 +1,10 @@
 //! `/api/v2/pools`, with Airflow's names and shapes.
 
-use super::api_error::ApiError;
-use super::request::{Id, Params, body_as};
-use super::state::AppState;
 use crate::engine::store::StoreError;
 use crate::engine::store::pools::{self, Given, Pool};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Id, Params, body_as};
+use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

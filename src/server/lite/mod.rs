@@ -1,0 +1,74 @@
+//! Leoflow's own pages, and what its own commands ask.
+
+pub mod changes;
+pub mod local;
+pub mod overview;
+pub mod pages;
+pub mod trial_task;
+
+use super::api::backfills;
+use super::guard;
+use super::state::AppState;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use std::sync::Arc;
+
+type Routes = Router<Arc<AppState>>;
+
+/// The largest body of the user's own imports: hundreds of thousands of variables.
+const IMPORT_BYTES: usize = 80 * 1024 * 1024;
+
+/// For those who have logged in.
+pub fn page_routes(state: &Arc<AppState>) -> Routes {
+    Router::new()
+        .route("/", get(pages::dags))
+        .route("/dags/{dag_id}", get(pages::dag))
+        .route("/dags/{dag_id}/runs/{run_id}", get(pages::run))
+        .route("/assets", get(pages::assets))
+        .route("/pools", get(pages::pools))
+        .route("/status", get(pages::status_page))
+        .layer(from_fn_with_state(state.clone(), guard::require_login))
+}
+
+/// What every page is made with.
+pub fn static_routes() -> Routes {
+    Router::new()
+        .route("/static/style.css", get(pages::style))
+        .route("/static/{name}", get(pages::script))
+        .route("/static/icon.svg", get(pages::icon))
+}
+
+/// What pages and commands show of DAGs, each in one request.
+pub fn dag_routes() -> Routes {
+    Router::new()
+        .route("/ui/backfills/{id}/outcome", get(backfills::outcome))
+        .route("/ui/dags", get(overview::dags))
+        .route("/ui/dags/{dag_id}", get(overview::dag))
+        .route("/ui/dags/{dag_id}/next", get(overview::next))
+        .route("/ui/dags/{dag_id}/runs/{run_id}", get(overview::run))
+}
+
+/// What takes its own time: a stream, and a task that is tried out.
+pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
+    Router::new()
+        .route("/ui/events", get(changes::stream))
+        .route("/ui/trial-task", post(trial_task::run))
+        .layer(from_fn_with_state(state.clone(), guard::require_token))
+}
+
+/// For this user's own commands, over the socket that only they can open.
+pub fn local_routes(state: &Arc<AppState>) -> Routes {
+    Router::new()
+        .route("/local/variables", get(local::export_variables).put(local::import_variables))
+        .route("/local/variables/{*key}", get(local::get_variable))
+        .route("/local/connections", get(local::export_connections).put(local::import_connections))
+        .route("/local/connections/{*id}", get(local::get_connection))
+        .route("/local/changes", get(changes::wait))
+        .route("/local/python", get(local::python))
+        .route("/local/session", post(local::check_session))
+        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
+        .layer(DefaultBodyLimit::max(IMPORT_BYTES))
+        .layer(from_fn(guard::require_local))
+}

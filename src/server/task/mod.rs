@@ -1,0 +1,39 @@
+//! What a running task may ask.
+
+mod api;
+mod runs;
+
+use super::guard;
+use super::lite::local;
+use super::state::AppState;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use std::sync::Arc;
+
+/// Of an XCom: its JSON is a text in JSON, which doubles what has to be escaped.
+const BODY_BYTES: usize = 24 * 1024 * 1024;
+
+pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/task/variables/{*key}", get(local::get_variable).put(api::set_variable).delete(api::delete_variable))
+        .route("/task/connections/{*id}", get(local::get_connection))
+        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
+        .route("/task/dags/{*id}", get(runs::dag))
+        .route("/task/runs/trigger", post(runs::trigger))
+        .route("/task/runs/state", post(runs::state))
+        .route("/task/runs/count", post(runs::count))
+        .route("/task/length", post(runs::length))
+        .route("/task/previous", get(runs::previous))
+        .route("/task/latest", get(runs::latest))
+        .route("/task/assets/triggering", get(runs::triggering))
+        .route("/task/assets/named", post(runs::named))
+        .route("/task/assets/events", post(runs::events))
+        .route("/task/xcoms/push", post(api::push_xcom))
+        .route("/task/xcoms/pull", post(api::pull_xcoms))
+        .layer(from_fn(guard::datastore_timeout))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(state.clone(), api::require_try))
+        .layer(from_fn(guard::require_local))
+}
