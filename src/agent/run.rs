@@ -22,8 +22,6 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 
-/// Airflow's `parallelism`.
-const SLOTS: usize = 32;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Between attempts to reach a datastore that restarts.
 const RECONNECT: Duration = Duration::from_millis(200);
@@ -170,7 +168,7 @@ impl Agent {
 
     /// Fills the free slots.
     async fn claim(&mut self, client: &mut Client) -> Result<Filled, StoreError> {
-        let room = SLOTS.saturating_sub(self.running.len());
+        let room = tries::SLOTS.saturating_sub(self.running.len());
         if room == 0 {
             return Ok(Filled { started: 0, locked: false });
         }

@@ -3,9 +3,9 @@
 
 use super::child_slots::ChildSlots;
 use super::state::AppState;
-use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction};
 use crate::engine::scheduler::due_runs::{Oracle, Question};
+use crate::engine::store::callbacks::{self, Callback};
 use crate::engine::store::events::Event;
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::tries;
@@ -156,7 +156,7 @@ impl DagCode {
             while calls.len() < CALLS_AT_ONCE
                 && let Some(callback) = self.take_callback(&under_way).await
             {
-                let (code, dag_id) = (self.clone(), callback.key.dag_id.clone());
+                let (code, dag_id) = (self.clone(), callback.run.dag_id.clone());
                 let call = calls.spawn_local(async move { code.call(callback).await });
                 under_way.push((call.id(), dag_id));
             }
@@ -181,42 +181,21 @@ impl DagCode {
     /// The oldest of a DAG that has none under way, which from then on is ours: it is called at most once.
     async fn take_callback(&self, under_way: &[(Id, String)]) -> Option<Callback> {
         let busy: Vec<&str> = under_way.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
-        let query = "
-            WITH taken AS (DELETE FROM dag_callback WHERE id = (
-                SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
-            SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
-                   r.data_interval_end, r.run_after, r.start_date, coalesce(ti.try_number, 0) AS try_number,
-                   coalesce(ti.max_tries, 0) AS max_tries
-            FROM taken t JOIN dag_run r USING (dag_id, run_id)
-            LEFT JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
         let client = self.state.database.get().await.ok()?;
-        let row = match client.query_opt(query, &[&busy]).await {
-            Ok(row) => row?,
+        match callbacks::take(&**client, &busy).await {
+            Ok(callback) => callback,
             Err(error) => {
                 log::say(format!("the callbacks of DAGs cannot be read: {error}"));
-                return None;
+                None
             }
-        };
-        let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
-        let tokio_postgres::types::Json(conf): tokio_postgres::types::Json<Value> = row.get("conf");
-        let key = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
-        let spec = json!({
-            "dag_id": key.dag_id, "run_id": key.run_id, "state": row.get::<_, String>("state"),
-            "reason": row.get::<_, String>("reason"), "task_id": row.get::<_, Option<String>>("task_id"),
-            "map_index": row.get::<_, i32>("map_index"), "try_number": row.get::<_, i32>("try_number"),
-            "max_tries": row.get::<_, i32>("max_tries"), "run_type": row.get::<_, String>("run_type"), "conf": conf,
-            "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
-            "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
-            "run_start_date": time("start_date"),
-        });
-        Some(Callback { key, version_id: row.get("dag_version_id"), spec })
+        }
     }
 
     async fn call(&self, callback: Callback) {
-        let Callback { key, version_id, spec } = callback;
+        let Callback { run, version_id, spec } = callback;
         let Some(version_id) = version_id else { return };
-        let name = format!("the callback of {} for {}", key.dag_id, key.run_id);
-        match self.ask(version_id, &key.dag_id, json!({"kind": "callback"}), spec).await {
+        let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
+        match self.ask(version_id, &run.dag_id, json!({"kind": "callback"}), spec).await {
             Err(error) => log::say(format!("{name}: {error}")),
             Ok(answer) => {
                 let problems = answer.get("problems").and_then(Value::as_array);
@@ -226,12 +205,6 @@ impl DagCode {
             }
         }
     }
-}
-
-struct Callback {
-    key: RunKey,
-    version_id: Option<i64>,
-    spec: Value,
 }
 
 /// Asks the code of DAGs, where there is a workspace with some.

@@ -9,6 +9,7 @@ use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
 use crate::engine::store::backfills;
+use crate::engine::store::callbacks;
 use crate::engine::store::events::{self, Event};
 use jiff::Timestamp;
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
@@ -192,7 +193,7 @@ async fn finish(
     let has_callback =
         if state == RunState::Success { structure.on_success_callback } else { structure.on_failure_callback };
     if has_callback {
-        call_back(transaction, key, state, reason).await?;
+        callbacks::add(transaction, key, state.as_str(), reason.as_str()).await?;
     }
     let most = i64::from(structure.max_consecutive_failed_dag_runs);
     if state == RunState::Failed && most > 0 {
@@ -208,24 +209,5 @@ async fn finish(
     backfills::complete(transaction, key).await?;
     // Another run may have waited for this one's end.
     events::notify(transaction, &Event::Sweep).await?;
-    Ok(())
-}
-
-/// Notes that the DAG's own callback is to be called, with the task that decided.
-async fn call_back(
-    transaction: &Transaction<'_>,
-    key: &RunKey,
-    state: RunState,
-    reason: Reason,
-) -> Result<(), StoreError> {
-    let query = "
-        INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
-        SELECT $1, $2, $3, $4, ti.task_id, coalesce(ti.map_index, -1)
-        FROM (SELECT 1) one LEFT JOIN LATERAL (
-            SELECT task_id, map_index FROM task_instance
-            WHERE dag_id = $1 AND run_id = $2 AND (state = $3 OR $4 IN ('timed_out', 'all_tasks_deadlocked'))
-            ORDER BY end_date DESC NULLS LAST, task_id LIMIT 1) ti ON true";
-    transaction.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &reason.as_str()]).await?;
-    events::notify(transaction, &Event::Callback).await?;
     Ok(())
 }

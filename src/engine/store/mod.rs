@@ -1,7 +1,9 @@
 //! What the stores have in common.
 
+pub mod asset_lists;
 pub mod assets;
 pub mod backfills;
+pub mod callbacks;
 pub mod clear;
 pub mod connections;
 pub mod dags;
@@ -9,6 +11,7 @@ pub mod encryption_key;
 pub mod events;
 pub mod instances;
 pub mod new_run;
+pub mod other_runs;
 pub mod pools;
 pub mod runs;
 pub mod secrets;

@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, GenericClient, Row};
 
+/// Tasks that the agent runs at once: Airflow's `parallelism`.
+pub const SLOTS: usize = 32;
+
 /// What the agent needs to run one.
 #[derive(Debug, Clone)]
 pub struct Claimed {
@@ -356,4 +359,10 @@ pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, St
     let Json(structure) = row.get("structure");
     let Json(sources) = row.get("sources");
     Ok(Version { structure, relative_fileloc: row.get("relative_fileloc"), sources })
+}
+
+/// How many run now.
+pub async fn count_running(client: &impl GenericClient) -> Result<usize, StoreError> {
+    let running: i64 = client.query_one("SELECT count(*) FROM task_try WHERE state = 'running'", &[]).await?.get(0);
+    Ok(usize::try_from(running).unwrap_or(usize::MAX))
 }

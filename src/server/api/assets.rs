@@ -1,7 +1,10 @@
 //! `/api/v2/assets`, with Airflow's names and shapes.
 
 use super::views::{self, stamp};
+use crate::engine::keys::RunKey;
+use crate::engine::store::asset_lists::{self, Asset, AssetEvent, EventFilter, User};
 use crate::engine::store::assets::{self, Source};
+use crate::engine::store::new_run::isoformat;
 use crate::engine::store::runs::{self, Trigger};
 use crate::server::api_error::ApiError;
 use crate::server::request::{Params, Segments, body_as};
@@ -14,78 +17,46 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use tokio_postgres::types::Json as Stored;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::GenericClient;
 
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-const COLUMNS: &[(&str, &str)] = &[
-    ("id", "a.id"),
-    ("name", "a.name"),
-    ("uri", "a.uri"),
-    ("created_at", "a.created_at"),
-    ("updated_at", "a.updated_at"),
-];
-
-/// Who is scheduled by an asset, who makes it and who reads it, as JSON.
-const ASSET: &str = "
-    SELECT a.*, e.id AS event_id, e.happened_at,
-           (SELECT coalesce(json_agg(json_build_array(d.dag_id, d.task_id, d.role, d.created_at)
-                                     ORDER BY d.dag_id, d.task_id), '[]')
-            FROM dag_asset d JOIN dag USING (dag_id)
-            WHERE dag.is_active AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri
-                  OR d.kind = 'name' AND d.name = a.name OR d.kind = 'uri' AND d.uri = a.uri)) AS users,
-           (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
-            FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases
-    FROM asset a LEFT JOIN LATERAL (
-        SELECT id, happened_at FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) e ON true";
-
-fn view(row: &Row) -> Value {
-    let Stored(extra): Stored<Value> = row.get("extra");
-    let Stored(users): Stored<Vec<(String, String, String, String)>> = row.get("users");
-    let Stored(aliases): Stored<Value> = row.get("aliases");
+fn view(asset: &Asset) -> Value {
     let of = |role: &str| -> Vec<Value> {
-        let with_task = |(dag_id, task_id, _, at): &(String, String, String, String)| {
-            let mut one = json!({"dag_id": dag_id, "created_at": at, "updated_at": at});
+        let with_task = |user: &User| {
+            let mut one = json!({"dag_id": user.dag_id, "created_at": user.created_at, "updated_at": user.created_at});
             if role != "schedule" {
-                one["task_id"] = task_id.as_str().into();
+                one["task_id"] = user.task_id.as_str().into();
             }
             one
         };
-        users.iter().filter(|user| user.2 == role).map(with_task).collect()
+        asset.users.iter().filter(|user| user.role == role).map(with_task).collect()
     };
+    let (event_id, happened_at) = asset.last_event.unzip();
     json!({
-        "id": row.get::<_, i64>("id"),
-        "name": row.get::<_, String>("name"),
-        "uri": row.get::<_, String>("uri"),
-        "group": row.get::<_, String>("group_name"),
-        "extra": extra,
-        "created_at": stamp(row.get("created_at")),
-        "updated_at": stamp(row.get("updated_at")),
+        "id": asset.id,
+        "name": asset.name,
+        "uri": asset.uri,
+        "group": asset.group,
+        "extra": asset.extra,
+        "created_at": stamp(asset.created_at),
+        "updated_at": stamp(asset.updated_at),
         "scheduled_dags": of("schedule"),
         "producing_tasks": of("outlet"),
         "consuming_tasks": of("inlet"),
-        "aliases": aliases,
+        "aliases": asset.aliases,
         "watchers": [],
-        "last_asset_event": {
-            "id": row.get::<_, Option<i64>>("event_id"),
-            "timestamp": row.get::<_, Option<Timestamp>>("happened_at").map(stamp),
-        },
+        "last_asset_event": {"id": event_id, "timestamp": happened_at.map(stamp)},
     })
 }
 
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("name_pattern", COLUMNS)?;
-    let uri = params.text("uri_pattern").unwrap_or("%").to_owned();
-    let pattern = page.pattern.clone().unwrap_or_else(|| "%".to_owned());
+    let page = params.page("name_pattern", asset_lists::ASSET_COLUMNS)?;
+    let uri = params.text("uri_pattern").unwrap_or("%");
     let client = state.database.get().await?;
-    let count = "SELECT count(*) FROM asset a WHERE a.name ILIKE $1 AND a.uri ILIKE $2";
-    let total: i64 = client.query_one(count, &[&pattern, &uri]).await?.get(0);
-    let order = page.order_by("a.id");
-    let query = format!("{ASSET} WHERE a.name ILIKE $1 AND a.uri ILIKE $2 ORDER BY {order} LIMIT $3 OFFSET $4");
-    let rows = client.query(&query, &[&pattern, &uri, &page.limit, &page.offset]).await?;
-    Ok(Json(json!({"assets": rows.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
+    let (assets, total) = asset_lists::list(&**client, &page, uri).await?;
+    Ok(Json(json!({"assets": assets.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
 }
 
 fn not_found(id: i64) -> ApiError {
@@ -94,54 +65,43 @@ fn not_found(id: i64) -> ApiError {
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let row = client.query_opt(&format!("{ASSET} WHERE a.id = $1"), &[&id]).await?;
-    Ok(Json(view(&row.ok_or_else(|| not_found(id))?)))
+    let asset = asset_lists::get(&**client, id).await?;
+    Ok(Json(view(&asset.ok_or_else(|| not_found(id))?)))
 }
 
-const EVENT: &str = "
-    SELECT e.*, a.name, a.uri, a.group_name,
-           (SELECT coalesce(json_agg(json_build_object(
-                'run_id', r.run_id, 'dag_id', r.dag_id, 'logical_date', r.logical_date, 'start_date', r.start_date,
-                'end_date', r.end_date, 'state', r.state, 'data_interval_start', r.data_interval_start,
-                'data_interval_end', r.data_interval_end, 'partition_key', NULL)), '[]')
-            FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created
-    FROM asset_event e JOIN asset a ON a.id = e.asset_id";
-
-fn event_view(row: &Row) -> Value {
-    let Stored(extra): Stored<Value> = row.get("extra");
-    let Stored(created): Stored<Value> = row.get("created");
+fn event_view(event: &AssetEvent) -> Value {
     json!({
-        "id": row.get::<_, i64>("id"),
-        "asset_id": row.get::<_, i64>("asset_id"),
-        "uri": row.get::<_, String>("uri"),
-        "name": row.get::<_, String>("name"),
-        "group": row.get::<_, String>("group_name"),
-        "extra": extra,
-        "source_task_id": row.get::<_, Option<String>>("source_task_id"),
-        "source_dag_id": row.get::<_, Option<String>>("source_dag_id"),
-        "source_run_id": row.get::<_, Option<String>>("source_run_id"),
-        "source_map_index": row.get::<_, i32>("source_map_index"),
-        "created_dagruns": created,
-        "timestamp": stamp(row.get("happened_at")),
+        "id": event.id,
+        "asset_id": event.asset_id,
+        "uri": event.uri,
+        "name": event.name,
+        "group": event.group,
+        "extra": event.extra,
+        "source_task_id": event.source_task_id,
+        "source_dag_id": event.source_dag_id,
+        "source_run_id": event.source_run_id,
+        "source_map_index": event.source_map_index,
+        "created_dagruns": event.created_runs,
+        "timestamp": stamp(event.happened_at),
         "partition_key": null,
     })
 }
 
-const EVENT_COLUMNS: &[(&str, &str)] = &[("id", "e.id"), ("timestamp", "e.happened_at"), ("asset_id", "e.asset_id")];
+fn event_list(events: &[AssetEvent], total: i64) -> Json<Value> {
+    Json(json!({"asset_events": events.iter().map(event_view).collect::<Vec<_>>(), "total_entries": total}))
+}
 
 pub async fn events(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("name_pattern", EVENT_COLUMNS)?;
-    let asset = params.whole("asset_id")?;
-    let (dag, task, run) = (params.text("source_dag_id"), params.text("source_task_id"), params.text("source_run_id"));
-    let matches = "($1::bigint IS NULL OR e.asset_id = $1) AND ($2::text IS NULL OR e.source_dag_id = $2)
-                   AND ($3::text IS NULL OR e.source_task_id = $3) AND ($4::text IS NULL OR e.source_run_id = $4)";
+    let page = params.page("name_pattern", asset_lists::EVENT_COLUMNS)?;
+    let filter = EventFilter {
+        asset_id: params.whole("asset_id")?,
+        source_dag_id: params.text("source_dag_id"),
+        source_task_id: params.text("source_task_id"),
+        source_run_id: params.text("source_run_id"),
+    };
     let client = state.database.get().await?;
-    let count = format!("SELECT count(*) FROM asset_event e WHERE {matches}");
-    let total: i64 = client.query_one(&count, &[&asset, &dag, &task, &run]).await?.get(0);
-    let order = page.order_by(if page.order.is_empty() { "e.happened_at, e.id" } else { "e.id" });
-    let query = format!("{EVENT} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
-    let rows = client.query(&query, &[&asset, &dag, &task, &run, &page.limit, &page.offset]).await?;
-    Ok(Json(json!({"asset_events": rows.iter().map(event_view).collect::<Vec<_>>(), "total_entries": total})))
+    let (events, total) = asset_lists::events(&**client, &filter, &page).await?;
+    Ok(event_list(&events, total))
 }
 
 /// The events that a run was made for.
@@ -150,12 +110,9 @@ pub async fn upstream(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let query = format!(
-        "{EVENT} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
-         ORDER BY e.happened_at, e.id"
-    );
-    let rows = client.query(&query, &[&dag_id, &run_id]).await?;
-    Ok(Json(json!({"asset_events": rows.iter().map(event_view).collect::<Vec<_>>(), "total_entries": rows.len()})))
+    let events = asset_lists::events_of_run(&**client, &RunKey { dag_id, run_id }).await?;
+    let total = i64::try_from(events.len()).unwrap_or(i64::MAX);
+    Ok(event_list(&events, total))
 }
 
 #[derive(Deserialize)]
@@ -173,15 +130,15 @@ pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value
     extra.insert("from_rest_api".to_owned(), true.into());
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    if transaction.query_opt("SELECT FROM asset WHERE id = $1", &[&asset_id]).await?.is_none() {
+    if asset_lists::get(&*transaction, asset_id).await?.is_none() {
         let detail = format!("Asset with ID: `{asset_id}` was not found");
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
     let source = Source { run: None, task_id: None, map_index: -1 };
     let id = assets::add_event(&transaction, asset_id, &extra.into(), &source, &[]).await?;
-    let row = transaction.query_one(&format!("{EVENT} WHERE e.id = $1"), &[&id]).await?;
+    let event = asset_lists::event(&*transaction, id).await?;
     transaction.commit().await?;
-    Ok(Json(event_view(&row)))
+    Ok(Json(event_view(&event)))
 }
 
 /// Starts the one DAG that makes an asset.
@@ -190,7 +147,7 @@ pub async fn materialize(State(state): Shared, Segments(id): Segments<i64>) -> R
     let transaction = client.transaction().await?;
     let dag_id = producer(&*transaction, id).await?;
     let with = Trigger {
-        run_id: Some(format!("asset_materialization_{}", crate::engine::store::new_run::isoformat(Timestamp::now()))),
+        run_id: Some(format!("asset_materialization_{}", isoformat(Timestamp::now()))),
         logical_date: None,
         data_interval: None,
         run_after: None,
@@ -206,12 +163,10 @@ pub async fn materialize(State(state): Shared, Segments(id): Segments<i64>) -> R
 }
 
 async fn producer(client: &impl GenericClient, id: i64) -> Result<String, ApiError> {
-    let query = "SELECT DISTINCT d.dag_id FROM dag_asset d JOIN dag USING (dag_id) JOIN asset a ON a.id = $1
-                 WHERE dag.is_active AND d.role = 'outlet' AND d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri";
-    let rows = client.query(query, &[&id]).await?;
-    match rows.as_slice() {
-        [one] => Ok(one.get(0)),
-        [] => Err(ApiError::new(StatusCode::NOT_FOUND, format!("No Dag materializes asset with ID: {id}"))),
+    let mut dag_ids = asset_lists::producers(client, id).await?.into_iter();
+    match (dag_ids.next(), dag_ids.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => Err(ApiError::new(StatusCode::NOT_FOUND, format!("No Dag materializes asset with ID: {id}"))),
         _ => Err(ApiError::new(StatusCode::CONFLICT, format!("More than one Dag materializes asset with ID: {id}"))),
     }
 }
@@ -219,16 +174,7 @@ async fn producer(client: &impl GenericClient, id: i64) -> Result<String, ApiErr
 /// Updates that wait for the others that a DAG needs.
 pub async fn queued(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let query = "SELECT asset_id, created_at FROM asset_queue WHERE dag_id = $1 ORDER BY created_at";
-    let rows = client.query(query, &[&dag_id]).await?;
-    let events: Vec<Value> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "dag_id": dag_id, "asset_id": row.get::<_, i64>(0), "created_at": stamp(row.get(1)),
-                "dag_display_name": dag_id,
-            })
-        })
-        .collect();
+    let view = |(asset_id, created_at): (i64, Timestamp)| json!({"dag_id": dag_id, "asset_id": asset_id, "created_at": stamp(created_at), "dag_display_name": dag_id});
+    let events: Vec<Value> = asset_lists::queued(&**client, &dag_id).await?.into_iter().map(view).collect();
     Ok(Json(json!({"queued_events": events, "total_entries": events.len()})))
 }

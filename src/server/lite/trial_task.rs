@@ -6,6 +6,7 @@ use crate::engine::keys::RunKey;
 use crate::engine::state::RunState;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile};
 use crate::engine::store::runs::{self, Run, Trigger};
+use crate::engine::store::tries;
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::state::AppState;
@@ -25,8 +26,6 @@ const SOURCE: &str = "from airflow.sdk import DAG, task\n\nwith DAG(\"leoflow_tr
 /// The whole of it is shorter than anybody waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 const REMOVAL: Duration = Duration::from_secs(5);
-/// As many as the agent runs at once.
-const SLOTS: i64 = 32;
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
@@ -61,8 +60,7 @@ async fn alone(state: &AppState) -> Result<Json<Value>, ApiError> {
 
 async fn every_slot_is_taken(state: &AppState) -> Result<bool, ApiError> {
     let client = state.database.get().await?;
-    let running = client.query_one("SELECT count(*) FROM task_try WHERE state = 'running'", &[]).await?;
-    Ok(running.get::<_, i64>(0) >= SLOTS)
+    Ok(tries::count_running(&**client).await? >= tries::SLOTS)
 }
 
 async fn run_once(state: &AppState) -> Result<Run, ApiError> {

@@ -1,0 +1,215 @@
+//! Assets and their events as they are shown.
+
+use super::{Page, StoreError};
+use crate::engine::keys::RunKey;
+use crate::engine::schedule::asset_condition::Reference;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio_postgres::types::Json;
+use tokio_postgres::{GenericClient, Row};
+
+/// An asset with who is scheduled by it, who makes it and who reads it.
+#[derive(Debug)]
+pub struct Asset {
+    pub id: i64,
+    pub name: String,
+    pub uri: String,
+    pub group: String,
+    pub extra: Value,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub users: Vec<User>,
+    /// As Airflow shows them: id, name and group of each.
+    pub aliases: Value,
+    pub last_event: Option<(i64, Timestamp)>,
+}
+
+/// A DAG or a task that names an asset.
+#[derive(Debug, Deserialize)]
+pub struct User {
+    pub dag_id: String,
+    /// Empty for a DAG that is scheduled by it.
+    pub task_id: String,
+    /// `schedule`, `outlet` or `inlet`.
+    pub role: String,
+    pub created_at: String,
+}
+
+/// An update of an asset.
+#[derive(Debug)]
+pub struct AssetEvent {
+    pub id: i64,
+    pub asset_id: i64,
+    pub name: String,
+    pub uri: String,
+    pub group: String,
+    pub extra: Value,
+    pub happened_at: Timestamp,
+    pub source_dag_id: Option<String>,
+    pub source_task_id: Option<String>,
+    pub source_run_id: Option<String>,
+    pub source_map_index: i32,
+    pub aliases: Vec<String>,
+    /// The runs that were made for it, in Airflow's words.
+    pub created_runs: Value,
+}
+
+/// Which events are asked for; what is `None` does not matter.
+#[derive(Debug, Default)]
+pub struct EventFilter<'a> {
+    pub asset_id: Option<i64>,
+    pub source_dag_id: Option<&'a str>,
+    pub source_task_id: Option<&'a str>,
+    pub source_run_id: Option<&'a str>,
+}
+
+/// Columns that assets can be sorted by: Airflow's word, and ours.
+pub const ASSET_COLUMNS: &[(&str, &str)] = &[
+    ("id", "a.id"),
+    ("name", "a.name"),
+    ("uri", "a.uri"),
+    ("created_at", "a.created_at"),
+    ("updated_at", "a.updated_at"),
+];
+
+/// The same of their events.
+pub const EVENT_COLUMNS: &[(&str, &str)] =
+    &[("id", "e.id"), ("timestamp", "e.happened_at"), ("asset_id", "e.asset_id")];
+
+const ASSET: &str = "
+    SELECT a.*, e.id AS event_id, e.happened_at,
+           (SELECT coalesce(json_agg(json_build_object('dag_id', d.dag_id, 'task_id', d.task_id, 'role', d.role,
+                                                       'created_at', d.created_at)
+                                     ORDER BY d.dag_id, d.task_id), '[]')
+            FROM dag_asset d JOIN dag USING (dag_id)
+            WHERE dag.is_active AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri
+                  OR d.kind = 'name' AND d.name = a.name OR d.kind = 'uri' AND d.uri = a.uri)) AS users,
+           (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
+            FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases
+    FROM asset a LEFT JOIN LATERAL (
+        SELECT id, happened_at FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) e ON true";
+
+const EVENT: &str = "
+    SELECT e.*, a.name, a.uri, a.group_name,
+           (SELECT coalesce(json_agg(json_build_object(
+                'run_id', r.run_id, 'dag_id', r.dag_id, 'logical_date', r.logical_date, 'start_date', r.start_date,
+                'end_date', r.end_date, 'state', r.state, 'data_interval_start', r.data_interval_start,
+                'data_interval_end', r.data_interval_end, 'partition_key', NULL)), '[]')
+            FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created
+    FROM asset_event e JOIN asset a ON a.id = e.asset_id";
+
+impl From<&Row> for Asset {
+    fn from(row: &Row) -> Self {
+        let (Json(extra), Json(users), Json(aliases)) = (row.get("extra"), row.get("users"), row.get("aliases"));
+        let event: (Option<i64>, Option<Timestamp>) = (row.get("event_id"), row.get("happened_at"));
+        Self {
+            id: row.get("id"),
+            name: row.get("name"),
+            uri: row.get("uri"),
+            group: row.get("group_name"),
+            extra,
+            created_at: row.get("created_at"),
+            updated_at: row.get("updated_at"),
+            users,
+            aliases,
+            last_event: event.0.zip(event.1),
+        }
+    }
+}
+
+impl From<&Row> for AssetEvent {
+    fn from(row: &Row) -> Self {
+        let (Json(extra), Json(created_runs)) = (row.get("extra"), row.get("created"));
+        Self {
+            id: row.get("id"),
+            asset_id: row.get("asset_id"),
+            name: row.get("name"),
+            uri: row.get("uri"),
+            group: row.get("group_name"),
+            extra,
+            happened_at: row.get("happened_at"),
+            source_dag_id: row.get("source_dag_id"),
+            source_task_id: row.get("source_task_id"),
+            source_run_id: row.get("source_run_id"),
+            source_map_index: row.get("source_map_index"),
+            aliases: row.get("aliases"),
+            created_runs,
+        }
+    }
+}
+
+/// A page of assets with the number of all that match. `page.pattern` is for names, `uri` for URIs.
+pub async fn list(client: &impl GenericClient, page: &Page, uri: &str) -> Result<(Vec<Asset>, i64), StoreError> {
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let count = "SELECT count(*) FROM asset a WHERE a.name ILIKE $1 AND a.uri ILIKE $2";
+    let total = client.query_one(count, &[&pattern, &uri]).await?.get(0);
+    let order = page.order_by("a.id");
+    let query = format!("{ASSET} WHERE a.name ILIKE $1 AND a.uri ILIKE $2 ORDER BY {order} LIMIT $3 OFFSET $4");
+    let rows = client.query(&query, &[&pattern, &uri, &page.limit, &page.offset]).await?;
+    Ok((rows.iter().map(Asset::from).collect(), total))
+}
+
+pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
+    Ok(client.query_opt(&format!("{ASSET} WHERE a.id = $1"), &[&id]).await?.as_ref().map(Asset::from))
+}
+
+/// The asset of a name; of several, the one that was declared last.
+pub async fn named(client: &impl GenericClient, name: &str) -> Result<Option<Asset>, StoreError> {
+    let query = format!("{ASSET} WHERE a.name = $1 ORDER BY a.updated_at DESC, a.id DESC LIMIT 1");
+    Ok(client.query_opt(&query, &[&name]).await?.as_ref().map(Asset::from))
+}
+
+/// The active DAGs with a task that makes an asset.
+pub async fn producers(client: &impl GenericClient, id: i64) -> Result<Vec<String>, StoreError> {
+    let query = "SELECT DISTINCT d.dag_id FROM dag_asset d JOIN dag USING (dag_id) JOIN asset a ON a.id = $1
+                 WHERE dag.is_active AND d.role = 'outlet' AND d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri";
+    Ok(client.query(query, &[&id]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Updates that wait for the others that a DAG needs: the asset, and since when.
+pub async fn queued(client: &impl GenericClient, dag_id: &str) -> Result<Vec<(i64, Timestamp)>, StoreError> {
+    let query = "SELECT asset_id, created_at FROM asset_queue WHERE dag_id = $1 ORDER BY created_at";
+    Ok(client.query(query, &[&dag_id]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// A page of events with the number of all that match.
+pub async fn events(
+    client: &impl GenericClient,
+    filter: &EventFilter<'_>,
+    page: &Page,
+) -> Result<(Vec<AssetEvent>, i64), StoreError> {
+    let EventFilter { asset_id, source_dag_id, source_task_id, source_run_id } = filter;
+    let matches = "($1::bigint IS NULL OR e.asset_id = $1) AND ($2::text IS NULL OR e.source_dag_id = $2)
+                   AND ($3::text IS NULL OR e.source_task_id = $3) AND ($4::text IS NULL OR e.source_run_id = $4)";
+    let count = format!("SELECT count(*) FROM asset_event e WHERE {matches}");
+    let total = client.query_one(&count, &[asset_id, source_dag_id, source_task_id, source_run_id]).await?.get(0);
+    let order = page.order_by(if page.order.is_empty() { "e.happened_at, e.id" } else { "e.id" });
+    let query = format!("{EVENT} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [asset_id, source_dag_id, source_task_id, source_run_id, &page.limit, &page.offset];
+    Ok((client.query(&query, &values).await?.iter().map(AssetEvent::from).collect(), total))
+}
+
+pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {
+    Ok((&client.query_one(&format!("{EVENT} WHERE e.id = $1"), &[&id]).await?).into())
+}
+
+/// The events that a run was made for.
+pub async fn events_of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<AssetEvent>, StoreError> {
+    let query = format!(
+        "{EVENT} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
+         ORDER BY e.happened_at, e.id"
+    );
+    Ok(client.query(&query, &[&run.dag_id, &run.run_id]).await?.iter().map(AssetEvent::from).collect())
+}
+
+/// All events of what a task reads.
+pub async fn events_of(client: &impl GenericClient, read: &Reference<'_>) -> Result<Vec<AssetEvent>, StoreError> {
+    let (kind, name, uri) = read.columns();
+    let query = format!(
+        "{EVENT} WHERE CASE $1 WHEN 'asset' THEN a.name = $2 AND a.uri = $3 WHEN 'name' THEN a.name = $2
+                               WHEN 'uri' THEN a.uri = $3 ELSE $2 = ANY (e.aliases) END ORDER BY e.happened_at, e.id"
+    );
+    Ok(client.query(&query, &[&kind, &name, &uri]).await?.iter().map(AssetEvent::from).collect())
+}

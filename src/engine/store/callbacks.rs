@@ -1,0 +1,58 @@
+//! Callbacks of DAGs that are to be called.
+
+use super::StoreError;
+use super::events::{self, Event};
+use crate::engine::keys::RunKey;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_postgres::types::Json;
+use tokio_postgres::{GenericClient, Transaction};
+
+/// Notes that a DAG's own callback is to be called, with the task that decided.
+pub async fn add(transaction: &Transaction<'_>, run: &RunKey, state: &str, reason: &str) -> Result<(), StoreError> {
+    let query = "
+        INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
+        SELECT $1, $2, $3, $4, ti.task_id, coalesce(ti.map_index, -1)
+        FROM (SELECT 1) one LEFT JOIN LATERAL (
+            SELECT task_id, map_index FROM task_instance
+            WHERE dag_id = $1 AND run_id = $2 AND (state = $3 OR $4 IN ('timed_out', 'all_tasks_deadlocked'))
+            ORDER BY end_date DESC NULLS LAST, task_id LIMIT 1) ti ON true";
+    transaction.execute(query, &[&run.dag_id, &run.run_id, &state, &reason]).await?;
+    events::notify(transaction, &Event::Callback).await?;
+    Ok(())
+}
+
+/// One that is to be called.
+#[derive(Debug)]
+pub struct Callback {
+    pub run: RunKey,
+    pub version_id: Option<i64>,
+    /// What its Python is told of the run and the task, by name.
+    pub spec: Value,
+}
+
+/// The oldest of a DAG that is not in `busy`. Whoever takes it calls it: it is there no more.
+pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<Callback>, StoreError> {
+    let query = "
+        WITH taken AS (DELETE FROM dag_callback WHERE id = (
+            SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
+        SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
+               r.data_interval_end, r.run_after, r.start_date, coalesce(ti.try_number, 0) AS try_number,
+               coalesce(ti.max_tries, 0) AS max_tries
+        FROM taken t JOIN dag_run r USING (dag_id, run_id)
+        LEFT JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
+    let Some(row) = client.query_opt(query, &[&busy]).await? else { return Ok(None) };
+    let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
+    let Json(conf): Json<Value> = row.get("conf");
+    let run = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
+    let spec = json!({
+        "dag_id": run.dag_id, "run_id": run.run_id, "state": row.get::<_, String>("state"),
+        "reason": row.get::<_, String>("reason"), "task_id": row.get::<_, Option<String>>("task_id"),
+        "map_index": row.get::<_, i32>("map_index"), "try_number": row.get::<_, i32>("try_number"),
+        "max_tries": row.get::<_, i32>("max_tries"), "run_type": row.get::<_, String>("run_type"), "conf": conf,
+        "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
+        "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
+        "run_start_date": time("start_date"),
+    });
+    Ok(Some(Callback { run, version_id: row.get("dag_version_id"), spec }))
+}

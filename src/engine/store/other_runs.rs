@@ -1,0 +1,88 @@
+//! What a task asks about runs other than its own.
+
+use super::{StoreError, dags};
+use crate::engine::dag::Structure;
+use crate::engine::keys::RunKey;
+use jiff::Timestamp;
+use tokio_postgres::GenericClient;
+
+/// What is counted.
+#[derive(Debug)]
+pub enum Counted {
+    Runs,
+    /// The instances of these tasks.
+    Tasks(Vec<String>),
+    /// A group counts for a run when all of its instances have one of the states.
+    Group(String),
+}
+
+/// How many there are in the runs of those logical dates that have one of the states.
+pub async fn count(
+    client: &impl GenericClient,
+    dag_id: &str,
+    counted: &Counted,
+    dates: &[Timestamp],
+    states: &[String],
+) -> Result<i64, StoreError> {
+    let row = match counted {
+        Counted::Runs => {
+            let query =
+                "SELECT count(*) FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) AND state = ANY ($3)";
+            client.query_one(query, &[&dag_id, &dates, &states]).await?
+        }
+        Counted::Tasks(task_ids) => {
+            let query = "
+                SELECT count(*) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+                WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.state = ANY ($3) AND ti.task_id = ANY ($4)";
+            client.query_one(query, &[&dag_id, &dates, &states, &task_ids]).await?
+        }
+        Counted::Group(group) => {
+            let inside = tasks_of_group(&dags::get(client, dag_id).await?.structure, group);
+            let query = "
+                SELECT count(*) FROM (
+                    SELECT r.run_id FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+                    WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.task_id = ANY ($4)
+                    GROUP BY r.run_id HAVING bool_and(coalesce(ti.state = ANY ($3), false))) whole";
+            client.query_one(query, &[&dag_id, &dates, &states, &inside]).await?
+        }
+    };
+    Ok(row.get(0))
+}
+
+/// Those in the groups inside of it too.
+fn tasks_of_group(structure: &Structure, group: &str) -> Vec<String> {
+    let mut groups = vec![group.to_owned()];
+    let mut next = 0;
+    while next < groups.len() {
+        let below = structure.groups.iter().filter(|one| one.parent.as_deref() == Some(groups[next].as_str()));
+        let below: Vec<String> = below.map(|one| one.group_id.clone()).collect();
+        groups.extend(below);
+        next += 1;
+    }
+    let inside = |group: &Option<String>| group.as_ref().is_some_and(|group| groups.contains(group));
+    structure.tasks.iter().filter(|task| inside(&task.group)).map(|task| task.task_id.clone()).collect()
+}
+
+/// The dates of a run that has ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dates {
+    pub data_interval_start: Option<Timestamp>,
+    pub data_interval_end: Option<Timestamp>,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+}
+
+/// The last run of the DAG before this one, by logical date, that has succeeded.
+pub async fn previous_success(client: &impl GenericClient, run: &RunKey) -> Result<Option<Dates>, StoreError> {
+    let query = "
+        SELECT p.data_interval_start, p.data_interval_end, p.start_date, p.end_date
+        FROM dag_run r JOIN dag_run p ON p.dag_id = r.dag_id AND p.state = 'success' AND p.logical_date < r.logical_date
+        WHERE r.dag_id = $1 AND r.run_id = $2 ORDER BY p.logical_date DESC LIMIT 1";
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id]).await?;
+    Ok(row.map(|row| Dates {
+        data_interval_start: row.get(0),
+        data_interval_end: row.get(1),
+        start_date: row.get(2),
+        end_date: row.get(3),
+    }))
+}
