@@ -35,6 +35,8 @@ pub mod upgrade;
 
 pub mod error;
 
+pub mod recovery;
+
 pub mod cli;
 
 pub mod commands;

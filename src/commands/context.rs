@@ -6,6 +6,7 @@ use crate::cli::printer::Printer;
 use crate::config::{self, Config, Loaded};
 use crate::error::Error;
 use crate::home::{self, Home};
+use crate::recovery::Recovery;
 use crate::sys::{env_vars, terminal};
 use std::io::BufRead;
 use std::net::Ipv4Addr;
@@ -29,6 +30,11 @@ impl<'a> Context<'a> {
             self.printer.warning(format!("{}:{}: {}", self.home.config().display(), warning.line, warning.message));
         }
         Ok(loaded)
+    }
+
+    /// What looks after what was left half done, and tells of it here.
+    pub fn recovery(&self) -> Recovery<'_> {
+        Recovery { home: &self.home, version: self.version, reporter: self.printer }
     }
 
     /// Of the page, for a browser on this machine.

@@ -2,10 +2,8 @@
 
 mod context;
 mod data;
-mod datastore;
 mod engine;
 mod lite;
-mod recovery;
 mod release;
 
 use crate::agent;

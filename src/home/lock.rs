@@ -9,6 +9,7 @@ use crate::sys::process::ProcessId;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,14 @@ pub struct Holder {
     /// `leoflow lite`, or the command that has the home for a moment.
     pub command: String,
     pub url: Option<String>,
+}
+
+impl Holder {
+    /// Where the instance serves, if that is who has the home.
+    pub fn address(&self) -> Option<(Ipv4Addr, u16)> {
+        let (host, port) = self.url.as_ref()?.strip_prefix("http://")?.rsplit_once(':')?;
+        Some((host.parse().ok()?, port.parse().ok()?))
+    }
 }
 
 /// The home is ours until this is dropped.

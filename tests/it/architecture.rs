@@ -23,6 +23,7 @@ const LAYERS: &[&str] = &[
     "setup",
     "upgrade",
     "error",
+    "recovery",
     "cli",
     "commands",
     "entry",

@@ -4,11 +4,10 @@ use crate::backup::{self, Made, Request};
 use crate::cli::args::Backup;
 use crate::cli::printer::in_words;
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
-use crate::commands::recovery;
 use crate::config;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
+use crate::recovery::datastore::Datastore;
 use crate::sys::{clock, env_vars, files};
 use serde_json::json;
 use std::path::PathBuf;
@@ -20,12 +19,12 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
         Error::failed("Leoflow is not set up in this home, so there is nothing to back up").hint("leoflow setup")
     })?;
     let output = output(context, args)?;
-    recovery::settle_change(context, false).await?;
+    context.recovery().settle_change(false).await?;
     let _alone = OperationLock::take(home, command)?;
-    let datastore = Datastore::open(context, command).await?;
+    let datastore = Datastore::open(&context.recovery(), command).await?;
     // The role and the database are made by the first start, or here.
     drop(datastore.connect().await?);
-    recovery::clean_up(home, Some(&datastore.access), context.printer).await?;
+    context.recovery().clean_up(Some(&datastore.access)).await?;
     let request = Request {
         home,
         access: &datastore.access,

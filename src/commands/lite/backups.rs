@@ -5,10 +5,9 @@ use crate::backup::{RestoreError, verify};
 use crate::cli::args::{Backups, BackupsCommand, VerifyBackups};
 use crate::cli::printer::{Printer, in_words};
 use crate::commands::context::Context;
-use crate::commands::datastore::{self, Datastore};
-use crate::commands::recovery;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
+use crate::recovery::datastore::{self, Datastore};
 use crate::sys::env_vars;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -69,10 +68,10 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
     // Hashes need no datastore, and no home either.
     let mut opened = None;
     if !args.quick {
-        datastore::check(context)?;
+        datastore::check(&context.home)?;
         let alone = OperationLock::take(home, command)?;
-        let datastore = Datastore::open(context, command).await?;
-        recovery::clean_up(home, Some(&datastore.access), printer).await?;
+        let datastore = Datastore::open(&context.recovery(), command).await?;
+        context.recovery().clean_up(Some(&datastore.access)).await?;
         opened = Some((datastore, alone));
     }
     let mut results = Vec::new();

@@ -3,7 +3,6 @@
 use crate::backup::restore;
 use crate::cli::args::Doctor;
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
 use crate::commands::engine::validate::servers_python;
 use crate::error::Error;
 use crate::home::journal::{self, Operation};
@@ -12,6 +11,7 @@ use crate::postgres::PgError;
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::protocol::control;
+use crate::recovery::datastore::Datastore;
 use crate::schema::{self, State};
 use crate::setup::{self, Check, Mend, Unasked, Verdict};
 use crate::supervisor;
@@ -57,7 +57,7 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<State, Unasked>> {
         return Some(Err(Unasked { reason, remedy: "leoflow lite start, which ends them".to_owned() }));
     }
     let asked = async {
-        let datastore = Datastore::open(context, "leoflow doctor").await?;
+        let datastore = Datastore::open(&context.recovery(), "leoflow doctor").await?;
         let access = &datastore.access;
         let config = access.credentials.application(&access.endpoint);
         let look = async {

@@ -2,14 +2,14 @@
 
 use crate::cli::args::Psql;
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
 use crate::error::Error;
 use crate::postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, SOCKET_PORT};
+use crate::recovery::datastore::Datastore;
 use crate::sys::{env_vars, process};
 use std::process::Command;
 
 pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
-    let datastore = Datastore::open(context, "leoflow lite psql").await?;
+    let datastore = Datastore::open(&context.recovery(), "leoflow lite psql").await?;
     drop(datastore.connect().await?);
     let program = datastore.access.installation.program("psql");
     let mut command = Command::new(&program);

@@ -3,8 +3,8 @@
 use crate::backup::Manifest;
 use crate::backup::dump;
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
 use crate::error::Error;
+use crate::recovery::datastore::Datastore;
 use crate::schema::{self, classify};
 use serde::Serialize;
 use std::collections::BTreeMap;

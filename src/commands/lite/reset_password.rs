@@ -3,7 +3,6 @@
 use crate::auth::password;
 use crate::cli::args::ResetPassword;
 use crate::commands::context::Context;
-use crate::commands::recovery;
 use crate::config;
 use crate::error::Error;
 use crate::setup;
@@ -24,7 +23,7 @@ pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Erro
     })?;
     let hash = password::hash(&new).map_err(Error::failed)?;
     // One that was interrupted brings a configuration of its own.
-    recovery::finish_first(context, COMMAND).await?;
+    context.recovery().finish_first(COMMAND).await?;
     config::update(home, |loaded| {
         let epoch = loaded.config.session_epoch.saturating_add(1);
         vec![("admin_password_hash", hash.into()), ("session_epoch", epoch.into())]

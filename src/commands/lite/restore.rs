@@ -10,8 +10,6 @@ use crate::backup::restore_plan::fitted_config;
 use crate::backup::{Manifest, set_aside, verify};
 use crate::cli::args::{LiteRun, Restore};
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
-use crate::commands::recovery::{self, Purges};
 use crate::config;
 use crate::error::Error;
 use crate::home::Home;
@@ -19,6 +17,8 @@ use crate::home::lock::{self, HomeLock, OperationLock};
 use crate::postgres::words::{self, Cause};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
+use crate::recovery::datastore::Datastore;
+use crate::recovery::{self, Purges};
 use crate::schema::{embedded, known};
 use crate::setup::Wishes;
 use crate::supervisor::{self, last_lines};
@@ -42,11 +42,11 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
 }
 
 async fn dry_run(context: &Context<'_>, input: &Path, target: &Target) -> Result<u8, Error> {
-    recovery::refuse_interrupted(context)?;
+    context.recovery().refuse_interrupted()?;
     let manifest = verify::hashes(input, context.printer)?;
     let before = match (&target.unreadable, &target.lost_config) {
         (None, None) if target.is_set_up && target.has_datastore => {
-            Some(replaced::summary(context, &Datastore::open(context, COMMAND).await?).await?)
+            Some(replaced::summary(context, &Datastore::open(&context.recovery(), COMMAND).await?).await?)
         }
         (Some(_), _) | (_, Some(_)) => Some(Summary::nothing()),
         _ => None,
@@ -76,21 +76,21 @@ struct Replaced {
 
 async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Result<u8, Error> {
     refuse_beside_a_terminal(context)?;
-    recovery::settle_change(context, args.dry_run).await?;
+    context.recovery().settle_change(args.dry_run).await?;
     let home = &context.home;
     let made_home = !home.exists();
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
     // Nobody may set this home up or start in it from here on; a running instance has it already.
     let held = match control::status_of(home) {
         Some(_) => None,
-        None => Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, context.printer).await?),
+        None => Some(context.recovery().take_home(COMMAND, None, Purges::Refuse).await?),
     };
     let alone = OperationLock::take(home, COMMAND)?;
     let mut stopped = None;
     let outcome = replace(context, args, input, held, &mut stopped).await;
     if outcome.is_err() && set_aside::pending(home).is_some() {
         // Everything that ran from the new one has gone with it.
-        match recovery::take_home(context, COMMAND, None, Purges::Refuse, context.printer).await {
+        match context.recovery().take_home(COMMAND, None, Purges::Refuse).await {
             Ok(held) => drop(held),
             Err(error) => context.printer.warning(format!("it is not in its place again: {}", error.in_one_line())),
         }
@@ -169,7 +169,7 @@ async fn replace(
                 let port = stop::asked_port(context);
                 *stopped = control::status_of(home).is_some().then_some(port);
                 stop::stop_whole(context)?;
-                held = Some(recovery::take_home(context, COMMAND, None, Purges::Refuse, printer).await?);
+                held = Some(context.recovery().take_home(COMMAND, None, Purges::Refuse).await?);
             }
             supervisor::end_leftovers(home).map_err(Error::failed)?;
             set_aside::begin(home, &error.in_one_line()).map_err(Error::failed)?;
@@ -194,7 +194,7 @@ async fn replace(
     checkpoint("restore.stopped");
     if let Err(error) = ready.bring_into_force(home, &datastore.access, &records).await {
         // What was prepared is a stray now; the instance goes on as it was.
-        drop(recovery::clean_up(home, Some(&datastore.access), printer).await);
+        drop(context.recovery().clean_up(Some(&datastore.access)).await);
         drop(datastore);
         drop(port.map(|port| restart(context, port)));
         return Err(error.into());
@@ -216,7 +216,7 @@ async fn replace(
 /// With what is lost by replacing it.
 async fn read_present(context: &Context<'_>, held: Option<HomeLock>) -> Result<(Datastore, Summary), Error> {
     let datastore = open(context, held).await?;
-    recovery::clean_up(&context.home, Some(&datastore.access), context.printer).await?;
+    context.recovery().clean_up(Some(&datastore.access)).await?;
     let summary = replaced::summary(context, &datastore).await?;
     Ok((datastore, summary))
 }
@@ -232,8 +232,8 @@ const LAST_LINES: usize = 100;
 
 async fn open(context: &Context<'_>, held: Option<HomeLock>) -> Result<Datastore, Error> {
     match held {
-        Some(held) => Datastore::open_held(context, held).await,
-        None => Datastore::open(context, COMMAND).await,
+        Some(held) => Datastore::open_held(&context.home, held).await,
+        None => Datastore::open(&context.recovery(), COMMAND).await,
     }
 }
 
@@ -259,7 +259,7 @@ pub async fn alone_with_it(
     refuse_beside_a_terminal(context)?;
     let port = stop::asked_port(context);
     stop::stop_whole(context)?;
-    match Datastore::open(context, COMMAND).await {
+    match Datastore::open(&context.recovery(), COMMAND).await {
         Ok(datastore) if datastore.runs_for_lite => {
             Err(Error::failed("Leoflow was started again meanwhile; nothing was changed")
                 .hint("run the same command again"))

@@ -6,12 +6,11 @@ use crate::backup::side;
 use crate::backup::{RestoreError, dump, restore};
 use crate::cli::args::Restore;
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
-use crate::commands::recovery;
 use crate::config;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::postgres::Login;
+use crate::recovery::datastore::Datastore;
 use crate::schema::{self, SchemaError};
 use serde_json::json;
 
@@ -20,9 +19,9 @@ const COMMAND: &str = "leoflow lite restore --undo";
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let (home, printer) = (&context.home, context.printer);
     if args.dry_run {
-        recovery::refuse_interrupted(context)?;
+        context.recovery().refuse_interrupted()?;
     } else {
-        recovery::finish_first(context, COMMAND).await?;
+        context.recovery().finish_first(COMMAND).await?;
     }
     let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
     if let Some(folder) = &kept.unreadable {
@@ -37,9 +36,9 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     }
     refuse_beside_a_terminal(context)?;
     let alone = OperationLock::take(home, COMMAND)?;
-    let datastore = Datastore::open(context, COMMAND).await?;
+    let datastore = Datastore::open(&context.recovery(), COMMAND).await?;
     if !args.dry_run {
-        recovery::clean_up(home, Some(&datastore.access), printer).await?;
+        context.recovery().clean_up(Some(&datastore.access)).await?;
     }
     let now = replaced::summary(context, &datastore).await?;
     let login = Login { database: side.id.side_database(), ..datastore.access.application() };

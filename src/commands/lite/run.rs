@@ -5,13 +5,13 @@ use crate::agent;
 use crate::cli::args::LiteRun;
 use crate::cli::report::{PipeSink, Ready, Report, Sink};
 use crate::commands::context::Context;
-use crate::commands::recovery::{self, Purges};
 use crate::config::{self, Config, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::progress::Progress;
 use crate::home::{check_workspace, lock, resolve_workspace};
 use crate::postgres::acquire::Sources;
 use crate::postgres::{Access, Credentials, Endpoint, install};
+use crate::recovery::{Purges, Recovery};
 use crate::setup::{self, Plan, Wishes};
 use crate::supervisor::instance::{Instance, own_program};
 use crate::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
@@ -52,7 +52,9 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     // A home that is not there yet is only made once the port is ours.
     let early = if home.exists() { None } else { Some(bind(context, host, port)?) };
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    let lock = Rc::new(recovery::take_home(context, "leoflow lite", Some(&url), Purges::Finish, sink).await?);
+    let lock = Rc::new(
+        Recovery { reporter: sink, ..context.recovery() }.take_home("leoflow lite", Some(&url), Purges::Finish).await?,
+    );
     // What an earlier run left may have the port, so it is ended first.
     end_leftovers(context, sink)?;
     home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;

@@ -158,9 +158,7 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
 
 /// Where the instance serves that runs now.
 pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
-    let url = lock::holder(&context.home)?.url?;
-    let (host, port) = url.strip_prefix("http://")?.rsplit_once(':')?;
-    Some((host.parse().ok()?, port.parse().ok()?))
+    lock::holder(&context.home)?.address()
 }
 
 pub fn running_port(context: &Context<'_>) -> Option<u16> {

@@ -3,12 +3,12 @@
 use crate::backup::automatic::{self, Automatic};
 use crate::cli::args::{MigrateCommand, MigrateDb, Rollback};
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
 use crate::config;
 use crate::error::{Error, Kind};
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::child::Inheritance;
+use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, State, classify, embedded, known};
 use crate::upgrade::{record, stage, versions};
 use serde_json::json;
@@ -25,7 +25,7 @@ pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
 }
 
 async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
-    let datastore = Datastore::open(context, "leoflow migrate-db").await?;
+    let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
     let (lock, mut work) = (datastore.connect().await?, datastore.connect().await?);
     let printer = context.printer;
     if !args.no_backup && is_pending(&work).await? {
@@ -154,7 +154,7 @@ async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter:
 }
 
 async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
-    let datastore = Datastore::open(context, "leoflow migrate-db status").await?;
+    let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db status").await?;
     let client: Client = datastore.connect().await?;
     let found = schema::inspect(&client).await?;
     let state = schema::classify(known(), &found);
@@ -199,7 +199,7 @@ async fn rollback(context: &Context<'_>, args: &Rollback) -> Result<u8, Error> {
         (None, Some(version)) if version >= 0 => Extent::DownTo(version),
         _ => return Err(Error::usage("a version is a whole number from 0")),
     };
-    let datastore = Datastore::open(context, "leoflow migrate-db rollback").await?;
+    let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db rollback").await?;
     if datastore.runs_for_lite {
         return Err(Error::refused("Leoflow is running on this schema").hint("leoflow lite stop, then try again"));
     }

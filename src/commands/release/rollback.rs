@@ -8,11 +8,10 @@ use crate::backup::automatic::{self, Automatic};
 use crate::backup::restore;
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
 use crate::commands::lite::replaced;
-use crate::commands::recovery;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
+use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
 use crate::sys::{checkpoint, files, process, stdio};
@@ -40,7 +39,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     if args.worker {
         return upgrade_worker::tell(work(context, args).await);
     }
-    recovery::settle_change(context, args.dry_run).await?;
+    context.recovery().settle_change(args.dry_run).await?;
     let looking = look(context, args).await?;
     let lost = lost(context, &looking).await?;
     show(context, &looking, &lost, args.dry_run)?;
@@ -190,7 +189,7 @@ async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, 
     if let Back::Restore { .. } = back {
         return Err(Error::failed("something has changed since it was planned").hint("leoflow rollback"));
     }
-    let config = upgrade_worker::config(context)?;
+    let config = context.recovery().running_config()?;
     upgrade_worker::change(
         context,
         &config,
@@ -208,7 +207,7 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
     let home = &context.home;
     let printer = context.printer;
     crate::commands::lite::restore::refuse_beside_a_terminal(context)?;
-    let config = upgrade_worker::config(context)?;
+    let config = context.recovery().running_config()?;
     // A name of its own: the backup that is taken now may push the old one out.
     let kept = home.upgrade().join(backup.file_name().unwrap_or_default());
     keep(backup, &kept).map_err(|error| Error::io("write", &kept, &error))?;
@@ -273,7 +272,7 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
 }
 
 async fn schema_now(context: &Context<'_>) -> Result<i64, Error> {
-    let datastore = Datastore::open(context, "leoflow rollback").await?;
+    let datastore = Datastore::open(&context.recovery(), "leoflow rollback").await?;
     let client = datastore.connect().await?;
     Ok(schema::classify::database_version(&schema::inspect(&client).await?))
 }

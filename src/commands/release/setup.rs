@@ -3,12 +3,12 @@
 use crate::cli::args::Setup;
 use crate::commands::context::Context;
 use crate::commands::lite::run::{planned, set_up};
-use crate::commands::recovery::{self, Purges};
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::resolve_workspace;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::python;
+use crate::recovery::Purges;
 use crate::schema::{embedded, known};
 use crate::setup::{self, Plan, Wishes};
 use crate::sys::env_vars;
@@ -36,7 +36,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     } else {
         let home = &context.home;
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let _lock = recovery::take_home(context, "leoflow setup", None, Purges::Finish, context.printer).await?;
+        let _lock = context.recovery().take_home("leoflow setup", None, Purges::Finish).await?;
         set_up(context, &wishes, context.printer).await?
     };
     show_result(context, &plan, password.as_deref())?;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let status = control::status_of(&context.home).ok_or_else(not_running)?;
-    let config = super::upgrade_worker::config(context)?;
+    let config = context.recovery().running_config()?;
     let port = config.port;
     let smoke = Smoke {
         config: &config,

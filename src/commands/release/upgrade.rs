@@ -7,7 +7,6 @@ use super::worker;
 use crate::build_info::build_info;
 use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
 use crate::commands::context::Context;
-use crate::commands::recovery;
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::upgrade::freshness;
@@ -20,7 +19,7 @@ use std::ffi::OsString;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if let Some(UpgradeCommand::Plan(plan)) = &args.command {
-        recovery::settle_change(context, true).await?;
+        context.recovery().settle_change(true).await?;
         if let Some((plan, _)) = look_beyond(context, plan.version.as_deref(), &plan.from, true).await? {
             show(context, &plan)?;
         }
@@ -35,7 +34,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if args.worker {
         return upgrade_worker::run(context, args).await;
     }
-    recovery::settle_change(context, args.dry_run).await?;
+    context.recovery().settle_change(args.dry_run).await?;
     let looked = look_beyond(context, args.version.as_deref(), &args.from, args.dry_run).await?;
     let Some((plan, source)) = looked else { return Ok(0) };
     if args.dry_run {

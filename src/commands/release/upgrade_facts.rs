@@ -4,11 +4,11 @@
 use crate::agent::TaskFolder;
 use crate::build_info;
 use crate::commands::context::Context;
-use crate::commands::datastore::Datastore;
 use crate::error::Error;
 use crate::postgres::{PgError, install};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
+use crate::recovery::datastore::Datastore;
 use crate::schema::{self, embedded};
 use crate::setup::{self, Receipt};
 use crate::sys::disk;
@@ -24,7 +24,7 @@ pub struct Looked {
 
 pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
     let home = &context.home;
-    let datastore = Datastore::open(context, "leoflow upgrade").await?;
+    let datastore = Datastore::open(&context.recovery(), "leoflow upgrade").await?;
     let instance = match control::status_of(home).filter(|_| datastore.runs_for_lite) {
         None => Instance::Stopped,
         Some(status) if status.state == InstanceState::Healthy => Instance::Healthy,

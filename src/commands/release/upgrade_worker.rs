@@ -6,15 +6,14 @@ use crate::build_info::build_info;
 use crate::cli::report::{PipeSink, Report};
 use crate::cli::upgrade_args::Upgrade;
 use crate::commands::context::Context;
-use crate::commands::lite::stop;
-use crate::commands::recovery;
 use crate::config::Config;
 use crate::error::Error;
 use crate::error::upgrade::WHAT_WAS_DONE;
 use crate::home::Home;
-use crate::home::lock::{HomeLock, OperationLock};
+use crate::home::lock::OperationLock;
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::log;
+use crate::recovery;
 use crate::sys::{clock, env_vars, stdio};
 use crate::upgrade::host::Host;
 use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan};
@@ -63,7 +62,7 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
     stdio::set_stdout_blocking(false);
     let _alone = OperationLock::take(home, "leoflow upgrade")?;
     refuse_interrupted(home)?;
-    let config = config(context)?;
+    let config = context.recovery().running_config()?;
     let target = target(args.version.as_deref(), Some(&config))?;
     let source = source(&args.from, Some(&config))?;
     let manifest = source.manifest(build_info().public_key).await?;
@@ -154,16 +153,6 @@ async fn import_errors_of(facts: &Facts, config: &Config, port: u16) -> Result<O
     })
 }
 
-/// With the address at which it serves, where it runs: the file may say another by now.
-pub fn config(context: &Context<'_>) -> Result<Config, Error> {
-    let loaded = context.config()?;
-    let config = loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?.config;
-    Ok(match stop::running_address(context) {
-        Some((host, port)) => Config { host, port, ..config },
-        None => config,
-    })
-}
-
 fn result(outcome: &Outcome) -> serde_json::Value {
     let mut value = serde_json::to_value(outcome).unwrap_or_default();
     let (new, old) = (&outcome.new_version, &outcome.previous_version);
@@ -202,29 +191,7 @@ fn problem(outcome: &mut Outcome) -> Option<Error> {
 
 /// `--resume` and `--abort`.
 pub async fn resume(context: &Context<'_>, abort: bool) -> Result<u8, Error> {
-    let text = take_up(context, abort).await?;
+    let text = context.recovery().take_up(abort).await?;
     context.printer.line(text.as_deref().unwrap_or("No upgrade was interrupted"));
     Ok(0)
-}
-
-/// What became of an upgrade that was interrupted, for people; `None` when there was none, or it was said already.
-pub async fn take_up(context: &Context<'_>, abort: bool) -> Result<Option<String>, Error> {
-    let home = &context.home;
-    if recovery::interrupted_upgrade(home)?.is_none() {
-        return Ok(None);
-    }
-    let Some(host) = Host::live(home).map_err(Error::failed)? else {
-        let _held = HomeLock::take(home, "leoflow upgrade --resume", None)?;
-        recovery::finish_upgrade_of_stopped(context, abort, context.printer).await?;
-        return Ok(Some("What was interrupted is settled".to_owned()));
-    };
-    // Whoever is still at it is waited for.
-    let _alone = recovery::wait_for_operation(home, context.printer).await?;
-    match recovery::interrupted_upgrade(home)? {
-        Some(entry) => {
-            let settled = recovery::finish_upgrade(context, host, entry, abort, context.printer).await?;
-            Ok(Some(settled.text))
-        }
-        None => Ok(None),
-    }
 }

@@ -1,14 +1,14 @@
 //! A datastore to talk to, whether or not Lite runs: the running one, or a private one for this
 //! command's moment.
 
+use super::{Purges, Recovery, access};
 use crate::backup::set_aside;
-use crate::commands::context::Context;
-use crate::commands::recovery::{self, Purges};
 use crate::error::Error;
+use crate::home::Home;
 use crate::home::lock::{self, HomeLock};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::private::PrivateServer;
-use crate::postgres::{Access, Credentials, Endpoint, install, provision};
+use crate::postgres::{Access, provision};
 use crate::protocol::control;
 use tokio_postgres::Client;
 
@@ -22,30 +22,34 @@ pub struct Datastore {
 
 impl Datastore {
     /// `command` is what others are told who want the home meanwhile.
-    pub async fn open(context: &Context<'_>, command: &str) -> Result<Self, Error> {
-        let home = &context.home;
+    pub async fn open(recovery: &Recovery<'_>, command: &str) -> Result<Self, Error> {
+        let home = recovery.home;
         if !home.exists() {
             return Err(not_set_up());
         }
         if lock::is_held(home).map_err(Error::failed)? && control::status_of(home).is_some() {
-            check(context)?;
-            return Ok(Self { access: access(context)?, runs_for_lite: true, server: None, lock: None });
+            check(home)?;
+            return Ok(Self {
+                access: access(home).ok_or_else(not_set_up)??,
+                runs_for_lite: true,
+                server: None,
+                lock: None,
+            });
         }
         if !home.journal().exists() && set_aside::pending(home).is_none() {
             // Before anything is written into a folder that is not ours.
-            check(context)?;
+            check(home)?;
         }
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let held = recovery::take_home(context, command, None, Purges::Refuse, context.printer).await?;
-        Self::open_held(context, held).await
+        let held = recovery.take_home(command, None, Purges::Refuse).await?;
+        Self::open_held(home, held).await
     }
 
     /// The same for a caller that has the home: the datastore keeps the lock.
-    pub async fn open_held(context: &Context<'_>, held: HomeLock) -> Result<Self, Error> {
-        check(context)?;
-        let access = access(context)?;
-        let server =
-            PrivateServer::start(&context.home, &access.installation, &access.endpoint, &access.credentials).await?;
+    pub async fn open_held(home: &Home, held: HomeLock) -> Result<Self, Error> {
+        check(home)?;
+        let access = access(home).ok_or_else(not_set_up)??;
+        let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
         Ok(Self { access, runs_for_lite: false, server: Some(server), lock: Some(held) })
     }
 
@@ -60,15 +64,9 @@ impl Datastore {
     }
 }
 
-fn access(context: &Context<'_>) -> Result<Access, Error> {
-    let home = &context.home;
-    let installation = install::installed(home).ok_or_else(not_set_up)?;
-    Ok(Access { endpoint: Endpoint::for_home(home), credentials: Credentials::require(home)?, installation })
-}
-
 /// Whether there is a datastore that this release may open.
-pub fn check(context: &Context<'_>) -> Result<(), Error> {
-    match cluster::state(&context.home) {
+pub fn check(home: &Home) -> Result<(), Error> {
+    match cluster::state(home) {
         ClusterState::Ready => Ok(()),
         ClusterState::Absent => Err(not_set_up()),
         ClusterState::OtherMajor(major) => Err(Error::refused(format!("the datastore is of PostgreSQL {major}"))

@@ -1,0 +1,119 @@
+//! Taking the home, and first of all finishing or undoing what an earlier process left half done.
+
+use super::Recovery;
+use crate::backup::set_aside;
+use crate::error::Error;
+use crate::home::journal::{self, Entry, Operation};
+use crate::home::lock::HomeLock;
+use crate::home::progress::Progress;
+use crate::protocol::control;
+use crate::setup::uninstall;
+use crate::sys::{env_vars, replace};
+
+/// What becomes of a purge that was interrupted after it had removed something. Only a command that
+/// makes a new instance out of nothing may finish it; another one was not meant to lose anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purges {
+    Finish,
+    Refuse,
+}
+
+impl Recovery<'_> {
+    /// Takes the home; what was interrupted is finished or undone, with one line that says so.
+    /// `command` is what others are told who want the home meanwhile.
+    pub async fn take_home(&self, command: &str, url: Option<&str>, purges: Purges) -> Result<HomeLock, Error> {
+        let lock = HomeLock::take(self.home, command, url)?;
+        match journal::unfinished(self.home)? {
+            None => {}
+            Some(Entry { operation: Operation::Setup, .. }) => {}
+            Some(entry @ Entry { operation: Operation::Purge, .. }) => {
+                if purges == Purges::Refuse && uninstall::has_begun(&entry) {
+                    return Err(Error::refused("a purge of this home was interrupted, and part of it is gone already")
+                        .hint("finish it: leoflow uninstall --purge")
+                        .hint("finish it and begin anew: leoflow lite start"));
+                }
+                if uninstall::resume_purge(self.home, entry)? == uninstall::Resumed::TakenBack {
+                    let text = "forgot a purge that was interrupted before it removed anything";
+                    self.reporter.report(Progress::Note(text.to_owned()));
+                    if let Some(entry) = journal::unfinished(self.home)? {
+                        self.finish_exchange(entry).await?;
+                    }
+                    self.remove_strays().await?;
+                    return Ok(lock);
+                }
+                let text = "finished the purge that was interrupted; nothing is left of what was here";
+                self.reporter.report(Progress::Note(text.to_owned()));
+                // The lock went with the home.
+                drop(lock);
+                self.home.create().map_err(|error| Error::io("create", self.home.root(), &error))?;
+                return Ok(HomeLock::take(self.home, command, url)?);
+            }
+            Some(entry @ Entry { operation: Operation::Restore | Operation::RestoreUndo, .. }) => {
+                self.finish_exchange(entry).await?;
+            }
+            Some(Entry { operation: Operation::Upgrade, .. }) => {
+                let is_anothers = self.finish_upgrade_of_stopped(false).await?;
+                if is_anothers && purges == Purges::Finish {
+                    return Err(self.hand_on());
+                }
+            }
+        }
+        self.put_back_cluster()?;
+        self.remove_strays().await?;
+        Ok(lock)
+    }
+
+    /// What a restore that did not come through had set aside because it could not be read.
+    pub fn put_back_cluster(&self) -> Result<(), Error> {
+        if set_aside::pending(self.home).is_none() {
+            return Ok(());
+        }
+        self.end_leftovers()?;
+        set_aside::put_back(self.home).map_err(|error| Error::io("move", &self.home.postgres_data(), &error))?;
+        let text =
+            "took back a restore that was interrupted: the datastore that could not be read is in its place again";
+        self.reporter.report(Progress::Note(text.to_owned()));
+        Ok(())
+    }
+
+    /// The version that is in force now does what this one was told to do. Comes back only when it cannot.
+    fn hand_on(&self) -> Error {
+        let program = self.home.bin().join("leoflow");
+        let arguments: Vec<_> = env_vars::arguments().into_iter().skip(1).collect();
+        // The lock is let go by the exec.
+        let error = replace::replace_self(&program, "leoflow", &arguments, &[]);
+        Error::io("run", &program, &error)
+    }
+
+    /// For a command that decides by what is there: what was interrupted is finished before it looks.
+    pub async fn finish_first(&self, command: &str) -> Result<(), Error> {
+        if self.interrupted()?.is_some() || self.is_set_aside() {
+            self.take_home(command, None, Purges::Refuse).await?;
+        }
+        Ok(())
+    }
+
+    /// For a command that only looks: it cannot tell what there will be.
+    pub fn refuse_interrupted(&self) -> Result<(), Error> {
+        if self.is_set_aside() {
+            return Err(Error::failed("a restore was interrupted, and what it had set aside has to be put back first")
+                .hint("leoflow lite start puts it back"));
+        }
+        match self.interrupted()? {
+            None => Ok(()),
+            Some(entry) => {
+                Err(Error::failed(format!("a {} was interrupted, and has to be finished first", entry.operation))
+                    .hint("leoflow lite start finishes it"))
+            }
+        }
+    }
+
+    /// By a restore that did not come through; not by one that is under way.
+    fn is_set_aside(&self) -> bool {
+        set_aside::pending(self.home).is_some() && control::status_of(self.home).is_none()
+    }
+
+    fn interrupted(&self) -> Result<Option<Entry>, Error> {
+        Ok(journal::unfinished(self.home)?.filter(|entry| entry.operation != Operation::Setup))
+    }
+}
