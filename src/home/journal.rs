@@ -156,15 +156,14 @@ impl Journal {
         Self { path: home.journal(), entry }
     }
 
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
     /// Writes down that the plan is another.
     pub fn set_plan(&mut self, plan: serde_json::Value) -> Result<(), JournalError> {
         self.entry.plan = plan;
         self.write()
-    }
-
-    /// Whether the step of that name has been done.
-    pub fn is_past(&self, step: &str) -> bool {
-        self.entry.steps.iter().position(|name| name == step).is_some_and(|at| self.entry.at > at)
     }
 
     /// Writes down that the step at `at` is about to act, or to be taken back.

@@ -24,7 +24,7 @@ impl Recovery<'_> {
         self.clean_up(None).await
     }
 
-    /// Removes strays from the self.home, and from the cluster: the one that answers, or a private one. The
+    /// Removes strays from the home, and from the cluster: the one that answers, or a private one. The
     /// caller has the operation to itself. What cannot be removed is said, and is in nobody's way.
     pub async fn clean_up(&self, access: Option<&Access>) -> Result<(), Error> {
         // Until an exchange is through, its folder looks like a stray's, and holds what was in force.

@@ -8,9 +8,11 @@ use crate::home::journal::{self, Entry, Journal, Operation};
 use crate::home::lock::{self, HomeLock, LockError, OperationLock};
 use crate::home::progress::Progress;
 use crate::sys::process::Signal;
+use crate::upgrade::ending::{self, Ending};
+use crate::upgrade::finish::{self, Ended};
 use crate::upgrade::host::Host;
-use crate::upgrade::steps::{self, Resumption, State, Step};
-use crate::upgrade::{UpgradeError, Work, finish};
+use crate::upgrade::steps::{self, State};
+use crate::upgrade::{Notes, UpgradeError, Work};
 use std::time::{Duration, Instant};
 
 /// What became of an upgrade that was interrupted.
@@ -28,12 +30,19 @@ pub fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
 /// An upgrade that has changed nothing yet gives up when it is told to.
 fn give_up_harmless(home: &Home) {
     let entry = interrupted_upgrade(home).ok().flatten();
-    if let Some(Ok(Resumption::Forget(_))) = entry.as_ref().map(steps::resumption)
+    if let Some(Ok((_, Ending::Forget))) = entry.as_ref().map(ending_of)
         && let Some(holder) = lock::operation_holder(home)
         && ["leoflow upgrade", "leoflow rollback"].contains(&holder.command.as_str())
     {
         holder.process.signal(Signal::Terminate);
     }
+}
+
+/// What an interrupted upgrade was doing, and how it ends.
+fn ending_of(entry: &Entry) -> Result<(State, Ending), String> {
+    let (state, step) = steps::read(entry)?;
+    let ending = ending::of_interruption(step, state.leaving.is_some());
+    Ok((state, ending))
 }
 
 const OPERATION_PATIENCE: Duration = Duration::from_secs(60);
@@ -45,7 +54,7 @@ impl Recovery<'_> {
         let _alone = self.wait_for_operation().await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(false) };
         self.end_leftovers()?;
-        if let Ok(Resumption::Back(state) | Resumption::Leave(state)) = steps::resumption(&entry) {
+        if let Ok((state, Ending::GoBack | Ending::Leave)) = ending_of(&entry) {
             // It may be the one that does not start.
             finish::take_back_postgres(&state)?;
         }
@@ -77,82 +86,52 @@ impl Recovery<'_> {
 
     /// Finishes an upgrade, or takes it back. The caller has the operation to itself.
     pub async fn finish_upgrade(&self, host: Host, entry: Entry, abort: bool) -> Result<Settled, Error> {
-        let way = steps::resumption(&entry).map_err(|detail| {
+        let (mut state, ending) = ending_of(&entry).map_err(|detail| {
             Error::failed("run/journal.json is of an upgrade that this version does not understand")
                 .cause(detail)
                 .hint("run the leoflow that began it; `leoflow versions` lists what is there")
         })?;
+        if abort && ending == Ending::Complete {
+            let text = format!("{} has been at work already: the upgrade cannot be taken back any more", state.plan.to);
+            return Err(Error::refused(text)
+                .hint("leoflow upgrade --resume")
+                .hint("then go back, with your data: leoflow rollback"));
+        }
         let config = self.running_config()?;
         let access =
             access(self.home).ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))??;
         let mut work = Work {
             home: self.home,
             access,
-            port: config.port,
             config: &config,
             own_version: self.version,
             host,
             reporter: self.reporter,
             no_rollback: false,
-            details: Vec::new(),
-            paused: None,
-            pause: None,
+            notes: Notes::default(),
         };
-        let mut journal = Journal::resume(self.home, entry);
-        let (mut in_force, mut lost) = (None, None);
-        let text = match way {
-            Resumption::Forget(state) => {
-                finish::forget_program(&work, &state);
-                // Its journal is what reminds of them.
-                finish::forget_rehearsal(&work, &state).await;
-                journal.remove()?;
-                format!("forgot the upgrade to {} that was interrupted before it changed anything", state.plan.to)
-            }
-            Resumption::Back(state) => {
-                finish::go_back(&mut work, &state, journal.is_past(Step::Snapshot.name())).await?;
-                journal.remove()?;
-                format!(
-                    "took back the upgrade to {} that was interrupted; everything is as it was before it",
-                    state.plan.to
-                )
-            }
-            Resumption::Leave(state) => {
-                let mut state = state;
-                match finish::leave(&mut work, &state).await {
-                    Ok(()) => {
-                        journal.remove()?;
-                        let State { plan, .. } = *state;
-                        format!("left {} again, which had failed; {} is in force, with everything", plan.to, plan.from)
-                    }
-                    Err(fault) if !fault.is_of_the_schema() => return Err(fault.into()),
-                    Err(fault) => {
-                        finish::stay(&mut work, &mut journal, &mut state, &fault).await?;
-                        lost = finish::complete(&mut work, &mut journal, &state).await?;
-                        journal.finish()?;
-                        in_force = Some(state.plan.to.to_string());
-                        format!("{} stays, which had failed: it cannot be gone back from by itself", state.plan.to)
-                    }
-                }
-            }
-            Resumption::Forward(state) if abort => {
-                let to = &state.plan.to;
-                return Err(Error::refused(format!(
-                    "{to} has been at work already: the upgrade cannot be taken back any more"
-                ))
-                .hint("leoflow upgrade --resume")
-                .hint("then go back, with your data: leoflow rollback"));
-            }
-            Resumption::Forward(state) => {
-                work.host.open(&state.new_program).map_err(UpgradeError::from)?;
-                lost = finish::complete(&mut work, &mut journal, &state).await?;
-                journal.finish()?;
-                in_force = Some(state.plan.to.to_string());
-                format!("finished the upgrade to {} that was interrupted", state.plan.to)
-            }
-        };
-        if let Some(fault) = lost {
-            return Err(Error::from(fault).hint("leoflow lite start").hint("the way back: leoflow rollback"));
+        if ending == Ending::Complete {
+            work.host.open(&state.new_program).map_err(UpgradeError::from)?;
         }
+        let journal = Journal::resume(self.home, entry);
+        let ended = finish::end(&mut work, journal, &mut state, ending).await?;
+        let (from, to) = (&state.plan.from, &state.plan.to);
+        let text = match &ended {
+            Ended::Forgotten => format!("forgot the upgrade to {to} that was interrupted before it changed anything"),
+            Ended::WentBack => {
+                format!("took back the upgrade to {to} that was interrupted; everything is as it was before it")
+            }
+            Ended::Left => format!("left {to} again, which had failed; {from} is in force, with everything"),
+            Ended::Stayed { .. } => format!("{to} stays, which had failed: it cannot be gone back from by itself"),
+            Ended::Completed { .. } => format!("finished the upgrade to {to} that was interrupted"),
+        };
+        let in_force = match ended {
+            Ended::Stayed { lost: Some(fault) } | Ended::Completed { lost: Some(fault) } => {
+                return Err(Error::from(fault).hint("leoflow lite start").hint("the way back: leoflow rollback"));
+            }
+            Ended::Stayed { .. } | Ended::Completed { .. } => Some(to.to_string()),
+            Ended::Forgotten | Ended::WentBack | Ended::Left => None,
+        };
         // The rehearsal may have been cut off.
         self.clean_up(Some(&work.access)).await?;
         Ok(Settled { text, is_anothers: in_force.is_some_and(|version| version != self.version) })
@@ -169,7 +148,7 @@ impl Recovery<'_> {
                 .hint("wait for its end: leoflow upgrade --resume")
                 .hint("what it does: leoflow lite logs upgrade -f"));
         }
-        if look_only && !matches!(steps::resumption(&entry), Ok(Resumption::Forget(_))) {
+        if look_only && !matches!(ending_of(&entry), Ok((_, Ending::Forget))) {
             return Err(Error::failed(told).hint("leoflow upgrade --resume"));
         }
         if let Some(text) = self.take_up(false).await? {

@@ -1,9 +1,10 @@
 //! The ends that an upgrade can come to, each of which can be gone on with by another process: back to what was
 //! before, away from what has failed, or complete.
 
+use super::ending::Ending;
 use super::record::{self, Change, Snapshot};
 use super::run::Work;
-use super::steps::{State, Step};
+use super::steps::{self, State, Step};
 use super::{UpgradeError, program, snapshot, stage};
 use crate::backup::restore;
 use crate::home::journal::Journal;
@@ -13,9 +14,68 @@ use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
 use crate::sys::{checkpoint, clock, files};
 
+/// What came of an end.
+#[derive(Debug)]
+pub enum Ended {
+    Forgotten,
+    WentBack,
+    Left,
+    /// It could not be left, for what is said before; `lost` is as below.
+    Stayed {
+        lost: Option<UpgradeError>,
+    },
+    /// `lost` is why the instance does not run any more, when its supervisor was lost on the way.
+    Completed {
+        lost: Option<UpgradeError>,
+    },
+}
+
+/// Brings it to that end. Any process may go on with it that finds the journal; once it is through, there is no
+/// journal any more.
+pub async fn end(
+    work: &mut Work<'_>,
+    mut journal: Journal,
+    state: &mut State,
+    ending: Ending,
+) -> Result<Ended, UpgradeError> {
+    match ending {
+        Ending::Forget => {
+            forget_program(work, state);
+            // Its journal is what reminds of them.
+            forget_rehearsal(work, state).await;
+            journal.remove()?;
+            Ok(Ended::Forgotten)
+        }
+        Ending::GoBack => {
+            go_back(work, state, steps::is_past(journal.entry(), Step::Snapshot)).await?;
+            journal.remove()?;
+            Ok(Ended::WentBack)
+        }
+        Ending::Leave => match leave(work, state).await {
+            Ok(()) => {
+                journal.remove()?;
+                Ok(Ended::Left)
+            }
+            Err(fault) if fault.is_of_the_schema() => {
+                stay(work, &mut journal, state, &fault).await?;
+                let lost = complete(work, &mut journal, state).await?;
+                journal.finish()?;
+                Ok(Ended::Stayed { lost })
+            }
+            // Anything else is tried again, by whoever takes it up.
+            Err(fault) => Err(fault),
+        },
+        Ending::Complete => {
+            let lost = complete(work, &mut journal, state).await?;
+            journal.finish()?;
+            Ok(Ended::Completed { lost })
+        }
+    }
+}
+
 /// The database from before comes back, and the release from before runs again. `copied` is whether the copy of it
 /// was complete: before that the database was not touched.
-pub async fn go_back(work: &mut Work<'_>, state: &State, copied: bool) -> Result<(), UpgradeError> {
+async fn go_back(work: &mut Work<'_>, state: &State, copied: bool) -> Result<(), UpgradeError> {
     back_down(work, state).await?;
     if copied {
         let put_back = snapshot::put_back(&work.access, &state.snapshot).await?;
@@ -43,7 +103,7 @@ pub async fn can_leave(work: &Work<'_>, state: &State) -> bool {
 
 /// The new release's migrations are undone, and the release from before runs again: what was written
 /// meanwhile stays.
-pub async fn leave(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeError> {
+async fn leave(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeError> {
     back_down(work, state).await?;
     undo_migrations(work, state.plan.schema_from).await?;
     checkpoint("upgrade.undone");
@@ -63,7 +123,7 @@ pub async fn leave(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeErro
 
 /// The new release cannot be left after all: it stays, whatever is wrong with it. What was undone of its migrations
 /// before one could not be is applied again.
-pub async fn stay(
+async fn stay(
     work: &mut Work<'_>,
     journal: &mut Journal,
     state: &mut State,
@@ -118,7 +178,7 @@ pub async fn undo_migrations(work: &Work<'_>, schema: i64) -> Result<Vec<String>
 
 /// The steps after the new release has the listeners. The journal may be at any of them. Returns why the
 /// instance does not run any more, when its supervisor was lost on the way.
-pub async fn complete(
+async fn complete(
     work: &mut Work<'_>,
     journal: &mut Journal,
     state: &State,
@@ -189,7 +249,7 @@ async fn tidy_failed(work: &Work<'_>) {
 
 /// What a rehearsal has left that did not come to its end. What cannot be removed now is removed by the next who
 /// comes: its folder reminds of it.
-pub async fn forget_rehearsal(work: &Work<'_>, state: &State) {
+async fn forget_rehearsal(work: &Work<'_>, state: &State) {
     let told = |error: String| {
         work.reporter.report(Progress::Warning(format!("what the rehearsal left cannot be removed: {error}")));
     };
@@ -203,7 +263,7 @@ pub async fn forget_rehearsal(work: &Work<'_>, state: &State) {
 }
 
 /// What an upgrade has put there that never came into force.
-pub fn forget_program(work: &Work<'_>, state: &State) {
+fn forget_program(work: &Work<'_>, state: &State) {
     if !state.had_program {
         // What stays takes room and nothing else.
         let _ = files::remove_any(&work.home.versions().join(state.plan.to.to_string()));

@@ -2,6 +2,7 @@
 //! written down before it acts.
 
 pub mod back;
+pub mod ending;
 pub mod expire;
 pub mod finish;
 pub mod freshness;
@@ -20,7 +21,7 @@ pub mod stage;
 pub mod steps;
 pub mod versions;
 
-pub use run::{Outcome, ReleaseSource, Status, Work, upgrade};
+pub use run::{Notes, Outcome, ReleaseSource, Status, Work, upgrade};
 
 use crate::backup::create::CreateError;
 use crate::backup::restore::RestoreError;

@@ -40,7 +40,7 @@ impl Work<'_> {
         let migrated = tokio::task::spawn_blocking(move || program::migrate(&program, &home, Some(&name))).await;
         migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
         let trial_began = Instant::now();
-        let mut server = TrialServer::start(&state.new_program, self.home, self.port, Some(database))?;
+        let mut server = TrialServer::start(&state.new_program, self.home, self.config.port, Some(database))?;
         let smoke = self.smoke(state, ServerEndpoint::Private(server.socket.clone()));
         server.wait_ready(async || smoke.answers().await).await?;
         if let Some(reason) = smoke::failure(&smoke.on_trial().await) {

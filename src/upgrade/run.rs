@@ -1,12 +1,14 @@
 //! Following the plan.
 
+use super::ending::{self, Ending};
+use super::finish::{self, Ended};
 use super::host::Host;
 use super::plan::Plan;
 use super::program;
 use super::smoke::{self, ServerEndpoint, Smoke};
 use super::source::Source;
-use super::steps::{Direction, State, Step};
-use super::{UpgradeError, finish, record, snapshot, stage};
+use super::steps::{self, Direction, State, Step};
+use super::{UpgradeError, record, snapshot, stage};
 use crate::backup::automatic::{self, Automatic};
 use crate::config::Config;
 use crate::home::Home;
@@ -25,17 +27,24 @@ pub struct Work<'a> {
     pub home: &'a Home,
     pub access: Access,
     pub config: &'a Config,
-    pub port: u16,
     /// Of the program that does it.
     pub own_version: &'a str,
     pub host: Host,
     pub reporter: &'a dyn Reporter,
     /// Whether a release that fails is left for inspection.
     pub no_rollback: bool,
-    pub details: Vec<String>,
+    pub notes: Notes,
+}
+
+/// What is noted on the way, to be told at the end.
+#[derive(Debug, Default)]
+pub struct Notes {
+    details: Vec<String>,
+    /// Of the new release's sources.
+    commit: Option<String>,
     /// Since when requests have had to wait, and for how long they had to.
-    pub paused: Option<Instant>,
-    pub pause: Option<Duration>,
+    paused: Option<Instant>,
+    pause: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -74,12 +83,6 @@ pub struct Outcome {
     pub fault: Option<UpgradeError>,
 }
 
-/// What was made ready before anything was changed.
-struct Prepared {
-    postgres: Option<Staged>,
-    commit: Option<String>,
-}
-
 /// Where the other release comes from.
 #[derive(Debug, Clone, Copy)]
 pub enum ReleaseSource<'a> {
@@ -106,11 +109,28 @@ pub async fn upgrade(
     known_import_errors: Option<BTreeSet<String>>,
     cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, UpgradeError> {
-    let mut state = State {
+    let mut state = begin(work.home, plan, release_source.direction(), known_import_errors);
+    let steps = Step::ALL.map(|step| step.name().to_owned()).to_vec();
+    let mut journal = Journal::begin_with(work.home, Operation::Upgrade, steps, state.to_json())?;
+    let fault = work.follow(&mut journal, &mut state, release_source, cancelled).await.err();
+    let ending = match &fault {
+        None => Ending::Complete,
+        Some(fault) => work.ending_after(fault, &mut journal, &mut state).await?,
+    };
+    let begun = Instant::now();
+    let ended = finish::end(work, journal, &mut state, ending).await?;
+    if matches!(ended, Ended::WentBack | Ended::Left) {
+        work.took("Going back", begun);
+    }
+    Ok(work.outcome(&state, ended, fault))
+}
+
+fn begin(home: &Home, plan: Plan, direction: Direction, known_import_errors: Option<BTreeSet<String>>) -> State {
+    State {
         snapshot: snapshot::name(&plan.to),
-        had_program: stage::program_of(work.home, &plan.to).exists(),
-        new_program: stage::program_of(work.home, &plan.to),
-        direction: release_source.direction(),
+        had_program: stage::program_of(home, &plan.to).exists(),
+        new_program: stage::program_of(home, &plan.to),
+        direction,
         plan,
         backup: None,
         new_postgres: None,
@@ -119,76 +139,51 @@ pub async fn upgrade(
         rehearsed_trial: None,
         known_import_errors,
         leaving: None,
-    };
-    let steps = Step::ALL.map(|step| step.name().to_owned()).to_vec();
-    let mut journal = Journal::begin_with(work.home, Operation::Upgrade, steps, state.to_json())?;
-    let prepared = tokio::select! {
-        prepared = work.prepare(&mut journal, &mut state, release_source) => prepared,
-        () = cancelled => Err(UpgradeError::Cancelled),
-    };
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            finish::forget_rehearsal(work, &state).await;
-            journal.remove()?;
-            finish::forget_program(work, &state);
-            return Ok(work.outcome(&state, Status::Failed, None, Some(error)));
-        }
-    };
-    if let Err(error) = work.switch(&mut journal, &mut state, prepared.postgres).await {
-        work.told_trouble(&error);
-        let begun = Instant::now();
-        finish::go_back(work, &state, journal.is_past(Step::Snapshot.name())).await?;
-        work.took("Going back", begun);
-        journal.remove()?;
-        let status = if state.direction == Direction::Up { Status::RolledBack } else { Status::Failed };
-        return Ok(work.outcome(&state, status, prepared.commit, Some(error)));
-    }
-    let problem = match work.open(&mut journal, &state).await {
-        Ok(()) => None,
-        Err(error) => {
-            work.told_trouble(&error);
-            let may_leave = state.direction == Direction::Up && state.plan.is_reversible() && !work.no_rollback;
-            if may_leave && finish::can_leave(work, &state).await {
-                state.leaving = Some(error.to_string());
-                journal.set_plan(state.to_json())?;
-                checkpoint("upgrade.leaving");
-                let begun = Instant::now();
-                match finish::leave(work, &state).await {
-                    Ok(()) => {
-                        work.took("Going back", begun);
-                        journal.remove()?;
-                        return Ok(work.outcome(&state, Status::RolledBack, prepared.commit, Some(error)));
-                    }
-                    // Anything else is tried again, by whoever takes it up.
-                    Err(fault) if !fault.is_of_the_schema() => return Err(fault),
-                    Err(fault) => {
-                        finish::stay(work, &mut journal, &mut state, &fault).await?;
-                    }
-                }
-            }
-            Some(error)
-        }
-    };
-    let lost = finish::complete(work, &mut journal, &state).await?;
-    let problem = problem.or(lost);
-    journal.finish()?;
-    let status = match (&problem, state.direction) {
-        (Some(_), _) => Status::UpgradedWithProblem,
-        (None, Direction::Up) => Status::Upgraded,
-        (None, Direction::Down) => Status::RolledBack,
-    };
-    Ok(work.outcome(&state, status, prepared.commit, problem))
-}
-
-impl State {
-    pub fn to_json(&self) -> serde_json::Value {
-        // Names, numbers and paths; a path that is not UTF-8 is refused when the home is chosen.
-        serde_json::to_value(self).unwrap_or_default()
     }
 }
 
 impl Work<'_> {
+    /// All steps until the new release is in force and works.
+    async fn follow(
+        &mut self,
+        journal: &mut Journal,
+        state: &mut State,
+        release_source: ReleaseSource<'_>,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<(), UpgradeError> {
+        let postgres = tokio::select! {
+            prepared = self.prepare(journal, state, release_source) => prepared?,
+            () = cancelled => return Err(UpgradeError::Cancelled),
+        };
+        self.switch(journal, state, postgres).await?;
+        self.open(journal, state).await
+    }
+
+    /// What is to be done about a failure; written down before it is.
+    async fn ending_after(
+        &mut self,
+        fault: &UpgradeError,
+        journal: &mut Journal,
+        state: &mut State,
+    ) -> Result<Ending, UpgradeError> {
+        let step = steps::reached(journal.entry());
+        let may_leave = step >= Step::Open
+            && state.direction == Direction::Up
+            && state.plan.is_reversible()
+            && !self.no_rollback
+            && finish::can_leave(self, state).await;
+        let ending = ending::of_failure(step, may_leave);
+        if matches!(ending, Ending::GoBack | Ending::Leave) {
+            self.reporter.report(Progress::Warning(format!("{fault}; going back")));
+        }
+        if ending == Ending::Leave {
+            state.leaving = Some(fault.to_string());
+            journal.set_plan(state.to_json())?;
+            checkpoint("upgrade.leaving");
+        }
+        Ok(ending)
+    }
+
     /// Does a step, tells how long it took, and writes down that it was done.
     pub async fn step<T>(
         &mut self,
@@ -207,39 +202,37 @@ impl Work<'_> {
     fn took(&mut self, what: &str, begun: Instant) {
         let line = format!("{what}... {:.1} s", begun.elapsed().as_secs_f64());
         self.reporter.report(Progress::Finished(line.clone()));
-        self.details.push(line);
-    }
-
-    fn told_trouble(&self, error: &UpgradeError) {
-        self.reporter.report(Progress::Warning(format!("{error}; going back")));
+        self.notes.details.push(line);
     }
 
     pub fn smoke(&self, state: &State, endpoint: ServerEndpoint) -> Smoke<'_> {
         Smoke {
             config: self.config,
-            port: self.port,
+            port: self.config.port,
             endpoint,
             version: state.plan.to.to_string(),
             known_import_errors: state.known_import_errors.clone(),
         }
     }
 
-    /// Everything that can be done while the release before goes on as ever.
+    /// Everything that can be done while the release before goes on as ever. Returns a PostgreSQL that is to be
+    /// installed.
     async fn prepare(
         &mut self,
         journal: &mut Journal,
         state: &mut State,
         release_source: ReleaseSource<'_>,
-    ) -> Result<Prepared, UpgradeError> {
+    ) -> Result<Option<Staged>, UpgradeError> {
         let plan = state.plan.clone();
-        let prepared = match release_source {
+        let postgres = match release_source {
             ReleaseSource::Fetched(source) => {
                 self.step(journal, Step::Fetch, async |work| work.fetch(&plan, source).await).await?
             }
             ReleaseSource::Installed => {
                 let about = stage::check(&state.new_program, &plan.to)?;
                 journal.advance()?;
-                Prepared { postgres: None, commit: about.commit }
+                self.notes.commit = about.commit;
+                None
             }
         };
         let why = if state.direction == Direction::Up { "upgrade" } else { "rollback" };
@@ -255,10 +248,10 @@ impl Work<'_> {
             // What is undone was tried when it was done; the copy of the database is the net.
             ReleaseSource::Installed => journal.advance()?,
         }
-        Ok(prepared)
+        Ok(postgres)
     }
 
-    async fn fetch(&mut self, plan: &Plan, source: &Source) -> Result<Prepared, UpgradeError> {
+    async fn fetch(&mut self, plan: &Plan, source: &Source) -> Result<Option<Staged>, UpgradeError> {
         let downloads = self.home.upgrade().join("download");
         let write = |path: &PathBuf| {
             let path = path.clone();
@@ -268,14 +261,14 @@ impl Work<'_> {
         files::create_private_dir(&downloads).map_err(write(&downloads))?;
         files::create_private_dir(&self.home.versions()).map_err(write(&self.home.versions()))?;
         let archive = source.fetch(&plan.program, &downloads, self.reporter).await?;
-        let about = stage::program(self.home, &archive, &plan.to)?;
+        self.notes.commit = stage::program(self.home, &archive, &plan.to)?.commit;
         let mut postgres = None;
         for (component, wanted) in plan.fetched() {
             let archive = source.fetch(wanted, &downloads, self.reporter).await?;
             let staged = acquire::stage(self.home, &archive, &wanted.sha256);
             postgres = Some(staged.map_err(|reason| UpgradeError::Component { name: component.name.clone(), reason })?);
         }
-        Ok(Prepared { postgres, commit: about.commit })
+        Ok(postgres)
     }
 
     async fn back_up(&mut self, why: &str) -> Result<PathBuf, UpgradeError> {
@@ -302,7 +295,7 @@ impl Work<'_> {
         state.new_postgres = postgres.as_ref().map(|staged| staged.place.clone());
         journal.set_plan(state.to_json())?;
         self.step(journal, Step::LetGo, async |work| {
-            work.paused = Some(Instant::now());
+            work.notes.paused = Some(Instant::now());
             work.host.let_go()?;
             let Some(staged) = postgres else { return Ok(()) };
             let failed = |reason| UpgradeError::Component { name: "postgres".to_owned(), reason };
@@ -343,8 +336,8 @@ impl Work<'_> {
         if !self.host.is_live() {
             return Ok(journal.advance()?);
         }
-        let pause = self.paused.map(|paused| paused.elapsed()).unwrap_or_default();
-        self.pause = Some(pause);
+        let pause = self.notes.paused.map(|paused| paused.elapsed()).unwrap_or_default();
+        self.notes.pause = Some(pause);
         let expected = state.expected_pause.map(|seconds| format!("; {seconds:.1} s were expected"));
         let text = format!("the pause took {:.1} s{}", pause.as_secs_f64(), expected.unwrap_or_default());
         self.reporter.report(Progress::Note(text));
@@ -357,13 +350,17 @@ impl Work<'_> {
         .await
     }
 
-    fn outcome(
-        &mut self,
-        state: &State,
-        status: Status,
-        commit: Option<String>,
-        fault: Option<UpgradeError>,
-    ) -> Outcome {
+    fn outcome(&mut self, state: &State, ended: Ended, fault: Option<UpgradeError>) -> Outcome {
+        let (status, fault) = match (ended, state.direction) {
+            (Ended::Forgotten, _) | (Ended::WentBack, Direction::Down) => (Status::Failed, fault),
+            (Ended::WentBack, Direction::Up) | (Ended::Left, _) => (Status::RolledBack, fault),
+            (Ended::Stayed { lost, .. } | Ended::Completed { lost }, direction) => match (fault.or(lost), direction) {
+                (Some(fault), _) => (Status::UpgradedWithProblem, Some(fault)),
+                (None, Direction::Up) => (Status::Upgraded, None),
+                (None, Direction::Down) => (Status::RolledBack, None),
+            },
+        };
+        let Notes { details, commit, pause, .. } = std::mem::take(&mut self.notes);
         Outcome {
             status,
             previous_version: state.plan.from.to_string(),
@@ -371,9 +368,9 @@ impl Work<'_> {
             commit,
             migrations_run: state.migrations_run.clone(),
             backup_path: state.backup.clone(),
-            details: std::mem::take(&mut self.details),
+            details,
             expected_pause: state.expected_pause,
-            pause: self.pause.map(|pause| pause.as_secs_f64()),
+            pause: pause.map(|pause| pause.as_secs_f64()),
             problem: fault.as_ref().map(ToString::to_string),
             fault,
         }

@@ -1,4 +1,4 @@
-//! The steps of an upgrade, in order, and what an interruption at each of them means. Pure.
+//! The steps of an upgrade, in order, and what is written down of it. Pure.
 
 use super::plan::Plan;
 use crate::home::journal::Entry;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Each is written down before it acts. A step's number is its place in the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     Fetch,
     Backup,
@@ -119,6 +119,12 @@ const SHORTEST_TRIAL: Duration = Duration::from_secs(5);
 const UNREHEARSED_TRIAL: Duration = Duration::from_secs(10);
 
 impl State {
+    /// For the journal.
+    pub fn to_json(&self) -> serde_json::Value {
+        // Names, numbers and paths; a path that is not UTF-8 is refused when the home is chosen.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
     /// How long the new server may take on the live database while requests wait: twice what the rehearsal took.
     pub fn trial_limit(&self, most: Duration) -> Duration {
         let twice = self.rehearsed_trial.and_then(|seconds| Duration::try_from_secs_f64(2.0 * seconds).ok());
@@ -126,31 +132,120 @@ impl State {
     }
 }
 
-/// What is to be done about an upgrade that was interrupted.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Resumption {
-    /// Nothing was changed yet.
-    Forget(Box<State>),
-    /// The database from before it comes back, if it was copied already.
-    Back(Box<State>),
-    /// Its migrations are undone.
-    Leave(Box<State>),
-    /// It is complete but for its last steps.
-    Forward(Box<State>),
+/// What an interrupted upgrade was doing, and how far it had come. `Err` for a journal that this version does not
+/// understand. A step that only another version knows counts as the one before it.
+pub fn read(entry: &Entry) -> Result<(State, Step), String> {
+    let state = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
+    let position = |step: Step| entry.steps.iter().position(|name| name == step.name());
+    for step in [Step::LetGo, Step::Open] {
+        position(step).ok_or_else(|| format!("it has no step {}", step.name()))?;
+    }
+    Ok((state, reached(entry)))
 }
 
-/// `Err` for a journal that this version does not understand.
-pub fn resumption(entry: &Entry) -> Result<Resumption, String> {
-    let state: State = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
-    let state = Box::new(state);
-    let reached = |step: Step| {
-        let at = entry.steps.iter().position(|name| name == step.name());
-        at.map(|at| entry.at >= at).ok_or_else(|| format!("it has no step {}", step.name()))
-    };
-    Ok(match (state.leaving.is_some(), reached(Step::Open)?, reached(Step::LetGo)?) {
-        (true, ..) => Resumption::Leave(state),
-        (false, true, _) => Resumption::Forward(state),
-        (false, false, true) => Resumption::Back(state),
-        (false, false, false) => Resumption::Forget(state),
-    })
+/// Whether a step has been done.
+pub fn is_past(entry: &Entry, step: Step) -> bool {
+    entry.steps.iter().position(|name| name == step.name()).is_some_and(|at| entry.at > at)
+}
+
+/// The last step that was begun.
+pub fn reached(entry: &Entry) -> Step {
+    let begun = |step: &Step| entry.steps.iter().position(|name| name == step.name()).is_some_and(|at| entry.at >= at);
+    Step::ALL.into_iter().rfind(begun).unwrap_or(Step::Fetch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::journal::Operation;
+    use crate::upgrade::source::Wanted;
+    use semver::Version;
+    use serde_json::json;
+
+    fn state() -> State {
+        let plan = Plan {
+            from: Version::new(0, 1, 0),
+            to: Version::new(0, 2, 0),
+            live: true,
+            schema_from: 3,
+            schema_to: 4,
+            migrations: Vec::new(),
+            program: Wanted { url: String::new(), sha256: String::new(), size: 0 },
+            components: Vec::new(),
+            needs_bytes: 0,
+            running_tasks: 0,
+            warnings: Vec::new(),
+            notes: String::new(),
+        };
+        State {
+            direction: Direction::Up,
+            plan,
+            snapshot: "before".to_owned(),
+            new_program: "/bin/new".into(),
+            had_program: false,
+            backup: None,
+            new_postgres: None,
+            migrations_run: Vec::new(),
+            expected_pause: None,
+            rehearsed_trial: None,
+            known_import_errors: None,
+            leaving: None,
+        }
+    }
+
+    fn entry(steps: &[&str], at: usize) -> Entry {
+        let steps = steps.iter().map(ToString::to_string).collect();
+        Entry { operation: Operation::Upgrade, started_at: String::new(), steps, at, plan: state().to_json() }
+    }
+
+    const NAMES: [&str; 12] = [
+        "fetch",
+        "backup",
+        "rehearse",
+        "let-go",
+        "snapshot",
+        "migrate",
+        "trial",
+        "open",
+        "smoke",
+        "commit",
+        "take-over",
+        "tidy",
+    ];
+
+    #[test]
+    fn the_step_is_the_one_that_the_journal_is_at() {
+        for (at, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(read(&entry(&NAMES, at)), Ok((state(), step)));
+        }
+        assert_eq!(read(&entry(&NAMES, NAMES.len())).unwrap().1, Step::Tidy);
+    }
+
+    #[test]
+    fn a_step_of_another_version_is_the_one_before_it() {
+        let others = ["fetch", "let-go", "snapshot", "warm-up", "open", "polish"];
+        assert_eq!(read(&entry(&others, 3)).unwrap().1, Step::Snapshot);
+        assert!(is_past(&entry(&others, 3), Step::Snapshot) && !is_past(&entry(&others, 2), Step::Snapshot));
+        assert_eq!(read(&entry(&others, 4)).unwrap().1, Step::Open);
+        assert_eq!(read(&entry(&others, 5)).unwrap().1, Step::Open);
+    }
+
+    #[test]
+    fn a_journal_without_the_steps_that_decide_is_not_understood() {
+        assert!(read(&entry(&["fetch", "let-go"], 0)).unwrap_err().contains("open"));
+        assert!(read(&entry(&["fetch", "open"], 0)).unwrap_err().contains("let-go"));
+        let mut broken = entry(&NAMES, 0);
+        broken.plan = json!({"direction": "sideways"});
+        assert!(read(&broken).is_err());
+    }
+
+    #[test]
+    fn a_trial_has_twice_what_it_took_within_limits() {
+        let limit = |rehearsed| State { rehearsed_trial: rehearsed, ..state() }.trial_limit(Duration::from_secs(60));
+        assert_eq!(limit(Some(0.3)), SHORTEST_TRIAL);
+        assert_eq!(limit(Some(10.0)), Duration::from_secs(20));
+        assert_eq!(limit(Some(100.0)), Duration::from_secs(60));
+        assert_eq!(limit(None), UNREHEARSED_TRIAL);
+        assert_eq!(limit(Some(f64::NAN)), UNREHEARSED_TRIAL);
+    }
 }

@@ -18,7 +18,7 @@ use crate::sys::{clock, env_vars, stdio};
 use crate::upgrade::host::Host;
 use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan};
 use crate::upgrade::smoke::{ServerEndpoint, Smoke};
-use crate::upgrade::{self, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
+use crate::upgrade::{self, Notes, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
 use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -114,14 +114,11 @@ pub async fn change(
         home,
         access,
         config,
-        port,
         own_version: context.version,
         host,
         reporter: &LoggedSink,
         no_rollback,
-        details: Vec::new(),
-        paused: None,
-        pause: None,
+        notes: Notes::default(),
     };
     Ok(upgrade::upgrade(&mut work, plan, release_source, errors, cancelled).await?)
 }
