@@ -1,5 +1,6 @@
 //! A datastore that is not what was written: named as what it is, and the good backup restores.
 
+use crate::support::rounds::a_few;
 use crate::support::{TestHome, wait_until};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -92,9 +93,9 @@ fn a_restore_over_what_is_damaged_that_is_killed_leaves_the_old_folder_or_the_ne
     let (test, backup) = backed_up();
     test.run(&["lite", "stop"]).expect(0);
     fs::write(test.home.join("managed-postgres/data/global/pg_control"), vec![0; 8192]).unwrap();
-    for checkpoint in
-        ["restore.set-aside-noted", "restore.set-aside", "setup.create-cluster", "restore.proven", "restore.stopped"]
-    {
+    let checkpoints =
+        ["restore.set-aside-noted", "restore.set-aside", "setup.create-cluster", "restore.proven", "restore.stopped"];
+    for checkpoint in a_few(checkpoints, 2) {
         let arguments = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
         let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
         assert!(!killed.status.success(), "{checkpoint}: {killed:?}");
@@ -141,7 +142,7 @@ fn without_its_configuration_or_its_credentials_the_backup_comes_back() {
         assert_eq!(files_of(&test), before, "{file} {damage}: a look changes nothing");
         if file == credentials {
             let arguments = ["lite", "restore", "--input", input, "--force", "--yes"];
-            for checkpoint in ["restore.set-aside", "setup.create-cluster", "restore.proven"] {
+            for checkpoint in a_few(["restore.set-aside", "setup.create-cluster", "restore.proven"], 1) {
                 let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
                 assert!(!killed.status.success(), "{checkpoint}: {killed:?}");
                 // Whoever comes next puts it back, whatever that is then good for.

@@ -2,6 +2,7 @@
 
 use crate::support::http::Session;
 use crate::support::processes::{self, signal};
+use crate::support::rounds::a_few;
 use crate::support::{TestHome, newest, wait_until};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -109,7 +110,7 @@ fn killed_at_each_checkpoint_the_next_start_recovers() {
     {
         assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
     }
-    for name in names {
+    for name in a_few(names, 6) {
         let test = TestHome::new();
         let port = test.port.to_string();
         let killed = test.command(&["lite", "start", "--port", &port]).env("LEOFLOW_KILL_AT", &name).output().unwrap();
@@ -132,8 +133,8 @@ fn killed_at_each_checkpoint_the_next_start_recovers() {
 }
 
 #[test]
-fn killed_at_thirty_moments_the_next_start_recovers() {
-    for round in 0..30u64 {
+fn killed_at_any_moment_the_next_start_recovers() {
+    for round in a_few(0..30u64, 6) {
         let test = TestHome::new();
         let mut child = test.foreground();
         std::thread::sleep(Duration::from_millis(round * 33));

@@ -7,6 +7,7 @@ pub mod mounts;
 mod postgres;
 pub mod processes;
 pub mod releases;
+pub mod rounds;
 
 use serde_json::Value;
 use std::net::TcpListener;
@@ -131,7 +132,9 @@ impl TestHome {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Done {
-        self.command(arguments).output().unwrap().into()
+        let mut command = self.command(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        output_of(child, &format!("{arguments:?}"))
     }
 
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Done {
@@ -144,7 +147,7 @@ impl TestHome {
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap().into()
+        output_of(child, &format!("{arguments:?}"))
     }
 
     /// `setup`, with a port of its own.
@@ -260,14 +263,13 @@ impl TestHome {
     /// Waits until the DAG is there, and for its version when the file was there before.
     #[track_caller]
     pub fn wait_dag(&self, dag_id: &str, version: i64) {
-        let (deadline, mut last) = (Instant::now() + Duration::from_secs(30), None);
-        while Instant::now() < deadline {
+        let (mut pauses, mut last) = (Pauses::until(Duration::from_secs(30)), None);
+        while pauses.next() {
             let shown = self.run(&["dags", "show", dag_id, "--json"]);
             if shown.code == Some(0) && shown.json()["version_number"] == version {
                 return;
             }
             last = Some(shown);
-            std::thread::sleep(Duration::from_millis(20));
         }
         panic!("no {dag_id} in version {version}: {last:?}\n{:?}", self.run(&["dags", "list"]));
     }
@@ -317,6 +319,16 @@ impl TestHome {
         found
     }
 
+    /// What its processes said last, for whoever reads why a test failed.
+    fn print_logs(&self) {
+        let logs = std::fs::read_dir(self.home.join("logs")).into_iter().flatten().flatten();
+        for path in logs.map(|entry| entry.path()) {
+            let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- {}\n{}", path.display(), lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"));
+        }
+    }
+
     #[track_caller]
     pub fn assert_nothing_runs(&self) {
         let left = || processes::mentioning(self.folder());
@@ -336,6 +348,9 @@ fn collect(path: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
 
 impl Drop for TestHome {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print_logs();
+        }
         processes::end_all(self.folder());
         postgres::remove_shared_memory(self.folder());
     }
@@ -374,10 +389,48 @@ pub fn task<'a>(run: &'a Value, task_id: &str) -> &'a Value {
 
 #[track_caller]
 pub fn wait_until(what: &str, limit: Duration, mut met: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
+    let mut pauses = Pauses::until(limit);
     while !met() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(pauses.next(), "not within {limit:?}: {what}");
+    }
+}
+
+/// Between looks that cost a process each: short at first, longer for what takes its time.
+struct Pauses {
+    deadline: Instant,
+    next: Duration,
+}
+
+impl Pauses {
+    fn until(limit: Duration) -> Self {
+        Self { deadline: Instant::now() + limit, next: Duration::ZERO }
+    }
+
+    /// Pauses; `false` when the time is over.
+    fn next(&mut self) -> bool {
+        std::thread::sleep(self.next);
+        self.next = (self.next * 5 / 4).clamp(Duration::from_millis(20), Duration::from_millis(200));
+        Instant::now() < self.deadline
+    }
+}
+
+/// Of each log of a test that failed.
+const LAST_LINES: usize = 30;
+
+/// The longest that one command takes, on a machine that has much else to do.
+const COMMAND_LIMIT: Duration = Duration::from_secs(180);
+
+/// Waits for a command, but not for ever: one that hangs fails its test.
+fn output_of(child: Child, what: &str) -> Done {
+    let pid = child.id() as i32;
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    match ended.recv_timeout(COMMAND_LIMIT) {
+        Ok(output) => output.unwrap().into(),
+        Err(_) => {
+            processes::signal(pid, "KILL");
+            panic!("leoflow {what} has not ended within {COMMAND_LIMIT:?}");
+        }
     }
 }
 

@@ -1,0 +1,46 @@
+//! How many rounds a test goes through. The machine that runs all tests for each change does a few of them;
+//! `scripts/soak` does all.
+
+/// Set by `scripts/soak`: every round.
+const SOAK: &str = "LEOFLOW_SOAK";
+/// Which ones are chosen when a few are; any number.
+const SEED: &str = "LEOFLOW_TEST_SEED";
+
+/// `few` of all rounds, spread evenly; all of them in a soak.
+pub fn a_few<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
+    let all: Vec<T> = all.into_iter().collect();
+    if is_soak() || all.len() <= few {
+        return all;
+    }
+    let chosen = spread(all.len(), few, seed());
+    all.into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, one)| one).collect()
+}
+
+pub fn is_soak() -> bool {
+    std::env::var_os(SOAK).is_some()
+}
+
+pub fn seed() -> usize {
+    std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// One index of each of `few` equal parts, at the place in it that the seed says.
+fn spread(count: usize, few: usize, seed: usize) -> Vec<usize> {
+    (0..few)
+        .map(|part| {
+            let (from, to) = (part * count / few, (part + 1) * count / few);
+            from + (seed + part) % (to - from)
+        })
+        .collect()
+}
+
+#[test]
+fn every_round_has_its_turn_with_some_seed() {
+    for (count, few) in [(30, 6), (13, 5), (7, 7)] {
+        let mut seen: Vec<usize> = (0..count).flat_map(|seed| spread(count, few, seed)).collect();
+        assert!(seen.chunks(few).all(|chosen| chosen.is_sorted()), "{seen:?}");
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, (0..count).collect::<Vec<_>>());
+    }
+}
