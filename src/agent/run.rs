@@ -4,13 +4,14 @@ use super::adopt::{self, Adoption, Seen};
 use super::finish;
 use super::folder::TaskFolder;
 use super::start::{self, Surroundings, Versions};
+use super::stop::{end_now, end_orphans};
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
 use crate::engine::store::tries::{self, Claimed, Ended};
 use crate::postgres::{Endpoint, PgError};
 use crate::protocol::log;
-use crate::python::{SharedInterpreter, TASK_MARK};
+use crate::python::SharedInterpreter;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{random, reaper};
@@ -34,8 +35,6 @@ const BACKSTOP: Duration = Duration::from_secs(15);
 const FROZEN: Duration = Duration::from_secs(12);
 /// So often in a row a keeper that is stopped is told to go on.
 const WAKINGS: u32 = 3;
-/// For the task's own process, once its keeper is gone: the kernel is ending it.
-const ORPHAN_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Agent {
     pub surroundings: Surroundings,
@@ -60,6 +59,13 @@ struct Filled {
     started: usize,
     /// Some could not be had just now, because another transaction holds them.
     locked: bool,
+}
+
+/// What came of the beginning of a try.
+enum Beginning {
+    Started,
+    /// It fails without having run, for this reason.
+    Impossible(String),
 }
 
 impl Agent {
@@ -186,8 +192,8 @@ impl Agent {
     /// Starts a try; one that cannot be started has failed.
     async fn start(&mut self, client: &mut Client, claimed: &Claimed) -> Result<(), StoreError> {
         match self.try_start(client, claimed).await? {
-            Ok(()) => Ok(()),
-            Err(reason) => {
+            Beginning::Started => Ok(()),
+            Beginning::Impossible(reason) => {
                 let folder = TaskFolder::of(&self.surroundings.home, &claimed.key);
                 tries::record(client, &never_began(claimed.key.clone(), reason)).await?;
                 forget(&folder);
@@ -196,12 +202,14 @@ impl Agent {
         }
     }
 
-    async fn try_start(&mut self, client: &mut Client, claimed: &Claimed) -> Result<Result<(), String>, StoreError> {
-        let Some(version) = claimed.version_id else { return Ok(Err("its DAG has no version to run".to_owned())) };
+    async fn try_start(&mut self, client: &mut Client, claimed: &Claimed) -> Result<Beginning, StoreError> {
+        let Some(version) = claimed.version_id else {
+            return Ok(Beginning::Impossible("its DAG has no version to run".to_owned()));
+        };
         let version = self.versions.get(client, version).await?;
         let interpreter = match self.interpreter.get().await {
             Ok(interpreter) => interpreter,
-            Err(reason) => return Ok(Err(reason)),
+            Err(reason) => return Ok(Beginning::Impossible(reason)),
         };
         let started = self.surroundings.prepare(claimed, &version, &interpreter).and_then(|folder| {
             let pid = start::keeper(&folder)?;
@@ -212,9 +220,9 @@ impl Agent {
         Ok(match started {
             Ok((folder, keeper)) => {
                 self.watch(claimed.key.clone(), folder, keeper);
-                Ok(())
+                Beginning::Started
             }
-            Err(error) => Err(format!("the task could not be started: {error}")),
+            Err(error) => Beginning::Impossible(format!("the task could not be started: {error}")),
         })
     }
 
@@ -356,33 +364,6 @@ async fn wait_for(keeper: &ProcessId) {
     while keeper.is_alive() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// A keeper that was killed takes the task's process with it, by the kernel's hand, and nothing
-/// else that the task had started: those are found by their mark.
-fn end_orphans(folder: &TaskFolder) {
-    if let Ok(Some(child)) = folder.child() {
-        child.wait_gone(ORPHAN_PATIENCE);
-    }
-    end_marked(folder);
-    if let Ok(Some(spec)) = folder.spec() {
-        super::log::join(&spec.keeper.log, 0);
-    }
-}
-
-fn end_marked(folder: &TaskFolder) {
-    for process in process::marked(TASK_MARK, &folder.mark()) {
-        process.signal(Signal::Kill);
-        process.wait_gone(ORPHAN_PATIENCE);
-    }
-}
-
-/// Ends whatever of a try that nobody wants still runs.
-pub(super) fn end_now(folder: &TaskFolder) {
-    if let Ok(Some(keeper)) = folder.keeper() {
-        keeper.signal(Signal::Kill);
-    }
-    end_marked(folder);
 }
 
 fn forget(folder: &TaskFolder) {

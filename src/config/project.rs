@@ -30,19 +30,29 @@ const TASK: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout_sec
 /// Bytes; settings have a few hundred.
 const SIZE_LIMIT: u64 = 256 * 1024;
 
+/// Why the settings of a project cannot be used.
+#[derive(Debug)]
+pub enum Unusable {
+    Unreadable(io::Error),
+    Wrong(Vec<Problem>),
+}
+
 /// What is wrong with the settings in `folder`; nothing when there are none.
 pub fn check(folder: &Path) -> io::Result<Vec<Problem>> {
-    Ok(load(folder)?.err().unwrap_or_default())
+    match load(folder) {
+        Ok(_) => Ok(Vec::new()),
+        Err(Unusable::Wrong(problems)) => Ok(problems),
+        Err(Unusable::Unreadable(error)) => Err(error),
+    }
 }
 
 /// The settings in `folder` as JSON, with the name of their file; `None` where there are none.
-pub fn load(folder: &Path) -> io::Result<Result<Option<serde_json::Value>, Vec<Problem>>> {
+pub fn load(folder: &Path) -> Result<Option<serde_json::Value>, Unusable> {
     let file = folder.join(FILE);
-    let Some(text) = files::read_text(&file, SIZE_LIMIT)? else { return Ok(Ok(None)) };
-    Ok(read(&text, folder).map(|mut settings| {
-        settings.insert("file".to_owned(), file.to_string_lossy().into());
-        Some(settings.into())
-    }))
+    let Some(text) = files::read_text(&file, SIZE_LIMIT).map_err(Unusable::Unreadable)? else { return Ok(None) };
+    let mut settings = read(&text, folder).map_err(Unusable::Wrong)?;
+    settings.insert("file".to_owned(), file.to_string_lossy().into());
+    Ok(Some(settings.into()))
 }
 
 struct Reader<'a> {
@@ -290,7 +300,7 @@ mod tests {
             "tasks": {"t": {"execution_timeout_seconds": 3, "env": {"A": "1", "B": "x"}}},
         });
         assert_eq!(serde_json::Value::from(settings), wanted);
-        assert_eq!(load(Path::new("/nowhere")).unwrap(), Ok(None));
+        assert_eq!(load(Path::new("/nowhere")).unwrap(), None);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use super::child::{self, Left, RESULT_BYTES};
 use super::interpreter::{Interpreter, Job};
 use super::roots::{project_of, roots};
-use crate::config::{Problem, project};
+use crate::config::Problem;
+use crate::config::project::{self, Unusable};
 use crate::sys::reaper::Exit;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -92,9 +93,11 @@ pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found
 /// with them.
 fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
     let file = folder.join(project::FILE);
-    let settings = project::load(folder).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
     let line = |problem: &Problem| format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message);
-    settings.map_err(|problems| problems.iter().map(line).collect::<Vec<_>>().join("\n"))
+    project::load(folder).map_err(|unusable| match unusable {
+        Unusable::Unreadable(error) => format!("{} cannot be read: {error}", file.display()),
+        Unusable::Wrong(problems) => problems.iter().map(line).collect::<Vec<_>>().join("\n"),
+    })
 }
 
 /// The same without holding anybody up: it may lie on a mount that hangs.

@@ -1,7 +1,7 @@
 //! How a supervisor comes to be: anew, or in the place of another.
 
 use super::api_socket::ApiSocket;
-use super::child;
+use super::child::Child;
 use super::handover::Inherited;
 use super::instance::Instance;
 use super::levels::Watched;
@@ -14,7 +14,6 @@ use crate::protocol::child::Notifier;
 use crate::sys::listener;
 use crate::sys::notify::NotifySocket;
 use crate::sys::process::{self, Signal};
-use std::cell::RefCell;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -76,8 +75,7 @@ impl Supervisor {
         let mut supervisor = Self::new(instance, identity, specs, model, found)?;
         for (index, output) in outputs.into_iter().enumerate() {
             if let Some(output) = output {
-                supervisor.copying[index] = Some(child::copy(&output, &supervisor.logs[index])?);
-                supervisor.outputs[index] = Some(output);
+                supervisor.children[index].adopt(output)?;
             }
         }
         for (child, restarts) in supervisor.model.children.iter_mut().zip(restarts) {
@@ -100,15 +98,11 @@ impl Supervisor {
         process::become_subreaper()?;
         let home = &instance.home;
         let supervisor = Self {
-            logs: specs.iter().map(|spec| Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)))).collect(),
+            children: specs.into_iter().map(|spec| Child::new(home, spec)).collect(),
             own_log: LogFile::new(home, "supervisor"),
-            probes: specs.iter().map(|_| None).collect(),
-            copying: specs.iter().map(|_| None).collect(),
-            outputs: specs.iter().map(|_| None).collect(),
             announced: false,
             home: home.clone(),
             model,
-            specs,
             tcp: found.tcp,
             api: found.api,
             lifeline: found.lifeline,

@@ -1,7 +1,8 @@
 //! Starting a child and reading what it prints.
 
 use super::logs::LogFile;
-use super::spec::Launch;
+use super::spec::{Launch, Spec};
+use crate::home::Home;
 use crate::protocol::child::LIFELINE;
 use crate::sys::listener;
 use crate::sys::spawn::{Spawn, SpawnError};
@@ -11,7 +12,33 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
+
+/// One of the processes that are looked after, whether it runs or not. What is to become of it is the policy's.
+pub struct Child {
+    pub spec: Spec,
+    pub log: Rc<RefCell<LogFile>>,
+    /// Asks whether it is ready.
+    pub probe: Option<AbortHandle>,
+    /// The read end of what it prints.
+    pub output: Option<OwnedFd>,
+    /// Copies that into its log.
+    pub copying: Option<JoinHandle<()>>,
+}
+
+impl Child {
+    pub fn new(home: &Home, spec: Spec) -> Self {
+        let log = Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)));
+        Self { spec, log, probe: None, output: None, copying: None }
+    }
+
+    /// Takes on the output of one that another supervisor has started.
+    pub fn adopt(&mut self, output: OwnedFd) -> std::io::Result<()> {
+        self.copying = Some(copy(&output, &self.log)?);
+        self.output = Some(output);
+        Ok(())
+    }
+}
 
 /// What every child is given beside its own.
 pub struct Given<'a> {
@@ -74,7 +101,7 @@ pub fn start(launch: Launch, given: &Given<'_>, log: &Rc<RefCell<LogFile>>) -> R
 }
 
 /// Copies what comes out of `output` into the log.
-pub fn copy(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<JoinHandle<()>> {
+fn copy(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<JoinHandle<()>> {
     listener::set_nonblocking(output)?;
     let reader = pipe::Receiver::from_owned_fd(output.try_clone()?)?;
     Ok(tokio::task::spawn_local(copy_to_log(reader, log.clone())))

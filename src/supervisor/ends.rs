@@ -13,23 +13,23 @@ impl Supervisor {
                 self.ended_aside(pid);
                 continue;
             };
-            if let Some(probe) = self.probes[index].take() {
+            if let Some(probe) = self.children[index].probe.take() {
                 probe.abort();
             }
             // What the process said last may still be in the socket, from before its end.
             while let Some(notification) = self.notify.try_receive() {
                 self.heard(notification);
             }
-            self.own_log.line(&format!("{} ({pid}) ended with {exit}", self.specs[index].plan.name));
-            if let Some(output) = &self.outputs[index] {
-                child::drain(output, &self.logs[index]);
+            self.own_log.line(&format!("{} ({pid}) ended with {exit}", self.children[index].spec.plan.name));
+            if let Some(output) = &self.children[index].output {
+                child::drain(output, &self.children[index].log);
             }
-            let words = (self.specs[index].words)(&self.logs[index].borrow().last_lines());
+            let words = (self.children[index].spec.words)(&self.children[index].log.borrow().last_lines());
             if let Some(words) = words.filter(|_| !exit.success()) {
                 self.feed(Event::Words { pid, words });
             }
             if !exit.success()
-                && let Some(clean_up) = &self.specs[index].clean_up
+                && let Some(clean_up) = &self.children[index].spec.clean_up
             {
                 clean_up();
             }

@@ -144,13 +144,13 @@ impl Supervisor {
     /// The output of a child, as long as there is one.
     fn output(&self, index: usize) -> Option<BorrowedFd<'_>> {
         self.model.pid_of(index)?;
-        Some(self.outputs.get(index)?.as_ref()?.as_fd())
+        Some(self.children.get(index)?.output.as_ref()?.as_fd())
     }
 
     /// Every descriptor that stays open: those whose numbers `handover` tells.
     fn kept(&self) -> Vec<BorrowedFd<'_>> {
         let own = [self.tcp.as_fd(), self.api.listener.as_fd(), self.lifeline.as_fd(), self.lifeline_held.as_fd()];
-        let outputs = (0..self.outputs.len()).filter_map(|index| self.output(index));
+        let outputs = (0..self.children.len()).filter_map(|index| self.output(index));
         own.into_iter().chain(self.lock.descriptors()).chain(outputs).collect()
     }
 

@@ -82,7 +82,7 @@ impl Supervisor {
             let _ = answer.send(Answer::Error(reason));
             return;
         }
-        let up = count(level, self.specs.len());
+        let up = count(level, self.children.len());
         self.feed(Event::Level(up));
         if let Some(limit) = limit.filter(|_| level == Level::Trial) {
             self.feed(Event::OnTrial { index: up - 1, limit });

@@ -12,7 +12,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 impl Supervisor {
     /// Asks until it answers: often at first, because a local start takes milliseconds.
     pub(super) fn probe_until_ready(&mut self, index: usize, pid: i32) {
-        let Readiness::Probe(probe) = &self.specs[index].readiness else { return };
+        let Readiness::Probe(probe) = &self.children[index].spec.readiness else { return };
         let (probe, events) = (probe.clone(), self.events.clone());
         let task = tokio::task::spawn_local(async move {
             let mut pause = FIRST_PAUSE;
@@ -32,13 +32,13 @@ impl Supervisor {
             };
             drop(events.send(event));
         });
-        self.probes[index] = Some(task.abort_handle());
+        self.children[index].probe = Some(task.abort_handle());
     }
 
     /// Asks those that cannot say of themselves that they still run.
     pub(super) fn probe_running(&mut self) {
-        for index in 0..self.specs.len() {
-            let Readiness::Probe(probe) = &self.specs[index].readiness else { continue };
+        for index in 0..self.children.len() {
+            let Readiness::Probe(probe) = &self.children[index].spec.readiness else { continue };
             let Phase::Running { pid, .. } = self.model.children[index].phase else { continue };
             let (probe, events) = (probe.clone(), self.events.clone());
             tokio::task::spawn_local(async move {

@@ -1,7 +1,7 @@
 //! The loop that acts: it waits for something to happen, tells the policy, and does what it says.
 
 use super::api_socket::ApiSocket;
-use super::child::{self, Given, Started};
+use super::child::{self, Child, Given, Started};
 use super::control::{Asked, ControlSocket};
 use super::instance::SharedProgram;
 use super::levels::{Trial, Watched};
@@ -9,7 +9,6 @@ use super::logs::LogFile;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
 use super::room::ROOM_ROUND;
-use super::spec::Spec;
 use super::state::Action;
 use super::stop_signals::StopSignals;
 use crate::home::Home;
@@ -20,7 +19,6 @@ use crate::sys::notify::{Notification, NotifySocket};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::replace;
 use crate::sys::spawn::SpawnError;
-use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
@@ -29,7 +27,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinHandle};
 
 /// How the instance ended without having got up.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +64,9 @@ pub enum Notice {
 
 pub struct Supervisor {
     pub(super) home: Home,
-    pub(super) specs: Vec<Spec>,
+    /// In the order in which they start.
+    pub(super) children: Vec<Child>,
     pub(super) model: Model,
-    pub(super) logs: Vec<Rc<RefCell<LogFile>>>,
     pub(super) own_log: LogFile,
     pub(super) tcp: TcpListener,
     pub(super) api: ApiSocket,
@@ -77,10 +74,6 @@ pub struct Supervisor {
     /// Never written to: its closing, by our death, is the message.
     pub(super) lifeline_held: OwnedFd,
     pub(super) notify: NotifySocket,
-    pub(super) probes: Vec<Option<AbortHandle>>,
-    /// What copies each child's output into its log.
-    pub(super) copying: Vec<Option<JoinHandle<()>>>,
-    pub(super) outputs: Vec<Option<OwnedFd>>,
     pub(super) announced: bool,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) identity: Identity,
@@ -231,8 +224,8 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, index: usize) -> Event {
-        let name = self.specs[index].plan.name;
-        let launch = (self.specs[index].launch)().map_err(|reason| Refused { reason, is_final: false });
+        let name = self.children[index].spec.plan.name;
+        let launch = (self.children[index].spec.launch)().map_err(|reason| Refused { reason, is_final: false });
         let started = launch.and_then(|launch| {
             let given = Given {
                 listeners: self.listeners(),
@@ -240,7 +233,7 @@ impl Supervisor {
                 lifeline: &self.lifeline,
                 notify_address: self.notify.address().into(),
             };
-            let started = child::start(launch, &given, &self.logs[index]);
+            let started = child::start(launch, &given, &self.children[index].log);
             started.map_err(|error| Refused {
                 is_final: matches!(error, SpawnError::UserNamespace(_)),
                 reason: error.to_string(),
@@ -248,8 +241,8 @@ impl Supervisor {
         });
         match started {
             Ok(Started { pid, output, copying }) => {
-                self.copying[index] = Some(copying);
-                self.outputs[index] = Some(output);
+                self.children[index].copying = Some(copying);
+                self.children[index].output = Some(output);
                 self.own_log.line(&format!("{name} started, pid {pid}"));
                 self.probe_until_ready(index, pid);
                 self.record(index, pid);
@@ -275,22 +268,22 @@ impl Supervisor {
     }
 
     fn record(&self, index: usize, pid: i32) {
-        let named = |(at, spec): (usize, &Spec)| {
+        let named = |(at, child): (usize, &Child)| {
             let pid = if at == index { Some(pid) } else { self.model.pid_of(at) };
-            Some((spec.plan.name.to_owned(), ProcessId::of(pid?)?))
+            Some((child.spec.plan.name.to_owned(), ProcessId::of(pid?)?))
         };
-        let children = self.specs.iter().enumerate().filter_map(named).collect();
+        let children = self.children.iter().enumerate().filter_map(named).collect();
         // Without it the next start only takes longer to find out by itself.
         let _ = Record { children }.write(&self.home);
     }
 
     pub(super) fn index_of(&self, pid: i32) -> Option<usize> {
-        (0..self.specs.len()).find(|index| self.model.pid_of(*index) == Some(pid))
+        (0..self.children.len()).find(|index| self.model.pid_of(*index) == Some(pid))
     }
 
     /// What an ended child printed last may still be in its pipe.
     async fn finish_logs(&mut self) {
-        for copying in self.copying.iter_mut().filter_map(Option::take) {
+        for copying in self.children.iter_mut().filter_map(|child| child.copying.take()) {
             // A grandchild may hold the pipe open for ever.
             let _ = tokio::time::timeout(LAST_WORDS, copying).await;
         }
@@ -298,7 +291,7 @@ impl Supervisor {
 
     /// Ends a child, which the policy then starts again.
     fn replace(&mut self, name: &str) {
-        let index = self.specs.iter().position(|spec| spec.plan.name == name);
+        let index = self.children.iter().position(|child| child.spec.plan.name == name);
         if let Some(pid) = index.and_then(|index| self.model.pid_of(index)) {
             process::signal_group(pid, process::Signal::Terminate);
         }

@@ -19,7 +19,7 @@ impl Supervisor {
             && self.model.children[index].detail.as_ref() != Some(text)
             && matches!(self.model.children[index].phase, Phase::Starting { begun, .. } if begun.elapsed() > WORTH_TELLING)
         {
-            told(Notice::Busy(format!("{} is {text}", self.specs[index].plan.name)));
+            told(Notice::Busy(format!("{} is {text}", self.children[index].spec.plan.name)));
         }
     }
 
@@ -140,7 +140,7 @@ impl Supervisor {
                 reason: reason.clone(),
                 unfit: child.unfit,
                 failure: child.failure.clone(),
-                last_lines: words::without_bad_advice(self.logs[index].borrow().last_lines()),
+                last_lines: words::without_bad_advice(self.children[index].log.borrow().last_lines()),
             });
         }
         match impatient {

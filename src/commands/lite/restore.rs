@@ -3,12 +3,11 @@
 use super::replaced::{self, Summary};
 use super::restore_target::Target;
 use super::run::set_up;
-use super::start;
-use super::stop;
+use super::stop::{self, WasRunning};
 use crate::backup::restore::{self, Records, Staged};
 use crate::backup::restore_plan::fitted_config;
 use crate::backup::{Manifest, set_aside, verify};
-use crate::cli::args::{LiteRun, Restore};
+use crate::cli::args::Restore;
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
@@ -70,8 +69,8 @@ struct Replaced {
     manifest: Manifest,
     /// Whether something is kept that somebody had used, and that can be read.
     can_undo: bool,
-    /// The port of an instance that was stopped for it.
-    port: Option<Option<u16>>,
+    /// The instance that was stopped for it.
+    was_running: Option<WasRunning>,
 }
 
 async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Result<u8, Error> {
@@ -97,33 +96,26 @@ async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Resu
     }
     if outcome.is_err() {
         // It served what it could.
-        drop(stopped.map(|port| restart(context, port)));
+        drop(stopped.map(|was_running| was_running.restart(context)));
     }
     drop(alone);
     if outcome.is_err() && made_home {
         home.remove_if_unused();
     }
     let replaced = outcome?;
-    let restarted = replaced.port.map(|port| restart(context, port));
+    let restarted = replaced.was_running.map(|was_running| was_running.restart(context));
     tell_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
     restarted.unwrap_or(Ok(())).map(|()| 0)
 }
 
-pub fn restart(context: &Context<'_>, port: Option<u16>) -> Result<(), Error> {
-    start::start(context, &LiteRun { port, ..LiteRun::default() }).map(drop).map_err(|error| Error {
-        message: format!("what was asked for is done, but Leoflow does not start again: {}", error.message),
-        ..error
-    })
-}
-
 /// Everything up to the new state in its place. The caller has the operation to itself, and the home
-/// when it gives its lock. `stopped` is told when a running instance was stopped for it, with its port.
+/// when it gives its lock. `stopped` is told when a running instance was stopped for it.
 async fn replace(
     context: &Context<'_>,
     args: &Restore,
     input: &Path,
     held: Option<HomeLock>,
-    stopped: &mut Option<Option<u16>>,
+    stopped: &mut Option<WasRunning>,
 ) -> Result<Replaced, Error> {
     let (home, printer) = (&context.home, context.printer);
     // Again, now that nobody else changes it.
@@ -166,8 +158,7 @@ async fn replace(
         None => {}
         Some(error) => {
             if held.is_none() {
-                let port = stop::asked_port(context);
-                *stopped = control::status_of(home).is_some().then_some(port);
+                *stopped = control::status_of(home).map(|_| WasRunning::of(context));
                 stop::stop_whole(context)?;
                 held = Some(context.recovery().take_home(COMMAND, None, Purges::Refuse).await?);
             }
@@ -187,7 +178,7 @@ async fn replace(
         set_aside: replaced::in_words(&before),
     };
     let can_undo = target.is_set_up && unreadable.is_none();
-    let (datastore, port) = match unreadable {
+    let (datastore, was_running) = match unreadable {
         Some(_) => (datastore, *stopped),
         None => alone_with_it(context, datastore).await?,
     };
@@ -196,7 +187,7 @@ async fn replace(
         // What was prepared is a stray now; the instance goes on as it was.
         drop(context.recovery().clean_up(Some(&datastore.access)).await);
         drop(datastore);
-        drop(port.map(|port| restart(context, port)));
+        drop(was_running.map(|was_running| was_running.restart(context)));
         return Err(error.into());
     }
     recovery::tell_conflicts(home, printer);
@@ -210,7 +201,7 @@ async fn replace(
             home.restore().display()
         ));
     }
-    Ok(Replaced { manifest, can_undo, port })
+    Ok(Replaced { manifest, can_undo, was_running })
 }
 
 /// With what is lost by replacing it.
@@ -246,27 +237,26 @@ async fn prepare_home(context: &Context<'_>, target: &Target, held: Option<HomeL
     Ok(datastore)
 }
 
-/// A datastore that nobody else is connected to: a running instance is stopped first. Also its port,
-/// when there was one.
+/// A datastore that nobody else is connected to: a running instance is stopped first, and returned too.
 pub async fn alone_with_it(
     context: &Context<'_>,
     datastore: Datastore,
-) -> Result<(Datastore, Option<Option<u16>>), Error> {
+) -> Result<(Datastore, Option<WasRunning>), Error> {
     if !datastore.runs_for_lite {
         return Ok((datastore, None));
     }
     drop(datastore);
     refuse_beside_a_terminal(context)?;
-    let port = stop::asked_port(context);
+    let was_running = WasRunning::of(context);
     stop::stop_whole(context)?;
     match Datastore::open(&context.recovery(), COMMAND).await {
         Ok(datastore) if datastore.runs_for_lite => {
             Err(Error::failed("Leoflow was started again meanwhile; nothing was changed")
                 .hint("run the same command again"))
         }
-        Ok(datastore) => Ok((datastore, Some(port))),
+        Ok(datastore) => Ok((datastore, Some(was_running))),
         Err(error) => {
-            drop(restart(context, port));
+            drop(was_running.restart(context));
             Err(error)
         }
     }

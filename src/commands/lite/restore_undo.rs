@@ -1,7 +1,7 @@
 //! `leoflow lite restore --undo`: the same exchange again, so that it can be undone too.
 
 use super::replaced;
-use super::restore::{alone_with_it, refuse_beside_a_terminal, restart};
+use super::restore::{alone_with_it, refuse_beside_a_terminal};
 use crate::backup::side;
 use crate::backup::{RestoreError, dump, restore};
 use crate::cli::args::Restore;
@@ -83,7 +83,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let outcome = restore::undo(home, &datastore.access, rows).await;
     drop(datastore);
     drop(alone);
-    let restarted = was_running.map(|port| restart(context, port));
+    let restarted = was_running.map(|was_running| was_running.restart(context));
     let kept = outcome?;
     if printer.json {
         let runs = matches!(restarted, Some(Ok(())));

@@ -156,6 +156,29 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     }
 }
 
+/// An instance that was stopped, and is to run again.
+#[derive(Debug, Clone, Copy)]
+pub struct WasRunning {
+    /// When it was started with another port than the configured one.
+    asked_port: Option<u16>,
+}
+
+impl WasRunning {
+    /// What is to be known of it before it is stopped.
+    pub fn of(context: &Context<'_>) -> Self {
+        Self { asked_port: asked_port(context) }
+    }
+
+    pub fn restart(self, context: &Context<'_>) -> Result<(), Error> {
+        start::start(context, &LiteRun { port: self.asked_port, ..LiteRun::default() }).map(drop).map_err(|error| {
+            Error {
+                message: format!("what was asked for is done, but Leoflow does not start again: {}", error.message),
+                ..error
+            }
+        })
+    }
+}
+
 /// Where the instance serves that runs now.
 pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
     lock::holder(&context.home)?.address()

@@ -2,7 +2,6 @@
 //! time zones (`airflow.timetables._cron`).
 
 use croner::Cron;
-use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -73,7 +72,7 @@ impl Schedule {
         let year = columns.get(6).map_or(String::new(), |year| format!(" {year}"));
         let text = format!("{second} {}{year}", plain.join(" "));
         let parser = CronParser::builder().seconds(Seconds::Required).year(Year::Optional).build();
-        let cron = parser.parse(&text).map_err(|error| refusal(&lower, &error))?;
+        let cron = parser.parse(&text).map_err(|_| refusal(&lower, &columns))?;
         Ok(Self { cron, zone, every_hour: columns[1] == "*" })
     }
 
@@ -128,13 +127,22 @@ impl Ambiguous for jiff::tz::AmbiguousTimestamp {
     }
 }
 
-fn refusal(expression: &str, error: &CronError) -> CronProblem {
-    let text = error.to_string();
-    let why = if text.contains("bounds") { ", out of range".to_owned() } else { String::new() };
+/// What the library refuses, in croniter's words.
+fn refusal(expression: &str, columns: &[&str]) -> CronProblem {
+    let is_outside = columns.iter().zip(FIELDS).any(|(column, field)| field.has_number_outside(column));
+    let why = if is_outside { ", out of range".to_owned() } else { String::new() };
     CronProblem::Field(expression.to_owned(), why)
 }
 
 impl Field {
+    /// Whether a number that is not a step's is none of this field's.
+    fn has_number_outside(&self, column: &str) -> bool {
+        let numbers = column.split(',').filter_map(|part| part.split('/').next()).flat_map(|range| range.split('-'));
+        numbers
+            .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+            .any(|text| !text.parse().is_ok_and(|number: u32| (self.least..=self.most).contains(&number)))
+    }
+
     /// A part of a column in words that the library understands as croniter does.
     fn plain(&self, at: usize, part: &str, whole: &str) -> Result<String, CronProblem> {
         let refuse = |why: &str| CronProblem::Field(whole.to_owned(), why.to_owned());

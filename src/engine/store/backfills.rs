@@ -173,7 +173,10 @@ pub async fn create(
     let mut outcomes: Vec<(Option<String>, Option<&'static str>)> = Vec::with_capacity(infos.len());
     for (at, info) in infos.iter().enumerate() {
         let again = match of(info) {
-            Some((run_id, state)) => run_again(transaction, wanted, &backfill, ordinal(at), run_id, state).await?,
+            Some((run_id, state)) => match why_left(state, wanted.reprocess) {
+                Some(reason) => Err(reason),
+                None => Ok(run_again(transaction, wanted, &backfill, ordinal(at), run_id).await?),
+            },
             None => Some(run_id_of(info)).filter(|run_id| made.contains(run_id)).ok_or("already exists"),
         };
         outcomes.push((again.clone().ok(), again.err()));
@@ -210,20 +213,23 @@ fn new_run<'a>(dag: &Dag, wanted: &'a Wanted, of: (i64, i32), info: &Info, user:
     }
 }
 
-/// A run that is there already, once more where that is wanted. `Err` says why not.
+/// Why a run that is there already does not run again; `None` when it does.
+fn why_left(state: &str, reprocess: Reprocess) -> Option<&'static str> {
+    match (state, reprocess) {
+        ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => None,
+        ("success" | "failed", _) => Some("already exists"),
+        _ => Some("in flight"),
+    }
+}
+
+/// Makes a run that is there already run once more, as one of the backfill. Returns its id.
 async fn run_again(
     transaction: &Transaction<'_>,
     wanted: &Wanted,
     backfill: &Backfill,
     ordinal: i32,
     run_id: &str,
-    state: &str,
-) -> Result<Result<String, &'static str>, StoreError> {
-    match (state, wanted.reprocess) {
-        ("success", Reprocess::Completed) | ("failed", Reprocess::Completed | Reprocess::Failed) => {}
-        ("success" | "failed", _) => return Ok(Err("already exists")),
-        _ => return Ok(Err("in flight")),
-    }
+) -> Result<String, StoreError> {
     let key = RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id.to_owned() };
     clear::clear(transaction, &key, &Selection::default()).await?;
     let take = "
@@ -231,7 +237,7 @@ async fn run_again(
                conf = CASE WHEN $5::jsonb = '{}' THEN conf ELSE $5 END
         WHERE dag_id = $1 AND run_id = $2";
     transaction.execute(take, &[&key.dag_id, &key.run_id, &backfill.id, &ordinal, &Json(&wanted.conf)]).await?;
-    Ok(Ok(key.run_id))
+    Ok(key.run_id)
 }
 
 /// How many runs it was given, and of how many dates not, by the reason.
