@@ -166,10 +166,11 @@ impl Journal {
         self.write()
     }
 
-    /// Writes down that the step at `at` is about to act, or to be taken back.
+    /// Writes down that the step at `at` is about to act, or to be taken back. What could not be written down has not
+    /// come to pass: the step stays.
     pub fn set_at(&mut self, at: usize) -> Result<(), JournalError> {
-        self.entry.at = at;
-        self.write()
+        let before = std::mem::replace(&mut self.entry.at, at);
+        self.write().inspect_err(|_| self.entry.at = before)
     }
 
     /// The operation was taken back whole.
@@ -180,8 +181,7 @@ impl Journal {
     /// Writes down that the next step has been done. The caller may then do the one after.
     pub fn advance(&mut self) -> Result<(), JournalError> {
         let done = self.entry.steps.get(self.entry.at).cloned().unwrap_or_default();
-        self.entry.at += 1;
-        self.write()?;
+        self.set_at(self.entry.at + 1)?;
         checkpoint(&format!("{}.{done}", self.entry.operation));
         Ok(())
     }
@@ -201,5 +201,34 @@ impl Journal {
             return Err(io(io::Error::new(io::ErrorKind::FileTooLarge, "the plan is too long")));
         }
         files::write_atomic(&self.path, &text, 0o600).map_err(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_could_not_be_written_down_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.json");
+        let steps = vec!["one".to_owned(), "two".to_owned()];
+        let entry = Entry {
+            operation: Operation::Setup,
+            started_at: String::new(),
+            steps,
+            at: 0,
+            plan: serde_json::Value::Null,
+        };
+        let mut journal = Journal { path: path.clone(), entry };
+        // Nothing can be renamed over a folder.
+        std::fs::create_dir(&path).unwrap();
+        assert!(journal.advance().is_err());
+        assert!(journal.set_at(1).is_err());
+        assert_eq!(journal.entry().at, 0);
+        std::fs::remove_dir(&path).unwrap();
+        journal.advance().unwrap();
+        assert_eq!(journal.entry().at, 1);
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\"at\": 1"));
     }
 }
