@@ -106,7 +106,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Structure {
-    /// Between which dates it has runs at all.
+    /// Between which dates it has runs at all, and whether those of the past are made up for.
     pub fn restriction(&self) -> Restriction {
         let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
         Restriction { earliest: moment(&self.earliest), latest: moment(&self.latest), catchup: self.catchup }

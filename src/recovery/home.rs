@@ -64,7 +64,7 @@ impl Recovery<'_> {
     }
 
     /// What a restore that did not come through had set aside because it could not be read.
-    pub fn put_back_cluster(&self) -> Result<(), Error> {
+    pub(super) fn put_back_cluster(&self) -> Result<(), Error> {
         if set_aside::pending(self.home).is_none() {
             return Ok(());
         }

@@ -20,10 +20,10 @@ impl ChildSlots {
         Self { quick: Semaphore::new(AT_ONCE), slow: Semaphore::new(SLOW_AT_ONCE) }
     }
 
-    /// Does it when there is a lane free, and leaves the lane when it takes long.
+    /// Does it when there is a slot free, and gives that up when it takes long.
     pub async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         // They are never closed.
-        let lane = self.quick.acquire().await;
+        let slot = self.quick.acquire().await;
         let mut work = std::pin::pin!(work);
         if let Ok(done) = tokio::time::timeout(SLOW, work.as_mut()).await {
             return done;
@@ -32,7 +32,7 @@ impl ChildSlots {
             // It may be done before there is room beside the others.
             done = work.as_mut() => done,
             _slow = self.slow.acquire() => {
-                drop(lane);
+                drop(slot);
                 work.await
             }
         }

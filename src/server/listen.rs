@@ -124,8 +124,8 @@ where
                 };
                 // Somebody who says nothing makes room for it; where all are at work, it waits. What was accepted is
                 // served, also when we are told to leave meanwhile.
-                let permit = slots.next().await;
-                connections.spawn_local(serve_connection(stream, router, stopped.clone(), permit));
+                let slot = slots.next().await;
+                connections.spawn_local(serve_connection(stream, router, stopped.clone(), slot));
             }
             // Out of descriptors, or a client that left at once: neither ends the server.
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -137,7 +137,7 @@ async fn serve_connection<S>(
     stream: S,
     router: Router,
     mut stopped: watch::Receiver<bool>,
-    (slot, _permit): (Arc<Slot>, Option<OwnedSemaphorePermit>),
+    (slot, _slot): (Arc<Slot>, Option<OwnedSemaphorePermit>),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -185,7 +185,7 @@ async fn complete(
 ) -> Result<Option<UpgradeError>, UpgradeError> {
     let to = state.plan.to.clone();
     let mut lost = None;
-    journal.set_at(Step::Commit as usize)?;
+    journal.set_at(steps::position(journal.entry(), Step::Commit).unwrap_or(Step::Commit as usize))?;
     work.step(journal, Step::Commit, async |work| commit(work, state)).await?;
     let live = work.host.is_live();
     if live {

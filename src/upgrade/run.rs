@@ -159,7 +159,7 @@ impl Work<'_> {
         self.open(journal, state).await
     }
 
-    /// What is to be done about a failure; written down before it is.
+    /// What is to be done about a failure.
     async fn ending_after(
         &mut self,
         fault: &UpgradeError,
@@ -173,8 +173,18 @@ impl Work<'_> {
             && !self.no_rollback
             && finish::can_leave(self, state).await;
         let ending = ending::of_failure(step, may_leave);
-        if matches!(ending, Ending::GoBack | Ending::Leave) {
-            self.reporter.report(Progress::Warning(format!("{fault}; going back")));
+        let what_follows = match ending {
+            Ending::Forget => None,
+            Ending::GoBack | Ending::Leave => Some("going back"),
+            Ending::Complete => Some("it stays all the same"),
+        };
+        if let Some(what_follows) = what_follows {
+            self.reporter.report(Progress::Warning(format!("{fault}; {what_follows}")));
+        }
+        if ending == Ending::GoBack {
+            // A write that failed may have come through all the same, and whoever goes on with it has to decide the
+            // same. On a full disk this one fails too: it is gone back none the less.
+            let _ = journal.set_at(journal.entry().at);
         }
         if ending == Ending::Leave {
             state.leaving = Some(fault.to_string());
@@ -351,6 +361,7 @@ impl Work<'_> {
     }
 
     fn outcome(&mut self, state: &State, ended: Ended, fault: Option<UpgradeError>) -> Outcome {
+        let is_forgotten = matches!(ended, Ended::Forgotten);
         let (status, fault) = match (ended, state.direction) {
             (Ended::Forgotten, _) | (Ended::WentBack, Direction::Down) => (Status::Failed, fault),
             (Ended::WentBack, Direction::Up) | (Ended::Left, _) => (Status::RolledBack, fault),
@@ -361,6 +372,7 @@ impl Work<'_> {
             },
         };
         let Notes { details, commit, pause, .. } = std::mem::take(&mut self.notes);
+        let commit = commit.filter(|_| !is_forgotten);
         Outcome {
             status,
             previous_version: state.plan.from.to_string(),

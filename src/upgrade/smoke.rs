@@ -1,5 +1,5 @@
 //! Whether a release works: asked of its server over a private socket before it gets the listeners, and
-//! whole, through the endpoint that everybody uses, afterwards.
+//! whole, through the public address, afterwards.
 
 use crate::auth::token::Signer;
 use crate::config::Config;
@@ -64,7 +64,7 @@ impl Smoke<'_> {
         checks.0
     }
 
-    /// Everything, through the endpoint that everybody uses.
+    /// Everything, through the public address.
     pub async fn whole(&self) -> Vec<Check> {
         let mut checks = Checks::default();
         let _ = async {
@@ -92,7 +92,7 @@ impl Smoke<'_> {
         if version == self.version { Ok(version.to_owned()) } else { Err(format!("{version} answers")) }
     }
 
-    /// A session that a browser has still lets it in: the keys are still the same.
+    /// A session from before the change is still accepted: the keys are the same.
     async fn login(&self) -> Result<String, String> {
         match &self.endpoint {
             ServerEndpoint::Private(_) => {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Each is written down before it acts. A step's number is its place in the journal.
+/// Each is written down, by its name, before it acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     Fetch,
@@ -136,21 +136,25 @@ impl State {
 /// understand. A step that only another version knows counts as the one before it.
 pub fn read(entry: &Entry) -> Result<(State, Step), String> {
     let state = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
-    let position = |step: Step| entry.steps.iter().position(|name| name == step.name());
-    for step in [Step::LetGo, Step::Open] {
-        position(step).ok_or_else(|| format!("it has no step {}", step.name()))?;
+    for step in [Step::LetGo, Step::Open, Step::Commit] {
+        position(entry, step).ok_or_else(|| format!("it has no step {}", step.name()))?;
     }
     Ok((state, reached(entry)))
 }
 
+/// Where a step is in the journal, which may be another version's.
+pub fn position(entry: &Entry, step: Step) -> Option<usize> {
+    entry.steps.iter().position(|name| name == step.name())
+}
+
 /// Whether a step has been done.
 pub fn is_past(entry: &Entry, step: Step) -> bool {
-    entry.steps.iter().position(|name| name == step.name()).is_some_and(|at| entry.at > at)
+    position(entry, step).is_some_and(|at| entry.at > at)
 }
 
 /// The last step that was begun.
 pub fn reached(entry: &Entry) -> Step {
-    let begun = |step: &Step| entry.steps.iter().position(|name| name == step.name()).is_some_and(|at| entry.at >= at);
+    let begun = |step: &Step| position(entry, *step).is_some_and(|at| entry.at >= at);
     Step::ALL.into_iter().rfind(begun).unwrap_or(Step::Fetch)
 }
 
@@ -223,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_step_of_another_version_is_the_one_before_it() {
-        let others = ["fetch", "let-go", "snapshot", "warm-up", "open", "polish"];
+        let others = ["fetch", "let-go", "snapshot", "warm-up", "open", "polish", "commit"];
         assert_eq!(read(&entry(&others, 3)).unwrap().1, Step::Snapshot);
         assert!(is_past(&entry(&others, 3), Step::Snapshot) && !is_past(&entry(&others, 2), Step::Snapshot));
         assert_eq!(read(&entry(&others, 4)).unwrap().1, Step::Open);
@@ -232,8 +236,9 @@ mod tests {
 
     #[test]
     fn a_journal_without_the_steps_that_decide_is_not_understood() {
-        assert!(read(&entry(&["fetch", "let-go"], 0)).unwrap_err().contains("open"));
-        assert!(read(&entry(&["fetch", "open"], 0)).unwrap_err().contains("let-go"));
+        assert!(read(&entry(&["fetch", "let-go", "commit"], 0)).unwrap_err().contains("open"));
+        assert!(read(&entry(&["fetch", "open", "commit"], 0)).unwrap_err().contains("let-go"));
+        assert!(read(&entry(&["let-go", "open"], 0)).unwrap_err().contains("commit"));
         let mut broken = entry(&NAMES, 0);
         broken.plan = json!({"direction": "sideways"});
         assert!(read(&broken).is_err());

@@ -189,8 +189,10 @@ fn what_only_some_modules_may_do_is_done_there() {
         forbid("std::env::var", module == "sys");
         forbid("env::vars", path.ends_with("sys/env_vars.rs"));
         forbid("println!(", is_log || module == "cli");
-        let asks_itself = module != "server" && module != "agent" || path.ends_with("server/database.rs");
-        [".query(", ".query_one(", ".query_opt(", ".execute("].iter().for_each(|word| forbid(word, asks_itself));
+        let may_use_sql = module != "server" && module != "agent" || path.ends_with("server/database.rs");
+        [".query(", ".query_one(", ".query_opt(", ".execute(", ".batch_execute(", ".query_raw(", "client.prepare("]
+            .iter()
+            .for_each(|word| forbid(word, may_use_sql));
         forbid("todo!(", false);
         forbid("unimplemented!(", false);
         forbid(".unwrap()", false);

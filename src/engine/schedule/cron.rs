@@ -127,22 +127,18 @@ impl Ambiguous for jiff::tz::AmbiguousTimestamp {
     }
 }
 
+/// Years that the library counts in. The other columns' numbers are looked at before it sees them.
+const YEARS: std::ops::RangeInclusive<u32> = 1..=5000;
+
 /// What the library refuses, in croniter's words.
 fn refusal(expression: &str, columns: &[&str]) -> CronProblem {
-    let is_outside = columns.iter().zip(FIELDS).any(|(column, field)| field.has_number_outside(column));
+    let years = columns.get(6).into_iter().flat_map(|column| column.split([',', '-', '/']));
+    let is_outside = years.filter_map(|text| text.parse().ok()).any(|year: u32| !YEARS.contains(&year));
     let why = if is_outside { ", out of range".to_owned() } else { String::new() };
     CronProblem::Field(expression.to_owned(), why)
 }
 
 impl Field {
-    /// Whether a number that is not a step's is none of this field's.
-    fn has_number_outside(&self, column: &str) -> bool {
-        let numbers = column.split(',').filter_map(|part| part.split('/').next()).flat_map(|range| range.split('-'));
-        numbers
-            .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-            .any(|text| !text.parse().is_ok_and(|number: u32| (self.least..=self.most).contains(&number)))
-    }
-
     /// A part of a column in words that the library understands as croniter does.
     fn plain(&self, at: usize, part: &str, whole: &str) -> Result<String, CronProblem> {
         let refuse = |why: &str| CronProblem::Field(whole.to_owned(), why.to_owned());
@@ -262,6 +258,8 @@ mod tests {
         assert!(refusal("0 0 * *").starts_with("Exactly 5, 6 or 7 columns"));
         assert_eq!(refusal("60 * * * *"), "[60 * * * *] is not acceptable, out of range");
         assert_eq!(refusal("0 0 * FOO *"), "[0 0 * foo *] is not acceptable");
+        assert_eq!(refusal("0 0 1 1 * 0 6000"), "[0 0 1 1 * 0 6000] is not acceptable, out of range");
+        assert_eq!(refusal("0 0 1 1 * 0 soon"), "[0 0 1 1 * 0 soon] is not acceptable");
         assert!(refusal("*/0 * * * *").contains("step '0' in field 0"));
         assert!(refusal("H * * * *").contains("not acceptable"));
         assert_eq!(schedule("0 0 31 2 *", "UTC").next(at("2024-01-01T00:00:00Z")), Err(CronProblem::Never));

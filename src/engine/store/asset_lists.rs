@@ -19,7 +19,7 @@ pub struct Asset {
     pub extra: Value,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    pub users: Vec<User>,
+    pub uses: Vec<AssetUse>,
     /// As Airflow shows them: id, name and group of each.
     pub aliases: Value,
     pub last_event: Option<(i64, Timestamp)>,
@@ -27,7 +27,7 @@ pub struct Asset {
 
 /// A DAG or a task that names an asset.
 #[derive(Debug, Deserialize)]
-pub struct User {
+pub struct AssetUse {
     pub dag_id: String,
     /// Empty for a DAG that is scheduled by it.
     pub task_id: String,
@@ -84,13 +84,18 @@ const ASSET: &str = "
                                      ORDER BY d.dag_id, d.task_id), '[]')
             FROM dag_asset d JOIN dag USING (dag_id)
             WHERE dag.is_active AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri
-                  OR d.kind = 'name' AND d.name = a.name OR d.kind = 'uri' AND d.uri = a.uri)) AS users,
+                  OR d.kind = 'name' AND d.name = a.name OR d.kind = 'uri' AND d.uri = a.uri)) AS uses,
            (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
             FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases
     FROM asset a LEFT JOIN LATERAL (
         SELECT id, happened_at FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) e ON true";
 
+/// For a task, which may have thousands of them to read: without the runs that came of each.
 const EVENT: &str = "
+    SELECT e.*, a.name, a.uri, a.group_name, '[]'::json AS created
+    FROM asset_event e JOIN asset a ON a.id = e.asset_id";
+
+const EVENT_WITH_RUNS: &str = "
     SELECT e.*, a.name, a.uri, a.group_name,
            (SELECT coalesce(json_agg(json_build_object(
                 'run_id', r.run_id, 'dag_id', r.dag_id, 'logical_date', r.logical_date, 'start_date', r.start_date,
@@ -101,7 +106,7 @@ const EVENT: &str = "
 
 impl From<&Row> for Asset {
     fn from(row: &Row) -> Self {
-        let (Json(extra), Json(users), Json(aliases)) = (row.get("extra"), row.get("users"), row.get("aliases"));
+        let (Json(extra), Json(uses), Json(aliases)) = (row.get("extra"), row.get("uses"), row.get("aliases"));
         let event: (Option<i64>, Option<Timestamp>) = (row.get("event_id"), row.get("happened_at"));
         Self {
             id: row.get("id"),
@@ -111,7 +116,7 @@ impl From<&Row> for Asset {
             extra,
             created_at: row.get("created_at"),
             updated_at: row.get("updated_at"),
-            users,
+            uses,
             aliases,
             last_event: event.0.zip(event.1),
         }
@@ -185,26 +190,31 @@ pub async fn events(
     let count = format!("SELECT count(*) FROM asset_event e WHERE {matches}");
     let total = client.query_one(&count, &[asset_id, source_dag_id, source_task_id, source_run_id]).await?.get(0);
     let order = page.order_by(if page.order.is_empty() { "e.happened_at, e.id" } else { "e.id" });
-    let query = format!("{EVENT} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
+    let query = format!("{EVENT_WITH_RUNS} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
         [asset_id, source_dag_id, source_task_id, source_run_id, &page.limit, &page.offset];
     Ok((client.query(&query, &values).await?.iter().map(AssetEvent::from).collect(), total))
 }
 
 pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {
-    Ok((&client.query_one(&format!("{EVENT} WHERE e.id = $1"), &[&id]).await?).into())
+    Ok((&client.query_one(&format!("{EVENT_WITH_RUNS} WHERE e.id = $1"), &[&id]).await?).into())
 }
 
-/// The events that a run was made for.
-pub async fn events_of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<AssetEvent>, StoreError> {
+/// The events that a run was made for, with the runs that came of each, or for a task without them.
+pub async fn events_of_run(
+    client: &impl GenericClient,
+    run: &RunKey,
+    with_runs: bool,
+) -> Result<Vec<AssetEvent>, StoreError> {
+    let select = if with_runs { EVENT_WITH_RUNS } else { EVENT };
     let query = format!(
-        "{EVENT} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
+        "{select} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
          ORDER BY e.happened_at, e.id"
     );
     Ok(client.query(&query, &[&run.dag_id, &run.run_id]).await?.iter().map(AssetEvent::from).collect())
 }
 
-/// All events of what a task reads.
+/// All events of what a task reads, without the runs that came of them.
 pub async fn events_of(client: &impl GenericClient, read: &Reference<'_>) -> Result<Vec<AssetEvent>, StoreError> {
     let (kind, name, uri) = read.columns();
     let query = format!(

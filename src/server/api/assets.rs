@@ -2,7 +2,7 @@
 
 use super::views::{self, stamp};
 use crate::engine::keys::RunKey;
-use crate::engine::store::asset_lists::{self, Asset, AssetEvent, EventFilter, User};
+use crate::engine::store::asset_lists::{self, Asset, AssetEvent, AssetUse, EventFilter};
 use crate::engine::store::assets::{self, Source};
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::runs::{self, Trigger};
@@ -24,14 +24,14 @@ type Body = Result<Json<Value>, JsonRejection>;
 
 fn view(asset: &Asset) -> Value {
     let of = |role: &str| -> Vec<Value> {
-        let with_task = |user: &User| {
+        let with_task = |user: &AssetUse| {
             let mut one = json!({"dag_id": user.dag_id, "created_at": user.created_at, "updated_at": user.created_at});
             if role != "schedule" {
                 one["task_id"] = user.task_id.as_str().into();
             }
             one
         };
-        asset.users.iter().filter(|user| user.role == role).map(with_task).collect()
+        asset.uses.iter().filter(|user| user.role == role).map(with_task).collect()
     };
     let (event_id, happened_at) = asset.last_event.unzip();
     json!({
@@ -110,7 +110,7 @@ pub async fn upstream(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&**client, &RunKey { dag_id, run_id }).await?;
+    let events = asset_lists::events_of_run(&**client, &RunKey { dag_id, run_id }, true).await?;
     let total = i64::try_from(events.len()).unwrap_or(i64::MAX);
     Ok(event_list(&events, total))
 }

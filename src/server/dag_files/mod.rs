@@ -334,6 +334,6 @@ async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
         (began, clock.elapsed(), found)
     };
     let (began, took, found) = shared.slots.run(work).await;
-    // The keeper lives as long as its tasks.
+    // The loop lives as long as its tasks.
     let _ = shared.results.send(Parsed { path, began, took, found });
 }

@@ -176,7 +176,7 @@ fn event(event: &AssetEvent) -> Value {
 /// The events that the task's own run was made for.
 pub async fn triggering(State(state): Shared, Extension(of): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&**client, &of.run).await?;
+    let events = asset_lists::events_of_run(&**client, &of.run, false).await?;
     Ok(Json(events.iter().map(event).collect()))
 }
 

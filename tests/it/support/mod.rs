@@ -406,11 +406,12 @@ impl Pauses {
         Self { deadline: Instant::now() + limit, next: Duration::ZERO }
     }
 
-    /// Pauses; `false` when the time is over.
+    /// Pauses; `false` when the time was over before, so that the last pause is followed by a look.
     fn next(&mut self) -> bool {
+        let is_over = Instant::now() >= self.deadline;
         std::thread::sleep(self.next);
         self.next = (self.next * 5 / 4).clamp(Duration::from_millis(20), Duration::from_millis(200));
-        Instant::now() < self.deadline
+        !is_over
     }
 }
 
