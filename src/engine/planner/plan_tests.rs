@@ -1,7 +1,7 @@
 use super::*;
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
-use crate::engine::planner::concurrency::{self, Usage};
+use crate::engine::planner::concurrency::{self, Usage, Waiting};
 use crate::engine::planner::graph::Graph;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -221,6 +221,43 @@ fn nothing_new_begins_in_a_paused_dag_and_what_ended_is_told() {
     let paused = plan(&play.snapshot(true));
     play.apply(&paused);
     assert_eq!(play.states(), HashMap::from([("a", "success"), ("b", "none")]));
+}
+
+/// Of another run of the DAG, in the same pool.
+fn of_another_run(play: &Play, weight: i32) -> Waiting {
+    let run = RunKey { dag_id: "d".into(), run_id: "another".into() };
+    Waiting { weight, ..Waiting::new(&run, &play.graph, 0, -1, None) }
+}
+
+/// Who begins when the pool has so many slots: of the run's tasks by their names, of the others by their indices.
+fn admitted(play: &Play, is_paused: bool, slots: i64, others: &[Waiting]) -> (Vec<&'static str>, Vec<usize>) {
+    let snapshot = play.snapshot(is_paused);
+    let mut plan = plan(&snapshot);
+    let mut usage = Usage::default();
+    usage.pools.insert("default_pool".into(), (slots, 0));
+    let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
+    let chosen = concurrency::admit(&run, &snapshot, &mut plan, usage, others);
+    let queued = plan.transitions.iter().filter(|one| one.to == TaskState::Queued);
+    (queued.map(|one| ["a", "b"][one.index]).collect(), chosen)
+}
+
+#[test]
+fn runs_compete_for_the_slots_of_a_pool() {
+    let play = Play::new(&["a", "b"], 16);
+    let heavy = [of_another_run(&play, 1), of_another_run(&play, 9)];
+    assert_eq!(admitted(&play, false, 1, &heavy), (vec![], vec![1]));
+    assert_eq!(admitted(&play, false, 2, &heavy[1..]), (vec!["a"], vec![0]));
+    assert_eq!(admitted(&play, false, 9, &heavy), (vec!["a", "b"], vec![1, 0]));
+}
+
+#[test]
+fn a_paused_dag_lets_other_runs_have_the_slots() {
+    let mut play = Play::new(&["a", "b"], 16);
+    play.instances[0].state = Some(TaskState::Running);
+    play.instances[1].state = Some(TaskState::Scheduled);
+    let others = [of_another_run(&play, 1), of_another_run(&play, 1)];
+    assert_eq!(admitted(&play, true, 2, &others), (vec![], vec![0]), "what runs keeps its slot");
+    assert_eq!(admitted(&play, false, 3, &others).0, ["b"]);
 }
 
 #[test]
