@@ -24,11 +24,28 @@ pub enum Caller {
 /// The longest that a request may take, its body included.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
-/// The same for imports and exports, which this user's own commands ask for: of as much as there is.
+/// The longest that an import or export may take, which this user's own commands ask for: of as much as there is.
 const IMPORT_LIMIT: Duration = Duration::from_secs(600);
 
 /// How long the datastore may take to answer a request. A frozen one answers never.
 const DATASTORE_LIMIT: Duration = Duration::from_secs(10);
+
+/// For all but imports and exports.
+pub async fn request_timeout(request: Request, next: Next) -> Response {
+    within(REQUEST_LIMIT, request, next).await
+}
+
+/// For imports and exports.
+pub async fn import_timeout(request: Request, next: Next) -> Response {
+    within(IMPORT_LIMIT, request, next).await
+}
+
+async fn within(limit: Duration, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "The request took too long").into_response(),
+    }
+}
 
 /// For the API: 503 instead of a wait for a datastore that does not answer.
 pub async fn datastore_timeout(request: Request, next: Next) -> Response {
@@ -56,10 +73,6 @@ pub async fn telling_dag_files(State(state): State<Arc<AppState>>, request: Requ
     response
 }
 
-fn imports(request: &Request) -> bool {
-    caller(request) == Caller::LocalAdmin && ["/local/variables", "/local/connections"].contains(&request.uri().path())
-}
-
 /// For every request.
 pub async fn check_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
@@ -68,11 +81,7 @@ pub async fn check_request(State(state): State<Arc<AppState>>, request: Request,
     {
         return refusal.into_response();
     }
-    let limit = if imports(&request) { IMPORT_LIMIT } else { REQUEST_LIMIT };
-    let mut response = match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "The request took too long").into_response(),
-    };
+    let mut response = next.run(request).await;
     let headers = response.headers_mut();
     let mut set = |name, value| {
         headers.entry(name).or_insert(HeaderValue::from_static(value));

@@ -61,9 +61,7 @@ pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
 /// For this user's own commands, over the socket that only they can open.
 pub fn local_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
-        .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/variables/{*key}", get(local::get_variable))
-        .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .route("/local/connections/{*id}", get(local::get_connection))
         .route("/local/changes", get(changes::wait))
         .route("/local/python", get(local::python))
@@ -71,4 +69,15 @@ pub fn local_routes(state: &Arc<AppState>) -> Routes {
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .layer(DefaultBodyLimit::max(IMPORT_BYTES))
         .layer(from_fn(guard::require_local))
+}
+
+/// For the same, of as much as there is.
+pub fn import_routes(state: &Arc<AppState>) -> Routes {
+    Router::new()
+        .route("/local/variables", get(local::export_variables).put(local::import_variables))
+        .route("/local/connections", get(local::export_connections).put(local::import_connections))
+        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
+        .layer(DefaultBodyLimit::max(IMPORT_BYTES))
+        .layer(from_fn(guard::require_local))
+        .layer(from_fn(guard::import_timeout))
 }
