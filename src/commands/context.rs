@@ -3,7 +3,7 @@
 use crate::build_info;
 use crate::cli::args::Global;
 use crate::cli::printer::Printer;
-use crate::config::{self, Config, Loaded};
+use crate::config::{Config, Loaded};
 use crate::error::Error;
 use crate::home::{self, Home};
 use crate::recovery::Recovery;
@@ -25,11 +25,7 @@ impl<'a> Context<'a> {
 
     /// The configuration, its warnings said.
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
-        let loaded = config::load(&self.home.config())?;
-        for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
-            self.printer.warning(format!("{}:{}: {}", self.home.config().display(), warning.line, warning.message));
-        }
-        Ok(loaded)
+        self.recovery().config()
     }
 
     /// What looks after what was left half done, and tells of it here.

@@ -10,9 +10,10 @@ pub use exchanges::tell_conflicts;
 pub use home::Purges;
 pub use upgrades::interrupted_upgrade;
 
+use crate::config::{self, Loaded};
 use crate::error::Error;
 use crate::home::Home;
-use crate::home::progress::Reporter;
+use crate::home::progress::{Progress, Reporter};
 use crate::postgres::private::PrivateServer;
 use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::supervisor;
@@ -26,6 +27,17 @@ pub struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
+    /// The configuration, its warnings said.
+    pub fn config(&self) -> Result<Option<Loaded>, Error> {
+        let path = self.home.config();
+        let loaded = config::load(&path)?;
+        for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
+            let text = format!("{}:{}: {}", path.display(), warning.line, warning.message);
+            self.reporter.report(Progress::Warning(text));
+        }
+        Ok(loaded)
+    }
+
     fn end_leftovers(&self) -> Result<(), Error> {
         supervisor::end_leftovers(self.home).map(drop).map_err(|error| {
             Error::failed("what an earlier run left cannot be ended").cause(error).hint("leoflow doctor")

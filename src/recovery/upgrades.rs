@@ -1,7 +1,7 @@
 //! Upgrades and rollbacks that did not come to their end.
 
 use super::{Recovery, access};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::journal::{self, Entry, Journal, Operation};
@@ -181,12 +181,7 @@ impl Recovery<'_> {
     /// The configuration, with the address at which the instance serves, where it runs: the file may say another by
     /// now.
     pub fn running_config(&self) -> Result<Config, Error> {
-        let path = self.home.config();
-        let loaded = config::load(&path)?.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?;
-        for warning in &loaded.warnings {
-            let text = format!("{}:{}: {}", path.display(), warning.line, warning.message);
-            self.reporter.report(Progress::Warning(text));
-        }
+        let loaded = self.config()?.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?;
         Ok(match lock::holder(self.home).and_then(|holder| holder.address()) {
             Some((host, port)) => Config { host, port, ..loaded.config },
             None => loaded.config,

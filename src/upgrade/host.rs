@@ -111,7 +111,7 @@ impl Host {
                 Ok(home.trial_socket())
             }
             Self::Stopped { trial, .. } => {
-                let mut started = TrialServer::start(program, home, smoke.port, None)?;
+                let mut started = TrialServer::start(program, home, smoke.config.port, None)?;
                 let endpoint = ServerEndpoint::Private(started.socket.clone());
                 let ask = Smoke { endpoint, version: smoke.version.clone(), known_import_errors: None, ..*smoke };
                 started.wait_ready(async || ask.answers().await).await?;

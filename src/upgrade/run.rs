@@ -218,7 +218,6 @@ impl Work<'_> {
     pub fn smoke(&self, state: &State, endpoint: ServerEndpoint) -> Smoke<'_> {
         Smoke {
             config: self.config,
-            port: self.config.port,
             endpoint,
             version: state.plan.to.to_string(),
             known_import_errors: state.known_import_errors.clone(),

@@ -35,7 +35,6 @@ pub struct Check {
 /// Of the instance that is asked.
 pub struct Smoke<'a> {
     pub config: &'a Config,
-    pub port: u16,
     pub endpoint: ServerEndpoint,
     /// The version that should answer.
     pub version: String,
@@ -223,9 +222,9 @@ impl Smoke<'_> {
         body: Option<&Value>,
     ) -> Result<(StatusCode, hyper::body::Bytes), String> {
         let address = self.config.own_address();
-        let host = format!("{address}:{}", self.port);
+        let host = format!("{address}:{}", self.config.port);
         let token = self.token();
-        let (bearer, cookie) = (format!("Bearer {token}"), format!("leoflow_session_{}={token}", self.port));
+        let (bearer, cookie) = (format!("Bearer {token}"), format!("leoflow_session_{}={token}", self.config.port));
         let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::COOKIE, cookie.as_str())];
         let body = body.map(Value::to_string).unwrap_or_default();
         let ask = Ask { method, path, host: &host, headers: &headers, body };
@@ -238,7 +237,8 @@ impl Smoke<'_> {
                     http::ask(stream, ask).await.map_err(|error| error.to_string())
                 }
                 ServerEndpoint::Open => {
-                    let stream = TcpStream::connect((address, self.port)).await.map_err(|error| error.to_string())?;
+                    let stream =
+                        TcpStream::connect((address, self.config.port)).await.map_err(|error| error.to_string())?;
                     http::ask(stream, ask).await.map_err(|error| error.to_string())
                 }
             }

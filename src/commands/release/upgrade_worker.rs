@@ -104,8 +104,7 @@ pub async fn change(
         Some((server, lock)) => Host::stopped(server, Some(lock)),
         None => Host::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
     };
-    let port = config.port;
-    let errors = match (import_errors_of(&facts, config, port).await, release_source) {
+    let errors = match (import_errors_of(&facts, config).await, release_source) {
         // The way back asks nothing of a server that may be the reason for it.
         (Err(_), ReleaseSource::Installed) => None,
         (errors, _) => errors?,
@@ -139,12 +138,12 @@ pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
 }
 
 /// What cannot be imported already is not another release's fault; `None` when nobody runs to ask.
-async fn import_errors_of(facts: &Facts, config: &Config, port: u16) -> Result<Option<BTreeSet<String>>, Error> {
+async fn import_errors_of(facts: &Facts, config: &Config) -> Result<Option<BTreeSet<String>>, Error> {
     if facts.instance != Instance::Healthy {
         return Ok(None);
     }
     let version = facts.installed.to_string();
-    let smoke = Smoke { config, port, endpoint: ServerEndpoint::Open, version, known_import_errors: None };
+    let smoke = Smoke { config, endpoint: ServerEndpoint::Open, version, known_import_errors: None };
     smoke.import_errors().await.map(Some).map_err(|reason| {
         Error::failed("the instance does not say which DAG files it cannot import").cause(reason).hint("leoflow smoke")
     })

@@ -159,10 +159,24 @@ pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, 
     Ok(client.query_opt(&format!("{ASSET} WHERE a.id = $1"), &[&id]).await?.as_ref().map(Asset::from))
 }
 
+/// What a task is told of an asset that it names.
+#[derive(Debug)]
+pub struct NamedAsset {
+    pub name: String,
+    pub uri: String,
+    pub group: String,
+    pub extra: Value,
+}
+
 /// The asset of a name; of several, the one that was declared last.
-pub async fn named(client: &impl GenericClient, name: &str) -> Result<Option<Asset>, StoreError> {
-    let query = format!("{ASSET} WHERE a.name = $1 ORDER BY a.updated_at DESC, a.id DESC LIMIT 1");
-    Ok(client.query_opt(&query, &[&name]).await?.as_ref().map(Asset::from))
+pub async fn named(client: &impl GenericClient, name: &str) -> Result<Option<NamedAsset>, StoreError> {
+    let query =
+        "SELECT name, uri, group_name, extra FROM asset WHERE name = $1 ORDER BY updated_at DESC, id DESC LIMIT 1";
+    let read = |row: Row| {
+        let Json(extra) = row.get("extra");
+        NamedAsset { name: row.get("name"), uri: row.get("uri"), group: row.get("group_name"), extra }
+    };
+    Ok(client.query_opt(query, &[&name]).await?.map(read))
 }
 
 /// The active DAGs with a task that makes an asset.
