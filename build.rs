@@ -14,7 +14,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("migrations.rs"), migrations()).expect("write the list of migrations");
 
-    fs::write(out.join("shim.rs"), shim()).expect("write the list of Python files");
+    fs::write(out.join("python_package.rs"), python_package()).expect("write the list of Python files");
 
     let package = env::var("CARGO_PKG_VERSION").expect("cargo sets CARGO_PKG_VERSION");
     let version = match env::var("LEOFLOW_RELEASE") {
@@ -47,13 +47,13 @@ fn migrations() -> String {
 }
 
 /// A slice of `(path below the package's root, text)` of the Python package, in order.
-fn shim() -> String {
+fn python_package() -> String {
     let mut files = Vec::new();
-    collect(Path::new("src/python/shim"), &mut files);
+    collect(Path::new("src/python/package"), &mut files);
     files.sort();
     let mut list = String::from("&[\n");
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "py")) {
-        let name = file.strip_prefix("src/python/shim").expect("found below it");
+        let name = file.strip_prefix("src/python/package").expect("found below it");
         let path = absolute(&file.to_string_lossy());
         writeln!(list, "({name:?}, include_str!({path:?})),").expect("write to a string");
     }

@@ -1,11 +1,12 @@
 //! Starting the keeper of a try.
 
 use super::folder::{KeeperSpec, Spec, TaskFolder};
+use crate::engine::planner::retry;
 use crate::engine::store::StoreError;
 use crate::engine::store::tries::{self, Claimed, Version};
 use crate::home::Home;
 use crate::protocol::task_log::{self, TryName};
-use crate::python::{Interpreter, Job, environment, roots};
+use crate::python::{Interpreter, Job, VersionCode, environment};
 use crate::sys::spawn::{FIRST_PASSED, Spawn};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use tokio_postgres::GenericClient;
 
@@ -48,8 +49,7 @@ impl Surroundings {
     pub fn prepare(&self, claimed: &Claimed, version: &Version, interpreter: &Interpreter) -> io::Result<TaskFolder> {
         let key = &claimed.key;
         let folder = TaskFolder::of(&self.home, key);
-        let file = self.workspace.join(&version.relative_fileloc);
-        let roots = roots(&self.workspace, &file);
+        let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
         let task = version.structure.tasks.iter().find(|task| task.task_id == key.task_id);
         let name = TryName {
             dag_id: &key.run.dag_id,
@@ -62,28 +62,26 @@ impl Surroundings {
             key: key.clone(),
             keeper: KeeperSpec {
                 program: interpreter.program.clone(),
-                arguments: interpreter
-                    .arguments(Job::Task, &json!({"folder": folder.path(), "secrets": FIRST_PASSED, "work_in": roots})),
+                arguments: interpreter.arguments(
+                    Job::Task,
+                    &json!({"folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.roots}),
+                ),
                 // Always there. The task goes to its project by itself: that may lie on a mount that hangs.
                 folder: self.home.root().to_owned(),
                 log: task_log::path(&self.home, name),
                 time_limit: task.and_then(|task| task.execution_timeout),
             },
-            task: self.describe(claimed, version, &file, &roots),
+            task: self.describe(claimed, version, code),
         };
         folder.write_spec(&spec)?;
         Ok(folder)
     }
 
-    fn describe(&self, claimed: &Claimed, version: &Version, file: &Path, roots: &[PathBuf]) -> Map<String, Value> {
+    fn describe(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {
         let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
-        let sources: Map<String, Value> = version
-            .sources
-            .iter()
-            .map(|(path, text)| (self.workspace.join(path).to_string_lossy().into_owned(), text.clone()))
-            .collect();
         let described = json!({
             "max_tries": claimed.max_tries,
+            "may_retry": retry::has_tries_left(claimed.key.try_number, claimed.max_tries),
             "run_type": claimed.run_type,
             "logical_date": time(claimed.logical_date),
             "data_interval_start": time(claimed.data_interval_start),
@@ -97,9 +95,9 @@ impl Surroundings {
             "reschedules": claimed.reschedules,
             "settings": version.structure.settings,
             "env": version.structure.tasks.iter().find(|task| task.task_id == claimed.key.task_id).map(|task| &task.env),
-            "roots": roots,
-            "fileloc": file,
-            "sources": sources,
+            "roots": code.roots,
+            "fileloc": code.file,
+            "sources": code.sources,
             "socket": self.home.api_socket(),
             "token": claimed.token,
         });

@@ -43,7 +43,11 @@ fn is_version(name: &str) -> bool {
 }
 
 fn is_of_python(name: &str) -> bool {
-    name == "compiled" || name.starts_with("shim-") || name.starts_with("packages-") || is_version(name)
+    name == "compiled"
+        || name.starts_with("leoflow-")
+        || name.starts_with("shim-")
+        || name.starts_with("packages-")
+        || is_version(name)
 }
 
 fn is_tool(name: &str) -> bool {

@@ -1,6 +1,6 @@
 //! A Python that is ready to run the user's DAGs: which one, with which of our files.
 
-use super::{discover, shim, support};
+use super::{discover, package, support};
 use crate::home::Home;
 use crate::sys::{command, env_vars};
 use serde_json::Value;
@@ -39,7 +39,7 @@ impl Job {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {
     pub program: PathBuf,
-    shim: PathBuf,
+    package: PathBuf,
     compiled: PathBuf,
     /// Packages that DAG files expect, once they are there.
     support: PathBuf,
@@ -56,10 +56,10 @@ impl Interpreter {
                 home.config().display()
             )
         })?;
-        let shim =
-            shim::install(home).map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
+        let package = package::install(home)
+            .map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
         let support = support::folder(home);
-        Ok(Self { program: python.path, shim, compiled: home.python().join("compiled"), support })
+        Ok(Self { program: python.path, package, compiled: home.python().join("compiled"), support })
     }
 
     /// The arguments for a job. The environment's PYTHON* variables do not count: they are for the
@@ -71,7 +71,7 @@ impl Interpreter {
         if let Some(map) = options.as_object_mut().filter(|_| self.support.is_dir()) {
             map.insert("support".to_owned(), self.support.to_string_lossy().into());
         }
-        let entry = self.shim.join("_leoflow_entry.py").into_os_string();
+        let entry = self.package.join("_leoflow_entry.py").into_os_string();
         [
             "-E".into(),
             "-X".into(),
@@ -89,7 +89,7 @@ impl Interpreter {
 impl Interpreter {
     /// Whether our files are still there.
     fn is_intact(&self) -> bool {
-        self.shim.join("_leoflow_entry.py").is_file()
+        self.package.join("_leoflow_entry.py").is_file()
     }
 
     /// Where packages that are installed for it go. Asks it, which takes a moment.

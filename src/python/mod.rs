@@ -4,10 +4,10 @@ mod child;
 mod discover;
 mod ignore;
 mod interpreter;
+mod package;
 mod parse;
 mod roots;
 mod scan;
-mod shim;
 mod support;
 
 pub use child::{Left, run as run_child};
@@ -15,7 +15,7 @@ pub use discover::{MINIMUM, Python, find};
 pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
 pub use parse::{Found, Request, parse, settings_problem};
-pub use roots::{as_in_workspace, project_of, roots};
+pub use roots::{VersionCode, as_in_workspace, project_of, roots};
 pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, is_dag_file, python_files, scan};
 pub use support::{
     PackageSource, checked as checked_packages, download as download_packages, install as install_packages,

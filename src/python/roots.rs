@@ -1,5 +1,6 @@
 //! To which project a DAG file belongs, and where its modules are looked for.
 
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// The folder of its project, which is the one directly below the workspace; none for a bare file.
@@ -11,6 +12,24 @@ pub fn project_of(workspace: &Path, file: &Path) -> Option<PathBuf> {
 /// The folder of its project, then the workspace.
 pub fn roots(workspace: &Path, file: &Path) -> Vec<PathBuf> {
     project_of(workspace, file).into_iter().chain([workspace.to_owned()]).collect()
+}
+
+/// The code of a DAG's version at the place where it was read, as the Python package is told of it.
+pub struct VersionCode {
+    pub file: PathBuf,
+    pub roots: Vec<PathBuf>,
+    /// Texts by absolute path. They count, whatever is on the disk by now.
+    pub sources: Map<String, Value>,
+}
+
+impl VersionCode {
+    /// `relative_fileloc` and the names in `sources` are paths below the workspace.
+    pub fn of(workspace: &Path, relative_fileloc: &str, sources: &Map<String, Value>) -> Self {
+        let file = workspace.join(relative_fileloc);
+        let placed =
+            |(path, text): (&String, &Value)| (workspace.join(path).to_string_lossy().into_owned(), text.clone());
+        Self { roots: roots(workspace, &file), file, sources: sources.iter().map(placed).collect() }
+    }
 }
 
 /// A path that a user gave, as the server knows it: below the workspace where it leads there, also

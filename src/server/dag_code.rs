@@ -10,10 +10,10 @@ use crate::engine::store::events::Event;
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::tries;
 use crate::protocol::log;
-use crate::python::{Job, Left, roots, run_child};
+use crate::python::{Job, Left, VersionCode, run_child};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -94,13 +94,8 @@ impl DagCode {
             let client = self.state.database.get().await.map_err(|error| error.message())?;
             tries::version(&**client, version_id).await.map_err(|error| error.to_string())?
         };
-        let file = self.workspace.join(&version.relative_fileloc);
-        let roots = roots(&self.workspace, &file);
-        let sources: Map<String, Value> = version
-            .sources
-            .iter()
-            .map(|(path, text)| (self.workspace.join(path).to_string_lossy().into_owned(), text.clone()))
-            .collect();
+        let VersionCode { file, roots, sources } =
+            VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
         let options = json!({
             "path": file, "roots": roots, "work_in": roots, "sources": sources, "settings": version.structure.settings,
             "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),

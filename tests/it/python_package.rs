@@ -4,9 +4,9 @@ use std::process::Command;
 
 #[test]
 fn says_what_functions_take_as_inspect_does() {
-    let shim = concat!(env!("CARGO_MANIFEST_DIR"), "/src/python/shim");
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/src/python/package");
     let output = Command::new("python3")
-        .args(["-I", "-B", "-c", include_str!("python_package_signatures.py"), shim])
+        .args(["-I", "-B", "-c", include_str!("python_package_signatures.py"), package])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

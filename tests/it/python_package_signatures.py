@@ -1,4 +1,4 @@
-"""Compares `leoflow._signature` with `inspect`, for every kind of callable and many calls of each."""
+"""Compares `leoflow.common.signatures` with `inspect`, for every kind of callable and many calls of each."""
 
 import functools
 import inspect
@@ -6,7 +6,7 @@ import itertools
 import sys
 
 sys.path.insert(0, sys.argv[1])
-from leoflow import _signature
+from leoflow.common import signatures
 
 
 class Callable:
@@ -75,7 +75,7 @@ FUNCTIONS = [
 count = 0
 for function in FUNCTIONS:
     wanted = inspect.signature(function)
-    found = _signature.parameters(function)
+    found = signatures.parameters(function)
     assert [(one.name, one.kind, one.default is one.empty) for one in found.values()] == [
         (one.name, int(one.kind), one.default is one.empty) for one in wanted.parameters.values()
     ], function
@@ -86,7 +86,7 @@ for function in FUNCTIONS:
         for some in itertools.chain.from_iterable(itertools.combinations(names, n) for n in range(5)):
             args, kwargs = (0,) * places, dict.fromkeys(some, 0)
             answers = []
-            for call in (lambda: wanted.bind(*args, **kwargs), lambda: _signature.check_call(function, args, kwargs)):
+            for call in (lambda: wanted.bind(*args, **kwargs), lambda: signatures.check_call(function, args, kwargs)):
                 try:
                     call()
                     answers.append(None)
@@ -96,7 +96,7 @@ for function in FUNCTIONS:
             count += 1
 for nonsense in (5, None):
     try:
-        _signature.parameters(nonsense)
+        signatures.parameters(nonsense)
     except TypeError:
         continue
     raise AssertionError(nonsense)

@@ -1,9 +1,10 @@
 //! The scheduler's planner, for a run in the foreground: the process that runs the tasks asks over a socket what
 //! comes next.
 
-use crate::engine::dag::Structure;
+use crate::engine::dag::{Length, Structure};
 use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{self, Decision, EndedTry, Instance, Outcome, Snapshot};
+use crate::engine::planner::retry;
 use crate::engine::state::TaskState;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -13,7 +14,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 
 #[derive(Deserialize)]
-struct Question {
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Question {
+    /// What comes next?
+    Next(Next),
+    /// How many elements are there?
+    Length { length: Value, lengths: HashMap<String, usize> },
+}
+
+#[derive(Deserialize)]
+struct Next {
     instances: Vec<Asked>,
     lengths: HashMap<String, usize>,
     decisions: Vec<Decided>,
@@ -52,7 +62,11 @@ pub fn serve(listener: &UnixListener, structure: Structure) -> std::io::Result<(
     let mut writer = stream.try_clone()?;
     for line in BufReader::new(stream).lines() {
         let answer = match serde_json::from_str::<Question>(&line?) {
-            Ok(question) => answer(&graph, question),
+            Ok(Question::Next(question)) => answer(&graph, question),
+            Ok(Question::Length { length, lengths }) => match serde_json::from_value::<Length>(length) {
+                Ok(length) => json!({"length": length.resolve(&|task| lengths.get(task).copied())}),
+                Err(error) => json!({"error": error.to_string()}),
+            },
             Err(error) => json!({"error": error.to_string()}),
         };
         writeln!(writer, "{answer}")?;
@@ -60,7 +74,7 @@ pub fn serve(listener: &UnixListener, structure: Structure) -> std::io::Result<(
     Ok(())
 }
 
-fn answer(graph: &Graph, question: Question) -> Value {
+fn answer(graph: &Graph, question: Next) -> Value {
     let now = Timestamp::now();
     let decisions = question
         .decisions
@@ -84,8 +98,19 @@ fn answer(graph: &Graph, question: Question) -> Value {
     let plan = plan::plan(&snapshot);
     let added: Vec<(&str, i32)> =
         plan.added.iter().map(|(task_index, at)| (graph.task(*task_index).task_id.as_str(), *at)).collect();
-    let transitions: Vec<(usize, &str, i32)> =
-        plan.transitions.iter().map(|one| (one.index, one.to.as_str(), one.try_number)).collect();
+    // Those that were added come after those that were there.
+    let max_tries = |index: usize| match snapshot.instances.get(index) {
+        Some(instance) => instance.max_tries,
+        None => graph.task(plan.added[index - snapshot.instances.len()].0).retries.cast_signed(),
+    };
+    let transitions: Vec<Value> = plan
+        .transitions
+        .iter()
+        .map(|one| {
+            let may_retry = retry::has_tries_left(one.try_number, max_tries(one.index));
+            json!([one.index, one.to.as_str(), one.try_number, may_retry])
+        })
+        .collect();
     json!({
         "expanded": plan.expanded, "added": added, "transitions": transitions,
         "run": plan.run.map(|(state, _)| state.as_str()),

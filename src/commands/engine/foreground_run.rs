@@ -27,18 +27,7 @@ pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
         logical_date: args.logical_date.as_deref().or(args.date.as_deref()),
         pdb: args.pdb,
     };
-    let mut prepared = wanted.prepare(context).await?;
-    let structure = structure_of(&prepared, &args.dag_id)?;
-    // Gone with the folder, when the run is over.
-    let folder = temporary_folder()?;
-    let path = folder.join("planner.sock");
-    let listener = UnixListener::bind(&path).map_err(|error| Error::io("make", &path, &error))?;
-    prepared.options["planner"] = path.to_string_lossy().into();
-    // It ends with the process that asks; until that has come, nobody waits for it.
-    std::thread::spawn(move || foreground_planner::serve(&listener, structure));
-    let done = prepared.run(&args.dag_id);
-    let _ = files::remove_any(&folder);
-    done
+    wanted.prepare(context).await?.run(&args.dag_id)
 }
 
 /// One task alone, or its template fields.
@@ -139,7 +128,21 @@ impl Wanted<'_> {
 
 impl Prepared {
     /// Runs it in this terminal; the exit code is that of its end.
-    fn run(&self, dag_id: &str) -> Result<u8, Error> {
+    fn run(mut self, dag_id: &str) -> Result<u8, Error> {
+        let structure = structure_of(&self, dag_id)?;
+        // Gone with the folder, when the run is over.
+        let folder = temporary_folder()?;
+        let path = folder.join("planner.sock");
+        let listener = UnixListener::bind(&path).map_err(|error| Error::io("make", &path, &error))?;
+        self.options["planner"] = path.to_string_lossy().into();
+        // It ends with the process that asks; until that has come, nobody waits for it.
+        std::thread::spawn(move || foreground_planner::serve(&listener, structure));
+        let done = self.run_process(dag_id);
+        let _ = files::remove_any(&folder);
+        done
+    }
+
+    fn run_process(&self, dag_id: &str) -> Result<u8, Error> {
         let mut command = std::process::Command::new(&self.interpreter.program);
         command.args(self.interpreter.arguments(Job::Test, &self.options)).env_clear().envs(environment());
         if let Some(folder) = &self.folder {

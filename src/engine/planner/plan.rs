@@ -103,8 +103,7 @@ impl<'a> Planner<'a> {
             Outcome::Failed { may_retry } => {
                 let task = instance.task_index.map(|task_index| self.snapshot.graph.task(task_index));
                 match task {
-                    // As Airflow asks: the number of the try against the most, which clearing raises.
-                    Some(task) if may_retry && instance.max_tries > 0 && instance.try_number <= instance.max_tries => {
+                    Some(task) if may_retry && retry::has_tries_left(instance.try_number, instance.max_tries) => {
                         let dag_id = &self.snapshot.graph.structure.dag_id;
                         let date = self.snapshot.logical_date;
                         (TaskState::UpForRetry, Some(retry::due(dag_id, task, date, instance.try_number, ended.at)))

@@ -7,6 +7,12 @@ use sha1::{Digest, Sha1};
 /// Airflow's `max_task_retry_delay`: no delay that grows is longer. Seconds.
 const LONGEST: f64 = 86_400.0;
 
+/// Whether a task whose try of that number failed is tried again, as Airflow asks: the number against the most, which
+/// clearing raises.
+pub fn has_tries_left(try_number: i32, max_tries: i32) -> bool {
+    max_tries > 0 && try_number <= max_tries
+}
+
 /// When the try after `try_number`, which ended at `ended`, may begin. A delay that grows is spread by a
 /// hash, so that tasks that failed together are not tried again together; the formula is that of
 /// Airflow's `TaskInstance.next_retry_datetime`.

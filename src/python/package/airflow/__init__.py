@@ -1,0 +1,31 @@
+"""Airflow's import paths, for DAG files where Airflow itself is not installed. What is where says
+`leoflow/names.py`; a module is made when it is imported, and a name looked up when it is asked for."""
+
+import importlib.machinery
+import sys
+
+from leoflow.common.exceptions import Unsupported
+from leoflow.names import MODULES, look_up
+
+
+class _Modules:
+    def find_spec(self, name, path=None, target=None):
+        if not name.startswith("airflow."):
+            return None
+        if name not in MODULES:
+            raise Unsupported(f"the module {name}")
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        module.__all__ = sorted(MODULES[module.__name__])
+        module.__getattr__ = look_up(module.__name__)
+
+
+sys.meta_path.insert(0, _Modules())
+
+__version__ = "3.3.2"
+__all__ = sorted(MODULES["airflow"])
+__getattr__ = look_up("airflow")

@@ -1,0 +1,342 @@
+"""What every task of a DAG is, mapped or not.
+
+<https://airflow.apache.org/docs/apache-airflow/stable/howto/custom-operator.html>
+"""
+
+
+from leoflow.authoring import setup_teardown
+from leoflow.authoring.default_args import OperatorMeta
+from leoflow.authoring.edges import Linkable, check_key, connect
+from leoflow.authoring.operator_arguments import (
+    RETRY_DELAY,
+    backoff,
+    callbacks,
+    check_doc,
+    check_email,
+    limit,
+    one_or_many,
+    priority,
+    seconds,
+    slots,
+    text,
+    text_or_none,
+    timeout,
+    whole_retries,
+)
+from leoflow.authoring.params import ParamsDict
+from leoflow.authoring.priority import check_weight_rule
+from leoflow.authoring.trigger_rule import TriggerRule, check_trigger_rule
+from leoflow.common import current
+from leoflow.common.dates import aware
+from leoflow.common.exceptions import Unsupported
+from leoflow.common.reports import user_line
+from leoflow.common.signatures import parameters
+
+CALLBACKS = ("on_execute_callback", "on_success_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback")
+# Operator classes say how these are shown; nothing here depends on them.
+LOOKS = frozenset({"sla", "email", "email_on_failure", "email_on_retry", "run_as_user", "executor_config", "resources",
+                   "doc", "doc_json", "doc_yaml", "doc_rst", "task_display_name", "queue", "executor", "retry_policy",
+                   "allow_nested_operators", "logger_name"})
+# Of those, what would mean something that is not done.
+ONLY = {
+    "run_as_user": (None,),
+    "executor": (None, "LocalExecutor"),
+    "retry_policy": (None,),
+    "queue": (None, "default"),
+}
+
+
+class AbstractOperator(Linkable, metaclass=OperatorMeta):
+    """A task of a DAG."""
+
+    template_fields = ()
+    template_ext = ()
+    template_fields_renderers = {}
+    operator_extra_links = ()
+    ui_color = "#fff"
+    ui_fgcolor = "#000"
+    shallow_copy_attrs = ()
+    inherits_from_empty_operator = False
+    operator_name = None
+    is_mapped = False
+    skips_downstream = False
+
+    def __init__(self, *, task_id, owner="airflow", email=None, email_on_retry=None, email_on_failure=None, retries=0,
+                 retry_delay=RETRY_DELAY, retry_exponential_backoff=0, max_retry_delay=None, start_date=None,
+                 end_date=None, depends_on_past=False, ignore_first_depends_on_past=False,
+                 wait_for_past_depends_before_skipping=False, wait_for_downstream=False, dag=None, params=None,
+                 default_args=None, priority_weight=1, weight_rule="downstream", queue="default", pool=None,
+                 pool_slots=1, sla=None, execution_timeout=None, on_execute_callback=None, on_failure_callback=None,
+                 on_success_callback=None, on_retry_callback=None, on_skipped_callback=None, pre_execute=None,
+                 post_execute=None, trigger_rule="all_success", resources=None, run_as_user=None,
+                 map_index_template=None, max_active_tis_per_dag=None, max_active_tis_per_dagrun=None, executor=None,
+                 executor_config=None, do_xcom_push=True, multiple_outputs=False, inlets=None, outlets=None,
+                 task_group=None, doc=None, doc_md=None, doc_json=None, doc_yaml=None, doc_rst=None,
+                 task_display_name=None, logger_name=None, allow_nested_operators=True, retry_policy=None,
+                 render_template_as_native_obj=None, **others):
+        if others:
+            raise TypeError(
+                f"Invalid arguments were passed to {type(self).__name__} (task_id: {task_id}). "
+                f"Invalid arguments were:\n**kwargs: {others}"
+            )
+        self._check_what_is_not_done(email, email_on_failure, email_on_retry, retries, default_args or {}, run_as_user=run_as_user,
+                                     executor=executor, retry_policy=retry_policy, queue=queue)
+        self.place = user_line()
+        mapped = current.unmapped()
+        dag = dag or current.dag()
+        group = task_group or (current.group(dag) if dag is not None else None)
+        if dag is None and group is not None:
+            dag = group.dag
+        check_key("task_id", task_id)
+        self.task_id = group.child_id(task_id) if group is not None and mapped is None else task_id
+        check_key("task_id", self.task_id)
+        self.task_group = None
+        self.owner = text("owner", owner)
+        self._set_retries(retries, retry_delay, retry_exponential_backoff, max_retry_delay)
+        self.start_date = aware("start_date", start_date)
+        self.end_date = aware("end_date", end_date)
+        self.wait_for_downstream = bool(wait_for_downstream)
+        self.depends_on_past = bool(depends_on_past) or self.wait_for_downstream
+        self.ignore_first_depends_on_past = bool(ignore_first_depends_on_past)
+        self.wait_for_past_depends_before_skipping = bool(wait_for_past_depends_before_skipping)
+        self._set_params(params, mapped.dag if mapped is not None else dag)
+        self.priority_weight = priority(self.task_id, priority_weight)
+        self.weight_rule = check_weight_rule(weight_rule)
+        self.queue = queue or "default"
+        self.pool = text_or_none("pool", pool) or "default_pool"
+        self.pool_slots = slots(self.task_id, dag, pool_slots)
+        self.execution_timeout = timeout(execution_timeout)
+        given = (on_execute_callback, on_success_callback, on_failure_callback, on_retry_callback, on_skipped_callback)
+        for name, value in zip(CALLBACKS, given, strict=True):
+            setattr(self, name, callbacks(name, value))
+        self._pre_execute_hook = pre_execute
+        self._post_execute_hook = post_execute
+        self.trigger_rule = check_trigger_rule(trigger_rule, self.task_id, dag)
+        self.map_index_template = text_or_none("map_index_template", map_index_template)
+        self.max_active_tis_per_dag = limit("max_active_tis_per_dag", max_active_tis_per_dag)
+        self.max_active_tis_per_dagrun = limit("max_active_tis_per_dagrun", max_active_tis_per_dagrun)
+        self.executor_config = executor_config or {}
+        self.resources = resources
+        self.do_xcom_push = bool(do_xcom_push)
+        self.multiple_outputs = bool(multiple_outputs)
+        self.inlets = one_or_many(inlets)
+        self.outlets = one_or_many(outlets)
+        self.doc, self.doc_json, self.doc_yaml, self.doc_rst = doc, doc_json, doc_yaml, doc_rst
+        self.doc_md = check_doc(doc_md)
+        self.task_display_name = text_or_none("task_display_name", task_display_name) or self.task_id
+        self.render_template_as_native_obj = render_template_as_native_obj
+        self._join(dag, group, mapped)
+
+    # --- the steps of its making
+
+    @staticmethod
+    def _check_what_is_not_done(email, on_failure, on_retry, retries, defaults, **given):
+        """Raises Unsupported for what would mean something here that nobody does."""
+        check_email(email, on_failure, on_retry, retries if isinstance(retries, int) else 0, defaults)
+        for name, value in given.items():
+            if value not in ONLY[name]:
+                raise Unsupported(f"{name}={value!r}")
+
+    def _set_retries(self, retries, delay, exponential_backoff, longest_delay):
+        self.retries = whole_retries(self.task_id, retries)
+        self.retry_delay = seconds("retry_delay", delay)
+        self.retry_exponential_backoff = backoff(exponential_backoff)
+        self.max_retry_delay = None if longest_delay is None else seconds("max_retry_delay", longest_delay)
+
+    def _set_params(self, params, dag):
+        """Those of the DAG are the task's too; `own_params` are what it adds."""
+        self.own_params = dict(params or {})
+        self.params = ParamsDict({**(dag.params.all_params() if dag is not None else {}), **self.own_params})
+
+    def _join(self, dag, group, mapped):
+        """Becomes a task of its DAG and its group. The instance of a mapped task is beside them, as what it is made of."""
+        self.is_setup = self.is_teardown = False
+        self.on_failure_fail_dagrun = False
+        self.upstream_task_ids = set()
+        self.downstream_task_ids = set()
+        object.__setattr__(self, "dag", None)
+        if mapped is not None:
+            object.__setattr__(self, "dag", mapped.dag)
+            self.task_group = mapped.task_group
+            return
+        if group is not None:
+            group.add(self)
+        if dag is not None:
+            dag.add_task(self)
+        setup_teardown.collect(self)
+
+    def __setattr__(self, name, value):
+        if name == "trigger_rule" and isinstance(value, str):
+            value = check_trigger_rule(value, getattr(self, "task_id", "?"), None)
+        elif name in CALLBACKS:
+            value = callbacks(name, value)
+        elif name in ONLY and current.context() is None and value not in ONLY[name]:
+            raise Unsupported(f"{name}={value!r}")
+        elif name == "dag" and value is not None:
+            # To give a task a DAG is to put it there.
+            value.add_task(self)
+            return
+        object.__setattr__(self, name, value)
+        if not hasattr(self, "_building") and getattr(self, "dag", None) is not None and name in self.template_fields:
+            self.link_arguments((name,))
+
+    # --- the graph
+
+    def tops(self):
+        return [self]
+
+    def bottoms(self):
+        return [self]
+
+    @property
+    def dag_id(self):
+        return self.dag.dag_id if self.dag else None
+
+    def get_dag(self):
+        return self.dag
+
+    def has_dag(self):
+        return self.dag is not None
+
+    @property
+    def label(self):
+        group = self.task_group
+        prefix = group.group_id + "." if group is not None and group.group_id and group.prefix_group_id else ""
+        return self.task_id[len(prefix):] if prefix and self.task_id.startswith(prefix) else self.task_id
+
+    @property
+    def node_id(self):
+        return self.task_id
+
+    @property
+    def task_type(self):
+        return getattr(self, "airflow_name", type(self).__name__)
+
+    @property
+    def upstream_list(self):
+        return [self.dag.get_task(one) for one in self.upstream_task_ids]
+
+    @property
+    def downstream_list(self):
+        return [self.dag.get_task(one) for one in self.downstream_task_ids]
+
+    def get_direct_relative_ids(self, upstream=False):
+        return self.upstream_task_ids if upstream else self.downstream_task_ids
+
+    def get_flat_relative_ids(self, *, upstream=False):
+        found, waiting = set(), [self]
+        while waiting:
+            one = waiting.pop()
+            for task_id in one.get_direct_relative_ids(upstream):
+                if task_id not in found:
+                    found.add(task_id)
+                    waiting.append(self.dag.get_task(task_id))
+        return found
+
+    @property
+    def output(self):
+        from leoflow.authoring.xcom_arg import XComArg
+
+        return XComArg(self)
+
+    def link_arguments(self, fields=None):
+        """Whoever's result is an argument comes first."""
+        from leoflow.authoring.xcom_arg import operators_in
+
+        for field in self.template_fields if fields is None else fields:
+            for operator in operators_in(getattr(self, field, None)):
+                if operator is not self:
+                    connect(operator, self)
+
+    def as_setup(self):
+        if self.is_teardown:
+            raise ValueError(f"Cannot mark task '{self.task_id}' as setup; task is already a teardown.")
+        self.is_setup = True
+        return self
+
+    def as_teardown(self, *, setups=None, on_failure_fail_dagrun=None):
+        if self.is_setup:
+            raise ValueError(f"Cannot mark task '{self.task_id}' as teardown; task is already a setup.")
+        self.is_teardown = True
+        object.__setattr__(self, "trigger_rule", TriggerRule.ALL_DONE_SETUP_SUCCESS)
+        if on_failure_fail_dagrun is not None:
+            self.on_failure_fail_dagrun = bool(on_failure_fail_dagrun)
+        for one in one_or_many(setups):
+            for setup in one.bottoms():
+                setup.as_setup()
+                setup.set_downstream(self)
+        return self
+
+    def __enter__(self):
+        return setup_teardown.enter([self])
+
+    def __exit__(self, *_):
+        setup_teardown.leave()
+
+    def __gt__(self, other):
+        self.outlets.append(other)
+        return self
+
+    def __lt__(self, other):
+        self.inlets.append(other)
+        return self
+
+    # --- running
+
+    @property
+    def log(self):
+        import logging
+
+        return logging.getLogger("airflow.task.operators")
+
+    def pre_execute(self, context):
+        """Called before `execute`, for those who extend it."""
+
+    def execute(self, context):
+        raise NotImplementedError
+
+    def post_execute(self, context, result=None):
+        """Called after it."""
+
+    def on_kill(self):
+        """Called when the task is told to end."""
+
+    def render_template_fields(self, context, jinja_env=None):
+        from leoflow.authoring.templates import render_fields
+
+        render_fields(self, context, self, jinja_env)
+
+    def render_template(self, content, context, jinja_env=None, seen_oids=None):
+        from leoflow.authoring.templates import Renderer
+
+        return Renderer(self, context, jinja_env).render(content)
+
+    def get_template_env(self, dag=None):
+        from leoflow.authoring.templates import environment_of
+
+        return environment_of(dag or self.dag)
+
+    def xcom_push(self, context, key, value):
+        context["ti"].xcom_push(key=key, value=value)
+
+    def xcom_pull(self, context, task_ids=None, key="return_value", **others):
+        return context["ti"].xcom_pull(task_ids=task_ids, key=key, **others)
+
+    def defer(self, **_):
+        raise Unsupported("self.defer() (there is no triggerer; a sensor can wait with mode='reschedule')", self.place)
+
+    def dry_run(self):
+        self.log.info("Dry run")
+
+    def prepare_for_execution(self):
+        """A copy: another try in this process begins with the arguments as they were written."""
+        import copy
+
+        return copy.copy(self)
+
+    def __repr__(self):
+        return f"<Task({self.task_type}): {self.task_id}>"
+
+
+# The names that `partial()` takes for every operator.
+BASE_ARGUMENTS = frozenset(parameters(AbstractOperator.__init__)) - {"self", "others", "default_args"}

@@ -1,0 +1,292 @@
+"""Assets: what tasks produce, and what the runs of other DAGs wait for.
+
+<https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html>
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from leoflow.common.exceptions import Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LONGEST = 1500
+
+
+class BaseAsset:
+    """An asset, an alias, a reference, or a condition over them."""
+
+    def __or__(self, other):
+        return combine(AssetAny, self, other)
+
+    def __and__(self, other):
+        return combine(AssetAll, self, other)
+
+    def described(self):
+        """For the scheduler."""
+        raise NotImplementedError
+
+    def __bool__(self):
+        return True
+
+
+def combine(kind, left, right):
+    if not isinstance(left, BaseAsset) or not isinstance(right, BaseAsset):
+        raise TypeError("expect asset expressions in condition")
+    return kind(*left.objects, right) if type(left) is kind else kind(left, right)
+
+
+def check_name(what, value):
+    if not isinstance(value, str):
+        raise TypeError(f"the {what} of an asset must be a string, not {type(value).__name__}")
+    if len(value) > LONGEST:
+        raise ValueError(f"the {what} of an asset has at most {LONGEST} characters")
+    if not value.strip():
+        raise ValueError(f"{what} cannot be empty")
+    return value
+
+
+def normal_uri(uri):
+    import urllib.parse
+
+    check_name("uri", uri)
+    parts = urllib.parse.urlsplit(uri)
+    scheme = parts.scheme.lower()
+    if not scheme or scheme.startswith("x-"):
+        return uri
+    if scheme == "airflow":
+        raise ValueError("Asset scheme 'airflow' is reserved")
+    place = parts.netloc
+    if parts.password:
+        warnings.warn("An Asset URI should not contain a password: it is left out", stacklevel=4)
+        place = place.rpartition("@")[2]
+    query = urllib.parse.urlencode(sorted(urllib.parse.parse_qsl(parts.query, keep_blank_values=True)))
+    path = parts.path.rstrip("/") or "/" if parts.path else parts.path
+    return urllib.parse.urlunsplit((scheme, place, path, query, ""))
+
+
+class Asset(BaseAsset):
+    asset_type = "asset"
+
+    def __init__(self, name=None, uri=None, *, group=None, extra=None, watchers=None, access_control=None):
+        if watchers:
+            raise Unsupported("asset watchers (they need a triggerer)")
+        if isinstance(name, os.PathLike):
+            name, uri = None, os.fspath(name)
+        if isinstance(uri, os.PathLike):
+            uri = os.fspath(uri)
+        if name is None and uri is None:
+            raise TypeError("Asset() requires either 'name' or 'uri'")
+        if name is None:
+            name = uri
+        elif uri is None:
+            uri = name
+        if name in ("self", "context"):
+            raise ValueError(f"prohibited name for asset: {name}")
+        self.name = check_name("name", name)
+        self.uri = normal_uri(uri)
+        self.group = group or self.asset_type
+        self.extra = dict(extra or {})
+        self.watchers = []
+
+    @staticmethod
+    def ref(*, name=None, uri=None):
+        if (name is None) == (uri is None):
+            raise TypeError("Asset.ref() takes exactly one of 'name' and 'uri'")
+        return AssetNameRef(name) if name is not None else AssetUriRef(uri)
+
+    @property
+    def normalized_uri(self):
+        return self.uri
+
+    def described(self):
+        return {"asset": {"name": self.name, "uri": self.uri, "group": self.group, "extra": self.extra}}
+
+    def key(self):
+        return ("asset", self.name, self.uri)
+
+    def __eq__(self, other):
+        return isinstance(other, Asset) and self.key() == other.key()
+
+    def __hash__(self):
+        return hash(self.key())
+
+    def __fspath__(self):
+        return self.uri
+
+    def __repr__(self):
+        return f"Asset(name={self.name!r}, uri={self.uri!r})"
+
+
+class Dataset(Asset):
+    asset_type = "dataset"
+
+
+class Model(Asset):
+    asset_type = "model"
+
+
+class Reference(BaseAsset):
+    def __init__(self, value):
+        self.value = check_name(self.what, value)
+
+    def described(self):
+        return {self.what: self.value}
+
+    def key(self):
+        return (self.what, self.value)
+
+    def __eq__(self, other):
+        return type(other) is type(self) and self.value == other.value
+
+    def __hash__(self):
+        return hash(self.key())
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.value!r})"
+
+
+class AssetNameRef(Reference):
+    what = "name"
+
+    @property
+    def name(self):
+        return self.value
+
+
+class AssetUriRef(Reference):
+    what = "uri"
+
+    @property
+    def uri(self):
+        return self.value
+
+
+class AssetAlias(Reference):
+    what = "alias"
+
+    def __init__(self, name, *, group="asset"):
+        super().__init__(name)
+        self.group = group
+
+    @property
+    def name(self):
+        return self.value
+
+    def described(self):
+        return {"alias": self.value, "group": self.group}
+
+
+class Condition(BaseAsset):
+    def __init__(self, *objects):
+        if not all(isinstance(one, BaseAsset) for one in objects):
+            raise TypeError("expect asset expressions in condition")
+        self.objects = list(objects)
+
+    def described(self):
+        return {self.what: [one.described() for one in self.objects]}
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(map(repr, self.objects))})"
+
+
+class AssetAny(Condition):
+    what = "any"
+
+
+class AssetAll(Condition):
+    what = "all"
+
+
+def condition_of(schedule: Any) -> BaseAsset:
+    if isinstance(schedule, BaseAsset):
+        return schedule
+    return AssetAll(*schedule)
+
+
+class AssetWatcher:
+    def __init__(self, name, trigger):
+        raise Unsupported("asset watchers (they need a triggerer)")
+
+
+class Metadata:
+    """Yielded by a task to say more about what it produced."""
+
+    def __init__(self, asset, extra=None, alias=None):
+        self.asset = asset
+        self.extra = dict(extra or {})
+        self.alias = alias
+
+
+class OutletEvent:
+    """What a task says about one thing that it produces."""
+
+    def __init__(self, key):
+        self.key = key
+        self.extra = {}
+        self.aliased = []
+
+    def add(self, asset, extra=None):
+        if isinstance(self.key, AssetAlias):
+            self.aliased.append((asset, dict(extra or {})))
+
+
+class OutletEvents(dict):
+    """`outlet_events[asset]`."""
+
+    def __init__(self, outlets):
+        super().__init__()
+        self.outlets = outlets
+
+    def __missing__(self, key):
+        if isinstance(key, int):
+            key = self.outlets[key]
+            return self[key]
+        if not isinstance(key, BaseAsset):
+            raise TypeError(f"Key should be either an asset or an asset alias, not {type(key)}")
+        self[key] = event = OutletEvent(key)
+        return event
+
+    def for_asset(self, *, name=None, uri=None):
+        for one in self.outlets:
+            if isinstance(one, Asset) and (name in (None, one.name)) and (uri in (None, one.uri)):
+                return self[one]
+        return self[Asset(name=name, uri=uri)]
+
+    def for_asset_alias(self, *, name):
+        return self[AssetAlias(name)]
+
+    def take(self, metadata):
+        """What a task yielded."""
+        event = self[metadata.asset]
+        event.extra.update(metadata.extra)
+        if metadata.alias is not None:
+            self[metadata.alias].add(metadata.asset, metadata.extra)
+
+    def told(self):
+        """For the scheduler: what became of each outlet."""
+        events = []
+        for outlet in self.outlets:
+            if isinstance(outlet, AssetAlias):
+                for asset, extra in self[outlet].aliased:
+                    events.append({**asset.described(), "alias": outlet.value, "extra": storable(asset, extra)})
+            elif isinstance(outlet, (Asset, AssetNameRef, AssetUriRef)):
+                events.append({**outlet.described(), "extra": storable(outlet, self[outlet].extra)})
+        return events
+
+
+def storable(asset, extra):
+    """Raises NotStorable for what JSON cannot hold."""
+    import json
+
+    from leoflow.common.values import NotStorable, plain
+
+    try:
+        plain(extra)
+        return json.loads(json.dumps(extra, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise NotStorable(f"the extra of the event of {asset!r} cannot be kept: {error}") from None

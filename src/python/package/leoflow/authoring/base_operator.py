@@ -1,0 +1,19 @@
+"""BaseOperator: what a user's own kinds of task extend.
+
+<https://airflow.apache.org/docs/apache-airflow/stable/howto/custom-operator.html>
+"""
+
+from leoflow.authoring.abstract_operator import AbstractOperator
+from leoflow.authoring.default_args import OperatorMeta
+from leoflow.authoring.mapping import OperatorPartial
+
+
+class PartialMeta(OperatorMeta):
+    """On the class and not on its instances, as in Airflow."""
+
+    def partial(cls, *, task_id, dag=None, task_group=None, params=None, **given):
+        return OperatorPartial(cls, {"task_id": task_id, "dag": dag, "task_group": task_group, "params": params, **given})
+
+
+class BaseOperator(AbstractOperator, metaclass=PartialMeta):
+    """A task of a DAG."""

@@ -1,0 +1,315 @@
+"""DAGs, and how a file's are found."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from datetime import timedelta
+
+from leoflow.authoring.abstract_operator import AbstractOperator
+from leoflow.authoring.edges import check_key, duplicate
+from leoflow.authoring.operator_arguments import callbacks, check_doc, text_or_none
+from leoflow.authoring.params import ParamsDict
+from leoflow.authoring.task_group import TaskGroup
+from leoflow.authoring.xcom_arg import _MISSING as NO_DEFAULT
+from leoflow.common import current
+from leoflow.common.dates import aware
+from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, Unsupported
+from leoflow.common.reports import PACKAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+# In the order they were made.
+made = []
+# What a DAG may be given as long as it changes nothing. `None`: it never matters.
+NEUTRAL = {
+    "access_control": (None,),
+    "deadline": (None, []),
+    "sla_miss_callback": (None,),
+    "allowed_run_types": (None,),
+    "auto_register": (True,),
+    "owner_links": None,
+    "default_view": None,
+    "orientation": None,
+    "rerun_with_latest_version": (None, False),
+    "disable_bundle_versioning": None,
+    "has_on_success_callback": None,
+    "has_on_failure_callback": None,
+}
+
+
+class DAG:
+    """<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html>"""
+
+    def __init__(self, dag_id, *, description=None, schedule=None, start_date=None, end_date=None, default_args=None,
+                 params=None, tags=None, doc_md=None, catchup=False, max_active_runs=16, max_active_tasks=16,
+                 max_consecutive_failed_dag_runs=0, dagrun_timeout=None, is_paused_upon_creation=None, fail_fast=False,
+                 on_success_callback=None, on_failure_callback=None, user_defined_macros=None,
+                 user_defined_filters=None, template_searchpath=None, template_undefined=None,
+                 jinja_environment_kwargs=None, render_template_as_native_obj=False, dag_display_name=None, **others):
+        check_key("dag_id", dag_id)
+        for name, value in others.items():
+            if name not in NEUTRAL:
+                raise TypeError(f"DAG got an unexpected keyword argument {name!r}")
+            if NEUTRAL[name] is not None and not any(value == one for one in NEUTRAL[name]):
+                raise Unsupported(f"{name}={value!r} of a DAG")
+        self.dag_id = dag_id
+        self.dag_display_name = text_or_none("dag_display_name", dag_display_name) or dag_id
+        self.description = text_or_none("description", description)
+        self.default_args = dict(default_args or {})
+        start = start_date if start_date is not None else self.default_args.get("start_date")
+        end = end_date if end_date is not None else self.default_args.get("end_date")
+        self.start_date = aware("start_date", start)
+        self.end_date = aware("end_date", end)
+        self.timezone = self.start_date.tzinfo if self.start_date is not None else aware("", "2000-01-01").tzinfo
+        self.params = ParamsDict({**(self.default_args.pop("params", None) or {}), **(params or {})})
+        self.tags = check_tags(tags)
+        self.doc_md = check_doc(doc_md)
+        self.catchup = bool(catchup)
+        self.max_active_runs = positive("max_active_runs", max_active_runs)
+        self.max_active_tasks = positive("max_active_tasks", max_active_tasks)
+        self.max_consecutive_failed_dag_runs = positive("max_consecutive_failed_dag_runs", max_consecutive_failed_dag_runs)
+        self.dagrun_timeout = timeout(dagrun_timeout)
+        self.is_paused_upon_creation = is_paused_upon_creation
+        self.fail_fast = bool(fail_fast)
+        self.on_success_callback = callbacks("on_success_callback", on_success_callback)
+        self.on_failure_callback = callbacks("on_failure_callback", on_failure_callback)
+        self.user_defined_macros = user_defined_macros
+        self.user_defined_filters = user_defined_filters
+        self.template_searchpath = [template_searchpath] if isinstance(template_searchpath, str) else template_searchpath
+        self.template_undefined = template_undefined
+        self.jinja_environment_kwargs = jinja_environment_kwargs
+        self.render_template_as_native_obj = bool(render_template_as_native_obj)
+        self.task_dict = {}
+        self.group_ids = {}
+        self.edge_labels = {}
+        self.task_group = TaskGroup(None, dag=self)
+        self.module_file, self.line = defining_module()
+        self.schedule = schedule
+        self.timetable = timetable_of(schedule, self.timezone)
+        if self.catchup and self.timetable.can_be_scheduled and self.start_date is None:
+            raise ValueError("start_date is required when catchup=True")
+        most = self.timetable.active_runs_limit
+        if most is not None and self.max_active_runs > most:
+            raise ValueError(
+                f"Invalid max_active_runs: {type(self.timetable).__name__} requires max_active_runs <= {most}"
+            )
+        # Whether it was used by `with`, which makes it one of the file's wherever it is kept.
+        self.entered = False
+        made.append(self)
+
+    @property
+    def tasks(self):
+        return list(self.task_dict.values())
+
+    @property
+    def task_ids(self):
+        return list(self.task_dict)
+
+    @property
+    def task_group_dict(self):
+        return dict(self.group_ids)
+
+    @property
+    def fileloc(self):
+        return self.module_file
+
+    @property
+    def folder(self):
+        import os
+
+        return os.path.dirname(self.module_file or "")
+
+    @property
+    def owner(self):
+        return ", ".join(sorted({task.owner for task in self.tasks}))
+
+    @property
+    def timetable_summary(self):
+        return self.timetable.summary
+
+    @property
+    def roots(self):
+        return [task for task in self.tasks if not task.upstream_task_ids]
+
+    @property
+    def leaves(self):
+        return [task for task in self.tasks if not task.downstream_task_ids]
+
+    def get_task(self, task_id):
+        if task_id not in self.task_dict:
+            from leoflow.common.exceptions import TaskNotFound
+
+            raise TaskNotFound(f"Task {task_id} not found")
+        return self.task_dict[task_id]
+
+    def has_task(self, task_id):
+        return task_id in self.task_dict
+
+    def has_task_group(self, group_id):
+        return group_id in self.group_ids
+
+    def add_task(self, task):
+        if not isinstance(task, AbstractOperator):
+            raise TypeError(f"{task!r} is not a task")
+        if self.task_dict.get(task.task_id, task) is not task:
+            raise duplicate(task.task_id)
+        if task.dag is not None and task.dag is not self:
+            raise ValueError(f"The dag assigned to {task!r} can not be changed.")
+        object.__setattr__(task, "dag", self)
+        self.task_dict[task.task_id] = task
+        if task.task_group is None:
+            self.task_group.add(task)
+
+    def add_tasks(self, tasks):
+        for task in tasks:
+            self.add_task(task)
+
+    def param(self, name, default=NO_DEFAULT):
+        from leoflow.authoring.xcom_arg import DagParam
+
+        return DagParam(self, name, default)
+
+    def __enter__(self):
+        self.entered = True
+        current.enter_dag(self)
+        return self
+
+    def __exit__(self, *_):
+        current.leave_dag()
+
+    def ordered(self):
+        """The tasks, each after those it waits for; of several, the one that was written first."""
+        waiting = {task.task_id: len(task.upstream_task_ids) for task in self.tasks}
+        ready = [task_id for task_id, count in waiting.items() if count == 0]
+        order = []
+        for task_id in ready:
+            order.append(self.task_dict[task_id])
+            for down in sorted(self.task_dict[task_id].downstream_task_ids):
+                waiting[down] -= 1
+                if waiting[down] == 0:
+                    ready.append(down)
+        if len(order) < len(self.task_dict):
+            stuck = next(task for task in self.tasks if waiting[task.task_id])
+            raise AirflowDagCycleException(f"Cycle detected in Dag: {self.dag_id}. Faulty task: {stuck.task_id}")
+        return order
+
+    topological_sort = ordered
+
+    def check(self):
+        """What is wrong with it as a whole."""
+        self.ordered()
+        for task in self.tasks:
+            if task.is_teardown and task.trigger_rule != "all_done_setup_success":
+                raise ValueError("Trigger rule not configurable for teardown tasks.")
+            if self.fail_fast and task.trigger_rule not in ("all_success", "all_done_setup_success"):
+                raise AirflowException(
+                    f"A 'fail_fast' dag can only have ALL_SUCCESS trigger rule, and {task.task_id} has {task.trigger_rule}"
+                )
+            if task.is_setup:
+                for down in task.downstream_list:
+                    if not down.is_teardown and down.trigger_rule != "all_success" and not down.is_setup:
+                        raise ValueError("Setup tasks must be followed with trigger rule ALL_SUCCESS.")
+        if self.timetable.can_be_scheduled and not self.params.are_valid():
+            raise ValueError(
+                f"Dag {self.dag_id!r} is not allowed to define a Schedule, as there are required params without "
+                "default values, or the default values are not valid."
+            )
+        self.timetable.validate()
+
+    def test(self, *_, **__):
+        raise Unsupported("DAG.test() inside the file; `leoflow dags test` does it")
+
+    def cli(self):
+        raise Unsupported("DAG.cli() inside the file; `leoflow` has its own commands")
+
+    def __eq__(self, other):
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __repr__(self):
+        return f"<DAG: {self.dag_id}>"
+
+
+def timetable_of(schedule, timezone):
+    from leoflow.authoring.timetables import of_schedule
+
+    return of_schedule(schedule, timezone)
+
+
+def timeout(value):
+    if value is not None and not isinstance(value, timedelta):
+        raise TypeError(f"dagrun_timeout must be a timedelta and is {type(value).__name__}")
+    return value
+
+
+def positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ValueError(f"{name} must be a whole number from 0, not {value!r}")
+    return value
+
+
+def check_tags(tags):
+    tags = set(tags or ())
+    for tag in tags:
+        if not isinstance(tag, str) or not 0 < len(tag) <= 100:
+            raise AirflowException(f"tag {tag!r} must be a string of 1 to 100 characters")
+    return tags
+
+
+def defining_module():
+    """The file whose top level was being run when a DAG was made, and the line there: a factory in
+    another module makes DAGs for the file that calls it."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        # Code that `exec` runs belongs to the file that runs it.
+        if frame.f_code.co_name == "<module>" and not frame.f_code.co_filename.startswith((PACKAGE, "<")):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return None, 0
+
+
+def dag(dag_id_or_function="", **arguments):
+    """`@dag`: the function's tasks become a DAG each time it is called."""
+
+    def decorate(function):
+        import inspect
+
+        @functools.wraps(function)
+        def make(*args, **kwargs):
+            bound = inspect.signature(function).bind(*args, **kwargs)
+            bound.apply_defaults()
+            named = arguments.get("dag_id") or (dag_id_or_function if isinstance(dag_id_or_function, str) else "")
+            others = {name: value for name, value in arguments.items() if name != "dag_id"}
+            if function.__doc__ and not others.get("doc_md"):
+                others["doc_md"] = inspect.cleandoc(function.__doc__)
+            with DAG(named or function.__name__, **others) as made_dag:
+                given = {name: made_dag.param(name, value) for name, value in bound.arguments.items()}
+                function(**given)
+            return made_dag
+
+        return make
+
+    return decorate(dag_id_or_function) if callable(dag_id_or_function) else decorate
+
+
+def of_file(path: str, module: ModuleType, is_local: Callable[[str], bool]) -> list[DAG]:
+    """The DAGs of one file, as Airflow finds them: what its names hold, and what was used by `with`.
+    One that another local file made is that file's. Two with one id are an error."""
+    named = [value for value in vars(module).values() if isinstance(value, DAG)]
+    found = {}
+    for one in made:
+        is_own = one.module_file == path or one.module_file is None or not is_local(one.module_file)
+        if not is_own or not (one.entered or any(one is other for other in named)):
+            continue
+        if found.setdefault(one.dag_id, one) is not one:
+            raise AirflowException(
+                f"dag_id {one.dag_id!r} is used twice, in lines {found[one.dag_id].line} and {one.line}"
+            )
+    for one in found.values():
+        one.check()
+    return list(found.values())

@@ -1,0 +1,50 @@
+"""`@task.bash`, `@task.branch`, `@task.short_circuit` and `@task.sensor`. By themselves, because most files
+do without them."""
+
+from leoflow.authoring.branching import BranchMixIn, ShortCircuitOperator
+from leoflow.authoring.operators import BashOperator, Offered, PythonOperator, keyword_arguments
+from leoflow.authoring.sensors import PythonSensor
+from leoflow.authoring.taskflow import Decorated
+from leoflow.common.exceptions import Unsupported
+
+
+class DecoratedBranch(Decorated, BranchMixIn, PythonOperator):
+    operator_name = "@task.branch"
+    airflow_name = "_BranchPythonDecoratedOperator"
+
+    def execute(self, context):
+        return self.do_branch(context, self.call(context))
+
+
+class DecoratedShortCircuit(Decorated, ShortCircuitOperator):
+    operator_name = "@task.short_circuit"
+    airflow_name = "_ShortCircuitDecoratedOperator"
+
+
+class DecoratedSensor(Decorated, PythonSensor):
+    operator_name = "@task.sensor"
+    airflow_name = "DecoratedSensorOperator"
+
+
+class DecoratedBash(Decorated, BashOperator):
+    operator_name = "@task.bash"
+    airflow_name = "_BashDecoratedOperator"
+    template_fields = ("bash_command", "env", "cwd", "op_args", "op_kwargs")
+
+    def set_up(self, *, python_callable, op_args, op_kwargs, multiple_outputs, **others):
+        if multiple_outputs:
+            raise Unsupported("multiple_outputs of @task.bash")
+        self.python_callable = python_callable
+        self.op_args = op_args
+        self.op_kwargs = op_kwargs
+        BashOperator.__init__(self, bash_command="", **others)
+
+    def execute(self, context):
+        arguments = keyword_arguments(self.python_callable, self.op_args, Offered(context, self.op_kwargs), self.op_kwargs)
+        command = self.python_callable(*self.op_args, **arguments)
+        if not isinstance(command, str) or not command.strip():
+            raise TypeError("The returned value from the TaskFlow callable must be a non-empty string.")
+        self.bash_command = command
+        # The command that the function made may be a template itself.
+        context["ti"].render_templates(self, context)
+        return self.run_command(self.bash_command, context)

@@ -1,0 +1,80 @@
+"""Hooks: how operators reach a Connection."""
+
+import logging
+import os
+
+from leoflow.common.exceptions import AirflowNotFoundException, Unsupported
+
+
+class LoggingMixin:
+    """`self.log`, also for those whose constructor was not called."""
+
+    @property
+    def log(self):
+        return self.__dict__.get("_log") or logging.getLogger(type(self).__module__)
+
+    @log.setter
+    def log(self, logger):
+        self.__dict__["_log"] = logger
+
+    logger = log
+
+
+class BaseHook(LoggingMixin):
+    """<https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/connections.html#hooks>"""
+
+    def __init__(self, logger_name=None):
+        if logger_name:
+            self.log = logging.getLogger(logger_name)
+
+    @classmethod
+    def get_connection(cls, conn_id):
+        from leoflow.authoring.connection import Connection
+
+        return Connection.get(conn_id)
+
+    @classmethod
+    def get_hook(cls, conn_id, hook_params=None):
+        raise Unsupported("BaseHook.get_hook() (hooks come with provider packages)")
+
+    def get_conn(self):
+        raise NotImplementedError
+
+
+class FSHook(BaseHook):
+    def __init__(self, fs_conn_id="fs_default", **others):
+        super().__init__(**others)
+        try:
+            self.basepath = self.get_connection(fs_conn_id).extra_dejson.get("path", "")
+        except AirflowNotFoundException:
+            # Airflow makes this one by itself; its path is the root.
+            if fs_conn_id != "fs_default":
+                raise
+            self.basepath = os.sep
+
+    def get_conn(self):
+        return None
+
+    def get_path(self):
+        return self.basepath
+
+
+class BaseNotifier(LoggingMixin):
+    """A callback with templated fields."""
+
+    template_fields = ()
+
+    def __init__(self, **_):
+        self.context = {}
+
+    def notify(self, context):
+        raise NotImplementedError
+
+    def __call__(self, *args):
+        from leoflow.authoring.templates import render_fields
+
+        context = args[0] if args else {}
+        for key, value in list(getattr(self, "context", {}).items()):
+            context[key] = value
+        render_fields(self, context, context.get("task"))
+        self.notify(context)

@@ -1,0 +1,133 @@
+"""What every operator is given, checked and in one form."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from leoflow.common.exceptions import AirflowException, Unsupported
+from leoflow.common.reports import user_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from leoflow.authoring.dag import DAG
+
+# As in Airflow's default configuration.
+RETRY_DELAY = timedelta(seconds=300)
+
+
+def seconds(name: str, value: Any) -> timedelta:
+    """A delay as Airflow takes it: a timedelta, or a number of seconds."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return timedelta(seconds=value)
+    raise TypeError(f"{name} should be timedelta object but passed type: {type(value)}")
+
+
+def text_or_none(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string and is a {type(value).__name__}")
+    return value
+
+
+def check_doc(doc_md: Any) -> str | None:
+    text_or_none("doc_md", doc_md)
+    if doc_md and doc_md.endswith(".md") and "\n" not in doc_md:
+        import os
+
+        # As in Airflow: a file beside the DAG.
+        place = os.path.join(os.path.dirname(user_line()[0]), doc_md)
+        try:
+            with open(place, encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            return doc_md
+    return doc_md
+
+
+def callbacks(name: str, value: Any) -> list[Callable]:
+    """A function, several, or none, as a list."""
+    if value is None:
+        return []
+    if callable(value):
+        return [value]
+    if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
+        return list(value)
+    raise TypeError(f"{name} must be a function or a list of them, not {type(value).__name__}")
+
+
+def check_email(email: Any, on_failure: bool | None, on_retry: bool | None, retries: int, defaults: dict[str, Any]) -> None:
+    """Airflow would send it; nobody here does. Addresses alone ask for nothing where neither event is to be told
+    of: a retry is none where there are no retries. None is what was not written: Airflow's default is True."""
+    if not email:
+        return
+    place = " in default_args" if "email" in defaults else ""
+    for name, wanted, happens in (("email_on_failure", on_failure, True), ("email_on_retry", on_retry, retries > 0)):
+        if not happens or wanted is False:
+            continue
+        what = f"{name}={wanted!r}" if wanted is not None else f"email without {name}=False"
+        raise Unsupported(f"e-mail ({what}{place}; use on_failure_callback or on_retry_callback)")
+
+
+def whole_retries(task_id: str, retries: Any) -> int:
+    if retries is None:
+        return 0
+    try:
+        number = int(retries)
+    except (TypeError, ValueError):
+        raise TypeError(f"'retries' type must be int, not {type(retries).__name__}") from None
+    if not 0 <= number < 2**30:
+        raise AirflowException(f"retries of {task_id!r} cannot be {number}")
+    return number
+
+
+def backoff(value: Any) -> float:
+    """The factor: True means 2, and 0 that there is none."""
+    if isinstance(value, bool):
+        return 2.0 if value else 0.0
+    if not isinstance(value, (int, float)) or value < 0:
+        raise TypeError(f"retry_exponential_backoff must be a number from 0, not {value!r}")
+    return float(value)
+
+
+def priority(task_id: str, weight: Any) -> int:
+    if isinstance(weight, bool) or not isinstance(weight, int):
+        raise AirflowException(f"`priority_weight` for task '{task_id}' only accepts integers, received '{type(weight)}'.")
+    return max(-(2**31), min(weight, 2**31 - 1))
+
+
+def limit(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return value
+
+
+def one_or_many(value: Any) -> list:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple, set)) else [value]
+
+
+def text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string and is a {type(value).__name__}")
+    return value
+
+
+def slots(task_id: str, dag: DAG | None, number: Any) -> int:
+    if not isinstance(number, int) or number < 1:
+        inside = f" in dag {dag.dag_id}" if dag is not None else ""
+        raise ValueError(f"pool slots for {task_id}{inside} cannot be less than 1")
+    return number
+
+
+def timeout(value: Any) -> timedelta | None:
+    if value is not None and not isinstance(value, timedelta):
+        raise ValueError(f"execution_timeout must be timedelta object but passed as type: {type(value)}")
+    return value

@@ -1,0 +1,296 @@
+"""Sensors: tasks that wait for something, as a process or, in the mode `reschedule`, without one.
+
+<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/sensors.html>
+"""
+
+import functools
+import time
+from datetime import datetime, timedelta, timezone
+
+from leoflow.authoring.base_operator import BaseOperator
+from leoflow.authoring.branching import WeekDay, moment_of
+from leoflow.authoring.operators import Offered, keyword_arguments
+from leoflow.common.dates import of, utcnow
+from leoflow.common.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+MODES = ["poke", "reschedule"]
+# A time has come when it is over, by Airflow's sensors: seconds.
+MOMENT = 0.001
+
+
+class PokeReturnValue:
+    """What a poke found, and what the task is to return for it."""
+
+    def __init__(self, is_done, xcom_value=None):
+        self.is_done = is_done
+        self.xcom_value = xcom_value
+
+    def __bool__(self):
+        return bool(self.is_done)
+
+
+def duration(name, value):
+    """In seconds."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise ValueError(f"Operator arg `{name}` must be timedelta object or a non-negative number")
+    return float(value)
+
+
+class BaseSensorOperator(BaseOperator):
+    ui_color = "#e6f1f2"
+    is_sensor = True
+
+    def __init__(self, *, poke_interval=60, timeout=7 * 24 * 3600, soft_fail=False, mode="poke",
+                 exponential_backoff=False, max_wait=None, silent_fail=False, never_fail=False, deferrable=False,
+                 start_from_trigger=False, trigger_kwargs=None, **others):
+        super().__init__(**others)
+        self.poke_interval = duration("poke_interval", poke_interval)
+        self.timeout = duration("timeout", 7 * 24 * 3600 if timeout is None else timeout)
+        self.soft_fail = soft_fail
+        if mode not in MODES:
+            raise ValueError(f"The mode must be one of {MODES},'{self.dag_id}.{self.task_id}'; received '{mode}'.")
+        self.deferrable = deferrable
+        # Without a triggerer, what would be deferred waits without a process too.
+        self.mode = "reschedule" if deferrable else mode
+        self.exponential_backoff = exponential_backoff
+        self.max_wait = None if max_wait is None else duration("max_wait", max_wait)
+        self.silent_fail = silent_fail
+        self.never_fail = never_fail
+        if soft_fail and never_fail:
+            raise ValueError("soft_fail and never_fail are mutually exclusive, you can not provide both.")
+
+    @property
+    def reschedule(self):
+        return self.mode == "reschedule"
+
+    def poke(self, context):
+        raise NotImplementedError
+
+    def due(self, context):
+        """When what it waits for is certain to be there, where a sensor knows; otherwise None."""
+        return None
+
+    def execute(self, context):
+        ti = context["ti"]
+        count = 1
+        begun = ti.first_start() if self.reschedule else datetime.now(timezone.utc)
+        clock = time.monotonic()
+
+        def elapsed():
+            return (datetime.now(timezone.utc) - begun).total_seconds() if self.reschedule else time.monotonic() - clock
+
+        if self.reschedule and self.exponential_backoff:
+            count = self._pokes_in(elapsed(), begun)
+        while True:
+            found = self._poke_once(context)
+            if found:
+                return found.xcom_value if isinstance(found, PokeReturnValue) else None
+            run = elapsed()
+            if run > self.timeout:
+                told = (
+                    f"Sensor has timed out; run duration of {run} seconds exceeds the specified timeout of {self.timeout}."
+                )
+                raise (AirflowSkipException if self.soft_fail else AirflowSensorTimeout)(told)
+            wait = self._wait_for_due(context, self._interval(begun, run, count), run)
+            if self.reschedule:
+                raise AirflowRescheduleException(datetime.now(timezone.utc) + timedelta(seconds=wait))
+            time.sleep(wait)
+            count += 1
+
+    def _wait_for_due(self, context, interval, run):
+        """Seconds until the next look of a sensor that may know its time: never after it, and a deferred one
+        does not look before it either."""
+        due = self.due(context)
+        if due is None:
+            return interval
+        left = max((due - utcnow()).total_seconds(), 0.0) + MOMENT
+        return min(left, max(self.timeout - run, 0.0) + MOMENT) if self.deferrable else min(left, interval)
+
+    def _poke_once(self, context):
+        try:
+            return self.poke(context)
+        except (AirflowSensorTimeout, AirflowTaskTimeout, AirflowFailException) as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException("Skipping due to soft_fail is set to True.") from error
+            raise
+        except AirflowSkipException:
+            raise
+        except Exception as error:
+            if self.silent_fail:
+                self.log.exception("Sensor poke failed")
+                return False
+            if self.never_fail:
+                raise AirflowSkipException("Skipping due to never_fail is set to True.") from error
+            raise
+
+    def _interval(self, begun, run, count):
+        """Seconds until the next look."""
+        if not self.exponential_backoff:
+            return self.poke_interval
+        import hashlib
+
+        least = max(int(self.poke_interval * 2 ** (count - 2)), 1)
+        text = f"{self.dag_id}#{self.task_id}#{begun}#{count}"
+        wait = least + int(hashlib.sha1(text.encode()).hexdigest(), 16) % least
+        wait = min(self.timeout - int(run), wait)
+        return max(wait if self.max_wait is None else min(self.max_wait, wait), 0)
+
+    def _pokes_in(self, run, begun):
+        """How often it has looked in that time: no process remembers."""
+        count, spent = 1, 0.0
+        while True:
+            spent += max(self._interval(begun, spent, count), 1)
+            if spent > run:
+                return count
+            count += 1
+
+
+def poke_mode_only(cls):
+    """A class decorator: such a sensor cannot be rescheduled."""
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def checked(self, **given):
+        if given.get("mode", "poke") != "poke":
+            raise ValueError(f"Cannot set mode to '{given['mode']}'. Only 'poke' is acceptable")
+        init(self, **given)
+
+    cls.__init__ = checked
+    return cls
+
+
+class PythonSensor(BaseSensorOperator):
+    template_fields = ("templates_dict", "op_args", "op_kwargs")
+
+    def __init__(self, *, python_callable, op_args=None, op_kwargs=None, templates_dict=None, **others):
+        super().__init__(**others)
+        self.python_callable = python_callable
+        self.op_args = op_args or []
+        self.op_kwargs = op_kwargs or {}
+        self.templates_dict = templates_dict
+
+    def poke(self, context):
+        if self.templates_dict:
+            context["templates_dict"] = self.templates_dict
+        arguments = keyword_arguments(self.python_callable, self.op_args, Offered(context, self.op_kwargs), self.op_kwargs)
+        found = self.python_callable(*self.op_args, **arguments)
+        return found if isinstance(found, PokeReturnValue) else bool(found)
+
+
+class BashSensor(BaseSensorOperator):
+    template_fields = ("bash_command", "env")
+
+    def __init__(self, *, bash_command, env=None, output_encoding="utf-8", retry_exit_code=None, **others):
+        super().__init__(**others)
+        self.bash_command = bash_command
+        self.env = env
+        self.output_encoding = output_encoding
+        self.retry_exit_code = retry_exit_code
+
+    def poke(self, context):
+        import os
+        import shutil
+        import subprocess
+
+        code = subprocess.run(
+            [shutil.which("bash") or "bash", "-c", self.bash_command],
+            stdin=subprocess.DEVNULL,
+            env={**(os.environ if self.env is None else self.env), **context["ti"].airflow_environment()},
+        ).returncode
+        if code == 0:
+            return True
+        if self.retry_exit_code is None or code == self.retry_exit_code:
+            return False
+        raise AirflowFailException(f"Command exited with return code {code}")
+
+
+class FileSensor(BaseSensorOperator):
+    template_fields = ("filepath", "fs_conn_id")
+
+    def __init__(self, *, filepath, fs_conn_id="fs_default", recursive=False, **others):
+        super().__init__(**others)
+        self.filepath = filepath
+        self.fs_conn_id = fs_conn_id
+        self.recursive = recursive
+
+    def poke(self, context):
+        import glob
+        import os
+
+        from leoflow.authoring.hooks import FSHook
+
+        path = os.path.join(FSHook(self.fs_conn_id).get_path(), self.filepath)
+        for found in glob.glob(path, recursive=self.recursive):
+            if os.path.isfile(found) or any(files for _, _, files in os.walk(found)):
+                return True
+        return False
+
+
+class TimeSensor(BaseSensorOperator):
+    def __init__(self, *, target_time, end_from_trigger=False, **others):
+        super().__init__(**others)
+        self.target_time = target_time
+        zone = self.dag.timezone if self.dag is not None else timezone.utc
+        today = datetime.now(zone).date()
+        self.target_datetime = of(datetime.combine(today, target_time, tzinfo=target_time.tzinfo or zone).astimezone(timezone.utc))
+
+    def due(self, context):
+        return self.target_datetime
+
+    def poke(self, context):
+        return utcnow() > self.due(context)
+
+
+class DateTimeSensor(BaseSensorOperator):
+    template_fields = ("target_time",)
+
+    def __init__(self, *, target_time, end_from_trigger=False, **others):
+        super().__init__(**others)
+        if not isinstance(target_time, (str, datetime)):
+            raise TypeError(f"Expected str or datetime.datetime type for target_time. Got {type(target_time)}")
+        self.target_time = target_time
+
+    def due(self, context):
+        target = self.target_time
+        if isinstance(target, str):
+            target = datetime.fromisoformat(target.replace("Z", "+00:00"))
+        return target if target.tzinfo else target.replace(tzinfo=timezone.utc)
+
+    def poke(self, context):
+        return utcnow() > self.due(context)
+
+
+class TimeDeltaSensor(BaseSensorOperator):
+    template_fields = ("delta",)
+
+    def __init__(self, *, delta, end_from_trigger=False, **others):
+        super().__init__(**others)
+        self.delta = delta
+
+    def due(self, context):
+        run = context["dag_run"]
+        # A template becomes a text: of minutes, as a number is.
+        delta = self.delta if isinstance(self.delta, timedelta) else timedelta(minutes=int(self.delta))
+        return (run.data_interval_end or run.run_after) + delta
+
+    def poke(self, context):
+        return utcnow() > self.due(context)
+
+
+class DayOfWeekSensor(BaseSensorOperator):
+    def __init__(self, *, week_day, use_task_logical_date=False, **others):
+        super().__init__(**others)
+        self.week_day = week_day
+        self.use_task_logical_date = use_task_logical_date
+        self._week_days = WeekDay.validate_week_day(week_day)
+
+    def poke(self, context):
+        return moment_of(context, self.use_task_logical_date, timezone.utc).isoweekday() in self._week_days

@@ -1,0 +1,269 @@
+"""Task groups: tasks that are shown, linked and mapped together.
+
+<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#taskgroups>
+"""
+
+import functools
+import re
+
+from leoflow.authoring.edges import Linkable, check_group_key, duplicate
+from leoflow.common import current
+from leoflow.common.exceptions import AirflowException, DuplicateTaskIdFound, TaskAlreadyInTaskGroup, TaskNotFound
+from leoflow.common.signatures import VAR_KEYWORD, parameters
+
+
+class TaskGroup(Linkable):
+    def __init__(self, group_id, group_display_name="", prefix_group_id=True, parent_group=None, dag=None,
+                 default_args=None, tooltip="", doc_md=None, ui_color="CornflowerBlue", ui_fgcolor="#000",
+                 add_suffix_on_collision=False):
+        self.prefix_group_id = prefix_group_id
+        self.children = {}
+        self.tooltip = tooltip
+        self.doc_md = doc_md
+        self.group_display_name = group_display_name
+        self.parent_group = parent_group
+        if group_id is None:
+            # The root of a DAG: it has all the others.
+            self.dag, self._id, self.default_args = dag, None, {}
+            return
+        check_group_key(group_id)
+        if parent_group is None:
+            dag = dag or current.dag()
+            if dag is None:
+                raise RuntimeError("TaskGroup can only be used inside a dag")
+            self.parent_group = parent_group = current.group(dag)
+        self.dag = parent_group.dag
+        self.default_args = {**parent_group.default_args, **(default_args or {})}
+        self._id = self.free_id(parent_group.child_id(group_id), add_suffix_on_collision)
+        self.dag.group_ids[self._id] = self
+        parent_group.children[self._id] = self
+
+    def free_id(self, wanted, add_suffix):
+        taken = self.dag.group_ids.keys() | self.dag.task_dict.keys()
+        if wanted not in taken:
+            return wanted
+        if not add_suffix:
+            raise DuplicateTaskIdFound(f"group_id {wanted!r} has already been added to the DAG")
+        base = re.split(r"__\d+$", wanted)[0]
+        numbers = [0]
+        for one in taken:
+            match = re.fullmatch(re.escape(base) + r"__(\d+)", one)
+            numbers += [int(match[1])] if match else []
+        return f"{base}__{max(numbers) + 1}"
+
+    @property
+    def group_id(self):
+        return self._id
+
+    @property
+    def node_id(self):
+        return self._id
+
+    @property
+    def is_root(self):
+        return self._id is None
+
+    @property
+    def label(self):
+        parent = self.parent_group
+        if parent is not None and parent.group_id and parent.prefix_group_id:
+            return self._id[len(parent.group_id) + 1:]
+        return self._id
+
+    def child_id(self, label):
+        return f"{self._id}.{label}" if self._id and self.prefix_group_id else label
+
+    def add(self, task):
+        if task.task_group is not None and task.task_group is not self:
+            raise TaskAlreadyInTaskGroup(task.task_id, task.task_group.group_id, self.group_id)
+        if task.task_id in self.dag.group_ids or self.dag.task_dict.get(task.task_id, task) is not task:
+            raise duplicate(task.task_id)
+        self.children[task.task_id] = task
+        task.task_group = self
+        return task
+
+    def tasks(self):
+        """All inside, also of groups inside."""
+        for one in self.children.values():
+            if isinstance(one, TaskGroup):
+                yield from one.tasks()
+            else:
+                yield one
+
+    __iter__ = tasks
+
+    def has_task(self, task):
+        return any(one is task for one in self.tasks())
+
+    def get_child_by_label(self, label):
+        return self[label]
+
+    def __getitem__(self, label):
+        found = self.children.get(self.child_id(label))
+        if found is None:
+            raise TaskNotFound(f"Task {label!r} not found")
+        return found
+
+    def get_roots(self):
+        inside = {one.task_id for one in self.tasks()}
+        return (one for one in self.tasks() if not one.upstream_task_ids & inside)
+
+    def get_leaves(self):
+        inside = {one.task_id for one in self.tasks()}
+        found = []
+        for one in self.tasks():
+            if one.downstream_task_ids & inside:
+                continue
+            for leaf in self.before_teardown(one, inside) if one.is_teardown else [one]:
+                if leaf not in found:
+                    found.append(leaf)
+        return iter(found)
+
+    def before_teardown(self, teardown, inside):
+        """What a teardown at the end cleans up after: whoever comes after the group does not wait for it."""
+        for one in teardown.upstream_list:
+            if one.task_id not in inside or one.is_setup:
+                continue
+            if one.is_teardown:
+                yield from self.before_teardown(one, inside)
+            elif not any(not self.dag.get_task(down).is_teardown for down in one.downstream_task_ids & inside):
+                yield one
+
+    def tops(self):
+        return list(self.get_roots())
+
+    def bottoms(self):
+        found = list(self.get_leaves())
+        if found or any(True for _ in self.tasks()):
+            return found
+        # An empty group hands on what it was linked to.
+        return list(getattr(self, "_before", ()))
+
+    def noted(self, other, downstream):
+        if not downstream:
+            self._before = [*getattr(self, "_before", ()), *other.bottoms()]
+
+    def mapped_ancestors(self):
+        """This group and those around it that are mapped, the innermost first."""
+        one = self
+        while one is not None:
+            if isinstance(one, MappedTaskGroup):
+                yield one
+            one = one.parent_group
+
+    def __enter__(self):
+        current.enter_group(self)
+        return self
+
+    def __exit__(self, *_):
+        current.leave_group()
+
+    def as_setup(self, **_):
+        raise AirflowException("Task groups cannot be marked as setup or teardown.")
+
+    as_teardown = as_setup
+
+    def __repr__(self):
+        return f"<TaskGroup: {self._id}>"
+
+
+class MappedTaskGroup(TaskGroup):
+    """A group of which there is one copy for each element."""
+
+    def __init__(self, *, expand_input, **others):
+        super().__init__(**others)
+        self.expand_input = expand_input
+
+    def __exit__(self, *_):
+        super().__exit__()
+        for operator in self.expand_input.operators():
+            operator.set_downstream(self)
+        for task in self.tasks():
+            if task.trigger_rule == "always":
+                raise ValueError(
+                    "Task-generated mapping within a mapped task group is not allowed with trigger rule 'always'"
+                )
+
+
+class TaskGroupFunction:
+    """What `@task_group` gives."""
+
+    def __init__(self, function, arguments, partial=None):
+        self.function = function
+        self.arguments = arguments
+        self.partial_arguments = partial
+        functools.update_wrapper(self, function)
+
+    def group_arguments(self):
+        given = {"group_id": self.function.__name__, **self.arguments}
+        import inspect
+
+        doc = inspect.getdoc(self.function) or ""
+        given.setdefault("tooltip", doc)
+        if doc:
+            given.setdefault("doc_md", doc)
+        given.setdefault("add_suffix_on_collision", True)
+        return given
+
+    def __call__(self, *args, **kwargs):
+        self.refuse_partial()
+        return self.build(TaskGroup(**self.group_arguments()), args, kwargs)
+
+    def build(self, group, args, kwargs):
+        with group:
+            returned = self.function(*args, **kwargs)
+        return group if returned is None else returned
+
+    def override(self, **arguments):
+        return TaskGroupFunction(self.function, {**self.arguments, **arguments}, self.partial_arguments)
+
+    def partial(self, **kwargs):
+        self.refuse_partial()
+        self.check_names("partial", kwargs)
+        return TaskGroupFunction(self.function, self.arguments, kwargs)
+
+    def refuse_partial(self):
+        if self.partial_arguments is not None:
+            raise TypeError("a task group that is partial() is made by expand()")
+
+    def check_names(self, method, kwargs):
+        taken = parameters(self.function)
+        if any(one.kind == VAR_KEYWORD for one in taken.values()):
+            return
+        unknown = [name for name in kwargs if name not in taken]
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            raise TypeError(f"{method}() got an unexpected keyword argument {names}")
+
+    def expand(self, **kwargs):
+        from leoflow.authoring.mapping import DictOfLists, check_mappable
+
+        if not kwargs:
+            raise TypeError("no arguments to expand against")
+        self.check_names("expand", kwargs)
+        check_mappable(f"{self.function.__name__}.expand()", kwargs)
+        return self.map_over(DictOfLists(kwargs), kwargs)
+
+    def expand_kwargs(self, kwargs):
+        from leoflow.authoring.mapping import ListOfDicts, check_list_of_dicts
+
+        check_list_of_dicts(kwargs)
+        taken = self.partial_arguments or {}
+        names = [name for name in parameters(self.function) if name not in taken]
+        return self.map_over(ListOfDicts(kwargs), names)
+
+    def map_over(self, expand_input, names):
+        from leoflow.authoring.mapping import refuse_nested
+        from leoflow.authoring.xcom_arg import MappedArgument
+
+        refuse_nested(expand_input)
+        given = dict(self.partial_arguments or {})
+        given.update({name: MappedArgument(expand_input, name) for name in names})
+        group = MappedTaskGroup(expand_input=expand_input, **self.group_arguments())
+        return self.build(group, (), given)
+
+
+def task_group(function=None, **arguments):
+    if function is None:
+        return lambda decorated: TaskGroupFunction(decorated, arguments)
+    return TaskGroupFunction(function, arguments)

@@ -1,0 +1,87 @@
+"""What the code that runs now is inside of: a `with DAG(…)`, a task group, or a task."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from leoflow.authoring.dag import DAG
+    from leoflow.authoring.mapping import MappedOperator
+    from leoflow.authoring.task_group import TaskGroup
+
+
+_dags = []
+_groups = []
+_context = None
+# The mapped task of which an instance is being made.
+_unmapped = None
+
+
+def dag() -> DAG | None:
+    return _dags[-1] if _dags else None
+
+
+def enter_dag(one: DAG) -> None:
+    _dags.append(one)
+    _groups.append(one.task_group)
+
+
+def leave_dag() -> None:
+    _dags.pop()
+    _groups.pop()
+
+
+def group(of_dag: DAG | None = None) -> TaskGroup | None:
+    """The innermost group of that DAG; its root where none is open."""
+    for one in reversed(_groups):
+        if of_dag is None or one.dag is of_dag:
+            return one
+    return of_dag.task_group if of_dag is not None else None
+
+
+def enter_group(one: TaskGroup) -> None:
+    _groups.append(one)
+
+
+def leave_group() -> None:
+    _groups.pop()
+
+
+def unmap(task: MappedOperator | None) -> None:
+    global _unmapped
+    _unmapped = task
+
+
+def unmapped() -> MappedOperator | None:
+    return _unmapped
+
+
+def set_context(context: Mapping[str, Any] | None) -> None:
+    global _context
+    _context = context
+
+
+def context() -> Mapping[str, Any] | None:
+    return _context
+
+
+CONTEXT_KEYS = frozenset(
+    """
+    asset_state_store conn dag dag_run data_interval_end data_interval_start ds ds_nodash exception expanded_ti_count
+    inlet_events inlets logical_date macros map_index_template outlet_events outlets params partition_date
+    partition_key prev_data_interval_end_success prev_data_interval_start_success prev_end_date_success
+    prev_start_date_success reason run_id task task_instance task_instance_key_str task_reschedule_count
+    task_state_store templates_dict test_mode ti triggering_asset_events try_number ts ts_nodash ts_nodash_with_tz var
+    """.split()
+)
+
+
+def get_current_context() -> Mapping[str, Any]:
+    """The context of the task that runs; an error anywhere else."""
+    if _context is None:
+        raise RuntimeError(
+            "Current context was requested but no context was found! Are you running within an Airflow task?"
+        )
+    return _context

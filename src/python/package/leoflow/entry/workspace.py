@@ -1,0 +1,169 @@
+"""Running a DAG file, and remembering what it and its local modules consist of."""
+
+from __future__ import annotations
+
+import codecs
+import importlib
+import importlib.machinery
+import io
+import os
+import sys
+import types
+
+from leoflow.authoring.dag import of_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from leoflow.authoring.dag import DAG
+
+# Names that no file of the workspace can take.
+NOT_LOCAL = frozenset(sys.stdlib_module_names) | {"airflow", "leoflow"}
+# Files name these after importing no more than the package: under Airflow something else has imported them.
+LOADED_BY_AIRFLOW = {
+    "concurrent": ("futures",), "importlib": ("abc", "metadata", "resources", "util"),
+    "urllib": ("error", "parse", "request"),
+}
+
+
+def offer_submodules(package, names):
+    """They are imported when they are first asked for."""
+
+    def look_up(name):
+        if name in names:
+            return importlib.import_module(f"{package.__name__}.{name}")
+        raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
+
+    package.__dict__.setdefault("__getattr__", look_up)
+
+
+class Workspace:
+    """The folders whose modules belong to the DAG file: the project's, then the whole workspace."""
+
+    def __init__(self, roots, stored=None):
+        self.roots = [os.path.abspath(root) for root in roots]
+        # Sources of a version, by path; what is not there is read from the disk.
+        self.stored = stored or {}
+        # What was run, by path.
+        self.ran = {}
+
+    def owns(self, path):
+        return any(path == root or path.startswith(root + os.sep) for root in self.roots)
+
+    def source(self, path):
+        """The text of a file, as Python would decode it. Remembered."""
+        if path in self.ran:
+            return self.ran[path]
+        if path in self.stored:
+            text = self.stored[path]
+            import linecache
+
+            # Tracebacks show the lines that ran, not those that are there now.
+            linecache.cache[path] = (len(text), None, text.splitlines(True), path)
+        else:
+            with open(path, "rb") as file:
+                raw = file.read()
+            text = io.TextIOWrapper(io.BytesIO(raw), encoding_of(raw)).read()
+        self.ran[path] = text
+        return text
+
+    def install(self):
+        """Local modules are found in the roots: after Python's own, before installed packages."""
+        workspace = self
+
+        class Loader(importlib.machinery.SourceFileLoader):
+            def get_code(self, fullname):
+                return compile(workspace.source(self.path), self.path, "exec", dont_inherit=True)
+
+        kinds = [
+            (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+            (Loader, importlib.machinery.SOURCE_SUFFIXES),
+        ]
+        finder = importlib.machinery.FileFinder.path_hook(*kinds)
+
+        def hook(path):
+            if not workspace.owns(os.path.abspath(path)) or "site-packages" in path.split(os.sep):
+                raise ImportError("not in the workspace")
+            return finder(path)
+
+        class Stored:
+            """Modules of the version, also those that are not on the disk any more."""
+
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in NOT_LOCAL:
+                    return None
+                for folder in workspace.roots if path is None else path:
+                    place = os.path.join(folder, name.rpartition(".")[2])
+                    for file, is_package in ((os.path.join(place, "__init__.py"), True), (f"{place}.py", False)):
+                        if file in workspace.stored:
+                            import importlib.util
+
+                            return importlib.util.spec_from_file_location(
+                                name, file, loader=Loader(name, file),
+                                submodule_search_locations=[place] if is_package else None,
+                            )
+                return None
+
+        sys.path_hooks.insert(0, hook)
+        sys.path_importer_cache.clear()
+        if self.stored:
+            sys.meta_path.insert(0, Stored())
+        installed = (at for at, one in enumerate(sys.path) if "site-packages" in one or "dist-packages" in one)
+        at = next(installed, len(sys.path))
+        sys.path[at:at] = self.roots
+
+    def enter(self):
+        """From here on the environment is the project's."""
+        from leoflow.entry import dotenv
+
+        dotenv.load(self.roots)
+        dotenv.own_python_first()
+
+    def run(self, path):
+        """Runs a DAG file's top level; returns its module."""
+        path = os.path.abspath(path)
+        code = compile(self.source(path), path, "exec", dont_inherit=True)
+        module = types.ModuleType("leoflow_dag_" + os.path.splitext(os.path.basename(path))[0])
+        module.__file__ = path
+        sys.modules[module.__name__] = module
+        exec(code, module.__dict__)
+        return module
+
+
+def encoding_of(raw):
+    """As Python decides: by the first two lines."""
+    if raw.startswith(codecs.BOM_UTF8) or any(b"coding" in line for line in raw.split(b"\n", 2)[:2]):
+        import tokenize
+
+        return tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+    return "utf-8"
+
+
+def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
+    """The DAGs that the file makes, with what the project's own settings say."""
+    path = os.path.abspath(path)
+    module = workspace.run(path)
+    found = of_file(path, module, workspace.owns)
+    if settings:
+        from leoflow.entry.settings import apply
+
+        apply(settings, found)
+    return found
+
+
+def prepare(limits: dict[str, int] | None = None, support: str | None = None) -> None:
+    """Before anything of the user's runs. `support` is where packages are that DAG files expect; what
+    is installed comes first."""
+    sys.stdout.reconfigure(line_buffering=True)
+    for package, names in LOADED_BY_AIRFLOW.items():
+        offer_submodules(importlib.import_module(package), names)
+    if support:
+        sys.path.append(support)
+    if limits:
+        import resource
+
+        for name, most in limits.items():
+            soft, hard = resource.getrlimit(getattr(resource, name))
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(getattr(resource, name), (most, most))

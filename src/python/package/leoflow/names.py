@@ -1,0 +1,243 @@
+"""Which name is in which of Airflow's modules, and where it is here. docs/airflow-compatibility.md is made from this."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from leoflow.common.exceptions import Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# The modules of this package, each with the names of Airflow's that it has.
+HOMES = {
+    "authoring.asset_decorator": "asset",
+    "authoring.assets": "Asset AssetAlias AssetAll AssetAny AssetWatcher Dataset Metadata Model",
+    "authoring.async_sensors": "DateTimeSensorAsync TimeDeltaSensorAsync TimeSensorAsync",
+    "authoring.base_operator": "BaseOperator",
+    "authoring.branching": """
+        BaseBranchOperator BranchDateTimeOperator BranchDayOfWeekOperator BranchMixIn BranchPythonOperator
+        LatestOnlyOperator ShortCircuitOperator SkipMixin WeekDay
+    """,
+    "authoring.connection": "Connection",
+    "authoring.dag": "DAG dag",
+    "authoring.decorators": "setup task teardown",
+    "authoring.edges": "EdgeModifier Label chain chain_linear cross_downstream",
+    "authoring.hooks": "BaseHook BaseNotifier FSHook LoggingMixin",
+    "authoring.mapping": "MappedOperator",
+    "authoring.operators": "BashOperator EmptyOperator PythonOperator determine_kwargs",
+    "authoring.params": "Param ParamsDict",
+    "authoring.parsing_context": "get_parsing_context",
+    "authoring.plugins": "AirflowPlugin",
+    "authoring.priority": "WeightRule",
+    "authoring.run_types": "DagRunType NOTSET XCOM_RETURN_KEY",
+    "authoring.sensors": """
+        BaseSensorOperator BashSensor DateTimeSensor DayOfWeekSensor FileSensor PokeReturnValue PythonSensor
+        TimeDeltaSensor TimeSensor poke_mode_only
+    """,
+    "authoring.states": "DagRunState State TaskInstanceState",
+    "authoring.task_group": "TaskGroup task_group",
+    "authoring.templates": "literal",
+    "authoring.timetables": """
+        AssetOrTimeSchedule AssetTriggeredTimetable ContinuousTimetable CronDataIntervalTimetable
+        CronTriggerTimetable DagRunInfo DataInterval DeltaDataIntervalTimetable DeltaTriggerTimetable
+        EventsTimetable MultipleCronTriggerTimetable NullTimetable OnceTimetable TimeRestriction Timetable
+    """,
+    "authoring.trigger_rule": "TriggerRule",
+    "authoring.triggering": "ExternalTaskMarker ExternalTaskSensor TriggerDagRunOperator",
+    "authoring.variable": "Variable",
+    "authoring.xcom_arg": "XComArg",
+    "common.current": "get_current_context",
+    "common.exceptions": """
+        AirflowDagCycleException AirflowException AirflowFailException AirflowNotFoundException
+        AirflowOptionalProviderFeatureException AirflowRescheduleException AirflowRuntimeError
+        AirflowSensorTimeout AirflowSkipException AirflowTaskTerminated AirflowTaskTimeout
+        AirflowTimetableInvalid DagNotFound DagRunAlreadyExists DownstreamTasksSkipped DuplicateTaskIdFound
+        ParamValidationError TaskAlreadyInTaskGroup TaskNotFound UnmappableXComLengthPushed
+        UnmappableXComTypePushed XComNotFound
+    """,
+    "common.masking": "mask_secret",
+    "running.context": "Context",
+    "running.task_instance": "DagRun TaskInstance",
+}
+HOME_OF = {name: home for home, names in HOMES.items() for name in names.split()}
+# Modules of Airflow's that are a module here: their names are that module's own.
+WHOLE = {"macros": "authoring.macros", "timezone": "authoring.timezone"}
+
+
+def named(names: str) -> dict[str, str]:
+    """Each of the names, with the module here that has it; one that ends in a colon is such a module itself."""
+    return {name: f"{WHOLE[name]}:" if name in WHOLE else HOME_OF[name] for name in names.split()}
+
+
+SDK = named("""
+    Asset AssetAlias AssetAll AssetAny AssetOrTimeSchedule AssetWatcher BaseBranchOperator BaseHook BaseNotifier
+    BaseOperator BaseSensorOperator BranchMixIn Connection Context CronDataIntervalTimetable
+    CronTriggerTimetable DAG DagRunState DeltaDataIntervalTimetable DeltaTriggerTimetable EdgeModifier
+    EventsTimetable Label Metadata MultipleCronTriggerTimetable Param ParamsDict PokeReturnValue SkipMixin
+    TaskGroup TaskInstance TaskInstanceState TriggerRule Variable WeightRule XComArg asset chain chain_linear
+    cross_downstream dag get_current_context get_parsing_context literal macros setup task task_group teardown
+    timezone
+""")
+EXCEPTIONS = named(HOMES["common.exceptions"])
+BASH = named("BashOperator")
+BRANCH = named("BaseBranchOperator BranchMixIn")
+BRANCH_DATE = named("BranchDateTimeOperator")
+BRANCH_DAY = named("BranchDayOfWeekOperator")
+EMPTY = named("EmptyOperator")
+LATEST = named("LatestOnlyOperator")
+PYTHON = named("BranchPythonOperator PythonOperator ShortCircuitOperator get_current_context")
+TRIGGER = named("TriggerDagRunOperator")
+SENSOR_BASE = named("BaseSensorOperator PokeReturnValue poke_mode_only")
+BASH_SENSOR = named("BashSensor")
+DATE_SENSOR = named("DateTimeSensor DateTimeSensorAsync")
+EXTERNAL = named("ExternalTaskMarker ExternalTaskSensor")
+FILE_SENSOR = named("FileSensor")
+PYTHON_SENSOR = named("PythonSensor")
+TIME_SENSOR = named("TimeSensor TimeSensorAsync")
+DELTA_SENSOR = named("TimeDeltaSensor TimeDeltaSensorAsync")
+DAY_SENSOR = named("DayOfWeekSensor")
+HOOK = named("BaseHook")
+FILE_HOOK = named("FSHook")
+STATES = named("DagRunState State TaskInstanceState")
+TIMETABLES = named("DagRunInfo DataInterval TimeRestriction Timetable")
+MACROS = dict.fromkeys(
+    "datetime dateutil datetime_diff_for_humans ds_add ds_format ds_format_locale json random time timedelta uuid yaml".split(),
+    "authoring.macros")
+TIMEZONE = dict.fromkeys("convert_to_utc coerce_datetime datetime make_naive parse utc utcnow".split(), "authoring.timezone")
+# What providers and Airflow's own examples import, whichever Airflow they run on.
+COMPAT = {**SDK, **EXCEPTIONS, **HOOK, **named("AirflowPlugin MappedOperator XCOM_RETURN_KEY determine_kwargs mask_secret poke_mode_only")}
+
+MODULES = {
+    "airflow": named("Asset AirflowException DAG Dataset XComArg"),
+    "airflow.decorators": named("dag setup task task_group teardown"),
+    "airflow.exceptions": EXCEPTIONS,
+    "airflow.hooks": {},
+    "airflow.hooks.base": HOOK,
+    "airflow.hooks.filesystem": FILE_HOOK,
+    "airflow.macros": MACROS,
+    "airflow.models": named("BaseOperator Connection DAG DagRun MappedOperator Param SkipMixin TaskInstance Variable"),
+    "airflow.models.baseoperator": named("BaseOperator chain chain_linear cross_downstream"),
+    "airflow.models.connection": named("Connection"),
+    "airflow.models.dag": named("DAG dag"),
+    "airflow.models.param": named("Param ParamsDict"),
+    "airflow.models.skipmixin": named("SkipMixin"),
+    "airflow.models.taskinstance": named("TaskInstance"),
+    "airflow.models.variable": named("Variable"),
+    "airflow.models.xcom_arg": named("XComArg"),
+    "airflow.notifications": {},
+    "airflow.notifications.basenotifier": named("BaseNotifier"),
+    "airflow.operators": {},
+    "airflow.operators.bash": BASH,
+    "airflow.operators.branch": BRANCH,
+    "airflow.operators.datetime": BRANCH_DATE,
+    "airflow.operators.empty": EMPTY,
+    "airflow.operators.latest_only": LATEST,
+    "airflow.operators.python": PYTHON,
+    "airflow.operators.trigger_dagrun": TRIGGER,
+    "airflow.operators.weekday": BRANCH_DAY,
+    "airflow.providers": {},
+    "airflow.providers.common": {},
+    "airflow.providers.common.compat": {},
+    "airflow.providers.common.compat.sdk": COMPAT,
+    "airflow.providers.standard": {},
+    "airflow.providers.standard.hooks": {},
+    "airflow.providers.standard.hooks.filesystem": FILE_HOOK,
+    "airflow.providers.standard.operators": {},
+    "airflow.providers.standard.operators.bash": BASH,
+    "airflow.providers.standard.operators.branch": BRANCH,
+    "airflow.providers.standard.operators.datetime": BRANCH_DATE,
+    "airflow.providers.standard.operators.empty": EMPTY,
+    "airflow.providers.standard.operators.latest_only": LATEST,
+    "airflow.providers.standard.operators.python": PYTHON,
+    "airflow.providers.standard.operators.trigger_dagrun": TRIGGER,
+    "airflow.providers.standard.operators.weekday": BRANCH_DAY,
+    "airflow.providers.standard.sensors": {},
+    "airflow.providers.standard.sensors.bash": BASH_SENSOR,
+    "airflow.providers.standard.sensors.date_time": DATE_SENSOR,
+    "airflow.providers.standard.sensors.external_task": EXTERNAL,
+    "airflow.providers.standard.sensors.filesystem": FILE_SENSOR,
+    "airflow.providers.standard.sensors.python": PYTHON_SENSOR,
+    "airflow.providers.standard.sensors.time": TIME_SENSOR,
+    "airflow.providers.standard.sensors.time_delta": DELTA_SENSOR,
+    "airflow.providers.standard.sensors.weekday": DAY_SENSOR,
+    "airflow.providers.standard.utils": {},
+    "airflow.providers.standard.utils.skipmixin": named("SkipMixin"),
+    "airflow.providers.standard.utils.weekday": named("WeekDay"),
+    "airflow.plugins_manager": named("AirflowPlugin"),
+    "airflow.sdk": SDK,
+    "airflow.sdk.bases": {},
+    "airflow.sdk.bases.hook": HOOK,
+    "airflow.sdk.bases.notifier": named("BaseNotifier"),
+    "airflow.sdk.bases.operator": named("BaseOperator chain chain_linear cross_downstream"),
+    "airflow.sdk.bases.sensor": SENSOR_BASE,
+    "airflow.sdk.definitions": {},
+    "airflow.sdk.definitions.asset": named("Asset AssetAlias AssetAll AssetAny Dataset Model"),
+    "airflow.sdk.definitions.asset.metadata": named("Metadata"),
+    "airflow.sdk.definitions.context": named("Context get_current_context get_parsing_context"),
+    "airflow.sdk.definitions.decorators": named("setup task task_group teardown"),
+    "airflow.sdk.definitions.edges": named("EdgeModifier Label"),
+    "airflow.sdk.definitions.param": named("Param ParamsDict"),
+    "airflow.sdk.definitions.taskgroup": named("TaskGroup"),
+    "airflow.sdk.definitions.connection": named("Connection"),
+    "airflow.sdk.definitions.dag": named("DAG dag"),
+    "airflow.sdk.definitions.variable": named("Variable"),
+    "airflow.sdk.definitions.xcom_arg": named("XComArg"),
+    "airflow.sdk.exceptions": EXCEPTIONS,
+    "airflow.sdk.log": named("mask_secret"),
+    "airflow.sdk.timezone": TIMEZONE,
+    "airflow.task": {},
+    "airflow.task.trigger_rule": named("TriggerRule"),
+    "airflow.sensors": {},
+    "airflow.sensors.base": SENSOR_BASE,
+    "airflow.sensors.bash": BASH_SENSOR,
+    "airflow.sensors.date_time": DATE_SENSOR,
+    "airflow.sensors.external_task": EXTERNAL,
+    "airflow.sensors.filesystem": FILE_SENSOR,
+    "airflow.sensors.python": PYTHON_SENSOR,
+    "airflow.sensors.time_delta": DELTA_SENSOR,
+    "airflow.sensors.time_sensor": TIME_SENSOR,
+    "airflow.sensors.weekday": DAY_SENSOR,
+    "airflow.timetables": {},
+    "airflow.timetables.assets": named("AssetOrTimeSchedule"),
+    "airflow.timetables.base": TIMETABLES,
+    "airflow.timetables.events": named("EventsTimetable"),
+    "airflow.timetables.interval": named("CronDataIntervalTimetable DeltaDataIntervalTimetable"),
+    "airflow.timetables.simple": named("AssetTriggeredTimetable ContinuousTimetable NullTimetable OnceTimetable"),
+    "airflow.timetables.trigger": named("CronTriggerTimetable DeltaTriggerTimetable MultipleCronTriggerTimetable"),
+    "airflow.utils": {},
+    "airflow.utils.context": named("Context"),
+    "airflow.utils.edgemodifier": named("Label"),
+    "airflow.utils.operator_helpers": named("determine_kwargs"),
+    "airflow.utils.state": STATES,
+    "airflow.utils.task_group": named("TaskGroup"),
+    "airflow.utils.log": {},
+    "airflow.utils.log.secrets_masker": named("mask_secret"),
+    "airflow.utils.log.logging_mixin": named("LoggingMixin"),
+    "airflow.utils.timezone": TIMEZONE,
+    "airflow.utils.trigger_rule": named("TriggerRule"),
+    "airflow.utils.types": named("DagRunType NOTSET"),
+    "airflow.utils.weight_rule": named("WeightRule"),
+    "airflow.utils.xcom": named("XCOM_RETURN_KEY"),
+}
+
+
+def look_up(module: str, like: str | None = None) -> Callable[[str], Any]:
+    """A module's `__getattr__`: what Airflow has there and Leoflow does not is said with its place."""
+    names = MODULES[like or module]
+
+    def missing(name: str) -> Any:
+        place = names.get(name)
+        if place is None:
+            if name.startswith("_") or (like is None and f"{module}.{name}" in MODULES):
+                raise AttributeError(f"module {module!r} has no attribute {name!r}")
+            raise Unsupported(f"{module}.{name}")
+        found = importlib.import_module(f"leoflow.{place.rstrip(':')}")
+        value = found if place.endswith(":") else getattr(found, name)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    return missing

@@ -1,0 +1,187 @@
+"""The run and the task instance, as the code of the task sees them."""
+
+import os
+from datetime import datetime, timezone
+
+from leoflow.authoring.run_types import DagRunType
+from leoflow.authoring.task_group import MappedTaskGroup
+from leoflow.authoring.xcom_arg import _MISSING, LazyXComSequence
+from leoflow.common.current import get_current_context
+from leoflow.common.dates import parse_time
+
+
+class DagRun:
+    def __init__(self, spec):
+        self._spec = spec
+        self.dag_id = spec["dag_id"]
+        self.run_id = spec["run_id"]
+        self.run_type = DagRunType(spec["run_type"])
+        self.conf = spec["conf"]
+        self.state = "running"
+        self.end_date = None
+        self.note = spec.get("note")
+        self.triggered_by = spec.get("triggered_by")
+
+    def __getattr__(self, name):
+        places = {"logical_date": "logical_date", "data_interval_start": "data_interval_start",
+                  "data_interval_end": "data_interval_end", "run_after": "run_after", "start_date": "run_start_date"}
+        if name not in places:
+            raise AttributeError(name)
+        value = parse_time(self._spec.get(places[name]))
+        setattr(self, name, value)
+        return value
+
+    def __repr__(self):
+        return f"<DagRun {self.dag_id} {self.run_id}>"
+
+
+class TaskInstance:
+    """The task that runs, as its own code sees it."""
+
+    def __init__(self, spec, task, store, server):
+        self.task = task
+        self.task_id = task.task_id
+        self.dag_id = spec["dag_id"]
+        self.run_id = spec["run_id"]
+        self.map_index = spec["map_index"]
+        self.try_number = spec["try_number"]
+        self.max_tries = spec["max_tries"]
+        # Whether another try follows this one if it fails, as the scheduler will decide.
+        self.may_retry = spec.get("may_retry", False)
+        self.start_date = datetime.now(timezone.utc)
+        self.end_date = None
+        self.state = "running"
+        self.operator = task.task_type
+        self.hostname = os.uname().nodename
+        self.rendered_map_index = None
+        self.dag_run = DagRun(spec)
+        self.server = server
+        self._spec = spec
+        self._store = store
+
+    # --- XComs
+
+    def xcom_push(self, key, value):
+        self._store.push(key, value)
+
+    def xcom_pull(self, task_ids=None, dag_id=None, key="return_value", include_prior_dates=False, *,
+                  map_indexes=_MISSING, default=None, run_id=None, session=None):
+        """One value for one task_id (or none, which means this task's own), a list for a list of them."""
+        if not isinstance(key, str):
+            raise TypeError(f"an XCom's key is a text, not {key!r}")
+        one = task_ids is None or isinstance(task_ids, str)
+        wanted = [task_ids or self.task_id] if one else list(task_ids)
+        place = (dag_id or self.dag_id, run_id or self.run_id)
+        if map_indexes is _MISSING:
+            found = self._store.pull(*place, wanted, key, None, include_prior_dates)
+            values = []
+            for task_id in wanted:
+                own = [value for other, _, value in found if other == task_id]
+                values += own or [None]
+            return values[0] if one and len(values) == 1 else values
+        single = map_indexes is None or isinstance(map_indexes, int)
+        if not single and isinstance(map_indexes, (str, bytes)):
+            raise TypeError(f"Invalid type for map_indexes: expected int, iterable of ints, or None, got {type(map_indexes).__name__}")
+        indexes = [-1 if map_indexes is None else map_indexes] if single else list(map_indexes)
+        rows = self._store.pull(*place, wanted, key, indexes, include_prior_dates)
+        found = {(task_id, index): value for task_id, index, value in rows}
+        values = []
+        for task_id in wanted:
+            for index in indexes:
+                value = found.get((task_id, index))
+                values.append(default if value is None else value)
+        return values[0] if one and single else values
+
+    def pull_relevant(self, operator, key):
+        """What an argument stands for: of an instance of the same copy of a group, or of all instances."""
+        indexes = [-1]
+        in_group = operator.task_group is not None and next(operator.task_group.mapped_ancestors(), None) is not None
+        if operator.is_mapped:
+            indexes = None
+        elif in_group:
+            indexes = self.common_index(operator)
+            indexes = None if indexes is None else [indexes]
+        rows = self._store.pull(self.dag_id, self.run_id, [operator.task_id], key, indexes, False)
+        values = [value for _, _, value in rows]
+        if operator.is_mapped:
+            return LazyXComSequence(values)
+        if indexes is None and len(values) > 1:
+            return values
+        return values[0] if values else _MISSING
+
+    def common_index(self, operator):
+        """The index there of the copy of the innermost mapped group that both are in; None without one."""
+        own = list(self.task.task_group.mapped_ancestors()) if self.task.task_group else []
+        theirs = list(operator.task_group.mapped_ancestors()) if operator.task_group else []
+        common = next((one for one in own if any(one is other for other in theirs)), None)
+        if common is None:
+            return None
+        return self.map_index // self.copies_inside(own, common)
+
+    def copies_inside(self, own, group):
+        """How many instances of this task there are for one copy of the group."""
+        whole = 1
+        for one in own:
+            if one is group:
+                break
+            whole *= self.group_length(one)
+        return whole
+
+    def group_map_index(self, expand_input):
+        """Which element of a group's input this instance is for."""
+        own = list(self.task.task_group.mapped_ancestors()) if self.task.task_group else []
+        group = next((one for one in own if one.expand_input is expand_input), None)
+        if group is None:
+            raise RuntimeError("an argument of a mapped task group is used outside of it")
+        return self.map_index // self.copies_inside(own, group) % self.group_length(group)
+
+    def group_length(self, group):
+        assert isinstance(group, MappedTaskGroup)
+        return self.server.length(group.expand_input.length())
+
+    # --- the run
+
+    def first_start(self):
+        """When this try began for the first time: a sensor that is rescheduled begins often."""
+        first = self._spec.get("first_start_date")
+        return datetime.fromisoformat(first.replace("Z", "+00:00")) if first else datetime.now(timezone.utc)
+
+    def is_latest_run(self):
+        return self.server.is_latest_run()
+
+    def render_templates(self, task=None, context=None):
+        """Renders once more, for what was made up while the task ran."""
+        task = task or self.task
+        task.render_template_fields(context or get_current_context())
+        return task
+
+    def get_template_context(self):
+        return get_current_context()
+
+    def get_dagrun(self):
+        return self.dag_run
+
+    @property
+    def log_url(self):
+        return ""
+
+    @property
+    def key(self):
+        return (self.dag_id, self.task_id, self.run_id, self.try_number, self.map_index)
+
+    def airflow_environment(self):
+        """What Airflow puts into a task's environment."""
+        described = {
+            "AIRFLOW_CTX_DAG_OWNER": self.task.owner,
+            "AIRFLOW_CTX_DAG_ID": self.dag_id,
+            "AIRFLOW_CTX_TASK_ID": self.task_id,
+            "AIRFLOW_CTX_TRY_NUMBER": str(self.try_number),
+            "AIRFLOW_CTX_DAG_RUN_ID": self.run_id,
+        }
+        if self._spec.get("logical_date") is not None:
+            date = datetime.fromisoformat(self._spec["logical_date"].replace("Z", "+00:00"))
+            described["AIRFLOW_CTX_LOGICAL_DATE"] = date.isoformat()
+        return described
+
+    def __repr__(self):
+        return f"<TaskInstance: {self.dag_id}.{self.task_id} {self.run_id}>"
