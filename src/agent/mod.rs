@@ -11,7 +11,7 @@ mod secrets;
 mod start;
 mod stop;
 
-pub use folder::TaskFolder;
+pub use folder::{TaskFolder, TaskResult};
 pub use keeper::run as keep_task;
 pub use stop::{end_all, running};
 

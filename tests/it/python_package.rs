@@ -1,14 +1,181 @@
-//! Parts of the Python package that stand in for something of Python's own, against the original.
+//! The Python package: its own unit tests, its checks, and what it and Leoflow say to one another.
 
+use crate::support::{TestHome, ruff, wait_until};
+use leoflow::agent::TaskResult;
+use leoflow::engine::dag::Structure;
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/python/package");
+const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
+const SCHEMA: &str = include_str!("../../src/python/messages.schema.json");
+
+/// Python without the packages of this machine.
+fn python() -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-B", "-s"]).env("PYTHONPATH", PACKAGE).env("PYTHONWARNINGS", "error::ResourceWarning");
+    command
+}
 
 #[test]
-fn says_what_functions_take_as_inspect_does() {
-    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/src/python/package");
-    let output = Command::new("python3")
-        .args(["-I", "-B", "-c", include_str!("python_package_signatures.py"), package])
+fn its_unit_tests_pass() {
+    let output = python().args(["-m", "unittest", "discover", "-s", TESTS]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("\nOK"), "{said}");
+    let count = said.split("Ran ").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|count| count.parse().ok());
+    assert!(count > Some(50), "{said}");
+}
+
+/// The one test that needs the package registry, once: for ruff itself.
+#[test]
+fn ruff_of_the_package_registry_finds_nothing_in_it() {
+    let output = Command::new(ruff())
+        .args(["check", "--no-cache", "--output-format", "concise"])
+        .args(["--config", &format!("{PACKAGE}/pyproject.toml")])
+        .args([PACKAGE, TESTS])
         .output()
         .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Holds a message against its definition in the schema.
+#[track_caller]
+fn check(of: &str, message: &Value) {
+    let mut schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    assert!(schema["$defs"].get(of).is_some(), "the schema has no {of}");
+    schema["$ref"] = json!(format!("#/$defs/{of}"));
+    let problems: Vec<String> = jsonschema::validator_for(&schema)
+        .unwrap()
+        .iter_errors(message)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(problems.is_empty(), "{of}: {problems:?}\n{message}");
+}
+
+/// What one side leaves out or makes up, the other would not notice.
+#[test]
+fn what_it_says_is_in_the_schema_and_is_read_whole() {
+    let dags = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/airflow/dags");
+    let output = python().arg(format!("{TESTS}/say_messages.py")).arg(dags).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "2728 calls compared\n");
+    let mut kinds = Vec::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let mut said: Value = serde_json::from_str(line).unwrap();
+        let (of, message) = (said["of"].as_str().unwrap().to_owned(), said["message"].take());
+        check(&of, &message);
+        match of.as_str() {
+            "dag" => {
+                let read: Structure = serde_json::from_value(message.clone()).unwrap();
+                assert_holds(&serde_json::to_value(read).unwrap(), &message);
+            }
+            "task_result" => {
+                let read: TaskResult = serde_json::from_value(message.clone()).unwrap();
+                assert_holds(&serde_json::to_value(read).unwrap(), &message);
+            }
+            _ => {}
+        }
+        kinds.push(of);
+    }
+    for (of, least) in [("dag", 50), ("task_result", 6), ("answer", 2), ("planner_question", 1)] {
+        let count = kinds.iter().filter(|kind| *kind == of).count();
+        assert!(count >= least, "{count} of {of}");
+    }
+}
+
+/// Everything that was said is in what was read of it, but for what is as it is when nothing is said.
+#[track_caller]
+fn assert_holds(read: &Value, said: &Value) {
+    match said {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match read.get(key) {
+                    Some(read) => assert_holds(read, value),
+                    None => assert!(is_nothing(key, value), "{key} was not read: {value}"),
+                }
+            }
+        }
+        Value::Array(items) => {
+            assert_eq!(read.as_array().map(Vec::len), Some(items.len()), "{said}");
+            items.iter().zip(read.as_array().unwrap()).for_each(|(said, read)| assert_holds(read, said));
+        }
+        Value::Number(number) => assert_eq!(read.as_f64(), number.as_f64()),
+        // Moments have more than one text.
+        Value::String(text) if text.parse::<jiff::Timestamp>().is_ok() => {
+            assert_eq!(read.as_str().and_then(|read| read.parse::<jiff::Timestamp>().ok()), text.parse().ok());
+        }
+        _ => assert_eq!(read, said),
+    }
+}
+
+fn is_nothing(key: &str, value: &Value) -> bool {
+    key == "weight" && value == 1 || [json!(null), json!([]), json!({}), json!(""), json!(false)].contains(value)
+}
+
+/// A home whose Python writes down what it is told.
+fn with_a_listener(heard: &Path) -> TestHome {
+    std::fs::create_dir_all(heard).unwrap();
+    let test = TestHome::new().with_packages();
+    let path = test.folder().join("python-for-tests");
+    let heard = heard.display();
+    let script = format!(
+        "#!/bin/sh\nif [ $# = 8 ]; then\n  printf %s \"$8\" > {heard}/$7_options-$$\n  if [ \"$7\" = task ]; then\n    \
+         folder=${{8#*\\\"folder\\\":\\\"}}\n    cp \"${{folder%%\\\"*}}/spec.json\" {heard}/task_spec-$$\n  fi\nfi\nexec python3 \"$@\"\n"
+    );
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    test.set_up();
+    test.run(&["config", "set", "python", &path.display().to_string()]).expect(0);
+    test.start();
+    test
+}
+
+#[test]
+fn what_it_is_told_is_in_the_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let heard = folder.path().join("heard");
+    let test = with_a_listener(&heard);
+    test.save("p/leoflow.yaml", "dag_id: told\nowner: ada\ntasks:\n  t: {env: {A: b}}\n");
+    test.save(
+        "p/dag.py",
+        "from airflow.sdk import DAG, task, Variable\nfrom airflow.timetables.base import Timetable, DagRunInfo\nfrom datetime import timedelta\n\
+         class Daily(Timetable):\n    def infer_manual_data_interval(self, *, run_after):\n        return DagRunInfo.interval(run_after - timedelta(days=1), run_after).data_interval\n    \
+         def next_dagrun_info(self, *, last_automated_data_interval, restriction):\n        return None\n\
+         def done(context):\n    pass\n\
+         with DAG('told', schedule=Daily(), on_success_callback=done, is_paused_upon_creation=False):\n    @task(retries=2)\n    def t():\n        return 1\n    t()\n",
+    );
+    test.wait_dag("told", 1);
+    let run_id = test.trigger("told");
+    assert_eq!(test.wait_run("told", &run_id)["state"], json!("success"));
+    test.run(&["dags", "trigger", "told", "--logical-date", "2026-01-02T00:00:00Z"]).expect(0);
+    test.run(&["dags", "test", "told"]).expect(0);
+    test.run(&["tasks", "test", "told", "t"]).expect(0);
+    let messages = || -> Vec<(String, Value)> {
+        let files = std::fs::read_dir(&heard).unwrap().flatten();
+        files
+            .filter_map(|file| {
+                let kind = file.file_name().to_str()?.split_once('-')?.0.to_owned();
+                Some((kind, serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?))
+            })
+            .collect()
+    };
+    let questions = || -> Vec<String> {
+        let asked = messages().into_iter().filter(|(kind, _)| kind == "ask_options");
+        asked.filter_map(|(_, one)| Some(one["question"]["kind"].as_str()?.to_owned())).collect()
+    };
+    wait_until("all is asked", Duration::from_secs(30), || {
+        ["next", "manual", "callback"].iter().all(|kind| questions().iter().any(|other| other == kind))
+    });
+    let messages = messages();
+    for (kind, message) in &messages {
+        check(kind, message);
+    }
+    for kind in ["parse_options", "task_options", "task_spec", "ask_options", "test_options"] {
+        assert!(messages.iter().any(|(other, _)| other == kind), "nobody said {kind}");
+    }
+    let spec = &messages.iter().find(|(kind, _)| kind == "task_spec").unwrap().1;
+    assert_eq!((&spec["may_retry"], &spec["env"]), (&json!(true), &json!({"A": "b"})));
 }

@@ -61,17 +61,21 @@ pub fn serve(listener: &UnixListener, structure: Structure) -> std::io::Result<(
     let (stream, _) = listener.accept()?;
     let mut writer = stream.try_clone()?;
     for line in BufReader::new(stream).lines() {
-        let answer = match serde_json::from_str::<Question>(&line?) {
-            Ok(Question::Next(question)) => answer(&graph, question),
-            Ok(Question::Length { length, lengths }) => match serde_json::from_value::<Length>(length) {
-                Ok(length) => json!({"length": length.resolve(&|task| lengths.get(task).copied())}),
-                Err(error) => json!({"error": error.to_string()}),
-            },
-            Err(error) => json!({"error": error.to_string()}),
-        };
+        let answer = reply(&graph, &line?);
         writeln!(writer, "{answer}")?;
     }
     Ok(())
+}
+
+fn reply(graph: &Graph, question: &str) -> Value {
+    match serde_json::from_str::<Question>(question) {
+        Ok(Question::Next(question)) => answer(graph, question),
+        Ok(Question::Length { length, lengths }) => match serde_json::from_value::<Length>(length) {
+            Ok(length) => json!({"length": length.resolve(&|task| lengths.get(task).copied())}),
+            Err(error) => json!({"error": error.to_string()}),
+        },
+        Err(error) => json!({"error": error.to_string()}),
+    }
 }
 
 fn answer(graph: &Graph, question: Next) -> Value {
@@ -135,5 +139,69 @@ fn instance(graph: &Graph, one: Asked, now: Timestamp) -> Instance {
         max_tries: one.max_tries,
         due_at: (state == Some(TaskState::UpForReschedule)).then_some(Timestamp::MAX),
         ended: one.ended.map(|ended| EndedTry { outcome: outcome(&ended), at: now, skips: ended.skips }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = include_str!("../../python/messages.schema.json");
+
+    fn check(of: &str, message: &Value) {
+        let mut schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        schema["$ref"] = json!(format!("#/$defs/{of}"));
+        let problems: Vec<_> =
+            jsonschema::validator_for(&schema).unwrap().iter_errors(message).map(|e| e.to_string()).collect();
+        assert!(problems.is_empty(), "{of}: {problems:?} in {message}");
+    }
+
+    fn structure(tasks: Value) -> Structure {
+        serde_json::from_value(json!({"dag_id": "d", "tasks": tasks})).unwrap()
+    }
+
+    #[test]
+    fn says_what_comes_next_and_whether_a_try_may_follow() {
+        let graph = Graph::new(structure(json!([{"task_id": "t", "operator": "o", "retries": 1}])));
+        let asked = |state: Value, try_number: i32, ended: Value| {
+            let question = json!({
+                "kind": "next", "lengths": {}, "decisions": [], "logical_date": null,
+                "instances": [{"task_id": "t", "map_index": -1, "state": state, "try_number": try_number, "max_tries": 1,
+                               "ended": ended}],
+            });
+            check("planner_question", &question);
+            let answer = reply(&graph, &question.to_string());
+            check("planner_answer", &answer);
+            answer
+        };
+        assert_eq!(asked(json!(null), 0, json!(null))["transitions"], json!([[0, "scheduled", 1, true]]));
+        let failed = json!({"state": "failed", "retry": true, "skips": []});
+        assert_eq!(asked(json!("running"), 1, failed.clone())["transitions"], json!([[0, "scheduled", 2, false]]));
+        assert_eq!(asked(json!("running"), 2, failed)["run"], "failed");
+    }
+
+    #[test]
+    fn says_how_many_elements_there_are() {
+        let graph = Graph::new(structure(json!([{"task_id": "t", "operator": "o"}])));
+        let length = |lengths: Value| {
+            let question = json!({"kind": "length", "length": {"product": [3, {"task": "n"}]}, "lengths": lengths});
+            check("planner_question", &question);
+            let answer = reply(&graph, &question.to_string());
+            check("planner_answer", &answer);
+            answer["length"].clone()
+        };
+        assert_eq!(length(json!({"n": 4})), 12);
+        assert_eq!(length(json!({})), json!(null));
+    }
+
+    #[test]
+    fn what_is_no_question_is_told_so() {
+        let graph = Graph::new(structure(json!([])));
+        for wrong in ["", "{}", "{\"kind\": \"next\"}", "{\"kind\": \"length\", \"length\": \"many\", \"lengths\": {}}"]
+        {
+            let answer = reply(&graph, wrong);
+            check("planner_answer", &answer);
+            assert!(answer["error"].is_string(), "{wrong}: {answer}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-pub use postgres::{archive as postgres_archive, bin as postgres_bin, packages, shellcheck, wheels};
+pub use postgres::{archive as postgres_archive, bin as postgres_bin, packages, ruff, shellcheck, wheels};
 
 pub const LEOFLOW: &str = env!("CARGO_BIN_EXE_leoflow");
 

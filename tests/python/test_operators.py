@@ -1,0 +1,121 @@
+"""What operators take, and where their arguments come from."""
+
+import unittest
+from datetime import timedelta
+
+from airflow.models import MappedOperator
+from airflow.sdk import DAG, BaseOperator, TaskGroup, task
+from leoflow.authoring.operator_arguments import backoff, callbacks, limit, priority, seconds, whole_retries
+from leoflow.common.exceptions import AirflowException, Unsupported
+
+
+class Hello(BaseOperator):
+    template_fields = "name"
+
+    def __init__(self, name, greeting="hello", **others):
+        super().__init__(**others)
+        self.name = name
+        self.greeting = greeting
+
+    def execute(self, context):
+        return f"{self.greeting} {self.name}"
+
+
+class Louder(Hello):
+    def __init__(self, volume=1, **others):
+        super().__init__(**others)
+        self.volume = volume
+
+
+class DefaultArgs(unittest.TestCase):
+    def test_fill_in_at_every_level_of_subclasses(self):
+        with DAG("d", default_args={"name": "Ada", "volume": 3, "retries": 2, "unknown": 1}):
+            made = Louder(task_id="t")
+        self.assertEqual((made.name, made.volume, made.retries, made.greeting), ("Ada", 3, 2, "hello"))
+
+    def test_the_nearest_says_more(self):
+        with DAG("d", default_args={"retries": 1, "owner": "dag"}), TaskGroup("g", default_args={"retries": 2}):
+            made = Hello(task_id="t", name="x")
+            own = Hello(task_id="own", name="x", retries=3)
+        self.assertEqual((made.retries, made.owner, own.retries), (2, "dag", 3))
+
+    def test_a_missing_argument_is_named(self):
+        with DAG("d"), self.assertRaisesRegex(TypeError, "missing keyword argument 'name'"):
+            Hello(task_id="t")
+
+    def test_arguments_by_place_are_refused(self):
+        with DAG("d"), self.assertRaisesRegex(TypeError, "keyword arguments"):
+            Hello("x", task_id="t")
+
+    def test_one_template_field_may_be_a_text(self):
+        self.assertEqual(Hello.template_fields, ["name"])
+
+
+class Arguments(unittest.TestCase):
+    def test_delays(self):
+        self.assertEqual(seconds("retry_delay", 1.5), timedelta(seconds=1.5))
+        self.assertEqual(seconds("retry_delay", timedelta(minutes=1)), timedelta(minutes=1))
+        for wrong in (True, "5", None):
+            with self.assertRaises(TypeError):
+                seconds("retry_delay", wrong)
+
+    def test_numbers(self):
+        self.assertEqual((whole_retries("t", None), whole_retries("t", "3")), (0, 3))
+        self.assertEqual((backoff(True), backoff(False), backoff(1.5)), (2.0, 0.0, 1.5))
+        self.assertEqual((priority("t", 2**40), priority("t", -(2**40))), (2**31 - 1, -(2**31)))
+        self.assertEqual((limit("max", None), limit("max", 0)), (None, 0))
+        for refused, error in (
+            (lambda: whole_retries("t", -1), AirflowException), (lambda: whole_retries("t", "x"), TypeError),
+            (lambda: backoff(-1), TypeError), (lambda: priority("t", True), AirflowException),
+            (lambda: limit("max", -1), TypeError), (lambda: limit("max", True), TypeError),
+        ):
+            with self.assertRaises(error):
+                refused()
+
+    def test_callbacks_are_a_list(self):
+        self.assertEqual((callbacks("c", None), callbacks("c", print), callbacks("c", (print,))), ([], [print], [print]))
+        with self.assertRaises(TypeError):
+            callbacks("c", "print")
+
+    def test_what_would_mean_something_that_nobody_does_is_refused(self):
+        for arguments in ({"run_as_user": "ada"}, {"executor": "KubernetesExecutor"}, {"queue": "gpu"}, {"email": "a@b.c"}):
+            with self.subTest(arguments=arguments), DAG("d"), self.assertRaises(Unsupported):
+                Hello(task_id="t", name="x", **arguments)
+        with DAG("d"):
+            Hello(task_id="t", name="x", email="a@b.c", email_on_failure=False)
+
+
+class Mapped(unittest.TestCase):
+    def test_partial_belongs_to_the_class(self):
+        with DAG("d"):
+            made = Hello.partial(task_id="t", greeting="hi").expand(name=["a", "b"])
+            self.assertFalse(hasattr(Hello(task_id="plain", name="x"), "partial"))
+        self.assertIsInstance(made, MappedOperator)
+        self.assertNotIsInstance(made, BaseOperator)
+        self.assertEqual(made.expand_input.length(), {"product": [2]})
+
+    def test_an_instance_is_made_with_its_own_element(self):
+        with DAG("d"):
+            made = Hello.partial(task_id="t", greeting="hi").expand(name=["a", "b"])
+        one = made.unmapped({}, 1)
+        self.assertEqual((one.name, one.greeting, one.task_id, one.dag.dag_id), ("b", "hi", "t", "d"))
+        self.assertEqual([each.task_id for each in made.dag.tasks], ["t"])
+
+    def test_unknown_and_doubled_arguments_are_named(self):
+        with DAG("d"):
+            with self.assertRaisesRegex(TypeError, "unexpected keyword argument 'nome'"):
+                Hello.partial(task_id="t").expand(nome=["a"])
+            with self.assertRaisesRegex(TypeError, "already specified argument: name"):
+                Hello.partial(task_id="t", name="x").expand(name=["a"])
+
+    def test_the_product_of_two_lists_comes_in_airflows_order(self):
+        with DAG("d"):
+
+            @task
+            def add(x, y):
+                return x + y
+
+            made = add.expand(x=[1, 2], y=[10, 20, 30]).operator
+        found = [made.expand_input.resolve({}, index) for index in range(6)]
+        self.assertEqual([(one["op_kwargs"]["x"], one["op_kwargs"]["y"]) if "op_kwargs" in one else (one["x"], one["y"]) for one in found],
+                         [(1, 10), (1, 20), (1, 30), (2, 10), (2, 20), (2, 30)])
