@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = ROOT / "target/release/examples"
+EXAMPLES = ROOT / "target/dist/examples"
 RATE, MEGABYTES = 200, 450
 MIGRATION = {
     "file": "V9000__more.sql",

@@ -2,13 +2,13 @@
 //! the last part of it kept.
 
 use crate::auth::masking::Masker;
-use crate::protocol::log;
 use crate::protocol::task_log::{HEAD_BYTES, Stream, TAIL_PIECE_BYTES, tail_pieces};
 use crate::sys::files;
 use jiff::Timestamp;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 /// A longer line is cut into several.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -132,7 +132,7 @@ impl TaskLog {
             // The task goes on without its log; that the disk is full shows elsewhere too.
             Err(error) if !self.broken => {
                 self.broken = true;
-                log::say(format!("{}: {error}", self.path.display()));
+                warn!("{}: {error}", self.path.display());
             }
             Err(_) => {}
         }

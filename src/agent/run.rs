@@ -10,7 +10,6 @@ use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
 use crate::engine::store::tries::{self, Claimed, Ended};
 use crate::postgres::{Endpoint, PgError};
-use crate::protocol::log;
 use crate::python::SharedInterpreter;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
@@ -22,6 +21,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
+use tracing::{debug, warn};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Between attempts to reach a datastore that restarts.
@@ -85,7 +85,7 @@ impl Agent {
     pub async fn run(mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) {
         loop {
             if let Err(error) = self.session(endpoint, config).await {
-                log::say(format!("agent: {error}; trying again"));
+                warn!("{error}; trying again");
             }
             tokio::time::sleep(RECONNECT).await;
         }
@@ -106,7 +106,7 @@ impl Agent {
         loop {
             let claimed = self.claim(&mut client).await?;
             if std::mem::take(&mut untold) && claimed.started > 0 {
-                log::say(format!("agent: found {} queued task(s) that no notification had told of", claimed.started));
+                warn!("found {} queued task(s) that no notification had told of", claimed.started);
             }
             pause = if claimed.started > 0 || !claimed.locked { LOCKED } else { (pause * 2).min(LOCKED_LONGEST) };
             tokio::select! {
@@ -158,11 +158,7 @@ impl Agent {
             *times += 1;
             let is_last = *times >= WAKINGS;
             let what = if is_last { "it is ended" } else { "it is told to go on" };
-            log::say(format!(
-                "{}: its keeper, pid {}, is stopped; {what}",
-                running.folder.path().display(),
-                keeper.pid
-            ));
+            warn!("{}: its keeper, pid {}, is stopped; {what}", running.folder.path().display(), keeper.pid);
             keeper.signal(if is_last { Signal::Kill } else { Signal::Continue });
         }
     }
@@ -219,6 +215,7 @@ impl Agent {
         });
         Ok(match started {
             Ok((folder, keeper)) => {
+                debug!("{}: started, keeper {}", claimed.key, keeper.pid);
                 self.watch(claimed.key.clone(), folder, keeper);
                 Beginning::Started
             }
@@ -256,11 +253,12 @@ impl Agent {
             let marked = folder.clone();
             let cleaned = tokio::task::spawn_blocking(move || end_orphans(&marked)).await;
             if let Err(error) = cleaned {
-                log::say(format!("{}: {error}", folder.path().display()));
+                warn!("{}: {error}", folder.path().display());
             }
         }
         let result = folder.result().ok().flatten();
         let ended = finish::ended(key, outcome.as_ref(), result, Timestamp::now());
+        debug!("{}: {}", ended.key, ended.state.as_str());
         if let Err(error) = tries::record(client, &ended).await {
             // A value that the database refuses is the task's fault; everything else is tried again.
             let StoreError::Invalid(reason) = error else { return Err(error) };
@@ -368,6 +366,6 @@ async fn wait_for(keeper: &ProcessId) {
 
 fn forget(folder: &TaskFolder) {
     if let Err(error) = folder.remove() {
-        log::say(format!("{} cannot be removed: {error}", folder.path().display()));
+        warn!("{} cannot be removed: {error}", folder.path().display());
     }
 }

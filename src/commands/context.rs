@@ -3,13 +3,14 @@
 use crate::build_info;
 use crate::cli::args::Global;
 use crate::cli::printer::Printer;
-use crate::config::{Config, Loaded};
+use crate::config::{self, Config, Loaded};
 use crate::error::Error;
 use crate::home::{self, Home};
 use crate::recovery::Recovery;
 use crate::sys::{env_vars, terminal};
 use std::io::BufRead;
 use std::net::Ipv4Addr;
+use tracing::Level;
 
 pub struct Context<'a> {
     pub home: Home,
@@ -26,6 +27,16 @@ impl<'a> Context<'a> {
     /// The configuration, its warnings said.
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
         self.recovery().config()
+    }
+
+    /// How much this process says for its log: what is configured, or everything that helps with `--verbose`.
+    pub fn log_level(&self) -> Level {
+        if self.printer.verbose {
+            return Level::DEBUG;
+        }
+        // What is wrong with the file is told by whoever needs it.
+        let configured = config::load(&self.home.config()).ok().flatten();
+        configured.map_or(Level::INFO, |loaded| loaded.config.log_level)
     }
 
     /// What looks after what was left half done, and tells of it here.

@@ -1,6 +1,7 @@
 //! The table of keys: what each may hold. Everything that reads or checks the file goes by it.
 
 use super::{BackupSettings, UpgradeSettings};
+use crate::protocol::log;
 use serde_yaml::Value;
 use std::net::Ipv4Addr;
 
@@ -21,6 +22,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "jwt_secret", check: |value| key_256(value) },
     Key { name: "encryption_key", check: |value| key_256(value) },
     Key { name: "python", check: |value| absolute_path(value) },
+    Key { name: "log_level", check: |value| log_level(value) },
     Key { name: "backup", check: |value| BackupSettings::read(value).map(drop) },
     Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop) },
 ];
@@ -52,6 +54,11 @@ fn port(value: &Value) -> Result<(), &'static str> {
 fn host(value: &Value) -> Result<(), &'static str> {
     let fits = |text: &str| text.parse().is_ok_and(|host: Ipv4Addr| !host.is_multicast() && !host.is_broadcast());
     value.as_str().is_some_and(fits).then_some(()).ok_or("an IPv4 address, as 127.0.0.1 or 0.0.0.0")
+}
+
+fn log_level(value: &Value) -> Result<(), &'static str> {
+    let fits = |text: &str| log::level(text).is_some();
+    value.as_str().is_some_and(fits).then_some(()).ok_or("error, warn, info, debug or trace")
 }
 
 fn email(value: &Value) -> Result<(), &'static str> {

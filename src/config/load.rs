@@ -3,11 +3,13 @@
 use super::document::{Problem, line_of, show, to_mapping};
 use super::keys::{Deprecated, KEYS};
 use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED, UpgradeSettings};
+use crate::protocol::log;
 use crate::sys::files;
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
+use tracing::Level;
 
 /// A config file is small; anything larger is not one.
 const SIZE_LIMIT: u64 = 1024 * 1024;
@@ -27,6 +29,8 @@ pub struct Config {
     pub jwt_secret: Option<String>,
     pub encryption_key: Option<String>,
     pub python: Option<PathBuf>,
+    /// What processes say for their logs.
+    pub log_level: Level,
     pub backup: BackupSettings,
     pub upgrade: UpgradeSettings,
 }
@@ -142,6 +146,7 @@ impl From<&Mapping> for Config {
             jwt_secret: text("jwt_secret"),
             encryption_key: text("encryption_key"),
             python: text("python").map(PathBuf::from),
+            log_level: text("log_level").and_then(|word| log::level(&word)).unwrap_or(Level::INFO),
             backup: mapping.get("backup").and_then(|value| BackupSettings::read(value).ok()).unwrap_or_default(),
             upgrade: mapping.get("upgrade").and_then(|value| UpgradeSettings::read(value).ok()).unwrap_or_default(),
         }

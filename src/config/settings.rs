@@ -45,6 +45,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     text("admin_email", super::DEFAULT_ADMIN_EMAIL, "who logs in"),
     found("python", "the first on the PATH that is new enough", "the Python that runs your DAGs"),
+    text("log_level", "info", "how much the logs say, from the next start on: error, warn, info, debug or trace"),
     number("backup.keep", "5", "automatic backups that stay, the newest"),
     number("backup.max_bytes", "5368709120", "bytes that automatic backups may take together"),
     number("backup.task_logs_bytes", "268435456", "bytes of task logs in a backup, the newest"),

@@ -1,6 +1,7 @@
 //! What names a run and a try, everywhere.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -17,4 +18,14 @@ pub struct TryKey {
     pub task_id: String,
     pub map_index: i32,
     pub try_number: i32,
+}
+
+impl fmt::Display for TryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.run.dag_id, self.task_id)?;
+        if self.map_index >= 0 {
+            write!(f, "[{}]", self.map_index)?;
+        }
+        write!(f, " of {}, try {}", self.run.run_id, self.try_number)
+    }
 }

@@ -3,12 +3,12 @@
 
 use crate::engine::store::StoreError;
 use crate::postgres::PgError;
-use crate::protocol::log;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::fmt::Display;
+use tracing::{error, warn};
 
 #[derive(Debug)]
 pub struct ApiError {
@@ -38,7 +38,7 @@ impl ApiError {
     }
 
     pub fn unavailable(cause: &dyn Display) -> Self {
-        log::say(format!("datastore not available: {cause}"));
+        error!("datastore not available: {cause}");
         Self {
             retry_after_seconds: Some(1),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "The datastore is not available")
@@ -46,7 +46,7 @@ impl ApiError {
     }
 
     pub fn internal(cause: &dyn Display) -> Self {
-        log::say(format!("internal error: {cause}"));
+        error!("internal error: {cause}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
     }
 
@@ -89,13 +89,13 @@ impl From<StoreError> for ApiError {
             StoreError::Busy(message) => Self::new(StatusCode::CONFLICT, message.as_str()),
             StoreError::Invalid(message) => Self::unprocessable(&["body"], "value_error", message),
             StoreError::Cipher(_) | StoreError::Sealed { .. } => {
-                log::say(&error);
+                warn!("{}", error);
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             }
             // Refused for what was asked, not for when: asking again gives the same.
             StoreError::Postgres(PgError::Query(cause)) if is_a_bug(cause) => Self::internal(&error),
             StoreError::Postgres(cause) if cause.is_damage() => {
-                log::say(format!("the datastore is damaged: {cause}"));
+                error!("the datastore is damaged: {cause}");
                 Self::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     format!(

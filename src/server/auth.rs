@@ -9,7 +9,6 @@ use super::state::AppState;
 use crate::auth::{password, token};
 use crate::config;
 use crate::home::Home;
-use crate::protocol::log;
 use axum::extract::State;
 use axum::extract::rejection::{FormRejection, JsonRejection};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -18,6 +17,7 @@ use axum::{Extension, Form, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tracing::warn;
 
 #[derive(Deserialize)]
 pub struct Credentials {
@@ -75,7 +75,7 @@ fn renew(home: &Home, password: &str, old: String) {
         if is_same { vec![("admin_password_hash", new.into())] } else { Vec::new() }
     });
     if let Err(error) = renewed {
-        log::say(format!("the password's hash could not be renewed: {error}"));
+        warn!("the password's hash could not be renewed: {error}");
     }
 }
 

@@ -9,7 +9,6 @@ use crate::engine::store::callbacks::{self, Callback};
 use crate::engine::store::events::Event;
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::tries;
-use crate::protocol::log;
 use crate::python::{Job, Left, VersionCode, run_child};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -21,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
+use tracing::warn;
 
 /// Runs DAG files' code.
 pub struct DagCode {
@@ -180,7 +180,7 @@ impl DagCode {
         match callbacks::take(&**client, &busy).await {
             Ok(callback) => callback,
             Err(error) => {
-                log::say(format!("the callbacks of DAGs cannot be read: {error}"));
+                warn!("the callbacks of DAGs cannot be read: {error}");
                 None
             }
         }
@@ -191,11 +191,11 @@ impl DagCode {
         let Some(version_id) = version_id else { return };
         let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
         match self.ask(version_id, &run.dag_id, json!({"kind": "callback"}), spec).await {
-            Err(error) => log::say(format!("{name}: {error}")),
+            Err(error) => warn!("{name}: {error}"),
             Ok(answer) => {
                 let problems = answer.get("problems").and_then(Value::as_array);
                 for problem in problems.into_iter().flatten().filter_map(Value::as_str) {
-                    log::say(format!("{name}: {problem}"));
+                    warn!("{name}: {problem}");
                 }
             }
         }

@@ -5,7 +5,7 @@ use super::child::Child;
 use super::handover::Inherited;
 use super::instance::Instance;
 use super::levels::Watched;
-use super::logs::LogFile;
+use super::logs::OwnLog;
 use super::policy::Model;
 use super::run::{Identity, Notice, Supervisor, SupervisorError};
 use super::spec::Spec;
@@ -99,7 +99,7 @@ impl Supervisor {
         let home = &instance.home;
         let supervisor = Self {
             children: specs.into_iter().map(|spec| Child::new(home, spec)).collect(),
-            own_log: LogFile::new(home, "supervisor"),
+            own_log: OwnLog::new(home, identity.log_level),
             announced: false,
             home: home.clone(),
             model,

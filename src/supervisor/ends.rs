@@ -20,7 +20,7 @@ impl Supervisor {
             while let Some(notification) = self.notify.try_receive() {
                 self.heard(notification);
             }
-            self.own_log.line(&format!("{} ({pid}) ended with {exit}", self.children[index].spec.plan.name));
+            self.own_log.info(format_args!("{} ({pid}) ended with {exit}", self.children[index].spec.plan.name));
             if let Some(output) = &self.children[index].output {
                 child::drain(output, &self.children[index].log);
             }

@@ -113,7 +113,7 @@ impl Supervisor {
     /// Executes `program` in our place. Comes back only when that did not work, with all as it was.
     pub(super) fn become_program(&mut self, program: &Path, answer: oneshot::Sender<Answer>) {
         let error = self.try_to_become(program);
-        self.own_log.line(&format!("{} cannot take over: {error}", program.display()));
+        self.own_log.warn(format_args!("{} cannot take over: {error}", program.display()));
         let _ = files::remove_any(&self.home.handover());
         // Whoever asked may have left.
         let _ = answer.send(Answer::Error(format!("{} cannot take over: {error}", program.display())));
@@ -133,7 +133,7 @@ impl Supervisor {
         if let Err(error) = files::write_atomic(&self.home.handover(), &text, 0o600) {
             return error;
         }
-        self.own_log.line(&format!("handing over to {}", program.display()));
+        self.own_log.info(format_args!("handing over to {}", program.display()));
         let mut arguments = vec!["--home".into(), self.home.root().into(), "lite".into(), "--take-over".into()];
         if self.identity.detached {
             arguments.push("--report-to-stdout".into());

@@ -22,6 +22,8 @@ pub struct Instance {
     pub endpoint: Endpoint,
     pub credentials: Credentials,
     pub port: u16,
+    /// Whether its processes say for their logs what helps to find out.
+    pub verbose: bool,
     /// What migrator, server and agent are started from.
     pub program: SharedProgram,
 }
@@ -133,6 +135,9 @@ impl Instance {
         let mut all: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         all.push("--home".into());
         all.push(self.home.root().into());
+        if self.verbose {
+            all.push("--verbose".into());
+        }
         let program = self.program.clone();
         Spec {
             plan,

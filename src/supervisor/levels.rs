@@ -76,7 +76,7 @@ impl Supervisor {
         peer: i32,
         answer: oneshot::Sender<Answer>,
     ) {
-        self.own_log.line(&format!("asked for {level:?} of {program:?} by {peer}"));
+        self.own_log.info(format_args!("asked for {level:?} of {program:?} by {peer}"));
         if let Err(reason) = self.prepare_level(level, program) {
             // Whoever asked may have left.
             let _ = answer.send(Answer::Error(reason));
@@ -145,7 +145,7 @@ impl Supervisor {
         if since.elapsed() >= FROZEN {
             worker.signal(Signal::Kill);
             let pid = worker.pid;
-            self.own_log.line(&format!("{pid} holds the instance down and does not run; it was ended"));
+            self.own_log.warn(format_args!("{pid} holds the instance down and does not run; it was ended"));
         }
     }
 
@@ -158,10 +158,10 @@ impl Supervisor {
         }
         self.change.not_before = now.checked_add(Duration::from_secs(1 << self.change.taken_up));
         self.change.taken_up += 1;
-        self.own_log.line("a change of release was left in the middle; taking it up again");
+        self.own_log.warn("a change of release was left in the middle; taking it up again");
         match self.spawn_resume() {
             Ok(pid) => self.resume = Some(pid),
-            Err(error) => self.own_log.line(&format!("it cannot be taken up again: {error}")),
+            Err(error) => self.own_log.warn(format_args!("it cannot be taken up again: {error}")),
         }
     }
 

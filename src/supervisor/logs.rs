@@ -2,14 +2,19 @@
 //! process.
 
 use crate::home::Home;
+use crate::protocol::log;
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use tracing::Level;
 
 /// The processes that have a log, in the order they are started.
 pub const LOG_NAMES: &[&str] = &["supervisor", "postgres", "migrate", "server", "agent", "upgrade"];
+
+const SUPERVISOR: &str = "supervisor";
 
 /// A log grows to this many bytes, then it becomes `.1`, and `.1` becomes `.2`.
 const SIZE_LIMIT: u64 = 5 * 1024 * 1024;
@@ -51,10 +56,6 @@ impl LogFile {
         }
     }
 
-    pub fn line(&mut self, text: &str) {
-        self.write(format!("{} {text}\n", crate::sys::clock::now_rfc3339()).as_bytes());
-    }
-
     pub fn last_lines(&self) -> Vec<String> {
         self.remembered.iter().cloned().collect()
     }
@@ -88,6 +89,32 @@ impl LogFile {
         }
         let _ = fs::rename(&self.path, numbered(1));
         self.open();
+    }
+}
+
+/// The supervisor's own, which nobody else keeps for it.
+pub struct OwnLog {
+    file: LogFile,
+    level: Level,
+}
+
+impl OwnLog {
+    pub fn new(home: &Home, level: Level) -> Self {
+        Self { file: LogFile::new(home, SUPERVISOR), level }
+    }
+
+    pub fn info(&mut self, text: impl Display) {
+        self.line(Level::INFO, text);
+    }
+
+    pub fn warn(&mut self, text: impl Display) {
+        self.line(Level::WARN, text);
+    }
+
+    fn line(&mut self, level: Level, text: impl Display) {
+        if level <= self.level {
+            self.file.write(format!("{}\n", log::line(level, SUPERVISOR, text)).as_bytes());
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::child::{self, Child, Given, Started};
 use super::control::{Asked, ControlSocket};
 use super::instance::SharedProgram;
 use super::levels::{Trial, Watched};
-use super::logs::LogFile;
+use super::logs::OwnLog;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
 use super::room::ROOM_ROUND;
@@ -27,6 +27,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Level;
 
 /// How the instance ended without having got up.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,7 @@ pub struct Supervisor {
     /// In the order in which they start.
     pub(super) children: Vec<Child>,
     pub(super) model: Model,
-    pub(super) own_log: LogFile,
+    pub(super) own_log: OwnLog,
     pub(super) tcp: TcpListener,
     pub(super) api: ApiSocket,
     pub(super) lifeline: OwnedFd,
@@ -98,6 +99,7 @@ pub struct Identity {
     pub version: String,
     pub url: String,
     pub detached: bool,
+    pub log_level: Level,
 }
 
 /// How often what cannot notify is looked at.
@@ -112,7 +114,7 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 impl Supervisor {
     pub(super) async fn until_the_end(mut self, told: &mut dyn FnMut(Notice)) -> Result<(), SupervisorError> {
         let pid = std::process::id();
-        self.own_log.line(&format!("supervisor {} started, pid {pid}", self.identity.version));
+        self.own_log.info(format_args!("supervisor {} started, pid {pid}", self.identity.version));
         let ended = self.turn(told).await;
         self.leave(&ended);
         ended
@@ -151,7 +153,7 @@ impl Supervisor {
                 stop = signals.next() => {
                     // A terminal that closes sends HUP more than once; impatience is Ctrl-C, twice.
                     let again = stop == interrupted && std::mem::replace(&mut was_interrupted, stop == interrupted);
-                    self.own_log.line(&format!("signal {stop}{}", if again { ", again" } else { "" }));
+                    self.own_log.info(format_args!("signal {stop}{}", if again { ", again" } else { "" }));
                     if again { impatient = Some(stop); Some(Event::StopNow) } else { Some(Event::Stop) }
                 }
                 notification = self.notify.receive() => {
@@ -213,7 +215,7 @@ impl Supervisor {
                 match action {
                     Action::Spawn(index) => todo.push_back(self.spawn(index)),
                     Action::Signal { pid, signal } => {
-                        self.own_log.line(&format!("{signal:?} to {pid}"));
+                        self.own_log.info(format_args!("{signal:?} to {pid}"));
                         process::signal_group(pid, signal);
                         // A stopped process acts on no signal but KILL until it continues.
                         process::signal_group(pid, process::Signal::Continue);
@@ -243,13 +245,13 @@ impl Supervisor {
             Ok(Started { pid, output, copying }) => {
                 self.children[index].copying = Some(copying);
                 self.children[index].output = Some(output);
-                self.own_log.line(&format!("{name} started, pid {pid}"));
+                self.own_log.info(format_args!("{name} started, pid {pid}"));
                 self.probe_until_ready(index, pid);
                 self.record(index, pid);
                 Event::Spawned { index, pid }
             }
             Err(Refused { reason, is_final }) => {
-                self.own_log.line(&format!("{name} cannot be started: {reason}"));
+                self.own_log.warn(format_args!("{name} cannot be started: {reason}"));
                 Event::SpawnFailed { index, reason, is_final }
             }
         }
@@ -315,7 +317,7 @@ impl Supervisor {
     fn forgive_own_pause(&mut self, expected: Instant) {
         let late = Instant::now().saturating_duration_since(expected);
         if late > OWN_PAUSE {
-            self.own_log.line(&format!("did not run for {} s", late.as_secs()));
+            self.own_log.warn(format_args!("did not run for {} s", late.as_secs()));
             self.model.forgive(late + WATCHDOG_INTERVAL);
         }
     }
@@ -324,7 +326,7 @@ impl Supervisor {
         let reply = match request {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Stop => {
-                self.own_log.line("asked to stop");
+                self.own_log.info("asked to stop");
                 self.feed(Event::Stop);
                 Answer::Accepted
             }
@@ -333,7 +335,7 @@ impl Supervisor {
             }
             Request::Become { program } => return self.become_program(&program, answer),
             Request::Restart => {
-                self.own_log.line("asked to restart");
+                self.own_log.info("asked to restart");
                 self.api.ensure(&self.home);
                 self.notify.ensure();
                 self.feed(Event::Restart);
@@ -349,15 +351,15 @@ impl Supervisor {
     fn home_is_gone(&mut self) -> bool {
         let is_gone = !self.lock.is_in_place(&self.home);
         if is_gone {
-            self.own_log.line("the home is gone: everything ends");
+            self.own_log.warn("the home is gone: everything ends");
         }
         is_gone
     }
 
     fn leave(&mut self, ended: &Result<(), SupervisorError>) {
         match ended {
-            Ok(()) => self.own_log.line("stopped"),
-            Err(error) => self.own_log.line(&format!("stopped: {error}")),
+            Ok(()) => self.own_log.info("stopped"),
+            Err(error) => self.own_log.warn(format_args!("stopped: {error}")),
         }
         for path in [
             self.home.control_socket(),

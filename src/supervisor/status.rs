@@ -27,7 +27,7 @@ impl Supervisor {
         if was == now_is {
             return;
         }
-        self.own_log.line(&format!("{now_is:?}"));
+        self.own_log.info(format_args!("{now_is:?}"));
         match now_is {
             Overall::Healthy => {
                 self.systemd.ready(&format!("serving {}", self.identity.url));

@@ -6,6 +6,11 @@ pub fn now_rfc3339() -> String {
     now.round(jiff::Unit::Second).unwrap_or(now).to_string()
 }
 
+/// The same with milliseconds: `2026-01-31T08:15:00.042Z`.
+pub fn now_with_milliseconds() -> String {
+    format!("{:.3}", jiff::Timestamp::now())
+}
+
 /// Seconds since the Unix epoch.
 pub fn unix_seconds() -> i64 {
     jiff::Timestamp::now().as_second()

@@ -5,9 +5,9 @@ use crate::home::Home;
 use crate::home::journal;
 use crate::home::lock::OperationLock;
 use crate::postgres::Access;
-use crate::protocol::log;
 use crate::sys::{clock, disk};
 use std::time::Duration;
+use tracing::warn;
 
 /// How often is looked; a laptop sleeps, so no longer wait can be relied on.
 const ROUND: Duration = Duration::from_secs(10 * 60);
@@ -38,6 +38,6 @@ async fn drop_it(home: &Home, access: &Access, database: &str) {
         .map_err(|error| error.to_string())
         .and_then(|()| record::forget_snapshots(home, None).map_err(|error| error.to_string()));
     if let Err(error) = forgotten {
-        log::say(format!("the copy of the database from before the upgrade cannot be dropped: {error}"));
+        warn!("the copy of the database from before the upgrade cannot be dropped: {error}");
     }
 }

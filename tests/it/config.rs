@@ -1,8 +1,9 @@
 //! `config.yaml` as users damage it.
 
-use crate::support::TestHome;
 use crate::support::http::Session;
+use crate::support::{TestHome, wait_until};
 use serde_json::json;
+use std::time::Duration;
 
 #[test]
 fn a_bad_value_is_named_with_file_and_line_and_nothing_starts() {
@@ -225,4 +226,37 @@ fn a_page_for_the_network_keeps_its_checks() {
     let done = test.run(&["lite", "start"]).expect(1);
     assert!(done.stderr.contains("203.0.113.7 is no address of this machine"), "{}", done.stderr);
     assert!(done.stderr.contains("leoflow config set host"), "{}", done.stderr);
+}
+
+#[test]
+fn every_process_writes_lines_of_one_format_and_as_many_as_it_is_told_to() {
+    let test = TestHome::started();
+    let lines = |name: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(test.home.join(format!("logs/{name}.log"))).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    };
+    let has = |name: &str, part: &str| lines(name).iter().any(|line| line.contains(part));
+    assert!(!has("server", " DEBUG "), "{:?}", lines("server"));
+    test.run(&["config", "set", "log_level", "chatty"]).expect(2);
+    test.run(&["config", "set", "log_level", "debug"]).expect(0);
+    test.run(&["lite", "restart"]).expect(0);
+    test.run_dag("hello");
+    wait_until("the agent has said so", Duration::from_secs(10), || has("agent", "hello.greet of"));
+    assert!(has("server", " DEBUG server: hello.greet[-1] of"), "{:?}", lines("server"));
+    assert!(has("server", ": GET /api/v2/dags"), "{:?}", lines("server"));
+    assert!(has("supervisor", " INFO  supervisor: "), "{:?}", lines("supervisor"));
+    for name in ["supervisor", "migrate", "server", "agent"] {
+        for line in lines(name) {
+            let parts: Vec<&str> = line.splitn(4, ' ').collect();
+            assert!(parts[0].parse::<jiff::Timestamp>().is_ok(), "{name}: {line}");
+            assert!(["ERROR", "WARN", "INFO", "DEBUG"].contains(&parts[1]), "{name}: {line}");
+            let process = line.split_whitespace().nth(2).unwrap();
+            assert_eq!(process, format!("{name}:"), "{line}");
+        }
+    }
+    test.run(&["config", "set", "log_level", "error"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let before = lines("supervisor").len();
+    test.start();
+    assert_eq!(lines("supervisor").len(), before, "{:?}", lines("supervisor"));
 }

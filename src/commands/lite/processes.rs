@@ -5,9 +5,11 @@ use crate::cli::args::Server;
 use crate::commands::context::Context;
 use crate::error::Error;
 use crate::protocol::child::Inheritance;
+use crate::protocol::log;
 use crate::server::{self, Options};
 
 pub async fn server(context: &Context<'_>, args: &Server) -> Result<u8, Error> {
+    log::start("server", context.log_level());
     let inheritance = Inheritance::take().map_err(Error::failed)?;
     let notifier = inheritance.notifier();
     let options =
@@ -17,6 +19,7 @@ pub async fn server(context: &Context<'_>, args: &Server) -> Result<u8, Error> {
 }
 
 pub async fn agent(context: &Context<'_>) -> Result<u8, Error> {
+    log::start("agent", context.log_level());
     let inheritance = Inheritance::take().map_err(Error::failed)?;
     let notifier = inheritance.notifier();
     let ended = agent::run(&context.home, inheritance).await;

@@ -11,6 +11,7 @@ use crate::home::progress::Progress;
 use crate::home::{check_workspace, lock, resolve_workspace};
 use crate::postgres::acquire::Sources;
 use crate::postgres::{Access, Credentials, Endpoint, install};
+use crate::protocol::log;
 use crate::recovery::{Purges, Recovery};
 use crate::setup::{self, Plan, Wishes};
 use crate::supervisor::instance::{Instance, own_program};
@@ -72,7 +73,12 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let password = set_up(context, &wishes, sink).await?;
     let config = written_config(context)?;
     let instance = describe(context, port)?;
-    let identity = Identity { version: context.version.to_owned(), url: url.clone(), detached: !sink.is_terminal() };
+    let identity = Identity {
+        version: context.version.to_owned(),
+        url: url.clone(),
+        detached: !sink.is_terminal(),
+        log_level: context.log_level(),
+    };
     let workspace = config.workspace.map(|path| path.display().to_string()).unwrap_or_default();
     let mut told = |notice: Notice| match notice {
         Notice::Healthy => {
@@ -88,6 +94,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
         }
         other => tell(sink, other),
     };
+    log::start("supervisor", context.log_level());
     expire_snapshot(&instance);
     let ended = Supervisor::run(&instance, tcp, identity, lock.clone(), &mut told).await;
     leave(context, sink, &instance, ended)
@@ -109,8 +116,10 @@ async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOve
             .and_then(|holder| holder.url)
             .unwrap_or_else(|| context.url(configured.as_ref(), port)),
         detached: inherited.handover.detached,
+        log_level: context.log_level(),
     };
     let instance = describe(context, port).map_err(TakeOverError::NotBegun)?;
+    log::start("supervisor", context.log_level());
     expire_snapshot(&instance);
     sink.report(Progress::Note(format!("Leoflow is {} now", context.version)));
     let ended = Supervisor::take_over(&instance, identity, inherited, &mut |notice| tell(sink, notice)).await;
@@ -152,6 +161,7 @@ fn describe(context: &Context<'_>, port: u16) -> Result<Instance, Error> {
         home: home.clone(),
         installation,
         port,
+        verbose: context.printer.verbose,
         program: own_program(),
     })
 }

@@ -8,11 +8,13 @@ use crate::error::{Error, Kind};
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::child::Inheritance;
+use crate::protocol::log;
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, State, classify, embedded, known};
 use crate::upgrade::{record, stage, versions};
 use serde_json::json;
 use tokio_postgres::Client;
+use tracing::{info, warn};
 
 pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     match &args.command {
@@ -50,6 +52,7 @@ async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
 
 /// Started by the supervisor, between Postgres and the server. Its failure goes back whole.
 async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
+    log::start("migrate", context.log_level());
     let notifier = Inheritance::take().map_err(Error::failed)?.notifier();
     let outcome = async {
         let endpoint = Endpoint::for_home(&context.home);
@@ -65,15 +68,15 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             let installation = install::installed(&context.home)
                 .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
             let access = Access { endpoint: endpoint.clone(), credentials: credentials.clone(), installation };
-            let report = |progress: Progress| {
-                if let Progress::Note(text) | Progress::Warning(text) = progress {
-                    eprintln!("{text}");
-                }
+            let report = |progress: Progress| match progress {
+                Progress::Note(text) => info!("{text}"),
+                Progress::Warning(text) => warn!("{text}"),
+                _ => {}
             };
             back_up(context, &access, "migration", &report).await?;
         }
         let lock = connect().await?;
-        let mut report = |file: &str| eprintln!("applied: {file}");
+        let mut report = |file: &str| info!("applied: {file}");
         Ok::<_, Error>(schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?.version)
     };
     match outcome.await {

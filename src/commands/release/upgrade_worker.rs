@@ -14,15 +14,17 @@ use crate::home::lock::OperationLock;
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::log;
 use crate::recovery;
-use crate::sys::{clock, env_vars, stdio};
+use crate::sys::{env_vars, stdio};
 use crate::upgrade::host::Host;
 use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan};
 use crate::upgrade::smoke::{ServerEndpoint, Smoke};
 use crate::upgrade::{self, Notes, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
 use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    log::start("upgrade", context.log_level());
     tell(work(context, args).await)
 }
 
@@ -48,8 +50,10 @@ struct LoggedSink;
 
 impl Reporter for LoggedSink {
     fn report(&self, progress: Progress) {
-        if let Progress::Finished(text) | Progress::Note(text) | Progress::Warning(text) = &progress {
-            log::say(format!("{} {text}", clock::now_rfc3339()));
+        match &progress {
+            Progress::Finished(text) | Progress::Note(text) => info!("{text}"),
+            Progress::Warning(text) => warn!("{text}"),
+            _ => {}
         }
         PipeSink.report(progress);
     }

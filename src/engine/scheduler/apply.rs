@@ -12,6 +12,7 @@ use crate::engine::store::events::{self, Event};
 use crate::engine::store::{instances, pools};
 use jiff::Timestamp;
 use tokio_postgres::{GenericClient, Transaction};
+use tracing::debug;
 
 /// Which rows there are: those of the database, and then those that the plan adds.
 pub struct Rows {
@@ -77,6 +78,17 @@ pub async fn transitions(
     let tasks: Vec<&str> = transitions.iter().map(|one| rows.names[one.index].0.as_str()).collect();
     let maps: Vec<i32> = transitions.iter().map(|one| rows.names[one.index].1).collect();
     let before: Vec<Option<&str>> = transitions.iter().map(|one| rows.before(&snapshot.instances, one.index)).collect();
+    for (at, one) in transitions.iter().enumerate() {
+        debug!(
+            "{}.{}[{}] of {}: {} -> {}",
+            key.dag_id,
+            tasks[at],
+            maps[at],
+            key.run_id,
+            before[at].unwrap_or("none"),
+            one.to.as_str()
+        );
+    }
     let states: Vec<&str> = transitions.iter().map(|one| one.to.as_str()).collect();
     let numbers: Vec<i32> = transitions.iter().map(|one| one.try_number).collect();
     let dues: Vec<Option<Timestamp>> = transitions.iter().map(|one| one.due_at).collect();

@@ -5,13 +5,13 @@ use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction, TimetableProblem};
 use crate::engine::store::StoreError;
 use crate::engine::store::new_run::{self, NewRun, isoformat};
-use crate::protocol::log;
 use jiff::Timestamp;
 use serde_json::Map;
 use std::collections::HashMap;
 use tokio::task::{Id, JoinSet};
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, GenericClient};
+use tracing::{info, warn};
 
 /// Whoever can ask a timetable of the user's own: it runs the DAG file's code, which may take its time.
 pub trait Oracle: Clone + 'static {
@@ -119,17 +119,13 @@ async fn keep(
     ask_again: Option<Timestamp>,
 ) -> Result<(), StoreError> {
     let info = found.unwrap_or_else(|error| {
-        log::say(format!("when {} is due next cannot be worked out: {error}", stale.dag_id));
+        warn!("when {} is due next cannot be worked out: {error}", stale.dag_id);
         None
     });
     // The run that was there already, once more: from here on nothing would ever be another.
     let again = info.as_ref().filter(|info| stale.stuck_at == Some(info.run_after));
     if let Some(info) = again {
-        log::say(format!(
-            "{} would have a second run of {}; its schedule has ended",
-            stale.dag_id,
-            isoformat(info.run_after)
-        ));
+        warn!("{} would have a second run of {}; its schedule has ended", stale.dag_id, isoformat(info.run_after));
     }
     note(client, stale, info.as_ref().filter(|_| again.is_none()), ask_again).await
 }
@@ -245,7 +241,7 @@ pub async fn make_due_runs(client: &mut Client) -> Result<usize, StoreError> {
             continue;
         }
         let at = isoformat(run_after);
-        log::say(format!("{dag_id} has a run of {at} already; its schedule goes on from there"));
+        info!("{dag_id} has a run of {at} already; its schedule goes on from there");
         let stands =
             "UPDATE dag_run SET stands_for_scheduled = true WHERE dag_id = $1 AND (logical_date = $2 OR run_id = $3)";
         transaction.execute(stands, &[&dag_id, &run.logical_date, &run.key.run_id]).await?;

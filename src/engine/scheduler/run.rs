@@ -9,12 +9,12 @@ use crate::engine::store::StoreError;
 use crate::engine::store::assets;
 use crate::engine::store::events::{self, Event};
 use crate::postgres::{Endpoint, PgError};
-use crate::protocol::log;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_postgres::Client;
+use tracing::warn;
 
 /// One number for all schedulers of a datastore.
 const LEADER: i64 = 0x6c65_6f66_6c6f_7701;
@@ -44,7 +44,7 @@ pub async fn run(
 ) {
     loop {
         if let Err(error) = session(endpoint, config, &told, &beat, &oracle).await {
-            log::say(format!("scheduler: {error}; trying again"));
+            warn!("the scheduler: {error}; trying again");
         }
         tokio::time::sleep(RECONNECT).await;
     }
@@ -83,7 +83,7 @@ async fn session(
         if looked.elapsed() >= BACKSTOP {
             looked = Instant::now();
             for RunKey { dag_id, run_id } in std::mem::take(&mut work.unheard) {
-                log::say(format!("the run {run_id} of {dag_id} went on, and no notification had told of it"));
+                warn!("the run {run_id} of {dag_id} went on, and no notification had told of it");
             }
             work.untold = advance::running(&client).await?.into_iter().collect();
             (work.room, work.assets) = (true, true);
@@ -201,7 +201,7 @@ impl Work {
 async fn advance(client: &mut Client, graphs: &mut Graphs, run: &RunKey) -> Result<bool, StoreError> {
     match advance::advance(client, graphs, run).await {
         Err(StoreError::Invalid(reason)) => {
-            log::say(format!("the run {} of {} cannot go on: {reason}", run.run_id, run.dag_id));
+            warn!("the run {} of {} cannot go on: {reason}", run.run_id, run.dag_id);
             Ok(false)
         }
         other => other,

@@ -11,7 +11,6 @@ use crate::config::project;
 use crate::engine::dag_check;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
-use crate::protocol::log;
 use crate::python::{Found, LIMITS, NO_ANSWER, Request, Scan, Syntax, is_dag_file, parse, project_of, scan};
 use file_index::{FileIndex, Read, stamps};
 use packages::{Change, Packages};
@@ -22,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{debug, warn};
 use watch::{Folders, watch};
 
 /// The longest that anybody waits for the files that are there at the start.
@@ -152,7 +152,7 @@ impl DagFileLoop {
             }
             Ok((folders, Err(error), _)) => {
                 if !self.index.workspace_is_missing {
-                    log::say(format!("the workspace {} cannot be read: {error}", self.shared.workspace.display()));
+                    warn!("the workspace {} cannot be read: {error}", self.shared.workspace.display());
                 }
                 // What it had stays as it is until it can be read again.
                 self.index.workspace_is_missing = true;
@@ -160,7 +160,7 @@ impl DagFileLoop {
             }
             // Looking has panicked: from now on it looks again and again.
             Err(error) => {
-                log::say(format!("the workspace could not be looked through: {error}"));
+                warn!("the workspace could not be looked through: {error}");
                 (Folders::none(), false)
             }
         }
@@ -170,7 +170,7 @@ impl DagFileLoop {
     async fn take(&mut self, scan: Scan) {
         self.index.workspace_is_missing = false;
         for (path, reason) in scan.unseen.iter().filter(|(path, _)| !self.index.unseen().contains_key(*path)) {
-            log::say(format!("{} was not looked through whole: {reason}", path.display()));
+            warn!("{} was not looked through whole: {reason}", path.display());
         }
         let hangs = |(_, reason): &(&PathBuf, &String)| reason.starts_with(NO_ANSWER);
         let hanging: BTreeMap<_, _> =
@@ -212,7 +212,7 @@ impl DagFileLoop {
         };
         match swept.await {
             Ok(()) => self.swept = true,
-            Err(error) => log::say(format!("which DAG files there are cannot be written: {error}; trying again")),
+            Err(error) => warn!("which DAG files there are cannot be written: {error}; trying again"),
         }
     }
 
@@ -258,6 +258,15 @@ impl DagFileLoop {
         }
         match self.try_save(&parsed).await {
             Ok(saved) => {
+                debug!(
+                    "{} was parsed in {} ms: {}",
+                    parsed.path.display(),
+                    parsed.took.as_millis(),
+                    match &parsed.found {
+                        Ok(Found { error: None, structures, .. }) => format!("{} DAG(s)", structures.len()),
+                        Ok(_) | Err(_) => "it cannot be imported".to_owned(),
+                    }
+                );
                 if self.first.remove(&parsed.path) && self.first.is_empty() {
                     self.state.first_look.send_replace(true);
                 }
@@ -269,7 +278,7 @@ impl DagFileLoop {
                 }
             }
             Err(error) => {
-                log::say(format!("what {} gave cannot be written: {error}; trying again", parsed.path.display()));
+                warn!("what {} gave cannot be written: {error}; trying again", parsed.path.display());
                 self.unsaved.push(parsed);
             }
         }

@@ -2,13 +2,13 @@
 //! somebody may install at any time.
 
 use super::super::state::AppState;
-use crate::protocol::log;
 use crate::python::{PackageSource, Stamp, install_packages, installed_packages};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
+use tracing::warn;
 
 /// How often it is looked whether ours are still there.
 const LOOK: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ impl Packages {
                 let (home, source) = (home.clone(), source.clone());
                 let done = tokio::task::spawn_blocking(move || install_packages(&home, &source)).await;
                 let Err(reason) = done.map_err(|error| error.to_string()).and_then(|done| done) else { return };
-                log::say(format!("jinja2 and pendulum for DAGs could not be had: {reason}"));
+                warn!("jinja2 and pendulum for DAGs could not be had: {reason}");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 4).min(FETCH_LONGEST);
             }

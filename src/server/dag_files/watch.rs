@@ -1,6 +1,5 @@
 //! Being told of changes below the workspace.
 
-use crate::protocol::log;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::{HashMap, HashSet};
@@ -9,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::warn;
 
 /// Editors write in several steps: one look is for all of them.
 const QUIET: Duration = Duration::from_millis(25);
@@ -50,7 +50,7 @@ pub fn watch() -> (Folders, Changes) {
         }
     });
     if let Err(error) = &watcher {
-        log::say(format!("the workspace cannot be watched: {error}; looking every {} s", POLL.as_secs()));
+        warn!("the workspace cannot be watched: {error}; looking every {} s", POLL.as_secs());
     }
     let folders = Folders { watcher: watcher.ok(), watched: HashMap::new(), complete: false };
     (folders, Changes { events, changed: false, _sender })
@@ -95,11 +95,7 @@ impl Folders {
         }
         self.complete = failed.is_empty();
         if let Some(first) = failed.first().filter(|_| was_complete) {
-            log::say(format!(
-                "{} folder(s) cannot be watched, such as {first}; looking every {} s",
-                failed.len(),
-                POLL.as_secs()
-            ));
+            warn!("{} folder(s) cannot be watched, such as {first}; looking every {} s", failed.len(), POLL.as_secs());
         }
         self.complete &= !folders.is_empty();
         has_new
