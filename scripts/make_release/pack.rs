@@ -153,7 +153,7 @@ pub fn sha256(path: &Path) -> Outcome<(String, u64)> {
     loop {
         let length = file.read(&mut buffer).map_err(text)?;
         if length == 0 {
-            return Ok((leoflow::sys::random::hex(&hash.finalize()), size));
+            return Ok((hex::encode(hash.finalize()), size));
         }
         hash.update(&buffer[..length]);
         size += length as u64;

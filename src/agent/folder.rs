@@ -10,7 +10,6 @@ use crate::engine::keys::TryKey;
 use crate::home::Home;
 use crate::sys::files;
 use crate::sys::process::ProcessId;
-use crate::sys::random;
 use crate::sys::reaper::Exit;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -119,7 +118,7 @@ impl TaskFolder {
             &key.try_number.to_string(),
         ];
         let hash = Sha256::digest(parts.join("\0").as_bytes());
-        Self(home.running_tasks().join(random::hex(&hash[..12])))
+        Self(home.running_tasks().join(hex::encode(&hash[..12])))
     }
 
     pub fn at(path: PathBuf) -> Self {

@@ -24,12 +24,7 @@ impl Cipher {
     /// `key` is 64 hexadecimal digits, as `config.yaml` has it.
     pub fn new(key: &str) -> Result<Self, CipherError> {
         let mut bytes = [0u8; 32];
-        if key.len() != 64 || !key.is_ascii() {
-            return Err(CipherError::BadKey);
-        }
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&key[2 * at..2 * at + 2], 16).map_err(|_| CipherError::BadKey)?;
-        }
+        hex::decode_to_slice(key, &mut bytes).map_err(|_| CipherError::BadKey)?;
         Ok(Self(XChaCha20Poly1305::new(&Key::from(bytes))))
     }
 

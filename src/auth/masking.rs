@@ -1,6 +1,7 @@
 //! Which names are those of secrets, and hiding secret values wherever they turn up in a text.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/mask-sensitive-values.html>
 
+use crate::protocol::http::encode;
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -140,7 +141,7 @@ impl Masker {
 
 /// As it is, as a part of a URL by both customs, and inside of a JSON text, with and without Unicode.
 fn forms(secret: &str) -> BTreeSet<String> {
-    let quoted = percent_encoded(secret);
+    let quoted = encode(secret);
     let json = serde_json::to_string(secret).unwrap_or_default();
     let json = json.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
     let ascii: String = json
@@ -157,12 +158,6 @@ fn forms(secret: &str) -> BTreeSet<String> {
 
 fn utf16_escapes(one: char) -> String {
     one.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
-}
-
-/// Everything but letters, digits and `_.-~`.
-fn percent_encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 #[cfg(test)]

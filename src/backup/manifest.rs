@@ -2,7 +2,6 @@
 //! `docs/backup-format.md`. Whatever a manifest says is checked here, once, before anything acts on it.
 
 use super::left_out::OWN_FOLDER;
-use crate::sys::random;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -98,7 +97,7 @@ pub struct Sha256Hex(pub [u8; 32]);
 
 impl From<Sha256Hex> for String {
     fn from(hash: Sha256Hex) -> Self {
-        random::hex(&hash.0)
+        hex::encode(hash.0)
     }
 }
 
@@ -106,19 +105,18 @@ impl TryFrom<String> for Sha256Hex {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let digits = text.as_bytes();
-        let valid = digits.len() == 64 && digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
         let mut bytes = [0; 32];
-        for (at, byte) in bytes.iter_mut().enumerate().filter(|_| valid) {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|error| error.to_string())?;
+        match hex::decode_to_slice(&text, &mut bytes) {
+            // One sum has one text.
+            Ok(()) if !text.contains(char::is_uppercase) => Ok(Self(bytes)),
+            _ => Err("a sha256 is 64 hexadecimal digits".to_owned()),
         }
-        if valid { Ok(Self(bytes)) } else { Err("a sha256 is 64 hexadecimal digits".to_owned()) }
     }
 }
 
 impl std::fmt::Display for Sha256Hex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&random::hex(&self.0))
+        f.write_str(&hex::encode(self.0))
     }
 }
 

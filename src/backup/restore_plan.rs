@@ -217,14 +217,14 @@ mod tests {
         );
         let machine = Machine { workspace: Path::new("/new"), port: Some(9), python: None, host: None };
         let fitted = fitted_config(&text, &machine).unwrap();
-        assert!(fitted.starts_with("# mine\nworkspace: \"/new\"\nport: 9\njwt_secret"), "{fitted}");
+        assert!(fitted.starts_with("# mine\nworkspace: /new\nport: 9\njwt_secret"), "{fitted}");
         assert!(
             !fitted.contains("host") && !fitted.contains("python") && fitted.contains("session_epoch: 2"),
             "{fitted}"
         );
         let other = Machine { python: Some(Path::new("/p")), ..machine.clone() };
         let fitted = fitted_config(&text, &other).unwrap();
-        assert!(fitted.contains("python: \"/p\""), "{fitted}");
+        assert!(fitted.contains("python: /p"), "{fitted}");
         assert!(matches!(fitted_config("port: 1\n", &machine), Err(ConfigRefusal::Missing("encryption_key"))));
         assert!(matches!(fitted_config("port: [", &machine), Err(ConfigRefusal::Invalid(_))));
     }

@@ -15,7 +15,7 @@ pub struct RestoreId(String);
 
 impl RestoreId {
     pub fn new() -> Self {
-        Self(random::hex(&random::bytes::<4>()))
+        Self(hex::encode(random::bytes::<4>()))
     }
 
     /// Of a name that `new` has made.

@@ -44,7 +44,7 @@ pub fn damaged(home: &Home, name: &str) -> PathBuf {
     let at = clock::now_rfc3339().replace(['-', ':'], "");
     let place = home.postgres().join(format!("{name}.damaged-{at}"));
     match place.exists() {
-        true => home.postgres().join(format!("{name}.damaged-{at}-{}", random::hex(&random::bytes::<2>()))),
+        true => home.postgres().join(format!("{name}.damaged-{at}-{}", hex::encode(random::bytes::<2>()))),
         false => place,
     }
 }
@@ -92,7 +92,7 @@ fn new_credentials(home: &Home) -> Result<Option<NewCredentials>, SetAsideError>
 }
 
 fn sha256_of(path: &Path) -> io::Result<Option<String>> {
-    Ok(files::read_text(path, 64 * 1024)?.map(|text| random::hex(&Sha256::digest(text))))
+    Ok(files::read_text(path, 64 * 1024)?.map(|text| hex::encode(Sha256::digest(text))))
 }
 
 /// The restore did not come into force: what it made goes, what was there is there again.

@@ -1,162 +1,122 @@
-//! Changing keys in the text, so that comments, order and unknown keys stay as the user wrote them.
+//! Changing keys in the text, so that comments, order and unknown keys stay as the user wrote them: an editor of YAML
+//! trees changes them, and the reader of the file checks what came out.
 
-use super::document::{Problem, key_on, to_mapping};
-use serde_yaml::{Mapping, Value};
+use super::document::{Problem, to_mapping};
+use serde_yaml::{Mapping as Read, Value};
+use std::str::FromStr;
+use yaml_edit::{Document, Mapping, MappingBuilder};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
     #[error("the file is not valid: {}", .0.first().map(|problem| problem.message.as_str()).unwrap_or_default())]
     Invalid(Vec<Problem>),
     #[error("{0} is written in a way that cannot be changed by machine; write it as one line `{0}: VALUE`")]
-    NotOneLine(String),
+    CannotChange(String),
 }
 
-/// Sets top-level keys to scalar values, or to a mapping of such. The result differs from `text` in those keys alone, which
-/// is checked before it is returned.
+/// Sets top-level keys to scalar values, or to a mapping of such. The result differs from `text` in those keys alone,
+/// which is checked before it is returned.
 pub fn set_keys(text: &str, changes: &[(&str, Value)]) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
     let mut result = text.to_owned();
     for (key, value) in changes {
-        let failed = || EditError::NotOneLine((*key).to_owned());
-        result = match value {
-            Value::Mapping(mapping) => replace_mapping(&result, key, mapping, expected.get(*key)).ok_or_else(failed)?,
-            value => replace_line(&result, key, &scalar(value).ok_or_else(failed)?),
-        };
+        let now = expected.get(*key).and_then(Value::as_mapping);
+        result = set_key(&result, key, value, now).ok_or_else(|| EditError::CannotChange((*key).to_owned()))?;
         expected.insert((*key).into(), value.clone());
     }
-    match to_mapping(&result) {
-        Ok(found) if found == expected => Ok(result),
-        _ => Err(EditError::NotOneLine(changes.first().map(|c| c.0.to_owned()).unwrap_or_default())),
-    }
+    checked(result, &expected, changes.first().map_or("", |change| change.0))
 }
 
-/// Takes a top-level key of one line out. The result differs from `text` in that key alone, which is
-/// checked before it is returned.
+/// Takes a top-level key out.
 pub fn remove_key(text: &str, key: &str) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
     if expected.remove(key).is_none() {
         return Ok(text.to_owned());
     }
-    let kept: Vec<&str> = text.lines().filter(|line| key_on(line) != Some(key)).collect();
-    let result = kept.join("\n") + "\n";
-    match to_mapping(&result) {
-        Ok(found) if found == expected => Ok(result),
-        _ => Err(EditError::NotOneLine(key.to_owned())),
-    }
+    edit(text, key, &expected, |mapping| mapping.remove(key).map(drop))
 }
 
 /// Takes a key of a mapping out, and the mapping when nothing is left in it.
 pub fn remove_inner_key(text: &str, outer: &str, inner: &str) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
-    let now = expected.get(outer).cloned();
-    let Some(Value::Mapping(mut mapping)) = now.clone() else { return Ok(text.to_owned()) };
+    let Some(Value::Mapping(mapping)) = expected.get_mut(outer) else { return Ok(text.to_owned()) };
     if mapping.remove(inner).is_none() {
         return Ok(text.to_owned());
     }
     if mapping.is_empty() {
-        expected.remove(outer);
-    } else {
-        expected.insert(outer.into(), Value::Mapping(mapping.clone()));
+        return remove_key(text, outer);
     }
-    let failed = || EditError::NotOneLine(outer.to_owned());
-    let mut lines: Vec<&str> = text.lines().collect();
-    let at = lines.iter().position(|line| key_on(line) == Some(outer)).ok_or_else(failed)?;
-    let is_inner = |line: &&str| line.trim().is_empty() || line.starts_with([' ', '\t', '#']);
-    let end = at + 1 + lines[at + 1..].iter().take_while(|line| is_inner(line)).count();
-    let result = match (at + 1..end).find(|place| key_on(lines[*place].trim_start()) == Some(inner)) {
-        Some(place) => {
-            lines.remove(place);
-            if mapping.is_empty() {
-                lines.remove(at);
-            }
-            lines.join("\n") + "\n"
-        }
-        // All of it is on one line.
-        None if mapping.is_empty() => return remove_key(text, outer),
-        None => replace_mapping(text, outer, &mapping, now.as_ref()).ok_or_else(failed)?,
-    };
-    match to_mapping(&result) {
-        Ok(found) if found == expected => Ok(result),
-        _ => Err(failed()),
+    edit(text, outer, &expected, |mapping| mapping.get_mapping(outer)?.remove(inner).map(drop))
+}
+
+/// What `change` makes of the text; `None` from it is a place that cannot be reached.
+fn edit(
+    text: &str,
+    key: &str,
+    expected: &Read,
+    change: impl FnOnce(&Mapping) -> Option<()>,
+) -> Result<String, EditError> {
+    let changed = Document::from_str(text).ok().and_then(|document| {
+        change(&document.as_mapping()?)?;
+        Some(document.to_string())
+    });
+    checked(changed.ok_or_else(|| EditError::CannotChange(key.to_owned()))?, expected, key)
+}
+
+fn checked(text: String, expected: &Read, key: &str) -> Result<String, EditError> {
+    match to_mapping(&text) {
+        Ok(found) if found == *expected => Ok(text),
+        _ => Err(EditError::CannotChange(key.to_owned())),
     }
 }
 
-fn scalar(value: &Value) -> Option<String> {
+/// `now` is what a mapping of this name holds: only what is not as it should be is changed in it.
+fn set_key(text: &str, key: &str, value: &Value, now: Option<&Read>) -> Option<String> {
+    let document = Document::from_str(text).ok();
+    let Some(mapping) = document.as_ref().and_then(Document::as_mapping) else {
+        // Nothing but comments: there is no tree to change.
+        const TREE: &str = "_: 0\n";
+        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        return Some(format!("{text}{end}{}", set_key(TREE, key, value, None)?.strip_prefix(TREE)?));
+    };
     match value {
-        // JSON's double-quoted form is YAML's too, and never needs guessing about `no` or `0x1`.
-        Value::String(text) => serde_json::to_string(text).ok(),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        _ => None,
+        Value::Mapping(wanted) => match (mapping.get_mapping(key), now) {
+            (Some(inner), Some(now)) => {
+                for (name, value) in wanted.iter().filter(|(name, value)| now.get(*name) != Some(*value)) {
+                    put(&inner, name.as_str()?, value)?;
+                }
+            }
+            _ => {
+                let mut built = MappingBuilder::new();
+                for (name, value) in wanted {
+                    built = set(built, name.as_str()?, value)?;
+                }
+                mapping.set(key, built.build_document().as_mapping()?);
+            }
+        },
+        value => put(&mapping, key, value)?,
     }
+    let text = document?.to_string();
+    Some(if text.ends_with('\n') { text } else { text + "\n" })
 }
 
-fn replace_line(text: &str, key: &str, scalar: &str) -> String {
-    let mut found = false;
-    let mut lines: Vec<String> = Vec::new();
-    for line in text.lines() {
-        if !found && key_on(line) == Some(key) {
-            found = true;
-            lines.push(format!("{key}: {scalar}{}", trailing_comment(line)));
-        } else {
-            lines.push(line.to_owned());
-        }
+fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
+    match value {
+        Value::String(text) => mapping.set(key, text.as_str()),
+        Value::Number(number) => mapping.set(key, number.as_i64()?),
+        Value::Bool(flag) => mapping.set(key, *flag),
+        _ => return None,
     }
-    if !found {
-        lines.push(format!("{key}: {scalar}"));
-    }
-    lines.join("\n") + "\n"
+    Some(())
 }
 
-/// The lines of a mapping's keys that are not as they should be; the others stay.
-fn replace_mapping(text: &str, key: &str, wanted: &Mapping, now: Option<&Value>) -> Option<String> {
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let changed = wanted.iter().filter(|(name, value)| now.and_then(|now| now.get(*name)) != Some(*value));
-    let changed: Vec<(String, String)> =
-        changed.map(|(name, value)| Some((name.as_str()?.to_owned(), scalar(value)?))).collect::<Option<_>>()?;
-    let Some(at) = lines.iter().position(|line| key_on(line) == Some(key)) else {
-        lines.push(format!("{key}:"));
-        lines.extend(changed.iter().map(|(name, value)| format!("  {name}: {value}")));
-        return Some(lines.join("\n") + "\n");
-    };
-    let comment = trailing_comment(&lines[at]).to_owned();
-    let rest = lines[at].split_once(':').map_or("", |(_, rest)| rest).trim_start();
-    if !rest.is_empty() && !rest.starts_with('#') {
-        // On one line: all of it is written anew.
-        let inner: Option<Vec<String>> =
-            wanted.iter().map(|(name, value)| Some(format!("{}: {}", name.as_str()?, scalar(value)?))).collect();
-        lines[at] = format!("{key}: {{{}}}{comment}", inner?.join(", "));
-        return Some(lines.join("\n") + "\n");
-    }
-    let is_inner = |line: &String| line.trim().is_empty() || line.starts_with([' ', '\t', '#']);
-    let end = at + 1 + lines[at + 1..].iter().take_while(|line| is_inner(line)).count();
-    let indent = |line: &String| line[..line.len() - line.trim_start().len()].to_owned();
-    let is_key = |line: &&String| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    let margin = lines[at + 1..end].iter().find(is_key).map_or("  ".to_owned(), indent);
-    for (name, value) in changed {
-        let place = (at + 1..end).find(|place| key_on(lines[*place].trim_start()) == Some(name.as_str()));
-        match place {
-            Some(place) => lines[place] = format!("{margin}{name}: {value}{}", trailing_comment(&lines[place])),
-            None => lines.insert(at + 1, format!("{margin}{name}: {value}")),
-        }
-    }
-    Some(lines.join("\n") + "\n")
-}
-
-/// ` # …` at the end of a line, outside quotes.
-fn trailing_comment(line: &str) -> &str {
-    let mut quote = None;
-    let mut before = ' ';
-    for (at, character) in line.char_indices() {
-        match (quote, character) {
-            (None, '"' | '\'') => quote = Some(character),
-            (Some(open), _) if open == character && before != '\\' => quote = None,
-            (None, '#') if before.is_whitespace() => return &line[line[..at].trim_end().len()..],
-            _ => {}
-        }
-        before = character;
-    }
-    ""
+fn set(built: MappingBuilder, key: &str, value: &Value) -> Option<MappingBuilder> {
+    Some(match value {
+        Value::String(text) => built.pair(key, text.as_str()),
+        Value::Number(number) => built.pair(key, number.as_i64()?),
+        Value::Bool(flag) => built.pair(key, *flag),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -171,8 +131,19 @@ mod tests {
                 .unwrap();
         assert_eq!(
             changed,
-            "# top\nport: 9000   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: \"x@y\" # who\nsession_epoch: 2\n"
+            "# top\nport: 9000   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: x@y # who\nsession_epoch: 2\n"
         );
+    }
+
+    #[test]
+    fn a_file_of_nothing_but_comments_begins_after_them() {
+        for (text, wanted) in
+            [("", "port: 1\n"), ("# mine", "# mine\nport: 1\n"), ("# mine\n\n", "# mine\n\nport: 1\n")]
+        {
+            assert_eq!(set_keys(text, &[("port", 1.into())]).unwrap(), wanted);
+        }
+        let both = set_keys("", &[("port", 1.into()), ("host", "::".into())]).unwrap();
+        assert_eq!(to_mapping(&both).unwrap().len(), 2);
     }
 
     #[test]
@@ -183,11 +154,14 @@ mod tests {
             wanted.insert("channel".into(), "rc".into());
             set_keys(text, &[("upgrade", Value::Mapping(wanted))]).unwrap()
         };
-        assert_eq!(set("port: 1\n"), "port: 1\nupgrade:\n  channel: \"rc\"\n");
+        assert_eq!(set("port: 1\n"), "port: 1\nupgrade:\n  channel: rc\n");
+        assert_eq!(set(""), "upgrade:\n  channel: rc\n");
         let block = "upgrade:  # mine\n    # the stream\n    channel: stable # yes\n    keep_versions: 2\nport: 1\n";
-        assert_eq!(set(block), block.replace("stable", "\"rc\""));
-        assert_eq!(set("upgrade:\n   from: /a\nport: 1\n"), "upgrade:\n   channel: \"rc\"\n   from: /a\nport: 1\n");
-        assert_eq!(set("upgrade: {from: /a} # x\n"), "upgrade: {from: \"/a\", channel: \"rc\"} # x\n");
+        assert_eq!(set(block), block.replace("stable", "rc"));
+        assert_eq!(set("upgrade:\n   from: /a\nport: 1\n"), "upgrade:\n   from: /a\n   channel: rc\nport: 1\n");
+        assert_eq!(set("upgrade: {from: /a} # x\n"), "upgrade: {from: /a, channel: rc} # x\n");
+        assert_eq!(set("upgrade: {}\nport: 1\n"), "upgrade: {channel: rc}\nport: 1\n");
+        assert_eq!(set("upgrade:\nport: 1\n"), "upgrade:\n  channel: rc\nport: 1\n");
     }
 
     #[test]
@@ -195,22 +169,72 @@ mod tests {
         let text = "# top\nport: 1\npython: /p # mine\nbackup:\n  keep: 2\n";
         assert_eq!(remove_key(text, "python").unwrap(), "# top\nport: 1\nbackup:\n  keep: 2\n");
         assert_eq!(remove_key(text, "nothing").unwrap(), text);
-        assert!(matches!(remove_key(text, "backup"), Err(EditError::NotOneLine(_))));
+        assert_eq!(remove_key(text, "backup").unwrap(), "# top\nport: 1\npython: /p # mine\n");
     }
 
     #[test]
-    fn what_cannot_be_changed_safely_is_refused() {
-        let nested = "port:\n  deep: 1\n";
-        assert!(matches!(set_keys(nested, &[("port", 1.into())]), Err(EditError::NotOneLine(_))));
-        assert!(matches!(set_keys("{port: 1}", &[("port", 2.into())]), Err(EditError::NotOneLine(_))));
+    fn a_key_of_a_mapping_can_be_taken_out_and_the_last_takes_the_mapping_along() {
+        let text = "backup:\n  # few\n  keep: 2\n  max_bytes: 5 # much\nport: 1\n";
+        let left = remove_inner_key(text, "backup", "keep").unwrap();
+        assert_eq!(to_mapping(&left).unwrap().get("backup").unwrap().get("max_bytes").unwrap().as_u64(), Some(5));
+        assert!(left.contains("max_bytes: 5 # much\nport: 1\n"), "{left}");
+        assert_eq!(remove_inner_key(&left, "backup", "nothing").unwrap(), left);
+        let none = remove_inner_key(&left, "backup", "max_bytes").unwrap();
+        assert_eq!(to_mapping(&none).unwrap(), to_mapping("port: 1").unwrap());
+        assert_eq!(remove_inner_key("a: {b: 1, c: 2}\n", "a", "b").unwrap(), "a: {c: 2}\n");
+    }
+
+    #[test]
+    fn what_is_written_in_a_way_of_its_own_is_changed_too_or_refused() {
+        assert_eq!(set_keys("port:\n  deep: 1\nx: 1\n", &[("port", 1.into())]).unwrap(), "port: 1\nx: 1\n");
+        assert_eq!(
+            to_mapping(&set_keys("{port: 1}", &[("port", 2.into())]).unwrap()).unwrap().get("port"),
+            Some(&2.into())
+        );
+        assert_eq!(set_keys("\"port\": 1\r\nb: 2\r\n", &[("port", 3.into())]).unwrap(), "\"port\": 3\r\nb: 2\r\n");
         assert!(matches!(set_keys("port: [", &[("port", 2.into())]), Err(EditError::Invalid(_))));
+        let anchored = "a: &x {b: 1}\nport: 1\nc: *x\n";
+        assert_eq!(set_keys(anchored, &[("port", 2.into())]).unwrap(), anchored.replace("port: 1", "port: 2"));
     }
 
     #[test]
     fn strings_that_look_like_something_else_stay_strings() {
-        for text in ["no", "0x10", "1e3", "a: b", "# c", "quote \" and \\"] {
-            let changed = set_keys("", &[("instance_name", text.into())]).unwrap();
-            assert_eq!(to_mapping(&changed).unwrap().get("instance_name").unwrap().as_str(), Some(text));
+        let odd = [
+            "no",
+            "0x10",
+            "1e3",
+            "a: b",
+            "# c",
+            "quote \" and \\",
+            "",
+            "~",
+            "null",
+            "2026-01-01",
+            "- x",
+            "%a",
+            "two\nlines",
+            " lead",
+            "trail ",
+            "ä\u{2028}",
+            "'",
+            "@a",
+            "`",
+            "!t",
+            "&a",
+            "*a",
+            "1_000",
+            ".5",
+            "12:30:45",
+        ];
+        for text in odd {
+            for file in ["", "instance_name: 5 # mine\n", "port: 1\n"] {
+                let changed = set_keys(file, &[("instance_name", text.into())]).unwrap();
+                assert_eq!(
+                    to_mapping(&changed).unwrap().get("instance_name").unwrap().as_str(),
+                    Some(text),
+                    "{changed}"
+                );
+            }
         }
     }
 }

@@ -175,7 +175,7 @@ mod tests {
             assert_eq!((left.len(), all.written("a: 1\n")), (1, None), "{file}");
         }
         let two = remove_inner_key("upgrade: {from: /usb, channel: rc} # x\n", "upgrade", "from").unwrap();
-        assert_eq!(two, "upgrade: {channel: \"rc\"} # x\n");
+        assert_eq!(two, "upgrade: {channel: rc} # x\n");
         for setting in SETTINGS.iter().filter(|setting| setting.is_value) {
             let written = setting.set("", setting.default).unwrap();
             assert_eq!(setting.written(&setting.unset(&written).unwrap()), None, "{}", setting.name);

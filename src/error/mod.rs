@@ -269,13 +269,11 @@ impl From<ClusterError> for Error {
         match &error {
             ClusterError::Io { path, source } => Self::io("write", path, source),
             ClusterError::Initdb(text) => {
-                let full = text.contains("No space left on device");
+                Self::failed("the datastore could not be created").cause(text).hint("leoflow doctor")
+            }
+            ClusterError::DiskFull(text) => {
                 let base = Self::failed("the datastore could not be created").cause(text);
-                if full {
-                    with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()))
-                } else {
-                    base.hint("leoflow doctor")
-                }
+                with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()))
             }
             ClusterError::NoUserNamespace(_) => Self::failed(&error)
                 .hint("run leoflow as an ordinary user")

@@ -5,7 +5,7 @@ use super::tools::unprivileged_command;
 use super::{Credentials, Installation, MAJOR, SUPERUSER};
 use crate::home::Home;
 use crate::sys::user_namespace::Identity;
-use crate::sys::{checkpoint, command, files, process};
+use crate::sys::{checkpoint, command, disk, files, process};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +26,9 @@ pub enum ClusterError {
     Io { path: PathBuf, source: io::Error },
     #[error("initdb failed: {0}")]
     Initdb(String),
+    /// It failed, and there is no space left where it was.
+    #[error("initdb failed, and the disk is full: {0}")]
+    DiskFull(String),
     #[error("PostgreSQL refuses to run as this user, and a user namespace, which would help, is not allowed here: {0}")]
     NoUserNamespace(String),
 }
@@ -96,6 +99,8 @@ fn remove_killed_attempts(home: &Home) -> io::Result<()> {
     Ok(())
 }
 
+/// With fewer bytes than a segment of WAL left, the disk is what initdb failed of.
+const FULL: u64 = 16 * 1024 * 1024;
 /// Longer than the slowest disk takes for 40 MB.
 const INITDB_LIMIT: Duration = Duration::from_secs(300);
 
@@ -120,7 +125,9 @@ fn initdb(
         .arg(&password_file)
         .args(["--username", SUPERUSER, "--auth", "scram-sha-256"])
         .args(["--encoding", "UTF8", "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"])
-        .args(["--data-checksums", "--sync-method", "syncfs", "--no-instructions"]);
+        .args(["--data-checksums", "--sync-method", "syncfs", "--no-instructions"])
+        // What it leaves is removed here, once it is seen whether it filled the disk.
+        .arg("--no-clean");
     command::dies_with_this_thread(&mut command);
     let output = command::output_within(&mut command, INITDB_LIMIT);
     files::remove_any(&password_file).map_err(io)?;
@@ -134,7 +141,11 @@ fn initdb(
     if output.status.success() {
         return Ok(());
     }
-    Err(ClusterError::Initdb(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    match disk::free_bytes(staging) {
+        Ok(free) if free < FULL => Err(ClusterError::DiskFull(said)),
+        _ => Err(ClusterError::Initdb(said)),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::SOCKET_PORT;
 use super::words::{Cause, cause_of};
 use crate::home::Home;
-use crate::sys::{files, random, unix_socket, user};
+use crate::sys::{files, unix_socket, user};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -80,7 +80,7 @@ impl Endpoint {
         if path.len() + SOCKET_NAME_LENGTH <= unix_socket::PATH_LIMIT && !path.contains(&b',') {
             return Self { socket_folder: run };
         }
-        let hash = random::hex(&Sha256::digest(home.root().as_os_str().as_bytes())[..8]);
+        let hash = hex::encode(&Sha256::digest(home.root().as_os_str().as_bytes())[..8]);
         Self { socket_folder: Path::new(FALLBACK).join(format!("leoflow-{}-{hash}", user::effective_uid())) }
     }
 

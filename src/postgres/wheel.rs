@@ -122,5 +122,5 @@ pub fn sha256_of(path: &Path) -> io::Result<String> {
         }
         hasher.update(&buffer[..length]);
     }
-    Ok(crate::sys::random::hex(&hasher.finalize()))
+    Ok(hex::encode(hasher.finalize()))
 }

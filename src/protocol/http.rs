@@ -5,6 +5,7 @@ use hyper::body::Bytes;
 use hyper::header::HeaderName;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The longest answer that is read, bytes.
@@ -51,12 +52,10 @@ where
     Ok((status, body.to_bytes()))
 }
 
+/// All but what <https://www.rfc-editor.org/rfc/rfc3986#section-2.3> leaves as it is.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 /// A part of a path, with everything but letters, digits and `-_.~` percent-encoded.
 pub fn encode(part: &str) -> String {
-    part.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
+    utf8_percent_encode(part, UNRESERVED).to_string()
 }

@@ -4,7 +4,6 @@
 //! A line is `<RFC 3339 time, microseconds, UTC> <out|err|sys> <text>`.
 
 use crate::home::Home;
-use crate::sys::random;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -87,7 +86,7 @@ fn component(id: &str) -> String {
         return id.to_owned();
     }
     let start: String = id.chars().filter(|c| c.is_ascii_alphanumeric()).take(80).collect();
-    format!("{start}~{}", random::hex(&Sha256::digest(id.as_bytes())[..10]))
+    format!("{start}~{}", hex::encode(&Sha256::digest(id.as_bytes())[..10]))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Child {
         options["limits"] = json!({
             "RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CPU": TIME_LIMIT.as_secs() + 5, "RLIMIT_CORE": 0,
         });
-        let mark = format!("parse-{}", random::hex(&random::bytes::<8>()));
+        let mark = format!("parse-{}", hex::encode(random::bytes::<8>()));
         let mut environment = environment();
         environment.push((TASK_MARK.into(), mark.clone().into()));
         let spawn = Spawn {

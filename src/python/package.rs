@@ -1,7 +1,7 @@
 //! The Python package inside this binary, put where Python finds it.
 
 use crate::home::Home;
-use crate::sys::{files, random};
+use crate::sys::files;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub fn install(home: &Home) -> io::Result<PathBuf> {
         hasher.update(text.as_bytes());
         hasher.update([0]);
     }
-    let folder = home.python().join(format!("leoflow-{}", random::hex(&hasher.finalize()[..8])));
+    let folder = home.python().join(format!("leoflow-{}", hex::encode(&hasher.finalize()[..8])));
     if folder.is_dir() {
         return Ok(folder);
     }

@@ -5,6 +5,7 @@ use crate::config::project;
 use crate::sys::files;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, Metadata};
+use std::fs::{DirEntry, FileType};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -238,44 +239,39 @@ fn look_into(
         if Instant::now() > until {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            // Asked for nothing here: it may be a mount that hangs, which is its own walk's trouble.
-            if !is_skipped(&name) && !rules.leave_out(&path, true) {
-                below.push(Waiting { folder: path, rules: rules.clone() });
-            }
-            continue;
+        look_at(&entry, &rules, scan, seen, below);
+    }
+    below.sort_by(|one, other| one.folder.cmp(&other.folder));
+    Ok(())
+}
+
+/// One entry of a folder: a file that is of interest, or a folder to look into.
+fn look_at(entry: &DirEntry, rules: &Rules, scan: &mut Scan, seen: &Seen, below: &mut Vec<Waiting>) {
+    let name = entry.file_name();
+    let name = name.to_string_lossy();
+    let path = entry.path();
+    let kind = entry.file_type();
+    let mut go_below = |path: PathBuf| {
+        if !is_skipped(&name) && !rules.leave_out(&path, true) {
+            below.push(Waiting { folder: path, rules: rules.clone() });
         }
-        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-        // Most of what lies about is neither, and need not be asked.
-        let may_be_folder = is_link || entry.file_type().map_or(true, |kind| kind.is_dir());
-        if !may_be_folder && !is_of_interest(&name) {
-            continue;
-        }
-        if is_link && let Some(reason) = seen.avoid.get(&path) {
-            scan.unseen.insert(path, reason.clone());
-            continue;
-        }
-        let meta = match if is_link { behind_link(&path) } else { fs::metadata(&path) } {
-            Ok(meta) => meta,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                scan.unseen.insert(path, format!("{NO_ANSWER} within {} s.", LINK_LIMIT.as_secs()));
-                continue;
-            }
-            Err(error) => {
-                if is_of_interest(&name) {
-                    note(scan, path, &error);
-                }
-                continue;
-            }
-        };
-        if meta.is_dir() {
-            if !is_skipped(&name) && !rules.leave_out(&path, true) {
-                below.push(Waiting { folder: path, rules: rules.clone() });
-            }
-        } else if meta.is_file() && is_of_interest(&name) && !rules.leave_out(&path, false) {
+    };
+    if kind.as_ref().is_ok_and(FileType::is_dir) {
+        // Asked for nothing here: it may be a mount that hangs, which is its own walk's trouble.
+        return go_below(path);
+    }
+    let is_link = kind.as_ref().is_ok_and(FileType::is_symlink);
+    // Most of what lies about is neither, and need not be asked.
+    if !is_link && kind.is_ok() && !is_of_interest(&name) {
+        return;
+    }
+    if is_link && let Some(reason) = seen.avoid.get(&path) {
+        scan.unseen.insert(path, reason.clone());
+        return;
+    }
+    match if is_link { behind_link(&path) } else { fs::metadata(&path) } {
+        Ok(meta) if meta.is_dir() => go_below(path),
+        Ok(meta) if meta.is_file() && is_of_interest(&name) && !rules.leave_out(&path, false) => {
             if is_link
                 && let Some(folder) = path.canonicalize().ok().and_then(|target| target.parent().map(Path::to_owned))
             {
@@ -283,9 +279,16 @@ fn look_into(
             }
             scan.files.insert(path, Stamp::of(&meta));
         }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            scan.unseen.insert(path, format!("{NO_ANSWER} within {} s.", LINK_LIMIT.as_secs()));
+        }
+        Err(error) => {
+            if is_of_interest(&name) {
+                note(scan, path, &error);
+            }
+        }
     }
-    below.sort_by(|one, other| one.folder.cmp(&other.folder));
-    Ok(())
 }
 
 /// Python files, and the settings of projects.

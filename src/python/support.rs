@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Named by its content: another release may want others.
 pub fn folder(home: &Home) -> PathBuf {
     let all: Vec<&str> = WHEELS.iter().map(|(_, _, hash)| *hash).collect();
-    let name = crate::sys::random::hex(&<sha2::Sha256 as sha2::Digest>::digest(all.concat())[..8]);
+    let name = hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(all.concat())[..8]);
     home.python().join(format!("packages-{name}"))
 }
 

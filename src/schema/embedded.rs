@@ -1,7 +1,6 @@
 //! The migrations inside this binary.
 
 use crate::build_info::{MigrationFile, build_info};
-use crate::sys::random;
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
 
@@ -94,7 +93,7 @@ impl Known {
             .and_then(|rest| rest.split_once("__"))
             .ok_or_else(|| format!("{file} is not called V0001__name.sql"))?;
         let version: i32 = number.parse().map_err(|_| format!("{file} has no version number"))?;
-        let sha256 = random::hex(&Sha256::digest(sql.as_bytes()));
+        let sha256 = hex::encode(Sha256::digest(sql.as_bytes()));
         let text = format!("{sql}\n{}", ledger_row(version, name, phase, &sha256, rollback));
         let migration = refinery::Migration::unapplied(stem, &text).map_err(|error| error.to_string())?;
         Ok(Self {

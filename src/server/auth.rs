@@ -1,19 +1,20 @@
 //! Logging in and out, for programs (a token) and for people (a cookie).
 
 use super::api_error::ApiError;
+use super::body::bad_body;
 use super::guard::Caller;
 use super::lite::pages;
 use super::logins::{Peer, Source, Turn};
-use super::request::bad_body;
 use super::state::AppState;
 use crate::auth::{password, token};
 use crate::config;
 use crate::home::Home;
 use axum::extract::State;
 use axum::extract::rejection::{FormRejection, JsonRejection};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Extension, Form, Json};
+use cookie::{Cookie, SameSite};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -90,8 +91,8 @@ pub async fn token(
     Ok((StatusCode::CREATED, Json(json!({"access_token": token}))))
 }
 
-pub async fn login_page(State(state): State<Arc<AppState>>) -> Html<String> {
-    Html(pages::login(&state.secrets().admin_email, None))
+pub async fn login_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
+    pages::login(&state.secrets().admin_email, None)
 }
 
 pub async fn login(
@@ -104,12 +105,9 @@ pub async fn login(
         Err(_) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "E-mail and password are needed")),
     };
     match checked {
-        Ok(token) => {
-            let cookie = session_cookie(&state.cookie_name(), &token, token::LIFETIME_SECONDS);
-            with_cookie(Redirect::to("/").into_response(), &cookie)
-        }
+        Ok(token) => with_session(&state, Redirect::to("/"), token, token::LIFETIME_SECONDS),
         Err(error) => {
-            let page = Html(pages::login(&state.secrets().admin_email, Some(&error.message())));
+            let page = pages::login(&state.secrets().admin_email, Some(&error.message()));
             let mut response = error.into_response();
             let (parts, body) = page.into_response().into_parts();
             response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -121,18 +119,15 @@ pub async fn login(
 }
 
 pub async fn logout(State(state): State<Arc<AppState>>) -> Response {
-    let cookie = session_cookie(&state.cookie_name(), "", 0);
-    with_cookie(Redirect::to("/auth/login").into_response(), &cookie)
+    with_session(&state, Redirect::to("/auth/login"), String::new(), 0)
 }
 
 /// Not `Secure`: it is served over http, to this machine alone.
-fn session_cookie(name: &str, value: &str, seconds: i64) -> String {
-    format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict")
-}
-
-fn with_cookie(mut response: Response, cookie: &str) -> Response {
-    if let Ok(value) = HeaderValue::from_str(cookie) {
-        response.headers_mut().insert(header::SET_COOKIE, value);
-    }
-    response
+fn with_session(state: &AppState, answer: Redirect, token: String, seconds: i64) -> Response {
+    let cookie = Cookie::build((state.cookie_name(), token))
+        .path("/")
+        .max_age(cookie::time::Duration::seconds(seconds))
+        .http_only(true)
+        .same_site(SameSite::Strict);
+    ([(header::SET_COOKIE, cookie.to_string())], answer).into_response()
 }

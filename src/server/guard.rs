@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use cookie::Cookie;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -152,8 +153,9 @@ fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
 pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
     caller(request) == Caller::LocalAdmin
         || bearer(request.headers())
-            .or_else(|| cookie(request.headers(), &state.cookie_name()))
-            .is_some_and(|token| state.check_token(token).is_some())
+            .map(str::to_owned)
+            .or_else(|| session_token(request.headers(), &state.cookie_name()))
+            .is_some_and(|token| state.check_token(&token).is_some())
 }
 
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -161,15 +163,15 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn session_token(headers: &HeaderMap, name: &str) -> Option<String> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(found, _)| *found == name)
-        .map(|(_, value)| value)
+        .flat_map(Cookie::split_parse)
+        .filter_map(Result::ok)
+        .find(|cookie| cookie.name() == name)
+        .map(|cookie| cookie.value().to_owned())
 }
 
 /// For the API: 401 without a token.
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(bearer(&headers(header::AUTHORIZATION, "Bearer abc")), Some("abc"));
         assert_eq!(bearer(&headers(header::AUTHORIZATION, "Basic abc")), None);
         let jar = headers(header::COOKIE, "a=b; leoflow_session_1=x=y; leoflow_session_2=z");
-        assert_eq!(cookie(&jar, "leoflow_session_1"), Some("x=y"));
-        assert_eq!(cookie(&jar, "leoflow_session"), None);
+        assert_eq!(session_token(&jar, "leoflow_session_1").as_deref(), Some("x=y"));
+        assert_eq!(session_token(&jar, "leoflow_session"), None);
     }
 }

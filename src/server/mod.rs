@@ -4,6 +4,8 @@ mod api;
 mod api_error;
 mod app;
 mod auth;
+mod background;
+mod body;
 mod change_feed;
 mod child_slots;
 mod connection_slots;

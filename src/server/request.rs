@@ -2,7 +2,6 @@
 
 use super::api_error::ApiError;
 use crate::engine::store::{Order, Page};
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -141,29 +140,5 @@ impl<T> Changes<T> {
     /// The new value of a field that counts, the old one otherwise.
     pub fn pick<V>(&self, field: &str, new: V, old: V) -> V {
         if self.fields.iter().any(|name| name == field) { new } else { old }
-    }
-}
-
-/// A body whose fields are known, as FastAPI says when they are not.
-pub fn body_as<T: DeserializeOwned>(body: Result<axum::Json<Value>, JsonRejection>) -> Result<T, ApiError> {
-    let axum::Json(value) = body.map_err(bad_body)?;
-    serde_json::from_value(value).map_err(|error| {
-        let text = error.to_string();
-        match text.split('`').nth(1) {
-            Some(field) if text.starts_with("unknown field") => {
-                ApiError::unprocessable(&["body", field], "extra_forbidden", "Extra inputs are not permitted")
-            }
-            Some(field) if text.starts_with("missing field") => {
-                ApiError::unprocessable(&["body", field], "missing", "Field required")
-            }
-            _ => ApiError::unprocessable(&["body"], "value_error", text),
-        }
-    })
-}
-
-pub fn bad_body(error: JsonRejection) -> ApiError {
-    match error {
-        JsonRejection::BytesRejection(error) => ApiError::new(error.status(), error.body_text()),
-        other => ApiError::unprocessable(&["body"], "value_error", other.body_text()),
     }
 }

@@ -1,14 +1,12 @@
 //! The server process from its start to its end.
 
 use super::app::{self, Routers};
-use super::dag_code::{Asker, DagCode};
-use super::dag_files;
+use super::background::Background;
 use super::database::Database;
 use super::listen::Serving;
 use super::state::{AppState, Secrets};
 use crate::auth::cipher::{Cipher, CipherError};
-use crate::config::{self, ConfigError};
-use crate::engine::scheduler;
+use crate::config::{self, Config, ConfigError};
 use crate::engine::store::StoreError;
 use crate::engine::store::encryption_key;
 use crate::home::Home;
@@ -63,35 +61,23 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     memory::return_large_blocks();
     let leave = inheritance.until_told_to_leave()?;
+    tokio::pin!(leave);
     let notifier = inheritance.notifier();
     let mut listeners = Listeners::take(&mut inheritance)?;
-
-    let loaded = config::load(&home.config())?;
-    let config = loaded.ok_or(ServerError::MissingSecret { path: home.config(), key: "content" })?.config;
-    let missing = |key| ServerError::MissingSecret { path: home.config(), key };
-    let key = config.encryption_key.as_deref().ok_or(missing("encryption_key"))?;
-    let cipher = Cipher::new(key).map_err(|_| missing("valid encryption_key"))?;
-    let secrets = Secrets::new(home.config(), &config).map_err(missing)?;
-
-    let endpoint = Endpoint::for_home(home);
-    let credentials = Credentials::require(home)?;
-    let mut application = credentials.application(&endpoint);
-    if let Some(database) = &options.database {
-        application.dbname(database);
-    }
-    let database = Database::new(&application);
-    tokio::pin!(leave);
+    let opened = Opened::of(home, options.database.as_deref())?;
     tokio::select! {
         // The datastore may be slow or frozen; being told to leave is not.
         () = &mut leave => return Ok(()),
-        checked = check_datastore(home, &endpoint, &application, &cipher, &notifier) => checked?,
+        checked = opened.check(home, &notifier) => checked?,
     }
+    let Opened { config, cipher, secrets, endpoint, application } = opened;
     let private_socket = match &listeners.private {
         Some(_) => Some(options.private_socket.ok_or(ServerError::NotSupervised)?),
         None => None,
     };
-    let (keys, python) = ((cipher, secrets), config.python);
-    let state = Arc::new(AppState::new(home.clone(), options.port, version, database, keys, private_socket, python));
+    let (keys, database) = ((cipher, secrets), Database::new(&application));
+    let state =
+        Arc::new(AppState::new(home.clone(), options.port, version, database, keys, private_socket, config.python));
     let routers = app::routers(state.clone());
     let mut serving = Serving::default();
     match listeners.private.take() {
@@ -100,53 +86,65 @@ pub async fn run(
     }
     notifier.ready("serving");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
-    let code = config.workspace.clone().map(|workspace| Arc::new(DagCode::new(state.clone(), workspace)));
-    let mut files =
-        config.workspace.map(|workspace| tokio::task::spawn_local(dag_files::run(state.clone(), workspace)));
-    if files.is_none() {
-        state.first_look.send_replace(true);
-    }
+    let mut background = Background::parsing(&state, config.workspace);
     if !*state.doors.borrow() {
         tokio::select! {
             () = &mut leave => return Ok(()),
-            opened = opened(listeners.doors.take()) => opened?,
+            opened = may_open(listeners.doors.take()) => opened?,
         }
         listeners.open(&mut serving, &routers)?;
         state.doors.send_replace(true);
     }
-    code.iter().for_each(|code| state.set_dag_code(code.clone()));
-    let giving_back = tokio::task::spawn_local({
-        let state = state.clone();
-        async move { state.database.give_back().await }
-    });
-    let callbacks = code.clone().map(|code| tokio::task::spawn_local(async move { code.call_back().await }));
-    let mut engine = tokio::task::spawn_local({
-        let state = state.clone();
-        async move {
-            let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());
-            scheduler::run::run(&endpoint, &application, told, beat, Asker(code)).await;
-        }
-    });
-    let failed = tokio::select! {
-        () = &mut leave => None,
-        ended = &mut engine => Some(ended),
-        Some(ended) = async { match &mut files { Some(files) => Some(files.await), None => None } } => Some(ended),
-    };
-    if let Some(ended) = failed {
+    background.schedule(&state, endpoint, application);
+    tokio::select! {
+        () = &mut leave => {}
         // Neither ends by itself. Without one of the two this would be half a server: a new one is better.
-        let reason = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
-        return Err(ServerError::Io(io::Error::other(format!("a part of the server failed: {reason}"))));
+        reason = background.failed() => {
+            return Err(ServerError::Io(io::Error::other(format!("a part of the server failed: {reason}"))));
+        }
     }
     notifier.stopping();
-    // What they do is in transactions: cut off, it has not happened.
-    engine.abort();
-    files.iter().for_each(|files| files.abort());
-    callbacks.iter().for_each(|callbacks| callbacks.abort());
-    giving_back.abort();
+    background.stop();
     state.changes.leave();
     serving.drain().await;
     alive.abort();
     Ok(())
+}
+
+/// What is read before anything is served.
+struct Opened {
+    config: Config,
+    cipher: Cipher,
+    secrets: Secrets,
+    endpoint: Endpoint,
+    application: tokio_postgres::Config,
+}
+
+impl Opened {
+    /// `database` is another than the application's.
+    fn of(home: &Home, database: Option<&str>) -> Result<Self, ServerError> {
+        let missing = |key| ServerError::MissingSecret { path: home.config(), key };
+        let config = config::load(&home.config())?.ok_or(missing("content"))?.config;
+        let key = config.encryption_key.as_deref().ok_or(missing("encryption_key"))?;
+        let cipher = Cipher::new(key).map_err(|_| missing("valid encryption_key"))?;
+        let secrets = Secrets::new(home.config(), &config).map_err(missing)?;
+        let endpoint = Endpoint::for_home(home);
+        let mut application = Credentials::require(home)?.application(&endpoint);
+        if let Some(database) = database {
+            application.dbname(database);
+        }
+        Ok(Self { config, cipher, secrets, endpoint, application })
+    }
+
+    /// The schema is ours and current, and the key is the one that its secrets were written with.
+    async fn check(&self, home: &Home, notifier: &Notifier) -> Result<(), ServerError> {
+        let client = self.endpoint.connect(&self.application).await.map_err(SchemaError::from)?;
+        notifier.schema(schema::require_current(&client, schema::known()).await?);
+        encryption_key::check(&client, &self.cipher).await.map_err(|error| match error {
+            StoreError::Cipher(CipherError::CannotOpen | CipherError::BadKey) => ServerError::WrongKey(home.config()),
+            other => ServerError::Store(other),
+        })
+    }
 }
 
 /// What the supervisor gave, or the command that rehearses.
@@ -173,26 +171,10 @@ impl Listeners {
 }
 
 /// Completes when the byte comes; never without a pipe, as in a rehearsal.
-async fn opened(doors: Option<OwnedFd>) -> io::Result<()> {
+async fn may_open(doors: Option<OwnedFd>) -> io::Result<()> {
     use tokio::io::AsyncReadExt;
     let Some(doors) = doors else { return std::future::pending().await };
     // Made non-blocking by the supervisor.
     let mut doors = tokio::net::unix::pipe::Receiver::from_owned_fd(doors)?;
     doors.read_u8().await.map(drop)
-}
-
-/// The schema is ours and current, and the key is the one that its secrets were written with.
-async fn check_datastore(
-    home: &Home,
-    endpoint: &Endpoint,
-    application: &tokio_postgres::Config,
-    cipher: &Cipher,
-    notifier: &Notifier,
-) -> Result<(), ServerError> {
-    let client = endpoint.connect(application).await.map_err(SchemaError::from)?;
-    notifier.schema(schema::require_current(&client, schema::known()).await?);
-    encryption_key::check(&client, cipher).await.map_err(|error| match error {
-        StoreError::Cipher(CipherError::CannotOpen | CipherError::BadKey) => ServerError::WrongKey(home.config()),
-        other => ServerError::Store(other),
-    })
 }

@@ -4,7 +4,7 @@ use super::facts::{ConfigFact, Facts};
 use crate::postgres::MAJOR;
 use crate::postgres::cluster::ClusterState;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the user asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,57 +127,11 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         ClusterState::Ready => true,
         ClusterState::Absent => false,
     };
-    let missing = missing_keys(facts);
-    if has_data && !facts.credentials_present {
-        return Err(Refusal::CredentialsLost(facts.home.clone()));
-    }
-    // A new encryption key would make every stored secret unreadable, for ever.
-    if has_data && missing.contains(&"encryption_key") {
-        return Err(Refusal::SecretLost { home: facts.home.clone(), key: "encryption_key" });
-    }
-    if let (ConfigFact::Present(config), Some(asked)) = (&facts.config, &wishes.workspace)
-        && let Some(configured) = config.workspace.as_ref().filter(|configured| *configured != asked)
-    {
-        return Err(Refusal::OtherWorkspace { configured: configured.clone(), asked: asked.clone() });
+    if let Some(refusal) = refusal(facts, wishes, has_data) {
+        return Err(refusal);
     }
     let workspace = wishes.workspace.clone().unwrap_or_else(|| facts.workspace.clone());
-    let mut steps = Vec::new();
-    match &facts.config {
-        ConfigFact::Absent => steps.push(Step::WriteConfig),
-        ConfigFact::Present(_) if !missing.is_empty() => steps.push(Step::CompleteConfig { keys: missing }),
-        ConfigFact::Present(_) => {}
-    }
-    if let (ConfigFact::Present(config), Some(port), true) = (&facts.config, wishes.port, wishes.install_always)
-        && config.port != port
-    {
-        steps.push(Step::SetPort { port });
-    }
-    if facts.installation.is_none() {
-        steps.push(Step::AcquirePostgres);
-    }
-    if !has_data {
-        steps.push(Step::CreateCluster);
-    }
-    let other_installed =
-        facts.installed_version.as_ref() != Some(&facts.own_version) || !facts.own_version_is_installed;
-    if facts.installed_version.is_none() || (wishes.install_always && other_installed) {
-        steps.push(Step::InstallBinary { version: facts.own_version.clone() });
-    }
-    if !facts.workspace_exists {
-        steps.push(Step::MakeWorkspace { path: workspace.clone() });
-    } else if facts.workspace_is_empty && facts.receipt.is_none() {
-        steps.push(Step::AdoptWorkspace { path: workspace.clone() });
-    }
-    let has_others = facts.receipt.is_none() || !steps.is_empty();
-    // Last of all, so that it goes on beside everything before it. A start that has nothing else to fetch does
-    // not wait for it: the server sees to it then.
-    let fetches = facts.installation.is_none() && facts.postgres_is_far;
-    if !facts.packages_present && (fetches || wishes.install_always) {
-        steps.push(Step::AcquirePackages);
-    }
-    if has_others {
-        steps.push(Step::WriteReceipt);
-    }
+    let steps = steps(facts, wishes, has_data, &workspace);
     // A folder with something in it was not made by a setup that did not even finish.
     let had_begun = |name: &str| facts.workspace_is_empty && facts.unfinished.iter().flatten().any(|step| step == name);
     let makes_workspace = steps.iter().any(|step| step.name() == MAKE_WORKSPACE) || had_begun(MAKE_WORKSPACE);
@@ -192,6 +146,59 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         password_known,
         steps,
     })
+}
+
+/// What is there could not be opened any more, or is not what was asked for.
+fn refusal(facts: &Facts, wishes: &Wishes, has_data: bool) -> Option<Refusal> {
+    if has_data && !facts.credentials_present {
+        return Some(Refusal::CredentialsLost(facts.home.clone()));
+    }
+    // A new encryption key would make every stored secret unreadable, for ever.
+    if has_data && missing_keys(facts).contains(&"encryption_key") {
+        return Some(Refusal::SecretLost { home: facts.home.clone(), key: "encryption_key" });
+    }
+    let (ConfigFact::Present(config), Some(asked)) = (&facts.config, &wishes.workspace) else { return None };
+    let configured = config.workspace.as_ref().filter(|configured| *configured != asked)?;
+    Some(Refusal::OtherWorkspace { configured: configured.clone(), asked: asked.clone() })
+}
+
+fn steps(facts: &Facts, wishes: &Wishes, has_data: bool, workspace: &Path) -> Vec<Step> {
+    let mut steps = config_steps(facts, wishes);
+    if facts.installation.is_none() {
+        steps.push(Step::AcquirePostgres);
+    }
+    if !has_data {
+        steps.push(Step::CreateCluster);
+    }
+    let other_installed =
+        facts.installed_version.as_ref() != Some(&facts.own_version) || !facts.own_version_is_installed;
+    if facts.installed_version.is_none() || (wishes.install_always && other_installed) {
+        steps.push(Step::InstallBinary { version: facts.own_version.clone() });
+    }
+    if !facts.workspace_exists {
+        steps.push(Step::MakeWorkspace { path: workspace.to_owned() });
+    } else if facts.workspace_is_empty && facts.receipt.is_none() {
+        steps.push(Step::AdoptWorkspace { path: workspace.to_owned() });
+    }
+    let has_others = facts.receipt.is_none() || !steps.is_empty();
+    // Last of all, so that it goes on beside everything before it. A start that has nothing else to fetch does
+    // not wait for it: the server sees to it then.
+    let fetches = facts.installation.is_none() && facts.postgres_is_far;
+    if !facts.packages_present && (fetches || wishes.install_always) {
+        steps.push(Step::AcquirePackages);
+    }
+    if has_others {
+        steps.push(Step::WriteReceipt);
+    }
+    steps
+}
+
+fn config_steps(facts: &Facts, wishes: &Wishes) -> Vec<Step> {
+    let ConfigFact::Present(config) = &facts.config else { return vec![Step::WriteConfig] };
+    let missing = missing_keys(facts);
+    let complete = (!missing.is_empty()).then_some(Step::CompleteConfig { keys: missing });
+    let port = wishes.port.filter(|port| wishes.install_always && config.port != *port);
+    complete.into_iter().chain(port.map(|port| Step::SetPort { port })).collect()
 }
 
 /// Keys that setup makes and the config has not.

@@ -160,84 +160,53 @@ impl Model {
             Event::SpawnFailed { index, reason, is_final: true } => {
                 self.children[index].phase = Phase::Failed { reason }
             }
-            Event::Busy { pid, text } => {
-                if let Some(child) = self.by_pid(pid) {
-                    child.busy(text, now);
-                }
-            }
-            Event::Ready { pid } => {
-                if let Some(child) = self.by_pid(pid) {
-                    child.ready(pid, now);
-                }
-            }
-            Event::Alive { pid } => {
-                if let Some(Child { phase: Phase::Running { heard, .. }, .. }) = self.by_pid(pid) {
-                    *heard = now;
-                }
-            }
-            Event::Detail { pid, text } => {
-                if let Some(child) = self.by_pid(pid) {
-                    child.detail = Some(text);
-                }
-            }
-            Event::Failure { pid, json } => {
-                if let Some(child) = self.by_pid(pid) {
-                    child.failure = Some(json);
-                }
-            }
-            Event::Unfit { pid, reason } => {
-                if let Some(child) = self.by_pid(pid) {
-                    child.unfit = true;
-                    // One that is being stopped already is not stopped more gently for it.
-                    if !matches!(child.phase, Phase::Stopping { .. }) {
-                        child.stop_step(pid, 0, Some(reason), now, actions);
-                    }
-                }
-            }
-            Event::Words { pid, words } => {
-                let may_wait = self.was_healthy;
-                if let Some(child) = self.by_pid(pid) {
-                    (child.words, child.may_wait) = (Some(words), may_wait);
-                }
-            }
-            Event::Exited { pid, exit } => {
-                if let Some(child) = self.by_pid(pid) {
-                    child.exited(exit, now);
-                }
-            }
             Event::OnTrial { index, limit } => self.children[index].on_trial = Some(limit),
-            Event::Damaged { pid, text } => {
-                if let Some(child) = self.by_pid(pid) {
-                    child.damage = Some(text);
-                }
-            }
             Event::TryNow => self.children.iter_mut().for_each(|child| child.try_now(now)),
             Event::Tick => {}
             Event::Stop => self.goal = Goal::Stop,
-            Event::StopNow => {
-                self.goal = Goal::Stop;
-                for child in &mut self.children {
-                    let first = child.plan.stop_now_at;
-                    let gentler = !matches!(child.phase, Phase::Stopping { step, .. } if step >= first);
-                    if let Some(pid) = child.phase.pid().filter(|_| gentler) {
-                        child.stop_step(pid, first, None, now, actions);
-                    }
-                }
-            }
-            Event::Level(level) => {
-                self.level = level.min(self.children.len());
-                self.children.iter_mut().for_each(|child| child.on_trial = None);
-                // What failed before has another chance at a new level.
-                for child in self.children.iter_mut().filter(|child| matches!(child.phase, Phase::Failed { .. })) {
-                    child.reset();
-                }
-            }
+            Event::StopNow => self.stop_now(now, actions),
+            Event::Level(level) => self.set_level(level),
             Event::Restart => {
                 if self.goal == Goal::Run {
                     self.goal = Goal::Restart;
                     self.restarting = true;
                 }
             }
+            Event::Busy { pid, .. }
+            | Event::Ready { pid }
+            | Event::Alive { pid }
+            | Event::Detail { pid, .. }
+            | Event::Failure { pid, .. }
+            | Event::Unfit { pid, .. }
+            | Event::Words { pid, .. }
+            | Event::Exited { pid, .. }
+            | Event::Damaged { pid, .. } => {
+                let may_wait = self.was_healthy;
+                // Of one that was replaced meanwhile nothing counts any more.
+                if let Some(child) = self.by_pid(pid) {
+                    child.take_in(event, may_wait, now, actions);
+                }
+            }
+        }
+    }
+
+    fn stop_now(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.goal = Goal::Stop;
+        for child in &mut self.children {
+            let first = child.plan.stop_now_at;
+            let gentler = !matches!(child.phase, Phase::Stopping { step, .. } if step >= first);
+            if let Some(pid) = child.phase.pid().filter(|_| gentler) {
+                child.stop_step(pid, first, None, now, actions);
+            }
+        }
+    }
+
+    fn set_level(&mut self, level: usize) {
+        self.level = level.min(self.children.len());
+        self.children.iter_mut().for_each(|child| child.on_trial = None);
+        // What failed before has another chance at a new level.
+        for child in self.children.iter_mut().filter(|child| matches!(child.phase, Phase::Failed { .. })) {
+            child.reset();
         }
     }
 

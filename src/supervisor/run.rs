@@ -10,7 +10,7 @@ use super::policy::{Event, Model, Overall};
 use super::record::Record;
 use super::room::ROOM_ROUND;
 use super::state::Action;
-use super::stop_signals::StopSignals;
+use super::stop_signals::{Patience, StopSignals};
 use crate::home::Home;
 use crate::home::lock::HomeLock;
 use crate::protocol::child::{FAILURE_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
@@ -130,9 +130,7 @@ impl Supervisor {
         replace::let_signals_through();
         let mut control = ControlSocket::open(&self.home, ask)?;
         let mut round = tokio::time::interval(ROUND);
-        let mut impatient = None;
-        let interrupted = SignalKind::interrupt().as_raw_value();
-        let mut was_interrupted = false;
+        let mut patience = Patience::default();
         let mut was = Overall::Starting;
         self.reap();
         self.feed(Event::Tick);
@@ -143,7 +141,7 @@ impl Supervisor {
             self.answer_waiters();
             if now_is == Overall::Stopped {
                 self.finish_logs().await;
-                return self.outcome(impatient);
+                return self.outcome(patience.ended_by);
             }
             let deadline = self.model.next_deadline();
             let wake = deadline.map(tokio::time::Instant::from_std);
@@ -151,10 +149,9 @@ impl Supervisor {
             let event = tokio::select! {
                 _ = child_ended.recv() => None,
                 stop = signals.next() => {
-                    // A terminal that closes sends HUP more than once; impatience is Ctrl-C, twice.
-                    let again = stop == interrupted && std::mem::replace(&mut was_interrupted, stop == interrupted);
+                    let (event, again) = patience.told(stop);
                     self.own_log.info(format_args!("signal {stop}{}", if again { ", again" } else { "" }));
-                    if again { impatient = Some(stop); Some(Event::StopNow) } else { Some(Event::Stop) }
+                    Some(event)
                 }
                 notification = self.notify.receive() => {
                     // An error here must not be the end of everything; the children are watched by other means too.
@@ -170,22 +167,7 @@ impl Supervisor {
                     }
                     None
                 }
-                _ = round.tick() => {
-                    if self.home_is_gone() {
-                        // Before anything is made anew in what somebody has removed.
-                        self.feed(Event::StopNow);
-                        continue;
-                    }
-                    control.ensure();
-                    self.notify.ensure();
-                    if self.api.ensure(&self.home) {
-                        // The server has the old listener; the next one gets the new.
-                        self.replace("server");
-                    }
-                    self.probe_running();
-                    self.look_after_change();
-                    None
-                }
+                _ = round.tick() => self.look_around(&mut control),
                 () = tokio::time::sleep(ROOM_ROUND), if self.model.blocked().is_some() => self.room_again(),
                 () = tokio::time::sleep(CHANGE_ROUND), if self.change.under_way => {
                     self.look_after_change();
@@ -205,6 +187,23 @@ impl Supervisor {
             self.reap();
             self.feed(Event::Tick);
         }
+    }
+
+    /// What nobody tells of: that the home or a socket in it is gone, that a child hangs, how a change of release goes.
+    fn look_around(&mut self, control: &mut ControlSocket) -> Option<Event> {
+        if self.home_is_gone() {
+            // Before anything is made anew in what somebody has removed.
+            return Some(Event::StopNow);
+        }
+        control.ensure();
+        self.notify.ensure();
+        if self.api.ensure(&self.home) {
+            // The server has the old listener; the next one gets the new.
+            self.replace("server");
+        }
+        self.probe_running();
+        self.look_after_change();
+        None
     }
 
     /// Tells the policy and does what it says.

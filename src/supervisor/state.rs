@@ -1,5 +1,6 @@
 //! What can be true of a child, and how one truth follows from another.
 
+use super::event::Event;
 use super::spec::{LastWords, Plan};
 use crate::sys::process::Signal;
 use crate::sys::reaper::Exit;
@@ -134,6 +135,32 @@ impl Child {
 
     pub(super) fn start_limit(&self) -> Duration {
         self.on_trial.unwrap_or(self.plan.start_limit)
+    }
+
+    /// What was heard of it, or from it; events that are nobody's in particular are nothing to it.
+    pub(super) fn take_in(&mut self, event: Event, may_wait: bool, now: Instant, actions: &mut Vec<Action>) {
+        match event {
+            Event::Busy { text, .. } => self.busy(text, now),
+            Event::Ready { pid } => self.ready(pid, now),
+            Event::Alive { .. } => {
+                if let Phase::Running { heard, .. } = &mut self.phase {
+                    *heard = now;
+                }
+            }
+            Event::Detail { text, .. } => self.detail = Some(text),
+            Event::Failure { json, .. } => self.failure = Some(json),
+            Event::Unfit { pid, reason } => {
+                self.unfit = true;
+                // One that is being stopped already is not stopped more gently for it.
+                if !matches!(self.phase, Phase::Stopping { .. }) {
+                    self.stop_step(pid, 0, Some(reason), now, actions);
+                }
+            }
+            Event::Words { words, .. } => (self.words, self.may_wait) = (Some(words), may_wait),
+            Event::Exited { exit, .. } => self.exited(exit, now),
+            Event::Damaged { text, .. } => self.damage = Some(text),
+            _ => {}
+        }
     }
 
     /// It shows that it is getting on; its time begins anew.

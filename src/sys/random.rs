@@ -12,10 +12,5 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 
 /// 256 random bits as 64 hexadecimal digits.
 pub fn hex_256() -> String {
-    hex(&bytes::<32>())
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes::<32>())
 }

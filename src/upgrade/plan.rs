@@ -325,3 +325,7 @@ fn warnings(from: &Version, manifest: &Manifest, release: &Release, migrations: 
     }
     warnings
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -125,7 +125,7 @@ impl Smoke<'_> {
     }
 
     async fn write(&self) -> Result<String, String> {
-        let key = format!("leoflow_smoke_{}", random::hex(&random::bytes::<8>()));
+        let key = format!("leoflow_smoke_{}", hex::encode(random::bytes::<8>()));
         let path = format!("/api/v2/variables/{key}");
         let body = json!({"key": key, "value": "smoke"});
         let (created, answer) = self.send(Method::POST, "/api/v2/variables", Some(&body)).await?;

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A name that no snapshot has had: what is brought back is never that of an earlier upgrade.
 pub fn name(version: &semver::Version) -> String {
-    let unique = random::hex(&random::bytes::<4>());
+    let unique = hex::encode(random::bytes::<4>());
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let name: String = version.to_string().chars().map(plain).collect();
     // PostgreSQL cuts longer names.

@@ -5,7 +5,6 @@ use super::manifest::{Asset, MANIFEST, Manifest, ManifestError, SIGNATURE_SUFFIX
 use super::signature::{self, SignatureError};
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::web::{self, chain};
-use crate::sys::random;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -292,7 +291,7 @@ fn check(path: &Path, wanted: &Wanted, place: &str) -> Result<(), FetchError> {
         size += length as u64;
         hash.update(&buffer[..length]);
     }
-    let found = random::hex(&hash.finalize());
+    let found = hex::encode(hash.finalize());
     if found == wanted.sha256 && size == wanted.size {
         return Ok(());
     }

@@ -9,70 +9,76 @@ use serde_json::{Value, json};
 
 pub async fn run(context: &Context<'_>, command: &AssetsCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let printer = context.printer;
     match command {
-        AssetsCommand::List => {
-            let all = api.all(ASSETS, "", "assets").await?;
-            if printer.json {
-                printer.json(&json!({"assets": all}))?;
-            } else if all.is_empty() {
-                printer.note("there are no assets; a task with outlets=[Asset(\"name\")] makes one");
-            } else {
-                let ids = |asset: &Value, what: &str| {
-                    let mut ids: Vec<&str> = list_of(&asset[what]).filter_map(|one| one["dag_id"].as_str()).collect();
-                    ids.dedup();
-                    ids.join(", ")
-                };
-                let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-                let row = |asset: &Value| {
-                    vec![
-                        text(&asset["name"]),
-                        text(&asset["uri"]),
-                        ids(asset, "producing_tasks"),
-                        ids(asset, "scheduled_dags"),
-                        context.printer.time(asset["last_asset_event"]["timestamp"].as_str()),
-                    ]
-                };
-                let header = ["NAME", "URI", "MADE BY", "WAITED FOR BY", "LAST UPDATE"];
-                printer.table(&header, &all.iter().map(row).collect::<Vec<_>>());
-            }
-        }
-        AssetsCommand::Details { name } => printer.json(&find(&api, name).await?)?,
-        AssetsCommand::Events { name } => {
-            let of = match name {
-                Some(name) => format!("&asset_id={}", find(&api, name).await?["id"]),
-                None => String::new(),
-            };
-            let found: Value = api.get(&format!("/api/v2/assets/events?limit=100{of}")).await?;
-            if printer.json {
-                printer.json(&found)?;
-            } else {
-                let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-                let row = |event: &Value| {
-                    let by = [&event["source_dag_id"], &event["source_task_id"]].map(text).join(".");
-                    vec![
-                        context.printer.time(event["timestamp"].as_str()),
-                        text(&event["name"]),
-                        by,
-                        event["extra"].to_string(),
-                    ]
-                };
-                let rows: Vec<_> = list_of(&found["asset_events"]).map(row).collect();
-                printer.table(&["TIME", "ASSET", "BY", "EXTRA"], &rows);
-            }
-        }
-        AssetsCommand::Materialize { name } => {
-            let asset = find(&api, name).await?;
-            let run: Value = api.post(&format!("/api/v2/assets/{}/materialize", asset["id"]), &json!({})).await?;
-            if printer.json {
-                printer.json(&run)?;
-            } else {
-                let text = |name: &str| run[name].as_str().unwrap_or_default().to_owned();
-                printer.line(format!("{}  {}", text("dag_id"), text("dag_run_id")));
-            }
-        }
+        AssetsCommand::List => list(context, &api).await?,
+        AssetsCommand::Details { name } => context.printer.json(&find(&api, name).await?)?,
+        AssetsCommand::Events { name } => events(context, &api, name.as_deref()).await?,
+        AssetsCommand::Materialize { name } => materialize(context, &api, name).await?,
     }
     Ok(0)
+}
+
+async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
+    let printer = context.printer;
+    let all = api.all(ASSETS, "", "assets").await?;
+    if printer.json {
+        return printer.json(&json!({"assets": all}));
+    }
+    if all.is_empty() {
+        printer.note("there are no assets; a task with outlets=[Asset(\"name\")] makes one");
+        return Ok(());
+    }
+    let ids = |asset: &Value, what: &str| {
+        let mut ids: Vec<&str> = list_of(&asset[what]).filter_map(|one| one["dag_id"].as_str()).collect();
+        ids.dedup();
+        ids.join(", ")
+    };
+    let row = |asset: &Value| {
+        vec![
+            text(&asset["name"]),
+            text(&asset["uri"]),
+            ids(asset, "producing_tasks"),
+            ids(asset, "scheduled_dags"),
+            printer.time(asset["last_asset_event"]["timestamp"].as_str()),
+        ]
+    };
+    let header = ["NAME", "URI", "MADE BY", "WAITED FOR BY", "LAST UPDATE"];
+    printer.table(&header, &all.iter().map(row).collect::<Vec<_>>());
+    Ok(())
+}
+
+async fn events(context: &Context<'_>, api: &Api<'_>, name: Option<&str>) -> Result<(), Error> {
+    let printer = context.printer;
+    let of = match name {
+        Some(name) => format!("&asset_id={}", find(api, name).await?["id"]),
+        None => String::new(),
+    };
+    let found: Value = api.get(&format!("/api/v2/assets/events?limit=100{of}")).await?;
+    if printer.json {
+        return printer.json(&found);
+    }
+    let row = |event: &Value| {
+        let by = [&event["source_dag_id"], &event["source_task_id"]].map(text).join(".");
+        vec![printer.time(event["timestamp"].as_str()), text(&event["name"]), by, event["extra"].to_string()]
+    };
+    let rows: Vec<_> = list_of(&found["asset_events"]).map(row).collect();
+    printer.table(&["TIME", "ASSET", "BY", "EXTRA"], &rows);
+    Ok(())
+}
+
+async fn materialize(context: &Context<'_>, api: &Api<'_>, name: &str) -> Result<(), Error> {
+    let asset = find(api, name).await?;
+    let run: Value = api.post(&format!("/api/v2/assets/{}/materialize", asset["id"]), &json!({})).await?;
+    if context.printer.json {
+        return context.printer.json(&run);
+    }
+    context.printer.line(format!("{}  {}", text(&run["dag_id"]), text(&run["dag_run_id"])));
+    Ok(())
+}
+
+/// A cell: what is not there is a dash.
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
 }
 
 const ASSETS: &str = "/api/v2/assets";

@@ -11,6 +11,7 @@ use crate::commands::context::Context;
 use crate::error::Error;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::path::Path;
 
 #[derive(Deserialize)]
 struct Overview {
@@ -82,59 +83,60 @@ async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let overview: Overview = api.get(&format!("/ui/dags?all={all}")).await?;
     if context.printer.json {
-        let dags: Vec<Value> = overview
-            .dags
-            .iter()
-            .map(|dag| {
-                json!({
-                    "dag_id": dag.dag_id, "is_paused": dag.is_paused, "fileloc": dag.fileloc,
-                    "schedule": dag.schedule, "last_run_state": dag.last_run_state, "import_error": dag.import_error,
-                })
-            })
-            .collect();
-        let errors: Vec<Value> = overview
-            .import_errors
-            .iter()
-            .map(|error| json!({"filename": error.filename, "stack_trace": error.stack_trace}))
-            .collect();
-        context.printer.json(&json!({"dags": dags, "import_errors": errors}))?;
+        context.printer.json(&overview_json(&overview))?;
         return Ok(0);
     }
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
-    let rows: Vec<Vec<String>> = overview
-        .dags
-        .iter()
-        .map(|dag| {
-            let state = match (dag.is_stale, dag.is_paused) {
-                (true, _) => "file is gone",
-                (false, true) => "paused",
-                (false, false) => "active",
-            };
-            let fileloc = std::path::Path::new(&dag.fileloc);
-            let file = fileloc.strip_prefix(&workspace).unwrap_or(fileloc).display().to_string();
-            vec![
-                dag.dag_id.clone(),
-                if dag.import_error.is_some() { format!("{state}, import error") } else { state.to_owned() },
-                dag.schedule.clone().unwrap_or_else(|| "-".to_owned()),
-                dag.last_run_state.clone().unwrap_or_else(|| "-".to_owned()),
-                file,
-            ]
-        })
-        .collect();
-    if rows.is_empty() && overview.import_errors.is_empty() {
+    if overview.dags.is_empty() && overview.import_errors.is_empty() {
         context.printer.line(format!("no DAGs in {}", workspace.display()));
         context.printer.note("`leoflow init DIR` makes a first one");
         return Ok(0);
     }
+    let rows: Vec<Vec<String>> = overview.dags.iter().map(|dag| row(dag, &workspace)).collect();
     context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
-    for error in &overview.import_errors {
+    tell_import_errors(context, &overview.import_errors).await;
+    Ok(0)
+}
+
+fn overview_json(overview: &Overview) -> Value {
+    let dag = |dag: &DagView| {
+        json!({
+            "dag_id": dag.dag_id, "is_paused": dag.is_paused, "fileloc": dag.fileloc,
+            "schedule": dag.schedule, "last_run_state": dag.last_run_state, "import_error": dag.import_error,
+        })
+    };
+    let error = |error: &ImportErrorView| json!({"filename": error.filename, "stack_trace": error.stack_trace});
+    json!({
+        "dags": overview.dags.iter().map(dag).collect::<Vec<_>>(),
+        "import_errors": overview.import_errors.iter().map(error).collect::<Vec<_>>(),
+    })
+}
+
+fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
+    let state = match (dag.is_stale, dag.is_paused) {
+        (true, _) => "file is gone",
+        (false, true) => "paused",
+        (false, false) => "active",
+    };
+    let fileloc = Path::new(&dag.fileloc);
+    vec![
+        dag.dag_id.clone(),
+        if dag.import_error.is_some() { format!("{state}, import error") } else { state.to_owned() },
+        dag.schedule.clone().unwrap_or_else(|| "-".to_owned()),
+        dag.last_run_state.clone().unwrap_or_else(|| "-".to_owned()),
+        fileloc.strip_prefix(workspace).unwrap_or(fileloc).display().to_string(),
+    ]
+}
+
+async fn tell_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
+    for error in errors {
         let what = if error.filename.ends_with(".py") { "cannot be imported" } else { "was not looked through whole" };
         context.printer.warning(format!("{} {what}:", error.filename));
         for line in error.stack_trace.lines() {
             context.printer.note(format!("  {line}"));
         }
     }
-    let missing = overview.import_errors.iter().filter_map(|error| missing_module(&error.stack_trace)).next();
+    let missing = errors.iter().find_map(|error| missing_module(&error.stack_trace));
     if let Some(module) = missing
         && let Some(python) = servers_python(context).await
     {
@@ -145,7 +147,6 @@ async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {
         context.printer.note(text);
         context.printer.note("its files are imported again as soon as it is there");
     }
-    Ok(0)
 }
 
 /// The module that an import did not find, the outermost part of its name.

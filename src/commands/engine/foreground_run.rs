@@ -48,7 +48,7 @@ pub async fn task(context: &Context<'_>, args: &TestTask, render: bool) -> Resul
 }
 
 fn temporary_folder() -> Result<PathBuf, Error> {
-    let folder = env_vars::temporary_folder().join(format!("leoflow-{}", random::hex(&random::bytes::<8>())));
+    let folder = env_vars::temporary_folder().join(format!("leoflow-{}", hex::encode(random::bytes::<8>())));
     files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
     Ok(folder)
 }

@@ -10,6 +10,7 @@ pub mod psql;
 pub mod replaced;
 pub mod reset_password;
 pub mod restore;
+mod restore_present;
 pub mod restore_target;
 pub mod restore_undo;
 pub mod run;

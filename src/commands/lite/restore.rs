@@ -1,6 +1,7 @@
 //! `leoflow lite restore`.
 
 use super::replaced::{self, Summary};
+use super::restore_present::{ConfigAside, Present, open};
 use super::restore_target::Target;
 use super::run::set_up;
 use super::stop::{self, WasRunning};
@@ -11,21 +12,18 @@ use crate::cli::args::Restore;
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
-use crate::home::Home;
 use crate::home::lock::{self, HomeLock, OperationLock};
-use crate::postgres::words::{self, Cause};
 use crate::protocol::control;
-use crate::protocol::status::InstanceState;
 use crate::recovery::datastore::Datastore;
 use crate::recovery::{self, Purges};
 use crate::schema::{embedded, known};
 use crate::setup::Wishes;
-use crate::supervisor::{self, last_lines};
-use crate::sys::{checkpoint, env_vars, files};
+use crate::supervisor;
+use crate::sys::{checkpoint, env_vars};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const COMMAND: &str = "leoflow lite restore";
+pub const COMMAND: &str = "leoflow lite restore";
 
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let Some(input) = &args.input else { return super::restore_undo::run(context, args).await };
@@ -121,18 +119,13 @@ async fn replace(
     // Again, now that nobody else changes it.
     let (mut target, backup) = (Target::find(context, args)?, restore::peek(input)?);
     target.check(context, &backup, args.force)?;
-    let (mut opened, mut held) = (None, held);
-    let mut before = Summary::nothing();
-    let mut unreadable = target.unreadable.take();
-    if target.is_set_up && unreadable.is_none() && target.lost_config.is_none() && target.has_datastore {
-        match read_present(context, held.take()).await {
-            Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
-            Err(error) if args.force && (error.is_damage || has_failed_for_damage(context)) => unreadable = Some(error),
-            Err(error) => return Err(error),
-        }
+    let mut held = held;
+    let mut present = Present { opened: None, before: Summary::nothing(), unreadable: target.unreadable.take() };
+    if target.is_set_up && present.unreadable.is_none() && target.lost_config.is_none() && target.has_datastore {
+        present.read(context, held.take(), args.force).await?;
     }
     if target.is_set_up {
-        tell_plan(context, &target, &Summary::of(&backup), unreadable.as_ref(), Some(&before));
+        tell_plan(context, &target, &Summary::of(&backup), present.unreadable.as_ref(), Some(&present.before));
         let name = config::instance_name(target.config.as_ref());
         if !context.confirm_by_name("Replace it?", name, args.yes)? {
             return Err(Error::failed("nothing was changed"));
@@ -142,29 +135,18 @@ async fn replace(
         Some(_) => Some(ConfigAside::begin(home)?),
         None => None,
     };
-    if target.lost_config.is_some() && unreadable.is_none() {
+    if target.lost_config.is_some() && present.unreadable.is_none() {
         // With the empty one in its place it can be opened.
-        match read_present(context, held.take()).await {
-            Ok((datastore, summary)) => (opened, before) = (Some(datastore), summary),
-            Err(error) if error.is_damage || has_failed_for_damage(context) => unreadable = Some(error),
-            Err(error) => return Err(error),
-        }
+        present.read(context, held.take(), true).await?;
     }
     let staged = Staged::unpack(home, input, &target.workspace, printer)?;
     // And once more: this is the manifest that everything was compared with.
     target.check(context, &staged.manifest, args.force)?;
     let (manifest, config) = (staged.manifest.clone(), fitted_config(&staged.config, &target.machine())?);
-    match &unreadable {
-        None => {}
-        Some(error) => {
-            if held.is_none() {
-                *stopped = control::status_of(home).map(|_| WasRunning::of(context));
-                stop::stop_whole(context)?;
-                held = Some(context.recovery().take_home(COMMAND, None, Purges::Refuse).await?);
-            }
-            supervisor::end_leftovers(home).map_err(Error::failed)?;
-            set_aside::begin(home, &error.in_one_line()).map_err(Error::failed)?;
-        }
+    let Present { opened, before, unreadable } = present;
+    if let Some(error) = &unreadable {
+        held = Some(make_way(context, held, stopped).await?);
+        set_aside::begin(home, &error.in_one_line()).map_err(Error::failed)?;
     }
     let datastore = match opened {
         Some(datastore) => datastore,
@@ -191,44 +173,43 @@ async fn replace(
         return Err(error.into());
     }
     recovery::tell_conflicts(home, printer);
+    tell_what_is_kept(context, config_aside, !can_undo && target.is_set_up);
+    Ok(Replaced { manifest, can_undo, was_running })
+}
+
+/// Stops what runs on a datastore that cannot be read, down to the last process.
+async fn make_way(
+    context: &Context<'_>,
+    held: Option<HomeLock>,
+    stopped: &mut Option<WasRunning>,
+) -> Result<HomeLock, Error> {
+    let home = &context.home;
+    let held = match held {
+        Some(held) => held,
+        None => {
+            *stopped = control::status_of(home).map(|_| WasRunning::of(context));
+            stop::stop_whole(context)?;
+            context.recovery().take_home(COMMAND, None, Purges::Refuse).await?
+        }
+    };
+    supervisor::end_leftovers(home).map_err(Error::failed)?;
+    Ok(held)
+}
+
+fn tell_what_is_kept(context: &Context<'_>, config_aside: Option<ConfigAside>, was_unreadable: bool) {
+    let (home, printer) = (&context.home, context.printer);
     if let Some(aside) = config_aside {
         printer.note(format!("The config.yaml that could not be read is kept: {}", aside.keep().display()));
     }
-    if !can_undo && target.is_set_up {
+    if was_unreadable {
         printer.note(format!(
             "The datastore that could not be read is kept in {}, the workspace and the task logs of before in {}.",
             home.postgres().display(),
             home.restore().display()
         ));
     }
-    Ok(Replaced { manifest, can_undo, was_running })
 }
 
-/// With what is lost by replacing it.
-async fn read_present(context: &Context<'_>, held: Option<HomeLock>) -> Result<(Datastore, Summary), Error> {
-    let datastore = open(context, held).await?;
-    context.recovery().clean_up(Some(&datastore.access)).await?;
-    let summary = replaced::summary(context, &datastore).await?;
-    Ok((datastore, summary))
-}
-
-/// Whether a running instance has given its datastore up for that.
-fn has_failed_for_damage(context: &Context<'_>) -> bool {
-    let has_failed = control::status_of(&context.home).is_some_and(|status| status.state == InstanceState::Failed);
-    let words = words::last(&last_lines(&context.home, "postgres", LAST_LINES));
-    has_failed && words.is_some_and(|words| words.cause == Cause::Damaged)
-}
-
-const LAST_LINES: usize = 100;
-
-async fn open(context: &Context<'_>, held: Option<HomeLock>) -> Result<Datastore, Error> {
-    match held {
-        Some(held) => Datastore::open_held(&context.home, held).await,
-        None => Datastore::open(&context.recovery(), COMMAND).await,
-    }
-}
-
-/// In an empty home: programs, a cluster, a configuration that the backup's will replace.
 async fn prepare_home(context: &Context<'_>, target: &Target, held: Option<HomeLock>) -> Result<Datastore, Error> {
     let wishes = Wishes { port: None, workspace: target.wished_workspace(), install_always: false };
     set_up(context, &wishes, context.printer).await?;
@@ -306,43 +287,6 @@ fn tell_plan(
             note("What is replaced is kept, for `leoflow lite restore --undo`.".to_owned());
         }
         (None, None) => note(format!("It goes into {home} and {workspace}.")),
-    }
-}
-
-/// The configuration that cannot be read, out of the way. Dropped before the restore is in force, it is there again.
-struct ConfigAside {
-    config: PathBuf,
-    place: PathBuf,
-    had_one: bool,
-    is_kept: bool,
-}
-
-impl ConfigAside {
-    fn begin(home: &Home) -> Result<Self, Error> {
-        let (config, place) = (home.config(), set_aside::damaged(home, "config.yaml"));
-        let failed = |error| Error::io("move", &config, &error);
-        let had_one = config.exists();
-        if had_one {
-            std::fs::copy(&config, &place).map_err(failed)?;
-        }
-        files::write_atomic(&config, b"", 0o600).map_err(failed)?;
-        Ok(Self { config, place, had_one, is_kept: false })
-    }
-
-    fn keep(mut self) -> PathBuf {
-        self.is_kept = true;
-        self.place.clone()
-    }
-}
-
-impl Drop for ConfigAside {
-    fn drop(&mut self) {
-        if self.is_kept {
-            return;
-        }
-        // Where this fails, the copy stays, and the message about the empty file names the ways on.
-        let _ =
-            if self.had_one { std::fs::rename(&self.place, &self.config) } else { std::fs::remove_file(&self.config) };
     }
 }
 

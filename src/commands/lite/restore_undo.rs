@@ -2,7 +2,7 @@
 
 use super::replaced;
 use super::restore::{alone_with_it, refuse_beside_a_terminal};
-use crate::backup::side;
+use crate::backup::side::{self, Kept};
 use crate::backup::{RestoreError, dump, restore};
 use crate::cli::args::Restore;
 use crate::commands::context::Context;
@@ -13,6 +13,8 @@ use crate::postgres::Login;
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, SchemaError};
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 const COMMAND: &str = "leoflow lite restore --undo";
 
@@ -25,14 +27,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     }
     let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
     if let Some(folder) = &kept.unreadable {
-        return Err(Error::refused(format!(
-            "what that restore replaced could not be read: the datastore is kept whole in {}, the workspace and the \
-             task logs in {}",
-            folder.display(),
-            side.folder().display()
-        ))
-        .hint("leoflow lite backups list")
-        .hint("leoflow lite restore --input FILE --force brings another backup"));
+        return Err(was_unreadable(folder, side.folder()));
     }
     refuse_beside_a_terminal(context)?;
     let alone = OperationLock::take(home, COMMAND)?;
@@ -41,31 +36,9 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         context.recovery().clean_up(Some(&datastore.access)).await?;
     }
     let now = replaced::summary(context, &datastore).await?;
-    let login = Login { database: side.id.side_database(), ..datastore.access.application() };
-    let client = datastore.access.connect(&login).await?;
-    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
-    match schema::refusal(&state) {
-        None => {}
-        Some(SchemaError::Newer { database, binary }) => {
-            return Err(Error::refused(format!(
-                "what that restore replaced is of a newer leoflow: its schema is {database}, this one knows up to {binary}"
-            ))
-            .hint("leoflow upgrade VERSION to the release that it was of (`leoflow versions` names those that are here)")
-            .hint("then leoflow lite restore --undo"));
-        }
-        Some(error) => return Err(error.into()),
-    }
-    let rows = dump::count_all(&client).await?;
-    drop(client);
-    printer.note(format!("In force since {}:  {}", kept.exchanged_at, kept.in_force));
-    printer.note(format!("Comes back:  {}", kept.set_aside));
+    let rows = count_kept(&datastore, side.id.side_database()).await?;
     let lost = replaced::changes(&kept.rows, &now.rows);
-    if lost.is_empty() {
-        printer.note("Since then no rows have come or gone.");
-    } else {
-        printer.note(format!("What has changed since then goes out of force: {}.", lost.join(", ")));
-    }
-    printer.note("Files that were changed in the workspace go with it. All of it is kept: `restore --undo` again brings it back.");
+    tell_plan(context, &kept, &lost);
     if args.dry_run {
         printer.note("Nothing was changed.");
         if printer.json {
@@ -93,4 +66,46 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         printer.line("  what it replaced is kept:  leoflow lite restore --undo");
     }
     restarted.unwrap_or(Ok(())).map(|()| 0)
+}
+
+fn was_unreadable(datastore: &Path, others: &Path) -> Error {
+    Error::refused(format!(
+        "what that restore replaced could not be read: the datastore is kept whole in {}, the workspace and the task \
+         logs in {}",
+        datastore.display(),
+        others.display()
+    ))
+    .hint("leoflow lite backups list")
+    .hint("leoflow lite restore --input FILE --force brings another backup")
+}
+
+/// The rows of what would come back, which has to be of a schema that this program knows.
+async fn count_kept(datastore: &Datastore, database: String) -> Result<BTreeMap<String, i64>, Error> {
+    let login = Login { database, ..datastore.access.application() };
+    let client = datastore.access.connect(&login).await?;
+    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
+    match schema::refusal(&state) {
+        None => {}
+        Some(SchemaError::Newer { database, binary }) => {
+            return Err(Error::refused(format!(
+                "what that restore replaced is of a newer leoflow: its schema is {database}, this one knows up to {binary}"
+            ))
+            .hint("leoflow upgrade VERSION to the release that it was of (`leoflow versions` names those that are here)")
+            .hint("then leoflow lite restore --undo"));
+        }
+        Some(error) => return Err(error.into()),
+    }
+    Ok(dump::count_all(&client).await?)
+}
+
+fn tell_plan(context: &Context<'_>, kept: &Kept, lost: &[String]) {
+    let printer = context.printer;
+    printer.note(format!("In force since {}:  {}", kept.exchanged_at, kept.in_force));
+    printer.note(format!("Comes back:  {}", kept.set_aside));
+    if lost.is_empty() {
+        printer.note("Since then no rows have come or gone.");
+    } else {
+        printer.note(format!("What has changed since then goes out of force: {}.", lost.join(", ")));
+    }
+    printer.note("Files that were changed in the workspace go with it. All of it is kept: `restore --undo` again brings it back.");
 }

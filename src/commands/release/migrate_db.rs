@@ -76,7 +76,9 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             back_up(context, &access, "migration", &report).await?;
         }
         let lock = connect().await?;
-        let mut report = |file: &str| info!("applied: {file}");
+        // Whoever upgrades has taken its backup, and reads these lines: docs/process-protocol.md.
+        let is_read = args.no_backup;
+        let mut report = |file: &str| if is_read { eprintln!("applied: {file}") } else { info!("applied: {file}") };
         Ok::<_, Error>(schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?.version)
     };
     match outcome.await {

@@ -5,12 +5,16 @@ use super::upgrade_facts::{self, Looked};
 use super::upgrade_worker;
 use super::worker;
 use crate::backup::automatic::{self, Automatic};
+use crate::backup::create::Made;
 use crate::backup::restore;
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::commands::context::Context;
 use crate::commands::lite::replaced;
+use crate::config::Config;
 use crate::error::Error;
+use crate::home::Home;
 use crate::home::lock::OperationLock;
+use crate::postgres::Access;
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
@@ -23,6 +27,7 @@ use crate::upgrade::{self, Outcome, ReleaseSource, stage};
 use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -205,24 +210,12 @@ async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, 
 /// By the backup from before the upgrade, which the release that it belongs to restores itself.
 async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> Result<u8, Error> {
     let home = &context.home;
-    let printer = context.printer;
     crate::commands::lite::restore::refuse_beside_a_terminal(context)?;
     let config = context.recovery().running_config()?;
     // A name of its own: the backup that is taken now may push the old one out.
     let kept = home.upgrade().join(backup.file_name().unwrap_or_default());
     keep(backup, &kept).map_err(|error| Error::io("write", &kept, &error))?;
-    let made = {
-        let _alone = OperationLock::take(home, "leoflow rollback")?;
-        let with = Automatic {
-            home,
-            access: &looking.datastore.access,
-            config: &config,
-            version: context.version,
-            pinned: &record::ways_back(home),
-            reporter: printer,
-        };
-        automatic::always("rollback", &with).await?
-    };
+    let made = back_up(context, &looking.datastore.access, &config).await?;
     drop(looking.datastore);
     let Plan { from, to, schema_from, schema_to, .. } = looking.plan;
     let program = stage::program_of(home, &to);
@@ -233,12 +226,7 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
     // the newer one would migrate what was just brought back.
     link(&to)?;
     checkpoint("rollback.linked");
-    let mut command = Command::new(&program);
-    command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(&kept);
-    // It ends with a way to undo this that an older program cannot go; ours is told below.
-    command.stdout(Stdio::null());
-    // A Ctrl-C is the restore's to answer; what comes after it is ours to put right.
-    let ran = process::ignoring_interrupts(|| command.status());
+    let ran = restore_with(&program, home, &kept);
     let is_back = async || schema_now(context).await.is_ok_and(|schema| schema <= schema_to);
     let has_come_back = ran.as_ref().is_ok_and(ExitStatus::success) || is_back().await;
     if !has_come_back {
@@ -258,17 +246,46 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
             .hint("leoflow lite start")
             .hint(format!("what was there is in {}", made.path.display())));
     }
-    if printer.json {
-        printer.json(&json!({
-            "status": "rolled_back", "previous_version": from, "new_version": to, "commit": null,
-            "migrations_run": [], "backup_path": made.path, "details": [],
-        }))?;
-    } else {
-        printer.line(format!("Leoflow is {to} again (it was {from}), with its data of then"));
-        printer.line(format!("  what was there is in  {}", made.path.display()));
-        printer.line(format!("  to have it back:  leoflow upgrade {from} && leoflow lite restore --undo"));
-    }
+    tell_rolled_back(context, &from, &to, &made.path)?;
     Ok(0)
+}
+
+async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<Made, Error> {
+    let home = &context.home;
+    let _alone = OperationLock::take(home, "leoflow rollback")?;
+    let with = Automatic {
+        home,
+        access,
+        config,
+        version: context.version,
+        pinned: &record::ways_back(home),
+        reporter: context.printer,
+    };
+    Ok(automatic::always("rollback", &with).await?)
+}
+
+/// By the program of the version that the backup is of.
+fn restore_with(program: &Path, home: &Home, backup: &Path) -> io::Result<ExitStatus> {
+    let mut command = Command::new(program);
+    command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(backup);
+    // It ends with a way to undo this that an older program cannot go; ours is told afterwards.
+    command.stdout(Stdio::null());
+    // A Ctrl-C is the restore's to answer; what comes after it is ours to put right.
+    process::ignoring_interrupts(|| command.status())
+}
+
+fn tell_rolled_back(context: &Context<'_>, from: &Version, to: &Version, backup: &Path) -> Result<(), Error> {
+    let printer = context.printer;
+    if printer.json {
+        return printer.json(&json!({
+            "status": "rolled_back", "previous_version": from, "new_version": to, "commit": null,
+            "migrations_run": [], "backup_path": backup, "details": [],
+        }));
+    }
+    printer.line(format!("Leoflow is {to} again (it was {from}), with its data of then"));
+    printer.line(format!("  what was there is in  {}", backup.display()));
+    printer.line(format!("  to have it back:  leoflow upgrade {from} && leoflow lite restore --undo"));
+    Ok(())
 }
 
 async fn schema_now(context: &Context<'_>) -> Result<i64, Error> {

@@ -208,7 +208,7 @@ async fn make_run(
     newest: Timestamp,
 ) -> Result<(), StoreError> {
     let dag_id = &structure.dag_id;
-    let suffix = &random::hex(&random::bytes::<4>());
+    let suffix = &hex::encode(random::bytes::<4>());
     let run = NewRun {
         key: RunKey { dag_id: dag_id.clone(), run_id: format!("asset_triggered__{}_{suffix}", isoformat(newest)) },
         run_type: "asset_triggered",

@@ -126,17 +126,53 @@ pub async fn create(
     user: &str,
 ) -> Result<Backfill, StoreError> {
     if infos.is_empty() {
-        let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
-        return Err(StoreError::Invalid(format!(
-            "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no date between the two whose \
-             data interval has ended by now (a day without a time is its midnight)",
-            wanted.dag_id
-        )));
+        return Err(nothing_to_create(wanted));
     }
     // Two at once take turns here.
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
     transaction.query(lock, &[&wanted.dag_id]).await?;
     refuse_second(transaction, &wanted.dag_id).await?;
+    let backfill = insert(transaction, wanted).await?;
+    let there = runs_there(transaction, &wanted.dag_id, infos).await?;
+    let of = |info: &Info| info.logical_date().and_then(|date| there.get(&date));
+    let new: Vec<NewRun<'_>> = infos
+        .iter()
+        .enumerate()
+        .filter(|(_, info)| of(info).is_none())
+        .map(|(at, info)| new_run(dag, wanted, (backfill.id, ordinal(at)), info, user))
+        .collect();
+    let made = new_run::insert_all(transaction, &new, &dag.structure).await?;
+    let mut outcomes = Vec::with_capacity(infos.len());
+    for (at, info) in infos.iter().enumerate() {
+        outcomes.push(match of(info) {
+            Some((run_id, state)) => match why_left(state, wanted.reprocess) {
+                Some(reason) => Err(reason),
+                None => Ok(run_again(transaction, wanted, &backfill, ordinal(at), run_id).await?),
+            },
+            None => Some(run_id_of(info)).filter(|run_id| made.contains(run_id)).ok_or("already exists"),
+        });
+    }
+    note_runs(transaction, backfill.id, infos, &outcomes).await?;
+    complete_one(transaction, backfill.id).await?;
+    events::notify(transaction, &Event::Sweep).await?;
+    get(transaction, backfill.id).await
+}
+
+fn nothing_to_create(wanted: &Wanted) -> StoreError {
+    let (from, to) = (isoformat(wanted.from_date), isoformat(wanted.to_date));
+    StoreError::Invalid(format!(
+        "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no date between the two whose data \
+         interval has ended by now (a day without a time is its midnight)",
+        wanted.dag_id
+    ))
+}
+
+/// The place of a date in its backfill, from 1.
+fn ordinal(at: usize) -> i32 {
+    i32::try_from(at + 1).unwrap_or(i32::MAX)
+}
+
+async fn insert(transaction: &Transaction<'_>, wanted: &Wanted) -> Result<Backfill, StoreError> {
     let query = "
         INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)
         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *";
@@ -154,43 +190,39 @@ pub async fn create(
             ],
         )
         .await?;
-    let backfill = read(&row);
+    Ok(read(&row))
+}
+
+/// Which of the dates have a run: its id and its state.
+async fn runs_there(
+    transaction: &Transaction<'_>,
+    dag_id: &str,
+    infos: &[Info],
+) -> Result<HashMap<Timestamp, (String, String)>, StoreError> {
     let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
-    let there =
+    let query =
         "SELECT logical_date, run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) FOR UPDATE";
-    let rows = transaction.query(there, &[&wanted.dag_id, &dates]).await?;
-    let there: HashMap<Timestamp, (String, String)> =
-        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
-    let of = |info: &Info| info.logical_date().and_then(|date| there.get(&date));
-    let ordinal = |at: usize| i32::try_from(at + 1).unwrap_or(i32::MAX);
-    let new: Vec<NewRun<'_>> = infos
-        .iter()
-        .enumerate()
-        .filter(|(_, info)| of(info).is_none())
-        .map(|(at, info)| new_run(dag, wanted, (backfill.id, ordinal(at)), info, user))
-        .collect();
-    let made = new_run::insert_all(transaction, &new, &dag.structure).await?;
-    let mut outcomes: Vec<(Option<String>, Option<&'static str>)> = Vec::with_capacity(infos.len());
-    for (at, info) in infos.iter().enumerate() {
-        let again = match of(info) {
-            Some((run_id, state)) => match why_left(state, wanted.reprocess) {
-                Some(reason) => Err(reason),
-                None => Ok(run_again(transaction, wanted, &backfill, ordinal(at), run_id).await?),
-            },
-            None => Some(run_id_of(info)).filter(|run_id| made.contains(run_id)).ok_or("already exists"),
-        };
-        outcomes.push((again.clone().ok(), again.err()));
-    }
-    let note = "
+    let rows = transaction.query(query, &[&dag_id, &dates]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect())
+}
+
+/// Writes down for each date which run it has, or why it has none.
+async fn note_runs(
+    transaction: &Transaction<'_>,
+    backfill_id: i64,
+    infos: &[Info],
+    outcomes: &[Result<String, &'static str>],
+) -> Result<(), StoreError> {
+    let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
+    let run_ids: Vec<Option<&str>> = outcomes.iter().map(|one| one.as_deref().ok()).collect();
+    let reasons: Vec<Option<&str>> = outcomes.iter().map(|one| one.as_ref().err().copied()).collect();
+    let query = "
         INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason)
         SELECT $1, new.ordinal, new.logical_date, new.run_id, new.reason
         FROM unnest($2::timestamptz[], $3::text[], $4::text[]) WITH ORDINALITY
              AS new (logical_date, run_id, reason, ordinal)";
-    let (run_ids, reasons): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
-    transaction.execute(note, &[&backfill.id, &dates, &run_ids, &reasons]).await?;
-    complete_one(transaction, backfill.id).await?;
-    events::notify(transaction, &Event::Sweep).await?;
-    get(transaction, backfill.id).await
+    transaction.execute(query, &[&backfill_id, &dates, &run_ids, &reasons]).await?;
+    Ok(())
 }
 
 fn run_id_of(info: &Info) -> String {

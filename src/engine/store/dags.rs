@@ -234,7 +234,7 @@ fn version_hash(file: &ParsedFile, parsed: &ParsedDags, structure: &Structure) -
     sources.sort_by_key(|(path, _)| *path);
     let whole = serde_json::json!([file.relative_fileloc, sources, structure]);
     hasher.update(whole.to_string().as_bytes());
-    crate::sys::random::hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }
 
 async fn save_error(transaction: &Transaction<'_>, fileloc: &str, text: &str) -> Result<(), StoreError> {

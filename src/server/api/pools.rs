@@ -3,7 +3,8 @@
 use crate::engine::store::StoreError;
 use crate::engine::store::pools::{self, Given, Pool};
 use crate::server::api_error::ApiError;
-use crate::server::request::{Id, Params, body_as};
+use crate::server::body::body_as;
+use crate::server::request::{Id, Params};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;

@@ -6,7 +6,6 @@ use crate::engine::store::dags::{Dag, ImportError};
 use crate::engine::store::instances::Instance;
 use crate::engine::store::runs::Run;
 use crate::engine::store::xcoms::XCom;
-use crate::sys::random;
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -34,7 +33,7 @@ fn duration(start: Option<Timestamp>, end: Option<Timestamp>) -> Value {
 /// Something of the form of a UUID that is the same for the same parts.
 fn uuid(parts: &[&str]) -> String {
     let hash = Sha256::digest(parts.join("\0").as_bytes());
-    let hex = random::hex(&hash[..16]);
+    let hex = hex::encode(&hash[..16]);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 

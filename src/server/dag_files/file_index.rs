@@ -282,3 +282,7 @@ impl FileIndex {
 fn is_below(path: &Path, folders: &BTreeMap<PathBuf, String>) -> bool {
     path.ancestors().any(|above| folders.contains_key(above))
 }
+
+#[cfg(test)]
+#[path = "file_index_tests.rs"]
+mod tests;

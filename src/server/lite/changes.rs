@@ -1,24 +1,24 @@
 //! What has changed, for those who show it: pages by server-sent events, commands by waiting.
 
+use crate::engine::store::events::Event;
 use crate::server::api_error::ApiError;
 use crate::server::request::Params;
 use crate::server::state::AppState;
 use axum::Json;
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use hyper::body::{Bytes, Frame, SizeHint};
+use axum::response::IntoResponse;
+use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
+use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 /// Shorter than the time that a connection may stay silent anywhere on the way.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// After which a page asks again when its stream has ended.
+const RETRY: Duration = Duration::from_millis(500);
 /// A page's stream ends after this and is opened again, with its login checked again.
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
 /// The longest that a command waits in one request.
@@ -43,51 +43,50 @@ pub async fn wait(State(state): State<Arc<AppState>>, params: Params) -> Result<
 
 /// `GET /ui/events`: server-sent events,
 /// <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
-pub async fn stream(State(state): State<Arc<AppState>>) -> Response {
-    let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(feed(state, sender));
-    ([(header::CONTENT_TYPE, "text/event-stream")], Body::new(Channel(receiver))).into_response()
+pub async fn stream(State(state): State<Arc<AppState>>) -> impl IntoResponse {
+    let feed = Feed {
+        events: state.changes.events.subscribe(),
+        leaving: state.changes.leaving.subscribe(),
+        end: Instant::now() + STREAM_LIMIT,
+        epoch: state.session_epoch(),
+        state,
+    };
+    let opening = stream::once(async { Ok::<_, axum::Error>(SentEvent::default().retry(RETRY)) });
+    let told = stream::unfold(feed, |mut feed| async { Some((feed.next().await?, feed)) });
+    Sse::new(opening.chain(told)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 
-async fn feed(state: Arc<AppState>, sender: mpsc::Sender<Bytes>) {
-    let mut events = state.changes.events.subscribe();
-    let mut leaving = state.changes.leaving.subscribe();
-    let end = tokio::time::Instant::now() + STREAM_LIMIT;
-    let epoch = state.session_epoch();
-    let mut text = Bytes::from_static(b"retry: 500\n\n");
-    loop {
-        // A password reset ends the session that this stream was opened in.
-        if state.session_epoch() != epoch || sender.send(text).await.is_err() {
-            return;
+/// What one page hears.
+struct Feed {
+    events: broadcast::Receiver<Event>,
+    leaving: watch::Receiver<bool>,
+    end: Instant,
+    epoch: u64,
+    state: Arc<AppState>,
+}
+
+impl Feed {
+    /// `None` when the stream ends.
+    async fn next(&mut self) -> Option<Result<SentEvent, axum::Error>> {
+        loop {
+            let event = tokio::select! {
+                event = self.events.recv() => match event {
+                    Ok(event) => Some(event),
+                    // Much has happened: whoever shows something reads it again.
+                    Err(broadcast::error::RecvError::Lagged(_)) => Some(Event::Dags),
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+                () = tokio::time::sleep(KEEP_ALIVE) => None,
+                _ = self.leaving.wait_for(|leaving| *leaving) => return None,
+                () = tokio::time::sleep_until(self.end) => return None,
+            };
+            // A password reset ends the session that this stream was opened in.
+            if self.state.session_epoch() != self.epoch {
+                return None;
+            }
+            if let Some(event) = event {
+                return Some(SentEvent::default().json_data(event));
+            }
         }
-        text = tokio::select! {
-            event = events.recv() => match event {
-                Ok(event) => Bytes::from(format!("data: {}\n\n", serde_json::to_string(&event).unwrap_or_default())),
-                Err(broadcast::error::RecvError::Lagged(_)) => Bytes::from_static(b"data: {\"kind\":\"dags\"}\n\n"),
-                Err(broadcast::error::RecvError::Closed) => return,
-            },
-            () = tokio::time::sleep(KEEP_ALIVE) => Bytes::from_static(b": \n\n"),
-            _ = leaving.wait_for(|leaving| *leaving) => return,
-            () = tokio::time::sleep_until(end) => return,
-        };
-    }
-}
-
-/// A body of what comes through a channel.
-struct Channel(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for Channel {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }

@@ -182,7 +182,7 @@ fn go_on(home: &Home, purge: &Purge, journal: &mut Journal, at: usize) -> Result
 
 fn aside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.leoflow-purge-{}", random::hex(&random::bytes::<4>())))
+    path.with_file_name(format!(".{name}.leoflow-purge-{}", hex::encode(random::bytes::<4>())))
 }
 
 /// Renames the very folder that was looked at; one that has come to its place is left alone.

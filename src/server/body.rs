@@ -1,0 +1,192 @@
+//! The body of a request, read as FastAPI would: a field that is missing or that nobody knows is named.
+
+use super::api_error::ApiError;
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use serde::de::value::MapDeserializer;
+use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use serde_json::Value;
+use std::fmt;
+
+/// Into a type that denies unknown fields, where they are to be refused.
+pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
+    let Json(value) = body.map_err(bad_body)?;
+    let read = match value {
+        Value::Object(map) => {
+            T::deserialize(MapDeserializer::new(map.into_iter().map(|(name, value)| (name, Field(value)))))
+        }
+        other => serde_json::from_value(other).map_err(Problem::from),
+    };
+    read.map_err(|problem| match problem {
+        Problem::Unknown(field) => {
+            ApiError::unprocessable(&["body", &field], "extra_forbidden", "Extra inputs are not permitted")
+        }
+        Problem::Missing(field) => ApiError::unprocessable(&["body", field], "missing", "Field required"),
+        Problem::Value(text) => ApiError::unprocessable(&["body"], "value_error", text),
+    })
+}
+
+/// What was sent is no JSON, or too much of it.
+pub fn bad_body(error: JsonRejection) -> ApiError {
+    match error {
+        JsonRejection::BytesRejection(error) => ApiError::new(error.status(), error.body_text()),
+        other => ApiError::unprocessable(&["body"], "value_error", other.body_text()),
+    }
+}
+
+/// What is wrong with the fields of a body; what is wrong inside of one is told in words.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Problem {
+    #[error("unknown field {0}")]
+    Unknown(String),
+    #[error("missing field {0}")]
+    Missing(&'static str),
+    #[error("{0}")]
+    Value(String),
+}
+
+impl de::Error for Problem {
+    fn custom<T: fmt::Display>(text: T) -> Self {
+        Self::Value(text.to_string())
+    }
+
+    fn unknown_field(field: &str, _: &'static [&'static str]) -> Self {
+        Self::Unknown(field.to_owned())
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::Missing(field)
+    }
+}
+
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Value(error.to_string())
+    }
+}
+
+/// The value of a field, read as JSON is read.
+struct Field(Value);
+
+impl IntoDeserializer<'_, Problem> for Field {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// Each kind as JSON has it: which one is asked for decides about `null` and about names of variants.
+macro_rules! as_json {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+            Ok(self.0.$method(visitor)?)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Field {
+    type Error = Problem;
+
+    as_json! {
+        deserialize_any deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64
+        deserialize_char deserialize_str deserialize_string deserialize_bytes deserialize_byte_buf
+        deserialize_option deserialize_unit deserialize_seq deserialize_map deserialize_identifier
+        deserialize_ignored_any
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Problem> {
+        Ok(self.0.deserialize_unit_struct(name, visitor)?)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Problem> {
+        Ok(self.0.deserialize_newtype_struct(name, visitor)?)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Problem> {
+        Ok(self.0.deserialize_tuple(length, visitor)?)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        length: usize,
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        Ok(self.0.deserialize_tuple_struct(name, length, visitor)?)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        Ok(self.0.deserialize_struct(name, fields, visitor)?)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        Ok(self.0.deserialize_enum(name, variants, visitor)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Kind {
+        Plain,
+        Of(i32),
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body {
+        name: String,
+        at: Option<Timestamp>,
+        #[serde(default)]
+        kinds: Vec<Kind>,
+        #[serde(default)]
+        inner: Option<Box<Body>>,
+        #[serde(default)]
+        number: f64,
+    }
+
+    fn read(value: Value) -> Result<Body, Value> {
+        let answer = |error: ApiError| serde_json::from_str(&error.message()).unwrap();
+        body_as(Ok(Json(value))).map_err(answer)
+    }
+
+    #[test]
+    fn everything_is_read_as_json_is() {
+        let sent = json!({
+            "name": "n", "at": "2026-01-01T00:00:00Z", "kinds": ["plain", {"of": 5}], "number": 1,
+            "inner": {"name": "deep", "at": null},
+        });
+        let found = read(sent.clone()).unwrap();
+        assert_eq!(found, serde_json::from_value(sent).unwrap());
+        assert_eq!(found.kinds, [Kind::Plain, Kind::Of(5)]);
+    }
+
+    #[test]
+    fn a_field_that_is_missing_or_unknown_is_named() {
+        let missing = read(json!({"at": null})).unwrap_err();
+        assert_eq!((&missing[0]["loc"], &missing[0]["type"]), (&json!(["body", "name"]), &json!("missing")));
+        let unknown = read(json!({"name": "n", "nome": 1})).unwrap_err();
+        assert_eq!((&unknown[0]["loc"], &unknown[0]["type"]), (&json!(["body", "nome"]), &json!("extra_forbidden")));
+        for wrong in [json!({"name": 5}), json!([]), json!(null), json!({"name": "n", "inner": {"x": 1}})] {
+            assert_eq!(read(wrong).unwrap_err()[0]["type"], "value_error");
+        }
+    }
+}

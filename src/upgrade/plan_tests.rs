@@ -1,0 +1,217 @@
+//! Every reason to refuse, from the same facts with one thing changed.
+
+use super::*;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const MIB: u64 = 1024 * 1024;
+
+fn version(text: &str) -> Version {
+    text.parse().unwrap()
+}
+
+fn sum(of: u8) -> String {
+    format!("{of:02x}").repeat(32)
+}
+
+fn migration(version: i64, phase: &str) -> Migration {
+    let of = u8::try_from(version).unwrap();
+    Migration { version, name: format!("m{version}"), phase: phase.to_owned(), sha256: sum(of), reversible: true }
+}
+
+fn postgres(version: &str) -> Component {
+    Component {
+        name: POSTGRES.to_owned(),
+        version: version.to_owned(),
+        target: TARGET.to_owned(),
+        url: "postgres.tar.zst".to_owned(),
+        sha256: sum(0xaa),
+        size: 10 * MIB,
+        unpacked_size: 40 * MIB,
+        produced_by: Version::new(0, 2, 0),
+    }
+}
+
+fn release(text: &str, channel: Channel) -> Release {
+    Release {
+        version: version(text),
+        channel,
+        date: "2026-01-01T00:00:00Z".to_owned(),
+        notes: format!("What is new in {text}"),
+        upgrades_from: version("0.1.0"),
+        required_stops: Vec::new(),
+        migrations: vec![migration(1, "expand"), migration(2, "expand"), migration(3, "data")],
+        assets: vec![Asset {
+            name: "leoflow.tar.gz".to_owned(),
+            url: "leoflow.tar.gz".to_owned(),
+            digest: format!("sha256:{}", sum(0xbb)),
+            size: 5 * MIB,
+            target: TARGET.to_owned(),
+        }],
+        components: vec![postgres("18.4")],
+    }
+}
+
+fn facts() -> Facts {
+    Facts {
+        installed: version("0.1.0"),
+        target: TARGET,
+        database: Database::Applied(vec![(1, sum(1)), (2, sum(2))]),
+        own_schema: 2,
+        components: vec![Installed { name: POSTGRES.to_owned(), version: "18.3".to_owned(), sha256: Some(sum(1)) }],
+        free_bytes: Some(10_000 * MIB),
+        database_bytes: 100 * MIB,
+        instance: Instance::Healthy,
+        running_tasks: 3,
+    }
+}
+
+const STABLE: Target = Target::Newest(Channel::Stable);
+
+/// Of one release, `0.2.0`, after `change`.
+fn planned(change: impl FnOnce(&mut Facts, &mut Release)) -> Result<Plan, Refusal> {
+    let (mut facts, mut release) = (facts(), release("0.2.0", Channel::Stable));
+    change(&mut facts, &mut release);
+    plan(&facts, &Manifest::new(vec![release]), &STABLE)
+}
+
+macro_rules! refused {
+    ($planned:expr, $pattern:pat $(if $guard:expr)?) => {
+        match $planned {
+            Err($pattern) $(if $guard)? => {}
+            other => panic!("{other:?}"),
+        }
+    };
+}
+
+#[test]
+fn tells_everything_that_is_done() {
+    let plan = planned(|_, _| {}).unwrap();
+    assert_eq!((plan.from.clone(), plan.to.clone()), (version("0.1.0"), version("0.2.0")));
+    assert_eq!((plan.schema_from, plan.schema_to, plan.live, plan.running_tasks), (2, 3, true, 3));
+    assert_eq!(plan.migrations, [migration(3, "data")]);
+    assert_eq!(plan.program.sha256, sum(0xbb));
+    assert!(matches!(plan.components[0].action, Action::Fetch(_)));
+    assert!(plan.is_reversible() && plan.warnings.is_empty());
+    assert_eq!(plan.fetched().count(), 1);
+    // Four times the database, what is fetched and unpacked, the program, and some to spare.
+    assert_eq!(plan.needs_bytes, (4 * 100 + 50 + 4 * 5 + 256) * MIB);
+}
+
+#[test]
+fn what_is_there_already_is_not_fetched() {
+    let plan = planned(|facts, _| facts.components[0].sha256 = Some(sum(0xaa))).unwrap();
+    assert_eq!(plan.components[0].action, Action::Carried);
+    let of_the_system = |facts: &mut Facts, _: &mut Release| {
+        facts.components[0] = Installed { name: POSTGRES.to_owned(), version: "18.4".to_owned(), sha256: None };
+    };
+    let plan = planned(of_the_system).unwrap();
+    assert_eq!(plan.components[0].action, Action::Kept);
+    assert_eq!(plan.needs_bytes, (4 * 100 + 4 * 5 + 256) * MIB);
+    assert!(!planned(|facts, _| facts.instance = Instance::Stopped).unwrap().live);
+}
+
+#[test]
+fn nothing_newer_is_no_upgrade() {
+    refused!(planned(|facts, _| facts.installed = version("0.2.0")), Refusal::UpToDate(_));
+    refused!(planned(|facts, _| facts.installed = version("0.3.0")), Refusal::UpToDate(_));
+    // What was built from the same sources on a developer's machine is not the release.
+    assert!(planned(|facts, _| facts.installed = version("0.2.0+12345678")).is_ok());
+    let manifest = Manifest::new(vec![release("0.2.0", Channel::Stable)]);
+    let to = |installed: &str, target: &str| {
+        plan(&Facts { installed: version(installed), ..facts() }, &manifest, &Target::parse(target).unwrap())
+    };
+    refused!(to("0.2.0", "0.2.0"), Refusal::Installed(_));
+    refused!(to("0.3.0", "v0.2.0"), Refusal::Older { .. });
+    refused!(to("0.1.0", "0.9.0"), Refusal::Unknown(wanted) if wanted == version("0.9.0"));
+    refused!(
+        plan(&facts(), &Manifest::new(vec![release("0.2.0-rc1", Channel::Rc)]), &STABLE),
+        Refusal::EmptyChannel("stable")
+    );
+}
+
+#[test]
+fn a_release_candidate_is_for_those_who_asked_for_them() {
+    let manifest = Manifest::new(vec![release("0.3.0-rc1", Channel::Rc), release("0.2.0", Channel::Stable)]);
+    let to = |target: &str| plan(&facts(), &manifest, &Target::parse(target).unwrap()).unwrap().to;
+    assert_eq!(
+        (to("stable"), to("rc"), to("0.3.0-rc1")),
+        (version("0.2.0"), version("0.3.0-rc1"), version("0.3.0-rc1"))
+    );
+    assert_eq!(Target::parse("newest"), None);
+}
+
+#[test]
+fn the_way_there_is_kept_to() {
+    refused!(planned(|_, release| release.upgrades_from = version("0.1.5")), Refusal::BelowFloor { floor, .. } if floor == version("0.1.5"));
+    let stops = |_: &mut Facts, release: &mut Release| {
+        release.required_stops = vec![version("0.1.8"), version("0.1.4"), version("0.0.9"), version("0.2.0")];
+    };
+    refused!(planned(stops), Refusal::Stop { stop, .. } if stop == version("0.1.4"));
+    let stops_below_the_floor = |facts: &mut Facts, release: &mut Release| {
+        stops(facts, release);
+        release.upgrades_from = version("0.1.5");
+    };
+    refused!(planned(stops_below_the_floor), Refusal::Stop { stop, .. } if stop == version("0.1.4"));
+    let passed = |facts: &mut Facts, release: &mut Release| {
+        stops(facts, release);
+        facts.installed = version("0.1.8");
+    };
+    assert!(planned(passed).is_ok());
+}
+
+#[test]
+fn a_datastore_that_the_release_does_not_know_is_left_alone() {
+    let applied = |applied: Vec<(i64, String)>| planned(|facts, _| facts.database = Database::Applied(applied));
+    let newer = vec![(1, sum(1)), (2, sum(2)), (3, sum(3)), (4, sum(4))];
+    refused!(applied(newer), Refusal::NewerSchema { database: 4, known: 3, .. });
+    refused!(applied(vec![(1, sum(1)), (2, sum(9))]), Refusal::OtherHistory { version: 2, .. });
+    refused!(planned(|facts, _| facts.database = Database::Damaged("a hole".to_owned())), Refusal::Damaged(_));
+    refused!(
+        planned(|_, release| release.migrations[2].phase = "contract".to_owned()),
+        Refusal::Phase { version: 3, .. }
+    );
+    // One that is applied already may be of any phase.
+    assert!(planned(|_, release| release.migrations[1].phase = "contract".to_owned()).is_ok());
+    assert_eq!(applied(vec![]).unwrap().migrations.len(), 3);
+    let other = |facts: &mut Facts, _: &mut Release| facts.components[0].version = "17.9".to_owned();
+    refused!(planned(other), Refusal::OtherMajor { new, old, .. } if (new.as_str(), old.as_str()) == ("18.4", "17.9"));
+}
+
+#[test]
+fn what_is_missing_is_told_before_anything_is_fetched() {
+    refused!(
+        planned(|facts, _| facts.target = "riscv64gc-unknown-linux-gnu"),
+        Refusal::Platform(_, "riscv64gc-unknown-linux-gnu")
+    );
+    refused!(planned(|_, release| release.components[0].name = "warp-drive".to_owned()), Refusal::UnknownComponent(_));
+    refused!(planned(|_, release| release.assets[0].digest = "md5:1".to_owned()), Refusal::Manifest(_));
+    refused!(planned(|facts, _| facts.free_bytes = None), Refusal::UnknownSpace);
+    let needed = (4 * 100 + 50 + 4 * 5 + 256) * MIB;
+    refused!(planned(|facts, _| facts.free_bytes = Some(needed - 1)), Refusal::Space { .. });
+    assert!(planned(|facts, _| facts.free_bytes = Some(needed)).is_ok());
+    // Sizes are the manifest's word: absurd ones are no overflow.
+    refused!(planned(|_, release| release.assets[0].size = u64::MAX), Refusal::Space { .. });
+}
+
+#[test]
+fn an_ailing_instance_is_only_upgraded_where_that_may_be_the_cure() {
+    let ailing = |facts: &mut Facts, _: &mut Release| facts.instance = Instance::Ailing("postgres failed".to_owned());
+    refused!(planned(ailing), Refusal::Ailing(reason) if reason == "postgres failed");
+    let of_a_newer_schema = |facts: &mut Facts, release: &mut Release| {
+        ailing(facts, release);
+        facts.own_schema = 1;
+    };
+    assert!(planned(of_a_newer_schema).is_ok());
+}
+
+#[test]
+fn warns_of_what_is_skipped_and_of_what_cannot_be_taken_back() {
+    let mut newest = release("0.4.0", Channel::Stable);
+    newest.migrations[2].reversible = false;
+    let others = ["0.2.0", "0.2.1", "0.3.0"].map(|version| release(version, Channel::Stable));
+    let manifest = Manifest::new([vec![newest], others.to_vec()].concat());
+    let plan = plan(&facts(), &manifest, &STABLE).unwrap();
+    assert!(!plan.is_reversible());
+    assert!(plan.warnings[0].starts_with("this skips 0.2, 0.3:"), "{:?}", plan.warnings);
+    assert!(plan.warnings[1].starts_with("V0003__m3 cannot be taken back"), "{:?}", plan.warnings);
+}
