@@ -25,4 +25,4 @@ pub fn is_left_out(folder: &Folder, entry: &Entry) -> bool {
 }
 
 /// The prefix of folders that a restore makes in a workspace while it works there.
-pub const OWN_FOLDER: &str = ".leoflow-restore-";
+pub use crate::home::RESTORE_IN_WORKSPACE as OWN_FOLDER;

@@ -13,6 +13,9 @@ use crate::sys::files;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The prefix of folders that a restore makes in a workspace on another file system than the home.
+pub const RESTORE_IN_WORKSPACE: &str = ".leoflow-restore-";
+
 /// Everything Leoflow owns: one home, one instance. The names below are the layout of the home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {

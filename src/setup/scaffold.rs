@@ -1,5 +1,6 @@
 //! A first project. An existing one is the user's and is not touched.
 
+use crate::home::RESTORE_IN_WORKSPACE;
 use crate::sys::files;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,11 +22,12 @@ pub fn make(workspace: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a folder is empty, or holds at most what `make` puts there.
+/// Whether a folder is empty, or holds at most what `make` puts there, and what a restore left that was killed.
 pub fn is_untouched(workspace: &Path) -> bool {
     let names = |folder: &Path| -> Option<Vec<String>> {
         let entries = std::fs::read_dir(folder).ok()?;
-        Some(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Some(names.filter(|name| !name.starts_with(RESTORE_IN_WORKSPACE)).collect())
     };
     let starter = workspace.join(NAME);
     match names(workspace).as_deref() {

@@ -1,5 +1,6 @@
 //! Arrows point down only: a module uses those below it and no other.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -211,4 +212,21 @@ fn files_stay_small_enough_to_have_one_subject() {
         })
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// docs/architecture.md says what each dependency is for.
+#[test]
+fn every_dependency_has_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let listed = manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
+    let direct: BTreeSet<&str> =
+        listed.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.trim()).collect();
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let table = page.split("## Dependencies").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once(" | "));
+    let named: BTreeSet<&str> =
+        rows.flat_map(|(names, _)| names.split(", ").map(|name| name.trim_matches('`'))).collect();
+    assert!(direct.len() > 30, "{direct:?}");
+    assert_eq!(direct, named);
 }

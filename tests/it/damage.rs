@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Set up, with something in it, a backup of that, and stopped.
 fn backed_up() -> (TestHome, PathBuf) {
-    let test = TestHome::started();
+    let test = TestHome::started_on_one_disk();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     let backup = test.backup("good.tar.zst");
     (test, backup)
@@ -178,7 +178,7 @@ fn without_its_configuration_or_its_credentials_the_backup_comes_back() {
 
 /// With a DAG of the user's, in a workspace of the user's choice.
 fn backed_up_elsewhere() -> (TestHome, PathBuf) {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     let workspace = test.folder().join("elsewhere");
     let port = test.port.to_string();
     test.run(&["setup", "--port", &port, "--workspace", workspace.to_str().unwrap()]).expect(0);

@@ -20,7 +20,7 @@ fn a_backup_that_finds_the_disk_full_leaves_the_old_file() {
     if !can_mount() {
         return;
     }
-    let test = TestHome::started();
+    let test = TestHome::started_on_one_disk();
     fs::write(test.workspace().join("big.bin"), vec![7; 3 << 20]).unwrap();
     fs::create_dir(test.folder().join("out")).unwrap();
     for size in ["64k", "1m", "3m"] {
@@ -44,7 +44,7 @@ fn a_workspace_on_another_disk_is_exchanged_there() {
     if !can_mount() {
         return;
     }
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     test.run(&["lite", "start"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
@@ -70,7 +70,7 @@ fn what_cannot_be_moved_aside_is_refused_or_everything_is_taken_back() {
     if !can_mount() {
         return;
     }
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     test.run(&["lite", "start"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);

@@ -11,7 +11,7 @@ use std::process::Command;
 
 #[test]
 fn a_later_install_goes_on_where_the_uninstalled_one_ended() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run_dag("hello");
     test.run(&["variables", "set", "a", "b"]).expect(0);
@@ -54,7 +54,7 @@ fn a_later_install_goes_on_where_the_uninstalled_one_ended() {
 
 #[test]
 fn a_purge_leaves_nothing_and_touches_nothing_else() {
-    let test = TestHome::started();
+    let test = TestHome::started_on_one_disk();
     test.run_dag("hello");
     let outside = test.folder().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -90,7 +90,7 @@ fn with_workspace(test: &TestHome, workspace: &Path, made: bool) {
 
 #[test]
 fn a_workspace_that_holds_more_than_ours_is_refused_whatever_the_flags() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     let user = test.folder().join("user");
     fs::write(user.join("thesis.txt"), "years").unwrap();
@@ -141,7 +141,7 @@ fn git(folder: &Path, arguments: &[&str]) {
 
 #[test]
 fn work_that_is_nowhere_else_and_folders_that_were_there_before_need_their_flag() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     fs::create_dir_all(test.workspace()).unwrap();
     fs::write(test.workspace().join("own.txt"), "x").unwrap();
     test.set_up();
@@ -194,7 +194,7 @@ fn work_that_is_nowhere_else_and_folders_that_were_there_before_need_their_flag(
 
 #[test]
 fn all_but_the_workspace_can_be_purged() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     test.run(&["uninstall", "--purge", "--yes", "--keep-workspace"]).expect(0);
     assert!(!test.home.exists() && test.workspace().join("hello/dag.py").exists());
@@ -203,7 +203,7 @@ fn all_but_the_workspace_can_be_purged() {
 #[test]
 fn killed_at_each_checkpoint_a_purge_is_finished_by_the_next_one_or_by_the_next_start() {
     let log_names = {
-        let test = TestHome::new();
+        let test = TestHome::on_one_disk();
         test.set_up();
         let log = test.folder().join("checkpoints");
         let status = test.command(&["uninstall", "--purge", "--yes"]).env("LEOFLOW_CHECKPOINT_LOG", &log).status();
@@ -215,7 +215,7 @@ fn killed_at_each_checkpoint_a_purge_is_finished_by_the_next_one_or_by_the_next_
     }
     for name in a_few(&log_names, 3) {
         for by_start in [false, true] {
-            let test = TestHome::new();
+            let test = TestHome::on_one_disk();
             let first = test.set_up();
             let killed = killed_purge(&test, name);
             // Nothing that is not meant to lose anything goes on with it.
@@ -252,7 +252,7 @@ fn killed_purge(test: &TestHome, name: &str) -> bool {
 #[test]
 fn what_came_to_the_place_of_a_purged_workspace_is_left_alone() {
     for name in ["purge.decided", "purge.workspace", "purge.home"] {
-        let test = TestHome::new();
+        let test = TestHome::on_one_disk();
         test.set_up();
         assert!(killed_purge(&test, name));
         fs::rename(test.workspace(), test.folder().join("moved")).ok();
@@ -262,7 +262,7 @@ fn what_came_to_the_place_of_a_purged_workspace_is_left_alone() {
         assert_eq!(fs::read_to_string(test.workspace().join("precious.py")).unwrap(), "# new work\n", "{name}");
     }
     // The journal of another home is not believed in a copy of it.
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     assert!(killed_purge(&test, "purge.decided"));
     let copy = test.folder().join("copy");
@@ -281,7 +281,7 @@ fn what_came_to_the_place_of_a_purged_workspace_is_left_alone() {
 
 #[test]
 fn a_killed_uninstall_is_finished_by_the_next_and_a_first_setup_that_was_killed_can_be_removed() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     let killed = test.command(&["uninstall", "--yes"]).env("LEOFLOW_KILL_AT", "uninstall.part").output().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
@@ -289,7 +289,7 @@ fn a_killed_uninstall_is_finished_by_the_next_and_a_first_setup_that_was_killed_
     assert!(!test.home.join("versions").exists() && test.home.join("managed-postgres/data").exists());
     test.start();
 
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     let killed = test.command(&["setup"]).env("LEOFLOW_KILL_AT", "setup.write-config").output().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
     test.run(&["uninstall", "--purge", "--yes"]).expect(0);
@@ -298,7 +298,7 @@ fn a_killed_uninstall_is_finished_by_the_next_and_a_first_setup_that_was_killed_
 
 #[test]
 fn a_dry_run_and_an_empty_folder_change_nothing_and_json_is_json() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     fs::create_dir(&test.home).unwrap();
     for arguments in [
         &["uninstall", "--dry-run", "--json"][..],

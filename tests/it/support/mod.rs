@@ -63,6 +63,8 @@ impl From<Output> for Done {
 /// Dropped, everything that ran in it is ended and gone.
 pub struct TestHome {
     folder: TempDir,
+    /// Where its home is: in memory, where there is room for it.
+    memory: Option<TempDir>,
     pub home: PathBuf,
     pub port: u16,
     /// What is run as `leoflow`.
@@ -74,14 +76,22 @@ impl TestHome {
         Self::at(Path::new("home"))
     }
 
+    /// With home and workspace on one file system, as most users have them: what moves between the two is renamed.
+    pub fn on_one_disk() -> Self {
+        let test = Self::new();
+        let home = test.folder().join("home");
+        Self { memory: None, home, ..test }
+    }
+
     /// With Leoflow's home at a path of the test's choice below the folder.
     pub fn at(relative: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("leoflow-test-").tempdir().unwrap();
         for name in ["user", "tmp"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let home = folder.path().join(relative);
-        Self { folder, home, port: free_port(), program: LEOFLOW.into() }
+        let memory = if relative == Path::new("home") { in_memory() } else { None };
+        let home = memory.as_ref().unwrap_or(&folder).path().join(relative);
+        Self { folder, memory, home, port: free_port(), program: LEOFLOW.into() }
     }
 
     /// With another program in the place of `leoflow`.
@@ -94,6 +104,12 @@ impl TestHome {
     /// Set up and running in the background.
     pub fn started() -> Self {
         let test = Self::new();
+        test.start();
+        test
+    }
+
+    pub fn started_on_one_disk() -> Self {
+        let test = Self::on_one_disk();
         test.start();
         test
     }
@@ -351,9 +367,27 @@ impl Drop for TestHome {
         if std::thread::panicking() {
             self.print_logs();
         }
-        processes::end_all(self.folder());
-        postgres::remove_shared_memory(self.folder());
+        for folder in self.memory.iter().chain([&self.folder]) {
+            processes::end_all(folder.path());
+            postgres::remove_shared_memory(folder.path());
+        }
     }
+}
+
+/// A folder in memory, where most of a test's time would be the disk's: what is tested is that nothing is lost when a
+/// process ends, not when the machine does. `None` where little memory is free, or with LEOFLOW_TEST_ON_DISK.
+fn in_memory() -> Option<TempDir> {
+    if std::env::var_os("LEOFLOW_TEST_ON_DISK").is_some() {
+        return None;
+    }
+    const SHARED_MEMORY: &str = "/dev/shm";
+    const ENOUGH: u64 = 6 * 1024 * 1024 * 1024;
+    let free = nix::sys::statvfs::statvfs(SHARED_MEMORY).ok()?;
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"))?;
+    let has_room = free.blocks_available() * free.fragment_size() > ENOUGH
+        && available.trim().parse::<u64>().ok()? * 1024 > ENOUGH;
+    has_room.then(|| tempfile::Builder::new().prefix("leoflow-test-").tempdir_in(SHARED_MEMORY).ok()).flatten()
 }
 
 /// The files of `migrations/`, oldest first, with their versions.
