@@ -78,9 +78,10 @@ impl TestHome {
 
     /// With home and workspace on one file system, as most users have them: what moves between the two is renamed.
     pub fn on_one_disk() -> Self {
-        let test = Self::new();
-        let home = test.folder().join("home");
-        Self { memory: None, home, ..test }
+        let mut test = Self::new();
+        test.memory = None;
+        test.home = test.folder().join("home");
+        test
     }
 
     /// With Leoflow's home at a path of the test's choice below the folder.
