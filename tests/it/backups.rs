@@ -51,10 +51,10 @@ fn stopped_and_running_and_in_both_formats_the_rows_are_the_same() {
     let stopped = Unpacked::open(&test.backup("stopped.tar.gz")).manifest;
     assert_eq!(running["tables"], stopped["tables"]);
     test.assert_nothing_runs();
-    // Without a name, into the current folder.
+    // Without a name, into the home's own folder.
     let done = test.command(&["lite", "backup", "--json"]).current_dir(test.folder()).output().unwrap();
     let path = crate::support::Done::from(done).expect(0).json()["path"].as_str().unwrap().to_owned();
-    assert!(Path::new(&path).starts_with(test.folder()) && path.contains("/leoflow-backup-20"), "{path}");
+    assert!(Path::new(&path).starts_with(test.home.join("backups")) && path.contains("/leoflow-backup-20"), "{path}");
     assert!(path.ends_with("Z.tar.zst"));
     let wrong = test.run(&["lite", "backup", "--output", "x.zip"]).expect(2);
     assert!(wrong.stderr.contains(".tar.zst"), "{}", wrong.stderr);

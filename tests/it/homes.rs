@@ -7,7 +7,7 @@ use std::path::Path;
 
 #[test]
 fn a_folder_in_use_is_refused_before_anything_is_written() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     fs::create_dir_all(test.home.join("bin")).unwrap();
     fs::create_dir_all(test.home.join("share")).unwrap();
     fs::write(test.home.join("bin/tool"), "theirs").unwrap();
@@ -26,7 +26,7 @@ fn a_folder_in_use_is_refused_before_anything_is_written() {
 
 #[test]
 fn what_somebody_else_has_put_into_a_home_stays_and_is_named() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     for path in ["bin/tool", "notes.txt", "logs/theirs/x"] {
         fs::create_dir_all(test.home.join(path).parent().unwrap()).unwrap();
@@ -51,7 +51,7 @@ fn what_somebody_else_has_put_into_a_home_stays_and_is_named() {
 
 #[test]
 fn a_workspace_is_no_part_of_the_system_and_does_not_hold_the_home() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     for path in ["/", "/dev/null", "/proc", test.home.to_str().unwrap(), test.folder().to_str().unwrap()] {
         let refused = test.run(&["lite", "start", "--workspace", path, "--port", &test.port.to_string()]).expect(3);
         assert!(refused.stderr.contains("the workspace cannot be"), "{path}: {refused:?}");
@@ -65,7 +65,7 @@ fn root_writes_nothing_into_a_users_home() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     let give = |path: &Path, uid: u32| chown(path, Some(uid), Some(uid)).unwrap();
     give(&test.home, 12345);
@@ -87,7 +87,7 @@ fn root_writes_nothing_into_a_users_home() {
 
 #[test]
 fn what_a_link_in_the_home_leads_to_is_left_alone() {
-    let test = TestHome::new();
+    let test = TestHome::on_one_disk();
     test.set_up();
     let elsewhere = test.folder().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();

@@ -172,7 +172,7 @@ fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back(
     assert!(replayed.stdout.contains("0.2.0 is the newest"), "{}", replayed.stdout);
     // The channel is kept in the file, with everything else that is there.
     test.run(&["set-channel", "rc"]).expect(0);
-    assert!(fs::read_to_string(test.home.join("config.yaml")).unwrap().contains("upgrade:\n  channel: \"rc\"\n"));
+    assert!(fs::read_to_string(test.home.join("config.yaml")).unwrap().contains("upgrade:\n  channel: rc\n"));
     test.run(&["set-channel", "stable"]).expect(0);
     assert_eq!(test.run(&["set-channel", "beta"]).code, Some(2));
 }

@@ -64,7 +64,7 @@ impl From<Output> for Done {
 pub struct TestHome {
     folder: TempDir,
     /// Where its home is: in memory, where there is room for it.
-    memory: Option<TempDir>,
+    memory: Option<PathBuf>,
     pub home: PathBuf,
     pub port: u16,
     /// What is run as `leoflow`.
@@ -79,7 +79,9 @@ impl TestHome {
     /// With home and workspace on one file system, as most users have them: what moves between the two is renamed.
     pub fn on_one_disk() -> Self {
         let mut test = Self::new();
-        test.memory = None;
+        if let Some(memory) = test.memory.take() {
+            std::fs::remove_dir(memory).unwrap();
+        }
         test.home = test.folder().join("home");
         test
     }
@@ -90,8 +92,8 @@ impl TestHome {
         for name in ["user", "tmp"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        let memory = if relative == Path::new("home") { in_memory() } else { None };
-        let home = memory.as_ref().unwrap_or(&folder).path().join(relative);
+        let memory = if relative == Path::new("home") { in_memory(&folder) } else { None };
+        let home = memory.as_deref().unwrap_or(folder.path()).join(relative);
         Self { folder, memory, home, port: free_port(), program: LEOFLOW.into() }
     }
 
@@ -368,16 +370,19 @@ impl Drop for TestHome {
         if std::thread::panicking() {
             self.print_logs();
         }
-        for folder in self.memory.iter().chain([&self.folder]) {
-            processes::end_all(folder.path());
-            postgres::remove_shared_memory(folder.path());
+        processes::end_all(self.folder());
+        postgres::remove_shared_memory(self.folder());
+        if let Some(memory) = &self.memory {
+            postgres::remove_shared_memory(memory);
+            let _ = std::fs::remove_dir_all(memory);
         }
     }
 }
 
 /// A folder in memory, where most of a test's time would be the disk's: what is tested is that nothing is lost when a
-/// process ends, not when the machine does. `None` where little memory is free, or with LEOFLOW_TEST_ON_DISK.
-fn in_memory() -> Option<TempDir> {
+/// process ends, not when the machine does. It has the name of the test's own folder, by which its processes are found.
+/// `None` where little memory is free, or with LEOFLOW_TEST_ON_DISK.
+fn in_memory(folder: &TempDir) -> Option<PathBuf> {
     if std::env::var_os("LEOFLOW_TEST_ON_DISK").is_some() {
         return None;
     }
@@ -388,7 +393,8 @@ fn in_memory() -> Option<TempDir> {
     let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"))?;
     let has_room = free.blocks_available() * free.fragment_size() > ENOUGH
         && available.trim().parse::<u64>().ok()? * 1024 > ENOUGH;
-    has_room.then(|| tempfile::Builder::new().prefix("leoflow-test-").tempdir_in(SHARED_MEMORY).ok()).flatten()
+    let place = Path::new(SHARED_MEMORY).join(folder.path().file_name()?);
+    (has_room && std::fs::create_dir(&place).is_ok()).then_some(place)
 }
 
 /// The files of `migrations/`, oldest first, with their versions.

@@ -1,9 +1,11 @@
 //! How many rounds a test goes through. The machine that runs all tests for each change does a few of them;
 //! `scripts/soak` does all.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// Set by `scripts/soak`: every round.
 const SOAK: &str = "LEOFLOW_SOAK";
-/// Which ones are chosen when a few are; any number.
+/// Which ones are chosen when a few are; any number. Without it, others each day.
 const SEED: &str = "LEOFLOW_TEST_SEED";
 
 /// `few` of all rounds, spread evenly; all of them in a soak.
@@ -12,6 +14,8 @@ pub fn a_few<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
     if is_soak() || all.len() <= few {
         return all;
     }
+    // Shown when the test fails.
+    eprintln!("these rounds again: {SEED}={}", seed());
     let chosen = spread(all.len(), few, seed());
     all.into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, one)| one).collect()
 }
@@ -21,7 +25,9 @@ pub fn is_soak() -> bool {
 }
 
 pub fn seed() -> usize {
-    std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    let day = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+    let today = || usize::try_from(day()).unwrap_or(0);
+    std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or_else(today)
 }
 
 /// One index of each of `few` equal parts, at the place in it that the seed says.
