@@ -2,7 +2,7 @@
 //! ended. It may go at any time: tasks run on, and the next agent takes them over.
 
 mod adopt;
-mod finish;
+mod ending;
 mod folder;
 mod keeper;
 mod log;

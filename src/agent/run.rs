@@ -1,7 +1,7 @@
 //! The agent's loop: claim, start, watch, record.
 
 use super::adopt::{self, Adoption, Seen};
-use super::finish;
+use super::ending;
 use super::folder::TaskFolder;
 use super::start::{self, Surroundings, Versions};
 use super::stop::{end_now, end_orphans};
@@ -257,7 +257,7 @@ impl Agent {
             }
         }
         let result = folder.result().ok().flatten();
-        let ended = finish::ended(key, outcome.as_ref(), result, Timestamp::now());
+        let ended = ending::ended(key, outcome.as_ref(), result, Timestamp::now());
         debug!("{}: {}", ended.key, ended.state.as_str());
         if let Err(error) = tries::record(client, &ended).await {
             // A value that the database refuses is the task's fault; everything else is tried again.

@@ -1,12 +1,12 @@
 //! The arguments. What is written here is what a newcomer reads in `--help`.
 
+use super::asset_args::Backfill as Backfills;
+pub use super::asset_args::{Assets, AssetsCommand, BackfillCommand, Pools, PoolsCommand};
+pub use super::backup_args::{Backup, Backups, BackupsCommand, ResetPassword, Restore, Uninstall, VerifyBackups};
 pub use super::config_args::{Config, ConfigCommand};
-pub use super::data_args::{Backup, Backups, BackupsCommand, ResetPassword, Restore, Uninstall, VerifyBackups};
-use super::data_flow_args::Backfill as Backfills;
-pub use super::data_flow_args::{Assets, AssetsCommand, BackfillCommand, Pools, PoolsCommand};
+pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::engine_args::{Dags, Init, Runs, Validate};
 pub use super::output_args::OutputFormat;
-pub use super::store_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::task_args::{Tasks, Xcom};
 use super::upgrade_args::{RollbackRelease, SetChannel, Smoke, Upgrade, Versions};
 use crate::build_info;

@@ -1,117 +1,153 @@
-//! Arguments of the commands that copy, prove, bring back and remove what the user has.
+//! Arguments of the commands on Variables and Connections.
 
-use clap::{Args, Subcommand};
+use super::output_args::Output;
+use crate::engine::store;
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-#[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  leoflow lite backup                               into the home, with the others\n  \
-                  leoflow lite backup --output /mnt/usb/mine.tar.zst"
-)]
-pub struct Backup {
-    /// The file to write, .tar.zst or .tar.gz [default: leoflow-backup-<UTC>.tar.zst in the
-    /// home's `backups` folder, where `leoflow lite backups` lists it]
-    #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnExisting {
+    Overwrite,
+    Fail,
+    Skip,
+}
+
+impl OnExisting {
+    pub fn for_store(self) -> store::OnExisting {
+        match self {
+            Self::Overwrite => store::OnExisting::Overwrite,
+            Self::Fail => store::OnExisting::Fail,
+            Self::Skip => store::OnExisting::Skip,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  leoflow lite backups                              those in the home\n  \
-                  leoflow lite backups verify mine.tar.zst          restore it on trial\n  \
-                  leoflow lite backups verify --all --quick         only compare hashes")]
-pub struct Backups {
+pub struct Variables {
+    #[command(flatten)]
+    pub output: Output,
     #[command(subcommand)]
-    pub command: Option<BackupsCommand>,
+    pub command: VariablesCommand,
 }
 
 #[derive(Subcommand, Debug)]
-pub enum BackupsCommand {
-    /// The backups in the home, and when each was last verified
-    #[command(after_help = "Example:\n  leoflow lite backups list --json")]
+#[command(
+    after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables export variables.json"
+)]
+pub enum VariablesCommand {
+    /// All keys with their descriptions
+    #[command(after_help = "Example:\n  leoflow variables list --json")]
     List,
-    /// Compare every hash, then restore on trial into a database that is dropped again
-    #[command(after_help = "Examples:\n  leoflow lite backups verify                       the newest in the home\n  \
-                      leoflow lite backups verify mine.tar.zst --quick")]
-    Verify(VerifyBackups),
+    /// Print a variable's value
+    #[command(after_help = "Example:\n  leoflow variables get bucket")]
+    Get {
+        key: String,
+        /// Print this when there is none
+        #[arg(long, short)]
+        default: Option<String>,
+    },
+    /// Make or change a variable
+    #[command(
+        after_help = "Examples:\n  leoflow variables set bucket s3://data\n  leoflow variables set limits '{\"rows\": 100}' --description 'Row limits'"
+    )]
+    Set {
+        key: String,
+        /// The value; - reads it from stdin
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Remove a variable
+    #[command(after_help = "Example:\n  leoflow variables delete bucket")]
+    Delete { key: String },
+    /// Read variables from a JSON file as `airflow variables export` writes it
+    #[command(after_help = "Example:\n  leoflow variables import variables.json --action-on-existing-key skip")]
+    Import {
+        file: PathBuf,
+        /// What to do with keys that exist
+        #[arg(long, short, value_enum, default_value_t = OnExisting::Overwrite)]
+        action_on_existing_key: OnExisting,
+    },
+    /// Write all variables to a JSON file that `airflow variables import` reads
+    #[command(
+        after_help = "Examples:\n  leoflow variables export variables.json\n  leoflow variables export -     to stdout"
+    )]
+    Export { file: PathBuf },
 }
 
 #[derive(Args, Debug)]
-pub struct VerifyBackups {
-    /// The backup to verify [default: the newest in the home]
-    pub file: Option<PathBuf>,
-    /// All that are in the home
-    #[arg(long, conflicts_with = "file")]
-    pub all: bool,
-    /// Only compare hashes, restore nothing
-    #[arg(long)]
-    pub quick: bool,
+pub struct Connections {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: ConnectionsCommand,
 }
 
-#[derive(Args, Debug)]
+#[derive(Subcommand, Debug)]
 #[command(
-    group = clap::ArgGroup::new("what").required(true).args(["input", "undo"]),
-    after_help = "Examples:\n  leoflow lite restore --input mine.tar.zst              on a new machine\n  \
-                  leoflow lite restore --input mine.tar.zst --dry-run    only check it, and say what it would replace\n  \
-                  leoflow lite restore --input mine.tar.zst --force      replace what is here; it is kept for --undo\n  \
-                  leoflow lite restore --undo"
+    after_help = "Examples:\n  leoflow connections add db --conn-type postgres --conn-host db.local\n  leoflow connections export connections.json"
 )]
-pub struct Restore {
-    /// The backup to restore
-    #[arg(long, short, value_name = "FILE")]
-    pub input: Option<PathBuf>,
-    /// Bring back what the last restore replaced
-    #[arg(long)]
-    pub undo: bool,
-    /// Replace the instance that is here; it is kept for --undo
-    #[arg(long)]
-    pub force: bool,
-    /// Check everything and print what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Restore the workspace into this folder [default: the workspace of this machine]
-    #[arg(long, value_name = "DIR", conflicts_with = "undo")]
-    pub workspace: Option<PathBuf>,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
+pub enum ConnectionsCommand {
+    /// All connections, passwords hidden
+    #[command(after_help = "Example:\n  leoflow connections list --json")]
+    List,
+    /// One connection, its password hidden
+    #[command(after_help = "Example:\n  leoflow connections get db")]
+    Get { conn_id: String },
+    /// Make a connection
+    #[command(
+        after_help = "Examples:\n  leoflow connections add db --conn-type postgres --conn-host db.local --conn-login me\n  \
+                            leoflow connections add db --conn-json '{\"conn_type\": \"http\", \"host\": \"example.org\"}'"
+    )]
+    Add(Box<AddConnection>),
+    /// Try whether its host answers; the exit code is 1 when not
+    #[command(after_help = "Example:\n  leoflow connections test db")]
+    Test { conn_id: String },
+    /// Remove a connection
+    #[command(after_help = "Example:\n  leoflow connections delete db")]
+    Delete { conn_id: String },
+    /// Read connections from a JSON file as `airflow connections export` writes it
+    #[command(after_help = "Example:\n  leoflow connections import connections.json --overwrite")]
+    Import {
+        file: PathBuf,
+        /// Replace connections that exist; otherwise they are left as they are
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Write all connections, passwords included, to a JSON file that `airflow connections import` reads
+    #[command(
+        after_help = "Examples:\n  leoflow connections export connections.json\n  leoflow connections export -     to stdout"
+    )]
+    Export { file: PathBuf },
 }
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Examples:\n  leoflow lite reset-password                       asks for the new one, twice\n  \
-                  leoflow lite reset-password --generate            makes one and prints it\n  \
-                  pass show leoflow | leoflow lite reset-password --password-stdin"
-)]
-pub struct ResetPassword {
-    /// Read the new password from stdin, its first line
-    #[arg(long, conflicts_with = "generate")]
-    pub password_stdin: bool,
-    /// Make a new password and print it
+pub struct AddConnection {
+    pub conn_id: String,
+    #[arg(long, required_unless_present_any = ["conn_json", "conn_uri"])]
+    pub conn_type: Option<String>,
     #[arg(long)]
-    pub generate: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  leoflow uninstall --dry-run        what would go, and how large it is\n  \
-                  leoflow uninstall                  remove the programs, keep your data\n  \
-                  leoflow uninstall --purge          remove everything, the workspace too")]
-pub struct Uninstall {
-    /// Remove everything: datastore, configuration, logs, backups and the workspace
+    pub conn_description: Option<String>,
     #[arg(long)]
-    pub purge: bool,
-    /// Print what would be removed and change nothing
+    pub conn_host: Option<String>,
     #[arg(long)]
-    pub dry_run: bool,
-    /// Do not ask
+    pub conn_login: Option<String>,
+    /// The password; - reads it from stdin, so that no other process can see it
     #[arg(long)]
-    pub yes: bool,
-    /// Purge all but the workspace
-    #[arg(long, requires = "purge")]
-    pub keep_workspace: bool,
-    /// Purge also a workspace that was there before Leoflow
-    #[arg(long, requires = "purge", conflicts_with = "keep_workspace")]
-    pub include_workspace: bool,
-    /// Purge also repositories with work that is not committed or not pushed
-    #[arg(long, requires = "purge")]
-    pub include_repositories: bool,
+    pub conn_password: Option<String>,
+    #[arg(long)]
+    pub conn_schema: Option<String>,
+    #[arg(long)]
+    pub conn_port: Option<i32>,
+    /// A JSON object; - reads it from stdin
+    #[arg(long)]
+    pub conn_extra: Option<String>,
+    /// All of it as JSON, as in an export; - reads it from stdin
+    #[arg(long, conflicts_with = "conn_type")]
+    pub conn_json: Option<String>,
+    /// All of it as a URI, for example postgres://me@db.local:5432/data; - reads it from stdin, which is
+    /// the place for one with a password
+    #[arg(long, conflicts_with_all = ["conn_type", "conn_json"])]
+    pub conn_uri: Option<String>,
 }

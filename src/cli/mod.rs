@@ -2,14 +2,14 @@
 
 pub mod api;
 pub mod args;
+pub mod asset_args;
+pub mod backup_args;
 pub mod complete;
 mod config_args;
-pub mod data_args;
-pub mod data_flow_args;
+mod data_args;
 pub mod engine_args;
 mod output_args;
 pub mod printer;
 pub mod report;
-mod store_args;
 pub mod task_args;
 pub mod upgrade_args;

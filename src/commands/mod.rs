@@ -75,8 +75,8 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Assets(args) => engine::assets::run(&context, &args.command).await,
         Command::Backfill(args) => engine::backfill::run(&context, &args.command).await,
         Command::Connections(args) => data::connections::run(&context, &args.command).await,
-        Command::Server(args) => lite::processes::server(&context, &args).await,
-        Command::Agent => lite::processes::agent(&context).await,
+        Command::Server(args) => lite::server_and_agent::server(&context, &args).await,
+        Command::Agent => lite::server_and_agent::agent(&context).await,
         Command::Version(_) | Command::Completions(_) | Command::KeepTask { .. } => {
             Err(Error::bug("this command needs no home and was run without one"))
         }

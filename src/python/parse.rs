@@ -1,4 +1,4 @@
-//! Parsing: one file, one child, with limits on time, memory and output, so that a file can do
+//! Parsing: one file, one child, with the limits of `child.rs` on time, memory and output, so that a file can do
 //! nothing to the others and nothing to us.
 
 use super::child::{self, Left, RESULT_BYTES};

@@ -1,13 +1,13 @@
 //! What was begun and did not come to its end is finished, or undone: by the next command that takes the home.
 
 pub mod datastore;
-mod exchanges;
 mod home;
+mod restores;
 mod strays;
 mod upgrades;
 
-pub use exchanges::tell_conflicts;
 pub use home::Purges;
+pub use restores::tell_conflicts;
 pub use upgrades::interrupted_upgrade;
 
 use crate::config::{self, Loaded};

@@ -1,8 +1,8 @@
 //! How a release before is come back to. Pure.
 
+use super::history::Change;
 use super::plan::{Facts, Instance, Plan};
 use super::program::About;
-use super::record::Change;
 use super::source::Wanted;
 use semver::Version;
 use serde::Serialize;

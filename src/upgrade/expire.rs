@@ -1,6 +1,6 @@
 //! Dropping the copy of the database from before an upgrade, once its time is over or the disk runs short.
 
-use super::{record, snapshot};
+use super::{history, snapshot};
 use crate::home::Home;
 use crate::home::journal;
 use crate::home::lock::OperationLock;
@@ -16,7 +16,7 @@ const SHORT: u64 = 1024 * 1024 * 1024;
 
 /// Runs until there is none left.
 pub async fn run(home: Home, access: Access) {
-    while let Some(kept) = record::snapshot(&home) {
+    while let Some(kept) = history::snapshot(&home) {
         let is_due = kept.until <= clock::unix_seconds();
         let is_short = disk::free_bytes(home.root()).is_ok_and(|free| free < SHORT);
         if is_due || is_short {
@@ -36,7 +36,7 @@ async fn drop_it(home: &Home, access: &Access, database: &str) {
     let dropped = snapshot::remove(access, database).await;
     let forgotten = dropped
         .map_err(|error| error.to_string())
-        .and_then(|()| record::forget_snapshots(home, None).map_err(|error| error.to_string()));
+        .and_then(|()| history::forget_snapshots(home, None).map_err(|error| error.to_string()));
     if let Err(error) = forgotten {
         warn!("the copy of the database from before the upgrade cannot be dropped: {error}");
     }

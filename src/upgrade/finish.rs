@@ -2,7 +2,7 @@
 //! before, away from what has failed, or complete.
 
 use super::ending::Ending;
-use super::record::{self, Change, Snapshot};
+use super::history::{self, Change, Snapshot};
 use super::run::Work;
 use super::steps::{self, State, Step};
 use super::{UpgradeError, program, snapshot, stage};
@@ -220,13 +220,13 @@ fn commit(work: &Work<'_>, state: &State) -> Result<(), UpgradeError> {
     setup::link(work.home, &plan.to.to_string()).map_err(write)?;
     checkpoint("upgrade.linked");
     setup::note_version(work.home, &plan.to.to_string())?;
-    let is_recorded = record::led_to(work.home, &plan.to).is_some_and(|change| change.backup == state.backup);
+    let is_recorded = history::led_to(work.home, &plan.to).is_some_and(|change| change.backup == state.backup);
     if !is_recorded {
         let mut change = Change::now(&plan.from, &plan.to, (plan.schema_from, plan.schema_to), state.backup.clone());
         let keep = i64::try_from(work.config.upgrade.keep_snapshot.as_secs()).unwrap_or(i64::MAX);
         let until = clock::unix_seconds().saturating_add(keep);
         change.snapshot = Some(Snapshot { database: state.snapshot.clone(), until });
-        record::add(work.home, change).map_err(|source| UpgradeError::Write { path: work.home.upgrade(), source })?;
+        history::add(work.home, change).map_err(|source| UpgradeError::Write { path: work.home.upgrade(), source })?;
     }
     Ok(())
 }
@@ -235,7 +235,7 @@ fn commit(work: &Work<'_>, state: &State) -> Result<(), UpgradeError> {
 async fn tidy(work: &Work<'_>, state: &State) {
     let _ = files::remove_any(&work.home.upgrade().join("download"));
     if snapshot::drop_others(&work.access, Some(&state.snapshot)).await.is_ok() {
-        let _ = record::forget_snapshots(work.home, Some(&state.snapshot));
+        let _ = history::forget_snapshots(work.home, Some(&state.snapshot));
     }
     super::versions::remove_over_limit(work.home, &state.plan.to, &state.plan.from, work.config.upgrade.keep_versions);
 }

@@ -8,7 +8,7 @@ use super::program;
 use super::smoke::{self, ServerEndpoint, Smoke};
 use super::source::Source;
 use super::steps::{self, Direction, State, Step};
-use super::{UpgradeError, record, snapshot, stage};
+use super::{UpgradeError, history, snapshot, stage};
 use crate::backup::automatic::{self, Automatic};
 use crate::config::Config;
 use crate::home::Home;
@@ -286,7 +286,7 @@ impl Work<'_> {
             access: &self.access,
             config: self.config,
             version: self.own_version,
-            pinned: &record::ways_back(self.home),
+            pinned: &history::ways_back(self.home),
             reporter: self.reporter,
         };
         Ok(automatic::always(why, &with).await?.path)

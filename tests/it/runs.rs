@@ -202,8 +202,8 @@ fn ask_as_task(test: &TestHome, token: &str, path: &str, body: &str) -> u16 {
 fn a_tasks_token_ends_with_its_try() {
     let test = TestHome::started();
     let text = "from airflow.sdk import DAG, task, Variable\nwith DAG('tokens'):\n    @task\n    def t(ti=None):\n        \
-        from leoflow.common import stores\n        Variable.set('v', 'of the task')\n        ti.xcom_push('k', {'a': 1})\n        \
-        open('token', 'w').write(stores._client.token)\n        import time; time.sleep(2)\n    t()\n";
+        from leoflow.common import leoflow_server\n        Variable.set('v', 'of the task')\n        ti.xcom_push('k', {'a': 1})\n        \
+        open('token', 'w').write(leoflow_server._client.token)\n        import time; time.sleep(2)\n    t()\n";
     test.add_dag("tokens", text);
     let run_id = test.trigger("tokens");
     let path = test.workspace().join("token");

@@ -4,7 +4,7 @@ use super::dags::list_of;
 use super::run_inputs::{read_conf, read_date};
 use crate::cli::api::{Api, encode};
 use crate::cli::args::BackfillCommand;
-use crate::cli::data_flow_args::CreateBackfill;
+use crate::cli::asset_args::CreateBackfill;
 use crate::cli::printer::Printer;
 use crate::commands::context::Context;
 use crate::error::Error;

@@ -11,7 +11,7 @@ use crate::protocol::child::Inheritance;
 use crate::protocol::log;
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, State, classify, embedded, known};
-use crate::upgrade::{record, stage, versions};
+use crate::upgrade::{history, stage, versions};
 use serde_json::json;
 use tokio_postgres::Client;
 use tracing::{info, warn};
@@ -136,7 +136,7 @@ async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter:
         "rollback" => "leoflow migrate-db rollback VERSION --no-backup",
         _ => "leoflow migrate-db --no-backup",
     };
-    let pinned = record::ways_back(home);
+    let pinned = history::ways_back(home);
     let with = Automatic { home, access, config: &config, version: context.version, pinned: &pinned, reporter };
     match automatic::before(before, &with).await {
         Ok(Some(made)) => {

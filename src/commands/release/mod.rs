@@ -13,4 +13,4 @@ pub mod upgrade_install;
 pub mod upgrade_worker;
 pub mod version;
 pub mod versions;
-pub mod worker;
+pub mod watch_worker;

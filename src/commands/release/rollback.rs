@@ -3,7 +3,7 @@
 
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_worker;
-use super::worker;
+use super::watch_worker;
 use crate::backup::automatic::{self, Automatic};
 use crate::backup::create::Made;
 use crate::backup::restore;
@@ -20,9 +20,9 @@ use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
 use crate::sys::{checkpoint, files, process, stdio};
 use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
+use crate::upgrade::history::{self, Change};
 use crate::upgrade::plan::{Database, Facts, Plan};
 use crate::upgrade::program::{self, About};
-use crate::upgrade::record::{self, Change};
 use crate::upgrade::{self, Outcome, ReleaseSource, stage};
 use semver::Version;
 use serde_json::json;
@@ -62,7 +62,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
             drop(looking.datastore);
             let arguments: [OsString; 5] =
                 ["rollback".into(), "--to".into(), to.into(), "--yes".into(), "--worker".into()];
-            worker::watch(context, &arguments).await
+            watch_worker::watch(context, &arguments).await
         }
         Back::Restore { ref backup } => {
             let backup = backup.clone();
@@ -77,7 +77,7 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
     if let Some(version) = unfinished(context, &facts).or_else(|| linked_by_the_last_change(context)) {
         facts.installed = version;
     }
-    let change = record::led_to(home, &facts.installed);
+    let change = history::led_to(home, &facts.installed);
     let to = match &args.to {
         Some(text) => Version::parse(text.strip_prefix('v').unwrap_or(text))
             .map_err(|error| Error::usage(format!("{text:?} is no version: {error}")).hint("leoflow versions"))?,
@@ -114,7 +114,7 @@ fn unfinished(context: &Context<'_>, facts: &Facts) -> Option<Version> {
     let Database::Applied(applied) = &facts.database else { return None };
     let schema = applied.last()?.0;
     let about = program::about(&stage::program_of(&context.home, &facts.installed)).ok()?;
-    let changes = record::history(&context.home).into_iter().rev();
+    let changes = history::history(&context.home).into_iter().rev();
     let mut led_away = changes.filter(|change| change.from == facts.installed && change.schema_to == schema);
     led_away.next().filter(|_| schema > about.schema_version).map(|change| change.to)
 }
@@ -123,7 +123,7 @@ fn unfinished(context: &Context<'_>, facts: &Facts) -> Option<Version> {
 /// before, when the new one did not let itself be handed over to.
 fn linked_by_the_last_change(context: &Context<'_>) -> Option<Version> {
     let linked = Version::parse(&setup::linked_version(&context.home)?).ok()?;
-    record::history(&context.home).pop().map(|change| change.to).filter(|to| *to == linked)
+    history::history(&context.home).pop().map(|change| change.to).filter(|to| *to == linked)
 }
 
 /// The database's schema, and what of it that program does not know.
@@ -240,7 +240,7 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
     let _ = files::remove_any(&kept);
     setup::note_version(home, &to.to_string())?;
     let change = Change::now(&from, &to, (schema_from, schema_to), Some(made.path.clone()));
-    record::add(home, change).map_err(|error| Error::io("write", &home.upgrade(), &error))?;
+    history::add(home, change).map_err(|error| Error::io("write", &home.upgrade(), &error))?;
     if !ran.is_ok_and(|status| status.success()) {
         return Err(Error::failed(format!("{to} is back with its data, and does not start"))
             .hint("leoflow lite start")
@@ -258,7 +258,7 @@ async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Res
         access,
         config,
         version: context.version,
-        pinned: &record::ways_back(home),
+        pinned: &history::ways_back(home),
         reporter: context.printer,
     };
     Ok(automatic::always("rollback", &with).await?)

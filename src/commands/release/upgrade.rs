@@ -3,7 +3,7 @@
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_install;
 use super::upgrade_worker;
-use super::worker;
+use super::watch_worker;
 use crate::build_info::build_info;
 use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
 use crate::commands::context::Context;
@@ -53,7 +53,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if args.no_rollback {
         arguments.push("--no-rollback".into());
     }
-    worker::watch(context, &arguments).await
+    watch_worker::watch(context, &arguments).await
 }
 
 /// What would be done; everything that is asked of the machine is asked here. `None` when there is nothing to do,

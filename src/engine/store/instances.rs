@@ -1,4 +1,4 @@
-//! Task instances, as they are shown.
+//! Task instances, as they are shown; what the agent claims and says of their tries is in `tries.rs`.
 
 use super::{Page, StoreError};
 use crate::engine::dag::Task;

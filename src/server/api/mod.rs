@@ -9,7 +9,7 @@ pub mod pools;
 pub mod redact;
 pub mod task_instances;
 pub mod task_logs;
-pub mod task_views;
+pub mod tasks;
 pub mod variables;
 pub mod views;
 
@@ -34,8 +34,8 @@ pub fn dag_routes() -> Routes {
         .route("/api/v2/dags", get(dags::list))
         .route("/api/v2/dags/{dag_id}", get(dags::get).patch(dags::patch).delete(dags::delete))
         .route("/api/v2/dags/{dag_id}/details", get(dags::details))
-        .route("/api/v2/dags/{dag_id}/tasks", get(task_views::list))
-        .route("/api/v2/dags/{dag_id}/tasks/{task_id}", get(task_views::get))
+        .route("/api/v2/dags/{dag_id}/tasks", get(tasks::list))
+        .route("/api/v2/dags/{dag_id}/tasks/{task_id}", get(tasks::get))
         .route("/api/v2/dags/{dag_id}/assets/queuedEvents", get(assets::queued))
         .route("/api/v2/dags/{dag_id}/clearTaskInstances", post(task_instances::clear))
         .route("/api/v2/dagSources/{dag_id}", get(dags::source))
@@ -54,8 +54,8 @@ fn run_routes() -> Routes {
         .route(&run("/upstreamAssetEvents"), get(assets::upstream))
         .route(&run("/taskInstances"), get(task_instances::list))
         .route(&run("/taskInstances/{task_id}"), get(task_instances::get))
-        .route(&run("/taskInstances/{task_id}/listMapped"), get(task_views::mapped))
-        .route(&run("/taskInstances/{task_id}/{map_index}"), get(task_views::one_mapped))
+        .route(&run("/taskInstances/{task_id}/listMapped"), get(tasks::mapped))
+        .route(&run("/taskInstances/{task_id}/{map_index}"), get(tasks::one_mapped))
         .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
         .route(&run("/taskInstances/{task_id}/xcomEntries"), get(task_instances::xcom_list))
         .route(&run("/taskInstances/{task_id}/xcomEntries/{*key}"), get(task_instances::xcom_get))

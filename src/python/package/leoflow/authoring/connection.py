@@ -6,8 +6,8 @@ import json
 import os
 
 from leoflow.common.exceptions import AirflowNotFoundException
+from leoflow.common.leoflow_server import read
 from leoflow.common.masking import note_secret
-from leoflow.common.stores import read
 
 
 class Connection:

@@ -7,8 +7,8 @@ import os
 import sys
 
 from leoflow.common.exceptions import AirflowRuntimeError
+from leoflow.common.leoflow_server import NotRunning, read, write
 from leoflow.common.masking import note_secret
-from leoflow.common.stores import NotRunning, read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

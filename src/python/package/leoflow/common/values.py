@@ -1,4 +1,4 @@
-"""XCom values: what JSON holds, and what `_serialized` has a form for, as Airflow stores them."""
+"""XCom values: what JSON holds, and what `serialized` has a form for, as Airflow stores them."""
 
 from __future__ import annotations
 

@@ -9,13 +9,13 @@ import sys
 from datetime import datetime
 
 from leoflow.authoring.timetables import DataInterval, TimeRestriction, stamp
-from leoflow.common import current, stores
+from leoflow.common import current, leoflow_server
 from leoflow.common.dates import of
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import clean, explain
 from leoflow.entry.workspace import Workspace, dags_of, prepare
 from leoflow.running.context import build_context
-from leoflow.running.server import Server
+from leoflow.running.task_api import TaskApi
 from leoflow.running.task_instance import DagRun
 from leoflow.running.xcoms import TaskXComs
 
@@ -70,7 +70,7 @@ def call_back(dag, options):
     context = {"dag": dag, "run_id": spec["run_id"], "reason": spec["reason"]}
     if spec.get("task_id") in dag.task_dict:
         task = dag.get_task(spec["task_id"])
-        context = build_context(spec, dag, task, TaskXComs(), Server())
+        context = build_context(spec, dag, task, TaskXComs(), TaskApi())
         context["reason"] = spec["reason"]
         context["dag_run"].state = spec["state"]
     elif spec.get("conf") is not None:
@@ -90,7 +90,7 @@ def call_back(dag, options):
 def main(options: dict[str, Any]) -> None:
     prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
-        stores.use(options["socket"], options.get("token"), patience=5)
+        leoflow_server.use(options["socket"], options.get("token"), patience=5)
     try:
         dag = find(options)
         if options["question"]["kind"] == "callback":

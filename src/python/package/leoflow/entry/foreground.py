@@ -13,7 +13,7 @@ import sys
 import time
 from datetime import datetime, timezone
 
-from leoflow.common import stores
+from leoflow.common import leoflow_server
 from leoflow.common.exceptions import ParamValidationError
 from leoflow.common.reports import explain, missing_date
 from leoflow.entry.workspace import Workspace, dags_of, prepare
@@ -230,7 +230,7 @@ def main(options: dict[str, Any]) -> None:
     # Ctrl-C is for the task, or for its debugger; a reader that has left ends us without a word.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN if options["pdb"] else signal.SIG_DFL)
-    stores.use(options["socket"], patience=2)
+    leoflow_server.use(options["socket"], patience=2)
     try:
         dag = choose(options)
     except SystemExit:

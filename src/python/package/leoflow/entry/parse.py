@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from leoflow.common import stores
+from leoflow.common import leoflow_server
 from leoflow.common.reports import clean, explain
 from leoflow.entry import structure
 from leoflow.entry.workspace import Workspace, dags_of, prepare
@@ -58,7 +58,7 @@ def parse(path, roots, settings):
     read = {name: there for name, there in read.items() if name not in result["sources"]}
     result["reads"] = sorted(read)
     result["absent"] = sorted(name for name, there in read.items() if not there)
-    result["asks"] = stores.was_asked()
+    result["asks"] = leoflow_server.was_asked()
     return result
 
 
@@ -66,7 +66,7 @@ def main(options: dict[str, Any]) -> None:
     prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
         # A file's top level has half a minute; it must not spend it on a server that is away.
-        stores.use(options["socket"], patience=5)
+        leoflow_server.use(options["socket"], patience=5)
     own = os.getpid()
     result = parse(options["path"], options["roots"], options.get("settings"))
     if os.getpid() != own:

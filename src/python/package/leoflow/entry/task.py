@@ -9,15 +9,15 @@ import signal
 import sys
 
 from leoflow.authoring import parsing_context
-from leoflow.common import stores
+from leoflow.common import leoflow_server
 from leoflow.common.exceptions import (
     AirflowException,
 )
 from leoflow.common.reports import clean
 from leoflow.entry.workspace import Workspace, dags_of, prepare
 from leoflow.running.context import build_context
-from leoflow.running.secrets import tell_secrets_to
-from leoflow.running.server import Server
+from leoflow.running.keeper_pipe import tell_secrets_to
+from leoflow.running.task_api import TaskApi
 from leoflow.running.task_try import Try, describe, show
 from leoflow.running.xcoms import TaskXComs
 
@@ -61,7 +61,7 @@ def main(options: dict[str, Any]) -> None:
     folder = options["folder"]
     with open(os.path.join(folder, "spec.json"), encoding="utf-8") as file:
         spec = json.load(file)
-    stores.use(spec["socket"], spec["token"])
+    leoflow_server.use(spec["socket"], spec["token"])
     workspace = Workspace(spec["roots"], spec["sources"])
     workspace.enter()
     os.environ.update(spec.get("env") or {})
@@ -70,7 +70,7 @@ def main(options: dict[str, Any]) -> None:
     attempt = None
     try:
         dag, task = load_task(spec, workspace)
-        context = build_context(spec, dag, task, TaskXComs(), Server())
+        context = build_context(spec, dag, task, TaskXComs(), TaskApi())
         attempt = Try(task, context, folder)
     except BaseException as error:
         show(error)

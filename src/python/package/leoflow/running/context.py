@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from leoflow.authoring.abstract_operator import AbstractOperator
     from leoflow.authoring.dag import DAG
     from leoflow.running.offline import Memory
-    from leoflow.running.server import Server
+    from leoflow.running.task_api import TaskApi
     from leoflow.running.xcoms import TaskXComs
 
 
@@ -130,7 +130,7 @@ def macros():
     return macros
 
 
-def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store: TaskXComs | Memory, server: Server) -> Context:
+def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store: TaskXComs | Memory, server: TaskApi) -> Context:
     ti = TaskInstance(spec, task, store, server)
     run = ti.dag_run
     from leoflow.authoring.assets import OutletEvents

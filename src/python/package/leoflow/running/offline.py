@@ -6,14 +6,14 @@ from leoflow.authoring.assets import Asset
 from leoflow.common.exceptions import AirflowRuntimeError
 from leoflow.common.values import decode, encode
 from leoflow.running.asset_events import ByAsset
-from leoflow.running.server import Server
+from leoflow.running.task_api import TaskApi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-class Offline(Server):
+class Offline(TaskApi):
     """Where there is no server to ask: `leoflow dags test`."""
 
     def __init__(self, memory):

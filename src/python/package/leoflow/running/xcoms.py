@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leoflow.common.client import ServerError
 from leoflow.common.exceptions import AirflowRuntimeError
-from leoflow.common.stores import client
+from leoflow.common.leoflow_server import client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from leoflow.authoring.assets import BaseAsset
 
 
-class Server:
+class TaskApi:
     def __init__(self):
         self._previous = None
 
     def ask(self, method: str, place: str, body: Any = None) -> Any:
-        from leoflow.common.stores import client
+        from leoflow.common.leoflow_server import client
 
         return client().request(method, f"/task/{place}", body)
 
