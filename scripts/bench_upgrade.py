@@ -25,6 +25,7 @@ MIGRATION = {
 
 
 def available():
+    subprocess.run(["cargo", "build", "--profile", "dist", "--locked", "--quiet", "--examples"], cwd=ROOT, check=True)
     return all((EXAMPLES / name).exists() for name in ("make-release", "release-under-test"))
 
 

@@ -10,7 +10,9 @@ use crate::agent;
 use crate::cli::args::{Cli, Command, Lite, LiteCommand};
 use crate::cli::printer::Printer;
 use crate::error::Error;
+use crate::protocol::log;
 use context::Context;
+use tracing::Level;
 
 /// Runs what was asked for. The code is 0, or what a command that only tells has to tell.
 pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
@@ -19,6 +21,7 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Version(_) => return release::version::run(printer),
         // Neither a runtime nor a home: whatever happens to those, a task goes on.
         Command::KeepTask { folder } => {
+            log::start("keeper", Level::INFO);
             return agent::keep_task(&agent::TaskFolder::at(folder.clone())).map_err(Error::bug);
         }
         _ => {}

@@ -2,9 +2,9 @@
 //! trees changes them, and the reader of the file checks what came out.
 
 use super::document::{Problem, to_mapping};
-use serde_yaml::{Mapping as Read, Value};
+use serde_yaml::Value;
 use std::str::FromStr;
-use yaml_edit::{Document, Mapping, MappingBuilder};
+use yaml_edit::{Mapping, MappingBuilder, YamlFile};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
@@ -53,17 +53,17 @@ pub fn remove_inner_key(text: &str, outer: &str, inner: &str) -> Result<String, 
 fn edit(
     text: &str,
     key: &str,
-    expected: &Read,
+    expected: &serde_yaml::Mapping,
     change: impl FnOnce(&Mapping) -> Option<()>,
 ) -> Result<String, EditError> {
-    let changed = Document::from_str(text).ok().and_then(|document| {
-        change(&document.as_mapping()?)?;
-        Some(document.to_string())
+    let changed = YamlFile::from_str(text).ok().and_then(|file| {
+        change(&file.document()?.as_mapping()?)?;
+        Some(file.to_string())
     });
     checked(changed.ok_or_else(|| EditError::CannotChange(key.to_owned()))?, expected, key)
 }
 
-fn checked(text: String, expected: &Read, key: &str) -> Result<String, EditError> {
+fn checked(text: String, expected: &serde_yaml::Mapping, key: &str) -> Result<String, EditError> {
     match to_mapping(&text) {
         Ok(found) if found == *expected => Ok(text),
         _ => Err(EditError::CannotChange(key.to_owned())),
@@ -71,9 +71,9 @@ fn checked(text: String, expected: &Read, key: &str) -> Result<String, EditError
 }
 
 /// `now` is what a mapping of this name holds: only what is not as it should be is changed in it.
-fn set_key(text: &str, key: &str, value: &Value, now: Option<&Read>) -> Option<String> {
-    let document = Document::from_str(text).ok();
-    let Some(mapping) = document.as_ref().and_then(Document::as_mapping) else {
+fn set_key(text: &str, key: &str, value: &Value, now: Option<&serde_yaml::Mapping>) -> Option<String> {
+    let file = YamlFile::from_str(text).ok()?;
+    let Some(mapping) = file.document().and_then(|document| document.as_mapping()) else {
         // Nothing but comments: there is no tree to change.
         const TREE: &str = "_: 0\n";
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -96,24 +96,32 @@ fn set_key(text: &str, key: &str, value: &Value, now: Option<&Read>) -> Option<S
         },
         value => put(&mapping, key, value)?,
     }
-    let text = document?.to_string();
+    let text = file.to_string();
     Some(if text.ends_with('\n') { text } else { text + "\n" })
 }
 
+/// In a mapping that is there.
 fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
     match value {
         Value::String(text) => mapping.set(key, text.as_str()),
-        Value::Number(number) => mapping.set(key, number.as_i64()?),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => mapping.set(key, number),
+            None => mapping.set(key, number.as_u64()?),
+        },
         Value::Bool(flag) => mapping.set(key, *flag),
         _ => return None,
     }
     Some(())
 }
 
+/// In one that is being made.
 fn set(built: MappingBuilder, key: &str, value: &Value) -> Option<MappingBuilder> {
     Some(match value {
         Value::String(text) => built.pair(key, text.as_str()),
-        Value::Number(number) => built.pair(key, number.as_i64()?),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => built.pair(key, number),
+            None => built.pair(key, number.as_u64()?),
+        },
         Value::Bool(flag) => built.pair(key, *flag),
         _ => return None,
     })
@@ -193,6 +201,11 @@ mod tests {
         );
         assert_eq!(set_keys("\"port\": 1\r\nb: 2\r\n", &[("port", 3.into())]).unwrap(), "\"port\": 3\r\nb: 2\r\n");
         assert!(matches!(set_keys("port: [", &[("port", 2.into())]), Err(EditError::Invalid(_))));
+        for text in ["# mine\n---\nport: 1\n", "%YAML 1.2\n---\nport: 1 # here\n", "---\nport: 1\n...\n# after\n"] {
+            assert_eq!(set_keys(text, &[("port", 2.into())]).unwrap(), text.replace("port: 1", "port: 2"));
+        }
+        let large: Value = u64::MAX.into();
+        assert_eq!(set_keys("port: 1\n", &[("port", large)]).unwrap(), format!("port: {}\n", u64::MAX));
         let anchored = "a: &x {b: 1}\nport: 1\nc: *x\n";
         assert_eq!(set_keys(anchored, &[("port", 2.into())]).unwrap(), anchored.replace("port: 1", "port: 2"));
     }

@@ -80,5 +80,5 @@ fn whole_number(value: &Value) -> Result<(), &'static str> {
 
 fn key_256(value: &Value) -> Result<(), &'static str> {
     let fits = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    value.as_str().is_some_and(fits).then_some(()).ok_or("64 hexadecimal digits in quotes, as setup writes it")
+    value.as_str().is_some_and(fits).then_some(()).ok_or("64 hexadecimal digits, as setup writes them")
 }

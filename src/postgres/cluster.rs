@@ -141,7 +141,10 @@ fn initdb(
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // It tells that it leaves the folder there, which we remove.
+    let lines = said.trim().lines().filter(|line| !line.contains("not removed at user's request"));
+    let said = lines.collect::<Vec<_>>().join("\n");
     match disk::free_bytes(staging) {
         Ok(free) if free < FULL => Err(ClusterError::DiskFull(said)),
         _ => Err(ClusterError::Initdb(said)),

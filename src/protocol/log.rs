@@ -30,6 +30,8 @@ pub fn start(process: &'static str, level: Level) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
+        // That a line cannot be said is nothing that can be said: the disk may be full, the reader gone.
+        .log_internal_errors(false)
         .event_format(Format { process, level })
         .finish();
     let _ = tracing::subscriber::set_global_default(subscriber);

@@ -138,6 +138,9 @@ impl Supervisor {
         if self.identity.detached {
             arguments.push("--report-to-stdout".into());
         }
+        if self.identity.verbose {
+            arguments.push("--verbose".into());
+        }
         replace::replace_self(program, "leoflow", &arguments, &self.kept())
     }
 

@@ -107,6 +107,10 @@ impl OwnLog {
         self.line(Level::INFO, text);
     }
 
+    pub fn error(&mut self, text: impl Display) {
+        self.line(Level::ERROR, text);
+    }
+
     pub fn warn(&mut self, text: impl Display) {
         self.line(Level::WARN, text);
     }

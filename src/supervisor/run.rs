@@ -100,6 +100,8 @@ pub struct Identity {
     pub url: String,
     pub detached: bool,
     pub log_level: Level,
+    /// Whether that is for this start, whatever is configured; a program that takes over goes on with it.
+    pub verbose: bool,
 }
 
 /// How often what cannot notify is looked at.
@@ -358,7 +360,7 @@ impl Supervisor {
     fn leave(&mut self, ended: &Result<(), SupervisorError>) {
         match ended {
             Ok(()) => self.own_log.info("stopped"),
-            Err(error) => self.own_log.warn(format_args!("stopped: {error}")),
+            Err(error) => self.own_log.error(format_args!("stopped: {error}")),
         }
         for path in [
             self.home.control_socket(),

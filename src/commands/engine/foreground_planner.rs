@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -55,14 +56,21 @@ struct Decided {
     skipped: Option<HashSet<String>>,
 }
 
-/// Answers until whoever asks has left.
-pub fn serve(listener: &UnixListener, structure: Structure) -> std::io::Result<()> {
-    let graph = Graph::new(structure);
-    let (stream, _) = listener.accept()?;
+/// Answers whoever connects: the process that runs the tasks, and each task that asks for itself. Ends with this
+/// process.
+pub fn serve(listener: &UnixListener, structure: Structure) {
+    let graph = Arc::new(Graph::new(structure));
+    for stream in listener.incoming().flatten() {
+        let graph = graph.clone();
+        // One that leaves in the middle is nobody's trouble.
+        std::thread::spawn(move || answer_all(&graph, stream));
+    }
+}
+
+fn answer_all(graph: &Graph, stream: UnixStream) -> std::io::Result<()> {
     let mut writer = stream.try_clone()?;
     for line in BufReader::new(stream).lines() {
-        let answer = reply(&graph, &line?);
-        writeln!(writer, "{answer}")?;
+        writeln!(writer, "{}", reply(graph, &line?))?;
     }
     Ok(())
 }

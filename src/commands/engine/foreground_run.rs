@@ -13,9 +13,8 @@ use crate::error::Error;
 use crate::python::{
     Found, Interpreter, Job, Request, as_in_workspace, environment, is_dag_file, parse, python_files, settings_problem,
 };
-use crate::sys::{env_vars, files, process, random};
+use crate::sys::{env_vars, files, process, random, unix_socket};
 use serde_json::{Value, json};
-use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
@@ -133,7 +132,7 @@ impl Prepared {
         // Gone with the folder, when the run is over.
         let folder = temporary_folder()?;
         let path = folder.join("planner.sock");
-        let listener = UnixListener::bind(&path).map_err(|error| Error::io("make", &path, &error))?;
+        let listener = unix_socket::listen(&path).map_err(|error| Error::io("make", &path, &error))?;
         self.options["planner"] = path.to_string_lossy().into();
         // It ends with the process that asks; until that has come, nobody waits for it.
         std::thread::spawn(move || foreground_planner::serve(&listener, structure));

@@ -67,7 +67,6 @@ pub async fn open(context: &Context<'_>, held: Option<HomeLock>) -> Result<Datas
     }
 }
 
-/// In an empty home: programs, a cluster, a configuration that the backup's will replace.
 /// The configuration that cannot be read, out of the way. Dropped before the restore is in force, it is there again.
 pub struct ConfigAside {
     config: PathBuf,

@@ -78,6 +78,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
         url: url.clone(),
         detached: !sink.is_terminal(),
         log_level: context.log_level(),
+        verbose: context.printer.verbose,
     };
     let workspace = config.workspace.map(|path| path.display().to_string()).unwrap_or_default();
     let mut told = |notice: Notice| match notice {
@@ -117,6 +118,7 @@ async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOve
             .unwrap_or_else(|| context.url(configured.as_ref(), port)),
         detached: inherited.handover.detached,
         log_level: context.log_level(),
+        verbose: context.printer.verbose,
     };
     let instance = describe(context, port).map_err(TakeOverError::NotBegun)?;
     log::start("supervisor", context.log_level());

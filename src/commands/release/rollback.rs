@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::home::Home;
 use crate::home::lock::OperationLock;
 use crate::postgres::Access;
+use crate::protocol::log;
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
@@ -42,6 +43,7 @@ struct Looking {
 
 pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Error> {
     if args.worker {
+        log::start("upgrade", context.log_level());
         return upgrade_worker::tell(work(context, args).await);
     }
     context.recovery().settle_change(args.dry_run).await?;

@@ -9,6 +9,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from typing import Any
 
 # A server that is being replaced, or a datastore that restarts, is waited out this long.
@@ -66,25 +67,30 @@ class Client:
             with stream.makefile("rb") as answer:
                 return read_answer(answer)
 
-    def connect(self):
-        import socket
+    def connect(self) -> socket.socket:
+        return connect(self.path, TIMEOUT_SECONDS)
 
-        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        stream.settimeout(TIMEOUT_SECONDS)
-        try:
-            # The kernel takes 107 bytes; a longer path goes through a descriptor of its folder.
-            if len(os.fsencode(self.path)) <= 107:
-                stream.connect(self.path)
-            else:
-                folder = os.open(os.path.dirname(self.path), os.O_PATH | os.O_DIRECTORY)
-                try:
-                    stream.connect(f"/proc/self/fd/{folder}/{os.path.basename(self.path)}")
-                finally:
-                    os.close(folder)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
+
+def connect(path: str, timeout: float | None = None) -> socket.socket:
+    """To a socket of this machine, however long its path is. `timeout` in seconds."""
+    import socket
+
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stream.settimeout(timeout)
+    try:
+        # The kernel takes 107 bytes; a longer path goes through a descriptor of its folder.
+        if len(os.fsencode(path)) <= 107:
+            stream.connect(path)
+        else:
+            folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+            try:
+                stream.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+            finally:
+                os.close(folder)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
 def read_answer(answer):

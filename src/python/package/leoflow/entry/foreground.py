@@ -8,12 +8,12 @@ import logging
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from datetime import datetime, timezone
 
 from leoflow.common import leoflow_server
+from leoflow.common.client import connect
 from leoflow.common.exceptions import ParamValidationError
 from leoflow.common.reports import explain, missing_date
 from leoflow.entry.workspace import Workspace, dags_of, prepare
@@ -32,21 +32,28 @@ class Planner:
     """The scheduler's, in the process that started this one."""
 
     def __init__(self, path):
-        self.stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.stream.connect(path)
-        self.file = self.stream.makefile("rw", encoding="utf-8")
+        self.path = path
+        self.own = self.connect()
+
+    def connect(self):
+        return connect(self.path).makefile("rw", encoding="utf-8")
 
     def ask(self, question):
-        self.file.write(json.dumps(question) + "\n")
-        self.file.flush()
-        answer = json.loads(self.file.readline() or '{"error": "the planner has left"}')
+        return self.ask_over(self.own, question)
+
+    def ask_over(self, stream, question):
+        stream.write(json.dumps(question) + "\n")
+        stream.flush()
+        answer = json.loads(stream.readline() or '{"error": "the planner has left"}')
         if "error" in answer:
             sys.exit(f"error: {answer['error']}")
         return answer
 
     def length(self, words, lengths):
-        """How many elements `words` mean, by how many each task has returned; None where one has not."""
-        return self.ask({"kind": "length", "length": words, "lengths": lengths})["length"]
+        """How many elements `words` mean, by how many each task has returned; None where one has not. Tasks ask for
+        themselves, several at once and cut off at any moment: each question has a connection of its own."""
+        with self.connect() as stream:
+            return self.ask_over(stream, {"kind": "length", "length": words, "lengths": lengths})["length"]
 
 
 def choose(options):
