@@ -20,7 +20,7 @@ pub fn main() -> ExitCode {
         // them through itself.
         replace::let_signals_through();
     }
-    complete::answer_shell();
+    complete::answer_shell::<Cli>();
     let cli = match Cli::try_parse_from(arguments()) {
         Ok(cli) => cli,
         Err(usage) => {

@@ -3,13 +3,14 @@
 //! from what is on the disk how far it came, so that it can be gone on with. A step that fails turns
 //! the whole back; a process that was killed is gone on with by the next start.
 
+use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_workspace::{CONFLICTS, WorkspaceExchange};
 use super::scratch::{RestoreId, drop_strays};
 use super::set_aside;
 use super::side::{self, Kept, Side, When};
-use crate::config::{self, UpdateError};
+use crate::config::{self};
 use crate::home::Home;
-use crate::home::journal::{Entry, Journal, JournalError, Operation};
+use crate::home::journal::{Entry, Journal, Operation};
 use crate::postgres::{APPLICATION_DATABASE, Access, PgError};
 use crate::sys::{files, may_fail};
 use serde::{Deserialize, Serialize};
@@ -31,24 +32,6 @@ pub struct Swap {
     /// Turned back after a step had failed.
     #[serde(default)]
     pub backward: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error("{doing} {path}: {source}")]
-    Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Postgres(#[from] PgError),
-    #[error(transparent)]
-    Config(#[from] UpdateError),
-    #[error("the plan in the journal cannot be read: {0}")]
-    Plan(String),
-    #[error("everything is as it was before: {0}")]
-    TurnedBack(Box<ExchangeError>),
-    #[error("it could not be finished ({0}), nor undone ({1})")]
-    Stuck(Box<ExchangeError>, Box<ExchangeError>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,10 +114,6 @@ pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<Resume
         Err(ExchangeError::TurnedBack(why)) => Ok(Resumed::TakenBack(Some(why))),
         Err(error) => Err(error),
     }
-}
-
-pub(super) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ExchangeError {
-    ExchangeError::Io { doing, path: path.to_owned(), source }
 }
 
 struct Work<'a> {

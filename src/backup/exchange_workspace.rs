@@ -1,7 +1,7 @@
 //! The workspace's part of an exchange: its entries move, the folder itself stays, with whatever is
 //! mounted there and whoever works in it.
 
-use super::exchange::{ExchangeError, io_error};
+use super::exchange_error::{ExchangeError, io_error};
 use super::left_out::{OWN_FOLDER, is_left_out};
 use crate::sys::beneath::{Folder, Kind};
 use crate::sys::files;

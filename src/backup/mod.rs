@@ -8,6 +8,7 @@ mod collect;
 pub mod create;
 pub mod dump;
 pub mod exchange;
+mod exchange_error;
 mod exchange_workspace;
 mod fitness;
 pub mod left_out;
@@ -25,6 +26,6 @@ pub mod verify;
 
 pub use collect::CollectError;
 pub use create::{CreateError, Made, Request, create};
-pub use exchange::ExchangeError;
+pub use exchange_error::ExchangeError;
 pub use manifest::Manifest;
 pub use restore::RestoreError;

@@ -3,7 +3,8 @@
 //! and dropping the work leaves nothing of it.
 
 use super::archive_read::{ArchiveError, ArchiveReader, Sink};
-use super::exchange::{self, ExchangeError, Swap, database_oid};
+use super::exchange::{self, Swap, database_oid};
+use super::exchange_error::ExchangeError;
 use super::exchange_workspace::write_names;
 use super::load::{self, LoadError};
 use super::manifest::{CONFIG, DUMP, Entry, Manifest};

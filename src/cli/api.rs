@@ -139,3 +139,8 @@ fn explain(status: StatusCode, detail: Value, path: &str) -> Error {
         _ => Error::failed(text).hint("nothing was changed; `--help` shows what is allowed"),
     }
 }
+
+/// The items of a list in an answer; none where there is none.
+pub fn list_of(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}

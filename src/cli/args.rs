@@ -343,3 +343,21 @@ pub struct Server {
     #[arg(long, value_name = "PATH")]
     pub private_socket: Option<PathBuf>,
 }
+
+impl Cli {
+    pub fn format(&self) -> Option<OutputFormat> {
+        let output = match &self.command {
+            Command::Dags(args) => &args.output,
+            Command::Runs(args) => &args.output,
+            Command::Tasks(args) => &args.output,
+            Command::Xcom(args) => &args.output,
+            Command::Variables(args) => &args.output,
+            Command::Connections(args) => &args.output,
+            Command::Pools(args) => &args.output,
+            Command::Assets(args) => &args.output,
+            Command::Backfill(args) => &args.output,
+            _ => return None,
+        };
+        output.output
+    }
+}

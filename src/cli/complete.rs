@@ -1,7 +1,6 @@
 //! Completion of ids: what the running server has. The shell asks at each Tab, so an answer that takes long is none.
 
 use super::api::{Api, encode};
-use super::args::Cli;
 use crate::home;
 use crate::sys::env_vars;
 use clap::CommandFactory;
@@ -17,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const VARIABLE: &str = "LEOFLOW_COMPLETE";
 
 /// Answers a shell, where it is one that asks, and ends.
-pub fn answer_shell() {
-    CompleteEnv::with_factory(Cli::command).var(VARIABLE).complete();
+pub fn answer_shell<C: CommandFactory>() {
+    CompleteEnv::with_factory(C::command).var(VARIABLE).complete();
 }
 
 /// What a shell reads once, to ask from then on.

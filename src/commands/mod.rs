@@ -42,7 +42,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Lite(Lite { command: Some(command), .. }) => match command {
             LiteCommand::Start(run) => lite::start::run(&context, &run),
             LiteCommand::Stop(args) => lite::stop::stop(&context, &args),
-            LiteCommand::Restart(args) => lite::stop::restart(&context, &args),
+            LiteCommand::Restart(args) => lite::restart::restart(&context, &args),
             LiteCommand::Status => lite::status::run(&context),
             LiteCommand::Logs(args) => lite::logs::run(&context, &args),
             LiteCommand::Psql(args) => lite::psql::run(&context, &args).await,
@@ -53,7 +53,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         },
         Command::Start(run) => lite::start::run(&context, &run),
         Command::Stop(args) => lite::stop::stop(&context, &args),
-        Command::Restart(args) => lite::stop::restart(&context, &args),
+        Command::Restart(args) => lite::restart::restart(&context, &args),
         Command::Status => lite::status::run(&context),
         Command::Logs(args) => lite::logs::run(&context, &args),
         Command::Upgrade(args) => release::upgrade::run(&context, &args).await,

@@ -1,7 +1,8 @@
 //! All routes, and what every request passes on its way to them.
 
 use super::api_error::ApiError;
-use super::guard::{self, Caller};
+use super::caller::Caller;
+use super::guard;
 use super::lite::pages;
 use super::state::AppState;
 use super::{api, auth, health, lite, task};

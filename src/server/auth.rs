@@ -2,7 +2,7 @@
 
 use super::api_error::ApiError;
 use super::body::bad_body;
-use super::guard::Caller;
+use super::caller::Caller;
 use super::lite::pages;
 use super::logins::{Peer, Source, Turn};
 use super::state::AppState;

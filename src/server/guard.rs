@@ -2,6 +2,7 @@
 //! can make a browser call 127.0.0.1), then the token.
 
 use super::api_error::ApiError;
+use super::caller::Caller;
 use super::logins::Peer;
 use super::state::AppState;
 use crate::sys::user;
@@ -14,14 +15,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::debug;
-
-/// Where a request came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
-    Network,
-    /// Over `run/api.sock`, by this very user, whom the kernel vouches for.
-    LocalAdmin,
-}
 
 /// The longest that a request may take, its body included.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);

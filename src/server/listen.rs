@@ -2,8 +2,8 @@
 //! commands. Limits are set here, before a request exists.
 
 use super::app::Routers;
+use super::caller::Caller;
 use super::connection_slots::{Answer, Slot, Slots, Watched};
-use super::guard::Caller;
 use super::logins::Peer;
 use crate::sys::{unix_socket, user};
 use axum::body::Body;

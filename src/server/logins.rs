@@ -1,7 +1,7 @@
 //! Attempts to log in, in turn. Each source, a user of this machine, waits in a line of its own: whoever keeps
 //! sending wrong passwords holds up their own line. The user's own socket never waits.
 
-use super::guard::Caller;
+use super::caller::Caller;
 use crate::auth::throttle::Throttle;
 use crate::sys::ports;
 use std::collections::HashMap;

@@ -1,10 +1,10 @@
 //! How a supervisor comes to be: anew, or in the place of another.
 
 use super::api_socket::ApiSocket;
+use super::change::Watched;
 use super::child::Child;
 use super::handover::Inherited;
 use super::instance::Instance;
-use super::levels::Watched;
 use super::logs::OwnLog;
 use super::policy::Model;
 use super::run::{Identity, Notice, Supervisor, SupervisorError};

@@ -1,46 +1,24 @@
 //! For an upgrade: taking the children down to a level and up again, and a server on trial, which gets the
 //! listeners by one byte over a pipe.
 
+use super::change::{Trial, Watched};
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
 use crate::home::journal;
 use crate::protocol::control::{Answer, Level};
+use crate::sys::files;
 use crate::sys::process::{self, ProcessId, Signal};
-use crate::sys::{files, listener, unix_socket};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How often a change of release that was left in the middle is taken up again, each time after twice the pause.
 const RESUMES: u32 = 8;
-
-/// What a server on trial has beside the listeners.
-pub struct Trial {
-    private: UnixListener,
-    doors: OwnedFd,
-    open: OwnedFd,
-}
-
-impl Trial {
-    fn new(home: &crate::home::Home) -> io::Result<Self> {
-        let private = unix_socket::listen(&home.trial_socket())?;
-        private.set_nonblocking(true)?;
-        let (doors, open) = listener::pipe()?;
-        listener::set_nonblocking(&doors)?;
-        Ok(Self { private, doors, open })
-    }
-
-    /// By the names that the process protocol gives them.
-    pub fn descriptors(&self) -> [(&'static str, BorrowedFd<'_>); 2] {
-        [("private", self.private.as_fd()), ("doors", self.doors.as_fd())]
-    }
-}
 
 /// How many of the children, in the order of `Instance::specs`, are up at a level.
 fn count(level: Level, all: usize) -> usize {
@@ -50,18 +28,6 @@ fn count(level: Level, all: usize) -> usize {
         Level::Trial => 3,
         Level::Whole => all,
     }
-}
-
-/// What the supervisor remembers of a change of release, whose journal it looks at.
-#[derive(Default)]
-pub struct Watched {
-    /// There is one: it is looked at often.
-    pub under_way: bool,
-    /// How often it was taken up again, and when it may be the next time.
-    taken_up: u32,
-    not_before: Option<Instant>,
-    /// Since when whoever is at it was seen not to run, though it lives.
-    frozen: Option<Instant>,
 }
 
 /// One that is stopped for this long is ended: requests wait for it.

@@ -3,6 +3,7 @@
 
 mod api_socket;
 mod begin;
+mod change;
 mod child;
 mod control;
 mod ends;

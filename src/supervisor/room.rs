@@ -3,10 +3,7 @@
 use super::policy::Event;
 use super::run::Supervisor;
 use crate::sys::disk;
-use std::time::Duration;
 
-/// How often it is looked at while something does not run for want of it.
-pub const ROOM_ROUND: Duration = Duration::from_secs(1);
 /// What the datastore needs to go on, bytes.
 const ROOM: u64 = 48 * 1024 * 1024;
 

@@ -1,14 +1,13 @@
 //! The loop that acts: it waits for something to happen, tells the policy, and does what it says.
 
 use super::api_socket::ApiSocket;
+use super::change::{Trial, Watched};
 use super::child::{self, Child, Given, Started};
 use super::control::{Asked, ControlSocket};
 use super::instance::SharedProgram;
-use super::levels::{Trial, Watched};
 use super::logs::OwnLog;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
-use super::room::ROOM_ROUND;
 use super::state::Action;
 use super::stop_signals::{Patience, StopSignals};
 use crate::home::Home;
@@ -108,6 +107,8 @@ pub struct Identity {
 const ROUND: Duration = Duration::from_secs(10);
 /// The same while a change of release is under way, of which something may wait.
 const CHANGE_ROUND: Duration = Duration::from_secs(1);
+/// How often it is looked at while something does not run for want of it.
+const ROOM_ROUND: Duration = Duration::from_secs(1);
 /// A wake-up later than this is our own pause, not theirs.
 const OWN_PAUSE: Duration = Duration::from_secs(3);
 /// How long the output of a child that has ended is waited for.

@@ -3,8 +3,8 @@
 
 use super::ending::Ending;
 use super::history::{self, Change, Snapshot};
-use super::run::Work;
 use super::steps::{self, State, Step};
+use super::work::Work;
 use super::{UpgradeError, program, snapshot, stage};
 use crate::backup::restore;
 use crate::home::journal::Journal;

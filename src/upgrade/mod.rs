@@ -20,8 +20,10 @@ pub mod source;
 pub mod stage;
 pub mod steps;
 pub mod versions;
+mod work;
 
-pub use run::{Notes, Outcome, ReleaseSource, Status, Work, upgrade};
+pub use run::{Outcome, ReleaseSource, Status, upgrade};
+pub use work::{Notes, Work};
 
 use crate::backup::create::CreateError;
 use crate::backup::restore::RestoreError;

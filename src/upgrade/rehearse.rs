@@ -1,9 +1,9 @@
 //! The rehearsal of an upgrade: with a copy of the data, while the release before goes on as ever.
 
 use super::program::{self, TrialServer};
-use super::run::Work;
 use super::smoke::{self, ServerEndpoint};
 use super::steps::State;
+use super::work::Work;
 use super::{UpgradeError, snapshot};
 use crate::backup::verify::Rehearsal;
 use crate::home::progress::Progress;

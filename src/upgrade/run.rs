@@ -2,50 +2,23 @@
 
 use super::ending::{self, Ending};
 use super::finish::{self, Ended};
-use super::host::Host;
 use super::plan::Plan;
 use super::program;
 use super::smoke::{self, ServerEndpoint, Smoke};
 use super::source::Source;
 use super::steps::{self, Direction, State, Step};
+use super::work::{Notes, Work};
 use super::{UpgradeError, history, snapshot, stage};
 use crate::backup::automatic::{self, Automatic};
-use crate::config::Config;
 use crate::home::Home;
 use crate::home::journal::{Journal, Operation};
-use crate::home::progress::{Progress, Reporter};
-use crate::postgres::Access;
+use crate::home::progress::Progress;
 use crate::postgres::acquire::{self, Staged};
 use crate::sys::{checkpoint, files};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-/// Everything that every step needs.
-pub struct Work<'a> {
-    pub home: &'a Home,
-    pub access: Access,
-    pub config: &'a Config,
-    /// Of the program that does it.
-    pub own_version: &'a str,
-    pub host: Host,
-    pub reporter: &'a dyn Reporter,
-    /// Whether a release that fails is left for inspection.
-    pub no_rollback: bool,
-    pub notes: Notes,
-}
-
-/// What is noted on the way, to be told at the end.
-#[derive(Debug, Default)]
-pub struct Notes {
-    details: Vec<String>,
-    /// Of the new release's sources.
-    commit: Option<String>,
-    /// Since when requests have had to wait, and for how long they had to.
-    paused: Option<Instant>,
-    pause: Option<Duration>,
-}
+use std::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -108,7 +108,9 @@ fn start_and_purge_at_once_are_a_whole_instance_or_none() {
     for _ in 0..4 {
         let test = TestHome::new();
         test.set_up();
-        let done = at_once(&test, &[&["uninstall", "--purge", "--yes"], &["lite", "start"]]);
+        // After a purge that was faster it begins anew, with no configuration to name the port.
+        let port = test.port.to_string();
+        let done = at_once(&test, &[&["uninstall", "--purge", "--yes"], &["lite", "start", "--port", &port]]);
         assert!(done.iter().any(|done| done.code == Some(0)), "{done:?}");
         if test.home.exists() {
             test.start();

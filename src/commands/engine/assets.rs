@@ -1,7 +1,6 @@
 //! `leoflow assets …`.
 
-use super::dags::list_of;
-use crate::cli::api::Api;
+use crate::cli::api::{Api, list_of};
 use crate::cli::args::AssetsCommand;
 use crate::commands::context::Context;
 use crate::error::Error;

@@ -1,8 +1,7 @@
 //! `leoflow backfill …`.
 
-use super::dags::list_of;
 use super::run_inputs::{read_conf, read_date};
-use crate::cli::api::{Api, encode};
+use crate::cli::api::{Api, encode, list_of};
 use crate::cli::args::BackfillCommand;
 use crate::cli::asset_args::CreateBackfill;
 use crate::cli::printer::Printer;

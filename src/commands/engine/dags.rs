@@ -5,7 +5,7 @@ use super::foreground_run;
 use super::run_inputs::{read_conf, read_date};
 use super::run_view::{self, RunView, colour};
 use super::validate::servers_python;
-use crate::cli::api::{Api, encode};
+use crate::cli::api::{Api, encode, list_of};
 use crate::cli::engine_args::{DagsCommand, Trigger};
 use crate::commands::context::Context;
 use crate::error::Error;
@@ -199,10 +199,6 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         printer.table(&["RUN", "STATE", "STARTED", "ENDED"], &runs);
     }
     Ok(0)
-}
-
-pub fn list_of(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
 }
 
 async fn pause(context: &Context<'_>, dag_id: &str, is_paused: bool) -> Result<u8, Error> {

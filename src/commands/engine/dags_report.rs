@@ -1,7 +1,6 @@
 //! `leoflow dags report` and `list-import-errors`: what the files of the workspace came to.
 
-use super::dags::list_of;
-use crate::cli::api::Api;
+use crate::cli::api::{Api, list_of};
 use crate::commands::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};

@@ -223,3 +223,17 @@ pub async fn resolve_run(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<St
         Error::failed(format!("{dag_id} has no runs yet")).hint(format!("leoflow dags trigger {dag_id}"))
     })
 }
+
+/// The instance that is meant; the error says which there are.
+pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Result<&'a InstanceView, Error> {
+    let (task_id, map_index) = task_names::one_of(name, map_index)?;
+    let found = run.task_instances.iter().find(|one| one.task_id == task_id && one.map_index == map_index);
+    found.ok_or_else(|| {
+        let base = match run.task_instances.iter().find(|one| one.task_id == task_id && one.map_index >= 0) {
+            Some(mapped) => Error::failed(format!("{task_id} is mapped: name one of its instances"))
+                .hint(format!("such as '{}'", mapped.name())),
+            None => Error::failed(format!("{name} is no task of this run")),
+        };
+        base.hint(format!("leoflow runs show {} {}", run.dag_id, run.dag_run_id))
+    })
+}

@@ -1,9 +1,9 @@
 //! `leoflow runs …`.
 
-use super::dags::{finish, list_of};
+use super::dags::finish;
 use super::run_view::{self, RunView, resolve_run};
 use super::task_names;
-use crate::cli::api::{Api, encode};
+use crate::cli::api::{Api, encode, list_of};
 use crate::cli::engine_args::RunsCommand;
 use crate::commands::context::Context;
 use crate::error::Error;

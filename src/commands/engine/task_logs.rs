@@ -1,7 +1,7 @@
 //! `leoflow tasks logs`: what a task wrote, from its file, which is followed as it grows.
 
+use super::run_view::instance;
 use super::run_view::{RunView, resolve_run};
-use super::tasks::instance;
 use crate::cli::api::Api;
 use crate::cli::task_args::TaskLogs;
 use crate::commands::context::Context;

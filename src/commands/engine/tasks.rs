@@ -1,13 +1,12 @@
 //! `leoflow tasks …`.
 
-use super::dags::list_of;
 use super::foreground_run;
 use super::run_inputs::read_date;
-use super::run_view::{InstanceView, RunView, resolve_run};
+use super::run_view::{RunView, instance, resolve_run};
 use super::runs::{confirm_clear, say_cleared};
 use super::task_logs;
 use super::task_names;
-use crate::cli::api::{Api, encode};
+use crate::cli::api::{Api, encode, list_of};
 use crate::cli::task_args::{ClearTasks, TasksCommand};
 use crate::commands::context::Context;
 use crate::error::Error;
@@ -57,20 +56,6 @@ async fn state(context: &Context<'_>, dag_id: &str, run_id: &str, name: &str) ->
         context.printer.line(state.unwrap_or("none"));
     }
     Ok(0)
-}
-
-/// The instance that is meant; the error says which there are.
-pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Result<&'a InstanceView, Error> {
-    let (task_id, map_index) = task_names::one_of(name, map_index)?;
-    let found = run.task_instances.iter().find(|one| one.task_id == task_id && one.map_index == map_index);
-    found.ok_or_else(|| {
-        let base = match run.task_instances.iter().find(|one| one.task_id == task_id && one.map_index >= 0) {
-            Some(mapped) => Error::failed(format!("{task_id} is mapped: name one of its instances"))
-                .hint(format!("such as '{}'", mapped.name())),
-            None => Error::failed(format!("{name} is no task of this run")),
-        };
-        base.hint(format!("leoflow runs show {} {}", run.dag_id, run.dag_run_id))
-    })
 }
 
 async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {

@@ -1,9 +1,8 @@
 //! `leoflow xcom …`.
 
-use super::dags::list_of;
 use super::run_view::resolve_run;
 use super::task_names;
-use crate::cli::api::{Api, encode};
+use crate::cli::api::{Api, encode, list_of};
 use crate::cli::task_args::XcomCommand;
 use crate::commands::context::Context;
 use crate::error::Error;

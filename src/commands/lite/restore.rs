@@ -1,10 +1,11 @@
 //! `leoflow lite restore`.
 
 use super::replaced::{self, Summary};
-use super::restore_present::{ConfigAside, Present, open};
+use super::restart::WasRunning;
+use super::restore_present::{COMMAND, ConfigAside, Present, alone_with_it, open, refuse_beside_a_terminal};
 use super::restore_target::Target;
 use super::run::set_up;
-use super::stop::{self, WasRunning};
+use super::stop;
 use crate::backup::restore::{self, Records, Staged};
 use crate::backup::restore_plan::fitted_config;
 use crate::backup::{Manifest, set_aside, verify};
@@ -12,7 +13,7 @@ use crate::cli::args::Restore;
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
-use crate::home::lock::{self, HomeLock, OperationLock};
+use crate::home::lock::{HomeLock, OperationLock};
 use crate::protocol::control;
 use crate::recovery::datastore::Datastore;
 use crate::recovery::{self, Purges};
@@ -22,8 +23,6 @@ use crate::supervisor;
 use crate::sys::{checkpoint, env_vars};
 use serde_json::json;
 use std::path::Path;
-
-pub const COMMAND: &str = "leoflow lite restore";
 
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let Some(input) = &args.input else { return super::restore_undo::run(context, args).await };
@@ -217,46 +216,6 @@ async fn prepare_home(context: &Context<'_>, target: &Target, held: Option<HomeL
     let datastore = open(context, held).await?;
     drop(datastore.connect().await?);
     Ok(datastore)
-}
-
-/// A datastore that nobody else is connected to: a running instance is stopped first, and returned too.
-pub async fn alone_with_it(
-    context: &Context<'_>,
-    datastore: Datastore,
-) -> Result<(Datastore, Option<WasRunning>), Error> {
-    if !datastore.runs_for_lite {
-        return Ok((datastore, None));
-    }
-    drop(datastore);
-    refuse_beside_a_terminal(context)?;
-    let was_running = WasRunning::of(context);
-    stop::stop_whole(context)?;
-    match Datastore::open(&context.recovery(), COMMAND).await {
-        Ok(datastore) if datastore.runs_for_lite => {
-            Err(Error::failed("Leoflow was started again meanwhile; nothing was changed")
-                .hint("run the same command again"))
-        }
-        Ok(datastore) => Ok((datastore, Some(was_running))),
-        Err(error) => {
-            drop(was_running.restart(context));
-            Err(error)
-        }
-    }
-}
-
-/// An instance in the foreground belongs to a terminal, which nobody but its user may end.
-pub fn refuse_beside_a_terminal(context: &Context<'_>) -> Result<(), Error> {
-    match control::status_of(&context.home) {
-        Some(status) if !status.detached => {
-            Err(Error::refused(format!("Leoflow runs in a terminal (pid {})", status.pid))
-                .hint("stop it there with Ctrl-C, or with `leoflow lite stop`; then run the same command again"))
-        }
-        Some(_) => Ok(()),
-        None => match lock::holder(&context.home).filter(|_| lock::is_held(&context.home).unwrap_or(false)) {
-            Some(holder) => Err(lock::LockError::Held { holder: Some(holder) }.into()),
-            None => Ok(()),
-        },
-    }
 }
 
 fn tell_plan(

@@ -1,12 +1,13 @@
 //! What a restore replaces: what is there now, as far as it can be read.
 
 use super::replaced::{self, Summary};
-use super::restore::COMMAND;
+use super::restart::WasRunning;
+use super::stop;
 use crate::backup::set_aside;
 use crate::commands::context::Context;
 use crate::error::Error;
 use crate::home::Home;
-use crate::home::lock::HomeLock;
+use crate::home::lock::{self, HomeLock};
 use crate::postgres::words::{self, Cause};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
@@ -14,6 +15,8 @@ use crate::recovery::datastore::Datastore;
 use crate::supervisor::last_lines;
 use crate::sys::files;
 use std::path::PathBuf;
+
+pub const COMMAND: &str = "leoflow lite restore";
 
 /// What is there now.
 pub struct Present {
@@ -101,5 +104,45 @@ impl Drop for ConfigAside {
         // Where this fails, the copy stays, and the message about the empty file names the ways on.
         let _ =
             if self.had_one { std::fs::rename(&self.place, &self.config) } else { std::fs::remove_file(&self.config) };
+    }
+}
+
+/// A datastore that nobody else is connected to: a running instance is stopped first, and returned too.
+pub async fn alone_with_it(
+    context: &Context<'_>,
+    datastore: Datastore,
+) -> Result<(Datastore, Option<WasRunning>), Error> {
+    if !datastore.runs_for_lite {
+        return Ok((datastore, None));
+    }
+    drop(datastore);
+    refuse_beside_a_terminal(context)?;
+    let was_running = WasRunning::of(context);
+    stop::stop_whole(context)?;
+    match Datastore::open(&context.recovery(), COMMAND).await {
+        Ok(datastore) if datastore.runs_for_lite => {
+            Err(Error::failed("Leoflow was started again meanwhile; nothing was changed")
+                .hint("run the same command again"))
+        }
+        Ok(datastore) => Ok((datastore, Some(was_running))),
+        Err(error) => {
+            drop(was_running.restart(context));
+            Err(error)
+        }
+    }
+}
+
+/// An instance in the foreground belongs to a terminal, which nobody but its user may end.
+pub fn refuse_beside_a_terminal(context: &Context<'_>) -> Result<(), Error> {
+    match control::status_of(&context.home) {
+        Some(status) if !status.detached => {
+            Err(Error::refused(format!("Leoflow runs in a terminal (pid {})", status.pid))
+                .hint("stop it there with Ctrl-C, or with `leoflow lite stop`; then run the same command again"))
+        }
+        Some(_) => Ok(()),
+        None => match lock::holder(&context.home).filter(|_| lock::is_held(&context.home).unwrap_or(false)) {
+            Some(holder) => Err(lock::LockError::Held { holder: Some(holder) }.into()),
+            None => Ok(()),
+        },
     }
 }

@@ -1,7 +1,7 @@
 //! `leoflow lite restore --undo`: the same exchange again, so that it can be undone too.
 
 use super::replaced;
-use super::restore::{alone_with_it, refuse_beside_a_terminal};
+use super::restore_present::{alone_with_it, refuse_beside_a_terminal};
 use crate::backup::side::{self, Kept};
 use crate::backup::{RestoreError, dump, restore};
 use crate::cli::args::Restore;

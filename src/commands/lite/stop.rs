@@ -1,17 +1,15 @@
-//! `leoflow lite stop` and `restart`.
+//! `leoflow lite stop`.
 
-use super::run;
-use super::start;
 use crate::agent;
-use crate::cli::args::{LiteRestart, LiteRun, LiteStop};
+use crate::cli::args::LiteStop;
 use crate::commands::context::Context;
 use crate::config::Config;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::lock::{self, Holder, HomeLock};
-use crate::protocol::control::{self, Answer, ControlClient, Request};
+use crate::protocol::control::{Answer, ControlClient, Request};
+use crate::sys::files;
 use crate::sys::process::Signal;
-use crate::sys::{files, listener};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -19,8 +17,6 @@ use std::time::{Duration, Instant};
 const TASKS_ROUND: Duration = Duration::from_millis(200);
 /// The longest a clean stop takes: every child's deadlines, one after another.
 const STOP_LIMIT: Duration = Duration::from_secs(75);
-/// A restart may recover a database on its way.
-const RESTART_LIMIT: Duration = Duration::from_secs(330);
 
 pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     let running = || agent::running(&context.home);
@@ -85,7 +81,7 @@ pub fn ended_tasks(count: usize) -> String {
 }
 
 /// Whether there was anything to stop.
-fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
+pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
     let home = &context.home;
     let holder = lock::holder(home).filter(|holder| holder.url.is_some());
     let connected =
@@ -130,55 +126,6 @@ fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Er
     Ok(())
 }
 
-pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
-    start::refuse_other_workspace(context, args.workspace.as_deref())?;
-    match control::status_of(&context.home) {
-        Some(status) if !status.detached && args.port.is_some_and(|port| running_port(context) != Some(port)) => {
-            Err(Error::failed("Leoflow runs in a terminal, where its port stays what it is")
-                .hint("end it there with Ctrl-C, and start it with --port"))
-        }
-        Some(status) if !status.detached && serves_elsewhere(context)? => {
-            Err(Error::failed("config.yaml has another host or port, and Leoflow runs in a terminal")
-                .hint("end it there with Ctrl-C, and start it again"))
-        }
-        // In the foreground it belongs to a terminal: its children are restarted in place.
-        Some(status) if !status.detached => restart_in_place(context),
-        Some(_) => {
-            let port = args.port.or_else(|| asked_port(context));
-            refuse_taken_port(context, port)?;
-            stop_running(context)?;
-            start::run(context, &LiteRun { port, ..LiteRun::default() })
-        }
-        None => {
-            stop_running(context)?;
-            start::run(context, &LiteRun { port: args.port, ..LiteRun::default() })
-        }
-    }
-}
-
-/// An instance that was stopped, and is to run again.
-#[derive(Debug, Clone, Copy)]
-pub struct WasRunning {
-    /// When it was started with another port than the configured one.
-    asked_port: Option<u16>,
-}
-
-impl WasRunning {
-    /// What is to be known of it before it is stopped.
-    pub fn of(context: &Context<'_>) -> Self {
-        Self { asked_port: asked_port(context) }
-    }
-
-    pub fn restart(self, context: &Context<'_>) -> Result<(), Error> {
-        start::start(context, &LiteRun { port: self.asked_port, ..LiteRun::default() }).map(drop).map_err(|error| {
-            Error {
-                message: format!("what was asked for is done, but Leoflow does not start again: {}", error.message),
-                ..error
-            }
-        })
-    }
-}
-
 /// Where the instance serves that runs now.
 pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
     lock::holder(&context.home)?.address()
@@ -202,40 +149,4 @@ pub fn note_asked_port(home: &Home, asked: Option<u16>, config: Option<&Config>)
         None => files::remove_any(&path),
     };
     noted.map_err(|error| Error::io("write", &path, &error))
-}
-
-/// Whether a start would serve at another address than the instance that runs now.
-fn serves_elsewhere(context: &Context<'_>) -> Result<bool, Error> {
-    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(false) };
-    let next = (config.own_address(), asked_port(context).unwrap_or(config.port));
-    Ok(running_address(context).is_some_and(|now| now != next))
-}
-
-/// Before what works is stopped for it.
-fn refuse_taken_port(context: &Context<'_>, asked: Option<u16>) -> Result<(), Error> {
-    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(()) };
-    let port = asked.unwrap_or(config.port);
-    match running_port(context) {
-        Some(running) if running == port => Ok(()),
-        _ => listener::bind_at(config.host, port)
-            .map(drop)
-            .map_err(|error| run::not_bound(config.host, port, &error).hint("nothing was stopped")),
-    }
-}
-
-fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
-    let home = &context.home;
-    let connected =
-        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
-    let mut client = connected.ok_or_else(crate::cli::api::not_running)?;
-    match client.ask(&Request::Restart, RESTART_LIMIT) {
-        Ok(Answer::Error(reason)) => {
-            Err(Error::from_child(&reason).unwrap_or_else(|| Error::failed(reason).hint("leoflow lite status")))
-        }
-        Ok(_) => {
-            context.printer.line("Leoflow has restarted");
-            Ok(0)
-        }
-        Err(error) => Err(Error::failed("the supervisor does not answer").cause(error).hint("leoflow lite status")),
-    }
 }

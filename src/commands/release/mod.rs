@@ -13,4 +13,5 @@ pub mod upgrade_install;
 pub mod upgrade_worker;
 pub mod version;
 pub mod versions;
+mod wanted_release;
 pub mod watch_worker;

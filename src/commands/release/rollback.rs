@@ -212,7 +212,7 @@ async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, 
 /// By the backup from before the upgrade, which the release that it belongs to restores itself.
 async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> Result<u8, Error> {
     let home = &context.home;
-    crate::commands::lite::restore::refuse_beside_a_terminal(context)?;
+    crate::commands::lite::restore_present::refuse_beside_a_terminal(context)?;
     let config = context.recovery().running_config()?;
     // A name of its own: the backup that is taken now may push the old one out.
     let kept = home.upgrade().join(backup.file_name().unwrap_or_default());

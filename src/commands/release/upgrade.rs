@@ -3,17 +3,15 @@
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_install;
 use super::upgrade_worker;
+use super::wanted_release::{doubts, source, target};
 use super::watch_worker;
 use crate::build_info::build_info;
 use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
 use crate::commands::context::Context;
-use crate::config::{self, Config};
+use crate::config::{self};
 use crate::error::Error;
-use crate::upgrade::freshness;
-use crate::upgrade::manifest::Manifest;
-use crate::upgrade::plan::{Action, Plan, Refusal, Target, plan};
+use crate::upgrade::plan::{Action, Plan, Refusal, plan};
 use crate::upgrade::source::Source;
-use jiff::Timestamp;
 use serde_json::json;
 use std::ffi::OsString;
 
@@ -87,38 +85,6 @@ async fn look_beyond(
         }
         Err(refusal) => Err(refusal.into()),
     }
-}
-
-/// Why the host may not say what is newest; what it says is remembered, unless this only looks.
-pub fn doubts(context: &Context<'_>, manifest: &Manifest, source: &Source, look_only: bool) -> Vec<String> {
-    let (home, place) = (&context.home, source.to_string());
-    let seen = freshness::seen(home);
-    let doubts = freshness::doubts(manifest, &place, seen.as_ref(), Timestamp::now());
-    if !look_only && let Err(error) = freshness::remember(home, manifest, &place) {
-        context.printer.warning(format!("cannot write {}: {error}", home.upgrade().display()));
-    }
-    doubts
-}
-
-pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, Error> {
-    let Some(text) = version else {
-        return Ok(Target::Newest(config.map(|config| config.upgrade.channel).unwrap_or(config::Channel::Stable)));
-    };
-    Target::parse(text).ok_or_else(|| {
-        Error::usage(format!("{text:?} is neither a channel nor a version"))
-            .hint("leoflow upgrade stable")
-            .hint("leoflow upgrade 0.3.0")
-    })
-}
-
-pub fn source(from: &From, config: Option<&Config>) -> Result<Source, Error> {
-    let configured = config.and_then(|config| config.upgrade.from.as_deref());
-    let text = from.from.as_deref().or(configured).or(build_info().releases_url).ok_or_else(|| {
-        Error::failed("this build does not know where releases are")
-            .hint("leoflow upgrade --from DIR_OR_URL")
-            .hint("or set it once, in config.yaml:  upgrade: {from: URL}")
-    })?;
-    Ok(Source::parse(text))
 }
 
 fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {

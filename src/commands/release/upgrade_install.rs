@@ -1,7 +1,7 @@
 //! For the installer: a release into a home where there is none yet.
 
-use super::upgrade::{doubts, source, target};
 use super::upgrade_worker;
+use super::wanted_release::{doubts, source, target};
 use crate::build_info::{TARGET, build_info};
 use crate::cli::upgrade_args::Upgrade;
 use crate::commands::context::Context;

@@ -1,7 +1,7 @@
 //! The worker of `leoflow upgrade`: in a session of its own, with the operation to itself.
 
-use super::upgrade::{source, target};
 use super::upgrade_facts::{self, Looked};
+use super::wanted_release::{source, target};
 use crate::build_info::build_info;
 use crate::cli::report::{PipeSink, Report};
 use crate::cli::upgrade_args::Upgrade;

@@ -1,7 +1,7 @@
 //! A cron expression as a DAG file writes it.
 
 use super::cron::Schedule;
-use super::timetable::{TimetableProblem, zone};
+use super::run_dates::{TimetableProblem, zone};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::OnceLock;

@@ -3,6 +3,7 @@
 pub mod asset_condition;
 pub mod cron;
 pub mod crontab;
+pub mod run_dates;
 pub mod series;
 pub mod timetable;
 pub mod upcoming;

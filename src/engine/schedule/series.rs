@@ -1,7 +1,7 @@
 //! The points in time that a timetable is made of, and which of them is next. Pure.
 
 use super::cron::Schedule;
-use super::timetable::{Delta, Info, Interval, Restriction, TimetableProblem};
+use super::run_dates::{Delta, Info, Interval, Restriction, TimetableProblem};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use crate::engine::planner::plan::{self, Instance, Plan, Reason, Snapshot};
 use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
-use crate::engine::store::backfills;
+use crate::engine::store::backfill_end;
 use crate::engine::store::callbacks;
 use crate::engine::store::events::{self, Event};
 use jiff::Timestamp;
@@ -206,7 +206,7 @@ async fn finish(
             events::notify(transaction, &Event::Dags).await?;
         }
     }
-    backfills::complete(transaction, key).await?;
+    backfill_end::complete(transaction, key).await?;
     // Another run may have waited for this one's end.
     events::notify(transaction, &Event::Sweep).await?;
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/backfill.html>
 
+use super::backfill_end;
 use super::clear::{self, Selection};
 use super::dags::Dag;
 use super::events::{self, Event};
@@ -153,7 +154,7 @@ pub async fn create(
         });
     }
     note_runs(transaction, backfill.id, infos, &outcomes).await?;
-    complete_one(transaction, backfill.id).await?;
+    backfill_end::complete_one(transaction, backfill.id).await?;
     events::notify(transaction, &Event::Sweep).await?;
     get(transaction, backfill.id).await
 }
@@ -352,22 +353,4 @@ pub async fn newest(
             (read(row), states)
         })
         .collect())
-}
-
-/// After a run has ended: it may have been the last of its backfill.
-pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {
-    let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
-    match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
-        Some(row) => complete_one(client, row.get(0)).await,
-        None => Ok(()),
-    }
-}
-
-/// When no run of it is left to wait for.
-pub async fn complete_one(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
-    let query = "
-        UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL
-          AND NOT EXISTS (SELECT FROM dag_run WHERE backfill_id = $1 AND state IN ('queued', 'running'))";
-    client.execute(query, &[&id]).await?;
-    Ok(())
 }

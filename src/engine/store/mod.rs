@@ -2,6 +2,7 @@
 
 pub mod asset_lists;
 pub mod assets;
+pub mod backfill_end;
 pub mod backfills;
 pub mod callbacks;
 pub mod clear;

@@ -1,6 +1,6 @@
 //! Runs: started, listed, ended, cleared.
 
-use super::backfills;
+use super::backfill_end;
 use super::dags;
 use super::events::{self, Event};
 use super::new_run::{self, NewRun, isoformat};
@@ -213,7 +213,7 @@ pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunSt
         let was_finished = run.state.is_finished();
         transaction.execute(end, &[&key.dag_id, &key.run_id, &state.as_str(), &was_finished]).await?;
         events::notify(transaction, &Event::Stop).await?;
-        backfills::complete(transaction, key).await?;
+        backfill_end::complete(transaction, key).await?;
         others_may_go_on(transaction, key).await?;
         // Another run may have waited for this one's end.
         events::notify(transaction, &Event::Sweep).await?;
@@ -254,7 +254,7 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
     }
     transaction.execute("DELETE FROM dag_run WHERE dag_id = $1 AND run_id = $2", &[&key.dag_id, &key.run_id]).await?;
     if let Some(backfill) = run.backfill_id {
-        backfills::complete_one(transaction, backfill).await?;
+        backfill_end::complete_one(transaction, backfill).await?;
     }
     others_may_go_on(transaction, key).await?;
     events::notify(transaction, &Event::Sweep).await?;

@@ -10,7 +10,7 @@ use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
-use crate::server::guard::Caller;
+use crate::server::caller::Caller;
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::extract::State;

@@ -1,0 +1,29 @@
+//! Why an exchange of what is in force could not be made.
+
+use crate::config::UpdateError;
+use crate::home::journal::JournalError;
+use crate::postgres::PgError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{doing} {path}: {source}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Config(#[from] UpdateError),
+    #[error("the plan in the journal cannot be read: {0}")]
+    Plan(String),
+    #[error("everything is as it was before: {0}")]
+    TurnedBack(Box<ExchangeError>),
+    #[error("it could not be finished ({0}), nor undone ({1})")]
+    Stuck(Box<ExchangeError>, Box<ExchangeError>),
+}
+
+pub(super) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ExchangeError {
+    ExchangeError::Io { doing, path: path.to_owned(), source }
+}

@@ -1,0 +1,23 @@
+//! When a backfill is complete.
+
+use super::StoreError;
+use crate::engine::keys::RunKey;
+use tokio_postgres::GenericClient;
+
+/// After a run has ended: it may have been the last of its backfill.
+pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {
+    let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
+    match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
+        Some(row) => complete_one(client, row.get(0)).await,
+        None => Ok(()),
+    }
+}
+
+/// When no run of it is left to wait for.
+pub async fn complete_one(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
+    let query = "
+        UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL
+          AND NOT EXISTS (SELECT FROM dag_run WHERE backfill_id = $1 AND state IN ('queued', 'running'))";
+    client.execute(query, &[&id]).await?;
+    Ok(())
+}
