@@ -4,6 +4,7 @@ use super::complete;
 use super::output_args::Output;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
+use serde::Serialize;
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
@@ -85,21 +86,13 @@ pub struct Backfill {
     pub command: BackfillCommand,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// As the API has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reprocess {
     None,
     Failed,
     Completed,
-}
-
-impl Reprocess {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Failed => "failed",
-            Self::Completed => "completed",
-        }
-    }
 }
 
 #[derive(Subcommand, Debug)]

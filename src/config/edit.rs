@@ -4,7 +4,7 @@
 use super::document::{Problem, to_mapping};
 use serde_yaml::Value;
 use std::str::FromStr;
-use yaml_edit::{Mapping, MappingBuilder, YamlFile};
+use yaml_edit::{Mapping, YamlFile};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
@@ -87,11 +87,10 @@ fn set_key(text: &str, key: &str, value: &Value, now: Option<&serde_yaml::Mappin
                 }
             }
             _ => {
-                let mut built = MappingBuilder::new();
-                for (name, value) in wanted {
-                    built = set(built, name.as_str()?, value)?;
-                }
-                mapping.set(key, built.build_document().as_mapping()?);
+                let inner = wanted
+                    .iter()
+                    .try_fold(String::new(), |text, (name, value)| set_key(&text, name.as_str()?, value, None))?;
+                mapping.set(key, YamlFile::from_str(&inner).ok()?.document()?.as_mapping()?);
             }
         },
         value => put(&mapping, key, value)?,
@@ -100,7 +99,6 @@ fn set_key(text: &str, key: &str, value: &Value, now: Option<&serde_yaml::Mappin
     Some(if text.ends_with('\n') { text } else { text + "\n" })
 }
 
-/// In a mapping that is there.
 fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
     match value {
         Value::String(text) => mapping.set(key, text.as_str()),
@@ -112,19 +110,6 @@ fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
         _ => return None,
     }
     Some(())
-}
-
-/// In one that is being made.
-fn set(built: MappingBuilder, key: &str, value: &Value) -> Option<MappingBuilder> {
-    Some(match value {
-        Value::String(text) => built.pair(key, text.as_str()),
-        Value::Number(number) => match number.as_i64() {
-            Some(number) => built.pair(key, number),
-            None => built.pair(key, number.as_u64()?),
-        },
-        Value::Bool(flag) => built.pair(key, *flag),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

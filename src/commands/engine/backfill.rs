@@ -58,7 +58,7 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
         "to_date": read_date("--to-date", &args.to_date)?.to_string(),
         "dag_run_conf": read_conf(args.dag_run_conf.as_deref())?,
         "run_backwards": args.run_backwards,
-        "reprocess_behavior": args.reprocess_behavior.as_str(),
+        "reprocess_behavior": args.reprocess_behavior,
         "max_active_runs": args.max_active_runs,
     });
     if args.dry_run {

@@ -95,7 +95,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
         }
         other => tell(sink, other),
     };
-    log::start("supervisor", context.log_level());
+    log::start("supervisor", identity.log_level);
     expire_snapshot(&instance);
     let ended = Supervisor::run(&instance, tcp, identity, lock.clone(), &mut told).await;
     leave(context, sink, &instance, ended)
@@ -121,7 +121,7 @@ async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOve
         verbose: context.printer.verbose,
     };
     let instance = describe(context, port).map_err(TakeOverError::NotBegun)?;
-    log::start("supervisor", context.log_level());
+    log::start("supervisor", identity.log_level);
     expire_snapshot(&instance);
     sink.report(Progress::Note(format!("Leoflow is {} now", context.version)));
     let ended = Supervisor::take_over(&instance, identity, inherited, &mut |notice| tell(sink, notice)).await;

@@ -47,7 +47,7 @@ ONLY = {
 
 
 class AbstractOperator(Linkable, metaclass=OperatorMeta):
-    """A task of a DAG."""
+    """What an operator and a mapped one have in common: all that the DAG asks of a task."""
 
     template_fields = ()
     template_ext = ()

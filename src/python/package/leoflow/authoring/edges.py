@@ -43,7 +43,28 @@ def duplicate(task_id: str) -> DuplicateTaskIdFound:
     return DuplicateTaskIdFound(f"Task id {task_id!r} has already been added to the DAG")
 
 
-class EdgeModifier:
+class Arrows:
+    """`>>` and `<<`, for whoever has `set_downstream` and `set_upstream`."""
+
+    def __rshift__(self, other):
+        self.set_downstream(other)
+        return other
+
+    def __lshift__(self, other):
+        self.set_upstream(other)
+        return other
+
+    # A list on the left has no operator of its own for this.
+    def __rrshift__(self, other):
+        self.set_upstream(other)
+        return self
+
+    def __rlshift__(self, other):
+        self.set_downstream(other)
+        return self
+
+
+class EdgeModifier(Arrows):
     """`Label("…")` between two tasks: it names the arrow and changes nothing."""
 
     def __init__(self, label=None):
@@ -63,29 +84,13 @@ class EdgeModifier:
         self._below += flatten(other)
         self._settle()
 
-    def __rshift__(self, other):
-        self.set_downstream(other)
-        return other
-
-    def __lshift__(self, other):
-        self.set_upstream(other)
-        return other
-
-    def __rrshift__(self, other):
-        self.set_upstream(other)
-        return self
-
-    def __rlshift__(self, other):
-        self.set_downstream(other)
-        return self
-
 
 def Label(label):
     """<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#edge-labels>"""
     return EdgeModifier(label)
 
 
-class Linkable:
+class Linkable(Arrows):
     """What `>>` and `<<` work on. `tops` are the tasks that an arrow to it leads to, `bottoms` those
     that one from it begins at."""
 
@@ -119,23 +124,6 @@ class Linkable:
                 one.set_downstream(self)
                 continue
             link(one, self, edge_modifier)
-
-    def __rshift__(self, other):
-        self.set_downstream(other)
-        return other
-
-    def __lshift__(self, other):
-        self.set_upstream(other)
-        return other
-
-    # A list on the left has no operator of its own for this.
-    def __rrshift__(self, other):
-        self.set_upstream(other)
-        return self
-
-    def __rlshift__(self, other):
-        self.set_downstream(other)
-        return self
 
 
 def flatten(other: Any) -> list[Linkable | EdgeModifier]:
