@@ -15,14 +15,22 @@ use std::time::Duration;
 
 pub struct Api<'a> {
     home: &'a Home,
+    patience: Duration,
 }
 
 /// Longer than the server lets a request take.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// The same for imports and exports.
+const LONG_PATIENCE: Duration = Duration::from_secs(610);
 
 impl<'a> Api<'a> {
     pub fn new(home: &'a Home) -> Self {
-        Self { home }
+        Self { home, patience: PATIENCE }
+    }
+
+    /// For an import or export, which takes as long as there is much of it.
+    pub fn patient(&self) -> Self {
+        Self { home: self.home, patience: LONG_PATIENCE }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
@@ -70,7 +78,7 @@ impl<'a> Api<'a> {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Error> {
-        let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
+        let answered = tokio::time::timeout(self.patience, self.exchange(method, path, body)).await;
         let (status, bytes) = answered
             .map_err(|_| Error::failed("the server does not answer").hint("leoflow lite status").for_now())??;
         if status.is_success() {

@@ -62,11 +62,12 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
             let entries =
                 from_airflow(read_json(file)?).map_err(|text| Error::failed(text).hint("nothing was imported"))?;
             let on_existing = if *overwrite { OnExisting::Overwrite } else { OnExisting::Skip };
-            let counts: Value = api.put(LOCAL, &json!({"on_existing": on_existing, "entries": entries})).await?;
+            let counts: Value =
+                api.patient().put(LOCAL, &json!({"on_existing": on_existing, "entries": entries})).await?;
             printer.line(format!("{} connections imported, {} skipped", counts["imported"], counts["skipped"]));
         }
         ConnectionsCommand::Export { file } => {
-            let all: Vec<Connection> = api.get(LOCAL).await?;
+            let all: Vec<Connection> = api.patient().get(LOCAL).await?;
             write_json(context, file, &to_airflow(&all))?;
             printer.note(format!("{} connections exported, passwords included", all.len()));
         }
@@ -75,7 +76,7 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
 }
 
 async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
-    let all: Vec<Connection> = api.get(LOCAL).await?;
+    let all: Vec<Connection> = api.patient().get(LOCAL).await?;
     let printer = context.printer;
     if printer.json {
         let hidden: Vec<Value> = all

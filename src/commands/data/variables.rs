@@ -16,7 +16,7 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
     let printer = context.printer;
     match command {
         VariablesCommand::List => {
-            let all: Vec<Variable> = api.get(LOCAL).await?;
+            let all: Vec<Variable> = api.patient().get(LOCAL).await?;
             if printer.json {
                 let keys: Vec<Value> =
                     all.iter().map(|v| json!({"key": v.key, "description": v.description})).collect();
@@ -58,7 +58,7 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
             printer.line(format!("{} variables imported, {} skipped", counts["imported"], counts["skipped"]));
         }
         VariablesCommand::Export { file } => {
-            let all: Vec<Variable> = api.get(LOCAL).await?;
+            let all: Vec<Variable> = api.patient().get(LOCAL).await?;
             write_json(context, file, &to_airflow(&all))?;
             printer.note(format!("{} variables exported", all.len()));
         }
@@ -67,12 +67,12 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
 }
 
 async fn exists(api: &Api<'_>, key: &str) -> Result<bool, Error> {
-    let all: Vec<Variable> = api.get(LOCAL).await?;
+    let all: Vec<Variable> = api.patient().get(LOCAL).await?;
     Ok(all.iter().any(|variable| variable.key == key))
 }
 
 async fn import(api: &Api<'_>, entries: Vec<Variable>, on_existing: OnExisting) -> Result<Value, Error> {
-    api.put(LOCAL, &json!({"on_existing": on_existing.for_store(), "entries": entries})).await
+    api.patient().put(LOCAL, &json!({"on_existing": on_existing.for_store(), "entries": entries})).await
 }
 
 /// `{"key": value}` or `{"key": {"value": …, "description": …}}`; a value that is not text is kept
