@@ -2,6 +2,7 @@
 
 use super::dag_code::{Asker, DagCode};
 use super::dag_files;
+use super::questions::Questions;
 use super::state::AppState;
 use crate::engine::scheduler;
 use crate::postgres::Endpoint;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use tokio::task::{JoinError, JoinHandle, spawn_local};
 
 pub struct Background {
-    code: Option<Arc<DagCode>>,
+    questions: Option<Questions>,
     files: Option<JoinHandle<()>>,
     scheduler: Option<JoinHandle<()>>,
     /// What may be cut off at any moment.
@@ -20,21 +21,25 @@ pub struct Background {
 impl Background {
     /// Watches and parses the workspace, where there is one.
     pub fn parsing(state: &Arc<AppState>, workspace: Option<PathBuf>) -> Self {
-        let code = workspace.clone().map(|workspace| Arc::new(DagCode::new(state.clone(), workspace)));
+        let questions = workspace.clone().map(|workspace| Questions::new(workspace, state.interpreter.clone()));
         let files = workspace.map(|workspace| spawn_local(dag_files::run(state.clone(), workspace)));
         if files.is_none() {
             state.first_look.send_replace(true);
         }
-        Self { code, files, scheduler: None, helpers: Vec::new() }
+        Self { questions, files, scheduler: None, helpers: Vec::new() }
     }
 
     /// From here on runs go on.
     pub fn schedule(&mut self, state: &Arc<AppState>, endpoint: Endpoint, application: tokio_postgres::Config) {
-        if let Some(code) = self.code.clone() {
-            state.set_dag_code(code.clone());
+        if let Some(questions) = self.questions.clone() {
+            // Set once, here.
+            let _ = state.questions.set(questions);
+        }
+        let code = DagCode::of(state);
+        if let Some(code) = code.clone() {
             self.helpers.push(spawn_local(async move { code.call_back().await }));
         }
-        let (state, code) = (state.clone(), self.code.clone());
+        let state = state.clone();
         self.helpers.push(spawn_local({
             let state = state.clone();
             async move { state.database.give_back().await }

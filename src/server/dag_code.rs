@@ -1,7 +1,7 @@
 //! What only a DAG file's own code can answer: when it is due by a timetable of the user's own, and what its
-//! callbacks do. Each question is a child like those that parse.
+//! callbacks do.
 
-use super::child_slots::ChildSlots;
+use super::questions::Questions;
 use super::state::AppState;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction};
 use crate::engine::scheduler::due_runs::{Oracle, Question};
@@ -9,24 +9,20 @@ use crate::engine::store::callbacks::{self, Callback};
 use crate::engine::store::events::Event;
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::tries;
-use crate::python::{Job, Left, VersionCode, run_child};
+use crate::python::VersionCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
 use tracing::warn;
 
 /// Runs DAG files' code.
+#[derive(Clone)]
 pub struct DagCode {
-    pub state: Arc<AppState>,
-    pub workspace: PathBuf,
-    questions: UnboundedSender<Asked>,
+    state: Arc<AppState>,
+    questions: Questions,
 }
 
 /// DAGs whose callbacks are called at once: one that hangs holds up no other's.
@@ -34,31 +30,6 @@ const CALLS_AT_ONCE: usize = 4;
 
 /// How often callbacks are looked for without having been told of any.
 const BACKSTOP: Duration = Duration::from_secs(60);
-
-/// A question on its way to the children: only the main task of the process may start some.
-struct Asked {
-    options: Value,
-    answer: oneshot::Sender<Result<Left, String>>,
-}
-
-/// Starts a child for each question. Never returns while anybody may ask.
-async fn answer(state: Arc<AppState>, mut questions: UnboundedReceiver<Asked>) {
-    let slots = Rc::new(ChildSlots::new());
-    while let Some(Asked { options, mut answer }) = questions.recv().await {
-        let (state, slots) = (state.clone(), slots.clone());
-        tokio::task::spawn_local(async move {
-            let run = async {
-                let interpreter = state.interpreter.get().await?;
-                slots.run(run_child(&interpreter, Job::Ask, options)).await
-            };
-            tokio::select! {
-                left = run => drop(answer.send(left)),
-                // Nobody wants to know any more.
-                () = answer.closed() => {}
-            }
-        });
-    }
-}
 
 #[derive(Deserialize)]
 struct Infos {
@@ -82,10 +53,13 @@ impl From<AnsweredInfo> for Info {
 }
 
 impl DagCode {
-    pub fn new(state: Arc<AppState>, workspace: PathBuf) -> Self {
-        let (questions, asked) = unbounded_channel();
-        tokio::task::spawn_local(answer(state.clone(), asked));
-        Self { state, workspace, questions }
+    pub fn new(state: Arc<AppState>, questions: Questions) -> Self {
+        Self { state, questions }
+    }
+
+    /// For requests: there is none without a workspace, and none before runs go on.
+    pub fn of(state: &Arc<AppState>) -> Option<Self> {
+        Some(Self::new(state.clone(), state.questions.get()?.clone()))
     }
 
     /// Asks the code of a version. The error is for people.
@@ -95,15 +69,12 @@ impl DagCode {
             tries::version(&**client, version_id).await.map_err(|error| error.to_string())?
         };
         let VersionCode { file, roots, sources } =
-            VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
+            VersionCode::of(self.questions.workspace(), &version.relative_fileloc, &version.sources);
         let options = json!({
             "path": file, "roots": roots, "work_in": roots, "sources": sources, "settings": version.structure.settings,
             "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
         });
-        let (answer, answered) = oneshot::channel();
-        let gone = "the server leaves".to_owned();
-        self.questions.send(Asked { options, answer }).map_err(|_| gone.clone())?;
-        let left = answered.await.map_err(|_| gone)??;
+        let left = self.questions.ask(options).await?;
         let answer: Value = serde_json::from_slice(&left.result)
             .map_err(|_| format!("the process that was asked ended before it answered: {}{}", left.exit, left.said))?;
         match answer.get("error").and_then(Value::as_str) {
@@ -143,7 +114,7 @@ impl DagCode {
     }
 
     /// Calls the callbacks that are to be called, now and whenever there are new ones. Never returns.
-    pub async fn call_back(self: Arc<Self>) {
+    pub async fn call_back(self) {
         let mut events = self.state.changes.events.subscribe();
         let mut calls = JoinSet::new();
         let mut under_way: Vec<(Id, String)> = Vec::new();
@@ -204,7 +175,7 @@ impl DagCode {
 
 /// Asks the code of DAGs, where there is a workspace with some.
 #[derive(Clone)]
-pub struct Asker(pub Option<Arc<DagCode>>);
+pub struct Asker(pub Option<DagCode>);
 
 impl Oracle for Asker {
     async fn next(&self, question: Question) -> Result<Option<Info>, String> {

@@ -18,6 +18,7 @@ mod health;
 mod listen;
 mod lite;
 mod logins;
+mod questions;
 mod request;
 mod run;
 mod state;

@@ -1,9 +1,9 @@
 //! What every request may need.
 
 use super::change_feed::Changes;
-use super::dag_code::DagCode;
 use super::database::Database;
 use super::logins::Logins;
+use super::questions::Questions;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
 use crate::config::{self, Config};
@@ -12,7 +12,7 @@ use crate::python::SharedInterpreter;
 use crate::sys::clock;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::{Notify, watch};
 
@@ -35,11 +35,11 @@ pub struct AppState {
     pub private_socket: Option<PathBuf>,
     /// When the scheduler was last at work or saw that there is none, as the one that leads.
     pub scheduler_beat: SchedulerBeat,
-    /// Runs the code of DAG files, where there is a workspace.
-    dag_code: std::sync::OnceLock<Arc<DagCode>>,
+    /// For the code of DAG files: set where there is a workspace, once runs go on.
+    pub questions: OnceLock<Questions>,
     /// Held while one runs.
     pub trial_task: tokio::sync::Mutex<()>,
-    pub interpreter: SharedInterpreter,
+    pub interpreter: Arc<SharedInterpreter>,
     secrets: Mutex<Secrets>,
     pub logins: Logins,
 }
@@ -125,7 +125,7 @@ impl AppState {
         python: Option<PathBuf>,
     ) -> Self {
         Self {
-            interpreter: SharedInterpreter::new(home.clone(), python),
+            interpreter: Arc::new(SharedInterpreter::new(home.clone(), python)),
             home,
             port,
             version,
@@ -138,20 +138,11 @@ impl AppState {
             doors: watch::Sender::new(private_socket.is_none()),
             private_socket,
             scheduler_beat: SchedulerBeat::default(),
-            dag_code: std::sync::OnceLock::new(),
+            questions: OnceLock::new(),
             trial_task: tokio::sync::Mutex::default(),
             secrets: Mutex::new(secrets),
             logins: Logins::new(),
         }
-    }
-
-    pub fn dag_code(&self) -> Option<&DagCode> {
-        self.dag_code.get().map(Arc::as_ref)
-    }
-
-    /// Once, when the server begins.
-    pub fn set_dag_code(&self, code: Arc<DagCode>) {
-        let _ = self.dag_code.set(code);
     }
 
     /// Where what is started by this server, now, finds it.

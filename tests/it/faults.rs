@@ -249,7 +249,7 @@ fn a_full_disk_is_a_message_at_every_size_and_the_home_works_once_there_is_room(
     let sizes =
         ["64k".to_owned(), "2m".to_owned(), "20m".to_owned(), "36m".to_owned(), format!("{}m", binary_mib + 35)];
     for size in &sizes {
-        let test = TestHome::new();
+        let test = TestHome::new().with_real_initdb();
         std::fs::create_dir(&test.home).unwrap();
         // $1 is the home, the rest is the command. What it left is set up again with room.
         let script = "mount -t tmpfs -o size=SIZE tmpfs \"$1\" || exit 99; home=$1; shift; \"$@\"; code=$?; \

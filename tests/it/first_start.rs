@@ -12,7 +12,7 @@ use std::time::Duration;
 
 #[test]
 fn an_empty_home_becomes_a_healthy_instance_one_can_log_in_to() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_real_initdb();
     let ready = test.start();
     assert_eq!(ready["url"], format!("http://127.0.0.1:{}", test.port));
     assert_eq!(ready["admin_email"], "admin@leoflow.local");
@@ -45,7 +45,7 @@ fn an_empty_home_becomes_a_healthy_instance_one_can_log_in_to() {
 #[test]
 fn nothing_in_the_home_can_be_read_by_others_whatever_the_umask() {
     for umask in ["000", "077"] {
-        let test = TestHome::new();
+        let test = TestHome::new().with_real_initdb();
         let script = format!("umask {umask}; exec \"$@\"");
         let inner = test.command(&["setup"]);
         let mut shell = std::process::Command::new("/bin/sh");
@@ -71,7 +71,7 @@ fn nothing_in_the_home_can_be_read_by_others_whatever_the_umask() {
 
 #[test]
 fn setup_twice_does_nothing_and_a_dry_run_changes_nothing() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_real_initdb();
     let plan = test.run(&["setup", "--dry-run"]).expect(0);
     assert!(plan.stdout.contains("would create the datastore"), "{}", plan.stdout);
     assert!(!test.home.exists());
@@ -91,7 +91,7 @@ fn setup_twice_does_nothing_and_a_dry_run_changes_nothing() {
 
 /// The checkpoints that a first start passes, from a first start.
 fn checkpoints() -> Vec<String> {
-    let test = TestHome::new();
+    let test = TestHome::new().with_real_initdb();
     let log = test.folder().join("checkpoints");
     let port = test.port.to_string();
     let started =
@@ -111,7 +111,7 @@ fn killed_at_each_checkpoint_the_next_start_recovers() {
         assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
     }
     for name in a_few(names, 6) {
-        let test = TestHome::new();
+        let test = TestHome::new().with_real_initdb();
         let port = test.port.to_string();
         let killed = test.command(&["lite", "start", "--port", &port]).env("LEOFLOW_KILL_AT", &name).output().unwrap();
         assert!(!killed.status.success(), "not killed at {name}");
@@ -135,7 +135,7 @@ fn killed_at_each_checkpoint_the_next_start_recovers() {
 #[test]
 fn killed_at_any_moment_the_next_start_recovers() {
     for round in a_few(0..30u64, 6) {
-        let test = TestHome::new();
+        let test = TestHome::new().with_real_initdb();
         let mut child = test.foreground();
         std::thread::sleep(Duration::from_millis(round * 33));
         if round % 2 == 0 {
@@ -164,7 +164,7 @@ fn killed_at_any_moment_the_next_start_recovers() {
 
 #[test]
 fn a_password_that_could_not_be_printed_is_made_anew_and_printed_the_next_time() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_real_initdb();
     for arguments in [&["setup"][..], &["lite", "start"]] {
         let mut child =
             test.command(arguments).args(["--port", &test.port.to_string()]).stdout(Stdio::piped()).spawn().unwrap();
@@ -178,7 +178,7 @@ fn a_password_that_could_not_be_printed_is_made_anew_and_printed_the_next_time()
 
 #[test]
 fn a_lost_receipt_leaves_the_password_alone_and_a_removed_hash_gives_a_new_one() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_real_initdb();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run(&["lite", "stop"]).expect(0);
     std::fs::remove_file(test.home.join("setup.json")).unwrap();
@@ -199,7 +199,7 @@ fn a_lost_receipt_leaves_the_password_alone_and_a_removed_hash_gives_a_new_one()
 #[test]
 fn ctrl_c_during_the_first_start_leaves_nothing_running_and_the_next_start_works() {
     for delay in [30, 250, 600] {
-        let test = TestHome::new();
+        let test = TestHome::new().with_real_initdb();
         let mut child = test.foreground();
         std::thread::sleep(Duration::from_millis(delay));
         signal(child.id() as i32, "INT");

@@ -266,8 +266,15 @@ fn every_script_passes_shellcheck() {
         return;
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let scripts =
-        ["install/install.sh", "install/uninstall.sh", "scripts/release", "scripts/fuzz", "scripts/soak", ".ci/run"];
+    let scripts = [
+        "install/install.sh",
+        "install/uninstall.sh",
+        "scripts/release",
+        "scripts/fuzz",
+        "scripts/soak",
+        ".ci/run",
+        "tests/it/support/quick_initdb.sh",
+    ];
     let done = Done::from(Command::new(shellcheck).args(scripts).current_dir(root).output().unwrap());
     assert_eq!(done.code, Some(0), "{}", done.stdout);
 }

@@ -17,6 +17,7 @@ mod data_places;
 mod doctor;
 mod environment;
 mod faults;
+mod file_circles;
 mod first_start;
 mod homes;
 mod hostile_backups;

@@ -100,7 +100,7 @@ fn refusal(error: StoreError) -> ApiError {
 }
 
 /// The runs that there are to be, in their order.
-async fn infos(code: Option<&DagCode>, dag: &Dag, wanted: &Wanted) -> Result<Vec<Info>, ApiError> {
+async fn infos(code: Option<DagCode>, dag: &Dag, wanted: &Wanted) -> Result<Vec<Info>, ApiError> {
     let Some(timetable) = &dag.structure.timetable else { return Ok(Vec::new()) };
     let now = Timestamp::now();
     let restriction = Restriction { earliest: Some(wanted.from_date), latest: Some(wanted.to_date), catchup: true };
@@ -165,7 +165,7 @@ pub async fn create(State(state): Shared, body: Body) -> Result<Json<Value>, Api
     backfills::check(&**client, &dag, &wanted).await.map_err(refusal)?;
     // Its code may take its time; no connection waits for that.
     drop(client);
-    let infos = infos(state.dag_code(), &dag, &wanted).await?;
+    let infos = infos(DagCode::of(&state), &dag, &wanted).await?;
     let most = MOST_INSTANCES / dag.structure.tasks.len().max(1);
     if infos.len() > most {
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, too_many(&infos.len().to_string(), most)));
@@ -188,7 +188,7 @@ pub async fn dry_run(State(state): Shared, body: Body) -> Result<Json<Value>, Ap
         Err(error) => return Err(refusal(error)),
     }
     drop(client);
-    let dates: Vec<Value> = infos(state.dag_code(), &dag, &wanted)
+    let dates: Vec<Value> = infos(DagCode::of(&state), &dag, &wanted)
         .await?
         .iter()
         .map(|info| json!({"logical_date": info.logical_date().map(stamp), "partition_key": null, "partition_date": null}))

@@ -11,6 +11,7 @@ use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
 use crate::server::caller::Caller;
+use crate::server::dag_code::DagCode;
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::extract::State;
@@ -172,7 +173,7 @@ pub async fn trigger(
 
 /// The interval that a timetable of the user's own gives a run of that date.
 async fn own_interval(
-    state: &AppState,
+    state: &Arc<AppState>,
     dag_id: &str,
     date: Timestamp,
 ) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
@@ -180,7 +181,7 @@ async fn own_interval(
     let found = dags::get(&**state.database.get().await?, dag_id).await;
     let Ok(dag) = found else { return Ok(None) };
     let custom = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_custom());
-    let (true, Some(code)) = (custom, state.dag_code()) else { return Ok(None) };
+    let (true, Some(code)) = (custom, DagCode::of(state)) else { return Ok(None) };
     let interval = code.manual(dag.version_id, dag_id, date).await;
     let interval = interval.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error))?;
     Ok(Some((interval.start, interval.end)))

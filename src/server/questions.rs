@@ -1,0 +1,63 @@
+//! Questions to the code of DAG files, on their way to the children that answer them.
+
+use super::child_slots::ChildSlots;
+use crate::python::{Job, Left, SharedInterpreter, run_child};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+/// Where questions about a workspace's DAGs are asked.
+#[derive(Clone)]
+pub struct Questions {
+    workspace: PathBuf,
+    asked: UnboundedSender<Asked>,
+}
+
+/// Only the main task of the process may start children.
+struct Asked {
+    options: Value,
+    answer: oneshot::Sender<Result<Left, String>>,
+}
+
+impl Questions {
+    /// They are answered by this task's own children as long as anybody may ask.
+    pub fn new(workspace: PathBuf, interpreter: Arc<SharedInterpreter>) -> Self {
+        let (asked, questions) = unbounded_channel();
+        tokio::task::spawn_local(answer(interpreter, questions));
+        Self { workspace, asked }
+    }
+
+    pub fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+
+    /// What the child that answered has left. The error is for people.
+    pub async fn ask(&self, options: Value) -> Result<Left, String> {
+        let (answer, answered) = oneshot::channel();
+        let gone = "the server leaves".to_owned();
+        self.asked.send(Asked { options, answer }).map_err(|_| gone.clone())?;
+        answered.await.map_err(|_| gone)?
+    }
+}
+
+/// Starts a child for each question. Never returns while anybody may ask.
+async fn answer(interpreter: Arc<SharedInterpreter>, mut questions: UnboundedReceiver<Asked>) {
+    let slots = Rc::new(ChildSlots::new());
+    while let Some(Asked { options, mut answer }) = questions.recv().await {
+        let (interpreter, slots) = (interpreter.clone(), slots.clone());
+        tokio::task::spawn_local(async move {
+            let run = async {
+                let interpreter = interpreter.get().await?;
+                slots.run(run_child(&interpreter, Job::Ask, options)).await
+            };
+            tokio::select! {
+                left = run => drop(answer.send(left)),
+                // Nobody wants to know any more.
+                () = answer.closed() => {}
+            }
+        });
+    }
+}
