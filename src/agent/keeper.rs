@@ -11,7 +11,7 @@ use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::reaper::{self, Exit};
 use crate::sys::signals::{TerminateSignal, wait_readable};
-use crate::sys::spawn::Spawn;
+use crate::sys::spawn::{Spawn, take_passed};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::{self, Read};
@@ -37,17 +37,27 @@ const OOM_SCORE: &str = "500";
 /// The exit code of a keeper that was not needed: another has the try.
 pub const NOT_NEEDED: u8 = 75;
 
-/// Keeps the try in `folder` until its end. Returns the exit code.
-pub fn run(folder: &TaskFolder) -> io::Result<u8> {
+/// Keeps the try in `folder` until its end. Returns the exit code. `started` is the task's pid where it runs already:
+/// our child, whose output and secrets come through the descriptors that were passed.
+pub fn run(folder: &TaskFolder, started: Option<i32>) -> io::Result<u8> {
     // Before anything else: from now on TERM is an event and not an end.
     let terminate = TerminateSignal::take()?;
     let own = ProcessId::current().ok_or_else(|| io::Error::other("this process is not in /proc"))?;
-    if !folder.take(&own)? {
+    let is_ours = match started {
+        None => folder.take(&own)?,
+        // It was taken before the task was started, by what has become this program.
+        Some(_) => folder.keeper()?.as_ref() == Some(&own),
+    };
+    if !is_ours {
         return Ok(NOT_NEEDED);
     }
     process::become_subreaper()?;
     let spec = folder.spec()?.ok_or_else(|| io::Error::other("spec.json is missing or damaged"))?;
-    let outcome = match TaskKeeper::start(folder, &spec) {
+    let keeper = match started {
+        None => TaskKeeper::start(folder, &spec),
+        Some(pid) => TaskKeeper::adopt(folder, &spec, pid),
+    };
+    let outcome = match keeper {
         Ok(keeper) => keeper.keep(&terminate)?,
         Err(error) => {
             let problem = Some(format!("the task could not be started: {error}"));
@@ -101,12 +111,33 @@ impl TaskKeeper {
             log.say(&format!("the task could not be started: {error}"));
             io::Error::other(error)
         })?;
+        Self::new(folder, spec, (log, pid), (output, secrets))
+    }
+
+    /// Of a task that the warm Python has started.
+    fn adopt(folder: &TaskFolder, spec: &Spec, pid: i32) -> io::Result<Self> {
+        let mut passed = take_passed(2, "output:secrets")?.into_iter().map(|(_, descriptor)| descriptor);
+        let (Some(output), Some(secrets)) = (passed.next(), passed.next()) else {
+            return Err(io::Error::other("the task's pipes were not passed"));
+        };
+        for reader in [&output, &secrets] {
+            listener::set_nonblocking(reader)?;
+        }
+        Self::new(folder, spec, (TaskLog::open(&spec.keeper.log)?, pid), (output.into(), secrets.into()))
+    }
+
+    fn new(
+        folder: &TaskFolder,
+        spec: &Spec,
+        (log, pid): (TaskLog, i32),
+        (output, secrets): (File, File),
+    ) -> io::Result<Self> {
         if let Some(process) = ProcessId::of(pid) {
             folder.write_child(&process)?;
         }
         // Without it the task runs all the same.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
-        let limit = keeper.time_limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        let limit = spec.keeper.time_limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_add(TIMEOUT_GRACE)));
         Ok(Self {
             log,

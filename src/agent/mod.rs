@@ -10,6 +10,7 @@ mod run;
 mod secrets;
 mod start;
 mod stop;
+mod warm;
 
 pub use folder::{TaskFolder, TaskResult};
 pub use keeper::run as keep_task;

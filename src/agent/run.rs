@@ -5,6 +5,7 @@ use super::ending;
 use super::folder::TaskFolder;
 use super::start::{self, Surroundings, Versions};
 use super::stop::{end_now, end_orphans};
+use super::warm::Warm;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
@@ -14,13 +15,13 @@ use crate::python::SharedInterpreter;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{random, reaper};
+use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tokio_postgres::Client;
 use tracing::{debug, warn};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -40,6 +41,7 @@ pub struct Agent {
     pub surroundings: Surroundings,
     pub boot_id: String,
     interpreter: SharedInterpreter,
+    warm: Warm,
     versions: Versions,
     running: HashMap<TryKey, Running>,
     /// Keepers that were found stopped, and how often in a row.
@@ -72,6 +74,7 @@ impl Agent {
     pub fn new(surroundings: Surroundings, python: Option<PathBuf>, boot_id: String) -> Self {
         Self {
             interpreter: SharedInterpreter::new(surroundings.home.clone(), python),
+            warm: Warm::new(&surroundings.home),
             surroundings,
             boot_id,
             stopped: HashMap::new(),
@@ -136,6 +139,7 @@ impl Agent {
                     self.wake_stopped();
                     self.stop_unwanted(&client).await?;
                 }
+                () = self.warm.idle() => self.warm.let_go(),
                 () = tokio::time::sleep_until(heard + BACKSTOP) => {
                     heard = tokio::time::Instant::now();
                     untold = true;
@@ -163,13 +167,13 @@ impl Agent {
         }
     }
 
-    async fn beat(&self, client: &Client) -> Result<(), StoreError> {
+    async fn beat(&self, client: &ClientWrapper) -> Result<(), StoreError> {
         let alive: Vec<_> = self.running.iter().map(|(key, one)| (key.clone(), one.keeper.clone())).collect();
         tries::heartbeat(client, &alive).await
     }
 
     /// Fills the free slots.
-    async fn claim(&mut self, client: &mut Client) -> Result<Filled, StoreError> {
+    async fn claim(&mut self, client: &mut ClientWrapper) -> Result<Filled, StoreError> {
         let room = tries::SLOTS.saturating_sub(self.running.len());
         if room == 0 {
             return Ok(Filled { started: 0, locked: false });
@@ -177,7 +181,7 @@ impl Agent {
         let claimed = tries::claim(client, room, &self.boot_id, random::hex_256).await?;
         let started = claimed.len();
         for one in claimed {
-            self.start(client, &one).await?;
+            self.start(client, &one, started > 1).await?;
         }
         // The scheduler locks what is queued while it decides, and a claim passes over what is locked; nobody
         // says when the lock is gone.
@@ -185,9 +189,14 @@ impl Agent {
         Ok(Filled { started, locked })
     }
 
-    /// Starts a try; one that cannot be started has failed.
-    async fn start(&mut self, client: &mut Client, claimed: &Claimed) -> Result<(), StoreError> {
-        match self.try_start(client, claimed).await? {
+    /// Starts a try; one that cannot be started has failed. `is_of_many` is whether others are started with it.
+    async fn start(
+        &mut self,
+        client: &mut ClientWrapper,
+        claimed: &Claimed,
+        is_of_many: bool,
+    ) -> Result<(), StoreError> {
+        match self.try_start(client, claimed, is_of_many).await? {
             Beginning::Started => Ok(()),
             Beginning::Impossible(reason) => {
                 let folder = TaskFolder::of(&self.surroundings.home, &claimed.key);
@@ -198,7 +207,12 @@ impl Agent {
         }
     }
 
-    async fn try_start(&mut self, client: &mut Client, claimed: &Claimed) -> Result<Beginning, StoreError> {
+    async fn try_start(
+        &mut self,
+        client: &mut ClientWrapper,
+        claimed: &Claimed,
+        is_of_many: bool,
+    ) -> Result<Beginning, StoreError> {
         let Some(version) = claimed.version_id else {
             return Ok(Beginning::Impossible("its DAG has no version to run".to_owned()));
         };
@@ -207,20 +221,21 @@ impl Agent {
             Ok(interpreter) => interpreter,
             Err(reason) => return Ok(Beginning::Impossible(reason)),
         };
-        let started = self.surroundings.prepare(claimed, &version, &interpreter).and_then(|folder| {
-            let pid = start::keeper(&folder)?;
-            // A child of ours has its pid until we wait for it.
-            let keeper = ProcessId::of(pid).ok_or_else(|| std::io::Error::other("it is not in /proc"))?;
-            Ok((folder, keeper))
-        });
-        Ok(match started {
-            Ok((folder, keeper)) => {
-                debug!("{}: started, keeper {}", claimed.key, keeper.pid);
-                self.watch(claimed.key.clone(), folder, keeper);
-                Beginning::Started
-            }
-            Err(error) => Beginning::Impossible(format!("the task could not be started: {error}")),
-        })
+        let impossible = |error| Ok(Beginning::Impossible(format!("the task could not be started: {error}")));
+        let request = match self.surroundings.prepare(claimed, &version, &interpreter) {
+            Ok(request) => request,
+            Err(error) => return impossible(error),
+        };
+        let keeper = match self.warm.start(&interpreter, &request, is_of_many).await {
+            Some(keeper) => keeper,
+            None => match cold_keeper(&request.folder) {
+                Ok(keeper) => keeper,
+                Err(error) => return impossible(error),
+            },
+        };
+        debug!("{}: started, keeper {}", claimed.key, keeper.pid);
+        self.watch(claimed.key.clone(), request.folder, keeper);
+        Ok(Beginning::Started)
     }
 
     fn watch(&mut self, key: TryKey, folder: TaskFolder, keeper: ProcessId) {
@@ -233,7 +248,7 @@ impl Agent {
     }
 
     /// The keeper of this try has ended.
-    async fn settle(&mut self, client: &mut Client, key: TryKey, ended: Running) -> Result<(), StoreError> {
+    async fn settle(&mut self, client: &mut ClientWrapper, key: TryKey, ended: Running) -> Result<(), StoreError> {
         let Running { folder, keeper, .. } = ended;
         // Ours, if it was our child; otherwise somebody else's to wait for.
         reaper::ended_child(keeper.pid);
@@ -247,7 +262,7 @@ impl Agent {
     }
 
     /// Writes down how a try ended whose keeper is gone, and forgets its folder.
-    async fn record(&self, client: &mut Client, key: TryKey, folder: &TaskFolder) -> Result<(), StoreError> {
+    async fn record(&self, client: &mut ClientWrapper, key: TryKey, folder: &TaskFolder) -> Result<(), StoreError> {
         let outcome = folder.outcome().ok().flatten();
         if outcome.is_none() {
             let marked = folder.clone();
@@ -270,7 +285,7 @@ impl Agent {
     }
 
     /// Tries of an agent before this one, or of a connection before this one.
-    async fn take_over(&mut self, client: &mut Client) -> Result<(), StoreError> {
+    async fn take_over(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
         let unfinished = tries::unfinished(client).await?;
         let known: Vec<TaskFolder> =
             unfinished.iter().map(|one| TaskFolder::of(&self.surroundings.home, &one.claimed.key)).collect();
@@ -293,7 +308,7 @@ impl Agent {
                 (Adoption::Start, _) => {
                     let claimed = Claimed { token: random::hex_256(), ..one.claimed.clone() };
                     tries::renew_token(client, key, &claimed.token).await?;
-                    self.start(client, &claimed).await?;
+                    self.start(client, &claimed, false).await?;
                 }
                 _ => self.record(client, key.clone(), folder).await?,
             }
@@ -310,7 +325,7 @@ impl Agent {
     }
 
     /// Ends what is cancelled or cleared; each is told once.
-    async fn stop_unwanted(&mut self, client: &Client) -> Result<(), StoreError> {
+    async fn stop_unwanted(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         for key in tries::to_stop(client).await? {
             if let Some(running) = self.running.get_mut(&key).filter(|running| !running.told_to_end) {
                 running.told_to_end = true;
@@ -319,6 +334,12 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+fn cold_keeper(folder: &TaskFolder) -> std::io::Result<ProcessId> {
+    let pid = start::keeper(folder)?;
+    // A child of ours has its pid until we wait for it.
+    ProcessId::of(pid).ok_or_else(|| std::io::Error::other("it is not in /proc"))
 }
 
 /// A keeper ends its task within its own deadlines; one that is frozen is ended with it.

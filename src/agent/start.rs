@@ -1,10 +1,12 @@
 //! Starting the keeper of a try.
 
 use super::folder::{KeeperSpec, Spec, TaskFolder};
+use super::warm::Request;
 use crate::engine::planner::retry;
 use crate::engine::store::StoreError;
 use crate::engine::store::tries::{self, Claimed, Version};
 use crate::home::Home;
+use crate::postgres::GenericClient;
 use crate::protocol::task_log::{self, TryName};
 use crate::python::{Interpreter, Job, VersionCode, environment};
 use crate::sys::spawn::{FIRST_PASSED, Spawn};
@@ -16,7 +18,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
-use tokio_postgres::GenericClient;
 
 /// Versions of DAGs that tasks were started from; they never change.
 #[derive(Default)]
@@ -46,7 +47,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Writes down what is to be run.
-    pub fn prepare(&self, claimed: &Claimed, version: &Version, interpreter: &Interpreter) -> io::Result<TaskFolder> {
+    pub fn prepare(&self, claimed: &Claimed, version: &Version, interpreter: &Interpreter) -> io::Result<Request> {
         let key = &claimed.key;
         let folder = TaskFolder::of(&self.home, key);
         let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
@@ -58,14 +59,14 @@ impl Surroundings {
             map_index: key.map_index,
             try_number: key.try_number,
         };
+        let options =
+            interpreter.options(&json!({"folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.roots}));
+        let sets = task.map(|task| task.env.keys().cloned().collect()).unwrap_or_default();
         let spec = Spec {
             key: key.clone(),
             keeper: KeeperSpec {
                 program: interpreter.program.clone(),
-                arguments: interpreter.arguments(
-                    Job::Task,
-                    &json!({"folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.roots}),
-                ),
+                arguments: interpreter.arguments(Job::Task, &options),
                 // Always there. The task goes to its project by itself: that may lie on a mount that hangs.
                 folder: self.home.root().to_owned(),
                 log: task_log::path(&self.home, name),
@@ -74,7 +75,7 @@ impl Surroundings {
             task: self.describe(claimed, version, code),
         };
         folder.write_spec(&spec)?;
-        Ok(folder)
+        Ok(Request { folder, options, sets })
     }
 
     fn describe(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {

@@ -125,6 +125,9 @@ pub enum Command {
     KeepTask {
         /// The folder of its try
         folder: PathBuf,
+        /// The task's process, where it runs already
+        #[arg(long, value_name = "PID")]
+        started: Option<i32>,
     },
 }
 

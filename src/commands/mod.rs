@@ -20,9 +20,9 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Completions(args) => return release::completions::run(args, printer),
         Command::Version(_) => return release::version::run(printer),
         // Neither a runtime nor a home: whatever happens to those, a task goes on.
-        Command::KeepTask { folder } => {
+        Command::KeepTask { folder, started } => {
             log::start("keeper", Level::INFO);
-            return agent::keep_task(&agent::TaskFolder::at(folder.clone())).map_err(Error::bug);
+            return agent::keep_task(&agent::TaskFolder::at(folder.clone()), *started).map_err(Error::bug);
         }
         _ => {}
     }

@@ -4,6 +4,7 @@ use super::SOCKET_PORT;
 use super::words::{Cause, cause_of};
 use crate::home::Home;
 use crate::sys::{files, unix_socket, user};
+use deadpool_postgres::ClientWrapper;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -129,15 +130,15 @@ impl Endpoint {
     }
 
     /// Connects and listens: the receiver gets the payload of each notification on `channel`, and
-    /// ends with the connection.
+    /// ends with the connection, which keeps the statements that it has prepared.
     pub async fn listen(
         &self,
         config: &Config,
         channel: &str,
-    ) -> Result<(Client, mpsc::UnboundedReceiver<String>), PgError> {
+    ) -> Result<(ClientWrapper, mpsc::UnboundedReceiver<String>), PgError> {
         let (client, mut connection) = config.connect(NoTls).await.map_err(|error| self.classify(error))?;
         let (sender, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
+        let work = tokio::spawn(async move {
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notification(notification) = message {
                     // Nobody left to hear it: the client still needs the connection.
@@ -145,6 +146,7 @@ impl Endpoint {
                 }
             }
         });
+        let client = ClientWrapper::new(client, work);
         client.batch_execute(&format!("LISTEN {channel}")).await?;
         Ok((client, receiver))
     }

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod connect;
 pub mod credentials;
 mod download;
+mod generic_client;
 pub mod install;
 pub mod leftovers;
 pub mod private;
@@ -21,6 +22,7 @@ pub mod words;
 pub use access::{Access, Login};
 pub use connect::{Endpoint, PgError};
 pub use credentials::Credentials;
+pub use generic_client::GenericClient;
 pub use install::Installation;
 
 /// The major version that this release runs; a data directory of another one is refused.

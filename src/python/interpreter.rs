@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Marks the processes of a task, in their environment.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
@@ -23,6 +23,8 @@ pub enum Job {
     Test,
     /// Answer what only the file's own code knows.
     Ask,
+    /// Fork for each try.
+    Zygote,
 }
 
 impl Job {
@@ -32,6 +34,7 @@ impl Job {
             Self::Task => "task",
             Self::Test => "test",
             Self::Ask => "ask",
+            Self::Zygote => "zygote",
         }
     }
 }
@@ -67,10 +70,7 @@ impl Interpreter {
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
         let mut prefix = OsString::from("pycache_prefix=");
         prefix.push(&self.compiled);
-        let mut options = options.clone();
-        if let Some(map) = options.as_object_mut().filter(|_| self.support.is_dir()) {
-            map.insert("support".to_owned(), self.support.to_string_lossy().into());
-        }
+        let options = self.options(options);
         let entry = self.package.join("_leoflow_entry.py").into_os_string();
         [
             "-E".into(),
@@ -84,12 +84,33 @@ impl Interpreter {
         ]
         .into()
     }
-}
 
-impl Interpreter {
+    /// Options with where the packages are that DAG files expect, if they are there.
+    pub fn options(&self, options: &Value) -> Value {
+        let mut options = options.clone();
+        if let Some(map) = options.as_object_mut().filter(|_| self.support.is_dir()) {
+            map.insert("support".to_owned(), self.support.to_string_lossy().into());
+        }
+        options
+    }
+
     /// Whether our files are still there.
     fn is_intact(&self) -> bool {
         self.package.join("_leoflow_entry.py").is_file()
+    }
+
+    /// When the folders were changed that packages of its own are in, as far as its path tells: `<prefix>/lib/python3.*`.
+    pub fn packages_changed(&self) -> Vec<Option<SystemTime>> {
+        let lib = self.program.parent().and_then(Path::parent).map(|prefix| prefix.join("lib"));
+        let versions = lib.and_then(|lib| std::fs::read_dir(lib).ok()).into_iter().flatten().flatten();
+        let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+        let folders = versions.filter(|entry| entry.file_name().to_string_lossy().starts_with("python"));
+        let mut times: Vec<_> = folders
+            .flat_map(|entry| ["site-packages", "dist-packages"].map(|name| changed(&entry.path().join(name))))
+            .collect();
+        times.push(changed(&self.program));
+        times.sort();
+        times
     }
 
     /// Where packages that are installed for it go. Asks it, which takes a moment.

@@ -9,6 +9,7 @@ mod parse;
 mod roots;
 mod scan;
 mod support;
+mod zygote;
 
 pub use child::{Left, run as run_child};
 pub use discover::{MINIMUM, Python, find};
@@ -21,3 +22,4 @@ pub use support::{
     PackageSource, checked as checked_packages, download as download_packages, install as install_packages,
     installed as installed_packages,
 };
+pub use zygote::Zygote;

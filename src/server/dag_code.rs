@@ -66,7 +66,7 @@ impl DagCode {
     pub async fn ask(&self, version_id: i64, dag_id: &str, question: Value, spec: Value) -> Result<Value, String> {
         let version = {
             let client = self.state.database.get().await.map_err(|error| error.message())?;
-            tries::version(&**client, version_id).await.map_err(|error| error.to_string())?
+            tries::version(&*client, version_id).await.map_err(|error| error.to_string())?
         };
         let VersionCode { file, roots, sources } =
             VersionCode::of(self.questions.workspace(), &version.relative_fileloc, &version.sources);
@@ -148,7 +148,7 @@ impl DagCode {
     async fn take_callback(&self, under_way: &[(Id, String)]) -> Option<Callback> {
         let busy: Vec<&str> = under_way.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
         let client = self.state.database.get().await.ok()?;
-        match callbacks::take(&**client, &busy).await {
+        match callbacks::take(&*client, &busy).await {
             Ok(callback) => callback,
             Err(error) => {
                 warn!("the callbacks of DAGs cannot be read: {error}");

@@ -19,6 +19,7 @@ pub mod process;
 pub mod random;
 pub mod reaper;
 pub mod replace;
+pub mod seqpacket;
 pub mod signals;
 pub mod spawn;
 pub mod stdio;

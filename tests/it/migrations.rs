@@ -53,6 +53,12 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
                 (SELECT count(*) FROM task_instance WHERE state = 'up_for_reschedule')",
         "1|1|1|1|1",
     ),
+    (
+        5,
+        "UPDATE dag_run SET revision = gen_random_uuid();",
+        "SELECT count(*) FROM dag_run WHERE revision IS NOT NULL",
+        "1",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

@@ -173,7 +173,7 @@ fn what_it_is_told_is_in_the_schema() {
     for (kind, message) in &messages {
         check(kind, message);
     }
-    for kind in ["parse_options", "task_options", "task_spec", "ask_options", "test_options"] {
+    for kind in ["parse_options", "task_options", "task_spec", "ask_options", "test_options", "zygote_options"] {
         assert!(messages.iter().any(|(other, _)| other == kind), "nobody said {kind}");
     }
     let spec = &messages.iter().find(|(kind, _)| kind == "task_spec").unwrap().1;

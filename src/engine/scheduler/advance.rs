@@ -1,8 +1,10 @@
 //! The scheduler's steps, each one transaction: let runs begin, and take a run as far as it goes.
 
 use super::apply::{self, Rows};
+use super::live_run::{LiveRun, LiveRuns};
 use super::load::{self, Graphs};
 use crate::engine::keys::RunKey;
+use crate::engine::planner::concurrency::Waiting;
 use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{self, Instance, Plan, Reason, Snapshot};
 use crate::engine::state::{RunState, TaskState};
@@ -11,8 +13,10 @@ use crate::engine::store::assets;
 use crate::engine::store::backfill_end;
 use crate::engine::store::callbacks;
 use crate::engine::store::events::{self, Event};
+use crate::postgres::GenericClient;
+use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
-use tokio_postgres::{Client, GenericClient, Row, Transaction};
+use tokio_postgres::Row;
 
 /// Lets queued runs begin: of DAGs that are active and not paused, oldest first, `max_active_runs`
 /// at once; those of a backfill after the others, as many as it allows. Returns those that have begun.
@@ -68,7 +72,7 @@ pub struct Clock {
 }
 
 /// Both of one moment, so that nothing falls between them.
-pub async fn clock(client: &mut Client) -> Result<Clock, StoreError> {
+pub async fn clock(client: &mut ClientWrapper) -> Result<Clock, StoreError> {
     // In a transaction `now()` stands still.
     let transaction = client.transaction().await?;
     let due = "SELECT DISTINCT ti.dag_id, ti.run_id FROM task_instance ti
@@ -91,58 +95,136 @@ pub async fn clock(client: &mut Client) -> Result<Clock, StoreError> {
     Ok(Clock { is_due, due: due.iter().map(key).collect(), next })
 }
 
+/// What the scheduler remembers between its steps.
+#[derive(Default)]
+pub struct Memory {
+    pub graphs: Graphs,
+    pub runs: LiveRuns,
+}
+
 /// Lets begin what waits for slots in all runs.
-pub async fn admit_all(client: &mut Client, graphs: &mut Graphs) -> Result<(), StoreError> {
+pub async fn admit_all(client: &mut ClientWrapper, memory: &mut Memory) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
-    apply::admit_all(&transaction, graphs).await?;
+    let queued = apply::admit_all(&transaction, &mut memory.graphs).await?;
     transaction.commit().await?;
+    memory.have_queued(&queued);
     Ok(())
 }
 
+impl Memory {
+    fn have_queued(&mut self, queued: &[Waiting]) {
+        for one in queued {
+            self.runs.set_state(&one.run, &one.task_id, one.map_index, TaskState::Queued);
+        }
+    }
+}
+
+/// Attempts at a step that the agent was faster than; each reads the run anew.
+const ATTEMPTS: usize = 20;
+
 /// Takes a run as far as it goes now, in one transaction. Returns whether there was anything to do.
-pub async fn advance(client: &mut Client, graphs: &mut Graphs, key: &RunKey) -> Result<bool, StoreError> {
+pub async fn advance(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> Result<bool, StoreError> {
+    for _ in 0..ATTEMPTS {
+        match step(client, memory, key).await {
+            Ok(Step::Overtaken) => memory.runs.forget(key),
+            Ok(Step::Taken { changed }) => return Ok(changed),
+            Err(error) => {
+                memory.runs.forget_all();
+                return Err(error);
+            }
+        }
+    }
+    Err(StoreError::Invalid("its task instances change while it is looked at".to_owned()))
+}
+
+enum Step {
+    Taken {
+        changed: bool,
+    },
+    /// Something is not as it was remembered, or read: nothing was written.
+    Overtaken,
+}
+
+async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> Result<Step, StoreError> {
     let transaction = client.transaction().await?;
-    let query = "SELECT r.dag_version_id, r.logical_date, r.deadline_at, d.is_paused
+    let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused
                  FROM dag_run r JOIN dag d USING (dag_id)
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
     let Some(row) = transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await? else {
         // Ended by hand meanwhile, or deleted: what it held is free.
-        apply::admit_all(&transaction, graphs).await?;
+        memory.runs.forget(key);
+        let queued = apply::admit_all(&transaction, &mut memory.graphs).await?;
         transaction.commit().await?;
-        return Ok(false);
+        memory.have_queued(&queued);
+        return Ok(Step::Taken { changed: false });
     };
-    let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(false) };
-    let graph = graphs.get(&transaction, version).await?;
-    let (names, instances) = load::instances(&transaction, key, &graph).await?;
-    let logical_date = row.get(1);
-    // What is mapped is only measured while something waits to be.
-    let may_begin = |one: &Instance| {
-        let waits = [Some(TaskState::UpForRetry), Some(TaskState::UpForReschedule)].contains(&one.state);
-        one.state.is_none() || one.ended.is_some() || waits
+    let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(Step::Taken { changed: false }) };
+    let revision: Option<String> = row.get(1);
+    let mut run = match memory.runs.take(key, version, revision.as_deref()) {
+        Some(mut run) => {
+            if !run.follow(&transaction, key).await? {
+                return Ok(Step::Overtaken);
+            }
+            run
+        }
+        None => {
+            let graph = memory.graphs.get(&transaction, version).await?;
+            LiveRun::read(&transaction, key, (version, revision), graph).await?
+        }
     };
-    let waits = graph.has_expandable() && instances.iter().any(may_begin);
-    let snapshot = Snapshot {
-        graph: &graph,
-        is_paused: row.get(3),
-        now: Timestamp::now(),
-        logical_date,
-        deadline: row.get(2),
-        lengths: if waits { load::lengths(&transaction, key, &graph).await? } else { Default::default() },
-        decisions: load::decisions(&transaction, key, &graph).await?,
-        held_by_past: load::held_by_past(&transaction, key, &graph, logical_date).await?,
-        instances,
-    };
+    let graph = run.graph.clone();
+    let snapshot = look(&transaction, key, &graph, std::mem::take(&mut run.instances), &row).await?;
     let mut plan = plan::plan(&snapshot);
-    let mut rows = Rows::new(names);
+    let mut rows = Rows::new(std::mem::take(&mut run.names));
     rows.expand(&transaction, key, &graph, &plan).await?;
-    apply::admit(&transaction, graphs, key, &snapshot, &mut plan).await?;
-    apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions).await?;
-    tell(&transaction, key, &graph, &rows, &plan).await?;
+    let queued = apply::admit(&transaction, &mut memory.graphs, key, &snapshot, &mut plan).await?;
+    if !apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions).await? {
+        return Ok(Step::Overtaken);
+    }
+    let changed = plan.run.is_some() || !plan.transitions.is_empty();
+    if changed {
+        tell(&transaction, key, &graph, &rows, &plan).await?;
+    }
     if let Some((state, reason)) = plan.run {
         finish(&transaction, key, &graph, state, reason).await?;
     }
     transaction.commit().await?;
-    Ok(plan.run.is_some() || !plan.transitions.is_empty())
+    memory.have_queued(&queued);
+    if plan.run.is_none() {
+        run.instances = snapshot.instances;
+        run.apply(&plan, rows.names);
+        memory.runs.keep(key, run);
+    }
+    Ok(Step::Taken { changed })
+}
+
+/// What the planner has to know. `row` is the run's.
+async fn look<'a>(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    graph: &'a Graph,
+    instances: Vec<Instance>,
+    row: &Row,
+) -> Result<Snapshot<'a>, StoreError> {
+    let logical_date = row.get(2);
+    // What is mapped is only measured while something waits to be.
+    let may_begin = |one: &Instance| {
+        let waits = [Some(TaskState::UpForRetry), Some(TaskState::UpForReschedule)].contains(&one.state);
+        let is_mapped = one.task_index.is_some_and(|task_index| graph.is_expandable(task_index));
+        is_mapped && (one.state.is_none() || one.ended.is_some() || waits)
+    };
+    let waits = graph.has_expandable() && instances.iter().any(may_begin);
+    Ok(Snapshot {
+        graph,
+        is_paused: row.get(4),
+        now: Timestamp::now(),
+        logical_date,
+        deadline: row.get(3),
+        lengths: if waits { load::lengths(transaction, key, graph).await? } else { Default::default() },
+        decisions: load::decisions(transaction, key, graph).await?,
+        held_by_past: load::held_by_past(transaction, key, graph, logical_date).await?,
+        instances,
+    })
 }
 
 /// Whoever waits for what has changed.

@@ -10,8 +10,9 @@ use crate::engine::state::TaskState;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
 use crate::engine::store::{instances, pools};
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
-use tokio_postgres::{GenericClient, Transaction};
 use tracing::debug;
 
 /// Which rows there are: those of the database, and then those that the plan adds.
@@ -59,17 +60,16 @@ impl Rows {
     }
 }
 
-/// One that is not as it was read any more (it was claimed meanwhile) is left as it is: whoever changed
-/// it says so.
+/// `false` when one is not as it was seen any more: it was claimed meanwhile.
 pub async fn transitions(
     transaction: &Transaction<'_>,
     key: &RunKey,
     rows: &Rows,
     snapshot: &Snapshot<'_>,
     transitions: &[Transition],
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     if transitions.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let ended_at = |one: &Transition| {
         let instance = snapshot.instances.get(one.index)?;
@@ -108,28 +108,27 @@ pub async fn transitions(
              AS new (task_id, map_index, before, state, try_number, due_at, nothing, never_ran, ended)
         WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = new.task_id AND ti.map_index = new.map_index
           AND ti.state IS NOT DISTINCT FROM new.before";
-    transaction
+    let changed = transaction
         .execute(
             query,
             &[&key.dag_id, &key.run_id, &tasks, &maps, &before, &states, &numbers, &dues, &nothing, &never_ran, &ended],
         )
         .await?;
-    Ok(())
+    Ok(changed == transitions.len() as u64)
 }
 
-/// Lets the planner choose who begins, here and in other runs that wait, and queues those others.
+/// Lets the planner choose who begins, here and in other runs that wait, and queues those others, which it returns.
 pub async fn admit(
     transaction: &Transaction<'_>,
     graphs: &mut Graphs,
     key: &RunKey,
     snapshot: &Snapshot<'_>,
     plan: &mut Plan,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Waiting>, StoreError> {
     let usage = pools::usage(transaction, Some(key)).await?;
     let others = others_waiting(transaction, graphs, Some(key)).await?;
-    let chosen: Vec<&Waiting> =
-        concurrency::admit(key, snapshot, plan, usage, &others).into_iter().map(|index| &others[index]).collect();
-    queue_others(transaction, &chosen).await
+    let chosen = concurrency::admit(key, snapshot, plan, usage, &others);
+    queue_others(transaction, chosen.into_iter().map(|index| others[index].clone()).collect()).await
 }
 
 /// What may run in other runs, and has had no room.
@@ -155,9 +154,9 @@ async fn others_waiting(
     Ok(found)
 }
 
-async fn queue_others(client: &impl GenericClient, chosen: &[&Waiting]) -> Result<(), StoreError> {
+async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Result<Vec<Waiting>, StoreError> {
     if chosen.is_empty() {
-        return Ok(());
+        return Ok(chosen);
     }
     let dags: Vec<&str> = chosen.iter().map(|one| one.run.dag_id.as_str()).collect();
     let runs: Vec<&str> = chosen.iter().map(|one| one.run.run_id.as_str()).collect();
@@ -173,17 +172,16 @@ async fn queue_others(client: &impl GenericClient, chosen: &[&Waiting]) -> Resul
     for run in chosen.iter().map(|one| &one.run).collect::<std::collections::BTreeSet<_>>() {
         events::notify(client, &Event::Changed(run.clone())).await?;
     }
-    Ok(())
+    Ok(chosen)
 }
 
-/// Queues what waits in all runs and may begin, once a pool has become larger.
-pub async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<(), StoreError> {
+/// Queues what waits in all runs and may begin, once a pool has become larger. Returns it.
+pub async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<Vec<Waiting>, StoreError> {
     let candidates = others_waiting(transaction, graphs, None).await?;
     if candidates.is_empty() {
-        return Ok(());
+        return Ok(candidates);
     }
     let usage: Usage = pools::usage(transaction, None).await?;
-    let chosen: Vec<&Waiting> =
-        concurrency::choose(&candidates, usage).into_iter().map(|index| &candidates[index]).collect();
-    queue_others(transaction, &chosen).await
+    let chosen = concurrency::choose(&candidates, usage);
+    queue_others(transaction, chosen.into_iter().map(|index| candidates[index].clone()).collect()).await
 }

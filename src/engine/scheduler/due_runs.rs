@@ -5,12 +5,13 @@ use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction, TimetableProblem};
 use crate::engine::store::StoreError;
 use crate::engine::store::new_run::{self, NewRun, isoformat};
+use crate::postgres::GenericClient;
+use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use serde_json::Map;
 use std::collections::HashMap;
 use tokio::task::{Id, JoinSet};
 use tokio_postgres::types::Json;
-use tokio_postgres::{Client, GenericClient};
 use tracing::{info, warn};
 
 /// Whoever can ask a timetable of the user's own: it runs the DAG file's code, which may take its time.
@@ -86,7 +87,11 @@ impl Asking {
 }
 
 /// Works out the next run of each DAG whose version, pause or last run is another than when that was done.
-pub async fn look_ahead(client: &mut Client, oracle: &impl Oracle, asking: &mut Asking) -> Result<(), StoreError> {
+pub async fn look_ahead(
+    client: &mut ClientWrapper,
+    oracle: &impl Oracle,
+    asking: &mut Asking,
+) -> Result<(), StoreError> {
     let mut answers = std::mem::take(&mut asking.answers);
     for stale in stale(client).await? {
         let found = match &stale.structure.timetable {
@@ -200,7 +205,7 @@ async fn note(
 
 /// Makes one run of each DAG that is due and has not as many as it may have. Returns how many. What was worked out
 /// for another version, or before it was unpaused, is nothing to go by.
-pub async fn make_due_runs(client: &mut Client) -> Result<usize, StoreError> {
+pub async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreError> {
     let query = format!(
         "
         SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,

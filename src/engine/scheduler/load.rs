@@ -6,12 +6,13 @@ use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{Decision, EndedTry, Instance, Outcome};
 use crate::engine::state::{TaskState, TryState};
 use crate::engine::store::StoreError;
+use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-use tokio_postgres::{GenericClient, Row};
 
 /// Graphs of versions in use; a version never changes.
 #[derive(Default)]
@@ -36,38 +37,55 @@ impl Graphs {
     }
 }
 
+/// The columns of an instance, and of the try that it is in; `WHERE` for a run of two parameters.
+macro_rules! instances_where {
+    ($states:literal) => {
+        concat!(
+            "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
+                    t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
+             FROM task_instance ti LEFT JOIN task_try t
+                  ON (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+                     = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
+                     AND ti.state IN ('running', 'restarting')
+             WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ",
+            $states
+        )
+    };
+}
+
 /// The instances of a run with their names, in one order.
 pub async fn instances(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
 ) -> Result<(Vec<(String, i32)>, Vec<Instance>), StoreError> {
-    let query = "
-        SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
-               t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
-        FROM task_instance ti LEFT JOIN task_try t
-             ON (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
-                = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
-                AND ti.state IN ('running', 'restarting')
-        WHERE ti.dag_id = $1 AND ti.run_id = $2";
-    // The agent takes none of them meanwhile: what is decided here is decided about what is seen here.
-    let hold = "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND state = 'queued' FOR UPDATE";
-    client.query(hold, &[&key.dag_id, &key.run_id]).await?;
+    let rows = client.query(instances_where!("true"), &[&key.dag_id, &key.run_id]).await?;
+    Ok(rows.iter().map(|row| instance(row, graph)).unzip())
+}
+
+/// Those that the agent has taken and the scheduler has not settled: all that changes without the run's revision.
+pub async fn under_way(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+) -> Result<Vec<((String, i32), Instance)>, StoreError> {
+    let query = instances_where!("ti.state IN ('running', 'restarting')");
     let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-    let names = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let instances = rows
-        .iter()
-        .map(|row| Instance {
-            task_index: graph.task_index(row.get(0)),
-            map_index: row.get(1),
-            state: row.get::<_, Option<&str>>(2).and_then(TaskState::parse),
-            try_number: row.get(3),
-            max_tries: row.get(4),
-            due_at: row.get(5),
-            ended: ended(row),
-        })
-        .collect();
-    Ok((names, instances))
+    Ok(rows.iter().map(|row| instance(row, graph)).collect())
+}
+
+fn instance(row: &Row, graph: &Graph) -> ((String, i32), Instance) {
+    let (task_id, map_index): (String, i32) = (row.get(0), row.get(1));
+    let instance = Instance {
+        task_index: graph.task_index(&task_id),
+        map_index,
+        state: row.get::<_, Option<&str>>(2).and_then(TaskState::parse),
+        try_number: row.get(3),
+        max_tries: row.get(4),
+        due_at: row.get(5),
+        ended: ended(row),
+    };
+    ((task_id, map_index), instance)
 }
 
 fn ended(row: &Row) -> Option<EndedTry> {

@@ -3,5 +3,6 @@
 pub mod advance;
 pub mod apply;
 pub mod due_runs;
+mod live_run;
 pub mod load;
 pub mod run;

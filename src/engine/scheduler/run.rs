@@ -1,19 +1,18 @@
 //! The scheduler: woken by what happened or by the clock, never by looking around. One of them
 //! leads, by an advisory lock that ends with its connection.
 
-use super::advance;
+use super::advance::{self, Memory};
 use super::due_runs::{self, Asking, Oracle};
-use super::load::Graphs;
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
 use crate::engine::store::events::{self, Event};
 use crate::postgres::{Endpoint, PgError};
+use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio_postgres::Client;
 use tracing::warn;
 
 /// One number for all schedulers of a datastore.
@@ -76,7 +75,7 @@ async fn session(
         room: true,
         ..Work::default()
     };
-    let mut graphs = Graphs::default();
+    let mut memory = Memory::default();
     let mut asking = Asking::default();
     let mut looked = Instant::now();
     loop {
@@ -85,10 +84,12 @@ async fn session(
             for RunKey { dag_id, run_id } in std::mem::take(&mut work.unheard) {
                 warn!("the run {run_id} of {dag_id} went on, and no notification had told of it");
             }
+            // Whatever is remembered is compared with nothing: it is read again.
+            memory.runs.forget_all();
             work.untold = advance::running(&client).await?.into_iter().collect();
             (work.room, work.assets) = (true, true);
         }
-        let next = work.do_all(&mut client, &mut graphs, oracle, &mut asking).await?;
+        let next = work.do_all(&mut client, &mut memory, oracle, &mut asking).await?;
         beat();
         let wait = next.map_or(LONGEST_WAIT, |next| until(next).min(LONGEST_WAIT));
         tokio::select! {
@@ -102,7 +103,7 @@ fn closed() -> StoreError {
     StoreError::Postgres(PgError::Cut)
 }
 
-async fn lead(client: &Client) -> Result<bool, StoreError> {
+async fn lead(client: &ClientWrapper) -> Result<bool, StoreError> {
     Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&LEADER]).await?.get(0))
 }
 
@@ -150,8 +151,8 @@ impl Work {
     /// Does all there is, what is due included. Returns when the clock will give more.
     async fn do_all(
         &mut self,
-        client: &mut Client,
-        graphs: &mut Graphs,
+        client: &mut ClientWrapper,
+        memory: &mut Memory,
         oracle: &impl Oracle,
         asking: &mut Asking,
     ) -> Result<Option<Timestamp>, StoreError> {
@@ -164,15 +165,15 @@ impl Work {
         loop {
             while let Some(run) = self.runs.pop_first() {
                 self.untold.remove(&run);
-                advance(client, graphs, &run).await?;
+                advance(client, memory, &run).await?;
             }
             while let Some(run) = self.untold.pop_first() {
-                if advance(client, graphs, &run).await? {
+                if advance(client, memory, &run).await? {
                     self.unheard.insert(run);
                 }
             }
             if std::mem::take(&mut self.room) {
-                advance::admit_all(client, graphs).await?;
+                advance::admit_all(client, memory).await?;
             }
             if std::mem::take(&mut self.schedules) {
                 due_runs::look_ahead(client, oracle, asking).await?;
@@ -198,8 +199,8 @@ impl Work {
 }
 
 /// Takes a run as far as it goes. What one run asks of the datastore and cannot be is no reason to stop the others.
-async fn advance(client: &mut Client, graphs: &mut Graphs, run: &RunKey) -> Result<bool, StoreError> {
-    match advance::advance(client, graphs, run).await {
+async fn advance(client: &mut ClientWrapper, memory: &mut Memory, run: &RunKey) -> Result<bool, StoreError> {
+    match advance::advance(client, memory, run).await {
         Err(StoreError::Invalid(reason)) => {
             warn!("the run {} of {} cannot go on: {reason}", run.run_id, run.dag_id);
             Ok(false)

@@ -3,11 +3,12 @@
 use super::{Page, StoreError};
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::Reference;
+use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-use tokio_postgres::{GenericClient, Row};
 
 /// An asset with who is scheduled by it, who makes it and who reads it.
 #[derive(Debug)]

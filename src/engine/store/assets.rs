@@ -6,12 +6,13 @@ use super::new_run::{self, NewRun, isoformat};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::{self, Reference};
+use crate::postgres::GenericClient;
 use crate::sys::random;
+use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use tokio_postgres::types::Json;
-use tokio_postgres::{Client, GenericClient, Transaction};
 
 /// Notes what a DAG's current version says about assets.
 pub async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
@@ -160,7 +161,7 @@ pub async fn add_event(
 }
 
 /// Makes a run of each DAG whose assets have all been updated.
-pub async fn make_runs(client: &mut Client) -> Result<(), StoreError> {
+pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
     let query = "
         SELECT d.dag_id, v.id, v.structure FROM dag d JOIN dag_version v ON v.id = d.current_version_id

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use crate::engine::keys::RunKey;
-use tokio_postgres::GenericClient;
+use crate::postgres::GenericClient;
 
 /// After a run has ended: it may have been the last of its backfill.
 pub async fn complete(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {

@@ -10,12 +10,14 @@ use super::new_run::{self, NewRun, isoformat};
 use super::{Page, StoreError};
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::Info;
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-use tokio_postgres::{GenericClient, Row, Transaction};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
@@ -266,7 +268,7 @@ async fn run_again(
     let key = RunKey { dag_id: wanted.dag_id.clone(), run_id: run_id.to_owned() };
     clear::clear(transaction, &key, &Selection::default()).await?;
     let take = "
-        UPDATE dag_run SET run_type = 'backfill', triggered_by = 'backfill', backfill_id = $3, backfill_ordinal = $4,
+        UPDATE dag_run SET revision = gen_random_uuid(), run_type = 'backfill', triggered_by = 'backfill', backfill_id = $3, backfill_ordinal = $4,
                conf = CASE WHEN $5::jsonb = '{}' THEN conf ELSE $5 END
         WHERE dag_id = $1 AND run_id = $2";
     transaction.execute(take, &[&key.dag_id, &key.run_id, &backfill.id, &ordinal, &Json(&wanted.conf)]).await?;

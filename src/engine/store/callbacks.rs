@@ -3,10 +3,11 @@
 use super::StoreError;
 use super::events::{self, Event};
 use crate::engine::keys::RunKey;
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
-use tokio_postgres::{GenericClient, Transaction};
 
 /// Notes that a DAG's own callback is to be called, with the task that decided.
 pub async fn add(transaction: &Transaction<'_>, run: &RunKey, state: &str, reason: &str) -> Result<(), StoreError> {

@@ -8,8 +8,9 @@ use super::{ReadFor, StoreError};
 use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::state::TaskState;
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
 use std::collections::BTreeSet;
-use tokio_postgres::{GenericClient, Transaction};
 
 /// Which of a run's task instances are to run again.
 #[derive(Debug, Default)]
@@ -102,6 +103,7 @@ pub async fn clear(transaction: &Transaction<'_>, key: &RunKey, which: &Selectio
              AS chosen (id, at, retries, new_pool, new_slots, new_weight)
         WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at AND state IS DISTINCT FROM 'removed'";
     transaction.execute(reset, &[&key.dag_id, &key.run_id, &ids, &maps, &retries, &pools, &slots, &weights]).await?;
+    runs::revise(transaction, key).await?;
     if run.state.is_finished() && !ids.is_empty() {
         runs::queue_again(transaction, key).await?;
     }

@@ -2,8 +2,9 @@
 
 use super::{OnExisting, Page, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
+use crate::postgres::GenericClient;
 use serde::{Deserialize, Serialize};
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::Row;
 
 /// <https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html>
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,11 +6,13 @@ use super::{Page, StoreError};
 use crate::engine::dag::Structure;
 use crate::engine::dag_check;
 use crate::engine::keys::RunKey;
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-use tokio_postgres::{GenericClient, Row, Transaction};
 
 /// A DAG as it is now.
 #[derive(Debug, Clone)]

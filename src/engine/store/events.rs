@@ -3,8 +3,8 @@
 //! nothing but the look that every new connection begins with.
 
 use crate::engine::keys::RunKey;
+use crate::postgres::GenericClient;
 use serde::{Deserialize, Serialize};
-use tokio_postgres::GenericClient;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

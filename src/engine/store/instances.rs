@@ -3,8 +3,9 @@
 use super::{Page, StoreError};
 use crate::engine::dag::Task;
 use crate::engine::keys::RunKey;
+use crate::postgres::GenericClient;
 use jiff::Timestamp;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::Row;
 
 /// The map index of a task that is not mapped, as in Airflow.
 pub const NOT_MAPPED: i32 = -1;
@@ -169,9 +170,9 @@ pub async fn insert(
     let query = "
         INSERT INTO task_instance
             (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
-        SELECT $1, run.id, new.* FROM unnest($2::text[]) AS run (id)
+        SELECT $1, run.id, task_id, map_index, retries, operator, pool, slots, weight FROM unnest($2::text[]) AS run (id)
         CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
-                          $9::integer[]) AS new
+                          $9::integer[]) AS new (task_id, map_index, retries, operator, pool, slots, weight)
         ON CONFLICT DO NOTHING";
     client.execute(query, &[&dag_id, &run_ids, &tasks, &maps, &retries, &operators, &pools, &slots, &weights]).await?;
     Ok(())

@@ -7,11 +7,12 @@ use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::schedule::timetable::Interval;
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use tokio_postgres::types::{Json, ToSql};
-use tokio_postgres::{GenericClient, Transaction};
 
 /// A run that is to be.
 #[derive(Debug)]

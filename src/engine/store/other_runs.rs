@@ -3,8 +3,8 @@
 use super::{StoreError, dags};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
+use crate::postgres::GenericClient;
 use jiff::Timestamp;
-use tokio_postgres::GenericClient;
 
 /// What is counted.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use super::{Page, StoreError};
 use crate::engine::dag::DEFAULT_POOL;
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::Usage;
-use tokio_postgres::{GenericClient, Row};
+use crate::postgres::GenericClient;
+use tokio_postgres::Row;
 
 /// Slots of the pool that is there without having been made.
 pub const DEFAULT_SLOTS: i32 = 128;

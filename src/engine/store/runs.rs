@@ -9,10 +9,12 @@ use crate::engine::keys::RunKey;
 use crate::engine::params;
 use crate::engine::schedule::timetable::Interval;
 use crate::engine::state::RunState;
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-use tokio_postgres::{GenericClient, Row, Transaction};
 
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -207,7 +209,8 @@ pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunSt
             WHERE dag_id = $1 AND run_id = $2
               AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))";
         transaction.execute(instances, &[&key.dag_id, &key.run_id, &state.as_str()]).await?;
-        let end = "UPDATE dag_run SET state = $3, start_date = coalesce(start_date, now()),
+        let end =
+            "UPDATE dag_run SET state = $3, revision = gen_random_uuid(), start_date = coalesce(start_date, now()),
                           end_date = CASE WHEN $4 THEN end_date ELSE now() END
                    WHERE dag_id = $1 AND run_id = $2";
         let was_finished = run.state.is_finished();
@@ -262,10 +265,18 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
     Ok(())
 }
 
+/// Its task instances are not as the scheduler may remember them.
+pub async fn revise(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id]).await?;
+    Ok(())
+}
+
 /// A run that is over begins again when its turn comes.
 pub async fn queue_again(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query =
-        "UPDATE dag_run SET state = 'queued', queued_at = now(), start_date = NULL, end_date = NULL, deadline_at = NULL
+        "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = now(), start_date = NULL,
+                        end_date = NULL, deadline_at = NULL
                  WHERE dag_id = $1 AND run_id = $2";
     client.execute(query, &[&key.dag_id, &key.run_id]).await?;
     Ok(())

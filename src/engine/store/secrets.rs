@@ -5,8 +5,8 @@ use super::variables;
 use super::{ALL, StoreError};
 use crate::auth::cipher::Cipher;
 use crate::auth::masking::{Masker, is_sensitive};
+use crate::postgres::GenericClient;
 use serde_json::Value;
-use tokio_postgres::GenericClient;
 
 /// All that are stored now: passwords, and what is secret by its name.
 pub async fn stored(client: &impl GenericClient, cipher: &Cipher) -> Result<Masker, StoreError> {

@@ -6,13 +6,15 @@ use super::events::{self, Event};
 use super::xcoms;
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::state::TryState;
+use crate::postgres::GenericClient;
 use crate::sys::process::ProcessId;
+use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-use tokio_postgres::{Client, GenericClient, Row};
 
 /// Tasks that the agent runs at once: Airflow's `parallelism`.
 pub const SLOTS: usize = 32;
@@ -56,7 +58,7 @@ fn read_key(row: &Row) -> TryKey {
 /// Takes up to `most` queued task instances, oldest first. An instance whose last try is still
 /// being ended waits for that end.
 pub async fn claim(
-    client: &mut Client,
+    client: &mut ClientWrapper,
     most: usize,
     boot_id: &str,
     new_token: impl Fn() -> String,
@@ -74,7 +76,7 @@ pub async fn claim(
             FROM picked p WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
                                 = (p.dag_id, p.run_id, p.task_id, p.map_index)
             RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries)
-        SELECT t.*, r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
+        SELECT dag_id, run_id, task_id, map_index, try_number, t.max_tries, r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
                r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
                y.state = 'up_for_reschedule' AS goes_on, y.first_start_date, y.reschedules
         FROM taken t JOIN dag_run r USING (dag_id, run_id)
@@ -274,7 +276,7 @@ impl Ended {
 
 /// Writes how a try ended, with what it returned, in one transaction. `false` when the database
 /// does not take it for running: it has been told before.
-pub async fn record(client: &mut Client, ended: &Ended) -> Result<bool, StoreError> {
+pub async fn record(client: &mut ClientWrapper, ended: &Ended) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
     let TryKey { run, task_id, map_index, try_number } = &ended.key;
     let query = "
@@ -339,7 +341,8 @@ fn storable(value: &Value) -> Value {
 
 /// The try that a token belongs to, while it runs.
 pub async fn of_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>, StoreError> {
-    let query = "SELECT * FROM task_try WHERE token_hash = $1 AND state = 'running'";
+    let query = "SELECT dag_id, run_id, task_id, map_index, try_number FROM task_try
+                 WHERE token_hash = $1 AND state = 'running'";
     Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(read_key))
 }
 

@@ -2,10 +2,11 @@
 
 use super::{OnExisting, Page, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
+use crate::postgres::GenericClient;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::Row;
 
 /// <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/variables.html>
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +116,6 @@ pub async fn import(
         "INSERT INTO variable (key, value_encrypted, description) SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[])
          ON CONFLICT (key) DO {on_conflict} RETURNING key"
     );
-    let statement = client.prepare(&query).await?;
     let mut written = 0;
     for batch in once_each(entries, on_existing).chunks(BATCH) {
         batch.iter().try_for_each(check)?;
@@ -123,7 +123,7 @@ pub async fn import(
             batch.iter().map(|variable| cipher.seal(&associated_data(&variable.key), &variable.value)).collect();
         let keys: Vec<&str> = batch.iter().map(|variable| variable.key.as_str()).collect();
         let descriptions: Vec<Option<&str>> = batch.iter().map(|variable| variable.description.as_deref()).collect();
-        let rows = client.query(&statement, &[&keys, &sealed, &descriptions]).await?;
+        let rows = client.query(&query, &[&keys, &sealed, &descriptions]).await?;
         if on_existing == OnExisting::Fail && rows.len() < batch.len() {
             let mut new: HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
             // There already, or twice among them.

@@ -2,8 +2,9 @@
 
 use super::{Page, StoreError};
 use crate::engine::keys::{RunKey, TryKey};
+use crate::postgres::GenericClient;
 use jiff::Timestamp;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::Row;
 
 #[derive(Debug, Clone)]
 pub struct XCom {

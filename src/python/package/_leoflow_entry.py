@@ -1,4 +1,4 @@
-"""The entry: `python _leoflow_entry.py parse|task|ask|test OPTIONS`, OPTIONS as JSON."""
+"""The entry: `python _leoflow_entry.py parse|task|ask|test|zygote OPTIONS`, OPTIONS as JSON."""
 
 import json
 import os
@@ -9,13 +9,9 @@ if __name__ == "__main__":
     # First, whatever the user's files are called: `airflow` and `leoflow` are ours.
     sys.path[0] = here
     what, options = sys.argv[1], json.loads(sys.argv[2])
-    # The first that is there: the project, so that what lies beside the DAG is found by its name.
-    for folder in options.get("work_in") or []:
-        try:
-            os.chdir(folder)
-            break
-        except OSError:
-            pass
+    from leoflow.entry import working_folder
+
+    working_folder.enter(options)
     sys.argv = [options.get("path") or options.get("folder") or what]
     if what == "parse":
         from leoflow.entry.parse import main
@@ -23,6 +19,8 @@ if __name__ == "__main__":
         from leoflow.entry.task import main
     elif what == "ask":
         from leoflow.entry.ask import main
+    elif what == "zygote":
+        from leoflow.entry.zygote import main
     else:
         from leoflow.entry.foreground import main
     main(options)

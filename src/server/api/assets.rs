@@ -6,6 +6,7 @@ use crate::engine::store::asset_lists::{self, Asset, AssetEvent, AssetUse, Event
 use crate::engine::store::assets::{self, Source};
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::runs::{self, Trigger};
+use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
 use crate::server::request::{Params, Segments};
@@ -18,7 +19,6 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use tokio_postgres::GenericClient;
 
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
@@ -56,7 +56,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let page = params.page("name_pattern", asset_lists::ASSET_COLUMNS)?;
     let uri = params.text("uri_pattern").unwrap_or("%");
     let client = state.database.get().await?;
-    let (assets, total) = asset_lists::list(&**client, &page, uri).await?;
+    let (assets, total) = asset_lists::list(&*client, &page, uri).await?;
     Ok(Json(json!({"assets": assets.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
 }
 
@@ -66,7 +66,7 @@ fn not_found(id: i64) -> ApiError {
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let asset = asset_lists::get(&**client, id).await?;
+    let asset = asset_lists::get(&*client, id).await?;
     Ok(Json(view(&asset.ok_or_else(|| not_found(id))?)))
 }
 
@@ -101,7 +101,7 @@ pub async fn events(State(state): Shared, params: Params) -> Result<Json<Value>,
         source_run_id: params.text("source_run_id"),
     };
     let client = state.database.get().await?;
-    let (events, total) = asset_lists::events(&**client, &filter, &page).await?;
+    let (events, total) = asset_lists::events(&*client, &filter, &page).await?;
     Ok(event_list(&events, total))
 }
 
@@ -111,7 +111,7 @@ pub async fn upstream(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&**client, &RunKey { dag_id, run_id }, true).await?;
+    let events = asset_lists::events_of_run(&*client, &RunKey { dag_id, run_id }, true).await?;
     let total = i64::try_from(events.len()).unwrap_or(i64::MAX);
     Ok(event_list(&events, total))
 }
@@ -131,13 +131,13 @@ pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value
     extra.insert("from_rest_api".to_owned(), true.into());
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    if asset_lists::get(&*transaction, asset_id).await?.is_none() {
+    if asset_lists::get(&transaction, asset_id).await?.is_none() {
         let detail = format!("Asset with ID: `{asset_id}` was not found");
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
     let source = Source { run: None, task_id: None, map_index: -1 };
     let id = assets::add_event(&transaction, asset_id, &extra.into(), &source, &[]).await?;
-    let event = asset_lists::event(&*transaction, id).await?;
+    let event = asset_lists::event(&transaction, id).await?;
     transaction.commit().await?;
     Ok(Json(event_view(&event)))
 }
@@ -146,7 +146,7 @@ pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value
 pub async fn materialize(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let dag_id = producer(&*transaction, id).await?;
+    let dag_id = producer(&transaction, id).await?;
     let with = Trigger {
         run_id: Some(format!("asset_materialization_{}", isoformat(Timestamp::now()))),
         logical_date: None,
@@ -176,6 +176,6 @@ async fn producer(client: &impl GenericClient, id: i64) -> Result<String, ApiErr
 pub async fn queued(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let view = |(asset_id, created_at): (i64, Timestamp)| json!({"dag_id": dag_id, "asset_id": asset_id, "created_at": stamp(created_at), "dag_display_name": dag_id});
-    let events: Vec<Value> = asset_lists::queued(&**client, &dag_id).await?.into_iter().map(view).collect();
+    let events: Vec<Value> = asset_lists::queued(&*client, &dag_id).await?.into_iter().map(view).collect();
     Ok(Json(json!({"queued_events": events, "total_entries": events.len()})))
 }

@@ -143,7 +143,7 @@ fn too_many(count: &str, most: usize) -> String {
 /// `GET /ui/backfills/{id}/outcome`: what became of each of its dates when it was made, in numbers and in words.
 pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let (made, left) = backfills::outcome(&**client, id).await.map_err(refusal)?;
+    let (made, left) = backfills::outcome(&*client, id).await.map_err(refusal)?;
     let runs = |count: i64| if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
     let mut summary = if made == 0 { "no run was made".to_owned() } else { format!("{} to come", runs(made)) };
     for (reason, count) in &left {
@@ -161,8 +161,8 @@ pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Resul
 pub async fn create(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let wanted: Wanted = body_as::<Create>(body)?.into();
     let client = state.database.get().await?;
-    let dag = dags::get(&**client, &wanted.dag_id).await.map_err(refusal)?;
-    backfills::check(&**client, &dag, &wanted).await.map_err(refusal)?;
+    let dag = dags::get(&*client, &wanted.dag_id).await.map_err(refusal)?;
+    backfills::check(&*client, &dag, &wanted).await.map_err(refusal)?;
     // Its code may take its time; no connection waits for that.
     drop(client);
     let infos = infos(DagCode::of(&state), &dag, &wanted).await?;
@@ -181,8 +181,8 @@ pub async fn create(State(state): Shared, body: Body) -> Result<Json<Value>, Api
 pub async fn dry_run(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let wanted: Wanted = body_as::<Create>(body)?.into();
     let client = state.database.get().await?;
-    let dag = dags::get(&**client, &wanted.dag_id).await.map_err(refusal)?;
-    match backfills::check(&**client, &dag, &wanted).await {
+    let dag = dags::get(&*client, &wanted.dag_id).await.map_err(refusal)?;
+    match backfills::check(&*client, &dag, &wanted).await {
         // Another one that is under way keeps nobody from looking.
         Ok(()) | Err(StoreError::Busy(_)) => {}
         Err(error) => return Err(refusal(error)),
@@ -199,13 +199,13 @@ pub async fn dry_run(State(state): Shared, body: Body) -> Result<Json<Value>, Ap
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let page = params.page("dag_id_pattern", COLUMNS)?;
     let client = state.database.get().await?;
-    let (found, total) = backfills::list(&**client, params.text("dag_id"), &page).await?;
+    let (found, total) = backfills::list(&*client, params.text("dag_id"), &page).await?;
     Ok(Json(json!({"backfills": found.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(view(&backfills::get(&**client, id).await.map_err(refusal)?)))
+    Ok(Json(view(&backfills::get(&*client, id).await.map_err(refusal)?)))
 }
 
 async fn change(state: &AppState, id: i64, how: Change) -> Result<Json<Value>, ApiError> {

@@ -48,14 +48,14 @@ fn response(connection: &Connection) -> Value {
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let page = params.page("connection_id_pattern", COLUMNS)?;
     let client = state.database.get().await?;
-    let (found, total) = connections::list(&**client, &state.cipher, &page).await?;
+    let (found, total) = connections::list(&*client, &state.cipher, &page).await?;
     let connections: Vec<Value> = found.iter().map(response).collect();
     Ok(Json(json!({"connections": connections, "total_entries": total})))
 }
 
 pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(response(&connections::get(&**client, &state.cipher, &id, ReadFor::Reading).await?)))
+    Ok(Json(response(&connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?)))
 }
 
 #[derive(Deserialize)]
@@ -101,7 +101,7 @@ impl ConnectionBody {
 pub async fn create(State(state): Shared, body: Body<ConnectionBody>) -> Result<(StatusCode, Json<Value>), ApiError> {
     let connection = body.map_err(bad_body)?.0.into_connection();
     let client = state.database.get().await?;
-    connections::create(&**client, &state.cipher, &connection).await?;
+    connections::create(&*client, &state.cipher, &connection).await?;
     Ok((StatusCode::CREATED, Json(response(&connection))))
 }
 
@@ -119,9 +119,9 @@ pub async fn patch(
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let old = connections::get(&*transaction, &state.cipher, &id, ReadFor::Update).await?;
+    let old = connections::get(&transaction, &state.cipher, &id, ReadFor::Update).await?;
     let merged = merge(old, &changes);
-    connections::set(&*transaction, &state.cipher, &merged).await?;
+    connections::set(&transaction, &state.cipher, &merged).await?;
     transaction.commit().await?;
     Ok(Json(response(&merged)))
 }
@@ -148,6 +148,6 @@ fn merge(old: Connection, changes: &Changes<ConnectionBody>) -> Connection {
 
 pub async fn delete(State(state): Shared, Id(id): Id) -> Result<StatusCode, ApiError> {
     let client = state.database.get().await?;
-    connections::delete(&**client, &id).await?;
+    connections::delete(&*client, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -18,6 +18,7 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -64,9 +65,9 @@ pub async fn list(
     check_states(&states, &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
     let client = state.database.get().await?;
     if let Some(dag_id) = unless_all(&dag_id) {
-        dags::get(&**client, dag_id).await?;
+        dags::get(&*client, dag_id).await?;
     }
-    let (found, total) = runs::list(&**client, unless_all(&dag_id), &states, &page).await?;
+    let (found, total) = runs::list(&*client, unless_all(&dag_id), &states, &page).await?;
     let found: Vec<Value> = found.iter().map(views::run).collect();
     Ok(Json(json!({
         "dag_runs": found, "total_entries": total,
@@ -91,7 +92,7 @@ pub async fn get(
 ) -> Result<Json<Value>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
-    let run = runs::get(&**client, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
+    let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
     Ok(Json(views::run(&run)))
 }
 
@@ -178,7 +179,7 @@ async fn own_interval(
     date: Timestamp,
 ) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
     // Its code may take its time; no connection waits for that.
-    let found = dags::get(&**state.database.get().await?, dag_id).await;
+    let found = dags::get(&*state.database.get().await?, dag_id).await;
     let Ok(dag) = found else { return Ok(None) };
     let custom = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_custom());
     let (true, Some(code)) = (custom, DagCode::of(state)) else { return Ok(None) };
@@ -220,7 +221,7 @@ pub async fn patch(
         Some(new) => runs::set_state(&transaction, &key, new).await.map_err(|error| missing(error, &key))?,
         None => {}
     }
-    let run = runs::get(&*transaction, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
+    let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
     transaction.commit().await?;
     Ok(Json(views::run(&run)))
 }
@@ -270,9 +271,9 @@ pub async fn clear(
     let which = Selection { only_failed: body.only_failed, ..Selection::default() };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    runs::get(&*transaction, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
+    runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
     if body.dry_run {
-        let ids = clear::select(&*transaction, &key, &which).await?;
+        let ids = clear::select(&transaction, &key, &which).await?;
         let found = instances_of(&transaction, &key, &ids).await?;
         return Ok(Json(json!({"task_instances": found, "total_entries": found.len()})));
     }
@@ -280,16 +281,16 @@ pub async fn clear(
         runs::set_note(&transaction, &key, Some(note)).await?;
     }
     clear::clear(&transaction, &key, &which).await?;
-    let run = runs::get(&*transaction, &key, ReadFor::Reading).await?;
+    let run = runs::get(&transaction, &key, ReadFor::Reading).await?;
     transaction.commit().await?;
     Ok(Json(views::run(&run)))
 }
 
 /// The named instances of a run, as they are shown.
 pub async fn instances_of(
-    transaction: &deadpool_postgres::Transaction<'_>,
+    transaction: &Transaction<'_>,
     key: &RunKey,
     ids: &[(String, i32)],
 ) -> Result<Vec<Value>, ApiError> {
-    Ok(instances::chosen(&**transaction, key, ids).await?.iter().map(views::instance).collect())
+    Ok(instances::chosen(transaction, key, ids).await?.iter().map(views::instance).collect())
 }

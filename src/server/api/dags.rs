@@ -30,19 +30,19 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
         tags: params.texts("tags"),
     };
     let client = state.database.get().await?;
-    let (found, total) = dags::list(&**client, &page, &filter).await?;
+    let (found, total) = dags::list(&*client, &page, &filter).await?;
     let found: Vec<Value> = found.iter().map(views::dag).collect();
     Ok(Json(json!({"dags": found, "total_entries": total})))
 }
 
 pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(views::dag(&dags::get(&**client, &dag_id).await?)))
+    Ok(Json(views::dag(&dags::get(&*client, &dag_id).await?)))
 }
 
 pub async fn details(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(views::dag_details(&dags::get(&**client, &dag_id).await?)))
+    Ok(Json(views::dag_details(&dags::get(&*client, &dag_id).await?)))
 }
 
 #[derive(Deserialize)]
@@ -65,8 +65,8 @@ pub async fn patch(
     let Pausing { is_paused } = body_as(body)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    dags::set_paused(&*transaction, &dag_id, is_paused).await.map_err(|error| missing(error, &dag_id))?;
-    let changed = dags::get(&*transaction, &dag_id).await?;
+    dags::set_paused(&transaction, &dag_id, is_paused).await.map_err(|error| missing(error, &dag_id))?;
+    let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
     Ok(Json(views::dag(&changed)))
 }
@@ -100,7 +100,7 @@ pub async fn source(
     let number = params.whole("version_number")?.filter(|number| *number > 0);
     let wanted = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
     let client = state.database.get().await?;
-    let (version_number, content) = dags::source(&**client, &dag_id, wanted).await?.ok_or_else(|| {
+    let (version_number, content) = dags::source(&*client, &dag_id, wanted).await?.ok_or_else(|| {
         let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
         ApiError::new(StatusCode::NOT_FOUND, detail)
@@ -121,12 +121,12 @@ const ERROR_COLUMNS: &[(&str, &str)] =
 pub async fn import_errors(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let page = params.page("filename_pattern", ERROR_COLUMNS)?;
     let client = state.database.get().await?;
-    let (found, total) = dags::import_errors(&**client, &page).await?;
+    let (found, total) = dags::import_errors(&*client, &page).await?;
     let found: Vec<Value> = found.iter().map(views::import_error).collect();
     Ok(Json(json!({"import_errors": found, "total_entries": total})))
 }
 
 pub async fn import_error(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(views::import_error(&dags::import_error(&**client, id).await?)))
+    Ok(Json(views::import_error(&dags::import_error(&*client, id).await?)))
 }

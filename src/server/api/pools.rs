@@ -48,13 +48,13 @@ fn missing(error: StoreError, name: &str) -> ApiError {
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let page = params.page("pool_name_pattern", COLUMNS)?;
     let client = state.database.get().await?;
-    let (found, total) = pools::list(&**client, &page).await?;
+    let (found, total) = pools::list(&*client, &page).await?;
     Ok(Json(json!({"pools": found.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
 }
 
 pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(view(&pools::get(&**client, &name).await.map_err(|error| missing(error, &name))?)))
+    Ok(Json(view(&pools::get(&*client, &name).await.map_err(|error| missing(error, &name))?)))
 }
 
 #[derive(Deserialize)]
@@ -91,8 +91,8 @@ pub async fn create(State(state): Shared, body: Body) -> Result<(StatusCode, Jso
         description: body.description.as_deref(),
         include_deferred: body.include_deferred,
     };
-    pools::create(&**client, &given).await?;
-    Ok((StatusCode::CREATED, Json(view(&pools::get(&**client, &body.name).await?))))
+    pools::create(&*client, &given).await?;
+    Ok((StatusCode::CREATED, Json(view(&pools::get(&*client, &body.name).await?))))
 }
 
 #[derive(Deserialize)]
@@ -119,18 +119,18 @@ pub async fn patch(State(state): Shared, Id(name): Id, params: Params, body: Bod
     let mask = params.texts("update_mask");
     let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
     let client = state.database.get().await?;
-    let old = pools::get(&**client, &name).await.map_err(|error| missing(error, &name))?;
+    let old = pools::get(&*client, &name).await.map_err(|error| missing(error, &name))?;
     let slots = body.slots.filter(|_| counts("slots")).unwrap_or(old.slots);
     check_slots(slots)?;
     let description = body.description.filter(|_| counts("description")).or(old.description);
     let include_deferred = body.include_deferred.filter(|_| counts("include_deferred")).unwrap_or(old.include_deferred);
     let given = Given { name: &name, slots, description: description.as_deref(), include_deferred };
-    pools::set(&**client, &given).await?;
-    Ok(Json(view(&pools::get(&**client, &name).await?)))
+    pools::set(&*client, &given).await?;
+    Ok(Json(view(&pools::get(&*client, &name).await?)))
 }
 
 pub async fn delete(State(state): Shared, Id(name): Id) -> Result<StatusCode, ApiError> {
     let client = state.database.get().await?;
-    pools::delete(&**client, &name).await.map_err(|error| missing(error, &name))?;
+    pools::delete(&*client, &name).await.map_err(|error| missing(error, &name))?;
     Ok(StatusCode::NO_CONTENT)
 }

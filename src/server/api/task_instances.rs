@@ -60,7 +60,7 @@ pub async fn list(
         }
         (Some(dag_id), Some(run_id)) => {
             let key = RunKey { dag_id: dag_id.to_owned(), run_id: run_id.to_owned() };
-            runs::get(&**client, &key, ReadFor::Reading).await.map_err(|error| match error {
+            runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| match error {
                 StoreError::NotFound { .. } => {
                     let detail = format!("DagRun with dag_id: `{dag_id}` and run_id: `{run_id}` was not found");
                     ApiError::new(StatusCode::NOT_FOUND, detail)
@@ -68,11 +68,11 @@ pub async fn list(
                 other => other.into(),
             })?;
         }
-        (Some(dag_id), None) => drop(dags::get(&**client, dag_id).await?),
+        (Some(dag_id), None) => drop(dags::get(&*client, dag_id).await?),
         (None, None) => {}
     }
     let which = Which { dag_id: dag, run_id: run, states: &states, mapped: None };
-    let (found, total) = instances::list(&**client, which, &page).await?;
+    let (found, total) = instances::list(&*client, which, &page).await?;
     let found: Vec<Value> = found.iter().map(views::instance).collect();
     Ok(Json(json!({
         "task_instances": found, "total_entries": total,
@@ -86,7 +86,7 @@ pub async fn get(
 ) -> Result<Json<Value>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
-    let found = instances::get(&**client, &key, &task_id, NOT_MAPPED).await.map_err(|error| match error {
+    let found = instances::get(&*client, &key, &task_id, NOT_MAPPED).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let RunKey { dag_id, run_id } = &key;
             let detail = format!(
@@ -160,15 +160,15 @@ pub async fn clear(
     let key = RunKey { dag_id, run_id };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    dags::get(&*transaction, &key.dag_id).await?;
-    runs::get(&*transaction, &key, ReadFor::Reading).await.map_err(|error| match error {
+    dags::get(&transaction, &key.dag_id).await?;
+    runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let detail = format!("Dag Run id {} not found in dag {}", key.run_id, key.dag_id);
             ApiError::new(StatusCode::NOT_FOUND, detail)
         }
         other => other.into(),
     })?;
-    let ids = clear::select(&*transaction, &key, &which).await?;
+    let ids = clear::select(&transaction, &key, &which).await?;
     if !body.dry_run {
         clear::clear(&transaction, &key, &which).await?;
     }
@@ -220,7 +220,7 @@ pub async fn xcom_list(
     let client = state.database.get().await?;
     let (dag, run, task) = (unless_all(&dag_id), unless_all(&run_id), unless_all(&task_id));
     let map_index = params.whole("map_index")?.map(|index| i32::try_from(index).unwrap_or(i32::MAX));
-    let (found, total) = xcoms::list(&**client, dag, run, task, map_index, &page).await?;
+    let (found, total) = xcoms::list(&*client, dag, run, task, map_index, &page).await?;
     let found: Vec<Value> = found.iter().map(views::xcom).collect();
     Ok(Json(json!({"xcom_entries": found, "total_entries": total})))
 }
@@ -233,10 +233,10 @@ pub async fn xcom_get(
     let map_index = params.whole("map_index")?.unwrap_or(-1);
     let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
     let client = state.database.get().await?;
-    let found = xcoms::get(&**client, &RunKey { dag_id, run_id }, &task_id, map_index, &key).await?;
+    let found = xcoms::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index, &key).await?;
     let value = found.value.as_deref().unwrap_or("null");
     let mut value: Value = serde_json::from_str(value).map_err(|error| ApiError::internal(&error))?;
-    secrets::stored(&**client, &state.cipher).await?.mask_json(&mut value);
+    secrets::stored(&*client, &state.cipher).await?.mask_json(&mut value);
     let mut whole = views::xcom(&found);
     whole["value"] = value;
     Ok(Json(whole))

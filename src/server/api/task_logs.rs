@@ -44,12 +44,12 @@ pub async fn get(
     };
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
-    let instance = instances::get(&**client, &key, &task_id, map_index).await.map_err(|error| match error {
+    let instance = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
         StoreError::NotFound { .. } => ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"),
         other => other.into(),
     })?;
     let is_newest = instance.try_number == try_number;
-    if !is_newest && !instances::has_try(&**client, &key, &task_id, map_index, try_number).await? {
+    if !is_newest && !instances::has_try(&*client, &key, &task_id, map_index, try_number).await? {
         return Err(ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"));
     }
     drop(client);

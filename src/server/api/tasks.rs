@@ -68,7 +68,7 @@ fn view(structure: &Structure, task: &Task) -> Value {
 
 pub async fn list(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let structure = dags::get(&**client, &dag_id).await?.structure;
+    let structure = dags::get(&*client, &dag_id).await?.structure;
     let mut tasks: Vec<&Task> = structure.tasks.iter().collect();
     tasks.sort_by_key(|task| &task.task_id);
     let found: Vec<Value> = tasks.into_iter().map(|task| view(&structure, task)).collect();
@@ -80,7 +80,7 @@ pub async fn get(
     Segments((dag_id, task_id)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let structure = dags::get(&**client, &dag_id).await?.structure;
+    let structure = dags::get(&*client, &dag_id).await?.structure;
     let task = structure
         .tasks
         .iter()
@@ -99,9 +99,9 @@ pub async fn mapped(
     let which = Which { dag_id: Some(&dag_id), run_id: Some(&run_id), states: &states, mapped: Some(&task_id) };
     let mut page = params.page("task_display_name_pattern", task_instances::COLUMNS)?;
     page.pattern = None;
-    let (found, total) = instances::list(&**client, which, &page).await?;
+    let (found, total) = instances::list(&*client, which, &page).await?;
     if total == 0 && states.is_empty() {
-        let structure = dags::get(&**client, &dag_id).await?.structure;
+        let structure = dags::get(&*client, &dag_id).await?.structure;
         let not_found = |detail: String| Err(ApiError::new(StatusCode::NOT_FOUND, detail));
         match structure.tasks.iter().find(|task| task.task_id == task_id) {
             None => return not_found(format!("Task id {task_id} not found")),
@@ -124,7 +124,7 @@ pub async fn one_mapped(
 ) -> Result<Json<Value>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
-    let found = instances::get(&**client, &key, &task_id, map_index).await.map_err(|error| match error {
+    let found = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let RunKey { dag_id, run_id } = &key;
             let detail = format!(

@@ -35,14 +35,14 @@ fn response(variable: &Variable) -> Value {
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let page = params.page("variable_key_pattern", COLUMNS)?;
     let client = state.database.get().await?;
-    let (found, total) = variables::list(&**client, &state.cipher, &page).await?;
+    let (found, total) = variables::list(&*client, &state.cipher, &page).await?;
     let variables: Vec<Value> = found.iter().map(response).collect();
     Ok(Json(json!({"variables": variables, "total_entries": total})))
 }
 
 pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(response(&variables::get(&**client, &state.cipher, &key, ReadFor::Reading).await?)))
+    Ok(Json(response(&variables::get(&*client, &state.cipher, &key, ReadFor::Reading).await?)))
 }
 
 #[derive(Deserialize)]
@@ -66,7 +66,7 @@ impl VariableBody {
 pub async fn create(State(state): Shared, body: Body<VariableBody>) -> Result<(StatusCode, Json<Value>), ApiError> {
     let variable = body.map_err(bad_body)?.0.into_variable();
     let client = state.database.get().await?;
-    variables::create(&**client, &state.cipher, &variable).await?;
+    variables::create(&*client, &state.cipher, &variable).await?;
     Ok((StatusCode::CREATED, Json(response(&variable))))
 }
 
@@ -85,20 +85,20 @@ pub async fn patch(
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let old = variables::get(&*transaction, &state.cipher, &key, ReadFor::Update).await?;
+    let old = variables::get(&transaction, &state.cipher, &key, ReadFor::Update).await?;
     let new_value = redact::restore(&variables::as_text(&new.value), &old.value);
     let variable = Variable {
         value: changes.pick("value", new_value, old.value),
         description: changes.pick("description", new.description.clone(), old.description),
         key,
     };
-    variables::set(&*transaction, &state.cipher, &variable).await?;
+    variables::set(&transaction, &state.cipher, &variable).await?;
     transaction.commit().await?;
     Ok(Json(response(&variable)))
 }
 
 pub async fn delete(State(state): Shared, Id(key): Id) -> Result<StatusCode, ApiError> {
     let client = state.database.get().await?;
-    variables::delete(&**client, &key).await?;
+    variables::delete(&*client, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -49,22 +49,22 @@ pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
 
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(variables::get(&**client, &state.cipher, &key, ReadFor::Reading).await?))
+    Ok(Json(variables::get(&*client, &state.cipher, &key, ReadFor::Reading).await?))
 }
 
 pub async fn get_connection(State(state): Shared, Id(id): Id) -> Result<Json<Connection>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(connections::get(&**client, &state.cipher, &id, ReadFor::Reading).await?))
+    Ok(Json(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?))
 }
 
 pub async fn export_variables(State(state): Shared) -> Result<Json<Vec<Variable>>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(variables::list(&**client, &state.cipher, &ALL).await?.0))
+    Ok(Json(variables::list(&*client, &state.cipher, &ALL).await?.0))
 }
 
 pub async fn export_connections(State(state): Shared) -> Result<Json<Vec<Connection>>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(connections::list(&**client, &state.cipher, &ALL).await?.0))
+    Ok(Json(connections::list(&*client, &state.cipher, &ALL).await?.0))
 }
 
 /// Of any size that is read: taken apart where nobody waits for it.
@@ -77,7 +77,7 @@ pub async fn import_variables(State(state): Shared, body: Bytes) -> Result<Json<
     let total = import.entries.len();
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let imported = variables::import(&*transaction, &state.cipher, import.entries, import.on_existing).await?;
+    let imported = variables::import(&transaction, &state.cipher, import.entries, import.on_existing).await?;
     transaction.commit().await?;
     Ok(Json(Imported { imported, skipped: total - imported }))
 }
@@ -88,7 +88,7 @@ pub async fn import_connections(State(state): Shared, body: Body<Connection>) ->
     let transaction = client.transaction().await?;
     let mut counts = Imported::default();
     for entry in &import.entries {
-        counts.count(connections::import(&*transaction, &state.cipher, entry, import.on_existing).await?);
+        counts.count(connections::import(&transaction, &state.cipher, entry, import.on_existing).await?);
     }
     transaction.commit().await?;
     Ok(Json(counts))

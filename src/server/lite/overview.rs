@@ -31,9 +31,9 @@ const LAST_BACKFILLS: i64 = 5;
 pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let filter = Filter { include_stale: params.flag("all")?.unwrap_or(false), ..Filter::default() };
-    let (found, _) = dags::list(&**client, &ALL, &filter).await?;
-    let (errors, _) = dags::import_errors(&**client, &ALL).await?;
-    let newest = runs::newest_of_all(&**client, LAST_RUNS).await?;
+    let (found, _) = dags::list(&*client, &ALL, &filter).await?;
+    let (errors, _) = dags::import_errors(&*client, &ALL).await?;
+    let newest = runs::newest_of_all(&*client, LAST_RUNS).await?;
     let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
     for run in &newest {
         by_dag.entry(&run.key.dag_id).or_default().push(run);
@@ -80,13 +80,13 @@ fn error_view(error: &ImportError) -> Value {
 /// A DAG with its newest runs and its tasks.
 pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let dag = dags::get(&**client, &dag_id).await?;
+    let dag = dags::get(&*client, &dag_id).await?;
     let newest = Page { limit: 50, order: vec![Order { column: "r.run_after", descending: true }], ..ALL };
-    let (runs, total) = runs::list(&**client, Some(&dag_id), &[], &newest).await?;
-    let (errors, _) = dags::import_errors(&**client, &ALL).await?;
+    let (runs, total) = runs::list(&*client, Some(&dag_id), &[], &newest).await?;
+    let (errors, _) = dags::import_errors(&*client, &ALL).await?;
     let error = errors.iter().find(|error| error.filename == dag.fileloc).map(|error| &error.stack_trace);
     let mut filled = Vec::new();
-    for (backfill, states) in backfills::newest(&**client, &dag_id, LAST_BACKFILLS).await? {
+    for (backfill, states) in backfills::newest(&*client, &dag_id, LAST_BACKFILLS).await? {
         let mut one = backfill_views::view(&backfill);
         one["states"] = states.into();
         filled.push(one);
@@ -121,7 +121,7 @@ pub async fn next(
 ) -> Result<Json<Value>, ApiError> {
     let count = params.whole("count")?.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).min(1000);
     let client = state.database.get().await?;
-    let dag = dags::get(&**client, &dag_id).await?;
+    let dag = dags::get(&*client, &dag_id).await?;
     let first = dag.next_run_after.map(|at| (at, dag.next_interval.map(|(start, end)| Interval { start, end })));
     let (timetable, restriction) = (dag.structure.timetable.as_ref(), dag.structure.restriction());
     let next: Vec<Value> = first
@@ -145,9 +145,9 @@ pub async fn run(
     let fold = params.whole("fold")?.map(|most| usize::try_from(most).unwrap_or(0));
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
-    let run = runs::get(&**client, &key, ReadFor::Reading).await?;
-    let (mut found, _) = instances::list(&**client, Which::of_run(&key), &ALL).await?;
-    let dag = dags::get(&**client, &key.dag_id).await?;
+    let run = runs::get(&*client, &key, ReadFor::Reading).await?;
+    let (mut found, _) = instances::list(&*client, Which::of_run(&key), &ALL).await?;
+    let dag = dags::get(&*client, &key.dag_id).await?;
     let graph = Graph::new(dag.structure);
     found.sort_by_cached_key(|one| (graph.task_index(&one.task_id).unwrap_or(usize::MAX), one.map_index));
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);

@@ -60,7 +60,7 @@ async fn alone(state: &AppState) -> Result<Json<Value>, ApiError> {
 
 async fn every_slot_is_taken(state: &AppState) -> Result<bool, ApiError> {
     let client = state.database.get().await?;
-    Ok(tries::count_running(&**client).await? >= tries::SLOTS)
+    Ok(tries::count_running(&*client).await? >= tries::SLOTS)
 }
 
 async fn run_once(state: &AppState) -> Result<Run, ApiError> {
@@ -72,7 +72,7 @@ async fn run_once(state: &AppState) -> Result<Run, ApiError> {
     let key = RunKey { dag_id: DAG_ID.to_owned(), run_id: run.key.run_id };
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let run = runs::get(&**client, &key, ReadFor::Reading).await?;
+        let run = runs::get(&*client, &key, ReadFor::Reading).await?;
         if matches!(run.state, RunState::Success | RunState::Failed) || Instant::now() >= deadline {
             return Ok(run);
         }

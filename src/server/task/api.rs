@@ -43,7 +43,7 @@ pub async fn require_try(State(state): Shared, mut request: Request, next: Next)
 async fn find_try(state: &AppState, token: Option<String>) -> Result<Option<TryKey>, ApiError> {
     let Some(token) = token else { return Ok(None) };
     let client = state.database.get().await?;
-    Ok(tries::of_token(&**client, &token).await?)
+    Ok(tries::of_token(&*client, &token).await?)
 }
 
 #[derive(Deserialize)]
@@ -56,14 +56,14 @@ struct SetVariable {
 pub async fn set_variable(State(state): Shared, Id(key): Id, body: Body) -> Result<StatusCode, ApiError> {
     let SetVariable { value, description } = body_as(body)?;
     let client = state.database.get().await?;
-    variables::set(&**client, &state.cipher, &Variable { key, value, description }).await?;
+    variables::set(&*client, &state.cipher, &Variable { key, value, description }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// One that is gone already is no error: the request may be the second of its kind.
 pub async fn delete_variable(State(state): Shared, Id(key): Id) -> Result<StatusCode, ApiError> {
     let client = state.database.get().await?;
-    match variables::delete(&**client, &key).await {
+    match variables::delete(&*client, &key).await {
         Ok(()) | Err(StoreError::NotFound { .. }) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(error.into()),
     }
@@ -84,7 +84,7 @@ pub async fn push_xcom(
 ) -> Result<StatusCode, ApiError> {
     let Push { key, value_json } = body_as(body)?;
     let client = state.database.get().await?;
-    xcoms::push(&**client, &of, &key, &value_json).await?;
+    xcoms::push(&*client, &of, &key, &value_json).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -112,7 +112,7 @@ pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>,
         map_indexes: map_indexes.as_deref(),
         include_prior_dates,
     };
-    let found = xcoms::pull(&**client, &pull).await?;
+    let found = xcoms::pull(&*client, &pull).await?;
     let entries = found
         .into_iter()
         .map(|(task_id, map_index, value)| json!({"task_id": task_id, "map_index": map_index, "value_json": value}));

@@ -31,7 +31,7 @@ type Body = Result<Json<Value>, JsonRejection>;
 
 pub async fn dag(State(state): Shared, Id(dag_id): Id) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let dag = dags::get(&**client, &dag_id).await?;
+    let dag = dags::get(&*client, &dag_id).await?;
     Ok(Json(json!({"dag_id": dag.dag_id, "is_paused": dag.is_paused})))
 }
 
@@ -88,7 +88,7 @@ pub async fn trigger(
 pub async fn state(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let key: RunKey = body_as(body)?;
     let client = state.database.get().await?;
-    let run = runs::get(&**client, &key, ReadFor::Reading).await?;
+    let run = runs::get(&*client, &key, ReadFor::Reading).await?;
     Ok(Json(json!({"state": run.state})))
 }
 
@@ -111,7 +111,7 @@ pub async fn count(State(state): Shared, body: Body) -> Result<Json<Value>, ApiE
         (None, None) => Counted::Runs,
     };
     let client = state.database.get().await?;
-    let count = other_runs::count(&**client, &dag_id, &counted, &dates, &states).await?;
+    let count = other_runs::count(&*client, &dag_id, &counted, &dates, &states).await?;
     Ok(Json(json!({"count": count})))
 }
 
@@ -129,18 +129,18 @@ pub async fn length(
 ) -> Result<Json<Value>, ApiError> {
     let LengthBody { length } = body_as(body)?;
     let client = state.database.get().await?;
-    let run = runs::get(&**client, &of.run, ReadFor::Reading).await?;
+    let run = runs::get(&*client, &of.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
-    let version = tries::version(&**client, version).await?;
+    let version = tries::version(&*client, version).await?;
     let graph = Graph::new(version.structure);
-    let lengths = load::lengths(&**client, &of.run, &graph).await?;
+    let lengths = load::lengths(&*client, &of.run, &graph).await?;
     Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).copied())})))
 }
 
 /// The last run of the DAG before the task's own that has succeeded.
 pub async fn previous(State(state): Shared, Extension(of): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let dates = other_runs::previous_success(&**client, &of.run).await?;
+    let dates = other_runs::previous_success(&*client, &of.run).await?;
     Ok(Json(dates.map_or(Value::Null, |dates| {
         json!({
             "data_interval_start": dates.data_interval_start, "data_interval_end": dates.data_interval_end,
@@ -152,8 +152,8 @@ pub async fn previous(State(state): Shared, Extension(of): Extension<TryKey>) ->
 /// Whether the task's own run is the newest that its schedule has by now.
 pub async fn latest(State(state): Shared, Extension(of): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let run = runs::get(&**client, &of.run, ReadFor::Reading).await?;
-    let dag = dags::get(&**client, &of.run.dag_id).await?;
+    let run = runs::get(&*client, &of.run, ReadFor::Reading).await?;
+    let dag = dags::get(&*client, &of.run.dag_id).await?;
     let ends = run.data_interval_start.zip(run.data_interval_end);
     let (Some((start, end)), Some(timetable)) = (ends, &dag.structure.timetable) else {
         return Ok(Json(json!({"is_latest": true})));
@@ -177,7 +177,7 @@ fn event(event: &AssetEvent) -> Value {
 /// The events that the task's own run was made for.
 pub async fn triggering(State(state): Shared, Extension(of): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&**client, &of.run, false).await?;
+    let events = asset_lists::events_of_run(&*client, &of.run, false).await?;
     Ok(Json(events.iter().map(event).collect()))
 }
 
@@ -191,7 +191,7 @@ struct Named {
 pub async fn named(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let Named { name } = body_as(body)?;
     let client = state.database.get().await?;
-    let asset = asset_lists::named(&**client, &name).await?;
+    let asset = asset_lists::named(&*client, &name).await?;
     let asset =
         asset.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no asset named {name:?}")))?;
     Ok(Json(json!({"name": asset.name, "uri": asset.uri, "group": asset.group, "extra": asset.extra})))
@@ -208,6 +208,6 @@ pub async fn events(State(state): Shared, body: Body) -> Result<Json<Value>, Api
     let EventsOf { of } = body_as(body)?;
     let Some(reference) = asset_condition::reference(&of) else { return Ok(Json(json!([]))) };
     let client = state.database.get().await?;
-    let events = asset_lists::events_of(&**client, &reference).await?;
+    let events = asset_lists::events_of(&*client, &reference).await?;
     Ok(Json(events.iter().map(event).collect()))
 }

@@ -1,0 +1,141 @@
+//! The agent's warm Python: there while tasks begin, gone when none has for a while.
+
+use super::folder::TaskFolder;
+use crate::home::Home;
+use crate::python::{Interpreter, Zygote};
+use crate::sys::process::ProcessId;
+use serde_json::{Value, json};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+use tracing::warn;
+
+/// So long after the last try it is gone: idle memory counts.
+const IDLE: Duration = Duration::from_secs(10);
+/// In a row; from then on every try has a Python of its own, until the interpreter is another one.
+const MOST_FAILURES: u32 = 2;
+/// Variables that Python and its libraries read when they start: a try that sets one starts cold.
+const READ_AT_START: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON"];
+
+/// What a try is started with.
+pub struct Request {
+    pub folder: TaskFolder,
+    /// For `leoflow.entry.task`.
+    pub options: Value,
+    /// The names of the variables that its task sets.
+    pub sets: Vec<String>,
+}
+
+/// Keeps a zygote of one interpreter.
+pub struct Warm {
+    home: PathBuf,
+    kept: Option<Kept>,
+    failures: u32,
+    failed: Option<Source>,
+}
+
+struct Kept {
+    zygote: Zygote,
+    is_ready: bool,
+    source: Source,
+    used: Instant,
+}
+
+/// What it is made of: another of it asks for another zygote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    interpreter: Interpreter,
+    packages_changed: Vec<Option<SystemTime>>,
+}
+
+impl Warm {
+    pub fn new(home: &Home) -> Self {
+        Self { home: home.root().to_owned(), kept: None, failures: 0, failed: None }
+    }
+
+    /// Starts a try and returns its keeper; `None` when it is to be started cold. One alone does not wait for a
+    /// zygote to be ready; it has it made for those after it.
+    pub async fn start(&mut self, interpreter: &Interpreter, request: &Request, is_of_many: bool) -> Option<ProcessId> {
+        if !cfg!(target_os = "linux") || starts_cold(&request.sets) {
+            return None;
+        }
+        let packages_changed = interpreter.packages_changed();
+        let source = Source { interpreter: interpreter.clone(), packages_changed };
+        let has_failed = self.failed.as_ref() == Some(&source);
+        if has_failed && self.failures >= MOST_FAILURES {
+            return None;
+        }
+        match self.fork(&source, request, is_of_many).await {
+            Ok(keeper) => {
+                if keeper.is_some() {
+                    (self.failures, self.failed) = (0, None);
+                }
+                keeper
+            }
+            Err(error) => {
+                self.failures = if has_failed { self.failures + 1 } else { 1 };
+                let outlook = if self.failures >= MOST_FAILURES { " from now on" } else { "" };
+                warn!("the warm Python: {error}; each task has its own{outlook}");
+                (self.kept, self.failed) = (None, Some(source));
+                None
+            }
+        }
+    }
+
+    async fn fork(&mut self, source: &Source, request: &Request, is_of_many: bool) -> io::Result<Option<ProcessId>> {
+        self.kept = self.kept.take().filter(|kept| kept.source == *source);
+        let is_new = self.kept.is_none();
+        let kept = match &mut self.kept {
+            Some(kept) => kept,
+            none => {
+                let zygote = Zygote::start(&source.interpreter, &self.home)?;
+                none.insert(Kept { zygote, is_ready: false, source: source.clone(), used: Instant::now() })
+            }
+        };
+        kept.used = Instant::now();
+        if is_new && !is_of_many {
+            return Ok(None);
+        }
+        if !kept.is_ready {
+            kept.zygote.ready().await?;
+            kept.is_ready = true;
+        }
+        let asked = json!({"folder": request.folder.path(), "options": request.options});
+        let pid = kept.zygote.fork(&asked).await?;
+        // One that has ended already has said who it was.
+        let keeper = ProcessId::of(pid).or_else(|| request.folder.keeper().ok().flatten());
+        keeper.map(Some).ok_or_else(|| io::Error::other("what it has forked is gone"))
+    }
+
+    /// Completes when it has not been used for a while; then it is to be let go.
+    pub async fn idle(&self) {
+        match &self.kept {
+            Some(kept) => tokio::time::sleep_until(kept.used + IDLE).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What it has started goes on.
+    pub fn let_go(&mut self) {
+        self.kept = None;
+    }
+}
+
+fn starts_cold(sets: &[String]) -> bool {
+    sets.iter().any(|name| READ_AT_START.iter().any(|start| name.starts_with(start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_sets_what_is_read_at_the_start_has_a_python_of_its_own() {
+        let sets = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(!starts_cold(&sets(&["REGION", "MY_PYTHON"])));
+        assert!(starts_cold(&sets(&["REGION", "LD_PRELOAD"])));
+        assert!(starts_cold(&sets(&["PYTHONHASHSEED"])));
+        assert!(starts_cold(&sets(&["OMP_NUM_THREADS"])));
+    }
+}

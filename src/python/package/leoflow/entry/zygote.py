@@ -1,0 +1,210 @@
+"""A warm Python: it has what every task needs loaded, runs nothing of the user's, and forks for each try.
+
+Its owner sends one JSON datagram a try, `{"folder", "options"}`, and gets `{"pid"}` or `{"error"}`. The
+fork takes the try, forks the task, and then becomes the keeper by exec: the task is the keeper's own child, as in a
+cold start, and nothing of it depends on the zygote any more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+from leoflow.entry import working_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+# What marks the processes of a try, in their environment; here it has room for any mark.
+MARK = b"LEOFLOW_TASK="
+# linux/prctl.h
+SET_PARENT_DEATH_SIGNAL = 1
+# Where both sides of a fork find what the owner has passed.
+OWNER, PROGRAM = 3, 4
+# Where a keeper finds the ends of its task's pipes, and a task the end for its secrets.
+OUTPUT, SECRETS = 3, 4
+TASKS_SECRETS = 3
+# Another process has the try, or something failed before there was a task.
+NOT_NEEDED, CANNOT_START = 75, 70
+LARGEST_REQUEST = 1024 * 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def stat_fields():
+    """Of /proc/self/stat, from the third on: proc(5)."""
+    with open("/proc/self/stat", encoding="utf-8") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+class Mark:
+    """The value of the mark where /proc/PID/environ shows it, which a fork inherits and an exec replaces."""
+
+    def __init__(self):
+        start, end = (int(field) for field in stat_fields()[47:49])
+        with open("/proc/self/mem", "rb") as memory:
+            memory.seek(start)
+            environment = memory.read(end - start)
+        at = environment.find(MARK)
+        if at < 0:
+            raise RuntimeError("there is no mark in the environment")
+        self.at = start + at + len(MARK)
+        self.length = environment.index(b"\0", at) - at - len(MARK)
+
+    def write(self, text):
+        if len(text) != self.length:
+            raise ValueError(f"the mark has {self.length} bytes, not {len(text)}")
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            memory.seek(self.at)
+            memory.write(text.encode())
+
+
+def take(folder, boot_id):
+    """As a cold keeper does: of several, one has the try."""
+    pid = os.getpid()
+    mine = os.path.join(folder, f"process.{pid}")
+    with open(mine, "w", encoding="utf-8") as file:
+        json.dump({"pid": pid, "start_ticks": int(stat_fields()[19]), "boot_id": boot_id}, file)
+    try:
+        os.link(mine, os.path.join(folder, "process.json"))
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(mine)
+
+
+def place(descriptors):
+    """Puts each at its number, all above them closed. None of them may be in another's place."""
+    high = [os.dup(descriptor) for descriptor in descriptors]
+    while any(descriptor < len(descriptors) for descriptor in high):
+        high = [os.dup(descriptor) for descriptor in high]
+    for number, descriptor in enumerate(high):
+        os.dup2(descriptor, number)
+    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
+
+
+def become_keeper(request: dict[str, Any], mark: Mark, boot_id: str) -> NoReturn:
+    """In the fork: takes the try, starts the task, and goes on as the keeper's program."""
+    os.setpgid(0, 0)
+    # It waits for the keeper, to which it is an event.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    folder = request["folder"]
+    if not take(folder, boot_id):
+        os._exit(NOT_NEEDED)
+    null = os.open("/dev/null", os.O_RDONLY)
+    log = os.open(os.path.join(folder, "keeper.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    output, task_output = os.pipe()
+    secrets, task_secrets = os.pipe()
+    mark.write(os.path.basename(folder))
+    keeper = os.getpid()
+    task = os.fork()
+    if task == 0:
+        become_task(request, keeper, [null, task_output, task_output, task_secrets])
+    program = os.dup(PROGRAM)
+    place([null, log, log, output, secrets, program])
+    os.set_inheritable(OUTPUT, True)
+    os.set_inheritable(SECRETS, True)
+    os.set_inheritable(5, False)
+    environment = {name: value for name, value in os.environ.items() if name != "LEOFLOW_TASK"}
+    os.execve(5, ["leoflow", "keep-task", folder, "--started", str(task)], environment)
+
+
+def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) -> NoReturn:
+    """In the fork of the fork: as in a process of its own that has just imported the same modules."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        _libc.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != keeper:
+            os._exit(code)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        place(descriptors)
+        os.environ["LEOFLOW_TASK"] = os.path.basename(request["folder"])
+        reseed()
+        gc.enable()
+        working_folder.enter(request["options"])
+        sys.argv = [request["folder"]]
+        from leoflow.entry.task import main
+
+        main(request["options"])
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(code)
+
+
+def reseed():
+    """`random` does so by itself in every fork."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def serve(owner: socket.socket, options: dict[str, Any]) -> None:
+    """Until the owner has gone."""
+    mark = Mark()
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+        boot_id = file.read().strip()
+    os.chdir(options["folder"])
+    time.tzset()
+    # Keepers are nobody's to wait for: how they ended is in their folders.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise RuntimeError(f"a module has started {threads - 1} thread(s), which a fork would lose")
+    owner.send(b'{"ready": true}')
+    while True:
+        text = owner.recv(LARGEST_REQUEST)
+        if not text:
+            return
+        try:
+            answer = {"pid": fork(json.loads(text), mark, boot_id)}
+        except OSError as error:
+            answer = {"error": str(error)}
+        owner.send(json.dumps(answer).encode())
+
+
+def fork(request, mark, boot_id):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become_keeper(request, mark, boot_id)
+        except BaseException as error:
+            os.write(2, f"the try could not be started: {error!r}\n".encode())
+        finally:
+            os._exit(CANNOT_START)
+    return pid
+
+
+def main(options: dict[str, Any]) -> None:
+    owner = socket.socket(fileno=OWNER)
+    os.set_inheritable(OWNER, False)
+    # Not itself prepared as a task is: where packages are found depends on the try's options.
+    for name in options["preload"]:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            sys.stderr.write(f"{name} cannot be loaded ahead: {error!r}\n")
+    serve(owner, options)

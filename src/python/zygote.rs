@@ -1,0 +1,115 @@
+//! A warm Python of this process's own, which forks for each try: what it costs to start an interpreter is paid once.
+//! It is single-threaded and has nothing of the user's; see `package/leoflow/entry/zygote.py`.
+
+use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
+use crate::sys::process::Signal;
+use crate::sys::seqpacket::SeqPacket;
+use crate::sys::spawn::Spawn;
+use crate::sys::{pidfd::PidFd, reaper};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// What is loaded ahead: all that a task of our own package imports.
+const PRELOAD: &[&str] = &["leoflow.entry.task", "airflow.sdk"];
+/// For loading it.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// For one fork. A machine that is short of memory is slow at it.
+const FORK_LIMIT: Duration = Duration::from_secs(10);
+/// As long as any try's mark, so that it can be written in its place.
+const NO_MARK: &str = "________________________";
+
+pub struct Zygote {
+    socket: SeqPacket,
+    pid: i32,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Ready {
+        #[serde(rename = "ready")]
+        _ready: bool,
+    },
+    Forked {
+        pid: i32,
+    },
+    Failed {
+        error: String,
+    },
+}
+
+impl Zygote {
+    /// Starts it; it is ready once `ready` says so. `folder` is where it works. What it says of itself goes where our
+    /// own errors go. Must be called from the main thread: it ends with that.
+    pub fn start(interpreter: &Interpreter, folder: &Path) -> io::Result<Self> {
+        let (socket, theirs) = SeqPacket::pair()?;
+        let program = File::open("/proc/self/exe")?;
+        let errors = io::stderr();
+        let mut environment = environment();
+        environment.push((TASK_MARK.into(), NO_MARK.into()));
+        let options = json!({"folder": folder, "preload": PRELOAD});
+        let spawn = Spawn {
+            program: interpreter.program.clone(),
+            called: None,
+            arguments: interpreter.arguments(Job::Zygote, &options),
+            environment,
+            output: errors.as_fd(),
+            errors: None,
+            folder: None,
+            passed: vec![theirs.as_fd(), program.as_fd()],
+            single_user: None,
+            parent_death: Some(Signal::Kill),
+            own_session: false,
+        };
+        let pid = spawn.start().map_err(io::Error::other)?;
+        Ok(Self { socket, pid })
+    }
+
+    /// Completes when it can fork.
+    pub async fn ready(&self) -> io::Result<()> {
+        match self.answer(READY_LIMIT).await? {
+            Answer::Ready { .. } => Ok(()),
+            _ => Err(io::Error::other("it says something else than that it is ready")),
+        }
+    }
+
+    /// Starts a try; returns the pid of its keeper.
+    pub async fn fork(&self, request: &Value) -> io::Result<i32> {
+        self.socket.send(request.to_string().as_bytes()).await?;
+        match self.answer(FORK_LIMIT).await? {
+            Answer::Forked { pid } => Ok(pid),
+            Answer::Failed { error } => Err(io::Error::other(error)),
+            Answer::Ready { .. } => Err(io::Error::other("it says again that it is ready")),
+        }
+    }
+
+    async fn answer(&self, limit: Duration) -> io::Result<Answer> {
+        let mut buffer = vec![0; 64 * 1024];
+        let received = tokio::time::timeout(limit, self.socket.receive(&mut buffer)).await;
+        let length = received.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))??;
+        if length == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
+        }
+        serde_json::from_slice(&buffer[..length]).map_err(io::Error::other)
+    }
+}
+
+/// What it has forked goes on.
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        let pid = self.pid;
+        crate::sys::process::signal_process(pid, Signal::Kill);
+        // A killed process is one to wait for until it is waited for.
+        if let Ok(ended) = PidFd::of_pid(pid) {
+            tokio::task::spawn_local(async move {
+                let _ = ended.ended().await;
+                reaper::ended_child(pid);
+            });
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! A pair of sockets that keep messages apart, one of them for a child.
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Our end.
+pub struct SeqPacket(AsyncFd<OwnedFd>);
+
+impl SeqPacket {
+    /// Ours and the child's. Must be called inside a runtime.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        super::listener::set_nonblocking(&ours)?;
+        // SAFETY: an `OwnedFd` gives the same descriptor for as long as it lives.
+        let ours = unsafe { AsyncFd::register_with_interest(ours, Interest::READABLE | Interest::WRITABLE) }?;
+        Ok((Self(ours), theirs))
+    }
+
+    /// Sends one message whole.
+    pub async fn send(&self, message: &[u8]) -> io::Result<()> {
+        self.0
+            .async_io(Interest::WRITABLE, |socket| Ok(send(socket.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL)?))
+            .await
+            .map(drop)
+    }
+
+    /// Receives one message; 0 when the other end is closed.
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.async_io(Interest::READABLE, |socket| Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?)).await
+    }
+}
