@@ -1,10 +1,12 @@
 //! The whole program. Exit codes are decided here and nowhere else.
 
+use crate::agent::{self, TaskFolder};
 use crate::cli::args::Cli;
 use crate::cli::complete;
 use crate::cli::printer::Printer;
 use crate::commands;
 use crate::error::Error;
+use crate::protocol::log;
 use crate::sys::{env_vars, replace};
 use clap::Parser;
 use serde_json::json;
@@ -12,9 +14,15 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use tracing::{Level, error};
 
 /// One executable, three names.
 pub fn main() -> ExitCode {
+    if let [_, word, rest @ ..] = env_vars::arguments().as_slice()
+        && word == "keep-task"
+    {
+        return keep_task(rest);
+    }
     if !env_vars::arguments().iter().any(|argument| argument == "--take-over") {
         // A program that was executed in the place of another has them held back; a supervisor that takes over lets
         // them through itself.
@@ -48,6 +56,31 @@ pub fn main() -> ExitCode {
     printer.error(&error);
     ExitCode::from(error.exit_code())
 }
+
+/// The process that keeps one task, which the agent or its warm Python starts: `keep-task FOLDER [--started PID]`. There
+/// is one for each try, so it reads nothing that it does not need: neither arguments nor a home, nor a runtime.
+/// Whatever happens to those, a task goes on.
+fn keep_task(arguments: &[OsString]) -> ExitCode {
+    log::start("keeper", Level::INFO);
+    let (folder, started) = match arguments {
+        [folder] => (folder, None),
+        [folder, word, pid] if word == "--started" => match pid.to_str().and_then(|pid| pid.parse().ok()) {
+            Some(pid) => (folder, Some(pid)),
+            None => return ExitCode::from(USAGE),
+        },
+        _ => return ExitCode::from(USAGE),
+    };
+    match agent::keep_task(&TaskFolder::at(folder.into()), started) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As clap has it.
+const USAGE: u8 = 2;
 
 /// `leoflow-server …` is `leoflow server …`, and so for the agent.
 fn arguments() -> Vec<OsString> {

@@ -38,12 +38,35 @@ pub struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeeperSpec {
     pub program: PathBuf,
-    pub arguments: Vec<OsString>,
+    pub arguments: Vec<Argument>,
     /// The folder to work in.
     pub folder: PathBuf,
     pub log: PathBuf,
     /// Seconds after which the task is ended from outside, should it not end itself.
     pub time_limit: Option<f64>,
+}
+
+/// An argument as text, where it is one: as bytes it would be four times as long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Argument {
+    Text(String),
+    Bytes(OsString),
+}
+
+impl From<OsString> for Argument {
+    fn from(argument: OsString) -> Self {
+        argument.into_string().map_or_else(Self::Bytes, Self::Text)
+    }
+}
+
+impl From<Argument> for OsString {
+    fn from(argument: Argument) -> Self {
+        match argument {
+            Argument::Text(text) => text.into(),
+            Argument::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 /// How the task's process ended, as the keeper saw it.
@@ -89,6 +112,9 @@ pub struct TaskResult {
     pub rendered: Option<serde_json::Value>,
     #[serde(default)]
     pub map_index: Option<String>,
+    /// Large libraries that it has loaded, which a warm Python may load ahead for those after it.
+    #[serde(default)]
+    pub libraries: Vec<String>,
 }
 
 fn yes() -> bool {

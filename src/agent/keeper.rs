@@ -97,7 +97,7 @@ impl TaskKeeper {
         let spawn = Spawn {
             program: keeper.program.clone(),
             called: None,
-            arguments: keeper.arguments.clone(),
+            arguments: keeper.arguments.iter().cloned().map(Into::into).collect(),
             environment,
             output: output_writer.as_fd(),
             errors: None,

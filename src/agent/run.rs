@@ -262,7 +262,7 @@ impl Agent {
     }
 
     /// Writes down how a try ended whose keeper is gone, and forgets its folder.
-    async fn record(&self, client: &mut ClientWrapper, key: TryKey, folder: &TaskFolder) -> Result<(), StoreError> {
+    async fn record(&mut self, client: &mut ClientWrapper, key: TryKey, folder: &TaskFolder) -> Result<(), StoreError> {
         let outcome = folder.outcome().ok().flatten();
         if outcome.is_none() {
             let marked = folder.clone();
@@ -272,6 +272,9 @@ impl Agent {
             }
         }
         let result = folder.result().ok().flatten();
+        if let Some(result) = &result {
+            self.warm.learn(&result.libraries);
+        }
         let ended = ending::ended(key, outcome.as_ref(), result, Timestamp::now());
         debug!("{}: {}", ended.key, ended.state.as_str());
         if let Err(error) = tries::record(client, &ended).await {

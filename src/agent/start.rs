@@ -66,7 +66,7 @@ impl Surroundings {
             key: key.clone(),
             keeper: KeeperSpec {
                 program: interpreter.program.clone(),
-                arguments: interpreter.arguments(Job::Task, &options),
+                arguments: interpreter.arguments(Job::Task, &options).into_iter().map(Into::into).collect(),
                 // Always there. The task goes to its project by itself: that may lie on a mount that hangs.
                 folder: self.home.root().to_owned(),
                 log: task_log::path(&self.home, name),

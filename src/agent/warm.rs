@@ -5,6 +5,7 @@ use crate::home::Home;
 use crate::python::{Interpreter, Zygote};
 use crate::sys::process::ProcessId;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,9 @@ const IDLE: Duration = Duration::from_secs(10);
 const MOST_FAILURES: u32 = 2;
 /// Variables that Python and its libraries read when they start: a try that sets one starts cold.
 const READ_AT_START: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON"];
+
+/// Those that are known to be as good after a fork as before: none starts a thread but numpy, which sees to it itself.
+const LIBRARIES: &[&str] = &["jinja2", "numpy", "pandas", "pendulum", "requests"];
 
 /// What a try is started with.
 pub struct Request {
@@ -31,6 +35,7 @@ pub struct Request {
 pub struct Warm {
     home: PathBuf,
     kept: Option<Kept>,
+    libraries: BTreeSet<String>,
     failures: u32,
     failed: Option<Source>,
 }
@@ -47,11 +52,13 @@ struct Kept {
 struct Source {
     interpreter: Interpreter,
     packages_changed: Vec<Option<SystemTime>>,
+    /// What tasks have loaded, of which many will again.
+    libraries: BTreeSet<String>,
 }
 
 impl Warm {
     pub fn new(home: &Home) -> Self {
-        Self { home: home.root().to_owned(), kept: None, failures: 0, failed: None }
+        Self { home: home.root().to_owned(), kept: None, libraries: BTreeSet::new(), failures: 0, failed: None }
     }
 
     /// Starts a try and returns its keeper; `None` when it is to be started cold. One alone does not wait for a
@@ -60,8 +67,11 @@ impl Warm {
         if !cfg!(target_os = "linux") || starts_cold(&request.sets) {
             return None;
         }
-        let packages_changed = interpreter.packages_changed();
-        let source = Source { interpreter: interpreter.clone(), packages_changed };
+        let source = Source {
+            interpreter: interpreter.clone(),
+            packages_changed: interpreter.packages_changed(),
+            libraries: self.libraries.clone(),
+        };
         let has_failed = self.failed.as_ref() == Some(&source);
         if has_failed && self.failures >= MOST_FAILURES {
             return None;
@@ -89,7 +99,7 @@ impl Warm {
         let kept = match &mut self.kept {
             Some(kept) => kept,
             none => {
-                let zygote = Zygote::start(&source.interpreter, &self.home)?;
+                let zygote = Zygote::start(&source.interpreter, &source.libraries, &self.home)?;
                 none.insert(Kept { zygote, is_ready: false, source: source.clone(), used: Instant::now() })
             }
         };
@@ -106,6 +116,12 @@ impl Warm {
         // One that has ended already has said who it was.
         let keeper = ProcessId::of(pid).or_else(|| request.folder.keeper().ok().flatten());
         keeper.map(Some).ok_or_else(|| io::Error::other("what it has forked is gone"))
+    }
+
+    /// What a task has loaded is loaded ahead for those after it.
+    pub fn learn(&mut self, libraries: &[String]) {
+        let known = libraries.iter().filter(|name| LIBRARIES.contains(&name.as_str()));
+        self.libraries.extend(known.cloned());
     }
 
     /// Completes when it has not been used for a while; then it is to be let go.

@@ -120,15 +120,6 @@ pub enum Command {
     /// The agent process (started by `leoflow lite`)
     #[command(hide = true)]
     Agent,
-    /// The process that keeps one task (started by the agent)
-    #[command(hide = true)]
-    KeepTask {
-        /// The folder of its try
-        folder: PathBuf,
-        /// The task's process, where it runs already
-        #[arg(long, value_name = "PID")]
-        started: Option<i32>,
-    },
 }
 
 #[derive(Args, Debug)]

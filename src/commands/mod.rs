@@ -6,24 +6,16 @@ mod engine;
 mod lite;
 mod release;
 
-use crate::agent;
 use crate::cli::args::{Cli, Command, Lite, LiteCommand};
 use crate::cli::printer::Printer;
 use crate::error::Error;
-use crate::protocol::log;
 use context::Context;
-use tracing::Level;
 
 /// Runs what was asked for. The code is 0, or what a command that only tells has to tell.
 pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
     match &cli.command {
         Command::Completions(args) => return release::completions::run(args, printer),
         Command::Version(_) => return release::version::run(printer),
-        // Neither a runtime nor a home: whatever happens to those, a task goes on.
-        Command::KeepTask { folder, started } => {
-            log::start("keeper", Level::INFO);
-            return agent::keep_task(&agent::TaskFolder::at(folder.clone()), *started).map_err(Error::bug);
-        }
         _ => {}
     }
     // One thread: Postgres's end is tied to the one that starts it, and idle memory counts.
@@ -80,7 +72,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Connections(args) => data::connections::run(&context, &args.command).await,
         Command::Server(args) => lite::server_and_agent::server(&context, &args).await,
         Command::Agent => lite::server_and_agent::agent(&context).await,
-        Command::Version(_) | Command::Completions(_) | Command::KeepTask { .. } => {
+        Command::Version(_) | Command::Completions(_) => {
             Err(Error::bug("this command needs no home and was run without one"))
         }
     }

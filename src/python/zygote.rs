@@ -8,14 +8,13 @@ use crate::sys::spawn::Spawn;
 use crate::sys::{pidfd::PidFd, reaper};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-/// What is loaded ahead: all that a task of our own package imports.
-const PRELOAD: &[&str] = &["leoflow.entry.task", "airflow.sdk"];
 /// For loading it.
 const READY_LIMIT: Duration = Duration::from_secs(20);
 /// For one fork. A machine that is short of memory is slow at it.
@@ -44,15 +43,15 @@ enum Answer {
 }
 
 impl Zygote {
-    /// Starts it; it is ready once `ready` says so. `folder` is where it works. What it says of itself goes where our
+    /// Starts it; it is ready once `ready` says so. Beside our package it loads `libraries`; `folder` is where it works. What it says of itself goes where our
     /// own errors go. Must be called from the main thread: it ends with that.
-    pub fn start(interpreter: &Interpreter, folder: &Path) -> io::Result<Self> {
+    pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>, folder: &Path) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
         let program = File::open("/proc/self/exe")?;
         let errors = io::stderr();
         let mut environment = environment();
         environment.push((TASK_MARK.into(), NO_MARK.into()));
-        let options = json!({"folder": folder, "preload": PRELOAD});
+        let options = json!({"folder": folder, "preload": libraries});
         let spawn = Spawn {
             program: interpreter.program.clone(),
             called: None,

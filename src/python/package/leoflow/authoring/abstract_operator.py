@@ -44,6 +44,16 @@ ONLY = {
     "retry_policy": (None,),
     "queue": (None, "default"),
 }
+# What is more than an attribute when it is set.
+CHECKED = frozenset({"trigger_rule", "dag", *CALLBACKS, *ONLY})
+
+
+def retrying(task_id, retries, delay, exponential_backoff, longest_delay):
+    return {
+        "retries": whole_retries(task_id, retries), "retry_delay": seconds("retry_delay", delay),
+        "retry_exponential_backoff": backoff(exponential_backoff),
+        "max_retry_delay": None if longest_delay is None else seconds("max_retry_delay", longest_delay),
+    }
 
 
 class AbstractOperator(Linkable, metaclass=OperatorMeta):
@@ -81,50 +91,43 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             )
         self._check_what_is_not_done(email, email_on_failure, email_on_retry, retries, default_args or {}, run_as_user=run_as_user,
                                      executor=executor, retry_policy=retry_policy, queue=queue)
-        self.place = user_line()
         mapped = current.unmapped()
         dag = dag or current.dag()
         group = task_group or (current.group(dag) if dag is not None else None)
         if dag is None and group is not None:
             dag = group.dag
         check_key("task_id", task_id)
-        self.task_id = group.child_id(task_id) if group is not None and mapped is None else task_id
-        check_key("task_id", self.task_id)
-        self.task_group = None
-        self.owner = text("owner", owner)
-        self._set_retries(retries, retry_delay, retry_exponential_backoff, max_retry_delay)
-        self.start_date = aware("start_date", start_date)
-        self.end_date = aware("end_date", end_date)
-        self.wait_for_downstream = bool(wait_for_downstream)
-        self.depends_on_past = bool(depends_on_past) or self.wait_for_downstream
-        self.ignore_first_depends_on_past = bool(ignore_first_depends_on_past)
-        self.wait_for_past_depends_before_skipping = bool(wait_for_past_depends_before_skipping)
-        self._set_params(params, mapped.dag if mapped is not None else dag)
-        self.priority_weight = priority(self.task_id, priority_weight)
-        self.weight_rule = check_weight_rule(weight_rule)
-        self.queue = queue or "default"
-        self.pool = text_or_none("pool", pool) or "default_pool"
-        self.pool_slots = slots(self.task_id, dag, pool_slots)
-        self.execution_timeout = timeout(execution_timeout)
+        task_id = group.child_id(task_id) if group is not None and mapped is None else task_id
+        check_key("task_id", task_id)
+        rule = check_trigger_rule(trigger_rule, task_id, dag)
         given = (on_execute_callback, on_success_callback, on_failure_callback, on_retry_callback, on_skipped_callback)
-        for name, value in zip(CALLBACKS, given, strict=True):
-            setattr(self, name, callbacks(name, value))
-        self._pre_execute_hook = pre_execute
-        self._post_execute_hook = post_execute
-        self.trigger_rule = check_trigger_rule(trigger_rule, self.task_id, dag)
-        self.map_index_template = text_or_none("map_index_template", map_index_template)
-        self.max_active_tis_per_dag = limit("max_active_tis_per_dag", max_active_tis_per_dag)
-        self.max_active_tis_per_dagrun = limit("max_active_tis_per_dagrun", max_active_tis_per_dagrun)
-        self.executor_config = executor_config or {}
-        self.resources = resources
-        self.do_xcom_push = bool(do_xcom_push)
-        self.multiple_outputs = bool(multiple_outputs)
-        self.inlets = one_or_many(inlets)
-        self.outlets = one_or_many(outlets)
-        self.doc, self.doc_json, self.doc_yaml, self.doc_rst = doc, doc_json, doc_yaml, doc_rst
-        self.doc_md = check_doc(doc_md)
-        self.task_display_name = text_or_none("task_display_name", task_display_name) or self.task_id
-        self.render_template_as_native_obj = render_template_as_native_obj
+        # All is checked here; what somebody sets later is checked by `__setattr__`, which would double what a large
+        # DAG file costs.
+        self._set(
+            place=user_line(), task_id=task_id, task_group=None, owner=text("owner", owner),
+            start_date=aware("start_date", start_date), end_date=aware("end_date", end_date),
+            wait_for_downstream=bool(wait_for_downstream),
+            depends_on_past=bool(depends_on_past) or bool(wait_for_downstream),
+            ignore_first_depends_on_past=bool(ignore_first_depends_on_past),
+            wait_for_past_depends_before_skipping=bool(wait_for_past_depends_before_skipping),
+            **retrying(task_id, retries, retry_delay, retry_exponential_backoff, max_retry_delay),
+            **self._params(params, mapped.dag if mapped is not None else dag),
+            priority_weight=priority(task_id, priority_weight), weight_rule=check_weight_rule(weight_rule),
+            queue=queue or "default", pool=text_or_none("pool", pool) or "default_pool",
+            pool_slots=slots(task_id, dag, pool_slots), execution_timeout=timeout(execution_timeout),
+            **{name: callbacks(name, value) for name, value in zip(CALLBACKS, given, strict=True)},
+            _pre_execute_hook=pre_execute, _post_execute_hook=post_execute, trigger_rule=rule,
+            map_index_template=text_or_none("map_index_template", map_index_template),
+            max_active_tis_per_dag=limit("max_active_tis_per_dag", max_active_tis_per_dag),
+            max_active_tis_per_dagrun=limit("max_active_tis_per_dagrun", max_active_tis_per_dagrun),
+            executor_config=executor_config or {}, resources=resources, do_xcom_push=bool(do_xcom_push),
+            multiple_outputs=bool(multiple_outputs), inlets=one_or_many(inlets), outlets=one_or_many(outlets),
+            doc=doc, doc_json=doc_json, doc_yaml=doc_yaml, doc_rst=doc_rst, doc_md=check_doc(doc_md),
+            task_display_name=text_or_none("task_display_name", task_display_name) or task_id,
+            render_template_as_native_obj=render_template_as_native_obj,
+            is_setup=False, is_teardown=False, on_failure_fail_dagrun=False,
+            upstream_task_ids=set(), downstream_task_ids=set(), dag=None,
+        )
         self._join(dag, group, mapped)
 
     # --- the steps of its making
@@ -137,24 +140,18 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             if value not in ONLY[name]:
                 raise Unsupported(f"{name}={value!r}")
 
-    def _set_retries(self, retries, delay, exponential_backoff, longest_delay):
-        self.retries = whole_retries(self.task_id, retries)
-        self.retry_delay = seconds("retry_delay", delay)
-        self.retry_exponential_backoff = backoff(exponential_backoff)
-        self.max_retry_delay = None if longest_delay is None else seconds("max_retry_delay", longest_delay)
+    def _set(self, **attributes):
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
 
-    def _set_params(self, params, dag):
+    @staticmethod
+    def _params(params, dag):
         """Those of the DAG are the task's too; `own_params` are what it adds."""
-        self.own_params = dict(params or {})
-        self.params = ParamsDict({**(dag.params.all_params() if dag is not None else {}), **self.own_params})
+        own = dict(params or {})
+        return {"own_params": own, "params": ParamsDict({**(dag.params.all_params() if dag is not None else {}), **own})}
 
     def _join(self, dag, group, mapped):
         """Becomes a task of its DAG and its group. The instance of a mapped task is beside them, as what it is made of."""
-        self.is_setup = self.is_teardown = False
-        self.on_failure_fail_dagrun = False
-        self.upstream_task_ids = set()
-        self.downstream_task_ids = set()
-        object.__setattr__(self, "dag", None)
         if mapped is not None:
             object.__setattr__(self, "dag", mapped.dag)
             self.task_group = mapped.task_group
@@ -166,6 +163,14 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         setup_teardown.collect(self)
 
     def __setattr__(self, name, value):
+        if name in CHECKED:
+            self._set_checked(name, value)
+            return
+        object.__setattr__(self, name, value)
+        if name in self.template_fields and not hasattr(self, "_building") and getattr(self, "dag", None) is not None:
+            self.link_arguments((name,))
+
+    def _set_checked(self, name, value):
         if name == "trigger_rule" and isinstance(value, str):
             value = check_trigger_rule(value, getattr(self, "task_id", "?"), None)
         elif name in CALLBACKS:
@@ -177,8 +182,6 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             value.add_task(self)
             return
         object.__setattr__(self, name, value)
-        if not hasattr(self, "_building") and getattr(self, "dag", None) is not None and name in self.template_fields:
-            self.link_arguments((name,))
 
     # --- the graph
 

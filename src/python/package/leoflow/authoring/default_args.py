@@ -14,6 +14,7 @@ def applies_defaults(init):
     """Around an operator's own `__init__`: fills in what `default_args` say, at each level of subclasses."""
     taken = parameters(init)
     names = [name for name, one in taken.items() if name != "self" and one.kind not in (VAR_POSITIONAL, VAR_KEYWORD)]
+    own_names = frozenset(names)
     needed = [name for name in names if taken[name].is_required and name != "task_id"]
 
     @functools.wraps(init)
@@ -28,11 +29,11 @@ def applies_defaults(init):
         defaults = {**(dag.default_args if dag else {}), **(group.default_args if group else {})}
         own = given.get("default_args") or {}
         defaults.update(own)
-        for name in names:
+        for name, value in defaults.items():
             # The DAG's params are the DAG's; those of a task come with the task.
-            if name not in given and name in defaults and name != "params":
-                given[name] = defaults[name]
-        if "params" in own and "params" in names:
+            if name in own_names and name not in given and name != "params":
+                given[name] = value
+        if "params" in own and "params" in own_names:
             given["params"] = {**own["params"], **(given.get("params") or {})}
         missing = [name for name in needed if name not in given]
         if missing:

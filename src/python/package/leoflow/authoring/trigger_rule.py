@@ -30,11 +30,14 @@ class TriggerRule(str, enum.Enum):
 
     @classmethod
     def is_valid(cls, rule):
-        return rule in {one.value for one in cls}
+        return rule in _RULES
 
     @classmethod
     def all_triggers(cls):
-        return {one.value for one in cls}
+        return set(_RULES)
+
+
+_RULES = {one.value: one for one in TriggerRule}
 
 
 def check_trigger_rule(rule: Any, task_id: str, dag: DAG | None) -> TriggerRule:
@@ -44,4 +47,4 @@ def check_trigger_rule(rule: Any, task_id: str, dag: DAG | None) -> TriggerRule:
         raise ValueError(
             f"The trigger_rule must be one of {sorted(TriggerRule.all_triggers())},'{inside}'; received '{rule}'."
         )
-    return TriggerRule(text)
+    return _RULES[text]

@@ -35,6 +35,15 @@ TASKS_SECRETS = 3
 # Another process has the try, or something failed before there was a task.
 NOT_NEEDED, CANNOT_START = 75, 70
 LARGEST_REQUEST = 1024 * 1024
+# What most tasks import of Python's own, and what our own modules import when it is first used.
+STANDARD = (
+    "base64", "concurrent.futures", "copy", "csv", "datetime", "decimal", "functools", "glob", "hashlib", "http.client",
+    "inspect", "io", "itertools", "json", "linecache", "logging", "math", "os.path", "pathlib", "random", "re", "shutil",
+    "socket", "stat", "string", "subprocess", "tempfile", "time", "traceback", "typing", "urllib.parse", "uuid", "zoneinfo",
+)
+# They have a thread pool when they are imported, and see to it themselves that a fork has one of its own.
+WITH_THREADS = {"numpy"}
+PARTS = {"jinja2": ("jinja2.nativetypes", "jinja2.sandbox")}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -172,7 +181,7 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
     gc.disable()
     gc.freeze()
     threads = len(os.listdir("/proc/self/task"))
-    if threads != 1:
+    if threads != 1 and WITH_THREADS.isdisjoint(sys.modules):
         raise RuntimeError(f"a module has started {threads - 1} thread(s), which a fork would lose")
     owner.send(b'{"ready": true}')
     while True:
@@ -201,10 +210,24 @@ def fork(request, mark, boot_id):
 def main(options: dict[str, Any]) -> None:
     owner = socket.socket(fileno=OWNER)
     os.set_inheritable(OWNER, False)
-    # Not itself prepared as a task is: where packages are found depends on the try's options.
-    for name in options["preload"]:
+    # Where packages are that DAG files expect; a task adds them itself.
+    support = [options["support"]] if "support" in options else []
+    sys.path += support
+    wanted = [part for name in options["preload"] for part in (name, *PARTS.get(name, ()))]
+    for name in (*STANDARD, *our_own(), *wanted):
         try:
             importlib.import_module(name)
         except Exception as error:
             sys.stderr.write(f"{name} cannot be loaded ahead: {error!r}\n")
+    sys.path[:] = [folder for folder in sys.path if folder not in support]
     serve(owner, options)
+
+
+def our_own():
+    """All that a DAG file or a task may use of this package, and the name that it goes by."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for room in ("common", "authoring", "running"):
+        for file in sorted(os.listdir(os.path.join(root, room))):
+            if file.endswith(".py") and not file.startswith("_"):
+                yield f"leoflow.{room}.{file[:-3]}"
+    yield from ("leoflow.entry.task", "leoflow.entry.settings", "leoflow.entry.dotenv", "airflow.sdk")
