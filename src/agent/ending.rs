@@ -93,6 +93,7 @@ mod tests {
             asset_events: None,
             rendered: None,
             map_index: None,
+            libraries: Vec::new(),
         });
         let ended = ended(key, outcome.as_ref(), result, now);
         (ended.state, ended.may_retry, ended.outcome.unwrap())

@@ -99,6 +99,9 @@ impl Agent {
         let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
         self.take_over(&mut client).await?;
         self.stop_unwanted(&client).await?;
+        if let Ok(interpreter) = self.interpreter.get().await {
+            self.warm.prepare(&interpreter);
+        }
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         // Those of an idle night are not made up for.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

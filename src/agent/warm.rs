@@ -61,17 +61,31 @@ impl Warm {
         Self { home: home.root().to_owned(), kept: None, libraries: BTreeSet::new(), failures: 0, failed: None }
     }
 
+    /// Has one made before it is needed. What our package needs is compiled by that, so that the first run after an
+    /// installation or an upgrade does not wait for it. A failure is found by the first try.
+    pub fn prepare(&mut self, interpreter: &Interpreter) {
+        if cfg!(target_os = "linux") && self.kept.is_none() {
+            let source = self.source(interpreter);
+            let zygote = Zygote::start(&source.interpreter, &source.libraries, &self.home).ok();
+            self.kept = zygote.map(|zygote| Kept { zygote, is_ready: false, source, used: Instant::now() });
+        }
+    }
+
+    fn source(&self, interpreter: &Interpreter) -> Source {
+        Source {
+            interpreter: interpreter.clone(),
+            packages_changed: interpreter.packages_changed(),
+            libraries: self.libraries.clone(),
+        }
+    }
+
     /// Starts a try and returns its keeper; `None` when it is to be started cold. One alone does not wait for a
     /// zygote to be ready; it has it made for those after it.
     pub async fn start(&mut self, interpreter: &Interpreter, request: &Request, is_of_many: bool) -> Option<ProcessId> {
         if !cfg!(target_os = "linux") || starts_cold(&request.sets) {
             return None;
         }
-        let source = Source {
-            interpreter: interpreter.clone(),
-            packages_changed: interpreter.packages_changed(),
-            libraries: self.libraries.clone(),
-        };
+        let source = self.source(interpreter);
         let has_failed = self.failed.as_ref() == Some(&source);
         if has_failed && self.failures >= MOST_FAILURES {
             return None;

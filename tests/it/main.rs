@@ -42,4 +42,5 @@ mod upgrade_kills;
 mod upgrade_refusals;
 mod upgrades;
 mod wakeups;
+mod warm_python;
 mod workspaces;

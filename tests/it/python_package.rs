@@ -138,7 +138,7 @@ fn what_it_is_told_is_in_the_schema() {
     let folder = tempfile::tempdir().unwrap();
     let heard = folder.path().join("heard");
     let test = with_a_listener(&heard);
-    test.save("p/leoflow.yaml", "dag_id: told\nowner: ada\ntasks:\n  t: {env: {A: b}}\n");
+    test.save("p/leoflow.yaml", "dag_id: told\nowner: ada\ntasks:\n  t: {env: {A: b, PYTHON_OF: its own}}\n");
     test.save(
         "p/dag.py",
         "from airflow.sdk import DAG, task, Variable\nfrom airflow.timetables.base import Timetable, DagRunInfo\nfrom datetime import timedelta\n\
@@ -177,5 +177,5 @@ fn what_it_is_told_is_in_the_schema() {
         assert!(messages.iter().any(|(other, _)| other == kind), "nobody said {kind}");
     }
     let spec = &messages.iter().find(|(kind, _)| kind == "task_spec").unwrap().1;
-    assert_eq!((&spec["may_retry"], &spec["env"]), (&json!(true), &json!({"A": "b"})));
+    assert_eq!((&spec["may_retry"], &spec["env"]), (&json!(true), &json!({"A": "b", "PYTHON_OF": "its own"})));
 }

@@ -15,6 +15,7 @@ use crate::engine::store::callbacks;
 use crate::engine::store::events::{self, Event};
 use crate::postgres::GenericClient;
 use deadpool_postgres::{ClientWrapper, Transaction};
+use futures_util::future::try_join;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
@@ -71,28 +72,28 @@ pub struct Clock {
     pub next: Option<Timestamp>,
 }
 
-/// Both of one moment, so that nothing falls between them.
-pub async fn clock(client: &mut ClientWrapper) -> Result<Clock, StoreError> {
-    // In a transaction `now()` stands still.
-    let transaction = client.transaction().await?;
-    let due = "SELECT DISTINCT ti.dag_id, ti.run_id FROM task_instance ti
-               JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
-               WHERE ti.due_at <= now() AND r.state = 'running' AND NOT d.is_paused
-               UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= now()";
-    let due = transaction.query(due, &[]).await?;
-    let next = "
-        SELECT least((SELECT min(ti.due_at) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+/// All of one moment, so that nothing falls between them.
+pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
+    let query = "
+        WITH due AS (
+            SELECT DISTINCT ti.dag_id, ti.run_id FROM task_instance ti
+            JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
+            WHERE ti.due_at <= now() AND r.state = 'running' AND NOT d.is_paused
+            UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= now())
+        SELECT (SELECT array_agg(dag_id) FROM due), (SELECT array_agg(run_id) FROM due),
+               EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= now()),
+               least((SELECT min(ti.due_at) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
                       JOIN dag d USING (dag_id) WHERE ti.due_at > now() AND r.state = 'running' AND NOT d.is_paused),
                      (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > now()),
                      (SELECT min(next_run_after) FROM dag
                       WHERE is_active AND NOT is_paused AND next_run_after > now()),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
                       WHERE r.state = 'queued' AND r.run_after > now() AND d.is_active AND NOT d.is_paused))";
-    let next = transaction.query_one(next, &[]).await?.get(0);
-    let is_due = "SELECT EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= now())";
-    let is_due = transaction.query_one(is_due, &[]).await?.get(0);
-    transaction.commit().await?;
-    Ok(Clock { is_due, due: due.iter().map(key).collect(), next })
+    let row = client.query_one(query, &[]).await?;
+    let dags: Vec<String> = row.get::<_, Option<_>>(0).unwrap_or_default();
+    let runs: Vec<String> = row.get::<_, Option<_>>(1).unwrap_or_default();
+    let due = dags.into_iter().zip(runs).map(|(dag_id, run_id)| RunKey { dag_id, run_id }).collect();
+    Ok(Clock { is_due: row.get(2), due, next: row.get(3) })
 }
 
 /// What the scheduler remembers between its steps.
@@ -160,16 +161,19 @@ async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> 
     };
     let Some(version) = row.get::<_, Option<i64>>(0) else { return Ok(Step::Taken { changed: false }) };
     let revision: Option<String> = row.get(1);
-    let mut run = match memory.runs.take(key, version, revision.as_deref()) {
+    let (mut run, room) = match memory.runs.take(key, version, revision.as_deref()) {
         Some(mut run) => {
-            if !run.follow(&transaction, key).await? {
+            let room = apply::room(&transaction, &mut memory.graphs, key);
+            let (fits, room) = try_join(run.follow(&transaction, key), room).await?;
+            if !fits {
                 return Ok(Step::Overtaken);
             }
-            run
+            (run, room)
         }
         None => {
             let graph = memory.graphs.get(&transaction, version).await?;
-            LiveRun::read(&transaction, key, (version, revision), graph).await?
+            let run = LiveRun::read(&transaction, key, (version, revision), graph).await?;
+            (run, apply::room(&transaction, &mut memory.graphs, key).await?)
         }
     };
     let graph = run.graph.clone();
@@ -177,13 +181,14 @@ async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> 
     let mut plan = plan::plan(&snapshot);
     let mut rows = Rows::new(std::mem::take(&mut run.names));
     rows.expand(&transaction, key, &graph, &plan).await?;
-    let queued = apply::admit(&transaction, &mut memory.graphs, key, &snapshot, &mut plan).await?;
-    if !apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions).await? {
-        return Ok(Step::Overtaken);
-    }
+    let queued = apply::admit(&transaction, key, &snapshot, &mut plan, room).await?;
     let changed = plan.run.is_some() || !plan.transitions.is_empty();
     if changed {
-        tell(&transaction, key, &graph, &rows, &plan).await?;
+        let write = apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions);
+        let (as_seen, ()) = try_join(write, tell(&transaction, key, &graph, &rows, &plan)).await?;
+        if !as_seen {
+            return Ok(Step::Overtaken);
+        }
     }
     if let Some((state, reason)) = plan.run {
         finish(&transaction, key, &graph, state, reason).await?;

@@ -12,6 +12,7 @@ use crate::engine::store::events::{self, Event};
 use crate::engine::store::{instances, pools};
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
+use futures_util::future::try_join;
 use jiff::Timestamp;
 use tracing::debug;
 
@@ -117,16 +118,23 @@ pub async fn transitions(
     Ok(changed == transitions.len() as u64)
 }
 
-/// Lets the planner choose who begins, here and in other runs that wait, and queues those others, which it returns.
-pub async fn admit(
+/// What a run shares with the others: what they use, and what waits in them.
+pub async fn room(
     transaction: &Transaction<'_>,
     graphs: &mut Graphs,
     key: &RunKey,
+) -> Result<(Usage, Vec<Waiting>), StoreError> {
+    try_join(pools::usage(transaction, Some(key)), others_waiting(transaction, graphs, Some(key))).await
+}
+
+/// Lets the planner choose who begins, here and in other runs that wait, and queues those others, which it returns.
+pub async fn admit(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
     snapshot: &Snapshot<'_>,
     plan: &mut Plan,
+    (usage, others): (Usage, Vec<Waiting>),
 ) -> Result<Vec<Waiting>, StoreError> {
-    let usage = pools::usage(transaction, Some(key)).await?;
-    let others = others_waiting(transaction, graphs, Some(key)).await?;
     let chosen = concurrency::admit(key, snapshot, plan, usage, &others);
     queue_others(transaction, chosen.into_iter().map(|index| others[index].clone()).collect()).await
 }
@@ -142,7 +150,7 @@ async fn others_waiting(
         SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, r.logical_date, r.dag_version_id
         FROM task_instance ti JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
         WHERE ti.state = 'scheduled' AND r.state = 'running' AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
-          AND ($1::text IS NULL OR (ti.dag_id, ti.run_id) <> ($1, $2))";
+          AND ($1::text IS NULL OR (r.dag_id, r.run_id) <> ($1, $2))";
     let mut found = Vec::new();
     for row in client.query(query, &[&dag_id, &run_id]).await? {
         let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };

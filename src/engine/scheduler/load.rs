@@ -43,10 +43,13 @@ macro_rules! instances_where {
         concat!(
             "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
                     t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
-             FROM task_instance ti LEFT JOIN task_try t
-                  ON (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
-                     = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
-                     AND ti.state IN ('running', 'restarting')
+             FROM task_instance ti
+             -- One look into the key for each, whatever statistics there are.
+             LEFT JOIN LATERAL (
+                 SELECT state, may_retry, end_date, due_at, skipped_tasks FROM task_try t
+                 WHERE ti.state IN ('running', 'restarting')
+                   AND (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+                       = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true
              WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ",
             $states
         )

@@ -43,6 +43,10 @@ impl Event {
         }
     }
 
+    pub fn payload(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// `None` for a payload of another version.
     pub fn parse(payload: &str) -> Option<Self> {
         serde_json::from_str(payload).ok()
@@ -51,6 +55,5 @@ impl Event {
 
 /// Tells it when the current transaction commits; several times the same is told once.
 pub async fn notify(client: &impl GenericClient, event: &Event) -> Result<(), tokio_postgres::Error> {
-    let payload = serde_json::to_string(event).unwrap_or_default();
-    client.execute("SELECT pg_notify($1, $2)", &[&event.channel(), &payload]).await.map(drop)
+    client.execute("SELECT pg_notify($1, $2)", &[&event.channel(), &event.payload()]).await.map(drop)
 }

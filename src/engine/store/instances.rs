@@ -42,8 +42,11 @@ const SELECT: &str = "
     FROM task_instance ti
     JOIN dag_run r USING (dag_id, run_id)
     LEFT JOIN dag_version v ON v.id = r.dag_version_id
-    LEFT JOIN task_try t ON (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
-                            = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)";
+    -- One look into the key for each: without statistics a plan reads all tries of the run for each instance of it.
+    LEFT JOIN LATERAL (
+        SELECT pid, outcome FROM task_try t
+        WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+              = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true";
 
 fn read(row: &Row) -> Instance {
     Instance {

@@ -8,7 +8,6 @@ use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::state::TryState;
 use crate::postgres::GenericClient;
 use crate::sys::process::ProcessId;
-use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -55,66 +54,65 @@ fn read_key(row: &Row) -> TryKey {
     }
 }
 
-/// Takes up to `most` queued task instances, oldest first. An instance whose last try is still
-/// being ended waits for that end.
+/// Takes up to `most` queued task instances, the heaviest and oldest first, in one statement. An instance whose last try
+/// is still being ended waits for that end.
 pub async fn claim(
-    client: &mut ClientWrapper,
+    client: &impl GenericClient,
     most: usize,
     boot_id: &str,
     new_token: impl Fn() -> String,
 ) -> Result<Vec<Claimed>, StoreError> {
-    let transaction = client.transaction().await?;
+    let tokens: Vec<String> = (0..most).map(|_| new_token()).collect();
+    let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| token_hash(token)).collect();
+    // Every part sees the tables as they were before: what a try was, it says here. A try begins without what an
+    // earlier one left; a sensor that goes on is the same try.
     let take = "
-        WITH picked AS (
+        WITH picked AS MATERIALIZED (
             SELECT dag_id, run_id, task_id, map_index FROM task_instance q
             WHERE state = 'queued' AND NOT EXISTS (
                 SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
                                              = (q.dag_id, q.run_id, q.task_id, q.map_index))
             ORDER BY priority_weight DESC, queued_at, task_id, map_index LIMIT $1 FOR UPDATE SKIP LOCKED),
+        numbered AS (SELECT dag_id, run_id, task_id, map_index, row_number() OVER () AS number FROM picked),
         taken AS (
             UPDATE task_instance ti SET state = 'running', start_date = now(), end_date = NULL
-            FROM picked p WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
-                                = (p.dag_id, p.run_id, p.task_id, p.map_index)
-            RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries)
-        SELECT dag_id, run_id, task_id, map_index, try_number, t.max_tries, r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
-               r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
-               y.state = 'up_for_reschedule' AS goes_on, y.first_start_date, y.reschedules
-        FROM taken t JOIN dag_run r USING (dag_id, run_id)
-        LEFT JOIN task_try y USING (dag_id, run_id, task_id, map_index, try_number)";
-    let rows = transaction.query(take, &[&i64::try_from(most).unwrap_or(i64::MAX)]).await?;
-    let claimed: Vec<Claimed> = rows.iter().map(|row| read_claimed(row, new_token())).collect();
-    if claimed.is_empty() {
-        return Ok(claimed);
-    }
-    let columns = Columns::of(claimed.iter().map(|one| &one.key));
-    let hashes: Vec<Vec<u8>> = claimed.iter().map(|one| token_hash(&one.token)).collect();
-    let tries = "
-        INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, heartbeat_at, boot_id, token_hash)
-        SELECT dag_id, run_id, task_id, map_index, try_number, 'running', now(), $7, token_hash
-        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::bytea[])
-             AS new (dag_id, run_id, task_id, map_index, try_number, token_hash)
-        ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
-        SET state = 'running', heartbeat_at = now(), boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
-            first_start_date = CASE WHEN task_try.state = 'up_for_reschedule'
-                                    THEN coalesce(task_try.first_start_date, task_try.start_date) END,
-            reschedules = CASE WHEN task_try.state = 'up_for_reschedule' THEN task_try.reschedules + 1 ELSE 0 END,
-            start_date = now(), end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
-            skipped_tasks = NULL, asset_events = NULL";
-    let Columns { dags, runs, tasks, maps, numbers } = &columns;
-    transaction.execute(tries, &[dags, runs, tasks, maps, numbers, &hashes, &boot_id]).await?;
-    // A try begins without what an earlier one left; a sensor that goes on is the same try.
-    let columns = Columns::of(claimed.iter().filter(|one| !one.goes_on).map(|one| &one.key));
-    let Columns { dags, runs, tasks, maps, .. } = &columns;
-    let xcoms = "DELETE FROM xcom x USING unnest($1::text[], $2::text[], $3::text[], $4::integer[])
-                     AS gone (dag_id, run_id, task_id, map_index)
-                 WHERE (x.dag_id, x.run_id, x.task_id, x.map_index)
-                       = (gone.dag_id, gone.run_id, gone.task_id, gone.map_index)";
-    transaction.execute(xcoms, &[dags, runs, tasks, maps]).await?;
-    for run in runs_of(claimed.iter().map(|one| &one.key)) {
-        events::notify(&transaction, &Event::Changed(run)).await?;
-    }
-    transaction.commit().await?;
-    Ok(claimed)
+            FROM numbered p WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+                                  = (p.dag_id, p.run_id, p.task_id, p.map_index)
+            RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries, p.number),
+        described AS (
+            SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.max_tries, t.number,
+                   r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
+                   r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
+                   coalesce(y.state = 'up_for_reschedule', false) AS goes_on, y.first_start_date, y.reschedules
+            FROM taken t JOIN dag_run r USING (dag_id, run_id)
+            LEFT JOIN task_try y USING (dag_id, run_id, task_id, map_index, try_number)),
+        begun AS (
+            INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, heartbeat_at, boot_id, token_hash)
+            SELECT dag_id, run_id, task_id, map_index, try_number, 'running', now(), $2, ($3::bytea[])[number]
+            FROM described
+            ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
+            SET state = 'running', heartbeat_at = now(), boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
+                first_start_date = CASE WHEN task_try.state = 'up_for_reschedule'
+                                        THEN coalesce(task_try.first_start_date, task_try.start_date) END,
+                reschedules = CASE WHEN task_try.state = 'up_for_reschedule' THEN task_try.reschedules + 1 ELSE 0 END,
+                start_date = now(), end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
+                skipped_tasks = NULL, asset_events = NULL),
+        forgotten AS (
+            DELETE FROM xcom x USING described gone
+            WHERE (x.dag_id, x.run_id, x.task_id, x.map_index)
+                  = (gone.dag_id, gone.run_id, gone.task_id, gone.map_index) AND NOT gone.goes_on),
+        told AS (
+            SELECT count(pg_notify($4, json_build_object('kind', 'changed', 'dag_id', dag_id, 'run_id', run_id)::text))
+            FROM (SELECT DISTINCT dag_id, run_id FROM taken) run)
+        SELECT dag_id, run_id, task_id, map_index, try_number, max_tries, number, dag_version_id, run_type, logical_date,
+               data_interval_start, data_interval_end, run_after, run_start_date, conf, note, triggered_by, goes_on,
+               first_start_date, reschedules, (SELECT count FROM told) AS told
+        FROM described ORDER BY number";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = client.query(take, &[&most, &boot_id, &hashes, &events::ENGINE]).await?;
+    let numbered = rows.iter().map(|row| (row, row.get::<_, i64>("number")));
+    let token = |number: i64| usize::try_from(number - 1).ok().and_then(|at| tokens.get(at)).cloned();
+    Ok(numbered.filter_map(|(row, number)| Some(read_claimed(row, token(number)?))).collect())
 }
 
 /// Whether there are queued task instances that a claim could take, were they not locked.
@@ -169,10 +167,6 @@ impl<'a> Columns<'a> {
         }
         columns
     }
-}
-
-fn runs_of<'a>(keys: impl Iterator<Item = &'a TryKey>) -> std::collections::BTreeSet<RunKey> {
-    keys.map(|key| key.run.clone()).collect()
 }
 
 /// A try that the database takes for running, and the boot that it was claimed in.
@@ -274,21 +268,40 @@ impl Ended {
     }
 }
 
-/// Writes how a try ended, with what it returned, in one transaction. `false` when the database
-/// does not take it for running: it has been told before.
-pub async fn record(client: &mut ClientWrapper, ended: &Ended) -> Result<bool, StoreError> {
-    let transaction = client.transaction().await?;
+/// Writes how a try ended, with what it returned, in one statement. `false` when the database does not take it for
+/// running: it has been told before.
+pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, StoreError> {
     let TryKey { run, task_id, map_index, try_number } = &ended.key;
     let query = "
-        UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
-               token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{}'), asset_events = $12,
-               first_start_date = CASE WHEN $6 = 'up_for_reschedule' THEN coalesce(first_start_date, start_date)
-                                       ELSE first_start_date END
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
-          AND state = 'running'";
+        WITH ended AS (
+            UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
+                   token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{}'), asset_events = $12,
+                   first_start_date = CASE WHEN $6 = 'up_for_reschedule' THEN coalesce(first_start_date, start_date)
+                                           ELSE first_start_date END
+            WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
+              AND state = 'running'
+            RETURNING try_number),
+        shown AS (
+            UPDATE task_instance SET rendered = $13, rendered_map_index = $14
+            WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND $15
+              AND EXISTS (SELECT FROM ended)),
+        returned AS (
+            INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
+            SELECT $1, $2, $3, $4, key, value::json FROM unnest($16::text[], $17::text[]) AS new (key, value)
+            WHERE EXISTS (SELECT FROM ended)
+            ON CONFLICT (dag_id, run_id, task_id, map_index, key)
+            DO UPDATE SET value = EXCLUDED.value, created_at = now())
+        SELECT pg_notify($18, $19) FROM ended";
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
-    let changed = transaction
-        .execute(
+    let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
+    let is_shown = rendered.is_some() || ended.rendered_map_index.is_some();
+    for key in ended.xcoms.keys() {
+        xcoms::check_key(key)?;
+    }
+    let (keys, values): (Vec<&String>, Vec<&String>) = ended.xcoms.iter().unzip();
+    let event = Event::Plan(run.clone());
+    let told = client
+        .query(
             query,
             &[
                 &run.dag_id,
@@ -303,26 +316,17 @@ pub async fn record(client: &mut ClientWrapper, ended: &Ended) -> Result<bool, S
                 &ended.due,
                 &ended.skipped_tasks,
                 &ended.asset_events.as_ref().map(Json),
+                &rendered,
+                &ended.rendered_map_index,
+                &is_shown,
+                &keys,
+                &values,
+                &events::ENGINE,
+                &event.payload(),
             ],
         )
         .await?;
-    if changed == 0 {
-        return Ok(false);
-    }
-    if ended.rendered.is_some() || ended.rendered_map_index.is_some() {
-        let query = "UPDATE task_instance SET rendered = $5, rendered_map_index = $6
-                     WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
-        let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
-        transaction
-            .execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &rendered, &ended.rendered_map_index])
-            .await?;
-    }
-    for (key, value) in &ended.xcoms {
-        xcoms::push(&transaction, &ended.key, key, value).await?;
-    }
-    events::notify(&transaction, &Event::Plan(run.clone())).await?;
-    transaction.commit().await?;
-    Ok(true)
+    Ok(!told.is_empty())
 }
 
 /// Without the one character that Postgres cannot hold.

@@ -71,11 +71,16 @@ pub async fn get(
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
 }
 
-/// Writes one of a running try; an older value of the key is replaced.
-pub async fn push(client: &impl GenericClient, of: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
+pub fn check_key(key: &str) -> Result<(), StoreError> {
     if key.is_empty() || key.chars().count() > 512 || key.contains('\0') {
         return Err(StoreError::Invalid(format!("XCom key must be a text of 1 to 512 characters. Received: {key:?}")));
     }
+    Ok(())
+}
+
+/// Writes one of a running try; an older value of the key is replaced.
+pub async fn push(client: &impl GenericClient, of: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
+    check_key(key)?;
     let query = "INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
                  VALUES ($1, $2, $3, $4, $5, $6::text::json)
                  ON CONFLICT (dag_id, run_id, task_id, map_index, key)

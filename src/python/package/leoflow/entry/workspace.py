@@ -106,7 +106,9 @@ class Workspace:
                 return None
 
         sys.path_hooks.insert(0, hook)
-        sys.path_importer_cache.clear()
+        # Whoever looked there before there was a hook would be asked again.
+        for path in [path for path in sys.path_importer_cache if self.owns(os.path.abspath(path))]:
+            del sys.path_importer_cache[path]
         if self.stored:
             sys.meta_path.insert(0, Stored())
         installed = (at for at, one in enumerate(sys.path) if "site-packages" in one or "dist-packages" in one)

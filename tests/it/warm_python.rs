@@ -1,0 +1,147 @@
+//! Tasks that a warm Python has started are as those with a Python of their own, whatever becomes of it.
+
+use crate::support::processes::{mentioning, signal};
+use crate::support::{TestHome, task, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// What a process can see of itself, and what can be done in it: as a DAG of three tasks, of which the second finds a
+/// warm Python, and the third has a Python of its own because of what it sets.
+const PROBE: &str = r#"
+import json, os, resource, signal, subprocess, sys, threading
+from airflow.sdk import DAG, task
+
+def dispositions():
+    names = {one: str(signal.getsignal(one)) for one in signal.valid_signals() if one not in (9, 19)}
+    return {str(one): name.split(" at 0x")[0] for one, name in names.items()}
+
+def seen():
+    status = open("/proc/self/status").read()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    mark = [one for one in open("/proc/self/environ").read().split("\0") if one.startswith("LEOFLOW_TASK=")]
+    own = {"_", "LC_OF_ITS_OWN", "LEOFLOW_TASK", "AIRFLOW_CTX_TASK_ID"}
+    return {
+        "group": os.getpgid(0) == os.getpid(), "session": os.getsid(0) == os.getsid(os.getppid()),
+        "keeper": open(f"/proc/{os.getppid()}/cmdline").read().split("\0")[1],
+        "mark": mark == ["LEOFLOW_TASK=" + os.environ["LEOFLOW_TASK"]] and len(mark[0]) == 37,
+        "descriptors": [[one, os.readlink(f"/proc/self/fd/{one}").split(":")[0]] for one in range(3)],
+        "more": sorted(int(one) for one in os.listdir("/proc/self/fd"))[3:5],
+        "environment": sorted(set(os.environ) - own), "folder": os.getcwd(), "umask": fields["Umask"],
+        "blocked": fields["SigBlk"], "ignored": fields["SigIgn"], "dispositions": dispositions(),
+        "threads": fields["Threads"], "limits": [resource.getrlimit(one) for one in range(10)],
+        "oom": open("/proc/self/oom_score_adj").read(), "nice": os.nice(0), "children": fields["State"],
+        "flags": str(sys.flags), "encoding": [sys.stdout.encoding, sys.stdout.line_buffering, sys.getfilesystemencoding()],
+        "path": sys.path, "argv": len(sys.argv), "stdin": sys.stdin.read(), "recursion": sys.getrecursionlimit(),
+        "collects": __import__("gc").isenabled(), "main": __name__,
+    }
+
+def double(number):
+    return number * 2
+
+def done():
+    import asyncio, multiprocessing, random, tempfile, time, uuid
+    result = {}
+    worker = threading.Thread(target=lambda: result.update(thread=True))
+    worker.start()
+    worker.join()
+    async def later():
+        await asyncio.sleep(0)
+        return "async"
+    result["asyncio"] = asyncio.run(later())
+    result["subprocess"] = subprocess.run(["sh", "-c", "echo $PPID"], capture_output=True, text=True).stdout.strip() == str(os.getpid())
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        result["pool"] = pool.map(double, [1, 2])
+    child = os.fork()
+    if child == 0:
+        os._exit(3)
+    result["fork"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    heard = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    result["signal"] = heard == [signal.SIGUSR1]
+    os.chdir(tempfile.gettempdir())
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    result["zone"] = time.tzname[0]
+    result["chance"] = [random.random(), uuid.uuid4().hex, os.urandom(4).hex()]
+    return result
+
+def probe():
+    found = {"seen": seen(), "done": done()}
+    found["warm"] = "zygote" in open("/proc/self/cmdline").read().split("\0")
+    return found
+
+with DAG("probe"):
+    first = task(task_id="first")(lambda: None)()
+    first >> task(task_id="warm")(probe)() >> task(task_id="warm_again")(probe)() >> task(task_id="cold")(probe)()
+"#;
+
+#[test]
+fn a_task_is_the_same_warm_and_cold() {
+    let test = TestHome::started();
+    test.save("probe/leoflow.yaml", "dag_id: probe\nowner: ada\ntasks:\n  cold: {env: {LC_OF_ITS_OWN: x}}\n");
+    test.save("probe/dag.py", PROBE);
+    test.wait_dag("probe", 1);
+    let run = test.wait_run("probe", &test.trigger("probe"));
+    assert_eq!(run["state"], "success", "{}", test.sql("SELECT task_id, outcome FROM task_try"));
+    let returned = |task_id: &str| -> Value {
+        let query = format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = 'return_value'");
+        serde_json::from_str(&test.sql(&query)).unwrap()
+    };
+    let (mut warm, mut again, mut cold) = (returned("warm"), returned("warm_again"), returned("cold"));
+    assert_eq!([&warm["warm"], &again["warm"], &cold["warm"]], [&json!(true), &json!(true), &json!(false)]);
+    let mut chances: Vec<Value> = Vec::new();
+    for one in [&mut warm, &mut again, &mut cold] {
+        one.as_object_mut().unwrap().remove("warm");
+        chances.extend(one["done"]["chance"].take().as_array().unwrap().clone());
+    }
+    for (at, chance) in chances.iter().enumerate() {
+        assert!(!chances[..at].contains(chance), "the same chance twice: {chances:?}");
+    }
+    for (name, found) in [("warm", &warm), ("again", &again)] {
+        for part in ["seen", "done"] {
+            for (key, value) in cold[part].as_object().unwrap() {
+                assert_eq!(&found[part][key], value, "{key} of {name}");
+            }
+        }
+    }
+    assert_eq!(cold["seen"]["keeper"], "keep-task");
+}
+
+fn zygote(test: &TestHome) -> Option<i32> {
+    let has_word = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // A task that it has forked has its command line, and a mark.
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|word| word == b"zygote")
+            && String::from_utf8_lossy(&environment).contains("LEOFLOW_TASK=________________________")
+    };
+    mentioning(test.folder()).into_iter().find(has_word)
+}
+
+#[test]
+fn a_warm_python_that_is_killed_disturbs_no_task_and_is_gone_when_it_is_idle() {
+    let test = TestHome::started();
+    let text = "import os, time\nfrom airflow.sdk import DAG, task\nwith DAG('d'):\n    @task\n    def first():\n        pass\n    \
+                @task\n    def waits():\n        open('begun', 'w').close()\n        while not os.path.exists('go on'): time.sleep(0.02)\n    \
+                @task\n    def last():\n        pass\n    first() >> waits() >> last()\n";
+    test.save("d/dag.py", text);
+    test.wait_dag("d", 1);
+    let run_id = test.trigger("d");
+    let folder = test.workspace().join("d");
+    wait_until("it waits", SOON, || folder.join("begun").exists());
+    let pid = zygote(&test).expect("a warm Python");
+    signal(pid, "KILL");
+    std::fs::write(folder.join("go on"), "").unwrap();
+    let run = test.wait_run("d", &run_id);
+    assert_eq!(run["state"], "success", "{run}");
+    for id in ["first", "waits", "last"] {
+        assert_eq!(task(&run, id)["try_number"], 1, "{id}");
+    }
+    assert_eq!(test.run_dag("d")["state"], "success");
+    assert!(zygote(&test).is_some_and(|other| other != pid), "there is another one");
+    wait_until("it is gone when nothing begins any more", SOON, || zygote(&test).is_none());
+    assert_eq!(test.state(), "healthy");
+}
