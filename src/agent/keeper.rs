@@ -60,6 +60,8 @@ pub fn run(folder: &TaskFolder, started: Option<i32>) -> io::Result<u8> {
     let outcome = match keeper {
         Ok(keeper) => keeper.keep(&terminate)?,
         Err(error) => {
+            // One that runs already is ended with what it has started.
+            started.into_iter().for_each(end_unkept);
             let problem = Some(format!("the task could not be started: {error}"));
             Outcome { exit: None, ended_at: Timestamp::now(), cause: None, problem }
         }
@@ -302,6 +304,17 @@ impl TaskKeeper {
             (exit, None) => format!("its process ended: {exit}"),
         };
         self.log.say(&text);
+    }
+}
+
+/// Ends a task that cannot be kept, and whatever it has started.
+fn end_unkept(pid: i32) {
+    process::signal_group(pid, Signal::Kill);
+    let until = Instant::now() + LEFTOVER_GRACE;
+    while reaper::has_children() && Instant::now() < until {
+        process::children().into_iter().for_each(|child| process::signal_process(child, Signal::Kill));
+        std::thread::sleep(Duration::from_millis(5));
+        reaper::ended_children();
     }
 }
 

@@ -186,8 +186,8 @@ impl Agent {
         for one in claimed {
             self.start(client, &one, started > 1).await?;
         }
-        // The scheduler locks what is queued while it decides, and a claim passes over what is locked; nobody
-        // says when the lock is gone.
+        // Who clears or ends a run locks what is queued in it, and a claim passes over what is locked; nobody says when
+        // the lock is gone.
         let locked = started < room && tries::is_any_claimable(client).await?;
         Ok(Filled { started, locked })
     }

@@ -7,7 +7,7 @@ use crate::sys::process::ProcessId;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::warn;
@@ -16,11 +16,14 @@ use tracing::warn;
 const IDLE: Duration = Duration::from_secs(10);
 /// In a row; from then on every try has a Python of its own, until the interpreter is another one.
 const MOST_FAILURES: u32 = 2;
-/// Variables that Python and its libraries read when they start: a try that sets one starts cold.
+/// How long several tries wait for one that is being made; loading our package takes a tenth of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Variables that Python's and other libraries read when they are imported, which was before the try: a try that sets
+/// one starts cold.
 const READ_AT_START: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON"];
 
-/// Those that are known to be as good after a fork as before: none starts a thread but numpy, which sees to it itself.
-const LIBRARIES: &[&str] = &["jinja2", "numpy", "pandas", "pendulum", "requests"];
+/// Those that are as good after a fork as before: none starts a thread, or reads variables when it is imported.
+const LIBRARIES: &[&str] = &["jinja2", "pendulum", "requests"];
 
 /// What a try is started with.
 pub struct Request {
@@ -42,7 +45,8 @@ pub struct Warm {
 
 struct Kept {
     zygote: Zygote,
-    is_ready: bool,
+    /// Once it is ready: the folders that it finds modules in, and when they were changed.
+    path: Option<Vec<(PathBuf, Option<SystemTime>)>>,
     source: Source,
     used: Instant,
 }
@@ -51,7 +55,6 @@ struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Source {
     interpreter: Interpreter,
-    packages_changed: Vec<Option<SystemTime>>,
     /// What tasks have loaded, of which many will again.
     libraries: BTreeSet<String>,
 }
@@ -67,20 +70,16 @@ impl Warm {
         if cfg!(target_os = "linux") && self.kept.is_none() {
             let source = self.source(interpreter);
             let zygote = Zygote::start(&source.interpreter, &source.libraries, &self.home).ok();
-            self.kept = zygote.map(|zygote| Kept { zygote, is_ready: false, source, used: Instant::now() });
+            self.kept = zygote.map(|zygote| Kept { zygote, path: None, source, used: Instant::now() });
         }
     }
 
     fn source(&self, interpreter: &Interpreter) -> Source {
-        Source {
-            interpreter: interpreter.clone(),
-            packages_changed: interpreter.packages_changed(),
-            libraries: self.libraries.clone(),
-        }
+        Source { interpreter: interpreter.clone(), libraries: self.libraries.clone() }
     }
 
     /// Starts a try and returns its keeper; `None` when it is to be started cold. One alone does not wait for a
-    /// zygote to be ready; it has it made for those after it.
+    /// zygote to be ready; it has it made for those after it. Several wait a moment.
     pub async fn start(&mut self, interpreter: &Interpreter, request: &Request, is_of_many: bool) -> Option<ProcessId> {
         if !cfg!(target_os = "linux") || starts_cold(&request.sets) {
             return None;
@@ -108,22 +107,23 @@ impl Warm {
     }
 
     async fn fork(&mut self, source: &Source, request: &Request, is_of_many: bool) -> io::Result<Option<ProcessId>> {
-        self.kept = self.kept.take().filter(|kept| kept.source == *source);
-        let is_new = self.kept.is_none();
+        self.kept = self.kept.take().filter(|kept| kept.source == *source && !kept.is_out_of_date());
         let kept = match &mut self.kept {
             Some(kept) => kept,
             none => {
                 let zygote = Zygote::start(&source.interpreter, &source.libraries, &self.home)?;
-                none.insert(Kept { zygote, is_ready: false, source: source.clone(), used: Instant::now() })
+                none.insert(Kept { zygote, path: None, source: source.clone(), used: Instant::now() })
             }
         };
         kept.used = Instant::now();
-        if is_new && !is_of_many {
-            return Ok(None);
-        }
-        if !kept.is_ready {
-            kept.zygote.ready().await?;
-            kept.is_ready = true;
+        if kept.path.is_none() {
+            let patience = if is_of_many { PATIENCE } else { Duration::ZERO };
+            let Some(path) = kept.zygote.ready(patience).await? else { return Ok(None) };
+            let with_time = |folder: PathBuf| {
+                let at = changed(&folder);
+                (folder, at)
+            };
+            kept.path = Some(path.into_iter().map(with_time).collect());
         }
         let asked = json!({"folder": request.folder.path(), "options": request.options});
         let pid = kept.zygote.fork(&asked).await?;
@@ -150,6 +150,17 @@ impl Warm {
     pub fn let_go(&mut self) {
         self.kept = None;
     }
+}
+
+impl Kept {
+    /// Whether packages were installed or removed since: it has those of before.
+    fn is_out_of_date(&self) -> bool {
+        self.path.iter().flatten().any(|(folder, at)| changed(folder) != *at)
+    }
+}
+
+fn changed(folder: &Path) -> Option<SystemTime> {
+    folder.metadata().and_then(|meta| meta.modified()).ok()
 }
 
 fn starts_cold(sets: &[String]) -> bool {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Marks the processes of a task, in their environment.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
@@ -97,20 +97,6 @@ impl Interpreter {
     /// Whether our files are still there.
     fn is_intact(&self) -> bool {
         self.package.join("_leoflow_entry.py").is_file()
-    }
-
-    /// When the folders were changed that packages of its own are in, as far as its path tells: `<prefix>/lib/python3.*`.
-    pub fn packages_changed(&self) -> Vec<Option<SystemTime>> {
-        let lib = self.program.parent().and_then(Path::parent).map(|prefix| prefix.join("lib"));
-        let versions = lib.and_then(|lib| std::fs::read_dir(lib).ok()).into_iter().flatten().flatten();
-        let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
-        let folders = versions.filter(|entry| entry.file_name().to_string_lossy().starts_with("python"));
-        let mut times: Vec<_> = folders
-            .flat_map(|entry| ["site-packages", "dist-packages"].map(|name| changed(&entry.path().join(name))))
-            .collect();
-        times.push(changed(&self.program));
-        times.sort();
-        times
     }
 
     /// Where packages that are installed for it go. Asks it, which takes a moment.

@@ -12,27 +12,28 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// For loading it.
 const READY_LIMIT: Duration = Duration::from_secs(20);
-/// For one fork. A machine that is short of memory is slow at it.
-const FORK_LIMIT: Duration = Duration::from_secs(10);
+/// For one fork: a few milliseconds. Who is late has forked all the same, and then the try is whose link was first.
+const FORK_LIMIT: Duration = Duration::from_secs(2);
 /// As long as any try's mark, so that it can be written in its place.
 const NO_MARK: &str = "________________________";
 
 pub struct Zygote {
     socket: SeqPacket,
     pid: i32,
+    begun: Instant,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
     Ready {
-        #[serde(rename = "ready")]
-        _ready: bool,
+        /// Where it finds modules.
+        path: Vec<PathBuf>,
     },
     Forked {
         pid: i32,
@@ -66,14 +67,16 @@ impl Zygote {
             own_session: false,
         };
         let pid = spawn.start().map_err(io::Error::other)?;
-        Ok(Self { socket, pid })
+        Ok(Self { socket, pid, begun: Instant::now() })
     }
 
-    /// Completes when it can fork.
-    pub async fn ready(&self) -> io::Result<()> {
-        match self.answer(READY_LIMIT).await? {
-            Answer::Ready { .. } => Ok(()),
-            _ => Err(io::Error::other("it says something else than that it is ready")),
+    /// Where it finds modules, once it can fork; `None` when it cannot yet after `limit`.
+    pub async fn ready(&self, limit: Duration) -> io::Result<Option<Vec<PathBuf>>> {
+        match self.answer(limit).await {
+            Ok(Answer::Ready { path }) => Ok(Some(path)),
+            Ok(_) => Err(io::Error::other("it says something else than that it is ready")),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && self.begun.elapsed() < READY_LIMIT => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

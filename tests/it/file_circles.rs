@@ -1,4 +1,5 @@
-//! No files use one another in a circle: each can be read with only those that it uses in mind.
+//! No files use one another in a circle: each can be read with only those that it uses in mind. What a `mod.rs` shows
+//! of its folder counts as the `mod.rs`, whose own files are not among what it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -138,7 +138,7 @@ fn requests_wait_while_the_server_is_replaced_and_none_is_refused() {
     }
     let statuses = answers.join().unwrap();
     let refused = statuses.iter().filter(|status| **status != Some(200)).count();
-    assert!(statuses.len() > 100 && refused == 0, "{refused} of {} not answered", statuses.len());
+    assert!(statuses.len() > 20 && refused == 0, "{refused} of {} not answered", statuses.len());
 }
 
 #[test]

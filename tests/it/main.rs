@@ -33,6 +33,7 @@ mod postgres_sources;
 mod python_package;
 mod restores;
 mod runs;
+mod scheduler_memory;
 mod schema_states;
 mod support;
 mod task_faults;

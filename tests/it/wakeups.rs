@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// A home whose tasks end at once: for them, a script stands for Python.
+/// A home whose tasks end at once: for them, a script stands for Python, and there is no warm one.
 fn with_instant_tasks() -> TestHome {
     let test = TestHome::new();
     let path: PathBuf = test.folder().join("python-for-tests");
     let script = "#!/bin/sh\nif [ \"$7\" = task ]; then\n  folder=${8#*\\\"folder\\\":\\\"}\n  folder=${folder%%\\\"*}\n  \
-                  echo '{\"state\":\"success\"}' > \"$folder/result.json\"\nelse\n  exec python3 \"$@\"\nfi\n";
+                  echo '{\"state\":\"success\"}' > \"$folder/result.json\"\nelif [ \"$7\" = zygote ]; then\n  exit 1\nelse\n  exec python3 \"$@\"\nfi\n";
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     test.set_up();
@@ -44,7 +44,7 @@ fn a_hundred_instant_tasks_end_every_time() {
     assert!(!log.contains("no notification had told"), "{log}");
 }
 
-/// What the scheduler locks while it decides, the agent's claim passes over: nobody says when the lock is gone.
+/// What somebody has locked, the agent's claim passes over: nobody says when the lock is gone.
 #[test]
 fn what_was_locked_when_it_was_asked_for_is_asked_for_again() {
     let test = with_instant_tasks();

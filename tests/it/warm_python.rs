@@ -108,6 +108,13 @@ fn a_task_is_the_same_warm_and_cold() {
         }
     }
     assert_eq!(cold["seen"]["keeper"], "keep-task");
+    for fact in ["group", "mark", "collects"] {
+        assert_eq!(cold["seen"][fact], json!(true), "{fact}");
+    }
+    for fact in ["thread", "subprocess", "signal"] {
+        assert_eq!(cold["done"][fact], json!(true), "{fact}");
+    }
+    assert_eq!((&cold["done"]["pool"], &cold["done"]["fork"]), (&json!([2, 4]), &json!(3)));
 }
 
 fn zygote(test: &TestHome) -> Option<i32> {

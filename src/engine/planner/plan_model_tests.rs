@@ -335,23 +335,7 @@ fn play(seed: u64) {
             held_by_past: HashSet::new(),
         };
         let plan = plan(&snapshot);
-        plan.expanded.iter().for_each(|index| instances[*index].map_index = 0);
-        for (task_index, map_index) in &plan.added {
-            instances.push(Instance {
-                task_index: Some(*task_index),
-                map_index: *map_index,
-                state: None,
-                try_number: 0,
-                max_tries: graph.task(*task_index).retries as i32,
-                due_at: None,
-                ended: None,
-            });
-        }
-        for one in &plan.transitions {
-            instances[one.index].state = Some(one.to);
-            instances[one.index].try_number = one.try_number;
-            instances[one.index].ended = None;
-        }
+        plan.apply(&graph, &mut instances);
         model.settle(&mut states);
         let ours: States = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), one.state)).collect();
         let dag = || serde_json::to_string_pretty(&graph.structure).unwrap();

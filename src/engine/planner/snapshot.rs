@@ -113,6 +113,27 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Makes the instances what they are once the plan is carried out; those that it adds come last.
+    pub fn apply(&self, graph: &Graph, instances: &mut Vec<Instance>) {
+        self.expanded.iter().for_each(|index| instances[*index].map_index = 0);
+        instances.extend(self.added.iter().map(|(task_index, map_index)| Instance {
+            task_index: Some(*task_index),
+            map_index: *map_index,
+            state: None,
+            try_number: 0,
+            max_tries: i32::try_from(graph.task(*task_index).retries).unwrap_or(i32::MAX),
+            due_at: None,
+            ended: None,
+        }));
+        for one in &self.transitions {
+            let instance = &mut instances[one.index];
+            instance.state = Some(one.to);
+            instance.try_number = one.try_number;
+            instance.due_at = one.due_at;
+            instance.ended = None;
+        }
+    }
+
     /// The states of all instances, the added ones last, once the plan is carried out.
     pub fn states_after(&self, snapshot: &Snapshot<'_>) -> Vec<Option<TaskState>> {
         let mut states: Vec<Option<TaskState>> = snapshot.instances.iter().map(|instance| instance.state).collect();

@@ -92,32 +92,13 @@ impl LiveRun {
     /// What has become of it once the plan is carried out; `names` has what the plan has added.
     pub fn apply(&mut self, plan: &Plan, names: Vec<(String, i32)>) {
         let known = self.instances.len();
+        plan.apply(&self.graph, &mut self.instances);
         for index in &plan.expanded {
-            self.instances[*index].map_index = 0;
             let (task_id, map_index) = &names[*index];
             self.positions.remove(&(task_id.clone(), -1));
             self.positions.insert((task_id.clone(), *map_index), *index);
         }
-        for (at, (task_index, map_index)) in plan.added.iter().enumerate() {
-            let max_tries = i32::try_from(self.graph.task(*task_index).retries).unwrap_or(i32::MAX);
-            self.instances.push(Instance {
-                task_index: Some(*task_index),
-                map_index: *map_index,
-                state: None,
-                try_number: 0,
-                max_tries,
-                due_at: None,
-                ended: None,
-            });
-            self.positions.insert(names[known + at].clone(), known + at);
-        }
-        for one in &plan.transitions {
-            let instance = &mut self.instances[one.index];
-            instance.state = Some(one.to);
-            instance.try_number = one.try_number;
-            instance.due_at = one.due_at;
-            instance.ended = None;
-        }
+        self.positions.extend(names[known..].iter().cloned().zip(known..));
         self.names = names;
     }
 }

@@ -30,7 +30,8 @@ const refresh = live(async () => {
   const { pools, total_entries: total } = await ask("/api/v2/pools?limit=100");
   put(view,
     h("h1", {}, "Pools"),
-    h("p", { class: "hint" }, "A task takes slots of its pool while it is queued or runs. -1 is no limit. New ones: `leoflow pools set NAME SLOTS`."),
+    h("p", { class: "hint" }, "A task takes slots of its pool while it is queued or runs. -1 is no limit. New ones: ",
+      h("code", {}, "leoflow pools set NAME SLOTS"), "."),
     table(["Pool", "Slots", "Running", "Queued", "Waiting", "Free"], pools.map(row), "pools"),
     total > pools.length ? h("p", { class: "hint" }, `The first ${pools.length} of ${total}.`) : null);
 }, () => true);

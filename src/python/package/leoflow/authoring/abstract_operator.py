@@ -167,7 +167,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             self._set_checked(name, value)
             return
         object.__setattr__(self, name, value)
-        if name in self.template_fields and not hasattr(self, "_building") and getattr(self, "dag", None) is not None:
+        if not hasattr(self, "_building") and getattr(self, "dag", None) is not None and name in self.template_fields:
             self.link_arguments((name,))
 
     def _set_checked(self, name, value):

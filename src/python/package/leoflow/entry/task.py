@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Loaded ahead by a warm Python once a task has used one: tested before and after a fork.
-LIBRARIES = ("jinja2", "numpy", "pandas", "pendulum", "requests")
+# Loaded ahead by a warm Python once a task has used one: none starts a thread, or reads variables when it is imported.
+LIBRARIES = ("jinja2", "pendulum", "requests")
 
 
 def write_whole(path, value):
@@ -89,7 +89,8 @@ def main(options: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
-    libraries = [name for name in LIBRARIES if name in sys.modules]
+    loaded = {name: getattr(sys.modules.get(name), "__file__", None) for name in LIBRARIES}
+    libraries = [name for name, file in loaded.items() if file and not workspace.owns(file)]
     if libraries:
         result["libraries"] = libraries
     write_whole(os.path.join(folder, "result.json"), result)

@@ -27,6 +27,10 @@ LOADED_BY_AIRFLOW = {
 }
 
 
+# Installed packages that a warm Python has loaded before it knew of any workspace.
+loaded_ahead: set[str] = set()
+
+
 def offer_submodules(package, names):
     """They are imported when they are first asked for."""
 
@@ -105,6 +109,7 @@ class Workspace:
                             )
                 return None
 
+        self.forget_loaded_ahead()
         sys.path_hooks.insert(0, hook)
         # Whoever looked there before there was a hook would be asked again.
         for path in [path for path in sys.path_importer_cache if self.owns(os.path.abspath(path))]:
@@ -114,6 +119,15 @@ class Workspace:
         installed = (at for at, one in enumerate(sys.path) if "site-packages" in one or "dist-packages" in one)
         at = next(installed, len(sys.path))
         sys.path[at:at] = self.roots
+
+    def forget_loaded_ahead(self):
+        """The workspace's own module of a name comes before the installed one, also before one that is loaded."""
+        for name in loaded_ahead - NOT_LOCAL:
+            places = [os.path.join(root, name) for root in self.roots]
+            files = [file for place in places for file in (f"{place}.py", os.path.join(place, "__init__.py"))]
+            if any(file in self.stored or os.path.exists(file) for file in files) or any(map(os.path.isdir, places)):
+                for module in [one for one in sys.modules if one.partition(".")[0] == name]:
+                    del sys.modules[module]
 
     def enter(self):
         """From here on the environment is the project's."""

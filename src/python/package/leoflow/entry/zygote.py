@@ -8,6 +8,7 @@ cold start, and nothing of it depends on the zygote any more.
 from __future__ import annotations
 
 import ctypes
+import datetime
 import gc
 import importlib
 import json
@@ -17,7 +18,7 @@ import socket
 import sys
 import time
 
-from leoflow.entry import working_folder
+from leoflow.entry import working_folder, workspace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # What marks the processes of a try, in their environment; here it has room for any mark.
 MARK = b"LEOFLOW_TASK="
 # linux/prctl.h
-SET_PARENT_DEATH_SIGNAL = 1
+SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36
 # Where both sides of a fork find what the owner has passed.
 OWNER, PROGRAM = 3, 4
 # Where a keeper finds the ends of its task's pipes, and a task the end for its secrets.
@@ -41,8 +42,6 @@ STANDARD = (
     "inspect", "io", "itertools", "json", "linecache", "logging", "math", "os.path", "pathlib", "random", "re", "shutil",
     "socket", "stat", "string", "subprocess", "tempfile", "time", "traceback", "typing", "urllib.parse", "uuid", "zoneinfo",
 )
-# They have a thread pool when they are imported, and see to it themselves that a fork has one of its own.
-WITH_THREADS = {"numpy"}
 PARTS = {"jinja2": ("jinja2.nativetypes", "jinja2.sandbox")}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -98,7 +97,14 @@ def place(descriptors):
         high = [os.dup(descriptor) for descriptor in high]
     for number, descriptor in enumerate(high):
         os.dup2(descriptor, number)
-    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
+    # Not all numbers that there may be: some Pythons would close each with a call of its own.
+    for number in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if number >= len(descriptors):
+            try:
+                os.close(number)
+            except OSError:
+                # It was the list's own.
+                pass
 
 
 def become_keeper(request: dict[str, Any], mark: Mark, boot_id: str) -> NoReturn:
@@ -108,25 +114,47 @@ def become_keeper(request: dict[str, Any], mark: Mark, boot_id: str) -> NoReturn
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # What it leaves behind in other sessions comes to the keeper: said before there is a task, and kept over the exec.
+    _libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     folder = request["folder"]
-    if not take(folder, boot_id):
-        os._exit(NOT_NEEDED)
     null = os.open("/dev/null", os.O_RDONLY)
-    log = os.open(os.path.join(folder, "keeper.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    log = os.open(os.path.join(folder, "keeper.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     output, task_output = os.pipe()
     secrets, task_secrets = os.pipe()
-    mark.write(os.path.basename(folder))
-    keeper = os.getpid()
-    task = os.fork()
-    if task == 0:
-        become_task(request, keeper, [null, task_output, task_output, task_secrets])
-    program = os.dup(PROGRAM)
-    place([null, log, log, output, secrets, program])
-    os.set_inheritable(OUTPUT, True)
-    os.set_inheritable(SECRETS, True)
+    if not take(folder, boot_id):
+        os._exit(NOT_NEEDED)
+    try:
+        mark.write(os.path.basename(folder))
+        keeper = os.getpid()
+        task = os.fork()
+        if task == 0:
+            become_task(request, keeper, [null, task_output, task_output, task_secrets])
+        # Also done by the task: whoever is first.
+        try:
+            os.setpgid(task, task)
+        except OSError:
+            pass
+        execute(folder, task, [null, log, log, output, secrets, os.dup(PROGRAM)])
+    except BaseException as error:
+        # The try is ours, so its end is ours to tell; the kernel ends a task that there may be.
+        tell_problem(folder, f"the task could not be kept: {error!r}")
+        raise
+
+
+def execute(folder, task, descriptors):
+    """Becomes the keeper's program."""
+    place(descriptors)
     os.set_inheritable(5, False)
     environment = {name: value for name, value in os.environ.items() if name != "LEOFLOW_TASK"}
     os.execve(5, ["leoflow", "keep-task", folder, "--started", str(task)], environment)
+
+
+def tell_problem(folder, problem):
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+    partial = os.path.join(folder, f"outcome.json.{os.getpid()}")
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump({"exit": None, "ended_at": now, "cause": None, "problem": problem}, file)
+    os.rename(partial, os.path.join(folder, "outcome.json"))
 
 
 def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) -> NoReturn:
@@ -141,7 +169,6 @@ def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) ->
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         place(descriptors)
         os.environ["LEOFLOW_TASK"] = os.path.basename(request["folder"])
-        reseed()
         gc.enable()
         working_folder.enter(request["options"])
         sys.argv = [request["folder"]]
@@ -161,16 +188,11 @@ def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) ->
         os._exit(code)
 
 
-def reseed():
-    """`random` does so by itself in every fork."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
-
-
 def serve(owner: socket.socket, options: dict[str, Any]) -> None:
     """Until the owner has gone."""
     mark = Mark()
+    # Where that is not allowed nothing can be started, and it is better known now.
+    mark.write("_" * mark.length)
     with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot_id = file.read().strip()
     os.chdir(options["folder"])
@@ -181,9 +203,12 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
     gc.disable()
     gc.freeze()
     threads = len(os.listdir("/proc/self/task"))
-    if threads != 1 and WITH_THREADS.isdisjoint(sys.modules):
+    if threads != 1:
         raise RuntimeError(f"a module has started {threads - 1} thread(s), which a fork would lose")
-    owner.send(b'{"ready": true}')
+    # What a module has printed is nobody's task's.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    owner.send(json.dumps({"ready": True, "path": [folder for folder in sys.path if os.path.isdir(folder)]}).encode())
     while True:
         text = owner.recv(LARGEST_REQUEST)
         if not text:
@@ -213,14 +238,20 @@ def main(options: dict[str, Any]) -> None:
     # Where packages are that DAG files expect; a task adds them itself.
     support = [options["support"]] if "support" in options else []
     sys.path += support
-    wanted = [part for name in options["preload"] for part in (name, *PARTS.get(name, ()))]
-    for name in (*STANDARD, *our_own(), *wanted):
+    load((*STANDARD, *our_own()))
+    before = set(sys.modules)
+    load(part for name in options["preload"] for part in (name, *PARTS.get(name, ())))
+    workspace.loaded_ahead.update(name.partition(".")[0] for name in set(sys.modules) - before)
+    sys.path[:] = [folder for folder in sys.path if folder not in support]
+    serve(owner, options)
+
+
+def load(names):
+    for name in names:
         try:
             importlib.import_module(name)
         except Exception as error:
             sys.stderr.write(f"{name} cannot be loaded ahead: {error!r}\n")
-    sys.path[:] = [folder for folder in sys.path if folder not in support]
-    serve(owner, options)
 
 
 def our_own():
