@@ -1,5 +1,8 @@
 //! What an agent does with the tries that the datastore takes for running: those of an agent before
-//! it. Pure.
+//! it. `decide` is pure.
+
+use super::folder::TaskFolder;
+use crate::sys::process::ProcessId;
 
 /// What can be seen of such a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,18 @@ pub fn decide(seen: Seen) -> Adoption {
         // After a start of the machine the files may be older than what had happened.
         Seen { keeper: KeeperState::Never | KeeperState::Gone, .. } => Adoption::Lost,
     }
+}
+
+/// What can be seen of a try, and who keeps it.
+pub fn look_at(folder: &TaskFolder, same_boot: bool) -> (Seen, Option<ProcessId>) {
+    let process = folder.keeper().ok().flatten();
+    let keeper = match &process {
+        None => KeeperState::Never,
+        Some(process) if process.is_alive() => KeeperState::Alive,
+        Some(_) => KeeperState::Gone,
+    };
+    let told = folder.outcome().ok().flatten().is_some() || folder.result().ok().flatten().is_some();
+    (Seen { keeper, has_ended: told, same_boot }, process)
 }
 
 #[cfg(test)]

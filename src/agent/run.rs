@@ -1,6 +1,6 @@
 //! The agent's loop: claim, start, watch, record.
 
-use super::adopt::{self, Adoption, Seen};
+use super::adopt::{self, Adoption};
 use super::ending;
 use super::folder::TaskFolder;
 use super::start::{self, Surroundings, Versions};
@@ -32,6 +32,8 @@ const LOCKED: Duration = Duration::from_millis(1);
 const LOCKED_LONGEST: Duration = Duration::from_millis(100);
 /// It looks for queued tasks after so long a silence: whatever became of a notification, nothing waits longer.
 const BACKSTOP: Duration = Duration::from_secs(15);
+/// Until a warm Python is made ready: a start has enough to do.
+const AFTER_START: Duration = Duration::from_secs(2);
 /// A keeper that was told to end its task has done so by then.
 const FROZEN: Duration = Duration::from_secs(12);
 /// So often in a row a keeper that is stopped is told to go on.
@@ -99,9 +101,9 @@ impl Agent {
         let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
         self.take_over(&mut client).await?;
         self.stop_unwanted(&client).await?;
-        if let Ok(interpreter) = self.interpreter.get().await {
-            self.warm.prepare(&interpreter);
-        }
+        let prepare = tokio::time::sleep(AFTER_START);
+        tokio::pin!(prepare);
+        let mut is_prepared = false;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         // Those of an idle night are not made up for.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,6 +143,12 @@ impl Agent {
                     self.beat(&client).await?;
                     self.wake_stopped();
                     self.stop_unwanted(&client).await?;
+                }
+                () = &mut prepare, if !is_prepared => {
+                    is_prepared = true;
+                    if let Ok(interpreter) = self.interpreter.get().await {
+                        self.warm.prepare(&interpreter);
+                    }
                 }
                 () = self.warm.idle() => self.warm.let_go(),
                 () = tokio::time::sleep_until(heard + BACKSTOP) => {
@@ -301,7 +309,7 @@ impl Agent {
                 continue;
             }
             let same_boot = one.boot_id.as_deref() == Some(self.boot_id.as_str());
-            let (seen, keeper) = look_at(folder, same_boot);
+            let (seen, keeper) = adopt::look_at(folder, same_boot);
             match (adopt::decide(seen), keeper) {
                 (Adoption::Watch, Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper),
                 // What is prepared may be on its way into a keeper: it stays as it is.
@@ -357,17 +365,6 @@ fn tell_to_end(keeper: &ProcessId) {
         tokio::time::sleep(FROZEN).await;
         keeper.signal(Signal::Kill);
     });
-}
-
-fn look_at(folder: &TaskFolder, same_boot: bool) -> (Seen, Option<ProcessId>) {
-    let process = folder.keeper().ok().flatten();
-    let keeper = match &process {
-        None => adopt::KeeperState::Never,
-        Some(process) if process.is_alive() => adopt::KeeperState::Alive,
-        Some(_) => adopt::KeeperState::Gone,
-    };
-    let told = folder.outcome().ok().flatten().is_some() || folder.result().ok().flatten().is_some();
-    (Seen { keeper, has_ended: told, same_boot }, process)
 }
 
 fn never_began(key: TryKey, reason: String) -> Ended {
