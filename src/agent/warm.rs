@@ -68,9 +68,7 @@ impl Warm {
     /// installation or an upgrade does not wait for it. A failure is found by the first try.
     pub fn prepare(&mut self, interpreter: &Interpreter) {
         if cfg!(target_os = "linux") && self.kept.is_none() {
-            let source = self.source(interpreter);
-            let zygote = Zygote::start(&source.interpreter, &source.libraries, &self.home).ok();
-            self.kept = zygote.map(|zygote| Kept { zygote, path: None, source, used: Instant::now() });
+            self.kept = Kept::begin(self.source(interpreter), &self.home).ok();
         }
     }
 
@@ -110,10 +108,7 @@ impl Warm {
         self.kept = self.kept.take().filter(|kept| kept.source == *source && !kept.is_out_of_date());
         let kept = match &mut self.kept {
             Some(kept) => kept,
-            none => {
-                let zygote = Zygote::start(&source.interpreter, &source.libraries, &self.home)?;
-                none.insert(Kept { zygote, path: None, source: source.clone(), used: Instant::now() })
-            }
+            none => none.insert(Kept::begin(source.clone(), &self.home)?),
         };
         kept.used = Instant::now();
         if kept.path.is_none() {
@@ -153,6 +148,11 @@ impl Warm {
 }
 
 impl Kept {
+    fn begin(source: Source, home: &Path) -> io::Result<Self> {
+        let zygote = Zygote::start(&source.interpreter, &source.libraries, home)?;
+        Ok(Self { zygote, path: None, source, used: Instant::now() })
+    }
+
     /// Whether packages were installed or removed since: it has those of before.
     fn is_out_of_date(&self) -> bool {
         self.path.iter().flatten().any(|(folder, at)| changed(folder) != *at)

@@ -38,40 +38,19 @@ fn make_room(statements: &StatementCache) {
 }
 
 macro_rules! with_kept_statements {
-    ($($client:ty),*) => {$(
+    (@ $client:ty: $($name:ident -> $output:ty),*) => {
         impl GenericClient for $client {
-            async fn query(&self, query: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+            $(async fn $name(&self, query: &str, parameters: Parameters<'_>) -> Result<$output, Error> {
                 if !has_fixed_columns(query) {
-                    return (**self).query(query, parameters).await;
+                    return (**self).$name(query, parameters).await;
                 }
                 make_room(&self.statement_cache);
-                (**self).query(&self.prepare_cached(query).await?, parameters).await
-            }
-
-            async fn query_one(&self, query: &str, parameters: Parameters<'_>) -> Result<Row, Error> {
-                if !has_fixed_columns(query) {
-                    return (**self).query_one(query, parameters).await;
-                }
-                make_room(&self.statement_cache);
-                (**self).query_one(&self.prepare_cached(query).await?, parameters).await
-            }
-
-            async fn query_opt(&self, query: &str, parameters: Parameters<'_>) -> Result<Option<Row>, Error> {
-                if !has_fixed_columns(query) {
-                    return (**self).query_opt(query, parameters).await;
-                }
-                make_room(&self.statement_cache);
-                (**self).query_opt(&self.prepare_cached(query).await?, parameters).await
-            }
-
-            async fn execute(&self, query: &str, parameters: Parameters<'_>) -> Result<u64, Error> {
-                if !has_fixed_columns(query) {
-                    return (**self).execute(query, parameters).await;
-                }
-                make_room(&self.statement_cache);
-                (**self).execute(&self.prepare_cached(query).await?, parameters).await
-            }
+                (**self).$name(&self.prepare_cached(query).await?, parameters).await
+            })*
         }
+    };
+    ($($client:ty),*) => {$(
+        with_kept_statements!(@ $client: query -> Vec<Row>, query_one -> Row, query_opt -> Option<Row>, execute -> u64);
     )*};
 }
 

@@ -44,8 +44,8 @@ enum Answer {
 }
 
 impl Zygote {
-    /// Starts it; it is ready once `ready` says so. Beside our package it loads `libraries`; `folder` is where it works. What it says of itself goes where our
-    /// own errors go. Must be called from the main thread: it ends with that.
+    /// Starts it; it is ready once `ready` says so. Beside our package it loads `libraries`; `folder` is where it works.
+    /// What it says of itself goes where our own errors go. Must be called from the main thread: it ends with that.
     pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>, folder: &Path) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
         let program = File::open("/proc/self/exe")?;

@@ -39,7 +39,7 @@ const ENGINE: &[&str] =
 const SIBLINGS: &[&[&str]] =
     &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"], &["backup", "setup"]];
 
-fn sources() -> Vec<PathBuf> {
+pub fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
     found

@@ -1,17 +1,16 @@
 //! No files use one another in a circle: each can be read with only those that it uses in mind. What a `mod.rs` shows
 //! of its folder counts as the `mod.rs`, whose own files are not among what it uses.
 
+use crate::architecture::sources;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 type Module = Vec<String>;
 
 #[test]
 fn no_files_use_one_another_in_a_circle() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut texts = BTreeMap::new();
-    collect(&root, &mut Vec::new(), &mut texts);
+    let texts: BTreeMap<Module, String> = sources().iter().map(|path| read(path)).collect();
     assert!(texts.len() > 200, "{} files", texts.len());
     let uses = uses_of(&texts);
     assert!(uses.values().map(BTreeSet::len).sum::<usize>() > 1000, "arrows are overlooked");
@@ -34,19 +33,12 @@ fn the_check_itself_finds_a_circle_however_it_is_written() {
     assert_eq!(left.keys().cloned().collect::<Vec<_>>(), [module("a::one"), module("a::two"), module("b")]);
 }
 
-fn collect(folder: &Path, at: &mut Module, found: &mut BTreeMap<Module, String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path: PathBuf = entry.unwrap().path();
-        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if path.is_dir() {
-            at.push(stem);
-            collect(&path, at, found);
-            at.pop();
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !stem.ends_with("_tests") {
-            let name = if stem == "mod" { at.clone() } else { [at.as_slice(), &[stem]].concat() };
-            found.insert(name, fs::read_to_string(&path).unwrap());
-        }
-    }
+/// What a file below `src/` is called, and its text.
+fn read(path: &Path) -> (Module, String) {
+    let below = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let mut name: Module = below.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    name.pop_if(|last| last == "mod");
+    (name, fs::read_to_string(path).unwrap())
 }
 
 /// Which files each file names, but for those of its own folder that a `mod.rs` shows to others.

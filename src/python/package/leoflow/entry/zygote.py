@@ -25,14 +25,11 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 # What marks the processes of a try, in their environment; here it has room for any mark.
-MARK = b"LEOFLOW_TASK="
+MARK = "LEOFLOW_TASK"
 # linux/prctl.h
 SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36
 # Where both sides of a fork find what the owner has passed.
 OWNER, PROGRAM = 3, 4
-# Where a keeper finds the ends of its task's pipes, and a task the end for its secrets.
-OUTPUT, SECRETS = 3, 4
-TASKS_SECRETS = 3
 # Another process has the try, or something failed before there was a task.
 NOT_NEEDED, CANNOT_START = 75, 70
 LARGEST_REQUEST = 1024 * 1024
@@ -61,11 +58,12 @@ class Mark:
         with open("/proc/self/mem", "rb") as memory:
             memory.seek(start)
             environment = memory.read(end - start)
-        at = environment.find(MARK)
+        at = environment.find(f"{MARK}=".encode())
         if at < 0:
             raise RuntimeError("there is no mark in the environment")
-        self.at = start + at + len(MARK)
-        self.length = environment.index(b"\0", at) - at - len(MARK)
+        at += len(MARK) + 1
+        self.at = start + at
+        self.length = environment.index(b"\0", at) - at
 
     def write(self, text):
         if len(text) != self.length:
@@ -142,11 +140,12 @@ def become_keeper(request: dict[str, Any], mark: Mark, boot_id: str) -> NoReturn
 
 
 def execute(folder, task, descriptors):
-    """Becomes the keeper's program."""
+    """Becomes the keeper's program, the last of the descriptors; the others are what it is given."""
     place(descriptors)
-    os.set_inheritable(5, False)
-    environment = {name: value for name, value in os.environ.items() if name != "LEOFLOW_TASK"}
-    os.execve(5, ["leoflow", "keep-task", folder, "--started", str(task)], environment)
+    program = len(descriptors) - 1
+    os.set_inheritable(program, False)
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    os.execve(program, ["leoflow", "keep-task", folder, "--started", str(task)], environment)
 
 
 def tell_problem(folder, problem):
@@ -168,7 +167,7 @@ def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) ->
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         place(descriptors)
-        os.environ["LEOFLOW_TASK"] = os.path.basename(request["folder"])
+        os.environ[MARK] = os.path.basename(request["folder"])
         gc.enable()
         working_folder.enter(request["options"])
         sys.argv = [request["folder"]]
