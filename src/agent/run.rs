@@ -5,13 +5,13 @@ use super::ending;
 use super::folder::TaskFolder;
 use super::start::{self, Surroundings, Versions};
 use super::stop::{end_now, end_orphans};
-use super::warm::Warm;
+use super::warm;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
 use crate::engine::store::tries::{self, Claimed, Ended};
 use crate::postgres::{Endpoint, PgError};
-use crate::python::SharedInterpreter;
+use crate::python::{SharedInterpreter, Warm};
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{random, reaper};
@@ -237,7 +237,7 @@ impl Agent {
             Ok(request) => request,
             Err(error) => return impossible(error),
         };
-        let keeper = match self.warm.start(&interpreter, &request, is_of_many).await {
+        let keeper = match warm::start(&mut self.warm, &interpreter, &request, is_of_many).await {
             Some(keeper) => keeper,
             None => match cold_keeper(&request.folder) {
                 Ok(keeper) => keeper,

@@ -23,12 +23,13 @@ pub enum Job {
     Test,
     /// Answer what only the file's own code knows.
     Ask,
-    /// Fork for each try.
+    /// Fork for each try or parse.
     Zygote,
 }
 
 impl Job {
-    fn word(self) -> &'static str {
+    /// What it is called on the command line and in messages.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Parse => "parse",
             Self::Task => "task",

@@ -1,6 +1,7 @@
 //! Python: finding one that can run DAGs, giving it our package, and parsing with it.
 
 mod child;
+mod children;
 mod discover;
 mod ignore;
 mod interpreter;
@@ -9,9 +10,10 @@ mod parse;
 mod roots;
 mod scan;
 mod support;
+mod warm;
 mod zygote;
 
-pub use child::{Left, run as run_child};
+pub use children::{Children, Left};
 pub use discover::{MINIMUM, Python, find};
 pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
@@ -22,4 +24,4 @@ pub use support::{
     PackageSource, checked as checked_packages, download as download_packages, install as install_packages,
     installed as installed_packages,
 };
-pub use zygote::Zygote;
+pub use warm::Warm;

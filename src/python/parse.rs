@@ -1,7 +1,8 @@
-//! Parsing: one file, one child, with the limits of `child.rs` on time, memory and output, so that a file can do
+//! Parsing: one file, one child, with the limits of `children.rs` on time, memory and output, so that a file can do
 //! nothing to the others and nothing to us.
 
-use super::child::{self, Left, RESULT_BYTES};
+use super::child::RESULT_BYTES;
+use super::children::{Children, Left, TIME_LIMIT};
 use super::interpreter::{Interpreter, Job};
 use super::roots::{project_of, roots};
 use crate::config::Problem;
@@ -10,6 +11,7 @@ use crate::sys::reaper::Exit;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// What a file gave. `structures` are as the Python package describes DAGs.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,6 +30,9 @@ pub struct Found {
     /// Whether it asked for Variables or Connections.
     #[serde(default)]
     pub asks: bool,
+    /// Libraries that it has loaded, which a warm Python may load ahead for those after it.
+    #[serde(default)]
+    pub libraries: Vec<String>,
     /// What the project's own settings say, for its tasks.
     #[serde(skip)]
     pub settings: Option<Value>,
@@ -62,7 +67,7 @@ impl Request {
 
 /// Parses in a child. `Err` is for people: why there is no result. Dropped, it ends the child.
 /// Must be called on the main thread of the process, inside a `LocalSet`.
-pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found, String> {
+pub async fn parse(children: &Rc<Children>, interpreter: &Interpreter, request: &Request) -> Result<Found, String> {
     if request.path.to_str().is_none() {
         return Err("The path of this file is not UTF-8; rename it.".to_owned());
     }
@@ -77,8 +82,12 @@ pub async fn parse(interpreter: &Interpreter, request: &Request) -> Result<Found
         "settings": settings,
         "work_in": request.roots,
     });
-    let Left { result, exit, said } = child::run(interpreter, Job::Parse, options).await?;
-    read_result(&result, exit)
+    let Left { result, exit, said } = children.run(interpreter, Job::Parse, options).await?;
+    let found = read_result(&result, exit);
+    if let Ok(found) = &found {
+        children.learn(&found.libraries).await;
+    }
+    found
         .map(|mut found| {
             if let Some(error) = &mut found.error {
                 error.push_str(&said);
@@ -104,10 +113,10 @@ fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
 async fn settings_in_time(folder: PathBuf) -> Result<Option<Value>, String> {
     let file = folder.join(project::FILE);
     let read = tokio::task::spawn_blocking(move || settings_of(&folder));
-    match tokio::time::timeout(child::TIME_LIMIT, read).await {
+    match tokio::time::timeout(TIME_LIMIT, read).await {
         Ok(Ok(settings)) => settings,
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("{} could not be read within {} s", file.display(), child::TIME_LIMIT.as_secs())),
+        Err(_) => Err(format!("{} could not be read within {} s", file.display(), TIME_LIMIT.as_secs())),
     }
 }
 

@@ -1,5 +1,5 @@
-//! A warm Python of this process's own, which forks for each try: what it costs to start an interpreter is paid once.
-//! It is single-threaded and has nothing of the user's; see `package/leoflow/entry/zygote.py`.
+//! A warm Python of this process's own, which forks for each try or parse: what it costs to start an interpreter is paid
+//! once. It is single-threaded and has nothing of the user's; see `package/leoflow/entry/zygote.py`.
 
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
 use crate::sys::process::Signal;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const READY_LIMIT: Duration = Duration::from_secs(20);
 /// For one fork: a few milliseconds. Who is late has forked all the same, and then the try is whose link was first.
 const FORK_LIMIT: Duration = Duration::from_secs(2);
-/// As long as any try's mark, so that it can be written in its place.
+/// As long as the mark of any try or child, so that it can be written in its place.
 const NO_MARK: &str = "________________________";
 
 pub struct Zygote {
@@ -45,7 +45,8 @@ enum Answer {
 
 impl Zygote {
     /// Starts it; it is ready once `ready` says so. Beside our package it loads `libraries`; `folder` is where it works.
-    /// What it says of itself goes where our own errors go. Must be called from the main thread: it ends with that.
+    /// What it says of itself goes where our own errors go. Must be called from the main thread: it
+    /// ends with that.
     pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>, folder: &Path) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
         let program = File::open("/proc/self/exe")?;
@@ -80,9 +81,9 @@ impl Zygote {
         }
     }
 
-    /// Starts a try; returns the pid of its keeper.
-    pub async fn fork(&self, request: &Value) -> io::Result<i32> {
-        self.socket.send(request.to_string().as_bytes()).await?;
+    /// Starts what is asked for, which gets the descriptors; returns the pid of the keeper, or of the child.
+    pub async fn fork(&self, request: &Value, descriptors: &[BorrowedFd<'_>]) -> io::Result<i32> {
+        self.socket.send(request.to_string().as_bytes(), descriptors).await?;
         match self.answer(FORK_LIMIT).await? {
             Answer::Forked { pid } => Ok(pid),
             Answer::Failed { error } => Err(io::Error::other(error)),

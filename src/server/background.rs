@@ -6,6 +6,7 @@ use super::questions::Questions;
 use super::state::AppState;
 use crate::engine::scheduler;
 use crate::postgres::Endpoint;
+use crate::python::Children;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::task::{JoinError, JoinHandle, spawn_local};
@@ -21,8 +22,10 @@ pub struct Background {
 impl Background {
     /// Watches and parses the workspace, where there is one.
     pub fn parsing(state: &Arc<AppState>, workspace: Option<PathBuf>) -> Self {
-        let questions = workspace.clone().map(|workspace| Questions::new(workspace, state.interpreter.clone()));
-        let files = workspace.map(|workspace| spawn_local(dag_files::run(state.clone(), workspace)));
+        let children = Children::new(&state.home);
+        let ask = |workspace| Questions::new(workspace, state.interpreter.clone(), children.clone());
+        let questions = workspace.clone().map(ask);
+        let files = workspace.map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone())));
         if files.is_none() {
             state.first_look.send_replace(true);
         }

@@ -1,7 +1,7 @@
 //! Questions to the code of DAG files, on their way to the children that answer them.
 
 use super::child_slots::ChildSlots;
-use crate::python::{Job, Left, SharedInterpreter, run_child};
+use crate::python::{Children, Job, Left, SharedInterpreter};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -23,10 +23,10 @@ struct Asked {
 }
 
 impl Questions {
-    /// They are answered by this task's own children as long as anybody may ask.
-    pub fn new(workspace: PathBuf, interpreter: Arc<SharedInterpreter>) -> Self {
+    /// They are answered by these children as long as anybody may ask.
+    pub fn new(workspace: PathBuf, interpreter: Arc<SharedInterpreter>, children: Rc<Children>) -> Self {
         let (asked, questions) = unbounded_channel();
-        tokio::task::spawn_local(answer(interpreter, questions));
+        tokio::task::spawn_local(answer(interpreter, children, questions));
         Self { workspace, asked }
     }
 
@@ -44,14 +44,14 @@ impl Questions {
 }
 
 /// Starts a child for each question. Never returns while anybody may ask.
-async fn answer(interpreter: Arc<SharedInterpreter>, mut questions: UnboundedReceiver<Asked>) {
+async fn answer(interpreter: Arc<SharedInterpreter>, children: Rc<Children>, mut questions: UnboundedReceiver<Asked>) {
     let slots = Rc::new(ChildSlots::new());
     while let Some(Asked { options, mut answer }) = questions.recv().await {
-        let (interpreter, slots) = (interpreter.clone(), slots.clone());
+        let (interpreter, children, slots) = (interpreter.clone(), children.clone(), slots.clone());
         tokio::task::spawn_local(async move {
             let run = async {
                 let interpreter = interpreter.get().await?;
-                slots.run(run_child(&interpreter, Job::Ask, options)).await
+                slots.run(children.run(&interpreter, Job::Ask, options)).await
             };
             tokio::select! {
                 left = run => drop(answer.send(left)),

@@ -1,8 +1,10 @@
 //! A pair of sockets that keep messages apart, one of them for a child.
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, recv, sendmsg, socketpair,
+};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -19,12 +21,16 @@ impl SeqPacket {
         Ok((Self(ours), theirs))
     }
 
-    /// Sends one message whole.
-    pub async fn send(&self, message: &[u8]) -> io::Result<()> {
-        self.0
-            .async_io(Interest::WRITABLE, |socket| Ok(send(socket.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL)?))
-            .await
-            .map(drop)
+    /// Sends one message whole, with descriptors that the other end gets its own of.
+    pub async fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let passed = [ControlMessage::ScmRights(&numbers)];
+        let passed = if numbers.is_empty() { &[] } else { &passed[..] };
+        let parts = [IoSlice::new(message)];
+        let send = |socket: &OwnedFd| {
+            Ok(sendmsg::<UnixAddr>(socket.as_raw_fd(), &parts, passed, MsgFlags::MSG_NOSIGNAL, None)?)
+        };
+        self.0.async_io(Interest::WRITABLE, send).await.map(drop)
     }
 
     /// Receives one message; 0 when the other end is closed.

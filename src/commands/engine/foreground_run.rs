@@ -11,7 +11,8 @@ use crate::commands::context::Context;
 use crate::engine::dag::Structure;
 use crate::error::Error;
 use crate::python::{
-    Found, Interpreter, Job, Request, as_in_workspace, environment, is_dag_file, parse, python_files, settings_problem,
+    Children, Found, Interpreter, Job, Request, as_in_workspace, environment, is_dag_file, parse, python_files,
+    settings_problem,
 };
 use crate::sys::{env_vars, files, process, random, unix_socket};
 use serde_json::{Value, json};
@@ -113,7 +114,7 @@ impl Wanted<'_> {
                 .cause(problem)
                 .hint("leoflow verify-config"));
         }
-        let found = parse(&interpreter, &request)
+        let found = parse(&Children::new(&context.home), &interpreter, &request)
             .await
             .map_err(|error| Error::failed("the DAG file cannot be imported").cause(error))?;
         let options = json!({
@@ -181,10 +182,11 @@ async fn find(
     files.retain(|file| is_dag_file(file));
     // The likely ones first: a project is often called as its DAG is.
     files.sort_by_key(|file| !file.to_string_lossy().contains(dag_id));
+    let children = Children::new(&context.home);
     let mut broken = Vec::new();
     for file in files {
         let request = Request::new(file.clone(), Some(workspace), context.home.api_socket());
-        match parse(interpreter, &request).await {
+        match parse(&children, interpreter, &request).await {
             Ok(found) if found.structures.iter().any(|dag| dag["dag_id"].as_str() == Some(dag_id)) => return Ok(file),
             Ok(Found { error: Some(error), .. }) | Err(error) => broken.push(format!("{}:\n{error}", file.display())),
             Ok(_) => {}

@@ -5,7 +5,7 @@ use crate::cli::engine_args::Validate;
 use crate::commands::context::Context;
 use crate::engine::dag_check;
 use crate::error::Error;
-use crate::python::{Interpreter, Request, as_in_workspace, is_dag_file, parse, python_files};
+use crate::python::{Children, Found, Interpreter, Request, as_in_workspace, is_dag_file, parse, python_files};
 use crate::sys::env_vars;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -30,9 +30,12 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     files.sort();
     files.dedup();
     let interpreter = prepare(context, python.as_deref()).await?;
+    let children = Children::new(&context.home);
     let mut checked = Vec::new();
     for path in files {
-        checked.push(check(context, &interpreter, workspace.as_deref(), path).await);
+        let request = Request::new(path.clone(), workspace.as_deref(), context.home.api_socket());
+        let parsed = parse(&children, &interpreter, &request).await;
+        checked.push(Checked::new(path, parsed));
     }
     mark_duplicates(&mut checked);
     print(context, &checked)
@@ -87,17 +90,18 @@ fn files_of(path: PathBuf) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-async fn check(context: &Context<'_>, interpreter: &Interpreter, workspace: Option<&Path>, path: PathBuf) -> Checked {
-    let request = Request::new(path.clone(), workspace, context.home.api_socket());
-    let id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
-    match parse(interpreter, &request).await {
-        // What the server would refuse is refused here.
-        Ok(found) => Checked {
-            path,
-            dag_ids: found.structures.iter().map(id).collect(),
-            error: found.error.or_else(|| dag_check::read(&found.structures).err()),
-        },
-        Err(reason) => Checked { path, dag_ids: Vec::new(), error: Some(reason) },
+impl Checked {
+    fn new(path: PathBuf, parsed: Result<Found, String>) -> Self {
+        let id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
+        match parsed {
+            // What the server would refuse is refused here.
+            Ok(found) => Self {
+                path,
+                dag_ids: found.structures.iter().map(id).collect(),
+                error: found.error.or_else(|| dag_check::read(&found.structures).err()),
+            },
+            Err(reason) => Self { path, dag_ids: Vec::new(), error: Some(reason) },
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::project;
 use crate::engine::dag_check;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
-use crate::python::{Found, LIMITS, NO_ANSWER, Request, Scan, Syntax, is_dag_file, parse, project_of, scan};
+use crate::python::{Children, Found, LIMITS, NO_ANSWER, Request, Scan, Syntax, is_dag_file, parse, project_of, scan};
 use file_index::{FileIndex, Read, stamps};
 use packages::{Change, Packages};
 use serde_json::Map;
@@ -32,9 +32,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs until it is dropped.
-pub async fn run(state: Arc<AppState>, workspace: PathBuf) {
+pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children>) {
     let (sender, results) = unbounded_channel();
-    let shared = Shared { state: state.clone(), workspace, slots: ChildSlots::new(), results: sender };
+    let shared = Shared { state: state.clone(), workspace, children, slots: ChildSlots::new(), results: sender };
     DagFileLoop {
         state,
         shared: Rc::new(shared),
@@ -53,6 +53,7 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf) {
 struct Shared {
     state: Arc<AppState>,
     workspace: PathBuf,
+    children: Rc<Children>,
     slots: ChildSlots,
     results: UnboundedSender<Parsed>,
 }
@@ -338,7 +339,10 @@ async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
         let (began, clock) = (SystemTime::now(), Instant::now());
         let found = match shared.state.interpreter.get().await {
             Err(reason) => Err(reason),
-            Ok(interpreter) => parse(&interpreter, &Request::new(path.clone(), Some(&shared.workspace), socket)).await,
+            Ok(interpreter) => {
+                let request = Request::new(path.clone(), Some(&shared.workspace), socket);
+                parse(&shared.children, &interpreter, &request).await
+            }
         };
         (began, clock.elapsed(), found)
     };

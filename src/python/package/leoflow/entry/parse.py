@@ -8,7 +8,7 @@ import sys
 
 from leoflow.common import leoflow_server
 from leoflow.common.reports import clean, explain
-from leoflow.entry import structure
+from leoflow.entry import libraries, structure
 from leoflow.entry.workspace import Workspace, dags_of, prepare
 
 TYPE_CHECKING = False
@@ -59,6 +59,7 @@ def parse(path, roots, settings):
     result["reads"] = sorted(read)
     result["absent"] = sorted(name for name, there in read.items() if not there)
     result["asks"] = leoflow_server.was_asked()
+    result["libraries"] = libraries.in_use(workspace)
     return result
 
 

@@ -10,10 +10,9 @@ import sys
 
 from leoflow.authoring import parsing_context
 from leoflow.common import leoflow_server
-from leoflow.common.exceptions import (
-    AirflowException,
-)
+from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import clean
+from leoflow.entry import libraries
 from leoflow.entry.workspace import Workspace, dags_of, prepare
 from leoflow.running.context import build_context
 from leoflow.running.keeper_pipe import tell_secrets_to
@@ -24,10 +23,6 @@ from leoflow.running.xcoms import TaskXComs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-# Loaded ahead by a warm Python once a task has used one: none starts a thread, or reads variables when it is imported.
-LIBRARIES = ("jinja2", "pendulum", "requests")
 
 
 def write_whole(path, value):
@@ -89,10 +84,9 @@ def main(options: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
-    loaded = {name: getattr(sys.modules.get(name), "__file__", None) for name in LIBRARIES}
-    libraries = [name for name, file in loaded.items() if file and not workspace.owns(file)]
-    if libraries:
-        result["libraries"] = libraries
+    used = libraries.in_use(workspace)
+    if used:
+        result["libraries"] = used
     write_whole(os.path.join(folder, "result.json"), result)
     if attempt is not None:
         attempt.tell()

@@ -11,6 +11,7 @@ import sys
 import types
 
 from leoflow.authoring.dag import of_file
+from leoflow.entry import libraries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ LOADED_BY_AIRFLOW = {
     "concurrent": ("futures",), "importlib": ("abc", "metadata", "resources", "util"),
     "urllib": ("error", "parse", "request"),
 }
-
-
-# Installed packages that a warm Python has loaded before it knew of any workspace.
-loaded_ahead: set[str] = set()
 
 
 def offer_submodules(package, names):
@@ -122,7 +119,7 @@ class Workspace:
 
     def forget_loaded_ahead(self):
         """The workspace's own module of a name comes before the installed one, also before one that is loaded."""
-        for name in loaded_ahead - NOT_LOCAL:
+        for name in libraries.loaded_ahead - NOT_LOCAL:
             places = [os.path.join(root, name) for root in self.roots]
             files = [file for place in places for file in (f"{place}.py", os.path.join(place, "__init__.py"))]
             if any(file in self.stored or os.path.exists(file) for file in files) or any(map(os.path.isdir, places)):

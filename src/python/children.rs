@@ -1,0 +1,175 @@
+//! Children that run a user's DAG file for us, with limits on time, memory and output, so that a file can
+//! do nothing to the others and nothing to us.
+
+use super::child::{Child, Forking};
+use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
+use super::warm::Warm;
+use crate::home::Home;
+use crate::sys::process::{self, Signal};
+use crate::sys::reaper::Exit;
+use crate::sys::spawn::{FIRST_PASSED, Spawn};
+use crate::sys::{listener, random};
+use serde_json::{Value, json};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Airflow's `dagbag_import_timeout`.
+pub const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// Of writable memory.
+const MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// A warm Python pays when so many have begun within its idle time.
+const MANY: usize = 3;
+const RECENT: Duration = Duration::from_secs(10);
+
+/// What a child left.
+pub struct Left {
+    pub result: Vec<u8>,
+    pub exit: Exit,
+    /// What it printed, as a paragraph for people; empty when that was nothing.
+    pub said: String,
+}
+
+/// Starts them, as forks of a warm Python when there are many.
+pub struct Children {
+    warm: tokio::sync::Mutex<Warm>,
+    /// When the last ones began.
+    recent: RefCell<VecDeque<Instant>>,
+    is_watched: Cell<bool>,
+}
+
+impl Children {
+    pub fn new(home: &Home) -> Rc<Self> {
+        let warm = tokio::sync::Mutex::new(Warm::new(home));
+        Rc::new(Self { warm, recent: RefCell::default(), is_watched: Cell::new(false) })
+    }
+
+    /// Runs one to its end, in the first folder of its `work_in` that is there. `Err` is for people: why there is
+    /// nothing. Dropped, it ends the child. Must be called on the main thread of the process, inside a `LocalSet`.
+    pub async fn run(self: &Rc<Self>, interpreter: &Interpreter, job: Job, options: Value) -> Result<Left, String> {
+        let (children, with) = (self.clone(), interpreter.clone());
+        // In a task of its own, because half a fork cannot be given up; whoever gives up lets go of the child.
+        let starting = tokio::task::spawn_local(async move { children.start(&with, job, options).await });
+        let started = starting.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let mut child =
+            started.map_err(|error| format!("{} cannot be started: {error}", interpreter.program.display()))?;
+        let exit = tokio::time::timeout(TIME_LIMIT, child.ended()).await;
+        // What it left running goes with it, and lets go of the pipes.
+        child.end_all().await;
+        let (result, output) = child.harvest().await;
+        let said = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
+        match exit {
+            Err(_) => Err(format!("Importing it took longer than {} s and was ended.{said}", TIME_LIMIT.as_secs())),
+            Ok(exit) => Ok(Left { result, exit, said }),
+        }
+    }
+
+    /// What one has loaded is loaded ahead for those after it.
+    pub async fn learn(&self, libraries: &[String]) {
+        self.warm.lock().await.learn(libraries);
+    }
+
+    /// `options` are the job's own.
+    async fn start(self: Rc<Self>, interpreter: &Interpreter, job: Job, options: Value) -> io::Result<Child> {
+        let (result, result_writer) = listener::pipe_with_async_reader()?;
+        let (output, output_writer) = listener::pipe_with_async_reader()?;
+        let mut options = options;
+        options["descriptor"] = FIRST_PASSED.into();
+        options["limits"] = json!({
+            "RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CPU": TIME_LIMIT.as_secs() + 5, "RLIMIT_CORE": 0,
+        });
+        let plan = Plan {
+            job,
+            options,
+            mark: format!("parse-{}", hex::encode(random::bytes::<9>())),
+            output: output_writer,
+            result: result_writer,
+        };
+        // What it forks twice, with an environment of its own, becomes our child and not init's.
+        process::become_subreaper()?;
+        // Until the child is known.
+        let _forking = Forking::begin();
+        let pid = match self.fork(interpreter, &plan).await {
+            Some(pid) => pid,
+            None => plan.start(interpreter)?,
+        };
+        Ok(Child::new(pid, plan.mark, result, output))
+    }
+
+    /// `None` when it is to be started cold.
+    async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: &Plan) -> Option<i32> {
+        let mut warm = self.warm.lock().await;
+        if !self.are_many() {
+            return None;
+        }
+        let asked = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
+        let descriptors = [plan.output.as_fd(), plan.result.as_fd()];
+        let pid = warm.fork(interpreter, &asked, &descriptors, Duration::ZERO).await;
+        self.let_go_when_idle();
+        pid
+    }
+
+    fn are_many(&self) -> bool {
+        let (mut recent, now) = (self.recent.borrow_mut(), Instant::now());
+        recent.push_back(now);
+        recent.retain(|at| now - *at < RECENT);
+        if recent.len() > MANY {
+            recent.pop_front();
+        }
+        recent.len() >= MANY
+    }
+
+    fn let_go_when_idle(self: &Rc<Self>) {
+        if self.is_watched.replace(true) {
+            return;
+        }
+        let children = self.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let idle_at = children.warm.lock().await.idle_at();
+                match idle_at {
+                    Some(at) if at > Instant::now() => tokio::time::sleep_until(at).await,
+                    _ => break,
+                }
+            }
+            children.warm.lock().await.let_go();
+            children.is_watched.set(false);
+        });
+    }
+}
+
+/// What to start.
+struct Plan {
+    job: Job,
+    options: Value,
+    mark: String,
+    output: OwnedFd,
+    result: OwnedFd,
+}
+
+impl Plan {
+    /// With a Python of its own.
+    fn start(&self, interpreter: &Interpreter) -> io::Result<i32> {
+        let mut environment = environment();
+        environment.push((TASK_MARK.into(), self.mark.clone().into()));
+        let spawn = Spawn {
+            program: interpreter.program.clone(),
+            called: None,
+            arguments: interpreter.arguments(self.job, &self.options),
+            environment,
+            output: self.output.as_fd(),
+            errors: None,
+            // Not here: what hangs there must not hang us.
+            folder: None,
+            passed: vec![self.result.as_fd()],
+            single_user: None,
+            parent_death: Some(Signal::Kill),
+            own_session: true,
+        };
+        spawn.start().map_err(io::Error::other)
+    }
+}

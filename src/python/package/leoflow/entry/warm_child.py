@@ -1,0 +1,62 @@
+"""A child of the server that a warm Python starts: it runs a DAG file, or answers a question about one. A fork between
+the two ends at once, so that the child is the server's own: it is waited for, limited and ended as one that was started
+cold."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+from leoflow.entry import forks, working_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, NoReturn
+
+# For the server to become its parent, which is a matter of microseconds.
+ADOPTION_SECONDS = 2
+
+
+def start(request: dict[str, Any], mark: forks.Mark, owner: socket.socket, descriptors: list[int]) -> None:
+    """`descriptors` are where its output and its result go; its pid is said to the owner."""
+    parent = os.getppid()
+    between = os.fork()
+    if between:
+        return
+    try:
+        # How the child ended waits for the server, also when it ends before this does.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        child = os.fork()
+        if child == 0:
+            become_child(request, mark, parent, descriptors)
+        answer = {"pid": child}
+    except BaseException as error:
+        answer = {"error": str(error)}
+    owner.send(json.dumps(answer).encode())
+    os._exit(0)
+
+
+def become_child(request, mark, parent, descriptors) -> NoReturn:
+    os.setsid()
+    mark.write(request["mark"])
+    until = time.monotonic() + ADOPTION_SECONDS
+    while os.getppid() != parent and time.monotonic() < until:
+        os.sched_yield()
+    output, result = descriptors
+    null = os.open("/dev/null", os.O_RDONLY)
+
+    def work():
+        options = request["options"]
+        working_folder.enter(options)
+        sys.argv = [options["path"]]
+        if request["job"] == "parse":
+            from leoflow.entry.parse import main
+        else:
+            from leoflow.entry.ask import main
+        main(options)
+
+    forks.become(parent, request["mark"], [null, output, output, result], work)

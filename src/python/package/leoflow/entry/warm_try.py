@@ -1,0 +1,112 @@
+"""A try that a warm Python starts: the fork takes the try, forks the task, and then becomes the keeper by exec. The task
+is the keeper's own child, as in a cold start, and nothing of it depends on the warm Python any more."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import signal
+import sys
+
+from leoflow.entry import forks, working_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+# Another process has the try, or something failed before there was a task.
+NOT_NEEDED, CANNOT_START = 75, 70
+
+
+def start(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> int:
+    """Returns the pid of the keeper-to-be, which executes what `program` is a descriptor of."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become_keeper(request, mark, boot_id, program)
+        except BaseException as error:
+            os.write(2, f"the try could not be started: {error!r}\n".encode())
+        finally:
+            os._exit(CANNOT_START)
+    return pid
+
+
+def take(folder, boot_id):
+    """As a cold keeper does: of several, one has the try."""
+    pid = os.getpid()
+    mine = os.path.join(folder, f"process.{pid}")
+    with open(mine, "w", encoding="utf-8") as file:
+        json.dump({"pid": pid, "start_ticks": int(forks.stat_fields()[19]), "boot_id": boot_id}, file)
+    try:
+        os.link(mine, os.path.join(folder, "process.json"))
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(mine)
+
+
+def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> NoReturn:
+    """In the fork: takes the try, starts the task, and goes on as the keeper's program."""
+    os.setpgid(0, 0)
+    # It waits for the keeper, to which it is an event.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # What it leaves behind in other sessions comes to the keeper: said before there is a task, and kept over the exec.
+    forks.control(forks.SET_CHILD_SUBREAPER, 1)
+    folder = request["folder"]
+    null = os.open("/dev/null", os.O_RDONLY)
+    log = os.open(os.path.join(folder, "keeper.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    output, task_output = os.pipe()
+    secrets, task_secrets = os.pipe()
+    if not take(folder, boot_id):
+        os._exit(NOT_NEEDED)
+    try:
+        mark.write(os.path.basename(folder))
+        keeper = os.getpid()
+        task = os.fork()
+        if task == 0:
+            become_task(request, keeper, [null, task_output, task_output, task_secrets])
+        # Also done by the task: whoever is first.
+        try:
+            os.setpgid(task, task)
+        except OSError:
+            pass
+        execute(folder, task, [null, log, log, output, secrets, os.dup(program)])
+    except BaseException as error:
+        # The try is ours, so its end is ours to tell; the kernel ends a task that there may be.
+        tell_problem(folder, f"the task could not be kept: {error!r}")
+        raise
+
+
+def execute(folder, task, descriptors):
+    """Becomes the keeper's program, the last of the descriptors; the others are what it is given."""
+    forks.place(descriptors)
+    program = len(descriptors) - 1
+    os.set_inheritable(program, False)
+    environment = {name: value for name, value in os.environ.items() if name != forks.MARK}
+    os.execve(program, ["leoflow", "keep-task", folder, "--started", str(task)], environment)
+
+
+def tell_problem(folder, problem):
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+    partial = os.path.join(folder, f"outcome.json.{os.getpid()}")
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump({"exit": None, "ended_at": now, "cause": None, "problem": problem}, file)
+    os.rename(partial, os.path.join(folder, "outcome.json"))
+
+
+def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) -> NoReturn:
+    """In the fork of the fork."""
+
+    def work():
+        working_folder.enter(request["options"])
+        sys.argv = [request["folder"]]
+        from leoflow.entry.task import main
+
+        main(request["options"])
+
+    os.setpgid(0, 0)
+    forks.become(keeper, os.path.basename(request["folder"]), descriptors, work)

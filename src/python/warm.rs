@@ -1,0 +1,160 @@
+//! A warm Python as long as it is of use: there while tries or parses begin, gone when none has for a while.
+
+use super::interpreter::Interpreter;
+use super::zygote::Zygote;
+use crate::home::Home;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+use tracing::warn;
+
+/// So long after it was last used it is gone: idle memory counts.
+const IDLE: Duration = Duration::from_secs(10);
+/// In a row; from then on all start cold, until the interpreter is another one.
+const MOST_FAILURES: u32 = 2;
+/// A message takes no more. What is larger starts cold.
+const LARGEST_REQUEST: usize = 100 * 1024;
+
+/// Keeps a zygote of one interpreter.
+pub struct Warm {
+    home: PathBuf,
+    kept: Option<Kept>,
+    libraries: BTreeSet<String>,
+    failures: u32,
+    failed: Option<Source>,
+}
+
+struct Kept {
+    zygote: Zygote,
+    /// Once it is ready: the folders that it finds modules in, and when they were changed.
+    path: Option<Vec<(PathBuf, Option<SystemTime>)>>,
+    source: Source,
+    used: Instant,
+}
+
+/// What it is made of: another of it asks for another zygote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    interpreter: Interpreter,
+    /// What was loaded before, and will be again.
+    libraries: BTreeSet<String>,
+}
+
+impl Warm {
+    pub fn new(home: &Home) -> Self {
+        Self { home: home.root().to_owned(), kept: None, libraries: BTreeSet::new(), failures: 0, failed: None }
+    }
+
+    /// Has one made before it is needed. What our package needs is compiled by that, so that the first run after an
+    /// installation or an upgrade does not wait for it. A failure is found by the first that needs it.
+    pub fn prepare(&mut self, interpreter: &Interpreter) {
+        if cfg!(target_os = "linux") && self.kept.is_none() {
+            self.kept = Kept::begin(self.source(interpreter), &self.home).ok();
+        }
+    }
+
+    fn source(&self, interpreter: &Interpreter) -> Source {
+        Source { interpreter: interpreter.clone(), libraries: self.libraries.clone() }
+    }
+
+    /// Starts what is asked for and returns its pid; `None` when it is to be started cold. A zygote that there is not
+    /// yet is made, for those after this one; it is waited for no longer than `patience`.
+    pub async fn fork(
+        &mut self,
+        interpreter: &Interpreter,
+        request: &Value,
+        descriptors: &[BorrowedFd<'_>],
+        patience: Duration,
+    ) -> Option<i32> {
+        if !cfg!(target_os = "linux") || request.to_string().len() > LARGEST_REQUEST {
+            return None;
+        }
+        let source = self.source(interpreter);
+        let has_failed = self.failed.as_ref() == Some(&source);
+        if has_failed && self.failures >= MOST_FAILURES {
+            return None;
+        }
+        match self.try_fork(&source, request, descriptors, patience).await {
+            Ok(pid) => {
+                if pid.is_some() {
+                    (self.failures, self.failed) = (0, None);
+                }
+                pid
+            }
+            Err(error) => {
+                self.failures = if has_failed { self.failures + 1 } else { 1 };
+                let outlook = if self.failures >= MOST_FAILURES { " from now on" } else { "" };
+                warn!("the warm Python: {error}; each starts with its own{outlook}");
+                (self.kept, self.failed) = (None, Some(source));
+                None
+            }
+        }
+    }
+
+    async fn try_fork(
+        &mut self,
+        source: &Source,
+        request: &Value,
+        descriptors: &[BorrowedFd<'_>],
+        patience: Duration,
+    ) -> io::Result<Option<i32>> {
+        self.kept = self.kept.take().filter(|kept| kept.source == *source && !kept.is_out_of_date());
+        let kept = match &mut self.kept {
+            Some(kept) => kept,
+            none => none.insert(Kept::begin(source.clone(), &self.home)?),
+        };
+        kept.used = Instant::now();
+        if kept.path.is_none() {
+            let Some(path) = kept.zygote.ready(patience).await? else { return Ok(None) };
+            let with_time = |folder: PathBuf| {
+                let at = changed(&folder);
+                (folder, at)
+            };
+            kept.path = Some(path.into_iter().map(with_time).collect());
+        }
+        kept.zygote.fork(request, descriptors).await.map(Some)
+    }
+
+    /// What one has loaded is loaded ahead for those after it.
+    pub fn learn(&mut self, libraries: &[String]) {
+        self.libraries.extend(libraries.iter().cloned());
+    }
+
+    /// Completes when it has not been used for a while; then it is to be let go.
+    pub async fn idle(&self) {
+        match self.idle_at() {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When it is to be let go, if it is not used before; `None` when there is none.
+    pub fn idle_at(&self) -> Option<Instant> {
+        self.kept.as_ref().map(|kept| kept.used + IDLE)
+    }
+
+    /// What it has started goes on.
+    pub fn let_go(&mut self) {
+        self.kept = None;
+    }
+}
+
+impl Kept {
+    fn begin(source: Source, home: &Path) -> io::Result<Self> {
+        let zygote = Zygote::start(&source.interpreter, &source.libraries, home)?;
+        Ok(Self { zygote, path: None, source, used: Instant::now() })
+    }
+
+    /// Whether packages were installed or removed since: it has those of before.
+    fn is_out_of_date(&self) -> bool {
+        self.path.iter().flatten().any(|(folder, at)| changed(folder) != *at)
+    }
+}
+
+fn changed(folder: &Path) -> Option<SystemTime> {
+    folder.metadata().and_then(|meta| meta.modified()).ok()
+}
