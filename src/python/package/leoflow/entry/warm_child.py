@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import socket
     from typing import Any, NoReturn
 
-# For the server to become its parent, which is a matter of microseconds.
+# For the server to become its parent, which is a matter of microseconds; and between looks.
 ADOPTION_SECONDS = 2
+ADOPTION_LOOK_SECONDS = 0.0002
 
 
 def start(request: dict[str, Any], mark: forks.Mark, owner: socket.socket, descriptors: list[int]) -> None:
@@ -45,7 +46,8 @@ def become_child(request, mark, parent, descriptors) -> NoReturn:
     mark.write(request["mark"])
     until = time.monotonic() + ADOPTION_SECONDS
     while os.getppid() != parent and time.monotonic() < until:
-        os.sched_yield()
+        # Not a loop that takes the processor from whom it waits for.
+        time.sleep(ADOPTION_LOOK_SECONDS)
     output, result = descriptors
     null = os.open("/dev/null", os.O_RDONLY)
 
