@@ -53,7 +53,7 @@ pub fn end_orphans(folder: &TaskFolder) {
 }
 
 fn end_marked(folder: &TaskFolder) {
-    for process in process::marked(TASK_MARK, &folder.mark()) {
+    for process in process::marked(TASK_MARK, &[folder.mark()]) {
         process.signal(Signal::Kill);
         process.wait_gone(ORPHAN_PATIENCE);
     }

@@ -1,8 +1,9 @@
 //! Children that run a user's DAG file for us, with limits on time, memory and output, so that a file can
 //! do nothing to the others and nothing to us.
 
-use super::child::{Child, Forking};
+use super::child::Child;
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
+use super::leftovers::{self, Forking};
 use super::warm::Warm;
 use crate::home::Home;
 use crate::sys::process::{self, Signal};
@@ -59,13 +60,18 @@ impl Children {
             started.map_err(|error| format!("{} cannot be started: {error}", interpreter.program.display()))?;
         let exit = tokio::time::timeout(TIME_LIMIT, child.ended()).await;
         // What it left running goes with it, and lets go of the pipes.
-        child.end_all().await;
+        child.end_all(self.are_many()).await;
         let (result, output) = child.harvest().await;
         let said = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
         match exit {
             Err(_) => Err(format!("Importing it took longer than {} s and was ended.{said}", TIME_LIMIT.as_secs())),
             Ok(exit) => Ok(Left { result, exit, said }),
         }
+    }
+
+    /// Ends what those have left that ended just now, for a process that ends itself.
+    pub async fn end(&self) {
+        leftovers::end().await;
     }
 
     /// What one has loaded is loaded ahead for those after it.
@@ -103,6 +109,7 @@ impl Children {
     /// `None` when it is to be started cold.
     async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: &Plan) -> Option<i32> {
         let mut warm = self.warm.lock().await;
+        self.one_begins();
         if !self.are_many() {
             return None;
         }
@@ -113,14 +120,17 @@ impl Children {
         pid
     }
 
-    fn are_many(&self) -> bool {
-        let (mut recent, now) = (self.recent.borrow_mut(), Instant::now());
-        recent.push_back(now);
-        recent.retain(|at| now - *at < RECENT);
+    fn one_begins(&self) {
+        let mut recent = self.recent.borrow_mut();
+        recent.push_back(Instant::now());
         if recent.len() > MANY {
             recent.pop_front();
         }
-        recent.len() >= MANY
+    }
+
+    fn are_many(&self) -> bool {
+        let recent = self.recent.borrow();
+        recent.len() == MANY && recent.front().is_some_and(|first| first.elapsed() < RECENT)
     }
 
     fn let_go_when_idle(self: &Rc<Self>) {

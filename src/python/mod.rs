@@ -5,6 +5,7 @@ mod children;
 mod discover;
 mod ignore;
 mod interpreter;
+mod leftovers;
 mod package;
 mod parse;
 mod roots;

@@ -156,12 +156,13 @@ pub fn is_zombie(pid: i32) -> bool {
     Stat::read(pid).is_some_and(|stat| stat.state == 'Z')
 }
 
-/// Processes of this user whose environment has `name=value`, as far as we may look.
-pub fn marked(name: &str, value: &str) -> Vec<ProcessId> {
-    let wanted = format!("{name}={value}");
+/// Processes of this user whose environment has `name` with one of the values, as far as we may look.
+pub fn marked(name: &str, values: &[String]) -> Vec<ProcessId> {
     let has = |pid: &i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+        let mut entries = environment.split(|byte| *byte == 0);
+        let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        value.is_some_and(|value| values.iter().any(|one| one.as_bytes() == value))
     };
     all_pids().filter(has).filter_map(ProcessId::of).filter(ProcessId::is_alive).collect()
 }

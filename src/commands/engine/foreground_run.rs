@@ -187,11 +187,15 @@ async fn find(
     for file in files {
         let request = Request::new(file.clone(), Some(workspace), context.home.api_socket());
         match parse(&children, interpreter, &request).await {
-            Ok(found) if found.structures.iter().any(|dag| dag["dag_id"].as_str() == Some(dag_id)) => return Ok(file),
+            Ok(found) if found.structures.iter().any(|dag| dag["dag_id"].as_str() == Some(dag_id)) => {
+                children.end().await;
+                return Ok(file);
+            }
             Ok(Found { error: Some(error), .. }) | Err(error) => broken.push(format!("{}:\n{error}", file.display())),
             Ok(_) => {}
         }
     }
+    children.end().await;
     // It may be one of those that cannot be imported.
     if broken.is_empty() { Err(missing()) } else { Err(missing().cause(broken.join("\n"))) }
 }

@@ -37,6 +37,7 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
         let parsed = parse(&children, &interpreter, &request).await;
         checked.push(Checked::new(path, parsed));
     }
+    children.end().await;
     mark_duplicates(&mut checked);
     print(context, &checked)
 }

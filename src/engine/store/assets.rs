@@ -45,16 +45,17 @@ pub async fn save_references(transaction: &Transaction<'_>, structure: &Structur
         rows.iter().map(|row| row.4.as_str()).collect(),
     ];
     let [tasks, roles, kinds, names, uris] = &columns;
-    let gone = "
-        DELETE FROM dag_asset d WHERE dag_id = $1 AND NOT EXISTS (
-            SELECT FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
-                 AS new (task_id, role, kind, name, uri)
-            WHERE (d.task_id, d.role, d.kind, d.name, d.uri) = (new.task_id, new.role, new.kind, new.name, new.uri))";
-    transaction.execute(gone, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await?;
-    let new = "
+    let query = "
+        WITH wanted AS (
+                SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+                     AS wanted (task_id, role, kind, name, uri)),
+             gone AS (
+                DELETE FROM dag_asset d WHERE dag_id = $1 AND NOT EXISTS (
+                    SELECT FROM wanted w
+                    WHERE (d.task_id, d.role, d.kind, d.name, d.uri) = (w.task_id, w.role, w.kind, w.name, w.uri)))
         INSERT INTO dag_asset (dag_id, task_id, role, kind, name, uri)
-        SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) ON CONFLICT DO NOTHING";
-    transaction.execute(new, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await?;
+        SELECT $1, task_id, role, kind, name, uri FROM wanted ON CONFLICT DO NOTHING";
+    transaction.execute(query, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await?;
     Ok(())
 }
 

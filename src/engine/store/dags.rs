@@ -11,8 +11,9 @@ use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
 /// A DAG as it is now.
 #[derive(Debug, Clone)]
@@ -96,12 +97,11 @@ pub async fn list(client: &impl GenericClient, page: &Page, filter: &Filter) -> 
     let matches = "d.dag_id ILIKE $1 AND (d.is_active OR $2) AND ($3::boolean IS NULL OR d.is_paused = $3)
                    AND (cardinality($4::text[]) = 0 OR v.structure->'tags' ?| $4)";
     let count = format!("SELECT count(*) FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE {matches}");
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&pattern, &filter.include_stale, &filter.paused, &filter.tags];
+    let parameters: [&(dyn ToSql + Sync); 4] = [&pattern, &filter.include_stale, &filter.paused, &filter.tags];
     let total = client.query_one(&count, &parameters).await?.get(0);
     let query = format!("{SELECT} WHERE {matches} ORDER BY {} LIMIT $5 OFFSET $6", page.order_by("dag_id"));
     let mut all = parameters.to_vec();
-    all.extend([&page.limit as &(dyn tokio_postgres::types::ToSql + Sync), &page.offset]);
+    all.extend([&page.limit as &(dyn ToSql + Sync), &page.offset]);
     let rows = client.query(&query, &all).await?;
     Ok((rows.iter().map(read).collect(), total))
 }
@@ -155,15 +155,16 @@ pub struct Saved {
 pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Saved, StoreError> {
     let mut saved = Saved { conflicts: false, released: false };
     let mut error = None;
+    let mut own = Vec::new();
     match &file.result {
         Err(text) => error = Some(text.clone()),
         Ok(parsed) => {
-            let mut own = Vec::new();
+            let owners = owners(transaction, &parsed.dags).await?;
             let mut problems = Vec::new();
             for structure in &parsed.dags {
-                match owner(transaction, &structure.dag_id).await? {
-                    Some(other) if other != file.fileloc => {
-                        problems.push(dag_check::used_twice(&structure.dag_id, &other, &file.fileloc));
+                match owners.get(&structure.dag_id) {
+                    Some(other) if *other != file.fileloc => {
+                        problems.push(dag_check::used_twice(&structure.dag_id, other, &file.fileloc));
                         saved.conflicts = true;
                     }
                     _ => {
@@ -172,25 +173,32 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
                     }
                 }
             }
-            let gone = "UPDATE dag SET is_active = false WHERE fileloc = $1 AND is_active AND dag_id <> ALL ($2)";
-            saved.released = transaction.execute(gone, &[&file.fileloc, &own]).await? > 0;
             if !problems.is_empty() {
                 error = Some(problems.join("\n"));
             }
         }
     }
-    match error {
-        Some(text) => save_error(transaction, &file.fileloc, &text).await?,
-        None => clear_error(transaction, &file.fileloc).await?,
+    if let Some(text) = &error {
+        save_error(transaction, &file.fileloc, text).await?;
     }
+    // What cannot be imported keeps the DAGs that it had.
+    let done = "
+        WITH gone AS (UPDATE dag SET is_active = false WHERE fileloc = $1 AND is_active AND dag_id <> ALL ($2) AND $3
+                      RETURNING dag_id),
+             healed AS (DELETE FROM import_error WHERE filename = $1 AND NOT $4)
+        SELECT EXISTS (SELECT FROM gone)";
+    let row = transaction.query_one(done, &[&file.fileloc, &own, &file.result.is_ok(), &error.is_some()]).await?;
+    saved.released = row.get(0);
     events::notify(transaction, &Event::Dags).await?;
     Ok(saved)
 }
 
-/// The file that makes the DAG now.
-async fn owner(transaction: &Transaction<'_>, dag_id: &str) -> Result<Option<String>, StoreError> {
-    let row = transaction.query_opt("SELECT fileloc FROM dag WHERE dag_id = $1 AND is_active", &[&dag_id]).await?;
-    Ok(row.map(|row| row.get(0)))
+/// The files that make the DAGs now.
+async fn owners(transaction: &Transaction<'_>, dags: &[Structure]) -> Result<HashMap<String, String>, StoreError> {
+    let ids: Vec<&str> = dags.iter().map(|dag| dag.dag_id.as_str()).collect();
+    let query = "SELECT dag_id, fileloc FROM dag WHERE dag_id = ANY ($1) AND is_active";
+    let rows = transaction.query(query, &[&ids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 async fn save_dag(
@@ -201,30 +209,33 @@ async fn save_dag(
 ) -> Result<(), StoreError> {
     // With a schedule a new DAG waits until somebody has looked at it, as in Airflow.
     let is_paused = structure.is_paused_upon_creation.unwrap_or(structure.schedule.is_some());
-    let upsert = "
-        INSERT INTO dag (dag_id, is_paused, fileloc, relative_fileloc, last_parsed_at, last_parse_duration)
-        VALUES ($1, $2, $3, $4, now(), $5)
-        ON CONFLICT (dag_id) DO UPDATE
-        SET is_active = true, fileloc = EXCLUDED.fileloc, relative_fileloc = EXCLUDED.relative_fileloc,
-            last_parsed_at = now(), last_parse_duration = EXCLUDED.last_parse_duration";
-    let dag_id = &structure.dag_id;
-    transaction.execute(upsert, &[dag_id, &is_paused, &file.fileloc, &file.relative_fileloc, &file.duration]).await?;
     // What was there before is the current version again when the file is as it was.
-    let version = "
+    let save = "
         WITH made AS (
             INSERT INTO dag_version (dag_id, version_number, source_hash, structure, source, relative_fileloc, sources)
-            SELECT $1, 1 + coalesce(max(version_number), 0), $2, $3, $4, $5, $6 FROM dag_version WHERE dag_id = $1
+            SELECT $1, 1 + coalesce(max(version_number), 0), $6, $7, $8, $4, $9 FROM dag_version WHERE dag_id = $1
             ON CONFLICT (dag_id, source_hash) DO NOTHING RETURNING id)
-        UPDATE dag SET current_version_id = coalesce(
-            (SELECT id FROM made), (SELECT id FROM dag_version WHERE dag_id = $1 AND source_hash = $2))
-        WHERE dag_id = $1";
+        INSERT INTO dag (dag_id, is_paused, fileloc, relative_fileloc, last_parsed_at, last_parse_duration, current_version_id)
+        VALUES ($1, $2, $3, $4, now(), $5, coalesce(
+            (SELECT id FROM made), (SELECT id FROM dag_version WHERE dag_id = $1 AND source_hash = $6)))
+        ON CONFLICT (dag_id) DO UPDATE
+        SET is_active = true, fileloc = EXCLUDED.fileloc, relative_fileloc = EXCLUDED.relative_fileloc,
+            last_parsed_at = now(), last_parse_duration = EXCLUDED.last_parse_duration,
+            current_version_id = EXCLUDED.current_version_id";
     let hash = version_hash(file, parsed, structure);
-    transaction
-        .execute(
-            version,
-            &[dag_id, &hash, &Json(structure), &parsed.source, &file.relative_fileloc, &Json(&parsed.sources)],
-        )
-        .await?;
+    let (structure_json, sources) = (Json(structure), Json(&parsed.sources));
+    let parameters: [&(dyn ToSql + Sync); 9] = [
+        &structure.dag_id,
+        &is_paused,
+        &file.fileloc,
+        &file.relative_fileloc,
+        &file.duration,
+        &hash,
+        &structure_json,
+        &parsed.source,
+        &sources,
+    ];
+    transaction.execute(save, &parameters).await?;
     assets::save_references(transaction, structure).await
 }
 
@@ -244,11 +255,6 @@ async fn save_error(transaction: &Transaction<'_>, fileloc: &str, text: &str) ->
                  ON CONFLICT (filename) DO UPDATE SET stack_trace = EXCLUDED.stack_trace, created_at = now()";
     // The one character that Postgres's text cannot hold.
     transaction.execute(query, &[&fileloc, &text.replace('\0', "\u{fffd}")]).await?;
-    Ok(())
-}
-
-async fn clear_error(transaction: &Transaction<'_>, fileloc: &str) -> Result<(), StoreError> {
-    transaction.execute("DELETE FROM import_error WHERE filename = $1", &[&fileloc]).await?;
     Ok(())
 }
 
