@@ -66,7 +66,16 @@ fn one(task_index: usize, map_index: i32, state: Option<TaskState>) -> Instance 
     let at = Timestamp::UNIX_EPOCH;
     let ended =
         (state == Some(TaskState::Running)).then(|| EndedTry { outcome: Outcome::Success, at, skips: Vec::new() });
-    Instance { task_index: Some(task_index), map_index, state, try_number: 1, max_tries: 0, due_at: None, ended }
+    Instance {
+        task_index: Some(task_index),
+        map_index,
+        state,
+        try_number: 1,
+        max_tries: 0,
+        due_at: None,
+        waits: false,
+        ended,
+    }
 }
 
 fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {
@@ -75,6 +84,7 @@ fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {
         is_paused: false,
         now: Timestamp::UNIX_EPOCH,
         logical_date: None,
+        dates: None,
         deadline: None,
         lengths: HashMap::new(),
         decisions: HashMap::new(),

@@ -33,7 +33,7 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 /// For the pipe of a task that has ended.
 const DRAIN: Duration = Duration::from_millis(200);
 /// Above this the kernel prefers a task to Postgres when memory is short, proc(5).
-const OOM_SCORE: &str = "500";
+pub const OOM_SCORE: &str = "500";
 /// The exit code of a keeper that was not needed: another has the try.
 pub const NOT_NEEDED: u8 = 75;
 

@@ -1,6 +1,7 @@
 //! Tries that a warm Python starts.
 
 use super::folder::TaskFolder;
+use super::keeper::OOM_SCORE;
 use crate::python::{Interpreter, Warm};
 use crate::sys::process::ProcessId;
 use serde_json::{Value, json};
@@ -33,7 +34,8 @@ pub async fn start(
         return None;
     }
     let patience = if is_of_many { PATIENCE } else { Duration::ZERO };
-    let asked = json!({"folder": request.folder.path(), "options": request.options});
+    // The keeper says it too, but the task may look before it does.
+    let asked = json!({"folder": request.folder.path(), "options": request.options, "oom_score": OOM_SCORE});
     let pid = warm.fork(interpreter, &asked, &[], patience).await?;
     // One that has ended already has said who it was.
     ProcessId::of(pid).or_else(|| request.folder.keeper().ok().flatten())

@@ -234,6 +234,9 @@ pub struct Task {
     /// Whether it ends without ever being a process.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_nothing: bool,
+    /// What it waits for, of a sensor that needs no look.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
+    pub waits: Option<Wait>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inlets: Vec<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -258,6 +261,38 @@ impl Task {
     pub fn pool(&self) -> &str {
         self.pool.as_deref().unwrap_or(DEFAULT_POOL)
     }
+}
+
+/// A sensor's, for a time that is known when it begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wait {
+    pub until: Until,
+    /// Seconds after which it gives up.
+    pub timeout: f64,
+    /// Whether it has ended then. Otherwise there is more for its code to do.
+    #[serde(default)]
+    pub is_all: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Until {
+    /// So long after the run's interval.
+    Delta {
+        seconds: f64,
+    },
+    Moment {
+        at: jiff::Timestamp,
+    },
+    /// On the day on which it begins there.
+    Time {
+        time: jiff::civil::Time,
+        zone: Value,
+    },
+    /// 1 is Monday; in UTC.
+    Weekday {
+        days: Vec<i8>,
+    },
 }
 
 pub const DEFAULT_POOL: &str = "default_pool";

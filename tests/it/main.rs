@@ -35,6 +35,7 @@ mod restores;
 mod runs;
 mod scheduler_memory;
 mod schema_states;
+mod sensors;
 mod support;
 mod task_faults;
 mod two_at_once;

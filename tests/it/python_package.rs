@@ -115,7 +115,7 @@ fn is_nothing(key: &str, value: &Value) -> bool {
     key == "weight" && value == 1 || [json!(null), json!([]), json!({}), json!(""), json!(false)].contains(value)
 }
 
-/// A home whose Python writes down what it is told.
+/// A home whose Python writes down what it is told, on a command line each: a warm one cannot be had.
 fn with_a_listener(heard: &Path) -> TestHome {
     std::fs::create_dir_all(heard).unwrap();
     let test = TestHome::new().with_packages();
@@ -123,7 +123,7 @@ fn with_a_listener(heard: &Path) -> TestHome {
     let heard = heard.display();
     let script = format!(
         "#!/bin/sh\nif [ $# = 8 ]; then\n  printf %s \"$8\" > {heard}/$7_options-$$\n  if [ \"$7\" = task ]; then\n    \
-         folder=${{8#*\\\"folder\\\":\\\"}}\n    cp \"${{folder%%\\\"*}}/spec.json\" {heard}/task_spec-$$\n  fi\nfi\nexec python3 \"$@\"\n"
+         folder=${{8#*\\\"folder\\\":\\\"}}\n    cp \"${{folder%%\\\"*}}/spec.json\" {heard}/task_spec-$$\n  fi\nfi\n[ \"$7\" != zygote ] || exit 1\nexec python3 \"$@\"\n"
     );
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();

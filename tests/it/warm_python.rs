@@ -119,15 +119,66 @@ fn a_task_is_the_same_warm_and_cold() {
     assert_eq!((&cold["done"]["pool"], &cold["done"]["fork"]), (&json!([2, 4]), &json!(3)));
 }
 
-fn zygote(test: &TestHome) -> Option<i32> {
-    let has_word = |pid: &i32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        // A task that it has forked has its command line, and a mark.
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        command.split(|byte| *byte == 0).any(|word| word == b"zygote")
+/// The warm Python of `leoflow-agent` or `leoflow-server`.
+fn zygote(test: &TestHome, owner: &str) -> Option<i32> {
+    let is_one = |pid: &i32| {
+        let read = |pid: i32, name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        // What it has forked has its command line, and a mark.
+        let environment = read(*pid, "environ");
+        let status = String::from_utf8_lossy(&read(*pid, "status")).into_owned();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse().ok()).unwrap_or(0);
+        read(*pid, "cmdline").split(|byte| *byte == 0).any(|word| word == b"zygote")
             && String::from_utf8_lossy(&environment).contains("LEOFLOW_TASK=________________________")
+            && read(parent, "cmdline").starts_with(owner.as_bytes())
     };
-    mentioning(test.folder()).into_iter().find(has_word)
+    mentioning(test.folder()).into_iter().find(is_one)
+}
+
+const AGENT: &str = "leoflow-agent";
+const SERVER: &str = "leoflow-server";
+
+/// Its DAG's owner says how it was parsed.
+const PARSED: &str = "from airflow.sdk import DAG, task\nhow = 'warm' if 'zygote' in open('/proc/self/cmdline').read().split(chr(0)) else 'cold'\n";
+
+#[test]
+fn files_that_are_forked_do_nothing_to_one_another() {
+    let test = TestHome::started();
+    // None of these gives a DAG, and some leave something running.
+    let hostile = [
+        ("leaves", "import os\nos._exit(0)\n"),
+        ("kills_itself", "import os\nos.killpg(0, 9)\n"),
+        ("eats", "whole = bytearray(3 << 30)\n"),
+        ("closes", "import os\nos.closerange(0, 1000)\nraise ValueError('closed')\n"),
+        ("breaks", "import json, sys\nsys.modules.clear()\njson.dumps = None\n"),
+        ("answers_twice", "import os\nos.fork()\nraise ValueError('forked')\n"),
+        (
+            "stays",
+            "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(3600)\n    os._exit(0)\nraise ValueError('left')\n",
+        ),
+    ];
+    let good = "SELECT count(*) FROM dag WHERE dag_id LIKE 'good%' AND is_active";
+    let bad = "SELECT count(*) FROM import_error";
+    for round in 0..3 {
+        for (name, text) in hostile {
+            test.save(&format!("{name}_{round}.py"), &format!("from airflow.sdk import DAG\n{text}"));
+        }
+        for n in 0..4 {
+            let dag = format!(
+                "{PARSED}with DAG('good_{round}_{n}', default_args={{'owner': how}}):\n    @task\n    def t():\n        pass\n    t()\n"
+            );
+            test.save(&format!("good_{round}_{n}.py"), &dag);
+        }
+        let rounds = round + 1;
+        wait_until("all that are good are there", SOON, || test.sql(good) == (4 * rounds).to_string());
+        wait_until("the others are told of", SOON, || test.sql(bad) == (hostile.len() * rounds).to_string());
+    }
+    // The first came before there was a warm Python.
+    let warm = "SELECT count(*) FROM dag_version WHERE structure->'owners' ? 'warm'";
+    assert!(test.sql(warm).parse::<u32>().unwrap() >= 4, "most are forks");
+    let works_there = |pid: &i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == test.workspace());
+    wait_until("nothing is left of them", SOON, || !mentioning(test.folder()).iter().any(works_there));
+    wait_until("the warm Python is gone when nothing is parsed", SOON, || zygote(&test, SERVER).is_none());
+    assert_eq!(test.state(), "healthy");
 }
 
 #[test]
@@ -141,7 +192,7 @@ fn a_warm_python_that_is_killed_disturbs_no_task_and_is_gone_when_it_is_idle() {
     let run_id = test.trigger("d");
     let folder = test.workspace().join("d");
     wait_until("it waits", SOON, || folder.join("begun").exists());
-    let pid = zygote(&test).expect("a warm Python");
+    let pid = zygote(&test, AGENT).expect("a warm Python");
     signal(pid, "KILL");
     std::fs::write(folder.join("go on"), "").unwrap();
     let run = test.wait_run("d", &run_id);
@@ -150,7 +201,7 @@ fn a_warm_python_that_is_killed_disturbs_no_task_and_is_gone_when_it_is_idle() {
         assert_eq!(task(&run, id)["try_number"], 1, "{id}");
     }
     assert_eq!(test.run_dag("d")["state"], "success");
-    assert!(zygote(&test).is_some_and(|other| other != pid), "there is another one");
-    wait_until("it is gone when nothing begins any more", SOON, || zygote(&test).is_none());
+    assert!(zygote(&test, AGENT).is_some_and(|other| other != pid), "there is another one");
+    wait_until("it is gone when nothing begins any more", SOON, || zygote(&test, AGENT).is_none());
     assert_eq!(test.state(), "healthy");
 }

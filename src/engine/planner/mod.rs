@@ -7,3 +7,4 @@ pub mod plan;
 pub mod retry;
 pub mod rules;
 pub mod snapshot;
+mod waits;

@@ -6,8 +6,9 @@
 //! the next.
 
 use super::pass_view::{PassView, Step};
-use super::retry;
-pub use super::snapshot::{Decision, EndedTry, Instance, Kind, Outcome, Plan, Reason, Snapshot, Transition};
+pub use super::snapshot::{Dates, Decision, EndedTry, Instance, Kind, Outcome, Plan, Reason, Snapshot, Transition};
+use super::{retry, waits};
+use crate::engine::dag::Task;
 use crate::engine::state::{RunState, TaskState};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
@@ -256,11 +257,26 @@ impl<'a> Planner<'a> {
         let Some(task_index) = self.view.task_index(index) else { return };
         let again = self.view.state(index) == Some(TaskState::UpForReschedule);
         let number = self.try_number(index) + i32::from(!again);
-        if self.snapshot.graph.task(task_index).is_nothing() {
-            self.change(index, TaskState::Success, number, None, Kind::Nothing);
-        } else {
-            self.change(index, TaskState::Scheduled, number, None, Kind::Waiting);
+        let (to, due_at, kind) = match self.snapshot.graph.task(task_index) {
+            task if task.is_nothing() => (TaskState::Success, None, Kind::Nothing),
+            task => self.wait(task, index, again).unwrap_or((TaskState::Scheduled, None, Kind::Waiting)),
+        };
+        self.change(index, to, number, due_at, kind);
+    }
+
+    /// What a sensor does whose time is known; `None` when that is for its process.
+    fn wait(&self, task: &Task, index: usize, again: bool) -> Option<(TaskState, Option<Timestamp>, Kind)> {
+        let (wait, dates, now) = (task.waits.as_ref()?, self.snapshot.dates.as_ref()?, self.snapshot.now);
+        let began = self.snapshot.instances.get(index).filter(|instance| again && instance.waits);
+        if again && began.is_none() {
+            return None;
         }
+        let due = waits::due(wait, dates, began.and_then(|instance| instance.due_at).unwrap_or(now))?;
+        if due <= now {
+            let ended = if again { Kind::Waited } else { Kind::Nothing };
+            return wait.is_all.then_some((TaskState::Success, None, ended));
+        }
+        (again || waits::is_in_time(wait, due, now)).then_some((TaskState::UpForReschedule, Some(due), Kind::Waits))
     }
 
     fn is_unfinished(&self) -> bool {

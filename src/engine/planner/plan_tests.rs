@@ -7,7 +7,9 @@ use jiff::SignedDuration;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
-/// `"b<a"`: b waits for a. A task called `empty…` is an EmptyOperator; one called `retry…` has two retries.
+/// `"b<a"`: b waits for a. A task called `empty…` is an EmptyOperator; one called `retry…` has two retries. One called
+/// `wait…` is a sensor that waits for ten seconds, and for five at most when it is called `wait_briefly…`; one called
+/// `wait_and_tell…` has more to do then.
 fn graph(tasks: &[&str], max_active_tasks: u32) -> Graph {
     let tasks: Vec<_> = tasks
         .iter()
@@ -17,8 +19,14 @@ fn graph(tasks: &[&str], max_active_tasks: u32) -> Graph {
             let operator = if id.starts_with("empty") { "EmptyOperator" } else { "PythonOperator" };
             let retries = if id.starts_with("retry") { 2 } else { 0 };
             let nothing = id.starts_with("empty");
-            json!({"task_id": id, "operator": operator, "upstream": up, "retries": retries, "retry_delay": 10.0,
-                   "is_nothing": nothing})
+            let wait = json!({"until": {"kind": "delta", "seconds": 10.0}, "is_all": !id.starts_with("wait_and_tell"),
+                              "timeout": if id.starts_with("wait_briefly") { 5.0 } else { 60.0 }});
+            let mut task = json!({"task_id": id, "operator": operator, "upstream": up, "retries": retries,
+                                  "retry_delay": 10.0, "is_nothing": nothing});
+            if id.starts_with("wait") {
+                task["waits"] = wait;
+            }
+            task
         })
         .collect();
     let structure: Structure =
@@ -45,6 +53,7 @@ impl Play {
                 try_number: 0,
                 max_tries: graph.task(task_index).retries as i32,
                 due_at: None,
+                waits: false,
                 ended: None,
             })
             .collect();
@@ -58,6 +67,7 @@ impl Play {
             instances: self.instances.clone(),
             now: self.now,
             logical_date: None,
+            dates: Some(Dates { interval_end: None, run_after: Timestamp::UNIX_EPOCH }),
             deadline: None,
             lengths: HashMap::new(),
             decisions: HashMap::new(),
@@ -88,13 +98,7 @@ impl Play {
     }
 
     fn apply(&mut self, plan: &Plan) {
-        for transition in &plan.transitions {
-            let instance = &mut self.instances[transition.index];
-            instance.state = Some(transition.to);
-            instance.try_number = transition.try_number;
-            instance.due_at = transition.due_at;
-            instance.ended = None;
-        }
+        plan.apply(&self.graph, &mut self.instances);
         self.run = plan.run.map(|(state, _)| state);
     }
 
@@ -200,6 +204,39 @@ fn empty_operators_end_without_the_agent() {
 }
 
 #[test]
+fn a_sensor_waits_for_its_time_without_the_agent() {
+    let mut play = Play::new(&["a", "wait<a", "b<wait"], 16);
+    play.settle().end("a", Outcome::Success);
+    let sensor = &play.instances[1];
+    assert_eq!((play.states()["wait"], sensor.waits, sensor.try_number), ("up_for_reschedule", true, 1));
+    assert_eq!(sensor.due_at, Some(play.now + SignedDuration::from_secs(10)));
+    play.now += SignedDuration::from_secs(10);
+    play.settle();
+    assert_eq!((play.states()["wait"], play.instances[1].try_number, play.states()["b"]), ("success", 1, "queued"));
+    // Its time is over when it begins.
+    let mut play = Play::new(&["a", "wait<a"], 16);
+    play.now += SignedDuration::from_secs(10);
+    play.settle().end("a", Outcome::Success);
+    assert_eq!((play.states()["wait"], play.run), ("success", Some(RunState::Success)));
+}
+
+#[test]
+fn what_only_a_sensors_own_code_can_do_is_done_by_it() {
+    let mut play = Play::new(&["wait_briefly", "wait_and_tell"], 16);
+    play.settle();
+    assert_eq!((play.states()["wait_briefly"], play.states()["wait_and_tell"]), ("queued", "up_for_reschedule"));
+    // It has looked itself, and does so again, whatever the scheduler knows.
+    play.end("wait_briefly", Outcome::Rescheduled { due: play.now + SignedDuration::from_secs(8) });
+    assert_eq!((play.states()["wait_briefly"], play.instances[0].waits), ("up_for_reschedule", false));
+    play.now += SignedDuration::from_secs(8);
+    play.settle();
+    assert_eq!(play.states()["wait_briefly"], "queued");
+    play.now += SignedDuration::from_secs(2);
+    play.settle();
+    assert_eq!((play.states()["wait_and_tell"], play.instances[1].try_number), ("queued", 1));
+}
+
+#[test]
 fn no_more_at_once_than_max_active_tasks_and_a_number_is_counted_once() {
     let mut play = Play::new(&["a", "b", "c", "d"], 2);
     play.settle();
@@ -280,6 +317,7 @@ fn a_task_that_the_version_lacks_does_not_hold_the_run() {
         try_number: 1,
         max_tries: 0,
         due_at: None,
+        waits: false,
         ended: None,
     });
     play.settle().end("a", Outcome::Success);
@@ -296,6 +334,7 @@ fn one_that_was_cleared_while_it_ran_and_is_no_task_any_more_does_not_hold_the_r
         try_number: 1,
         max_tries: 0,
         due_at: None,
+        waits: false,
         ended: Some(EndedTry { outcome: FAILED, at: play.now, skips: Vec::new() }),
     });
     play.settle().end("a", Outcome::Success);

@@ -14,6 +14,8 @@ pub struct Snapshot<'a> {
     pub instances: Vec<Instance>,
     pub now: Timestamp,
     pub logical_date: Option<Timestamp>,
+    /// What sensors wait by; none where each has a process to wait in.
+    pub dates: Option<Dates>,
     /// When the dagrun_timeout is over.
     pub deadline: Option<Timestamp>,
     /// How much the tasks have returned that others are mapped over, by task.
@@ -22,6 +24,13 @@ pub struct Snapshot<'a> {
     pub decisions: HashMap<(usize, i32), Decision>,
     /// Tasks that wait for their own past.
     pub held_by_past: HashSet<usize>,
+}
+
+/// Of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Dates {
+    pub interval_end: Option<Timestamp>,
+    pub run_after: Timestamp,
 }
 
 #[derive(Debug, Clone)]
@@ -33,6 +42,8 @@ pub struct Instance {
     pub try_number: i32,
     pub max_tries: i32,
     pub due_at: Option<Timestamp>,
+    /// Whether it is a sensor for which nothing runs until then.
+    pub waits: bool,
     /// What the agent wrote about the try with that number, once it has ended.
     pub ended: Option<EndedTry>,
 }
@@ -96,6 +107,10 @@ pub enum Kind {
     NeverRan,
     /// It waits for its turn.
     Waiting,
+    /// A sensor begins to wait, without a process.
+    Waits,
+    /// It has waited, and ended now.
+    Waited,
     /// The dates stay.
     Cut,
 }
@@ -123,6 +138,7 @@ impl Plan {
             try_number: 0,
             max_tries: i32::try_from(graph.task(*task_index).retries).unwrap_or(i32::MAX),
             due_at: None,
+            waits: false,
             ended: None,
         }));
         for one in &self.transitions {
@@ -130,6 +146,7 @@ impl Plan {
             instance.state = Some(one.to);
             instance.try_number = one.try_number;
             instance.due_at = one.due_at;
+            instance.waits = one.kind == Kind::Waits;
             instance.ended = None;
         }
     }

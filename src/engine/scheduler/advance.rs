@@ -6,7 +6,7 @@ use super::load::{self, Graphs};
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::Waiting;
 use crate::engine::planner::graph::Graph;
-use crate::engine::planner::plan::{self, Instance, Plan, Reason, Snapshot};
+use crate::engine::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot};
 use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
@@ -148,7 +148,8 @@ enum Step {
 
 async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> Result<Step, StoreError> {
     let transaction = client.transaction().await?;
-    let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused
+    let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused,
+                        r.data_interval_end, r.run_after
                  FROM dag_run r JOIN dag d USING (dag_id)
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
     let Some(row) = transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await? else {
@@ -224,6 +225,7 @@ async fn look<'a>(
         is_paused: row.get(4),
         now: Timestamp::now(),
         logical_date,
+        dates: Some(Dates { interval_end: row.get(5), run_after: row.get(6) }),
         deadline: row.get(3),
         lengths: if waits { load::lengths(transaction, key, graph).await? } else { Default::default() },
         decisions: load::decisions(transaction, key, graph).await?,

@@ -14,6 +14,7 @@ use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 use tracing::debug;
 
 /// Which rows there are: those of the database, and then those that the plan adds.
@@ -94,27 +95,40 @@ pub async fn transitions(
     let numbers: Vec<i32> = transitions.iter().map(|one| one.try_number).collect();
     let dues: Vec<Option<Timestamp>> = transitions.iter().map(|one| one.due_at).collect();
     let nothing: Vec<bool> = transitions.iter().map(|one| one.kind == Kind::Nothing).collect();
-    let never_ran: Vec<bool> = transitions.iter().map(|one| one.kind == Kind::NeverRan).collect();
+    let never_ran: Vec<bool> =
+        transitions.iter().map(|one| matches!(one.kind, Kind::NeverRan | Kind::Waited)).collect();
+    let waits: Vec<bool> = transitions.iter().map(|one| one.kind == Kind::Waits).collect();
     let ended: Vec<Option<Timestamp>> = transitions.iter().map(ended_at).collect();
     let query = "
         UPDATE task_instance ti SET state = new.state, try_number = new.try_number, due_at = new.due_at,
                scheduled_at = CASE WHEN new.state IN ('scheduled', 'queued') AND ti.state IS DISTINCT FROM 'scheduled'
                                    THEN clock_timestamp() ELSE ti.scheduled_at END,
                queued_at = CASE WHEN new.state = 'queued' THEN clock_timestamp() ELSE ti.queued_at END,
-               start_date = CASE WHEN new.nothing THEN now() WHEN new.never_ran THEN coalesce(ti.start_date, now())
-                                 ELSE ti.start_date END,
-               end_date = CASE WHEN new.nothing OR new.never_ran THEN now() ELSE coalesce(new.ended, ti.end_date) END
+               start_date = CASE WHEN new.nothing OR new.waits AND ti.state IS DISTINCT FROM 'up_for_reschedule' THEN now()
+                                 WHEN new.never_ran THEN coalesce(ti.start_date, now()) ELSE ti.start_date END,
+               -- A sensor that nothing runs for has begun, and not ended.
+               end_date = CASE WHEN new.nothing OR new.never_ran THEN now() WHEN new.waits THEN NULL
+                               ELSE coalesce(new.ended, ti.end_date) END
         FROM unnest($3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::timestamptz[],
-                    $9::boolean[], $10::boolean[], $11::timestamptz[])
-             AS new (task_id, map_index, before, state, try_number, due_at, nothing, never_ran, ended)
+                    $9::boolean[], $10::boolean[], $11::boolean[], $12::timestamptz[])
+             AS new (task_id, map_index, before, state, try_number, due_at, nothing, never_ran, waits, ended)
         WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = new.task_id AND ti.map_index = new.map_index
           AND ti.state IS NOT DISTINCT FROM new.before";
-    let changed = transaction
-        .execute(
-            query,
-            &[&key.dag_id, &key.run_id, &tasks, &maps, &before, &states, &numbers, &dues, &nothing, &never_ran, &ended],
-        )
-        .await?;
+    let parameters: [&(dyn ToSql + Sync); 12] = [
+        &key.dag_id,
+        &key.run_id,
+        &tasks,
+        &maps,
+        &before,
+        &states,
+        &numbers,
+        &dues,
+        &nothing,
+        &never_ran,
+        &waits,
+        &ended,
+    ];
+    let changed = transaction.execute(query, &parameters).await?;
     Ok(changed == transitions.len() as u64)
 }
 

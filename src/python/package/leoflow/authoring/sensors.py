@@ -10,13 +10,14 @@ from datetime import datetime, timedelta, timezone
 from leoflow.authoring.base_operator import BaseOperator
 from leoflow.authoring.branching import WeekDay, moment_of
 from leoflow.authoring.operators import Offered, keyword_arguments
-from leoflow.common.dates import of, utcnow
+from leoflow.common.dates import of, utcnow, zone_name
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    Unsupported,
 )
 
 MODES = ["poke", "reschedule"]
@@ -76,6 +77,10 @@ class BaseSensorOperator(BaseOperator):
 
     def due(self, context):
         """When what it waits for is certain to be there, where a sensor knows; otherwise None."""
+        return None
+
+    def known_wait(self):
+        """What it waits for, where that is a time that is known before it begins: for the scheduler."""
         return None
 
     def execute(self, context):
@@ -242,6 +247,13 @@ class TimeSensor(BaseSensorOperator):
         today = datetime.now(zone).date()
         self.target_datetime = of(datetime.combine(today, target_time, tzinfo=target_time.tzinfo or zone).astimezone(timezone.utc))
 
+    def known_wait(self):
+        zone = self.target_time.tzinfo or (self.dag.timezone if self.dag is not None else timezone.utc)
+        try:
+            return {"kind": "time", "time": self.target_time.replace(tzinfo=None).isoformat(), "zone": zone_name(zone)}
+        except Unsupported:
+            return None
+
     def due(self, context):
         return self.target_datetime
 
@@ -257,6 +269,13 @@ class DateTimeSensor(BaseSensorOperator):
         if not isinstance(target_time, (str, datetime)):
             raise TypeError(f"Expected str or datetime.datetime type for target_time. Got {type(target_time)}")
         self.target_time = target_time
+
+    def known_wait(self):
+        try:
+            return {"kind": "moment", "at": self.due(None).isoformat()}
+        except ValueError:
+            # A template, or nothing that is a time: it is for its process to say so.
+            return None
 
     def due(self, context):
         target = self.target_time
@@ -275,6 +294,11 @@ class TimeDeltaSensor(BaseSensorOperator):
         super().__init__(**others)
         self.delta = delta
 
+    def known_wait(self):
+        if not isinstance(self.delta, timedelta):
+            return None
+        return {"kind": "delta", "seconds": self.delta.total_seconds()}
+
     def due(self, context):
         run = context["dag_run"]
         # A template becomes a text: of minutes, as a number is.
@@ -291,6 +315,11 @@ class DayOfWeekSensor(BaseSensorOperator):
         self.week_day = week_day
         self.use_task_logical_date = use_task_logical_date
         self._week_days = WeekDay.validate_week_day(week_day)
+
+    def known_wait(self):
+        if self.use_task_logical_date:
+            return None
+        return {"kind": "weekday", "days": sorted(int(day) for day in self._week_days)}
 
     def poke(self, context):
         return moment_of(context, self.use_task_logical_date, timezone.utc).isoweekday() in self._week_days

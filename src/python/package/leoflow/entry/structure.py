@@ -130,6 +130,7 @@ def of_task(task):
             "sources": sources(task.expand_input) if task.is_mapped else None,
             "mapped": task.is_mapped,
             "is_nothing": is_nothing(task),
+            "waits": wait(task),
             "inlets": [one.described() for one in task.inlets if is_asset(one)],
             "outlets": [one.described() for one in task.outlets if is_asset(one)],
             "template_fields": list(task.template_fields),
@@ -150,6 +151,30 @@ def is_nothing(task):
         and not task.outlets
         and not task.inlets
     )
+
+
+# What decides how a sensor waits: of our own classes it is known.
+WAITING = ("execute", "poke", "due", "known_wait", "pre_execute", "post_execute", "render_template_fields")
+
+
+def wait(task):
+    """What a sensor waits for whose time the scheduler knows: nothing runs until then."""
+    kind = type(task)
+    if task.is_mapped or not getattr(kind, "is_sensor", False):
+        return None
+    functions = [getattr(kind, name, None) for name in WAITING]
+    if any(getattr(one, "__module__", "leoflow").partition(".")[0] != "leoflow" for one in functions if one is not None):
+        return None
+    # It is measured by the process that waits, and by that alone.
+    if task.execution_timeout is not None and not task.reschedule:
+        return None
+    until = task.known_wait()
+    if until is None:
+        return None
+    callbacks = task.on_execute_callback or task.on_success_callback
+    hooks = getattr(task, "_pre_execute_hook", None) or getattr(task, "_post_execute_hook", None)
+    is_all = not (callbacks or hooks or task.outlets or task.inlets)
+    return {"until": until, "timeout": task.timeout, "is_all": is_all}
 
 
 def is_asset(one):

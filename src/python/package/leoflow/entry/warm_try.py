@@ -109,4 +109,10 @@ def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) ->
         main(request["options"])
 
     os.setpgid(0, 0)
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
+            file.write(request["oom_score"])
+    except OSError:
+        # Without it the task runs all the same.
+        pass
     forks.become(keeper, os.path.basename(request["folder"]), descriptors, work)
