@@ -48,6 +48,7 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     let endpoint = Endpoint::for_home(home);
     let credentials = Credentials::require(home)?;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
+    let max_map_length = config.as_ref().map_or(config::DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
     let (workspace, python) = config.map(|config| (config.workspace, config.python)).unwrap_or_default();
     let application = credentials.application(&endpoint);
     let check = async {
@@ -62,7 +63,8 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     };
     files::create_private_dir(&home.running_tasks())?;
     let boot_id = ProcessId::current().map(|own| own.boot_id).unwrap_or_default();
-    let surroundings = start::Surroundings { home: home.clone(), workspace: workspace.unwrap_or_default() };
+    let surroundings =
+        start::Surroundings { home: home.clone(), workspace: workspace.unwrap_or_default(), max_map_length };
     let agent = run::Agent::new(surroundings, python, boot_id);
     notifier.ready("waiting for tasks");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));

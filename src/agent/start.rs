@@ -43,6 +43,7 @@ impl Versions {
 pub struct Surroundings {
     pub home: Home,
     pub workspace: PathBuf,
+    pub max_map_length: u64,
 }
 
 impl Surroundings {
@@ -101,6 +102,7 @@ impl Surroundings {
             "sources": code.sources,
             "socket": self.home.api_socket(),
             "token": claimed.token,
+            "max_map_length": self.max_map_length,
         });
         match described {
             Value::Object(map) => map,

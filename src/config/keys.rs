@@ -22,6 +22,7 @@ pub const KEYS: &[Key] = &[
     Key { name: "jwt_secret", check: |value| key_256(value) },
     Key { name: "encryption_key", check: |value| key_256(value) },
     Key { name: "python", check: |value| absolute_path(value) },
+    Key { name: "max_map_length", check: |value| map_length(value) },
     Key { name: "log_level", check: |value| log_level(value) },
     Key { name: "backup", check: |value| BackupSettings::read(value).map(drop) },
     Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop) },
@@ -72,6 +73,10 @@ fn argon2_hash(value: &Value) -> Result<(), &'static str> {
         .is_some_and(|text| text.starts_with("$argon2id$"))
         .then_some(())
         .ok_or("an argon2id hash, as setup writes it")
+}
+
+fn map_length(value: &Value) -> Result<(), &'static str> {
+    value.as_u64().is_some_and(|n| (1..=1_000_000).contains(&n)).then_some(()).ok_or("a number from 1 to 1000000")
 }
 
 fn whole_number(value: &Value) -> Result<(), &'static str> {

@@ -2,7 +2,7 @@
 
 use super::document::{Problem, line_of, show, to_mapping};
 use super::keys::{Deprecated, KEYS};
-use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_PORT, DEPRECATED, UpgradeSettings};
+use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, UpgradeSettings};
 use crate::protocol::log;
 use crate::sys::files;
 use serde_yaml::{Mapping, Value};
@@ -29,6 +29,8 @@ pub struct Config {
     pub jwt_secret: Option<String>,
     pub encryption_key: Option<String>,
     pub python: Option<PathBuf>,
+    /// How many elements a task may return that others are mapped over.
+    pub max_map_length: u64,
     /// What processes say for their logs.
     pub log_level: Level,
     pub backup: BackupSettings,
@@ -146,6 +148,7 @@ impl From<&Mapping> for Config {
             jwt_secret: text("jwt_secret"),
             encryption_key: text("encryption_key"),
             python: text("python").map(PathBuf::from),
+            max_map_length: number("max_map_length").unwrap_or(DEFAULT_MAX_MAP_LENGTH),
             log_level: text("log_level").and_then(|word| log::level(&word)).unwrap_or(Level::INFO),
             backup: mapping.get("backup").and_then(|value| BackupSettings::read(value).ok()).unwrap_or_default(),
             upgrade: mapping.get("upgrade").and_then(|value| UpgradeSettings::read(value).ok()).unwrap_or_default(),

@@ -26,4 +26,6 @@ pub fn instance_name(config: Option<&Config>) -> &str {
 
 /// Where the web page is served when nothing else is said.
 pub const DEFAULT_PORT: u16 = 8088;
+/// Airflow's.
+pub const DEFAULT_MAX_MAP_LENGTH: u64 = 1024;
 pub const DEFAULT_ADMIN_EMAIL: &str = "admin@leoflow.local";

@@ -45,6 +45,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     text("admin_email", super::DEFAULT_ADMIN_EMAIL, "who logs in"),
     found("python", "the first on the PATH that is new enough", "the Python that runs your DAGs"),
+    number(
+        "max_map_length",
+        "1024",
+        "how many elements a task may return that others are mapped over, from the next start on",
+    ),
     text("log_level", "info", "how much the logs say, from the next start on: error, warn, info, debug or trace"),
     number("backup.keep", "5", "automatic backups that stay, the newest"),
     number("backup.max_bytes", "5368709120", "bytes that automatic backups may take together"),

@@ -209,3 +209,28 @@ fn what_the_server_would_refuse_is_refused_by_validate() {
     let both = format!("  {}\n    {}", one.display(), two.display());
     assert!(done.stdout.contains("used in two files") && done.stdout.contains(&both), "{done:?}");
 }
+
+#[test]
+fn as_many_as_the_setting_allows_are_mapped_over() {
+    let test = TestHome::new();
+    test.set_up();
+    test.run(&["config", "set", "max_map_length", "3"]).expect(0);
+    test.start();
+    test.add_dag(
+        "lengths",
+        "from airflow.sdk import DAG, task\nwith DAG('lengths'):\n    @task\n    def three():\n        return [1, 2, 3]\n    @task\n    def four():\n        \
+         return [1, 2, 3, 4]\n    @task\n    def one(n):\n        return n\n    one.override(task_id='of_three').expand(n=three())\n    \
+         one.override(task_id='of_four').expand(n=four())\n",
+    );
+    assert_eq!(test.run_dag("lengths")["state"], "failed");
+    let states =
+        test.sql("SELECT string_agg(task_id || ' ' || state, ', ' ORDER BY task_id, map_index) FROM task_instance");
+    assert_eq!(
+        states,
+        "four failed, of_four upstream_failed, of_three success, of_three success, of_three success, three success"
+    );
+    let log = test.task_log("lengths", "four");
+    assert!(log.contains("4 > 3; the setting max_map_length allows more"), "{log}");
+    let tested = test.run(&["dags", "test", "lengths"]);
+    assert!(tested.stdout.contains("lengths  failed"), "{}{}", tested.stdout, tested.stderr);
+}

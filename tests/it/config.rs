@@ -155,6 +155,7 @@ fn settings_are_read_and_changed_one_by_one() {
         ("port", "0", "port number"),
         ("host", "everywhere", "an IPv4 address"),
         ("python", "/nothing/python3", "/nothing/python3"),
+        ("max_map_length", "0", "from 1 to 1000000"),
         ("upgrade.channel", "beta", "stable or rc"),
         ("nothing", "1", "no setting"),
     ] {

@@ -8,6 +8,7 @@ use super::validate::prepare;
 use crate::cli::engine_args::Test;
 use crate::cli::task_args::TestTask;
 use crate::commands::context::Context;
+use crate::config::DEFAULT_MAX_MAP_LENGTH;
 use crate::engine::dag::Structure;
 use crate::error::Error;
 use crate::python::{
@@ -96,6 +97,7 @@ impl Wanted<'_> {
         };
         let config = context.config()?.map(|loaded| loaded.config);
         let workspace = config.as_ref().and_then(|config| config.workspace.clone());
+        let max_map_length = config.as_ref().map_or(DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
         let interpreter = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
         let here = env_vars::current_dir().map_err(Error::failed)?;
         let file = match self.file {
@@ -120,7 +122,7 @@ impl Wanted<'_> {
         let options = json!({
             "path": request.path, "roots": request.roots, "dag_id": self.dag_id, "conf": conf, "pdb": self.pdb,
             "logical_date": logical_date.map(|date| date.to_string()), "socket": context.home.api_socket(),
-            "settings": found.settings,
+            "settings": found.settings, "max_map_length": max_map_length,
         });
         Ok(Prepared { interpreter, file: request.path, folder: request.roots.first().cloned(), found, options })
     }

@@ -84,7 +84,7 @@ def run_once(task, spec, dag, memory):
     except ParamValidationError as error:
         say(f"error: the params of this run are not valid: {error}\n  --conf gives them, as JSON: --conf '{{\"name\": \"value\"}}'")
         return {"state": "failed", "retry": False}
-    attempt = Try(task, context)
+    attempt = Try(task, context, most_elements=spec["max_map_length"])
     result = attempt.run()
     for key, text in result.pop("xcoms", {}).items():
         memory.kept[(*memory.own, key)] = text
@@ -251,6 +251,7 @@ def main(options: dict[str, Any]) -> None:
         "dag_id": dag.dag_id, "run_id": f"manual__{now}", "run_type": "manual", "conf": options["conf"], "map_index": -1,
         "logical_date": date, "data_interval_start": date, "data_interval_end": date, "run_after": now,
         "run_start_date": now, "pdb": options["pdb"], "try_number": 1, "max_tries": 0,
+        "max_map_length": options["max_map_length"],
     }
     try:
         planner = Planner(options["planner"])

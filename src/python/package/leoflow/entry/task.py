@@ -70,7 +70,7 @@ def main(options: dict[str, Any]) -> None:
     try:
         dag, task = load_task(spec, workspace)
         context = build_context(spec, dag, task, TaskXComs(), TaskApi())
-        attempt = Try(task, context, folder)
+        attempt = Try(task, context, folder, spec.get("max_map_length", 1024))
     except BaseException as error:
         show(error)
         what = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"

@@ -25,8 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Airflow's `max_map_length`.
-MOST_ELEMENTS = 1024
 
 
 class Deadline:
@@ -62,7 +60,9 @@ class Deadline:
 class Try:
     """One try: what it is, and what became of it."""
 
-    def __init__(self, task, context, folder=None):
+    def __init__(self, task, context, folder=None, most_elements=1024):
+        """`most_elements` is how many it may return where others are mapped over it: Airflow's `max_map_length`."""
+        self.most_elements = most_elements
         self.context = context
         self.ti = context["ti"]
         self.folder = folder
@@ -149,7 +149,7 @@ class Try:
         """The XComs of a result, as JSON texts by key."""
         task = self.task
         if is_mapped_over(self.origin):
-            check_mappable(task, value)
+            check_mappable(task, value, self.most_elements)
         if value is None or not task.do_xcom_push:
             return {}
         value = concrete(value)
@@ -248,15 +248,17 @@ def is_mapped_over(task):
     return any(task in group.expand_input.operators() for group in groups)
 
 
-def check_mappable(task, value):
+def check_mappable(task, value, most):
+    """`most` is how many elements there may be."""
     from collections.abc import Mapping, Sequence
 
     if value is None or not task.do_xcom_push:
         raise UnmappableXComTypePushed("did not push XCom for task mapping")
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, Mapping)):
         raise UnmappableXComTypePushed(f"unmappable return type {type(value).__qualname__!r}")
-    if len(value) > MOST_ELEMENTS:
-        raise UnmappableXComLengthPushed(f"unmappable return value length: {len(value)} > {MOST_ELEMENTS}")
+    if len(value) > most:
+        told = f"unmappable return value length: {len(value)} > {most}; the setting max_map_length allows more"
+        raise UnmappableXComLengthPushed(told)
 
 
 def describe(error: BaseException) -> str:
