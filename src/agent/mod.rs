@@ -5,6 +5,7 @@ mod adopt;
 mod ending;
 mod folder;
 mod keeper;
+mod keepers;
 mod log;
 mod run;
 mod secrets;

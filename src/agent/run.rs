@@ -3,6 +3,7 @@
 use super::adopt::{self, Adoption};
 use super::ending;
 use super::folder::TaskFolder;
+use super::keepers;
 use super::start::{self, Surroundings, Versions};
 use super::stop::{end_now, end_orphans};
 use super::warm;
@@ -12,9 +13,8 @@ use crate::engine::store::events::{self, Event};
 use crate::engine::store::tries::{self, Claimed, Ended};
 use crate::postgres::{Endpoint, PgError};
 use crate::python::{SharedInterpreter, Warm};
-use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, ProcessId, Signal};
-use crate::sys::{random, reaper};
+use crate::sys::{memory, random, reaper};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -34,8 +34,6 @@ const LOCKED_LONGEST: Duration = Duration::from_millis(100);
 const BACKSTOP: Duration = Duration::from_secs(15);
 /// Until a warm Python is made ready: a start has enough to do.
 const AFTER_START: Duration = Duration::from_secs(2);
-/// A keeper that was told to end its task has done so by then.
-const FROZEN: Duration = Duration::from_secs(12);
 /// So often in a row a keeper that is stopped is told to go on.
 const WAKINGS: u32 = 3;
 
@@ -49,6 +47,10 @@ pub struct Agent {
     /// Keepers that were found stopped, and how often in a row.
     stopped: HashMap<TryKey, u32>,
     watchers: JoinSet<TryKey>,
+    /// Whether the warm Python of a start has been made ready.
+    is_prepared: bool,
+    /// Whether this connection has.
+    has_claimed: bool,
 }
 
 struct Running {
@@ -83,6 +85,8 @@ impl Agent {
             versions: Versions::default(),
             running: HashMap::new(),
             watchers: JoinSet::new(),
+            is_prepared: false,
+            has_claimed: false,
         }
     }
 
@@ -91,19 +95,18 @@ impl Agent {
         loop {
             if let Err(error) = self.session(endpoint, config).await {
                 warn!("{error}; trying again");
+                tokio::time::sleep(RECONNECT).await;
             }
-            tokio::time::sleep(RECONNECT).await;
         }
     }
 
-    /// As long as one connection lasts.
+    /// As long as one connection lasts. One that has claimed has grown, and is exchanged for another when it is quiet.
     async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
         let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
         self.take_over(&mut client).await?;
         self.stop_unwanted(&client).await?;
         let prepare = tokio::time::sleep(AFTER_START);
         tokio::pin!(prepare);
-        let mut is_prepared = false;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         // Those of an idle night are not made up for.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -144,8 +147,8 @@ impl Agent {
                     self.wake_stopped();
                     self.stop_unwanted(&client).await?;
                 }
-                () = &mut prepare, if !is_prepared => {
-                    is_prepared = true;
+                () = &mut prepare, if !self.is_prepared => {
+                    self.is_prepared = true;
                     if let Ok(interpreter) = self.interpreter.get().await {
                         self.warm.prepare(&interpreter);
                     }
@@ -154,6 +157,10 @@ impl Agent {
                 () = tokio::time::sleep_until(heard + BACKSTOP) => {
                     heard = tokio::time::Instant::now();
                     untold = true;
+                    if self.running.is_empty() && std::mem::take(&mut self.has_claimed) {
+                        memory::return_what_is_free();
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -191,6 +198,7 @@ impl Agent {
         }
         let claimed = tries::claim(client, room, &self.boot_id, random::hex_256).await?;
         let started = claimed.len();
+        self.has_claimed |= started > 0;
         for one in claimed {
             self.start(client, &one, started > 1).await?;
         }
@@ -239,7 +247,7 @@ impl Agent {
         };
         let keeper = match warm::start(&mut self.warm, &interpreter, &request, is_of_many).await {
             Some(keeper) => keeper,
-            None => match cold_keeper(&request.folder) {
+            None => match keepers::start_cold(&request.folder) {
                 Ok(keeper) => keeper,
                 Err(error) => return impossible(error),
             },
@@ -253,7 +261,7 @@ impl Agent {
         let watched = keeper.clone();
         self.running.insert(key.clone(), Running { folder, keeper, told_to_end: false });
         self.watchers.spawn_local(async move {
-            wait_for(&watched).await;
+            keepers::wait_for(&watched).await;
             key
         });
     }
@@ -343,49 +351,15 @@ impl Agent {
         for key in tries::to_stop(client).await? {
             if let Some(running) = self.running.get_mut(&key).filter(|running| !running.told_to_end) {
                 running.told_to_end = true;
-                tell_to_end(&running.keeper);
+                keepers::tell_to_end(&running.keeper);
             }
         }
         Ok(())
     }
 }
 
-fn cold_keeper(folder: &TaskFolder) -> std::io::Result<ProcessId> {
-    let pid = start::keeper(folder)?;
-    // A child of ours has its pid until we wait for it.
-    ProcessId::of(pid).ok_or_else(|| std::io::Error::other("it is not in /proc"))
-}
-
-/// A keeper ends its task within its own deadlines; one that is frozen is ended with it.
-fn tell_to_end(keeper: &ProcessId) {
-    keeper.signal(Signal::Terminate);
-    keeper.signal(Signal::Continue);
-    let keeper = keeper.clone();
-    tokio::task::spawn_local(async move {
-        tokio::time::sleep(FROZEN).await;
-        keeper.signal(Signal::Kill);
-    });
-}
-
 fn never_began(key: TryKey, reason: String) -> Ended {
     Ended::failed(key, true, reason, Timestamp::now())
-}
-
-/// Completes when that process is gone.
-async fn wait_for(keeper: &ProcessId) {
-    match PidFd::open(keeper) {
-        Ok(None) => return,
-        Ok(Some(fd)) => {
-            if fd.ended().await.is_ok() {
-                return;
-            }
-        }
-        // An old kernel, or no descriptor left: then it is asked for.
-        Err(_) => {}
-    }
-    while keeper.is_alive() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 fn forget(folder: &TaskFolder) {

@@ -1,6 +1,7 @@
 //! Connections to the datastore, kept and handed out.
 
 use super::api_error::ApiError;
+use crate::sys::memory;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolConfig, RecyclingMethod, Runtime, Timeouts};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -11,6 +12,8 @@ const CONNECTIONS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So long after it was used a connection beyond the first is given back: each is a process of Postgres.
 const SPARE: Duration = Duration::from_secs(5);
+/// One that was used more often has grown, and is given back too.
+const MANY_USES: usize = 20;
 
 pub struct Database {
     pool: Pool,
@@ -41,12 +44,15 @@ impl Database {
             tokio::time::sleep(SPARE).await;
             let mut kept = 0;
             self.pool.retain(|_, metrics| {
-                let keeps = kept == 0 || metrics.last_used() < SPARE;
+                let is_spare = kept > 0 || metrics.recycle_count > MANY_USES;
+                let keeps = !is_spare || metrics.last_used() < SPARE;
                 kept += usize::from(keeps);
                 keeps
             });
             if kept > 1 {
                 self.used.notify_one();
+            } else {
+                memory::return_what_is_free();
             }
         }
     }

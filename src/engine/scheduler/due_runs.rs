@@ -10,6 +10,7 @@ use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use serde_json::Map;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 use tokio::task::{Id, JoinSet};
 use tokio_postgres::types::Json;
 use tracing::{info, warn};
@@ -203,9 +204,26 @@ async fn note(
     Ok(())
 }
 
-/// Makes one run of each DAG that is due and has not as many as it may have. Returns how many. What was worked out
-/// for another version, or before it was unpaused, is nothing to go by.
+/// Makes one run of each DAG that is due and has not as many as it may have, as far as there is time. Returns how many.
 pub async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreError> {
+    let begun = Instant::now();
+    let mut made = 0;
+    loop {
+        let some = make_some(client).await?;
+        made += some;
+        if some < AT_ONCE || begun.elapsed() > MAKING {
+            return Ok(made);
+        }
+    }
+}
+
+/// Runs that are made in one transaction.
+const AT_ONCE: usize = 100;
+/// Until those that were made begin, and others go on.
+const MAKING: Duration = Duration::from_secs(1);
+
+/// What was worked out for another version, or before it was unpaused, is nothing to go by.
+async fn make_some(client: &mut ClientWrapper) -> Result<usize, StoreError> {
     let query = format!(
         "
         SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
@@ -216,10 +234,11 @@ pub async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreErr
           AND (coalesce((v.structure->>'max_active_runs')::bigint, 16) = 0
                OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running')
                    AND r.backfill_id IS NULL) < coalesce((v.structure->>'max_active_runs')::bigint, 16))
-        ORDER BY d.next_run_after LIMIT 10 FOR UPDATE OF d SKIP LOCKED"
+        ORDER BY d.next_run_after LIMIT {AT_ONCE} FOR UPDATE OF d SKIP LOCKED"
     );
     let transaction = client.transaction().await?;
     let rows = transaction.query(&query, &[]).await?;
+    let mut made: Vec<String> = Vec::new();
     for row in &rows {
         let Json(structure): Json<Structure> = row.get(7);
         let dag_id: String = row.get(0);
@@ -240,9 +259,7 @@ pub async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreErr
             backfill: None,
         };
         if new_run::insert(&transaction, &run, &structure).await? {
-            // What comes after it is worked out anew.
-            let clear = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = $1";
-            transaction.execute(clear, &[&dag_id]).await?;
+            made.push(dag_id);
             continue;
         }
         let at = isoformat(run_after);
@@ -253,6 +270,9 @@ pub async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreErr
         let stuck = "UPDATE dag SET schedule_key = $2, next_run_after = NULL WHERE dag_id = $1";
         transaction.execute(stuck, &[&dag_id, &format!("{STUCK}{run_after}")]).await?;
     }
+    // What comes after them is worked out anew.
+    let clear = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = ANY ($1)";
+    transaction.execute(clear, &[&made]).await?;
     transaction.commit().await?;
     Ok(rows.len())
 }

@@ -26,6 +26,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often every run under way is looked at without having been told: whatever became of a notification,
 /// nothing waits longer.
 const BACKSTOP: Duration = Duration::from_secs(60);
+/// After so many rounds of work on a connection, and so long a silence, there is another one.
+const MANY_ROUNDS: u32 = 10;
+const QUIET: Duration = Duration::from_secs(10);
 /// For more files to be parsed, of the many that a start or a checkout brings: what they may have due is
 /// looked for once.
 const MORE_FILES: Duration = Duration::from_millis(100);
@@ -44,12 +47,12 @@ pub async fn run(
     loop {
         if let Err(error) = session(endpoint, config, &told, &beat, &oracle).await {
             warn!("the scheduler: {error}; trying again");
+            tokio::time::sleep(RECONNECT).await;
         }
-        tokio::time::sleep(RECONNECT).await;
     }
 }
 
-/// As long as one connection lasts.
+/// As long as one connection lasts. One that has done much has grown, and is exchanged for another when it is quiet.
 async fn session(
     endpoint: &Endpoint,
     config: &tokio_postgres::Config,
@@ -78,6 +81,7 @@ async fn session(
     let mut memory = Memory::default();
     let mut asking = Asking::default();
     let mut looked = Instant::now();
+    let mut rounds = 0;
     loop {
         if looked.elapsed() >= BACKSTOP {
             looked = Instant::now();
@@ -91,9 +95,15 @@ async fn session(
         }
         let next = work.do_all(&mut client, &mut memory, oracle, &mut asking).await?;
         beat();
-        let wait = next.map_or(LONGEST_WAIT, |next| until(next).min(LONGEST_WAIT));
+        rounds += 1;
+        let longest = if rounds > MANY_ROUNDS { QUIET } else { LONGEST_WAIT };
+        let wait = next.map_or(longest, |next| until(next).min(longest));
         tokio::select! {
-            waited = wait_for_work(&mut events, wait, told, &mut work) => waited?,
+            waited = wait_for_work(&mut events, wait, told, &mut work) => {
+                if !waited? && wait == QUIET {
+                    return Ok(());
+                }
+            }
             () = asking.answered() => work.schedules = true,
         }
     }
@@ -209,16 +219,16 @@ async fn advance(client: &mut ClientWrapper, memory: &mut Memory, run: &RunKey) 
     }
 }
 
-/// Waits for an event or for the time, and takes all events that are there.
+/// Waits for an event or for the time, and takes all events that are there. Returns whether there was one.
 async fn wait_for_work(
     events: &mut UnboundedReceiver<String>,
     limit: Duration,
     told: &impl Fn(Option<&Event>),
     work: &mut Work,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let Ok(first) = tokio::time::timeout(limit, events.recv()).await else {
         work.schedules = true;
-        return Ok(());
+        return Ok(false);
     };
     let mut next = Some(first.ok_or_else(closed)?);
     let unhurried = tokio::time::Instant::now() + MORE_FILES;
@@ -235,5 +245,5 @@ async fn wait_for_work(
             Err(_) => None,
         };
     }
-    Ok(())
+    Ok(true)
 }

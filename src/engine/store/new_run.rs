@@ -9,6 +9,7 @@ use crate::engine::planner::graph::Graph;
 use crate::engine::schedule::timetable::Interval;
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
+use futures_util::future::try_join3;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -72,9 +73,14 @@ pub async fn insert(
     if transaction.execute(query, &parameters).await? == 0 {
         return Ok(false);
     }
-    add_instances(transaction, &run.key, structure, run.logical_date, run.backfill.is_some()).await?;
-    events::notify(transaction, &Event::Sweep).await?;
-    events::notify(transaction, &Event::Changed(run.key.clone())).await?;
+    let new = initial(structure, &HashSet::new(), run.logical_date, run.backfill.is_some());
+    // On their way together: there may be a run of each of a thousand DAGs.
+    try_join3(
+        instances::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new),
+        async { Ok(events::notify(transaction, &Event::Sweep).await?) },
+        async { Ok(events::notify(transaction, &Event::Changed(run.key.clone())).await?) },
+    )
+    .await?;
     Ok(true)
 }
 

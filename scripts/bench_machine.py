@@ -1,0 +1,101 @@
+"""What the benchmarks share: DAG files, processes and waiting."""
+
+import os
+import signal
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+IDLE_SECONDS = 10
+
+
+def dag_file(dag_id, count, in_a_row):
+    """A DAG that Airflow and Leoflow both run."""
+    arrow = "previous >> one" if in_a_row else "one"
+    return (f"from airflow.sdk import DAG, task\n@task\ndef nothing():\n    return None\n"
+            f"with DAG({dag_id!r}, max_active_tasks=100):\n    previous = None\n    for n in range({count}):\n"
+            f"        one = nothing.override(task_id=f't{{n}}')()\n        if previous is not None: {arrow}\n        previous = one\n")
+
+
+def stat(pid):
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text[text.rindex(")") + 2:].split()
+
+
+def tree(root):
+    """The pid and all below it."""
+    parents = {int(p.name): stat(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()}
+    found = [root]
+    for pid in found:
+        found += [child for child, fields in parents.items() if fields and int(fields[1]) == pid]
+    return found
+
+
+def pss_mib(pids):
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def cpu_seconds(pids):
+    """By pid; one that has ended has none."""
+    fields = {pid: stat(pid) for pid in pids}
+    return {pid: (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK") for pid, f in fields.items() if f}
+
+
+def idle(root):
+    time.sleep(IDLE_SECONDS)
+    pids = tree(root)
+    before, begun = cpu_seconds(pids), time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    yield "idle memory", pss_mib(tree(root))
+    used = sum(after - before.get(pid, after) for pid, after in cpu_seconds(pids).items())
+    yield "idle cpu", 100 * used / (time.monotonic() - begun)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200, response.read()
+    except OSError:
+        return False, b""
+
+
+def wait_for(condition, limit=240, pause=0.002):
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > limit:
+            raise SystemExit("not within the time limit")
+        time.sleep(pause)
+    return time.monotonic() - begun
+
+
+def stop(process, number=signal.SIGTERM):
+    """Seconds until it and all its children have gone; None when they have to be killed."""
+    pids, begun = tree(process.pid), time.monotonic()
+    os.killpg(process.pid, number)
+    while time.monotonic() - begun < 30:
+        process.poll()
+        if not any(fields and fields[0] != "Z" for fields in map(stat, pids)):
+            return time.monotonic() - begun
+        time.sleep(0.005)
+    for pid in pids:
+        if stat(pid):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    return None
