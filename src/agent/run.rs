@@ -158,7 +158,7 @@ impl Agent {
                     heard = tokio::time::Instant::now();
                     untold = true;
                     if self.running.is_empty() && std::mem::take(&mut self.has_claimed) {
-                        memory::return_what_is_free();
+                        memory::rest();
                         return Ok(());
                     }
                 }

@@ -1,7 +1,7 @@
 //! A child's side: the listeners it was given, the word that it is ready, and the lifeline that
 //! tells it that its supervisor is gone.
 
-use crate::sys::{env_vars, notify, spawn};
+use crate::sys::{env_vars, memory, notify, spawn};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -132,9 +132,13 @@ pub const WATCHDOG_INTERVAL: std::time::Duration = std::time::Duration::from_sec
 /// Says so for as long as the runtime turns.
 pub async fn keep_saying_alive(notifier: Notifier) {
     let mut interval = tokio::time::interval(WATCHDOG_INTERVAL);
-    loop {
+    for round in 0_u64.. {
         interval.tick().await;
         notifier.alive();
+        // What a start needs is done.
+        if round == 2 {
+            memory::rest();
+        }
     }
 }
 

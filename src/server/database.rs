@@ -51,8 +51,9 @@ impl Database {
             });
             if kept > 1 {
                 self.used.notify_one();
-            } else {
-                memory::return_what_is_free();
+            } else if kept == 0 {
+                // After work, and not after each look whether it answers.
+                memory::rest();
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::home::Home;
 use crate::home::lock::HomeLock;
 use crate::protocol::child::{FAILURE_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
 use crate::protocol::control::{Answer, Request};
+use crate::sys::memory;
 use crate::sys::notify::{Notification, NotifySocket};
 use crate::sys::process::{self, ProcessId};
 use crate::sys::replace;
@@ -133,6 +134,7 @@ impl Supervisor {
         replace::let_signals_through();
         let mut control = ControlSocket::open(&self.home, ask)?;
         let mut round = tokio::time::interval(ROUND);
+        let mut rounds = 0_u64;
         let mut patience = Patience::default();
         let mut was = Overall::Starting;
         self.reap();
@@ -170,7 +172,14 @@ impl Supervisor {
                     }
                     None
                 }
-                _ = round.tick() => self.look_around(&mut control),
+                _ = round.tick() => {
+                    rounds += 1;
+                    // What a start needs is done.
+                    if rounds == 2 {
+                        memory::rest();
+                    }
+                    self.look_around(&mut control)
+                }
                 () = tokio::time::sleep(ROOM_ROUND), if self.model.blocked().is_some() => self.room_again(),
                 () = tokio::time::sleep(CHANGE_ROUND), if self.change.under_way => {
                     self.look_after_change();
