@@ -135,8 +135,8 @@ pub async fn keep_saying_alive(notifier: Notifier) {
     for round in 0_u64.. {
         interval.tick().await;
         notifier.alive();
-        // What a start needs is done.
-        if round == 2 {
+        // What a start needs is done, and the warm Python that was made ready for it has gone.
+        if round == 3 {
             memory::rest();
         }
     }

@@ -12,24 +12,32 @@ pub fn return_large_blocks() {
     }
 }
 
-/// For a process that has nothing to do: gives free memory back to the system, and lets go of the pages of programs and
-/// libraries that it has needed to start or for work that is done. Those that it needs again are still in the system's
-/// cache, and come back as they are used.
+/// For a process that has nothing to do: gives free memory back to the system, and lets go of the pages of its program
+/// that it has needed to start or for work that is done. Those that it needs again are still in the system's cache, and
+/// come back as they are used.
 pub fn rest() {
     return_what_is_free();
     #[cfg(target_os = "linux")]
-    for (start, length) in unchanged_code(&std::fs::read_to_string("/proc/self/smaps").unwrap_or_default()) {
-        // SAFETY: pages that only a file has ever been the source of are read from it again, as they were.
+    rest_program();
+}
+
+#[cfg(target_os = "linux")]
+fn rest_program() {
+    let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    for (start, length) in unchanged_code(&smaps, &program.to_string_lossy()) {
+        // SAFETY: a program stays where it is mapped, whatever other threads do, and pages that only its file has ever
+        // been the source of are read from it again, as they were.
         unsafe {
             nix::libc::madvise(start as *mut nix::libc::c_void, length, nix::libc::MADV_DONTNEED);
         }
     }
 }
 
-/// Mappings of files that cannot be written to and of which nothing is ours alone, by /proc/PID/smaps of proc(5): start
-/// and length in bytes.
+/// Mappings of the program that cannot be written to and of which nothing is ours alone, by /proc/PID/smaps of proc(5):
+/// start and length in bytes.
 #[cfg(target_os = "linux")]
-fn unchanged_code(smaps: &str) -> Vec<(usize, usize)> {
+fn unchanged_code(smaps: &str, program: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut mapping = None;
     for line in smaps.lines() {
@@ -37,8 +45,7 @@ fn unchanged_code(smaps: &str) -> Vec<(usize, usize)> {
         let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         if let Some((start, end)) = first.split_once('-') {
             let ends = usize::from_str_radix(start, 16).ok().zip(usize::from_str_radix(end, 16).ok());
-            let is_file = words.nth(3).is_some_and(|path| path.starts_with('/'));
-            let is_code = ["r-xp", "r--p"].contains(&second) && is_file;
+            let is_code = ["r-xp", "r--p"].contains(&second) && line.ends_with(&format!(" {program}"));
             mapping = ends.filter(|_| is_code).map(|(start, end)| (start, end - start));
         } else if first == "Anonymous:" && second == "0" {
             found.extend(mapping.take());
@@ -84,10 +91,12 @@ Anonymous:             0 kB
 
     #[test]
     fn only_what_a_file_gives_again_is_let_go() {
-        assert_eq!(unchanged_code(SMAPS), [(0x40_0000, 0x10_0000)]);
+        assert_eq!(unchanged_code(SMAPS, "/opt/leoflow"), [(0x40_0000, 0x10_0000)]);
+        assert_eq!(unchanged_code(SMAPS, "/leoflow"), []);
         let own = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let program = std::env::current_exe().unwrap();
         assert!(
-            unchanged_code(&own)
+            unchanged_code(&own, program.to_str().unwrap())
                 .iter()
                 .any(|(start, length)| (*start..start + length).contains(&(rest as *const () as usize)))
         );
