@@ -67,7 +67,6 @@ class Scale(Leoflow):
         time.sleep(15)
         before = pss_mib(tree(self.root))
         self.save("mapped", MAPPED_DAG.format(dag_id="mapped", count=MAPPED, times=1))
-        self.setting("max_map_length", 100_000)
         one = self.timed("dags", "trigger", "mapped", "--wait")
         yield FIGURES[0][0], one
         time.sleep(15)
@@ -83,9 +82,6 @@ class Scale(Leoflow):
         yield FIGURES[8][0], self.chain()
         self.save("ten", MAPPED_DAG.format(dag_id="ten", count=MAPPED, times=10))
         yield FIGURES[9][0], self.timed("dags", "trigger", "ten", "--wait") / 10 / one
-
-    def setting(self, key, value):
-        self.command("config", "set", key, str(value))
 
     def sql(self, text):
         return self.command("lite", "psql", "--", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", text).strip()

@@ -85,6 +85,11 @@ fn by_value<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> 
     serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
+/// What is not understood is for the task's own code.
+fn if_understood<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+}
+
 fn sixteen() -> u32 {
     16
 }
@@ -235,7 +240,7 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_nothing: bool,
     /// What it waits for, of a sensor that needs no look.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_understood")]
     pub waits: Option<Wait>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inlets: Vec<Value>,

@@ -55,6 +55,10 @@ impl Child {
     }
 
     fn end_group(&self) {
+        // One that was forked just now may have no group of its own yet; its pid is its own until it is waited for.
+        if self.exit.is_none() {
+            process::signal_process(self.pid, Signal::Kill);
+        }
         process::signal_group(self.pid, Signal::Kill);
     }
 

@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
 /// Airflow's `dagbag_import_timeout`.
@@ -81,29 +82,23 @@ impl Children {
 
     /// `options` are the job's own.
     async fn start(self: Rc<Self>, interpreter: &Interpreter, job: Job, options: Value) -> io::Result<Child> {
-        let (result, result_writer) = listener::pipe_with_async_reader()?;
-        let (output, output_writer) = listener::pipe_with_async_reader()?;
         let mut options = options;
         options["descriptor"] = FIRST_PASSED.into();
         options["limits"] = json!({
             "RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CPU": TIME_LIMIT.as_secs() + 5, "RLIMIT_CORE": 0,
         });
-        let plan = Plan {
-            job,
-            options,
-            mark: format!("parse-{}", hex::encode(random::bytes::<9>())),
-            output: output_writer,
-            result: result_writer,
-        };
         // What it forks twice, with an environment of its own, becomes our child and not init's.
         process::become_subreaper()?;
         // Until the child is known.
         let _forking = Forking::begin();
-        let pid = match self.fork(interpreter, &plan).await {
-            Some(pid) => pid,
-            None => plan.start(interpreter)?,
-        };
-        Ok(Child::new(pid, plan.mark, result, output))
+        let plan = Plan::new(job, options)?;
+        if let Some(pid) = self.fork(interpreter, &plan).await {
+            return Ok(plan.child(pid));
+        }
+        // With other pipes: a fork that comes too late finds that nobody reads what it has to say.
+        let plan = Plan::new(job, plan.options)?;
+        let pid = plan.start(interpreter)?;
+        Ok(plan.child(pid))
     }
 
     /// `None` when it is to be started cold.
@@ -152,16 +147,30 @@ impl Children {
     }
 }
 
-/// What to start.
+/// What to start, with the pipes for what it gives.
 struct Plan {
     job: Job,
     options: Value,
     mark: String,
     output: OwnedFd,
     result: OwnedFd,
+    /// Our ends.
+    output_reader: Receiver,
+    result_reader: Receiver,
 }
 
 impl Plan {
+    fn new(job: Job, options: Value) -> io::Result<Self> {
+        let (result_reader, result) = listener::pipe_with_async_reader()?;
+        let (output_reader, output) = listener::pipe_with_async_reader()?;
+        let mark = format!("parse-{}", hex::encode(random::bytes::<9>()));
+        Ok(Self { job, options, mark, output, result, output_reader, result_reader })
+    }
+
+    fn child(self, pid: i32) -> Child {
+        Child::new(pid, self.mark, self.result_reader, self.output_reader)
+    }
+
     /// With a Python of its own.
     fn start(&self, interpreter: &Interpreter) -> io::Result<i32> {
         let mut environment = environment();

@@ -41,7 +41,7 @@ def structures():
         with contextlib.redirect_stdout(io.StringIO()):
             found = dags_of(Workspace([str(FOLDER)]), str(path))
         for dag in found:
-            say("dag", structure.of_dag(dag))
+            say("dag", structure.of_dag(dag, True))
 
 
 def results():

@@ -159,7 +159,7 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
     match &file.result {
         Err(text) => error = Some(text.clone()),
         Ok(parsed) => {
-            let owners = owners(transaction, &parsed.dags).await?;
+            let owners = owners(transaction, file, &parsed.dags).await?;
             let mut problems = Vec::new();
             for structure in &parsed.dags {
                 match owners.get(&structure.dag_id) {
@@ -193,12 +193,18 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
     Ok(saved)
 }
 
-/// The files that make the DAGs now.
-async fn owners(transaction: &Transaction<'_>, dags: &[Structure]) -> Result<HashMap<String, String>, StoreError> {
+/// The files that make the DAGs now. Whoever else saves the same file waits for the end of this transaction: the
+/// statements after this one see what it has written.
+async fn owners(
+    transaction: &Transaction<'_>,
+    file: &ParsedFile,
+    dags: &[Structure],
+) -> Result<HashMap<String, String>, StoreError> {
     let ids: Vec<&str> = dags.iter().map(|dag| dag.dag_id.as_str()).collect();
-    let query = "SELECT dag_id, fileloc FROM dag WHERE dag_id = ANY ($1) AND is_active";
-    let rows = transaction.query(query, &[&ids]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    let query = "SELECT d.dag_id, d.fileloc FROM (SELECT pg_advisory_xact_lock(hashtextextended($2, 0))) held
+                 LEFT JOIN dag d ON d.dag_id = ANY ($1) AND d.is_active";
+    let rows = transaction.query(query, &[&ids, &file.fileloc]).await?;
+    Ok(rows.iter().filter_map(|row| Some((row.get::<_, Option<String>>(0)?, row.get(1)))).collect())
 }
 
 async fn save_dag(

@@ -272,10 +272,12 @@ class DateTimeSensor(BaseSensorOperator):
 
     def known_wait(self):
         try:
-            return {"kind": "moment", "at": self.due(None).isoformat()}
+            due = self.due(None)
         except ValueError:
             # A template, or nothing that is a time: it is for its process to say so.
             return None
+        # The last days of the calendar mean never, and are no moments everywhere.
+        return {"kind": "moment", "at": due.isoformat()} if 1 < due.year < 9999 else None
 
     def due(self, context):
         target = self.target_time

@@ -40,10 +40,12 @@ def parse(path, roots, settings):
     workspace.enter()
     result = {"dags": [], "error": None}
     try:
+        found = dags_of(workspace, path, settings)
+        steady = structure.is_steady(workspace.ran.values())
         result["dags"] = [
             # Where it is made is told of what is wrong with it, and is no part of it.
-            {**structure.of_dag(dag), "place": clean(f"{dag.module_file}:{dag.line}")}
-            for dag in dags_of(workspace, path, settings)
+            {**structure.of_dag(dag, steady), "place": clean(f"{dag.module_file}:{dag.line}")}
+            for dag in found
         ]
         # What cannot be kept is the file's fault too.
         json.dumps(result, allow_nan=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 from leoflow.authoring import priority
 from leoflow.authoring.assets import Asset, AssetAlias, AssetNameRef, AssetUriRef
 from leoflow.authoring.task_group import MappedTaskGroup
@@ -23,7 +26,8 @@ def given(pairs):
     return {name: value for name, value in pairs.items() if value not in (None, False, [], {})}
 
 
-def of_dag(dag: DAG) -> dict[str, Any]:
+def of_dag(dag: DAG, steady: bool) -> dict[str, Any]:
+    """`steady` is whether its file gives the same DAG whenever it is run."""
     timetable = dag.timetable
     asset_condition = timetable.asset_condition
     return {
@@ -57,7 +61,7 @@ def of_dag(dag: DAG) -> dict[str, Any]:
             "groups": [of_group(group) for group in dag.group_ids.values()],
             "edge_labels": [[*ends, label] for ends, label in dag.edge_labels.items()],
         }),
-        "tasks": [of_task(task) for task in dag.ordered()],
+        "tasks": [of_task(task, steady) for task in dag.ordered()],
     }
 
 
@@ -93,7 +97,7 @@ def sources(expand_input):
     return [one.task_id for one in expand_input.operators()]
 
 
-def of_task(task):
+def of_task(task, steady):
     group = task.task_group
     return {
         "task_id": task.task_id,
@@ -130,7 +134,7 @@ def of_task(task):
             "sources": sources(task.expand_input) if task.is_mapped else None,
             "mapped": task.is_mapped,
             "is_nothing": is_nothing(task),
-            "waits": wait(task),
+            "waits": wait(task) if steady else None,
             "inlets": [one.described() for one in task.inlets if is_asset(one)],
             "outlets": [one.described() for one in task.outlets if is_asset(one)],
             "template_fields": list(task.template_fields),
@@ -157,6 +161,18 @@ def is_nothing(task):
 WAITING = ("execute", "poke", "due", "known_wait", "pre_execute", "post_execute", "render_template_fields")
 
 
+# What a file may work out a time from that is another one whenever it is run.
+UNSTEADY = re.compile(
+    r"\b(?:now|today|utcnow|tomorrow|yesterday|days_ago|time_ns|localtime|gmtime|monotonic|random|uuid\w*|stat|getmtime)\b"
+    r"|\btime\.time\b|\bimport\s+time\b|\bfrom\s+time\s+import\b"
+)
+
+
+def is_steady(sources):
+    """Whether files give the same whenever they are run, as far as their texts tell."""
+    return not any(UNSTEADY.search(text) for text in sources)
+
+
 def wait(task):
     """What a sensor waits for whose time the scheduler knows: nothing runs until then."""
     kind = type(task)
@@ -168,12 +184,16 @@ def wait(task):
     # It is measured by the process that waits, and by that alone.
     if task.execution_timeout is not None and not task.reschedule:
         return None
-    until = task.known_wait()
-    if until is None:
+    # What comes before the wait is its process's.
+    if task.on_execute_callback or getattr(task, "_pre_execute_hook", None) or not math.isfinite(task.timeout):
         return None
-    callbacks = task.on_execute_callback or task.on_success_callback
-    hooks = getattr(task, "_pre_execute_hook", None) or getattr(task, "_post_execute_hook", None)
-    is_all = not (callbacks or hooks or task.outlets or task.inlets)
+    until = task.known_wait()
+    is_all = not (
+        task.on_success_callback or getattr(task, "_post_execute_hook", None) or task.outlets or task.inlets
+    )
+    # A process that begins later, on another day, would wait for that day's.
+    if until is None or not is_all and until["kind"] in ("time", "weekday"):
+        return None
     return {"until": until, "timeout": task.timeout, "is_all": is_all}
 
 

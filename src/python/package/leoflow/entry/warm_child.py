@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -29,11 +30,17 @@ def start(request: dict[str, Any], mark: forks.Mark, owner: socket.socket, descr
     if between:
         return
     try:
+        # With the session of its own it is no child of the server's that nobody waits for, whenever it is adopted.
+        os.setsid()
         # How the child ended waits for the server, also when it ends before this does.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         child = os.fork()
         if child == 0:
-            become_child(request, mark, parent, descriptors)
+            try:
+                become_child(request, mark, parent, descriptors)
+            finally:
+                # Only one of the two may answer.
+                os._exit(1)
         answer = {"pid": child}
     except BaseException as error:
         answer = {"error": str(error)}
@@ -49,6 +56,11 @@ def become_child(request, mark, parent, descriptors) -> NoReturn:
         # Not a loop that takes the processor from whom it waits for.
         time.sleep(ADOPTION_LOOK_SECONDS)
     output, result = descriptors
+    # Whoever waited too long for the answer has let go of the other end, and started another child.
+    look = select.poll()
+    look.register(result, 0)
+    if look.poll(0):
+        os._exit(1)
     null = os.open("/dev/null", os.O_RDONLY)
 
     def work():
