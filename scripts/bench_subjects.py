@@ -99,7 +99,22 @@ class Leoflow:
         subprocess.run([self.binary, "--home", self.home, "lite", "stop"], stdout=subprocess.DEVNULL)
 
 
-class BarePostgres:
+class Foreground:
+    """A program that is started in the foreground, by `start`."""
+
+    process = None
+
+    def started_again(self):
+        yield "stop", stop(self.process, signal.SIGINT)
+        yield "warm start", self.start()
+        yield from idle(self.process.pid)
+
+    def end(self):
+        if self.process and self.process.poll() is None:
+            stop(self.process, signal.SIGINT)
+
+
+class BarePostgres(Foreground):
     """What Leoflow stands on: initdb and a server with its defaults."""
 
     @classmethod
@@ -112,7 +127,7 @@ class BarePostgres:
         return cls.bin is not None
 
     def __init__(self, folder):
-        self.folder, self.data, self.process = folder, folder / "data", None
+        self.folder, self.data = folder, folder / "data"
 
     def start(self):
         self.process = subprocess.Popen([*self.prefix, self.bin / "postgres", "-D", self.data, "-k", self.folder, "-c", "listen_addresses="],
@@ -125,24 +140,18 @@ class BarePostgres:
         subprocess.run([*self.prefix, self.bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust"], check=True, stdout=subprocess.DEVNULL)
         self.start()
         yield "first start", time.monotonic() - begun
-        yield "stop", stop(self.process, signal.SIGINT)
-        yield "warm start", self.start()
-        yield from idle(self.process.pid)
-
-    def end(self):
-        if self.process and self.process.poll() is None:
-            stop(self.process, signal.SIGINT)
+        yield from self.started_again()
 
 
-class Peer:
-    """A program with a web page, started in the foreground."""
+class Peer(Foreground):
+    """A program with a web page."""
 
     @classmethod
     def available(cls):
         return cls.program.exists()
 
     def __init__(self, folder):
-        self.folder, self.port, self.process = folder, free_port(), None
+        self.folder, self.port = folder, free_port()
 
     def start(self):
         self.process = subprocess.Popen(self.command(), env={**os.environ, **self.variables()}, cwd=self.folder,
@@ -151,13 +160,7 @@ class Peer:
 
     def run(self):
         yield "first start", self.start()
-        yield "stop", stop(self.process, signal.SIGINT)
-        yield "warm start", self.start()
-        yield from idle(self.process.pid)
-
-    def end(self):
-        if self.process and self.process.poll() is None:
-            stop(self.process, signal.SIGINT)
+        yield from self.started_again()
 
 
 class Airflow(Peer):

@@ -89,30 +89,28 @@ impl Children {
         });
         // What it forks twice, with an environment of its own, becomes our child and not init's.
         process::become_subreaper()?;
-        // Until the child is known.
-        let _forking = Forking::begin();
-        let plan = Plan::new(job, options)?;
-        if let Some(pid) = self.fork(interpreter, &plan).await {
-            return Ok(plan.child(pid));
+        self.one_begins();
+        if self.are_many()
+            && let Some(child) = self.fork(interpreter, Plan::new(job, options.clone())?).await
+        {
+            return Ok(child);
         }
         // With other pipes: a fork that comes too late finds that nobody reads what it has to say.
-        let plan = Plan::new(job, plan.options)?;
+        let plan = Plan::new(job, options)?;
         let pid = plan.start(interpreter)?;
         Ok(plan.child(pid))
     }
 
     /// `None` when it is to be started cold.
-    async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: &Plan) -> Option<i32> {
+    async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: Plan) -> Option<Child> {
         let mut warm = self.warm.lock().await;
-        self.one_begins();
-        if !self.are_many() {
-            return None;
-        }
+        // Until the child is known.
+        let _forking = Forking::begin();
         let asked = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
         let descriptors = [plan.output.as_fd(), plan.result.as_fd()];
         let pid = warm.fork(interpreter, &asked, &descriptors, Duration::ZERO).await;
         self.let_go_when_idle();
-        pid
+        pid.map(|pid| plan.child(pid))
     }
 
     fn one_begins(&self) {
@@ -135,14 +133,18 @@ impl Children {
         let children = self.clone();
         tokio::task::spawn_local(async move {
             loop {
-                let idle_at = children.warm.lock().await.idle_at();
-                match idle_at {
-                    Some(at) if at > Instant::now() => tokio::time::sleep_until(at).await,
-                    _ => break,
+                let mut warm = children.warm.lock().await;
+                match warm.idle_at().filter(|at| *at > Instant::now()) {
+                    Some(at) => {
+                        drop(warm);
+                        tokio::time::sleep_until(at).await;
+                    }
+                    None => {
+                        warm.let_go();
+                        return children.is_watched.set(false);
+                    }
                 }
             }
-            children.warm.lock().await.let_go();
-            children.is_watched.set(false);
         });
     }
 }

@@ -70,7 +70,8 @@ impl Warm {
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Option<i32> {
-        if !cfg!(target_os = "linux") || request.to_string().len() > LARGEST_REQUEST {
+        let request = request.to_string();
+        if !cfg!(target_os = "linux") || request.len() > LARGEST_REQUEST {
             return None;
         }
         let source = self.source(interpreter);
@@ -78,7 +79,7 @@ impl Warm {
         if has_failed && self.failures >= MOST_FAILURES {
             return None;
         }
-        match self.try_fork(&source, request, descriptors, patience).await {
+        match self.try_fork(&source, &request, descriptors, patience).await {
             Ok(pid) => {
                 if pid.is_some() {
                     (self.failures, self.failed) = (0, None);
@@ -98,7 +99,7 @@ impl Warm {
     async fn try_fork(
         &mut self,
         source: &Source,
-        request: &Value,
+        request: &str,
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> io::Result<Option<i32>> {

@@ -7,7 +7,7 @@ use crate::sys::seqpacket::SeqPacket;
 use crate::sys::spawn::Spawn;
 use crate::sys::{pidfd::PidFd, reaper};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 /// For loading it.
 const READY_LIMIT: Duration = Duration::from_secs(20);
-/// For one fork: a few milliseconds. Who is late has forked all the same, and then the try is whose link was first.
+/// For one fork: a few milliseconds. Who is late has forked all the same; then the try is whose link was first, and a
+/// child finds that nobody listens.
 const FORK_LIMIT: Duration = Duration::from_secs(2);
 /// As long as the mark of any try or child, so that it can be written in its place.
 const NO_MARK: &str = "________________________";
@@ -45,8 +46,7 @@ enum Answer {
 
 impl Zygote {
     /// Starts it; it is ready once `ready` says so. Beside our package it loads `libraries`; `folder` is where it works.
-    /// What it says of itself goes where our own errors go. Must be called from the main thread: it
-    /// ends with that.
+    /// What it says of itself goes where our own errors go. Must be called from the main thread: it ends with that.
     pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>, folder: &Path) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
         let program = File::open("/proc/self/exe")?;
@@ -81,9 +81,9 @@ impl Zygote {
         }
     }
 
-    /// Starts what is asked for, which gets the descriptors; returns the pid of the keeper, or of the child.
-    pub async fn fork(&self, request: &Value, descriptors: &[BorrowedFd<'_>]) -> io::Result<i32> {
-        self.socket.send(request.to_string().as_bytes(), descriptors).await?;
+    /// Starts what is asked for, as JSON, which gets the descriptors; returns the pid of the keeper, or of the child.
+    pub async fn fork(&self, request: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<i32> {
+        self.socket.send(request.as_bytes(), descriptors).await?;
         match self.answer(FORK_LIMIT).await? {
             Answer::Forked { pid } => Ok(pid),
             Answer::Failed { error } => Err(io::Error::other(error)),
