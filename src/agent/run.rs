@@ -291,8 +291,11 @@ impl Agent {
             }
         }
         let result = folder.result().ok().flatten();
-        if let Some(result) = &result {
-            self.warm.learn(&result.libraries);
+        if let Some(result) = &result
+            && self.warm.learn(&warm::user(&key), &result.libraries)
+            && let Ok(interpreter) = self.interpreter.get().await
+        {
+            self.warm.prepare_large(&interpreter);
         }
         let ended = ending::ended(key, outcome.as_ref(), result, Timestamp::now());
         debug!("{}: {}", ended.key, ended.state.as_str());

@@ -1,7 +1,7 @@
 //! Starting the keeper of a try.
 
 use super::folder::{KeeperSpec, Spec, TaskFolder};
-use super::warm::Request;
+use super::warm::{self, Request};
 use crate::engine::planner::retry;
 use crate::engine::store::StoreError;
 use crate::engine::store::tries::{self, Claimed, Version};
@@ -76,7 +76,7 @@ impl Surroundings {
             task: self.describe(claimed, version, code),
         };
         folder.write_spec(&spec)?;
-        Ok(Request { folder, options, sets })
+        Ok(Request { folder, user: warm::user(key), options, sets })
     }
 
     fn describe(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {

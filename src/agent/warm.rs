@@ -2,6 +2,7 @@
 
 use super::folder::TaskFolder;
 use super::keeper::OOM_SCORE;
+use crate::engine::keys::TryKey;
 use crate::python::{Interpreter, Warm};
 use crate::sys::process::ProcessId;
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ const READ_AT_START: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "MKL_", "OMP_"
 /// What a try is started with.
 pub struct Request {
     pub folder: TaskFolder,
+    /// Which task it is, whatever the run.
+    pub user: String,
     /// For `leoflow.entry.task`.
     pub options: Value,
     /// The names of the variables that its task sets.
@@ -36,9 +39,14 @@ pub async fn start(
     let patience = if is_of_many { PATIENCE } else { Duration::ZERO };
     // The keeper says it too, but the task may look before it does.
     let asked = json!({"folder": request.folder.path(), "options": request.options, "oom_score": OOM_SCORE});
-    let pid = warm.fork(interpreter, &asked, &[], patience).await?;
+    let pid = warm.fork(interpreter, &request.user, &asked, &[], patience).await?;
     // One that has ended already has said who it was.
     ProcessId::of(pid).or_else(|| request.folder.keeper().ok().flatten())
+}
+
+/// What a task is called where it is remembered what it uses.
+pub fn user(key: &TryKey) -> String {
+    format!("{} {}", key.run.dag_id, key.task_id)
 }
 
 fn starts_cold(sets: &[String]) -> bool {

@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
@@ -76,8 +77,8 @@ impl Children {
     }
 
     /// What one has loaded is loaded ahead for those after it.
-    pub async fn learn(&self, libraries: &[String]) {
-        self.warm.lock().await.learn(libraries);
+    pub async fn learn(&self, file: &Path, libraries: &[String]) {
+        self.warm.lock().await.learn(&file.to_string_lossy(), libraries);
     }
 
     /// `options` are the job's own.
@@ -108,7 +109,8 @@ impl Children {
         let _forking = Forking::begin();
         let asked = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
         let descriptors = [plan.output.as_fd(), plan.result.as_fd()];
-        let pid = warm.fork(interpreter, &asked, &descriptors, Duration::ZERO).await;
+        let file = plan.options["path"].as_str().unwrap_or_default();
+        let pid = warm.fork(interpreter, file, &asked, &descriptors, Duration::ZERO).await;
         self.let_go_when_idle();
         pid.map(|pid| plan.child(pid))
     }
@@ -141,7 +143,9 @@ impl Children {
                     }
                     None => {
                         warm.let_go();
-                        return children.is_watched.set(false);
+                        if warm.idle_at().is_none() {
+                            return children.is_watched.set(false);
+                        }
                     }
                 }
             }

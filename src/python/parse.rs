@@ -85,7 +85,7 @@ pub async fn parse(children: &Rc<Children>, interpreter: &Interpreter, request: 
     let Left { result, exit, said } = children.run(interpreter, Job::Parse, options).await?;
     let found = read_result(&result, exit);
     if let Ok(found) = &found {
-        children.learn(&found.libraries).await;
+        children.learn(&request.path, &found.libraries).await;
     }
     found
         .map(|mut found| {

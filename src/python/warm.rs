@@ -4,7 +4,7 @@ use super::interpreter::Interpreter;
 use super::zygote::Zygote;
 use crate::home::Home;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,21 @@ const MOST_FAILURES: u32 = 2;
 /// A message takes no more. What is larger starts cold.
 const LARGEST_REQUEST: usize = 100 * 1024;
 
-/// Keeps a zygote of one interpreter.
+/// Libraries that take so long to fork that only those start with them that use them.
+const LARGE: &[&str] = &["numpy", "pandas"];
+
+/// Keeps zygotes of one interpreter: one for most, and one for those that use large libraries.
 pub struct Warm {
     home: PathBuf,
+    small: One,
+    large: One,
+    /// Who uses large libraries.
+    users: HashSet<String>,
+}
+
+/// A zygote that is there or not, and what it loads ahead.
+#[derive(Default)]
+struct One {
     kept: Option<Kept>,
     libraries: BTreeSet<String>,
     failures: u32,
@@ -46,14 +58,75 @@ struct Source {
 
 impl Warm {
     pub fn new(home: &Home) -> Self {
-        Self { home: home.root().to_owned(), kept: None, libraries: BTreeSet::new(), failures: 0, failed: None }
+        Self { home: home.root().to_owned(), small: One::default(), large: One::default(), users: HashSet::new() }
     }
 
     /// Has one made before it is needed. What our package needs is compiled by that, so that the first run after an
     /// installation or an upgrade does not wait for it. A failure is found by the first that needs it.
     pub fn prepare(&mut self, interpreter: &Interpreter) {
+        self.small.prepare(interpreter, &self.home);
+    }
+
+    /// Starts what is asked for and returns its pid; `None` when it is to be started cold. A zygote that there is not
+    /// yet is made, for those after this one; it is waited for no longer than `patience`. `user` is the task or the file.
+    pub async fn fork(
+        &mut self,
+        interpreter: &Interpreter,
+        user: &str,
+        request: &Value,
+        descriptors: &[BorrowedFd<'_>],
+        patience: Duration,
+    ) -> Option<i32> {
+        let one = if self.users.contains(user) { &mut self.large } else { &mut self.small };
+        one.fork(interpreter, &self.home, request, descriptors, patience).await
+    }
+
+    /// What one has loaded is loaded ahead for those after it. `true` when it is the first time that this user has used
+    /// a large one.
+    pub fn learn(&mut self, user: &str, libraries: &[String]) -> bool {
+        let (large, small): (Vec<&String>, Vec<&String>) =
+            libraries.iter().partition(|name| LARGE.contains(&name.as_str()));
+        self.small.libraries.extend(small.iter().copied().cloned());
+        if large.is_empty() {
+            self.users.remove(user);
+            return false;
+        }
+        self.large.libraries.extend(libraries.iter().cloned());
+        self.users.insert(user.to_owned())
+    }
+
+    /// The same as `prepare`, for those that use large libraries.
+    pub fn prepare_large(&mut self, interpreter: &Interpreter) {
+        self.large.prepare(interpreter, &self.home);
+    }
+
+    /// Completes when one has not been used for a while; then it is to be let go.
+    pub async fn idle(&self) {
+        match self.idle_at() {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When the first is to be let go, if it is not used before; `None` when there is none.
+    pub fn idle_at(&self) -> Option<Instant> {
+        [&self.small, &self.large].into_iter().filter_map(One::idle_at).min()
+    }
+
+    /// Those that have not been used for a while; what they have started goes on.
+    pub fn let_go(&mut self) {
+        for one in [&mut self.small, &mut self.large] {
+            if one.idle_at().is_some_and(|at| at <= Instant::now()) {
+                one.kept = None;
+            }
+        }
+    }
+}
+
+impl One {
+    fn prepare(&mut self, interpreter: &Interpreter, home: &Path) {
         if cfg!(target_os = "linux") && self.kept.is_none() {
-            self.kept = Kept::begin(self.source(interpreter), &self.home).ok();
+            self.kept = Kept::begin(self.source(interpreter), home).ok();
         }
     }
 
@@ -61,11 +134,14 @@ impl Warm {
         Source { interpreter: interpreter.clone(), libraries: self.libraries.clone() }
     }
 
-    /// Starts what is asked for and returns its pid; `None` when it is to be started cold. A zygote that there is not
-    /// yet is made, for those after this one; it is waited for no longer than `patience`.
-    pub async fn fork(
+    fn idle_at(&self) -> Option<Instant> {
+        self.kept.as_ref().map(|kept| kept.used + IDLE)
+    }
+
+    async fn fork(
         &mut self,
         interpreter: &Interpreter,
+        home: &Path,
         request: &Value,
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
@@ -79,7 +155,7 @@ impl Warm {
         if has_failed && self.failures >= MOST_FAILURES {
             return None;
         }
-        match self.try_fork(&source, &request, descriptors, patience).await {
+        match self.try_fork(&source, home, &request, descriptors, patience).await {
             Ok(pid) => {
                 if pid.is_some() {
                     (self.failures, self.failed) = (0, None);
@@ -99,6 +175,7 @@ impl Warm {
     async fn try_fork(
         &mut self,
         source: &Source,
+        home: &Path,
         request: &str,
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
@@ -106,7 +183,7 @@ impl Warm {
         self.kept = self.kept.take().filter(|kept| kept.source == *source && !kept.is_out_of_date());
         let kept = match &mut self.kept {
             Some(kept) => kept,
-            none => none.insert(Kept::begin(source.clone(), &self.home)?),
+            none => none.insert(Kept::begin(source.clone(), home)?),
         };
         kept.used = Instant::now();
         if kept.path.is_none() {
@@ -118,29 +195,6 @@ impl Warm {
             kept.path = Some(path.into_iter().map(with_time).collect());
         }
         kept.zygote.fork(request, descriptors).await.map(Some)
-    }
-
-    /// What one has loaded is loaded ahead for those after it.
-    pub fn learn(&mut self, libraries: &[String]) {
-        self.libraries.extend(libraries.iter().cloned());
-    }
-
-    /// Completes when it has not been used for a while; then it is to be let go.
-    pub async fn idle(&self) {
-        match self.idle_at() {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// When it is to be let go, if it is not used before; `None` when there is none.
-    pub fn idle_at(&self) -> Option<Instant> {
-        self.kept.as_ref().map(|kept| kept.used + IDLE)
-    }
-
-    /// What it has started goes on.
-    pub fn let_go(&mut self) {
-        self.kept = None;
     }
 }
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import _signal
 import ctypes
 import gc
 import os
 import signal
 import sys
+
+from leoflow.common import plain_files
+from leoflow.entry import libraries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,18 +22,36 @@ MARK = "LEOFLOW_TASK"
 # linux/prctl.h
 SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# What a fork writes to it has to copy, some microseconds for each page, and Python writes to whatever it looks at. So
+# forks use what is made before them, plain descriptors, and `_signal`: `signal` makes enumerations of all it is given.
+_prctl = ctypes.CDLL(None).prctl
+_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+# Without letting go of the interpreter, which a fork of another library's would find taken.
+_fork = ctypes.PyDLL(None, use_errno=True).fork
+set_handler, set_mask = _signal.signal, _signal.pthread_sigmask
+DEFAULT, IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
+BLOCK, SET_MASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
+SIGTERM, SIGKILL, SIGCHLD, SIGPIPE = (int(one) for one in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE))
+
+
+def fork_for_exec() -> int:
+    """fork(2) of a single thread that only forks again, or executes something: nothing is told that there was a fork,
+    so that there are no new locks, and no new random numbers."""
+    pid = _fork()
+    if pid < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return pid
 
 
 def control(option, argument):
     """prctl(2) with one argument."""
-    _libc.prctl(option, argument, 0, 0, 0)
+    _prctl(option, argument, 0, 0, 0)
 
 
-def stat_fields():
+def stat_fields() -> list[bytes]:
     """Of /proc/self/stat, from the third on: proc(5)."""
-    with open("/proc/self/stat", encoding="utf-8") as file:
-        return file.read().rpartition(")")[2].split()
+    return plain_files.read("/proc/self/stat").rpartition(b")")[2].split()
 
 
 class Mark:
@@ -77,15 +99,16 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
     It ends with its parent too."""
     code = 1
     try:
-        control(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        control(SET_PARENT_DEATH_SIGNAL, SIGKILL)
         if os.getppid() != parent:
             os._exit(code)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        set_handler(SIGPIPE, IGNORED)
+        set_handler(SIGCHLD, DEFAULT)
+        set_mask(SET_MASK, ())
         place(descriptors)
         os.environ[MARK] = mark
         gc.enable()
+        libraries.seed_numpy()
         work()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)

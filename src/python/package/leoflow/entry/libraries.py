@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from leoflow.entry.workspace import Workspace
 
-# Those that are as good after a fork as before: none starts a thread, or reads variables when it is imported. Each with
-# what is imported of it when it is first used.
-PARTS = {"jinja2": ("jinja2.nativetypes", "jinja2.sandbox"), "pendulum": (), "requests": ()}
+# Those that are as good after a fork as before: none starts a thread, or reads variables when it is imported, but for
+# numpy. Each with what is imported of it when it is first used.
+PARTS = {"jinja2": ("jinja2.nativetypes", "jinja2.sandbox"), "numpy": (), "pandas": (), "pendulum": (), "requests": ()}
+# What numpy, and those that work for it, read when they are imported.
+READ_BY_NUMPY = ("BLIS_", "GOTO_", "MKL_", "NPY_", "NUMEXPR_", "OMP_", "OPENBLAS_", "VECLIB_")
 # The packages that were loaded before anything was known of a workspace, with what they have loaded themselves.
 loaded_ahead: set[str] = set()
 
@@ -21,6 +26,40 @@ def load_ahead(names: Iterable[str], load: Callable[[Iterable[str]], None]) -> N
     before = set(sys.modules)
     load(part for name in names if name in PARTS for part in (name, *PARTS[name]))
     loaded_ahead.update(name.partition(".")[0] for name in set(sys.modules) - before)
+
+
+def seed_numpy():
+    """In a fork of a warm Python: no two have the same chances."""
+    chances = sys.modules.get("numpy.random")
+    if chances is not None:
+        chances.seed()
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def end_threads() -> None:
+    """numpy's arithmetic has threads of its own, which end before a fork and begin again where they are needed."""
+    if threads() > 1:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    if threads() > 1:
+        raise RuntimeError(f"a module has started {threads() - 1} thread(s), which a fork would lose")
+
+
+def begin_again_if_too_late(environment: dict[str, str], options: dict[str, Any]) -> None:
+    """In a task that was forked, once the variables of its project are set: one that numpy has read already counts only
+    for a Python that begins now, in the environment of before. That is the same process."""
+    if "numpy" in loaded_ahead and of_numpy(os.environ) != of_numpy(environment):
+        arguments = [*sys.orig_argv[:-2], "task", json.dumps(options)]
+        os.execve(sys.executable, arguments, environment)
+
+
+def of_numpy(environment):
+    return {name: value for name, value in environment.items() if name.startswith(READ_BY_NUMPY)}
 
 
 def in_use(workspace: Workspace) -> list[str]:

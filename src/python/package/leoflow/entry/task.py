@@ -9,7 +9,7 @@ import signal
 import sys
 
 from leoflow.authoring import parsing_context
-from leoflow.common import leoflow_server
+from leoflow.common import leoflow_server, plain_files
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import clean
 from leoflow.entry import libraries
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 def write_whole(path, value):
     """Complete or absent, for whoever reads it after we are gone."""
     partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(clean(value), file, ensure_ascii=False)
+    plain_files.write(partial, json.dumps(clean(value), ensure_ascii=False).encode())
     os.rename(partial, path)
 
 
@@ -58,11 +57,12 @@ def main(options: dict[str, Any]) -> None:
     forget_in_forks()
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
     folder = options["folder"]
-    with open(os.path.join(folder, "spec.json"), encoding="utf-8") as file:
-        spec = json.load(file)
+    spec = json.loads(plain_files.read(os.path.join(folder, "spec.json")))
     leoflow_server.use(spec["socket"], spec["token"])
     workspace = Workspace(spec["roots"], spec["sources"])
+    environment = dict(os.environ)
     workspace.enter()
+    libraries.begin_again_if_too_late(environment, options)
     os.environ.update(spec.get("env") or {})
     if "secrets" in options:
         tell_secrets_to(options["secrets"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import sys
 import time
 
@@ -26,14 +25,14 @@ ADOPTION_LOOK_SECONDS = 0.0002
 def start(request: dict[str, Any], mark: forks.Mark, owner: socket.socket, descriptors: list[int]) -> None:
     """`descriptors` are where its output and its result go; its pid is said to the owner."""
     parent = os.getppid()
-    between = os.fork()
+    between = forks.fork_for_exec()
     if between:
         return
     try:
         # With the session of its own it is no child of the server's that nobody waits for, whenever it is adopted.
         os.setsid()
         # How the child ended waits for the server, also when it ends before this does.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        forks.set_handler(forks.SIGCHLD, forks.DEFAULT)
         child = os.fork()
         if child == 0:
             try:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import signal
 import sys
 
+from leoflow.common import plain_files
 from leoflow.entry import forks, working_folder
 
 TYPE_CHECKING = False
@@ -21,7 +21,7 @@ NOT_NEEDED, CANNOT_START = 75, 70
 
 def start(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> int:
     """Returns the pid of the keeper-to-be, which executes what `program` is a descriptor of."""
-    pid = os.fork()
+    pid = forks.fork_for_exec()
     if pid == 0:
         try:
             become_keeper(request, mark, boot_id, program)
@@ -36,8 +36,9 @@ def take(folder, boot_id):
     """As a cold keeper does: of several, one has the try."""
     pid = os.getpid()
     mine = os.path.join(folder, f"process.{pid}")
-    with open(mine, "w", encoding="utf-8") as file:
-        json.dump({"pid": pid, "start_ticks": int(forks.stat_fields()[19]), "boot_id": boot_id}, file)
+    # Of numbers and a UUID: no character of it means anything in JSON.
+    told = f'{{"pid": {pid}, "start_ticks": {int(forks.stat_fields()[19])}, "boot_id": "{boot_id}"}}'
+    plain_files.write(mine, told.encode(), 0o600)
     try:
         os.link(mine, os.path.join(folder, "process.json"))
         return True
@@ -51,9 +52,9 @@ def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, progr
     """In the fork: takes the try, starts the task, and goes on as the keeper's program."""
     os.setpgid(0, 0)
     # It waits for the keeper, to which it is an event.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    forks.set_mask(forks.BLOCK, (forks.SIGTERM,))
+    forks.set_handler(forks.SIGCHLD, forks.DEFAULT)
+    forks.set_handler(forks.SIGPIPE, forks.DEFAULT)
     # What it leaves behind in other sessions comes to the keeper: said before there is a task, and kept over the exec.
     forks.control(forks.SET_CHILD_SUBREAPER, 1)
     folder = request["folder"]
@@ -110,8 +111,7 @@ def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) ->
 
     os.setpgid(0, 0)
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
-            file.write(request["oom_score"])
+        plain_files.write("/proc/self/oom_score_adj", request["oom_score"].encode())
     except OSError:
         # Without it the task runs all the same.
         pass

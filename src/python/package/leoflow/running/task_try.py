@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from leoflow.common import current, masking
+from leoflow.common import current, masking, plain_files
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -44,7 +44,7 @@ class Deadline:
 
         if self.folder:
             # From here on the time counts, for whoever looks from outside too.
-            open(os.path.join(self.folder, "began"), "w").close()
+            plain_files.write(os.path.join(self.folder, "began"), b"")
         signal.signal(signal.SIGALRM, over)
         signal.signal(signal.SIGTERM, terminated)
         if self.task.execution_timeout is not None:
