@@ -73,7 +73,7 @@ fn one(task_index: usize, map_index: i32, state: Option<TaskState>) -> Instance 
         try_number: 1,
         max_tries: 0,
         due_at: None,
-        waits: false,
+        waits_since: None,
         ended,
     }
 }
@@ -84,6 +84,7 @@ fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {
         is_paused: false,
         now: Timestamp::UNIX_EPOCH,
         logical_date: None,
+        seen: HashMap::new(),
         dates: None,
         deadline: None,
         lengths: HashMap::new(),

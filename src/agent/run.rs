@@ -16,6 +16,7 @@ use crate::python::{SharedInterpreter, Warm};
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{memory, random, reaper};
 use deadpool_postgres::ClientWrapper;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -102,8 +103,8 @@ impl Agent {
 
     /// As long as one connection lasts. One that has claimed has grown, and is exchanged for another when it is quiet.
     async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
-        let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
-        self.take_over(&mut client).await?;
+        let (client, mut events) = endpoint.listen(config, events::AGENT).await?;
+        self.take_over(&client).await?;
         self.stop_unwanted(&client).await?;
         let prepare = tokio::time::sleep(AFTER_START);
         tokio::pin!(prepare);
@@ -115,7 +116,7 @@ impl Agent {
         let mut untold = false;
         let mut heard = tokio::time::Instant::now();
         loop {
-            let claimed = self.claim(&mut client).await?;
+            let claimed = self.claim(&client).await?;
             if std::mem::take(&mut untold) && claimed.started > 0 {
                 warn!("found {} queued task(s) that no notification had told of", claimed.started);
             }
@@ -138,9 +139,8 @@ impl Agent {
                     // All are taken out before the first is told: should the datastore go now, the
                     // next connection finds them by their folders.
                     let ended: Vec<_> = all.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
-                    for (key, running) in ended {
-                        self.settle(&mut client, key, running).await?;
-                    }
+                    let ended = ended.into_iter().filter_map(|(key, running)| self.settle(key, running)).collect();
+                    self.record(&client, ended).await?;
                 }
                 _ = heartbeat.tick(), if !self.running.is_empty() => {
                     self.beat(&client).await?;
@@ -191,7 +191,7 @@ impl Agent {
     }
 
     /// Fills the free slots.
-    async fn claim(&mut self, client: &mut ClientWrapper) -> Result<Filled, StoreError> {
+    async fn claim(&mut self, client: &ClientWrapper) -> Result<Filled, StoreError> {
         let room = tries::SLOTS.saturating_sub(self.running.len());
         if room == 0 {
             return Ok(Filled { started: 0, locked: false });
@@ -209,12 +209,7 @@ impl Agent {
     }
 
     /// Starts a try; one that cannot be started has failed. `is_of_many` is whether others are started with it.
-    async fn start(
-        &mut self,
-        client: &mut ClientWrapper,
-        claimed: &Claimed,
-        is_of_many: bool,
-    ) -> Result<(), StoreError> {
+    async fn start(&mut self, client: &ClientWrapper, claimed: &Claimed, is_of_many: bool) -> Result<(), StoreError> {
         match self.try_start(client, claimed, is_of_many).await? {
             Beginning::Started => Ok(()),
             Beginning::Impossible(reason) => {
@@ -228,7 +223,7 @@ impl Agent {
 
     async fn try_start(
         &mut self,
-        client: &mut ClientWrapper,
+        client: &ClientWrapper,
         claimed: &Claimed,
         is_of_many: bool,
     ) -> Result<Beginning, StoreError> {
@@ -266,8 +261,8 @@ impl Agent {
         });
     }
 
-    /// The keeper of this try has ended.
-    async fn settle(&mut self, client: &mut ClientWrapper, key: TryKey, ended: Running) -> Result<(), StoreError> {
+    /// The keeper of this try has ended, and with it the try, but where another keeper has it.
+    fn settle(&mut self, key: TryKey, ended: Running) -> Option<(TryKey, TaskFolder)> {
         let Running { folder, keeper, .. } = ended;
         // Ours, if it was our child; otherwise somebody else's to wait for.
         reaper::ended_child(keeper.pid);
@@ -275,13 +270,35 @@ impl Agent {
         if let Some(other) = taken_by.filter(|other| *other != keeper && other.is_alive()) {
             // Another keeper was faster: that one is it.
             self.watch(key, folder, other);
-            return Ok(());
+            return None;
         }
-        self.record(client, key, &folder).await
+        Some((key, folder))
     }
 
-    /// Writes down how a try ended whose keeper is gone, and forgets its folder.
-    async fn record(&mut self, client: &mut ClientWrapper, key: TryKey, folder: &TaskFolder) -> Result<(), StoreError> {
+    /// Writes down how tries ended whose keepers are gone, and forgets their folders.
+    async fn record(&mut self, client: &ClientWrapper, over: Vec<(TryKey, TaskFolder)>) -> Result<(), StoreError> {
+        let mut ended = Vec::with_capacity(over.len());
+        for (key, folder) in &over {
+            ended.push(self.outcome(key.clone(), folder).await);
+        }
+        // On their way together, each for itself: together they would hold what a clear takes in another order.
+        let written = join_all(ended.iter().map(|one| tries::record(client, one))).await;
+        for (one, written) in ended.iter().zip(written) {
+            // A value that the database refuses is its task's fault; everything else is tried again.
+            match written {
+                Err(StoreError::Invalid(reason)) => {
+                    let reason = format!("its result cannot be kept: {reason}");
+                    tries::record(client, &never_began(one.key.clone(), reason)).await?;
+                }
+                written => drop(written?),
+            }
+        }
+        over.iter().for_each(|(_, folder)| forget(folder));
+        Ok(())
+    }
+
+    /// How a try ended, by its folder.
+    async fn outcome(&mut self, key: TryKey, folder: &TaskFolder) -> Ended {
         let outcome = folder.outcome().ok().flatten();
         if outcome.is_none() {
             let marked = folder.clone();
@@ -299,18 +316,11 @@ impl Agent {
         }
         let ended = ending::ended(key, outcome.as_ref(), result, Timestamp::now());
         debug!("{}: {}", ended.key, ended.state.as_str());
-        if let Err(error) = tries::record(client, &ended).await {
-            // A value that the database refuses is the task's fault; everything else is tried again.
-            let StoreError::Invalid(reason) = error else { return Err(error) };
-            tries::record(client, &never_began(ended.key.clone(), format!("its result cannot be kept: {reason}")))
-                .await?;
-        }
-        forget(folder);
-        Ok(())
+        ended
     }
 
     /// Tries of an agent before this one, or of a connection before this one.
-    async fn take_over(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
+    async fn take_over(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         let unfinished = tries::unfinished(client).await?;
         let known: Vec<TaskFolder> =
             unfinished.iter().map(|one| TaskFolder::of(&self.surroundings.home, &one.claimed.key)).collect();
@@ -327,7 +337,7 @@ impl Agent {
                 (Adoption::Start, _) if folder.spec().ok().flatten().is_some() => {
                     match start::keeper(folder).map(ProcessId::of) {
                         Ok(Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper),
-                        _ => self.record(client, key.clone(), folder).await?,
+                        _ => self.record(client, vec![(key.clone(), folder.clone())]).await?,
                     }
                 }
                 (Adoption::Start, _) => {
@@ -335,7 +345,7 @@ impl Agent {
                     tries::renew_token(client, key, &claimed.token).await?;
                     self.start(client, &claimed, false).await?;
                 }
-                _ => self.record(client, key.clone(), folder).await?,
+                _ => self.record(client, vec![(key.clone(), folder.clone())]).await?,
             }
         }
         let running: Vec<&TaskFolder> = self.running.values().map(|one| &one.folder).collect();

@@ -4,6 +4,7 @@ use super::schedule::timetable::{Restriction, Timetable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use std::path::PathBuf;
 
 /// A DAG. Versions that an older Leoflow stored may lack what was added since.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -268,7 +269,7 @@ impl Task {
     }
 }
 
-/// A sensor's, for a time that is known when it begins.
+/// A sensor's, for what is known without its code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Wait {
     pub until: Until,
@@ -298,6 +299,38 @@ pub enum Until {
     Weekday {
         days: Vec<i8>,
     },
+    /// Until a run of another DAG, or tasks of it, have one of the states.
+    External(External),
+    /// Until there is a file. `interval` is how long it is until the next look, in seconds.
+    File {
+        path: PathBuf,
+        interval: f64,
+    },
+}
+
+impl Until {
+    /// Seconds between two looks, of one that has to look.
+    pub fn interval(&self) -> Option<f64> {
+        match self {
+            Self::External(External { interval, .. }) | Self::File { interval, .. } => Some(*interval),
+            Self::Delta { .. } | Self::Moment { .. } | Self::Time { .. } | Self::Weekday { .. } => None,
+        }
+    }
+}
+
+/// What an ExternalTaskSensor waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct External {
+    pub dag_id: String,
+    /// Without tasks and without a group, it is the run itself.
+    pub task_ids: Option<Vec<String>>,
+    pub group_id: Option<String>,
+    pub allowed: Vec<String>,
+    /// With one of these its own code says what follows.
+    pub others: Vec<String>,
+    /// How much earlier the other run's date is, and how long it is until the next look: seconds.
+    pub earlier: f64,
+    pub interval: f64,
 }
 
 pub const DEFAULT_POOL: &str = "default_pool";

@@ -73,3 +73,104 @@ fn a_time_that_a_file_works_out_when_it_runs_is_for_its_process() {
     let waited = "SELECT count(*) FROM task_try WHERE end_date - start_date >= interval '2 seconds'";
     assert_eq!(test.sql(waited), "1", "it has waited from its own beginning on");
 }
+
+#[test]
+fn one_that_waits_for_another_run_has_no_process_until_there_is_something_to_do() {
+    let test = TestHome::started();
+    test.add_dag(
+        "other",
+        "from airflow.sdk import DAG, task\nwith DAG('other'):\n    @task\n    def made():\n        pass\n    made()\n    \
+         @task\n    def fails():\n        raise ValueError('no')\n    fails()\n",
+    );
+    let dag = "from airflow.sdk import DAG\nfrom datetime import timedelta\n\
+        from airflow.providers.standard.sensors.external_task import ExternalTaskSensor\n\
+        def wait(task_id, **more):\n    \
+            return ExternalTaskSensor(task_id=task_id, external_dag_id='other', poke_interval=0.5, **more)\n\
+        with DAG('waits'):\n    wait('task', external_task_id='made')\n    \
+        wait('run', allowed_states=['failed'], mode='reschedule')\n    \
+        wait('earlier', external_task_id='made', execution_delta=timedelta(days=1), timeout=4, soft_fail=True)\n    \
+        wait('bad', failed_states=['failed'], external_task_ids=['fails', 'made'])\n    \
+        ExternalTaskSensor(task_id='absent', external_dag_id='nothing', poke_interval=0.5, timeout=1, soft_fail=True)\n";
+    test.add_dag("waits", dag);
+    let date = ["--logical-date", "2026-03-01", "--json"];
+    let run = test.run(&[&["dags", "trigger", "waits"], &date[..]].concat()).expect(0).json();
+    let run_id = run["dag_run_id"].as_str().unwrap().to_owned();
+    let states = |state: &str| {
+        let query =
+            format!("SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM task_instance WHERE state = '{state}'");
+        test.sql(&query)
+    };
+    wait_until("one has given up", SOON, || states("skipped") == "absent");
+    assert_eq!(states("up_for_reschedule"), "bad earlier run task");
+    assert_eq!(test.sql("SELECT string_agg(task_id, ' ') FROM task_try"), "absent", "to say so");
+    test.run(&[&["dags", "trigger", "other"], &date[..]].concat()).expect(0);
+    assert_eq!(test.wait_run("waits", &run_id)["state"], "failed");
+    assert_eq!(
+        [states("success"), states("skipped"), states("failed")],
+        ["made run task", "absent earlier", "bad fails"]
+    );
+    let tries = "SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM task_try WHERE dag_id = 'waits'";
+    assert_eq!(test.sql(tries), "absent bad earlier");
+    assert!(test.task_log("waits", "bad").contains("Some of the external tasks of other failed."));
+    // It has given up once, by the time since it began to wait, and not for as long again.
+    let whole = "SELECT bool_and(end_date - start_date < interval '3 seconds') FROM task_try WHERE dag_id = 'waits'";
+    assert_eq!(test.sql(whole), "t");
+}
+
+#[test]
+fn one_that_waits_for_a_file_has_no_process_where_the_path_is_plain() {
+    let test = TestHome::started();
+    let file = test.folder().join("expected");
+    let missing = test.folder().join("missing");
+    let dag = format!(
+        "from airflow.sdk import DAG\nfrom airflow.providers.standard.sensors.filesystem import FileSensor\n\
+         with DAG('files'):\n    FileSensor(task_id='plain', filepath={file:?}, poke_interval=0.3)\n    \
+         FileSensor(task_id='pattern', filepath={file:?} + '*', poke_interval=0.3, mode='reschedule')\n    \
+         FileSensor(task_id='folder', filepath={:?}, poke_interval=0.3)\n    \
+         FileSensor(task_id='gives_up', filepath={missing:?}, poke_interval=0.3, timeout=1, soft_fail=True)\n",
+        test.folder()
+    );
+    test.add_dag("files", &dag);
+    let run_id = test.trigger("files");
+    let state = |task: &str| test.sql(&format!("SELECT state FROM task_instance WHERE task_id = '{task}'"));
+    wait_until("one has given up", SOON, || state("gives_up") == "skipped");
+    assert_eq!(state("plain"), "up_for_reschedule");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(test.wait_run("files", &run_id)["state"], "success");
+    let tries = "SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM task_try";
+    assert_eq!(test.sql(tries), "folder gives_up pattern");
+}
+
+const DELTAS: &str = "with DAG('deltas'):\n    \
+    TimeDeltaSensor(task_id='one', delta=timedelta(seconds=6), retries=1)\n    @task_group\n    def group(n):\n        \
+        TimeDeltaSensor(task_id='each', delta=timedelta(seconds=6))\n    group.expand(n=[1, 2])\n";
+
+#[test]
+fn one_that_waits_is_cleared_paused_and_found_by_another_release() {
+    let test = TestHome::started();
+    test.add_dag("deltas", &format!("{IMPORTS}from airflow.sdk import task_group\n{DELTAS}"));
+    let run_id = test.trigger("deltas");
+    let states = || {
+        test.sql("SELECT string_agg(task_id || map_index || ' ' || state, ', ' ORDER BY task_id, map_index) FROM task_instance")
+    };
+    let waiting = "group.each0 up_for_reschedule, group.each1 up_for_reschedule, one-1 up_for_reschedule";
+    wait_until("all wait", SOON, || states() == waiting);
+    let began = || test.sql("SELECT start_date FROM task_instance WHERE task_id = 'one'");
+    let first = began();
+    test.run(&["runs", "clear", "deltas", &run_id, "--yes"]).expect(0);
+    wait_until("they have begun again", SOON, || states() == waiting && began() != first);
+    assert_eq!(test.sql("SELECT try_number FROM task_instance WHERE task_id = 'one'"), "2");
+    // A release that does not know of it leaves it to its process.
+    test.run(&["lite", "stop"]).expect(0);
+    test.run(&["lite", "start"]).expect(0);
+    wait_until("they still wait", SOON, || states() == waiting);
+    test.run(&["dags", "pause", "deltas"]).expect(0);
+    let due = "SELECT bool_and(run_after + interval '8 seconds' < now()) FROM dag_run";
+    wait_until("the time has come", SOON, || test.sql(due) == "t");
+    assert_eq!(states(), waiting, "nothing begins in a paused DAG");
+    test.sql("UPDATE dag_version SET structure = (structure::jsonb #- '{tasks,0,waits}')::json");
+    test.run(&["lite", "restart"]).expect(0);
+    test.run(&["dags", "unpause", "deltas"]).expect(0);
+    assert_eq!(test.wait_run("deltas", &run_id)["state"], "success");
+    assert_eq!(test.sql("SELECT task_id || ' ' || try_number FROM task_try"), "one 2", "only that has had a process");
+}

@@ -101,6 +101,7 @@ fn answer(graph: &Graph, question: Next) -> Value {
         is_paused: false,
         now,
         logical_date: question.logical_date,
+        seen: HashMap::new(),
         dates: None,
         deadline: None,
         lengths: question.lengths,
@@ -147,7 +148,7 @@ fn instance(graph: &Graph, one: Asked, now: Timestamp) -> Instance {
         try_number: one.try_number,
         max_tries: one.max_tries,
         due_at: (state == Some(TaskState::UpForReschedule)).then_some(Timestamp::MAX),
-        waits: false,
+        waits_since: None,
         ended: one.ended.map(|ended| EndedTry { outcome: outcome(&ended), at: now, skips: ended.skips }),
     }
 }

@@ -1,7 +1,6 @@
 //! The dependencies between the tasks of a DAG, by each task's index in its list, and what follows from them.
 
-use crate::engine::dag::TriggerRule;
-use crate::engine::dag::{Group, Structure, Task};
+use crate::engine::dag::{Group, Structure, Task, TriggerRule};
 use std::collections::{BTreeSet, HashMap};
 
 #[derive(Debug)]
@@ -13,6 +12,8 @@ pub struct Graph {
     pub has_past: bool,
     /// Whether any task decides which of those below it run.
     pub has_decisions: bool,
+    /// Tasks that the scheduler looks for.
+    pub looks: Vec<usize>,
 }
 
 /// A task among the others.
@@ -41,7 +42,9 @@ impl Graph {
         let has_past = structure.tasks.iter().any(|task| task.depends_on_past);
         let has_decisions = structure.tasks.iter().any(|task| task.decides);
         let nodes = nodes(&structure, &task_indices);
-        Self { structure, task_indices, nodes, has_past, has_decisions }
+        let looks = |task: &Task| task.waits.as_ref().is_some_and(|wait| wait.until.interval().is_some());
+        let looks = (0..structure.tasks.len()).filter(|at| looks(&structure.tasks[*at])).collect();
+        Self { structure, task_indices, nodes, has_past, has_decisions, looks }
     }
 
     pub fn len(&self) -> usize {

@@ -6,7 +6,9 @@
 //! the next.
 
 use super::pass_view::{PassView, Step};
-pub use super::snapshot::{Dates, Decision, EndedTry, Instance, Kind, Outcome, Plan, Reason, Snapshot, Transition};
+pub use super::snapshot::{
+    Dates, Decision, EndedTry, Instance, Kind, Outcome, Plan, Reason, Seen, Snapshot, Transition,
+};
 use super::{retry, waits};
 use crate::engine::dag::Task;
 use crate::engine::state::{RunState, TaskState};
@@ -267,16 +269,28 @@ impl<'a> Planner<'a> {
     /// What a sensor does whose time is known; `None` when that is for its process.
     fn wait(&self, task: &Task, index: usize, again: bool) -> Option<(TaskState, Option<Timestamp>, Kind)> {
         let (wait, dates, now) = (task.waits.as_ref()?, self.snapshot.dates.as_ref()?, self.snapshot.now);
-        let began = self.snapshot.instances.get(index).filter(|instance| again && instance.waits);
+        let began = self.snapshot.instances.get(index).filter(|instance| again && instance.waits_since.is_some());
         if again && began.is_none() {
             return None;
         }
+        let since = began.and_then(|instance| instance.waits_since).unwrap_or(now);
+        let ended = if again { Kind::Waited } else { Kind::Nothing };
+        let until = |due| Some((TaskState::UpForReschedule, Some(due), Kind::Waits { since }));
+        if let Some(interval) = wait.until.interval() {
+            let seen = self.view.task_index(index).and_then(|task_index| self.snapshot.seen.get(&task_index));
+            return match seen {
+                // Its first look is at once.
+                None => until(now),
+                Some(Seen::There) => wait.is_all.then_some((TaskState::Success, None, ended)),
+                Some(Seen::NotYet) => waits::next_look(interval, wait.timeout, since, now).and_then(until),
+                Some(Seen::Otherwise) => None,
+            };
+        }
         let due = waits::due(wait, dates, began.and_then(|instance| instance.due_at).unwrap_or(now))?;
         if due <= now {
-            let ended = if again { Kind::Waited } else { Kind::Nothing };
             return wait.is_all.then_some((TaskState::Success, None, ended));
         }
-        (again || waits::is_in_time(wait, due, now)).then_some((TaskState::UpForReschedule, Some(due), Kind::Waits))
+        if again || waits::is_in_time(wait, due, now) { until(due) } else { None }
     }
 
     fn is_unfinished(&self) -> bool {

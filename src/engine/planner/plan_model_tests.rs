@@ -300,7 +300,7 @@ fn first_instances(graph: &Graph) -> Vec<Instance> {
         try_number: 0,
         max_tries: graph.task(task_index).retries as i32,
         due_at: None,
-        waits: false,
+        waits_since: None,
         ended: None,
     };
     let count = |task_index: usize| {
@@ -330,6 +330,7 @@ fn play(seed: u64) {
             instances: instances.clone(),
             now: Timestamp::UNIX_EPOCH,
             logical_date: None,
+            seen: HashMap::new(),
             dates: None,
             deadline: None,
             lengths: lengths.clone(),

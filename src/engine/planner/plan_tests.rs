@@ -53,7 +53,7 @@ impl Play {
                 try_number: 0,
                 max_tries: graph.task(task_index).retries as i32,
                 due_at: None,
-                waits: false,
+                waits_since: None,
                 ended: None,
             })
             .collect();
@@ -67,6 +67,7 @@ impl Play {
             instances: self.instances.clone(),
             now: self.now,
             logical_date: None,
+            seen: HashMap::new(),
             dates: Some(Dates { interval_end: None, run_after: Timestamp::UNIX_EPOCH }),
             deadline: None,
             lengths: HashMap::new(),
@@ -208,7 +209,10 @@ fn a_sensor_waits_for_its_time_without_the_agent() {
     let mut play = Play::new(&["a", "wait<a", "b<wait"], 16);
     play.settle().end("a", Outcome::Success);
     let sensor = &play.instances[1];
-    assert_eq!((play.states()["wait"], sensor.waits, sensor.try_number), ("up_for_reschedule", true, 1));
+    assert_eq!(
+        (play.states()["wait"], sensor.waits_since.is_some(), sensor.try_number),
+        ("up_for_reschedule", true, 1)
+    );
     assert_eq!(sensor.due_at, Some(play.now + SignedDuration::from_secs(10)));
     play.now += SignedDuration::from_secs(10);
     play.settle();
@@ -227,7 +231,7 @@ fn what_only_a_sensors_own_code_can_do_is_done_by_it() {
     assert_eq!((play.states()["wait_briefly"], play.states()["wait_and_tell"]), ("queued", "up_for_reschedule"));
     // It has looked itself, and does so again, whatever the scheduler knows.
     play.end("wait_briefly", Outcome::Rescheduled { due: play.now + SignedDuration::from_secs(8) });
-    assert_eq!((play.states()["wait_briefly"], play.instances[0].waits), ("up_for_reschedule", false));
+    assert_eq!((play.states()["wait_briefly"], play.instances[0].waits_since.is_some()), ("up_for_reschedule", false));
     play.now += SignedDuration::from_secs(8);
     play.settle();
     assert_eq!(play.states()["wait_briefly"], "queued");
@@ -317,7 +321,7 @@ fn a_task_that_the_version_lacks_does_not_hold_the_run() {
         try_number: 1,
         max_tries: 0,
         due_at: None,
-        waits: false,
+        waits_since: None,
         ended: None,
     });
     play.settle().end("a", Outcome::Success);
@@ -334,7 +338,7 @@ fn one_that_was_cleared_while_it_ran_and_is_no_task_any_more_does_not_hold_the_r
         try_number: 1,
         max_tries: 0,
         due_at: None,
-        waits: false,
+        waits_since: None,
         ended: Some(EndedTry { outcome: FAILED, at: play.now, skips: Vec::new() }),
     });
     play.settle().end("a", Outcome::Success);

@@ -14,6 +14,8 @@ pub struct Snapshot<'a> {
     pub instances: Vec<Instance>,
     pub now: Timestamp,
     pub logical_date: Option<Timestamp>,
+    /// What sensors see whose next look is due, by the task's index.
+    pub seen: HashMap<usize, Seen>,
     /// What sensors wait by; none where each has a process to wait in.
     pub dates: Option<Dates>,
     /// When the dagrun_timeout is over.
@@ -24,6 +26,15 @@ pub struct Snapshot<'a> {
     pub decisions: HashMap<(usize, i32), Decision>,
     /// Tasks that wait for their own past.
     pub held_by_past: HashSet<usize>,
+}
+
+/// What a sensor's look has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    NotYet,
+    There,
+    /// What follows from that is its own code's to say.
+    Otherwise,
 }
 
 /// Of a run.
@@ -42,8 +53,8 @@ pub struct Instance {
     pub try_number: i32,
     pub max_tries: i32,
     pub due_at: Option<Timestamp>,
-    /// Whether it is a sensor for which nothing runs until then.
-    pub waits: bool,
+    /// Of a sensor for which nothing runs until then: since when it waits.
+    pub waits_since: Option<Timestamp>,
     /// What the agent wrote about the try with that number, once it has ended.
     pub ended: Option<EndedTry>,
 }
@@ -107,8 +118,8 @@ pub enum Kind {
     NeverRan,
     /// It waits for its turn.
     Waiting,
-    /// A sensor begins to wait, without a process.
-    Waits,
+    /// A sensor waits, without a process.
+    Waits { since: Timestamp },
     /// It has waited, and ended now.
     Waited,
     /// The dates stay.
@@ -138,7 +149,7 @@ impl Plan {
             try_number: 0,
             max_tries: i32::try_from(graph.task(*task_index).retries).unwrap_or(i32::MAX),
             due_at: None,
-            waits: false,
+            waits_since: None,
             ended: None,
         }));
         for one in &self.transitions {
@@ -146,7 +157,7 @@ impl Plan {
             instance.state = Some(one.to);
             instance.try_number = one.try_number;
             instance.due_at = one.due_at;
-            instance.waits = one.kind == Kind::Waits;
+            instance.waits_since = if let Kind::Waits { since } = one.kind { Some(since) } else { None };
             instance.ended = None;
         }
     }

@@ -1,10 +1,13 @@
-//! Sensors that wait for a time: when it comes is known without a look, so nothing runs until then.
+//! Sensors that wait for a time, or for what the scheduler sees by itself: nothing of them runs until then.
 
 use super::snapshot::Dates;
 use crate::engine::dag::{Until, Wait};
 use crate::engine::schedule::run_dates;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
+
+/// Between two looks: seconds.
+const SHORTEST_PAUSE: f64 = 0.1;
 
 /// When what it waits for has come. `base` is when it began, or a moment that was worked out then: what is meant by
 /// today depends on it. `None` when only its own code can say.
@@ -29,7 +32,16 @@ pub fn due(wait: &Wait, dates: &Dates, base: Timestamp) -> Option<Timestamp> {
             let next = (1..7).filter_map(|later| today.checked_add(later.days()).ok()).find(|day| is_wanted(*day))?;
             Some(next.to_zoned(TimeZone::UTC).ok()?.timestamp())
         }
+        Until::External(_) | Until::File { .. } => None,
     }
+}
+
+/// When one that has to look looks again: at its end at the latest. `None` after that: then its own code gives
+/// up.
+pub fn next_look(interval: f64, timeout: f64, since: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let left = timeout - now.duration_since(since).as_secs_f64();
+    let pause = SignedDuration::try_from_secs_f64(interval.max(SHORTEST_PAUSE).min(left)).ok()?;
+    if left > 0.0 { now.checked_add(pause).ok() } else { None }
 }
 
 /// Whether a sensor that begins now would give up before that time; then its own code does so.
@@ -84,6 +96,15 @@ mod tests {
         assert_eq!(due_at(until(&[7]), "2026-11-22T13:00:00Z"), Some(at("2026-11-22T13:00:00Z")));
         assert_eq!(due_at(until(&[2, 5]), "2026-11-22T13:00:00Z"), Some(at("2026-11-24T00:00:00Z")));
         assert_eq!(due_at(until(&[]), "2026-11-22T13:00:00Z"), None);
+    }
+
+    #[test]
+    fn what_it_looks_for_is_looked_for_until_the_time_is_over() {
+        let since = at("2026-03-01T00:00:00Z");
+        let next = |now| next_look(60.0, 90.0, since, at(now));
+        assert_eq!(next("2026-03-01T00:00:00Z"), Some(at("2026-03-01T00:01:00Z")));
+        assert_eq!(next("2026-03-01T00:01:00Z"), Some(at("2026-03-01T00:01:30Z")));
+        assert_eq!(next("2026-03-01T00:01:30Z"), None);
     }
 
     #[test]

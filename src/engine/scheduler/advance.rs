@@ -3,6 +3,7 @@
 use super::apply::{self, Rows};
 use super::live_run::{LiveRun, LiveRuns};
 use super::load::{self, Graphs};
+use super::looks;
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::Waiting;
 use crate::engine::planner::graph::Graph;
@@ -220,12 +221,14 @@ async fn look<'a>(
         is_mapped && (one.state.is_none() || one.ended.is_some() || waits)
     };
     let waits = graph.has_expandable() && instances.iter().any(may_begin);
+    let (now, run_after) = (Timestamp::now(), row.get(6));
     Ok(Snapshot {
         graph,
         is_paused: row.get(4),
-        now: Timestamp::now(),
+        now,
         logical_date,
-        dates: Some(Dates { interval_end: row.get(5), run_after: row.get(6) }),
+        seen: looks::look(transaction, graph, &instances, logical_date.unwrap_or(run_after), now).await?,
+        dates: Some(Dates { interval_end: row.get(5), run_after }),
         deadline: row.get(3),
         lengths: if waits { load::lengths(transaction, key, graph).await? } else { Default::default() },
         decisions: load::decisions(transaction, key, graph).await?,

@@ -97,7 +97,7 @@ pub async fn transitions(
     let nothing: Vec<bool> = transitions.iter().map(|one| one.kind == Kind::Nothing).collect();
     let never_ran: Vec<bool> =
         transitions.iter().map(|one| matches!(one.kind, Kind::NeverRan | Kind::Waited)).collect();
-    let waits: Vec<bool> = transitions.iter().map(|one| one.kind == Kind::Waits).collect();
+    let waits: Vec<bool> = transitions.iter().map(|one| matches!(one.kind, Kind::Waits { .. })).collect();
     let ended: Vec<Option<Timestamp>> = transitions.iter().map(ended_at).collect();
     let query = "
         UPDATE task_instance ti SET state = new.state, try_number = new.try_number, due_at = new.due_at,

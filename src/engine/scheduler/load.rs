@@ -42,7 +42,7 @@ macro_rules! instances_where {
     ($states:literal) => {
         concat!(
             "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
-                    ti.state = 'up_for_reschedule' AND ti.end_date IS NULL AS waits,
+                    CASE WHEN ti.state = 'up_for_reschedule' AND ti.end_date IS NULL THEN ti.start_date END AS waits_since,
                     t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
              FROM task_instance ti
              -- One look into the key for each, whatever statistics there are.
@@ -87,7 +87,7 @@ fn instance(row: &Row, graph: &Graph) -> ((String, i32), Instance) {
         try_number: row.get(3),
         max_tries: row.get(4),
         due_at: row.get(5),
-        waits: row.get::<_, Option<bool>>(6).unwrap_or(false),
+        waits_since: row.get(6),
         ended: ended(row),
     };
     ((task_id, map_index), instance)

@@ -5,4 +5,5 @@ pub mod apply;
 pub mod due_runs;
 mod live_run;
 pub mod load;
+mod looks;
 pub mod run;

@@ -96,6 +96,8 @@ pub async fn clear(transaction: &Transaction<'_>, key: &RunKey, which: &Selectio
     let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
     let reset = "
         UPDATE task_instance ti SET due_at = NULL,
+               -- What has waited without a process has not begun.
+               start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
                max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
                pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
                state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END

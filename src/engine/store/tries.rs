@@ -68,27 +68,34 @@ pub async fn claim(
     // earlier one left; a sensor that goes on is the same try.
     let take = "
         WITH picked AS MATERIALIZED (
-            SELECT dag_id, run_id, task_id, map_index FROM task_instance q
+            SELECT dag_id, run_id, task_id, map_index, start_date, end_date FROM task_instance q
             WHERE state = 'queued' AND NOT EXISTS (
                 SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
                                              = (q.dag_id, q.run_id, q.task_id, q.map_index))
             ORDER BY priority_weight DESC, queued_at, task_id, map_index LIMIT $1 FOR UPDATE SKIP LOCKED),
-        numbered AS (SELECT dag_id, run_id, task_id, map_index, row_number() OVER () AS number FROM picked),
+        -- What has begun and not ended has waited without a process.
+        numbered AS (
+            SELECT dag_id, run_id, task_id, map_index, row_number() OVER () AS number,
+                   CASE WHEN end_date IS NULL THEN start_date END AS waited_since FROM picked),
         taken AS (
             UPDATE task_instance ti SET state = 'running', start_date = now(), end_date = NULL
             FROM numbered p WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
                                   = (p.dag_id, p.run_id, p.task_id, p.map_index)
-            RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries, p.number),
+            RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries, p.number,
+                      p.waited_since),
         described AS (
             SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.max_tries, t.number,
                    r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
                    r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
-                   coalesce(y.state = 'up_for_reschedule', false) AS goes_on, y.first_start_date, y.reschedules
+                   coalesce(y.state = 'up_for_reschedule', false) AS goes_on,
+                   coalesce(y.first_start_date, t.waited_since) AS first_start_date, y.reschedules
             FROM taken t JOIN dag_run r USING (dag_id, run_id)
             LEFT JOIN task_try y USING (dag_id, run_id, task_id, map_index, try_number)),
         begun AS (
-            INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, heartbeat_at, boot_id, token_hash)
-            SELECT dag_id, run_id, task_id, map_index, try_number, 'running', now(), $2, ($3::bytea[])[number]
+            INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, heartbeat_at, boot_id, token_hash,
+                                  first_start_date)
+            SELECT dag_id, run_id, task_id, map_index, try_number, 'running', now(), $2, ($3::bytea[])[number],
+                   first_start_date
             FROM described
             ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
             SET state = 'running', heartbeat_at = now(), boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,

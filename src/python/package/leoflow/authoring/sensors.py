@@ -80,17 +80,20 @@ class BaseSensorOperator(BaseOperator):
         return None
 
     def known_wait(self):
-        """What it waits for, where that is a time that is known before it begins: for the scheduler."""
+        """What it waits for, where the scheduler can find it by itself: a time that is known before it begins,
+        another run, or a file."""
         return None
 
     def execute(self, context):
         ti = context["ti"]
         count = 1
-        begun = ti.first_start() if self.reschedule else datetime.now(timezone.utc)
+        # Where the scheduler has waited first, that counts too.
+        has_begun = self.reschedule or ti.has_waited()
+        begun = ti.first_start() if has_begun else datetime.now(timezone.utc)
         clock = time.monotonic()
 
         def elapsed():
-            return (datetime.now(timezone.utc) - begun).total_seconds() if self.reschedule else time.monotonic() - clock
+            return (datetime.now(timezone.utc) - begun).total_seconds() if has_begun else time.monotonic() - clock
 
         if self.reschedule and self.exponential_backoff:
             count = self._pokes_in(elapsed(), begun)
@@ -225,6 +228,14 @@ class FileSensor(BaseSensorOperator):
         self.filepath = filepath
         self.fs_conn_id = fs_conn_id
         self.recursive = recursive
+
+    def known_wait(self):
+        path = self.filepath
+        is_plain = isinstance(path, str) and path.startswith("/") and not any(one in path for one in "*?[{\0")
+        # Where the file is does not depend on the connection, but whether there is one does.
+        if not is_plain or self.fs_conn_id != "fs_default" or self.exponential_backoff:
+            return None
+        return {"kind": "file", "path": path, "interval": self.poke_interval}
 
     def poke(self, context):
         import glob

@@ -158,7 +158,7 @@ def is_nothing(task):
 
 
 # What decides how a sensor waits: of our own classes it is known.
-WAITING = ("execute", "poke", "due", "known_wait", "pre_execute", "post_execute", "render_template_fields")
+WAITING = ("execute", "poke", "due", "known_wait", "_dates", "_count", "pre_execute", "post_execute", "render_template_fields")
 
 
 # What a file may work out a time from that is another one whenever it is run.
@@ -174,7 +174,7 @@ def is_steady(sources):
 
 
 def wait(task):
-    """What a sensor waits for whose time the scheduler knows: nothing runs until then."""
+    """What a sensor waits for that the scheduler knows, or finds by itself: nothing runs until then."""
     kind = type(task)
     if task.is_mapped or not getattr(kind, "is_sensor", False):
         return None

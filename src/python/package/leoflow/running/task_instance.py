@@ -146,6 +146,10 @@ class TaskInstance:
         first = self._spec.get("first_start_date")
         return datetime.fromisoformat(first.replace("Z", "+00:00")) if first else datetime.now(timezone.utc)
 
+    def has_waited(self):
+        """Whether this try began before there was a process."""
+        return self._spec.get("first_start_date") is not None
+
     def is_latest_run(self):
         return self.server.is_latest_run()
 
