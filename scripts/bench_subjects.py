@@ -172,15 +172,15 @@ class Airflow(Peer):
         yield from super().run()
         yield "chain of 10 tasks", self.run_dag("chain")
 
-    def run_dag(self, dag_id):
-        """Its own dates: a command of Airflow's takes seconds to start."""
+    def run_dag(self, dag_id, limit=120):
+        """Seconds by its own dates: a command of Airflow's takes seconds to start."""
         for arguments in (["unpause", dag_id], ["trigger", dag_id]):
             subprocess.run([self.program, "dags", *arguments], env={**os.environ, **self.variables()}, check=True,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         database = f"file:{self.folder}/airflow.db?mode=ro"
-        query = "SELECT queued_at, end_date FROM dag_run WHERE state = 'success'"
+        query = f"SELECT queued_at, end_date FROM dag_run WHERE state = 'success' AND dag_id = '{dag_id}'"
         found = []
-        wait_for(lambda: found.extend(sqlite3.connect(database, uri=True).execute(query)) or found, limit=120, pause=0.5)
+        wait_for(lambda: found.extend(sqlite3.connect(database, uri=True).execute(query)) or found, limit=limit, pause=0.5)
         queued, ended = (datetime.datetime.fromisoformat(text) for text in found[0])
         return (ended - queued).total_seconds()
 

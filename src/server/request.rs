@@ -5,6 +5,7 @@ use crate::engine::store::{Order, Page};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -75,6 +76,16 @@ impl Params {
             let message = "Input should be a valid integer, unable to parse string as an integer";
             ApiError::unprocessable(&["query", name], "int_parsing", message)
         })
+    }
+
+    /// A moment, as RFC 3339 has it.
+    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        let read = |text: &str| {
+            let invalid =
+                |error: jiff::Error| ApiError::unprocessable(&["query", name], "datetime_parsing", error.to_string());
+            text.parse().map_err(invalid)
+        };
+        self.text(name).map(read).transpose()
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {

@@ -17,6 +17,8 @@ pub struct RunView {
     pub start_date: Option<String>,
     pub end_date: Option<String>,
     pub is_paused: bool,
+    #[serde(default)]
+    pub as_of: Option<String>,
     pub task_instances: Vec<InstanceView>,
 }
 
@@ -46,6 +48,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl RunView {
     pub async fn get(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<Self, Error> {
         api.get(&format!("/ui/dags/{}/runs/{}", encode(dag_id), encode(run_id))).await
+    }
+
+    /// With those task instances alone that have gone on after that; a run that is finished is whole.
+    async fn get_changed(api: &Api<'_>, dag_id: &str, run_id: &str, after: Option<&str>) -> Result<Self, Error> {
+        if let Some(after) = after {
+            let path = format!("/ui/dags/{}/runs/{}", encode(dag_id), encode(run_id));
+            let run: Self = api.get(&format!("{path}?changed_after={}", encode(after))).await?;
+            if !run.is_finished() {
+                return Ok(run);
+            }
+        }
+        Self::get(api, dag_id, run_id).await
     }
 
     pub fn is_finished(&self) -> bool {
@@ -165,12 +179,13 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
     let mut seen: HashMap<(String, i32), (Option<String>, i32)> = HashMap::new();
     let mut said_paused = false;
     let mut last_answer = Instant::now();
+    let mut as_of = None;
     loop {
         let begun = Instant::now();
         // Counted before it is looked at: what changes in between is seen the next time.
         let looked = async {
             let Count { count } = api.get("/local/changes").await?;
-            Ok::<_, Error>((count, RunView::get(&api, dag_id, run_id).await?))
+            Ok::<_, Error>((count, RunView::get_changed(&api, dag_id, run_id, as_of.as_deref()).await?))
         };
         let (count, run) = match looked.await {
             Ok(found) => found,
@@ -181,6 +196,7 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
             }
         };
         last_answer = Instant::now();
+        as_of.clone_from(&run.as_of);
         if !context.printer.json {
             tell_news(context, &run, &mut seen);
             if run.is_paused && !run.is_finished() && !said_paused {

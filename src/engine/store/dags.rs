@@ -112,6 +112,11 @@ pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag, Store
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
 }
 
+pub async fn is_paused(client: &impl GenericClient, dag_id: &str) -> Result<bool, StoreError> {
+    let row = client.query_opt("SELECT is_paused FROM dag WHERE dag_id = $1", &[&dag_id]).await?;
+    row.map(|row| row.get(0)).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
+}
+
 pub async fn set_paused(client: &impl GenericClient, dag_id: &str, is_paused: bool) -> Result<(), StoreError> {
     let changed = client.execute("UPDATE dag SET is_paused = $2 WHERE dag_id = $1", &[&dag_id, &is_paused]).await?;
     if changed == 0 {

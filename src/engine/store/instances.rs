@@ -6,6 +6,7 @@ use crate::engine::keys::RunKey;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// The map index of a task that is not mapped, as in Airflow.
 pub const NOT_MAPPED: i32 = -1;
@@ -82,6 +83,8 @@ pub struct Which<'a> {
     pub states: &'a [String],
     /// Those of this task that are mapped.
     pub mapped: Option<&'a str>,
+    /// Those that have gone on after that.
+    pub changed_after: Option<Timestamp>,
 }
 
 impl<'a> Which<'a> {
@@ -96,16 +99,20 @@ pub async fn list(
     which: Which<'_>,
     page: &Page,
 ) -> Result<(Vec<Instance>, i64), StoreError> {
-    let Which { dag_id, run_id, states, mapped } = which;
+    let Which { dag_id, run_id, states, mapped, changed_after } = which;
     let matches = "($1::text IS NULL OR ti.dag_id = $1) AND ($2::text IS NULL OR ti.run_id = $2)
                    AND (cardinality($3::text[]) = 0 OR coalesce(ti.state, 'none') = ANY ($3)) AND ti.task_id ILIKE $4
-                   AND ($5::text IS NULL OR ti.task_id = $5 AND ti.map_index >= 0)";
+                   AND ($5::text IS NULL OR ti.task_id = $5 AND ti.map_index >= 0)
+                   AND ($6::timestamptz IS NULL
+                        OR greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date) > $6)";
     let pattern = page.pattern.as_deref().unwrap_or("%");
     let count = format!("SELECT count(*) FROM task_instance ti WHERE {matches}");
-    let total = client.query_one(&count, &[&dag_id, &run_id, &states, &pattern, &mapped]).await?.get(0);
+    let total = client.query_one(&count, &[&dag_id, &run_id, &states, &pattern, &mapped, &changed_after]).await?.get(0);
     let order = page.order_by("ti.task_id, ti.map_index, ti.run_id, ti.dag_id");
-    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $6 OFFSET $7");
-    let rows = client.query(&query, &[&dag_id, &run_id, &states, &pattern, &mapped, &page.limit, &page.offset]).await?;
+    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $7 OFFSET $8");
+    let values: [&(dyn ToSql + Sync); 8] =
+        [&dag_id, &run_id, &states, &pattern, &mapped, &changed_after, &page.limit, &page.offset];
+    let rows = client.query(&query, &values).await?;
     Ok((rows.iter().map(read).collect(), total))
 }
 

@@ -71,7 +71,7 @@ pub async fn list(
         (Some(dag_id), None) => drop(dags::get(&*client, dag_id).await?),
         (None, None) => {}
     }
-    let which = Which { dag_id: dag, run_id: run, states: &states, mapped: None };
+    let which = Which { dag_id: dag, run_id: run, states: &states, ..Which::default() };
     let (found, total) = instances::list(&*client, which, &page).await?;
     let found: Vec<Value> = found.iter().map(views::instance).collect();
     Ok(Json(json!({

@@ -96,7 +96,8 @@ pub async fn mapped(
 ) -> Result<Json<Value>, ApiError> {
     let states = params.texts("state");
     let client = state.database.get().await?;
-    let which = Which { dag_id: Some(&dag_id), run_id: Some(&run_id), states: &states, mapped: Some(&task_id) };
+    let run = RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() };
+    let which = Which { states: &states, mapped: Some(&task_id), ..Which::of_run(&run) };
     let mut page = params.page("task_display_name_pattern", task_instances::COLUMNS)?;
     page.pattern = None;
     let (found, total) = instances::list(&*client, which, &page).await?;

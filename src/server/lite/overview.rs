@@ -17,6 +17,7 @@ use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ type Shared = State<Arc<AppState>>;
 
 /// Runs of a DAG that the list shows.
 const LAST_RUNS: i64 = 10;
+/// What has just become known may be of a moment so long ago: when a task ended its keeper has written.
+const SHOWN_LATE: SignedDuration = SignedDuration::from_secs(2);
 /// Backfills of a DAG that its page shows.
 const LAST_BACKFILLS: i64 = 5;
 
@@ -136,20 +139,25 @@ pub async fn next(
 }
 
 /// A run with all of its task instances, in the order of the DAG. `?fold=N`: of a mapped task with more of them
-/// than that, how many are in which state.
+/// than that, how many are in which state. `?changed_after=TIME`, the `as_of` of an answer before: those alone that have
+/// gone on since, in any order.
 pub async fn run(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
     let fold = params.whole("fold")?.map(|most| usize::try_from(most).unwrap_or(0));
+    let changed_after = params.time("changed_after")?;
+    let as_of = Timestamp::now() - SHOWN_LATE;
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
-    let (mut found, _) = instances::list(&*client, Which::of_run(&key), &ALL).await?;
-    let dag = dags::get(&*client, &key.dag_id).await?;
-    let graph = Graph::new(dag.structure);
-    found.sort_by_cached_key(|one| (graph.task_index(&one.task_id).unwrap_or(usize::MAX), one.map_index));
+    let which = Which { changed_after, ..Which::of_run(&key) };
+    let (mut found, _) = instances::list(&*client, which, &ALL).await?;
+    if changed_after.is_none() {
+        let graph = Graph::new(dags::get(&*client, &key.dag_id).await?.structure);
+        found.sort_by_cached_key(|one| (graph.task_index(&one.task_id).unwrap_or(usize::MAX), one.map_index));
+    }
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
     let mut shown = Vec::with_capacity(found.len());
     for of_task in found.chunk_by(|one, next| one.task_id == next.task_id) {
@@ -171,7 +179,8 @@ pub async fn run(
         "data_interval_end": stamp(run.data_interval_end),
         "conf": run.conf,
         "note": run.note,
-        "is_paused": dag.is_paused,
+        "is_paused": dags::is_paused(&*client, &key.dag_id).await?,
+        "as_of": views::stamp(as_of),
         "task_instances": shown,
     })))
 }
