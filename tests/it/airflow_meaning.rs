@@ -185,6 +185,26 @@ fn a_timetable_or_a_callback_that_hangs_or_ends_its_process_holds_up_nobody_else
 
 /// As a laptop that is closed: nothing runs, and then time has passed.
 #[test]
+fn more_runs_than_are_made_at_once_are_all_made() {
+    let test = TestHome::started();
+    test.save(
+        "many.py",
+        "from datetime import datetime\nfrom airflow.sdk import DAG\n\
+         from airflow.providers.standard.operators.empty import EmptyOperator\nfor n in range(230):\n    \
+         with DAG(f'once_{n}', schedule='@once', start_date=datetime(2026, 1, 1)):\n        EmptyOperator(task_id='t')\n",
+    );
+    let ended =
+        "SELECT count(*) FROM dag_run WHERE state = 'success' AND dag_id LIKE 'once%' AND run_type = 'scheduled'";
+    let paused = "SELECT count(*) FROM dag WHERE dag_id LIKE 'once%' AND is_paused";
+    wait_until("they are there", SOON, || test.sql(paused) == "230");
+    test.sql("UPDATE dag SET is_paused = false WHERE dag_id LIKE 'once%'");
+    // One of them through the API, which tells the scheduler.
+    test.run(&["dags", "pause", "once_0"]).expect(0);
+    test.run(&["dags", "unpause", "once_0"]).expect(0);
+    wait_until("each has had its run", SOON, || test.sql(ended) == "230");
+}
+
+#[test]
 fn a_sleep_is_caught_up_or_skipped_as_each_dag_says() {
     let test = TestHome::started();
     let start = test.sql("SELECT to_char(date_trunc('second', now() AT TIME ZONE 'UTC'), 'YYYY-MM-DD HH24:MI:SS')");

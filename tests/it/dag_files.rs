@@ -1,5 +1,6 @@
 //! Files of the workspace: how they come, change and go, and what hostile ones can do to the others.
 
+use crate::support::processes::mentioning;
 use crate::support::{TestHome, states, wait_until};
 use serde_json::json;
 use std::os::unix::ffi::OsStringExt;
@@ -368,4 +369,41 @@ fn a_package_that_is_installed_heals_what_missed_it() {
     std::fs::create_dir(site.join("newcomer-1.0.dist-info")).unwrap();
     test.wait_dag("needs", 1);
     assert!(test.run(&["validate", file.to_str().unwrap()]).expect(0).stdout.contains("needs"));
+}
+
+/// Each is imported in a fork for as long as a file `slow` is there, and the DAG's words are those of its last text.
+#[test]
+fn a_file_that_is_saved_while_it_is_imported_is_what_was_saved_last() {
+    let test = TestHome::started();
+    let text = |at: u32, words: &str| {
+        format!(
+            "import os, time\nwhile os.path.exists('slow'): time.sleep(0.02)\n{}",
+            one_task(&format!("late_{at}"), &format!("return {words:?}"))
+        )
+    };
+    let slow = test.save("slow", "");
+    (0..6).for_each(|at| drop(test.save(&format!("late_{at}.py"), &text(at, "first"))));
+    let imports = || mentioning(test.folder()).into_iter().filter(|pid| is_a_parse(*pid)).count();
+    wait_until("some are being imported", Duration::from_secs(30), || imports() > 0);
+    (0..6).for_each(|at| drop(test.save(&format!("late_{at}.py"), &text(at, "second"))));
+    std::fs::remove_file(slow).unwrap();
+    for at in 0..6 {
+        let dag_id = format!("late_{at}");
+        wait_until("it is as it was saved last", Duration::from_secs(30), || {
+            let shown = test.run(&["dags", "source", &dag_id]);
+            shown.code == Some(0) && shown.stdout.contains("second")
+        });
+        assert_eq!(test.run_dag(&dag_id)["state"], "success");
+        let value = test.run(&["xcom", "get", &dag_id, "latest", "t"]).expect(0).stdout;
+        assert_eq!(value.trim(), "\"second\"");
+    }
+    wait_until("no import is left", Duration::from_secs(10), || imports() == 0);
+}
+
+/// Of a file: started cold, or forked.
+fn is_a_parse(pid: i32) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let is_zygote = String::from_utf8_lossy(&environment).contains("LEOFLOW_TASK=________");
+    !is_zygote && command.split(|byte| *byte == 0).any(|word| word == b"parse" || word == b"zygote")
 }

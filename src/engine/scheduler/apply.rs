@@ -99,7 +99,13 @@ pub async fn transitions(
         transitions.iter().map(|one| matches!(one.kind, Kind::NeverRan | Kind::Waited)).collect();
     let waits: Vec<bool> = transitions.iter().map(|one| matches!(one.kind, Kind::Waits { .. })).collect();
     let ended: Vec<Option<Timestamp>> = transitions.iter().map(ended_at).collect();
+    // With the run's id in each, so that each is found by its whole key: by the run's alone all of it would be read.
     let query = "
+        WITH new AS MATERIALIZED (
+            SELECT $1::text AS dag_id, $2::text AS run_id, one.*
+            FROM unnest($3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::timestamptz[],
+                        $9::boolean[], $10::boolean[], $11::boolean[], $12::timestamptz[])
+                 AS one (task_id, map_index, before, state, try_number, due_at, nothing, never_ran, waits, ended))
         UPDATE task_instance ti SET state = new.state, try_number = new.try_number, due_at = new.due_at,
                scheduled_at = CASE WHEN new.state IN ('scheduled', 'queued') AND ti.state IS DISTINCT FROM 'scheduled'
                                    THEN clock_timestamp() ELSE ti.scheduled_at END,
@@ -109,10 +115,8 @@ pub async fn transitions(
                -- A sensor that nothing runs for has begun, and not ended.
                end_date = CASE WHEN new.nothing OR new.never_ran THEN now() WHEN new.waits THEN NULL
                                ELSE coalesce(new.ended, ti.end_date) END
-        FROM unnest($3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::timestamptz[],
-                    $9::boolean[], $10::boolean[], $11::boolean[], $12::timestamptz[])
-             AS new (task_id, map_index, before, state, try_number, due_at, nothing, never_ran, waits, ended)
-        WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = new.task_id AND ti.map_index = new.map_index
+        FROM new
+        WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
           AND ti.state IS NOT DISTINCT FROM new.before";
     let parameters: [&(dyn ToSql + Sync); 12] = [
         &key.dag_id,

@@ -37,9 +37,9 @@ impl Graphs {
     }
 }
 
-/// The columns of an instance, and of the try that it is in.
+/// The columns of an instance, and of the try that it is in; `WHERE` for a run of two parameters.
 macro_rules! instances_where {
-    ($which:literal) => {
+    ($states:literal) => {
         concat!(
             "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
                     CASE WHEN ti.state = 'up_for_reschedule' AND ti.end_date IS NULL THEN ti.start_date END AS waits_since,
@@ -51,8 +51,8 @@ macro_rules! instances_where {
                  WHERE ti.state IN ('running', 'restarting')
                    AND (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
                        = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true
-             WHERE ",
-            $which
+             WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ",
+            $states
         )
     };
 }
@@ -63,7 +63,7 @@ pub async fn instances(
     key: &RunKey,
     graph: &Graph,
 ) -> Result<(Vec<(String, i32)>, Vec<Instance>), StoreError> {
-    let rows = client.query(instances_where!("ti.dag_id = $1 AND ti.run_id = $2"), &[&key.dag_id, &key.run_id]).await?;
+    let rows = client.query(instances_where!("true"), &[&key.dag_id, &key.run_id]).await?;
     Ok(rows.iter().map(|row| instance(row, graph)).unzip())
 }
 
@@ -73,10 +73,7 @@ pub async fn under_way(
     key: &RunKey,
     graph: &Graph,
 ) -> Result<Vec<((String, i32), Instance)>, StoreError> {
-    // Of all runs few are under way, and they have an index; by the key all of this run's would be read.
-    let query = instances_where!(
-        "ti.state IN ('running', 'restarting') AND (ti.dag_id, ti.run_id) IS NOT DISTINCT FROM ($1, $2)"
-    );
+    let query = instances_where!("ti.state IN ('running', 'restarting')");
     let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
     Ok(rows.iter().map(|row| instance(row, graph)).collect())
 }
