@@ -75,16 +75,18 @@ pub struct Clock {
 
 /// All of one moment, so that nothing falls between them.
 pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
+    // First what is due once, which has an index: by their runs all that these consist of would be read.
     let query = "
-        WITH due AS (
-            SELECT DISTINCT ti.dag_id, ti.run_id FROM task_instance ti
-            JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
-            WHERE ti.due_at <= now() AND r.state = 'running' AND NOT d.is_paused
+        WITH once AS MATERIALIZED (SELECT dag_id, run_id, due_at FROM task_instance WHERE due_at IS NOT NULL),
+        waiting AS MATERIALIZED (
+            SELECT dag_id, run_id, due_at FROM once JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
+            WHERE r.state = 'running' AND NOT d.is_paused),
+        due AS (
+            SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= now()
             UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= now())
         SELECT (SELECT array_agg(dag_id) FROM due), (SELECT array_agg(run_id) FROM due),
                EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= now()),
-               least((SELECT min(ti.due_at) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
-                      JOIN dag d USING (dag_id) WHERE ti.due_at > now() AND r.state = 'running' AND NOT d.is_paused),
+               least((SELECT min(due_at) FROM waiting WHERE due_at > now()),
                      (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > now()),
                      (SELECT min(next_run_after) FROM dag
                       WHERE is_active AND NOT is_paused AND next_run_after > now()),
