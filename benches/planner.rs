@@ -84,7 +84,7 @@ fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {
         is_paused: false,
         now: Timestamp::UNIX_EPOCH,
         logical_date: None,
-        seen: HashMap::new(),
+        polled: HashMap::new(),
         dates: None,
         deadline: None,
         lengths: HashMap::new(),

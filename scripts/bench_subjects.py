@@ -178,10 +178,15 @@ class Airflow(Peer):
             subprocess.run([self.program, "dags", *arguments], env={**os.environ, **self.variables()}, check=True,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         database = f"file:{self.folder}/airflow.db?mode=ro"
-        query = f"SELECT queued_at, end_date FROM dag_run WHERE state = 'success' AND dag_id = '{dag_id}'"
+        query = f"SELECT queued_at, end_date, state FROM dag_run WHERE dag_id = '{dag_id}' ORDER BY id DESC LIMIT 1"
         found = []
-        wait_for(lambda: found.extend(sqlite3.connect(database, uri=True).execute(query)) or found, limit=limit, pause=0.5)
-        queued, ended = (datetime.datetime.fromisoformat(text) for text in found[0])
+
+        def ended():
+            found[:] = sqlite3.connect(database, uri=True).execute(query)
+            return found and found[0][2] == "success"
+
+        wait_for(ended, limit=limit, pause=0.5)
+        queued, ended = (datetime.datetime.fromisoformat(text) for text in found[0][:2])
         return (ended - queued).total_seconds()
 
     def variables(self):

@@ -236,10 +236,14 @@ impl Agent {
             Err(reason) => return Ok(Beginning::Impossible(reason)),
         };
         let impossible = |error| Ok(Beginning::Impossible(format!("the task could not be started: {error}")));
-        let request = match self.surroundings.prepare(claimed, &version, &interpreter) {
+        let mut request = match self.surroundings.prepare(claimed, &version, &interpreter) {
             Ok(request) => request,
             Err(error) => return impossible(error),
         };
+        if self.warm.uses_large(&request.user) && warm::may_set_variables(&version.sources) {
+            // It imports the libraries itself.
+            request.user.clear();
+        }
         let keeper = match warm::start(&mut self.warm, &interpreter, &request, is_of_many).await {
             Some(keeper) => keeper,
             None => match keepers::start_cold(&request.folder) {

@@ -60,8 +60,10 @@ impl Surroundings {
             map_index: key.map_index,
             try_number: key.try_number,
         };
-        let options =
-            interpreter.options(&json!({"folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.roots}));
+        let options = interpreter.options(&json!({
+            "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.roots,
+            "read_by_libraries": warm::READ_BY_LIBRARIES,
+        }));
         let sets = task.map(|task| task.env.keys().cloned().collect()).unwrap_or_default();
         let spec = Spec {
             key: key.clone(),

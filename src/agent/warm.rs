@@ -5,14 +5,16 @@ use super::keeper::OOM_SCORE;
 use crate::engine::keys::TryKey;
 use crate::python::{Interpreter, Warm};
 use crate::sys::process::ProcessId;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// How long several tries wait for one that is being made; loading our package takes a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Variables that Python's and other libraries read when they are imported, which was before the try: a try that sets
-/// one starts cold.
-const READ_AT_START: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON"];
+/// Variables that Python reads when it starts: a try that sets one starts cold.
+const READ_AT_START: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "PYTHON"];
+/// Those that numpy, pandas and what works for them read when they are imported, which may have been before the try.
+pub const READ_BY_LIBRARIES: &[&str] =
+    &["BLIS_", "GOTO_", "MKL_", "NPY_", "NUMEXPR_", "OMP_", "OPENBLAS_", "PANDAS_", "VECLIB_"];
 
 /// What a try is started with.
 pub struct Request {
@@ -49,8 +51,15 @@ pub fn user(key: &TryKey) -> String {
     format!("{} {}", key.run.dag_id, key.task_id)
 }
 
+/// Whether a file names such a variable: it may set one before it imports a library.
+pub fn may_set_variables(sources: &Map<String, Value>) -> bool {
+    let names = |text: &str| READ_BY_LIBRARIES.iter().any(|start| text.contains(start));
+    sources.values().filter_map(Value::as_str).any(names)
+}
+
 fn starts_cold(sets: &[String]) -> bool {
-    sets.iter().any(|name| READ_AT_START.iter().any(|start| name.starts_with(start)))
+    let is_read = |name: &String| READ_AT_START.iter().chain(READ_BY_LIBRARIES).any(|start| name.starts_with(start));
+    sets.iter().any(is_read)
 }
 
 #[cfg(test)]
@@ -64,5 +73,13 @@ mod tests {
         assert!(starts_cold(&sets(&["REGION", "LD_PRELOAD"])));
         assert!(starts_cold(&sets(&["PYTHONHASHSEED"])));
         assert!(starts_cold(&sets(&["OMP_NUM_THREADS"])));
+        assert!(starts_cold(&sets(&["NPY_DISABLE_CPU_FEATURES"])));
+    }
+
+    #[test]
+    fn a_file_that_names_a_variable_of_a_library_is_told_from_others() {
+        let sources = |text: &str| json!({"/w/dag.py": text}).as_object().unwrap().clone();
+        assert!(may_set_variables(&sources("os.environ['OMP_NUM_THREADS'] = '1'\nimport numpy")));
+        assert!(!may_set_variables(&sources("import numpy")));
     }
 }

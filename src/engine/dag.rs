@@ -240,7 +240,7 @@ pub struct Task {
     /// Whether it ends without ever being a process.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_nothing: bool,
-    /// What it waits for, of a sensor that needs no look.
+    /// What it waits for, of a sensor that needs no process for it.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_understood")]
     pub waits: Option<Wait>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -301,18 +301,18 @@ pub enum Until {
     },
     /// Until a run of another DAG, or tasks of it, have one of the states.
     External(External),
-    /// Until there is a file. `interval` is how long it is until the next look, in seconds.
+    /// Until there is a file. How long it is until the next look: seconds.
     File {
         path: PathBuf,
-        interval: f64,
+        poke_interval: f64,
     },
 }
 
 impl Until {
     /// Seconds between two looks, of one that has to look.
-    pub fn interval(&self) -> Option<f64> {
+    pub fn poke_interval(&self) -> Option<f64> {
         match self {
-            Self::External(External { interval, .. }) | Self::File { interval, .. } => Some(*interval),
+            Self::External(External { poke_interval, .. }) | Self::File { poke_interval, .. } => Some(*poke_interval),
             Self::Delta { .. } | Self::Moment { .. } | Self::Time { .. } | Self::Weekday { .. } => None,
         }
     }
@@ -325,12 +325,12 @@ pub struct External {
     /// Without tasks and without a group, it is the run itself.
     pub task_ids: Option<Vec<String>>,
     pub group_id: Option<String>,
-    pub allowed: Vec<String>,
+    pub allowed_states: Vec<String>,
     /// With one of these its own code says what follows.
-    pub others: Vec<String>,
+    pub failed_or_skipped_states: Vec<String>,
     /// How much earlier the other run's date is, and how long it is until the next look: seconds.
-    pub earlier: f64,
-    pub interval: f64,
+    pub execution_delta: f64,
+    pub poke_interval: f64,
 }
 
 pub const DEFAULT_POOL: &str = "default_pool";

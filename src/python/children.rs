@@ -47,7 +47,7 @@ pub struct Children {
 
 impl Children {
     pub fn new(home: &Home) -> Rc<Self> {
-        let warm = tokio::sync::Mutex::new(Warm::new(home));
+        let warm = tokio::sync::Mutex::new(Warm::alone(home));
         Rc::new(Self { warm, recent: RefCell::default(), is_watched: Cell::new(false) })
     }
 

@@ -25,15 +25,17 @@ const LARGE: &[&str] = &["numpy", "pandas"];
 /// Keeps zygotes of one interpreter: one for most, and one for those that use large libraries.
 pub struct Warm {
     home: PathBuf,
-    small: One,
-    large: One,
-    /// Who uses large libraries.
+    small: Slot,
+    large: Slot,
+    /// Who has used a large library.
     users: HashSet<String>,
+    /// Whether one of the two is enough: then, once there are users of large libraries, it is the large one.
+    is_alone: bool,
 }
 
 /// A zygote that is there or not, and what it loads ahead.
 #[derive(Default)]
-struct One {
+struct Slot {
     kept: Option<Kept>,
     libraries: BTreeSet<String>,
     failures: u32,
@@ -58,7 +60,13 @@ struct Source {
 
 impl Warm {
     pub fn new(home: &Home) -> Self {
-        Self { home: home.root().to_owned(), small: One::default(), large: One::default(), users: HashSet::new() }
+        let (small, large) = (Slot::default(), Slot::default());
+        Self { home: home.root().to_owned(), small, large, users: HashSet::new(), is_alone: false }
+    }
+
+    /// With one zygote at a time.
+    pub fn alone(home: &Home) -> Self {
+        Self { is_alone: true, ..Self::new(home) }
     }
 
     /// Has one made before it is needed. What our package needs is compiled by that, so that the first run after an
@@ -77,8 +85,22 @@ impl Warm {
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Option<i32> {
-        let one = if self.users.contains(user) { &mut self.large } else { &mut self.small };
-        one.fork(interpreter, &self.home, request, descriptors, patience).await
+        let is_large = self.uses_large(user) || self.is_alone && !self.users.is_empty();
+        let slot = if is_large && !self.large.has_given_up(interpreter) {
+            if self.is_alone {
+                self.small.kept = None;
+            }
+            &mut self.large
+        } else {
+            &mut self.small
+        };
+        slot.fork(interpreter, &self.home, request, descriptors, patience).await
+    }
+
+    /// Whether this task or file has used a large library. What a fork has from its zygote looks as if it used it, so
+    /// it remains one that does.
+    pub fn uses_large(&self, user: &str) -> bool {
+        self.users.contains(user)
     }
 
     /// What one has loaded is loaded ahead for those after it. `true` when it is the first time that this user has used
@@ -88,7 +110,6 @@ impl Warm {
             libraries.iter().partition(|name| LARGE.contains(&name.as_str()));
         self.small.libraries.extend(small.iter().copied().cloned());
         if large.is_empty() {
-            self.users.remove(user);
             return false;
         }
         self.large.libraries.extend(libraries.iter().cloned());
@@ -110,20 +131,20 @@ impl Warm {
 
     /// When the first is to be let go, if it is not used before; `None` when there is none.
     pub fn idle_at(&self) -> Option<Instant> {
-        [&self.small, &self.large].into_iter().filter_map(One::idle_at).min()
+        [&self.small, &self.large].into_iter().filter_map(Slot::idle_at).min()
     }
 
     /// Those that have not been used for a while; what they have started goes on.
     pub fn let_go(&mut self) {
-        for one in [&mut self.small, &mut self.large] {
-            if one.idle_at().is_some_and(|at| at <= Instant::now()) {
-                one.kept = None;
+        for slot in [&mut self.small, &mut self.large] {
+            if slot.idle_at().is_some_and(|at| at <= Instant::now()) {
+                slot.kept = None;
             }
         }
     }
 }
 
-impl One {
+impl Slot {
     fn prepare(&mut self, interpreter: &Interpreter, home: &Path) {
         if cfg!(target_os = "linux") && self.kept.is_none() {
             self.kept = Kept::begin(self.source(interpreter), home).ok();
@@ -132,6 +153,10 @@ impl One {
 
     fn source(&self, interpreter: &Interpreter) -> Source {
         Source { interpreter: interpreter.clone(), libraries: self.libraries.clone() }
+    }
+
+    fn has_given_up(&self, interpreter: &Interpreter) -> bool {
+        self.failures >= MOST_FAILURES && self.failed.as_ref() == Some(&self.source(interpreter))
     }
 
     fn idle_at(&self) -> Option<Instant> {
@@ -150,11 +175,11 @@ impl One {
         if !cfg!(target_os = "linux") || request.len() > LARGEST_REQUEST {
             return None;
         }
-        let source = self.source(interpreter);
-        let has_failed = self.failed.as_ref() == Some(&source);
-        if has_failed && self.failures >= MOST_FAILURES {
+        if self.has_given_up(interpreter) {
             return None;
         }
+        let source = self.source(interpreter);
+        let has_failed = self.failed.as_ref() == Some(&source);
         match self.try_fork(&source, home, &request, descriptors, patience).await {
             Ok(pid) => {
                 if pid.is_some() {

@@ -183,7 +183,6 @@ fn a_timetable_or_a_callback_that_hangs_or_ends_its_process_holds_up_nobody_else
     assert!(log.contains("the callback of c_exits") && log.contains("when b_exits is due next"), "{log}");
 }
 
-/// As a laptop that is closed: nothing runs, and then time has passed.
 #[test]
 fn more_runs_than_are_made_at_once_are_all_made() {
     let test = TestHome::started();
@@ -204,6 +203,7 @@ fn more_runs_than_are_made_at_once_are_all_made() {
     wait_until("each has had its run", SOON, || test.sql(ended) == "230");
 }
 
+/// As a laptop that is closed: nothing runs, and then time has passed.
 #[test]
 fn a_sleep_is_caught_up_or_skipped_as_each_dag_says() {
     let test = TestHome::started();

@@ -205,3 +205,56 @@ fn a_warm_python_that_is_killed_disturbs_no_task_and_is_gone_when_it_is_idle() {
     wait_until("it is gone when nothing begins any more", SOON, || zygote(&test, AGENT).is_none());
     assert_eq!(test.state(), "healthy");
 }
+
+/// As numpy does: it reads variables when it is imported, and has random numbers of its own.
+const LIKE_NUMPY: &str =
+    "import os\nthreads, loaded_by = os.environ.get('OMP_NUM_THREADS'), os.getpid()\nfrom numpy import random\n";
+const LIKE_NUMPY_RANDOM: &str = "import random\nstate = random.Random()\nseed, number = state.seed, state.random\n";
+const USES_NUMPY: &str = "from airflow.sdk import DAG, task\nwith DAG('NAME'):\n    @task\n    def t():\n        \
+    import numpy, os\n        return [numpy.loaded_by != os.getpid(), numpy.threads, numpy.random.number()]\n    t()\n";
+
+#[test]
+fn numpy_is_there_before_a_task_that_uses_it_and_is_the_same() {
+    let test = TestHome::new();
+    test.set_up();
+    let venv = test.folder().join("venv");
+    let made = std::process::Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status();
+    assert!(made.unwrap().success());
+    let site = std::fs::read_dir(venv.join("lib")).unwrap().flatten().next().unwrap().path().join("site-packages");
+    std::fs::create_dir_all(site.join("numpy")).unwrap();
+    std::fs::write(site.join("numpy/__init__.py"), LIKE_NUMPY).unwrap();
+    std::fs::write(site.join("numpy/random.py"), LIKE_NUMPY_RANDOM).unwrap();
+    test.run(&["config", "set", "python", venv.join("bin/python3").to_str().unwrap()]).expect(0);
+    test.start();
+    for name in ["plain", "project", "file"] {
+        let set = if name == "file" { "import os\nos.environ['OMP_NUM_THREADS'] = '2'\n" } else { "" };
+        test.save(&format!("{name}/dag.py"), &format!("{set}{}", USES_NUMPY.replace("NAME", name)));
+    }
+    test.save("project/.env", "OMP_NUM_THREADS=1\n");
+    let run = |dag_id: &str| -> Value {
+        assert_eq!(test.run_dag(dag_id)["state"], "success", "{}", test.sql("SELECT outcome FROM task_try"));
+        let query = format!("SELECT value FROM xcom WHERE dag_id = '{dag_id}' ORDER BY created_at DESC LIMIT 1");
+        serde_json::from_str(&test.sql(&query)).unwrap()
+    };
+    let mut numbers = Vec::new();
+    let mut again = |dag_id: &str| {
+        let mut found = run(dag_id);
+        let number = found[2].take();
+        assert!(!numbers.contains(&number), "the same random number twice: {number}");
+        numbers.push(number);
+        (found[0] == json!(true), found[1].clone())
+    };
+    let mut before = 0;
+    wait_until("numpy is there before the task", SOON, || {
+        let (is_there, threads) = again("plain");
+        assert_eq!(threads, Value::Null);
+        before += usize::from(is_there);
+        before == 2
+    });
+    // The first loads it itself; later ones are forks that have it, and then begin again, or never had it.
+    for _ in 0..3 {
+        assert_eq!(again("project"), (false, json!("1")));
+        assert_eq!(again("file"), (false, json!("2")));
+    }
+    assert!(again("plain").0, "it is still there");
+}

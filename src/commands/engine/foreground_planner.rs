@@ -101,7 +101,7 @@ fn answer(graph: &Graph, question: Next) -> Value {
         is_paused: false,
         now,
         logical_date: question.logical_date,
-        seen: HashMap::new(),
+        polled: HashMap::new(),
         dates: None,
         deadline: None,
         lengths: question.lengths,

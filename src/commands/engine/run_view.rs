@@ -42,6 +42,9 @@ struct Count {
 /// Between two looks at a run that changes all the time.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// Between two looks at all task instances of a run; in between only those are read that have gone on.
+const WHOLE: Duration = Duration::from_secs(5);
+
 /// How long a server that is being replaced is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -179,7 +182,7 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
     let mut seen: HashMap<(String, i32), (Option<String>, i32)> = HashMap::new();
     let mut said_paused = false;
     let mut last_answer = Instant::now();
-    let mut as_of = None;
+    let (mut as_of, mut whole_at) = (None, Instant::now());
     loop {
         let begun = Instant::now();
         // Counted before it is looked at: what changes in between is seen the next time.
@@ -196,7 +199,12 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
             }
         };
         last_answer = Instant::now();
-        as_of.clone_from(&run.as_of);
+        // What has changed otherwise than by going on is seen with the whole.
+        if whole_at.elapsed() > WHOLE {
+            (whole_at, as_of) = (Instant::now(), None);
+        } else {
+            as_of.clone_from(&run.as_of);
+        }
         if !context.printer.json {
             tell_news(context, &run, &mut seen);
             if run.is_paused && !run.is_finished() && !said_paused {

@@ -12,8 +12,8 @@ pub struct Graph {
     pub has_past: bool,
     /// Whether any task decides which of those below it run.
     pub has_decisions: bool,
-    /// Tasks that the scheduler looks for.
-    pub looks: Vec<usize>,
+    /// Sensors for which the scheduler looks.
+    pub polled_sensors: Vec<usize>,
 }
 
 /// A task among the others.
@@ -42,9 +42,9 @@ impl Graph {
         let has_past = structure.tasks.iter().any(|task| task.depends_on_past);
         let has_decisions = structure.tasks.iter().any(|task| task.decides);
         let nodes = nodes(&structure, &task_indices);
-        let looks = |task: &Task| task.waits.as_ref().is_some_and(|wait| wait.until.interval().is_some());
-        let looks = (0..structure.tasks.len()).filter(|at| looks(&structure.tasks[*at])).collect();
-        Self { structure, task_indices, nodes, has_past, has_decisions, looks }
+        let is_polled = |task: &Task| task.waits.as_ref().is_some_and(|wait| wait.until.poke_interval().is_some());
+        let polled_sensors = (0..structure.tasks.len()).filter(|at| is_polled(&structure.tasks[*at])).collect();
+        Self { structure, task_indices, nodes, has_past, has_decisions, polled_sensors }
     }
 
     pub fn len(&self) -> usize {

@@ -7,7 +7,7 @@
 
 use super::pass_view::{PassView, Step};
 pub use super::snapshot::{
-    Dates, Decision, EndedTry, Instance, Kind, Outcome, Plan, Reason, Seen, Snapshot, Transition,
+    Dates, Decision, EndedTry, Instance, Kind, Outcome, Plan, Polled, Reason, Snapshot, Transition,
 };
 use super::{retry, waits};
 use crate::engine::dag::Task;
@@ -266,7 +266,7 @@ impl<'a> Planner<'a> {
         self.change(index, to, number, due_at, kind);
     }
 
-    /// What a sensor does whose time is known; `None` when that is for its process.
+    /// What a sensor does that needs no process to wait; `None` when there is something that does.
     fn wait(&self, task: &Task, index: usize, again: bool) -> Option<(TaskState, Option<Timestamp>, Kind)> {
         let (wait, dates, now) = (task.waits.as_ref()?, self.snapshot.dates.as_ref()?, self.snapshot.now);
         let began = self.snapshot.instances.get(index).filter(|instance| again && instance.waits_since.is_some());
@@ -276,14 +276,14 @@ impl<'a> Planner<'a> {
         let since = began.and_then(|instance| instance.waits_since).unwrap_or(now);
         let ended = if again { Kind::Waited } else { Kind::Nothing };
         let until = |due| Some((TaskState::UpForReschedule, Some(due), Kind::Waits { since }));
-        if let Some(interval) = wait.until.interval() {
-            let seen = self.view.task_index(index).and_then(|task_index| self.snapshot.seen.get(&task_index));
-            return match seen {
+        if let Some(interval) = wait.until.poke_interval() {
+            let polled = self.view.task_index(index).and_then(|task_index| self.snapshot.polled.get(&task_index));
+            return match polled {
                 // Its first look is at once.
                 None => until(now),
-                Some(Seen::There) => wait.is_all.then_some((TaskState::Success, None, ended)),
-                Some(Seen::NotYet) => waits::next_look(interval, wait.timeout, since, now).and_then(until),
-                Some(Seen::Otherwise) => None,
+                Some(Polled::There) => wait.is_all.then_some((TaskState::Success, None, ended)),
+                Some(Polled::NotYet) => waits::next_look(interval, wait.timeout, since, now).and_then(until),
+                Some(Polled::NeedsProcess) => None,
             };
         }
         let due = waits::due(wait, dates, began.and_then(|instance| instance.due_at).unwrap_or(now))?;

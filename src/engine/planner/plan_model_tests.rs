@@ -330,7 +330,7 @@ fn play(seed: u64) {
             instances: instances.clone(),
             now: Timestamp::UNIX_EPOCH,
             logical_date: None,
-            seen: HashMap::new(),
+            polled: HashMap::new(),
             dates: None,
             deadline: None,
             lengths: lengths.clone(),

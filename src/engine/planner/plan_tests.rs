@@ -26,6 +26,10 @@ fn graph(tasks: &[&str], max_active_tasks: u32) -> Graph {
             if id.starts_with("wait") {
                 task["waits"] = wait;
             }
+            if id.starts_with("look") {
+                let file = json!({"kind": "file", "path": "/expected", "poke_interval": 4.0});
+                task["waits"] = json!({"until": file, "is_all": !id.starts_with("look_and_tell"), "timeout": 10.0});
+            }
             task
         })
         .collect();
@@ -39,6 +43,8 @@ struct Play {
     graph: Graph,
     instances: Vec<Instance>,
     now: Timestamp,
+    /// What sensors see whose look is due.
+    polled: Option<Polled>,
     run: Option<RunState>,
 }
 
@@ -57,7 +63,7 @@ impl Play {
                 ended: None,
             })
             .collect();
-        Self { graph, instances, now: Timestamp::UNIX_EPOCH, run: None }
+        Self { graph, instances, now: Timestamp::UNIX_EPOCH, polled: None, run: None }
     }
 
     fn snapshot(&self, is_paused: bool) -> Snapshot<'_> {
@@ -67,13 +73,20 @@ impl Play {
             instances: self.instances.clone(),
             now: self.now,
             logical_date: None,
-            seen: HashMap::new(),
+            polled: self.polled(),
             dates: Some(Dates { interval_end: None, run_after: Timestamp::UNIX_EPOCH }),
             deadline: None,
             lengths: HashMap::new(),
             decisions: HashMap::new(),
             held_by_past: HashSet::new(),
         }
+    }
+
+    /// As the scheduler looks: for those whose look is due.
+    fn polled(&self) -> HashMap<usize, Polled> {
+        let is_due = |one: &&Instance| one.waits_since.is_some() && one.due_at.is_some_and(|due| due <= self.now);
+        let due = self.instances.iter().filter(is_due).filter_map(|one| one.task_index);
+        due.filter_map(|task_index| Some((task_index, self.polled?))).collect()
     }
 
     fn plan(&self) -> Plan {
@@ -222,6 +235,48 @@ fn a_sensor_waits_for_its_time_without_the_agent() {
     play.now += SignedDuration::from_secs(10);
     play.settle().end("a", Outcome::Success);
     assert_eq!((play.states()["wait"], play.run), ("success", Some(RunState::Success)));
+}
+
+#[test]
+fn a_sensor_looks_until_it_sees_or_gives_up() {
+    let mut play = Play::new(&["look", "look_and_tell", "b<look"], 16);
+    let at = |play: &Play| (play.states()["look"], play.instances[0].due_at.map(|due| due.as_second()));
+    let step = |play: &mut Play, seconds: i64, polled: Polled| {
+        play.now = Timestamp::from_second(seconds).unwrap();
+        play.polled = Some(polled);
+        play.settle();
+    };
+    // The first look is at once.
+    let begin = play.plan();
+    play.apply(&begin);
+    assert_eq!(at(&play), ("up_for_reschedule", Some(0)));
+    step(&mut play, 0, Polled::NotYet);
+    assert_eq!(at(&play), ("up_for_reschedule", Some(4)));
+    // Before it is due nobody asks what there is.
+    step(&mut play, 3, Polled::There);
+    assert_eq!(at(&play), ("up_for_reschedule", Some(4)));
+    step(&mut play, 4, Polled::There);
+    assert_eq!(
+        [play.states()["look"], play.states()["look_and_tell"], play.states()["b"]],
+        ["success", "queued", "queued"]
+    );
+    assert_eq!(play.instances[0].try_number, 1);
+    // The last look is when the time is over; then its own code gives up.
+    let mut play = Play::new(&["look"], 16);
+    let begin = play.plan();
+    play.apply(&begin);
+    for (now, due) in [(0, 4), (4, 8), (8, 10)] {
+        step(&mut play, now, Polled::NotYet);
+        assert_eq!(at(&play), ("up_for_reschedule", Some(due)));
+    }
+    step(&mut play, 10, Polled::NotYet);
+    assert_eq!(play.states()["look"], "queued");
+    // What only its own code can say is its own code's at once.
+    let mut play = Play::new(&["look"], 16);
+    let begin = play.plan();
+    play.apply(&begin);
+    step(&mut play, 0, Polled::NeedsProcess);
+    assert_eq!(play.states()["look"], "queued");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct Snapshot<'a> {
     pub now: Timestamp,
     pub logical_date: Option<Timestamp>,
     /// What sensors see whose next look is due, by the task's index.
-    pub seen: HashMap<usize, Seen>,
+    pub polled: HashMap<usize, Polled>,
     /// What sensors wait by; none where each has a process to wait in.
     pub dates: Option<Dates>,
     /// When the dagrun_timeout is over.
@@ -30,11 +30,11 @@ pub struct Snapshot<'a> {
 
 /// What a sensor's look has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum Polled {
     NotYet,
     There,
     /// What follows from that is its own code's to say.
-    Otherwise,
+    NeedsProcess,
 }
 
 /// Of a run.

@@ -3,11 +3,11 @@
 use super::apply::{self, Rows};
 use super::live_run::{LiveRun, LiveRuns};
 use super::load::{self, Graphs};
-use super::looks;
+use super::looks::{self, FileLooks};
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::Waiting;
 use crate::engine::planner::graph::Graph;
-use crate::engine::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot};
+use crate::engine::planner::plan::{self, Dates, Instance, Kind, Plan, Reason, Snapshot, Transition};
 use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
@@ -104,6 +104,7 @@ pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
 pub struct Memory {
     pub graphs: Graphs,
     pub runs: LiveRuns,
+    files: FileLooks,
 }
 
 /// Lets begin what waits for slots in all runs.
@@ -181,7 +182,7 @@ async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> 
         }
     };
     let graph = run.graph.clone();
-    let snapshot = look(&transaction, key, &graph, std::mem::take(&mut run.instances), &row).await?;
+    let snapshot = look(&transaction, &memory.files, key, &graph, std::mem::take(&mut run.instances), &row).await?;
     let mut plan = plan::plan(&snapshot);
     let mut rows = Rows::new(std::mem::take(&mut run.names));
     rows.expand(&transaction, key, &graph, &plan).await?;
@@ -189,7 +190,10 @@ async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> 
     let changed = plan.run.is_some() || !plan.transitions.is_empty();
     if changed {
         let write = apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions);
-        let (as_seen, ()) = try_join(write, tell(&transaction, key, &graph, &rows, &plan)).await?;
+        let tell = async {
+            if is_news(&snapshot, &plan) { tell(&transaction, key, &graph, &rows, &plan).await } else { Ok(()) }
+        };
+        let (as_seen, ()) = try_join(write, tell).await?;
         if !as_seen {
             return Ok(Step::Overtaken);
         }
@@ -210,6 +214,7 @@ async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> 
 /// What the planner has to know. `row` is the run's.
 async fn look<'a>(
     transaction: &Transaction<'_>,
+    files: &FileLooks,
     key: &RunKey,
     graph: &'a Graph,
     instances: Vec<Instance>,
@@ -229,7 +234,7 @@ async fn look<'a>(
         is_paused: row.get(4),
         now,
         logical_date,
-        seen: looks::look(transaction, graph, &instances, logical_date.unwrap_or(run_after), now).await?,
+        polled: looks::look(transaction, files, graph, &instances, logical_date.unwrap_or(run_after), now).await?,
         dates: Some(Dates { interval_end: row.get(5), run_after }),
         deadline: row.get(3),
         lengths: if waits { load::lengths(transaction, key, graph).await? } else { Default::default() },
@@ -237,6 +242,15 @@ async fn look<'a>(
         held_by_past: load::held_by_past(transaction, key, graph, logical_date).await?,
         instances,
     })
+}
+
+/// A sensor that has looked in vain, and looks again, is no news to anybody.
+fn is_news(snapshot: &Snapshot<'_>, plan: &Plan) -> bool {
+    let waits_on = |one: &Transition| {
+        let waited = snapshot.instances.get(one.index).is_some_and(|instance| instance.waits_since.is_some());
+        waited && matches!(one.kind, Kind::Waits { .. })
+    };
+    plan.run.is_some() || !plan.transitions.iter().all(waits_on)
 }
 
 /// Whoever waits for what has changed.

@@ -91,6 +91,8 @@ async fn session(
             // Whatever is remembered is compared with nothing: it is read again.
             memory.runs.forget_all();
             work.untold = advance::running(&client).await?.into_iter().collect();
+            // What is due now is nothing that anybody was to tell of.
+            work.runs.extend(advance::clock(&client).await?.due);
             (work.room, work.assets) = (true, true);
         }
         let next = work.do_all(&mut client, &mut memory, oracle, &mut asking).await?;
@@ -166,7 +168,8 @@ impl Work {
         oracle: &impl Oracle,
         asking: &mut Asking,
     ) -> Result<Option<Timestamp>, StoreError> {
-        // A run that is due and cannot go on is looked at once, not again and again.
+        // A run that is due and cannot go on is looked at once, not again and again; one that has gone on may be due
+        // again.
         let mut looked = BTreeSet::new();
         let mut looked_at_schedules = false;
         if std::mem::take(&mut self.dags) {
@@ -175,7 +178,9 @@ impl Work {
         loop {
             while let Some(run) = self.runs.pop_first() {
                 self.untold.remove(&run);
-                advance(client, memory, &run).await?;
+                if advance(client, memory, &run).await? {
+                    looked.remove(&run);
+                }
             }
             while let Some(run) = self.untold.pop_first() {
                 if advance(client, memory, &run).await? {

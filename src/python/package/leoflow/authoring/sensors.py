@@ -235,7 +235,7 @@ class FileSensor(BaseSensorOperator):
         # Where the file is does not depend on the connection, but whether there is one does.
         if not is_plain or self.fs_conn_id != "fs_default" or self.exponential_backoff:
             return None
-        return {"kind": "file", "path": path, "interval": self.poke_interval}
+        return {"kind": "file", "path": path, "poke_interval": self.poke_interval}
 
     def poke(self, context):
         import glob

@@ -130,19 +130,21 @@ class ExternalTaskSensor(BaseSensorOperator):
         self.check_existence = check_existence
 
     def known_wait(self):
-        ids = self.external_task_ids
-        named = [self.external_dag_id, self.external_task_group_id, *(ids or [])]
+        ids, delta = self.external_task_ids, self.execution_delta
+        if ids is not None and type(ids) not in (list, tuple):
+            return None
+        named = [self.external_dag_id, self.external_task_group_id, *(ids or ())]
         is_plain = all(one is None or isinstance(one, str) and "{" not in one for one in named)
         if not is_plain or self.execution_date_fn is not None or self.check_existence or self.exponential_backoff:
             return None
-        # One that names nothing, or the same twice, is told so.
-        if ids is not None and (isinstance(ids, str) or not ids or len(set(ids)) < len(ids)):
+        # One that names nothing, or the same twice, is told so. A delta of months is the date's to work out.
+        if ids is not None and (not ids or len(set(ids)) < len(ids)) or delta is not None and type(delta) is not timedelta:
             return None
-        earlier = self.execution_delta.total_seconds() if self.execution_delta is not None else 0.0
         return {
             "kind": "external", "dag_id": self.external_dag_id, "task_ids": None if ids is None else list(ids),
-            "group_id": self.external_task_group_id, "allowed": self.allowed_states,
-            "others": self.failed_states + self.skipped_states, "earlier": earlier, "interval": self.poke_interval,
+            "group_id": self.external_task_group_id, "allowed_states": self.allowed_states,
+            "failed_or_skipped_states": self.failed_states + self.skipped_states,
+            "execution_delta": 0.0 if delta is None else delta.total_seconds(), "poke_interval": self.poke_interval,
         }
 
     def _dates(self, context):

@@ -35,8 +35,8 @@ SIGTERM, SIGKILL, SIGCHLD, SIGPIPE = (int(one) for one in (signal.SIGTERM, signa
 
 
 def fork_for_exec() -> int:
-    """fork(2) of a single thread that only forks again, or executes something: nothing is told that there was a fork,
-    so that there are no new locks, and no new random numbers."""
+    """fork(2) of a single thread that runs nothing of anybody else's, and forks again or executes something: no module is
+    told that there was a fork, so that there are no new locks, and no new random numbers."""
     pid = _fork()
     if pid < 0:
         error = ctypes.get_errno()

@@ -13,11 +13,9 @@ if TYPE_CHECKING:
 
     from leoflow.entry.workspace import Workspace
 
-# Those that are as good after a fork as before: none starts a thread, or reads variables when it is imported, but for
-# numpy. Each with what is imported of it when it is first used.
+# Those that are as good after a fork as before: but for numpy none starts a thread, and but for numpy and pandas none reads
+# variables when it is imported. Each with what is imported of it when it is first used.
 PARTS = {"jinja2": ("jinja2.nativetypes", "jinja2.sandbox"), "numpy": (), "pandas": (), "pendulum": (), "requests": ()}
-# What numpy, and those that work for it, read when they are imported.
-READ_BY_NUMPY = ("BLIS_", "GOTO_", "MKL_", "NPY_", "NUMEXPR_", "OMP_", "OPENBLAS_", "VECLIB_")
 # The packages that were loaded before anything was known of a workspace, with what they have loaded themselves.
 loaded_ahead: set[str] = set()
 
@@ -29,10 +27,10 @@ def load_ahead(names: Iterable[str], load: Callable[[Iterable[str]], None]) -> N
 
 
 def seed_numpy():
-    """In a fork of a warm Python: no two have the same chances."""
-    chances = sys.modules.get("numpy.random")
-    if chances is not None:
-        chances.seed()
+    """In a fork of a warm Python: no two have the same random numbers."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 def threads() -> int:
@@ -51,15 +49,16 @@ def end_threads() -> None:
 
 
 def begin_again_if_too_late(environment: dict[str, str], options: dict[str, Any]) -> None:
-    """In a task that was forked, once the variables of its project are set: one that numpy has read already counts only
-    for a Python that begins now, in the environment of before. That is the same process."""
-    if "numpy" in loaded_ahead and of_numpy(os.environ) != of_numpy(environment):
+    """In a task that was forked, once the variables of its project are set: one that a library has read already counts
+    only for a Python that begins now, in the environment of before. That is the same process."""
+    names = tuple(options.get("read_by_libraries", ()))
+
+    def read(variables):
+        return {name: value for name, value in variables.items() if name.startswith(names)}
+
+    if "numpy" in loaded_ahead and read(os.environ) != read(environment):
         arguments = [*sys.orig_argv[:-2], "task", json.dumps(options)]
         os.execve(sys.executable, arguments, environment)
-
-
-def of_numpy(environment):
-    return {name: value for name, value in environment.items() if name.startswith(READ_BY_NUMPY)}
 
 
 def in_use(workspace: Workspace) -> list[str]:

@@ -185,7 +185,7 @@ def wait(task):
     if task.execution_timeout is not None and not task.reschedule:
         return None
     # What comes before the wait is its process's.
-    if task.on_execute_callback or getattr(task, "_pre_execute_hook", None) or not math.isfinite(task.timeout):
+    if task.on_execute_callback or getattr(task, "_pre_execute_hook", None) or not math.isfinite(task.timeout + task.poke_interval):
         return None
     until = task.known_wait()
     is_all = not (

@@ -62,8 +62,8 @@ def main(options: dict[str, Any]) -> None:
     workspace = Workspace(spec["roots"], spec["sources"])
     environment = dict(os.environ)
     workspace.enter()
-    libraries.begin_again_if_too_late(environment, options)
     os.environ.update(spec.get("env") or {})
+    libraries.begin_again_if_too_late(environment, options)
     if "secrets" in options:
         tell_secrets_to(options["secrets"])
     attempt = None
