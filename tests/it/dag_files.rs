@@ -341,12 +341,9 @@ fn a_file_that_forks_twice_with_an_empty_environment_leaves_nothing() {
 fn a_package_that_is_installed_heals_what_missed_it() {
     let test = TestHome::new();
     test.set_up();
-    let venv = test.folder().join("venv");
-    let made = std::process::Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status();
-    assert!(made.unwrap().success());
+    let (real, site) = test.virtual_environment();
     // Slow to say where packages go: what is installed before it has said so is noticed too.
     let python = test.folder().join("slow-python");
-    let real = venv.join("bin/python3");
     let script =
         format!("#!/bin/sh\ncase \"$*\" in *'import site'*) sleep 2;; esac\nexec '{}' \"$@\"\n", real.display());
     std::fs::write(&python, script).unwrap();
@@ -362,7 +359,6 @@ fn a_package_that_is_installed_heals_what_missed_it() {
     let listed = || test.run(&["dags", "list"]);
     wait_until("an import error", Duration::from_secs(20), || listed().stderr.contains("No module named 'newcomer'"));
     assert!(listed().stderr.contains(&format!("{} -m pip install newcomer", python.display())), "{}", listed().stderr);
-    let site = std::fs::read_dir(venv.join("lib")).unwrap().flatten().next().unwrap().path().join("site-packages");
     // As an installer does: the package first, then what says that it is there.
     std::fs::create_dir_all(site.join("newcomer")).unwrap();
     std::fs::write(site.join("newcomer/parts.py"), "").unwrap();

@@ -217,14 +217,11 @@ const USES_NUMPY: &str = "from airflow.sdk import DAG, task\nwith DAG('NAME'):\n
 fn numpy_is_there_before_a_task_that_uses_it_and_is_the_same() {
     let test = TestHome::new();
     test.set_up();
-    let venv = test.folder().join("venv");
-    let made = std::process::Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status();
-    assert!(made.unwrap().success());
-    let site = std::fs::read_dir(venv.join("lib")).unwrap().flatten().next().unwrap().path().join("site-packages");
+    let (python, site) = test.virtual_environment();
     std::fs::create_dir_all(site.join("numpy")).unwrap();
     std::fs::write(site.join("numpy/__init__.py"), LIKE_NUMPY).unwrap();
     std::fs::write(site.join("numpy/random.py"), LIKE_NUMPY_RANDOM).unwrap();
-    test.run(&["config", "set", "python", venv.join("bin/python3").to_str().unwrap()]).expect(0);
+    test.run(&["config", "set", "python", python.to_str().unwrap()]).expect(0);
     test.start();
     for name in ["plain", "project", "file"] {
         let set = if name == "file" { "import os\nos.environ['OMP_NUM_THREADS'] = '2'\n" } else { "" };

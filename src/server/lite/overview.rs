@@ -154,10 +154,14 @@ pub async fn run(
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
     let which = Which { changed_after, ..Which::of_run(&key) };
     let (mut found, _) = instances::list(&*client, which, &ALL).await?;
-    if changed_after.is_none() {
-        let graph = Graph::new(dags::get(&*client, &key.dag_id).await?.structure);
+    let is_paused = if changed_after.is_some() {
+        dags::is_paused(&*client, &key.dag_id).await?
+    } else {
+        let dag = dags::get(&*client, &key.dag_id).await?;
+        let graph = Graph::new(dag.structure);
         found.sort_by_cached_key(|one| (graph.task_index(&one.task_id).unwrap_or(usize::MAX), one.map_index));
-    }
+        dag.is_paused
+    };
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
     let mut shown = Vec::with_capacity(found.len());
     for of_task in found.chunk_by(|one, next| one.task_id == next.task_id) {
@@ -179,7 +183,7 @@ pub async fn run(
         "data_interval_end": stamp(run.data_interval_end),
         "conf": run.conf,
         "note": run.note,
-        "is_paused": dags::is_paused(&*client, &key.dag_id).await?,
+        "is_paused": is_paused,
         "as_of": views::stamp(as_of),
         "task_instances": shown,
     })))

@@ -284,6 +284,15 @@ impl TestHome {
         path
     }
 
+    /// A Python without packages, and the folder that its packages go to.
+    pub fn virtual_environment(&self) -> (PathBuf, PathBuf) {
+        let venv = self.folder().join("venv");
+        let made = Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status();
+        assert!(made.unwrap().success());
+        let library = std::fs::read_dir(venv.join("lib")).unwrap().flatten().next().unwrap().path();
+        (venv.join("bin/python3"), library.join("site-packages"))
+    }
+
     pub fn dags(&self) -> Value {
         self.run(&["dags", "list", "--json"]).expect(0).json()
     }
