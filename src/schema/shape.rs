@@ -13,6 +13,7 @@ const SHAPES: &[&str] = &[
     include_str!("shapes/0003.txt"),
     include_str!("shapes/0004.txt"),
     include_str!("shapes/0005.txt"),
+    include_str!("shapes/0006.txt"),
 ];
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with

@@ -19,6 +19,7 @@ mod environment;
 mod faults;
 mod file_circles;
 mod first_start;
+mod growth;
 mod homes;
 mod hostile_backups;
 mod installer;

@@ -59,6 +59,12 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
         "SELECT count(*) FROM dag_run WHERE revision IS NOT NULL",
         "1",
     ),
+    (
+        6,
+        "UPDATE dag_run SET state = 'running';",
+        "SELECT count(*) FROM dag_run WHERE state = 'running'",
+        "1",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

@@ -24,21 +24,28 @@ use tokio_postgres::Row;
 /// at once; those of a backfill after the others, as many as it allows. Returns those that have begun.
 pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
     let query = "
-        WITH line AS (
-            -- Each DAG, and each of its backfills, once: structures are large.
-            SELECT w.dag_id, w.backfill_id, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout,
-                   (SELECT count(*) FROM dag_run a WHERE a.dag_id = w.dag_id AND a.state = 'running'
-                    AND a.backfill_id IS NOT DISTINCT FROM w.backfill_id) AS running
-            FROM (SELECT DISTINCT dag_id, backfill_id FROM dag_run WHERE state = 'queued' AND run_after <= now()) w
-            JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
+        WITH RECURSIVE each AS (
+            -- Each DAG, and each of its backfills, that has a queued run: from one to the next, whatever the number of
+            -- those runs. 0 is no backfill.
+            (SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run WHERE state = 'queued' ORDER BY 1, 2 LIMIT 1)
+            UNION ALL
+            SELECT n.dag_id, n.backfill FROM each e CROSS JOIN LATERAL (
+                SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run
+                WHERE state = 'queued' AND (dag_id, coalesce(backfill_id, 0)) > (e.dag_id, e.backfill)
+                ORDER BY 1, 2 LIMIT 1) n),
+        line AS (
+            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout,
+                   (SELECT count(*) FROM dag_run a WHERE a.dag_id = e.dag_id AND a.state = 'running'
+                    AND coalesce(a.backfill_id, 0) = e.backfill) AS running
+            FROM each e JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
             CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS most,
                                        (v.structure->>'dagrun_timeout')::float8 AS timeout) l
-            LEFT JOIN backfill b ON b.id = w.backfill_id
+            LEFT JOIN backfill b ON b.id = e.backfill
             WHERE d.is_active AND NOT d.is_paused AND NOT coalesce(b.is_paused AND b.completed_at IS NULL, false)),
-        waiting AS (
+        waiting AS MATERIALIZED (
             SELECT n.dag_id, n.run_id, line.timeout FROM line CROSS JOIN LATERAL (
                 SELECT dag_id, run_id FROM dag_run r
-                WHERE r.dag_id = line.dag_id AND r.backfill_id IS NOT DISTINCT FROM line.backfill_id
+                WHERE r.dag_id = line.dag_id AND coalesce(r.backfill_id, 0) = line.backfill
                   AND r.state = 'queued' AND r.run_after <= now()
                 ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
                 LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
@@ -46,7 +53,8 @@ pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, Stor
                -- No longer than the calendar goes.
                deadline_at = now() + make_interval(secs => least(w.timeout, 1e9))
         FROM waiting w
-        WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id AND r.state = 'queued'
+        -- By the key: a state that an index knows would join all that wait with all that wait.
+        WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id AND (r.state = 'queued') IS TRUE
         RETURNING r.dag_id, r.run_id";
     let rows = client.query(query, &[]).await?;
     Ok(rows.iter().map(key).collect())
@@ -75,12 +83,13 @@ pub struct Clock {
 
 /// All of one moment, so that nothing falls between them.
 pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
-    // First what is due once, which has an index: by their runs all that these consist of would be read.
+    // First what is due once, which has an index: by their runs all that these consist of would be read. `IS TRUE` as in
+    // `pools::usage`.
     let query = "
         WITH once AS MATERIALIZED (SELECT dag_id, run_id, due_at FROM task_instance WHERE due_at IS NOT NULL),
         waiting AS MATERIALIZED (
             SELECT dag_id, run_id, due_at FROM once JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
-            WHERE r.state = 'running' AND NOT d.is_paused),
+            WHERE (r.state = 'running') IS TRUE AND NOT d.is_paused),
         due AS (
             SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= now()
             UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= now())
@@ -91,7 +100,9 @@ pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
                      (SELECT min(next_run_after) FROM dag
                       WHERE is_active AND NOT is_paused AND next_run_after > now()),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
-                      WHERE r.state = 'queued' AND r.run_after > now() AND d.is_active AND NOT d.is_paused))";
+                      -- The second says what the third does, in the index's words.
+                      WHERE r.state = 'queued' AND r.run_after > r.queued_at AND r.run_after > now()
+                        AND d.is_active AND NOT d.is_paused))";
     let row = client.query_one(query, &[]).await?;
     let dags: Vec<String> = row.get::<_, Option<_>>(0).unwrap_or_default();
     let runs: Vec<String> = row.get::<_, Option<_>>(1).unwrap_or_default();

@@ -164,10 +164,11 @@ async fn others_waiting(
     but: Option<&RunKey>,
 ) -> Result<Vec<Waiting>, StoreError> {
     let (dag_id, run_id) = but.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
+    // `IS TRUE` as in `pools::usage`.
     let query = "
         SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, r.logical_date, r.dag_version_id
         FROM task_instance ti JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
-        WHERE ti.state = 'scheduled' AND r.state = 'running' AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
+        WHERE ti.state = 'scheduled' AND (r.state = 'running') IS TRUE AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
           AND ($1::text IS NULL OR (r.dag_id, r.run_id) <> ($1, $2))";
     let mut found = Vec::new();
     for row in client.query(query, &[&dag_id, &run_id]).await? {

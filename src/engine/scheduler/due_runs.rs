@@ -4,7 +4,7 @@ use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::{Info, Interval, Restriction, TimetableProblem};
 use crate::engine::store::StoreError;
-use crate::engine::store::new_run::{self, NewRun, isoformat};
+use crate::engine::store::new_run::{self, MAY_HAVE_ONE_MORE, NewRun, isoformat};
 use crate::postgres::GenericClient;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -231,9 +231,7 @@ async fn make_some(client: &mut ClientWrapper) -> Result<usize, StoreError> {
         FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
         WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= now() AND d.schedule_key = {KEY}
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
-          AND (coalesce((v.structure->>'max_active_runs')::bigint, 16) = 0
-               OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running')
-                   AND r.backfill_id IS NULL) < coalesce((v.structure->>'max_active_runs')::bigint, 16))
+          AND {MAY_HAVE_ONE_MORE}
         ORDER BY d.next_run_after LIMIT {AT_ONCE} FOR UPDATE OF d SKIP LOCKED"
     );
     let transaction = client.transaction().await?;

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use super::events::{self, Event};
-use super::new_run::{self, NewRun, isoformat};
+use super::new_run::{self, MAY_HAVE_ONE_MORE, NewRun, isoformat};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::{self, Reference};
@@ -164,15 +164,15 @@ pub async fn add_event(
 /// Makes a run of each DAG whose assets have all been updated.
 pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
-    let query = "
+    let query = format!(
+        "
         SELECT d.dag_id, v.id, v.structure FROM dag d JOIN dag_version v ON v.id = d.current_version_id
         WHERE d.is_active AND NOT d.is_paused AND EXISTS (SELECT FROM asset_queue q WHERE q.dag_id = d.dag_id)
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
-          AND (coalesce((v.structure->>'max_active_runs')::bigint, 16) = 0
-               OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running')
-                   AND r.backfill_id IS NULL) < coalesce((v.structure->>'max_active_runs')::bigint, 16))
-        ORDER BY d.dag_id FOR UPDATE OF d SKIP LOCKED";
-    for row in transaction.query(query, &[]).await? {
+          AND {MAY_HAVE_ONE_MORE}
+        ORDER BY d.dag_id FOR UPDATE OF d SKIP LOCKED"
+    );
+    for row in transaction.query(&query, &[]).await? {
         let Json(structure): Json<Structure> = row.get(2);
         let Some(condition) = &structure.asset_condition else { continue };
         let queued = "

@@ -15,6 +15,15 @@ use serde_json::{Map, Value};
 use std::collections::HashSet;
 use tokio_postgres::types::{Json, ToSql};
 
+/// In SQL, whether the DAG `d` may have one run more, by its version `v`; runs of backfills do not count.
+pub const MAY_HAVE_ONE_MORE: &str = "
+    EXISTS (SELECT FROM (SELECT coalesce((v.structure->>'max_active_runs')::bigint, 16) AS most) l
+            WHERE most = 0
+               OR (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running'
+                   AND r.backfill_id IS NULL)
+                + (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'queued'
+                   AND coalesce(r.backfill_id, 0) = 0) < most)";
+
 /// A run that is to be.
 #[derive(Debug)]
 pub struct NewRun<'a> {

@@ -133,13 +133,14 @@ pub async fn usage(client: &impl GenericClient, but: Option<&RunKey>) -> Result<
         usage.pools.insert(row.get(0), (row.get::<_, i32>(1).into(), 0));
     }
     let (dag_id, run_id) = but.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
-    // First those that take slots, which have an index: by their runs all that these consist of would be read.
+    // First those that take slots, which have an index: by their runs all that these consist of would be read. Then the
+    // runs by their key: `IS TRUE` keeps the index of running ones out, in which all are read for a few.
     let query = "
         WITH active AS MATERIALIZED (
             SELECT dag_id, run_id, task_id, pool, pool_slots FROM task_instance
             WHERE state IN ('queued', 'running', 'restarting') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2)))
         SELECT dag_id, run_id, task_id, pool, sum(pool_slots)::bigint, count(*)
-        FROM active JOIN dag_run r USING (dag_id, run_id) WHERE r.state = 'running'
+        FROM active JOIN dag_run r USING (dag_id, run_id) WHERE (r.state = 'running') IS TRUE
         GROUP BY dag_id, run_id, task_id, pool";
     for row in client.query(query, &[&dag_id, &run_id]).await? {
         let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
