@@ -49,15 +49,17 @@ pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, Stor
                   AND r.state = 'queued' AND r.run_after <= now()
                 ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
                 LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
-        UPDATE dag_run r SET state = 'running', start_date = now(),
+        -- By the key alone: one more condition, and the planner takes them for so few that all are compared with all. One
+        -- that somebody has ended meanwhile stays as it is.
+        UPDATE dag_run r SET state = CASE r.state WHEN 'queued' THEN 'running' ELSE r.state END,
+               start_date = CASE r.state WHEN 'queued' THEN now() ELSE r.start_date END,
                -- No longer than the calendar goes.
-               deadline_at = now() + make_interval(secs => least(w.timeout, 1e9))
-        FROM waiting w
-        -- By the key: a state that an index knows would join all that wait with all that wait.
-        WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id AND (r.state = 'queued') IS TRUE
-        RETURNING r.dag_id, r.run_id";
+               deadline_at = CASE r.state WHEN 'queued' THEN now() + make_interval(secs => least(w.timeout, 1e9))
+                                          ELSE r.deadline_at END
+        FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id
+        RETURNING r.dag_id, r.run_id, old.state = 'queued'";
     let rows = client.query(query, &[]).await?;
-    Ok(rows.iter().map(key).collect())
+    Ok(rows.iter().filter(|row| row.get(2)).map(key).collect())
 }
 
 fn key(row: &Row) -> RunKey {
