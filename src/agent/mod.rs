@@ -3,6 +3,7 @@
 
 mod adopt;
 mod ending;
+mod environments;
 mod folder;
 mod keeper;
 mod keepers;
@@ -11,6 +12,7 @@ mod run;
 mod secrets;
 mod start;
 mod stop;
+mod take_over;
 mod warm;
 
 pub use folder::{TaskFolder, TaskResult};

@@ -1,18 +1,18 @@
 //! The agent's loop: claim, start, watch, record.
 
-use super::adopt::{self, Adoption};
 use super::ending;
+use super::environments::Environments;
 use super::folder::TaskFolder;
 use super::keepers;
-use super::start::{self, Surroundings, Versions};
-use super::stop::{end_now, end_orphans};
+use super::start::{Surroundings, Versions};
+use super::stop::end_orphans;
 use super::warm;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
 use crate::engine::store::tries::{self, Claimed, Ended};
 use crate::postgres::{Endpoint, PgError};
-use crate::python::{SharedInterpreter, Warm};
+use crate::python::{Interpreter, SharedInterpreter, Warm};
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::{memory, random, reaper};
 use deadpool_postgres::ClientWrapper;
@@ -20,6 +20,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -42,9 +43,10 @@ pub struct Agent {
     pub surroundings: Surroundings,
     pub boot_id: String,
     interpreter: SharedInterpreter,
+    pub(super) environments: Environments,
     warm: Warm,
     versions: Versions,
-    running: HashMap<TryKey, Running>,
+    pub(super) running: HashMap<TryKey, Running>,
     /// Keepers that were found stopped, and how often in a row.
     stopped: HashMap<TryKey, u32>,
     watchers: JoinSet<TryKey>,
@@ -54,11 +56,26 @@ pub struct Agent {
     has_claimed: bool,
 }
 
-struct Running {
-    folder: TaskFolder,
+pub(super) struct Running {
+    pub(super) folder: TaskFolder,
     /// Who keeps it.
     keeper: ProcessId,
+    /// What it was started with; unknown of one that was taken over.
+    interpreter: Option<Rc<Interpreter>>,
     told_to_end: bool,
+}
+
+/// A try whose keeper has ended.
+pub(super) struct Settled {
+    key: TryKey,
+    folder: TaskFolder,
+    interpreter: Option<Rc<Interpreter>>,
+}
+
+impl Settled {
+    pub(super) fn of(key: &TryKey, folder: &TaskFolder) -> Self {
+        Self { key: key.clone(), folder: folder.clone(), interpreter: None }
+    }
 }
 
 /// What came of a look for queued tasks.
@@ -71,6 +88,8 @@ struct Filled {
 /// What came of the beginning of a try.
 enum Beginning {
     Started,
+    /// Its environment is being built.
+    Waits,
     /// It fails without having run, for this reason.
     Impossible(String),
 }
@@ -79,6 +98,7 @@ impl Agent {
     pub fn new(surroundings: Surroundings, python: Option<PathBuf>, boot_id: String) -> Self {
         Self {
             interpreter: SharedInterpreter::new(surroundings.home.clone(), python),
+            environments: Environments::new(&surroundings.home),
             warm: Warm::new(&surroundings.home),
             surroundings,
             boot_id,
@@ -142,6 +162,10 @@ impl Agent {
                     let ended = ended.into_iter().filter_map(|(key, running)| self.settle(key, running)).collect();
                     self.record(&client, ended).await?;
                 }
+                Some((claimed, made)) = self.environments.next() => match made {
+                    Ok(()) => self.start(&client, &claimed, false).await?,
+                    Err(reason) => self.fail(&client, &claimed.key, reason).await?,
+                },
                 _ = heartbeat.tick(), if !self.running.is_empty() => {
                     self.beat(&client).await?;
                     self.wake_stopped();
@@ -192,7 +216,7 @@ impl Agent {
 
     /// Fills the free slots.
     async fn claim(&mut self, client: &ClientWrapper) -> Result<Filled, StoreError> {
-        let room = tries::SLOTS.saturating_sub(self.running.len());
+        let room = tries::SLOTS.saturating_sub(self.running.len() + self.environments.waiting());
         if room == 0 {
             return Ok(Filled { started: 0, locked: false });
         }
@@ -209,16 +233,23 @@ impl Agent {
     }
 
     /// Starts a try; one that cannot be started has failed. `is_of_many` is whether others are started with it.
-    async fn start(&mut self, client: &ClientWrapper, claimed: &Claimed, is_of_many: bool) -> Result<(), StoreError> {
+    pub(super) async fn start(
+        &mut self,
+        client: &ClientWrapper,
+        claimed: &Claimed,
+        is_of_many: bool,
+    ) -> Result<(), StoreError> {
         match self.try_start(client, claimed, is_of_many).await? {
-            Beginning::Started => Ok(()),
-            Beginning::Impossible(reason) => {
-                let folder = TaskFolder::of(&self.surroundings.home, &claimed.key);
-                tries::record(client, &never_began(claimed.key.clone(), reason)).await?;
-                forget(&folder);
-                Ok(())
-            }
+            Beginning::Started | Beginning::Waits => Ok(()),
+            Beginning::Impossible(reason) => self.fail(client, &claimed.key, reason).await,
         }
+    }
+
+    /// A try that has not begun and never will.
+    async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
+        tries::record(client, &never_began(key.clone(), reason)).await?;
+        forget(&TaskFolder::of(&self.surroundings.home, key));
+        Ok(())
     }
 
     async fn try_start(
@@ -231,9 +262,19 @@ impl Agent {
             return Ok(Beginning::Impossible("its DAG has no version to run".to_owned()));
         };
         let version = self.versions.get(client, version).await?;
-        let interpreter = match self.interpreter.get().await {
+        let plain = match self.interpreter.get().await {
             Ok(interpreter) => interpreter,
             Err(reason) => return Ok(Beginning::Impossible(reason)),
+        };
+        let interpreter = match &version.environment {
+            None => Rc::new(plain),
+            Some(hash) => match self.environments.find(&plain, hash) {
+                Some(interpreter) => interpreter,
+                None => {
+                    self.environments.wait_for(claimed, hash.clone());
+                    return Ok(Beginning::Waits);
+                }
+            },
         };
         let impossible = |error| Ok(Beginning::Impossible(format!("the task could not be started: {error}")));
         let mut request = match self.surroundings.prepare(claimed, &version, &interpreter) {
@@ -252,13 +293,19 @@ impl Agent {
             },
         };
         debug!("{}: started, keeper {}", claimed.key, keeper.pid);
-        self.watch(claimed.key.clone(), request.folder, keeper);
+        self.watch(claimed.key.clone(), request.folder, keeper, Some(interpreter));
         Ok(Beginning::Started)
     }
 
-    fn watch(&mut self, key: TryKey, folder: TaskFolder, keeper: ProcessId) {
+    pub(super) fn watch(
+        &mut self,
+        key: TryKey,
+        folder: TaskFolder,
+        keeper: ProcessId,
+        interpreter: Option<Rc<Interpreter>>,
+    ) {
         let watched = keeper.clone();
-        self.running.insert(key.clone(), Running { folder, keeper, told_to_end: false });
+        self.running.insert(key.clone(), Running { folder, keeper, interpreter, told_to_end: false });
         self.watchers.spawn_local(async move {
             keepers::wait_for(&watched).await;
             key
@@ -266,24 +313,24 @@ impl Agent {
     }
 
     /// The keeper of this try has ended, and with it the try, but where another keeper has it.
-    fn settle(&mut self, key: TryKey, ended: Running) -> Option<(TryKey, TaskFolder)> {
-        let Running { folder, keeper, .. } = ended;
+    fn settle(&mut self, key: TryKey, ended: Running) -> Option<Settled> {
+        let Running { folder, keeper, interpreter, .. } = ended;
         // Ours, if it was our child; otherwise somebody else's to wait for.
         reaper::ended_child(keeper.pid);
         let taken_by = folder.keeper().ok().flatten();
         if let Some(other) = taken_by.filter(|other| *other != keeper && other.is_alive()) {
             // Another keeper was faster: that one is it.
-            self.watch(key, folder, other);
+            self.watch(key, folder, other, interpreter);
             return None;
         }
-        Some((key, folder))
+        Some(Settled { key, folder, interpreter })
     }
 
     /// Writes down how tries ended whose keepers are gone, and forgets their folders.
-    async fn record(&mut self, client: &ClientWrapper, over: Vec<(TryKey, TaskFolder)>) -> Result<(), StoreError> {
+    pub(super) async fn record(&mut self, client: &ClientWrapper, over: Vec<Settled>) -> Result<(), StoreError> {
         let mut ended = Vec::with_capacity(over.len());
-        for (key, folder) in &over {
-            ended.push(self.outcome(key.clone(), folder).await);
+        for one in &over {
+            ended.push(self.outcome(one).await);
         }
         // On their way together, each for itself: together they would hold what a clear takes in another order.
         let written = join_all(ended.iter().map(|one| tries::record(client, one))).await;
@@ -297,12 +344,13 @@ impl Agent {
                 written => drop(written?),
             }
         }
-        over.iter().for_each(|(_, folder)| forget(folder));
+        over.iter().for_each(|one| forget(&one.folder));
         Ok(())
     }
 
     /// How a try ended, by its folder.
-    async fn outcome(&mut self, key: TryKey, folder: &TaskFolder) -> Ended {
+    async fn outcome(&mut self, settled: &Settled) -> Ended {
+        let Settled { key, folder, interpreter } = settled;
         let outcome = folder.outcome().ok().flatten();
         if outcome.is_none() {
             let marked = folder.clone();
@@ -312,60 +360,22 @@ impl Agent {
             }
         }
         let result = folder.result().ok().flatten();
-        if let Some(result) = &result
-            && self.warm.learn(&warm::user(&key), &result.libraries)
-            && let Ok(interpreter) = self.interpreter.get().await
+        if let (Some(result), Some(interpreter)) = (&result, interpreter)
+            && self.warm.learn(interpreter, &warm::user(key), &result.libraries)
         {
-            self.warm.prepare_large(&interpreter);
+            self.warm.prepare_large(interpreter);
         }
-        let ended = ending::ended(key, outcome.as_ref(), result, Timestamp::now());
+        let ended = ending::ended(key.clone(), outcome.as_ref(), result, Timestamp::now());
         debug!("{}: {}", ended.key, ended.state.as_str());
         ended
-    }
-
-    /// Tries of an agent before this one, or of a connection before this one.
-    async fn take_over(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
-        let unfinished = tries::unfinished(client).await?;
-        let known: Vec<TaskFolder> =
-            unfinished.iter().map(|one| TaskFolder::of(&self.surroundings.home, &one.claimed.key)).collect();
-        for (one, folder) in unfinished.iter().zip(&known) {
-            let key = &one.claimed.key;
-            if self.running.contains_key(key) {
-                continue;
-            }
-            let same_boot = one.boot_id.as_deref() == Some(self.boot_id.as_str());
-            let (seen, keeper) = adopt::look_at(folder, same_boot);
-            match (adopt::decide(seen), keeper) {
-                (Adoption::Watch, Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper),
-                // What is prepared may be on its way into a keeper: it stays as it is.
-                (Adoption::Start, _) if folder.spec().ok().flatten().is_some() => {
-                    match start::keeper(folder).map(ProcessId::of) {
-                        Ok(Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper),
-                        _ => self.record(client, vec![(key.clone(), folder.clone())]).await?,
-                    }
-                }
-                (Adoption::Start, _) => {
-                    let claimed = Claimed { token: random::hex_256(), ..one.claimed.clone() };
-                    tries::renew_token(client, key, &claimed.token).await?;
-                    self.start(client, &claimed, false).await?;
-                }
-                _ => self.record(client, vec![(key.clone(), folder.clone())]).await?,
-            }
-        }
-        let running: Vec<&TaskFolder> = self.running.values().map(|one| &one.folder).collect();
-        for folder in TaskFolder::all(&self.surroundings.home) {
-            if !known.contains(&folder) && !running.contains(&&folder) {
-                // Of a run that was deleted, or told already.
-                end_now(&folder);
-                forget(&folder);
-            }
-        }
-        Ok(())
     }
 
     /// Ends what is cancelled or cleared; each is told once.
     async fn stop_unwanted(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         for key in tries::to_stop(client).await? {
+            if self.environments.give_up(&key) {
+                self.fail(client, &key, "it was ended before its environment was there".to_owned()).await?;
+            }
             if let Some(running) = self.running.get_mut(&key).filter(|running| !running.told_to_end) {
                 running.told_to_end = true;
                 keepers::tell_to_end(&running.keeper);
@@ -379,7 +389,7 @@ fn never_began(key: TryKey, reason: String) -> Ended {
     Ended::failed(key, true, reason, Timestamp::now())
 }
 
-fn forget(folder: &TaskFolder) {
+pub(super) fn forget(folder: &TaskFolder) {
     if let Err(error) = folder.remove() {
         warn!("{} cannot be removed: {error}", folder.path().display());
     }

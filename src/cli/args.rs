@@ -6,6 +6,7 @@ pub use super::backup_args::{Backup, Backups, BackupsCommand, ResetPassword, Res
 pub use super::config_args::{Config, ConfigCommand};
 pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::engine_args::{Dags, Init, Runs, Validate};
+pub use super::env_args::{Add, Env, EnvCommand};
 pub use super::output_args::OutputFormat;
 use super::task_args::{Tasks, Xcom};
 use super::upgrade_args::{RollbackRelease, SetChannel, Smoke, Upgrade, Versions};
@@ -92,6 +93,10 @@ pub enum Command {
     Variables(Variables),
     /// Connections: list, read, change, import, export
     Connections(Connections),
+    /// Environments: what is installed for projects
+    Env(Env),
+    /// Add to what a project depends on, and install it
+    Add(Add),
     /// Pools: how much may run at once of what shares something
     Pools(Pools),
     /// Assets: what tasks make, and what waits for it
@@ -347,6 +352,7 @@ impl Cli {
             Command::Xcom(args) => &args.output,
             Command::Variables(args) => &args.output,
             Command::Connections(args) => &args.output,
+            Command::Env(args) => &args.output,
             Command::Pools(args) => &args.output,
             Command::Assets(args) => &args.output,
             Command::Backfill(args) => &args.output,

@@ -8,6 +8,7 @@ pub mod complete;
 mod config_args;
 mod data_args;
 pub mod engine_args;
+pub mod env_args;
 mod output_args;
 pub mod printer;
 pub mod report;

@@ -66,6 +66,8 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Validate(args) => engine::validate::run(&context, &args).await,
         Command::Init(args) => engine::init::run(&context, &args),
         Command::Variables(args) => data::variables::run(&context, &args.command).await,
+        Command::Add(args) => engine::add::run(&context, &args).await,
+        Command::Env(args) => engine::env::run(&context, &args.command).await,
         Command::Pools(args) => data::pools::run(&context, &args.command).await,
         Command::Assets(args) => engine::assets::run(&context, &args.command).await,
         Command::Backfill(args) => engine::backfill::run(&context, &args.command).await,

@@ -6,6 +6,7 @@ mod edit;
 mod keys;
 mod load;
 pub mod project;
+mod project_edit;
 mod settings;
 mod update;
 mod upgrade;

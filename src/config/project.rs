@@ -2,7 +2,9 @@
 //! about tasks is applied where the DAG file is run, because only there is known which tasks there are.
 
 use super::document::{Problem, line_of, show, to_mapping};
+pub use super::project_edit::add_dependencies;
 use crate::sys::files;
+use serde::Deserialize;
 use serde_json::{Map, json};
 use serde_yaml::{Mapping, Value};
 use std::io;
@@ -20,6 +22,10 @@ const KEYS: &[&str] = &[
     "tags",
     "python_version",
     "dependencies",
+    "requirements",
+    "constraints",
+    "index",
+    "extra_index",
     "dag_source",
     "defaults",
     "tasks",
@@ -109,8 +115,8 @@ impl<'a> Reader<'a> {
                 self.problem(name, format!("schema_version: {} is not {SCHEMA_VERSION:?}", show(value)));
                 None
             }
-            "python_version" | "dependencies" => self.later(name, value),
-            "tags" => self.texts(name, value),
+            "python_version" => self.python_version(name, value),
+            "tags" | "dependencies" | "constraints" | "extra_index" => self.texts(name, value),
             "defaults" => self.task(name, value, DEFAULTS, &format!(" in {name}")),
             "tasks" => self.tasks(value),
             "dag_source" => {
@@ -145,30 +151,19 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What this release checks and does not do yet: a project that needs it cannot be imported.
-    fn later(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
-        let is_nothing = value.is_null() || value.as_sequence().is_some_and(Vec::is_empty);
-        let well_formed = match name {
-            "dependencies" => self.texts(name, value).is_some(),
-            _ => {
-                let text =
-                    value.as_str().map(str::to_owned).or_else(|| value.as_f64().map(|number| number.to_string()));
-                let is_version = text.as_deref().is_some_and(|text| {
-                    let parts: Vec<&str> = text.split('.').collect();
-                    parts[0] == "3" && parts.len() <= 3 && parts.iter().all(|part| part.parse::<u32>().is_ok())
-                });
-                if !is_version && !is_nothing {
-                    self.problem(name, format!("{name}: {} is no version of Python 3, such as \"3.12\"", show(value)));
-                }
-                is_version
-            }
+    /// A version or a range, which is read where it is used. Without quotes 3.10 is the number 3.1.
+    fn python_version(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+        let text = match value {
+            Value::String(text) => Some(text.trim().to_owned()),
+            Value::Number(number) => Some(number.to_string()).filter(|text| text != "3.1"),
+            _ => None,
         };
-        if well_formed && !is_nothing {
-            let what = "is not honoured by this release: install what the DAG needs for the Python that runs it, \
-                        and remove the key";
-            self.problem(name, format!("{name} {what}"));
+        let text = text.filter(|text| !text.is_empty());
+        if text.is_none() {
+            let message = format!("{name}: write the version in quotes, as in \"3.12\"; {} is none", show(value));
+            self.problem(name, message);
         }
-        None
+        text.map(Into::into)
     }
 
     fn tasks(&mut self, value: &Value) -> Option<serde_json::Value> {
@@ -257,6 +252,35 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What the settings say about the environment of a project's DAGs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Wanted {
+    /// `3.12`, or a range.
+    pub python_version: Option<String>,
+    pub dependencies: Option<Vec<String>>,
+    /// A file of them, in the folder of the settings.
+    pub requirements: Option<String>,
+    pub constraints: Vec<String>,
+    pub index: Option<String>,
+    pub extra_index: Vec<String>,
+}
+
+/// Takes that out of settings that were loaded; the rest is for the tasks.
+pub fn take_wanted(settings: &mut serde_json::Value) -> Wanted {
+    let keys = ["python_version", "dependencies", "requirements", "constraints", "index", "extra_index"];
+    let Some(settings) = settings.as_object_mut() else { return Wanted::default() };
+    let taken: Map<_, _> = keys.iter().filter_map(|key| settings.shift_remove_entry(*key)).collect();
+    // They were checked when they were loaded.
+    serde_json::from_value(taken.into()).unwrap_or_default()
+}
+
+/// The `dependencies` in a text of settings; none where it is not valid.
+pub fn dependencies_in(text: &str, folder: &Path) -> Vec<String> {
+    let settings = read(text, folder).unwrap_or_default();
+    take_wanted(&mut settings.into()).dependencies.unwrap_or_default()
+}
+
 /// The one that was probably meant.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let similar = |other: &&&str| strsim::jaro_winkler(name, other);
@@ -268,11 +292,12 @@ fn is_version(value: &Value) -> bool {
     value.as_str() == Some(SCHEMA_VERSION) || value.as_f64() == Some(1.0)
 }
 
-/// The projects of a workspace that have settings, in order.
+/// The projects of a workspace that have settings, in order, and the workspace itself where it has some for all.
 pub fn with_settings(workspace: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(workspace)?
         .flatten()
         .map(|entry| entry.path())
+        .chain([workspace.to_owned()])
         .filter(|path| path.join(FILE).exists())
         .collect();
     found.sort();
@@ -304,12 +329,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wanted_of_the_environment_is_taken_out() {
+        let text = "dag_id: d\npython_version: 3.12\ndependencies: [pandas]\nextra_index: ['https://i.example']\n";
+        let mut settings = serde_json::Value::from(read(text, Path::new("/nowhere")).unwrap());
+        let wanted = take_wanted(&mut settings);
+        assert_eq!(wanted.python_version.as_deref(), Some("3.12"));
+        assert_eq!(wanted.dependencies.as_deref(), Some(["pandas".to_owned()].as_slice()));
+        assert_eq!((wanted.requirements, wanted.extra_index.len()), (None, 1));
+        assert_eq!(settings, json!({"dag_id": "d"}));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line_and_the_nearest_right_name() {
-        let text =
-            "schema_version: '2'\n\ndependencies: [pandas]\ndag_idd: x\ndefaults:\n  retires: 3\n  retries: -1\n";
+        let text = "schema_version: '2'\n\npython_version: 3.10\ndag_idd: x\ndefaults:\n  retires: 3\n  retries: -1\n";
         let told = problems(text);
         assert_eq!(told[0], (1, "schema_version: \"2\" is not \"1.0\"".to_owned()));
-        assert!(told[1].0 == 3 && told[1].1.starts_with("dependencies is not honoured by this release"), "{told:?}");
+        assert!(told[1].0 == 3 && told[1].1.starts_with("python_version: write the version in quotes"), "{told:?}");
         assert!(told[2].0 == 4 && told[2].1.ends_with("did you mean dag_id?"), "{told:?}");
         assert!(told[3].0 == 6 && told[3].1.contains("in defaults") && told[3].1.ends_with("did you mean retries?"));
         assert!(told[4].0 == 7 && told[4].1.contains("whole number"), "{told:?}");
@@ -318,7 +353,7 @@ mod tests {
             "- a\n",
             "dag_id: a\ndag_id: b\n",
             "tags: x\n",
-            "python_version: two\n",
+            "python_version: [3]\n",
             "tasks: [a]\n",
             &"[".repeat(200_000),
             &"[\n".repeat(100_000),

@@ -87,6 +87,16 @@ impl Home {
         self.root.join("python")
     }
 
+    /// Environments of projects: each whole or absent, and never changed.
+    pub fn environments(&self) -> PathBuf {
+        self.root.join("venvs")
+    }
+
+    /// Programs of others that we use.
+    pub fn tools(&self) -> PathBuf {
+        self.root.join("tools")
+    }
+
     pub fn run(&self) -> PathBuf {
         self.root.join("run")
     }

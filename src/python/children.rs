@@ -77,8 +77,8 @@ impl Children {
     }
 
     /// What one has loaded is loaded ahead for those after it.
-    pub async fn learn(&self, file: &Path, libraries: &[String]) {
-        self.warm.lock().await.learn(&file.to_string_lossy(), libraries);
+    pub async fn learn(&self, interpreter: &Interpreter, file: &Path, libraries: &[String]) {
+        self.warm.lock().await.learn(interpreter, &file.to_string_lossy(), libraries);
     }
 
     /// `options` are the job's own.

@@ -36,6 +36,52 @@ pub fn find(configured: Option<&Path>) -> Result<Python, String> {
     if reasons.is_empty() { Err("no python3 on PATH".to_owned()) } else { Err(reasons.join("; ")) }
 }
 
+/// Every Python of this machine that is new enough: on the search path, of pyenv and of uv. Asks each, which takes a
+/// moment; the newest comes first.
+pub fn all() -> Vec<Python> {
+    let on_path = env_vars::search_path().into_iter().flat_map(|folder| programs_in(&folder));
+    let homes = env_vars::user_home().into_iter().flat_map(|home| {
+        [home.join(".pyenv/versions"), home.join(".local/share/uv/python"), home.join(".asdf/installs/python")]
+    });
+    let kept = homes.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let kept = kept.map(|entry| entry.path().join("bin/python3")).filter(|path| path.is_file());
+    let mut found: Vec<Python> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for path in on_path.chain(kept) {
+        if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()))
+            && let Ok(python) = ask(&path)
+        {
+            found.push(python);
+        }
+    }
+    found.sort_by_key(|python| std::cmp::Reverse(python.numbers()));
+    found.dedup_by(|other, one| one.path == other.path);
+    found
+}
+
+/// `python3` and those with a version in their names.
+fn programs_in(folder: &Path) -> Vec<PathBuf> {
+    let is_one = |name: &str| {
+        let rest = name.strip_prefix("python3");
+        rest.is_some_and(|rest| {
+            rest.is_empty() || rest.strip_prefix('.').is_some_and(|minor| minor.parse::<u32>().is_ok())
+        })
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| is_one(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
+}
+
+impl Python {
+    fn numbers(&self) -> Vec<u32> {
+        self.version.split('.').filter_map(|part| part.parse().ok()).collect()
+    }
+
+    /// `3.12`.
+    pub fn minor(&self) -> String {
+        self.version.split('.').take(2).collect::<Vec<_>>().join(".")
+    }
+}
+
 fn ask(path: &Path) -> Result<Python, String> {
     let mut command = Command::new(path);
     command.args(["-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3], sys.executable)"]);

@@ -1,6 +1,6 @@
 //! A Python that is ready to run the user's DAGs: which one, with which of our files.
 
-use super::{discover, package, support};
+use super::{discover, environments, package, support};
 use crate::home::Home;
 use crate::sys::{command, env_vars};
 use serde_json::Value;
@@ -40,11 +40,12 @@ impl Job {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Interpreter {
     pub program: PathBuf,
     package: PathBuf,
-    compiled: PathBuf,
+    /// Where compiled modules go; `None` for those of an environment, which keeps its own.
+    compiled: Option<PathBuf>,
     /// Packages that DAG files expect, once they are there.
     support: PathBuf,
 }
@@ -63,27 +64,32 @@ impl Interpreter {
         let package = package::install(home)
             .map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
         let support = support::folder(home);
-        Ok(Self { program: python.path, package, compiled: home.python().join("compiled"), support })
+        Ok(Self { program: python.path, package, compiled: Some(home.python().join("compiled")), support })
+    }
+
+    /// The same with the Python and the packages of an environment.
+    pub fn in_environment(&self, folder: &Path) -> Self {
+        Self { program: environments::program(folder), compiled: None, ..self.clone() }
+    }
+
+    /// The version that is asked for, which takes a moment; the error is for people.
+    pub fn python(&self) -> Result<discover::Python, String> {
+        discover::find(Some(&self.program))
     }
 
     /// The arguments for a job. The environment's PYTHON* variables do not count: they are for the
     /// user's shell. Compiled modules go below the home; nothing is written to the workspace.
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
-        let mut prefix = OsString::from("pycache_prefix=");
-        prefix.push(&self.compiled);
+        let mut arguments: Vec<OsString> = ["-E", "-X", "utf8"].map(Into::into).into();
+        if let Some(compiled) = &self.compiled {
+            let mut prefix = OsString::from("pycache_prefix=");
+            prefix.push(compiled);
+            arguments.extend(["-X".into(), prefix]);
+        }
         let options = self.options(options);
         let entry = self.package.join("_leoflow_entry.py").into_os_string();
-        [
-            "-E".into(),
-            "-X".into(),
-            "utf8".into(),
-            "-X".into(),
-            prefix,
-            entry,
-            job.word().into(),
-            options.to_string().into(),
-        ]
-        .into()
+        arguments.extend([entry, job.word().into(), options.to_string().into()]);
+        arguments
     }
 
     /// Options with where the packages are that DAG files expect, if they are there.
@@ -97,7 +103,7 @@ impl Interpreter {
 
     /// Whether our files are still there.
     fn is_intact(&self) -> bool {
-        self.package.join("_leoflow_entry.py").is_file()
+        self.package.join("_leoflow_entry.py").is_file() && (self.compiled.is_some() || self.program.is_file())
     }
 
     /// Where packages that are installed for it go. Asks it, which takes a moment.

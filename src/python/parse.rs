@@ -3,6 +3,7 @@
 
 use super::child::RESULT_BYTES;
 use super::children::{Children, Left, TIME_LIMIT};
+use super::environments::{self, Declared, Place};
 use super::interpreter::{Interpreter, Job};
 use super::roots::{project_of, roots};
 use crate::config::Problem;
@@ -46,6 +47,8 @@ pub struct Request {
     pub roots: Vec<PathBuf>,
     /// The folder with its settings; a file outside of projects has none.
     pub project: Option<PathBuf>,
+    /// Settings there are for all projects that have none.
+    pub workspace: Option<PathBuf>,
     /// For Variables and Connections that are read at the top level.
     pub api_socket: PathBuf,
 }
@@ -55,26 +58,82 @@ impl Request {
     pub fn new(path: PathBuf, workspace: Option<&Path>, api_socket: PathBuf) -> Self {
         match workspace.filter(|workspace| path.starts_with(workspace)) {
             Some(workspace) => {
-                Self { roots: roots(workspace, &path), project: project_of(workspace, &path), path, api_socket }
+                let (roots, project) = (roots(workspace, &path), project_of(workspace, &path));
+                Self { roots, project, workspace: Some(workspace.to_owned()), path, api_socket }
             }
             None => {
                 let folder = path.parent().map(Path::to_owned);
-                Self { roots: folder.iter().cloned().collect(), project: folder, path, api_socket }
+                Self { roots: folder.iter().cloned().collect(), project: folder, workspace: None, path, api_socket }
             }
         }
     }
 }
 
+/// What stands beside a DAG file and decides how it is run.
+#[derive(Debug)]
+pub struct Beside {
+    /// The error is for people: what is wrong with it.
+    pub said: Result<Said, String>,
+    /// Files that decided it, there or not.
+    pub read: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// For its tasks.
+    pub settings: Option<Value>,
+    /// What its environment has to have; `None` for the plain interpreter.
+    pub declared: Option<Declared>,
+}
+
+/// Looks, without holding anybody up: it may lie on a mount that hangs.
+pub async fn look_beside(request: &Request) -> Beside {
+    let asked = request.clone();
+    let looked = tokio::task::spawn_blocking(move || beside(&asked));
+    let place = request.project.as_deref().unwrap_or(&request.path).display().to_string();
+    match tokio::time::timeout(TIME_LIMIT, looked).await {
+        Ok(Ok(beside)) => beside,
+        Ok(Err(error)) => Beside { said: Err(error.to_string()), read: Vec::new() },
+        Err(_) => {
+            let reason = format!("{place} could not be read within {} s", TIME_LIMIT.as_secs());
+            Beside { said: Err(reason), read: Vec::new() }
+        }
+    }
+}
+
+/// The same, holding up whoever asks.
+pub fn beside(request: &Request) -> Beside {
+    let mut read = Vec::new();
+    let said = said_beside(request, &mut read);
+    Beside { said, read }
+}
+
+fn said_beside(request: &Request, read: &mut Vec<PathBuf>) -> Result<Said, String> {
+    let mut of = |folder: Option<&Path>| {
+        let Some(folder) = folder else { return Ok(None) };
+        read.push(folder.join(project::FILE));
+        settings_of(folder)
+    };
+    let mut settings = of(request.project.as_deref())?;
+    let mut of_workspace = of(request.workspace.as_deref())?;
+    let place =
+        Place { workspace: request.workspace.as_deref(), project: request.project.as_deref(), file: &request.path };
+    let wanted = settings.as_mut().map(project::take_wanted);
+    let declared = environments::look(&place, wanted, of_workspace.as_mut().map(project::take_wanted), read)?;
+    Ok(Said { settings, declared })
+}
+
 /// Parses in a child. `Err` is for people: why there is no result. Dropped, it ends the child.
 /// Must be called on the main thread of the process, inside a `LocalSet`.
-pub async fn parse(children: &Rc<Children>, interpreter: &Interpreter, request: &Request) -> Result<Found, String> {
+pub async fn parse(
+    children: &Rc<Children>,
+    interpreter: &Interpreter,
+    request: &Request,
+    settings: Option<Value>,
+) -> Result<Found, String> {
     if request.path.to_str().is_none() {
         return Err("The path of this file is not UTF-8; rename it.".to_owned());
     }
-    let settings = match request.project.clone() {
-        Some(project) => settings_in_time(project).await?,
-        None => None,
-    };
     let options = json!({
         "path": request.path,
         "roots": request.roots,
@@ -85,7 +144,7 @@ pub async fn parse(children: &Rc<Children>, interpreter: &Interpreter, request: 
     let Left { result, exit, said } = children.run(interpreter, Job::Parse, options).await?;
     let found = read_result(&result, exit);
     if let Ok(found) = &found {
-        children.learn(&request.path, &found.libraries).await;
+        children.learn(interpreter, &request.path, &found.libraries).await;
     }
     found
         .map(|mut found| {
@@ -98,8 +157,7 @@ pub async fn parse(children: &Rc<Children>, interpreter: &Interpreter, request: 
         .map_err(|reason| format!("{reason}{said}"))
 }
 
-/// The settings of the project, without which its files cannot be imported; the error says what is wrong
-/// with them.
+/// The settings in a folder, without which its files cannot be imported; the error says what is wrong with them.
 fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
     let file = folder.join(project::FILE);
     let line = |problem: &Problem| format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message);
@@ -107,22 +165,6 @@ fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
         Unusable::Unreadable(error) => format!("{} cannot be read: {error}", file.display()),
         Unusable::Wrong(problems) => problems.iter().map(line).collect::<Vec<_>>().join("\n"),
     })
-}
-
-/// The same without holding anybody up: it may lie on a mount that hangs.
-async fn settings_in_time(folder: PathBuf) -> Result<Option<Value>, String> {
-    let file = folder.join(project::FILE);
-    let read = tokio::task::spawn_blocking(move || settings_of(&folder));
-    match tokio::time::timeout(TIME_LIMIT, read).await {
-        Ok(Ok(settings)) => settings,
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("{} could not be read within {} s", file.display(), TIME_LIMIT.as_secs())),
-    }
-}
-
-/// What is wrong with the settings of a project, if anything is.
-pub fn settings_problem(folder: &Path) -> Option<String> {
-    settings_of(folder).err()
 }
 
 fn read_result(bytes: &[u8], exit: Exit) -> Result<Found, String> {

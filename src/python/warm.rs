@@ -22,20 +22,23 @@ const LARGEST_REQUEST: usize = 100 * 1024;
 /// Libraries that take so long to fork that only those start with them that use them.
 const LARGE: &[&str] = &["numpy", "pandas"];
 
-/// Keeps zygotes of one interpreter: one for most, and one for those that use large libraries.
+/// Of zygotes at once, of all environments.
+const MOST: usize = 3;
+
+/// Keeps zygotes: of each interpreter one for most, and one for those that use large libraries.
 pub struct Warm {
     home: PathBuf,
-    small: Slot,
-    large: Slot,
+    slots: Vec<Slot>,
     /// Who has used a large library.
     users: HashSet<String>,
-    /// Whether one of the two is enough: then, once there are users of large libraries, it is the large one.
-    is_alone: bool,
+    /// How many there may be at once. With one, once there are users of large libraries, it is the large one.
+    most: usize,
 }
 
 /// A zygote that is there or not, and what it loads ahead.
-#[derive(Default)]
 struct Slot {
+    interpreter: Interpreter,
+    is_large: bool,
     kept: Option<Kept>,
     libraries: BTreeSet<String>,
     failures: u32,
@@ -60,19 +63,29 @@ struct Source {
 
 impl Warm {
     pub fn new(home: &Home) -> Self {
-        let (small, large) = (Slot::default(), Slot::default());
-        Self { home: home.root().to_owned(), small, large, users: HashSet::new(), is_alone: false }
+        Self { home: home.root().to_owned(), slots: Vec::new(), users: HashSet::new(), most: MOST }
     }
 
     /// With one zygote at a time.
     pub fn alone(home: &Home) -> Self {
-        Self { is_alone: true, ..Self::new(home) }
+        Self { most: 1, ..Self::new(home) }
     }
 
     /// Has one made before it is needed. What our package needs is compiled by that, so that the first run after an
     /// installation or an upgrade does not wait for it. A failure is found by the first that needs it.
     pub fn prepare(&mut self, interpreter: &Interpreter) {
-        self.small.prepare(interpreter, &self.home);
+        self.prepare_slot(interpreter, false);
+    }
+
+    /// The same as `prepare`, for those that use large libraries.
+    pub fn prepare_large(&mut self, interpreter: &Interpreter) {
+        self.prepare_slot(interpreter, true);
+    }
+
+    fn prepare_slot(&mut self, interpreter: &Interpreter, is_large: bool) {
+        let at = self.slot(interpreter, is_large);
+        self.make_room(at);
+        self.slots[at].prepare(&self.home);
     }
 
     /// Starts what is asked for and returns its pid; `None` when it is to be started cold. A zygote that there is not
@@ -85,16 +98,32 @@ impl Warm {
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Option<i32> {
-        let is_large = self.uses_large(user) || self.is_alone && !self.users.is_empty();
-        let slot = if is_large && !self.large.has_given_up(interpreter) {
-            if self.is_alone {
-                self.small.kept = None;
+        let is_large = self.uses_large(user) || self.most == 1 && !self.users.is_empty();
+        let mut at = self.slot(interpreter, is_large);
+        if is_large && self.slots[at].has_given_up() {
+            at = self.slot(interpreter, false);
+        }
+        self.make_room(at);
+        self.slots[at].fork(&self.home, request, descriptors, patience).await
+    }
+
+    fn slot(&mut self, interpreter: &Interpreter, is_large: bool) -> usize {
+        let is_it = |slot: &Slot| slot.is_large == is_large && slot.interpreter == *interpreter;
+        self.slots.iter().position(is_it).unwrap_or_else(|| {
+            self.slots.push(Slot::new(interpreter, is_large));
+            self.slots.len() - 1
+        })
+    }
+
+    /// Lets those go that were used the longest ago, until there may be one for this slot.
+    fn make_room(&mut self, at: usize) {
+        while self.slots[at].kept.is_none() && self.slots.iter().filter(|slot| slot.kept.is_some()).count() >= self.most
+        {
+            let oldest = self.slots.iter_mut().filter(|slot| slot.kept.is_some()).min_by_key(|slot| slot.idle_at());
+            if let Some(oldest) = oldest {
+                oldest.kept = None;
             }
-            &mut self.large
-        } else {
-            &mut self.small
-        };
-        slot.fork(interpreter, &self.home, request, descriptors, patience).await
+        }
     }
 
     /// Whether this task or file has used a large library. What a fork has from its zygote looks as if it used it, so
@@ -105,20 +134,19 @@ impl Warm {
 
     /// What one has loaded is loaded ahead for those after it. `true` when it is the first time that this user has used
     /// a large one.
-    pub fn learn(&mut self, user: &str, libraries: &[String]) -> bool {
+    pub fn learn(&mut self, interpreter: &Interpreter, user: &str, libraries: &[String]) -> bool {
         let (large, small): (Vec<&String>, Vec<&String>) =
             libraries.iter().partition(|name| LARGE.contains(&name.as_str()));
-        self.small.libraries.extend(small.iter().copied().cloned());
+        if !small.is_empty() {
+            let at = self.slot(interpreter, false);
+            self.slots[at].libraries.extend(small.iter().copied().cloned());
+        }
         if large.is_empty() {
             return false;
         }
-        self.large.libraries.extend(libraries.iter().cloned());
+        let at = self.slot(interpreter, true);
+        self.slots[at].libraries.extend(libraries.iter().cloned());
         self.users.insert(user.to_owned())
-    }
-
-    /// The same as `prepare`, for those that use large libraries.
-    pub fn prepare_large(&mut self, interpreter: &Interpreter) {
-        self.large.prepare(interpreter, &self.home);
     }
 
     /// Completes when one has not been used for a while; then it is to be let go.
@@ -131,12 +159,12 @@ impl Warm {
 
     /// When the first is to be let go, if it is not used before; `None` when there is none.
     pub fn idle_at(&self) -> Option<Instant> {
-        [&self.small, &self.large].into_iter().filter_map(Slot::idle_at).min()
+        self.slots.iter().filter_map(Slot::idle_at).min()
     }
 
     /// Those that have not been used for a while; what they have started goes on.
     pub fn let_go(&mut self) {
-        for slot in [&mut self.small, &mut self.large] {
+        for slot in &mut self.slots {
             if slot.idle_at().is_some_and(|at| at <= Instant::now()) {
                 slot.kept = None;
             }
@@ -145,18 +173,23 @@ impl Warm {
 }
 
 impl Slot {
-    fn prepare(&mut self, interpreter: &Interpreter, home: &Path) {
+    fn new(interpreter: &Interpreter, is_large: bool) -> Self {
+        let libraries = BTreeSet::new();
+        Self { interpreter: interpreter.clone(), is_large, kept: None, libraries, failures: 0, failed: None }
+    }
+
+    fn prepare(&mut self, home: &Path) {
         if cfg!(target_os = "linux") && self.kept.is_none() {
-            self.kept = Kept::begin(self.source(interpreter), home).ok();
+            self.kept = Kept::begin(self.source(), home).ok();
         }
     }
 
-    fn source(&self, interpreter: &Interpreter) -> Source {
-        Source { interpreter: interpreter.clone(), libraries: self.libraries.clone() }
+    fn source(&self) -> Source {
+        Source { interpreter: self.interpreter.clone(), libraries: self.libraries.clone() }
     }
 
-    fn has_given_up(&self, interpreter: &Interpreter) -> bool {
-        self.failures >= MOST_FAILURES && self.failed.as_ref() == Some(&self.source(interpreter))
+    fn has_given_up(&self) -> bool {
+        self.failures >= MOST_FAILURES && self.failed.as_ref() == Some(&self.source())
     }
 
     fn idle_at(&self) -> Option<Instant> {
@@ -165,7 +198,6 @@ impl Slot {
 
     async fn fork(
         &mut self,
-        interpreter: &Interpreter,
         home: &Path,
         request: &Value,
         descriptors: &[BorrowedFd<'_>],
@@ -175,10 +207,10 @@ impl Slot {
         if !cfg!(target_os = "linux") || request.len() > LARGEST_REQUEST {
             return None;
         }
-        if self.has_given_up(interpreter) {
+        if self.has_given_up() {
             return None;
         }
-        let source = self.source(interpreter);
+        let source = self.source();
         let has_failed = self.failed.as_ref() == Some(&source);
         match self.try_fork(&source, home, &request, descriptors, patience).await {
             Ok(pid) => {

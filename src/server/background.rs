@@ -23,7 +23,7 @@ impl Background {
     /// Watches and parses the workspace, where there is one.
     pub fn parsing(state: &Arc<AppState>, workspace: Option<PathBuf>) -> Self {
         let children = Children::new(&state.home);
-        let ask = |workspace| Questions::new(workspace, state.interpreter.clone(), children.clone());
+        let ask = |workspace| Questions::new(workspace, children.clone());
         let questions = workspace.clone().map(ask);
         let files = workspace.map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone())));
         if files.is_none() {
@@ -46,6 +46,10 @@ impl Background {
         self.helpers.push(spawn_local({
             let state = state.clone();
             async move { state.database.give_back().await }
+        }));
+        self.helpers.push(spawn_local({
+            let state = state.clone();
+            async move { state.environments.remove_unused().await }
         }));
         self.scheduler = Some(spawn_local(async move {
             let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());

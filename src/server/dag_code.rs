@@ -74,7 +74,11 @@ impl DagCode {
             "path": file, "roots": roots, "work_in": roots, "sources": sources, "settings": version.structure.settings,
             "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
         });
-        let left = self.questions.ask(options).await?;
+        let interpreter = match &version.environment {
+            None => self.state.interpreter.get().await?,
+            Some(hash) => self.state.environments.with_hash(hash).await?.interpreter,
+        };
+        let left = self.questions.ask(interpreter, options).await?;
         let answer: Value = serde_json::from_slice(&left.result)
             .map_err(|_| format!("the process that was asked ended before it answered: {}{}", left.exit, left.said))?;
         match answer.get("error").and_then(Value::as_str) {

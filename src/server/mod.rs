@@ -13,6 +13,7 @@ mod connection_slots;
 mod dag_code;
 mod dag_files;
 mod database;
+mod environments;
 mod guard;
 mod health;
 mod listen;

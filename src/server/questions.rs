@@ -1,11 +1,10 @@
 //! Questions to the code of DAG files, on their way to the children that answer them.
 
 use super::child_slots::ChildSlots;
-use crate::python::{Children, Job, Left, SharedInterpreter};
+use crate::python::{Children, Interpreter, Job, Left};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -18,15 +17,16 @@ pub struct Questions {
 
 /// Only the main task of the process may start children.
 struct Asked {
+    interpreter: Interpreter,
     options: Value,
     answer: oneshot::Sender<Result<Left, String>>,
 }
 
 impl Questions {
     /// They are answered by these children as long as anybody may ask.
-    pub fn new(workspace: PathBuf, interpreter: Arc<SharedInterpreter>, children: Rc<Children>) -> Self {
+    pub fn new(workspace: PathBuf, children: Rc<Children>) -> Self {
         let (asked, questions) = unbounded_channel();
-        tokio::task::spawn_local(answer(interpreter, children, questions));
+        tokio::task::spawn_local(answer(children, questions));
         Self { workspace, asked }
     }
 
@@ -35,24 +35,21 @@ impl Questions {
     }
 
     /// What the child that answered has left. The error is for people.
-    pub async fn ask(&self, options: Value) -> Result<Left, String> {
+    pub async fn ask(&self, interpreter: Interpreter, options: Value) -> Result<Left, String> {
         let (answer, answered) = oneshot::channel();
         let gone = "the server leaves".to_owned();
-        self.asked.send(Asked { options, answer }).map_err(|_| gone.clone())?;
+        self.asked.send(Asked { interpreter, options, answer }).map_err(|_| gone.clone())?;
         answered.await.map_err(|_| gone)?
     }
 }
 
 /// Starts a child for each question. Never returns while anybody may ask.
-async fn answer(interpreter: Arc<SharedInterpreter>, children: Rc<Children>, mut questions: UnboundedReceiver<Asked>) {
+async fn answer(children: Rc<Children>, mut questions: UnboundedReceiver<Asked>) {
     let slots = Rc::new(ChildSlots::new());
-    while let Some(Asked { options, mut answer }) = questions.recv().await {
-        let (interpreter, children, slots) = (interpreter.clone(), children.clone(), slots.clone());
+    while let Some(Asked { interpreter, options, mut answer }) = questions.recv().await {
+        let (children, slots) = (children.clone(), slots.clone());
         tokio::task::spawn_local(async move {
-            let run = async {
-                let interpreter = interpreter.get().await?;
-                slots.run(children.run(&interpreter, Job::Ask, options)).await
-            };
+            let run = slots.run(children.run(&interpreter, Job::Ask, options));
             tokio::select! {
                 left = run => drop(answer.send(left)),
                 // Nobody wants to know any more.

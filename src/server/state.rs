@@ -2,6 +2,7 @@
 
 use super::change_feed::Changes;
 use super::database::Database;
+use super::environments::Environments;
 use super::logins::Logins;
 use super::questions::Questions;
 use crate::auth::cipher::Cipher;
@@ -20,7 +21,7 @@ pub struct AppState {
     pub home: Home,
     pub port: u16,
     pub version: &'static str,
-    pub database: Database,
+    pub database: Arc<Database>,
     pub cipher: Cipher,
     pub changes: Changes,
     /// A DAG whose file may still be there was deleted.
@@ -40,6 +41,7 @@ pub struct AppState {
     /// Held while one runs.
     pub trial_task: tokio::sync::Mutex<()>,
     pub interpreter: Arc<SharedInterpreter>,
+    pub environments: Arc<Environments>,
     secrets: Mutex<Secrets>,
     pub logins: Logins,
 }
@@ -124,8 +126,11 @@ impl AppState {
         private_socket: Option<PathBuf>,
         python: Option<PathBuf>,
     ) -> Self {
+        let database = Arc::new(database);
+        let interpreter = Arc::new(SharedInterpreter::new(home.clone(), python));
         Self {
-            interpreter: Arc::new(SharedInterpreter::new(home.clone(), python)),
+            environments: Arc::new(Environments::new(home.clone(), interpreter.clone(), database.clone())),
+            interpreter,
             home,
             port,
             version,

@@ -2,7 +2,8 @@
 
 use super::process::Signal;
 use super::spawn::{FIRST_PASSED, close_at_exec_from};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 /// Runs `command` to its end and returns what it printed; ends it, with an error of kind `TimedOut`,
@@ -40,6 +41,42 @@ pub fn output_limited(
     };
     let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
     Ok(std::process::Output { status, stdout: text(stdout), stderr: text(stderr) })
+}
+
+/// Runs `command` to its end and gives each line that it writes to its standard error to `take`, as it comes; the rest is
+/// thrown away. Ends it, with an error of kind `TimedOut`, when it takes longer than `limit`.
+pub fn errors_line_by_line(
+    command: &mut std::process::Command,
+    limit: Duration,
+    take: &mut dyn FnMut(&str),
+) -> io::Result<std::process::ExitStatus> {
+    use std::process::Stdio;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let (sender, lines) = std::sync::mpsc::channel();
+    let errors = child.stderr.take();
+    std::thread::spawn(move || {
+        for line in errors.into_iter().flat_map(|errors| io::BufReader::new(errors).split(b'\n')) {
+            // Nobody listens any more when it took too long.
+            let Ok(line) = line else { return };
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    let deadline = Instant::now() + limit;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => take(&line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill()?;
+                child.wait()?;
+                let message = format!("it did not finish within {} s", limit.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+        }
+    }
+    child.wait()
 }
 
 /// Reads in a thread of its own, so that neither pipe fills up while the other is read.

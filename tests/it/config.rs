@@ -128,12 +128,12 @@ fn a_projects_settings_are_checked_and_stop_its_dags_alone() {
     let file = test.workspace().join("hello/leoflow.yaml");
     std::fs::write(&file, "schema_version: \"1.0\"\n").unwrap();
     assert!(test.run(&["verify-config"]).expect(0).stdout.contains("hello/leoflow.yaml is good"));
-    std::fs::write(&file, "schema_version: \"1.0\"\ndependencies: [pandas]\n").unwrap();
+    std::fs::write(&file, "schema_version: \"1.0\"\npython_version: 3.10\n").unwrap();
     let told = test.run(&["verify-config"]).expect(1).stdout;
-    assert!(told.contains("hello/leoflow.yaml:2: dependencies is not honoured by this release"), "{told}");
+    assert!(told.contains("hello/leoflow.yaml:2: python_version: write the version in quotes"), "{told}");
     let error = || test.dags()["dags"][0]["import_error"].as_str().map(str::to_owned);
     crate::support::wait_until("an import error", std::time::Duration::from_secs(20), || error().is_some());
-    assert!(error().unwrap().contains("leoflow.yaml:2: dependencies"));
+    assert!(error().unwrap().contains("leoflow.yaml:2: python_version"));
     std::fs::remove_file(&file).unwrap();
     crate::support::wait_until("mended", std::time::Duration::from_secs(20), || error().is_none());
 }

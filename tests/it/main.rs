@@ -16,6 +16,7 @@ mod damage;
 mod data_places;
 mod doctor;
 mod environment;
+mod environments;
 mod faults;
 mod file_circles;
 mod first_start;

@@ -65,6 +65,15 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
         "SELECT count(*) FROM dag_run WHERE state = 'running'",
         "1",
     ),
+    (
+        7,
+        "INSERT INTO environment (hash, declared, python, lock) VALUES ('h', '{}', '3.12', 'six==1');
+         INSERT INTO environment_choice (inputs, hash) VALUES ('i', 'h');
+         UPDATE dag_version SET environment = 'h';",
+        "SELECT (SELECT lock FROM environment), (SELECT hash FROM environment_choice),
+                (SELECT environment FROM dag_version)",
+        "six==1|h|h",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

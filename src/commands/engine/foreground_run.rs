@@ -1,6 +1,7 @@
 //! `leoflow dags test`: a whole DAG in the foreground, in one Python process with this terminal, so
 //! that `print` and the debugger are where the user is.
 
+use super::environment::parse_in_its_own;
 use super::foreground_planner;
 use super::run_inputs::{read_conf, read_date};
 use super::task_names;
@@ -12,8 +13,7 @@ use crate::config::DEFAULT_MAX_MAP_LENGTH;
 use crate::engine::dag::Structure;
 use crate::error::Error;
 use crate::python::{
-    Children, Found, Interpreter, Job, Request, as_in_workspace, environment, is_dag_file, parse, python_files,
-    settings_problem,
+    Children, Found, Interpreter, Job, Request, as_in_workspace, beside, environment, is_dag_file, python_files,
 };
 use crate::sys::{env_vars, files, process, random, unix_socket};
 use serde_json::{Value, json};
@@ -111,12 +111,12 @@ impl Wanted<'_> {
             None => find(context, &interpreter, workspace.as_deref(), self.dag_id).await?,
         };
         let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
-        if let Some(problem) = request.project.as_deref().and_then(settings_problem) {
+        if let Err(problem) = beside(&request).said {
             return Err(Error::failed("the project's settings are not good")
                 .cause(problem)
                 .hint("leoflow verify-config"));
         }
-        let found = parse(&Children::new(&context.home), &interpreter, &request)
+        let (interpreter, found) = parse_in_its_own(context, &interpreter, &Children::new(&context.home), &request)
             .await
             .map_err(|error| Error::failed("the DAG file cannot be imported").cause(error))?;
         let options = json!({
@@ -188,7 +188,7 @@ async fn find(
     let mut broken = Vec::new();
     for file in files {
         let request = Request::new(file.clone(), Some(workspace), context.home.api_socket());
-        match parse(&children, interpreter, &request).await {
+        match parse_in_its_own(context, interpreter, &children, &request).await.map(|(_, found)| found) {
             Ok(found) if found.structures.iter().any(|dag| dag["dag_id"].as_str() == Some(dag_id)) => {
                 children.end().await;
                 return Ok(file);

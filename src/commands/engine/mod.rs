@@ -1,9 +1,12 @@
 //! DAGs, their runs and tasks.
 
+pub mod add;
 pub mod assets;
 pub mod backfill;
 pub mod dags;
 pub mod dags_report;
+pub mod env;
+pub mod environment;
 pub mod foreground_planner;
 pub mod foreground_run;
 pub mod init;

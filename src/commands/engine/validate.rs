@@ -1,11 +1,12 @@
 //! `leoflow validate [PATH]`: imports DAG files as the server would, and keeps nothing.
 
+use super::environment::parse_in_its_own;
 use crate::cli::api::Api;
 use crate::cli::engine_args::Validate;
 use crate::commands::context::Context;
 use crate::engine::dag_check;
 use crate::error::Error;
-use crate::python::{Children, Found, Interpreter, Request, as_in_workspace, is_dag_file, parse, python_files};
+use crate::python::{Children, Found, Interpreter, Request, as_in_workspace, is_dag_file, python_files};
 use crate::sys::env_vars;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     let mut checked = Vec::new();
     for path in files {
         let request = Request::new(path.clone(), workspace.as_deref(), context.home.api_socket());
-        let parsed = parse(&children, &interpreter, &request).await;
+        let parsed = parse_in_its_own(context, &interpreter, &children, &request).await.map(|(_, found)| found);
         checked.push(Checked::new(path, parsed));
     }
     children.end().await;

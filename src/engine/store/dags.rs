@@ -53,6 +53,8 @@ pub struct ParsedDags {
     pub source: String,
     /// Of it and of every local module that it imported, by path below the workspace.
     pub sources: Map<String, Value>,
+    /// What its code ran with; `None` for the plain interpreter.
+    pub environment: Option<String>,
 }
 
 const SELECT: &str = "
@@ -223,8 +225,9 @@ async fn save_dag(
     // What was there before is the current version again when the file is as it was.
     let save = "
         WITH made AS (
-            INSERT INTO dag_version (dag_id, version_number, source_hash, structure, source, relative_fileloc, sources)
-            SELECT $1, 1 + coalesce(max(version_number), 0), $6, $7, $8, $4, $9 FROM dag_version WHERE dag_id = $1
+            INSERT INTO dag_version (dag_id, version_number, source_hash, structure, source, relative_fileloc, sources,
+                                     environment)
+            SELECT $1, 1 + coalesce(max(version_number), 0), $6, $7, $8, $4, $9, $10 FROM dag_version WHERE dag_id = $1
             ON CONFLICT (dag_id, source_hash) DO NOTHING RETURNING id)
         INSERT INTO dag (dag_id, is_paused, fileloc, relative_fileloc, last_parsed_at, last_parse_duration, current_version_id)
         VALUES ($1, $2, $3, $4, now(), $5, coalesce(
@@ -235,7 +238,7 @@ async fn save_dag(
             current_version_id = EXCLUDED.current_version_id";
     let hash = version_hash(file, parsed, structure);
     let (structure_json, sources) = (Json(structure), Json(&parsed.sources));
-    let parameters: [&(dyn ToSql + Sync); 9] = [
+    let parameters: [&(dyn ToSql + Sync); 10] = [
         &structure.dag_id,
         &is_paused,
         &file.fileloc,
@@ -245,6 +248,7 @@ async fn save_dag(
         &structure_json,
         &parsed.source,
         &sources,
+        &parsed.environment,
     ];
     transaction.execute(save, &parameters).await?;
     assets::save_references(transaction, structure).await
@@ -258,6 +262,8 @@ fn version_hash(file: &ParsedFile, parsed: &ParsedDags, structure: &Structure) -
     sources.sort_by_key(|(path, _)| *path);
     let whole = serde_json::json!([file.relative_fileloc, sources, structure]);
     hasher.update(whole.to_string().as_bytes());
+    // As it was before there were any, where there is none.
+    hasher.update(parsed.environment.as_deref().unwrap_or_default());
     hex::encode(hasher.finalize())
 }
 

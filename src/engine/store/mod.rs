@@ -9,6 +9,7 @@ pub mod clear;
 pub mod connections;
 pub mod dags;
 pub mod encryption_key;
+pub mod environments;
 pub mod events;
 pub mod instances;
 pub mod new_run;

@@ -2,25 +2,26 @@
 //! the datastore.
 
 mod file_index;
+mod one_file;
 mod packages;
 mod watch;
 
 use super::child_slots::ChildSlots;
 use super::state::AppState;
-use crate::config::project;
 use crate::engine::dag_check;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
-use crate::python::{Children, Found, LIMITS, NO_ANSWER, Request, Scan, Syntax, is_dag_file, parse, project_of, scan};
+use crate::python::{Children, Found, LIMITS, NO_ANSWER, Scan, Syntax, is_dag_file, scan};
 use file_index::{FileIndex, Read, stamps};
+use one_file::{Parsed, Shared, parse_one};
 use packages::{Change, Packages};
 use serde_json::Map;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{debug, warn};
 use watch::{Folders, watch};
 
@@ -44,26 +45,10 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children
         unsaved: Vec::new(),
         swept: false,
         first: HashSet::new(),
+        waiting: HashSet::new(),
     }
     .run()
     .await;
-}
-
-/// What every parse needs.
-struct Shared {
-    state: Arc<AppState>,
-    workspace: PathBuf,
-    children: Rc<Children>,
-    slots: ChildSlots,
-    results: UnboundedSender<Parsed>,
-}
-
-/// A parse that is done.
-struct Parsed {
-    path: PathBuf,
-    began: SystemTime,
-    took: Duration,
-    found: Result<Found, String>,
 }
 
 struct DagFileLoop {
@@ -78,6 +63,8 @@ struct DagFileLoop {
     swept: bool,
     /// Files that were there at the start and have not been parsed yet.
     first: HashSet<PathBuf>,
+    /// Files whose environment is being built.
+    waiting: HashSet<PathBuf>,
 }
 
 impl DagFileLoop {
@@ -106,6 +93,11 @@ impl DagFileLoop {
                 () = changes.next(folders.are_complete()) => look = true,
                 () = self.state.store_changed.notified() => {
                     for path in self.index.askers() {
+                        self.parse(path);
+                    }
+                }
+                () = self.state.environments.changed.notified() => {
+                    for path in std::mem::take(&mut self.waiting) {
                         self.parse(path);
                     }
                 }
@@ -241,13 +233,13 @@ impl DagFileLoop {
         self.unsaved.retain(|other| other.path != parsed.path);
         if !self.index.knows(&parsed.path) {
             // Gone, or no DAG file any more, since it was parsed.
-            return;
+            return self.state.environments.wants_none(&parsed.path);
         }
         let mut sources: Vec<PathBuf> =
             parsed.found.iter().flat_map(|found| found.sources.keys().map(PathBuf::from)).collect();
         sources.extend(parsed.found.iter().flat_map(|found| found.reads.iter().cloned()));
         // There or not: both may change.
-        sources.extend(project_of(&self.shared.workspace, &parsed.path).map(|folder| folder.join(project::FILE)));
+        sources.extend(parsed.beside.iter().cloned());
         let asks = parsed.found.as_ref().is_ok_and(|found| found.asks);
         let absent = parsed.found.iter().flat_map(|found| found.absent.iter().cloned()).collect();
         let has_failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
@@ -256,6 +248,15 @@ impl DagFileLoop {
         let outside = tokio::task::spawn_blocking(move || stamps(unlisted)).await.unwrap_or_default();
         if !self.index.was_parsed(&parsed.path, Read { sources, absent, asks }, failed, &outside) {
             return self.parse(parsed.path);
+        }
+        // What failed for want of an environment is looked at again when there is another.
+        if parsed.waits || has_failed && parsed.environment.is_none() {
+            self.waiting.insert(parsed.path.clone());
+        }
+        if parsed.waits {
+            // What it had stays as it is.
+            self.is_done_at_first(&parsed.path);
+            return;
         }
         match self.try_save(&parsed).await {
             Ok(saved) => {
@@ -268,9 +269,7 @@ impl DagFileLoop {
                         Ok(_) | Err(_) => "it cannot be imported".to_owned(),
                     }
                 );
-                if self.first.remove(&parsed.path) && self.first.is_empty() {
-                    self.state.first_look.send_replace(true);
-                }
+                self.is_done_at_first(&parsed.path);
                 self.index.set_conflicts(&parsed.path, saved.conflicts);
                 if saved.released {
                     for path in self.index.conflicting(&parsed.path) {
@@ -282,6 +281,13 @@ impl DagFileLoop {
                 warn!("what {} gave cannot be written: {error}; trying again", parsed.path.display());
                 self.unsaved.push(parsed);
             }
+        }
+    }
+
+    /// Nobody waits for it at the start any more.
+    fn is_done_at_first(&mut self, path: &Path) {
+        if self.first.remove(path) && self.first.is_empty() {
+            self.state.first_look.send_replace(true);
         }
     }
 
@@ -312,7 +318,7 @@ impl DagFileLoop {
             result: match &parsed.found {
                 Err(reason) => Err(reason.clone()),
                 Ok(Found { error: Some(text), .. }) => Err(text.clone()),
-                Ok(found) => understand(found, &self.shared.workspace, &parsed.path),
+                Ok(found) => understand(found, &self.shared.workspace, parsed),
             },
             relative_fileloc: relative,
         }
@@ -323,30 +329,13 @@ fn relative_to(workspace: &Path, path: &Path) -> String {
     path.strip_prefix(workspace).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-fn understand(found: &Found, workspace: &Path, path: &Path) -> Result<ParsedDags, String> {
+fn understand(found: &Found, workspace: &Path, parsed: &Parsed) -> Result<ParsedDags, String> {
     let mut dags = dag_check::read(&found.structures)?;
     dags.iter_mut().for_each(|dag| dag.settings = found.settings.clone());
     let mut sources = Map::new();
     for (name, text) in &found.sources {
         sources.insert(relative_to(workspace, Path::new(name)), text.clone());
     }
-    let source = found.sources.get(&*path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
-    Ok(ParsedDags { dags, source: source.to_owned(), sources })
-}
-
-async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
-    let work = async {
-        let (began, clock) = (SystemTime::now(), Instant::now());
-        let found = match shared.state.interpreter.get().await {
-            Err(reason) => Err(reason),
-            Ok(interpreter) => {
-                let request = Request::new(path.clone(), Some(&shared.workspace), socket);
-                parse(&shared.children, &interpreter, &request).await
-            }
-        };
-        (began, clock.elapsed(), found)
-    };
-    let (began, took, found) = shared.slots.run(work).await;
-    // The loop lives as long as its tasks.
-    let _ = shared.results.send(Parsed { path, began, took, found });
+    let source = found.sources.get(&*parsed.path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
+    Ok(ParsedDags { dags, source: source.to_owned(), sources, environment: parsed.environment.clone() })
 }

@@ -1,6 +1,7 @@
 //! Leoflow's own pages, and what its own commands ask.
 
 pub mod changes;
+pub mod environments;
 pub mod local;
 pub mod overview;
 pub mod pages;
@@ -65,6 +66,7 @@ pub fn local_routes(state: &Arc<AppState>) -> Routes {
         .route("/local/connections/{*id}", get(local::get_connection))
         .route("/local/changes", get(changes::wait))
         .route("/local/python", get(local::python))
+        .route("/local/environments", get(environments::list))
         .route("/local/session", post(local::check_session))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .layer(DefaultBodyLimit::max(IMPORT_BYTES))
@@ -74,6 +76,9 @@ pub fn local_routes(state: &Arc<AppState>) -> Routes {
 /// For the same, of as much as there is.
 pub fn import_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
+        .route("/local/environments/update", post(environments::update))
+        .route("/local/environments/prune", post(environments::prune))
+        .route("/local/environments/{hash}", post(environments::build))
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))

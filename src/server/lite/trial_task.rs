@@ -106,7 +106,7 @@ fn file() -> ParsedFile {
         duration: 0.0,
         result: match (serde_json::from_value::<Structure>(structure), sources) {
             (Ok(structure), Value::Object(sources)) => {
-                Ok(ParsedDags { dags: vec![structure], source: SOURCE.to_owned(), sources })
+                Ok(ParsedDags { dags: vec![structure], source: SOURCE.to_owned(), sources, environment: None })
             }
             _ => Err("the trial task is not described as a DAG".to_owned()),
         },

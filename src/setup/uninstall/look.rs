@@ -74,14 +74,15 @@ fn user_homes() -> Vec<PathBuf> {
 /// the user's.
 fn parts(home: &Home) -> Vec<Part> {
     let root = home.root();
-    let known: [(&'static str, PathBuf, bool); 14] = [
+    let known: [(&'static str, PathBuf, bool); 15] = [
         ("programs", home.bin(), false),
         ("installed versions", home.versions(), false),
         ("what upgrades have left", home.upgrade(), false),
         ("PostgreSQL", home.postgres_installs(), false),
         ("Python", home.python(), false),
         ("Python packages", root.join("venv"), false),
-        ("more Python packages", root.join("venvs"), false),
+        ("environments of projects", home.environments(), false),
+        ("uv and what it has downloaded", home.tools(), false),
         ("logs of the processes", home.logs(), false),
         ("datastore", home.postgres_data(), true),
         ("datastore's passwords", home.postgres_credentials(), true),

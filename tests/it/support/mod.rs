@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod http;
+pub mod index;
 pub mod mirror;
 pub mod mounts;
 mod postgres;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use postgres::quick_bin;
-pub use postgres::{archive as postgres_archive, bin as postgres_bin, packages, ruff, shellcheck, wheels};
+pub use postgres::{archive as postgres_archive, bin as postgres_bin, packages, ruff, shellcheck, uv, wheels};
 
 pub const LEOFLOW: &str = env!("CARGO_BIN_EXE_leoflow");
 

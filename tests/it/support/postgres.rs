@@ -143,6 +143,11 @@ pub fn ruff() -> PathBuf {
     program_of_the_index("ruff", "ruff==0.17.6").expect("pip could not get ruff from the package index")
 }
 
+/// uv, which tests share as they share PostgreSQL.
+pub fn uv() -> PathBuf {
+    program_of_the_index("uv", "uv==0.13.9").expect("uv cannot be had from the package index")
+}
+
 /// A program that the package index has; `None` where it has none for this machine.
 fn program_of_the_index(name: &str, package: &str) -> Option<PathBuf> {
     let folder = cache().join(package);

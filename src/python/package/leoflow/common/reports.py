@@ -47,7 +47,30 @@ def explain(error: BaseException) -> str:
     trim(report)
     # Where nothing of it is the user's code, the words have to do.
     lines = report.format() if report.stack or report.__cause__ else report.format_exception_only()
-    return "".join(lines).rstrip()
+    text = "".join(lines).rstrip()
+    hint = missing_package(error)
+    return f"{text}\n{hint}" if hint else text
+
+
+# Packages whose modules have other names.
+PACKAGE_OF = {
+    "attr": "attrs", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv", "jwt": "pyjwt", "MySQLdb": "mysqlclient", "OpenSSL": "pyopenssl",
+    "PIL": "pillow", "psycopg2": "psycopg2-binary", "serial": "pyserial", "skimage": "scikit-image",
+    "sklearn": "scikit-learn", "yaml": "pyyaml", "zmq": "pyzmq",
+}
+
+
+def missing_package(error: BaseException) -> str | None:
+    """The line that brings a module which is not installed, or None."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    top, *rest = error.name.split(".")
+    if top in sys.stdlib_module_names or top in ("airflow", "leoflow") or sys.modules.get(top):
+        return None
+    package = PACKAGE_OF.get(top, top.replace("_", "-"))
+    return (f"{top} is not installed for this project. Where it is a package of others, and no file of yours, add it to\n"
+            f"leoflow.yaml beside the DAG:\n    dependencies: [{package}]")
 
 
 # What a run of no date does not have, as in Airflow 3.

@@ -1,0 +1,66 @@
+//! `leoflow add PACKAGE…`: one more thing that a project depends on.
+
+use super::environment;
+use super::validate::prepare;
+use crate::cli::env_args::Add;
+use crate::commands::context::Context;
+use crate::config::project;
+use crate::error::Error;
+use crate::python::{Request, as_in_workspace, beside, is_dag_file, python_files};
+use crate::sys::{env_vars, files};
+use std::path::{Path, PathBuf};
+
+/// Bytes; settings have a few hundred.
+const SIZE_LIMIT: u64 = 256 * 1024;
+
+/// What is added is installed first: a project that asks for what cannot be had would be broken.
+pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
+    let config = context.config()?.map(|loaded| loaded.config);
+    let workspace = config.as_ref().and_then(|config| config.workspace.clone());
+    let here = env_vars::current_dir().map_err(Error::failed)?;
+    let folder =
+        as_in_workspace(workspace.as_deref(), &args.project.as_ref().map_or(here.clone(), |one| here.join(one)));
+    let file = dag_file(&folder)?;
+    let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
+    let project = request.project.clone().unwrap_or(folder);
+    let place = project.join(project::FILE);
+    let text = files::read_text(&place, SIZE_LIMIT).map_err(|error| Error::io("read", &place, &error))?;
+    let elsewhere = |why: String| {
+        Error::failed(why)
+            .hint("nothing was changed")
+            .hint("leoflow env --help shows where a project says what it needs")
+    };
+    let mut said = beside(&request).said.map_err(elsewhere)?;
+    let mut declared = said.declared.take().unwrap_or_default();
+    let own = text.as_deref().map(|text| project::dependencies_in(text, &project)).unwrap_or_default();
+    if own.is_empty() && !declared.requirements.is_empty() {
+        return Err(elsewhere(
+            "this project says what it depends on in another file than leoflow.yaml: add it there".to_owned(),
+        ));
+    }
+    let changed = project::add_dependencies(text.as_deref().unwrap_or_default(), &args.packages)
+        .map_err(|error| elsewhere(format!("{}: {error}", place.display())))?;
+    declared.add(&args.packages);
+    said.declared = Some(declared);
+    let plain = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
+    environment::of(context, &plain, &said).map_err(|reason| {
+        Error::failed(format!("{} cannot be installed", args.packages.join(", ")))
+            .cause(reason)
+            .hint("nothing was changed")
+    })?;
+    files::write_atomic(&place, changed.as_bytes(), 0o644).map_err(|error| Error::io("write", &place, &error))?;
+    context.printer.line(format!("{}: {} added and installed", place.display(), args.packages.join(", ")));
+    Ok(0)
+}
+
+/// Some DAG file of the project, by which it is known what stands beside it.
+fn dag_file(folder: &Path) -> Result<PathBuf, Error> {
+    let mut found = python_files(folder).map_err(|error| Error::io("read", folder, &error))?;
+    found.retain(|file| is_dag_file(file));
+    found.sort_by_key(|file| file.components().count());
+    found.into_iter().next().ok_or_else(|| {
+        Error::failed(format!("{} has no DAG file, so it is no project", folder.display()))
+            .hint("go to a project's folder, or name one with --project")
+            .hint("leoflow init DIR makes one")
+    })
+}

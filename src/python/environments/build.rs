@@ -1,0 +1,338 @@
+//! Building environments: what is wanted becomes a lock, and a lock a folder that never changes.
+
+use super::declared::Declared;
+use super::uv::Uv;
+use crate::home::Home;
+use crate::home::progress::{Progress, Reporter};
+use crate::python::Python;
+use crate::sys::checkpoint::checkpoint;
+use crate::sys::{clock, command, files, flock::FileLock};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+/// For working out what is to be installed.
+const LOCK_LIMIT: Duration = Duration::from_secs(300);
+/// For downloads of gigabytes, and what has to be compiled.
+const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
+/// Another process builds: it may take as long.
+const TURN_LIMIT: Duration = Duration::from_secs(2400);
+const SMOKE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Written last: a folder without it is on its way in or out.
+const STAMP: &str = ".leoflow-deps";
+/// As all that is on its way is called.
+const STAGING: &str = ".install-";
+
+/// What exactly is installed, for one minor version of Python. It is kept in the datastore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    pub declared: Declared,
+    /// `3.12`.
+    pub python: String,
+    /// As pip reads it, with hashes.
+    pub text: String,
+}
+
+/// What stands in the folder of an environment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stamp {
+    #[serde(flatten)]
+    pub lock: Lock,
+    /// `3.12.1`, and where it is.
+    pub version: String,
+    pub base: PathBuf,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+impl Lock {
+    /// Names what is installed, on any machine.
+    pub fn hash(&self) -> String {
+        let all = serde_json::json!([self.text, self.python]);
+        hex::encode(&Sha256::digest(all.to_string().as_bytes())[..16])
+    }
+
+    /// What it was made for.
+    pub fn inputs(&self) -> String {
+        self.declared.inputs(&self.python)
+    }
+
+    /// `(name, version)` of what is installed, in order.
+    pub fn packages(&self) -> Vec<(String, String)> {
+        let mut all: Vec<(String, String)> = self
+            .text
+            .lines()
+            .filter(|line| !line.starts_with([' ', '#']) && !line.trim().is_empty())
+            .filter_map(|line| {
+                let requirement = line.trim_end_matches('\\').split(';').next().unwrap_or_default().trim();
+                let (name, version) = requirement.split_once("==").or_else(|| requirement.split_once(" @ "))?;
+                Some((name.trim().to_owned(), version.trim().to_owned()))
+            })
+            .collect();
+        all.dedup();
+        all
+    }
+}
+
+/// Works out what is to be installed. `before` is a lock whose versions stay where they still fit.
+pub fn lock(
+    uv: &Uv,
+    home: &Home,
+    declared: &Declared,
+    python: &Python,
+    before: Option<&Lock>,
+    reporter: &dyn Reporter,
+) -> Result<Lock, String> {
+    let staging = Staging::new(home).map_err(|error| unwritable(home, &error))?;
+    let (wanted, limits, locked) =
+        (staging.0.join("requirements.in"), staging.0.join("constraints.txt"), staging.0.join("lock.txt"));
+    let write = || -> io::Result<()> {
+        std::fs::write(&wanted, lines(&declared.requirements))?;
+        std::fs::write(&limits, lines(&declared.constraints))?;
+        std::fs::write(&locked, before.map(|lock| lock.text.as_str()).unwrap_or_default())
+    };
+    write().map_err(|error| unwritable(home, &error))?;
+    let mut arguments: Vec<OsString> = ["pip", "compile", "--universal", "--generate-hashes", "--no-header"]
+        .into_iter()
+        .chain(["--no-annotate", "--python-version"])
+        .map(Into::into)
+        .collect();
+    arguments.push(python.minor().into());
+    let constraints = (!declared.constraints.is_empty()).then_some(("--constraints", &limits));
+    for (name, value) in [("--python", &python.path), ("--output-file", &locked)].into_iter().chain(constraints) {
+        arguments.extend([name.into(), value.into()]);
+    }
+    arguments.push(wanted.clone().into());
+    arguments.extend(index(declared));
+    reporter.report(Progress::Started(format!("Working out what to install: {}", declared.requirements.join(", "))));
+    uv.run(arguments, LOCK_LIMIT, reporter)?;
+    checkpoint("environment.locked");
+    let text = std::fs::read_to_string(&locked).map_err(|error| unwritable(home, &error))?;
+    Ok(Lock { declared: declared.clone(), python: python.minor(), text })
+}
+
+fn lines(all: &[String]) -> String {
+    all.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn index(declared: &Declared) -> Vec<OsString> {
+    let first = declared.index.first.iter().flat_map(|url| ["--default-index".to_owned(), url.clone()]);
+    let extra = declared.index.extra.iter().flat_map(|url| ["--index".to_owned(), url.clone()]);
+    first.chain(extra).map(Into::into).collect()
+}
+
+fn unwritable(home: &Home, error: &io::Error) -> String {
+    format!("{} cannot be written: {error}", home.environments().display())
+}
+
+/// Where the environment of this lock is, or will be, with a Python that is there: both say so in its name.
+fn folder(home: &Home, hash: &str, python: &Python) -> PathBuf {
+    let here = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+    let all = serde_json::json!([python.version, python.path, here]);
+    let of_python = hex::encode(&Sha256::digest(all.to_string().as_bytes())[..4]);
+    home.environments().join(format!("{}{of_python}", of_lock(hash)))
+}
+
+/// What the names of all begin with that have these packages.
+fn of_lock(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
+}
+
+/// One that is built, whole, and can be used, of a lock with this hash.
+pub fn find(home: &Home, hash: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(home.environments()).ok()?.flatten();
+    let mut found: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(of_lock(hash)))
+        .map(|entry| entry.path())
+        .filter(|folder| stamp(folder).is_some_and(|stamp| stamp.lock.hash() == hash))
+        .collect();
+    found.sort();
+    let found = found.pop()?;
+    // Since when it is not used counts when there are others to be removed.
+    let _ =
+        File::options().append(true).open(found.join(STAMP)).and_then(|stamp| stamp.set_modified(SystemTime::now()));
+    Some(found)
+}
+
+/// All that are built, with their stamps.
+pub fn all(home: &Home) -> Vec<(PathBuf, Stamp)> {
+    let entries = std::fs::read_dir(home.environments()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.path(), stamp(&entry.path())?))).collect()
+}
+
+/// The stamp of an environment that is whole, and whose Python is there.
+pub fn stamp(folder: &Path) -> Option<Stamp> {
+    let text = files::read_text(&folder.join(STAMP), 16 * 1024 * 1024).ok()??;
+    let stamp: Stamp = serde_json::from_str(&text).ok()?;
+    program(folder).is_file().then_some(stamp)
+}
+
+/// Its Python.
+pub fn program(folder: &Path) -> PathBuf {
+    folder.join("bin/python")
+}
+
+/// Builds the environment of a lock, unless it is there. Waits for its turn: one is built at a time. Returns its folder.
+pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
+    let target = folder(home, &lock.hash(), python);
+    if stamp(&target).is_some() {
+        return Ok(target);
+    }
+    let _turn = turn(home)?;
+    if stamp(&target).is_some() {
+        return Ok(target);
+    }
+    let staging = Staging::new(home).map_err(|error| unwritable(home, &error))?;
+    let tree = staging.0.join("tree");
+    let count = lock.packages().len();
+    reporter.report(Progress::Started(format!("Installing {count} packages for Python {}", lock.python)));
+    let python_of = |option: &str, path: &Path| [OsString::from(option), path.into()];
+    let venv: [OsString; 4] = ["venv", "--quiet", "--relocatable", "--no-project"].map(Into::into);
+    let arguments = venv.into_iter().chain(python_of("--python", &python.path)).chain([tree.clone().into()]);
+    uv.run(arguments, INSTALL_LIMIT, reporter)?;
+    checkpoint("environment.made");
+    install(uv, lock, &staging.0, &tree, reporter)?;
+    checkpoint("environment.installed");
+    smoke(&tree, lock)?;
+    let stamp = Stamp {
+        lock: lock.clone(),
+        version: python.version.clone(),
+        base: python.path.clone(),
+        created_at: clock::now_rfc3339(),
+    };
+    let finish = || -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(&stamp)?;
+        files::write_atomic(&tree.join(STAMP), &text, 0o600)?;
+        files::sync_file_system(&tree)?;
+        checkpoint("environment.stamped");
+        // One without a stamp, or whose Python is gone.
+        files::remove_any(&target)?;
+        files::rename_durably(&tree, &target)
+    };
+    finish().map_err(|error| unwritable(home, &error))?;
+    checkpoint("environment.built");
+    reporter.report(Progress::Finished(format!("{count} packages for Python {}", lock.python)));
+    Ok(target)
+}
+
+/// First from what was downloaded before, which asks nobody.
+fn install(uv: &Uv, lock: &Lock, staging: &Path, tree: &Path, reporter: &dyn Reporter) -> Result<(), String> {
+    if lock.packages().is_empty() {
+        return Ok(());
+    }
+    let locked = staging.join("lock.txt");
+    std::fs::write(&locked, &lock.text).map_err(|error| format!("{}: {error}", locked.display()))?;
+    let sync = |offline: &[&str]| {
+        let mut arguments: Vec<OsString> = ["pip", "sync", "--require-hashes", "--python"].map(Into::into).into();
+        arguments.extend([program(tree).into(), locked.clone().into()]);
+        arguments.extend(offline.iter().map(Into::into));
+        arguments.extend(index(&lock.declared));
+        uv.run(arguments, INSTALL_LIMIT, reporter)
+    };
+    sync(&["--offline"]).or_else(|_| sync(&[]))
+}
+
+/// Removes those whose lock is not in use and that were not used for so long; with `dry_run` only says which.
+pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
+    let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
+        let used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
+        let is_old = used.is_none_or(|used| used.elapsed().unwrap_or_default() >= unused_for);
+        is_old && !in_use.contains(&stamp.lock.hash())
+    };
+    let unused: Vec<PathBuf> = all(home).into_iter().filter(is_unused).map(|(folder, _)| folder).collect();
+    if !dry_run && !unused.is_empty() {
+        let _turn = turn(home)?;
+        for folder in &unused {
+            // Without its stamp it is none any more, whatever is left of it.
+            files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
+            files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
+        }
+    }
+    Ok(unused)
+}
+
+/// Whether its Python runs and finds what was installed.
+fn smoke(tree: &Path, lock: &Lock) -> Result<(), String> {
+    let count = "import importlib.metadata as m, ssl, json; print(len(list(m.distributions())))";
+    let mut asked = Command::new(program(tree));
+    asked.args(["-I", "-c", count]);
+    let output = command::output_within(&mut asked, SMOKE_LIMIT).map_err(|error| format!("its Python: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let found = said.trim().parse::<usize>();
+    match found {
+        Ok(found) if found > 0 || lock.packages().is_empty() => Ok(()),
+        _ => Err(format!("its Python does not work: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+/// A folder beside the environments. Dropped, it is removed with all that is still in it.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn new(home: &Home) -> io::Result<Self> {
+        files::create_private_dir(&home.environments())?;
+        let name = format!("{STAGING}{}-{}", std::process::id(), hex::encode(crate::sys::random::bytes::<4>()));
+        let folder = home.environments().join(name);
+        std::fs::create_dir(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What stays is removed by the next that has its turn.
+        let _ = files::remove_any(&self.0);
+    }
+}
+
+/// Nobody else builds as long as this is held. What killed builds left is gone then.
+fn turn(home: &Home) -> Result<FileLock, String> {
+    let told = |error: io::Error| unwritable(home, &error);
+    files::create_private_dir(&home.environments()).map_err(told)?;
+    let path = home.run().join("environments.lock");
+    let file = File::options().create(true).append(true).open(path).map_err(told)?;
+    let held =
+        FileLock::exclusive_within(file, TURN_LIMIT).map_err(|error| format!("another is being built: {error}"))?;
+    for entry in std::fs::read_dir(home.environments()).map_err(told)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(rest) = name.strip_prefix(STAGING) else { continue };
+        let is_of_a_living = rest.split('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        if !is_of_a_living {
+            files::remove_any(&entry.path()).map_err(told)?;
+        }
+    }
+    Ok(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_says_what_is_in_it() {
+        let text = "certifi==2026.1 \\\n    --hash=sha256:ab\nnumpy==2.4 ; python_full_version < '3.12' \\\n    --hash=sha256:cd\n";
+        let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: text.to_owned() };
+        let named = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+        assert_eq!(lock.packages(), [named("certifi", "2026.1"), named("numpy", "2.4")]);
+    }
+
+    #[test]
+    fn a_folder_without_a_stamp_or_a_python_is_no_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: String::new() };
+        let made = Stamp { lock, version: "3.11.7".into(), base: "/usr/bin/python3".into(), created_at: String::new() };
+        std::fs::write(folder.path().join(STAMP), serde_json::to_vec(&made).unwrap()).unwrap();
+        assert!(stamp(folder.path()).is_none());
+        std::fs::create_dir(folder.path().join("bin")).unwrap();
+        std::fs::write(program(folder.path()), "").unwrap();
+        assert_eq!(stamp(folder.path()).unwrap().version, "3.11.7");
+        std::fs::write(folder.path().join(STAMP), "{\"lock\"").unwrap();
+        assert!(stamp(folder.path()).is_none());
+    }
+}

@@ -1,0 +1,268 @@
+//! What a project says about the environment of its DAGs: `leoflow.yaml`, `pyproject.toml`, `requirements.txt` beside
+//! the DAG, or a block in the file itself. Two that say different things are an error that names both.
+
+use super::python_range::PythonRange;
+use super::requirements::{self, Said};
+use crate::config::project::{self, Wanted};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// Where packages are got from, beside what the machine is configured for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// In the place of the usual one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<String>,
+}
+
+/// What packages are wanted. Equal ones share an environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// As pip writes them, in order, each once.
+    pub requirements: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<String>,
+    /// Ranges that all have to hold the version of Python.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub python: Vec<String>,
+    #[serde(default)]
+    pub index: Index,
+}
+
+impl Declared {
+    /// Wants these too.
+    pub fn add(&mut self, requirements: &[String]) {
+        self.requirements.extend(requirements.iter().cloned());
+        self.requirements = in_order(&self.requirements);
+    }
+
+    /// What it comes to with a version of Python (`3.12`): the same for all that may share a lock.
+    pub fn inputs(&self, python: &str) -> String {
+        let all = serde_json::json!([self.requirements, self.constraints, self.index, python]);
+        hex::encode(&Sha256::digest(all.to_string().as_bytes())[..16])
+    }
+
+    /// Whether this version (`3.12.1`) does. The error names the range that does not hold it.
+    pub fn takes_python(&self, version: &str) -> Result<(), String> {
+        for range in &self.python {
+            if !range.parse::<PythonRange>()?.holds(version) {
+                return Err(range.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a DAG file stands.
+pub struct Place<'a> {
+    pub workspace: Option<&'a Path>,
+    pub project: Option<&'a Path>,
+    pub file: &'a Path,
+}
+
+/// A place that says something, for messages.
+struct Claim {
+    by: String,
+    said: Said,
+}
+
+/// Looks at what stands beside a DAG file, with what the settings of its project and of the whole workspace want; `None`
+/// where the plain interpreter is enough. `read` notes the files that decide it, there or not. The error is for people.
+pub fn look(
+    place: &Place<'_>,
+    wanted: Option<Wanted>,
+    of_workspace: Option<Wanted>,
+    read: &mut Vec<PathBuf>,
+) -> Result<Option<Declared>, String> {
+    let mut claims = Vec::new();
+    if let (Some(project), Some(wanted)) = (place.project, wanted) {
+        claims.extend(of_settings(project, wanted, read)?);
+    }
+    claims.extend(beside(place, read)?);
+    // The file itself is read when it is parsed; that it changes is known.
+    if let Some(text) = requirements::text_of(place.file, &mut Vec::new()).ok().flatten() {
+        let said = requirements::of_script(place.file, &text)?;
+        claims.extend(said.map(|said| Claim { by: place.file.display().to_string(), said }));
+    }
+    let says_something = |claim: &Claim| claim.said.requirements.is_some() || claim.said.python.is_some();
+    // One for all projects of a workspace counts where they say nothing themselves.
+    if !claims.iter().any(says_something)
+        && let (Some(workspace), Some(wanted)) = (place.workspace, of_workspace)
+    {
+        claims.extend(of_settings(workspace, wanted, read)?);
+    }
+    agreed(claims)
+}
+
+fn of_settings(folder: &Path, wanted: Wanted, read: &mut Vec<PathBuf>) -> Result<Option<Claim>, String> {
+    let mut said = Said { requirements: wanted.dependencies, python: wanted.python_version, ..Said::default() };
+    said.index = Index { first: wanted.index, extra: wanted.extra_index };
+    said.constraints = wanted.constraints;
+    if let Some(name) = wanted.requirements {
+        let file = folder.join(name);
+        let found = requirements::of_file(&file, read)?;
+        let found = found.ok_or_else(|| format!("{}: there is no file {}", project::FILE, file.display()))?;
+        said.requirements.get_or_insert_default().extend(found.requirements.into_iter().flatten());
+        said.constraints.extend(found.constraints);
+        said.index.first = said.index.first.or(found.index.first);
+        said.index.extra.extend(found.index.extra);
+    }
+    let is_nothing = said == Said::default();
+    let by = folder.join(project::FILE).display().to_string();
+    Ok((!is_nothing).then_some(Claim { by, said }))
+}
+
+/// The nearest `pyproject.toml` and `requirements.txt`, from the file's folder up to its project's.
+fn beside(place: &Place<'_>, read: &mut Vec<PathBuf>) -> Result<Vec<Claim>, String> {
+    let top = place.project.or_else(|| place.file.parent()).unwrap_or(Path::new("/"));
+    let folders: Vec<&Path> = place
+        .file
+        .ancestors()
+        .skip(1)
+        .take_while(|folder| folder.starts_with(top) && *folder != Path::new(""))
+        .collect();
+    let mut claims = Vec::new();
+    for (name, reader) in [
+        ("pyproject.toml", requirements::of_pyproject as fn(&Path, &mut Vec<PathBuf>) -> Result<Option<Said>, String>),
+        ("requirements.txt", requirements::of_file),
+    ] {
+        for folder in &folders {
+            let path = folder.join(name);
+            if let Some(said) = reader(&path, read)? {
+                claims.push(Claim { by: path.display().to_string(), said });
+                break;
+            }
+        }
+    }
+    Ok(claims)
+}
+
+fn agreed(claims: Vec<Claim>) -> Result<Option<Declared>, String> {
+    let mut declared = Declared::default();
+    let mut first: Option<(&str, Vec<String>)> = None;
+    for claim in &claims {
+        if let Some(found) = &claim.said.requirements {
+            let found = in_order(found);
+            match &first {
+                Some((by, before)) if *before != found => {
+                    let how = "keep one of the two, or let both say the same";
+                    return Err(format!("{by} and {} do not agree on what is needed; {how}", claim.by));
+                }
+                _ => first = Some((&claim.by, found)),
+            }
+        }
+        if let Some(range) = &claim.said.python {
+            range.parse::<PythonRange>().map_err(|error| format!("{}: {error}", claim.by))?;
+            declared.python.push(range.clone());
+        }
+        let index = &claim.said.index;
+        for url in index.first.iter().chain(&index.extra) {
+            check_address(url).map_err(|error| format!("{}: {error}", claim.by))?;
+        }
+        declared.index.first = declared.index.first.take().or(index.first.clone());
+        declared.index.extra.extend(index.extra.iter().cloned());
+        declared.constraints.extend(claim.said.constraints.iter().cloned());
+    }
+    declared.requirements = first.map(|(_, found)| found).unwrap_or_default();
+    declared.constraints = in_order(&declared.constraints);
+    let is_wanted = !declared.requirements.is_empty() || !declared.python.is_empty();
+    Ok(is_wanted.then_some(declared))
+}
+
+fn in_order(lines: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = lines.iter().map(|line| line.trim().to_owned()).collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// It is kept in the datastore and shown: a password does not belong there.
+fn check_address(url: &str) -> Result<(), String> {
+    let rest = url.split_once("://").filter(|(scheme, _)| ["http", "https", "file"].contains(scheme));
+    let Some((_, rest)) = rest else { return Err(format!("{url:?} is no address of an index")) };
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.contains('@') {
+        return Err("the address of an index must not hold a password; put it into ~/.netrc".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn with(files: &[(&str, &str)]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(folder.path().join("p/dags")).unwrap();
+            for (name, text) in files {
+                std::fs::write(folder.path().join(name), text).unwrap();
+            }
+            Self(folder)
+        }
+
+        fn look(&self, settings: Option<&Value>, of_workspace: Option<&Value>) -> Result<Option<Declared>, String> {
+            let wanted = |settings: &Value| project::take_wanted(&mut settings.clone());
+            let root = self.0.path();
+            let place =
+                Place { workspace: Some(root), project: Some(&root.join("p")), file: &root.join("p/dags/dag.py") };
+            look(&place, settings.map(wanted), of_workspace.map(wanted), &mut Vec::new())
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_said_the_plain_interpreter_is_enough() {
+        let folder = Folder::with(&[("p/dags/dag.py", ""), ("p/pyproject.toml", "[tool.x]\n")]);
+        assert_eq!(folder.look(Some(&json!({"dag_id": "d"})), None).unwrap(), None);
+    }
+
+    #[test]
+    fn the_nearest_file_counts_and_a_workspace_speaks_for_those_that_say_nothing() {
+        let folder = Folder::with(&[("p/dags/requirements.txt", "b\na\n"), ("p/requirements.txt", "c\n")]);
+        let of_workspace = json!({"dependencies": ["d"]});
+        let found = folder.look(None, Some(&of_workspace)).unwrap().unwrap();
+        assert_eq!(found.requirements, ["a", "b"]);
+        let found = Folder::with(&[]).look(None, Some(&of_workspace)).unwrap().unwrap();
+        assert_eq!(found.requirements, ["d"]);
+    }
+
+    #[test]
+    fn two_that_do_not_agree_are_both_named() {
+        let folder = Folder::with(&[("p/requirements.txt", "a\n")]);
+        assert!(folder.look(Some(&json!({"dependencies": ["a"]})), None).is_ok());
+        assert!(folder.look(Some(&json!({"requirements": "requirements.txt"})), None).is_ok());
+        let told = folder.look(Some(&json!({"dependencies": ["b"]})), None).unwrap_err();
+        assert!(told.contains("p/leoflow.yaml and ") && told.contains("p/requirements.txt do not agree"), "{told}");
+    }
+
+    #[test]
+    fn every_range_has_to_hold_the_python() {
+        let folder = Folder::with(&[("p/pyproject.toml", "[project]\nname='x'\nrequires-python='>=3.11'\n")]);
+        let found = folder.look(Some(&json!({"python_version": "3.12"})), None).unwrap().unwrap();
+        assert_eq!(found.takes_python("3.12.1"), Ok(()));
+        assert_eq!(found.takes_python("3.11.1"), Err("3.12".to_owned()));
+        assert!(found.requirements.is_empty());
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused() {
+        let folder = Folder::with(&[("p/requirements.txt", "--index-url https://me:secret@i.example/simple\na\n")]);
+        let told = folder.look(None, None).unwrap_err();
+        assert!(told.contains("must not hold a password") && !told.contains("secret"), "{told}");
+    }
+
+    #[test]
+    fn what_may_share_a_lock_has_the_same_inputs() {
+        let declared =
+            |requirement: &str| Declared { requirements: vec![requirement.to_owned()], ..Declared::default() };
+        assert_eq!(declared("a").inputs("3.11"), declared("a").inputs("3.11"));
+        assert_ne!(declared("a").inputs("3.11"), declared("b").inputs("3.11"));
+        assert_ne!(declared("a").inputs("3.11"), declared("a").inputs("3.12"));
+    }
+}

@@ -1,0 +1,13 @@
+//! What a project's DAGs need beside Python itself: what it says, what exactly that comes to, and where it is installed.
+
+mod build;
+mod choice;
+mod declared;
+mod python_range;
+mod requirements;
+mod uv;
+
+pub use build::{Lock, find, program, prune};
+pub use choice::{choose, ensure, renew};
+pub use declared::{Declared, Index, Place, look};
+pub use uv::find as find_uv;

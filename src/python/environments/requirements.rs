@@ -1,0 +1,262 @@
+//! What a project needs, as its files say it: `requirements.txt`, `pyproject.toml`, and the block of a script.
+
+use super::declared::Index;
+use crate::sys::files;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Bytes; a locked file of a large project has some hundred thousand.
+const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
+/// Files that one names, which name others.
+const MOST_FILES: usize = 20;
+
+/// What one place says. `None` for a list that it does not have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    pub requirements: Option<Vec<String>>,
+    pub constraints: Vec<String>,
+    pub python: Option<String>,
+    pub index: Index,
+}
+
+/// A text of a project, or `None` where there is no such file. `read` notes what was looked at, there or not.
+pub fn text_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<String>, String> {
+    read.push(path.to_owned());
+    files::read_text(path, SIZE_LIMIT).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    format!("{} cannot be read: {error}", path.display())
+}
+
+/// A file of requirements as pip reads it, with those that it names. `None` when it is not there.
+pub fn of_file(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Said>, String> {
+    let Some(text) = text_of(path, read)? else { return Ok(None) };
+    let mut said = Said::default();
+    let mut lines = Lines { said: &mut said, requirements: Vec::new(), read, files: 1 };
+    lines.take(path, &text, false)?;
+    let requirements = lines.requirements;
+    said.requirements = Some(requirements);
+    Ok(Some(said))
+}
+
+struct Lines<'a> {
+    said: &'a mut Said,
+    requirements: Vec<String>,
+    read: &'a mut Vec<PathBuf>,
+    files: usize,
+}
+
+impl Lines<'_> {
+    fn take(&mut self, path: &Path, text: &str, are_constraints: bool) -> Result<(), String> {
+        let joined = text.replace("\r\n", "\n").replace("\\\n", " ");
+        for line in joined.lines() {
+            let line = without_comment(line);
+            let place = || format!("{}: {line:?}", path.display());
+            match option(line) {
+                Some(("-r" | "--requirement", file)) => self.take_other(path, file, are_constraints)?,
+                Some(("-c" | "--constraint", file)) => self.take_other(path, file, true)?,
+                Some(("-i" | "--index-url", url)) => self.said.index.first = Some(url.to_owned()),
+                Some(("--extra-index-url", url)) => self.said.index.extra.push(url.to_owned()),
+                Some(_) => return Err(format!("{} is not supported; {WHAT_IS}", place())),
+                None if line.is_empty() => {}
+                None if is_path(line) => {
+                    return Err(format!("{}: a folder or file cannot be locked; {WHAT_IS}", place()));
+                }
+                None if are_constraints => self.said.constraints.push(line.to_owned()),
+                None => self.requirements.push(line.to_owned()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_other(&mut self, from: &Path, file: &str, are_constraints: bool) -> Result<(), String> {
+        self.files += 1;
+        if self.files > MOST_FILES {
+            return Err(format!("{}: it names more than {MOST_FILES} files, or itself", from.display()));
+        }
+        let other = from.parent().unwrap_or(Path::new("/")).join(file);
+        let text = text_of(&other, self.read)?;
+        let text = text.ok_or_else(|| format!("{}: there is no file {}", from.display(), other.display()))?;
+        self.take(&other, &text, are_constraints)
+    }
+}
+
+const WHAT_IS: &str = "lines may be requirements such as `pandas>=2`, -r, -c, --index-url and --extra-index-url";
+
+/// An option with its value, after a blank or `=`.
+fn option(line: &str) -> Option<(&str, &str)> {
+    let line = line.starts_with('-').then_some(line)?;
+    let (name, value) = line.split_once([' ', '=', '\t']).unwrap_or((line, ""));
+    Some((name, value.trim()))
+}
+
+/// A comment begins a line or follows a blank, so that `#` may stand in an address.
+fn without_comment(line: &str) -> &str {
+    let line = line.trim();
+    if line.starts_with('#') {
+        return "";
+    }
+    let end = [" #", "\t#"].iter().filter_map(|start| line.find(start)).min();
+    end.map_or(line, |end| line[..end].trim_end())
+}
+
+fn is_path(line: &str) -> bool {
+    line.starts_with(['.', '/', '~']) || line.contains("file:")
+}
+
+#[derive(Deserialize)]
+struct Toml {
+    project: Option<Project>,
+    #[serde(flatten)]
+    script: Project,
+    tool: Option<Tool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+struct Project {
+    dependencies: Option<Vec<String>>,
+    requires_python: Option<String>,
+    #[serde(default)]
+    dynamic: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Tool {
+    uv: Option<ToolUv>,
+}
+
+#[derive(Deserialize)]
+struct ToolUv {
+    sources: Option<BTreeMap<String, toml::Value>>,
+}
+
+/// The `[project]` of a `pyproject.toml`. `None` when it is not there or has none.
+pub fn of_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Said>, String> {
+    let Some(text) = text_of(path, read)? else { return Ok(None) };
+    let found = parse(&text, path)?;
+    let Some(project) = found.project else { return Ok(None) };
+    if project.dynamic.iter().any(|name| name == "dependencies") {
+        let why = "its dependencies are `dynamic`, so only its build can say them; list them in [project]";
+        return Err(format!("{}: {why}", path.display()));
+    }
+    Ok(Some(said(project)))
+}
+
+/// The block `# /// script` of a Python file, <https://peps.python.org/pep-0723/>. `None` when it has none.
+pub fn of_script(path: &Path, text: &str) -> Result<Option<Said>, String> {
+    let Some(block) = script_block(text) else { return Ok(None) };
+    Ok(Some(said(parse(&block, path)?.script)))
+}
+
+fn parse(text: &str, path: &Path) -> Result<Toml, String> {
+    let found: Toml = toml::from_str(text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let sources = found.tool.as_ref().and_then(|tool| tool.uv.as_ref()).and_then(|uv| uv.sources.as_ref());
+    match sources.and_then(|sources| sources.keys().next()) {
+        Some(name) => {
+            let instead = "write the address in the requirement, as in `name @ https://…`";
+            Err(format!("{}: [tool.uv.sources] of {name} is not supported; {instead}", path.display()))
+        }
+        None => Ok(found),
+    }
+}
+
+fn said(project: Project) -> Said {
+    Said { requirements: project.dependencies, python: project.requires_python, ..Said::default() }
+}
+
+fn script_block(text: &str) -> Option<String> {
+    let mut lines = text.lines().skip_while(|line| line.trim_end() != "# /// script").skip(1);
+    let mut block = String::new();
+    let mut last_end = None;
+    for line in lines.by_ref() {
+        match line.strip_prefix('#') {
+            Some(rest) if rest.is_empty() || rest.starts_with(' ') => {
+                if line == "# ///" {
+                    last_end = Some(block.len());
+                }
+                block.push_str(rest.strip_prefix(' ').unwrap_or(rest));
+                block.push('\n');
+            }
+            _ => break,
+        }
+    }
+    last_end.map(|end| block[..end].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_file_of_requirements_is_read_with_those_that_it_names() {
+        let folder = tempfile::tempdir().unwrap();
+        file(folder.path(), "base.txt", "requests==2.32 \\\n    --hash=sha256:ab\n-c limits.txt\n");
+        file(folder.path(), "limits.txt", "urllib3<3\n");
+        let text = "# first\n-r base.txt\npandas >= 2  # for frames\n--index-url=https://i.example/simple\n\n\
+                    x @ https://e.example/x-1.whl#sha256=ab\n";
+        let path = file(folder.path(), "requirements.txt", text);
+        let mut read = Vec::new();
+        let said = of_file(&path, &mut read).unwrap().unwrap();
+        let wanted = ["requests==2.32      --hash=sha256:ab", "pandas >= 2", "x @ https://e.example/x-1.whl#sha256=ab"];
+        assert_eq!(said.requirements.unwrap(), wanted);
+        assert_eq!(said.constraints, ["urllib3<3"]);
+        assert_eq!(said.index.first.as_deref(), Some("https://i.example/simple"));
+        assert_eq!(read.len(), 3);
+        assert_eq!(of_file(&folder.path().join("none.txt"), &mut read), Ok(None));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_locked_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, wanted) in [
+            ("-e .\n", "\"-e .\" is not supported"),
+            ("./mine\n", "cannot be locked"),
+            ("-r gone.txt\n", "there is no file"),
+            ("-r requirements.txt\n", "or itself"),
+        ] {
+            let path = file(folder.path(), "requirements.txt", text);
+            let told = of_file(&path, &mut Vec::new()).unwrap_err();
+            assert!(told.contains(wanted), "{told}");
+        }
+    }
+
+    #[test]
+    fn pyproject_and_script_say_the_same_in_their_own_ways() {
+        let folder = tempfile::tempdir().unwrap();
+        let lists = "dependencies = [\"pandas\"]\nrequires-python = \">=3.11\"\n";
+        let path = file(folder.path(), "pyproject.toml", &format!("[project]\nname = \"x\"\n{lists}[tool.ruff]\n"));
+        let of_project = of_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
+        let commented: String = lists.lines().map(|line| format!("# {line}\n")).collect();
+        let script = format!("\"\"\"A DAG.\"\"\"\n# /// script\n{commented}#\n# ///\nimport pandas\n");
+        let of_script = of_script(&path, &script).unwrap().unwrap();
+        assert_eq!(of_project, of_script);
+        assert_eq!(of_project.requirements.unwrap(), ["pandas"]);
+        assert_eq!(super::of_script(&path, "# /// script\n# dependencies = []\n"), Ok(None));
+        let tools = file(folder.path(), "pyproject.toml", "[tool.ruff]\nline-length = 120\n");
+        assert_eq!(of_pyproject(&tools, &mut Vec::new()), Ok(None));
+    }
+
+    #[test]
+    fn what_only_a_build_could_say_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, wanted) in [
+            ("[project]\nname = \"x\"\ndynamic = [\"dependencies\"]\n", "`dynamic`"),
+            ("[tool.uv.sources]\nx = { path = \"../x\" }\n", "[tool.uv.sources] of x"),
+            ("[project\n", "pyproject.toml"),
+        ] {
+            let path = file(folder.path(), "pyproject.toml", text);
+            let told = of_pyproject(&path, &mut Vec::new()).unwrap_err();
+            assert!(told.contains(wanted), "{told}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The environments of projects, for this user's own commands and for the agent.
+
+use crate::engine::store::environments as store;
+use crate::python::environments::Lock;
+use crate::server::api_error::ApiError;
+use crate::server::body::bad_body;
+use crate::server::request::Id;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+type Shared = State<Arc<AppState>>;
+
+/// Those that are kept, and those that are wanted and not there yet.
+pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let kept: Vec<Value> = store::all(&*client)
+        .await?
+        .into_iter()
+        .map(|one| {
+            let packages: Vec<Value> = one
+                .lock
+                .packages()
+                .into_iter()
+                .map(|(name, version)| json!({"name": name, "version": version}))
+                .collect();
+            json!({
+                "hash": one.hash, "python": one.lock.python, "requirements": one.lock.declared.requirements,
+                "packages": packages, "created_at": one.created_at.to_string(), "dags": one.dags, "files": one.files, "lock": one.lock.text,
+            })
+        })
+        .collect();
+    Ok(Json(json!({"environments": kept, "wanted": state.environments.wanted()})))
+}
+
+/// Has one built, unless it is there, and waits for it.
+pub async fn build(State(state): Shared, Id(hash): Id) -> Json<Value> {
+    let made = state.environments.with_hash(&hash).await;
+    Json(json!({"problem": made.err()}))
+}
+
+#[derive(Deserialize)]
+pub struct Update {
+    /// The one that it is about; all that are used when none is named.
+    hash: Option<String>,
+}
+
+/// Works out anew what is installed, and installs it. What failed before is tried again.
+pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
+    let Json(Update { hash }) = body.map_err(bad_body)?;
+    state.environments.forget_failed();
+    let kept = {
+        let client = state.database.get().await?;
+        store::all(&*client).await?
+    };
+    let mut changes = Vec::new();
+    for one in kept.iter().filter(|one| hash.as_ref().map_or(!one.dags.is_empty(), |hash| *hash == one.hash)) {
+        let new =
+            state.environments.update(&one.lock).await.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
+        changes.extend(differences(&one.lock, &new));
+    }
+    if !changes.is_empty() {
+        state.dag_deleted.notify_one();
+    }
+    Ok(Json(json!({"changes": changes})))
+}
+
+/// `name 1.0 -> 2.0`, a line for each package that is not as it was.
+fn differences(before: &Lock, after: &Lock) -> Vec<String> {
+    let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        (before.packages().into_iter().collect(), after.packages().into_iter().collect());
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let described = |name: &String| match (before.get(name), after.get(name)) {
+        (Some(old), Some(new)) if old != new => Some(format!("{name} {old} -> {new}")),
+        (None, Some(new)) => Some(format!("{name} {new} is new")),
+        (Some(old), None) => Some(format!("{name} {old} is gone")),
+        _ => None,
+    };
+    names.into_iter().filter_map(described).collect()
+}
+
+#[derive(Deserialize)]
+pub struct Prune {
+    dry_run: bool,
+}
+
+/// Removes what is built and not used by any DAG as it is now, nor by a run that is under way. It can be built again.
+pub async fn prune(State(state): Shared, body: Result<Json<Prune>, JsonRejection>) -> Result<Json<Value>, ApiError> {
+    let Json(Prune { dry_run }) = body.map_err(bad_body)?;
+    let removed = state
+        .environments
+        .prune(Duration::ZERO, dry_run)
+        .await
+        .map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
+    Ok(Json(json!({"removed": removed})))
+}

@@ -1,0 +1,241 @@
+//! What a project depends on is installed for it, and for nobody else.
+
+use crate::support::index::Index;
+use crate::support::{TestHome, uv, wait_until};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// With uv, and an index that has two versions of one package and another that needs it.
+fn test_home() -> (TestHome, Index) {
+    let index = Index::new();
+    index.add("colours", "1.0", "NAME = 'red'\n", &[]);
+    index.add("colours", "2.0", "NAME = 'blue'\n", &[]);
+    index.add("paint", "1.0", "import colours\nNAME = 'paint in ' + colours.NAME\n", &["colours"]);
+    let test = TestHome::new();
+    let folder = test.home.join("tools/uv/0.13.9");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(uv(), folder.join("uv")).unwrap();
+    (test, index)
+}
+
+/// A project whose one task gives what its package says.
+fn project(test: &TestHome, name: &str, files: &[(&str, String)]) -> PathBuf {
+    let folder = test.workspace().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    for (file, text) in files {
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    let dag = format!(
+        "import paint\nfrom airflow.sdk import DAG, task\n@task\ndef t():\n    import sys\n\
+         \x20   return [paint.NAME, sys.prefix]\nwith DAG('{name}', description=paint.NAME):\n    t()\n"
+    );
+    std::fs::write(folder.join("dag.py"), dag).unwrap();
+    folder
+}
+
+fn settings(index: &Index, rest: &str) -> String {
+    format!("index: {}\n{rest}\n", index.address)
+}
+
+fn described(test: &TestHome, dag_id: &str) -> String {
+    test.sql(&format!(
+        "SELECT v.structure->>'description' FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+         WHERE d.dag_id = '{dag_id}' AND d.is_active"
+    ))
+}
+
+fn import_error(test: &TestHome) -> String {
+    test.sql("SELECT stack_trace FROM import_error ORDER BY filename LIMIT 1")
+}
+
+/// What its task gives: the package's word, and the folder that it runs in.
+fn run(test: &TestHome, dag_id: &str) -> (String, String) {
+    let done = test.run(&["dags", "trigger", dag_id, "--wait", "--json"]).expect(0).json();
+    let run_id = done["dag_run_id"].as_str().unwrap();
+    let value = test.sql(&format!("SELECT value FROM xcom WHERE dag_id = '{dag_id}' AND run_id = '{run_id}'"));
+    let value: Value = serde_json::from_str(&value).unwrap();
+    (value[0].as_str().unwrap().to_owned(), value[1].as_str().unwrap().to_owned())
+}
+
+fn environments(test: &TestHome) -> Vec<String> {
+    let entries = std::fs::read_dir(test.home.join("venvs")).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_projects_depend_on_is_installed_once_for_all_that_want_the_same() {
+    let (test, index) = test_home();
+    test.set_up();
+    project(&test, "first", &[("leoflow.yaml", settings(&index, "dependencies: [paint, 'colours<2']"))]);
+    project(
+        &test,
+        "second",
+        &[("leoflow.yaml", settings(&index, "requirements: needs.txt")), ("needs.txt", "colours<2\npaint\n".into())],
+    );
+    let script =
+        format!("[project]\nname = 'third'\ndependencies = ['paint']\n[tool.uv]\nindex-url = '{}'\n", index.address);
+    project(&test, "third", &[("pyproject.toml", script), ("leoflow.yaml", settings(&index, ""))]);
+    test.start();
+    for (dag_id, word) in [("first", "paint in red"), ("second", "paint in red"), ("third", "paint in blue")] {
+        wait_until(dag_id, LIMIT, || described(&test, dag_id) == word);
+    }
+    let (first, second, third) = (run(&test, "first"), run(&test, "second"), run(&test, "third"));
+    assert_eq!((first.0.as_str(), third.0.as_str()), ("paint in red", "paint in blue"));
+    assert_eq!(first, second);
+    assert_ne!(first.1, third.1);
+    assert_eq!(environments(&test).len(), 2, "{:?}", environments(&test));
+    let locks = test.sql("SELECT count(DISTINCT environment), count(environment) FROM dag_version");
+    assert_eq!(locks, "2|3");
+    // The plain interpreter has none of it.
+    let listed = test.run(&["env", "list", "--json"]).expect(0).json();
+    assert_eq!(listed["environments"].as_array().unwrap().len(), 2, "{listed}");
+}
+
+#[test]
+fn another_requirement_is_another_environment_and_what_cannot_be_had_leaves_the_last_version() {
+    let (test, index) = test_home();
+    test.set_up();
+    let settings_of = |text: &str| [("requirements.txt", format!("--index-url {}\n{text}\n", index.address))];
+    let folder = project(&test, "p", &settings_of("paint\ncolours==1.0"));
+    test.start();
+    wait_until("the first", LIMIT, || described(&test, "p") == "paint in red");
+    std::fs::write(folder.join("requirements.txt"), &settings_of("paint\ncolours==3.0")[0].1).unwrap();
+    wait_until("uv's own words", LIMIT, || import_error(&test).contains("no version of colours==3.0"));
+    assert_eq!(run(&test, "p").0, "paint in red");
+    std::fs::write(folder.join("requirements.txt"), &settings_of("paint\n-e .")[0].1).unwrap();
+    wait_until("the line that cannot be", LIMIT, || import_error(&test).contains("\"-e .\" is not supported"));
+    std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint]")).unwrap();
+    std::fs::write(folder.join("requirements.txt"), &settings_of("colours")[0].1).unwrap();
+    wait_until("both that do not agree", LIMIT, || {
+        let told = import_error(&test);
+        told.contains("leoflow.yaml and ") && told.contains("requirements.txt do not agree")
+    });
+    std::fs::remove_file(folder.join("requirements.txt")).unwrap();
+    wait_until("the last", LIMIT, || described(&test, "p") == "paint in blue");
+    assert_eq!(import_error(&test), "");
+    assert_eq!(run(&test, "p").0, "paint in blue");
+}
+
+#[test]
+fn an_environment_that_is_gone_is_built_again_as_it_was_without_the_index() {
+    let (test, index) = test_home();
+    test.set_up();
+    project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, 'colours<2']"))]);
+    test.start();
+    wait_until("it", LIMIT, || described(&test, "p") == "paint in red");
+    let before = run(&test, "p");
+    index.go_away();
+    let asked = index.asked();
+    std::fs::remove_dir_all(&before.1).unwrap();
+    // The agent finds that it is not there, and the try waits until it is.
+    assert_eq!(run(&test, "p"), before);
+    std::fs::remove_dir_all(&before.1).unwrap();
+    test.run(&["lite", "restart"]).expect(0);
+    wait_until("it again", LIMIT, || !environments(&test).is_empty());
+    assert_eq!(run(&test, "p"), before);
+    assert_eq!(index.asked(), asked);
+}
+
+#[test]
+fn a_build_that_is_killed_anywhere_leaves_nothing_that_looks_complete() {
+    let (test, index) = test_home();
+    test.set_up();
+    let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
+    let validate = || {
+        let mut command = test.command(&["validate"]);
+        command.arg(&folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    for step in ["locked", "made", "installed", "stamped", "built"] {
+        let killed = validate().env("LEOFLOW_KILL_AT", format!("environment.{step}")).output().unwrap();
+        assert_eq!(killed.status.code(), None, "{step}: {}", String::from_utf8_lossy(&killed.stderr));
+        let whole = |name: &String| !name.starts_with('.');
+        let found = environments(&test).iter().filter(|name| whole(name)).count();
+        assert_eq!(found, usize::from(step == "built"), "{step}");
+    }
+    let done = validate().output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    std::fs::remove_dir_all(test.home.join("venvs").join(&environments(&test)[0])).unwrap();
+    let again = validate().output().unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+    assert_eq!(environments(&test).len(), 1, "{:?}", environments(&test));
+}
+
+#[test]
+fn a_python_that_is_not_here_is_named_with_those_that_are() {
+    let (test, index) = test_home();
+    test.set_up();
+    let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "python_version: '3.99'"))]);
+    let done = test.run(&["validate", folder.to_str().unwrap()]).expect(1);
+    assert!(done.stdout.contains("Python 3.99 is wanted, and this machine has none"), "{}", done.stdout);
+    assert!(done.stdout.contains("uv python install 3.99"), "{}", done.stdout);
+}
+
+#[test]
+fn uv_itself_is_had_from_the_package_index() {
+    let test = TestHome::new();
+    test.set_up();
+    let index = Index::new();
+    index.add("paint", "1.0", "NAME = 'paint'\n", &[]);
+    let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
+    let mut command: Command = test.command(&["validate"]);
+    // With the pip of whoever runs the tests.
+    let own = command.get_envs().find_map(|(name, value)| (name == "PATH").then_some(value?)).unwrap().to_owned();
+    let path = format!("{}:{}", own.to_string_lossy(), std::env::var("PATH").unwrap());
+    let done = command.arg(&folder).env("PATH", path).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    assert!(test.home.join("tools/uv/0.13.9/uv").is_file());
+}
+
+#[test]
+fn a_backup_brings_the_lock_along_and_an_update_works_it_out_anew() {
+    let (old, index) = test_home();
+    old.set_up();
+    project(&old, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
+    old.start();
+    wait_until("the old machine's", LIMIT, || described(&old, "p") == "paint in blue");
+    let backup = old.backup("b.tar.zst");
+    old.run(&["lite", "stop"]).expect(0);
+    index.add("colours", "3.0", "NAME = 'green'\n", &[]);
+    let (new, _) = test_home();
+    new.restore(&backup, &[]).expect(0);
+    new.start();
+    wait_until("it is built here", LIMIT, || described(&new, "p") == "paint in blue");
+    assert_eq!(run(&new, "p").0, "paint in blue");
+    let done = new.run(&["env", "update", "p"]).expect(0);
+    assert_eq!(done.stdout.trim(), "colours 2.0 -> 3.0");
+    wait_until("the new version", LIMIT, || described(&new, "p") == "paint in green");
+    assert_eq!(run(&new, "p").0, "paint in green");
+    // Nothing needs the one before any more.
+    let pruned = new.run(&["env", "prune", "--json"]).expect(0).json();
+    assert_eq!(pruned["removed"].as_array().unwrap().len(), 1, "{pruned}");
+    assert_eq!(environments(&new).len(), 1);
+    let lock = new.run(&["env", "lock", "p"]).expect(0).stdout;
+    assert!(lock.contains("colours==3.0") && lock.contains("--hash=sha256:"), "{lock}");
+    let said = new.run(&["env", "shell", "p", "--", "python", "-c", "import paint; print(paint.NAME)"]).expect(0);
+    assert_eq!(said.stdout.trim(), "paint in green");
+}
+
+#[test]
+fn what_is_added_is_installed_first_and_what_cannot_be_changes_nothing() {
+    let (test, index) = test_home();
+    test.set_up();
+    let before = settings(&index, "# mine\ndependencies: [colours]");
+    let folder = project(&test, "p", &[("leoflow.yaml", before.clone())]);
+    let (place, file) = (folder.to_str().unwrap(), folder.join("leoflow.yaml"));
+    let refused = test.run(&["add", "nowhere", "--project", place]).expect(1);
+    assert!(refused.stderr.contains("nowhere") && refused.stderr.contains("nothing was changed"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    let missing = test.run(&["validate", place]).expect(1).stdout;
+    assert!(missing.contains("dependencies: [paint]"), "{missing}");
+    test.run(&["add", "paint", "--project", place]).expect(0);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text, before.replace("[colours]", "[colours, paint]"));
+    test.run(&["validate", place]).expect(0);
+}

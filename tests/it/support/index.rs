@@ -1,0 +1,109 @@
+//! A package index on loopback, with wheels that the test makes.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Cursor, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use zip::write::SimpleFileOptions;
+
+/// Serves until the test process ends.
+#[derive(Clone)]
+pub struct Index {
+    pub address: String,
+    files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    asked: Arc<AtomicUsize>,
+    is_away: Arc<AtomicBool>,
+}
+
+impl Index {
+    pub fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let index = Self {
+            address: format!("http://{}/simple", listener.local_addr().unwrap()),
+            files: Arc::default(),
+            asked: Arc::default(),
+            is_away: Arc::default(),
+        };
+        let serving = index.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let serving = serving.clone();
+                std::thread::spawn(move || serving.respond(stream));
+            }
+        });
+        index
+    }
+
+    /// Adds a wheel with one module of the package's name, which needs `requires`.
+    pub fn add(&self, name: &str, version: &str, module: &str, requires: &[&str]) {
+        self.add_with(name, version, &[(&format!("{name}.py"), module)], requires);
+    }
+
+    pub fn add_with(&self, name: &str, version: &str, modules: &[(&str, &str)], requires: &[&str]) {
+        let info = format!("{name}-{version}.dist-info");
+        let requires: String = requires.iter().map(|one| format!("Requires-Dist: {one}\n")).collect();
+        let metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}");
+        let wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
+        let mut files: Vec<(String, String)> =
+            modules.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+        files.push((format!("{info}/METADATA"), metadata));
+        files.push((format!("{info}/WHEEL"), wheel.to_owned()));
+        let record: String = files.iter().map(|(path, _)| format!("{path},,\n")).collect();
+        files.push((format!("{info}/RECORD"), format!("{record}{info}/RECORD,,\n")));
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (path, text) in &files {
+            zip.start_file(path, SimpleFileOptions::default()).unwrap();
+            zip.write_all(text.as_bytes()).unwrap();
+        }
+        let bytes = zip.finish().unwrap().into_inner();
+        self.files.lock().unwrap().insert(format!("{name}-{version}-py3-none-any.whl"), bytes);
+    }
+
+    /// From now on it answers nothing but 503.
+    pub fn go_away(&self) {
+        self.is_away.store(true, Ordering::SeqCst);
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn respond(&self, mut stream: TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(stream.try_clone().ok()?);
+        let mut first = String::new();
+        reader.read_line(&mut first).ok()?;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let path = first.split(' ').nth(1)?.trim_end_matches('/').to_owned();
+        let (status, kind, body) = self.answer(&path);
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+        stream.write_all(head.as_bytes()).ok()?;
+        stream.write_all(b"Connection: close\r\n\r\n").ok()?;
+        stream.write_all(&body).ok()
+    }
+
+    fn answer(&self, path: &str) -> (u16, &'static str, Vec<u8>) {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let files = self.files.lock().unwrap();
+        if self.is_away.load(Ordering::SeqCst) {
+            return (503, "text/plain", Vec::new());
+        }
+        if let Some(bytes) = files.get(name) {
+            return (200, "application/octet-stream", bytes.clone());
+        }
+        let links: String = files
+            .keys()
+            .filter(|file| file.split('-').next() == Some(&name.replace('-', "_")))
+            .map(|file| format!("<a href=\"/files/{file}\">{file}</a>\n"))
+            .collect();
+        if links.is_empty() { (404, "text/html", Vec::new()) } else { (200, "text/html", links.into_bytes()) }
+    }
+}
