@@ -1,5 +1,6 @@
 //! Examining a home. Changes nothing; what can be mended without losing anything carries its mend.
 
+use super::doctor_python::{self, ServersPython};
 use super::facts::config_is_blank;
 use super::install_self;
 use crate::config::{self, Config};
@@ -50,11 +51,11 @@ pub enum Mend {
 }
 
 impl Check {
-    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, verdict: Verdict::Ok, detail: detail.into(), remedy: None, mend: None }
     }
 
-    fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { verdict: Verdict::Warning, remedy: Some(remedy.into()), ..Self::ok(name, detail) }
     }
 
@@ -81,12 +82,12 @@ pub struct Unasked {
 
 /// Every check, in the order a reader would want them. `schema` is what the database was found to
 /// be; `None` when there is none yet.
-/// `python` is the one that a running server has for DAGs.
+/// `servers` is what a running server says.
 pub fn examine(
     home: &Home,
     sources: &Sources,
     schema: Option<Result<State, Unasked>>,
-    python: Option<&Path>,
+    servers: &ServersPython,
 ) -> Vec<Check> {
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
@@ -103,7 +104,9 @@ pub fn examine(
         None => checks.push(schema_check(schema)),
     }
     checks.push(binaries(home));
-    checks.push(python_found(python.or(config.as_ref().and_then(|config| config.python.as_deref()))));
+    let configured = config.as_ref().and_then(|config| config.python.as_deref());
+    checks.push(doctor_python::python_found(servers.python.as_deref().or(configured)));
+    checks.push(doctor_python::environments(home, &servers.failed));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(remains(home, running));
     checks
@@ -347,17 +350,6 @@ fn newest_version(home: &Home) -> Option<String> {
         .collect();
     versions.sort();
     versions.pop().map(|(_, name)| name)
-}
-
-fn python_found(known: Option<&Path>) -> Check {
-    match python::find(known) {
-        Ok(python) => Check::ok("python", format!("{} ({})", python.path.display(), python.version)),
-        Err(reason) => Check::warning(
-            "python",
-            reason,
-            "install Python 3.10 or newer, or name one: leoflow config set python PATH",
-        ),
-    }
 }
 
 /// Of processes that died, when none should be there.

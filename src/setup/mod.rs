@@ -3,6 +3,7 @@
 
 mod apply;
 mod doctor;
+mod doctor_python;
 mod facts;
 mod install_self;
 mod plan;
@@ -13,6 +14,7 @@ pub mod uninstall;
 
 pub use apply::{Applied, ApplyError, apply, get_packages, mark_password_shown, note_version, renew_unseen_password};
 pub use doctor::{Check, Mend, RESTORE, Unasked, Verdict, examine, mend};
+pub use doctor_python::ServersPython;
 pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};
 pub use plan::{Plan, Refusal, Step, Wishes, plan};

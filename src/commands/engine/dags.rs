@@ -4,7 +4,6 @@ use super::dags_report;
 use super::foreground_run;
 use super::run_inputs::{read_conf, read_date};
 use super::run_view::{self, RunView, colour};
-use super::validate::servers_python;
 use crate::cli::api::{Api, encode, list_of};
 use crate::cli::engine_args::{DagsCommand, Trigger};
 use crate::commands::context::Context;
@@ -17,6 +16,13 @@ use std::path::Path;
 struct Overview {
     dags: Vec<DagView>,
     import_errors: Vec<ImportErrorView>,
+    being_built: Vec<BeingBuilt>,
+}
+
+#[derive(Deserialize)]
+struct BeingBuilt {
+    files: Vec<String>,
+    requirements: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -87,14 +93,15 @@ async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {
         return Ok(0);
     }
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
-    if overview.dags.is_empty() && overview.import_errors.is_empty() {
+    if overview.dags.is_empty() && overview.import_errors.is_empty() && overview.being_built.is_empty() {
         context.printer.line(format!("no DAGs in {}", workspace.display()));
         context.printer.note("`leoflow init DIR` makes a first one");
         return Ok(0);
     }
     let rows: Vec<Vec<String>> = overview.dags.iter().map(|dag| row(dag, &workspace)).collect();
     context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
-    tell_import_errors(context, &overview.import_errors).await;
+    tell_import_errors(context, &overview.import_errors);
+    tell_being_built(context, &overview.being_built);
     Ok(0)
 }
 
@@ -128,7 +135,7 @@ fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
     ]
 }
 
-async fn tell_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
+fn tell_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
     for error in errors {
         let what = if error.filename.ends_with(".py") { "cannot be imported" } else { "was not looked through whole" };
         context.printer.warning(format!("{} {what}:", error.filename));
@@ -136,23 +143,14 @@ async fn tell_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
             context.printer.note(format!("  {line}"));
         }
     }
-    let missing = errors.iter().find_map(|error| missing_module(&error.stack_trace));
-    if let Some(module) = missing
-        && let Some(python) = servers_python(context).await
-    {
-        let text = format!(
-            "if {module} is a package, install it for the Python that runs DAGs:  {} -m pip install {module}",
-            python.display()
-        );
-        context.printer.note(text);
-        context.printer.note("its files are imported again as soon as it is there");
-    }
 }
 
-/// The module that an import did not find, the outermost part of its name.
-fn missing_module(trace: &str) -> Option<&str> {
-    let (_, rest) = trace.rsplit_once("ModuleNotFoundError: No module named '")?;
-    rest.split(['\'', '.']).next()
+/// Projects whose packages are being installed.
+fn tell_being_built(context: &Context<'_>, being_built: &[BeingBuilt]) {
+    for one in being_built {
+        let what = one.requirements.join(", ");
+        context.printer.note(format!("the environment of {} is being built ({what})", one.files.join(", ")));
+    }
 }
 
 async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {

@@ -7,6 +7,7 @@ use crate::commands::context::Context;
 use crate::engine::dag_check;
 use crate::error::Error;
 use crate::python::{Children, Found, Interpreter, Request, as_in_workspace, is_dag_file, python_files};
+use crate::setup::ServersPython;
 use crate::sys::env_vars;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -47,20 +48,19 @@ const SERVERS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The Python that a running server has for DAGs, which may have another search path than this shell. Nobody answers
 /// where none runs.
-pub async fn servers_python(context: &Context<'_>) -> Option<PathBuf> {
+pub async fn servers_python(context: &Context<'_>) -> Option<ServersPython> {
     if !context.home.api_socket().exists() {
         return None;
     }
     let api = Api::new(&context.home);
     // A server that does not answer is another check's trouble.
     let asked = tokio::time::timeout(SERVERS_PATIENCE, api.get("/local/python")).await;
-    let found: Value = asked.ok()?.ok()?;
-    found["python"].as_str().map(PathBuf::from)
+    asked.ok()?.ok()
 }
 
 /// A Python with our package, the server's where there is one; made ready in a home that is not set up, too.
 pub async fn prepare(context: &Context<'_>, configured: Option<&Path>) -> Result<Interpreter, Error> {
-    let servers = servers_python(context).await;
+    let servers = servers_python(context).await.and_then(|servers| servers.python);
     let python = servers.as_deref().or(configured);
     context.home.create().map_err(|error| Error::io("create", context.home.root(), &error))?;
     Interpreter::prepare(&context.home, python).map_err(|reason| {

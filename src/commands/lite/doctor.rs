@@ -20,8 +20,8 @@ use std::time::Duration;
 
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let schema = schema_state(context).await;
-    let python = servers_python(context).await;
-    let checks = setup::examine(&context.home, &Sources::from_environment(), schema, python.as_deref());
+    let servers = servers_python(context).await.unwrap_or_default();
+    let checks = setup::examine(&context.home, &Sources::from_environment(), schema, &servers);
     let mends: Vec<&Mend> = checks.iter().filter_map(|check| check.mend.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if context.printer.json {

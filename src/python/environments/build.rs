@@ -238,6 +238,11 @@ fn install(uv: &Uv, lock: &Lock, staging: &Path, tree: &Path, reporter: &dyn Rep
     sync(&["--offline"]).or_else(|_| sync(&[]))
 }
 
+/// How many are built.
+pub fn count(home: &Home) -> usize {
+    all(home).len()
+}
+
 /// Removes those whose lock is not in use and that were not used for so long; with `dry_run` only says which.
 pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
     let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {

@@ -6,6 +6,7 @@ use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{archive, wheel};
 use crate::sys::{command, env_vars, files};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -167,11 +168,13 @@ fn version_in(said: &str) -> Option<[u32; 2]> {
     Some([numbers.next()??, numbers.next()??])
 }
 
-impl Uv {
-    pub fn cache(&self) -> &Path {
-        &self.cache
+impl fmt::Display for Uv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.program.display())
     }
+}
 
+impl Uv {
     /// Runs it to its end within `limit`; each line that it says is reported. The error is its own sentence.
     pub fn run<A: AsRef<OsStr>>(
         &self,

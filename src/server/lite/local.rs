@@ -6,6 +6,7 @@ use crate::engine::store::variables::{self, Variable};
 use crate::engine::store::{ALL, OnExisting, ReadFor};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
+use crate::server::environments;
 use crate::server::request::Id;
 use crate::server::state::AppState;
 use axum::Json;
@@ -41,10 +42,12 @@ pub struct Session {
     token: String,
 }
 
-/// The Python that runs DAGs here, whatever the search path of whoever asks.
+/// The Python that runs DAGs here, whatever the search path of whoever asks, and environments that could not be made.
 pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let found = state.interpreter.get().await;
-    Json(serde_json::json!({"python": found.as_ref().ok().map(|one| &one.program), "problem": found.as_ref().err()}))
+    let wanted = state.environments.wanted();
+    let failed: Vec<&environments::Wanted> = wanted.iter().filter(|one| one.state == "failed").collect();
+    Json(serde_json::json!({"python": found.ok().map(|one| one.program), "failed": failed}))
 }
 
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {

@@ -73,7 +73,14 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
         }));
     }
     let errors: Vec<Value> = errors.iter().map(error_view).collect();
-    Ok(Json(json!({"dags": list, "import_errors": errors})))
+    let being_built: Vec<Value> = state
+        .environments
+        .wanted()
+        .iter()
+        .filter(|one| one.state == "building")
+        .map(|one| json!({"files": one.files, "requirements": one.declared.requirements, "detail": one.detail}))
+        .collect();
+    Ok(Json(json!({"dags": list, "import_errors": errors, "being_built": being_built})))
 }
 
 fn error_view(error: &ImportError) -> Value {

@@ -11,6 +11,12 @@ function errors(list) {
       h("summary", {}, error.filename), h("pre", {}, error.stack_trace))));
 }
 
+// Projects whose packages are being installed; their DAGs come, or change, when they are there.
+function building(list) {
+  return list.map((one) => h("p", { class: "hint", role: "status" },
+    `The environment of ${one.files.join(", ")} is being built (${one.requirements.join(", ")}): ${one.detail ?? ""}`));
+}
+
 function row(dag) {
   const squares = [...dag.last_runs].reverse().map((run) =>
     h("a", { class: "square", href: runPath(dag.dag_id, run.dag_run_id), data: { state: run.state },
@@ -35,10 +41,10 @@ function row(dag) {
 }
 
 const refresh = live(async () => {
-  const { dags, import_errors } = await ask("/ui/dags");
+  const { dags, import_errors, being_built } = await ask("/ui/dags");
   const heading = h("h1", {}, "DAGs");
   const list = dags.length === 0
     ? h("p", { class: "hint" }, "No DAGs yet: save a dag.py in the workspace, or run `leoflow init DIR`.")
     : table(["DAG", "Schedule", "Last runs", "Newest", ""], dags.map(row), "dags");
-  put(view, heading, errors(import_errors), list);
+  put(view, heading, building(being_built), errors(import_errors), list);
 });
