@@ -224,8 +224,13 @@ pub struct Validate {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  leoflow init ~/leoflow/reports")]
+#[command(
+    after_help = "Examples:\n  leoflow init ~/leoflow/reports\n  leoflow init ~/leoflow/sales --with pandas,requests"
+)]
 pub struct Init {
     /// The project's folder; it is made, and must not hold a dag.py yet
     pub folder: PathBuf,
+    /// Packages that it depends on, as pip writes them; they go to its leoflow.yaml
+    #[arg(long, value_name = "PACKAGES", value_delimiter = ',')]
+    pub with: Vec<String>,
 }

@@ -223,6 +223,20 @@ fn a_backup_brings_the_lock_along_and_an_update_works_it_out_anew() {
 }
 
 #[test]
+fn a_new_project_says_what_it_is_made_with() {
+    let test = TestHome::new();
+    test.set_up();
+    let folder = test.workspace().join("sales");
+    let place = folder.to_str().unwrap();
+    test.run(&["init", place, "--with", "pandas>=2,requests"]).expect(0);
+    let text = std::fs::read_to_string(folder.join("leoflow.yaml")).unwrap();
+    assert_eq!(text, "dependencies: ['pandas>=2', requests]\n");
+    let refused = test.run(&["init", place, "--with", "polars"]).expect(1);
+    assert!(refused.stderr.contains("leoflow add polars --project"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(folder.join("leoflow.yaml")).unwrap(), text);
+}
+
+#[test]
 fn what_is_added_is_installed_first_and_what_cannot_be_changes_nothing() {
     let (test, index) = test_home();
     test.set_up();

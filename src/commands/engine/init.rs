@@ -2,19 +2,42 @@
 
 use crate::cli::engine_args::Init;
 use crate::commands::context::Context;
+use crate::config::project;
 use crate::error::Error;
 use crate::setup;
-use crate::sys::env_vars;
+use crate::sys::{env_vars, files};
 use serde_json::json;
 use std::io::ErrorKind;
+use std::path::Path;
 
 pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
     let here = env_vars::current_dir().map_err(Error::failed)?;
     let folder = here.join(&args.folder);
+    let settings = folder.join(project::FILE);
+    // Before the DAG file: it is run with them the first time it is seen.
+    let wanted = match project::add_dependencies("", &args.with) {
+        Ok(text) if !text.is_empty() && !settings.exists() => Some(text),
+        Ok(text) if text.is_empty() => None,
+        Ok(_) => {
+            return Err(Error::failed(format!("{} exists already", settings.display())).hint(format!(
+                "leoflow add {} --project {}",
+                args.with.join(" "),
+                folder.display()
+            )));
+        }
+        Err(error) => return Err(Error::failed(format!("--with {}", args.with.join(","))).cause(error)),
+    };
+    if folder.join("dag.py").exists() {
+        return Err(exists(&folder));
+    }
+    if let Some(text) = wanted {
+        std::fs::create_dir_all(&folder).map_err(|error| Error::io("write", &folder, &error))?;
+        files::write_atomic(&settings, text.as_bytes(), 0o644)
+            .map_err(|error| Error::io("write", &settings, &error))?;
+    }
     let dag_id = dag_id_of(&folder.file_name().unwrap_or_default().to_string_lossy());
     let file = setup::make_project(&folder, &dag_id).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Error::failed(format!("{} exists already", folder.join("dag.py").display()))
-            .hint("nothing was changed; choose another folder"),
+        ErrorKind::AlreadyExists => exists(&folder),
         _ => Error::io("write", &folder, &error),
     })?;
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
@@ -32,6 +55,11 @@ pub fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         _ => context.printer.note(format!("leoflow dags trigger {dag_id} --wait")),
     }
     Ok(0)
+}
+
+fn exists(folder: &Path) -> Error {
+    Error::failed(format!("{} exists already", folder.join("dag.py").display()))
+        .hint("nothing was changed; choose another folder")
 }
 
 /// A folder's name as a dag_id.
