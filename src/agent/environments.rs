@@ -41,7 +41,9 @@ impl Environments {
         if let Some(known) = self.known.get(hash).filter(|known| known.program.is_file()) {
             return Some(known.clone());
         }
-        let found = Rc::new(plain.in_environment(&environments::find(&self.home, hash)?));
+        let folder = environments::find(&self.home, hash)?;
+        environments::note_use(&folder);
+        let found = Rc::new(plain.in_environment(&folder));
         self.known.insert(hash.to_owned(), found.clone());
         Some(found)
     }

@@ -162,7 +162,8 @@ impl Environments {
     /// The one with this lock, if it is there.
     async fn built(&self, hash: String, plain: &Interpreter) -> Option<Environment> {
         let (home, asked) = (self.home.clone(), hash.clone());
-        let found = tokio::task::spawn_blocking(move || environments::find(&home, &asked)).await.ok()??;
+        let find = move || environments::find(&home, &asked).inspect(|folder| environments::note_use(folder));
+        let found = tokio::task::spawn_blocking(find).await.ok()??;
         Some(Environment { hash: Some(hash), interpreter: plain.in_environment(&found) })
     }
 
@@ -241,6 +242,14 @@ impl Environments {
         };
         let folder = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
         Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
+    }
+
+    /// Whether what a file wants is being built, so that `changed` will tell.
+    pub fn is_being_built_for(&self, file: &Path) -> bool {
+        let wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let inputs = wanted_by.get(file).cloned();
+        drop(wanted_by);
+        inputs.is_some_and(|inputs| matches!(self.known().get(&inputs), Some((_, _, Known::Building(_)))))
     }
 
     /// Works out anew what is installed for the same, and installs it: new versions of DAGs run with that.

@@ -191,6 +191,9 @@ fn uv_itself_is_had_from_the_package_index() {
     let done = command.arg(&folder).env("PATH", path).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
     assert!(test.home.join("tools/uv/0.13.9/uv").is_file());
+    // What uv and the packages have left is nobody's work.
+    test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    assert!(!test.home.exists());
 }
 
 #[test]

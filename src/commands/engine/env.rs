@@ -4,7 +4,6 @@ use crate::cli::api::{Api, list_of};
 use crate::cli::args::EnvCommand;
 use crate::commands::context::Context;
 use crate::error::Error;
-use crate::python::environments;
 use crate::sys::env_vars;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -42,11 +41,10 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
         EnvCommand::Prune { dry_run } => prune(context, &api, *dry_run).await,
         EnvCommand::Shell { project, command } => {
             let one = of_project(&api, project).await?;
-            let hash = one["hash"].as_str().unwrap_or_default();
-            let folder = environments::find(&context.home, hash).ok_or_else(|| {
+            let folder = one["folder"].as_str().ok_or_else(|| {
                 Error::failed("it is not built on this machine yet").hint(format!("leoflow env show {project}"))
             })?;
-            Err(shell(&folder, command))
+            Err(shell(Path::new(folder), command))
         }
     }
 }
@@ -115,20 +113,14 @@ fn words(list: &Value) -> String {
 
 fn show(context: &Context<'_>, one: &Value) -> Result<u8, Error> {
     let printer = context.printer;
-    let folder = one["hash"].as_str().and_then(|hash| environments::find(&context.home, hash));
     if printer.json {
-        let mut whole = one.clone();
-        whole["folder"] = json!(folder);
-        printer.json(&whole)?;
+        printer.json(one)?;
         return Ok(0);
     }
     printer.line(format!("environment {}, Python {}", short(one), one["python"].as_str().unwrap_or_default()));
     printer.line(format!("wanted: {}", words(&one["requirements"])));
     printer.line(format!("used by: {}", words(&one["dags"])));
-    match folder {
-        Some(folder) => printer.line(format!("folder: {}", folder.display())),
-        None => printer.line("folder: none; it is built when it is needed"),
-    }
+    printer.line(format!("folder: {}", one["folder"].as_str().unwrap_or("none; it is built when it is needed")));
     let package = |one: &Value| {
         vec![
             one["name"].as_str().unwrap_or_default().to_owned(),

@@ -9,6 +9,7 @@ use crate::sys::checkpoint::checkpoint;
 use crate::sys::{clock, command, files, flock::FileLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -63,21 +64,34 @@ impl Lock {
         self.declared.inputs(&self.python)
     }
 
-    /// `(name, version)` of what is installed, in order.
+    /// `(name, version)` of what it names, in order; versions for other Pythons or platforms stand beside each other.
     pub fn packages(&self) -> Vec<(String, String)> {
-        let mut all: Vec<(String, String)> = self
-            .text
-            .lines()
-            .filter(|line| !line.starts_with([' ', '#']) && !line.trim().is_empty())
-            .filter_map(|line| {
-                let requirement = line.trim_end_matches('\\').split(';').next().unwrap_or_default().trim();
-                let (name, version) = requirement.split_once("==").or_else(|| requirement.split_once(" @ "))?;
-                Some((name.trim().to_owned(), version.trim().to_owned()))
-            })
-            .collect();
-        all.dedup();
-        all
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let requirements = self.text.lines().filter(|line| !line.starts_with([' ', '#']) && !line.trim().is_empty());
+        for line in requirements {
+            let requirement = line.trim_end_matches('\\').split(" ;").next().unwrap_or_default().trim();
+            let found = requirement.split_once("==").or_else(|| requirement.split_once(" @ "));
+            if let Some((name, version)) = found {
+                all.entry(name.trim().to_owned()).or_default().push(version.trim().to_owned());
+            }
+        }
+        all.into_iter().map(|(name, versions)| (name, versions.join(" or "))).collect()
     }
+}
+
+/// `(name, version)` of what is in an environment that is built, in order.
+pub fn installed(folder: &Path) -> Vec<(String, String)> {
+    let libraries = std::fs::read_dir(folder.join("lib")).into_iter().flatten().flatten();
+    let places = libraries.filter_map(|entry| std::fs::read_dir(entry.path().join("site-packages")).ok());
+    let named = places.flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let (name, version) = name.strip_suffix(".dist-info")?.rsplit_once('-')?;
+        Some((name.to_lowercase().replace('_', "-"), version.to_owned()))
+    });
+    let mut found: Vec<(String, String)> = named.collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// Works out what is to be installed. `before` is a lock whose versions stay where they still fit.
@@ -153,11 +167,14 @@ pub fn find(home: &Home, hash: &str) -> Option<PathBuf> {
         .filter(|folder| stamp(folder).is_some_and(|stamp| stamp.lock.hash() == hash))
         .collect();
     found.sort();
-    let found = found.pop()?;
-    // Since when it is not used counts when there are others to be removed.
+    found.pop()
+}
+
+/// Notes that it is used now: since when it is not counts when it may be removed.
+pub fn note_use(folder: &Path) {
+    // One that cannot be noted is kept for as long as something runs with it all the same.
     let _ =
-        File::options().append(true).open(found.join(STAMP)).and_then(|stamp| stamp.set_modified(SystemTime::now()));
-    Some(found)
+        File::options().append(true).open(folder.join(STAMP)).and_then(|stamp| stamp.set_modified(SystemTime::now()));
 }
 
 /// All that are built, with their stamps.
@@ -321,10 +338,11 @@ mod tests {
 
     #[test]
     fn a_lock_says_what_is_in_it() {
-        let text = "certifi==2026.1 \\\n    --hash=sha256:ab\nnumpy==2.4 ; python_full_version < '3.12' \\\n    --hash=sha256:cd\n";
+        let text = "certifi==2026.1 \\\n    --hash=sha256:ab\nnumpy==2.4 ; python_full_version < '3.12' \\\n    \
+                    --hash=sha256:cd\nnumpy==2.5 ; python_full_version >= '3.12' \\\n    --hash=sha256:ef\n";
         let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: text.to_owned() };
         let named = |name: &str, version: &str| (name.to_owned(), version.to_owned());
-        assert_eq!(lock.packages(), [named("certifi", "2026.1"), named("numpy", "2.4")]);
+        assert_eq!(lock.packages(), [named("certifi", "2026.1"), named("numpy", "2.4 or 2.5")]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod python_range;
 mod requirements;
 mod uv;
 
-pub use build::{Lock, count, find, program, prune};
+pub use build::{Lock, count, find, installed, note_use, program, prune};
 pub use choice::{choose, ensure, renew};
 pub use declared::{Declared, Index, Place, look};
 pub use uv::find as find_uv;

@@ -256,6 +256,10 @@ impl DagFileLoop {
         if parsed.waits {
             // What it had stays as it is.
             self.is_done_at_first(&parsed.path);
+            if !self.state.environments.is_being_built_for(&parsed.path) {
+                // It was done before this was heard, and nobody tells again.
+                self.parse(parsed.path);
+            }
             return;
         }
         match self.try_save(&parsed).await {

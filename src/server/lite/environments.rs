@@ -1,7 +1,7 @@
 //! The environments of projects, for this user's own commands and for the agent.
 
 use crate::engine::store::environments as store;
-use crate::python::environments::Lock;
+use crate::python::environments::{self, Lock};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
 use crate::server::request::Id;
@@ -20,20 +20,24 @@ type Shared = State<Arc<AppState>>;
 
 /// Those that are kept, and those that are wanted and not there yet.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
-    let kept: Vec<Value> = store::all(&*client)
-        .await?
+    let all = {
+        let client = state.database.get().await?;
+        store::all(&*client).await?
+    };
+    let home = state.home.clone();
+    let look = move || all.into_iter().map(|one| (environments::find(&home, &one.hash), one)).collect::<Vec<_>>();
+    let looked = tokio::task::spawn_blocking(look).await.map_err(|error| ApiError::internal(&error))?;
+    let kept: Vec<Value> = looked
         .into_iter()
-        .map(|one| {
-            let packages: Vec<Value> = one
-                .lock
-                .packages()
+        .map(|(folder, one)| {
+            let packages = folder.as_deref().map_or_else(|| one.lock.packages(), environments::installed);
+            let packages: Vec<Value> = packages
                 .into_iter()
                 .map(|(name, version)| json!({"name": name, "version": version}))
                 .collect();
             json!({
                 "hash": one.hash, "python": one.lock.python, "requirements": one.lock.declared.requirements,
-                "packages": packages, "created_at": one.created_at.to_string(), "dags": one.dags, "files": one.files, "lock": one.lock.text,
+                "packages": packages, "created_at": one.created_at.to_string(), "dags": one.dags, "files": one.files, "lock": one.lock.text, "folder": folder,
             })
         })
         .collect();

@@ -37,7 +37,11 @@ pub fn gather(home: &Home, purge: bool) -> Result<Facts, FactsError> {
     };
     let root = home.root();
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let home_tree = if purge { look(root).map_err(io(root))? } else { Tree { path: real(root), ..Tree::default() } };
+    let mut home_tree =
+        if purge { look(root).map_err(io(root))? } else { Tree { path: real(root), ..Tree::default() } };
+    // What uv and the packages bring is got again: uv's cache looks like a repository, and a package may hold one.
+    let got_again = [real(&home.tools().join("uv")), real(&home.environments())];
+    home_tree.repositories.retain(|one| !got_again.iter().any(|place| one.path.starts_with(place)));
     let workspace = match receipt.as_ref().map(|receipt| receipt.workspace.clone()) {
         Some(path) if purge && fs::symlink_metadata(&path).is_ok() => Some(look(&path).map_err(io(&path))?),
         _ => None,
