@@ -216,7 +216,9 @@ impl Agent {
 
     /// Fills the free slots.
     async fn claim(&mut self, client: &ClientWrapper) -> Result<Filled, StoreError> {
-        let room = tries::SLOTS.saturating_sub(self.running.len() + self.environments.waiting());
+        // Those that wait for an environment take no slots from the others, as long as they are no more than these.
+        let beyond = self.environments.waiting().saturating_sub(tries::SLOTS);
+        let room = tries::SLOTS.saturating_sub(self.running.len() + beyond);
         if room == 0 {
             return Ok(Filled { started: 0, locked: false });
         }

@@ -275,10 +275,9 @@ pub fn take_wanted(settings: &mut serde_json::Value) -> Wanted {
     serde_json::from_value(taken.into()).unwrap_or_default()
 }
 
-/// The `dependencies` in a text of settings; none where it is not valid.
-pub fn dependencies_in(text: &str, folder: &Path) -> Vec<String> {
-    let settings = read(text, folder).unwrap_or_default();
-    take_wanted(&mut settings.into()).dependencies.unwrap_or_default()
+/// A text of settings as JSON, for the project in `folder`.
+pub fn parse(text: &str, folder: &Path) -> Result<serde_json::Value, Vec<Problem>> {
+    read(text, folder).map(Into::into)
 }
 
 /// The one that was probably meant.

@@ -16,7 +16,7 @@ pub fn add_dependencies(text: &str, new: &[String]) -> Result<String, EditError>
     }
     all.extend(missing.iter().map(|one| Value::from(one.as_str())));
     expected.insert(KEY.into(), Value::Sequence(all.clone()));
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text.split_inclusive('\n').map(|line| line.trim_end_matches(['\r', '\n'])).collect();
     let result = match lines.iter().position(|line| key_on(line) == Some(KEY)) {
         None => with_line_at(&lines, lines.len(), &in_one_line(&all)),
         Some(at) => match last_item(&lines, at) {
@@ -26,11 +26,13 @@ pub fn add_dependencies(text: &str, new: &[String]) -> Result<String, EditError>
             }
             None => {
                 let mut lines = lines.clone();
-                lines.remove(at);
-                with_line_at(&lines, at, &in_one_line(&all))
+                let comment =
+                    lines.remove(at).split_once("] #").map(|(_, rest)| format!(" #{rest}")).unwrap_or_default();
+                with_line_at(&lines, at, &format!("{}{comment}", in_one_line(&all)))
             }
         },
     };
+    let result = if text.contains("\r\n") { result.replace('\n', "\r\n") } else { result };
     match to_mapping(&result) {
         Ok(found) if found == expected => Ok(result),
         _ => Err(EditError::CannotChange(KEY.to_owned())),
@@ -78,6 +80,7 @@ mod tests {
         assert_eq!(added("# mine\ndag_id: d", &["a>=2", "b"]), "# mine\ndag_id: d\ndependencies: ['a>=2', b]\n");
         assert_eq!(added("dependencies: [a]\ntags: [x]\n", &["b"]), "dependencies: [a, b]\ntags: [x]\n");
         assert_eq!(added("dependencies:\n", &["b"]), "dependencies: [b]\n");
+        assert_eq!(added("dependencies: [a] # all\r\n", &["b"]), "dependencies: [a, b] # all\r\n");
         let block = "dependencies:\n  - a  # why\n  # and\n  - b\n\ntags: [x]\n";
         assert_eq!(added(block, &["c"]), "dependencies:\n  - a  # why\n  # and\n  - b\n  - c\n\ntags: [x]\n");
     }

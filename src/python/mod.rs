@@ -19,7 +19,7 @@ pub use children::{Children, Left};
 pub use discover::{MINIMUM, Python, find};
 pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
-pub use parse::{Beside, Found, Request, Said, beside, look_beside, parse};
+pub use parse::{Beside, Found, Request, Said, beside, declared_with, look_beside, parse};
 pub use roots::{VersionCode, as_in_workspace, project_of, roots};
 pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, is_dag_file, python_files, scan};
 pub use support::{

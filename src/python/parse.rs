@@ -109,18 +109,28 @@ pub fn beside(request: &Request) -> Beside {
 }
 
 fn said_beside(request: &Request, read: &mut Vec<PathBuf>) -> Result<Said, String> {
-    let mut of = |folder: Option<&Path>| {
+    let of = |folder: Option<&Path>, read: &mut Vec<PathBuf>| {
         let Some(folder) = folder else { return Ok(None) };
         read.push(folder.join(project::FILE));
         settings_of(folder)
     };
-    let mut settings = of(request.project.as_deref())?;
-    let mut of_workspace = of(request.workspace.as_deref())?;
-    let place =
-        Place { workspace: request.workspace.as_deref(), project: request.project.as_deref(), file: &request.path };
+    let mut settings = of(request.project.as_deref(), read)?;
     let wanted = settings.as_mut().map(project::take_wanted);
-    let declared = environments::look(&place, wanted, of_workspace.as_mut().map(project::take_wanted), read)?;
+    let of_workspace =
+        |read: &mut Vec<PathBuf>| Ok(of(request.workspace.as_deref(), read)?.as_mut().map(project::take_wanted));
+    let declared = environments::look(&place_of(request), wanted, of_workspace, read)?;
     Ok(Said { settings, declared })
+}
+
+/// What would be wanted if the project's settings were this text. The error is for people.
+pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, String> {
+    let folder = request.project.as_deref().unwrap_or(Path::new("/"));
+    let mut settings = project::parse(text, folder).map_err(|problems| told(&folder.join(project::FILE), &problems))?;
+    environments::look(&place_of(request), Some(project::take_wanted(&mut settings)), |_| Ok(None), &mut Vec::new())
+}
+
+fn place_of(request: &Request) -> Place<'_> {
+    Place { workspace: request.workspace.as_deref(), project: request.project.as_deref(), file: &request.path }
 }
 
 /// Parses in a child. `Err` is for people: why there is no result. Dropped, it ends the child.
@@ -160,11 +170,15 @@ pub async fn parse(
 /// The settings in a folder, without which its files cannot be imported; the error says what is wrong with them.
 fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
     let file = folder.join(project::FILE);
-    let line = |problem: &Problem| format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message);
     project::load(folder).map_err(|unusable| match unusable {
         Unusable::Unreadable(error) => format!("{} cannot be read: {error}", file.display()),
-        Unusable::Wrong(problems) => problems.iter().map(line).collect::<Vec<_>>().join("\n"),
+        Unusable::Wrong(problems) => told(&file, &problems),
     })
+}
+
+fn told(file: &Path, problems: &[Problem]) -> String {
+    let line = |problem: &Problem| format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message);
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn read_result(bytes: &[u8], exit: Exit) -> Result<Found, String> {

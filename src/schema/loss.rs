@@ -240,8 +240,11 @@ mod tests {
     #[test]
     fn our_own_rollbacks_are_understood() {
         for migration in known() {
-            let losses = of_script(migration.rollback.as_deref().unwrap_or_default());
-            assert!(!losses.is_empty(), "{}", migration.name);
+            let script = migration.rollback.as_deref().unwrap_or_default();
+            let losses = of_script(script);
+            // One that is about indexes alone takes nothing.
+            let is_of_indexes = |line: &str| line.starts_with("DROP INDEX") || line.starts_with("CREATE INDEX");
+            assert_eq!(losses.is_empty(), script.lines().all(is_of_indexes), "{}", migration.name);
             let unknown = losses.iter().find(|loss| matches!(loss, Loss::Unknown(_)));
             assert_eq!(unknown, None, "{}", migration.name);
         }

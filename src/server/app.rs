@@ -38,6 +38,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(task::routes(&state))
         .layer(from_fn(guard::request_timeout))
         .merge(lite::import_routes(&state))
+        .merge(lite::environment_routes())
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "Not Found"))
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
         .layer(from_fn_with_state(state.clone(), guard::check_request))

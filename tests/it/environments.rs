@@ -78,8 +78,7 @@ fn what_projects_depend_on_is_installed_once_for_all_that_want_the_same() {
         "second",
         &[("leoflow.yaml", settings(&index, "requirements: needs.txt")), ("needs.txt", "colours<2\npaint\n".into())],
     );
-    let script =
-        format!("[project]\nname = 'third'\ndependencies = ['paint']\n[tool.uv]\nindex-url = '{}'\n", index.address);
+    let script = "[project]\nname = 'third'\ndependencies = ['paint']\n".to_owned();
     project(&test, "third", &[("pyproject.toml", script), ("leoflow.yaml", settings(&index, ""))]);
     test.start();
     for (dag_id, word) in [("first", "paint in red"), ("second", "paint in red"), ("third", "paint in blue")] {
@@ -109,7 +108,7 @@ fn another_requirement_is_another_environment_and_what_cannot_be_had_leaves_the_
     wait_until("uv's own words", LIMIT, || import_error(&test).contains("no version of colours==3.0"));
     assert_eq!(run(&test, "p").0, "paint in red");
     std::fs::write(folder.join("requirements.txt"), &settings_of("paint\n-e .")[0].1).unwrap();
-    wait_until("the line that cannot be", LIMIT, || import_error(&test).contains("\"-e .\" is not supported"));
+    wait_until("the line that cannot be", LIMIT, || import_error(&test).contains("-e is not supported"));
     std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint]")).unwrap();
     std::fs::write(folder.join("requirements.txt"), &settings_of("colours")[0].1).unwrap();
     wait_until("both that do not agree", LIMIT, || {
@@ -255,4 +254,39 @@ fn what_is_added_is_installed_first_and_what_cannot_be_changes_nothing() {
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text, before.replace("[colours]", "[colours, paint]"));
     test.run(&["validate", place]).expect(0);
+}
+
+#[test]
+fn a_uv_of_the_users_own_is_used() {
+    let test = TestHome::new();
+    test.set_up();
+    let index = Index::new();
+    index.add("paint", "1.0", "NAME = 'paint'\n", &[]);
+    let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
+    let mut command = test.command(&["validate"]);
+    let own = command.get_envs().find_map(|(name, value)| (name == "PATH").then_some(value?)).unwrap().to_owned();
+    let path = format!("{}:{}", uv().parent().unwrap().display(), own.to_string_lossy());
+    let done = command.arg(&folder).env("PATH", path).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    assert!(!test.home.join("tools/uv/0.13.9").exists());
+    assert_eq!(environments(&test).len(), 1);
+}
+
+#[test]
+fn what_is_said_while_a_file_is_parsed_counts_and_what_is_gone_is_wanted_no_more() {
+    let (test, index) = test_home();
+    test.set_up();
+    let folder = project(&test, "p", &[]);
+    let dag = std::fs::read_to_string(folder.join("dag.py")).unwrap();
+    let waits = "import pathlib, time\npathlib.Path(__file__).with_name('begun').touch()\ntime.sleep(1.5)\n";
+    std::fs::write(folder.join("dag.py"), format!("{waits}{dag}")).unwrap();
+    test.start();
+    wait_until("its parse begins", LIMIT, || folder.join("begun").exists());
+    std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint]")).unwrap();
+    wait_until("it", LIMIT, || described(&test, "p") == "paint in blue");
+    std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint, nowhere]")).unwrap();
+    let wanted = || test.run(&["env", "list", "--json"]).expect(0).json()["wanted"].as_array().unwrap().clone();
+    wait_until("its failing", LIMIT, || wanted().iter().any(|one| one["state"] == "failed"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    wait_until("that nobody wants it", LIMIT, || wanted().is_empty());
 }

@@ -6,7 +6,7 @@ use crate::cli::env_args::Add;
 use crate::commands::context::Context;
 use crate::config::project;
 use crate::error::Error;
-use crate::python::{Request, as_in_workspace, beside, is_dag_file, python_files};
+use crate::python::{Request, Said, as_in_workspace, declared_with, is_dag_file, python_files};
 use crate::sys::{env_vars, files};
 use std::path::{Path, PathBuf};
 
@@ -22,33 +22,33 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
         as_in_workspace(workspace.as_deref(), &args.project.as_ref().map_or(here.clone(), |one| here.join(one)));
     let file = dag_file(&folder)?;
     let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
-    let project = request.project.clone().unwrap_or(folder);
-    let place = project.join(project::FILE);
-    let text = files::read_text(&place, SIZE_LIMIT).map_err(|error| Error::io("read", &place, &error))?;
-    let elsewhere = |why: String| {
-        Error::failed(why)
-            .hint("nothing was changed")
-            .hint("leoflow env --help shows where a project says what it needs")
-    };
-    let mut said = beside(&request).said.map_err(elsewhere)?;
-    let mut declared = said.declared.take().unwrap_or_default();
-    let own = text.as_deref().map(|text| project::dependencies_in(text, &project)).unwrap_or_default();
-    if own.is_empty() && !declared.requirements.is_empty() {
-        return Err(elsewhere(
-            "this project says what it depends on in another file than leoflow.yaml: add it there".to_owned(),
-        ));
+    if request.project.as_ref() != Some(&folder) {
+        return Err(Error::failed(format!("{} is no project of its own", folder.display()))
+            .hint("go to a project's folder, or name one with --project"));
     }
+    let place = folder.join(project::FILE);
+    // Where a link leads.
+    let place = place.canonicalize().unwrap_or(place);
+    let read = || files::read_text(&place, SIZE_LIMIT).map_err(|error| Error::io("read", &place, &error));
+    let text = read()?;
+    let refused =
+        |why: String| Error::failed(why).hint("nothing was changed; docs/environments.md says where it may stand");
     let changed = project::add_dependencies(text.as_deref().unwrap_or_default(), &args.packages)
-        .map_err(|error| elsewhere(format!("{}: {error}", place.display())))?;
-    declared.add(&args.packages);
-    said.declared = Some(declared);
+        .map_err(|error| refused(format!("{}: {error}", place.display())))?;
+    let declared = declared_with(&request, &changed).map_err(refused)?;
+    let said = Said { settings: None, declared };
     let plain = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
     environment::of(context, &plain, &said).map_err(|reason| {
         Error::failed(format!("{} cannot be installed", args.packages.join(", ")))
             .cause(reason)
             .hint("nothing was changed")
     })?;
-    files::write_atomic(&place, changed.as_bytes(), 0o644).map_err(|error| Error::io("write", &place, &error))?;
+    // That took a while.
+    if read()? != text {
+        return Err(refused(format!("{} was changed meanwhile", place.display())).hint("the same command again"));
+    }
+    let mode = files::mode(&place).unwrap_or(0o644);
+    files::write_atomic(&place, changed.as_bytes(), mode).map_err(|error| Error::io("write", &place, &error))?;
     context.printer.line(format!("{}: {} added and installed", place.display(), args.packages.join(", ")));
     Ok(0)
 }

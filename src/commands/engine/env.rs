@@ -25,18 +25,22 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
             Ok(0)
         }
         EnvCommand::Update { project } => {
-            let hash = match project {
-                Some(project) => Some(of_project(&api, project).await?["hash"].clone()),
-                None => None,
-            };
-            let done: Value = api.patient().post(&format!("{PLACE}/update"), &json!({"hash": hash})).await?;
+            let done: Value = api.patient().post(&format!("{PLACE}/update"), &json!({"project": project})).await?;
             if printer.json {
                 printer.json(&done)?;
-            } else if list_of(&done["changes"]).next().is_none() {
+                return Ok(u8::from(list_of(&done["problems"]).next().is_some()));
+            }
+            if list_of(&done["changes"]).next().is_none() && list_of(&done["problems"]).next().is_none() {
                 printer.line("everything is as new as it may be");
             }
             list_of(&done["changes"]).for_each(|change| printer.line(change.as_str().unwrap_or_default()));
-            Ok(0)
+            let problems: Vec<&str> = list_of(&done["problems"]).filter_map(Value::as_str).collect();
+            if problems.is_empty() {
+                return Ok(0);
+            }
+            Err(Error::failed("not everything could be brought up to date")
+                .cause(problems.join("\n"))
+                .hint("leoflow env list"))
         }
         EnvCommand::Prune { dry_run } => prune(context, &api, *dry_run).await,
         EnvCommand::Shell { project, command } => {

@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
+/// Bytes; a DAG file has some thousands.
+const LARGEST_FILE: u64 = 4 * 1024 * 1024;
+
 pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
     let wanted = Wanted {
         dag_id: &args.dag_id,
@@ -182,8 +185,12 @@ async fn find(
     let workspace = workspace.ok_or_else(missing)?;
     let mut files = python_files(workspace).map_err(|error| Error::io("read", workspace, &error))?;
     files.retain(|file| is_dag_file(file));
-    // The likely ones first: a project is often called as its DAG is.
-    files.sort_by_key(|file| !file.to_string_lossy().contains(dag_id));
+    // The likely ones first: those that name it, and a project is often called as its DAG is. What the others depend on
+    // is not to be installed for nothing.
+    files.sort_by_cached_key(|file| {
+        let names = files::read_text(file, LARGEST_FILE).ok().flatten().is_some_and(|text| text.contains(dag_id));
+        (!names, !file.to_string_lossy().contains(dag_id))
+    });
     let children = Children::new(&context.home);
     let mut broken = Vec::new();
     for file in files {

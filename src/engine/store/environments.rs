@@ -23,14 +23,14 @@ pub async fn get(client: &impl GenericClient, hash: &str) -> Result<Lock, StoreE
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "environment", id: hash.to_owned() })
 }
 
-/// Keeps it, as what is installed from now on for the same inputs.
-pub async fn choose(client: &impl GenericClient, lock: &Lock) -> Result<(), StoreError> {
+/// Keeps it, as what is installed from now on for these inputs.
+pub async fn choose(client: &impl GenericClient, inputs: &str, lock: &Lock) -> Result<(), StoreError> {
     let query = "
         WITH kept AS (INSERT INTO environment (hash, declared, python, lock) VALUES ($1, $2, $3, $4)
                       ON CONFLICT (hash) DO NOTHING)
         INSERT INTO environment_choice (inputs, hash) VALUES ($5, $1)
         ON CONFLICT (inputs) DO UPDATE SET hash = EXCLUDED.hash, chosen_at = now()";
-    let (hash, inputs) = (lock.hash(), lock.inputs());
+    let hash = lock.hash();
     client.execute(query, &[&hash, &Json(&lock.declared), &lock.python, &lock.text, &inputs]).await?;
     Ok(())
 }

@@ -45,7 +45,7 @@ pub struct Lock {
 pub struct Stamp {
     #[serde(flatten)]
     pub lock: Lock,
-    /// `3.12.1`, and where it is.
+    /// `3.12.1`, and where it really is: a link may lead to another after an upgrade of the system.
     pub version: String,
     pub base: PathBuf,
     /// RFC 3339.
@@ -94,13 +94,12 @@ pub fn installed(folder: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// Works out what is to be installed. `before` is a lock whose versions stay where they still fit.
+/// Works out what is to be installed: the newest versions that fit.
 pub fn lock(
     uv: &Uv,
     home: &Home,
     declared: &Declared,
     python: &Python,
-    before: Option<&Lock>,
     reporter: &dyn Reporter,
 ) -> Result<Lock, String> {
     let staging = Staging::new(home).map_err(|error| unwritable(home, &error))?;
@@ -108,8 +107,7 @@ pub fn lock(
         (staging.0.join("requirements.in"), staging.0.join("constraints.txt"), staging.0.join("lock.txt"));
     let write = || -> io::Result<()> {
         std::fs::write(&wanted, lines(&declared.requirements))?;
-        std::fs::write(&limits, lines(&declared.constraints))?;
-        std::fs::write(&locked, before.map(|lock| lock.text.as_str()).unwrap_or_default())
+        std::fs::write(&limits, lines(&declared.constraints))
     };
     write().map_err(|error| unwritable(home, &error))?;
     let mut arguments: Vec<OsString> = ["pip", "compile", "--universal", "--generate-hashes", "--no-header"]
@@ -117,7 +115,8 @@ pub fn lock(
         .chain(["--no-annotate", "--python-version"])
         .map(Into::into)
         .collect();
-    arguments.push(python.minor().into());
+    let version = declared.python_of_lock(python);
+    arguments.push(version.clone().into());
     let constraints = (!declared.constraints.is_empty()).then_some(("--constraints", &limits));
     for (name, value) in [("--python", &python.path), ("--output-file", &locked)].into_iter().chain(constraints) {
         arguments.extend([name.into(), value.into()]);
@@ -128,7 +127,7 @@ pub fn lock(
     uv.run(arguments, LOCK_LIMIT, reporter)?;
     checkpoint("environment.locked");
     let text = std::fs::read_to_string(&locked).map_err(|error| unwritable(home, &error))?;
-    Ok(Lock { declared: declared.clone(), python: python.minor(), text })
+    Ok(Lock { declared: declared.clone(), python: version, text })
 }
 
 fn lines(all: &[String]) -> String {
@@ -187,7 +186,8 @@ pub fn all(home: &Home) -> Vec<(PathBuf, Stamp)> {
 pub fn stamp(folder: &Path) -> Option<Stamp> {
     let text = files::read_text(&folder.join(STAMP), 16 * 1024 * 1024).ok()??;
     let stamp: Stamp = serde_json::from_str(&text).ok()?;
-    program(folder).is_file().then_some(stamp)
+    let is_it = program(folder).canonicalize().is_ok_and(|base| base == stamp.base);
+    is_it.then_some(stamp)
 }
 
 /// Its Python.
@@ -216,11 +216,11 @@ pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn 
     checkpoint("environment.made");
     install(uv, lock, &staging.0, &tree, reporter)?;
     checkpoint("environment.installed");
-    smoke(&tree, lock)?;
+    smoke(&tree)?;
     let stamp = Stamp {
         lock: lock.clone(),
         version: python.version.clone(),
-        base: python.path.clone(),
+        base: program(&tree).canonicalize().map_err(|error| format!("its Python: {error}"))?,
         created_at: clock::now_rfc3339(),
     };
     let finish = || -> io::Result<()> {
@@ -267,9 +267,10 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
         let is_old = used.is_none_or(|used| used.elapsed().unwrap_or_default() >= unused_for);
         is_old && !in_use.contains(&stamp.lock.hash())
     };
-    let unused: Vec<PathBuf> = all(home).into_iter().filter(is_unused).map(|(folder, _)| folder).collect();
-    if !dry_run && !unused.is_empty() {
-        let _turn = turn(home)?;
+    let _turn = turn(home)?;
+    let mut unused: Vec<PathBuf> = all(home).into_iter().filter(is_unused).map(|(folder, _)| folder).collect();
+    unused.extend(broken(home));
+    if !dry_run {
         for folder in &unused {
             // Without its stamp it is none any more, whatever is left of it.
             files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
@@ -279,8 +280,16 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
     Ok(unused)
 }
 
+/// Those that are whole no more: their Python is gone, or their removal was cut off.
+fn broken(home: &Home) -> Vec<PathBuf> {
+    let is_named_so = |name: &str| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let entries = std::fs::read_dir(home.environments()).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| is_named_so(&entry.file_name().to_string_lossy()));
+    named.map(|entry| entry.path()).filter(|folder| stamp(folder).is_none()).collect()
+}
+
 /// Whether its Python runs and finds what was installed.
-fn smoke(tree: &Path, lock: &Lock) -> Result<(), String> {
+fn smoke(tree: &Path) -> Result<(), String> {
     let count = "import importlib.metadata as m, ssl, json; print(len(list(m.distributions())))";
     let mut asked = Command::new(program(tree));
     asked.args(["-I", "-c", count]);
@@ -288,7 +297,7 @@ fn smoke(tree: &Path, lock: &Lock) -> Result<(), String> {
     let said = String::from_utf8_lossy(&output.stdout);
     let found = said.trim().parse::<usize>();
     match found {
-        Ok(found) if found > 0 || lock.packages().is_empty() => Ok(()),
+        Ok(_) => Ok(()),
         _ => Err(format!("its Python does not work: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }
@@ -349,12 +358,17 @@ mod tests {
     fn a_folder_without_a_stamp_or_a_python_is_no_environment() {
         let folder = tempfile::tempdir().unwrap();
         let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: String::new() };
-        let made = Stamp { lock, version: "3.11.7".into(), base: "/usr/bin/python3".into(), created_at: String::new() };
+        let base = folder.path().canonicalize().unwrap().join("bin/python");
+        let made = Stamp { lock, version: "3.11.7".into(), base, created_at: String::new() };
         std::fs::write(folder.path().join(STAMP), serde_json::to_vec(&made).unwrap()).unwrap();
         assert!(stamp(folder.path()).is_none());
         std::fs::create_dir(folder.path().join("bin")).unwrap();
         std::fs::write(program(folder.path()), "").unwrap();
         assert_eq!(stamp(folder.path()).unwrap().version, "3.11.7");
+        // Another Python in its place.
+        std::fs::remove_file(program(folder.path())).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", program(folder.path())).unwrap();
+        assert!(stamp(folder.path()).is_none());
         std::fs::write(folder.path().join(STAMP), "{\"lock\"").unwrap();
         assert!(stamp(folder.path()).is_none());
     }

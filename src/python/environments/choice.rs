@@ -36,7 +36,7 @@ pub fn ensure(
     known: Option<Lock>,
     reporter: &dyn Reporter,
 ) -> Result<(Lock, PathBuf), String> {
-    let known = known.or_else(|| of_same_inputs(home, &declared.inputs(&python.minor())));
+    let known = known.or_else(|| of_same_inputs(home, &declared.inputs(&declared.python_of_lock(python))));
     if let Some(lock) = &known
         && let Some(folder) = build::find(home, &lock.hash())
     {
@@ -45,7 +45,7 @@ pub fn ensure(
     let uv = uv::get(home, reporter)?;
     let lock = match known {
         Some(lock) => lock,
-        None => build::lock(&uv, home, declared, python, None, reporter)?,
+        None => build::lock(&uv, home, declared, python, reporter)?,
     };
     let folder = build::build(&uv, home, &lock, python, reporter)?;
     Ok((lock, folder))
@@ -60,9 +60,14 @@ fn of_same_inputs(home: &Home, inputs: &str) -> Option<Lock> {
 }
 
 /// The newest versions that do for what is declared, installed. The error is for people.
-pub fn renew(home: &Home, declared: &Declared, python: &Python, reporter: &dyn Reporter) -> Result<Lock, String> {
+pub fn renew(
+    home: &Home,
+    declared: &Declared,
+    python: &Python,
+    reporter: &dyn Reporter,
+) -> Result<(Lock, PathBuf), String> {
     let uv = uv::get(home, reporter)?;
-    let lock = build::lock(&uv, home, declared, python, None, reporter)?;
-    build::build(&uv, home, &lock, python, reporter)?;
-    Ok(lock)
+    let lock = build::lock(&uv, home, declared, python, reporter)?;
+    let folder = build::build(&uv, home, &lock, python, reporter)?;
+    Ok((lock, folder))
 }

@@ -4,6 +4,7 @@
 use super::python_range::PythonRange;
 use super::requirements::{self, Said};
 use crate::config::project::{self, Wanted};
+use crate::python::Python;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -33,16 +34,17 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// Wants these too.
-    pub fn add(&mut self, requirements: &[String]) {
-        self.requirements.extend(requirements.iter().cloned());
-        self.requirements = in_order(&self.requirements);
-    }
-
-    /// What it comes to with a version of Python (`3.12`): the same for all that may share a lock.
+    /// What it comes to with the Python of its lock: the same for all that may share one.
     pub fn inputs(&self, python: &str) -> String {
         let all = serde_json::json!([self.requirements, self.constraints, self.index, python]);
         hex::encode(&Sha256::digest(all.to_string().as_bytes())[..16])
+    }
+
+    /// The version of Python that a lock is for: `3.12`, or `3.12.4` where patches are told apart.
+    pub fn python_of_lock(&self, python: &Python) -> String {
+        let is_exact =
+            self.python.iter().filter_map(|range| range.parse::<PythonRange>().ok()).any(|range| range.is_exact());
+        if is_exact { python.version.clone() } else { python.minor() }
     }
 
     /// Whether this version (`3.12.1`) does. The error names the range that does not hold it.
@@ -69,28 +71,31 @@ struct Claim {
     said: Said,
 }
 
-/// Looks at what stands beside a DAG file, with what the settings of its project and of the whole workspace want; `None`
-/// where the plain interpreter is enough. `read` notes the files that decide it, there or not. The error is for people.
+/// Looks at what stands beside a DAG file, with what the settings of its project want; where nobody says anything, those
+/// of the workspace are asked for. `None` where the plain interpreter is enough. `read` notes the files that decide it,
+/// there or not. The error is for people.
 pub fn look(
     place: &Place<'_>,
     wanted: Option<Wanted>,
-    of_workspace: Option<Wanted>,
+    of_workspace: impl FnOnce(&mut Vec<PathBuf>) -> Result<Option<Wanted>, String>,
     read: &mut Vec<PathBuf>,
 ) -> Result<Option<Declared>, String> {
     let mut claims = Vec::new();
+    let mut included = None;
     if let (Some(project), Some(wanted)) = (place.project, wanted) {
+        included = wanted.requirements.as_ref().map(|name| project.join(name));
         claims.extend(of_settings(project, wanted, read)?);
     }
-    claims.extend(beside(place, read)?);
+    claims.extend(beside(place, included.as_deref(), read)?);
     // The file itself is read when it is parsed; that it changes is known.
     if let Some(text) = requirements::text_of(place.file, &mut Vec::new()).ok().flatten() {
         let said = requirements::of_script(place.file, &text)?;
         claims.extend(said.map(|said| Claim { by: place.file.display().to_string(), said }));
     }
     let says_something = |claim: &Claim| claim.said.requirements.is_some() || claim.said.python.is_some();
-    // One for all projects of a workspace counts where they say nothing themselves.
     if !claims.iter().any(says_something)
-        && let (Some(workspace), Some(wanted)) = (place.workspace, of_workspace)
+        && let Some(workspace) = place.workspace
+        && let Some(wanted) = of_workspace(read)?
     {
         claims.extend(of_settings(workspace, wanted, read)?);
     }
@@ -115,15 +120,12 @@ fn of_settings(folder: &Path, wanted: Wanted, read: &mut Vec<PathBuf>) -> Result
     Ok((!is_nothing).then_some(Claim { by, said }))
 }
 
-/// The nearest `pyproject.toml` and `requirements.txt`, from the file's folder up to its project's.
-fn beside(place: &Place<'_>, read: &mut Vec<PathBuf>) -> Result<Vec<Claim>, String> {
+/// The nearest `pyproject.toml` and `requirements.txt`, from the file's folder up to its project's; not the one that the
+/// settings include.
+fn beside(place: &Place<'_>, included: Option<&Path>, read: &mut Vec<PathBuf>) -> Result<Vec<Claim>, String> {
     let top = place.project.or_else(|| place.file.parent()).unwrap_or(Path::new("/"));
-    let folders: Vec<&Path> = place
-        .file
-        .ancestors()
-        .skip(1)
-        .take_while(|folder| folder.starts_with(top) && *folder != Path::new(""))
-        .collect();
+    let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
+    let folders: Vec<&Path> = place.file.ancestors().skip(1).take_while(is_inside).collect();
     let mut claims = Vec::new();
     for (name, reader) in [
         ("pyproject.toml", requirements::of_pyproject as fn(&Path, &mut Vec<PathBuf>) -> Result<Option<Said>, String>),
@@ -131,6 +133,9 @@ fn beside(place: &Place<'_>, read: &mut Vec<PathBuf>) -> Result<Vec<Claim>, Stri
     ] {
         for folder in &folders {
             let path = folder.join(name);
+            if included == Some(path.as_path()) {
+                break;
+            }
             if let Some(said) = reader(&path, read)? {
                 claims.push(Claim { by: path.display().to_string(), said });
                 break;
@@ -143,29 +148,43 @@ fn beside(place: &Place<'_>, read: &mut Vec<PathBuf>) -> Result<Vec<Claim>, Stri
 fn agreed(claims: Vec<Claim>) -> Result<Option<Declared>, String> {
     let mut declared = Declared::default();
     let mut first: Option<(&str, Vec<String>)> = None;
+    let mut index: Option<(&str, &String)> = None;
+    let odds = |one: &str, other: &str, what: &str| {
+        Err(format!("{one} and {other} do not agree on {what}; keep one of the two, or let both say the same"))
+    };
     for claim in &claims {
-        if let Some(found) = &claim.said.requirements {
+        let by = claim.by.as_str();
+        // An empty list, as tools write it into a new project, stands against nobody.
+        if let Some(found) = claim.said.requirements.as_ref().filter(|found| !found.is_empty()) {
+            for one in found {
+                requirements::check(one).map_err(|error| format!("{by}: {error}"))?;
+            }
             let found = in_order(found);
             match &first {
-                Some((by, before)) if *before != found => {
-                    let how = "keep one of the two, or let both say the same";
-                    return Err(format!("{by} and {} do not agree on what is needed; {how}", claim.by));
-                }
-                _ => first = Some((&claim.by, found)),
+                Some((other, before)) if *before != found => return odds(other, by, "what is needed"),
+                _ => first = Some((by, found)),
             }
         }
         if let Some(range) = &claim.said.python {
-            range.parse::<PythonRange>().map_err(|error| format!("{}: {error}", claim.by))?;
+            range.parse::<PythonRange>().map_err(|error| format!("{by}: {error}"))?;
             declared.python.push(range.clone());
         }
-        let index = &claim.said.index;
-        for url in index.first.iter().chain(&index.extra) {
-            check_address(url).map_err(|error| format!("{}: {error}", claim.by))?;
+        for url in claim.said.index.first.iter().chain(&claim.said.index.extra) {
+            check_address(url).map_err(|error| format!("{by}: {error}"))?;
         }
-        declared.index.first = declared.index.first.take().or(index.first.clone());
-        declared.index.extra.extend(index.extra.iter().cloned());
-        declared.constraints.extend(claim.said.constraints.iter().cloned());
+        if let Some(url) = &claim.said.index.first {
+            match index {
+                Some((other, before)) if before != url => return odds(other, by, "the index"),
+                _ => index = Some((by, url)),
+            }
+        }
+        declared.index.extra.extend(claim.said.index.extra.iter().cloned());
+        for one in &claim.said.constraints {
+            requirements::check(one).map_err(|error| format!("{by}: {error}"))?;
+            declared.constraints.push(one.clone());
+        }
     }
+    declared.index.first = index.map(|(_, url)| url.clone());
     declared.requirements = first.map(|(_, found)| found).unwrap_or_default();
     declared.constraints = in_order(&declared.constraints);
     let is_wanted = !declared.requirements.is_empty() || !declared.python.is_empty();
@@ -212,7 +231,7 @@ mod tests {
             let root = self.0.path();
             let place =
                 Place { workspace: Some(root), project: Some(&root.join("p")), file: &root.join("p/dags/dag.py") };
-            look(&place, settings.map(wanted), of_workspace.map(wanted), &mut Vec::new())
+            look(&place, settings.map(wanted), |_| Ok(of_workspace.map(wanted)), &mut Vec::new())
         }
     }
 
@@ -237,6 +256,9 @@ mod tests {
         let folder = Folder::with(&[("p/requirements.txt", "a\n")]);
         assert!(folder.look(Some(&json!({"dependencies": ["a"]})), None).is_ok());
         assert!(folder.look(Some(&json!({"requirements": "requirements.txt"})), None).is_ok());
+        let both = folder.look(Some(&json!({"dependencies": ["b"], "requirements": "requirements.txt"})), None);
+        assert_eq!(both.unwrap().unwrap().requirements, ["a", "b"]);
+        assert!(folder.look(Some(&json!({"dependencies": []})), None).unwrap().is_some());
         let told = folder.look(Some(&json!({"dependencies": ["b"]})), None).unwrap_err();
         assert!(told.contains("p/leoflow.yaml and ") && told.contains("p/requirements.txt do not agree"), "{told}");
     }
@@ -248,6 +270,13 @@ mod tests {
         assert_eq!(found.takes_python("3.12.1"), Ok(()));
         assert_eq!(found.takes_python("3.11.1"), Err("3.12".to_owned()));
         assert!(found.requirements.is_empty());
+    }
+
+    #[test]
+    fn two_indexes_are_both_named() {
+        let folder = Folder::with(&[("p/requirements.txt", "--index-url https://a.example/simple\na\n")]);
+        let told = folder.look(Some(&json!({"index": "https://b.example/simple"})), None).unwrap_err();
+        assert!(told.contains("requirements.txt do not agree on the index"), "{told}");
     }
 
     #[test]

@@ -45,7 +45,8 @@ impl FromStr for PythonRange {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let clauses: Option<Vec<Clause>> = text.split(',').map(|clause| clause_of(clause.trim())).collect();
+        let inner = text.strip_suffix(',').unwrap_or(text);
+        let clauses: Option<Vec<Clause>> = inner.split(',').map(|clause| clause_of(clause.trim())).collect();
         match clauses {
             Some(clauses) => Ok(Self { text: text.to_owned(), clauses }),
             None => Err(format!("{text:?} is no version of Python, such as \"3.12\" or \">=3.10,<3.13\"")),
@@ -58,6 +59,8 @@ fn clause_of(text: &str) -> Option<Clause> {
     let (operator, version) = found.unwrap_or((Operator::Equal, text));
     let version = version.trim();
     let (version, has_star) = version.strip_suffix(".*").map_or((version, false), |version| (version, true));
+    // What comes before a release is taken for it.
+    let version = version.split(['a', 'b', 'r']).next().unwrap_or_default();
     let numbers: Option<Vec<u32>> = version.split('.').map(|part| part.parse().ok()).collect();
     let numbers = numbers.filter(|numbers| numbers.len() <= 3)?;
     let is_exact = matches!(operator, Operator::Equal | Operator::NotEqual);
@@ -70,6 +73,11 @@ fn clause_of(text: &str) -> Option<Clause> {
 }
 
 impl PythonRange {
+    /// Whether it tells patches of one minor version apart.
+    pub fn is_exact(&self) -> bool {
+        self.clauses.iter().any(|clause| clause.version.get(2).is_some_and(|patch| *patch > 0))
+    }
+
     /// `version` is `3.12.1`.
     pub fn holds(&self, version: &str) -> bool {
         let numbers: Option<Vec<u32>> = version.split('.').map(|part| part.parse().ok()).collect();
@@ -116,6 +124,7 @@ mod tests {
         assert!(holds(">=3.10,<3.13", "3.12.9") && !holds(">=3.10, <3.13", "3.13.0"));
         assert!(holds(">3.10", "3.10.1") && holds("<=3.12", "3.12.0") && !holds("<=3.12", "3.12.1"));
         assert!(holds("==3.11.*", "3.11.9") && !holds("!=3.11.*", "3.11.9") && holds("!=3.11.8", "3.11.9"));
+        assert!(holds(">=3.13.0rc1,", "3.13.0") && !holds(">=3.13.0rc1", "3.12.9"));
         assert!(holds("~=3.10", "3.12.0") && !holds("~=3.10.2", "3.11.0") && holds("~=3.10.2", "3.10.7"));
     }
 

@@ -51,20 +51,16 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     fn take(&mut self, path: &Path, text: &str, are_constraints: bool) -> Result<(), String> {
-        let joined = text.replace("\r\n", "\n").replace("\\\n", " ");
-        for line in joined.lines() {
-            let line = without_comment(line);
-            let place = || format!("{}: {line:?}", path.display());
+        for line in logical_lines(text) {
+            let line = without_comment(&line);
             match option(line) {
                 Some(("-r" | "--requirement", file)) => self.take_other(path, file, are_constraints)?,
                 Some(("-c" | "--constraint", file)) => self.take_other(path, file, true)?,
                 Some(("-i" | "--index-url", url)) => self.said.index.first = Some(url.to_owned()),
                 Some(("--extra-index-url", url)) => self.said.index.extra.push(url.to_owned()),
-                Some(_) => return Err(format!("{} is not supported; {WHAT_IS}", place())),
+                // Without its value, which may be a secret.
+                Some((name, _)) => return Err(format!("{}: {name} is not supported; {WHAT_IS}", path.display())),
                 None if line.is_empty() => {}
-                None if is_path(line) => {
-                    return Err(format!("{}: a folder or file cannot be locked; {WHAT_IS}", place()));
-                }
                 None if are_constraints => self.said.constraints.push(line.to_owned()),
                 None => self.requirements.push(line.to_owned()),
             }
@@ -103,8 +99,38 @@ fn without_comment(line: &str) -> &str {
     end.map_or(line, |end| line[..end].trim_end())
 }
 
-fn is_path(line: &str) -> bool {
-    line.starts_with(['.', '/', '~']) || line.contains("file:")
+/// Lines as pip joins them: a backslash at the end goes on, but not that of a comment.
+fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut goes_on = false;
+    for line in text.trim_start_matches('\u{feff}').lines() {
+        let begun = line.strip_suffix('\\').filter(|line| !line.trim_start().starts_with('#'));
+        let part = begun.unwrap_or(line);
+        match lines.last_mut().filter(|_| goes_on) {
+            Some(last) => *last = format!("{last} {part}"),
+            None => lines.push(part.to_owned()),
+        }
+        goes_on = begun.is_some();
+    }
+    lines
+}
+
+/// What is wrong with one requirement, wherever it stands: the lock has to be the same everywhere, and holds no secret.
+pub fn check(requirement: &str) -> Result<(), String> {
+    let requirement = requirement.trim();
+    let name = requirement.split([' ', '=', '@', '<', '>', '[', ';']).next().unwrap_or_default();
+    if requirement.starts_with('-') {
+        return Err(format!("{name} is no requirement; {WHAT_IS}"));
+    }
+    if requirement.starts_with(['.', '/', '~']) || requirement.contains("file:") {
+        return Err(format!("{name:?}: a folder or file cannot be locked; {WHAT_IS}"));
+    }
+    match requirement.split_once("://") {
+        Some((_, rest)) if rest.split(['/', '#']).next().unwrap_or_default().contains('@') => {
+            Err(format!("{name}: its address must not hold a password or a token; put it into ~/.netrc"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -126,19 +152,27 @@ struct Project {
 
 #[derive(Deserialize)]
 struct Tool {
-    uv: Option<ToolUv>,
+    uv: Option<BTreeMap<String, toml::Value>>,
 }
 
-#[derive(Deserialize)]
-struct ToolUv {
-    sources: Option<BTreeMap<String, toml::Value>>,
-}
+/// Of `[tool.uv]`, what says nothing about which packages are installed.
+const NOTHING_HERE: &[&str] = &[
+    "build-backend",
+    "cache-keys",
+    "default-groups",
+    "dev-dependencies",
+    "managed",
+    "package",
+    "required-version",
+    "workspace",
+];
 
 /// The `[project]` of a `pyproject.toml`. `None` when it is not there or has none.
 pub fn of_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Said>, String> {
     let Some(text) = text_of(path, read)? else { return Ok(None) };
     let found = parse(&text, path)?;
     let Some(project) = found.project else { return Ok(None) };
+    check_tool(found.tool, path)?;
     if project.dynamic.iter().any(|name| name == "dependencies") {
         let why = "its dependencies are `dynamic`, so only its build can say them; list them in [project]";
         return Err(format!("{}: {why}", path.display()));
@@ -148,19 +182,30 @@ pub fn of_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Said>
 
 /// The block `# /// script` of a Python file, <https://peps.python.org/pep-0723/>. `None` when it has none.
 pub fn of_script(path: &Path, text: &str) -> Result<Option<Said>, String> {
+    let blocks = text.lines().filter(|line| line.trim_end() == SCRIPT).count();
+    if blocks > 1 {
+        return Err(format!("{}: it has {blocks} blocks `{SCRIPT}`, and may have one", path.display()));
+    }
     let Some(block) = script_block(text) else { return Ok(None) };
-    Ok(Some(said(parse(&block, path)?.script)))
+    let found = parse(&block, path)?;
+    check_tool(found.tool, path)?;
+    Ok(Some(said(found.script)))
 }
 
 fn parse(text: &str, path: &Path) -> Result<Toml, String> {
-    let found: Toml = toml::from_str(text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let sources = found.tool.as_ref().and_then(|tool| tool.uv.as_ref()).and_then(|uv| uv.sources.as_ref());
-    match sources.and_then(|sources| sources.keys().next()) {
-        Some(name) => {
-            let instead = "write the address in the requirement, as in `name @ https://…`";
-            Err(format!("{}: [tool.uv.sources] of {name} is not supported; {instead}", path.display()))
+    toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What uv would heed in a project of its own is not passed over in silence: an index decides whose code is run.
+fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), String> {
+    let settings = tool.and_then(|tool| tool.uv).unwrap_or_default();
+    match settings.keys().find(|key| !NOTHING_HERE.contains(&key.as_str())) {
+        Some(key) => {
+            let instead = "leoflow.yaml has `index`, `extra_index` and `constraints`; an address goes into the requirement, \
+                           as in `name @ https://…`";
+            Err(format!("{}: {key} of [tool.uv] is not supported; {instead}", path.display()))
         }
-        None => Ok(found),
+        None => Ok(()),
     }
 }
 
@@ -168,8 +213,10 @@ fn said(project: Project) -> Said {
     Said { requirements: project.dependencies, python: project.requires_python, ..Said::default() }
 }
 
+const SCRIPT: &str = "# /// script";
+
 fn script_block(text: &str) -> Option<String> {
-    let mut lines = text.lines().skip_while(|line| line.trim_end() != "# /// script").skip(1);
+    let mut lines = text.lines().skip_while(|line| line.trim_end() != SCRIPT).skip(1);
     let mut block = String::new();
     let mut last_end = None;
     for line in lines.by_ref() {
@@ -202,7 +249,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         file(folder.path(), "base.txt", "requests==2.32 \\\n    --hash=sha256:ab\n-c limits.txt\n");
         file(folder.path(), "limits.txt", "urllib3<3\n");
-        let text = "# first\n-r base.txt\npandas >= 2  # for frames\n--index-url=https://i.example/simple\n\n\
+        let text = "# first, C:\\\n-r base.txt\npandas >= 2  # for frames\n--index-url=https://i.example/simple\n\n\
                     x @ https://e.example/x-1.whl#sha256=ab\n";
         let path = file(folder.path(), "requirements.txt", text);
         let mut read = Vec::new();
@@ -219,15 +266,26 @@ mod tests {
     fn a_line_that_cannot_be_locked_is_named() {
         let folder = tempfile::tempdir().unwrap();
         for (text, wanted) in [
-            ("-e .\n", "\"-e .\" is not supported"),
-            ("./mine\n", "cannot be locked"),
+            ("-e .\n", "-e is not supported"),
+            ("--find-links https://me:secret@i.example\n", "--find-links is not supported"),
             ("-r gone.txt\n", "there is no file"),
             ("-r requirements.txt\n", "or itself"),
         ] {
             let path = file(folder.path(), "requirements.txt", text);
             let told = of_file(&path, &mut Vec::new()).unwrap_err();
-            assert!(told.contains(wanted), "{told}");
+            assert!(told.contains(wanted) && !told.contains("secret"), "{told}");
         }
+        for (requirement, wanted) in [
+            ("./mine", "cannot be locked"),
+            ("mine @ file:///x.whl", "cannot be locked"),
+            ("--index-url https://me:secret@i.example", "--index-url is no requirement"),
+            ("mine @ git+https://secret@g.example/x", "mine: its address must not hold"),
+        ] {
+            let told = check(requirement).unwrap_err();
+            assert!(told.contains(wanted) && !told.contains("secret"), "{told}");
+        }
+        assert_eq!(check("mine[extra]>=1 ; python_version < '4'"), Ok(()));
+        assert_eq!(check("mine @ https://e.example/mine@1.whl#sha256=ab"), Ok(()));
     }
 
     #[test]
@@ -242,6 +300,7 @@ mod tests {
         assert_eq!(of_project, of_script);
         assert_eq!(of_project.requirements.unwrap(), ["pandas"]);
         assert_eq!(super::of_script(&path, "# /// script\n# dependencies = []\n"), Ok(None));
+        assert!(super::of_script(&path, &script.repeat(2)).unwrap_err().contains("2 blocks"));
         let tools = file(folder.path(), "pyproject.toml", "[tool.ruff]\nline-length = 120\n");
         assert_eq!(of_pyproject(&tools, &mut Vec::new()), Ok(None));
     }
@@ -251,7 +310,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (text, wanted) in [
             ("[project]\nname = \"x\"\ndynamic = [\"dependencies\"]\n", "`dynamic`"),
-            ("[tool.uv.sources]\nx = { path = \"../x\" }\n", "[tool.uv.sources] of x"),
+            ("[project]\nname = \"x\"\n[tool.uv.sources]\nx = { path = \"../x\" }\n", "sources of [tool.uv]"),
+            ("[project]\nname = \"x\"\n[[tool.uv.index]]\nurl = \"https://i\"\n", "index of [tool.uv]"),
             ("[project\n", "pyproject.toml"),
         ] {
             let path = file(folder.path(), "pyproject.toml", text);

@@ -182,6 +182,8 @@ impl Uv {
         limit: Duration,
         reporter: &dyn Reporter,
     ) -> Result<(), String> {
+        // One that is the user's own has come without it.
+        std::fs::create_dir_all(&self.folder).map_err(|error| format!("{}: {error}", self.folder.display()))?;
         let mut command = Command::new(&self.program);
         command
             .args(arguments)

@@ -97,6 +97,7 @@ impl DagFileLoop {
                     }
                 }
                 () = self.state.environments.changed.notified() => {
+                    self.waiting.extend(self.state.environments.take_outdated());
                     for path in std::mem::take(&mut self.waiting) {
                         self.parse(path);
                     }
@@ -177,6 +178,10 @@ impl DagFileLoop {
         let Ok((dag_files, outside)) = tokio::task::spawn_blocking(read).await else { return };
         let change = self.index.compare(scan, &dag_files, &outside);
         self.swept &= !change.removed;
+        if change.removed {
+            self.state.environments.keep_only(|file| self.index.knows(file));
+            self.waiting.retain(|file| self.index.knows(file));
+        }
         if !*self.state.first_look.borrow() {
             self.first.extend(change.to_parse.iter().cloned());
             if self.first.is_empty() {
@@ -239,13 +244,14 @@ impl DagFileLoop {
             parsed.found.iter().flat_map(|found| found.sources.keys().map(PathBuf::from)).collect();
         sources.extend(parsed.found.iter().flat_map(|found| found.reads.iter().cloned()));
         // There or not: both may change.
-        sources.extend(parsed.beside.iter().cloned());
+        sources.extend(parsed.beside.keys().cloned());
         let asks = parsed.found.as_ref().is_ok_and(|found| found.asks);
         let absent = parsed.found.iter().flat_map(|found| found.absent.iter().cloned()).collect();
         let has_failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
         let failed = has_failed.then_some(parsed.began);
         let unlisted = self.index.unlisted(&sources);
-        let outside = tokio::task::spawn_blocking(move || stamps(unlisted)).await.unwrap_or_default();
+        let mut outside = tokio::task::spawn_blocking(move || stamps(unlisted)).await.unwrap_or_default();
+        outside.extend(parsed.beside.iter().map(|(path, stamp)| (path.clone(), *stamp)));
         if !self.index.was_parsed(&parsed.path, Read { sources, absent, asks }, failed, &outside) {
             return self.parse(parsed.path);
         }
@@ -256,7 +262,7 @@ impl DagFileLoop {
         if parsed.waits {
             // What it had stays as it is.
             self.is_done_at_first(&parsed.path);
-            if !self.state.environments.is_being_built_for(&parsed.path) {
+            if !self.state.environments.will_tell(&parsed.path) {
                 // It was done before this was heard, and nobody tells again.
                 self.parse(parsed.path);
             }

@@ -3,6 +3,7 @@
 use super::super::child_slots::ChildSlots;
 use super::super::environments::{Asked, Environment};
 use super::super::state::AppState;
+use super::file_index::{Stamps, stamps};
 use crate::python::{Beside, Children, Found, Request, Said, look_beside, parse};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,8 @@ pub struct Parsed {
     pub found: Result<Found, String>,
     /// What its code ran with; `None` for the plain interpreter.
     pub environment: Option<String>,
-    /// Files beside it that decided how it is run, there or not.
-    pub beside: Vec<PathBuf>,
+    /// Files beside it that decided how it is run, there or not, as they were then.
+    pub beside: Stamps,
     /// It could not be parsed yet: its environment is being built.
     pub waits: bool,
 }
@@ -40,6 +41,8 @@ pub async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
         let (began, clock) = (SystemTime::now(), Instant::now());
         let request = Request::new(path.clone(), Some(&shared.workspace), socket);
         let Beside { said, read } = look_beside(&request).await;
+        // As they are now: one that is written while the file is parsed has changed since.
+        let beside = tokio::task::spawn_blocking(move || stamps(read)).await.unwrap_or_default();
         let (found, environment, waits) = match prepare(&shared, &path, said).await {
             Prepared::Ready(Environment { hash, interpreter }, settings) => {
                 (parse(&shared.children, &interpreter, &request, settings).await, hash, false)
@@ -47,7 +50,7 @@ pub async fn parse_one(shared: Rc<Shared>, path: PathBuf, socket: PathBuf) {
             Prepared::Waits(what) => (Err(what), None, true),
             Prepared::Impossible(reason) => (Err(reason), None, false),
         };
-        Parsed { path, began, took: clock.elapsed(), found, environment, beside: read, waits }
+        Parsed { path, began, took: clock.elapsed(), found, environment, beside, waits }
     };
     // The loop lives as long as its tasks.
     let _ = shared.results.send(shared.slots.run(work).await);

@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,28 +53,18 @@ pub async fn build(State(state): Shared, Id(hash): Id) -> Json<Value> {
 
 #[derive(Deserialize)]
 pub struct Update {
-    /// The one that it is about; all that are used when none is named.
-    hash: Option<String>,
+    /// A folder of the workspace; all when none is named.
+    project: Option<String>,
 }
 
 /// Works out anew what is installed, and installs it. What failed before is tried again.
 pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
-    let Json(Update { hash }) = body.map_err(bad_body)?;
-    state.environments.forget_failed();
-    let kept = {
-        let client = state.database.get().await?;
-        store::all(&*client).await?
-    };
-    let mut changes = Vec::new();
-    for one in kept.iter().filter(|one| hash.as_ref().map_or(!one.dags.is_empty(), |hash| *hash == one.hash)) {
-        let new =
-            state.environments.update(&one.lock).await.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
-        changes.extend(differences(&one.lock, &new));
-    }
-    if !changes.is_empty() {
-        state.dag_deleted.notify_one();
-    }
-    Ok(Json(json!({"changes": changes})))
+    let Json(Update { project }) = body.map_err(bad_body)?;
+    let is_meant = |file: &Path| project.as_deref().is_none_or(|project| file.iter().any(|part| part == project));
+    let done = state.environments.update(is_meant).await;
+    let (changes, problems) = done.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
+    let lines: Vec<String> = changes.iter().flat_map(|(before, after)| differences(before, after)).collect();
+    Ok(Json(json!({"changes": lines, "problems": problems})))
 }
 
 /// `name 1.0 -> 2.0`, a line for each package that is not as it was.

@@ -76,13 +76,20 @@ pub fn local_routes(state: &Arc<AppState>) -> Routes {
 /// For the same, of as much as there is.
 pub fn import_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
-        .route("/local/environments/update", post(environments::update))
-        .route("/local/environments/prune", post(environments::prune))
-        .route("/local/environments/{hash}", post(environments::build))
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .layer(DefaultBodyLimit::max(IMPORT_BYTES))
+        .layer(from_fn(guard::require_local))
+        .layer(from_fn(guard::import_timeout))
+}
+
+/// For the same and the agent: what is built takes as long as it takes.
+pub fn environment_routes() -> Routes {
+    Router::new()
+        .route("/local/environments/update", post(environments::update))
+        .route("/local/environments/prune", post(environments::prune))
+        .route("/local/environments/{hash}", post(environments::build))
         .layer(from_fn(guard::require_local))
         .layer(from_fn(guard::import_timeout))
 }

@@ -69,8 +69,9 @@ def missing_package(error: BaseException) -> str | None:
     if top in sys.stdlib_module_names or top in ("airflow", "leoflow") or sys.modules.get(top):
         return None
     package = PACKAGE_OF.get(top, top.replace("_", "-"))
-    return (f"{top} is not installed for this project. Where it is a package of others, and no file of yours, add it to\n"
-            f"leoflow.yaml beside the DAG:\n    dependencies: [{package}]")
+    return (f"{top} is not installed for this project. Where it is a package of others, and no file of yours, add it to what\n"
+            f"the project depends on: `leoflow add {package}` in its folder, or in its leoflow.yaml\n"
+            f"    dependencies: [{package}]")
 
 
 # What a run of no date does not have, as in Airflow 3.

@@ -1,5 +1,7 @@
 //! The environments that projects ask for: found, or built one at a time beside everything else.
 
+mod upkeep;
+
 use super::database::Database;
 use crate::engine::store::environments as store;
 use crate::home::Home;
@@ -8,6 +10,7 @@ use crate::python::environments::{self, Declared, Lock};
 use crate::python::{Interpreter, Python, SharedInterpreter};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -16,10 +19,11 @@ use tracing::{info, warn};
 /// Until what failed is tried again; then longer and longer.
 const AGAIN: Duration = Duration::from_secs(60);
 const AGAIN_LONGEST: Duration = Duration::from_secs(3600);
-/// How long one that nothing needs is kept: somebody may go back to it.
-const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often it is looked for such.
-const LOOK: Duration = Duration::from_secs(12 * 3600);
+/// Until a Python that is not here is looked for again, and a datastore that did not answer is asked.
+const PYTHON_AGAIN: Duration = Duration::from_secs(60);
+const STORE_AGAIN: Duration = Duration::from_secs(2);
+/// What is said of one that is not begun yet.
+const ITS_TURN: &str = "Waiting for its turn";
 
 /// A Python with the packages that a project asks for.
 #[derive(Debug, Clone)]
@@ -79,12 +83,25 @@ pub struct Environments {
     turn: tokio::sync::Mutex<()>,
     /// One that was waited for is there, or is not to be had.
     pub changed: Notify,
+    /// `changed` tells after a while, because something passing stood in the way.
+    is_timed: AtomicBool,
+    /// Files whose environment is another one now.
+    outdated: Mutex<Vec<PathBuf>>,
 }
 
 impl Environments {
     pub fn new(home: Home, interpreter: Arc<SharedInterpreter>, database: Arc<Database>) -> Self {
-        let (known, wanted_by, turn) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
-        Self { home, interpreter, database, known, wanted_by, turn, changed: Notify::new() }
+        Self {
+            home,
+            interpreter,
+            database,
+            known: Mutex::default(),
+            wanted_by: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+            is_timed: AtomicBool::new(false),
+            outdated: Mutex::default(),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, (Declared, Python, Known)>> {
@@ -100,48 +117,102 @@ impl Environments {
         }
     }
 
-    /// A file that is gone, or is enough with the plain interpreter.
+    /// A file that is enough with the plain interpreter, or cannot say what it wants.
     pub fn wants_none(&self, file: &Path) {
         self.wants(file, None);
     }
 
-    /// The environment of what stands beside a DAG file. Where there is none yet, it is begun.
-    pub async fn of(self: &Arc<Self>, declared: &Declared, file: &Path) -> Asked {
-        match self.look(declared, file).await {
-            Ok(asked) => asked,
-            Err(reason) => Asked::Failed(reason),
-        }
+    /// Forgets files that are no DAG files any more, and what nobody wants.
+    pub fn keep_only(&self, is_dag_file: impl Fn(&Path) -> bool) {
+        let mut wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted_by.retain(|file, _| is_dag_file(file));
+        let is_wanted = |inputs: &String| wanted_by.values().any(|wanted| wanted == inputs);
+        self.known().retain(|inputs, (_, _, known)| is_wanted(inputs) || matches!(known, Known::Building(_)));
     }
 
-    async fn look(self: &Arc<Self>, declared: &Declared, file: &Path) -> Result<Asked, String> {
-        let plain = self.interpreter.get().await?;
-        let python = self.python_for(declared, &plain).await?;
+    /// The environment of what stands beside a DAG file. Where there is none yet, it is begun.
+    pub async fn of(self: &Arc<Self>, declared: &Declared, file: &Path) -> Asked {
+        let plain = match self.interpreter.get().await {
+            Ok(plain) => plain,
+            Err(reason) => return Asked::Failed(reason),
+        };
+        let python = match self.python_for(declared, &plain).await {
+            Ok(python) => python,
+            Err(reason) => {
+                // It may be installed any moment.
+                self.ask_again_in(PYTHON_AGAIN);
+                return Asked::Failed(reason);
+            }
+        };
         if declared.requirements.is_empty() && python.path == plain.program {
             // It only says which Python it takes, and that is the plain one.
             self.wants_none(file);
-            return Ok(Asked::Ready(Environment { hash: None, interpreter: plain }));
+            return Asked::Ready(Environment { hash: None, interpreter: plain });
         }
-        let inputs = declared.inputs(&python.minor());
+        let inputs = declared.inputs(&declared.python_of_lock(&python));
         self.wants(file, Some(&inputs));
-        let mut times = 0;
-        match self.known().get(&inputs).map(|(_, _, known)| known.clone()) {
-            Some(Known::Ready(one)) if one.interpreter.program.is_file() => return Ok(Asked::Ready(one)),
-            Some(Known::Building(what)) => return Ok(Asked::Waits(what)),
-            Some(Known::Failed { reason, .. }) => return Ok(Asked::Failed(reason)),
-            Some(Known::Again { times: before }) => times = before,
-            Some(Known::Ready(_)) | None => {}
+        let times = match self.begin(&inputs, declared, &python) {
+            Ok(times) => times,
+            Err(known) => return known,
+        };
+        // From here on others wait for this.
+        match self.look_for(&inputs, &plain).await {
+            Err(reason) => {
+                self.known().remove(&inputs);
+                self.ask_again_in(STORE_AGAIN);
+                Asked::Waits(reason)
+            }
+            Ok((_, Some(one))) => {
+                self.set(&inputs, declared, &python, Known::Ready(one.clone()));
+                self.changed.notify_one();
+                Asked::Ready(one)
+            }
+            Ok((lock, None)) => {
+                info!("building the environment of {}", file.display());
+                tokio::spawn(self.clone().make(inputs, (declared.clone(), python, lock), plain, times));
+                Asked::Waits(ITS_TURN.to_owned())
+            }
         }
-        let lock = self.chosen(&inputs).await?;
-        if let Some(lock) = &lock
-            && let Some(one) = self.built(lock.hash(), &plain).await
-        {
-            self.set(&inputs, declared, &python, Known::Ready(one.clone()));
-            return Ok(Asked::Ready(one));
+    }
+
+    /// Says that it is being built, where nobody has; how often that has failed in a row. Else what is known.
+    fn begin(&self, inputs: &str, declared: &Declared, python: &Python) -> Result<u32, Asked> {
+        let mut known = self.known();
+        let times = match known.get(inputs).map(|(_, _, known)| known.clone()) {
+            Some(Known::Ready(one)) if one.interpreter.program.is_file() => return Err(Asked::Ready(one)),
+            Some(Known::Building(what)) => return Err(Asked::Waits(what)),
+            Some(Known::Failed { reason, .. }) => return Err(Asked::Failed(reason)),
+            Some(Known::Again { times }) => times,
+            Some(Known::Ready(_)) | None => 0,
+        };
+        known.insert(inputs.to_owned(), (declared.clone(), python.clone(), Known::Building(ITS_TURN.to_owned())));
+        Ok(times)
+    }
+
+    /// The lock that was chosen before, and its environment if that is there.
+    async fn look_for(&self, inputs: &str, plain: &Interpreter) -> Result<(Option<Lock>, Option<Environment>), String> {
+        let lock = {
+            let client = self.database.get().await.map_err(|error| error.message())?;
+            store::chosen(&*client, inputs).await.map_err(|error| error.to_string())?
+        };
+        let built = match &lock {
+            Some(lock) => self.built(lock.hash(), plain).await,
+            None => None,
+        };
+        Ok((lock, built))
+    }
+
+    /// `changed` tells then, once for all that ask.
+    fn ask_again_in(self: &Arc<Self>, pause: Duration) {
+        if self.is_timed.swap(true, Ordering::SeqCst) {
+            return;
         }
-        let what = "Waiting for its turn".to_owned();
-        self.set(&inputs, declared, &python, Known::Building(what.clone()));
-        tokio::spawn(self.clone().make(inputs, (declared.clone(), python, lock), plain, times));
-        Ok(Asked::Waits(what))
+        let this = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            this.is_timed.store(false, Ordering::SeqCst);
+            this.changed.notify_one();
+        });
     }
 
     async fn python_for(&self, declared: &Declared, plain: &Interpreter) -> Result<Python, String> {
@@ -152,11 +223,6 @@ impl Environments {
         let (declared, plain) = (declared.clone(), plain.clone());
         let chosen = tokio::task::spawn_blocking(move || environments::choose(&declared, &plain.python()?)).await;
         chosen.map_err(|error| error.to_string())?
-    }
-
-    async fn chosen(&self, inputs: &str) -> Result<Option<Lock>, String> {
-        let client = self.database.get().await.map_err(|error| error.message())?;
-        store::chosen(&*client, inputs).await.map_err(|error| error.to_string())
     }
 
     /// The one with this lock, if it is there.
@@ -207,87 +273,33 @@ impl Environments {
         plain: &Interpreter,
     ) -> Result<Environment, String> {
         let _turn = self.turn.lock().await;
-        let (this, inputs) = (self.clone(), inputs.to_owned());
+        let (this, of_inputs) = (self.clone(), inputs.to_owned());
         let (declared, python) = (declared.clone(), python.clone());
         let work = move || {
             let report = |progress: Progress| {
                 let (Progress::Started(what) | Progress::Detail(what)) = progress else { return };
-                this.set(&inputs, &declared, &python, Known::Building(what));
+                this.set(&of_inputs, &declared, &python, Known::Building(what));
             };
             environments::ensure(&this.home, &declared, &python, lock, &report)
         };
         let (lock, folder) = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
         let client = self.database.get().await.map_err(|error| error.message())?;
-        store::choose(&*client, &lock).await.map_err(|error| error.to_string())?;
+        store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
         Ok(Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) })
     }
 
-    /// The one that a version of a DAG runs with, built again where it is not there. Waits for that.
-    pub async fn with_hash(&self, hash: &str) -> Result<Environment, String> {
-        let plain = self.interpreter.get().await?;
-        if let Some(one) = self.built(hash.to_owned(), &plain).await {
-            return Ok(one);
-        }
-        let lock = {
-            let client = self.database.get().await.map_err(|error| error.message())?;
-            store::get(&*client, hash).await.map_err(|error| error.to_string())?
-        };
-        let _turn = self.turn.lock().await;
-        let (home, of_plain) = (self.home.clone(), plain.clone());
-        let work = move || -> Result<PathBuf, String> {
-            let mut declared = lock.declared.clone();
-            declared.python.push(lock.python.clone());
-            let python = environments::choose(&declared, &of_plain.python()?)?;
-            environments::ensure(&home, &declared, &python, Some(lock), &|_: Progress| {}).map(|(_, folder)| folder)
-        };
-        let folder = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
-        Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
-    }
-
-    /// Whether what a file wants is being built, so that `changed` will tell.
-    pub fn is_being_built_for(&self, file: &Path) -> bool {
+    /// Whether `changed` will tell about what a file wants.
+    pub fn will_tell(&self, file: &Path) -> bool {
         let wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
         let inputs = wanted_by.get(file).cloned();
         drop(wanted_by);
-        inputs.is_some_and(|inputs| matches!(self.known().get(&inputs), Some((_, _, Known::Building(_)))))
+        let is_built = |inputs: String| matches!(self.known().get(&inputs), Some((_, _, Known::Building(_))));
+        self.is_timed.load(Ordering::SeqCst) || inputs.is_some_and(is_built)
     }
 
-    /// Works out anew what is installed for the same, and installs it: new versions of DAGs run with that.
-    pub async fn update(&self, before: &Lock) -> Result<Lock, String> {
-        let plain = self.interpreter.get().await?;
-        let python = self.python_for(&before.declared, &plain).await?;
-        let new = {
-            let _turn = self.turn.lock().await;
-            let (home, declared) = (self.home.clone(), before.declared.clone());
-            let work = move || environments::renew(&home, &declared, &python, &|_: Progress| {});
-            tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??
-        };
-        let client = self.database.get().await.map_err(|error| error.message())?;
-        store::choose(&*client, &new).await.map_err(|error| error.to_string())?;
-        self.known().remove(&new.inputs());
-        Ok(new)
-    }
-
-    /// Removes those that nothing needs and nobody has used for so long; with `dry_run` says which. Returns their folders.
-    pub async fn prune(&self, unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
-        let client = self.database.get().await.map_err(|error| error.message())?;
-        let in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
-        drop(client);
-        let _turn = self.turn.lock().await;
-        let home = self.home.clone();
-        let work = move || environments::prune(&home, &in_use, unused_for, dry_run);
-        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
-    }
-
-    /// Removes what has not been used for a week, again and again. Never returns.
-    pub async fn remove_unused(&self) {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            match self.prune(UNUSED, false).await {
-                Ok(removed) => removed.iter().for_each(|folder| info!("{} was not used any more", folder.display())),
-                Err(reason) => warn!("environments that are not used could not be removed: {reason}"),
-            }
-        }
+    /// Files that have to be parsed with another environment than before.
+    pub fn take_outdated(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.outdated.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Those that are wanted now, with how each is.
@@ -310,11 +322,5 @@ impl Environments {
             Wanted { declared: declared.clone(), python: python.version.clone(), files, state, detail, hash }
         };
         self.known().iter().map(described).filter(|wanted| !wanted.files.is_empty()).collect()
-    }
-
-    /// Forgets what failed, so that it is tried again at once when it is asked for.
-    pub fn forget_failed(&self) {
-        self.known().retain(|_, (_, _, known)| !matches!(known, Known::Failed { .. }));
-        self.changed.notify_one();
     }
 }
