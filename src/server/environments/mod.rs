@@ -155,7 +155,20 @@ impl Environments {
             Ok(times) => times,
             Err(known) => return known,
         };
-        // From here on others wait for this.
+        // From here on others wait for this. In a task of its own: who asks may be cut off at any moment.
+        let (this, whole, file) = (self.clone(), (declared.clone(), python), file.to_owned());
+        let begun = tokio::spawn(async move { this.find_or_make(inputs, whole, plain, times, file).await });
+        begun.await.unwrap_or_else(|error| Asked::Failed(error.to_string()))
+    }
+
+    async fn find_or_make(
+        self: Arc<Self>,
+        inputs: String,
+        (declared, python): (Declared, Python),
+        plain: Interpreter,
+        times: u32,
+        file: PathBuf,
+    ) -> Asked {
         match self.look_for(&inputs, &plain).await {
             Err(reason) => {
                 self.known().remove(&inputs);
@@ -163,16 +176,23 @@ impl Environments {
                 Asked::Waits(reason)
             }
             Ok((_, Some(one))) => {
-                self.set(&inputs, declared, &python, Known::Ready(one.clone()));
-                self.changed.notify_one();
+                self.set(&inputs, &declared, &python, Known::Ready(one.clone()));
+                if self.is_wanted_by_others(&inputs, &file) {
+                    self.changed.notify_one();
+                }
                 Asked::Ready(one)
             }
             Ok((lock, None)) => {
                 info!("building the environment of {}", file.display());
-                tokio::spawn(self.clone().make(inputs, (declared.clone(), python, lock), plain, times));
+                tokio::spawn(self.make(inputs, (declared, python, lock), plain, times));
                 Asked::Waits(ITS_TURN.to_owned())
             }
         }
+    }
+
+    fn is_wanted_by_others(&self, inputs: &str, file: &Path) -> bool {
+        let wanted_by = self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted_by.iter().any(|(other, wanted)| wanted == inputs && other != file)
     }
 
     /// Says that it is being built, where nobody has; how often that has failed in a row. Else what is known.
