@@ -273,6 +273,8 @@ impl Agent {
             Some(hash) => match self.environments.find(&plain, hash) {
                 Some(interpreter) => interpreter,
                 None => {
+                    let why = "its environment is not on this machine and is built now; it begins when that is there";
+                    self.surroundings.say_that_it_waits(&claimed.key, why);
                     self.environments.wait_for(claimed, hash.clone());
                     return Ok(Beginning::Waits);
                 }

@@ -1,7 +1,9 @@
 //! Starting the keeper of a try.
 
 use super::folder::{KeeperSpec, Spec, TaskFolder};
+use super::log::TaskLog;
 use super::warm::{self, Request};
+use crate::engine::keys::TryKey;
 use crate::engine::planner::retry;
 use crate::engine::store::StoreError;
 use crate::engine::store::tries::{self, Claimed, Version};
@@ -18,6 +20,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use tracing::warn;
 
 /// Versions of DAGs that tasks were started from; they never change.
 #[derive(Default)]
@@ -53,13 +56,6 @@ impl Surroundings {
         let folder = TaskFolder::of(&self.home, key);
         let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
         let task = version.structure.tasks.iter().find(|task| task.task_id == key.task_id);
-        let name = TryName {
-            dag_id: &key.run.dag_id,
-            run_id: &key.run.run_id,
-            task_id: &key.task_id,
-            map_index: key.map_index,
-            try_number: key.try_number,
-        };
         let options = interpreter.options(&json!({
             "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.roots,
             "read_by_libraries": warm::READ_BY_LIBRARIES,
@@ -72,13 +68,32 @@ impl Surroundings {
                 arguments: interpreter.arguments(Job::Task, &options).into_iter().map(Into::into).collect(),
                 // Always there. The task goes to its project by itself: that may lie on a mount that hangs.
                 folder: self.home.root().to_owned(),
-                log: task_log::path(&self.home, name),
+                log: self.log_of(key),
                 time_limit: task.and_then(|task| task.execution_timeout),
             },
             task: self.describe(claimed, version, code),
         };
         folder.write_spec(&spec)?;
         Ok(Request { folder, user: warm::user(key), options, sets })
+    }
+
+    fn log_of(&self, key: &TryKey) -> PathBuf {
+        let name = TryName {
+            dag_id: &key.run.dag_id,
+            run_id: &key.run.run_id,
+            task_id: &key.task_id,
+            map_index: key.map_index,
+            try_number: key.try_number,
+        };
+        task_log::path(&self.home, name)
+    }
+
+    /// Says in the log of a try what keeps it from beginning.
+    pub fn say_that_it_waits(&self, key: &TryKey, why: &str) {
+        match TaskLog::open(&self.log_of(key)) {
+            Ok(mut log) => log.say(why),
+            Err(error) => warn!("{key}: its log cannot be written: {error}"),
+        }
     }
 
     fn describe(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {

@@ -23,7 +23,7 @@ pub struct AppState {
     pub version: &'static str,
     pub database: Arc<Database>,
     pub cipher: Cipher,
-    pub changes: Changes,
+    pub changes: Arc<Changes>,
     /// A DAG whose file may still be there was deleted.
     pub dag_deleted: Notify,
     /// A Variable or Connection is not as it was.
@@ -126,17 +126,22 @@ impl AppState {
         private_socket: Option<PathBuf>,
         python: Option<PathBuf>,
     ) -> Self {
-        let database = Arc::new(database);
+        let (database, changes) = (Arc::new(database), Arc::new(Changes::new()));
         let interpreter = Arc::new(SharedInterpreter::new(home.clone(), python));
         Self {
-            environments: Arc::new(Environments::new(home.clone(), interpreter.clone(), database.clone())),
+            environments: Arc::new(Environments::new(
+                home.clone(),
+                interpreter.clone(),
+                database.clone(),
+                changes.clone(),
+            )),
             interpreter,
             home,
             port,
             version,
             database,
             cipher,
-            changes: Changes::new(),
+            changes,
             dag_deleted: Notify::new(),
             store_changed: Notify::new(),
             first_look: watch::Sender::new(false),

@@ -1,6 +1,6 @@
 //! What `std::process::Command` lacks: a time limit, an end with its starter, a session of its own.
 
-use super::process::Signal;
+use super::process::{Signal, signal_group};
 use super::spawn::{FIRST_PASSED, close_at_exec_from};
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::RecvTimeoutError;
@@ -50,13 +50,16 @@ pub fn errors_line_by_line(
     limit: Duration,
     take: &mut dyn FnMut(&str),
 ) -> io::Result<std::process::ExitStatus> {
+    use std::os::unix::process::CommandExt;
     use std::process::Stdio;
+    // What it starts ends with it.
+    command.process_group(0);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let (sender, lines) = std::sync::mpsc::channel();
     let errors = child.stderr.take();
     std::thread::spawn(move || {
         for line in errors.into_iter().flat_map(|errors| io::BufReader::new(errors).split(b'\n')) {
-            // Nobody listens any more when it took too long.
+            // Nobody listens any more when it has ended or took too long.
             let Ok(line) = line else { return };
             if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                 return;
@@ -65,19 +68,27 @@ pub fn errors_line_by_line(
     });
     let deadline = Instant::now() + limit;
     loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match lines.recv_timeout(ROUND) {
             Ok(line) => take(&line),
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                child.kill()?;
-                child.wait()?;
-                let message = format!("it did not finish within {} s", limit.as_secs());
-                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            Err(RecvTimeoutError::Disconnected) => return child.wait(),
+            // What it has left running may keep the pipe open.
+            Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_some() => return child.wait(),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if Instant::now() >= deadline {
+            if let Ok(leader) = i32::try_from(child.id()) {
+                signal_group(leader, Signal::Kill);
             }
+            child.kill()?;
+            child.wait()?;
+            let message = format!("it did not finish within {} s", limit.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
         }
     }
-    child.wait()
 }
+
+/// How often it is looked whether a program that says nothing has ended.
+const ROUND: Duration = Duration::from_millis(200);
 
 /// Reads in a thread of its own, so that neither pipe fills up while the other is read.
 fn read_aside(pipe: Option<impl Read + Send + 'static>, limit: u64) -> std::thread::JoinHandle<Vec<u8>> {

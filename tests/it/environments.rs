@@ -134,6 +134,8 @@ fn an_environment_that_is_gone_is_built_again_as_it_was_without_the_index() {
     std::fs::remove_dir_all(&before.1).unwrap();
     // The agent finds that it is not there, and the try waits until it is.
     assert_eq!(run(&test, "p"), before);
+    let log = test.run(&["tasks", "logs", "p", "latest", "t"]).expect(0).stdout;
+    assert!(log.contains("its environment is not on this machine"), "{log}");
     std::fs::remove_dir_all(&before.1).unwrap();
     test.run(&["lite", "restart"]).expect(0);
     wait_until("it again", LIMIT, || !environments(&test).is_empty());

@@ -38,7 +38,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let declared = declared_with(&request, &changed).map_err(refused)?;
     let said = Said { settings: None, declared };
     let plain = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
-    environment::of(context, &plain, &said).map_err(|reason| {
+    environment::of(context, &plain, &said).await.map_err(|reason| {
         Error::failed(format!("{} cannot be installed", args.packages.join(", ")))
             .cause(reason)
             .hint("nothing was changed")

@@ -24,6 +24,7 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
 /// Another process builds: it may take as long.
 const TURN_LIMIT: Duration = Duration::from_secs(2400);
 const SMOKE_LIMIT: Duration = Duration::from_secs(60);
+const PRUNE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Written last: a folder without it is on its way in or out.
 const STAMP: &str = ".leoflow-deps";
@@ -275,6 +276,10 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
             // Without its stamp it is none any more, whatever is left of it.
             files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
             files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
+        }
+        if let Some(uv) = super::uv::find(home).filter(|_| !unused.is_empty()) {
+            // Their files are uv's too, and free only when both have let go.
+            let _ = uv.run(["cache", "prune"], PRUNE_LIMIT, &|_: Progress| {});
         }
     }
     Ok(unused)

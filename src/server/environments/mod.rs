@@ -2,8 +2,10 @@
 
 mod upkeep;
 
+use super::change_feed::Changes;
 use super::database::Database;
 use crate::engine::store::environments as store;
+use crate::engine::store::events::Event;
 use crate::home::Home;
 use crate::home::progress::Progress;
 use crate::python::environments::{self, Declared, Lock};
@@ -75,6 +77,8 @@ pub struct Environments {
     home: Home,
     interpreter: Arc<SharedInterpreter>,
     database: Arc<Database>,
+    /// Pages and commands that show how it goes.
+    shown: Arc<Changes>,
     /// By inputs.
     known: Mutex<HashMap<String, (Declared, Python, Known)>>,
     /// What each DAG file wants, as inputs.
@@ -90,11 +94,12 @@ pub struct Environments {
 }
 
 impl Environments {
-    pub fn new(home: Home, interpreter: Arc<SharedInterpreter>, database: Arc<Database>) -> Self {
+    pub fn new(home: Home, interpreter: Arc<SharedInterpreter>, database: Arc<Database>, shown: Arc<Changes>) -> Self {
         Self {
             home,
             interpreter,
             database,
+            shown,
             known: Mutex::default(),
             wanted_by: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -184,6 +189,7 @@ impl Environments {
             }
             Ok((lock, None)) => {
                 info!("building the environment of {}", file.display());
+                self.shown.tell(Some(&Event::Dags));
                 tokio::spawn(self.make(inputs, (declared, python, lock), plain, times));
                 Asked::Waits(ITS_TURN.to_owned())
             }
@@ -274,6 +280,7 @@ impl Environments {
             Err(reason) => reason,
         };
         warn!("the environment of {} could not be made: {reason}", declared.requirements.join(", "));
+        self.shown.tell(Some(&Event::Dags));
         let times = times + 1;
         self.set(&inputs, &declared, &python, Known::Failed { reason, times });
         self.changed.notify_one();
@@ -297,8 +304,12 @@ impl Environments {
         let (declared, python) = (declared.clone(), python.clone());
         let work = move || {
             let report = |progress: Progress| {
+                let is_step = matches!(progress, Progress::Started(_));
                 let (Progress::Started(what) | Progress::Detail(what)) = progress else { return };
                 this.set(&of_inputs, &declared, &python, Known::Building(what));
+                if is_step {
+                    this.shown.tell(Some(&Event::Dags));
+                }
             };
             environments::ensure(&this.home, &declared, &python, lock, &report)
         };

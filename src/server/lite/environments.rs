@@ -45,10 +45,19 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({"environments": kept, "wanted": state.environments.wanted()})))
 }
 
-/// Has one built, unless it is there, and waits for it.
-pub async fn build(State(state): Shared, Id(hash): Id) -> Json<Value> {
-    let made = state.environments.with_hash(&hash).await;
-    Json(json!({"problem": made.err()}))
+/// Has one built, unless it is there, and waits for it; not when the server leaves: the next one is asked then.
+pub async fn build(State(state): Shared, Id(hash): Id) -> Result<Json<Value>, ApiError> {
+    let mut leaving = state.changes.leaving.subscribe();
+    tokio::select! {
+        made = state.environments.with_hash(&hash) => Ok(Json(json!({"problem": made.err()}))),
+        _ = leaving.wait_for(|leaving| *leaving) => Err(ApiError::unavailable(&"the server leaves")),
+    }
+}
+
+/// The lock that was chosen for these inputs, or null.
+pub async fn chosen(State(state): Shared, Id(inputs): Id) -> Result<Json<Option<Lock>>, ApiError> {
+    let client = state.database.get().await?;
+    Ok(Json(store::chosen(&*client, &inputs).await?))
 }
 
 #[derive(Deserialize)]

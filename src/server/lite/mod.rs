@@ -67,6 +67,7 @@ pub fn local_routes(state: &Arc<AppState>) -> Routes {
         .route("/local/changes", get(changes::wait))
         .route("/local/python", get(local::python))
         .route("/local/environments", get(environments::list))
+        .route("/local/environments/chosen/{inputs}", get(environments::chosen))
         .route("/local/session", post(local::check_session))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .layer(DefaultBodyLimit::max(IMPORT_BYTES))
