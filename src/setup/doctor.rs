@@ -1,5 +1,6 @@
 //! Examining a home. Changes nothing; what can be mended without losing anything carries its mend.
 
+use super::check::{Check, Mend};
 use super::doctor_python::{self, ServersPython};
 use super::facts::config_is_blank;
 use super::install_self;
@@ -16,57 +17,10 @@ use crate::schema::{self, State};
 use crate::supervisor;
 use crate::sys::user_namespace::Identity;
 use crate::sys::{disk, files, ports, user};
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    Ok,
-    Warning,
-    Problem,
-}
-
-/// One line of the examination.
-#[derive(Debug, Clone, Serialize)]
-pub struct Check {
-    pub name: &'static str,
-    pub verdict: Verdict,
-    pub detail: String,
-    /// The way to mend it.
-    pub remedy: Option<String>,
-    #[serde(skip)]
-    pub mend: Option<Mend>,
-}
-
-/// What `--fix` may do: nothing that loses anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mend {
-    RestrictPermissions(PathBuf, u32),
-    EndLeftovers,
-    LinkBinaries(String),
-}
-
-impl Check {
-    pub(super) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, detail: detail.into(), remedy: None, mend: None }
-    }
-
-    pub(super) fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Warning, remedy: Some(remedy.into()), ..Self::ok(name, detail) }
-    }
-
-    fn problem(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Problem, ..Self::warning(name, detail, remedy) }
-    }
-
-    fn with_mend(self, mend: Mend) -> Self {
-        Self { mend: Some(mend), ..self }
-    }
-}
+use std::path::Path;
 
 /// A first start needs some 150 MB, a busy one more.
 const SPACE_WANTED: u64 = 1024 * 1024 * 1024;
@@ -368,16 +322,6 @@ fn remains(home: &Home, running: bool) -> Check {
         "the next start ends them, or leoflow doctor --fix",
     )
     .with_mend(Mend::EndLeftovers)
-}
-
-impl std::fmt::Display for Mend {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::RestrictPermissions(path, mode) => write!(f, "set the mode of {} to {mode:o}", path.display()),
-            Self::EndLeftovers => f.write_str("end the processes that a killed run left"),
-            Self::LinkBinaries(version) => write!(f, "point the links in bin/ at version {version}"),
-        }
-    }
 }
 
 /// Does one mend. The caller holds the home's lock.

@@ -1,6 +1,6 @@
 //! What `doctor` says of Python, and of the environments of projects.
 
-use super::doctor::Check;
+use super::check::Check;
 use crate::home::Home;
 use crate::python::{self, environments};
 use serde::Deserialize;

@@ -2,6 +2,7 @@
 //! anywhere, the next run plans what is then missing.
 
 mod apply;
+mod check;
 mod doctor;
 mod doctor_python;
 mod facts;
@@ -13,7 +14,8 @@ mod shell_path;
 pub mod uninstall;
 
 pub use apply::{Applied, ApplyError, apply, get_packages, mark_password_shown, note_version, renew_unseen_password};
-pub use doctor::{Check, Mend, RESTORE, Unasked, Verdict, examine, mend};
+pub use check::{Check, Mend, Verdict};
+pub use doctor::{RESTORE, Unasked, examine, mend};
 pub use doctor_python::ServersPython;
 pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};

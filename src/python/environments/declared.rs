@@ -2,22 +2,12 @@
 //! the DAG, or a block in the file itself. Two that say different things are an error that names both.
 
 use super::python_range::PythonRange;
-use super::requirements::{self, Said};
+use super::requirements::{self, Index, Said};
 use crate::config::project::{self, Wanted};
 use crate::python::Python;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-
-/// Where packages are got from, beside what the machine is configured for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Index {
-    /// In the place of the usual one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub extra: Vec<String>,
-}
 
 /// What packages are wanted. Equal ones share an environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

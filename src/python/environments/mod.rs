@@ -9,5 +9,5 @@ mod uv;
 
 pub use build::{Lock, count, find, installed, note_use, program, prune};
 pub use choice::{choose, ensure, renew};
-pub use declared::{Declared, Index, Place, look};
+pub use declared::{Declared, Place, look};
 pub use uv::find as find_uv;

@@ -1,8 +1,7 @@
 //! What a project needs, as its files say it: `requirements.txt`, `pyproject.toml`, and the block of a script.
 
-use super::declared::Index;
 use crate::sys::files;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,16 @@ use std::path::{Path, PathBuf};
 const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 /// Files that one names, which name others.
 const MOST_FILES: usize = 20;
+
+/// Where packages are got from, beside what the machine is configured for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// In the place of the usual one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<String>,
+}
 
 /// What one place says. `None` for a list that it does not have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
