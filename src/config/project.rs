@@ -34,7 +34,7 @@ const DEFAULTS: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout
 const TASK: &[&str] = &["retries", "retry_delay_seconds", "execution_timeout_seconds", "resources", "env"];
 
 /// Bytes; settings have a few hundred.
-const SIZE_LIMIT: u64 = 256 * 1024;
+pub const SIZE_LIMIT: u64 = 256 * 1024;
 
 /// Why the settings of a project cannot be used.
 #[derive(Debug)]

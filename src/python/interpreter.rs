@@ -40,7 +40,7 @@ impl Job {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {
     pub program: PathBuf,
     package: PathBuf,
@@ -103,7 +103,7 @@ impl Interpreter {
 
     /// Whether our files are still there.
     fn is_intact(&self) -> bool {
-        self.package.join("_leoflow_entry.py").is_file() && (self.compiled.is_some() || self.program.is_file())
+        self.package.join("_leoflow_entry.py").is_file()
     }
 
     /// Where packages that are installed for it go. Asks it, which takes a moment.

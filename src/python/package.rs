@@ -4,7 +4,7 @@ use crate::home::Home;
 use crate::sys::files;
 use sha2::{Digest, Sha256};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `(path, text)`, made by the build script from `src/python/package/`.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/python_package.rs"));
@@ -24,20 +24,18 @@ pub fn install(home: &Home) -> io::Result<PathBuf> {
         return Ok(folder);
     }
     files::create_private_dir(&home.python())?;
-    let staging = files::temporary_neighbour(&folder);
-    files::remove_any(&staging)?;
-    for (path, text) in FILES {
-        let target = staging.join(path);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent)?;
+    let write = |staging: &Path| {
+        // Not the staging folder itself, which goes away.
+        let tree = staging.join("tree");
+        for (path, text) in FILES {
+            let target = tree.join(path);
+            if let Some(parent) = target.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(target, text)?;
         }
-        std::fs::write(target, text)?;
-    }
-    files::sync_file_system(&staging)?;
-    match files::rename_durably(&staging, &folder) {
-        // Another process was faster; what it wrote is the same.
-        Err(_) if folder.is_dir() => files::remove_any(&staging)?,
-        other => other?,
-    }
+        Ok(tree)
+    };
+    files::make_whole(&folder, |error| error, write)?;
     Ok(folder)
 }

@@ -66,25 +66,9 @@ pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
     if target.is_dir() {
         return Ok(());
     }
-    let prepare = || -> io::Result<PathBuf> {
-        files::create_private_dir(&home.python())?;
-        let staging = files::temporary_neighbour(&target);
-        files::remove_any(&staging)?;
-        std::fs::create_dir(&staging)?;
-        Ok(staging)
-    };
-    let staging = prepare().map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
-    let result = fill(&staging, source).and_then(|tree| {
-        files::sync_file_system(&tree).map_err(|error| error.to_string())?;
-        match files::rename_durably(&tree, &target) {
-            // Another process was faster; what it wrote is the same.
-            Err(_) if target.is_dir() => Ok(()),
-            other => other.map_err(|error| error.to_string()),
-        }
-    });
-    // What is left of it is nobody's.
-    let _ = files::remove_any(&staging);
-    result
+    let told = |error: io::Error| format!("{} cannot be written: {error}", home.python().display());
+    files::create_private_dir(&home.python()).map_err(told)?;
+    files::make_whole(&target, told, |staging| fill(staging, source))
 }
 
 fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {

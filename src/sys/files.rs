@@ -82,6 +82,27 @@ pub fn sync_file_system(path: &Path) -> io::Result<()> {
     nix::unistd::syncfs(File::open(path)?).map_err(io::Error::from)
 }
 
+/// Puts a folder into its place, whole or not at all: `fill` makes it in a new folder beside it, and says where there.
+/// What another process has put there meanwhile is the same. Nothing else is left.
+pub fn make_whole<E>(
+    target: &Path,
+    told: impl Fn(io::Error) -> E,
+    fill: impl FnOnce(&Path) -> Result<PathBuf, E>,
+) -> Result<(), E> {
+    let staging = temporary_neighbour(target);
+    remove_any(&staging).and_then(|()| std::fs::create_dir(&staging)).map_err(&told)?;
+    let result = fill(&staging).and_then(|tree| {
+        sync_file_system(&tree).map_err(&told)?;
+        match rename_durably(&tree, target) {
+            Err(_) if target.is_dir() => Ok(()),
+            other => other.map_err(&told),
+        }
+    });
+    // What is left of it is nobody's.
+    let _ = remove_any(&staging);
+    result
+}
+
 /// Creates `path` and what is missing above it, each 0700 whatever the umask; an existing folder
 /// keeps its mode.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {

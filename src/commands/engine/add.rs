@@ -10,9 +10,6 @@ use crate::python::{Request, Said, as_in_workspace, declared_with, is_dag_file, 
 use crate::sys::{env_vars, files};
 use std::path::{Path, PathBuf};
 
-/// Bytes; settings have a few hundred.
-const SIZE_LIMIT: u64 = 256 * 1024;
-
 /// What is added is installed first: a project that asks for what cannot be had would be broken.
 pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
@@ -29,7 +26,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let place = folder.join(project::FILE);
     // Where a link leads.
     let place = place.canonicalize().unwrap_or(place);
-    let read = || files::read_text(&place, SIZE_LIMIT).map_err(|error| Error::io("read", &place, &error));
+    let read = || files::read_text(&place, project::SIZE_LIMIT).map_err(|error| Error::io("read", &place, &error));
     let text = read()?;
     let refused =
         |why: String| Error::failed(why).hint("nothing was changed; docs/environments.md says where it may stand");

@@ -27,11 +27,10 @@ pub async fn parse_in_its_own(
 pub async fn of(context: &Context<'_>, plain: &Interpreter, said: &Said) -> Result<Interpreter, String> {
     let Some(declared) = &said.declared else { return Ok(plain.clone()) };
     let python = environments::choose(declared, &plain.python()?)?;
-    if declared.requirements.is_empty() && python.path == plain.program {
+    if declared.is_plain(&python, &plain.program) {
         return Ok(plain.clone());
     }
-    let inputs = declared.inputs(&declared.python_of_lock(&python));
-    let known = chosen(context, &inputs).await;
+    let known = chosen(context, &declared.inputs_with(&python)).await;
     let (_, folder) = environments::ensure(&context.home, declared, &python, known, context.printer)?;
     Ok(plain.in_environment(&folder))
 }

@@ -36,18 +36,13 @@ pub fn ensure(
     known: Option<Lock>,
     reporter: &dyn Reporter,
 ) -> Result<(Lock, PathBuf), String> {
-    let known = known.or_else(|| of_same_inputs(home, &declared.inputs(&declared.python_of_lock(python))));
-    if let Some(lock) = &known
-        && let Some(folder) = build::find(home, &lock.hash())
-    {
-        return Ok((lock.clone(), folder));
-    }
-    let uv = uv::get(home, reporter)?;
-    let lock = match known {
-        Some(lock) => lock,
-        None => build::lock(&uv, home, declared, python, reporter)?,
+    let Some(lock) = known.or_else(|| of_same_inputs(home, &declared.inputs_with(python))) else {
+        return renew(home, declared, python, reporter);
     };
-    let folder = build::build(&uv, home, &lock, python, reporter)?;
+    let folder = match build::find(home, &lock.hash()) {
+        Some(folder) => folder,
+        None => build::build(&uv::get(home, reporter)?, home, &lock, python, reporter)?,
+    };
     Ok((lock, folder))
 }
 

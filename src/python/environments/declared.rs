@@ -30,6 +30,16 @@ impl Declared {
         hex::encode(&Sha256::digest(all.to_string().as_bytes())[..16])
     }
 
+    /// The same with a Python that is there.
+    pub fn inputs_with(&self, python: &Python) -> String {
+        self.inputs(&self.python_of_lock(python))
+    }
+
+    /// Whether nothing is to be installed, and the Python that was chosen for it is the plain one.
+    pub fn is_plain(&self, chosen: &Python, plain: &Path) -> bool {
+        self.requirements.is_empty() && chosen.path == plain
+    }
+
     /// The version of Python that a lock is for: `3.12`, or `3.12.4` where patches are told apart.
     pub fn python_of_lock(&self, python: &Python) -> String {
         let is_exact =

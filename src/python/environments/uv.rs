@@ -81,20 +81,8 @@ pub fn get(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
     let target = home.tools().join("uv").join(VERSION);
     files::create_private_dir(&home.tools()).map_err(told)?;
     files::create_private_dir(&home.tools().join("uv")).map_err(told)?;
-    let staging = files::temporary_neighbour(&target);
-    files::remove_any(&staging).map_err(told)?;
-    std::fs::create_dir(&staging).map_err(told)?;
     reporter.report(Progress::Started(format!("Getting uv {VERSION}, which installs packages")));
-    let result = fill(&staging).and_then(|tree| {
-        files::sync_file_system(&tree).map_err(told)?;
-        match files::rename_durably(&tree, &target) {
-            // Another process was faster; what it wrote is the same.
-            Err(_) if target.is_dir() => Ok(()),
-            other => other.map_err(told),
-        }
-    });
-    // What is left of it is nobody's.
-    let _ = files::remove_any(&staging);
+    let result = files::make_whole(&target, told, fill);
     result.map_err(|reason| {
         format!(
             "uv, which installs what a project depends on, could not be had: {reason}\n\

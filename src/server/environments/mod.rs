@@ -149,12 +149,12 @@ impl Environments {
                 return Asked::Failed(reason);
             }
         };
-        if declared.requirements.is_empty() && python.path == plain.program {
+        if declared.is_plain(&python, &plain.program) {
             // It only says which Python it takes, and that is the plain one.
             self.wants_none(file);
             return Asked::Ready(Environment { hash: None, interpreter: plain });
         }
-        let inputs = declared.inputs(&declared.python_of_lock(&python));
+        let inputs = declared.inputs_with(&python);
         self.wants(file, Some(&inputs));
         let times = match self.begin(&inputs, declared, &python) {
             Ok(times) => times,

@@ -1,7 +1,8 @@
 //! A package index on loopback, with wheels that the test makes.
 
+use super::mirror::first_line;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Cursor, Write};
+use std::io::{Cursor, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -71,16 +72,7 @@ impl Index {
     }
 
     fn respond(&self, mut stream: TcpStream) -> Option<()> {
-        let mut reader = BufReader::new(stream.try_clone().ok()?);
-        let mut first = String::new();
-        reader.read_line(&mut first).ok()?;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).ok()?;
-            if line.trim().is_empty() {
-                break;
-            }
-        }
+        let first = first_line(&stream)?;
         self.asked.fetch_add(1, Ordering::SeqCst);
         let path = first.split(' ').nth(1)?.trim_end_matches('/').to_owned();
         let (status, kind, body) = self.answer(&path);

@@ -20,7 +20,8 @@ pub fn serve(answer: Answer, cut: bool) -> String {
     address
 }
 
-fn respond(mut stream: TcpStream, answer: &Answer, cut: bool) -> Option<()> {
+/// The first line of a request, which is read to the end of its head.
+pub fn first_line(stream: &TcpStream) -> Option<String> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut first = String::new();
     reader.read_line(&mut first).ok()?;
@@ -31,6 +32,11 @@ fn respond(mut stream: TcpStream, answer: &Answer, cut: bool) -> Option<()> {
             break;
         }
     }
+    Some(first)
+}
+
+fn respond(mut stream: TcpStream, answer: &Answer, cut: bool) -> Option<()> {
+    let first = first_line(&stream)?;
     let path = first.split(' ').nth(1)?;
     let (status, body) = answer(path);
     write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len()).ok()?;
