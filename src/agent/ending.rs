@@ -7,6 +7,11 @@ use crate::engine::store::tries::Ended;
 use crate::sys::reaper::Exit;
 use jiff::Timestamp;
 
+/// A try that has not begun and never will.
+pub fn never_began(key: TryKey, reason: String) -> Ended {
+    Ended::failed(key, true, reason, Timestamp::now())
+}
+
 /// How a try ended of which both, one or none of the two files is there.
 pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>, now: Timestamp) -> Ended {
     let end_date = outcome.map_or(now, |outcome| outcome.ended_at);

@@ -4,8 +4,8 @@ use crate::engine::keys::TryKey;
 use crate::engine::store::tries::Claimed;
 use crate::home::Home;
 use crate::protocol::http::{self, Ask};
-use crate::python::Interpreter;
 use crate::python::environments;
+use crate::python::{Interpreter, Warm};
 use crate::sys::unix_socket;
 use hyper::Method;
 use serde::Deserialize;
@@ -50,16 +50,32 @@ impl Environments {
 
     /// Has the server build it; `next` gives the try back.
     pub fn wait_for(&mut self, claimed: &Claimed, hash: String) {
-        let (home, key) = (self.home.clone(), claimed.key.clone());
-        self.waiting.insert(key.clone(), claimed.clone());
-        self.asking.spawn_local(async move {
+        let home = self.home.clone();
+        self.wait_until(claimed, async move {
             loop {
                 match ask(&home, &hash).await {
-                    Some(answer) => return (key, answer.problem.map_or(Ok(()), Err)),
+                    Some(answer) => return answer.problem.map_or(Ok(()), Err),
                     None => tokio::time::sleep(AGAIN).await,
                 }
             }
         });
+    }
+
+    /// Whether the try begins only once there is a warm Python, which takes seconds with Airflow's own SDK; `next` gives
+    /// it back then.
+    pub fn wait_for_warm(&mut self, claimed: &Claimed, warm: &mut Warm, interpreter: &Interpreter) -> bool {
+        let Some(ready) = warm.worth_waiting_for(interpreter) else { return false };
+        self.wait_until(claimed, async move {
+            ready.await;
+            Ok(())
+        });
+        true
+    }
+
+    fn wait_until(&mut self, claimed: &Claimed, there: impl Future<Output = Result<(), String>> + 'static) {
+        let key = claimed.key.clone();
+        self.waiting.insert(key.clone(), claimed.clone());
+        self.asking.spawn_local(async move { (key, there.await) });
     }
 
     /// The next try whose environment is there, or is not to be had. `None` when none waits.

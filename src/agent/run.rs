@@ -88,7 +88,7 @@ struct Filled {
 /// What came of the beginning of a try.
 enum Beginning {
     Started,
-    /// Its environment is being built.
+    /// Its environment is being built, or its warm Python begins.
     Waits,
     /// It fails without having run, for this reason.
     Impossible(String),
@@ -249,7 +249,7 @@ impl Agent {
 
     /// A try that has not begun and never will.
     async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
-        tries::record(client, &never_began(key.clone(), reason)).await?;
+        tries::record(client, &ending::never_began(key.clone(), reason)).await?;
         forget(&TaskFolder::of(&self.surroundings.home, key));
         Ok(())
     }
@@ -280,6 +280,9 @@ impl Agent {
                 }
             },
         };
+        if self.environments.wait_for_warm(claimed, &mut self.warm, &interpreter) {
+            return Ok(Beginning::Waits);
+        }
         let impossible = |error| Ok(Beginning::Impossible(format!("the task could not be started: {error}")));
         let mut request = match self.surroundings.prepare(claimed, &version, &interpreter) {
             Ok(request) => request,
@@ -343,7 +346,7 @@ impl Agent {
             match written {
                 Err(StoreError::Invalid(reason)) => {
                     let reason = format!("its result cannot be kept: {reason}");
-                    tries::record(client, &never_began(one.key.clone(), reason)).await?;
+                    tries::record(client, &ending::never_began(one.key.clone(), reason)).await?;
                 }
                 written => drop(written?),
             }
@@ -387,10 +390,6 @@ impl Agent {
         }
         Ok(())
     }
-}
-
-fn never_began(key: TryKey, reason: String) -> Ended {
-    Ended::failed(key, true, reason, Timestamp::now())
 }
 
 pub(super) fn forget(folder: &TaskFolder) {

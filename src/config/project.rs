@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "owner",
     "tags",
     "python_version",
+    "airflow",
     "dependencies",
     "requirements",
     "constraints",
@@ -116,6 +117,7 @@ impl<'a> Reader<'a> {
                 None
             }
             "python_version" => self.python_version(name, value),
+            "airflow" => self.airflow(name, value),
             "tags" | "dependencies" | "constraints" | "extra_index" => self.texts(name, value),
             "defaults" => self.task(name, value, DEFAULTS, &format!(" in {name}")),
             "tasks" => self.tasks(value),
@@ -164,6 +166,19 @@ impl<'a> Reader<'a> {
             self.problem(name, message);
         }
         text.map(Into::into)
+    }
+
+    /// A version of Apache Airflow: all of it, or its first two numbers.
+    fn airflow(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+        let text = value.as_str().map(str::to_owned).or_else(|| value.as_f64().map(|number| number.to_string()));
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_version = |text: &String| matches!(text.split('.').count(), 2 | 3) && text.split('.').all(is_number);
+        let found = text.filter(is_version);
+        if found.is_none() {
+            let message = format!("{name}: {} is no version of Apache Airflow, as 3.3.2 or 3.3 is", show(value));
+            self.problem(name, message);
+        }
+        found.map(Into::into)
     }
 
     fn tasks(&mut self, value: &Value) -> Option<serde_json::Value> {
@@ -258,6 +273,8 @@ impl<'a> Reader<'a> {
 pub struct Wanted {
     /// `3.12`, or a range.
     pub python_version: Option<String>,
+    /// The version of Apache Airflow whose own SDK parses and runs the DAGs.
+    pub airflow: Option<String>,
     pub dependencies: Option<Vec<String>>,
     /// A file of them, in the folder of the settings.
     pub requirements: Option<String>,
@@ -268,7 +285,7 @@ pub struct Wanted {
 
 /// Takes that out of settings that were loaded; the rest is for the tasks.
 pub fn take_wanted(settings: &mut serde_json::Value) -> Wanted {
-    let keys = ["python_version", "dependencies", "requirements", "constraints", "index", "extra_index"];
+    let keys = ["python_version", "airflow", "dependencies", "requirements", "constraints", "index", "extra_index"];
     let Some(settings) = settings.as_object_mut() else { return Wanted::default() };
     let taken: Map<_, _> = keys.iter().filter_map(|key| settings.shift_remove_entry(*key)).collect();
     // They were checked when they were loaded.

@@ -25,6 +25,8 @@ use tokio::time::Instant;
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Of writable memory.
 const MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// How long a child waits for a warm Python with Airflow's own SDK.
+const LONG: Duration = Duration::from_secs(15);
 /// A warm Python pays when so many have begun within its idle time.
 const MANY: usize = 3;
 const RECENT: Duration = Duration::from_secs(10);
@@ -91,7 +93,7 @@ impl Children {
         // What it forks twice, with an environment of its own, becomes our child and not init's.
         process::become_subreaper()?;
         self.one_begins();
-        if self.are_many()
+        if (self.are_many() || interpreter.is_airflows)
             && let Some(child) = self.fork(interpreter, Plan::new(job, options.clone())?).await
         {
             return Ok(child);
@@ -110,7 +112,9 @@ impl Children {
         let asked = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
         let descriptors = [plan.output.as_fd(), plan.result.as_fd()];
         let file = plan.options["path"].as_str().unwrap_or_default();
-        let pid = warm.fork(interpreter, file, &asked, &descriptors, Duration::ZERO).await;
+        // With Airflow's own SDK a cold start takes as long.
+        let patience = if interpreter.is_airflows { LONG } else { Duration::ZERO };
+        let pid = warm.fork(interpreter, file, &asked, &descriptors, patience).await;
         self.let_go_when_idle();
         pid.map(|pid| plan.child(pid))
     }

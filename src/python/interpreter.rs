@@ -44,10 +44,12 @@ impl Job {
 pub struct Interpreter {
     pub program: PathBuf,
     package: PathBuf,
-    /// Where compiled modules go; `None` for those of an environment, which keeps its own.
-    compiled: Option<PathBuf>,
+    /// Whether it is one of an environment, which keeps its compiled modules itself.
+    is_of_environment: bool,
     /// Packages that DAG files expect, once they are there.
     support: PathBuf,
+    /// Whether Airflow's own SDK parses and runs the DAGs: it does in an environment that has it.
+    pub is_airflows: bool,
 }
 
 impl Interpreter {
@@ -64,12 +66,13 @@ impl Interpreter {
         let package = package::install(home)
             .map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
         let support = support::folder(home);
-        Ok(Self { program: python.path, package, compiled: Some(home.python().join("compiled")), support })
+        Ok(Self { program: python.path, package, is_of_environment: false, support, is_airflows: false })
     }
 
     /// The same with the Python and the packages of an environment.
     pub fn in_environment(&self, folder: &Path) -> Self {
-        Self { program: environments::program(folder), compiled: None, ..self.clone() }
+        let is_airflows = environments::has_airflow(folder);
+        Self { program: environments::program(folder), is_of_environment: true, is_airflows, ..self.clone() }
     }
 
     /// The version that is asked for, which takes a moment; the error is for people.
@@ -81,9 +84,9 @@ impl Interpreter {
     /// user's shell. Compiled modules go below the home; nothing is written to the workspace.
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = ["-E", "-X", "utf8"].map(Into::into).into();
-        if let Some(compiled) = &self.compiled {
+        if !self.is_of_environment {
             let mut prefix = OsString::from("pycache_prefix=");
-            prefix.push(compiled);
+            prefix.push(self.package.with_file_name("compiled"));
             arguments.extend(["-X".into(), prefix]);
         }
         let options = self.options(options);
@@ -95,8 +98,14 @@ impl Interpreter {
     /// Options with where the packages are that DAG files expect, if they are there.
     pub fn options(&self, options: &Value) -> Value {
         let mut options = options.clone();
-        if let Some(map) = options.as_object_mut().filter(|_| self.support.is_dir()) {
-            map.insert("support".to_owned(), self.support.to_string_lossy().into());
+        if let Some(map) = options.as_object_mut() {
+            if self.is_airflows {
+                // Where it keeps what it writes.
+                let home = self.package.with_file_name("airflow");
+                map.insert("airflow_home".to_owned(), home.to_string_lossy().into());
+            } else if self.support.is_dir() {
+                map.insert("support".to_owned(), self.support.to_string_lossy().into());
+            }
         }
         options
     }

@@ -98,13 +98,25 @@ impl Warm {
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Option<i32> {
-        let is_large = self.uses_large(user) || self.most == 1 && !self.users.is_empty();
+        // With Airflow's own SDK a fork copies so much that what a library adds is little.
+        let is_large = !interpreter.is_airflows && (self.uses_large(user) || self.most == 1 && !self.users.is_empty());
         let mut at = self.slot(interpreter, is_large);
         if is_large && self.slots[at].has_given_up() {
             at = self.slot(interpreter, false);
         }
         self.make_room(at);
         self.slots[at].fork(&self.home, request, descriptors, patience).await
+    }
+
+    /// Where a cold start would take as long as a warm Python does to begin, which is with Airflow's own SDK: completes
+    /// when there is one, or there cannot be one. `None` when `fork` need not wait for it.
+    pub fn worth_waiting_for(&mut self, interpreter: &Interpreter) -> Option<impl Future<Output = ()> + use<>> {
+        if !interpreter.is_airflows {
+            return None;
+        }
+        let at = self.slot(interpreter, false);
+        self.make_room(at);
+        self.slots[at].begins(&self.home)
     }
 
     fn slot(&mut self, interpreter: &Interpreter, is_large: bool) -> usize {
@@ -137,6 +149,12 @@ impl Warm {
     pub fn learn(&mut self, interpreter: &Interpreter, user: &str, libraries: &[String]) -> bool {
         let (large, small): (Vec<&String>, Vec<&String>) =
             libraries.iter().partition(|name| LARGE.contains(&name.as_str()));
+        if interpreter.is_airflows {
+            // It has loaded the small ones itself.
+            let at = self.slot(interpreter, false);
+            self.slots[at].libraries.extend(large.into_iter().cloned());
+            return false;
+        }
         if !small.is_empty() {
             let at = self.slot(interpreter, false);
             self.slots[at].libraries.extend(small.iter().copied().cloned());
@@ -182,6 +200,19 @@ impl Slot {
         if cfg!(target_os = "linux") && self.kept.is_none() {
             self.kept = Kept::begin(self.source(), home).ok();
         }
+    }
+
+    /// Begins it, unless it is there or cannot be. `None` when nothing is to be waited for.
+    fn begins(&mut self, home: &Path) -> Option<impl Future<Output = ()> + use<>> {
+        if self.has_given_up() {
+            return None;
+        }
+        let source = self.source();
+        self.kept = self.kept.take().filter(|kept| kept.source == source && !kept.is_out_of_date());
+        self.prepare(home);
+        let kept = self.kept.as_mut().filter(|kept| kept.path.is_none())?;
+        kept.used = Instant::now();
+        kept.zygote.begins()
     }
 
     fn source(&self) -> Source {

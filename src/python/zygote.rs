@@ -8,15 +8,18 @@ use crate::sys::spawn::Spawn;
 use crate::sys::{pidfd::PidFd, reaper};
 use serde::Deserialize;
 use serde_json::json;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::Notify;
 
-/// For loading it.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+/// For loading it. Airflow's own SDK takes two seconds, and ten where nothing of it is compiled yet.
+const READY_LIMIT: Duration = Duration::from_secs(60);
 /// For one fork: a few milliseconds. Who is late has forked all the same; then the try is whose link was first, and a
 /// child finds that nobody listens.
 const FORK_LIMIT: Duration = Duration::from_secs(2);
@@ -24,9 +27,38 @@ const FORK_LIMIT: Duration = Duration::from_secs(2);
 const NO_MARK: &str = "________________________";
 
 pub struct Zygote {
-    socket: SeqPacket,
+    socket: Rc<SeqPacket>,
     pid: i32,
-    begun: Instant,
+    readiness: Rc<Readiness>,
+}
+
+/// What it says first: where it finds modules.
+#[derive(Default)]
+struct Readiness {
+    said: RefCell<Option<io::Result<Vec<PathBuf>>>>,
+    /// Told once it has said it.
+    told: Notify,
+}
+
+impl Readiness {
+    async fn listen(&self, socket: &SeqPacket) {
+        let said = match answer(socket, READY_LIMIT).await {
+            Ok(Answer::Ready { path }) => Ok(path),
+            Ok(_) => Err(io::Error::other("it says something else than that it is ready")),
+            Err(error) => Err(error),
+        };
+        *self.said.borrow_mut() = Some(said);
+        self.told.notify_waiters();
+    }
+
+    async fn wait(&self) {
+        let told = self.told.notified();
+        tokio::pin!(told);
+        told.as_mut().enable();
+        if self.said.borrow().is_none() {
+            told.await;
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -68,38 +100,45 @@ impl Zygote {
             own_session: false,
         };
         let pid = spawn.start().map_err(io::Error::other)?;
-        Ok(Self { socket, pid, begun: Instant::now() })
+        let (socket, readiness) = (Rc::new(socket), Rc::new(Readiness::default()));
+        let (listened, saying) = (socket.clone(), readiness.clone());
+        tokio::task::spawn_local(async move { saying.listen(&listened).await });
+        Ok(Self { socket, pid, readiness })
     }
 
     /// Where it finds modules, once it can fork; `None` when it cannot yet after `limit`.
     pub async fn ready(&self, limit: Duration) -> io::Result<Option<Vec<PathBuf>>> {
-        match self.answer(limit).await {
-            Ok(Answer::Ready { path }) => Ok(Some(path)),
-            Ok(_) => Err(io::Error::other("it says something else than that it is ready")),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut && self.begun.elapsed() < READY_LIMIT => Ok(None),
-            Err(error) => Err(error),
-        }
+        // Too late is told by what was said, or was not.
+        let _ = tokio::time::timeout(limit, self.readiness.wait()).await;
+        self.readiness.said.take().transpose()
+    }
+
+    /// Completes once it can fork, or never will; `None` when that is so already.
+    pub fn begins(&self) -> Option<impl Future<Output = ()> + use<>> {
+        let readiness = self.readiness.clone();
+        let has_begun = readiness.said.borrow().is_some();
+        (!has_begun).then_some(async move { readiness.wait().await })
     }
 
     /// Starts what is asked for, as JSON, which gets the descriptors; returns the pid of the keeper, or of the child.
     pub async fn fork(&self, request: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<i32> {
         self.socket.send(request.as_bytes(), descriptors).await?;
-        match self.answer(FORK_LIMIT).await? {
+        match answer(&self.socket, FORK_LIMIT).await? {
             Answer::Forked { pid } => Ok(pid),
             Answer::Failed { error } => Err(io::Error::other(error)),
             Answer::Ready { .. } => Err(io::Error::other("it says again that it is ready")),
         }
     }
+}
 
-    async fn answer(&self, limit: Duration) -> io::Result<Answer> {
-        let mut buffer = vec![0; 64 * 1024];
-        let received = tokio::time::timeout(limit, self.socket.receive(&mut buffer)).await;
-        let length = received.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))??;
-        if length == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
-        }
-        serde_json::from_slice(&buffer[..length]).map_err(io::Error::other)
+async fn answer(socket: &SeqPacket, limit: Duration) -> io::Result<Answer> {
+    let mut buffer = vec![0; 64 * 1024];
+    let received = tokio::time::timeout(limit, socket.receive(&mut buffer)).await;
+    let length = received.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))??;
+    if length == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
     }
+    serde_json::from_slice(&buffer[..length]).map_err(io::Error::other)
 }
 
 /// What it has forked goes on.

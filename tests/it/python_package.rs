@@ -16,7 +16,8 @@ const SCHEMA: &str = include_str!("../../src/python/messages.schema.json");
 /// Python without the packages of this machine.
 fn python() -> Command {
     let mut command = Command::new("python3");
-    command.args(["-B", "-s"]).env("PYTHONPATH", PACKAGE).env("PYTHONWARNINGS", "error::ResourceWarning");
+    let places = format!("{PACKAGE}:{PACKAGE}/small");
+    command.args(["-B", "-s"]).env("PYTHONPATH", places).env("PYTHONWARNINGS", "error::ResourceWarning");
     command
 }
 

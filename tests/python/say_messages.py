@@ -13,7 +13,7 @@ from pathlib import Path
 from leoflow.authoring.assets import Asset, AssetAlias
 from leoflow.authoring.dag import DAG
 from leoflow.authoring.operators import EmptyOperator, PythonOperator
-from leoflow.authoring.timetables import DagRunInfo, Timetable
+from leoflow.authoring.timetables import DagRunInfo, DataInterval, TimeRestriction, Timetable
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -22,7 +22,8 @@ from leoflow.common.exceptions import (
 )
 from leoflow.entry import ask, structure
 from leoflow.entry.foreground import Run
-from leoflow.entry.workspace import Workspace, dags_of
+from leoflow.entry.small_side import dags_of
+from leoflow.entry.workspace import Workspace
 from leoflow.running.context import build_context
 from leoflow.running.offline import Memory, Offline
 from leoflow.running.task_try import Try
@@ -94,8 +95,8 @@ class EveryDay(Timetable):
 def answers():
     day = "2026-01-01T00:00:00Z".replace("Z", "+00:00")
     question = {"kind": "next", "last": None, "earliest": day, "latest": None, "catchup": True, "count": 2}
-    say("answer", ask.ask(EveryDay(), question))
-    say("answer", ask.ask(EveryDay(), {"kind": "manual", "run_after": day}))
+    say("answer", ask.ask(EveryDay(), DataInterval, TimeRestriction, question))
+    say("answer", ask.ask(EveryDay(), DataInterval, TimeRestriction, {"kind": "manual", "run_after": day}))
 
 
 class SilentPlanner:

@@ -8,7 +8,7 @@ import leoflow
 
 PACKAGE = Path(leoflow.__file__).parent
 # From the bottom up; `names` stands beside them and knows only the exceptions.
-ROOMS = ["common", "authoring", "running", "entry"]
+ROOMS = ["common", "authoring", "running", "sdk", "entry"]
 
 
 def modules():

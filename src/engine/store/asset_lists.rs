@@ -169,15 +169,28 @@ pub struct NamedAsset {
     pub extra: Value,
 }
 
-/// The asset of a name; of several, the one that was declared last.
-pub async fn named(client: &impl GenericClient, name: &str) -> Result<Option<NamedAsset>, StoreError> {
-    let query =
-        "SELECT name, uri, group_name, extra FROM asset WHERE name = $1 ORDER BY updated_at DESC, id DESC LIMIT 1";
-    let read = |row: Row| {
-        let Json(extra) = row.get("extra");
-        NamedAsset { name: row.get("name"), uri: row.get("uri"), group: row.get("group_name"), extra }
-    };
-    Ok(client.query_opt(query, &[&name]).await?.map(read))
+fn read_named(row: &Row) -> NamedAsset {
+    let Json(extra) = row.get("extra");
+    NamedAsset { name: row.get("name"), uri: row.get("uri"), group: row.get("group_name"), extra }
+}
+
+/// The asset of a name, or of a URI; of several, the one that was declared last.
+pub async fn named(
+    client: &impl GenericClient,
+    name: Option<&str>,
+    uri: Option<&str>,
+) -> Result<Option<NamedAsset>, StoreError> {
+    let query = "SELECT name, uri, group_name, extra FROM asset WHERE name = $1 OR uri = $2
+                 ORDER BY updated_at DESC, id DESC LIMIT 1";
+    Ok(client.query_opt(query, &[&name, &uri]).await?.as_ref().map(read_named))
+}
+
+/// The assets that an alias has stood for.
+pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<NamedAsset>, StoreError> {
+    let query = "SELECT a.name, a.uri, a.group_name, a.extra
+                 FROM asset a JOIN asset_alias_asset link ON link.asset_id = a.id JOIN asset_alias l ON l.id = link.alias_id
+                 WHERE l.name = $1 ORDER BY a.id";
+    Ok(client.query(query, &[&alias]).await?.iter().map(read_named).collect())
 }
 
 /// The active DAGs with a task that makes an asset.

@@ -17,6 +17,7 @@ pub mod other_runs;
 pub mod pools;
 pub mod runs;
 pub mod secrets;
+pub mod selected;
 pub mod tries;
 pub mod variables;
 pub mod xcoms;

@@ -50,7 +50,7 @@ pub async fn count(
 }
 
 /// Those in the groups inside of it too.
-fn tasks_of_group(structure: &Structure, group: &str) -> Vec<String> {
+pub fn tasks_of_group(structure: &Structure, group: &str) -> Vec<String> {
     let mut groups = vec![group.to_owned()];
     let mut next = 0;
     while next < groups.len() {

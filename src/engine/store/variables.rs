@@ -155,3 +155,17 @@ pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreE
         _ => Ok(()),
     }
 }
+
+/// The keys that begin so, in order, a page of them; and how many there are in all.
+pub async fn keys(
+    client: &impl GenericClient,
+    prefix: Option<&str>,
+    limit: i64,
+    offset: i64,
+) -> Result<(Vec<String>, i64), StoreError> {
+    let matches = "$1::text IS NULL OR starts_with(key, $1)";
+    let total = client.query_one(&format!("SELECT count(*) FROM variable WHERE {matches}"), &[&prefix]).await?.get(0);
+    let query = format!("SELECT key FROM variable WHERE {matches} ORDER BY key LIMIT $2 OFFSET $3");
+    let rows = client.query(&query, &[&prefix, &limit, &offset]).await?;
+    Ok((rows.iter().map(|row| row.get(0)).collect(), total))
+}

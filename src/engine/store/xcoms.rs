@@ -5,6 +5,7 @@ use crate::engine::keys::{RunKey, TryKey};
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 #[derive(Debug, Clone)]
 pub struct XCom {
@@ -99,6 +100,9 @@ pub struct Pull<'a> {
     pub map_indexes: Option<&'a [i32]>,
     /// Also from earlier runs of the DAG, the newest that has one.
     pub include_prior_dates: bool,
+    /// Of the values in their order, how many to pass over and how many there may be at most.
+    pub offset: i64,
+    pub limit: Option<i64>,
 }
 
 /// The values that some tasks left under a key: task, map index and JSON, in the order of the indexes.
@@ -115,10 +119,24 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
            AND ($5::integer[] IS NULL OR x.map_index = ANY ($5))
            AND (x.run_id = $2
                 OR $6 AND r.logical_date <= (SELECT logical_date FROM dag_run WHERE dag_id = $1 AND run_id = $2))
-         ORDER BY {by_date} {order}, x.map_index"
+         ORDER BY {by_date} {order}, x.map_index OFFSET $7 LIMIT $8"
     );
-    let Pull { run, task_ids, key, map_indexes, include_prior_dates } = pull;
-    let rows =
-        client.query(&query, &[&run.dag_id, &run.run_id, task_ids, key, map_indexes, include_prior_dates]).await?;
+    let Pull { run, task_ids, key, map_indexes, include_prior_dates, offset, limit } = pull;
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&run.dag_id, &run.run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit];
+    let rows = client.query(&query, &parameters).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
+
+/// How many instances of a task have left one under a key.
+pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key: &str) -> Result<i64, StoreError> {
+    let query = "SELECT count(*) FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND key = $4";
+    Ok(client.query_one(query, &[&run.dag_id, &run.run_id, &task_id, &key]).await?.get(0))
+}
+
+/// One of a running try's own that is not there is no error.
+pub async fn delete(client: &impl GenericClient, of: &TryKey, key: &str) -> Result<(), StoreError> {
+    let query = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5";
+    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key]).await?;
+    Ok(())
 }

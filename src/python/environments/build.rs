@@ -1,12 +1,13 @@
 //! Building environments: what is wanted becomes a lock, and a lock a folder that never changes.
 
 use super::declared::Declared;
+use super::installed::{self, program};
 use super::uv::Uv;
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
 use crate::python::Python;
 use crate::sys::checkpoint::checkpoint;
-use crate::sys::{clock, command, files, flock::FileLock};
+use crate::sys::{clock, files, flock::FileLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -14,7 +15,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 /// For working out what is to be installed.
@@ -23,7 +23,6 @@ const LOCK_LIMIT: Duration = Duration::from_secs(300);
 const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
 /// Another process builds: it may take as long.
 const TURN_LIMIT: Duration = Duration::from_secs(2400);
-const SMOKE_LIMIT: Duration = Duration::from_secs(60);
 const PRUNE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Written last: a folder without it is on its way in or out.
@@ -78,21 +77,6 @@ impl Lock {
         }
         all.into_iter().map(|(name, versions)| (name, versions.join(" or "))).collect()
     }
-}
-
-/// `(name, version)` of what is in an environment that is built, in order.
-pub fn installed(folder: &Path) -> Vec<(String, String)> {
-    let libraries = std::fs::read_dir(folder.join("lib")).into_iter().flatten().flatten();
-    let places = libraries.filter_map(|entry| std::fs::read_dir(entry.path().join("site-packages")).ok());
-    let named = places.flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let (name, version) = name.strip_suffix(".dist-info")?.rsplit_once('-')?;
-        Some((name.to_lowercase().replace('_', "-"), version.to_owned()))
-    });
-    let mut found: Vec<(String, String)> = named.collect();
-    found.sort();
-    found.dedup();
-    found
 }
 
 /// Works out what is to be installed: the newest versions that fit.
@@ -191,11 +175,6 @@ pub fn stamp(folder: &Path) -> Option<Stamp> {
     is_it.then_some(stamp)
 }
 
-/// Its Python.
-pub fn program(folder: &Path) -> PathBuf {
-    folder.join("bin/python")
-}
-
 /// Builds the environment of a lock, unless it is there. Waits for its turn: one is built at a time. Returns its folder.
 pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
     let target = folder(home, &lock.hash(), python);
@@ -217,7 +196,7 @@ pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn 
     checkpoint("environment.made");
     install(uv, lock, &staging.0, &tree, reporter)?;
     checkpoint("environment.installed");
-    smoke(&tree)?;
+    installed::check(&tree, &staging.0)?;
     let stamp = Stamp {
         lock: lock.clone(),
         version: python.version.clone(),
@@ -291,17 +270,6 @@ fn broken(home: &Home) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(home.environments()).into_iter().flatten().flatten();
     let named = entries.filter(|entry| is_named_so(&entry.file_name().to_string_lossy()));
     named.map(|entry| entry.path()).filter(|folder| stamp(folder).is_none()).collect()
-}
-
-/// Whether its Python runs and finds what was installed.
-fn smoke(tree: &Path) -> Result<(), String> {
-    let mut asked = Command::new(program(tree));
-    asked.args(["-I", "-c", "import importlib.metadata as m, ssl, json; list(m.distributions())"]);
-    let output = command::output_within(&mut asked, SMOKE_LIMIT).map_err(|error| format!("its Python: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("its Python does not work: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// A folder beside the environments. Dropped, it is removed with all that is still in it.

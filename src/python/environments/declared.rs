@@ -104,6 +104,10 @@ pub fn look(
 
 fn of_settings(folder: &Path, wanted: Wanted, read: &mut Vec<PathBuf>) -> Result<Option<Claim>, String> {
     let mut said = Said { requirements: wanted.dependencies, python: wanted.python_version, ..Said::default() };
+    if let Some(version) = wanted.airflow {
+        let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
+        said.requirements.get_or_insert_default().push(format!("apache-airflow=={exact}"));
+    }
     said.index = Index { first: wanted.index, extra: wanted.extra_index };
     said.constraints = wanted.constraints;
     if let Some(name) = wanted.requirements {

@@ -3,11 +3,13 @@
 mod build;
 mod choice;
 mod declared;
+mod installed;
 mod python_range;
 mod requirements;
 mod uv;
 
-pub use build::{Lock, count, find, installed, note_use, program, prune};
+pub use build::{Lock, count, find, note_use, prune};
 pub use choice::{choose, ensure, renew};
 pub use declared::{Declared, Place, look};
+pub use installed::{has_airflow, installed, program};
 pub use uv::find as find_uv;

@@ -6,9 +6,15 @@ import sys
 
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
-    # First, whatever the user's files are called: `airflow` and `leoflow` are ours.
+    # First, whatever the user's files are called: `leoflow` is ours, and `airflow` too where Airflow is not installed.
     sys.path[0] = here
     what, options = sys.argv[1], json.loads(sys.argv[2])
+    if "airflow_home" in options:
+        from leoflow.common import real_sdk
+
+        real_sdk.use(options["airflow_home"])
+    else:
+        sys.path.insert(0, os.path.join(here, "small"))
     from leoflow.entry import working_folder
 
     working_folder.enter(options)

@@ -100,10 +100,14 @@ struct Pull {
     map_indexes: Option<Vec<i32>>,
     #[serde(default)]
     include_prior_dates: bool,
+    #[serde(default)]
+    offset: i64,
+    #[serde(default)]
+    limit: Option<i64>,
 }
 
 pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates } = body_as(body)?;
+    let Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit } = body_as(body)?;
     let client = state.database.get().await?;
     let pull = xcoms::Pull {
         run: &RunKey { dag_id, run_id },
@@ -111,10 +115,60 @@ pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>,
         key: &key,
         map_indexes: map_indexes.as_deref(),
         include_prior_dates,
+        offset,
+        limit,
     };
     let found = xcoms::pull(&*client, &pull).await?;
     let entries = found
         .into_iter()
         .map(|(task_id, map_index, value)| json!({"task_id": task_id, "map_index": map_index, "value_json": value}));
     Ok(Json(entries.collect()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CountXComs {
+    dag_id: String,
+    run_id: String,
+    task_id: String,
+    key: String,
+}
+
+pub async fn count_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let CountXComs { dag_id, run_id, task_id, key } = body_as(body)?;
+    let client = state.database.get().await?;
+    let count = xcoms::count(&*client, &RunKey { dag_id, run_id }, &task_id, &key).await?;
+    Ok(Json(json!({"count": count})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteXCom {
+    key: String,
+}
+
+pub async fn delete_xcom(
+    State(state): Shared,
+    Extension(of): Extension<TryKey>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let DeleteXCom { key } = body_as(body)?;
+    let client = state.database.get().await?;
+    xcoms::delete(&*client, &of, &key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VariableKeys {
+    prefix: Option<String>,
+    limit: i64,
+    offset: i64,
+}
+
+pub async fn variable_keys(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    let VariableKeys { prefix, limit, offset } = body_as(body)?;
+    let client = state.database.get().await?;
+    let (keys, total) = variables::keys(&*client, prefix.as_deref(), limit.clamp(1, 10_000), offset.max(0)).await?;
+    Ok(Json(json!({"keys": keys, "total_entries": total})))
 }

@@ -1,7 +1,9 @@
 //! What a running task may ask.
 
 mod api;
+mod assets;
 mod runs;
+mod selected;
 
 use super::guard;
 use super::lite::local;
@@ -27,11 +29,22 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/length", post(runs::length))
         .route("/task/previous", get(runs::previous))
         .route("/task/latest", get(runs::latest))
-        .route("/task/assets/triggering", get(runs::triggering))
-        .route("/task/assets/named", post(runs::named))
-        .route("/task/assets/events", post(runs::events))
+        .route("/task/runs/get", post(selected::run))
+        .route("/task/runs/previous", post(selected::previous_run))
+        .route("/task/runs/count-all", post(selected::count_runs))
+        .route("/task/instances/count", post(selected::count_instances))
+        .route("/task/instances/states", post(selected::states))
+        .route("/task/instances/breadcrumbs", post(selected::breadcrumbs))
+        .route("/task/instances/previous", post(selected::previous_instance))
+        .route("/task/variable-keys", post(api::variable_keys))
+        .route("/task/assets/triggering", get(assets::triggering))
+        .route("/task/assets/one", post(assets::one))
+        .route("/task/assets/of-alias", post(assets::of_alias))
+        .route("/task/assets/events", post(assets::events))
         .route("/task/xcoms/push", post(api::push_xcom))
         .route("/task/xcoms/pull", post(api::pull_xcoms))
+        .route("/task/xcoms/count", post(api::count_xcoms))
+        .route("/task/xcoms/delete", post(api::delete_xcom))
         .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), api::require_try))

@@ -3,10 +3,8 @@
 use crate::engine::dag::Length;
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::planner::graph::Graph;
-use crate::engine::schedule::asset_condition;
 use crate::engine::schedule::timetable::{Interval, Restriction};
 use crate::engine::scheduler::load;
-use crate::engine::store::asset_lists::{self, AssetEvent};
 use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags;
 use crate::engine::store::other_runs::{self, Counted};
@@ -32,7 +30,12 @@ type Body = Result<Json<Value>, JsonRejection>;
 pub async fn dag(State(state): Shared, Id(dag_id): Id) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
-    Ok(Json(json!({"dag_id": dag.dag_id, "is_paused": dag.is_paused})))
+    let owners = dag.structure.owners.join(", ");
+    Ok(Json(json!({
+        "dag_id": dag.dag_id, "is_paused": dag.is_paused, "bundle_name": "leoflow", "bundle_version": null,
+        "relative_fileloc": dag.relative_fileloc, "owners": owners, "tags": dag.structure.tags,
+        "next_dagrun": dag.next_interval.map(|(start, _)| start),
+    })))
 }
 
 #[derive(Deserialize)]
@@ -164,50 +167,4 @@ pub async fn latest(State(state): Shared, Extension(of): Extension<TryKey>) -> R
     let right = next.and_then(|next| next.interval).map(|interval| interval.end);
     let is_latest = right.is_none_or(|right| start < now && now <= right);
     Ok(Json(json!({"is_latest": is_latest})))
-}
-
-fn event(event: &AssetEvent) -> Value {
-    json!({
-        "name": event.name, "uri": event.uri, "group": event.group, "extra": event.extra,
-        "timestamp": event.happened_at, "source_dag_id": event.source_dag_id, "source_task_id": event.source_task_id,
-        "source_run_id": event.source_run_id, "source_map_index": event.source_map_index, "aliases": event.aliases,
-    })
-}
-
-/// The events that the task's own run was made for.
-pub async fn triggering(State(state): Shared, Extension(of): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&*client, &of.run, false).await?;
-    Ok(Json(events.iter().map(event).collect()))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    name: String,
-}
-
-/// The asset of a name; of several, the one that was declared last.
-pub async fn named(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let Named { name } = body_as(body)?;
-    let client = state.database.get().await?;
-    let asset = asset_lists::named(&*client, &name).await?;
-    let asset =
-        asset.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no asset named {name:?}")))?;
-    Ok(Json(json!({"name": asset.name, "uri": asset.uri, "group": asset.group, "extra": asset.extra})))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventsOf {
-    of: Value,
-}
-
-/// All events of what a task reads.
-pub async fn events(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let EventsOf { of } = body_as(body)?;
-    let Some(reference) = asset_condition::reference(&of) else { return Ok(Json(json!([]))) };
-    let client = state.database.get().await?;
-    let events = asset_lists::events_of(&*client, &reference).await?;
-    Ok(Json(events.iter().map(event).collect()))
 }

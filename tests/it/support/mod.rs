@@ -1,5 +1,6 @@
 //! A home for a test, and hands to act on it.
 
+pub mod airflow;
 pub mod archive;
 pub mod http;
 pub mod index;

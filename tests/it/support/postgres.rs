@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("postgres-for-tests")
 }
 
 /// Several test processes may come to the same thing at once: one makes it, the others wait until this is dropped.
-fn held(lock: &str) -> Flock<std::fs::File> {
+pub fn held(lock: &str) -> Flock<std::fs::File> {
     std::fs::create_dir_all(cache()).unwrap();
     Flock::lock(std::fs::File::create(cache().join(lock)).unwrap(), FlockArg::LockExclusive).unwrap()
 }

@@ -1,7 +1,15 @@
-"""Airflow's authoring interface, as far as Leoflow has it. The same names as `airflow.sdk`."""
+"""Airflow's authoring interface, as far as Leoflow has it. The same names as `airflow.sdk`, which is Airflow's own where a
+project's environment has it."""
 
+from leoflow.common import real_sdk
 from leoflow.names import MODULES, look_up
 
-__all__ = sorted(MODULES["airflow.sdk"])
+_look_up = look_up(__name__, like="airflow.sdk")
 
-__getattr__ = look_up(__name__, like="airflow.sdk")
+
+def __getattr__(name):
+    if real_sdk.is_used():
+        import airflow.sdk
+
+        return getattr(airflow.sdk, name)
+    return sorted(MODULES["airflow.sdk"]) if name == "__all__" else _look_up(name)

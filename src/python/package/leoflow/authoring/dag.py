@@ -12,7 +12,7 @@ from leoflow.authoring.operator_arguments import callbacks, check_doc, text_or_n
 from leoflow.authoring.params import ParamsDict
 from leoflow.authoring.task_group import TaskGroup
 from leoflow.authoring.xcom_arg import _MISSING as NO_DEFAULT
-from leoflow.common import current
+from leoflow.common import current, topology
 from leoflow.common.dates import aware
 from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, Unsupported
 from leoflow.common.reports import PACKAGE
@@ -183,17 +183,10 @@ class DAG:
 
     def ordered(self):
         """The tasks, each after those it waits for; of several, the one that was written first."""
-        waiting = {task.task_id: len(task.upstream_task_ids) for task in self.tasks}
-        ready = [task_id for task_id, count in waiting.items() if count == 0]
-        order = []
-        for task_id in ready:
-            order.append(self.task_dict[task_id])
-            for down in sorted(self.task_dict[task_id].downstream_task_ids):
-                waiting[down] -= 1
-                if waiting[down] == 0:
-                    ready.append(down)
+        order = topology.ordered(self.task_dict)
         if len(order) < len(self.task_dict):
-            stuck = next(task for task in self.tasks if waiting[task.task_id])
+            known = {task.task_id for task in order}
+            stuck = next(task for task in self.tasks if task.task_id not in known)
             raise AirflowDagCycleException(f"Cycle detected in Dag: {self.dag_id}. Faulty task: {stuck.task_id}")
         return order
 

@@ -24,12 +24,13 @@ class DecoratedShortCircuit(Decorated, ShortCircuitOperator):
 class DecoratedSensor(Decorated, PythonSensor):
     operator_name = "@task.sensor"
     airflow_name = "DecoratedSensorOperator"
+    template_fields = ("op_args", "op_kwargs")
 
 
 class DecoratedBash(Decorated, BashOperator):
     operator_name = "@task.bash"
     airflow_name = "_BashDecoratedOperator"
-    template_fields = ("bash_command", "env", "cwd", "op_args", "op_kwargs")
+    template_fields = ("op_args", "op_kwargs", "bash_command", "env", "cwd")
 
     def set_up(self, *, python_callable, op_args, op_kwargs, multiple_outputs, **others):
         if multiple_outputs:

@@ -10,7 +10,7 @@ import datetime as _datetime
 from collections import namedtuple
 from datetime import datetime, timedelta
 
-from leoflow.common.dates import aware, zone_name
+from leoflow.common.dates import aware, stamp, zone_name
 from leoflow.common.exceptions import AirflowTimetableInvalid, Unsupported
 from leoflow.common.reports import user_line
 
@@ -332,8 +332,3 @@ def of_schedule(schedule: Any, timezone: tzinfo | None) -> Timetable:
     if isinstance(schedule, str):
         return CronTriggerTimetable(schedule, timezone=timezone)
     raise ValueError(f"{schedule!r} is not a valid schedule.")
-
-
-def stamp(value: datetime | None) -> str | None:
-    """A moment, for JSON."""
-    return None if value is None else aware("a date", value).astimezone(_datetime.timezone.utc).isoformat()

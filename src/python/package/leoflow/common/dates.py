@@ -92,3 +92,8 @@ def utcnow() -> datetime:
 
 def seconds_of(delta):
     return delta.total_seconds()
+
+
+def stamp(value: datetime | None) -> str | None:
+    """A moment, for JSON."""
+    return None if value is None else aware("a date", value).astimezone(timezone.utc).isoformat()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from leoflow.common import masking
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -50,6 +52,17 @@ def explain(error: BaseException) -> str:
     text = "".join(lines).rstrip()
     hint = missing_package(error)
     return f"{text}\n{hint}" if hint else text
+
+
+def describe(error: BaseException) -> str:
+    """In one line, without the secrets that were read."""
+    if isinstance(error, SystemExit):
+        return f"the task's code called sys.exit({error.code!r})"
+    return masking.hide(f"{type(error).__name__}: {error}".rstrip(": "))[:1000]
+
+
+def show(error: BaseException) -> None:
+    sys.stderr.write(masking.hide(explain(error)) + "\n")
 
 
 # Packages whose modules have other names.

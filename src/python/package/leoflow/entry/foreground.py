@@ -4,7 +4,6 @@ planner of the scheduler itself, over a socket; nothing is stored."""
 from __future__ import annotations
 
 import json
-import logging
 import os
 import select
 import signal
@@ -14,12 +13,10 @@ from datetime import datetime, timezone
 
 from leoflow.common import leoflow_server
 from leoflow.common.client import connect
-from leoflow.common.exceptions import ParamValidationError
 from leoflow.common.reports import explain, missing_date
-from leoflow.entry.workspace import Workspace, dags_of, prepare
-from leoflow.running.context import build_context
-from leoflow.running.offline import Memory, Offline
-from leoflow.running.task_try import Try
+from leoflow.entry import sides
+from leoflow.entry.workspace import Workspace, prepare
+from leoflow.running.offline import Memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +58,7 @@ def choose(options):
     workspace = Workspace(options["roots"])
     workspace.install()
     workspace.enter()
-    found = dags_of(workspace, options["path"], options.get("settings"))
+    found = sides.current().dags_of(workspace, options["path"], options.get("settings"))
     for dag in found:
         if dag.dag_id == options["dag_id"]:
             return dag
@@ -80,11 +77,12 @@ def name(one):
 def run_once(task, spec, dag, memory):
     """One try, here. Returns its result."""
     try:
-        context = build_context(spec, dag, task, memory, Offline(memory))
-    except ParamValidationError as error:
+        attempt = sides.current().try_in_foreground(dag, task, spec, memory)
+    except Exception as error:
+        if type(error).__name__ != "ParamValidationError":
+            raise
         say(f"error: the params of this run are not valid: {error}\n  --conf gives them, as JSON: --conf '{{\"name\": \"value\"}}'")
         return {"state": "failed", "retry": False}
-    attempt = Try(task, context, most_elements=spec["max_map_length"])
     result = attempt.run()
     for key, text in result.pop("xcoms", {}).items():
         memory.kept[(*memory.own, key)] = text
@@ -92,7 +90,7 @@ def run_once(task, spec, dag, memory):
     if result["state"] == "failed" and spec["pdb"]:
         import pdb
 
-        pdb.post_mortem(context["exception"].__traceback__)
+        pdb.post_mortem(attempt.context["exception"].__traceback__)
     return result
 
 
@@ -233,7 +231,7 @@ class Run:
 
 def main(options: dict[str, Any]) -> None:
     prepare(support=options.get("support"))
-    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
+    sides.current().begin_log()
     # Ctrl-C is for the task, or for its debugger; a reader that has left ends us without a word.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN if options["pdb"] else signal.SIG_DFL)
@@ -287,12 +285,12 @@ def test_task(dag, spec, options, planner):
 def render(dag, task, spec, memory):
     """Its template fields as they would be, one after another."""
     try:
-        attempt = Try(task, build_context(spec, dag, task, memory, Offline(memory)))
+        attempt = sides.current().try_in_foreground(dag, task, spec, memory)
         attempt.prepare()
-    except ParamValidationError as error:
-        say(f"error: the params of this run are not valid: {error}")
-        return 1
     except Exception as error:
+        if type(error).__name__ == "ParamValidationError":
+            say(f"error: the params of this run are not valid: {error}")
+            return 1
         say(explain(error))
         hint = missing_date(error) if spec["logical_date"] is None else None
         if hint:

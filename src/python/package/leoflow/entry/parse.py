@@ -8,8 +8,8 @@ import sys
 
 from leoflow.common import leoflow_server
 from leoflow.common.reports import clean, explain
-from leoflow.entry import libraries, structure
-from leoflow.entry.workspace import Workspace, dags_of, prepare
+from leoflow.entry import libraries, sides
+from leoflow.entry.workspace import Workspace, prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,15 +40,13 @@ def parse(path, roots, settings):
     workspace.enter()
     result = {"dags": [], "error": None}
     try:
-        found = dags_of(workspace, path, settings)
-        steady = structure.is_steady(workspace.ran.values())
-        result["dags"] = [
-            # Where it is made is told of what is wrong with it, and is no part of it.
-            {**structure.of_dag(dag, steady), "place": clean(f"{dag.module_file}:{dag.line}")}
-            for dag in found
-        ]
+        side = sides.current()
+        found = side.dags_of(workspace, path, settings)
+        result["dags"] = side.structures(found, workspace)
         # What cannot be kept is the file's fault too.
         json.dumps(result, allow_nan=False)
+        for one in result["dags"]:
+            one["place"] = clean(one["place"])
         if clean(result["dags"]) != result["dags"]:
             raise ValueError("a text of the DAG holds the character NUL, or is no Unicode")
     except KeyboardInterrupt:

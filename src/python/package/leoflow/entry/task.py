@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
 
-from leoflow.authoring import parsing_context
 from leoflow.common import leoflow_server, plain_files
-from leoflow.common.exceptions import AirflowException
-from leoflow.common.reports import clean
-from leoflow.entry import libraries
-from leoflow.entry.workspace import Workspace, dags_of, prepare
-from leoflow.running.context import build_context
+from leoflow.common.reports import clean, describe, show
+from leoflow.entry import libraries, sides
+from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running.keeper_pipe import tell_secrets_to
-from leoflow.running.task_api import TaskApi
-from leoflow.running.task_try import Try, describe, show
-from leoflow.running.xcoms import TaskXComs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,15 +23,6 @@ def write_whole(path, value):
     partial = f"{path}.partial"
     plain_files.write(partial, json.dumps(clean(value), ensure_ascii=False).encode())
     os.rename(partial, path)
-
-
-def load_task(spec, workspace):
-    workspace.install()
-    parsing_context.is_for(spec["dag_id"], spec["task_id"])
-    for dag in dags_of(workspace, spec["fileloc"], spec.get("settings")):
-        if dag.dag_id == spec["dag_id"]:
-            return dag, dag.get_task(spec["task_id"])
-    raise AirflowException(f"{spec['fileloc']} does not make the DAG {spec['dag_id']!r} any more")
 
 
 def forget_in_forks():
@@ -55,7 +39,8 @@ def main(options: dict[str, Any]) -> None:
     prepare(support=options.get("support"))
     own = os.getpid()
     forget_in_forks()
-    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
+    side = sides.current()
+    side.begin_log()
     folder = options["folder"]
     spec = json.loads(plain_files.read(os.path.join(folder, "spec.json")))
     leoflow_server.use(spec["socket"], spec["token"])
@@ -68,9 +53,8 @@ def main(options: dict[str, Any]) -> None:
         tell_secrets_to(options["secrets"])
     attempt = None
     try:
-        dag, task = load_task(spec, workspace)
-        context = build_context(spec, dag, task, TaskXComs(), TaskApi())
-        attempt = Try(task, context, folder, spec.get("max_map_length", 1024))
+        workspace.install()
+        attempt = side.begin_try(spec, workspace, folder)
     except BaseException as error:
         show(error)
         what = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"

@@ -10,14 +10,8 @@ import os
 import sys
 import types
 
-from leoflow.authoring.dag import of_file
+from leoflow.common import real_sdk
 from leoflow.entry import libraries
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from leoflow.authoring.dag import DAG
 
 # Names that no file of the workspace can take.
 NOT_LOCAL = frozenset(sys.stdlib_module_names) | {"airflow", "leoflow"}
@@ -132,12 +126,17 @@ class Workspace:
 
         dotenv.load(self.roots)
         dotenv.own_python_first()
+        if real_sdk.is_used():
+            real_sdk.enter_project(self.roots)
+
+    def module_name(self, path):
+        return "leoflow_dag_" + os.path.splitext(os.path.basename(path))[0]
 
     def run(self, path):
         """Runs a DAG file's top level; returns its module."""
         path = os.path.abspath(path)
         code = compile(self.source(path), path, "exec", dont_inherit=True)
-        module = types.ModuleType("leoflow_dag_" + os.path.splitext(os.path.basename(path))[0])
+        module = types.ModuleType(self.module_name(path))
         module.__file__ = path
         sys.modules[module.__name__] = module
         exec(code, module.__dict__)
@@ -151,18 +150,6 @@ def encoding_of(raw):
 
         return tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
     return "utf-8"
-
-
-def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
-    """The DAGs that the file makes, with what the project's own settings say."""
-    path = os.path.abspath(path)
-    module = workspace.run(path)
-    found = of_file(path, module, workspace.owns)
-    if settings:
-        from leoflow.entry.settings import apply
-
-        apply(settings, found)
-    return found
 
 
 def prepare(limits: dict[str, int] | None = None, support: str | None = None) -> None:

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 
+from leoflow.common import real_sdk
 from leoflow.entry import forks, libraries, warm_child, warm_try
 
 TYPE_CHECKING = False
@@ -92,11 +93,16 @@ def load(names):
 
 
 def our_own():
-    """All that a DAG file or a task may use of this package, and the name that it goes by."""
+    """All that a DAG file or a task may use of this package, or of Airflow's own SDK where that is what they use."""
+    if real_sdk.is_used():
+        from leoflow.sdk import preload
+
+        preload.everything()
+        return
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for room in ("common", "authoring", "running"):
         for file in sorted(os.listdir(os.path.join(root, room))):
             if file.endswith(".py") and not file.startswith("_"):
                 yield f"leoflow.{room}.{file[:-3]}"
-    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv"))
+    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "small_side"))
     yield "airflow.sdk"

@@ -68,7 +68,7 @@ class TaskApi:
     def asset(self, name: str) -> Asset:
         """The asset of that name, as some DAG has declared it."""
         try:
-            told = self.ask("POST", "assets/named", {"name": name})
+            told = self.ask("POST", "assets/one", {"name": name})
         except ServerError as error:
             if error.status == 404:
                 raise AirflowRuntimeError(f"there is no asset named {name!r}: no DAG declares one") from None

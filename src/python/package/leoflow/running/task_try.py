@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from leoflow.common import current, masking, plain_files
+from leoflow.common import current, plain_files
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -18,7 +18,7 @@ from leoflow.common.exceptions import (
     UnmappableXComLengthPushed,
     UnmappableXComTypePushed,
 )
-from leoflow.common.reports import explain, missing_date
+from leoflow.common.reports import describe, missing_date, show
 from leoflow.common.values import encode
 
 TYPE_CHECKING = False
@@ -259,13 +259,3 @@ def check_mappable(task, value, most):
     if len(value) > most:
         told = f"unmappable return value length: {len(value)} > {most}; the setting max_map_length allows more"
         raise UnmappableXComLengthPushed(told)
-
-
-def describe(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"the task's code called sys.exit({error.code!r})"
-    return masking.hide(f"{type(error).__name__}: {error}".rstrip(": "))[:1000]
-
-
-def show(error: BaseException) -> None:
-    sys.stderr.write(masking.hide(explain(error)) + "\n")

@@ -1,0 +1,18 @@
+"""Which of the two packages parses and runs DAGs in this process."""
+
+from __future__ import annotations
+
+from leoflow.common import real_sdk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def current() -> ModuleType:
+    """A module with `dags_of`, `structures`, `begin_try`, `begin_log`, `answer` and `call_back`."""
+    if real_sdk.is_used():
+        from leoflow.sdk import side
+    else:
+        from leoflow.entry import small_side as side
+    return side

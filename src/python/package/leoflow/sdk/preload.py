@@ -1,0 +1,48 @@
+"""What a warm Python of an environment with Airflow's own SDK has loaded before anything is asked of it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+# Of the SDK, what every try and every parse of a DAG file uses.
+MODULES = (
+    "airflow.sdk", "airflow.settings", "airflow.sdk.execution_time.comms", "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.execution_time.supervisor", "airflow.sdk.execution_time.context", "airflow.sdk.execution_time.xcom",
+    "airflow.sdk.execution_time.macros", "airflow.sdk.execution_time.secrets", "airflow.sdk.execution_time.timeout",
+    "airflow.sdk.execution_time.lazy_sequence", "airflow.sdk.definitions.decorators", "airflow.sdk.definitions.mappedoperator",
+    "airflow.sdk.definitions.asset.metadata", "airflow.sdk.plugins_manager", "airflow.sdk.serde", "airflow.timetables.base",
+    "airflow.providers.standard.operators.bash", "airflow.providers.standard.operators.python",
+    "airflow.providers.standard.operators.empty", "airflow.providers.standard.decorators.bash",
+    "jinja2.nativetypes", "jinja2.sandbox", "setproctitle",
+)
+NAMES = ("DAG", "BaseOperator", "BaseHook", "Asset", "Variable", "Connection", "Param", "TaskGroup", "XComArg", "dag", "task")
+OURS = ("asset_messages", "dag_file", "logs", "models", "refusals", "settings", "side", "startup", "structure", "supervisor",
+        "task_try", "timetables", "xcom_messages")
+
+
+def everything() -> None:
+    """What is not there in this version, or not installed, is passed over: who needs it hears of it."""
+    for name in (*MODULES, *(f"leoflow.sdk.{one}" for one in OURS), "leoflow.entry.task", "leoflow.entry.parse", "leoflow.entry.ask"):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+        except Exception as error:
+            sys.stderr.write(f"{name} cannot be loaded ahead: {error!r}\n")
+    import airflow.sdk
+
+    for name in NAMES:
+        getattr(airflow.sdk, name, None)
+    find_plugins()
+
+
+def find_plugins():
+    """Which packages bring plugins takes a look at each of them, which is remembered."""
+    for place in ("airflow.sdk._shared.module_loading", "airflow.sdk._shared.plugins_manager"):
+        found = sys.modules.get(place)
+        entry_points = getattr(found, "entry_points_with_dist", None)
+        if entry_points is not None:
+            list(entry_points("airflow.plugins"))
+            return

@@ -1,0 +1,64 @@
+"""What Airflow's own SDK lets a DAG ask for, and Leoflow's scheduler does not do: refused where the DAG is parsed, never run
+otherwise."""
+
+from __future__ import annotations
+
+import re
+
+from leoflow.common.exceptions import Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from airflow.sdk import DAG
+
+# What an executor may be called that runs tasks as processes of this machine.
+OUR_EXECUTORS = (None, "", "LocalExecutor", "airflow.executors.local_executor.LocalExecutor")
+TIMETABLES = ("CronPartitionTimetable", "PartitionedAssetTimetable", "PartitionedAtRuntime")
+
+
+def line_of(name: str, source: str) -> int:
+    """The first line that has this name, as a text or as a function's; 1 without one."""
+    pattern = re.compile(rf"""["']{re.escape(name)}["']|\bdef\s+{re.escape(name)}\b""")
+    numbers = (number for number, line in enumerate(source.splitlines(), 1) if pattern.search(line))
+    return next(numbers, 1)
+
+
+def check(dag: DAG, source: str) -> None:
+    """Raises Unsupported with the place."""
+
+    def refuse(thing, name):
+        raise Unsupported(thing, (dag.fileloc, line_of(name, source)))
+
+    if any(kind.__name__ in TIMETABLES for kind in type(dag.timetable).__mro__):
+        refuse(f"the schedule {type(dag.timetable).__name__} of DAG {dag.dag_id!r} (runs of partitions)", dag.dag_id)
+    if not hasattr(dag.timetable, "next_dagrun_info") and type(dag.timetable).__module__.partition(".")[0] != "airflow":
+        refuse(f"the schedule {type(dag.timetable).__name__} of DAG {dag.dag_id!r} (it extends the SDK's class; extend the one "
+               "of airflow.timetables, which says when runs are due)", dag.dag_id)
+    if getattr(dag, "deadline", None):
+        refuse(f"the deadline of DAG {dag.dag_id!r}", dag.dag_id)
+    for task in dag.tasks:
+        def refuse_task(thing, task=task):
+            refuse(f"{thing} of task {task.task_id!r} in DAG {dag.dag_id!r}", task.task_id)
+
+        if getattr(task, "run_as_user", None):
+            refuse_task(f"run_as_user={task.run_as_user!r}")
+        if task.executor not in OUR_EXECUTORS:
+            refuse_task(f"executor={task.executor!r} (tasks are processes of this machine)")
+        if rule_of(task) is None:
+            refuse_task(f"weight_rule={task.weight_rule!r} (a strategy of one's own)")
+
+
+STRATEGIES = {
+    "_DownstreamPriorityWeightStrategy": "downstream",
+    "_UpstreamPriorityWeightStrategy": "upstream",
+    "_AbsolutePriorityWeightStrategy": "absolute",
+}
+
+
+def rule_of(task: Any) -> str | None:
+    """Its weight rule by name; None for one of the user's own."""
+    rule = task.weight_rule
+    name = rule if isinstance(rule, str) else getattr(rule, "value", None) or STRATEGIES.get(type(rule).__name__)
+    return name if name in ("downstream", "upstream", "absolute") else None

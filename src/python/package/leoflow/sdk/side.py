@@ -1,0 +1,78 @@
+"""What parses and runs a DAG with Airflow's own SDK. `entry/small_side.py` has the same for our own package."""
+
+from __future__ import annotations
+
+from leoflow.common.exceptions import AirflowException
+from leoflow.common.reports import explain
+from leoflow.sdk import dag_file, logs, structure, task_try
+from leoflow.sdk.offline import OfflineSupervisor
+from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from airflow.sdk import DAG
+
+
+def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
+    """The DAGs that the file makes, with what the project's own settings say."""
+    from airflow.sdk.execution_time import task_runner
+
+    task_runner.SUPERVISOR_COMMS = Supervisor()
+    task_try.block_database()
+    return dag_file.dags_of(workspace, path, settings)
+
+
+def structures(dags: list[DAG], workspace: Any) -> list[dict[str, Any]]:
+    """As they are stored, each with where it is made: that is told of what is wrong with it, and is no part of it."""
+    return [{**structure.of_dag(dag), "place": dag_file.place_of(dag, workspace.source(dag.fileloc))} for dag in dags]
+
+
+def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try:
+    """The try, ready to run."""
+
+    def make_dag():
+        for dag in dag_file.dags_of(workspace, spec["fileloc"], spec.get("settings")):
+            if dag.dag_id == spec["dag_id"]:
+                return dag
+        raise AirflowException(f"{spec['fileloc']} does not make the DAG {spec['dag_id']!r} any more")
+
+    return task_try.Try(spec, make_dag, TaskSupervisor(spec), folder)
+
+
+def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: Any) -> task_try.Try:
+    """The try, ready to run, with no server to ask."""
+    return task_try.Try(spec, lambda: dag, OfflineSupervisor(spec, memory))
+
+
+def begin_log() -> None:
+    """What Airflow's loggers write is part of the task's log."""
+    logs.configure()
+
+
+def timetable_of(dag: DAG) -> tuple[Any, type, type]:
+    """Its timetable, and the classes in which that speaks of intervals."""
+    from airflow.timetables.base import DataInterval, TimeRestriction
+
+    timetable = dag.timetable
+    while not hasattr(timetable, "next_dagrun_info"):
+        timetable = timetable.timetable
+    return timetable, DataInterval, TimeRestriction
+
+
+def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
+    """The DAG's own callbacks, with the context of the task that decided. Returns what went wrong."""
+    from airflow.sdk.definitions._internal.contextmanager import set_current_context
+
+    context = task_try.context_of(dag, spec)
+    context["reason"] = spec["reason"]
+    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
+    problems = []
+    with set_current_context(context):
+        for function in functions if isinstance(functions, (list, tuple)) else [functions]:
+            try:
+                function(context)
+            except Exception as error:
+                problems.append(explain(error))
+    return problems

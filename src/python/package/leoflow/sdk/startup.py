@@ -1,0 +1,61 @@
+"""What Airflow's task runner is told when a try begins."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import uuid
+
+from leoflow.sdk import asset_messages
+from leoflow.sdk.models import make
+from leoflow.sdk.supervisor import run_fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+BUNDLE = "leoflow"
+# No instance has an id of its own here: the same names give the same one.
+NAMES = uuid.UUID("8a4b5a9e-9c35-4e0b-9d55-1d3a0d6a1c52")
+
+
+def instance_id(spec: dict[str, Any]) -> uuid.UUID:
+    parts = (spec["dag_id"], spec["run_id"], spec["task_id"], str(spec["map_index"]), str(spec["try_number"]))
+    return uuid.uuid5(NAMES, "\0".join(parts))
+
+
+def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
+    """`events` are those that the run was made for."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = ("dag_id", "run_id", "logical_date", "data_interval_start", "data_interval_end", "run_after", "run_type", "note")
+    run = run_fields({
+        **{name: spec.get(name) for name in names}, "start_date": spec.get("run_start_date"), "state": "running",
+        "conf": spec.get("conf"), "consumed_asset_events": [asset_messages.triggering(one) for one in events],
+        "triggering_user_name": None,
+    })
+    context = {
+        "dag_run": run, "max_tries": spec["max_tries"], "task_reschedule_count": spec.get("reschedules", 0),
+        "variables": [], "connections": [], "xcom_keys_to_clear": [], "should_retry": bool(spec.get("may_retry")),
+        "next_method": spec.get("next_method"), "next_kwargs": spec.get("next_kwargs"),
+        "start_date": spec.get("first_start_date") or now,
+    }
+    task = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}
+    task.update(id=instance_id(spec), dag_version_id=uuid.uuid5(NAMES, spec["dag_id"]), hostname=os.uname().nodename)
+    return make(
+        "StartupDetails", ti=task, dag_rel_path=os.path.basename(spec["fileloc"]), ti_context=context, start_date=now,
+        bundle_info={"name": BUNDLE, "version": None}, sentry_integration="", requests_fd=0,
+    )
+
+
+class Bundle:
+    """Where the DAG's files are, as Airflow asks for it. There is nothing to fetch and nothing to lock."""
+
+    name = BUNDLE
+    version = None
+    supports_versioning = False
+
+    def __init__(self, path):
+        self.path = path
+
+    def initialize(self):
+        pass

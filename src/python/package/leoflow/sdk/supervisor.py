@@ -1,0 +1,277 @@
+"""What Airflow's task runner takes for its supervisor, in the task's own process: it answers from Leoflow's server, over the
+socket and with the token that every task has, and keeps what the task says of its end.
+
+The messages are those of `airflow.sdk.execution_time.comms`; each is answered as Airflow's supervisor answers it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+from leoflow.common import leoflow_server, masking
+from leoflow.common.client import ServerError, quote
+from leoflow.sdk import asset_messages, xcom_messages
+from leoflow.sdk.models import make
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONNECTION_FIELDS = ("conn_type", "description", "host", "login", "password", "schema", "port", "extra")
+
+
+class NotAnswered(Exception):
+    """A message that has no answer here, in words for the user."""
+
+
+class Supervisor:
+    """Of no task: it answers what a DAG file may ask while it is parsed."""
+
+    # Airflow closes it at the end, where there is one.
+    socket = None
+
+    def __init__(self):
+        self.answers = {
+            "GetConnection": self.connection, "GetVariable": self.variable, "MaskSecret": self.mask,
+        }
+
+    def send(self, msg: Any = None, *_: Any, **others: Any) -> Any:
+        """Airflow's interface. Raises AirflowRuntimeError for what the server refuses."""
+        message = others["msg"] if msg is None else msg
+        kind = type(message).__name__
+        answer = self.answers.get(kind)
+        if answer is None:
+            raise self.problem(f"{kind} is not supported by Leoflow here")
+        try:
+            return answer(message)
+        except ServerError as error:
+            raise self.problem(str(error), status=error.status) from None
+
+    async def asend(self, msg: Any) -> Any:
+        """The same where an event loop runs: it goes on meanwhile."""
+        import asyncio
+
+        return await asyncio.to_thread(self.send, msg)
+
+    def send_request(self, _log, msg):
+        """How 3.0 asks; it gets the answer by `get_message`."""
+        self.last = self.send(msg)
+
+    def get_message(self):
+        return self.last
+
+    @staticmethod
+    def error(kind, **detail):
+        """An answer that says what is missing."""
+        from airflow.sdk.exceptions import ErrorType
+
+        return make("ErrorResponse", error=ErrorType[kind], detail=detail)
+
+    def problem(self, text, **detail):
+        from airflow.sdk.exceptions import AirflowRuntimeError
+
+        return AirflowRuntimeError(self.error("API_SERVER_ERROR", message=text, **detail))
+
+    # --- what everybody may ask
+
+    def connection(self, message):
+        found = leoflow_server.read("connections", message.conn_id)
+        if found is None:
+            return self.error("CONNECTION_NOT_FOUND", conn_id=message.conn_id)
+        hide("password", found.get("password"))
+        try:
+            hide("extra", json.loads(found.get("extra") or "null"))
+        except ValueError:
+            # Not everybody's extra is JSON.
+            pass
+        return make("ConnectionResult", conn_id=message.conn_id, **{name: found.get(name) for name in CONNECTION_FIELDS})
+
+    def variable(self, message):
+        found = leoflow_server.read("variables", message.key)
+        if found is None:
+            return self.error("VARIABLE_NOT_FOUND", key=message.key)
+        hide(message.key, found["value"])
+        return make("VariableResult", key=message.key, value=found["value"])
+
+    def mask(self, message):
+        masking.mask_secret(message.value, message.name)
+
+
+class TaskSupervisor(Supervisor):
+    """Of one try."""
+
+    def __init__(self, spec: dict[str, Any]):
+        super().__init__()
+        self.spec = spec
+        # What became of it, as in `result.json`.
+        self.result = {}
+        xcoms = self.xcoms = xcom_messages.XComs(spec, self)
+        assets = asset_messages.Assets(self)
+        self.answers.update({
+            **xcoms.answers(), **assets.answers(),
+            "PutVariable": self.put_variable, "DeleteVariable": self.delete_variable, "GetVariableKeys": self.variable_keys,
+            "TriggerDagRun": self.trigger, "GetDagRun": self.dag_run, "GetDagRunState": self.run_state, "GetDag": self.dag,
+            "GetPreviousDagRun": self.previous_run, "GetPrevSuccessfulDagRun": self.previous_success,
+            "GetPreviousTI": self.previous_instance, "GetDRCount": self.count_runs, "GetTICount": self.count_instances,
+            "GetTaskStates": self.task_states, "GetTaskBreadcrumbs": self.breadcrumbs,
+            "GetTaskRescheduleStartDate": self.first_start,
+            "SetRenderedFields": self.rendered, "SetRenderedMapIndex": self.named, "SkipDownstreamTasks": self.skips,
+            "SucceedTask": self.succeeded, "TaskState": self.ended, "RetryTask": self.retries,
+            "RescheduleTask": self.looks_again, "ResendLoggingFD": lambda _: None,
+        })
+
+    def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
+        """Of the server; `place` is below `/task/`."""
+        return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/task/{place}", body)
+
+    # --- variables
+
+    def put_variable(self, message):
+        hide(message.key, message.value)
+        leoflow_server.write("PUT", message.key, {"value": message.value, "description": message.description})
+        return make("OKResponse", ok=True)
+
+    def delete_variable(self, message):
+        leoflow_server.write("DELETE", message.key, None)
+        return make("OKResponse", ok=True)
+
+    def variable_keys(self, message):
+        body = {"prefix": message.prefix, "limit": message.limit, "offset": message.offset}
+        return make("VariableKeysResult", **self.ask("variable-keys", body))
+
+    # --- runs
+
+    def trigger(self, message):
+        body = {"dag_id": message.dag_id, "run_id": message.run_id, "conf": message.conf or {},
+                "logical_date": stamp(message.logical_date), "run_after": stamp(getattr(message, "run_after", None)),
+                "note": getattr(message, "note", None), "reset": bool(message.reset_dag_run)}
+        try:
+            self.ask("runs/trigger", body)
+        except ServerError as error:
+            if error.status == 409:
+                return self.error("DAGRUN_ALREADY_EXISTS", dag_id=message.dag_id, run_id=message.run_id)
+            raise
+        return make("OKResponse", ok=True)
+
+    def dag(self, message):
+        found = self.ask(f"dags/{quote(message.dag_id)}")
+        return make("DagResult", **found)
+
+    def dag_run(self, message):
+        found = self.ask("runs/get", {"dag_id": message.dag_id, "run_id": message.run_id})
+        return make("DagRunResult", **run_fields(found))
+
+    def run_state(self, message):
+        return make("DagRunStateResult", **self.ask("runs/state", {"dag_id": message.dag_id, "run_id": message.run_id}))
+
+    def previous_run(self, message):
+        body = {"dag_id": message.dag_id, "logical_date": stamp(message.logical_date), "state": plain(message.state)}
+        found = self.ask("runs/previous", body)
+        return make("PreviousDagRunResult", dag_run=None if found is None else run_fields(found))
+
+    def previous_success(self, _message):
+        return make("PrevSuccessfulDagRunResult", **(self.ask("previous") or {}))
+
+    def count_runs(self, message):
+        body = {"dag_id": message.dag_id, "run_ids": message.run_ids, "dates": dates(message), "states": message.states}
+        return make("DRCount", **self.ask("runs/count-all", body))
+
+    # --- task instances
+
+    def selection(self, message):
+        return {"dag_id": message.dag_id, "map_index": message.map_index, "task_ids": message.task_ids,
+                "group_id": message.task_group_id, "run_ids": message.run_ids, "dates": dates(message)}
+
+    def count_instances(self, message):
+        return make("TICount", **self.ask("instances/count", {**self.selection(message), "states": message.states}))
+
+    def task_states(self, message):
+        return make("TaskStatesResult", task_states=self.ask("instances/states", self.selection(message)))
+
+    def breadcrumbs(self, message):
+        found = self.ask("instances/breadcrumbs", {"dag_id": message.dag_id, "run_id": message.run_id})
+        return make("TaskBreadcrumbsResult", breadcrumbs=found)
+
+    def previous_instance(self, message):
+        body = {"dag_id": message.dag_id, "task_id": message.task_id, "map_index": message.map_index,
+                "logical_date": stamp(message.logical_date), "state": plain(message.state)}
+        return make("PreviousTIResult", task_instance=self.ask("instances/previous", body))
+
+    def first_start(self, _message):
+        first = self.spec.get("first_start_date")
+        return make("TaskRescheduleStartDate", start_date=first)
+
+    # --- what the task says of itself
+
+    def rendered(self, message):
+        self.result["rendered"] = message.model_dump(mode="json")["rendered_fields"]
+        return make("OKResponse", ok=True)
+
+    def named(self, message):
+        self.result["map_index"] = message.rendered_map_index
+        return make("OKResponse", ok=True)
+
+    def skips(self, message):
+        self.result["skipped_tasks"] = [one if isinstance(one, str) else one[0] for one in message.tasks]
+
+    def takes_name(self, message):
+        name = getattr(message, "rendered_map_index", None)
+        if name:
+            self.result["map_index"] = name
+
+    def succeeded(self, message):
+        self.takes_name(message)
+        self.result.update(state="success", xcoms=self.xcoms.taken())
+        told = asset_messages.told(self.task, message.outlet_events or [])
+        if told:
+            self.result["asset_events"] = told
+
+    def ended(self, message):
+        self.takes_name(message)
+        self.xcoms.flush()
+        state = plain(message.state)
+        self.result.update(state="skipped" if state == "skipped" else "failed", retry=False)
+
+    def retries(self, message):
+        self.xcoms.flush()
+        self.result.update(state="failed", retry=True)
+        delay = getattr(message, "retry_delay_seconds", None)
+        if delay is not None:
+            self.result["retry_delay"] = delay
+
+    def looks_again(self, message):
+        self.xcoms.flush()
+        self.result.update(state="up_for_reschedule", due=stamp(message.reschedule_date))
+
+    # The task's own operator, once it is made: what it is to say of its outlets.
+    task = None
+
+
+def hide(name, value):
+    """From Airflow's logs, and from ours."""
+    masking.note_secret(name, value)
+    try:
+        from airflow.sdk.log import _secrets_masker
+    except ImportError:
+        from airflow.sdk.execution_time.secrets_masker import _secrets_masker
+    if value:
+        _secrets_masker().add_mask(value, name)
+
+
+def stamp(value: datetime.datetime | None) -> str | None:
+    return None if value is None else value.isoformat()
+
+
+def dates(message):
+    return None if message.logical_dates is None else [stamp(one) for one in message.logical_dates]
+
+
+def plain(value: Any) -> Any:
+    """Of an enumeration, what it stands for."""
+    return getattr(value, "value", value)
+
+
+def run_fields(found: dict[str, Any]) -> dict[str, Any]:
+    """A run, with all that the models of some version ask for."""
+    return {"clear_number": 0, "end_date": None, "consumed_asset_events": [], "partition_key": None, **found}

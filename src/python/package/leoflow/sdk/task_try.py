@@ -1,0 +1,117 @@
+"""One try, run by Airflow's own task runner in this process: `startup`, `run` and `finalize` are Airflow's, what they talk to
+is ours."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pathlib
+
+from leoflow.common import plain_files
+from leoflow.common.exceptions import AirflowException
+from leoflow.common.reports import describe
+from leoflow.sdk import startup
+from leoflow.sdk.supervisor import TaskSupervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+ASSET_RUNS = ("asset_triggered", "asset_materialization")
+
+
+def block_database() -> None:
+    """Whoever wants Airflow's tables hears of it in Airflow's words."""
+    from airflow.sdk.execution_time import supervisor
+
+    block = getattr(supervisor, "block_orm_access", None)
+    if block is not None:
+        block()
+
+
+class Try:
+    """Begins it: `make_dag` gives the DAG. What that raises is what keeps the try from running."""
+
+    def __init__(self, spec: dict[str, Any], make_dag: Callable[[], Any], supervisor: TaskSupervisor, folder: str | None = None):
+        from airflow.sdk.execution_time import task_runner
+
+        self.spec = spec
+        self.make_dag = make_dag
+        self.folder = folder
+        self.runner = task_runner
+        self.supervisor = supervisor
+        task_runner.SUPERVISOR_COMMS = supervisor
+        block_database()
+        events = self.supervisor.ask("assets/triggering") if spec["run_type"] in ASSET_RUNS else []
+        details = startup.details(spec, events)
+        original, task_runner.parse = task_runner.parse, self.parse
+        try:
+            # 3.0 asks for the details itself.
+            self.supervisor.last = details
+            self.supervisor._get_response = lambda: details
+            given = {"msg": details} if inspect.signature(task_runner.startup).parameters else {}
+            self.ti, self.context, self.log = task_runner.startup(**given)
+        finally:
+            task_runner.parse = original
+
+    def parse(self, what, *_):
+        """In the place of Airflow's, which knows no version of a DAG: the same DAG from the sources of this one."""
+        dag = self.make_dag()
+        task = self.supervisor.task = dag.get_task(self.spec["task_id"])
+        return instance(what, task, dag.fileloc)
+
+    def prepare(self) -> None:
+        """The task as it is to run: for its element, with its templates rendered."""
+        self.runner._prepare(self.ti, self.log, self.context)
+
+    @property
+    def task(self):
+        return self.ti.task
+
+    def run(self) -> dict[str, Any]:
+        """What became of it: state, reason, XComs."""
+        if self.folder:
+            # From here on the time counts, for whoever looks from outside too.
+            plain_files.write(os.path.join(self.folder, "began"), b"")
+        state, _, self.error = self.runner.run(self.ti, self.context, self.log)
+        self.state = state
+        self.context["exception"] = self.error
+        result = self.supervisor.result
+        if "state" not in result:
+            raise AirflowException(f"Airflow's task runner says nothing of how it ended, but {state}")
+        if result["state"] in ("failed", "skipped") and self.error is not None:
+            result["reason"] = describe(self.error)
+        if getattr(self.ti.task, "overwrite_rtif_after_execution", False) and self.ti.task.template_fields:
+            result["rendered"] = self.runner._serialize_rendered_fields(self.ti.task)
+        return result
+
+    def tell(self) -> None:
+        """The user's callbacks and listeners, once it is known how the try has ended."""
+        self.runner.finalize(self.ti, self.state, self.context, self.log, self.error)
+
+
+def instance(details: Any, task: Any, fileloc: str) -> Any:
+    """The task instance as the task's own code sees it."""
+    from airflow.sdk.execution_time import task_runner
+
+    context = details.ti_context
+    return task_runner.RuntimeTaskInstance.model_construct(
+        **details.ti.model_dump(exclude_unset=True), task=task, _ti_context_from_server=context, max_tries=context.max_tries,
+        bundle_instance=startup.Bundle(pathlib.Path(os.path.dirname(fileloc))),
+        start_date=getattr(context, "start_date", None) or details.start_date,
+        state=task_runner.TaskInstanceState.RUNNING, sentry_integration="",
+    )
+
+
+def context_of(dag: Any, spec: dict[str, Any]) -> dict[str, Any]:
+    """What the callbacks of a run are given: the context of the task that decided, where there is one."""
+    from airflow.sdk.execution_time import task_runner
+
+    if spec.get("run_type") is None:
+        return {"dag": dag, "run_id": spec["run_id"]}
+    if spec.get("task_id") not in dag.task_dict:
+        details = startup.details({"task_id": "", "map_index": -1, "try_number": 0, "max_tries": 0, **spec}, [])
+        return {"dag": dag, "run_id": spec["run_id"], "dag_run": details.ti_context.dag_run}
+    task_runner.SUPERVISOR_COMMS = TaskSupervisor(spec)
+    return instance(startup.details(spec, []), dag.get_task(spec["task_id"]), dag.fileloc).get_template_context()

@@ -1,0 +1,115 @@
+"""XComs of a task that Airflow's own SDK runs. Values come and go in the form that Airflow stores them in, which is ours."""
+
+from __future__ import annotations
+
+import json
+
+from leoflow.common.client import ServerError
+from leoflow.common.values import LARGEST_BYTES
+from leoflow.sdk.models import make
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+RETURN = "return_value"
+# Of a mapped task's values, how many are got with the one that is asked for: who asks for one asks for the next.
+AHEAD = 100
+
+
+class XComs:
+    def __init__(self, spec: dict[str, Any], supervisor: Any):
+        self.spec = spec
+        self.supervisor = supervisor
+        # What it has returned goes with its result, in one transaction.
+        self.returned = {}
+        self.ahead = {}
+
+    def answers(self) -> dict[str, Callable[[Any], Any]]:
+        return {
+            "SetXCom": self.set, "GetXCom": self.get, "DeleteXCom": self.delete, "GetXComCount": self.count,
+            "GetXComSequenceItem": self.item, "GetXComSequenceSlice": self.slice,
+        }
+
+    def taken(self) -> dict[str, str]:
+        """What was returned, for the result."""
+        found, self.returned = self.returned, {}
+        return found
+
+    def flush(self) -> None:
+        """A task that does not succeed has pushed what it has pushed."""
+        for key, text in self.taken().items():
+            self.push(key, text)
+
+    def is_own(self, message):
+        names = ("dag_id", "run_id", "task_id")
+        index = -1 if message.map_index is None else message.map_index
+        return all(getattr(message, name) == self.spec[name] for name in names) and index == self.spec["map_index"]
+
+    def set(self, message):
+        if not self.is_own(message):
+            raise ServerError(403, f"XCom {message.key!r} is of another task, {message.dag_id}.{message.task_id}")
+        most = self.spec.get("max_map_length", 1024)
+        if message.mapped_length is not None and message.mapped_length > most:
+            raise ServerError(400, f"unmappable return value length: {message.mapped_length} > {most}; "
+                                   "the setting max_map_length allows more")
+        try:
+            text = json.dumps(message.value, ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise ServerError(400, f"XCom {message.key!r} cannot be kept: {error}") from None
+        if len(text.encode()) > LARGEST_BYTES:
+            raise ServerError(400, f"XCom {message.key!r} is larger than {LARGEST_BYTES} bytes: write it to a file or a table, "
+                                   "and return its name")
+        if message.key == RETURN:
+            self.returned[RETURN] = text
+        else:
+            self.push(message.key, text)
+        return make("OKResponse", ok=True)
+
+    def push(self, key, text):
+        self.supervisor.ask("xcoms/push", {"key": key, "value_json": text})
+
+    def get(self, message):
+        if self.is_own(message) and message.key in self.returned:
+            return make("XComResult", key=message.key, value=json.loads(self.returned[message.key]))
+        found = self.pull(message, [-1 if message.map_index is None else message.map_index])
+        return make("XComResult", key=message.key, value=found[0] if found else None)
+
+    def delete(self, message):
+        if not self.is_own(message):
+            raise ServerError(403, f"XCom {message.key!r} is of another task, {message.dag_id}.{message.task_id}")
+        self.returned.pop(message.key, None)
+        self.supervisor.ask("xcoms/delete", {"key": message.key})
+        return make("OKResponse", ok=True)
+
+    def pull(self, message, indexes, **part):
+        body = {"dag_id": message.dag_id, "run_id": message.run_id, "task_ids": [message.task_id], "key": message.key,
+                "map_indexes": indexes, "include_prior_dates": getattr(message, "include_prior_dates", False), **part}
+        return [json.loads(one["value_json"]) for one in self.supervisor.ask("xcoms/pull", body)]
+
+    def count(self, message):
+        body = {"dag_id": message.dag_id, "run_id": message.run_id, "task_id": message.task_id, "key": message.key}
+        return make("XComCountResponse", len=self.supervisor.ask("xcoms/count", body)["count"])
+
+    def item(self, message):
+        place = (message.dag_id, message.run_id, message.task_id, message.key)
+        offset = message.offset
+        if offset < 0:
+            found = self.pull(message, None)
+            values, at = found, offset
+            is_there = -offset <= len(found)
+        else:
+            values, first = self.ahead.get(place, ([], 0))
+            if not first <= offset < first + len(values):
+                values, first = self.pull(message, None, offset=offset, limit=AHEAD), offset
+                self.ahead = {place: (values, first)}
+            at = offset - first
+            is_there = at < len(values)
+        if not is_there:
+            return self.supervisor.error("XCOM_NOT_FOUND", offset=offset)
+        return make("XComSequenceIndexResult", root=values[at])
+
+    def slice(self, message):
+        values = self.pull(message, None)
+        return make("XComSequenceSliceResult", root=values[message.start:message.stop:message.step])
