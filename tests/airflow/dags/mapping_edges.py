@@ -1,5 +1,7 @@
 """Nothing to map over, sources that fail or are skipped, instances that fail, things that cannot be mapped."""
 
+import time
+
 from airflow.exceptions import AirflowSkipException
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task
@@ -31,6 +33,8 @@ with DAG("mapping_edges", schedule=None):
         if x == "bad":
             raise ValueError(x)
         if x == "skip":
+            # Of several that end, the first decides what becomes of those below.
+            time.sleep(1.5)
             raise AirflowSkipException(x)
         return x
 
