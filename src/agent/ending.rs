@@ -5,7 +5,7 @@ use crate::engine::keys::TryKey;
 use crate::engine::state::TryState;
 use crate::engine::store::tries::Ended;
 use crate::sys::reaper::Exit;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// A try that has not begun and never will.
 pub fn never_began(key: TryKey, reason: String) -> Ended {
@@ -24,17 +24,24 @@ pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>,
     };
     match result {
         // What the task said of itself counts, whatever became of its process after it.
-        Some(TaskResult { state: ResultState::Failed, retry, reason, .. }) => {
+        Some(TaskResult { state: ResultState::Failed, retry, reason, retry_delay, .. }) => {
             let said = reason.unwrap_or_default();
-            match outcome.and_then(|outcome| outcome.cause) {
+            let ended = match outcome.and_then(|outcome| outcome.cause) {
                 Some(cause) => failed(retry, format!("{}: {said}", in_words(cause))),
                 None => failed(retry, said),
-            }
+            };
+            let delay = retry_delay.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
+            Ended { due: delay.and_then(|delay| end_date.checked_add(delay).ok()), ..ended }
+        }
+        // What it waits for is said with it.
+        Some(TaskResult { state: ResultState::Deferred, deferral: None, .. }) => {
+            failed(true, "it says that it is deferred, and not until when".to_owned())
         }
         Some(result) => Ended {
             state: match result.state {
                 ResultState::Success => TryState::Success,
                 ResultState::UpForReschedule => TryState::UpForReschedule,
+                ResultState::Deferred => TryState::Deferred,
                 ResultState::Skipped | ResultState::Failed => TryState::Skipped,
             },
             may_retry: true,
@@ -42,6 +49,7 @@ pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>,
             end_date,
             xcoms: result.xcoms,
             due: result.due,
+            deferral: result.deferral,
             skipped_tasks: result.skipped_tasks,
             asset_events: result.asset_events,
             rendered: result.rendered,
@@ -94,6 +102,8 @@ mod tests {
             reason: Some("why".into()),
             xcoms: Default::default(),
             due: None,
+            deferral: None,
+            retry_delay: None,
             skipped_tasks: Vec::new(),
             asset_events: None,
             rendered: None,

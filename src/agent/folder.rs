@@ -7,6 +7,7 @@
 //! process ended.
 
 use crate::engine::keys::TryKey;
+use crate::engine::store::triggers::Deferral;
 use crate::home::Home;
 use crate::sys::files;
 use crate::sys::process::ProcessId;
@@ -102,6 +103,12 @@ pub struct TaskResult {
     /// Of a sensor that looks again later.
     #[serde(default)]
     pub due: Option<Timestamp>,
+    /// Of a task that a trigger is to wake.
+    #[serde(default)]
+    pub deferral: Option<Deferral>,
+    /// Of one that failed: seconds until it is tried again, in the place of its `retry_delay`.
+    #[serde(default)]
+    pub retry_delay: Option<f64>,
     /// Tasks that it has decided to skip at once.
     #[serde(default)]
     pub skipped_tasks: Vec<String>,
@@ -128,6 +135,7 @@ pub enum ResultState {
     Skipped,
     Failed,
     UpForReschedule,
+    Deferred,
 }
 
 /// The most that is read of any file here: results have their own, lower limits.

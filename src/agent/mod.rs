@@ -13,6 +13,7 @@ mod secrets;
 mod start;
 mod stop;
 mod take_over;
+mod triggers;
 mod warm;
 
 pub use folder::{TaskFolder, TaskResult};

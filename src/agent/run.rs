@@ -3,9 +3,10 @@
 use super::ending;
 use super::environments::Environments;
 use super::folder::TaskFolder;
-use super::keepers;
+use super::keepers::{self, Stopped};
 use super::start::{Surroundings, Versions};
 use super::stop::end_orphans;
+use super::triggers::Triggers;
 use super::warm;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
@@ -13,7 +14,7 @@ use crate::engine::store::events::{self, Event};
 use crate::engine::store::tries::{self, Claimed, Ended};
 use crate::postgres::{Endpoint, PgError};
 use crate::python::{Interpreter, SharedInterpreter, Warm};
-use crate::sys::process::{self, ProcessId, Signal};
+use crate::sys::process::ProcessId;
 use crate::sys::{memory, random, reaper};
 use deadpool_postgres::ClientWrapper;
 use futures_util::future::join_all;
@@ -36,8 +37,6 @@ const LOCKED_LONGEST: Duration = Duration::from_millis(100);
 const BACKSTOP: Duration = Duration::from_secs(15);
 /// Until a warm Python is made ready: a start has enough to do.
 const AFTER_START: Duration = Duration::from_secs(2);
-/// So often in a row a keeper that is stopped is told to go on.
-const WAKINGS: u32 = 3;
 
 pub struct Agent {
     pub surroundings: Surroundings,
@@ -47,8 +46,8 @@ pub struct Agent {
     warm: Warm,
     versions: Versions,
     pub(super) running: HashMap<TryKey, Running>,
-    /// Keepers that were found stopped, and how often in a row.
-    stopped: HashMap<TryKey, u32>,
+    stopped: Stopped,
+    triggers: Triggers,
     watchers: JoinSet<TryKey>,
     /// Whether the warm Python of a start has been made ready.
     is_prepared: bool,
@@ -100,9 +99,10 @@ impl Agent {
             interpreter: SharedInterpreter::new(surroundings.home.clone(), python),
             environments: Environments::new(&surroundings.home),
             warm: Warm::new(&surroundings.home),
+            triggers: Triggers::new(&surroundings.home, surroundings.workspace.clone()),
             surroundings,
             boot_id,
-            stopped: HashMap::new(),
+            stopped: Stopped::default(),
             versions: Versions::default(),
             running: HashMap::new(),
             watchers: JoinSet::new(),
@@ -123,8 +123,9 @@ impl Agent {
 
     /// As long as one connection lasts. One that has claimed has grown, and is exchanged for another when it is quiet.
     async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
-        let (client, mut events) = endpoint.listen(config, events::AGENT).await?;
+        let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
         self.take_over(&client).await?;
+        self.look_at_triggers(&client).await?;
         self.stop_unwanted(&client).await?;
         let prepare = tokio::time::sleep(AFTER_START);
         tokio::pin!(prepare);
@@ -146,7 +147,10 @@ impl Agent {
                     heard = tokio::time::Instant::now();
                     match payload.as_deref().map(Event::parse) {
                         None => return Err(StoreError::Postgres(PgError::Cut)),
-                        Some(Some(Event::Stop)) => self.stop_unwanted(&client).await?,
+                        Some(Some(Event::Stop)) => {
+                            self.stop_unwanted(&client).await?;
+                            self.look_at_triggers(&client).await?;
+                        }
                         Some(_) => {}
                     }
                 }
@@ -160,15 +164,22 @@ impl Agent {
                     // next connection finds them by their folders.
                     let ended: Vec<_> = all.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
                     let ended = ended.into_iter().filter_map(|(key, running)| self.settle(key, running)).collect();
-                    self.record(&client, ended).await?;
+                    if self.record(&client, ended).await? {
+                        self.look_at_triggers(&client).await?;
+                    }
                 }
                 Some((claimed, made)) = self.environments.next() => match made {
                     Ok(()) => self.start(&client, &claimed, false).await?,
                     Err(reason) => self.fail(&client, &claimed.key, reason).await?,
                 },
+                happened = self.triggers.next() => {
+                    if self.triggers.act(&mut client, happened).await? {
+                        self.look_at_triggers(&client).await?;
+                    }
+                }
                 _ = heartbeat.tick(), if !self.running.is_empty() => {
                     self.beat(&client).await?;
-                    self.wake_stopped();
+                    self.stopped.wake(self.running.iter().map(|(key, one)| (key, one.folder.path(), &one.keeper)));
                     self.stop_unwanted(&client).await?;
                 }
                 () = &mut prepare, if !self.is_prepared => {
@@ -190,23 +201,12 @@ impl Agent {
         }
     }
 
-    /// A keeper that somebody has stopped hears neither its task nor the time. It is told to go on; one that is
-    /// stopped again and again is ended, and the try has failed.
-    fn wake_stopped(&mut self) {
-        self.stopped.retain(|key, _| self.running.contains_key(key));
-        for (key, running) in &self.running {
-            let keeper = &running.keeper;
-            if !keeper.is_alive() || !process::is_stopped(keeper.pid) {
-                self.stopped.remove(key);
-                continue;
-            }
-            let times = self.stopped.entry(key.clone()).or_default();
-            *times += 1;
-            let is_last = *times >= WAKINGS;
-            let what = if is_last { "it is ended" } else { "it is told to go on" };
-            warn!("{}: its keeper, pid {}, is stopped; {what}", running.folder.path().display(), keeper.pid);
-            keeper.signal(if is_last { Signal::Kill } else { Signal::Continue });
-        }
+    /// What deferred tasks wait for, as it is now.
+    async fn look_at_triggers(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+        let Ok(plain) = self.interpreter.get().await else { return Ok(()) };
+        let plain = Rc::new(plain);
+        let find = |hash: Option<&str>| hash.map_or(Some(plain.clone()), |hash| self.environments.find(&plain, hash));
+        self.triggers.look(client, &mut self.versions, find).await
     }
 
     async fn beat(&self, client: &ClientWrapper) -> Result<(), StoreError> {
@@ -333,8 +333,8 @@ impl Agent {
         Some(Settled { key, folder, interpreter })
     }
 
-    /// Writes down how tries ended whose keepers are gone, and forgets their folders.
-    pub(super) async fn record(&mut self, client: &ClientWrapper, over: Vec<Settled>) -> Result<(), StoreError> {
+    /// Writes down how tries ended whose keepers are gone, and forgets their folders. Returns whether one is deferred.
+    pub(super) async fn record(&mut self, client: &ClientWrapper, over: Vec<Settled>) -> Result<bool, StoreError> {
         let mut ended = Vec::with_capacity(over.len());
         for one in &over {
             ended.push(self.outcome(one).await);
@@ -352,7 +352,7 @@ impl Agent {
             }
         }
         over.iter().for_each(|one| forget(&one.folder));
-        Ok(())
+        Ok(ended.iter().any(|one| one.deferral.is_some()))
     }
 
     /// How a try ended, by its folder.

@@ -6,7 +6,8 @@ use super::warm::{self, Request};
 use crate::engine::keys::TryKey;
 use crate::engine::planner::retry;
 use crate::engine::store::StoreError;
-use crate::engine::store::tries::{self, Claimed, Version};
+use crate::engine::store::tries::Claimed;
+use crate::engine::store::versions::{self, Version};
 use crate::home::Home;
 use crate::postgres::GenericClient;
 use crate::protocol::task_log::{self, TryName};
@@ -33,7 +34,7 @@ impl Versions {
         if let Some(version) = self.0.get(&id) {
             return Ok(version.clone());
         }
-        let version = Rc::new(tries::version(client, id).await?);
+        let version = Rc::new(versions::version(client, id).await?);
         if self.0.len() >= MOST_VERSIONS {
             self.0.clear();
         }
@@ -112,6 +113,8 @@ impl Surroundings {
             "triggered_by": claimed.triggered_by,
             "first_start_date": time(claimed.first_start_date),
             "reschedules": claimed.reschedules,
+            "next_method": claimed.resumption.as_ref().map(|next| &next.next_method),
+            "next_kwargs": claimed.resumption.as_ref().map(|next| &next.next_kwargs),
             "settings": version.structure.settings,
             "env": version.structure.tasks.iter().find(|task| task.task_id == claimed.key.task_id).map(|task| &task.env),
             "roots": code.roots,

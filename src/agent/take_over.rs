@@ -30,7 +30,7 @@ impl Agent {
                 (Adoption::Start, _) if folder.spec().ok().flatten().is_some() => {
                     match start::keeper(folder).map(ProcessId::of) {
                         Ok(Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper, None),
-                        _ => self.record(client, vec![Settled::of(key, folder)]).await?,
+                        _ => drop(self.record(client, vec![Settled::of(key, folder)]).await?),
                     }
                 }
                 (Adoption::Start, _) => {
@@ -38,7 +38,7 @@ impl Agent {
                     tries::renew_token(client, key, &claimed.token).await?;
                     self.start(client, &claimed, false).await?;
                 }
-                _ => self.record(client, vec![Settled::of(key, folder)]).await?,
+                _ => drop(self.record(client, vec![Settled::of(key, folder)]).await?),
             }
         }
         let running: Vec<&TaskFolder> = self.running.values().map(|one| &one.folder).collect();

@@ -63,6 +63,7 @@ states! {
         Failed = "failed",
         Skipped = "skipped",
         UpForReschedule = "up_for_reschedule",
+        Deferred = "deferred",
     }
 }
 

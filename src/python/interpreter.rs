@@ -23,6 +23,8 @@ pub enum Job {
     Test,
     /// Answer what only the file's own code knows.
     Ask,
+    /// Wait in the place of deferred tasks.
+    Triggers,
     /// Fork for each try or parse.
     Zygote,
 }
@@ -35,6 +37,7 @@ impl Job {
             Self::Task => "task",
             Self::Test => "test",
             Self::Ask => "ask",
+            Self::Triggers => "triggers",
             Self::Zygote => "zygote",
         }
     }

@@ -36,6 +36,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(lite::local_routes(&state))
         .merge(lite::unhurried_routes(&state))
         .merge(task::routes(&state))
+        .merge(task::trigger_routes())
         .layer(from_fn(guard::request_timeout))
         .merge(lite::import_routes(&state))
         .merge(lite::environment_routes())

@@ -8,7 +8,7 @@ use crate::engine::scheduler::due_runs::{Oracle, Question};
 use crate::engine::store::callbacks::{self, Callback};
 use crate::engine::store::events::Event;
 use crate::engine::store::new_run::isoformat;
-use crate::engine::store::tries;
+use crate::engine::store::versions;
 use crate::python::VersionCode;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -66,7 +66,7 @@ impl DagCode {
     pub async fn ask(&self, version_id: i64, dag_id: &str, question: Value, spec: Value) -> Result<Value, String> {
         let version = {
             let client = self.state.database.get().await.map_err(|error| error.message())?;
-            tries::version(&*client, version_id).await.map_err(|error| error.to_string())?
+            versions::version(&*client, version_id).await.map_err(|error| error.to_string())?
         };
         let VersionCode { file, roots, sources } =
             VersionCode::of(self.questions.workspace(), &version.relative_fileloc, &version.sources);

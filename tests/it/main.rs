@@ -3,6 +3,7 @@
 
 mod airflow_facts;
 mod airflow_meaning;
+mod airflow_sdk;
 mod api;
 mod architecture;
 mod authoring;

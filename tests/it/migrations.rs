@@ -74,6 +74,15 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
                 (SELECT environment FROM dag_version)",
         "six==1|h|h",
     ),
+    (
+        8,
+        "INSERT INTO task_trigger (dag_id, run_id, task_id, map_index, try_number, classpath, kwargs, next_method, next_kwargs)
+             VALUES ('d', 'r', 't', -1, 1, 'a.B', '{}', 'after', '{}');
+         UPDATE task_instance SET state = 'deferred' WHERE task_id = 't';
+         UPDATE task_try SET state = 'deferred' WHERE task_id = 't';",
+        "SELECT (SELECT next_method FROM task_trigger), (SELECT count(*) FROM task_try WHERE state = 'deferred')",
+        "after|1",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

@@ -138,7 +138,7 @@ fn instance(graph: &Graph, one: Asked, now: Timestamp) -> Instance {
         "skipped" => Outcome::Skipped,
         // It waits where it runs.
         "up_for_reschedule" => Outcome::Rescheduled { due: Timestamp::MAX },
-        _ => Outcome::Failed { may_retry: ended.retry },
+        _ => Outcome::Failed { may_retry: ended.retry, due: None },
     };
     let state = one.state.as_deref().and_then(TaskState::parse);
     Instance {

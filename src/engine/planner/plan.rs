@@ -103,13 +103,15 @@ impl<'a> Planner<'a> {
             Outcome::Success => (TaskState::Success, None),
             Outcome::Skipped => (TaskState::Skipped, None),
             Outcome::Rescheduled { due } => (TaskState::UpForReschedule, Some(due)),
-            Outcome::Failed { may_retry } => {
+            Outcome::Deferred { fired } => (TaskState::Deferred, fired),
+            Outcome::Failed { may_retry, due } => {
                 let task = instance.task_index.map(|task_index| self.snapshot.graph.task(task_index));
                 match task {
                     Some(task) if may_retry && retry::has_tries_left(instance.try_number, instance.max_tries) => {
                         let dag_id = &self.snapshot.graph.structure.dag_id;
                         let date = self.snapshot.logical_date;
-                        (TaskState::UpForRetry, Some(retry::due(dag_id, task, date, instance.try_number, ended.at)))
+                        let due = due.unwrap_or_else(|| retry::due(dag_id, task, date, instance.try_number, ended.at));
+                        (TaskState::UpForRetry, Some(due))
                     }
                     _ => (TaskState::Failed, None),
                 }
@@ -198,7 +200,12 @@ impl<'a> Planner<'a> {
 
     fn may_be_scheduled(&self, index: usize) -> bool {
         self.view.task_index(index).is_some()
-            && matches!(self.view.state(index), None | Some(TaskState::UpForRetry | TaskState::UpForReschedule))
+            && match self.view.state(index) {
+                None | Some(TaskState::UpForRetry | TaskState::UpForReschedule) => true,
+                // Once its trigger has fired.
+                Some(TaskState::Deferred) => self.dues[index].is_some(),
+                _ => false,
+            }
     }
 
     /// One without an index becomes the first of many. Returns all of them.
@@ -257,9 +264,12 @@ impl<'a> Planner<'a> {
     /// It may run: what has nothing to do has done it.
     fn run(&mut self, index: usize) {
         let Some(task_index) = self.view.task_index(index) else { return };
-        let again = self.view.state(index) == Some(TaskState::UpForReschedule);
-        let number = self.try_number(index) + i32::from(!again);
+        let state = self.view.state(index);
+        let again = state == Some(TaskState::UpForReschedule);
+        let goes_on = again || state == Some(TaskState::Deferred);
+        let number = self.try_number(index) + i32::from(!goes_on);
         let (to, due_at, kind) = match self.snapshot.graph.task(task_index) {
+            _ if goes_on && !again => (TaskState::Scheduled, None, Kind::Waiting),
             task if task.is_nothing() => (TaskState::Success, None, Kind::Nothing),
             task => self.wait(task, index, again).unwrap_or((TaskState::Scheduled, None, Kind::Waiting)),
         };

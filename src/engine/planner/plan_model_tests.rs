@@ -371,9 +371,9 @@ fn play(seed: u64) {
         let (outcome, state) = match dice.roll(4) {
             0 => (Outcome::Skipped, TaskState::Skipped),
             1 if one.try_number <= one.max_tries && one.max_tries > 0 => {
-                (Outcome::Failed { may_retry: true }, TaskState::UpForRetry)
+                (Outcome::Failed { may_retry: true, due: None }, TaskState::UpForRetry)
             }
-            1 => (Outcome::Failed { may_retry: true }, TaskState::Failed),
+            1 => (Outcome::Failed { may_retry: true, due: None }, TaskState::Failed),
             _ => (Outcome::Success, TaskState::Success),
         };
         one.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });

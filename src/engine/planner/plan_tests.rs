@@ -132,7 +132,7 @@ impl Play {
     }
 }
 
-const FAILED: Outcome = Outcome::Failed { may_retry: true };
+const FAILED: Outcome = Outcome::Failed { may_retry: true, due: None };
 
 #[test]
 fn a_chain_runs_one_after_the_other_and_succeeds() {
@@ -204,7 +204,7 @@ fn retries_wait_their_delay_and_end() {
 #[test]
 fn a_task_that_asks_for_it_fails_without_its_retries() {
     let mut play = Play::new(&["retry"], 16);
-    play.settle().end("retry", Outcome::Failed { may_retry: false });
+    play.settle().end("retry", Outcome::Failed { may_retry: false, due: None });
     assert_eq!((play.states()["retry"], play.instances[0].try_number), ("failed", 1));
 }
 
@@ -293,6 +293,32 @@ fn what_only_a_sensors_own_code_can_do_is_done_by_it() {
     play.now += SignedDuration::from_secs(2);
     play.settle();
     assert_eq!((play.states()["wait_and_tell"], play.instances[1].try_number), ("queued", 1));
+}
+
+#[test]
+fn a_deferred_task_goes_on_in_the_same_try_once_its_trigger_has_fired() {
+    let mut play = Play::new(&["a", "b"], 1);
+    play.settle();
+    play.end("a", Outcome::Deferred { fired: None });
+    // Others have its place meanwhile.
+    assert_eq!((play.states()["a"], play.states()["b"]), ("deferred", "queued"));
+    play.now += SignedDuration::from_hours(1);
+    play.settle();
+    assert_eq!(play.states()["a"], "deferred");
+    let now = play.now;
+    play.instances[0].due_at = Some(now);
+    play.settle();
+    assert_eq!((play.states()["a"], play.instances[0].try_number), ("scheduled", 1));
+    play.end("b", Outcome::Success);
+    assert_eq!(play.states()["a"], "queued");
+    // It may have fired before it was known to wait.
+    play.end("a", Outcome::Deferred { fired: Some(now) });
+    assert_eq!((play.states()["a"], play.instances[0].try_number), ("queued", 1));
+    // The task says itself when it is tried again.
+    let due = play.now + SignedDuration::from_secs(7);
+    play.instances[0].max_tries = 1;
+    play.end("a", Outcome::Failed { may_retry: true, due: Some(due) });
+    assert_eq!((play.states()["a"], play.instances[0].due_at), ("up_for_retry", Some(due)));
 }
 
 #[test]

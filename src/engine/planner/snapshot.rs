@@ -73,10 +73,16 @@ pub enum Outcome {
     Skipped,
     Failed {
         may_retry: bool,
+        /// When it is to be tried again, where the task has said so.
+        due: Option<Timestamp>,
     },
     /// A sensor that looks again later.
     Rescheduled {
         due: Timestamp,
+    },
+    /// It goes on once a trigger has fired, which it may have done.
+    Deferred {
+        fired: Option<Timestamp>,
     },
 }
 
@@ -102,7 +108,7 @@ pub struct Transition {
     pub index: usize,
     pub to: TaskState,
     pub try_number: i32,
-    /// Only of one that is to be tried again.
+    /// Only of one that is to be tried again, or goes on.
     pub due_at: Option<Timestamp>,
     pub kind: Kind,
 }

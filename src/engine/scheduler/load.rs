@@ -99,10 +99,11 @@ fn ended(row: &Row) -> Option<EndedTry> {
         TryState::Running => return None,
         TryState::Success => Outcome::Success,
         TryState::Skipped => Outcome::Skipped,
-        TryState::Failed => Outcome::Failed { may_retry: row.get("may_retry") },
+        TryState::Failed => Outcome::Failed { may_retry: row.get("may_retry"), due: row.get("try_due") },
         TryState::UpForReschedule => {
             Outcome::Rescheduled { due: row.get::<_, Option<Timestamp>>("try_due").unwrap_or(at) }
         }
+        TryState::Deferred => Outcome::Deferred { fired: row.get("try_due") },
     };
     Some(EndedTry { outcome, at, skips: row.get::<_, Option<Vec<String>>>("skipped_tasks").unwrap_or_default() })
 }

@@ -19,7 +19,9 @@ pub mod runs;
 pub mod secrets;
 pub mod selected;
 pub mod tries;
+pub mod triggers;
 pub mod variables;
+pub mod versions;
 pub mod xcoms;
 
 use crate::auth::cipher::CipherError;

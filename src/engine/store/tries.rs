@@ -3,6 +3,7 @@
 
 use super::StoreError;
 use super::events::{self, Event};
+use super::triggers::{self, Deferral, Resumption};
 use super::xcoms;
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::state::TryState;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
 /// Tasks that the agent runs at once: Airflow's `parallelism`.
 pub const SLOTS: usize = 32;
@@ -37,6 +38,8 @@ pub struct Claimed {
     pub goes_on: bool,
     pub first_start_date: Option<Timestamp>,
     pub reschedules: i32,
+    /// How it goes on, if it was deferred.
+    pub resumption: Option<Resumption>,
     /// Made for this try; the database has its hash.
     pub token: String,
 }
@@ -87,7 +90,8 @@ pub async fn claim(
             SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.max_tries, t.number,
                    r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
                    r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
-                   coalesce(y.state = 'up_for_reschedule', false) AS goes_on,
+                   coalesce(y.state IN ('up_for_reschedule', 'deferred'), false) AS goes_on,
+                   coalesce(y.state = 'deferred', false) AS was_deferred,
                    coalesce(y.first_start_date, t.waited_since) AS first_start_date, y.reschedules
             FROM taken t JOIN dag_run r USING (dag_id, run_id)
             LEFT JOIN task_try y USING (dag_id, run_id, task_id, map_index, try_number)),
@@ -99,22 +103,28 @@ pub async fn claim(
             FROM described
             ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
             SET state = 'running', heartbeat_at = now(), boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
-                first_start_date = CASE WHEN task_try.state = 'up_for_reschedule'
+                first_start_date = CASE WHEN task_try.state IN ('up_for_reschedule', 'deferred')
                                         THEN coalesce(task_try.first_start_date, task_try.start_date) END,
-                reschedules = CASE WHEN task_try.state = 'up_for_reschedule' THEN task_try.reschedules + 1 ELSE 0 END,
+                reschedules = CASE task_try.state WHEN 'up_for_reschedule' THEN task_try.reschedules + 1
+                                                  WHEN 'deferred' THEN task_try.reschedules ELSE 0 END,
                 start_date = now(), end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
                 skipped_tasks = NULL, asset_events = NULL),
         forgotten AS (
             DELETE FROM xcom x USING described gone
             WHERE (x.dag_id, x.run_id, x.task_id, x.map_index)
                   = (gone.dag_id, gone.run_id, gone.task_id, gone.map_index) AND NOT gone.goes_on),
+        resumed AS (
+            UPDATE task_trigger w SET resumed_at = now() FROM described d
+            WHERE (w.dag_id, w.run_id, w.task_id, w.map_index, w.try_number)
+                  = (d.dag_id, d.run_id, d.task_id, d.map_index, d.try_number) AND d.was_deferred
+            RETURNING w.dag_id, w.run_id, w.task_id, w.map_index, w.next_method, w.next_kwargs),
         told AS (
             SELECT count(pg_notify($4, json_build_object('kind', 'changed', 'dag_id', dag_id, 'run_id', run_id)::text))
             FROM (SELECT DISTINCT dag_id, run_id FROM taken) run)
         SELECT dag_id, run_id, task_id, map_index, try_number, max_tries, number, dag_version_id, run_type, logical_date,
                data_interval_start, data_interval_end, run_after, run_start_date, conf, note, triggered_by, goes_on,
-               first_start_date, reschedules, (SELECT count FROM told) AS told
-        FROM described ORDER BY number";
+               first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM told) AS told
+        FROM described LEFT JOIN resumed USING (dag_id, run_id, task_id, map_index) ORDER BY number";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let rows = client.query(take, &[&most, &boot_id, &hashes, &events::ENGINE]).await?;
     let numbered = rows.iter().map(|row| (row, row.get::<_, i64>("number")));
@@ -149,6 +159,7 @@ fn read_claimed(row: &Row, token: String) -> Claimed {
         goes_on: row.get::<_, Option<bool>>("goes_on").unwrap_or(false),
         first_start_date: row.get("first_start_date"),
         reschedules: row.get::<_, Option<i32>>("reschedules").unwrap_or(0),
+        resumption: triggers::resumption(row),
         token,
     }
 }
@@ -189,9 +200,12 @@ pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, 
         SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.boot_id, ti.max_tries,
                r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after,
                r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
-               false AS goes_on, t.first_start_date, t.reschedules
+               false AS goes_on, t.first_start_date, t.reschedules, w.next_method, w.next_kwargs
         FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
-        JOIN dag_run r USING (dag_id, run_id) WHERE t.state = 'running'";
+        JOIN dag_run r USING (dag_id, run_id)
+        LEFT JOIN task_trigger w ON (w.dag_id, w.run_id, w.task_id, w.map_index, w.try_number, w.resumed_at)
+                                  = (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.start_date)
+        WHERE t.state = 'running'";
     let rows = client.query(query, &[]).await?;
     Ok(rows
         .iter()
@@ -247,6 +261,8 @@ pub struct Ended {
     pub xcoms: BTreeMap<String, String>,
     /// Of a sensor that looks again later.
     pub due: Option<Timestamp>,
+    /// Of a task that is deferred.
+    pub deferral: Option<Deferral>,
     /// Tasks that it has decided to skip at once.
     pub skipped_tasks: Vec<String>,
     /// What it says of the assets that it produces.
@@ -267,6 +283,7 @@ impl Ended {
             end_date,
             xcoms: BTreeMap::new(),
             due: None,
+            deferral: None,
             skipped_tasks: Vec::new(),
             asset_events: None,
             rendered: None,
@@ -279,12 +296,14 @@ impl Ended {
 /// running: it has been told before.
 pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, StoreError> {
     let TryKey { run, task_id, map_index, try_number } = &ended.key;
-    let query = "
-        WITH ended AS (
+    // Of most there is nothing to write, and so much less to plan.
+    let deferred = if ended.deferral.is_some() { triggers::DEFERRED } else { "" };
+    let query = format!(
+        "WITH ended AS (
             UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
-                   token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{}'), asset_events = $12,
-                   first_start_date = CASE WHEN $6 = 'up_for_reschedule' THEN coalesce(first_start_date, start_date)
-                                           ELSE first_start_date END
+                   token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{{}}'), asset_events = $12,
+                   first_start_date = CASE WHEN $6 IN ('up_for_reschedule', 'deferred')
+                                           THEN coalesce(first_start_date, start_date) ELSE first_start_date END
             WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
               AND state = 'running'
             RETURNING try_number),
@@ -297,8 +316,9 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
             SELECT $1, $2, $3, $4, key, value::json FROM unnest($16::text[], $17::text[]) AS new (key, value)
             WHERE EXISTS (SELECT FROM ended)
             ON CONFLICT (dag_id, run_id, task_id, map_index, key)
-            DO UPDATE SET value = EXCLUDED.value, created_at = now())
-        SELECT pg_notify($18, $19) FROM ended";
+            DO UPDATE SET value = EXCLUDED.value, created_at = now()){deferred}
+        SELECT pg_notify($18, $19) FROM ended"
+    );
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
     let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
     let is_shown = rendered.is_some() || ended.rendered_map_index.is_some();
@@ -307,32 +327,32 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
     }
     let (keys, values): (Vec<&String>, Vec<&String>) = ended.xcoms.iter().unzip();
     let event = Event::Plan(run.clone());
-    let told = client
-        .query(
-            query,
-            &[
-                &run.dag_id,
-                &run.run_id,
-                task_id,
-                map_index,
-                try_number,
-                &ended.state.as_str(),
-                &ended.may_retry,
-                &outcome,
-                &ended.end_date,
-                &ended.due,
-                &ended.skipped_tasks,
-                &ended.asset_events.as_ref().map(Json),
-                &rendered,
-                &ended.rendered_map_index,
-                &is_shown,
-                &keys,
-                &values,
-                &events::ENGINE,
-                &event.payload(),
-            ],
-        )
-        .await?;
+    let outlets = ended.asset_events.as_ref().map(Json);
+    let (state, payload) = (ended.state.as_str(), event.payload());
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
+        &run.dag_id,
+        &run.run_id,
+        task_id,
+        map_index,
+        try_number,
+        &state,
+        &ended.may_retry,
+        &outcome,
+        &ended.end_date,
+        &ended.due,
+        &ended.skipped_tasks,
+        &outlets,
+        &rendered,
+        &ended.rendered_map_index,
+        &is_shown,
+        &keys,
+        &values,
+        &events::ENGINE,
+        &payload,
+    ];
+    let deferral = ended.deferral.as_ref().map(Json);
+    parameters.extend(deferral.as_ref().map(|deferral| deferral as &(dyn ToSql + Sync)));
+    let told = client.query(&query, &parameters).await?;
     Ok(!told.is_empty())
 }
 
@@ -355,31 +375,6 @@ pub async fn of_token(client: &impl GenericClient, token: &str) -> Result<Option
     let query = "SELECT dag_id, run_id, task_id, map_index, try_number FROM task_try
                  WHERE token_hash = $1 AND state = 'running'";
     Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(read_key))
-}
-
-/// The structure and sources of a version, as JSON.
-pub struct Version {
-    pub structure: crate::engine::dag::Structure,
-    pub relative_fileloc: String,
-    pub sources: Map<String, Value>,
-    /// What its code runs with; `None` for the plain interpreter.
-    pub environment: Option<String>,
-}
-
-pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, StoreError> {
-    let query = "SELECT structure, relative_fileloc, sources, environment FROM dag_version WHERE id = $1";
-    let row = client
-        .query_opt(query, &[&id])
-        .await?
-        .ok_or_else(|| StoreError::NotFound { what: "dag version", id: id.to_string() })?;
-    let Json(structure) = row.get("structure");
-    let Json(sources) = row.get("sources");
-    Ok(Version {
-        structure,
-        relative_fileloc: row.get("relative_fileloc"),
-        sources,
-        environment: row.get("environment"),
-    })
 }
 
 /// How many run now.

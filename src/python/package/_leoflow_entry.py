@@ -1,4 +1,4 @@
-"""The entry: `python _leoflow_entry.py parse|task|ask|test|zygote OPTIONS`, OPTIONS as JSON."""
+"""The entry: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote OPTIONS`, OPTIONS as JSON."""
 
 import json
 import os
@@ -25,6 +25,8 @@ if __name__ == "__main__":
         from leoflow.entry.task import main
     elif what == "ask":
         from leoflow.entry.ask import main
+    elif what == "triggers":
+        from leoflow.entry.triggers import main
     elif what == "zygote":
         from leoflow.entry.zygote import main
     else:

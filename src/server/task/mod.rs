@@ -50,3 +50,26 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .layer(from_fn_with_state(state.clone(), api::require_try))
         .layer(from_fn(guard::require_local))
 }
+
+/// For triggers, which are of no try: over the socket that only this user's processes can open.
+pub fn trigger_routes() -> Router<Arc<AppState>> {
+    Router::new()
+        .route("/local/triggers/dags/{*id}", get(runs::dag))
+        .route("/local/triggers/runs/get", post(selected::run))
+        .route("/local/triggers/runs/state", post(runs::state))
+        .route("/local/triggers/runs/previous", post(selected::previous_run))
+        .route("/local/triggers/runs/count-all", post(selected::count_runs))
+        .route("/local/triggers/instances/count", post(selected::count_instances))
+        .route("/local/triggers/instances/states", post(selected::states))
+        .route("/local/triggers/instances/breadcrumbs", post(selected::breadcrumbs))
+        .route("/local/triggers/instances/previous", post(selected::previous_instance))
+        .route("/local/triggers/variable-keys", post(api::variable_keys))
+        .route("/local/triggers/assets/one", post(assets::one))
+        .route("/local/triggers/assets/of-alias", post(assets::of_alias))
+        .route("/local/triggers/assets/events", post(assets::events))
+        .route("/local/triggers/xcoms/pull", post(api::pull_xcoms))
+        .route("/local/triggers/xcoms/count", post(api::count_xcoms))
+        .layer(from_fn(guard::datastore_timeout))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn(guard::require_local))
+}

@@ -9,7 +9,7 @@ use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags;
 use crate::engine::store::other_runs::{self, Counted};
 use crate::engine::store::runs::{self, Trigger};
-use crate::engine::store::tries;
+use crate::engine::store::versions;
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
@@ -134,7 +134,7 @@ pub async fn length(
     let client = state.database.get().await?;
     let run = runs::get(&*client, &of.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
-    let version = tries::version(&*client, version).await?;
+    let version = versions::version(&*client, version).await?;
     let graph = Graph::new(version.structure);
     let lengths = load::lengths(&*client, &of.run, &graph).await?;
     Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).copied())})))

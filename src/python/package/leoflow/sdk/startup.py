@@ -24,6 +24,10 @@ def instance_id(spec: dict[str, Any]) -> uuid.UUID:
     return uuid.uuid5(NAMES, "\0".join(parts))
 
 
+def version_id(dag_id: str) -> uuid.UUID:
+    return uuid.uuid5(NAMES, dag_id)
+
+
 def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
     """`events` are those that the run was made for."""
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -40,7 +44,7 @@ def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
         "start_date": spec.get("first_start_date") or now,
     }
     task = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}
-    task.update(id=instance_id(spec), dag_version_id=uuid.uuid5(NAMES, spec["dag_id"]), hostname=os.uname().nodename)
+    task.update(id=instance_id(spec), dag_version_id=version_id(spec["dag_id"]), hostname=os.uname().nodename)
     return make(
         "StartupDetails", ti=task, dag_rel_path=os.path.basename(spec["fileloc"]), ti_context=context, start_date=now,
         bundle_info={"name": BUNDLE, "version": None}, sentry_integration="", requests_fd=0,

@@ -118,7 +118,7 @@ class TaskSupervisor(Supervisor):
             "GetTaskRescheduleStartDate": self.first_start,
             "SetRenderedFields": self.rendered, "SetRenderedMapIndex": self.named, "SkipDownstreamTasks": self.skips,
             "SucceedTask": self.succeeded, "TaskState": self.ended, "RetryTask": self.retries,
-            "RescheduleTask": self.looks_again, "ResendLoggingFD": lambda _: None,
+            "RescheduleTask": self.looks_again, "DeferTask": self.deferred, "ResendLoggingFD": lambda _: None,
         })
 
     def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
@@ -243,6 +243,17 @@ class TaskSupervisor(Supervisor):
     def looks_again(self, message):
         self.xcoms.flush()
         self.result.update(state="up_for_reschedule", due=stamp(message.reschedule_date))
+
+    def deferred(self, message):
+        self.takes_name(message)
+        self.xcoms.flush()
+        told = message.model_dump(mode="json")
+        timeout = message.trigger_timeout
+        self.result.update(state="deferred", deferral={
+            "classpath": message.classpath, "kwargs": told["trigger_kwargs"] or {},
+            "timeout": None if timeout is None else timeout.total_seconds(),
+            "next_method": message.next_method, "next_kwargs": told["next_kwargs"] or {},
+        })
 
     # The task's own operator, once it is made: what it is to say of its outlets.
     task = None

@@ -1,0 +1,310 @@
+//! The triggers of deferred tasks: for each environment and project a process that runs them, there only while something
+//! is deferred. What they are is in the datastore, so that they survive each of the processes.
+
+use super::start::Versions;
+use crate::engine::keys::TryKey;
+use crate::engine::state::TryState;
+use crate::engine::store::StoreError;
+use crate::engine::store::triggers::{self, FAILURE, Fired, TIMED_OUT, Waiting};
+use crate::home::Home;
+use crate::python::{Interpreter, Job, VersionCode, environment};
+use crate::sys::pidfd::PidFd;
+use crate::sys::process::{self, Signal};
+use crate::sys::reaper::{self, Exit};
+use crate::sys::spawn::Spawn;
+use deadpool_postgres::ClientWrapper;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{debug, warn};
+
+/// Between looks while something waits: what nobody has told of is found then.
+const LOOK: Duration = Duration::from_secs(30);
+/// For a process that has said all to end.
+const FAREWELL: Duration = Duration::from_secs(15);
+/// So often in a row without one event; then what waits for it fails.
+const MOST_FAILURES: u32 = 5;
+
+/// Where triggers run: the environment and the project's folder.
+pub(super) type Place = (PathBuf, PathBuf);
+
+pub struct Triggers {
+    home: Home,
+    workspace: PathBuf,
+    waiting: HashMap<i64, Waiting>,
+    places: HashMap<i64, Place>,
+    hosts: HashMap<Place, Host>,
+    failures: HashMap<Place, u32>,
+    told: UnboundedReceiver<(Place, i32, Said)>,
+    telling: UnboundedSender<(Place, i32, Said)>,
+}
+
+struct Host {
+    pid: i32,
+    to: UnboundedSender<Value>,
+    has: HashSet<i64>,
+}
+
+/// By a process, or of it.
+enum Said {
+    Outcome(Outcome),
+    Ended(Option<Exit>),
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Outcome {
+    id: i64,
+    /// The arguments of the method that goes on, with the event.
+    next_kwargs: Option<Value>,
+    /// The lines of a traceback.
+    failed: Option<Vec<String>>,
+    /// The state that the trigger has ended the task with.
+    ended: Option<TryState>,
+    #[serde(default)]
+    xcoms: BTreeMap<String, Value>,
+}
+
+impl Triggers {
+    pub fn new(home: &Home, workspace: PathBuf) -> Self {
+        let (telling, told) = unbounded_channel();
+        Self {
+            home: home.clone(),
+            workspace,
+            waiting: HashMap::new(),
+            places: HashMap::new(),
+            hosts: HashMap::new(),
+            failures: HashMap::new(),
+            told,
+            telling,
+        }
+    }
+
+    /// What waits now, by the datastore: what is new is begun, what is gone is cancelled. `interpreter` finds the Python of
+    /// a version's environment.
+    pub async fn look(
+        &mut self,
+        client: &ClientWrapper,
+        versions: &mut Versions,
+        mut interpreter: impl FnMut(Option<&str>) -> Option<Rc<Interpreter>>,
+    ) -> Result<(), StoreError> {
+        let wanted = triggers::waiting(client).await?;
+        let ids: HashSet<i64> = wanted.iter().map(|one| one.id).collect();
+        let gone: Vec<i64> = self.waiting.keys().filter(|id| !ids.contains(id)).copied().collect();
+        gone.into_iter().for_each(|id| self.forget(id, true));
+        for one in wanted {
+            let id = one.id;
+            if self
+                .places
+                .get(&id)
+                .is_some_and(|place| self.hosts.get(place).is_some_and(|host| host.has.contains(&id)))
+            {
+                continue;
+            }
+            let version = versions.get(client, one.version_id).await?;
+            let Some(python) = interpreter(version.environment.as_deref()) else { continue };
+            let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
+            let place = (python.program.clone(), code.roots.first().map(PathBuf::from).unwrap_or_default());
+            self.waiting.insert(id, one);
+            self.places.insert(id, place.clone());
+            if let Err(error) = self.begin(id, place, &python, &code) {
+                warn!("triggers cannot be run: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, id: i64, place: Place, python: &Interpreter, code: &VersionCode) -> io::Result<()> {
+        let host = match self.hosts.get_mut(&place) {
+            Some(host) => host,
+            None => {
+                let host = Host::start(&self.home, python, code, &place, self.telling.clone())?;
+                self.hosts.entry(place).or_insert(host)
+            }
+        };
+        let Some(one) = self.waiting.get(&id) else { return Ok(()) };
+        host.has.insert(id);
+        let TryKey { run, task_id, map_index, try_number } = &one.key;
+        // Who does not listen has ended, and is heard of.
+        let _ = host.to.send(json!({
+            "id": id, "classpath": one.classpath, "kwargs": one.kwargs, "next_kwargs": one.next_kwargs,
+            "of": {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": map_index,
+                   "try_number": try_number},
+        }));
+        Ok(())
+    }
+
+    /// One that is not waited for any more. A process without any is let go.
+    fn forget(&mut self, id: i64, cancel: bool) {
+        self.waiting.remove(&id);
+        let Some(place) = self.places.remove(&id) else { return };
+        let Some(host) = self.hosts.get_mut(&place) else { return };
+        host.has.remove(&id);
+        if cancel {
+            let _ = host.to.send(json!({"cancel": id}));
+        }
+        if host.has.is_empty() {
+            // It ends with its connection.
+            self.hosts.remove(&place);
+        }
+    }
+
+    /// Completes when something has to be done: `act` says what. Never where nothing waits.
+    pub async fn next(&mut self) -> Happening {
+        if self.waiting.is_empty() && self.hosts.is_empty() {
+            return std::future::pending().await;
+        }
+        let first = self.waiting.values().filter_map(|one| Some((one.timeout_at?, one.id))).min();
+        let until = first.map_or(LOOK, |(at, _)| {
+            Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default().min(LOOK)
+        });
+        tokio::select! {
+            Some((place, pid, said)) = self.told.recv() => match said {
+                Said::Outcome(outcome) => Happening::Outcome(place, outcome),
+                Said::Ended(exit) => Happening::Ended(place, pid, exit),
+            },
+            () = tokio::time::sleep(until) => match first.filter(|(at, _)| *at <= Timestamp::now()) {
+                Some((_, id)) => Happening::TimedOut(id),
+                None => Happening::Look,
+            },
+        }
+    }
+
+    /// Returns whether there is to be another look.
+    pub async fn act(&mut self, client: &mut ClientWrapper, happened: Happening) -> Result<bool, StoreError> {
+        match happened {
+            Happening::Look => Ok(true),
+            Happening::TimedOut(id) => {
+                self.fire(client, id, Fired::Failed { error: TIMED_OUT, traceback: None }, true).await?;
+                Ok(false)
+            }
+            Happening::Outcome(place, outcome) => {
+                self.failures.remove(&place);
+                let Outcome { id, next_kwargs, failed, ended, xcoms } = outcome;
+                let fired = match (next_kwargs, ended) {
+                    (Some(next_kwargs), _) => Fired::Event { next_kwargs },
+                    (None, Some(state)) => Fired::Ended { state, xcoms },
+                    (None, None) => Fired::Failed { error: FAILURE, traceback: failed },
+                };
+                self.fire(client, id, fired, false).await?;
+                Ok(false)
+            }
+            Happening::Ended(place, pid, exit) => {
+                let Some(host) = self.hosts.remove_entry(&place).filter(|(_, host)| host.pid == pid) else {
+                    return Ok(false);
+                };
+                let how = exit.map_or_else(|| "somehow".to_owned(), |exit| exit.to_string());
+                warn!("the process of {} trigger(s) in {} has ended: {how}", host.1.has.len(), place.1.display());
+                // That somebody has killed it is no fault of its own.
+                let failures = self.failures.entry(place.clone()).or_default();
+                *failures += u32::from(matches!(exit, Some(Exit::Code(_))));
+                if *failures >= MOST_FAILURES {
+                    let words =
+                        "the process that runs the triggers ends again and again; agent.log says why".to_owned();
+                    for id in host.1.has {
+                        let fired = Fired::Failed { error: FAILURE, traceback: Some(vec![words.clone()]) };
+                        self.fire(client, id, fired, false).await?;
+                    }
+                    self.failures.remove(&place);
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    async fn fire(
+        &mut self,
+        client: &mut ClientWrapper,
+        id: i64,
+        fired: Fired,
+        cancel: bool,
+    ) -> Result<(), StoreError> {
+        let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
+        let transaction = client.transaction().await?;
+        let is_told = triggers::fire(&transaction, waiting, &fired).await?;
+        transaction.commit().await?;
+        debug!("{}: its trigger has fired{}", waiting.key, if is_told { "" } else { ", and nobody waits for it" });
+        self.forget(id, cancel);
+        Ok(())
+    }
+}
+
+/// What `next` has seen.
+pub(super) enum Happening {
+    Look,
+    TimedOut(i64),
+    Outcome(Place, Outcome),
+    Ended(Place, i32, Option<Exit>),
+}
+
+impl Host {
+    fn start(
+        home: &Home,
+        python: &Interpreter,
+        code: &VersionCode,
+        place: &Place,
+        telling: UnboundedSender<(Place, i32, Said)>,
+    ) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let options = json!({"work_in": code.roots, "socket": home.api_socket()});
+        let errors = io::stderr();
+        let spawn = Spawn {
+            program: python.program.clone(),
+            called: None,
+            arguments: python.arguments(Job::Triggers, &options),
+            environment: environment(),
+            output: errors.as_fd(),
+            errors: None,
+            folder: None,
+            passed: vec![theirs.as_fd()],
+            single_user: None,
+            parent_death: Some(Signal::Kill),
+            own_session: false,
+        };
+        let pid = spawn.start().map_err(io::Error::other)?;
+        drop(theirs);
+        let (reader, writer) = UnixStream::from_std(ours)?.into_split();
+        let (to, messages) = unbounded_channel();
+        tokio::task::spawn_local(send(writer, messages));
+        let place = place.clone();
+        tokio::task::spawn_local(async move {
+            let mut lines = BufReader::new(reader).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                match serde_json::from_str(&line) {
+                    Ok(outcome) => drop(telling.send((place.clone(), pid, Said::Outcome(outcome)))),
+                    Err(error) => warn!("what the process of the triggers says cannot be read: {error}"),
+                }
+            }
+            // It has closed its end, so it ends; one that does not is ended.
+            if let Ok(ended) = PidFd::of_pid(pid) {
+                let ended = ended.ended();
+                tokio::pin!(ended);
+                if tokio::time::timeout(FAREWELL, &mut ended).await.is_err() {
+                    process::signal_process(pid, Signal::Kill);
+                    let _ = ended.await;
+                }
+            }
+            let _ = telling.send((place, pid, Said::Ended(reaper::ended_child(pid))));
+        });
+        Ok(Self { pid, to, has: HashSet::new() })
+    }
+}
+
+/// Until nobody has anything to say any more: then it ends.
+async fn send(mut writer: OwnedWriteHalf, mut messages: UnboundedReceiver<Value>) {
+    while let Some(message) = messages.recv().await {
+        if writer.write_all(format!("{message}\n").as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What deferred tasks wait for: the agent runs their triggers, and says when one has fired.
+
+use super::events::{self, Event};
+use super::{StoreError, runs, xcoms};
+use crate::engine::keys::{RunKey, TryKey};
+use crate::engine::state::TryState;
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+/// What a task says that lets its process go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deferral {
+    /// The trigger's class, with its module.
+    pub classpath: String,
+    pub kwargs: Value,
+    /// Seconds until it fails.
+    pub timeout: Option<f64>,
+    /// What is called of the operator then, and with what beside the event.
+    pub next_method: String,
+    pub next_kwargs: Map<String, Value>,
+}
+
+/// How a task that was deferred goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resumption {
+    pub next_method: String,
+    pub next_kwargs: Value,
+}
+
+pub(super) fn resumption(row: &Row) -> Option<Resumption> {
+    let next_method = row.get::<_, Option<String>>("next_method")?;
+    let next_kwargs = row.get::<_, Option<Json<Value>>>("next_kwargs").map_or(Value::Null, |Json(value)| value);
+    Some(Resumption { next_method, next_kwargs })
+}
+
+/// A part of the statement that records how a try ended: `$20` is a `Deferral`.
+pub(super) const DEFERRED: &str = ",
+        deferred AS (
+            INSERT INTO task_trigger (dag_id, run_id, task_id, map_index, try_number, classpath, kwargs, timeout_at,
+                                      next_method, next_kwargs)
+            SELECT $1, $2, $3, $4, try_number, ($20::json)->>'classpath', ($20::json)->'kwargs',
+                   now() + (($20::json)->>'timeout')::float8 * interval '1 second', ($20::json)->>'next_method', ($20::json)->'next_kwargs'
+            FROM ended
+            ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
+            SET try_number = EXCLUDED.try_number, id = DEFAULT, classpath = EXCLUDED.classpath, kwargs = EXCLUDED.kwargs,
+                timeout_at = EXCLUDED.timeout_at, next_method = EXCLUDED.next_method, next_kwargs = EXCLUDED.next_kwargs,
+                created_at = now(), fired_at = NULL, resumed_at = NULL)";
+
+/// One that has not fired.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    pub id: i64,
+    pub key: TryKey,
+    pub version_id: i64,
+    pub classpath: String,
+    pub kwargs: Value,
+    pub next_kwargs: Value,
+    pub timeout_at: Option<Timestamp>,
+}
+
+/// All whose task waits for them.
+pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreError> {
+    let query = "
+        SELECT w.*, r.dag_version_id
+        FROM task_trigger w JOIN task_try t USING (dag_id, run_id, task_id, map_index, try_number)
+        JOIN task_instance ti USING (dag_id, run_id, task_id, map_index) JOIN dag_run r USING (dag_id, run_id)
+        WHERE w.fired_at IS NULL AND t.state = 'deferred' AND ti.state IN ('running', 'deferred')
+          AND ti.try_number = w.try_number AND r.dag_version_id IS NOT NULL
+        ORDER BY w.created_at";
+    let read = |row: &Row| Waiting {
+        id: row.get("id"),
+        key: TryKey {
+            run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+            task_id: row.get("task_id"),
+            map_index: row.get("map_index"),
+            try_number: row.get("try_number"),
+        },
+        version_id: row.get("dag_version_id"),
+        classpath: row.get("classpath"),
+        kwargs: row.get::<_, Json<Value>>("kwargs").0,
+        next_kwargs: row.get::<_, Json<Value>>("next_kwargs").0,
+        timeout_at: row.get("timeout_at"),
+    };
+    Ok(client.query(query, &[]).await?.iter().map(read).collect())
+}
+
+/// What a trigger has come to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fired {
+    /// The task goes on, with its event among the arguments.
+    Event { next_kwargs: Value },
+    /// The task goes on only to fail: why, and the lines of a traceback.
+    Failed { error: &'static str, traceback: Option<Vec<String>> },
+    /// The task has ended without going on.
+    Ended { state: TryState, xcoms: BTreeMap<String, Value> },
+}
+
+/// Airflow's words, by which its operators tell the two apart.
+pub const TIMED_OUT: &str = "Trigger timeout";
+pub const FAILURE: &str = "Trigger failure";
+/// What Airflow's operators take for a method that fails.
+const FAIL: &str = "__fail__";
+
+/// Lets the task go on. `false` when it does not wait any more: it was told before, or cleared.
+pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fired) -> Result<bool, StoreError> {
+    let TryKey { run, task_id, map_index, try_number } = &waiting.key;
+    // Nobody plans the run meanwhile.
+    runs::revise(transaction, run).await?;
+    let (next_method, next_kwargs) = match fired {
+        Fired::Event { next_kwargs } => (None, Some(next_kwargs.clone())),
+        Fired::Failed { error, traceback } => {
+            (Some(FAIL), Some(serde_json::json!({"error": error, "traceback": traceback})))
+        }
+        Fired::Ended { .. } => (None, None),
+    };
+    let note = "UPDATE task_trigger SET fired_at = now(), next_method = coalesce($2, next_method),
+                       next_kwargs = coalesce($3::json, next_kwargs)
+                WHERE id = $1 AND fired_at IS NULL";
+    if transaction.execute(note, &[&waiting.id, &next_method, &next_kwargs.map(Json)]).await? == 0 {
+        return Ok(false);
+    }
+    let (state, end) = match fired {
+        Fired::Ended { state, .. } => (state.as_str(), true),
+        _ => (TryState::Deferred.as_str(), false),
+    };
+    let of_try = "UPDATE task_try SET due_at = now(), state = $6, end_date = CASE WHEN $7 THEN now() ELSE end_date END,
+                         outcome = CASE WHEN $7 AND $6 = 'failed' THEN 'its trigger has ended it' END
+                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
+                    AND state = 'deferred'";
+    let told =
+        transaction.execute(of_try, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &state, &end]).await?;
+    // One that has ended is settled as if it had run.
+    let of_instance = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END
+                       WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
+                         AND state = 'deferred'";
+    transaction.execute(of_instance, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &end]).await?;
+    if let Fired::Ended { xcoms, .. } = fired {
+        for (key, value) in xcoms {
+            xcoms::push(transaction, &waiting.key, key, &value.to_string()).await?;
+        }
+    }
+    events::notify(transaction, &Event::Plan(run.clone())).await?;
+    Ok(told > 0)
+}

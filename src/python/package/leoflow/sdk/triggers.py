@@ -1,0 +1,144 @@
+"""A process that runs the triggers of deferred tasks, all of one project's environment in one event loop. The agent says
+which, a line of JSON for each, and hears of what they come to in the same way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import traceback
+
+from leoflow.common import leoflow_server, real_sdk
+from leoflow.sdk import logs, startup
+from leoflow.sdk.models import make
+from leoflow.sdk.supervisor import TaskSupervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Where the agent is.
+AGENT = 3
+# How long those that are not wanted any more may take to clean up, seconds.
+CLEANUP_SECONDS = 10
+
+
+class TriggerSupervisor(TaskSupervisor):
+    """What triggers may ask: of no try, by the rights of the user."""
+
+    def __init__(self):
+        super().__init__({"dag_id": "", "run_id": "", "task_id": "", "map_index": -1})
+        for kind in ("SetXCom", "DeleteXCom", "PutVariable", "DeleteVariable", "TriggerDagRun", "GetPrevSuccessfulDagRun"):
+            del self.answers[kind]
+
+    def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
+        return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/local/triggers/{place}", body)
+
+
+class Host:
+    def __init__(self, reader, writer):
+        self.reader = reader
+        self.writer = writer
+        self.running = {}
+
+    async def serve(self) -> None:
+        """Until the agent has gone."""
+        while line := await self.reader.readline():
+            told = json.loads(line)
+            if "cancel" in told:
+                task = self.running.pop(told["cancel"], None)
+                if task is not None:
+                    task.cancel()
+            elif told["id"] not in self.running:
+                self.running[told["id"]] = asyncio.create_task(self.run(told))
+        for task in self.running.values():
+            task.cancel()
+        if self.running:
+            await asyncio.wait(self.running.values(), timeout=CLEANUP_SECONDS)
+
+    def tell(self, **message):
+        self.writer.write(json.dumps(message).encode() + b"\n")
+
+    async def run(self, told):
+        """One trigger, until its first event."""
+        trigger = None
+        try:
+            trigger = make_trigger(told)
+            async for event in trigger.run():
+                self.tell(id=told["id"], **outcome(event, told["next_kwargs"]))
+                break
+            else:
+                self.tell(id=told["id"], failed=[f"The trigger {told['classpath']} has ended without an event"])
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.tell(id=told["id"], failed="".join(traceback.format_exception(error)).splitlines())
+        finally:
+            self.running.pop(told["id"], None)
+            if trigger is not None:
+                try:
+                    await trigger.cleanup()
+                except Exception:
+                    traceback.print_exc()
+
+
+def make_trigger(told):
+    from airflow.sdk.module_loading import import_string
+    from airflow.sdk.serde import deserialize
+
+    kind = import_string(told["classpath"])
+    trigger = kind(**{name: deserialize(value) for name, value in told["kwargs"].items()})
+    trigger.trigger_id = told["id"]
+    spec = told["of"]
+    trigger.task_instance = make_instance(spec)
+    trigger.timeout_after = None
+    return trigger
+
+
+def make_instance(spec):
+    from airflow.sdk.execution_time import comms
+
+    fields = {**spec, "id": startup.instance_id(spec), "dag_version_id": startup.version_id(spec["dag_id"]),
+              "hostname": os.uname().nodename}
+    known = comms.TaskInstance.model_fields
+    return comms.TaskInstance(**{name: value for name, value in fields.items() if name in known})
+
+
+def outcome(event, next_kwargs):
+    from airflow.sdk.serde import deserialize, serialize
+
+    state = getattr(event, "task_instance_state", None)
+    if state is not None:
+        return {"ended": str(getattr(state, "value", state)), "xcoms": event.xcoms or {}}
+    return {"next_kwargs": serialize({**deserialize(next_kwargs), "event": event.payload})}
+
+
+async def serve():
+    import socket
+
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=AGENT), limit=64 * 1024 * 1024)
+    await Host(reader, writer).serve()
+
+
+def main(options: dict[str, Any]) -> None:
+    """In a project's folder, with its variables."""
+    from airflow.sdk.execution_time import task_runner
+
+    from leoflow.sdk import task_try
+    from leoflow.sdk.dag_file import enter_project
+
+    os.set_inheritable(AGENT, False)
+    logs.configure()
+    leoflow_server.use(options["socket"])
+    sys.path.extend(options["work_in"])
+    real_sdk.enter_project(options["work_in"])
+    enter_project()
+    task_runner.SUPERVISOR_COMMS = TriggerSupervisor()
+    task_try.block_database()
+    make("OKResponse", ok=True)
+    try:
+        asyncio.run(serve())
+    finally:
+        # A thread that a trigger has left must not keep us.
+        os._exit(0)

@@ -1,0 +1,255 @@
+//! DAGs of an environment that has Apache Airflow's own SDK: that parses and runs them, every provider's operators included.
+
+use crate::support::processes::{mentioning, signal};
+use crate::support::{TestHome, task, wait_until};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn test_home() -> TestHome {
+    let test = TestHome::new().with_airflow();
+    test.start();
+    test
+}
+
+fn state(run: &Value, task_id: &str) -> String {
+    task(run, task_id)["state"].as_str().unwrap_or_default().to_owned()
+}
+
+const ALL_KINDS: &str = r#"
+import datetime
+from airflow.sdk import DAG, Asset, BaseHook, BaseOperator, Variable, task, get_current_context
+from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from leoflow import DAG as SameDAG
+from plugins.mine import Mondays
+
+assert SameDAG is DAG
+
+class Fails(BaseOperator):
+    def execute(self, context):
+        raise ValueError("as it is told to")
+
+with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2026, 1, 1), catchup=False):
+    @task
+    def reads():
+        import airflow
+        print("the password is", BaseHook.get_connection("db").password, "of", airflow.__version__)
+        Variable.set("answer", Variable.get("greeting") + "!")
+        return {"pair": (1, 2), "when": datetime.date(2026, 1, 2)}
+
+    @task
+    def gets(found):
+        return [found["pair"][1], found["when"].year, Variable.get("answer")]
+
+    @task
+    def wants_the_database():
+        from airflow.utils.session import create_session
+        with create_session() as session:
+            session.execute("SELECT 1")
+
+    @task(outlets=[Asset("made")])
+    def makes(*, outlet_events):
+        outlet_events[Asset("made")].extra = {"rows": 3}
+
+    @task
+    def looks(ti):
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])
+        return states[ti.run_id]["makes"], ti.get_ti_count(dag_id=ti.dag_id, states=["success"]) > 0
+
+    query = SQLExecuteQueryOperator(task_id="query", conn_id="lite", sql="SELECT 6 * 7", handler=lambda cursor: cursor.fetchone()[0])
+    makes() >> looks()
+    gets(reads())
+    wants_the_database()
+    no_more = [RetryRule(exception=ValueError, action=RetryAction.FAIL)]
+    Fails(task_id="gives_up", retries=3, retry_policy=ExceptionRetryPolicy(rules=no_more))
+    soon = [RetryRule(exception=ValueError, action=RetryAction.RETRY, retry_delay=datetime.timedelta(seconds=0.1))]
+    Fails(task_id="tries_soon", retries=1, retry_delay=3600, retry_policy=ExceptionRetryPolicy(rules=soon))
+"#;
+
+const PLUGIN: &str = r#"
+import datetime
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
+
+class Mondays(Timetable):
+    def infer_manual_data_interval(self, *, run_after):
+        return DataInterval.exact(run_after)
+
+    def next_dagrun_info(self, *, last_automated_data_interval, restriction):
+        after = last_automated_data_interval.end if last_automated_data_interval else restriction.earliest
+        after = (after + datetime.timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        while after.weekday() != 0:
+            after += datetime.timedelta(days=1)
+        return DagRunInfo.exact(after)
+
+class Listener:
+    @hookimpl
+    def on_task_instance_success(self, previous_state, task_instance):
+        print("the listener has heard of", task_instance.task_id)
+
+class Mine(AirflowPlugin):
+    name = "mine"
+    timetables = [Mondays]
+    listeners = [Listener()]
+"#;
+
+#[test]
+fn what_airflow_has_works_as_on_airflow() {
+    let test = test_home();
+    test.run(&["variables", "set", "greeting", "hello"]).expect(0);
+    test.run(&["connections", "add", "db", "--conn-type", "http", "--conn-password", "very-secret-word"]).expect(0);
+    test.run(&["connections", "add", "lite", "--conn-type", "sqlite", "--conn-host", ":memory:"]).expect(0);
+    let project = test.workspace().join("kinds");
+    std::fs::create_dir_all(project.join("plugins")).unwrap();
+    std::fs::write(project.join("plugins/mine.py"), PLUGIN).unwrap();
+    std::fs::write(project.join("dag.py"), ALL_KINDS).unwrap();
+    wait_until("the DAG is there", LIMIT, || {
+        test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'kinds'") == "1"
+    });
+    assert_eq!(test.dags()["import_errors"], json!([]));
+    let run = test.run_dag("kinds");
+    let xcom = |task_id: &str| {
+        test.sql(&format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = 'return_value'"))
+    };
+    assert_eq!(xcom("gets"), "[2, 2026, \"hello!\"]", "{run}");
+    assert_eq!((xcom("query").as_str(), state(&run, "query").as_str()), ("42", "success"));
+    assert!(xcom("looks").contains("\"success\", true"), "{}", xcom("looks"));
+    assert_eq!(test.sql("SELECT extra FROM asset_event"), "{\"rows\": 3}");
+    // Airflow's own words, and its masks.
+    assert!(test.task_log("kinds", "wants_the_database").contains("Direct database access via the ORM is not allowed"));
+    let log = test.task_log("kinds", "reads");
+    assert!(log.contains("the password is *** of 3.3.2") && !log.contains("very-secret-word"), "{log}");
+    assert!(log.contains("the listener has heard of reads"), "{log}");
+    // What a policy decides about its tries is what counts.
+    assert_eq!(
+        (state(&run, "gives_up"), task(&run, "gives_up")["try_number"].clone()),
+        ("failed".to_owned(), json!(1))
+    );
+    assert_eq!(
+        (state(&run, "tries_soon"), task(&run, "tries_soon")["try_number"].clone()),
+        ("failed".to_owned(), json!(2))
+    );
+    // A timetable of its own is asked.
+    let due = test.run(&["dags", "next-execution", "kinds", "--json"]).expect(0).stdout;
+    let first = due.split("\"").find(|text| text.starts_with("20")).unwrap().to_owned();
+    let day: jiff::Timestamp = first.parse().unwrap();
+    assert_eq!(day.to_zoned(jiff::tz::TimeZone::UTC).weekday(), jiff::civil::Weekday::Monday, "{due}");
+}
+
+#[test]
+fn what_the_scheduler_does_not_do_is_refused_with_its_place() {
+    let test = test_home();
+    let dag = |more: &str| {
+        format!(
+            "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.empty import EmptyOperator\n\
+                 with DAG('d'):\n    EmptyOperator(task_id='t', {more})\n"
+        )
+    };
+    for (more, words) in [
+        ("run_as_user='root'", "dag.py:4: run_as_user='root' of task 't' in DAG 'd' is not supported"),
+        ("executor='CeleryExecutor'", "dag.py:4: executor='CeleryExecutor'"),
+    ] {
+        test.save("dag.py", &dag(more));
+        wait_until(words, LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(words));
+    }
+    let before = test.workspace().join("dag.py");
+    std::fs::write(&before, dag("pool='default_pool'")).unwrap();
+    test.wait_dag("d", 1);
+    assert_eq!(test.dags()["import_errors"], json!([]));
+}
+
+const DEFERRED: &str = r#"
+import datetime
+from airflow.sdk import DAG, BaseOperator
+from airflow.providers.standard.triggers.file import FileTrigger
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.providers.http.sensors.http import HttpSensor
+
+class Waits(BaseOperator):
+    def __init__(self, path, timeout=None, **more):
+        super().__init__(**more)
+        self.path, self.timeout = path, timeout
+    def execute(self, context):
+        self.defer(trigger=FileTrigger(self.path, poke_interval=0.2), method_name="after", kwargs={"given": (1, 2)}, timeout=self.timeout)
+    def after(self, context, given, event=None):
+        return [list(given), str(event), context["ti"].try_number]
+"#;
+
+/// The processes that run triggers.
+fn hosts(test: &TestHome) -> Vec<i32> {
+    let of_triggers = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|argument| argument == b"triggers")
+    };
+    mentioning(&test.home).into_iter().filter(of_triggers).collect()
+}
+
+#[test]
+fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
+    let test = test_home();
+    let sign = test.workspace().join("sign");
+    let tasks = format!(
+        "with DAG('many'):\n    for number in range(100):\n        Waits(task_id=f't{{number}}', path={:?})\n",
+        sign.to_string_lossy()
+    );
+    test.add_dag("many", &format!("{DEFERRED}{tasks}"));
+    let run_id = test.trigger("many");
+    let deferred = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'");
+    wait_until("all are deferred", 2 * LIMIT, || deferred() == "100");
+    wait_until("one process waits for all", LIMIT, || hosts(&test).len() == 1);
+    signal(hosts(&test)[0], "KILL");
+    signal(test.pid("server"), "KILL");
+    test.wait_healthy();
+    wait_until("another waits", LIMIT, || hosts(&test).len() == 1);
+    signal(test.pid("agent"), "KILL");
+    test.wait_healthy();
+    wait_until("another waits for another agent", LIMIT, || hosts(&test).len() == 1);
+    assert_eq!(deferred(), "100");
+    std::fs::write(&sign, "").unwrap();
+    let run = test.wait_run("many", &run_id);
+    assert_eq!(run["state"], "success");
+    let told = test.sql("SELECT DISTINCT value::text FROM xcom WHERE key = 'return_value'");
+    assert_eq!(told, "[[1, 2], \"True\", 1]");
+    assert_eq!(test.sql("SELECT count(*), max(try_number) FROM task_try"), "100|1");
+    wait_until("nothing waits any more", LIMIT, || hosts(&test).is_empty());
+}
+
+#[test]
+fn a_trigger_that_fails_or_takes_too_long_is_the_end_of_its_try() {
+    let test = test_home();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+        }
+    });
+    test.run(&["connections", "add", "web", "--conn-type", "http", "--conn-host", "127.0.0.1", "--conn-port", &port]).expect(0);
+    let tasks = "with DAG('ends'):\n    Waits(task_id='late', path='/nowhere/at/all', timeout=datetime.timedelta(seconds=1))\n    \
+        Waits(task_id='wrong', path=5)\n    \
+        HttpSensor(task_id='web', http_conn_id='web', endpoint='x', deferrable=True, poke_interval=1)\n    \
+        Waits(task_id='gone', path='/nowhere/at/all')\n";
+    test.add_dag("ends", &format!("{DEFERRED}{tasks}"));
+    let run_id = test.trigger("ends");
+    let over = "SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed')";
+    wait_until("three have ended", LIMIT, || test.sql(over) == "3");
+    let why = |task_id: &str| {
+        test.sql(&format!("SELECT state || ': ' || coalesce(outcome, '') FROM task_try WHERE task_id = '{task_id}'"))
+    };
+    assert_eq!(why("late"), "failed: TaskDeferralTimeout: Trigger timeout");
+    assert_eq!(why("wrong"), "failed: TaskDeferralError: Trigger failure");
+    assert!(test.task_log("ends", "wrong").contains("TypeError"), "what was wrong with it stands in the log");
+    assert_eq!(why("web"), "success: ");
+    // Cancelled, its trigger is too.
+    assert_eq!(hosts(&test).len(), 1);
+    test.run(&["dags", "delete", "ends", "--yes"]).expect(0);
+    assert!(!run_id.is_empty());
+    wait_until("nothing waits any more", LIMIT, || hosts(&test).is_empty());
+}
