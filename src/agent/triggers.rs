@@ -21,7 +21,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
@@ -30,6 +30,8 @@ use tracing::{debug, warn};
 
 /// Between looks while something waits: what nobody has told of is found then.
 const LOOK: Duration = Duration::from_secs(30);
+/// So long one is kept for what is deferred next: it takes two seconds to begin.
+const IDLE: Duration = Duration::from_secs(10);
 /// For a process that has said all to end.
 const FAREWELL: Duration = Duration::from_secs(15);
 /// So often in a row without one event; then what waits for it fails.
@@ -53,6 +55,7 @@ struct Host {
     pid: i32,
     to: UnboundedSender<Value>,
     has: HashSet<i64>,
+    used: Instant,
 }
 
 /// By a process, or of it.
@@ -143,19 +146,21 @@ impl Triggers {
         Ok(())
     }
 
-    /// One that is not waited for any more. A process without any is let go.
+    /// One that is not waited for any more.
     fn forget(&mut self, id: i64, cancel: bool) {
         self.waiting.remove(&id);
         let Some(place) = self.places.remove(&id) else { return };
         let Some(host) = self.hosts.get_mut(&place) else { return };
         host.has.remove(&id);
+        host.used = Instant::now();
         if cancel {
             let _ = host.to.send(json!({"cancel": id}));
         }
-        if host.has.is_empty() {
-            // It ends with its connection.
-            self.hosts.remove(&place);
-        }
+    }
+
+    /// Those that nothing waits in, and nothing has for a while. They end with their connection.
+    fn let_go(&mut self) {
+        self.hosts.retain(|_, host| !host.has.is_empty() || host.used.elapsed() < IDLE);
     }
 
     /// Completes when something has to be done: `act` says what. Never where nothing waits.
@@ -163,9 +168,11 @@ impl Triggers {
         if self.waiting.is_empty() && self.hosts.is_empty() {
             return std::future::pending().await;
         }
+        self.let_go();
         let first = self.waiting.values().filter_map(|one| Some((one.timeout_at?, one.id))).min();
-        let until = first.map_or(LOOK, |(at, _)| {
-            Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default().min(LOOK)
+        let longest = if self.hosts.values().any(|host| host.has.is_empty()) { IDLE } else { LOOK };
+        let until = first.map_or(longest, |(at, _)| {
+            Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default().min(longest)
         });
         tokio::select! {
             Some((place, pid, said)) = self.told.recv() => match said {
@@ -296,7 +303,7 @@ impl Host {
             }
             let _ = telling.send((place, pid, Said::Ended(reaper::ended_child(pid))));
         });
-        Ok(Self { pid, to, has: HashSet::new() })
+        Ok(Self { pid, to, has: HashSet::new(), used: Instant::now() })
     }
 }
 

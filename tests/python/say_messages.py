@@ -95,8 +95,8 @@ class EveryDay(Timetable):
 def answers():
     day = "2026-01-01T00:00:00Z".replace("Z", "+00:00")
     question = {"kind": "next", "last": None, "earliest": day, "latest": None, "catchup": True, "count": 2}
-    say("answer", ask.ask(EveryDay(), DataInterval, TimeRestriction, question))
-    say("answer", ask.ask(EveryDay(), DataInterval, TimeRestriction, {"kind": "manual", "run_after": day}))
+    say("answer", ask.ask(EveryDay(), DataInterval, TimeRestriction, "scheduled", question))
+    say("answer", ask.ask(EveryDay(), DataInterval, TimeRestriction, "scheduled", {"kind": "manual", "run_after": day}))
 
 
 class SilentPlanner:

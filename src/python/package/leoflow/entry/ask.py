@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def ask(timetable, data_interval, time_restriction, question):
-    """What a timetable of the user's own answers, as JSON. With the two classes that it knows."""
+def ask(timetable, data_interval, time_restriction, run_type, question):
+    """What a timetable of the user's own answers, as JSON. With the classes and the type of scheduled runs that it knows."""
     if question["kind"] == "manual":
         run_after = of(datetime.fromisoformat(question["run_after"]))
         found = timetable.infer_manual_data_interval(run_after=run_after)
@@ -37,7 +37,7 @@ def ask(timetable, data_interval, time_restriction, question):
             break
         last = info.data_interval
         interval = last and [stamp(last.start), stamp(last.end)]
-        run_id = timetable.generate_run_id(run_type="scheduled", run_after=info.run_after, data_interval=last)
+        run_id = timetable.generate_run_id(run_type=run_type, run_after=info.run_after, data_interval=last)
         infos.append({"run_after": stamp(info.run_after), "interval": interval, "run_id": run_id})
     return {"infos": infos}
 

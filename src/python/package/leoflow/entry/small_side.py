@@ -6,6 +6,7 @@ import os
 
 from leoflow.authoring import parsing_context
 from leoflow.authoring.dag import of_file
+from leoflow.authoring.run_types import DagRunType
 from leoflow.authoring.timetables import DataInterval, TimeRestriction
 from leoflow.common import current
 from leoflow.common.exceptions import AirflowException
@@ -67,9 +68,9 @@ def begin_log() -> None:
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
 
 
-def timetable_of(dag: DAG) -> tuple[Any, type, type]:
-    """Its timetable, and the classes in which that speaks of intervals."""
-    return dag.timetable, DataInterval, TimeRestriction
+def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
+    """Its timetable, the classes in which that speaks of intervals, and the type of the runs that it makes."""
+    return dag.timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
 
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:

@@ -38,6 +38,8 @@ def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try
                 return dag
         raise AirflowException(f"{spec['fileloc']} does not make the DAG {spec['dag_id']!r} any more")
 
+    # Listeners hear of the beginning.
+    dag_file.enter_project()
     return task_try.Try(spec, make_dag, TaskSupervisor(spec), folder)
 
 
@@ -51,14 +53,15 @@ def begin_log() -> None:
     logs.configure()
 
 
-def timetable_of(dag: DAG) -> tuple[Any, type, type]:
-    """Its timetable, and the classes in which that speaks of intervals."""
+def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
+    """Its timetable, the classes in which that speaks of intervals, and the type of the runs that it makes."""
     from airflow.timetables.base import DataInterval, TimeRestriction
+    from airflow.utils.types import DagRunType
 
     timetable = dag.timetable
     while not hasattr(timetable, "next_dagrun_info"):
         timetable = timetable.timetable
-    return timetable, DataInterval, TimeRestriction
+    return timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
 
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
