@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from leoflow.common.exceptions import Unsupported
+from leoflow.common.exceptions import of_airflow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def look_up(module: str, like: str | None = None) -> Callable[[str], Any]:
         if place is None:
             if name.startswith("_") or (like is None and f"{module}.{name}" in MODULES):
                 raise AttributeError(f"module {module!r} has no attribute {name!r}")
-            raise Unsupported(f"{module}.{name}")
+            raise of_airflow(f"{module}.{name}")
         found = importlib.import_module(f"leoflow.{place.rstrip(':')}")
         value = found if place.endswith(":") else getattr(found, name)
         setattr(sys.modules[module], name, value)

@@ -135,6 +135,22 @@ class Unsupported(AirflowException, ImportError):
     An ImportError too, so that a DAG file that can do without it goes on as it would without the package.
     """
 
-    def __init__(self, thing, place=None):
+    def __init__(self, thing, place=None, more=""):
         file, line = place or user_line()
-        super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow')
+        super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow{more}')
+
+
+# Providers whose names have two parts.
+IN_TWO_PARTS = ("apache", "atlassian", "cncf", "common", "dbt", "microsoft")
+
+
+def of_airflow(name: str) -> Unsupported:
+    """For a name of Airflow's that our own package has not: Airflow's own SDK may have it, and this line brings that."""
+    package = "apache-airflow"
+    parts = name.removeprefix("the module ").partition("airflow.providers.")[2].split()[:1]
+    names = parts[0].split(".") if parts else []
+    if names and names[0] != "standard":
+        package = "-".join(["apache-airflow-providers", *names[:2 if names[0] in IN_TWO_PARTS else 1]])
+    more = (f"'s own small Airflow package. Apache Airflow's own SDK has it: `leoflow add {package}` in the project's folder, or in "
+            f"its leoflow.yaml\n    dependencies: [{package}]")
+    return Unsupported(name, more=more)

@@ -30,6 +30,7 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[
     from airflow.sdk import DAG
     from airflow.sdk.definitions._internal.contextmanager import DagContext
 
+    refusals.check_version()
     enter_project()
     DagContext.autoregistered_dags.clear()
     DagContext.current_autoregister_module_name = workspace.module_name(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from leoflow.common.exceptions import Unsupported
+from leoflow.common.exceptions import AirflowException, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,23 @@ def line_of(name: str, source: str) -> int:
     pattern = re.compile(rf"""["']{re.escape(name)}["']|\bdef\s+{re.escape(name)}\b""")
     numbers = (number for number, line in enumerate(source.splitlines(), 1) if pattern.search(line))
     return next(numbers, 1)
+
+
+# What `scripts/compare-airflow` has been run with.
+OLDEST, NEWEST = (3, 0), (3, 3)
+
+
+def check_version() -> None:
+    """Raises for an Airflow that this release has not been tried with: what has changed there nobody knows."""
+    import airflow
+
+    found = tuple(int(part) for part in airflow.__version__.split(".")[:2])
+    if not OLDEST <= found <= NEWEST:
+        oldest, newest = (".".join(map(str, one)) for one in (OLDEST, NEWEST))
+        raise AirflowException(
+            f"Apache Airflow {airflow.__version__} is installed for this project, and this release of Leoflow runs {oldest} to "
+            f"{newest}. Write in its leoflow.yaml\n    airflow: {newest}\nand what else it depends on in versions for that."
+        )
 
 
 def check(dag: DAG, source: str) -> None:

@@ -124,7 +124,6 @@ async def serve():
 def main(options: dict[str, Any]) -> None:
     """In a project's folder, with its variables."""
     from airflow.sdk.execution_time import task_runner
-
     from leoflow.sdk import task_try
     from leoflow.sdk.dag_file import enter_project
 

@@ -4,7 +4,7 @@
 import importlib.machinery
 import sys
 
-from leoflow.common.exceptions import Unsupported
+from leoflow.common.exceptions import IN_TWO_PARTS, of_airflow
 from leoflow.names import MODULES, look_up
 
 
@@ -12,16 +12,18 @@ class _Modules:
     def find_spec(self, name, path=None, target=None):
         if not name.startswith("airflow."):
             return None
-        if name not in MODULES:
-            raise Unsupported(f"the module {name}")
+        if name not in MODULES and name.removeprefix("airflow.providers.") not in IN_TWO_PARTS:
+            raise of_airflow(f"the module {name}")
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec):
         return None
 
     def exec_module(self, module):
-        module.__all__ = sorted(MODULES[module.__name__])
-        module.__getattr__ = look_up(module.__name__)
+        # What holds providers and is none has nothing of its own.
+        if module.__name__ in MODULES:
+            module.__all__ = sorted(MODULES[module.__name__])
+            module.__getattr__ = look_up(module.__name__)
 
 
 sys.meta_path.insert(0, _Modules())
