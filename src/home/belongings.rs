@@ -43,7 +43,7 @@ fn is_version(name: &str) -> bool {
 }
 
 fn is_of_python(name: &str) -> bool {
-    name == "compiled"
+    ["airflow", "compiled"].contains(&name)
         || name.starts_with("leoflow-")
         || name.starts_with("shim-")
         || name.starts_with("packages-")
@@ -188,7 +188,7 @@ mod tests {
         for (entries, is_home) in [
             (&[][..], true),
             (&["config.yaml"], true),
-            (&["python/packages-1/x", "lost+found/x", ".install-abc/leoflow"], true),
+            (&["python/packages-1/x", "python/airflow/logs/x", "lost+found/x", ".install-abc/leoflow"], true),
             (&["bin/leoflow", "logs/server.log"], true),
             (&["bin/ls"], false),
             (&["share/man"], false),
