@@ -22,7 +22,9 @@ ERRORS = 2
 
 
 class Lines:
-    """What the loggers take for a file: a line of JSON for each event."""
+    """What the loggers take for a binary file: a line of JSON for each event."""
+
+    mode = "wb"
 
     def __init__(self, descriptor):
         self.descriptor = descriptor

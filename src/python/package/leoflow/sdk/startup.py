@@ -6,7 +6,7 @@ import datetime
 import os
 import uuid
 
-from leoflow.sdk import asset_messages
+from leoflow.sdk import asset_messages, older_versions
 from leoflow.sdk.models import make
 from leoflow.sdk.supervisor import run_fields
 
@@ -40,7 +40,7 @@ def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
     context = {
         "dag_run": run, "max_tries": spec["max_tries"], "task_reschedule_count": spec.get("reschedules", 0),
         "variables": [], "connections": [], "xcom_keys_to_clear": [], "should_retry": bool(spec.get("may_retry")),
-        "next_method": spec.get("next_method"), "next_kwargs": spec.get("next_kwargs"),
+        "next_method": spec.get("next_method"), "next_kwargs": older_versions.as_read_here(spec.get("next_kwargs")),
         "start_date": spec.get("first_start_date") or now,
     }
     task = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 CONNECTION_FIELDS = ("conn_type", "description", "host", "login", "password", "schema", "port", "extra")
 
 
-class NotAnswered(Exception):
-    """A message that has no answer here, in words for the user."""
-
-
 class Supervisor:
     """Of no task: it answers what a DAG file may ask while it is parsed."""
 

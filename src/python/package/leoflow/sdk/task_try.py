@@ -10,7 +10,7 @@ import pathlib
 from leoflow.common import plain_files
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import describe
-from leoflow.sdk import startup
+from leoflow.sdk import older_versions, startup
 from leoflow.sdk.supervisor import TaskSupervisor
 
 TYPE_CHECKING = False
@@ -59,7 +59,12 @@ class Try:
         """In the place of Airflow's, which knows no version of a DAG: the same DAG from the sources of this one."""
         dag = self.make_dag()
         task = self.supervisor.task = dag.get_task(self.spec["task_id"])
+        older_versions.tell_upstream_indexes(what.ti_context, task, self.spec["map_index"], self.count)
         return instance(what, task, dag.fileloc)
+
+    def count(self, task_id):
+        body = {"dag_id": self.spec["dag_id"], "run_ids": [self.spec["run_id"]], "task_ids": [task_id]}
+        return self.supervisor.ask("instances/count", body)["count"]
 
     def prepare(self) -> None:
         """The task as it is to run: for its element, with its templates rendered."""

@@ -4,13 +4,14 @@ which, a line of JSON for each, and hears of what they come to in the same way."
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import sys
 import traceback
 
 from leoflow.common import leoflow_server, real_sdk
-from leoflow.sdk import logs, startup
+from leoflow.sdk import logs, older_versions, startup
 from leoflow.sdk.models import make
 from leoflow.sdk.supervisor import TaskSupervisor
 
@@ -83,12 +84,14 @@ class Host:
                     traceback.print_exc()
 
 
-def make_trigger(told):
-    from airflow.sdk.module_loading import import_string
-    from airflow.sdk.serde import deserialize
+def class_of(classpath):
+    module, _, name = classpath.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
-    kind = import_string(told["classpath"])
-    trigger = kind(**{name: deserialize(value) for name, value in told["kwargs"].items()})
+
+def make_trigger(told):
+    kind = class_of(told["classpath"])
+    trigger = kind(**older_versions.decode(told["kwargs"]))
     trigger.trigger_id = told["id"]
     spec = told["of"]
     trigger.task_instance = make_instance(spec)
@@ -106,12 +109,10 @@ def make_instance(spec):
 
 
 def outcome(event, next_kwargs):
-    from airflow.sdk.serde import deserialize, serialize
-
     state = getattr(event, "task_instance_state", None)
     if state is not None:
         return {"ended": str(getattr(state, "value", state)), "xcoms": event.xcoms or {}}
-    return {"next_kwargs": serialize({**deserialize(next_kwargs), "event": event.payload})}
+    return {"next_kwargs": older_versions.encode({**older_versions.decode(next_kwargs), "event": event.payload})}
 
 
 async def serve():
