@@ -11,7 +11,7 @@ import sys
 import time
 from datetime import datetime, timezone
 
-from leoflow.common import leoflow_server
+from leoflow.common import leoflow_server, topology
 from leoflow.common.client import connect
 from leoflow.common.reports import explain, missing_date
 from leoflow.entry import sides
@@ -84,6 +84,10 @@ def run_once(task, spec, dag, memory):
         say(f"error: the params of this run are not valid: {error}\n  --conf gives them, as JSON: --conf '{{\"name\": \"value\"}}'")
         return {"state": "failed", "retry": False}
     result = attempt.run()
+    if result["state"] == "deferred":
+        say(f"deferred: {result['deferral']['classpath']}")
+        spec = {**spec, **sides.current().wait_for_trigger(result["deferral"], spec, task.task_id)}
+        return run_once(task, spec, dag, memory)
     for key, text in result.pop("xcoms", {}).items():
         memory.kept[(*memory.own, key)] = text
     attempt.tell()
@@ -159,7 +163,7 @@ class Run:
         self.memory = Memory(planner)
         self.instances = [
             {"task_id": task.task_id, "map_index": -1, "state": None, "try_number": 0, "max_tries": task.retries, "ended": None}
-            for task in dag.ordered()
+            for task in topology.ordered(dag.task_dict)
         ]
 
     def go(self):

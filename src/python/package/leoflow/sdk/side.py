@@ -45,7 +45,15 @@ def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try
 
 def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: Any) -> task_try.Try:
     """The try, ready to run, with no server to ask."""
+    spec = {**spec, "task_id": task.task_id, "fileloc": dag.fileloc}
     return task_try.Try(spec, lambda: dag, OfflineSupervisor(spec, memory))
+
+
+def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: str) -> dict[str, Any]:
+    """What a deferred task goes on with, once its trigger has fired; it is run here."""
+    from leoflow.sdk import triggers
+
+    return triggers.run_here(deferral, {**spec, "task_id": task_id})
 
 
 def begin_log() -> None:

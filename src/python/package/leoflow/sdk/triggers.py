@@ -115,6 +115,26 @@ def outcome(event, next_kwargs):
     return {"next_kwargs": older_versions.encode({**older_versions.decode(next_kwargs), "event": event.payload})}
 
 
+def run_here(deferral: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """One trigger in this process: `next_method` and `next_kwargs` of the task."""
+    names = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+    told = {**deferral, "id": 0, "of": {name: spec[name] for name in names}}
+    fails = {"next_method": "__fail__"}
+
+    async def first():
+        async for event in make_trigger(told).run():
+            return event
+
+    try:
+        event = asyncio.run(asyncio.wait_for(first(), deferral["timeout"]))
+    except asyncio.TimeoutError:
+        return {**fails, "next_kwargs": {"error": "Trigger timeout"}}
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error)).splitlines()
+        return {**fails, "next_kwargs": {"error": "Trigger failure", "traceback": trace}}
+    return {"next_method": deferral["next_method"], **outcome(event, deferral["next_kwargs"])}
+
+
 async def serve():
     import socket
 
