@@ -1,7 +1,7 @@
 //! The environments that tries run in. The server builds them; a try whose environment is not there waits until it is.
 
 use crate::engine::keys::TryKey;
-use crate::engine::store::tries::Claimed;
+use crate::engine::store::tries::{self, Claimed};
 use crate::home::Home;
 use crate::protocol::http::{self, Ask};
 use crate::python::environments;
@@ -64,12 +64,28 @@ impl Environments {
     /// Whether the try begins only once there is a warm Python, which takes seconds with Airflow's own SDK; `next` gives
     /// it back then.
     pub fn wait_for_warm(&mut self, claimed: &Claimed, warm: &mut Warm, interpreter: &Interpreter) -> bool {
+        // Once: should it be gone again by then, it has a Python of its own.
+        if claimed.has_waited {
+            return false;
+        }
         let Some(ready) = warm.worth_waiting_for(interpreter) else { return false };
-        self.wait_until(claimed, async move {
+        let claimed = Claimed { has_waited: true, ..claimed.clone() };
+        self.wait_until(&claimed, async move {
             ready.await;
             Ok(())
         });
         true
+    }
+
+    /// The same, and for none the plain one. What is not there is built, for whoever looks again.
+    pub fn find_or_have_built(&mut self, plain: &Rc<Interpreter>, hash: Option<&str>) -> Option<Rc<Interpreter>> {
+        let Some(hash) = hash else { return Some(plain.clone()) };
+        let found = self.find(plain, hash);
+        if found.is_none() {
+            let (home, hash) = (self.home.clone(), hash.to_owned());
+            tokio::task::spawn_local(async move { drop(ask(&home, &hash).await) });
+        }
+        found
     }
 
     fn wait_until(&mut self, claimed: &Claimed, there: impl Future<Output = Result<(), String>> + 'static) {
@@ -93,9 +109,11 @@ impl Environments {
         self.waiting.contains_key(key)
     }
 
-    /// How many tries wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// How many slots those take that wait: who waits for a Python begins in a moment; who waits for an environment takes
+    /// none from the others, as long as there are no more of them than slots.
+    pub fn slots_taken(&self) -> usize {
+        let soon = self.waiting.values().filter(|one| one.has_waited).count();
+        soon + (self.waiting.len() - soon).saturating_sub(tries::SLOTS)
     }
 
     /// A try that is not to run any more. Returns whether it waited.

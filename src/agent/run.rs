@@ -205,7 +205,7 @@ impl Agent {
     async fn look_at_triggers(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         let Ok(plain) = self.interpreter.get().await else { return Ok(()) };
         let plain = Rc::new(plain);
-        let find = |hash: Option<&str>| hash.map_or(Some(plain.clone()), |hash| self.environments.find(&plain, hash));
+        let find = |hash: Option<&str>| self.environments.find_or_have_built(&plain, hash);
         self.triggers.look(client, &mut self.versions, find).await
     }
 
@@ -216,9 +216,7 @@ impl Agent {
 
     /// Fills the free slots.
     async fn claim(&mut self, client: &ClientWrapper) -> Result<Filled, StoreError> {
-        // Those that wait for an environment take no slots from the others, as long as they are no more than these.
-        let beyond = self.environments.waiting().saturating_sub(tries::SLOTS);
-        let room = tries::SLOTS.saturating_sub(self.running.len() + beyond);
+        let room = tries::SLOTS.saturating_sub(self.running.len() + self.environments.slots_taken());
         if room == 0 {
             return Ok(Filled { started: 0, locked: false });
         }
@@ -381,7 +379,7 @@ impl Agent {
     async fn stop_unwanted(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         for key in tries::to_stop(client).await? {
             if self.environments.give_up(&key) {
-                self.fail(client, &key, "it was ended before its environment was there".to_owned()).await?;
+                self.fail(client, &key, "it was ended before it could begin".to_owned()).await?;
             }
             if let Some(running) = self.running.get_mut(&key).filter(|running| !running.told_to_end) {
                 running.told_to_end = true;

@@ -35,7 +35,8 @@ const IDLE: Duration = Duration::from_secs(10);
 /// For a process that has said all to end.
 const FAREWELL: Duration = Duration::from_secs(15);
 /// So often in a row without one event; then what waits for it fails.
-const MOST_FAILURES: u32 = 5;
+const MOST_EXITS: u32 = 5;
+const MOST_DEATHS: u32 = 50;
 
 /// Where triggers run: the environment and the project's folder.
 pub(super) type Place = (PathBuf, PathBuf);
@@ -46,9 +47,19 @@ pub struct Triggers {
     waiting: HashMap<i64, Waiting>,
     places: HashMap<i64, Place>,
     hosts: HashMap<Place, Host>,
-    failures: HashMap<Place, u32>,
+    failures: HashMap<Place, Failures>,
+    next_look: Instant,
     told: UnboundedReceiver<(Place, i32, Said)>,
     telling: UnboundedSender<(Place, i32, Said)>,
+}
+
+/// In a row, without one event.
+#[derive(Default)]
+struct Failures {
+    /// Of its own doing.
+    exits: u32,
+    deaths: u32,
+    again_at: Option<Instant>,
 }
 
 struct Host {
@@ -87,6 +98,7 @@ impl Triggers {
             places: HashMap::new(),
             hosts: HashMap::new(),
             failures: HashMap::new(),
+            next_look: Instant::now() + LOOK,
             told,
             telling,
         }
@@ -100,6 +112,7 @@ impl Triggers {
         versions: &mut Versions,
         mut interpreter: impl FnMut(Option<&str>) -> Option<Rc<Interpreter>>,
     ) -> Result<(), StoreError> {
+        self.next_look = Instant::now() + LOOK;
         let wanted = triggers::waiting(client).await?;
         let ids: HashSet<i64> = wanted.iter().map(|one| one.id).collect();
         let gone: Vec<i64> = self.waiting.keys().filter(|id| !ids.contains(id)).copied().collect();
@@ -114,10 +127,15 @@ impl Triggers {
                 continue;
             }
             let version = versions.get(client, one.version_id).await?;
+            self.waiting.insert(id, one);
+            // It is built meanwhile; the time of what waits runs all the same.
             let Some(python) = interpreter(version.environment.as_deref()) else { continue };
             let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
             let place = (python.program.clone(), code.roots.first().map(PathBuf::from).unwrap_or_default());
-            self.waiting.insert(id, one);
+            if let Some(at) = self.failures.get(&place).and_then(|one| one.again_at).filter(|at| *at > Instant::now()) {
+                self.next_look = self.next_look.min(at);
+                continue;
+            }
             self.places.insert(id, place.clone());
             if let Err(error) = self.begin(id, place, &python, &code) {
                 warn!("triggers cannot be run: {error}");
@@ -170,7 +188,9 @@ impl Triggers {
         }
         self.let_go();
         let first = self.waiting.values().filter_map(|one| Some((one.timeout_at?, one.id))).min();
-        let longest = if self.hosts.values().any(|host| host.has.is_empty()) { IDLE } else { LOOK };
+        let idle = self.hosts.values().filter(|host| host.has.is_empty()).map(|host| host.used + IDLE).min();
+        let look_at = idle.unwrap_or(self.next_look).min(self.next_look);
+        let longest = look_at.saturating_duration_since(Instant::now());
         let until = first.map_or(longest, |(at, _)| {
             Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default().min(longest)
         });
@@ -202,30 +222,50 @@ impl Triggers {
                     (None, Some(state)) => Fired::Ended { state, xcoms },
                     (None, None) => Fired::Failed { error: FAILURE, traceback: failed },
                 };
-                self.fire(client, id, fired, false).await?;
-                Ok(false)
-            }
-            Happening::Ended(place, pid, exit) => {
-                let Some(host) = self.hosts.remove_entry(&place).filter(|(_, host)| host.pid == pid) else {
-                    return Ok(false);
-                };
-                let how = exit.map_or_else(|| "somehow".to_owned(), |exit| exit.to_string());
-                warn!("the process of {} trigger(s) in {} has ended: {how}", host.1.has.len(), place.1.display());
-                // That somebody has killed it is no fault of its own.
-                let failures = self.failures.entry(place.clone()).or_default();
-                *failures += u32::from(matches!(exit, Some(Exit::Code(_))));
-                if *failures >= MOST_FAILURES {
-                    let words =
-                        "the process that runs the triggers ends again and again; agent.log says why".to_owned();
-                    for id in host.1.has {
-                        let fired = Fired::Failed { error: FAILURE, traceback: Some(vec![words.clone()]) };
-                        self.fire(client, id, fired, false).await?;
+                let written = self.fire(client, id, fired, false).await;
+                if written.is_err() {
+                    // Its process has forgotten it: the next look begins it again.
+                    self.places.remove(&id);
+                    for host in self.hosts.values_mut() {
+                        host.has.remove(&id);
                     }
-                    self.failures.remove(&place);
                 }
-                Ok(true)
+                written.map(|()| false)
             }
+            Happening::Ended(place, pid, exit) => self.has_ended(client, place, pid, exit).await,
         }
+    }
+
+    /// A process is gone: what it has run is begun again, unless it ends again and again. Returns as `act` does.
+    async fn has_ended(
+        &mut self,
+        client: &mut ClientWrapper,
+        place: Place,
+        pid: i32,
+        exit: Option<Exit>,
+    ) -> Result<bool, StoreError> {
+        // Another may have begun in its place.
+        if self.hosts.get(&place).is_none_or(|host| host.pid != pid) {
+            return Ok(false);
+        }
+        let has = self.hosts.remove(&place).map(|host| host.has).unwrap_or_default();
+        let how = exit.map_or_else(|| "somehow".to_owned(), |exit| exit.to_string());
+        warn!("the process of {} trigger(s) in {} has ended: {how}", has.len(), place.1.display());
+        let failures = self.failures.entry(place.clone()).or_default();
+        // That somebody has killed it is no fault of its own, but for how often.
+        failures.exits += u32::from(matches!(exit, Some(Exit::Code(_))));
+        failures.deaths += 1;
+        let pause = Duration::from_secs(u64::from(failures.deaths - 1).min(10));
+        failures.again_at = Some(Instant::now() + pause);
+        if failures.exits >= MOST_EXITS || failures.deaths >= MOST_DEATHS {
+            let words = "the process that runs the triggers ends again and again; agent.log says why".to_owned();
+            for id in has {
+                let fired = Fired::Failed { error: FAILURE, traceback: Some(vec![words.clone()]) };
+                self.fire(client, id, fired, false).await?;
+            }
+            self.failures.remove(&place);
+        }
+        Ok(true)
     }
 
     async fn fire(
@@ -282,15 +322,29 @@ impl Host {
         drop(theirs);
         let (reader, writer) = UnixStream::from_std(ours)?.into_split();
         let (to, messages) = unbounded_channel();
-        tokio::task::spawn_local(send(writer, messages));
+        let sending = tokio::task::spawn_local(send(writer, messages));
         let place = place.clone();
         tokio::task::spawn_local(async move {
-            let mut lines = BufReader::new(reader).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                match serde_json::from_str(&line) {
-                    Ok(outcome) => drop(telling.send((place.clone(), pid, Said::Outcome(outcome)))),
-                    Err(error) => warn!("what the process of the triggers says cannot be read: {error}"),
+            let listen = async {
+                let mut lines = BufReader::new(reader).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    match serde_json::from_str(&line) {
+                        Ok(outcome) => drop(telling.send((place.clone(), pid, Said::Outcome(outcome)))),
+                        // What it has said is lost, so it says it again from the beginning.
+                        Err(error) => {
+                            warn!("what the process of the triggers says cannot be read: {error}");
+                            process::signal_process(pid, Signal::Kill);
+                        }
+                    }
                 }
+            };
+            let let_go = async {
+                let _ = sending.await;
+                tokio::time::sleep(FAREWELL).await;
+            };
+            tokio::select! {
+                () = listen => {}
+                () = let_go => process::signal_process(pid, Signal::Kill),
             }
             // It has closed its end, so it ends; one that does not is ended.
             if let Ok(ended) = PidFd::of_pid(pid) {

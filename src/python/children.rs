@@ -106,15 +106,18 @@ impl Children {
 
     /// `None` when it is to be started cold.
     async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: Plan) -> Option<Child> {
+        // With Airflow's own SDK a cold start takes as long. Others have theirs meanwhile.
+        let ready = self.warm.lock().await.worth_waiting_for(interpreter);
+        if let Some(ready) = ready {
+            let _ = tokio::time::timeout(LONG, ready).await;
+        }
         let mut warm = self.warm.lock().await;
         // Until the child is known.
         let _forking = Forking::begin();
         let asked = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
         let descriptors = [plan.output.as_fd(), plan.result.as_fd()];
         let file = plan.options["path"].as_str().unwrap_or_default();
-        // With Airflow's own SDK a cold start takes as long.
-        let patience = if interpreter.is_airflows { LONG } else { Duration::ZERO };
-        let pid = warm.fork(interpreter, file, &asked, &descriptors, patience).await;
+        let pid = warm.fork(interpreter, file, &asked, &descriptors, Duration::ZERO).await;
         self.let_go_when_idle();
         pid.map(|pid| plan.child(pid))
     }

@@ -131,9 +131,11 @@ impl Warm {
     fn make_room(&mut self, at: usize) {
         while self.slots[at].kept.is_none() && self.slots.iter().filter(|slot| slot.kept.is_some()).count() >= self.most
         {
-            let oldest = self.slots.iter_mut().filter(|slot| slot.kept.is_some()).min_by_key(|slot| slot.idle_at());
-            if let Some(oldest) = oldest {
-                oldest.kept = None;
+            let begun = self.slots.iter_mut().filter(|slot| slot.idle_at().is_some());
+            match begun.min_by_key(|slot| slot.idle_at()) {
+                Some(oldest) => oldest.kept = None,
+                // They all begin: nobody takes one from those who wait for it.
+                None => return,
             }
         }
     }
@@ -224,7 +226,9 @@ impl Slot {
     }
 
     fn idle_at(&self) -> Option<Instant> {
-        self.kept.as_ref().map(|kept| kept.used + IDLE)
+        // One that begins is waited for.
+        let kept = self.kept.as_ref()?;
+        kept.zygote.spoken_at().map(|at| at.max(kept.used) + IDLE)
     }
 
     async fn fork(

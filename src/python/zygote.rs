@@ -8,7 +8,7 @@ use crate::sys::spawn::Spawn;
 use crate::sys::{pidfd::PidFd, reaper};
 use serde::Deserialize;
 use serde_json::json;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// For loading it. Airflow's own SDK takes two seconds, and ten where nothing of it is compiled yet.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -36,6 +37,8 @@ pub struct Zygote {
 #[derive(Default)]
 struct Readiness {
     said: RefCell<Option<io::Result<Vec<PathBuf>>>>,
+    /// When that was.
+    spoken_at: Cell<Option<Instant>>,
     /// Told once it has said it.
     told: Notify,
 }
@@ -48,6 +51,7 @@ impl Readiness {
             Err(error) => Err(error),
         };
         *self.said.borrow_mut() = Some(said);
+        self.spoken_at.set(Some(Instant::now()));
         self.told.notify_waiters();
     }
 
@@ -55,7 +59,7 @@ impl Readiness {
         let told = self.told.notified();
         tokio::pin!(told);
         told.as_mut().enable();
-        if self.said.borrow().is_none() {
+        if self.spoken_at.get().is_none() {
             told.await;
         }
     }
@@ -113,10 +117,15 @@ impl Zygote {
         self.readiness.said.take().transpose()
     }
 
+    /// Since when it can fork, or it is known that it never will.
+    pub fn spoken_at(&self) -> Option<Instant> {
+        self.readiness.spoken_at.get()
+    }
+
     /// Completes once it can fork, or never will; `None` when that is so already.
     pub fn begins(&self) -> Option<impl Future<Output = ()> + use<>> {
         let readiness = self.readiness.clone();
-        let has_begun = readiness.said.borrow().is_some();
+        let has_begun = readiness.spoken_at.get().is_some();
         (!has_begun).then_some(async move { readiness.wait().await })
     }
 

@@ -181,6 +181,11 @@ impl<'a> Planner<'a> {
             if !self.may_be_scheduled(index) {
                 continue;
             }
+            if self.view.state(index) == Some(TaskState::Deferred) {
+                // It has begun: what it waits for is its trigger alone.
+                steps.push((index, Step::Run));
+                continue;
+            }
             match self.view.step(index, self.dues[index], self.snapshot.now) {
                 Step::Expand(_) if self.snapshot.is_paused => {}
                 Step::Expand(None) => steps.push((index, Step::End(TaskState::UpstreamFailed))),

@@ -146,6 +146,8 @@ pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), S
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
     events::notify(transaction, &Event::Dags).await?;
+    // What has waited in its runs waits no more.
+    events::notify(transaction, &Event::Stop).await?;
     Ok(())
 }
 

@@ -260,8 +260,9 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
         backfill_end::complete_one(transaction, backfill).await?;
     }
     others_may_go_on(transaction, key).await?;
-    events::notify(transaction, &Event::Sweep).await?;
-    events::notify(transaction, &Event::Changed(key.clone())).await?;
+    for event in [Event::Sweep, Event::Stop, Event::Changed(key.clone())] {
+        events::notify(transaction, &event).await?;
+    }
     Ok(())
 }
 

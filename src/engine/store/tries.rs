@@ -40,6 +40,8 @@ pub struct Claimed {
     pub reschedules: i32,
     /// How it goes on, if it was deferred.
     pub resumption: Option<Resumption>,
+    /// Whether it has waited for a Python to begin in.
+    pub has_waited: bool,
     /// Made for this try; the database has its hash.
     pub token: String,
 }
@@ -160,6 +162,7 @@ fn read_claimed(row: &Row, token: String) -> Claimed {
         first_start_date: row.get("first_start_date"),
         reschedules: row.get::<_, Option<i32>>("reschedules").unwrap_or(0),
         resumption: triggers::resumption(row),
+        has_waited: false,
         token,
     }
 }

@@ -130,7 +130,7 @@ pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fire
         Fired::Ended { state, .. } => (state.as_str(), true),
         _ => (TryState::Deferred.as_str(), false),
     };
-    let of_try = "UPDATE task_try SET due_at = now(), state = $6, end_date = CASE WHEN $7 THEN now() ELSE end_date END,
+    let of_try = "UPDATE task_try SET due_at = CASE WHEN $7 THEN NULL ELSE now() END, state = $6, end_date = CASE WHEN $7 THEN now() ELSE end_date END,
                          outcome = CASE WHEN $7 AND $6 = 'failed' THEN 'its trigger has ended it' END
                   WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
                     AND state = 'deferred'";
@@ -141,7 +141,7 @@ pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fire
                        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
                          AND state = 'deferred'";
     transaction.execute(of_instance, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &end]).await?;
-    if let Fired::Ended { xcoms, .. } = fired {
+    if let Fired::Ended { xcoms, state: TryState::Success } = fired {
         for (key, value) in xcoms {
             xcoms::push(transaction, &waiting.key, key, &value.to_string()).await?;
         }

@@ -39,6 +39,8 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/variable-keys", post(api::variable_keys))
         .route("/task/assets/triggering", get(assets::triggering))
         .route("/task/assets/one", post(assets::one))
+        // As tasks of a release before ask for it, which run on while there is an upgrade.
+        .route("/task/assets/named", post(assets::one))
         .route("/task/assets/of-alias", post(assets::of_alias))
         .route("/task/assets/events", post(assets::events))
         .route("/task/xcoms/push", post(api::push_xcom))

@@ -86,8 +86,10 @@ def run_once(task, spec, dag, memory):
     result = attempt.run()
     if result["state"] == "deferred":
         say(f"deferred: {result['deferral']['classpath']}")
-        spec = {**spec, **sides.current().wait_for_trigger(result["deferral"], spec, task.task_id)}
-        return run_once(task, spec, dag, memory)
+        going_on = sides.current().wait_for_trigger(result["deferral"], spec, task.task_id)
+        if "ended" in going_on:
+            return {"state": going_on["ended"], "retry": True}
+        return run_once(task, {**spec, **going_on}, dag, memory)
     for key, text in result.pop("xcoms", {}).items():
         memory.kept[(*memory.own, key)] = text
     attempt.tell()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def current() -> ModuleType:
-    """A module with `dags_of`, `structures`, `begin_try`, `begin_log`, `answer` and `call_back`."""
+    """A module with `dags_of`, `structures`, `begin_try`, `try_in_foreground`, `begin_log`, `timetable_of` and `call_back`."""
     if real_sdk.is_used():
         from leoflow.sdk import side
     else:

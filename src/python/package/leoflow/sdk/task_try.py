@@ -8,7 +8,6 @@ import os
 import pathlib
 
 from leoflow.common import plain_files
-from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import describe
 from leoflow.sdk import older_versions, startup
 from leoflow.sdk.supervisor import TaskSupervisor
@@ -84,7 +83,8 @@ class Try:
         self.context["exception"] = self.error
         result = self.supervisor.result
         if "state" not in result:
-            raise AirflowException(f"Airflow's task runner says nothing of how it ended, but {state}")
+            # Its state is one that nobody here goes on from.
+            result.update(state="failed", retry=False, reason=f"Leoflow does not know the state {getattr(state, 'value', state)} yet")
         if result["state"] in ("failed", "skipped") and self.error is not None:
             result["reason"] = describe(self.error)
         if getattr(self.ti.task, "overwrite_rtif_after_execution", False) and self.ti.task.template_fields:

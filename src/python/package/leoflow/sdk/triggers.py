@@ -10,9 +10,9 @@ import os
 import sys
 import traceback
 
-from leoflow.common import leoflow_server, real_sdk
+from leoflow.common import leoflow_server, masking, real_sdk
+from leoflow.common.reports import clean
 from leoflow.sdk import logs, older_versions, startup
-from leoflow.sdk.models import make
 from leoflow.sdk.supervisor import TaskSupervisor
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ class Host:
             await asyncio.wait(self.running.values(), timeout=CLEANUP_SECONDS)
 
     def tell(self, **message):
-        self.writer.write(json.dumps(message).encode() + b"\n")
+        self.writer.write(json.dumps(clean(message), allow_nan=False).encode() + b"\n")
 
     async def run(self, told):
         """One trigger, until its first event."""
@@ -71,10 +71,13 @@ class Host:
                 break
             else:
                 self.tell(id=told["id"], failed=[f"The trigger {told['classpath']} has ended without an event"])
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            # By us it is forgotten before it hears of it.
+            if told["id"] in self.running:
+                self.tell(id=told["id"], failed=trace(error))
             raise
         except BaseException as error:
-            self.tell(id=told["id"], failed="".join(traceback.format_exception(error)).splitlines())
+            self.tell(id=told["id"], failed=trace(error))
         finally:
             self.running.pop(told["id"], None)
             if trigger is not None:
@@ -82,6 +85,11 @@ class Host:
                     await trigger.cleanup()
                 except Exception:
                     traceback.print_exc()
+
+
+def trace(error):
+    """Its lines, without the secrets that were read."""
+    return clean(masking.hide("".join(traceback.format_exception(error)))).splitlines()
 
 
 def class_of(classpath):
@@ -130,8 +138,9 @@ def run_here(deferral: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
     except asyncio.TimeoutError:
         return {**fails, "next_kwargs": {"error": "Trigger timeout"}}
     except Exception as error:
-        trace = "".join(traceback.format_exception(error)).splitlines()
-        return {**fails, "next_kwargs": {"error": "Trigger failure", "traceback": trace}}
+        return {**fails, "next_kwargs": {"error": "Trigger failure", "traceback": trace(error)}}
+    if event is None:
+        return {**fails, "next_kwargs": {"error": "Trigger failure", "traceback": ["It has ended without an event"]}}
     return {"next_method": deferral["next_method"], **outcome(event, deferral["next_kwargs"])}
 
 
@@ -139,7 +148,13 @@ async def serve():
     import socket
 
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=AGENT), limit=64 * 1024 * 1024)
-    await Host(reader, writer).serve()
+    try:
+        await Host(reader, writer).serve()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    # A thread that a trigger has left must not keep us.
+    os._exit(0)
 
 
 def main(options: dict[str, Any]) -> None:
@@ -156,9 +171,4 @@ def main(options: dict[str, Any]) -> None:
     enter_project()
     task_runner.SUPERVISOR_COMMS = TriggerSupervisor()
     task_try.block_database()
-    make("OKResponse", ok=True)
-    try:
-        asyncio.run(serve())
-    finally:
-        # A thread that a trigger has left must not keep us.
-        os._exit(0)
+    asyncio.run(serve())
