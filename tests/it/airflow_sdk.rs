@@ -188,7 +188,7 @@ fn hosts(test: &TestHome) -> Vec<i32> {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         command.split(|byte| *byte == 0).any(|argument| argument == b"triggers")
     };
-    mentioning(&test.home).into_iter().filter(of_triggers).collect()
+    mentioning(test.folder()).into_iter().filter(of_triggers).collect()
 }
 
 #[test]
