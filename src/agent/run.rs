@@ -12,6 +12,7 @@ use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
 use crate::engine::store::tries::{self, Claimed, Ended};
+use crate::engine::store::triggers;
 use crate::postgres::{Endpoint, PgError};
 use crate::python::{Interpreter, SharedInterpreter, Warm};
 use crate::sys::process::ProcessId;
@@ -203,8 +204,10 @@ impl Agent {
 
     /// What deferred tasks wait for, as it is now.
     async fn look_at_triggers(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
-        let Ok(plain) = self.interpreter.get().await else { return Ok(()) };
-        let plain = Rc::new(plain);
+        if !self.triggers.has_any() && !triggers::is_any_waiting(client).await? {
+            return Ok(());
+        }
+        let Ok(plain) = self.interpreter.get().await.map(Rc::new) else { return Ok(()) };
         let find = |hash: Option<&str>| self.environments.find_or_have_built(&plain, hash);
         self.triggers.look(client, &mut self.versions, find).await
     }

@@ -104,6 +104,11 @@ impl Triggers {
         }
     }
 
+    /// Whether anything waits, or did a moment ago.
+    pub fn has_any(&self) -> bool {
+        !self.waiting.is_empty() || !self.hosts.is_empty()
+    }
+
     /// What waits now, by the datastore: what is new is begun, what is gone is cancelled. `interpreter` finds the Python of
     /// a version's environment.
     pub async fn look(

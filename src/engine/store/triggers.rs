@@ -65,6 +65,12 @@ pub struct Waiting {
     pub timeout_at: Option<Timestamp>,
 }
 
+/// Whether there may be any: most have none, and look no further.
+pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool, StoreError> {
+    let query = "SELECT EXISTS (SELECT FROM task_trigger WHERE fired_at IS NULL)";
+    Ok(client.query_one(query, &[]).await?.get(0))
+}
+
 /// All whose task waits for them.
 pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreError> {
     let query = "
