@@ -196,6 +196,11 @@ impl Home {
         Ok(())
     }
 
+    /// Makes a folder of it, 0700. A home that somebody has removed is not made anew.
+    pub fn create_folder(&self, path: &Path) -> io::Result<()> {
+        files::create_private_dir_in(&self.root, path)
+    }
+
     /// The folders that have to be there before anything else, each 0700.
     pub fn create(&self) -> io::Result<()> {
         files::create_private_dir(&self.root)?;

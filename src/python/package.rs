@@ -23,14 +23,14 @@ pub fn install(home: &Home) -> io::Result<PathBuf> {
     if folder.is_dir() {
         return Ok(folder);
     }
-    files::create_private_dir(&home.python())?;
+    home.create_folder(&home.python())?;
     let write = |staging: &Path| {
         // Not the staging folder itself, which goes away.
         let tree = staging.join("tree");
         for (path, text) in FILES {
             let target = tree.join(path);
             if let Some(parent) = target.parent() {
-                std::fs::create_dir_all(parent)?;
+                files::create_private_dir_in(staging, parent)?;
             }
             std::fs::write(target, text)?;
         }

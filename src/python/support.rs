@@ -67,7 +67,7 @@ pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
         return Ok(());
     }
     let told = |error: io::Error| format!("{} cannot be written: {error}", home.python().display());
-    files::create_private_dir(&home.python()).map_err(told)?;
+    home.create_folder(&home.python()).map_err(told)?;
     files::make_whole(&target, told, |staging| fill(staging, source))
 }
 

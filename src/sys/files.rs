@@ -106,13 +106,21 @@ pub fn make_whole<E>(
 /// Creates `path` and what is missing above it, each 0700 whatever the umask; an existing folder
 /// keeps its mode.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    create_private_dir_in(Path::new(""), path)
+}
+
+/// The same, but that nothing is made in the place of `root`: what somebody has removed stays away.
+pub fn create_private_dir_in(root: &Path, path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
+    }
+    if path == root {
+        return Err(io::ErrorKind::NotFound.into());
     }
     if let Some(parent) = path.parent()
         && !parent.as_os_str().is_empty()
     {
-        create_private_dir(parent)?;
+        create_private_dir_in(root, parent)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o700)),

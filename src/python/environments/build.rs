@@ -277,7 +277,7 @@ struct Staging(PathBuf);
 
 impl Staging {
     fn new(home: &Home) -> io::Result<Self> {
-        files::create_private_dir(&home.environments())?;
+        home.create_folder(&home.environments())?;
         let name = format!("{STAGING}{}-{}", std::process::id(), hex::encode(crate::sys::random::bytes::<4>()));
         let folder = home.environments().join(name);
         std::fs::create_dir(&folder)?;
@@ -295,7 +295,7 @@ impl Drop for Staging {
 /// Nobody else builds as long as this is held. What killed builds left is gone then.
 fn turn(home: &Home) -> Result<FileLock, String> {
     let told = |error: io::Error| unwritable(home, &error);
-    files::create_private_dir(&home.environments()).map_err(told)?;
+    home.create_folder(&home.environments()).map_err(told)?;
     let path = home.run().join("environments.lock");
     let file = File::options().create(true).append(true).open(path).map_err(told)?;
     let held =

@@ -46,15 +46,12 @@ const PASSED_PREFIX: &str = "UV_INDEX";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uv {
     program: PathBuf,
-    /// What it has downloaded; environments share the files.
-    cache: PathBuf,
-    /// Where it works: not where the user's own settings of a project would count.
-    folder: PathBuf,
+    home: Home,
 }
 
 /// The one that is there: of the user's, or of ours. `None` when it has to be got.
 pub fn find(home: &Home) -> Option<Uv> {
-    let at = |program: PathBuf| Uv { program, cache: home.tools().join("uv/cache"), folder: home.tools().join("uv") };
+    let at = |program: PathBuf| Uv { program, home: home.clone() };
     if let Some(program) = env_vars::path("LEOFLOW_UV") {
         return Some(at(program));
     }
@@ -67,8 +64,13 @@ pub fn find(home: &Home) -> Option<Uv> {
     theirs.chain(beside).filter(|path| path.is_file()).find(|path| is_new_enough(path)).map(at)
 }
 
+/// Where it works: not where the user's own settings of a project would count.
+fn folder(home: &Home) -> PathBuf {
+    home.tools().join("uv")
+}
+
 fn own_program(home: &Home) -> PathBuf {
-    home.tools().join("uv").join(VERSION).join("uv")
+    folder(home).join(VERSION).join("uv")
 }
 
 /// The one that is there, or else the pinned one, from a wheel beside the program or from the index that pip is
@@ -78,9 +80,8 @@ pub fn get(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
         return Ok(found);
     }
     let told = |error: io::Error| format!("{} cannot be written: {error}", home.tools().display());
-    let target = home.tools().join("uv").join(VERSION);
-    files::create_private_dir(&home.tools()).map_err(told)?;
-    files::create_private_dir(&home.tools().join("uv")).map_err(told)?;
+    let target = folder(home).join(VERSION);
+    home.create_folder(&folder(home)).map_err(told)?;
     reporter.report(Progress::Started(format!("Getting uv {VERSION}, which installs packages")));
     let result = files::make_whole(&target, told, fill);
     result.map_err(|reason| {
@@ -171,16 +172,18 @@ impl Uv {
         reporter: &dyn Reporter,
     ) -> Result<(), String> {
         // One that is the user's own has come without it.
-        std::fs::create_dir_all(&self.folder).map_err(|error| format!("{}: {error}", self.folder.display()))?;
+        let folder = folder(&self.home);
+        self.home.create_folder(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut command = Command::new(&self.program);
         command
             .args(arguments)
             .args(["--no-progress", "--no-python-downloads", "--color", "never", "--cache-dir"])
-            .arg(&self.cache)
+            // What it has downloaded; environments share the files.
+            .arg(folder.join("cache"))
             .env_clear()
             .envs(environment())
             .envs(passed())
-            .current_dir(&self.folder);
+            .current_dir(&folder);
         command::dies_with_this_thread(&mut command);
         let mut said = Vec::new();
         let take = &mut |line: &str| {
