@@ -1,9 +1,10 @@
 //! The Python package: its own unit tests, its checks, and what it and Leoflow say to one another.
 
-use crate::support::{TestHome, ruff, wait_until};
+use crate::support::{TestHome, airflow, ruff, wait_until};
 use leoflow::agent::TaskResult;
 use leoflow::engine::dag::Structure;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -55,6 +56,58 @@ fn check(of: &str, message: &Value) {
         .map(|error| format!("{}: {error}", error.instance_path()))
         .collect();
     assert!(problems.is_empty(), "{of}: {problems:?}\n{message}");
+}
+
+/// The scheduler is told the same of a DAG, whichever of the two has made it.
+#[test]
+fn structures_are_the_same_by_airflows_own_sdk() {
+    let dags = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/airflow/dags");
+    let script = format!("{TESTS}/say_structures.py");
+    let ours = structures(python().args([&script, dags]));
+    let home = tempfile::tempdir().unwrap();
+    let theirs = structures(
+        Command::new(airflow::python())
+            .args(["-B", "-s", &script, dags])
+            .arg(home.path())
+            .current_dir(home.path())
+            .env("PYTHONPATH", PACKAGE),
+    );
+    assert!(ours.len() > 50, "{}", ours.len());
+    assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
+    for (dag_id, one) in ours {
+        assert_eq!(one, theirs[&dag_id], "{dag_id}");
+    }
+}
+
+/// By DAG. What only one of the two says is left out: where a DAG is made, and which sensors the scheduler waits for itself.
+fn structures(command: &mut Command) -> BTreeMap<String, Value> {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let dags = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    dags.map(|mut dag| {
+        dag.as_object_mut().unwrap().remove("place");
+        for task in dag["tasks"].as_array_mut().unwrap() {
+            task.as_object_mut().unwrap().remove("waits");
+        }
+        in_utc(&mut dag);
+        (dag["dag_id"].as_str().unwrap().to_owned(), dag)
+    })
+    .collect()
+}
+
+/// Moments have more than one text.
+fn in_utc(value: &mut Value) {
+    match value {
+        Value::Object(map) => map.values_mut().for_each(in_utc),
+        Value::Array(items) => items.iter_mut().for_each(in_utc),
+        Value::String(text) => {
+            if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+                *text = moment.to_string();
+            }
+        }
+        _ => {}
+    }
 }
 
 /// What one side leaves out or makes up, the other would not notice.

@@ -10,6 +10,11 @@ use std::sync::OnceLock;
 pub const SETTINGS: &str = "airflow: 3.3.2\ndependencies: [apache-airflow-providers-http==6.3.0, \
                             apache-airflow-providers-sqlite==4.3.4, apache-airflow-providers-ftp]\n";
 
+/// Its Python.
+pub fn python() -> PathBuf {
+    environment().join("bin/python")
+}
+
 /// The folder of the environment.
 fn environment() -> &'static PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();

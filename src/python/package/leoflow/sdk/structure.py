@@ -1,12 +1,11 @@
-"""Our structure of a DAG, from the objects of Airflow's own SDK. `entry/structure.py` makes the same from our own package's:
-a test compares them."""
+"""Our structure of a DAG, from the objects of Airflow's own SDK. `entry/structure.py` makes the same from our own package's."""
 
 from __future__ import annotations
 
 import enum
 
-from leoflow.common import topology
-from leoflow.common.dates import zone_name
+from leoflow.common import structure, topology
+from leoflow.common.structure import iso, other_than
 from leoflow.sdk import timetables
 from leoflow.sdk.refusals import rule_of
 
@@ -17,79 +16,21 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG
 
 
-def iso(value):
-    return None if value is None else value.isoformat()
-
-
-def given(pairs):
-    """Without what is nothing."""
-    return {name: value for name, value in pairs.items() if value not in (None, False, [], {})}
-
-
-def seconds(value):
-    return None if value is None else value.total_seconds()
-
-
 def plain(value):
     return value.value if isinstance(value, enum.Enum) else value
 
 
 def of_dag(dag: DAG) -> dict[str, Any]:
-    timetable = timetables.of(dag.timetable)
     condition = getattr(dag.timetable, "asset_condition", None)
-    return {
-        "dag_id": dag.dag_id,
-        "description": dag.description,
-        "doc_md": dag.doc_md,
-        "schedule": shown_schedule(dag, timetable),
-        "start_date": iso(dag.start_date),
-        "end_date": iso(dag.end_date),
-        "catchup": dag.catchup,
-        "tags": sorted(dag.tags),
-        "params": {name: of_param(dag.params.get_param(name)) for name in dag.params},
-        "owners": sorted({task.owner for task in dag.tasks}),
-        "max_active_runs": dag.max_active_runs,
-        "max_active_tasks": dag.max_active_tasks,
-        "is_paused_upon_creation": dag.is_paused_upon_creation,
-        "timetable": timetable.described(),
-        "timetable_summary": str(timetable.summary),
-        "timetable_description": timetable.description,
-        "timezone": zone_name(dag.timezone),
-        "earliest": iso(earliest(dag)),
-        "latest": iso(latest(dag)),
-        **given({
-            "dag_display_name": dag.dag_display_name if dag.dag_display_name != dag.dag_id else None,
-            "dagrun_timeout": seconds(dag.dagrun_timeout),
-            "fail_fast": dag.fail_fast,
-            "max_consecutive_failed_dag_runs": dag.max_consecutive_failed_dag_runs,
-            "on_success_callback": bool(dag.on_success_callback),
-            "on_failure_callback": bool(dag.on_failure_callback),
-            "asset_condition": of_condition(condition) if is_condition(condition) else None,
-            "groups": [of_group(group) for name, group in groups(dag).items() if name is not None],
-            "edge_labels": [[one, other, about["label"]] for one, others in dag.edge_info.items()
-                            for other, about in others.items() if about.get("label")],
-        }),
-        "tasks": [of_task(task, dag) for task in topology.ordered(dag.task_dict)],
+    own = {"params": {name: of_param(dag.params.get_param(name)) for name in dag.params}}
+    rare = {
+        "asset_condition": of_condition(condition) if is_condition(condition) else None,
+        "groups": [of_group(group) for name, group in groups(dag).items() if name is not None],
+        "edge_labels": [[one, other, about["label"]] for one, others in dag.edge_info.items()
+                        for other, about in others.items() if about.get("label")],
     }
-
-
-def shown_schedule(dag, timetable):
-    """As people wrote it, where that is a text."""
-    if type(dag.timetable).__name__ == "NullTimetable":
-        return None
-    return dag.schedule if isinstance(dag.schedule, str) else str(timetable.summary)
-
-
-def earliest(dag):
-    dates = [one for one in [dag.start_date, *(task.start_date for task in dag.tasks)] if one is not None]
-    return min(dates) if dates else None
-
-
-def latest(dag):
-    ends = [task.end_date for task in dag.tasks]
-    if ends and all(one is not None for one in ends):
-        return max([*ends, *([dag.end_date] if dag.end_date is not None else [])])
-    return dag.end_date
+    tasks = [of_task(task, dag) for task in topology.ordered(dag.task_dict)]
+    return structure.of_dag(dag, timetables.of(dag.timetable), own, rare, tasks)
 
 
 def groups(dag):
@@ -103,66 +44,31 @@ def of_param(param):
 
 
 def of_group(group):
-    parent = group.parent_group
-    mapped = expand_input_of(group)
-    return {"group_id": group.group_id, "parent": None if parent is None or parent.is_root else parent.group_id, **given({
-        "tooltip": group.tooltip,
-        "display_name": group.group_display_name,
-        "length": None if mapped is None else length(mapped),
-        "sources": None if mapped is None else sources(mapped),
-    })}
+    return structure.of_group(group, *mapped_over(expand_input_of(group)))
 
 
 def of_task(task, dag):
     is_mapped = bool(getattr(task, "is_mapped", False))
-    group = task.task_group
-    mapped = expand_input_of(task) if is_mapped else None
+    length, sources = mapped_over(expand_input_of(task) if is_mapped else None)
     rule = rule_of(task)
-    return {
-        "task_id": task.task_id,
-        "operator": task.task_type,
-        "operator_name": task.operator_name or task.task_type,
-        "upstream": sorted(task.upstream_task_ids),
-        "retries": task.retries,
-        "retry_delay": seconds(task.retry_delay),
-        "execution_timeout": seconds(task.execution_timeout),
-        "owner": task.owner,
-        "doc_md": task.doc_md,
-        **given({
-            "trigger_rule": plain(task.trigger_rule) if plain(task.trigger_rule) != "all_success" else None,
-            "retry_backoff": backoff(task.retry_exponential_backoff),
-            "max_retry_delay": seconds(task.max_retry_delay),
-            "depends_on_past": task.depends_on_past,
-            "wait_for_downstream": task.wait_for_downstream,
-            "ignore_first_depends_on_past": task.ignore_first_depends_on_past,
-            "pool": task.pool if task.pool != "default_pool" else None,
-            "pool_slots": task.pool_slots if task.pool_slots != 1 else None,
-            "own_weight": task.priority_weight if task.priority_weight != 1 else None,
-            "weight_rule": rule if rule != "downstream" else None,
-            "max_active_tis_per_dag": task.max_active_tis_per_dag,
-            "max_active_tis_per_dagrun": task.max_active_tis_per_dagrun,
-            # The SDK gives a task the dates of its DAG, which count for it all the same.
-            "start_date": iso(task.start_date) if task.start_date != dag.start_date else None,
-            "end_date": iso(task.end_date) if task.end_date != dag.end_date else None,
-            "is_setup": task.is_setup,
-            "is_teardown": task.is_teardown,
-            "on_failure_fail_dagrun": task.on_failure_fail_dagrun,
-            "decides": skips_downstream(task),
-            "reschedules": reschedules(task),
-            "group": None if group is None or group.is_root else group.group_id,
-            "length": None if mapped is None else length(mapped),
-            "sources": None if mapped is None else sources(mapped),
-            "mapped": is_mapped,
-            "is_nothing": is_nothing(task),
-            "inlets": [of_asset(one) for one in task.inlets if is_asset(one)],
-            "outlets": [of_asset(one) for one in task.outlets if is_asset(one)],
-            "template_fields": list(task.template_fields),
-            "params": own_params(task),
-            "display_name": task.task_display_name if task.task_display_name != task.task_id else None,
-            "env": dag.__dict__.get("leoflow_env", {}).get(task.task_id),
-        }),
-        "weight": weight(task, rule, dag),
-    }
+    return structure.of_task(task, weight(task, rule, dag), {
+        "trigger_rule": other_than("all_success", plain(task.trigger_rule)),
+        "retry_backoff": backoff(task.retry_exponential_backoff),
+        "weight_rule": other_than("downstream", rule),
+        # The SDK gives a task the dates of its DAG, which count for it all the same.
+        "start_date": iso(other_than(dag.start_date, task.start_date)),
+        "end_date": iso(other_than(dag.end_date, task.end_date)),
+        "decides": skips_downstream(task),
+        "reschedules": reschedules(task),
+        "length": length,
+        "sources": sources,
+        "mapped": is_mapped,
+        "is_nothing": structure.is_nothing(task, argument(task, "inherits_from_empty_operator", False)),
+        "inlets": [of_asset(one) for one in task.inlets if is_asset(one)],
+        "outlets": [of_asset(one) for one in task.outlets if is_asset(one)],
+        "params": own_params(task),
+        "env": dag.__dict__.get("leoflow_env", {}).get(task.task_id),
+    })
 
 
 def backoff(value):
@@ -201,17 +107,6 @@ def reschedules(task):
     return getattr(task, "reschedule", False) is True or argument(task, "mode", None) == "reschedule"
 
 
-def is_nothing(task):
-    """Whether it ends without ever being a process: Airflow's scheduler ends these itself."""
-    return bool(
-        argument(task, "inherits_from_empty_operator", False)
-        and not task.on_execute_callback
-        and not task.on_success_callback
-        and not task.outlets
-        and not task.inlets
-    )
-
-
 def own_params(task):
     """Those of the task itself: its DAG's are in the DAG."""
     from airflow.sdk.definitions.param import Param
@@ -236,6 +131,10 @@ def expand_input_of(one: Any) -> Any:
     if hasattr(one, "_get_specified_expand_input"):
         return one._get_specified_expand_input()
     return getattr(one, "_expand_input", None)
+
+
+def mapped_over(expand_input):
+    return (None, None) if expand_input is None else (length(expand_input), sources(expand_input))
 
 
 def length(expand_input: Any) -> Any:
