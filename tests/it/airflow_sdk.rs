@@ -52,6 +52,10 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
         with create_session() as session:
             session.execute("SELECT 1")
 
+    @task
+    def wants_a_provider():
+        from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
+
     @task(outlets=[Asset("made")])
     def makes(*, outlet_events):
         outlet_events[Asset("made")].extra = {"rows": 3}
@@ -65,6 +69,7 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
     makes() >> looks()
     gets(reads())
     wants_the_database()
+    wants_a_provider()
     no_more = [RetryRule(exception=ValueError, action=RetryAction.FAIL)]
     Fails(task_id="gives_up", retries=3, retry_policy=ExceptionRetryPolicy(rules=no_more))
     soon = [RetryRule(exception=ValueError, action=RetryAction.RETRY, retry_delay=datetime.timedelta(seconds=0.1))]
@@ -124,6 +129,7 @@ fn what_airflow_has_works_as_on_airflow() {
     assert_eq!(test.sql("SELECT extra FROM asset_event"), "{\"rows\": 3}");
     // Airflow's own words, and its masks.
     assert!(test.task_log("kinds", "wants_the_database").contains("Direct database access via the ORM is not allowed"));
+    assert!(test.task_log("kinds", "wants_a_provider").contains("`leoflow add apache-airflow-providers-snowflake`"));
     let log = test.task_log("kinds", "reads");
     assert!(log.contains("the password is *** of 3.3.2") && !log.contains("very-secret-word"), "{log}");
     assert!(log.contains("the listener has heard of reads"), "{log}");

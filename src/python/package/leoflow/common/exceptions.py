@@ -1,5 +1,6 @@
 """The exceptions that DAG files catch and raise, and the one for what is not supported."""
 
+from leoflow.common.packages import provider_package
 from leoflow.common.reports import user_line
 
 
@@ -140,17 +141,9 @@ class Unsupported(AirflowException, ImportError):
         super().__init__(f'{file}:{line}: {thing} is not supported by Leoflow{more}')
 
 
-# Providers whose names have two parts.
-IN_TWO_PARTS = ("apache", "atlassian", "cncf", "common", "dbt", "microsoft")
-
-
 def of_airflow(name: str) -> Unsupported:
     """For a name of Airflow's that our own package has not: Airflow's own SDK may have it, and this line brings that."""
-    package = "apache-airflow"
-    parts = name.removeprefix("the module ").partition("airflow.providers.")[2].split()[:1]
-    names = parts[0].split(".") if parts else []
-    if names and names[0] != "standard":
-        package = "-".join(["apache-airflow-providers", *names[:2 if names[0] in IN_TWO_PARTS else 1]])
+    package = provider_package(name.removeprefix("the module ")) or "apache-airflow"
     more = (f"'s own small Airflow package. Apache Airflow's own SDK has it: `leoflow add {package}` in the project's folder, or in "
             f"its leoflow.yaml\n    dependencies: [{package}]")
     return Unsupported(name, more=more)

@@ -6,6 +6,7 @@ import os
 import sys
 
 from leoflow.common import masking
+from leoflow.common.packages import missing_package
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,28 +64,6 @@ def describe(error: BaseException) -> str:
 
 def show(error: BaseException) -> None:
     sys.stderr.write(masking.hide(explain(error)) + "\n")
-
-
-# Packages whose modules have other names.
-PACKAGE_OF = {
-    "attr": "attrs", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
-    "dotenv": "python-dotenv", "jwt": "pyjwt", "MySQLdb": "mysqlclient", "OpenSSL": "pyopenssl",
-    "PIL": "pillow", "psycopg2": "psycopg2-binary", "serial": "pyserial", "skimage": "scikit-image",
-    "sklearn": "scikit-learn", "yaml": "pyyaml", "zmq": "pyzmq",
-}
-
-
-def missing_package(error: BaseException) -> str | None:
-    """The line that brings a module which is not installed, or None."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return None
-    top, *rest = error.name.split(".")
-    if top in sys.stdlib_module_names or top in ("airflow", "leoflow") or sys.modules.get(top):
-        return None
-    package = PACKAGE_OF.get(top, top.replace("_", "-"))
-    return (f"{top} is not installed for this project. Where it is a package of others, and no file of yours, add it to what\n"
-            f"the project depends on: `leoflow add {package}` in its folder, or in its leoflow.yaml\n"
-            f"    dependencies: [{package}]")
 
 
 # What a run of no date does not have, as in Airflow 3.

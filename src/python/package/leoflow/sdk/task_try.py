@@ -6,9 +6,11 @@ from __future__ import annotations
 import inspect
 import os
 import pathlib
+import sys
 
 from leoflow.common import plain_files
-from leoflow.common.reports import describe
+from leoflow.common.packages import missing_package
+from leoflow.common.reports import describe, missing_date
 from leoflow.sdk import older_versions, startup
 from leoflow.sdk.supervisor import TaskSupervisor
 
@@ -87,9 +89,19 @@ class Try:
             result.update(state="failed", retry=False, reason=f"Leoflow does not know the state {getattr(state, 'value', state)} yet")
         if result["state"] in ("failed", "skipped") and self.error is not None:
             result["reason"] = describe(self.error)
+        if result["state"] == "failed" and self.error is not None:
+            self.say_what_is_missing(result)
         if getattr(self.ti.task, "overwrite_rtif_after_execution", False) and self.ti.task.template_fields:
             result["rendered"] = self.runner._serialize_rendered_fields(self.ti.task)
         return result
+
+    def say_what_is_missing(self, result):
+        """After the error, which Airflow has shown."""
+        date = missing_date(self.error) if self.context["dag_run"].logical_date is None else None
+        for hint in filter(None, [missing_package(self.error), date]):
+            sys.stderr.write(hint + "\n")
+        if date:
+            result["reason"] += f" ({date})"
 
     def tell(self) -> None:
         """The user's callbacks and listeners, once it is known how the try has ended."""

@@ -11,6 +11,7 @@ import sys
 import traceback
 
 from leoflow.common import leoflow_server, masking, real_sdk
+from leoflow.common.packages import missing_package
 from leoflow.common.reports import clean
 from leoflow.sdk import logs, older_versions, startup
 from leoflow.sdk.supervisor import TaskSupervisor
@@ -89,7 +90,8 @@ class Host:
 
 def trace(error):
     """Its lines, without the secrets that were read."""
-    return clean(masking.hide("".join(traceback.format_exception(error)))).splitlines()
+    text = "".join(traceback.format_exception(error)) + (missing_package(error) or "")
+    return clean(masking.hide(text)).splitlines()
 
 
 def class_of(classpath):

@@ -4,7 +4,8 @@
 import importlib.machinery
 import sys
 
-from leoflow.common.exceptions import IN_TWO_PARTS, of_airflow
+from leoflow.common.exceptions import of_airflow
+from leoflow.common.packages import IN_TWO_PARTS
 from leoflow.names import MODULES, look_up
 
 
