@@ -49,8 +49,7 @@ pub struct Interpreter {
     package: PathBuf,
     /// Whether it is one of an environment, which keeps its compiled modules itself.
     is_of_environment: bool,
-    /// Packages that DAG files expect, once they are there.
-    support: PathBuf,
+    home: Home,
     /// Whether Airflow's own SDK parses and runs the DAGs: it does in an environment that has it.
     pub is_airflows: bool,
 }
@@ -68,8 +67,7 @@ impl Interpreter {
         })?;
         let package = package::install(home)
             .map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
-        let support = support::folder(home);
-        Ok(Self { program: python.path, package, is_of_environment: false, support, is_airflows: false })
+        Ok(Self { program: python.path, package, is_of_environment: false, home: home.clone(), is_airflows: false })
     }
 
     /// The same with the Python and the packages of an environment.
@@ -98,16 +96,18 @@ impl Interpreter {
         arguments
     }
 
-    /// Options with where the packages are that DAG files expect, if they are there.
+    /// Options with where it finds what DAGs and tasks expect.
     pub fn options(&self, options: &Value) -> Value {
         let mut options = options.clone();
         if let Some(map) = options.as_object_mut() {
+            // It need not be there yet.
+            map.insert("uv".to_owned(), environments::uv_of_tasks(&self.home).to_string_lossy().into());
+            let packages = support::folder(&self.home);
             if self.is_airflows {
                 // Where it keeps what it writes.
-                let home = self.package.with_file_name("airflow");
-                map.insert("airflow_home".to_owned(), home.to_string_lossy().into());
-            } else if self.support.is_dir() {
-                map.insert("support".to_owned(), self.support.to_string_lossy().into());
+                map.insert("airflow_home".to_owned(), self.home.python().join("airflow").to_string_lossy().into());
+            } else if packages.is_dir() {
+                map.insert("support".to_owned(), packages.to_string_lossy().into());
             }
         }
         options

@@ -20,7 +20,7 @@ fn state(run: &Value, task_id: &str) -> String {
 }
 
 const ALL_KINDS: &str = r#"
-import datetime
+import datetime, sys
 from airflow.sdk import DAG, Asset, BaseHook, BaseOperator, Variable, task, get_current_context
 from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
@@ -52,6 +52,16 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
         with create_session() as session:
             session.execute("SELECT 1")
 
+    @task.external_python(python=sys.executable)
+    def outside(n):
+        import logging, shutil, os
+        from airflow.sdk import Variable
+        try:
+            Variable.get("nothing")
+        except Exception as error:
+            logging.getLogger("outside").warning("there is no %s", Variable.get("greeting") if "nothing" in str(error) else error)
+        return [n + 1, shutil.which("httpx"), os.environ["VIRTUAL_ENV"], os.environ["PATH"].split(":")[-1]]
+
     @task
     def wants_a_provider():
         from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
@@ -70,6 +80,7 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
     gets(reads())
     wants_the_database()
     wants_a_provider()
+    outside(1)
     no_more = [RetryRule(exception=ValueError, action=RetryAction.FAIL)]
     Fails(task_id="gives_up", retries=3, retry_policy=ExceptionRetryPolicy(rules=no_more))
     soon = [RetryRule(exception=ValueError, action=RetryAction.RETRY, retry_delay=datetime.timedelta(seconds=0.1))]
@@ -127,6 +138,15 @@ fn what_airflow_has_works_as_on_airflow() {
     assert_eq!((xcom("query").as_str(), state(&run, "query").as_str()), ("42", "success"));
     assert!(xcom("looks").contains("\"success\", true"), "{}", xcom("looks"));
     assert_eq!(test.sql("SELECT extra FROM asset_event"), "{\"rows\": 3}");
+    // Programs of the environment are commands, and behind those of the system there is uv.
+    let outside: Value =
+        serde_json::from_str(&xcom("outside")).unwrap_or_else(|_| panic!("{}", test.task_log("kinds", "outside")));
+    let environment = outside[2].as_str().unwrap();
+    assert!(environment.starts_with(&*test.home.join("venvs").to_string_lossy()), "{outside}");
+    assert_eq!((&outside[0], &outside[1]), (&json!(2), &json!(format!("{environment}/bin/httpx"))));
+    assert!(outside[3].as_str().unwrap().starts_with(&*test.home.join("tools/uv").to_string_lossy()), "{outside}");
+    let log = test.task_log("kinds", "outside");
+    assert!(log.contains("[WARNING] outside: there is no hello"), "{log}");
     // Airflow's own words, and its masks.
     assert!(test.task_log("kinds", "wants_the_database").contains("Direct database access via the ORM is not allowed"));
     assert!(test.task_log("kinds", "wants_a_provider").contains("`leoflow add apache-airflow-providers-snowflake`"));

@@ -1,8 +1,8 @@
 //! What a project depends on is installed for it, and for nobody else.
 
 use crate::support::index::Index;
-use crate::support::{TestHome, uv, wait_until};
-use serde_json::Value;
+use crate::support::{TestHome, task, uv, wait_until};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -291,4 +291,90 @@ fn what_is_said_while_a_file_is_parsed_counts_and_what_is_gone_is_wanted_no_more
     wait_until("its failing", LIMIT, || wanted().iter().any(|one| one["state"] == "failed"));
     std::fs::remove_dir_all(&folder).unwrap();
     wait_until("that nobody wants it", LIMIT, || wanted().is_empty());
+}
+
+const OTHER_PYTHONS: &str = r#"
+from airflow.sdk import DAG, task
+from airflow.providers.standard.operators.python import PythonVirtualenvOperator
+
+def classic(run, strings=None):
+    import sys, paint
+    return [run, paint.NAME, virtualenv_string_args, sys.prefix]
+
+with DAG("others"):
+    @task.virtualenv(requirements=["paint"], index_urls=["INDEX"], system_site_packages=False)
+    def mixes(n, params=None, run_id=None):
+        import os, sys, paint
+        print("it is", paint.NAME)
+        return {"n": n + 1, "run": run_id, "colour": paint.NAME, "prefix": sys.prefix, "task": "LEOFLOW_TASK" in os.environ}
+
+    @task.virtualenv(system_site_packages=True)
+    def when(logical_date=None, params=None):
+        return [logical_date.year, params]
+
+    @task.external_python(python="PYTHON")
+    def outside(found):
+        raise ValueError(found["colour"])
+
+    @task.branch_virtualenv(venv_cache_path="CACHE")
+    def chooses():
+        return "chosen"
+
+    @task
+    def chosen(): ...
+
+    @task
+    def left_out(): ...
+
+    kept = {"requirements": ["paint"], "index_urls": ["INDEX"], "venv_cache_path": "CACHE", "string_args": ["x"]}
+    first = PythonVirtualenvOperator(task_id="first", python_callable=classic, op_args=["here"], **kept)
+    second = PythonVirtualenvOperator(task_id="second", python_callable=classic, op_args=["here"], **kept)
+    outside(mixes(1))
+    when()
+    chooses() >> [chosen(), left_out()]
+    first, second
+"#;
+
+#[test]
+fn a_task_may_have_a_virtual_environment_or_another_python_of_its_own() {
+    let (test, index) = test_home();
+    let folder = test.workspace().join("others");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (cache, python) = (test.folder().join("kept"), Command::new("which").arg("python3").output().unwrap().stdout);
+    let text = OTHER_PYTHONS
+        .replace("INDEX", &index.address)
+        .replace("CACHE", &cache.to_string_lossy())
+        .replace("PYTHON", String::from_utf8_lossy(&python).trim());
+    std::fs::write(folder.join("dag.py"), text).unwrap();
+    test.start();
+    wait_until("the DAG is there", LIMIT, || {
+        test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'others'") == "1"
+    });
+    assert_eq!(test.dags()["import_errors"], json!([]));
+    let done = test.run(&["dags", "trigger", "others", "--logical-date", "2026-01-02", "--json"]).expect(0).json();
+    let run_id = done["dag_run_id"].as_str().unwrap();
+    let run = test.wait_run("others", run_id);
+    let xcom = |task_id: &str| -> Value {
+        let value = test.sql(&format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = 'return_value'"));
+        serde_json::from_str(&value).unwrap_or_else(|_| panic!("{}", test.task_log("others", task_id)))
+    };
+    let mixed = xcom("mixes");
+    assert_eq!((&mixed["n"], &mixed["colour"], &mixed["task"]), (&json!(2), &json!("paint in blue"), &json!(true)));
+    assert_eq!(mixed["run"].as_str(), Some(run_id));
+    assert!(!PathBuf::from(mixed["prefix"].as_str().unwrap()).exists(), "it stays: {mixed}");
+    assert!(test.task_log("others", "mixes").contains("it is paint in blue"));
+    assert_eq!(xcom("when"), json!([2026, {}]));
+    // What goes wrong there is said here.
+    assert_eq!(state(&run, "outside"), "failed");
+    assert!(test.task_log("others", "outside").contains("ValueError: paint in blue"));
+    assert_eq!((state(&run, "chosen"), state(&run, "left_out")), ("success".into(), "skipped".into()));
+    // Those that want the same have one, that stays.
+    let (first, second) = (xcom("first"), xcom("second"));
+    assert_eq!(first, second);
+    assert_eq!((&first[0], &first[2]), (&json!("here"), &json!(["x"])));
+    assert!(PathBuf::from(first[3].as_str().unwrap()).starts_with(&cache), "{first}");
+}
+
+fn state(run: &Value, task_id: &str) -> String {
+    task(run, task_id)["state"].as_str().unwrap_or_default().to_owned()
 }

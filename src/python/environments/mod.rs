@@ -12,4 +12,4 @@ pub use build::{Lock, count, find, note_use, prune};
 pub use choice::{choose, ensure, renew};
 pub use declared::{Declared, Place, look};
 pub use installed::{has_airflow, installed, program};
-pub use uv::find as find_uv;
+pub use uv::{find as find_uv, get as get_uv, of_tasks as uv_of_tasks};

@@ -45,7 +45,7 @@ const PASSED_PREFIX: &str = "UV_INDEX";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uv {
-    program: PathBuf,
+    pub program: PathBuf,
     home: Home,
 }
 
@@ -71,6 +71,11 @@ fn folder(home: &Home) -> PathBuf {
 
 fn own_program(home: &Home) -> PathBuf {
     folder(home).join(VERSION).join("uv")
+}
+
+/// Where tasks look for one behind those of the system, whether it is there or not.
+pub fn of_tasks(home: &Home) -> PathBuf {
+    env_vars::path("LEOFLOW_UV").unwrap_or_else(|| own_program(home))
 }
 
 /// The one that is there, or else the pinned one, from a wheel beside the program or from the index that pip is

@@ -18,6 +18,10 @@ if __name__ == "__main__":
     from leoflow.entry import working_folder
 
     working_folder.enter(options)
+    if "uv" in options:
+        from leoflow.common import uv
+
+        uv.offer(options["uv"])
     sys.argv = [options.get("path") or options.get("folder") or what]
     if what == "parse":
         from leoflow.entry.parse import main

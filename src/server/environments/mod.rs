@@ -135,6 +135,19 @@ impl Environments {
         self.known().retain(|inputs, (_, _, known)| is_wanted(inputs) || matches!(known, Known::Building(_)));
     }
 
+    /// The uv that makes virtual environments of tasks; got where there is none. The error is for people.
+    pub async fn uv(self: &Arc<Self>) -> Result<PathBuf, String> {
+        let this = self.clone();
+        // In a task of its own: who asks may be cut off at any moment.
+        let work = async move {
+            let _turn = this.turn.lock().await;
+            let home = this.home.clone();
+            tokio::task::spawn_blocking(move || environments::get_uv(&home, &|_| {}).map(|uv| uv.program)).await
+        };
+        let found = tokio::spawn(work).await.map_err(|error| error.to_string())?;
+        found.map_err(|error| error.to_string())?
+    }
+
     /// The environment of what stands beside a DAG file. Where there is none yet, it is begun.
     pub async fn of(self: &Arc<Self>, declared: &Declared, file: &Path) -> Asked {
         let plain = match self.interpreter.get().await {

@@ -158,6 +158,13 @@ pub async fn delete_xcom(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// What makes virtual environments.
+pub async fn uv(State(state): Shared) -> Result<Json<Value>, ApiError> {
+    let program =
+        state.environments.uv().await.map_err(|reason| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;
+    Ok(Json(json!({"program": program})))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VariableKeys {

@@ -34,16 +34,20 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/xcoms/delete", post(api::delete_xcom))
         .nest("/task", questions())
         .layer(from_fn(guard::datastore_timeout))
+        // It may have to be got first.
+        .route("/task/uv", post(api::uv))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), api::require_try))
         .layer(from_fn(guard::require_local))
 }
 
-/// For triggers, which are of no try: over the socket that only this user's processes can open.
+/// For triggers and others that are of no try: over the socket that only this user's processes can open.
 pub fn trigger_routes() -> Router<Arc<AppState>> {
     Router::new()
         .nest("/local/triggers", questions())
         .layer(from_fn(guard::datastore_timeout))
+        // For a run in the foreground.
+        .route("/local/uv", post(api::uv))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn(guard::require_local))
 }

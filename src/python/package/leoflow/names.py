@@ -49,6 +49,9 @@ HOMES = {
     "authoring.trigger_rule": "TriggerRule",
     "authoring.triggering": "ExternalTaskMarker ExternalTaskSensor TriggerDagRunOperator",
     "authoring.variable": "Variable",
+    "authoring.virtualenv_operators": """
+        BranchExternalPythonOperator BranchPythonVirtualenvOperator ExternalPythonOperator PythonVirtualenvOperator
+    """,
     "authoring.xcom_arg": "XComArg",
     "common.current": "get_current_context",
     "common.exceptions": """
@@ -89,7 +92,10 @@ BRANCH_DATE = named("BranchDateTimeOperator")
 BRANCH_DAY = named("BranchDayOfWeekOperator")
 EMPTY = named("EmptyOperator")
 LATEST = named("LatestOnlyOperator")
-PYTHON = named("BranchPythonOperator PythonOperator ShortCircuitOperator get_current_context")
+PYTHON = named("""
+    BranchExternalPythonOperator BranchPythonOperator BranchPythonVirtualenvOperator ExternalPythonOperator PythonOperator
+    PythonVirtualenvOperator ShortCircuitOperator get_current_context
+""")
 TRIGGER = named("TriggerDagRunOperator")
 SENSOR_BASE = named("BaseSensorOperator PokeReturnValue poke_mode_only")
 BASH_SENSOR = named("BashSensor")

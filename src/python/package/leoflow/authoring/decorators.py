@@ -64,6 +64,26 @@ class Task:
 
         return decorator(DecoratedSensor, function, arguments)
 
+    def virtualenv(self, function=None, **arguments):
+        from leoflow.authoring.virtualenv_operators import DecoratedVirtualenv
+
+        return decorator(DecoratedVirtualenv, function, arguments)
+
+    def branch_virtualenv(self, function=None, **arguments):
+        from leoflow.authoring.virtualenv_operators import DecoratedBranchVirtualenv
+
+        return decorator(DecoratedBranchVirtualenv, function, arguments)
+
+    def external_python(self, function=None, **arguments):
+        from leoflow.authoring.virtualenv_operators import DecoratedExternalPython
+
+        return decorator(DecoratedExternalPython, function, arguments)
+
+    def branch_external_python(self, function=None, **arguments):
+        from leoflow.authoring.virtualenv_operators import DecoratedBranchExternalPython
+
+        return decorator(DecoratedBranchExternalPython, function, arguments)
+
     def run_if(self, condition, skip_message=None):
         return conditional("run_if", condition, skip_message, skips_when=False)
 

@@ -53,6 +53,17 @@ def read(kind: str, key: str) -> dict[str, Any] | None:
         raise AirflowRuntimeError(f"{kind} {key!r} cannot be read: {error}") from None
 
 
+def uv() -> str:
+    """The path of a uv that the server has, or gets now."""
+    if is_offline():
+        raise NotRunning("there is no uv here, which makes virtual environments: install it (https://docs.astral.sh/uv), "
+                         "or start Leoflow, which gets one (`leoflow lite start`)")
+    try:
+        return client().request("POST", f"{_prefix}/uv")["program"]
+    except ServerError as error:
+        raise AirflowRuntimeError(str(error)) from None
+
+
 class NotRunning(AirflowRuntimeError):
     """There is no Leoflow to ask."""
 

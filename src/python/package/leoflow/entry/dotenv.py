@@ -66,8 +66,14 @@ def quoted(text):
 
 
 def own_python_first() -> None:
-    """A command `python3` of a task is the Python that runs the task."""
+    """A command `python3` of a task is the Python that runs the task, and what its environment brings are commands of its own."""
     folders = os.environ.get("PATH", "").split(os.pathsep)
-    found = next((path for path in (os.path.join(one, "python3") for one in folders) if os.access(path, os.X_OK)), "")
-    if os.path.realpath(found) != os.path.realpath(sys.executable):
-        os.environ["PATH"] = os.pathsep.join(filter(None, (os.path.dirname(sys.executable), os.environ.get("PATH"))))
+    own = os.path.dirname(sys.executable)
+    if sys.prefix != sys.base_prefix:
+        os.environ["VIRTUAL_ENV"] = sys.prefix
+        is_first = folders[0] == own
+    else:
+        found = next((path for path in (os.path.join(one, "python3") for one in folders) if os.access(path, os.X_OK)), "")
+        is_first = os.path.realpath(found) == os.path.realpath(sys.executable)
+    if not is_first:
+        os.environ["PATH"] = os.pathsep.join(filter(None, (own, os.environ.get("PATH"))))

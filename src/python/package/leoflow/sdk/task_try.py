@@ -11,7 +11,7 @@ import sys
 from leoflow.common import plain_files
 from leoflow.common.packages import missing_package
 from leoflow.common.reports import describe, missing_date
-from leoflow.sdk import older_versions, startup
+from leoflow.sdk import child_processes, older_versions, startup
 from leoflow.sdk.supervisor import TaskSupervisor
 
 TYPE_CHECKING = False
@@ -80,6 +80,8 @@ class Try:
         if self.folder:
             # From here on the time counts, for whoever looks from outside too.
             plain_files.write(os.path.join(self.folder, "began"), b"")
+        if child_processes.starts_some(self.ti.task):
+            child_processes.serve(self.supervisor)
         state, _, self.error = self.runner.run(self.ti, self.context, self.log)
         self.state = state
         self.context["exception"] = self.error

@@ -1,0 +1,94 @@
+"""Virtual environments for single tasks, made by uv: new ones that are gone afterwards, or ones that are kept in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+from leoflow.common import uv
+from leoflow.common.exceptions import AirflowException
+from leoflow.common.masking import hide
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMPLETE = "install_complete_marker.json"
+
+
+class Wanted:
+    """What an environment consists of."""
+
+    def __init__(self, requirements: list[str], python_version: str | None, has_system_packages: bool,
+                 options: list[str], index_urls: list[str] | None):
+        self.requirements = sorted(requirements)
+        self.python_version = python_version
+        self.has_system_packages = has_system_packages
+        self.options = options
+        self.index_urls = index_urls
+
+    def described(self, key: str) -> str:
+        """Two with the same description may share one. `key` is the user's own, to have another one made."""
+        return json.dumps({**vars(self), "key": key, "own": sys.version_info[:2]}, sort_keys=True)
+
+    def make(self, folder: str) -> str:
+        """Makes it in that folder, which is new; returns its Python. Raises AirflowException: uv has said why in the log."""
+        program = uv.program()
+        system = ["--system-site-packages"] if self.has_system_packages else []
+        run([program, "venv", "--quiet", "--no-project", *system, "--python", self.python_version or sys.executable, folder])
+        python = os.path.join(folder, "bin", "python")
+        if self.requirements:
+            listed = os.path.join(folder, "requirements.txt")
+            with open(listed, "w", encoding="utf-8") as file:
+                file.write("\n".join(self.requirements) + "\n")
+            run([program, "pip", "install", "--quiet", "--no-progress", "--python", python, *self.index(), *self.options, "-r", listed])
+        return python
+
+    def index(self):
+        if self.index_urls is None:
+            return []
+        first = ["--default-index", self.index_urls[0]] if self.index_urls else ["--no-index"]
+        return first + [part for url in self.index_urls[1:] for part in ("--index", url)]
+
+
+def run(command):
+    print(f"Running command: {hide(' '.join(command))}", flush=True)
+    code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+    if code != 0:
+        raise AirflowException(f"the virtual environment could not be made: {' '.join(command[:3])} … ended with exit status {code}")
+
+
+def cached(wanted: Wanted, cache: str, key: str) -> str:
+    """The Python of the one that is kept in `cache`, made where it is not there whole. Others that want it wait meanwhile."""
+    import fcntl
+    import hashlib
+
+    described = wanted.described(key)
+    folder = os.path.join(cache, f"venv-{hashlib.sha256(described.encode()).hexdigest()[:16]}")
+    os.makedirs(cache, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(os.path.join(folder, COMPLETE)):
+            print(f"Reusing cached Python virtual environment in {folder}", flush=True)
+            return os.path.join(folder, "bin", "python")
+        # What was begun by one that was killed.
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            python = wanted.make(folder)
+            with open(os.path.join(folder, COMPLETE), "w", encoding="utf-8") as file:
+                file.write(described)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return python
+
+
+def with_temporary(wanted: Wanted, use: Callable[[str], object]) -> object:
+    """Calls `use` with the Python of one that is gone afterwards."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="leoflow-venv") as folder:
+        return use(wanted.make(os.path.join(folder, "venv")))

@@ -1,0 +1,24 @@
+"""uv, which makes the virtual environments of tasks: the one of the system, or else the one that makes the environments of
+projects."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from leoflow.common import leoflow_server
+
+
+def offer(program: str) -> None:
+    """Makes it a command of this process and its children, behind those of the system. It need not be there yet."""
+    folder = os.path.dirname(program)
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if folder not in folders:
+        os.environ["PATH"] = os.pathsep.join([*folders, folder])
+    # Where it is not said otherwise, it has one place for what it has downloaded.
+    os.environ.setdefault("UV_CACHE_DIR", os.path.join(os.path.dirname(folder), "cache"))
+
+
+def program() -> str:
+    """The one that is there, or else the one that the server gets now."""
+    return shutil.which("uv") or leoflow_server.uv()
