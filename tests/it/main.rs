@@ -39,6 +39,7 @@ mod runs;
 mod scheduler_memory;
 mod schema_states;
 mod sensors;
+mod state_stores;
 mod support;
 mod task_faults;
 mod two_at_once;

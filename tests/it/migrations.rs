@@ -83,6 +83,15 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
         "SELECT (SELECT next_method FROM task_trigger), (SELECT count(*) FROM task_try WHERE state = 'deferred')",
         "after|1",
     ),
+    (
+        9,
+        "INSERT INTO asset (name, uri) VALUES ('a', 'x://a');
+         INSERT INTO task_state (dag_id, run_id, task_id, map_index, key, value) VALUES ('d', 'r', 't', -1, 'k', '1');
+         INSERT INTO asset_state (asset_id, key, value, dag_id, run_id, task_id, map_index)
+             SELECT max(id), 'k', '2', 'd', 'r', 't', -1 FROM asset;",
+        "SELECT (SELECT value FROM task_state), (SELECT value FROM asset_state)",
+        "1|2",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

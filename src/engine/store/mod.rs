@@ -18,6 +18,7 @@ pub mod pools;
 pub mod runs;
 pub mod secrets;
 pub mod selected;
+pub mod states;
 pub mod tries;
 pub mod triggers;
 pub mod variables;

@@ -4,6 +4,7 @@ mod api;
 mod assets;
 mod runs;
 mod selected;
+mod states;
 
 use super::guard;
 use super::lite::local;
@@ -32,6 +33,9 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/assets/named", post(assets::one))
         .route("/task/xcoms/push", post(api::push_xcom))
         .route("/task/xcoms/delete", post(api::delete_xcom))
+        .route("/task/state/get", post(states::get))
+        .route("/task/state/set", post(states::set))
+        .route("/task/state/delete", post(states::delete))
         .nest("/task", questions())
         .layer(from_fn(guard::datastore_timeout))
         // It may have to be got first.

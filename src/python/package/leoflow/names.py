@@ -64,6 +64,7 @@ HOMES = {
     """,
     "common.masking": "mask_secret",
     "running.context": "Context",
+    "running.state_stores": "NEVER_EXPIRE",
     "running.task_instance": "DagRun TaskInstance",
 }
 HOME_OF = {name: home for home, names in HOMES.items() for name in names.split()}
@@ -193,6 +194,8 @@ MODULES = {
     "airflow.sdk.definitions.variable": named("Variable"),
     "airflow.sdk.definitions.xcom_arg": named("XComArg"),
     "airflow.sdk.exceptions": EXCEPTIONS,
+    "airflow.sdk.execution_time": {},
+    "airflow.sdk.execution_time.context": named("NEVER_EXPIRE"),
     "airflow.sdk.log": named("mask_secret"),
     "airflow.sdk.timezone": TIMEZONE,
     "airflow.task": {},

@@ -130,6 +130,18 @@ def macros():
     return macros
 
 
+def task_state(server):
+    from leoflow.running.state_stores import TaskStateStore
+
+    return TaskStateStore(server)
+
+
+def asset_state(task, server):
+    from leoflow.running.state_stores import AssetStateStores
+
+    return AssetStateStores(task.inlets, task.outlets, server)
+
+
 def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store: TaskXComs | Memory, server: TaskApi) -> Context:
     ti = TaskInstance(spec, task, store, server)
     run = ti.dag_run
@@ -162,6 +174,9 @@ def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store:
     }
     later = {name: lambda place=place: parse_time(server.previous().get(place)) for name, place in previous.items()}
     later["macros"] = macros
+    later["task_state_store"] = lambda: task_state(server)
+    if task.inlets or task.outlets:
+        later["asset_state_store"] = lambda: asset_state(task, server)
     later["inlet_events"] = lambda: server.inlet_events(task.inlets)
     later["triggering_asset_events"] = lambda: server.triggering_events()
     if spec.get("logical_date") is None:

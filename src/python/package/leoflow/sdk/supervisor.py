@@ -11,7 +11,7 @@ import json
 
 from leoflow.common import leoflow_server, masking
 from leoflow.common.client import ServerError, quote
-from leoflow.sdk import asset_messages, xcom_messages
+from leoflow.sdk import asset_messages, state_messages, xcom_messages
 from leoflow.sdk.models import make
 
 TYPE_CHECKING = False
@@ -103,9 +103,9 @@ class TaskSupervisor(Supervisor):
         # What became of it, as in `result.json`.
         self.result = {}
         xcoms = self.xcoms = xcom_messages.XComs(spec, self)
-        assets = asset_messages.Assets(self)
+        assets, states = asset_messages.Assets(self), state_messages.States(self)
         self.answers.update({
-            **xcoms.answers(), **assets.answers(),
+            **xcoms.answers(), **assets.answers(), **states.answers(),
             "PutVariable": self.put_variable, "DeleteVariable": self.delete_variable, "GetVariableKeys": self.variable_keys,
             "TriggerDagRun": self.trigger, "GetDagRun": self.dag_run, "GetDagRunState": self.run_state, "GetDag": self.dag,
             "GetPreviousDagRun": self.previous_run, "GetPrevSuccessfulDagRun": self.previous_success,

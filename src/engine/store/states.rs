@@ -1,0 +1,84 @@
+//! The state stores: what a task instance keeps by key for its later tries, and what tasks keep for an asset.
+
+use super::{StoreError, xcoms};
+use crate::engine::keys::TryKey;
+use crate::postgres::GenericClient;
+use jiff::Timestamp;
+
+/// The asset of a name, or of a URI; of several, the one that was declared last.
+pub async fn asset(
+    client: &impl GenericClient,
+    name: Option<&str>,
+    uri: Option<&str>,
+) -> Result<Option<i64>, StoreError> {
+    let query = "SELECT id FROM asset WHERE name = $1 OR uri = $2 ORDER BY updated_at DESC, id DESC LIMIT 1";
+    Ok(client.query_opt(query, &[&name, &uri]).await?.map(|row| row.get(0)))
+}
+
+/// The value as JSON text, unless there is none or its time is over.
+pub async fn of_task(client: &impl GenericClient, of: &TryKey, key: &str) -> Result<Option<String>, StoreError> {
+    let query = "SELECT value::text FROM task_state
+                 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5
+                   AND (expires_at IS NULL OR expires_at > now())";
+    let row = client.query_opt(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// Also removes what has expired, of whichever task.
+pub async fn set_of_task(
+    client: &impl GenericClient,
+    of: &TryKey,
+    key: &str,
+    value: &str,
+    expires_at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    xcoms::check_key(key)?;
+    client.execute("DELETE FROM task_state WHERE expires_at <= now()", &[]).await?;
+    let query = "INSERT INTO task_state (dag_id, run_id, task_id, map_index, key, value, expires_at)
+                 VALUES ($1, $2, $3, $4, $5, $6::text::json, $7)
+                 ON CONFLICT (dag_id, run_id, task_id, map_index, key)
+                 DO UPDATE SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, updated_at = now()";
+    let TryKey { run, task_id, map_index, .. } = of;
+    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key, &value, &expires_at]).await?;
+    Ok(())
+}
+
+/// `None`: all keys.
+pub async fn delete_of_task(client: &impl GenericClient, of: &TryKey, key: Option<&str>) -> Result<(), StoreError> {
+    let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
+                 AND ($5::text IS NULL OR key = $5)";
+    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &key]).await?;
+    Ok(())
+}
+
+/// The value as JSON text.
+pub async fn of_asset(client: &impl GenericClient, asset: i64, key: &str) -> Result<Option<String>, StoreError> {
+    let query = "SELECT value::text FROM asset_state WHERE asset_id = $1 AND key = $2";
+    Ok(client.query_opt(query, &[&asset, &key]).await?.map(|row| row.get(0)))
+}
+
+/// `by` is the try that writes it.
+pub async fn set_of_asset(
+    client: &impl GenericClient,
+    asset: i64,
+    key: &str,
+    value: &str,
+    by: &TryKey,
+) -> Result<(), StoreError> {
+    xcoms::check_key(key)?;
+    let query = "INSERT INTO asset_state (asset_id, key, value, dag_id, run_id, task_id, map_index)
+                 VALUES ($1, $2, $3::text::json, $4, $5, $6, $7)
+                 ON CONFLICT (asset_id, key)
+                 DO UPDATE SET value = EXCLUDED.value, dag_id = EXCLUDED.dag_id, run_id = EXCLUDED.run_id,
+                               task_id = EXCLUDED.task_id, map_index = EXCLUDED.map_index, updated_at = now()";
+    let TryKey { run, task_id, map_index, .. } = by;
+    client.execute(query, &[&asset, &key, &value, &run.dag_id, &run.run_id, task_id, map_index]).await?;
+    Ok(())
+}
+
+/// `None`: all keys.
+pub async fn delete_of_asset(client: &impl GenericClient, asset: i64, key: Option<&str>) -> Result<(), StoreError> {
+    let query = "DELETE FROM asset_state WHERE asset_id = $1 AND ($2::text IS NULL OR key = $2)";
+    client.execute(query, &[&asset, &key]).await?;
+    Ok(())
+}

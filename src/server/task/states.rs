@@ -1,0 +1,104 @@
+//! The state stores, as a running task uses them: `/task/state/…` over `run/api.sock`.
+
+use crate::engine::keys::TryKey;
+use crate::engine::store::states;
+use crate::postgres::GenericClient;
+use crate::server::api_error::ApiError;
+use crate::server::body::body_as;
+use crate::server::state::AppState;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Body = Result<Json<Value>, JsonRejection>;
+
+/// The asset whose state it is; the task's own where none is named.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asset {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    uri: Option<String>,
+}
+
+impl Asset {
+    async fn id(&self, client: &impl GenericClient) -> Result<i64, ApiError> {
+        let (name, uri) = (self.name.as_deref(), self.uri.as_deref());
+        let found = states::asset(client, name, uri).await?;
+        let what = name.or(uri).unwrap_or_default();
+        found.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no asset {what:?}")))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    key: String,
+    #[serde(default)]
+    asset: Option<Asset>,
+}
+
+/// The value as JSON text, `null` where there is none.
+pub async fn get(State(state): Shared, Extension(of): Extension<TryKey>, body: Body) -> Result<Json<Value>, ApiError> {
+    let Get { key, asset } = body_as(body)?;
+    let client = state.database.get().await?;
+    let found = match asset {
+        Some(asset) => states::of_asset(&*client, asset.id(&*client).await?, &key).await?,
+        None => states::of_task(&*client, &of, &key).await?,
+    };
+    Ok(Json(json!({"value_json": found})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Set {
+    key: String,
+    /// The value as JSON text: numbers stay as the task wrote them.
+    value_json: String,
+    /// Of a task's own state: until when it is kept.
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
+    #[serde(default)]
+    asset: Option<Asset>,
+}
+
+pub async fn set(State(state): Shared, Extension(of): Extension<TryKey>, body: Body) -> Result<StatusCode, ApiError> {
+    let Set { key, value_json, expires_at, asset } = body_as(body)?;
+    let client = state.database.get().await?;
+    match asset {
+        Some(asset) => states::set_of_asset(&*client, asset.id(&*client).await?, &key, &value_json, &of).await?,
+        None => states::set_of_task(&*client, &of, &key, &value_json, expires_at).await?,
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    /// `None`: all keys.
+    #[serde(default)]
+    key: Option<String>,
+    #[serde(default)]
+    asset: Option<Asset>,
+}
+
+pub async fn delete(
+    State(state): Shared,
+    Extension(of): Extension<TryKey>,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let Delete { key, asset } = body_as(body)?;
+    let client = state.database.get().await?;
+    match asset {
+        Some(asset) => states::delete_of_asset(&*client, asset.id(&*client).await?, key.as_deref()).await?,
+        None => states::delete_of_task(&*client, &of, key.as_deref()).await?,
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

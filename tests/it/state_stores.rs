@@ -1,0 +1,96 @@
+//! What tasks keep by key: for their own later tries, and for their assets; the same with both packages.
+
+use crate::support::{TestHome, task, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const DAG: &str = r#"
+import datetime
+from airflow.sdk import DAG, Asset, task
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+lake = Asset("lake")
+
+with DAG("states"):
+    @task(retries=1, retry_delay=0.1)
+    def tries(task_state_store=None, ti=None):
+        job = task_state_store.get("job")
+        if job is None:
+            task_state_store.set("job", {"id": 7, "of": [1.5, "é"]}, retention=NEVER_EXPIRE)
+            task_state_store.set("gone", 1, retention=datetime.timedelta(microseconds=1))
+            task_state_store.set("dropped", 1)
+            task_state_store.delete("dropped")
+            raise ValueError("the job goes on")
+        return [ti.try_number, job, task_state_store.get("gone", "no more"), task_state_store.get("dropped")]
+
+    @task.bash
+    def other(task_state_store=None):
+        return f"echo {task_state_store.get('job', 'nothing')}"
+
+    @task(outlets=[lake])
+    def writes(asset_state_store=None, task_state_store=None):
+        asset_state_store.set("watermark", "2026-01-02")
+        asset_state_store[lake].set("rows", 3)
+        task_state_store.set("a", 1)
+        task_state_store.clear()
+        try:
+            task_state_store.set("a", None)
+        except ValueError as error:
+            return str(error)
+
+    @task(inlets=[lake])
+    def reads(asset_state_store=None):
+        found = [asset_state_store.get("watermark"), asset_state_store[lake].get("rows"), asset_state_store.get("none", 0)]
+        asset_state_store.delete("rows")
+        return found
+
+    tries() >> other()
+    writes() >> reads()
+"#;
+
+fn states_are_kept(test: &TestHome) {
+    let folder = test.workspace().join("states");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("dag.py"), DAG).unwrap();
+    test.start();
+    wait_until("the DAG is there", Duration::from_secs(120), || {
+        test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'states'") == "1"
+    });
+    assert_eq!(test.dags()["import_errors"], json!([]));
+    for round in ["first", "second"] {
+        test.run(&["dags", "trigger", "states", "--run-id", round, "--unpause"]).expect(0);
+        let run = test.wait_run("states", round);
+        assert_eq!(run["state"], "success", "{run}");
+        assert_eq!(task(&run, "tries")["try_number"], 2);
+        let xcom = |task_id: &str| -> Value {
+            let query = format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND run_id = '{round}'");
+            serde_json::from_str(&test.sql(&query)).unwrap()
+        };
+        assert_eq!(xcom("tries"), json!([2, {"id": 7, "of": [1.5, "é"]}, "no more", null]));
+        // Another task's, and another run's, are not its own.
+        assert_eq!(xcom("other"), "nothing");
+        assert_eq!(xcom("writes"), "Cannot set value as None");
+        assert_eq!(xcom("reads"), json!(["2026-01-02", 3, 0]));
+    }
+    assert_eq!(
+        test.sql("SELECT run_id, key, expires_at IS NULL FROM task_state ORDER BY 1"),
+        "first|job|t\nsecond|job|t"
+    );
+    assert_eq!(
+        test.sql("SELECT key, value, run_id, task_id FROM asset_state"),
+        "watermark|\"2026-01-02\"|second|writes"
+    );
+    // With the run goes what it has kept for itself alone.
+    test.run(&["runs", "delete", "states", "first", "--yes"]).expect(0);
+    assert_eq!(test.sql("SELECT run_id FROM task_state"), "second");
+}
+
+#[test]
+fn what_tasks_keep_is_there_for_their_later_tries_and_for_others_of_the_asset() {
+    states_are_kept(&TestHome::new());
+}
+
+#[test]
+fn airflows_own_sdk_keeps_it_there_too() {
+    states_are_kept(&TestHome::new().with_airflow());
+}
