@@ -32,6 +32,9 @@ set_handler, set_mask = _signal.signal, _signal.pthread_sigmask
 DEFAULT, IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
 BLOCK, SET_MASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
 SIGTERM, SIGKILL, SIGCHLD, SIGPIPE = (int(one) for one in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE))
+# When Python looks for what is no longer used. What a DAG file makes is nearly all there to stay: looking as often as usual
+# takes as long as making it.
+USUALLY, WHILE_LOADING = gc.get_threshold(), (50_000, 20, 20)
 
 
 def fork_for_exec() -> int:
@@ -94,6 +97,13 @@ def place(descriptors):
                 pass
 
 
+def has_loaded() -> None:
+    """From here on it is the user's own code that makes and drops objects: what is there stays."""
+    if gc.get_threshold() == WHILE_LOADING:
+        gc.freeze()
+        gc.set_threshold(*USUALLY)
+
+
 def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object]) -> NoReturn:
     """In a fork: does the work as a process of its own would that has just imported the same modules, and ends with it.
     It ends with its parent too."""
@@ -107,6 +117,7 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         set_mask(SET_MASK, ())
         place(descriptors)
         os.environ[MARK] = mark
+        gc.set_threshold(*WHILE_LOADING)
         gc.enable()
         libraries.seed_numpy()
         work()

@@ -9,7 +9,7 @@ import sys
 
 from leoflow.common import leoflow_server, plain_files
 from leoflow.common.reports import clean, describe, show
-from leoflow.entry import libraries, sides
+from leoflow.entry import forks, libraries, sides
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running.keeper_pipe import tell_secrets_to
 
@@ -40,7 +40,6 @@ def main(options: dict[str, Any]) -> None:
     own = os.getpid()
     forget_in_forks()
     side = sides.current()
-    side.begin_log()
     folder = options["folder"]
     spec = json.loads(plain_files.read(os.path.join(folder, "spec.json")))
     leoflow_server.use(spec["socket"], spec["token"])
@@ -49,6 +48,7 @@ def main(options: dict[str, Any]) -> None:
     workspace.enter()
     os.environ.update(spec.get("env") or {})
     libraries.begin_again_if_too_late(environment, options)
+    side.begin_log()
     if "secrets" in options:
         tell_secrets_to(options["secrets"])
     attempt = None
@@ -60,6 +60,7 @@ def main(options: dict[str, Any]) -> None:
         what = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"
         result = {"state": "failed", "retry": True, "reason": f"{what}: {describe(error)}"}
     else:
+        forks.has_loaded()
         result = attempt.run()
     if os.getpid() != own:
         # A fork that did not leave by itself: only the task may tell how the task ended.

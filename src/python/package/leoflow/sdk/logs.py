@@ -42,8 +42,17 @@ class Lines:
         pass
 
 
+# The variables that say how, as they were when it was done.
+_configured_with = None
+
+
 def configure() -> None:
     """For this process and its forks."""
+    global _configured_with
+    said = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__LOGGING__")}
+    if said == _configured_with:
+        return
+    _configured_with = said
     from airflow.sdk.log import configure_logging
 
     known = inspect.signature(configure_logging).parameters

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
+
+from leoflow.sdk import logs
 
 # Of the SDK, what every try and every parse of a DAG file uses.
 MODULES = (
@@ -15,16 +16,19 @@ MODULES = (
     "airflow.sdk.definitions.asset.metadata", "airflow.sdk.plugins_manager", "airflow.sdk.serde", "airflow.timetables.base",
     "airflow.providers.standard.operators.bash", "airflow.providers.standard.operators.python",
     "airflow.providers.standard.operators.empty", "airflow.providers.standard.decorators.bash",
-    "jinja2.nativetypes", "jinja2.sandbox", "setproctitle",
+    "airflow.sdk._shared.logging.factory", "airflow.sdk._shared.logging.remote", "airflow.sdk.definitions.timetables.interval",
+    "airflow.sdk.definitions.timetables.simple", "airflow.sdk.definitions.timetables.trigger",
+    "airflow.utils.net", "encodings.idna", "jinja2.ext", "jinja2.nativetypes", "jinja2.sandbox", "setproctitle",
 )
 NAMES = ("DAG", "BaseOperator", "BaseHook", "Asset", "Variable", "Connection", "Param", "TaskGroup", "XComArg", "dag", "task")
-OURS = ("asset_messages", "dag_file", "logs", "models", "refusals", "settings", "side", "startup", "structure", "supervisor",
-        "task_try", "timetables", "xcom_messages")
+OURS = ("asset_messages", "child_processes", "dag_file", "logs", "models", "refusals", "settings", "side", "startup", "state_messages",
+        "structure", "supervisor", "task_try", "timetables", "xcom_messages")
 
 
 def everything() -> None:
     """What is not there in this version, or not installed, is passed over: who needs it hears of it."""
-    for name in (*MODULES, *(f"leoflow.sdk.{one}" for one in OURS), "leoflow.entry.task", "leoflow.entry.parse", "leoflow.entry.ask"):
+    ours = [*(f"leoflow.sdk.{one}" for one in OURS), *(f"leoflow.entry.{one}" for one in ("ask", "dotenv", "parse", "task"))]
+    for name in (*MODULES, *ours):
         try:
             importlib.import_module(name)
         except ModuleNotFoundError:
@@ -36,6 +40,7 @@ def everything() -> None:
     for name in NAMES:
         getattr(airflow.sdk, name, None)
     find_plugins()
+    logs.configure()
 
 
 def find_plugins():
