@@ -69,7 +69,7 @@ impl Surroundings {
                 arguments: interpreter.arguments(Job::Task, &options).into_iter().map(Into::into).collect(),
                 // Always there. The task goes to its project by itself: that may lie on a mount that hangs.
                 folder: self.home.root().to_owned(),
-                log: self.log_of(key),
+                log: log_of(&self.home, key),
                 time_limit: task.and_then(|task| task.execution_timeout),
             },
             task: self.describe(claimed, version, code),
@@ -78,23 +78,9 @@ impl Surroundings {
         Ok(Request { folder, user: warm::user(key), options, sets })
     }
 
-    fn log_of(&self, key: &TryKey) -> PathBuf {
-        let name = TryName {
-            dag_id: &key.run.dag_id,
-            run_id: &key.run.run_id,
-            task_id: &key.task_id,
-            map_index: key.map_index,
-            try_number: key.try_number,
-        };
-        task_log::path(&self.home, name)
-    }
-
     /// Says in the log of a try what keeps it from beginning.
     pub fn say_that_it_waits(&self, key: &TryKey, why: &str) {
-        match TaskLog::open(&self.log_of(key)) {
-            Ok(mut log) => log.say(why),
-            Err(error) => warn!("{key}: its log cannot be written: {error}"),
-        }
+        say_in_log(&self.home, key, |log| log.say(why));
     }
 
     fn describe(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {
@@ -128,6 +114,28 @@ impl Surroundings {
             Value::Object(map) => map,
             _ => Map::new(),
         }
+    }
+}
+
+fn log_of(home: &Home, key: &TryKey) -> PathBuf {
+    let name = TryName {
+        dag_id: &key.run.dag_id,
+        run_id: &key.run.run_id,
+        task_id: &key.task_id,
+        map_index: key.map_index,
+        try_number: key.try_number,
+    };
+    task_log::path(home, name)
+}
+
+/// For a try that has no process, or none yet.
+pub(super) fn say_in_log(home: &Home, key: &TryKey, say: impl FnOnce(&mut TaskLog)) {
+    match TaskLog::open(&log_of(home, key)) {
+        Ok(mut log) => {
+            say(&mut log);
+            log.close();
+        }
+        Err(error) => warn!("{key}: its log cannot be written: {error}"),
     }
 }
 

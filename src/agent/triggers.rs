@@ -1,7 +1,7 @@
 //! The triggers of deferred tasks: for each environment and project a process that runs them, there only while something
 //! is deferred. What they are is in the datastore, so that they survive each of the processes.
 
-use super::start::Versions;
+use super::start::{self, Versions};
 use crate::engine::keys::TryKey;
 use crate::engine::state::TryState;
 use crate::engine::store::StoreError;
@@ -71,8 +71,16 @@ struct Host {
 
 /// By a process, or of it.
 enum Said {
-    Outcome(Outcome),
+    Told(Told),
     Ended(Option<Exit>),
+}
+
+/// What a process says of a trigger: what it has come to, or lines for the log of its task.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Told {
+    Log { id: i64, log: String },
+    Outcome(Outcome),
 }
 
 #[derive(Debug, Deserialize)]
@@ -201,7 +209,7 @@ impl Triggers {
         });
         tokio::select! {
             Some((place, pid, said)) = self.told.recv() => match said {
-                Said::Outcome(outcome) => Happening::Outcome(place, outcome),
+                Said::Told(told) => Happening::Told(place, told),
                 Said::Ended(exit) => Happening::Ended(place, pid, exit),
             },
             () = tokio::time::sleep(until) => match first.filter(|(at, _)| *at <= Timestamp::now()) {
@@ -219,7 +227,13 @@ impl Triggers {
                 self.fire(client, id, Fired::Failed { error: TIMED_OUT, traceback: None }, true).await?;
                 Ok(false)
             }
-            Happening::Outcome(place, outcome) => {
+            Happening::Told(_, Told::Log { id, log }) => {
+                if let Some(waiting) = self.waiting.get(&id) {
+                    start::say_in_log(&self.home, &waiting.key, |file| file.take(log.as_bytes()));
+                }
+                Ok(false)
+            }
+            Happening::Told(place, Told::Outcome(outcome)) => {
                 self.failures.remove(&place);
                 let Outcome { id, next_kwargs, failed, ended, xcoms } = outcome;
                 let fired = match (next_kwargs, ended) {
@@ -294,7 +308,7 @@ impl Triggers {
 pub(super) enum Happening {
     Look,
     TimedOut(i64),
-    Outcome(Place, Outcome),
+    Told(Place, Told),
     Ended(Place, i32, Option<Exit>),
 }
 
@@ -334,7 +348,7 @@ impl Host {
                 let mut lines = BufReader::new(reader).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
                     match serde_json::from_str(&line) {
-                        Ok(outcome) => drop(telling.send((place.clone(), pid, Said::Outcome(outcome)))),
+                        Ok(told) => drop(telling.send((place.clone(), pid, Said::Told(told)))),
                         // What it has said is lost, so it says it again from the beginning.
                         Err(error) => {
                             warn!("what the process of the triggers says cannot be read: {error}");

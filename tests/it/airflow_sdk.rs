@@ -244,6 +244,9 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
     let told = test.sql("SELECT DISTINCT value::text FROM xcom WHERE key = 'return_value'");
     assert_eq!(told, "[[1, 2], \"True\", 1]");
     assert_eq!(test.sql("SELECT count(*), max(try_number) FROM task_try"), "30|1");
+    // What a trigger says is part of its task's log.
+    let log = test.task_log("many", "t7");
+    assert!(log.contains("FileTrigger: Found File"), "{log}");
     wait_until("nothing waits any more", LIMIT, || hosts(&test).is_empty());
 }
 

@@ -67,7 +67,7 @@ def log() -> int:
     reader, writer = os.pipe()
 
     def pass_on():
-        lines = logs.Lines(logs.ERRORS)
+        lines = logs.Lines()
         while text := os.read(reader, 65536):
             lines.write(text)
         os.close(reader)

@@ -10,6 +10,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Known of every line of a try, or of no use in it.
@@ -18,24 +19,30 @@ LEFT_OUT = frozenset(
     "exception error_detail stack dag_run_id ti".split()
 )
 FOLDS = ("::group::", "::endgroup::")
-ERRORS = 2
+
+
+def to_errors(text: str) -> None:
+    """Lines, to where errors go."""
+    rest = text.encode("utf-8", "backslashreplace")
+    while rest:
+        rest = rest[os.write(2, rest):]
 
 
 class Lines:
-    """What the loggers take for a binary file: a line of JSON for each event."""
+    """What the loggers take for a binary file: a line of JSON for each event. `put` takes them as people read them."""
 
     mode = "wb"
 
-    def __init__(self, descriptor):
-        self.descriptor = descriptor
+    def __init__(self, put: Callable[[str], None] = to_errors):
+        self.put = put
         self.open = b""
 
     def write(self, data):
         data = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
         *whole, self.open = (self.open + data).split(b"\n")
-        text = "".join(f"{line}\n" for line in map(shown, whole) if line is not None).encode("utf-8", "backslashreplace")
-        while text:
-            text = text[os.write(self.descriptor, text):]
+        text = "".join(f"{line}\n" for line in map(shown, whole) if line is not None)
+        if text:
+            self.put(text)
         return len(data)
 
     def flush(self):
@@ -46,8 +53,8 @@ class Lines:
 _configured_with = None
 
 
-def configure() -> None:
-    """For this process and its forks."""
+def configure(put: Callable[[str], None] = to_errors) -> None:
+    """For this process and its forks. `put` is what takes the lines."""
     global _configured_with
     said = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__LOGGING__")}
     if said == _configured_with:
@@ -56,7 +63,7 @@ def configure() -> None:
     from airflow.sdk.log import configure_logging
 
     known = inspect.signature(configure_logging).parameters
-    wanted = {"json_output": True, "enable_pretty_log": False, "output": Lines(ERRORS), "sending_to_supervisor": True}
+    wanted = {"json_output": True, "enable_pretty_log": False, "output": Lines(put), "sending_to_supervisor": True}
     configure_logging(**{name: value for name, value in wanted.items() if name in known})
 
 

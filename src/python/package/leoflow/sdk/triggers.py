@@ -4,10 +4,12 @@ which, a line of JSON for each, and hears of what they come to in the same way."
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import json
 import os
 import sys
+import threading
 import traceback
 
 from leoflow.common import leoflow_server, masking, real_sdk
@@ -38,8 +40,13 @@ class TriggerSupervisor(TaskSupervisor):
         return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/local/triggers/{place}", body)
 
 
+# The trigger in whose context the code runs.
+CURRENT = contextvars.ContextVar("the trigger that runs", default=None)
+
+
 class Host:
     def __init__(self, reader, writer):
+        self.loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
         self.reader = reader
         self.writer = writer
         self.running = {}
@@ -62,8 +69,19 @@ class Host:
     def tell(self, **message):
         self.writer.write(json.dumps(clean(message), allow_nan=False).encode() + b"\n")
 
+    def log(self, text):
+        """Lines of a logger: of a trigger they are part of its task's log. From any thread."""
+        current = CURRENT.get()
+        if current is None:
+            logs.to_errors(text)
+        elif threading.get_ident() == self.thread:
+            self.tell(id=current, log=masking.hide(text))
+        else:
+            self.loop.call_soon_threadsafe(lambda: self.tell(id=current, log=masking.hide(text)))
+
     async def run(self, told):
         """One trigger, until its first event."""
+        CURRENT.set(told["id"])
         trigger = None
         try:
             trigger = make_trigger(told)
@@ -151,7 +169,9 @@ async def serve():
 
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=AGENT), limit=64 * 1024 * 1024)
     try:
-        await Host(reader, writer).serve()
+        host = Host(reader, writer)
+        logs.configure(host.log)
+        await host.serve()
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -166,7 +186,6 @@ def main(options: dict[str, Any]) -> None:
     from leoflow.sdk.dag_file import enter_project
 
     os.set_inheritable(AGENT, False)
-    logs.configure()
     leoflow_server.use(options["socket"])
     sys.path.extend(options["work_in"])
     real_sdk.enter_project(options["work_in"])
