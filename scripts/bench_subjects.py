@@ -169,8 +169,10 @@ class Airflow(Peer):
     def run(self):
         (self.folder / "dags").mkdir()
         (self.folder / "dags/chain.py").write_text(dag_file("chain", 10, True))
+        (self.folder / "dags/wide.py").write_text(dag_file("wide", 100, False))
         yield from super().run()
         yield "chain of 10 tasks", self.run_dag("chain")
+        yield "100 independent tasks", self.run_dag("wide")
 
     def run_dag(self, dag_id, limit=120):
         """Seconds by its own dates: a command of Airflow's takes seconds to start."""

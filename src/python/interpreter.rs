@@ -101,7 +101,9 @@ impl Interpreter {
         let mut options = options.clone();
         if let Some(map) = options.as_object_mut() {
             // It need not be there yet.
-            map.insert("uv".to_owned(), environments::uv_of_tasks(&self.home).to_string_lossy().into());
+            let (uv, cache) = environments::uv_of_tasks(&self.home);
+            map.insert("uv".to_owned(), uv.to_string_lossy().into());
+            map.insert("uv_cache".to_owned(), cache.to_string_lossy().into());
             let packages = support::folder(&self.home);
             if self.is_airflows {
                 // Where it keeps what it writes.

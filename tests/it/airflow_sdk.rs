@@ -55,12 +55,18 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
     @task.external_python(python=sys.executable)
     def outside(n):
         import logging, shutil, os
-        from airflow.sdk import Variable
+        from airflow.sdk import BaseHook, Variable
         try:
             Variable.get("nothing")
         except Exception as error:
             logging.getLogger("outside").warning("there is no %s", Variable.get("greeting") if "nothing" in str(error) else error)
+        logging.getLogger("outside").warning("%s is a schema", BaseHook.get_connection("db").schema)
         return [n + 1, shutil.which("httpx"), os.environ["VIRTUAL_ENV"], os.environ["PATH"].split(":")[-1]]
+
+    @task.external_python(python=sys.executable)
+    def each(n):
+        from airflow.sdk import Variable
+        return f"{n} {Variable.get('greeting')}"
 
     @task
     def wants_a_provider():
@@ -81,6 +87,7 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
     wants_the_database()
     wants_a_provider()
     outside(1)
+    each.expand(n=["one"])
     no_more = [RetryRule(exception=ValueError, action=RetryAction.FAIL)]
     Fails(task_id="gives_up", retries=3, retry_policy=ExceptionRetryPolicy(rules=no_more))
     soon = [RetryRule(exception=ValueError, action=RetryAction.RETRY, retry_delay=datetime.timedelta(seconds=0.1))]
@@ -119,7 +126,7 @@ class Mine(AirflowPlugin):
 fn what_airflow_has_works_as_on_airflow() {
     let test = test_home();
     test.run(&["variables", "set", "greeting", "hello"]).expect(0);
-    test.run(&["connections", "add", "db", "--conn-type", "http", "--conn-password", "very-secret-word"]).expect(0);
+    test.run(&["connections", "add", "db", "--conn-uri", "http://:very-secret-word@host/main"]).expect(0);
     test.run(&["connections", "add", "lite", "--conn-type", "sqlite", "--conn-host", ":memory:"]).expect(0);
     let project = test.workspace().join("kinds");
     std::fs::create_dir_all(project.join("plugins")).unwrap();
@@ -147,6 +154,8 @@ fn what_airflow_has_works_as_on_airflow() {
     assert!(outside[3].as_str().unwrap().starts_with(&*test.home.join("tools/uv").to_string_lossy()), "{outside}");
     let log = test.task_log("kinds", "outside");
     assert!(log.contains("[WARNING] outside: there is no hello"), "{log}");
+    assert!(log.contains("[WARNING] outside: main is a schema"), "{log}");
+    assert_eq!(xcom("each"), "\"one hello\"");
     // Airflow's own words, and its masks.
     assert!(test.task_log("kinds", "wants_the_database").contains("Direct database access via the ORM is not allowed"));
     assert!(test.task_log("kinds", "wants_a_provider").contains("`leoflow add apache-airflow-providers-snowflake`"));

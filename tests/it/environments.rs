@@ -316,6 +316,19 @@ with DAG("others"):
     def outside(found):
         raise ValueError(found["colour"])
 
+    @task
+    def two():
+        return [1, 2]
+
+    @task
+    def double(n):
+        return n * 2
+
+    @task.external_python(python="PYTHON")
+    def total(all):
+        from beside import START
+        return START + sum(all)
+
     @task.branch_virtualenv(venv_cache_path="CACHE")
     def chooses():
         return "chosen"
@@ -330,6 +343,7 @@ with DAG("others"):
     first = PythonVirtualenvOperator(task_id="first", python_callable=classic, op_args=["here"], **kept)
     second = PythonVirtualenvOperator(task_id="second", python_callable=classic, op_args=["here"], **kept)
     outside(mixes(1))
+    total(double.expand(n=two()))
     when()
     chooses() >> [chosen(), left_out()]
     first, second
@@ -346,6 +360,7 @@ fn a_task_may_have_a_virtual_environment_or_another_python_of_its_own() {
         .replace("CACHE", &cache.to_string_lossy())
         .replace("PYTHON", String::from_utf8_lossy(&python).trim());
     std::fs::write(folder.join("dag.py"), text).unwrap();
+    std::fs::write(folder.join("beside.py"), "START = 10\n").unwrap();
     test.start();
     wait_until("the DAG is there", LIMIT, || {
         test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'others'") == "1"
@@ -364,6 +379,7 @@ fn a_task_may_have_a_virtual_environment_or_another_python_of_its_own() {
     assert!(!PathBuf::from(mixed["prefix"].as_str().unwrap()).exists(), "it stays: {mixed}");
     assert!(test.task_log("others", "mixes").contains("it is paint in blue"));
     assert_eq!(xcom("when"), json!([2026, {}]));
+    assert_eq!(xcom("total"), 16);
     // What goes wrong there is said here.
     assert_eq!(state(&run, "outside"), "failed");
     assert!(test.task_log("others", "outside").contains("ValueError: paint in blue"));

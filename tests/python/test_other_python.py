@@ -2,8 +2,9 @@
 
 import sys
 import unittest
+import unittest.mock
 
-from leoflow.authoring import other_python
+from leoflow.authoring import other_python, virtualenvs
 from leoflow.authoring.dag import DAG
 from leoflow.authoring.decorators import task
 from leoflow.authoring.virtualenv_operators import ExternalPythonOperator, PythonVirtualenvOperator
@@ -103,6 +104,28 @@ class TestOperators(unittest.TestCase):
             pass
         self.assertEqual(of(requirements=["b", "a"]).described("k"), of(requirements=["a", "b"]).described("k"))
         self.assertNotEqual(of(requirements=["a"]).described("k"), of(requirements=["a"]).described("l"))
-        self.assertEqual(of(serializer="dill").requirements, ["dill"])
-        self.assertEqual(of(index_urls=[]).index(), ["--no-index"])
-        self.assertEqual(of(index_urls=["x", "y"]).index(), ["--default-index", "x", "--index", "y"])
+        self.assertEqual(of(serializer="dill").requirements, [])
+        self.assertEqual(of(serializer="dill", system_site_packages=False).requirements, ["dill"])
+        self.assertEqual(virtualenvs.index_variables(["x", "y", "z"]), {"UV_DEFAULT_INDEX": "x", "UV_INDEX": "y z"})
+        self.assertEqual(virtualenvs.index_variables([]), {})
+
+    def test_what_is_given_comes_before_the_context(self):
+        import datetime
+
+        given = []
+
+        def look(function, python, arguments, **_):
+            given.append(arguments)
+
+        def takes(logical_date, data_interval_end, many):
+            pass
+
+        with DAG("d"):
+            made = ExternalPythonOperator(task_id="x", python=sys.executable, python_callable=takes,
+                                          op_kwargs={"logical_date": "a text", "many": [1, 2]})
+        made.has_pendulum = lambda: True
+        noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
+        with unittest.mock.patch.object(other_python, "call", look):
+            made.call({"logical_date": noon, "data_interval_end": noon})
+        self.assertEqual(given[0]["moments"], ["data_interval_end"])
+        self.assertEqual(given[0]["kwargs"], {"logical_date": "a text", "data_interval_end": noon, "many": [1, 2]})

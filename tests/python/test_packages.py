@@ -1,7 +1,9 @@
 """The line that brings what is not installed."""
 
+import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 from leoflow.common.packages import missing_package
@@ -29,6 +31,10 @@ class TestMissingPackages(unittest.TestCase):
         for module, provider in [("snowflake", "snowflake"), ("microsoft.azure", "microsoft-azure"), ("apache.spark", "apache-spark")]:
             error = ModuleNotFoundError("no", name=f"airflow.providers.{module}.hooks")
             self.assertIn(f"`leoflow add apache-airflow-providers-{provider}`", missing_package(error))
+
+    def test_what_is_no_part_of_a_provider_that_is_there_is_not_its_absence(self):
+        with unittest.mock.patch.dict(sys.modules, {"airflow.providers.amazon": sys, "airflow.providers.amazon.aws": sys}):
+            self.assertIsNone(missing_package(ModuleNotFoundError("no", name="airflow.providers.amazon.aws.renamed")))
 
     def test_of_what_was_raised_in_its_place(self):
         text = "try:\n    import not_there\nexcept ImportError as error:\n    raise ValueError('no') from error"

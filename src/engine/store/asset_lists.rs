@@ -163,6 +163,7 @@ pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, 
 /// What a task is told of an asset that it names.
 #[derive(Debug)]
 pub struct NamedAsset {
+    pub id: i64,
     pub name: String,
     pub uri: String,
     pub group: String,
@@ -171,7 +172,7 @@ pub struct NamedAsset {
 
 fn read_named(row: &Row) -> NamedAsset {
     let Json(extra) = row.get("extra");
-    NamedAsset { name: row.get("name"), uri: row.get("uri"), group: row.get("group_name"), extra }
+    NamedAsset { id: row.get("id"), name: row.get("name"), uri: row.get("uri"), group: row.get("group_name"), extra }
 }
 
 /// The asset of a name, or of a URI; of several, the one that was declared last.
@@ -180,14 +181,14 @@ pub async fn named(
     name: Option<&str>,
     uri: Option<&str>,
 ) -> Result<Option<NamedAsset>, StoreError> {
-    let query = "SELECT name, uri, group_name, extra FROM asset WHERE name = $1 OR uri = $2
+    let query = "SELECT id, name, uri, group_name, extra FROM asset WHERE name = $1 OR uri = $2
                  ORDER BY updated_at DESC, id DESC LIMIT 1";
     Ok(client.query_opt(query, &[&name, &uri]).await?.as_ref().map(read_named))
 }
 
 /// The assets that an alias has stood for.
 pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<NamedAsset>, StoreError> {
-    let query = "SELECT a.name, a.uri, a.group_name, a.extra
+    let query = "SELECT a.id, a.name, a.uri, a.group_name, a.extra
                  FROM asset a JOIN asset_alias_asset link ON link.asset_id = a.id JOIN asset_alias l ON l.id = link.alias_id
                  WHERE l.name = $1 ORDER BY a.id";
     Ok(client.query(query, &[&alias]).await?.iter().map(read_named).collect())

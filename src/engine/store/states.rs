@@ -1,19 +1,9 @@
 //! The state stores: what a task instance keeps by key for its later tries, and what tasks keep for an asset.
 
-use super::{StoreError, xcoms};
+use super::StoreError;
 use crate::engine::keys::TryKey;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
-
-/// The asset of a name, or of a URI; of several, the one that was declared last.
-pub async fn asset(
-    client: &impl GenericClient,
-    name: Option<&str>,
-    uri: Option<&str>,
-) -> Result<Option<i64>, StoreError> {
-    let query = "SELECT id FROM asset WHERE name = $1 OR uri = $2 ORDER BY updated_at DESC, id DESC LIMIT 1";
-    Ok(client.query_opt(query, &[&name, &uri]).await?.map(|row| row.get(0)))
-}
 
 /// The value as JSON text, unless there is none or its time is over.
 pub async fn of_task(client: &impl GenericClient, of: &TryKey, key: &str) -> Result<Option<String>, StoreError> {
@@ -24,6 +14,13 @@ pub async fn of_task(client: &impl GenericClient, of: &TryKey, key: &str) -> Res
     Ok(row.map(|row| row.get(0)))
 }
 
+fn check_key(key: &str) -> Result<(), StoreError> {
+    if key.is_empty() || key.chars().count() > 512 || key.contains('\0') {
+        return Err(StoreError::Invalid(format!("a key is a text of 1 to 512 characters, and not {key:?}")));
+    }
+    Ok(())
+}
+
 /// Also removes what has expired, of whichever task.
 pub async fn set_of_task(
     client: &impl GenericClient,
@@ -32,7 +29,7 @@ pub async fn set_of_task(
     value: &str,
     expires_at: Option<Timestamp>,
 ) -> Result<(), StoreError> {
-    xcoms::check_key(key)?;
+    check_key(key)?;
     client.execute("DELETE FROM task_state WHERE expires_at <= now()", &[]).await?;
     let query = "INSERT INTO task_state (dag_id, run_id, task_id, map_index, key, value, expires_at)
                  VALUES ($1, $2, $3, $4, $5, $6::text::json, $7)
@@ -65,7 +62,7 @@ pub async fn set_of_asset(
     value: &str,
     by: &TryKey,
 ) -> Result<(), StoreError> {
-    xcoms::check_key(key)?;
+    check_key(key)?;
     let query = "INSERT INTO asset_state (asset_id, key, value, dag_id, run_id, task_id, map_index)
                  VALUES ($1, $2, $3::text::json, $4, $5, $6, $7)
                  ON CONFLICT (asset_id, key)

@@ -69,13 +69,18 @@ fn folder(home: &Home) -> PathBuf {
     home.tools().join("uv")
 }
 
+/// What it has downloaded; environments share the files.
+fn cache(home: &Home) -> PathBuf {
+    folder(home).join("cache")
+}
+
 fn own_program(home: &Home) -> PathBuf {
     folder(home).join(VERSION).join("uv")
 }
 
-/// Where tasks look for one behind those of the system, whether it is there or not.
-pub fn of_tasks(home: &Home) -> PathBuf {
-    env_vars::path("LEOFLOW_UV").unwrap_or_else(|| own_program(home))
+/// Where tasks look for one behind those of the system, whether it is there or not; and what it has downloaded.
+pub fn of_tasks(home: &Home) -> (PathBuf, PathBuf) {
+    (env_vars::path("LEOFLOW_UV").unwrap_or_else(|| own_program(home)), cache(home))
 }
 
 /// The one that is there, or else the pinned one, from a wheel beside the program or from the index that pip is
@@ -183,8 +188,7 @@ impl Uv {
         command
             .args(arguments)
             .args(["--no-progress", "--no-python-downloads", "--color", "never", "--cache-dir"])
-            // What it has downloaded; environments share the files.
-            .arg(folder.join("cache"))
+            .arg(cache(&self.home))
             .env_clear()
             .envs(environment())
             .envs(passed())

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     if "uv" in options:
         from leoflow.common import uv
 
-        uv.offer(options["uv"])
+        uv.offer(options["uv"], options["uv_cache"])
     sys.argv = [options.get("path") or options.get("folder") or what]
     if what == "parse":
         from leoflow.entry.parse import main

@@ -1,6 +1,7 @@
 //! The environments that projects ask for: found, or built one at a time beside everything else.
 
 mod upkeep;
+mod uv;
 
 use super::change_feed::Changes;
 use super::database::Database;
@@ -83,6 +84,7 @@ pub struct Environments {
     known: Mutex<HashMap<String, (Declared, Python, Known)>>,
     /// What each DAG file wants, as inputs.
     wanted_by: Mutex<HashMap<PathBuf, String>>,
+    getting_uv: uv::Getting,
     /// Held by the one that is built.
     turn: tokio::sync::Mutex<()>,
     /// One that was waited for is there, or is not to be had.
@@ -102,6 +104,7 @@ impl Environments {
             shown,
             known: Mutex::default(),
             wanted_by: Mutex::default(),
+            getting_uv: uv::Getting::default(),
             turn: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             is_timed: AtomicBool::new(false),
@@ -133,19 +136,6 @@ impl Environments {
         wanted_by.retain(|file, _| is_dag_file(file));
         let is_wanted = |inputs: &String| wanted_by.values().any(|wanted| wanted == inputs);
         self.known().retain(|inputs, (_, _, known)| is_wanted(inputs) || matches!(known, Known::Building(_)));
-    }
-
-    /// The uv that makes virtual environments of tasks; got where there is none. The error is for people.
-    pub async fn uv(self: &Arc<Self>) -> Result<PathBuf, String> {
-        let this = self.clone();
-        // In a task of its own: who asks may be cut off at any moment.
-        let work = async move {
-            let _turn = this.turn.lock().await;
-            let home = this.home.clone();
-            tokio::task::spawn_blocking(move || environments::get_uv(&home, &|_| {}).map(|uv| uv.program)).await
-        };
-        let found = tokio::spawn(work).await.map_err(|error| error.to_string())?;
-        found.map_err(|error| error.to_string())?
     }
 
     /// The environment of what stands beside a DAG file. Where there is none yet, it is begun.

@@ -158,7 +158,7 @@ pub async fn delete_xcom(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What makes virtual environments.
+/// What makes virtual environments; `null` while it is being got.
 pub async fn uv(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let program =
         state.environments.uv().await.map_err(|reason| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;

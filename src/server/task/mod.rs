@@ -37,9 +37,8 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/state/set", post(states::set))
         .route("/task/state/delete", post(states::delete))
         .nest("/task", questions())
-        .layer(from_fn(guard::datastore_timeout))
-        // It may have to be got first.
         .route("/task/uv", post(api::uv))
+        .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), api::require_try))
         .layer(from_fn(guard::require_local))
@@ -49,9 +48,9 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
 pub fn trigger_routes() -> Router<Arc<AppState>> {
     Router::new()
         .nest("/local/triggers", questions())
-        .layer(from_fn(guard::datastore_timeout))
         // For a run in the foreground.
         .route("/local/uv", post(api::uv))
+        .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn(guard::require_local))
 }

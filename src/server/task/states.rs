@@ -1,7 +1,7 @@
 //! The state stores, as a running task uses them: `/task/state/…` over `run/api.sock`.
 
 use crate::engine::keys::TryKey;
-use crate::engine::store::states;
+use crate::engine::store::{asset_lists, states};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
@@ -29,11 +29,15 @@ struct Asset {
 }
 
 impl Asset {
+    async fn find(&self, client: &impl GenericClient) -> Result<Option<i64>, ApiError> {
+        let found = asset_lists::named(client, self.name.as_deref(), self.uri.as_deref()).await?;
+        Ok(found.map(|asset| asset.id))
+    }
+
     async fn id(&self, client: &impl GenericClient) -> Result<i64, ApiError> {
-        let (name, uri) = (self.name.as_deref(), self.uri.as_deref());
-        let found = states::asset(client, name, uri).await?;
-        let what = name.or(uri).unwrap_or_default();
-        found.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no asset {what:?}")))
+        let what = self.name.as_deref().or(self.uri.as_deref()).unwrap_or_default();
+        let unknown = || ApiError::new(StatusCode::NOT_FOUND, format!("there is no asset {what:?}"));
+        self.find(client).await?.ok_or_else(unknown)
     }
 }
 
@@ -50,7 +54,10 @@ pub async fn get(State(state): Shared, Extension(of): Extension<TryKey>, body: B
     let Get { key, asset } = body_as(body)?;
     let client = state.database.get().await?;
     let found = match asset {
-        Some(asset) => states::of_asset(&*client, asset.id(&*client).await?, &key).await?,
+        Some(asset) => match asset.find(&*client).await? {
+            Some(id) => states::of_asset(&*client, id, &key).await?,
+            None => None,
+        },
         None => states::of_task(&*client, &of, &key).await?,
     };
     Ok(Json(json!({"value_json": found})))

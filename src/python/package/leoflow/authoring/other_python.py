@@ -34,16 +34,16 @@ with open(sys.argv[3], encoding="utf-8") as _file:
 def _leoflow(function, arguments, result, failure):
     import {serializer} as serializer
 
-    with open(arguments, "rb") as file:
-        given = serializer.load(file)
     try:
         import pendulum
     except ImportError:
         pendulum = None
-    for name in given["moments"]:
-        if pendulum is not None and given["kwargs"][name] is not None:
-            given["kwargs"][name] = pendulum.instance(given["kwargs"][name])
     try:
+        with open(arguments, "rb") as file:
+            given = serializer.load(file)
+        for name in given["moments"]:
+            if pendulum is not None and given["kwargs"][name] is not None:
+                given["kwargs"][name] = pendulum.instance(given["kwargs"][name])
         returned = function(*given["args"], **given["kwargs"])
     except Exception as error:
         with open(failure, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -14,7 +14,9 @@ from leoflow.authoring import other_python, virtualenvs
 from leoflow.authoring.branching import BranchMixIn
 from leoflow.authoring.operators import Offered, PythonOperator, keyword_arguments
 from leoflow.authoring.taskflow import Decorated
+from leoflow.authoring.xcom_arg import concrete
 from leoflow.common.exceptions import AirflowException, Unsupported
+from leoflow.common.local_modules import roots_of
 from leoflow.common.masking import hide
 
 # Of the context, what is plain everywhere.
@@ -56,8 +58,9 @@ class OtherPythonOperator(PythonOperator):
         if self.templates_dict:
             taken["templates_dict"] = self.templates_dict
         kwargs = keyword_arguments(self.python_callable, self.op_args, Offered(taken, self.op_kwargs), self.op_kwargs)
-        kwargs = {name: plain_time(value) if name in MOMENTS else value for name, value in kwargs.items()}
-        arguments = {"args": list(self.op_args), "kwargs": kwargs, "moments": [name for name in MOMENTS if name in kwargs]}
+        given = [name for name in moments if name in kwargs and name not in self.op_kwargs]
+        kwargs = {name: plain_time(value) if name in given else concrete(value) for name, value in kwargs.items()}
+        arguments = {"args": [concrete(one) for one in self.op_args], "kwargs": kwargs, "moments": given}
 
         def use(python):
             return other_python.call(
@@ -76,7 +79,7 @@ class OtherPythonOperator(PythonOperator):
         found.update({name: os.environ[name] for name in ("LEOFLOW_TASK",) if name in os.environ})
         found.update(self.env_vars or {})
         # Modules beside the DAG are there, too.
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, [found.get("PYTHONPATH"), os.path.dirname(self.dag.fileloc)]))
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, [found.get("PYTHONPATH"), *roots_of(self.dag.fileloc)]))
         return found
 
     def has_pendulum(self):
@@ -123,7 +126,7 @@ class PythonVirtualenvOperator(OtherPythonOperator):
 
     def wanted(self):
         requirements = [str(one) for one in self.requirements]
-        if self.serializer != "pickle" and self.serializer not in requirements:
+        if self.serializer != "pickle" and not self.system_site_packages and self.serializer not in requirements:
             requirements.append(self.serializer)
         return virtualenvs.Wanted(requirements, self.python_version, self.system_site_packages,
                                   list(self.pip_install_options or ()), self.index_urls)

@@ -44,19 +44,23 @@ class Wanted:
             listed = os.path.join(folder, "requirements.txt")
             with open(listed, "w", encoding="utf-8") as file:
                 file.write("\n".join(self.requirements) + "\n")
-            run([program, "pip", "install", "--quiet", "--no-progress", "--python", python, *self.index(), *self.options, "-r", listed])
+            variables = index_variables(self.index_urls)
+            # No index at all is wanted.
+            options = ["--no-index", *self.options] if self.index_urls == [] else self.options
+            run([program, "pip", "install", "--quiet", "--no-progress", "--python", python, *options, "-r", listed], variables)
         return python
 
-    def index(self):
-        if self.index_urls is None:
-            return []
-        first = ["--default-index", self.index_urls[0]] if self.index_urls else ["--no-index"]
-        return first + [part for url in self.index_urls[1:] for part in ("--index", url)]
+
+def index_variables(urls):
+    """Not as arguments, which everybody can read: an address may hold a password."""
+    if not urls:
+        return {}
+    return {"UV_DEFAULT_INDEX": urls[0], **({"UV_INDEX": " ".join(urls[1:])} if urls[1:] else {})}
 
 
-def run(command):
+def run(command, variables=None):
     print(f"Running command: {hide(' '.join(command))}", flush=True)
-    code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+    code = subprocess.run(command, stdin=subprocess.DEVNULL, env={**os.environ, **(variables or {})}).returncode
     if code != 0:
         raise AirflowException(f"the virtual environment could not be made: {' '.join(command[:3])} … ended with exit status {code}")
 
@@ -71,10 +75,11 @@ def cached(wanted: Wanted, cache: str, key: str) -> str:
     os.makedirs(cache, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.exists(os.path.join(folder, COMPLETE)):
+        python = os.path.join(folder, "bin", "python")
+        if os.path.exists(os.path.join(folder, COMPLETE)) and os.path.exists(python):
             print(f"Reusing cached Python virtual environment in {folder}", flush=True)
-            return os.path.join(folder, "bin", "python")
-        # What was begun by one that was killed.
+            return python
+        # What was begun by one that was killed, or is of a Python that is gone.
         shutil.rmtree(folder, ignore_errors=True)
         try:
             python = wanted.make(folder)

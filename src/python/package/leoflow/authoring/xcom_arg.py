@@ -325,3 +325,8 @@ def resolve(value: Any, context: Context) -> Any:
     if type(value) in (list, tuple, set):
         return type(value)(resolve(one, context) for one in value)
     return value
+
+
+def concrete(value: Any) -> Any:
+    """A list in the place of what looks like one."""
+    return list(value) if isinstance(value, Lazy) else value

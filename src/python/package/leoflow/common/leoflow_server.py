@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from leoflow.common.client import Client, ServerError, quote
 from leoflow.common.exceptions import AirflowRuntimeError, Unsupported
@@ -59,7 +60,9 @@ def uv() -> str:
         raise NotRunning("there is no uv here, which makes virtual environments: install it (https://docs.astral.sh/uv), "
                          "or start Leoflow, which gets one (`leoflow lite start`)")
     try:
-        return client().request("POST", f"{_prefix}/uv")["program"]
+        while (found := client().request("POST", f"{_prefix}/uv")["program"]) is None:
+            time.sleep(0.5)
+        return found
     except ServerError as error:
         raise AirflowRuntimeError(str(error)) from None
 

@@ -24,6 +24,12 @@ def provider_package(name: str) -> str | None:
     return "-".join(["apache-airflow-providers", *names[:length]])
 
 
+def provider_modules(provider):
+    """The package of that provider, if it is there; what lies in it is then no other package's."""
+    name = "airflow.providers." + provider.removeprefix("apache-airflow-providers-").replace("-", ".")
+    return {loaded for loaded in sys.modules if f"{loaded}.".startswith(f"{name}.")}
+
+
 def missing_package(error: BaseException) -> str | None:
     """The line that brings a module which is not installed, or None. What was raised in its place counts, too."""
     seen = []
@@ -33,7 +39,7 @@ def missing_package(error: BaseException) -> str | None:
             return None
         error = error.__cause__
     provider = provider_package(whole_name(error))
-    if provider is not None:
+    if provider is not None and error.name.rpartition(".")[0] not in provider_modules(provider):
         return (f"{error.name} is not installed for this project. Add its provider to what the project depends on:\n"
                 f"`leoflow add {provider}` in its folder, or in its leoflow.yaml\n    dependencies: [{provider}]")
     top = error.name.partition(".")[0]

@@ -9,14 +9,14 @@ import shutil
 from leoflow.common import leoflow_server
 
 
-def offer(program: str) -> None:
-    """Makes it a command of this process and its children, behind those of the system. It need not be there yet."""
+def offer(program: str, cache: str) -> None:
+    """Makes it a command of this process and its children, behind those of the system. It need not be there yet. `cache` is
+    where it keeps what it has downloaded, where nobody says otherwise."""
     folder = os.path.dirname(program)
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    if folder not in folders:
+    if folder and folder not in folders:
         os.environ["PATH"] = os.pathsep.join([*folders, folder])
-    # Where it is not said otherwise, it has one place for what it has downloaded.
-    os.environ.setdefault("UV_CACHE_DIR", os.path.join(os.path.dirname(folder), "cache"))
+    os.environ.setdefault("UV_CACHE_DIR", cache)
 
 
 def program() -> str:

@@ -35,6 +35,7 @@ SIGTERM, SIGKILL, SIGCHLD, SIGPIPE = (int(one) for one in (signal.SIGTERM, signa
 # When Python looks for what is no longer used. What a DAG file makes is nearly all there to stay: looking as often as usual
 # takes as long as making it.
 USUALLY, WHILE_LOADING = gc.get_threshold(), (50_000, 20, 20)
+_is_loading = False
 
 
 def fork_for_exec() -> int:
@@ -99,7 +100,9 @@ def place(descriptors):
 
 def has_loaded() -> None:
     """From here on it is the user's own code that makes and drops objects: what is there stays."""
-    if gc.get_threshold() == WHILE_LOADING:
+    global _is_loading
+    if _is_loading:
+        _is_loading = False
         gc.freeze()
         gc.set_threshold(*USUALLY)
 
@@ -107,6 +110,7 @@ def has_loaded() -> None:
 def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object]) -> NoReturn:
     """In a fork: does the work as a process of its own would that has just imported the same modules, and ends with it.
     It ends with its parent too."""
+    global _is_loading
     code = 1
     try:
         control(SET_PARENT_DEATH_SIGNAL, SIGKILL)
@@ -117,6 +121,7 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         set_mask(SET_MASK, ())
         place(descriptors)
         os.environ[MARK] = mark
+        _is_loading = True
         gc.set_threshold(*WHILE_LOADING)
         gc.enable()
         libraries.seed_numpy()

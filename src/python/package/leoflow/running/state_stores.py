@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 
-from leoflow.authoring.assets import Asset, AssetNameRef, AssetUriRef
+from leoflow.authoring.assets import Asset, AssetAlias, AssetNameRef, AssetUriRef
 from leoflow.common.client import ServerError
 from leoflow.common.exceptions import AirflowRuntimeError
 
@@ -50,6 +50,17 @@ class Store:
         self._ask("delete")
 
 
+def in_a_thread(name):
+    """The method of that name, for code in an event loop: that goes on meanwhile."""
+
+    async def call(self, *args, **kwargs):
+        import asyncio
+
+        return await asyncio.to_thread(getattr(self, name), *args, **kwargs)
+
+    return call
+
+
 class TaskStateStore(Store):
     """`task_state_store` of the context."""
 
@@ -62,16 +73,23 @@ class TaskStateStore(Store):
             self._set(key, value, expires_at=until.isoformat())
 
 
-class AssetStateStore(Store):
+class Awaitable:
+    aget, aset, adelete, aclear = in_a_thread("get"), in_a_thread("set"), in_a_thread("delete"), in_a_thread("clear")
+
+
+class AssetStateStore(Awaitable, Store):
     def set(self, key: str, value: Any) -> None:
         self._set(key, value)
 
 
-class AssetStateStores:
+class AssetStateStores(Awaitable):
     """`asset_state_store` of the context: by asset, or with no asset named where the task has one alone."""
 
     def __init__(self, inlets: list, outlets: list, server: TaskApi):
-        named = [one for one in [*inlets, *outlets] if isinstance(one, (Asset, AssetNameRef, AssetUriRef))]
+        # An alias that is read stands for what it has stood for; one that is written is known only afterwards.
+        aliases = [one.name for one in inlets if isinstance(one, AssetAlias)]
+        named = [Asset(one["name"], one["uri"]) for alias in aliases for one in server.ask("POST", "assets/of-alias", {"alias": alias})]
+        named += [one for one in [*inlets, *outlets] if isinstance(one, (Asset, AssetNameRef, AssetUriRef))]
         self._stores = {place_of(one): AssetStateStore(server, dict([place_of(one)])) for one in named}
 
     def __getitem__(self, asset: Asset | AssetNameRef | AssetUriRef) -> AssetStateStore:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from leoflow.authoring.xcom_arg import concrete
 from leoflow.common import current, plain_files
 from leoflow.common.exceptions import (
     AirflowFailException,
@@ -227,13 +228,6 @@ def _own(name):
 _base_render = _own("render_template_fields")
 _base_pre_execute = _own("pre_execute")
 _base_post_execute = _own("post_execute")
-
-
-def concrete(value):
-    """A list in the place of what looks like one."""
-    from leoflow.authoring.xcom_arg import Lazy
-
-    return list(value) if isinstance(value, Lazy) else value
 
 
 def is_mapped_over(task):

@@ -16,61 +16,75 @@ if TYPE_CHECKING:
 
 # Where Airflow looks for it.
 DESCRIPTOR = "__AIRFLOW_SUPERVISOR_FD"
+LAST_LINES_SECONDS = 2
 
 
 def starts_some(task: Any) -> bool:
     """Whether it is a task of another Python."""
-    return any(kind.__name__ == "_BasePythonVirtualenvOperator" for kind in type(task).__mro__)
+    kind = task.operator_class if getattr(task, "is_mapped", False) else type(task)
+    return any(one.__name__ == "_BasePythonVirtualenvOperator" for one in kind.__mro__)
 
 
-def serve(supervisor: Any) -> None:
-    """Answers them from now on, in threads that end with this process."""
-    ours, theirs = socket.socketpair()
-    theirs.set_inheritable(True)
-    os.environ[DESCRIPTOR] = str(theirs.detach())
-    threading.Thread(target=answer_all, args=(ours, supervisor), daemon=True).start()
+class Server:
+    """Answers them until the task has ended."""
 
+    def __init__(self, supervisor: Any):
+        self.supervisor = supervisor
+        # Of processes' loggers.
+        self.logs = []
+        self.ours, theirs = socket.socketpair()
+        theirs.set_inheritable(True)
+        os.environ[DESCRIPTOR] = str(theirs.detach())
+        threading.Thread(target=self.serve, daemon=True).start()
 
-def answer_all(connection, supervisor):
-    import msgspec
-    from pydantic import TypeAdapter
+    def serve(self):
+        import msgspec
+        from pydantic import TypeAdapter
 
-    from airflow.sdk.execution_time import comms
+        from airflow.sdk.execution_time import comms
 
-    decoder, messages = msgspec.msgpack.Decoder(comms._RequestFrame), TypeAdapter(comms.ToSupervisor)
-    while True:
-        head = connection.recv(4, socket.MSG_WAITALL)
-        if len(head) < 4:
-            return
-        request = decoder.decode(connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
-        descriptors = []
-        try:
-            message = messages.validate_python(request.body)
-            if type(message).__name__ == "ResendLoggingFD":
-                descriptors = [log()]
-                said = {"body": comms.SentFDs(fds=descriptors).model_dump()}
-            else:
-                answer = supervisor.send(message)
-                said = {"body": None if answer is None else answer.model_dump()}
-        except Exception as error:
-            told = error.error if hasattr(error, "error") else supervisor.problem(str(error)).error
-            said = {"error": told.model_dump()}
-        frame = comms._ResponseFrame(id=request.id, **said).as_bytes()
-        sent = connection.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else [])
-        connection.sendall(frame[sent:])
-        for one in descriptors:
-            os.close(one)
+        decoder, messages = msgspec.msgpack.Decoder(comms._RequestFrame), TypeAdapter(comms.ToSupervisor)
+        while True:
+            head = self.ours.recv(4, socket.MSG_WAITALL)
+            if len(head) < 4:
+                return
+            request = decoder.decode(self.ours.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
+            descriptors = []
+            try:
+                message = messages.validate_python(request.body)
+                if type(message).__name__ == "ResendLoggingFD":
+                    descriptors = [self.log()]
+                    said = comms.SentFDs(fds=descriptors)
+                else:
+                    said = self.supervisor.send(message)
+                # Fields by the names that they have in a message.
+                body = None if said is None else said.model_dump(by_alias=True)
+                frame = comms._ResponseFrame(id=request.id, body=body).as_bytes()
+            except Exception as error:
+                told = error.error if hasattr(error, "error") else self.supervisor.problem(str(error)).error
+                frame = comms._ResponseFrame(id=request.id, error=told.model_dump()).as_bytes()
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+            sent = self.ours.sendmsg([frame], ancillary)
+            self.ours.sendall(frame[sent:])
+            for one in descriptors:
+                os.close(one)
 
+    def log(self):
+        """Where such a process writes what its loggers say: it becomes part of the task's log."""
+        reader, writer = os.pipe()
 
-def log() -> int:
-    """Where such a process writes what its loggers say: it becomes part of the task's log."""
-    reader, writer = os.pipe()
+        def pass_on():
+            lines = logs.Lines()
+            while text := os.read(reader, 65536):
+                lines.write(text)
+            lines.write(b"\n")
+            os.close(reader)
 
-    def pass_on():
-        lines = logs.Lines()
-        while text := os.read(reader, 65536):
-            lines.write(text)
-        os.close(reader)
+        self.logs.append(threading.Thread(target=pass_on, daemon=True))
+        self.logs[-1].start()
+        return writer
 
-    threading.Thread(target=pass_on, daemon=True).start()
-    return writer
+    def finish(self) -> None:
+        """Once the task has run: what its processes have logged is written, unless one of them lives on."""
+        for one in self.logs:
+            one.join(LAST_LINES_SECONDS)

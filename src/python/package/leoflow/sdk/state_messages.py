@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from leoflow.common.client import ServerError
 from leoflow.sdk.models import make
 
 TYPE_CHECKING = False
@@ -26,12 +25,7 @@ class States:
     def get(self, message):
         asset = asset_of(message)
         kind = "TaskStateStore" if asset is None else "AssetStateStore"
-        try:
-            found = self.ask("get", asset, key=message.key)["value_json"]
-        except ServerError as error:
-            if error.status != 404:
-                raise
-            found = None
+        found = self.ask("get", asset, key=message.key)["value_json"]
         if found is None:
             return self.supervisor.error("TASK_STORE_NOT_FOUND" if asset is None else "ASSET_STORE_NOT_FOUND", key=message.key)
         return make(f"{kind}Result", value=json.loads(found))

@@ -40,7 +40,12 @@ def groups(dag):
 
 def of_param(param):
     whole = {"schema": dict(param.schema), "description": param.description}
-    return {**whole, "value": param.value} if param.has_value or param.value is None else whole
+    return whole if is_unset(param.value) else {**whole, "value": param.value}
+
+
+def is_unset(value):
+    """A copy of what stands for nothing is another object."""
+    return type(value).__name__ in ("ArgNotSet", "NotSetType", "_ArgNotSet")
 
 
 def of_group(group):
@@ -152,8 +157,7 @@ def length_of(one):
     if kind == "MapXComArg":
         return length_of(one.arg)
     if kind == "ZipXComArg":
-        is_filled = type(one.fillvalue).__name__ not in ("ArgNotSet", "NotSetType", "_ArgNotSet")
-        return {"longest" if is_filled else "shortest": [length_of(arg) for arg in one.args]}
+        return {"shortest" if is_unset(one.fillvalue) else "longest": [length_of(arg) for arg in one.args]}
     if kind == "ConcatXComArg":
         return {"sum": [length_of(arg) for arg in one.args]}
     if kind == "SchedulerDictOfListsExpandInput" or hasattr(one, "EXPAND_INPUT_TYPE"):

@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 
-from leoflow.common import plain_files
+from leoflow.common import local_modules, plain_files
 from leoflow.common.packages import missing_package
 from leoflow.common.reports import describe, missing_date
 from leoflow.sdk import child_processes, older_versions, startup
@@ -80,9 +80,10 @@ class Try:
         if self.folder:
             # From here on the time counts, for whoever looks from outside too.
             plain_files.write(os.path.join(self.folder, "began"), b"")
-        if child_processes.starts_some(self.ti.task):
-            child_processes.serve(self.supervisor)
+        children = child_processes.Server(self.supervisor) if child_processes.starts_some(self.ti.task) else None
         state, _, self.error = self.runner.run(self.ti, self.context, self.log)
+        if children is not None:
+            children.finish()
         self.state = state
         self.context["exception"] = self.error
         result = self.supervisor.result
@@ -117,7 +118,7 @@ def instance(details: Any, task: Any, fileloc: str) -> Any:
     context = details.ti_context
     return task_runner.RuntimeTaskInstance.model_construct(
         **details.ti.model_dump(exclude_unset=True), task=task, _ti_context_from_server=context, max_tries=context.max_tries,
-        bundle_instance=startup.Bundle(pathlib.Path(os.path.dirname(fileloc))),
+        bundle_instance=startup.Bundle(pathlib.Path(local_modules.roots_of(fileloc)[0])),
         start_date=getattr(context, "start_date", None) or details.start_date,
         state=task_runner.TaskInstanceState.RUNNING, sentry_integration="",
     )

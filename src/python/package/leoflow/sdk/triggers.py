@@ -33,6 +33,9 @@ class TriggerSupervisor(TaskSupervisor):
 
     def __init__(self):
         super().__init__({"dag_id": "", "run_id": "", "task_id": "", "map_index": -1})
+        # There is no state store for what is no try.
+        for kind in [kind for kind in self.answers if "StateStore" in kind]:
+            del self.answers[kind]
         for kind in ("SetXCom", "DeleteXCom", "PutVariable", "DeleteVariable", "TriggerDagRun", "GetPrevSuccessfulDagRun"):
             del self.answers[kind]
 
