@@ -57,6 +57,7 @@ class Environments(Leoflow):
 
     def begin(self, uv=None):
         """An empty home, with uv as it is there."""
+        self.end()
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.rmtree(self.folder / "leoflow", ignore_errors=True)
         if uv:
