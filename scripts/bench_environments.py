@@ -40,7 +40,7 @@ class Environments(Leoflow):
         self.project("first", kind)
         self.command("lite", "stop")
         shutil.rmtree(uv, ignore_errors=True)
-        shutil.copytree(cache, uv, ignore=shutil.ignore_patterns("cache"))
+        shutil.copytree(cache, uv, ignore=shutil.ignore_patterns("cache", "compiled"))
         self.begin(uv)
         yield f"{kind}, cold", self.project("cold", kind)
         self.command("lite", "stop")

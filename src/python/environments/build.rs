@@ -1,5 +1,6 @@
 //! Building environments: what is wanted becomes a lock, and a lock a folder that never changes.
 
+use super::bytecode;
 use super::declared::Declared;
 use super::installed::{self, program};
 use super::uv::Uv;
@@ -196,7 +197,9 @@ pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn 
     checkpoint("environment.made");
     install(uv, lock, &staging.0, &tree, reporter)?;
     checkpoint("environment.installed");
+    bytecode::give(home, &tree);
     installed::check(&tree, &staging.0)?;
+    bytecode::keep(home, &tree);
     let stamp = Stamp {
         lock: lock.clone(),
         version: python.version.clone(),
@@ -256,6 +259,7 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
             files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
             files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
         }
+        bytecode::forget_unused(home);
         if let Some(uv) = super::uv::find(home).filter(|_| !unused.is_empty()) {
             // Their files are uv's too, and free only when both have let go.
             let _ = uv.run(["cache", "prune"], PRUNE_LIMIT, &|_: Progress| {});

@@ -17,7 +17,7 @@ pub fn program(folder: &Path) -> PathBuf {
 }
 
 /// Where its packages are.
-fn places(folder: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn places(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let libraries = std::fs::read_dir(folder.join("lib")).into_iter().flatten().flatten();
     libraries.map(|entry| entry.path().join("site-packages"))
 }

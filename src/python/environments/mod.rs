@@ -1,6 +1,7 @@
 //! What a project's DAGs need beside Python itself: what it says, what exactly that comes to, and where it is installed.
 
 mod build;
+mod bytecode;
 mod choice;
 mod declared;
 mod installed;
