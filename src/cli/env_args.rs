@@ -35,11 +35,14 @@ pub enum EnvCommand {
         /// A folder of the workspace; all projects when none is named
         project: Option<String>,
     },
-    /// Print the lock of a project, as pip reads it
-    #[command(after_help = "Example:\n  leoflow env lock sales > requirements.lock")]
+    /// Print the lock of a project, as pip reads it, or write it beside its DAG
+    #[command(after_help = "Examples:\n  leoflow env lock sales\n  leoflow env lock sales --write    # sales/requirements.lock")]
     Lock {
         /// A folder of the workspace
         project: String,
+        /// Write it to requirements.lock in the project's folder, for pip and other machines
+        #[arg(long)]
+        write: bool,
     },
     /// Remove environments that no DAG uses any more
     #[command(after_help = "Examples:\n  leoflow env prune --dry-run\n  leoflow env prune")]

@@ -221,6 +221,9 @@ fn a_backup_brings_the_lock_along_and_an_update_works_it_out_anew() {
     assert_eq!(pruned["removed"].as_array().unwrap().len(), 1, "{pruned}");
     assert_eq!(environments(&new).len(), 1);
     let lock = new.run(&["env", "lock", "p"]).expect(0).stdout;
+    new.run(&["env", "lock", "p", "--write"]).expect(0);
+    let written = std::fs::read_to_string(new.workspace().join("p/requirements.lock")).unwrap();
+    assert_eq!(written.trim_end(), lock.trim_end());
     assert!(lock.contains("colours==3.0") && lock.contains("--hash=sha256:"), "{lock}");
     let said = new.run(&["env", "shell", "p", "--", "python", "-c", "import paint; print(paint.NAME)"]).expect(0);
     assert_eq!(said.stdout.trim(), "paint in green");

@@ -4,7 +4,7 @@ use crate::cli::api::{Api, list_of};
 use crate::cli::args::EnvCommand;
 use crate::commands::context::Context;
 use crate::error::Error;
-use crate::sys::env_vars;
+use crate::sys::{env_vars, files};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -19,9 +19,13 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
     match command {
         EnvCommand::List => list(context, &api.get(PLACE).await?),
         EnvCommand::Show { project } => show(context, &of_project(&api, project).await?),
-        EnvCommand::Lock { project } => {
+        EnvCommand::Lock { project, write } => {
             let one = of_project(&api, project).await?;
-            printer.line(one["lock"].as_str().unwrap_or_default().trim_end());
+            let lock = one["lock"].as_str().unwrap_or_default();
+            if *write {
+                return write_lock(context, project, lock);
+            }
+            printer.line(lock.trim_end());
             Ok(0)
         }
         EnvCommand::Update { project } => {
@@ -51,6 +55,19 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
             Err(shell(Path::new(folder), command))
         }
     }
+}
+
+fn write_lock(context: &Context<'_>, project: &str, lock: &str) -> Result<u8, Error> {
+    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
+    let file = workspace.join(project).join("requirements.lock");
+    let mode = files::mode(&file).unwrap_or(0o644);
+    files::write_atomic(&file, lock.as_bytes(), mode).map_err(|error| Error::io("write", &file, &error))?;
+    if context.printer.json {
+        context.printer.json(&json!({"file": file}))?;
+    } else {
+        context.printer.line(format!("written: {}", file.display()));
+    }
+    Ok(0)
 }
 
 /// The environment of the DAGs of a project, which is a folder of the workspace.
