@@ -36,7 +36,9 @@ pub enum EnvCommand {
         project: Option<String>,
     },
     /// Print the lock of a project, as pip reads it, or write it beside its DAG
-    #[command(after_help = "Examples:\n  leoflow env lock sales\n  leoflow env lock sales --write    # sales/requirements.lock")]
+    #[command(
+        after_help = "Examples:\n  leoflow env lock sales\n  leoflow env lock sales --write    # sales/requirements.lock"
+    )]
     Lock {
         /// A folder of the workspace
         project: String,

@@ -197,9 +197,10 @@ pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn 
     checkpoint("environment.made");
     install(uv, lock, &staging.0, &tree, reporter)?;
     checkpoint("environment.installed");
-    bytecode::give(home, &tree);
-    installed::check(&tree, &staging.0)?;
-    bytecode::keep(home, &tree);
+    let name = target.file_name().unwrap_or_default();
+    let has_worked = bytecode::give(home, &tree, name);
+    installed::check(&tree, &staging.0, has_worked)?;
+    bytecode::keep(home, &tree, name);
     let stamp = Stamp {
         lock: lock.clone(),
         version: python.version.clone(),

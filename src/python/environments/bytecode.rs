@@ -4,6 +4,7 @@
 
 use super::installed::places;
 use crate::home::Home;
+use crate::sys::files;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -17,9 +18,18 @@ fn store(home: &Home) -> PathBuf {
     home.tools().join("uv/compiled")
 }
 
-/// Links what is kept for the sources in an environment. What cannot be given is compiled again.
-pub fn give(home: &Home, environment: &Path) {
+/// Of an environment of that name, which stands for its lock and its Python: how much it has compiled once it worked.
+fn note(home: &Home, name: &OsStr) -> PathBuf {
+    let mut name = name.to_owned();
+    name.push(".complete");
+    store(home).join(name)
+}
+
+/// Links what is kept for the sources in an environment. What cannot be given is compiled again. Returns whether all is
+/// there that one of the same name had, which worked.
+pub fn give(home: &Home, environment: &Path, name: &OsStr) -> bool {
     let store = store(home);
+    let mut given = 0;
     for place in places(environment) {
         let Some(tag) = tag_of(&place) else { continue };
         each_file(&store, &mut |kept| {
@@ -27,41 +37,48 @@ pub fn give(home: &Home, environment: &Path) {
             let is_for_this_python = target.to_string_lossy().ends_with(&format!(".{tag}.pyc"));
             if is_for_this_python && fs::symlink_metadata(&source).is_ok_and(|meta| fit_of(&meta) == fit) {
                 let _ = target.parent().map(fs::create_dir);
-                let _ = fs::hard_link(kept, target);
+                given += usize::from(fs::hard_link(kept, target).is_ok());
             }
         });
     }
+    let before = fs::read_to_string(note(home, name)).ok().and_then(|text| text.parse::<usize>().ok());
+    before.is_some_and(|before| before > 0 && given >= before)
 }
 
-/// Keeps what an environment has compiled.
-pub fn keep(home: &Home, environment: &Path) {
+/// Keeps what an environment has compiled that works.
+pub fn keep(home: &Home, environment: &Path, name: &OsStr) {
     let store = store(home);
+    let mut count = 0;
     for place in places(environment) {
         each_file(&place, &mut |file| {
             if file.parent().and_then(Path::file_name) != Some(OsStr::new(FOLDER)) {
                 return;
             }
-            if let Err(error) = keep_one(home, &store, &place, file) {
-                debug!("{}: {error}", file.display());
+            match keep_one(home, &store, &place, file) {
+                Ok(is_kept) => count += usize::from(is_kept),
+                Err(error) => debug!("{}: {error}", file.display()),
             }
         });
     }
+    if let Err(error) = files::write_atomic(&note(home, name), count.to_string().as_bytes(), 0o600) {
+        debug!("{}: {error}", store.display());
+    }
 }
 
-fn keep_one(home: &Home, store: &Path, place: &Path, file: &Path) -> io::Result<()> {
-    let Some((time, size)) = header_of(file)? else { return Ok(()) };
-    let Ok(relative) = file.strip_prefix(place) else { return Ok(()) };
+fn keep_one(home: &Home, store: &Path, place: &Path, file: &Path) -> io::Result<bool> {
+    let Some((time, size)) = header_of(file)? else { return Ok(false) };
+    let Ok(relative) = file.strip_prefix(place) else { return Ok(false) };
     let kept = store.join(format!("{}.{time}-{size}", relative.display()));
     if let Some(folder) = kept.parent() {
         home.create_folder(folder)?;
     }
     match fs::hard_link(file, kept) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
+        linked => linked.map(|()| true),
     }
 }
 
-/// Forgets what no environment has any more.
+/// Forgets what no environment has any more, and which have worked.
 pub fn forget_unused(home: &Home) {
     each_file(&store(home), &mut |kept| {
         if fs::symlink_metadata(kept).is_ok_and(|meta| meta.nlink() == 1) {
@@ -143,16 +160,17 @@ mod tests {
         compiled[4] = 1;
         fs::write(first.join("__pycache__/n.cpython-312.pyc"), &compiled).unwrap();
         fs::write(first.join("__pycache__/o.cpython-312.pyc"), "").unwrap();
-        keep(&home, &home.root().join("first"));
-        keep(&home, &home.root().join("first"));
+        let name = OsStr::new("name");
+        assert!(!give(&home, &home.root().join("first"), name));
+        keep(&home, &home.root().join("first"), name);
+        keep(&home, &home.root().join("first"), name);
 
         let (same, newer) = (environment(&home, "same", 1000), environment(&home, "newer", 1001));
         let other_python = home.root().join("other/lib/python3.13/site-packages/p");
         fs::create_dir_all(&other_python).unwrap();
         fs::hard_link(first.join("m.py"), other_python.join("m.py")).unwrap();
-        for name in ["same", "newer", "other"] {
-            give(&home, &home.root().join(name));
-        }
+        let given = ["same", "newer", "other"].map(|folder| give(&home, &home.root().join(folder), name));
+        assert_eq!(given, [true, false, false]);
         let cached = |package: &Path| {
             let entries = fs::read_dir(package.join(FOLDER)).into_iter().flatten().flatten();
             entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
@@ -166,7 +184,7 @@ mod tests {
             count
         };
         forget_unused(&home);
-        assert_eq!(kept(), 1);
+        assert_eq!(kept(), 1, "the note is no compiled module, and not kept");
         fs::remove_dir_all(home.root().join("first")).unwrap();
         fs::remove_dir_all(home.root().join("same")).unwrap();
         forget_unused(&home);

@@ -42,9 +42,10 @@ pub fn has_airflow(folder: &Path) -> bool {
 }
 
 /// Whether its Python runs, and finds what was installed. `room` is for what Airflow writes; the error is for people.
-pub fn check(folder: &Path, room: &Path) -> Result<(), String> {
+/// `has_worked`: the same has been imported here before, and what that has compiled is there.
+pub fn check(folder: &Path, room: &Path, has_worked: bool) -> Result<(), String> {
     ask(folder, room, PLAIN)?;
-    if has_airflow(folder) { ask(folder, room, AIRFLOW) } else { Ok(()) }
+    if has_airflow(folder) && !has_worked { ask(folder, room, AIRFLOW) } else { Ok(()) }
 }
 
 fn ask(folder: &Path, room: &Path, code: &str) -> Result<(), String> {
