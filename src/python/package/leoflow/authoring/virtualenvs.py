@@ -70,8 +70,8 @@ def cached(wanted: Wanted, cache: str, key: str) -> str:
     import fcntl
     import hashlib
 
-    described = wanted.described(key)
-    folder = os.path.join(cache, f"venv-{hashlib.sha256(described.encode()).hexdigest()[:16]}")
+    name = f"venv-{hashlib.sha256(wanted.described(key).encode()).hexdigest()[:16]}"
+    folder = os.path.join(cache, name)
     os.makedirs(cache, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -84,7 +84,7 @@ def cached(wanted: Wanted, cache: str, key: str) -> str:
         try:
             python = wanted.make(folder)
             with open(os.path.join(folder, COMPLETE), "w", encoding="utf-8") as file:
-                file.write(described)
+                file.write(name)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
