@@ -154,8 +154,8 @@ fn what_is_not_supported_names_file_line_and_thing() {
         ),
         (
             "decorator",
-            "from airflow.sdk import DAG, task\nwith DAG('x'):\n    @task.virtualenv\n    def t(): pass\n",
-            "3: @task.virtualenv",
+            "from airflow.sdk import DAG, task\nwith DAG('x'):\n    @task.docker\n    def t(): pass\n",
+            "3: @task.docker",
         ),
         (
             "watcher",
