@@ -77,7 +77,7 @@ impl Environments {
         true
     }
 
-    /// The same, and for none the plain one. What is not there is built, for whoever looks again.
+    /// The environment with this hash, and for none the plain one. What is not there is built, for whoever looks again.
     pub fn find_or_have_built(&mut self, plain: &Rc<Interpreter>, hash: Option<&str>) -> Option<Rc<Interpreter>> {
         let Some(hash) = hash else { return Some(plain.clone()) };
         let found = self.find(plain, hash);

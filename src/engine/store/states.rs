@@ -1,6 +1,6 @@
 //! The state stores: what a task instance keeps by key for its later tries, and what tasks keep for an asset.
 
-use super::StoreError;
+use super::{StoreError, xcoms};
 use crate::engine::keys::TryKey;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ pub async fn of_task(client: &impl GenericClient, of: &TryKey, key: &str) -> Res
 }
 
 fn check_key(key: &str) -> Result<(), StoreError> {
-    if key.is_empty() || key.chars().count() > 512 || key.contains('\0') {
+    if !xcoms::is_key(key) {
         return Err(StoreError::Invalid(format!("a key is a text of 1 to 512 characters, and not {key:?}")));
     }
     Ok(())

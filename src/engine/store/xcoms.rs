@@ -72,8 +72,13 @@ pub async fn get(
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
 }
 
+/// Whether a value can be kept under that name, here and in the state stores.
+pub fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.chars().count() <= 512 && !key.contains('\0')
+}
+
 pub fn check_key(key: &str) -> Result<(), StoreError> {
-    if key.is_empty() || key.chars().count() > 512 || key.contains('\0') {
+    if !is_key(key) {
         return Err(StoreError::Invalid(format!("XCom key must be a text of 1 to 512 characters. Received: {key:?}")));
     }
     Ok(())

@@ -105,9 +105,15 @@ class BaseBranchOperator(BranchMixIn, BaseOperator):
         return self.do_branch(context, self.choose_branch(context))
 
 
-class BranchPythonOperator(BranchMixIn, PythonOperator):
+class BranchByResultMixIn(BranchMixIn):
+    """Before an operator: what that returns is the choice."""
+
     def execute(self, context):
         return self.do_branch(context, super().execute(context))
+
+
+class BranchPythonOperator(BranchByResultMixIn, PythonOperator):
+    pass
 
 
 class ShortCircuitOperator(SkipMixin, PythonOperator):

@@ -1,19 +1,16 @@
 """`@task.bash`, `@task.branch`, `@task.short_circuit` and `@task.sensor`. By themselves, because most files
 do without them."""
 
-from leoflow.authoring.branching import BranchMixIn, ShortCircuitOperator
-from leoflow.authoring.operators import BashOperator, Offered, PythonOperator, keyword_arguments
+from leoflow.authoring.branching import BranchPythonOperator, ShortCircuitOperator
+from leoflow.authoring.operators import BashOperator, Offered, keyword_arguments
 from leoflow.authoring.sensors import PythonSensor
 from leoflow.authoring.taskflow import Decorated
 from leoflow.common.exceptions import Unsupported
 
 
-class DecoratedBranch(Decorated, BranchMixIn, PythonOperator):
+class DecoratedBranch(Decorated, BranchPythonOperator):
     operator_name = "@task.branch"
     airflow_name = "_BranchPythonDecoratedOperator"
-
-    def execute(self, context):
-        return self.do_branch(context, self.call(context))
 
 
 class DecoratedShortCircuit(Decorated, ShortCircuitOperator):

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterable
 
 from leoflow.authoring import other_python, virtualenvs
-from leoflow.authoring.branching import BranchMixIn
+from leoflow.authoring.branching import BranchByResultMixIn
 from leoflow.authoring.operators import Offered, PythonOperator, keyword_arguments
 from leoflow.authoring.taskflow import Decorated
 from leoflow.authoring.xcom_arg import concrete
@@ -169,14 +169,12 @@ class ExternalPythonOperator(OtherPythonOperator):
         return use(os.fspath(self.python))
 
 
-class BranchPythonVirtualenvOperator(BranchMixIn, PythonVirtualenvOperator):
-    def execute(self, context):
-        return self.do_branch(context, super().execute(context))
+class BranchPythonVirtualenvOperator(BranchByResultMixIn, PythonVirtualenvOperator):
+    pass
 
 
-class BranchExternalPythonOperator(BranchMixIn, ExternalPythonOperator):
-    def execute(self, context):
-        return self.do_branch(context, super().execute(context))
+class BranchExternalPythonOperator(BranchByResultMixIn, ExternalPythonOperator):
+    pass
 
 
 class DecoratedVirtualenv(Decorated, PythonVirtualenvOperator):

@@ -4,9 +4,6 @@ projects."""
 from __future__ import annotations
 
 import os
-import shutil
-
-from leoflow.common import leoflow_server
 
 
 def offer(program: str, cache: str) -> None:
@@ -21,4 +18,9 @@ def offer(program: str, cache: str) -> None:
 
 def program() -> str:
     """The one that is there, or else the one that the server gets now."""
+    # Every process offers it, and few ask for it.
+    import shutil
+
+    from leoflow.common import leoflow_server
+
     return shutil.which("uv") or leoflow_server.uv()
