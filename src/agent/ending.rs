@@ -34,7 +34,7 @@ pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>,
             Ended { due: delay.and_then(|delay| end_date.checked_add(delay).ok()), ..ended }
         }
         // What it waits for is said with it.
-        Some(TaskResult { state: ResultState::Deferred, deferral: None, .. }) => {
+        Some(TaskResult { state: ResultState::Deferred | ResultState::AwaitingInput, deferral: None, .. }) => {
             failed(true, "it says that it is deferred, and not until when".to_owned())
         }
         Some(result) => Ended {
@@ -42,6 +42,7 @@ pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>,
                 ResultState::Success => TryState::Success,
                 ResultState::UpForReschedule => TryState::UpForReschedule,
                 ResultState::Deferred => TryState::Deferred,
+                ResultState::AwaitingInput => TryState::AwaitingInput,
                 ResultState::Skipped | ResultState::Failed => TryState::Skipped,
             },
             may_retry: true,

@@ -136,6 +136,7 @@ pub enum ResultState {
     Failed,
     UpForReschedule,
     Deferred,
+    AwaitingInput,
 }
 
 /// The most that is read of any file here: results have their own, lower limits.

@@ -94,6 +94,8 @@ impl Surroundings {
             "data_interval_end": time(claimed.data_interval_end),
             "run_after": time(Some(claimed.run_after)),
             "run_start_date": time(claimed.run_start_date),
+            "partition_key": claimed.partition.as_ref().map(|partition| &partition.key),
+            "partition_date": time(claimed.partition.as_ref().and_then(|partition| partition.date)),
             "conf": claimed.conf,
             "note": claimed.note,
             "triggered_by": claimed.triggered_by,

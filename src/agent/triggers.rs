@@ -5,6 +5,7 @@ use super::start::{self, Versions};
 use crate::engine::keys::TryKey;
 use crate::engine::state::TryState;
 use crate::engine::store::StoreError;
+use crate::engine::store::hitl;
 use crate::engine::store::triggers::{self, FAILURE, Fired, TIMED_OUT, Waiting};
 use crate::home::Home;
 use crate::python::{Interpreter, Job, VersionCode, environment};
@@ -139,6 +140,10 @@ impl Triggers {
             {
                 continue;
             }
+            if one.is_for_input() {
+                self.waiting.insert(id, one);
+                continue;
+            }
             let version = versions.get(client, one.version_id).await?;
             self.waiting.insert(id, one);
             // It is built meanwhile; the time of what waits runs all the same.
@@ -224,7 +229,11 @@ impl Triggers {
         match happened {
             Happening::Look => Ok(true),
             Happening::TimedOut(id) => {
-                self.fire(client, id, Fired::Failed { error: TIMED_OUT, traceback: None }, true).await?;
+                let fired = match self.waiting.get(&id).filter(|one| one.is_for_input()) {
+                    Some(one) => hitl::settle(client, one).await?,
+                    None => Fired::Failed { error: TIMED_OUT, traceback: None },
+                };
+                self.fire(client, id, fired, true).await?;
                 Ok(false)
             }
             Happening::Told(_, Told::Log { id, log }) => {

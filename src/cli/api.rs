@@ -137,6 +137,9 @@ fn explain(status: StatusCode, detail: Value, path: &str) -> Error {
     match status {
         StatusCode::SERVICE_UNAVAILABLE => Error::failed(text).hint("leoflow lite status").for_now(),
         StatusCode::INTERNAL_SERVER_ERROR => Error::failed(text).hint("leoflow lite logs server"),
+        StatusCode::CONFLICT if path.ends_with("/hitlDetails") => {
+            Error::failed(text).hint("nothing was changed; `leoflow tasks clear` makes the task ask again")
+        }
         StatusCode::CONFLICT => {
             Error::failed(text).hint("nothing was changed; remove it first, or choose another name")
         }

@@ -7,6 +7,7 @@ pub use super::config_args::{Config, ConfigCommand};
 pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::engine_args::{Dags, Init, Runs, Validate};
 pub use super::env_args::{Add, Env, EnvCommand};
+pub use super::hitl_args::{Hitl, HitlCommand, HitlRespond};
 pub use super::output_args::OutputFormat;
 use super::task_args::{Tasks, Xcom};
 use super::upgrade_args::{RollbackRelease, SetChannel, Smoke, Upgrade, Versions};
@@ -101,6 +102,8 @@ pub enum Command {
     Pools(Pools),
     /// Assets: what tasks make, and what waits for it
     Assets(Assets),
+    /// Human in the loop: what tasks ask people, and your answers
+    Hitl(Hitl),
     /// Run a DAG for dates in the past
     Backfill(Backfills),
     /// Replace Leoflow by another release; what you have stays
@@ -355,6 +358,7 @@ impl Cli {
             Command::Env(args) => &args.output,
             Command::Pools(args) => &args.output,
             Command::Assets(args) => &args.output,
+            Command::Hitl(args) => &args.output,
             Command::Backfill(args) => &args.output,
             _ => return None,
         };

@@ -104,6 +104,9 @@ pub struct Trigger {
     /// The date that the run is for, for example 2026-01-31 [default: none]
     #[arg(long, short)]
     pub logical_date: Option<String>,
+    /// The partition that the run is for, of a DAG that is partitioned
+    #[arg(long, value_name = "KEY")]
+    pub partition_key: Option<String>,
     /// Wait for the end, and show each task as it changes; the exit code is 1 when the run fails
     #[arg(long, short)]
     pub wait: bool,

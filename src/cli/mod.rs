@@ -9,6 +9,7 @@ mod config_args;
 mod data_args;
 pub mod engine_args;
 pub mod env_args;
+mod hitl_args;
 mod output_args;
 pub mod printer;
 pub mod report;

@@ -70,6 +70,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Env(args) => engine::env::run(&context, &args.command).await,
         Command::Pools(args) => data::pools::run(&context, &args.command).await,
         Command::Assets(args) => engine::assets::run(&context, &args.command).await,
+        Command::Hitl(args) => engine::hitl::run(&context, &args.command).await,
         Command::Backfill(args) => engine::backfill::run(&context, &args.command).await,
         Command::Connections(args) => data::connections::run(&context, &args.command).await,
         Command::Server(args) => lite::server_and_agent::server(&context, &args).await,

@@ -1,5 +1,6 @@
 //! What parsing gives: the structure of a DAG, as it is stored in a version.
 
+use super::schedule::asset_condition;
 use super::schedule::timetable::{Restriction, Timetable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -112,6 +113,19 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Structure {
+    /// The names of the assets that it waits for; empty for one that is known by its URI only.
+    pub fn awaited_assets(&self) -> Vec<&str> {
+        let mut found = Vec::new();
+        if let Some(condition) = &self.asset_condition {
+            asset_condition::references(condition, &mut found);
+        }
+        let named = found.into_iter().filter_map(asset_condition::reference);
+        named
+            .filter(|reference| !matches!(reference, asset_condition::Reference::Alias(_)))
+            .map(|reference| reference.columns().1)
+            .collect()
+    }
+
     /// Between which dates it has runs at all, and whether those of the past are made up for.
     pub fn restriction(&self) -> Restriction {
         let moment = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());

@@ -52,6 +52,7 @@ states! {
         UpstreamFailed = "upstream_failed",
         Skipped = "skipped",
         Deferred = "deferred",
+        AwaitingInput = "awaiting_input",
     }
 }
 
@@ -64,6 +65,7 @@ states! {
         Skipped = "skipped",
         UpForReschedule = "up_for_reschedule",
         Deferred = "deferred",
+        AwaitingInput = "awaiting_input",
     }
 }
 
@@ -76,6 +78,11 @@ impl RunState {
 impl TaskState {
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Success | Self::Failed | Self::UpstreamFailed | Self::Skipped | Self::Removed)
+    }
+
+    /// Whether it has begun, and goes on once something has happened.
+    pub fn is_deferred(self) -> bool {
+        matches!(self, Self::Deferred | Self::AwaitingInput)
     }
 
     /// Whether it takes one of the run's `max_active_tasks`.

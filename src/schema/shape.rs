@@ -17,6 +17,7 @@ const SHAPES: &[&str] = &[
     include_str!("shapes/0007.txt"),
     include_str!("shapes/0008.txt"),
     include_str!("shapes/0009.txt"),
+    include_str!("shapes/0010.txt"),
 ];
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with

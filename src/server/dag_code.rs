@@ -48,7 +48,7 @@ impl From<AnsweredInfo> for Info {
         let AnsweredInfo { run_after, interval, run_id } = answered;
         // The ids that everybody has are worked out where they are needed.
         let run_id = run_id.filter(|run_id| *run_id != format!("scheduled__{}", isoformat(run_after)));
-        Self { run_after, interval: interval.map(|(start, end)| Interval { start, end }), run_id }
+        Self { run_after, interval: interval.map(|(start, end)| Interval { start, end }), run_id, partition: None }
     }
 }
 

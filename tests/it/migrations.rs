@@ -92,6 +92,19 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
         "SELECT (SELECT value FROM task_state), (SELECT value FROM asset_state)",
         "1|2",
     ),
+    (
+        10,
+        "UPDATE dag_run SET partition_key = 'p', partition_date = now();
+         UPDATE asset_event SET partition_key = 'p';
+         INSERT INTO asset_partition (dag_id, partition_key, definition) VALUES ('d', 'p', '{}');
+         INSERT INTO asset_partition_event SELECT p.id, e.id FROM asset_partition p, asset_event e;
+         UPDATE task_instance SET state = 'awaiting_input' WHERE task_id = 'u' AND map_index = 0;
+         INSERT INTO hitl_detail (dag_id, run_id, task_id, map_index, subject, options, multiple, params, assigned_users)
+             VALUES ('d', 'r', 'u', 0, 'why?', '[]', false, '{}', '[]');",
+        "SELECT (SELECT partition_key FROM dag_run), (SELECT count(*) FROM asset_partition_event),
+                (SELECT subject FROM hitl_detail), (SELECT count(*) FROM task_instance WHERE state = 'awaiting_input')",
+        "p|1|why?|1",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

@@ -228,7 +228,10 @@ async fn trigger(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
         return Err(Error::failed(format!("{dag_id} is paused: its runs do not begin"))
             .hint(format!("leoflow dags trigger {dag_id} --wait --unpause")));
     }
-    let body = json!({"dag_run_id": args.run_id, "logical_date": logical_date, "conf": conf});
+    let mut body = json!({"dag_run_id": args.run_id, "logical_date": logical_date, "conf": conf});
+    if let Some(key) = &args.partition_key {
+        body["partition_key"] = key.as_str().into();
+    }
     let run: Value = api.post(&format!("/api/v2/dags/{}/dagRuns", encode(dag_id)), &body).await?;
     let run_id = run["dag_run_id"].as_str().unwrap_or_default();
     if !args.wait {

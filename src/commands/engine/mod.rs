@@ -9,6 +9,7 @@ pub mod env;
 pub mod environment;
 pub mod foreground_planner;
 pub mod foreground_run;
+pub mod hitl;
 pub mod init;
 pub mod run_inputs;
 pub mod run_view;

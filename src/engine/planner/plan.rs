@@ -104,6 +104,7 @@ impl<'a> Planner<'a> {
             Outcome::Skipped => (TaskState::Skipped, None),
             Outcome::Rescheduled { due } => (TaskState::UpForReschedule, Some(due)),
             Outcome::Deferred { fired } => (TaskState::Deferred, fired),
+            Outcome::AwaitingInput { answered } => (TaskState::AwaitingInput, answered),
             Outcome::Failed { may_retry, due } => {
                 let task = instance.task_index.map(|task_index| self.snapshot.graph.task(task_index));
                 match task {
@@ -181,8 +182,8 @@ impl<'a> Planner<'a> {
             if !self.may_be_scheduled(index) {
                 continue;
             }
-            if self.view.state(index) == Some(TaskState::Deferred) {
-                // It has begun: what it waits for is its trigger alone.
+            if self.view.state(index).is_some_and(TaskState::is_deferred) {
+                // It has begun: what it waits for is its trigger or its answer alone.
                 steps.push((index, Step::Run));
                 continue;
             }
@@ -207,8 +208,8 @@ impl<'a> Planner<'a> {
         self.view.task_index(index).is_some()
             && match self.view.state(index) {
                 None | Some(TaskState::UpForRetry | TaskState::UpForReschedule) => true,
-                // Once its trigger has fired.
-                Some(TaskState::Deferred) => self.dues[index].is_some(),
+                // Once its trigger has fired, or somebody has answered.
+                Some(state) if state.is_deferred() => self.dues[index].is_some(),
                 _ => false,
             }
     }
@@ -271,7 +272,7 @@ impl<'a> Planner<'a> {
         let Some(task_index) = self.view.task_index(index) else { return };
         let state = self.view.state(index);
         let again = state == Some(TaskState::UpForReschedule);
-        let goes_on = again || state == Some(TaskState::Deferred);
+        let goes_on = again || state.is_some_and(TaskState::is_deferred);
         let number = self.try_number(index) + i32::from(!goes_on);
         let (to, due_at, kind) = match self.snapshot.graph.task(task_index) {
             _ if goes_on && !again => (TaskState::Scheduled, None, Kind::Waiting),

@@ -84,6 +84,10 @@ pub enum Outcome {
     Deferred {
         fired: Option<Timestamp>,
     },
+    /// It goes on once a person has answered, who may have done so.
+    AwaitingInput {
+        answered: Option<Timestamp>,
+    },
 }
 
 /// Which of the tasks right below a branch run.

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-/// Whether a condition is met, given for which assets an update waits. `alias` gives the assets that an
-/// alias has turned out to be.
-pub fn is_met(condition: &Value, updated: &impl Fn(&Reference<'_>) -> bool) -> bool {
+/// Whether a condition is met, given what is known to be updated.
+fn is_met(condition: &Value, updated: &impl Fn(&Reference<'_>) -> bool) -> bool {
     let parts = |name: &str| condition.get(name).and_then(Value::as_array);
     if let Some(all) = parts("all") {
         return all.iter().all(|one| is_met(one, updated));
@@ -13,6 +12,30 @@ pub fn is_met(condition: &Value, updated: &impl Fn(&Reference<'_>) -> bool) -> b
         return any.iter().any(|one| is_met(one, updated));
     }
     reference(condition).is_some_and(|reference| updated(&reference))
+}
+
+/// An asset that has been updated, and the aliases that it was known by.
+#[derive(Debug, Clone, Copy)]
+pub struct Updated<'a> {
+    pub name: &'a str,
+    pub uri: &'a str,
+    pub aliases: &'a [String],
+}
+
+impl Updated<'_> {
+    fn is(&self, reference: &Reference<'_>) -> bool {
+        match reference {
+            Reference::Asset { name, uri } => self.name == *name && self.uri == *uri,
+            Reference::Name(name) => self.name == *name,
+            Reference::Uri(uri) => self.uri == *uri,
+            Reference::Alias(name) => self.aliases.iter().any(|alias| alias == name),
+        }
+    }
+}
+
+/// Whether a condition is met by what has been updated.
+pub fn is_met_by(condition: &Value, updated: &[Updated<'_>]) -> bool {
+    is_met(condition, &|reference| updated.iter().any(|one| one.is(reference)))
 }
 
 /// What a condition, an inlet or an outlet names.

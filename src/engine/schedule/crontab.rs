@@ -2,6 +2,7 @@
 
 use super::cron::Schedule;
 use super::run_dates::{TimetableProblem, zone};
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::OnceLock;
@@ -17,6 +18,10 @@ pub struct Crontab {
 }
 
 impl Crontab {
+    pub fn zone(&self) -> Result<TimeZone, TimetableProblem> {
+        zone(&self.timezone)
+    }
+
     pub fn schedule(&self) -> Result<&Schedule, TimetableProblem> {
         let read = self.read.get_or_init(|| Ok(Schedule::new(&self.expression, zone(&self.timezone)?)?));
         read.as_ref().map_err(Clone::clone)

@@ -3,6 +3,10 @@
 pub mod asset_condition;
 pub mod cron;
 pub mod crontab;
+pub mod partition_key;
+pub mod partition_mapper;
+pub mod partition_ticks;
+pub mod partition_window;
 pub mod run_dates;
 pub mod series;
 pub mod timetable;

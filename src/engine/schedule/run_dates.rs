@@ -34,6 +34,15 @@ pub struct Info {
     pub interval: Option<Interval>,
     /// Only where a class of the user's own made one up.
     pub run_id: Option<String>,
+    pub partition: Option<Partition>,
+}
+
+/// The part of an asset that a run makes or reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    pub key: String,
+    /// The beginning of the time that it stands for, where it stands for one.
+    pub date: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +53,8 @@ pub enum TimetableProblem {
     Zone(String),
     #[error("only the DAG's own code knows when it is due")]
     Custom,
+    #[error("{0}")]
+    Partition(String),
 }
 
 impl Info {
@@ -52,7 +63,7 @@ impl Info {
     }
 
     pub fn interval(start: Timestamp, end: Timestamp) -> Self {
-        Self { run_after: end, interval: Some(Interval { start, end }), run_id: None }
+        Self { run_after: end, interval: Some(Interval { start, end }), run_id: None, partition: None }
     }
 
     pub fn logical_date(&self) -> Option<Timestamp> {

@@ -4,7 +4,10 @@
 //! <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/timetable.html>
 
 use super::crontab::Crontab;
-pub use super::run_dates::{Delta, Info, Interval, Restriction, TimetableProblem, zone};
+use super::partition_key;
+use super::partition_mapper::Mappers;
+use super::partition_ticks::PartitionTicks;
+pub use super::run_dates::{Delta, Info, Interval, Partition, Restriction, TimetableProblem, zone};
 use super::series::{CronSeries, DeltaSeries, covered, triggered};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,6 +42,15 @@ pub enum Timetable {
         restrict_to_events: bool,
     },
     Asset,
+    /// A run for each partition, at the ticks of a cron expression.
+    CronPartition {
+        #[serde(flatten)]
+        ticks: PartitionTicks,
+    },
+    /// A run for each partition for which those of its assets are there.
+    PartitionedAsset(Mappers),
+    /// Its runs are started by hand; their tasks say which partitions they have made.
+    PartitionedAtRuntime,
     AssetOrTime {
         timetable: Box<Timetable>,
     },
@@ -52,7 +64,7 @@ impl Timetable {
     /// Whether it makes runs by itself.
     pub fn can_be_scheduled(&self) -> bool {
         match self {
-            Self::Null | Self::Asset => false,
+            Self::Null | Self::Asset | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => false,
             Self::AssetOrTime { timetable } => timetable.can_be_scheduled(),
             _ => true,
         }
@@ -62,8 +74,45 @@ impl Timetable {
     pub fn is_periodic(&self) -> bool {
         match self {
             Self::Null | Self::Once | Self::Continuous | Self::Asset => false,
+            Self::CronPartition { .. } | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => false,
             Self::AssetOrTime { timetable } => timetable.is_periodic(),
             _ => true,
+        }
+    }
+
+    /// Whether its runs are of partitions that are known before they begin.
+    pub fn is_partitioned(&self) -> bool {
+        matches!(self, Self::CronPartition { .. } | Self::PartitionedAsset(_))
+    }
+
+    /// Whether a run that is started by hand may be given one.
+    pub fn takes_partition(&self) -> bool {
+        self.is_partitioned() || matches!(self, Self::PartitionedAtRuntime)
+    }
+
+    /// The partition of a run that is started by hand, from the key that it was given; `assets` are the names of those
+    /// that the DAG waits for. Errors are Airflow's words.
+    pub fn partition(&self, key: &str, assets: &[&str]) -> Result<Partition, String> {
+        partition_key::check(key)?;
+        let date = match self {
+            Self::CronPartition { ticks } => Some(ticks.date_of(key)?),
+            Self::PartitionedAsset(mappers) => {
+                let dates = mappers.dates(assets, key);
+                let dates = dates.map_err(|error| {
+                    format!("Partition key {key:?} is invalid for this timetable's mappers: {error}")
+                })?;
+                dates.first().filter(|_| dates.len() == 1).copied()
+            }
+            _ => None,
+        };
+        Ok(Partition { key: key.to_owned(), date })
+    }
+
+    /// The partition of a run that its schedule makes.
+    pub fn partition_at(&self, run_after: Timestamp) -> Option<Partition> {
+        match self {
+            Self::CronPartition { ticks } => ticks.info(run_after).ok()?.partition,
+            _ => None,
         }
     }
 
@@ -80,6 +129,7 @@ impl Timetable {
     pub fn check(&self) -> Result<(), TimetableProblem> {
         match self {
             Self::CronTrigger { cron, .. } | Self::CronInterval(cron) => cron.schedule().map(|_| ()),
+            Self::CronPartition { ticks } => ticks.check(),
             Self::MultipleCronTrigger { parts } => parts.iter().try_for_each(Self::check),
             Self::AssetOrTime { timetable } => timetable.check(),
             _ => Ok(()),
@@ -96,7 +146,11 @@ impl Timetable {
         let Restriction { earliest, latest, catchup } = restriction;
         let in_time = |info: Info, at: Timestamp| (latest.is_none_or(|latest| at <= latest)).then_some(info);
         Ok(match self {
-            Self::Null | Self::Asset => None,
+            Self::Null | Self::Asset | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => None,
+            Self::CronPartition { ticks } => match triggered(&ticks.series()?, last, restriction, now)? {
+                Some(at) => in_time(ticks.info(at)?, at),
+                None => None,
+            },
             Self::AssetOrTime { timetable } => timetable.next(last, restriction, now)?,
             Self::Custom { .. } => return Err(TimetableProblem::Custom),
             Self::Once if last.is_some() => None,
@@ -153,6 +207,7 @@ impl Timetable {
         let exact = Interval { start: run_after, end: run_after };
         Ok(match self {
             Self::Null | Self::Once | Self::Continuous | Self::Asset => exact,
+            Self::CronPartition { .. } | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => exact,
             Self::AssetOrTime { timetable } => timetable.manual(run_after)?,
             Self::Custom { .. } => return Err(TimetableProblem::Custom),
             Self::CronTrigger { interval, .. } | Self::DeltaTrigger { interval, .. } => {

@@ -236,8 +236,8 @@ async fn look<'a>(
     let logical_date = row.get(2);
     // What is mapped is only measured while something waits to be.
     let may_begin = |one: &Instance| {
-        let again = [TaskState::UpForRetry, TaskState::UpForReschedule, TaskState::Deferred];
-        let waits = one.state.is_some_and(|state| again.contains(&state));
+        let again = [TaskState::UpForRetry, TaskState::UpForReschedule];
+        let waits = one.state.is_some_and(|state| again.contains(&state) || state.is_deferred());
         let is_mapped = one.task_index.is_some_and(|task_index| graph.is_expandable(task_index));
         is_mapped && (one.state.is_none() || one.ended.is_some() || waits)
     };

@@ -44,7 +44,11 @@ impl Rows {
             let tries =
                 "DELETE FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
             let xcoms = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
-            for query in [tries, xcoms, query] {
+            let trigger =
+                "DELETE FROM task_trigger WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
+            let asked =
+                "DELETE FROM hitl_detail WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
+            for query in [tries, xcoms, trigger, asked, query] {
                 transaction.execute(query, &[&key.dag_id, &key.run_id, &tasks]).await?;
             }
             plan.expanded.iter().for_each(|index| self.names[*index].1 = 0);

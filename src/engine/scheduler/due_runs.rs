@@ -2,7 +2,7 @@
 
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
-use crate::engine::schedule::timetable::{Info, Interval, Restriction, TimetableProblem};
+use crate::engine::schedule::timetable::{Info, Interval, Partition, Restriction, TimetableProblem};
 use crate::engine::store::StoreError;
 use crate::engine::store::new_run::{self, MAY_HAVE_ONE_MORE, NewRun, isoformat};
 use crate::postgres::GenericClient;
@@ -145,14 +145,21 @@ const ASK_AGAIN: &str = "again ";
 /// Before the time of a run that could not be made.
 const STUCK: &str = "stuck ";
 
+/// A run of a partition that is counted up has no other date than when it was due.
 const LAST: &str = "
     LEFT JOIN LATERAL (
-        SELECT run_id, coalesce(data_interval_start, logical_date) AS data_interval_start,
-               coalesce(data_interval_end, logical_date) AS data_interval_end
-        FROM dag_run
-        WHERE dag_id = d.dag_id AND logical_date IS NOT NULL
-          AND (run_type IN ('scheduled', 'backfill') OR stands_for_scheduled)
-        ORDER BY logical_date DESC LIMIT 1) l ON true";
+        (SELECT run_id, coalesce(data_interval_start, logical_date) AS data_interval_start,
+                coalesce(data_interval_end, logical_date) AS data_interval_end
+         FROM dag_run
+         WHERE dag_id = d.dag_id AND logical_date IS NOT NULL
+           AND (run_type IN ('scheduled', 'backfill') OR stands_for_scheduled)
+         ORDER BY logical_date DESC LIMIT 1)
+        UNION ALL
+        (SELECT run_id, run_after, run_after FROM dag_run
+         WHERE dag_id = d.dag_id AND v.structure->'timetable'->>'kind' = 'cron_partition'
+           AND run_type = 'scheduled' AND partition_key IS NOT NULL
+         ORDER BY run_after DESC LIMIT 1)
+        ORDER BY data_interval_end DESC LIMIT 1) l ON true";
 
 async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
     let query = format!(
@@ -204,6 +211,22 @@ async fn note(
     Ok(())
 }
 
+/// So much of a partition's key is in the id of its run.
+const KEY_IN_ID: usize = 100;
+
+/// As Airflow has it: of a partition, with its key.
+fn run_id(run_after: Timestamp, partition: Option<&Partition>) -> String {
+    let at = isoformat(run_after);
+    match partition {
+        None => format!("scheduled__{at}"),
+        Some(partition) => {
+            let plain = |c: char| if c.is_ascii_alphanumeric() || "_.~:+-".contains(c) { c } else { '_' };
+            let key: String = partition.key.chars().map(plain).take(KEY_IN_ID).collect();
+            format!("scheduled__{at}__{key}")
+        }
+    }
+}
+
 /// Makes one run of each DAG that is due and has not as many as it may have, as far as there is time. Returns how many.
 pub async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreError> {
     let begun = Instant::now();
@@ -242,12 +265,14 @@ async fn make_some(client: &mut ClientWrapper) -> Result<usize, StoreError> {
         let dag_id: String = row.get(0);
         let run_after: Timestamp = row.get(4);
         let ends: (Option<Timestamp>, Option<Timestamp>) = (row.get(2), row.get(3));
-        let run_id = row.get::<_, Option<String>>(5).unwrap_or_else(|| format!("scheduled__{}", isoformat(run_after)));
+        let partition = structure.timetable.as_ref().and_then(|timetable| timetable.partition_at(run_after));
+        let run_id = row.get::<_, Option<String>>(5).unwrap_or_else(|| run_id(run_after, partition.as_ref()));
         let run = NewRun {
             key: RunKey { dag_id: dag_id.clone(), run_id },
             run_type: "scheduled",
             logical_date: row.get(1),
             interval: ends.0.zip(ends.1).map(|(start, end)| Interval { start, end }),
+            partition: partition.as_ref(),
             run_after,
             conf: &Map::new(),
             note: None,

@@ -104,6 +104,7 @@ fn ended(row: &Row) -> Option<EndedTry> {
             Outcome::Rescheduled { due: row.get::<_, Option<Timestamp>>("try_due").unwrap_or(at) }
         }
         TryState::Deferred => Outcome::Deferred { fired: row.get("try_due") },
+        TryState::AwaitingInput => Outcome::AwaitingInput { answered: row.get("try_due") },
     };
     Some(EndedTry { outcome, at, skips: row.get::<_, Option<Vec<String>>>("skipped_tasks").unwrap_or_default() })
 }

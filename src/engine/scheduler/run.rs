@@ -7,6 +7,7 @@ use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
 use crate::engine::store::events::{self, Event};
+use crate::engine::store::partitions;
 use crate::postgres::{Endpoint, PgError};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -197,6 +198,7 @@ impl Work {
             }
             if std::mem::take(&mut self.assets) {
                 assets::make_runs(client).await?;
+                self.assets = partitions::make_runs(client).await?;
             }
             let clock = advance::clock(client).await?;
             // Due while all this was done; those that may have no more runs are looked at once.

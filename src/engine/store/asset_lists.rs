@@ -52,6 +52,7 @@ pub struct AssetEvent {
     pub source_run_id: Option<String>,
     pub source_map_index: i32,
     pub aliases: Vec<String>,
+    pub partition_key: Option<String>,
     /// The runs that were made for it, in Airflow's words.
     pub created_runs: Value,
 }
@@ -101,7 +102,7 @@ const EVENT_WITH_RUNS: &str = "
            (SELECT coalesce(json_agg(json_build_object(
                 'run_id', r.run_id, 'dag_id', r.dag_id, 'logical_date', r.logical_date, 'start_date', r.start_date,
                 'end_date', r.end_date, 'state', r.state, 'data_interval_start', r.data_interval_start,
-                'data_interval_end', r.data_interval_end, 'partition_key', NULL)), '[]')
+                'data_interval_end', r.data_interval_end, 'partition_key', r.partition_key)), '[]')
             FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created
     FROM asset_event e JOIN asset a ON a.id = e.asset_id";
 
@@ -140,6 +141,7 @@ impl From<&Row> for AssetEvent {
             source_run_id: row.get("source_run_id"),
             source_map_index: row.get("source_map_index"),
             aliases: row.get("aliases"),
+            partition_key: row.get("partition_key"),
             created_runs,
         }
     }

@@ -3,9 +3,11 @@
 use super::StoreError;
 use super::events::{self, Event};
 use super::new_run::{self, MAY_HAVE_ONE_MORE, NewRun, isoformat};
+use super::partitions::{self, WAITS_FOR_PARTITIONS};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
-use crate::engine::schedule::asset_condition::{self, Reference};
+use crate::engine::schedule::asset_condition::{self, Reference, Updated};
+use crate::engine::schedule::timetable::Partition;
 use crate::postgres::GenericClient;
 use crate::sys::random;
 use deadpool_postgres::{ClientWrapper, Transaction};
@@ -94,11 +96,13 @@ pub async fn take_events(
     map_index: i32,
     try_number: i32,
 ) -> Result<(), StoreError> {
-    let query = "SELECT asset_events FROM task_try
+    let query = "SELECT t.asset_events, r.partition_key, r.partition_date
+                 FROM task_try t JOIN dag_run r USING (dag_id, run_id)
                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
     let row = transaction.query_opt(query, &[&key.dag_id, &key.run_id, &task_id, &map_index, &try_number]).await?;
-    let told: Option<Json<Value>> = row.and_then(|row| row.get(0));
-    let Some(Json(Value::Array(told))) = told else { return Ok(()) };
+    let Some(row) = row else { return Ok(()) };
+    let Some(Json(Value::Array(told))) = row.get(0) else { return Ok(()) };
+    let of_run = row.get::<_, Option<String>>(1).map(|key| Partition { key, date: row.get(2) });
     for one in &told {
         let alias = one.get("alias").and_then(Value::as_str);
         let asset = match one.get("asset") {
@@ -117,7 +121,14 @@ pub async fn take_events(
         }
         let extra = one.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
         let source = Source { run: Some(key), task_id: Some(task_id), map_index };
-        add_event(transaction, asset, &extra, &source, &aliases).await?;
+        // One that the task names may be another than its run's.
+        let of_task = one.get("partition_key").and_then(Value::as_str);
+        let partition = match (of_task, &of_run) {
+            (Some(key), Some(of_run)) if key == of_run.key => Some(of_run.clone()),
+            (Some(key), _) => Some(Partition { key: key.to_owned(), date: None }),
+            (None, of_run) => of_run.clone(),
+        };
+        add_event(transaction, asset, &extra, &source, &aliases, partition.as_ref()).await?;
     }
     Ok(())
 }
@@ -137,28 +148,42 @@ pub async fn add_event(
     extra: &Value,
     source: &Source<'_>,
     aliases: &[&str],
+    partition: Option<&Partition>,
 ) -> Result<i64, StoreError> {
     let (dag_id, run_id) = source.run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip();
     let query = "
-        INSERT INTO asset_event (asset_id, extra, source_dag_id, source_run_id, source_task_id, source_map_index, aliases)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id";
+        INSERT INTO asset_event (asset_id, extra, source_dag_id, source_run_id, source_task_id, source_map_index, aliases,
+                                 partition_key)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
+    let key = partition.map(|partition| &partition.key);
     let row = transaction
-        .query_one(query, &[&asset, &Json(extra), &dag_id, &run_id, &source.task_id, &source.map_index, &aliases])
+        .query_one(query, &[&asset, &Json(extra), &dag_id, &run_id, &source.task_id, &source.map_index, &aliases, &key])
         .await?;
-    // Only DAGs that are not paused hear of it, as in Airflow.
-    let queue = "
-        INSERT INTO asset_queue (asset_id, dag_id)
-        SELECT DISTINCT a.id, s.dag_id FROM asset a
+    let event = row.get(0);
+    // Only DAGs that are not paused hear of it, as in Airflow; of a partition, only those that wait for partitions.
+    let query = format!(
+        "SELECT DISTINCT s.dag_id, coalesce({WAITS_FOR_PARTITIONS}, false) FROM asset a
         JOIN dag_asset s ON s.role = 'schedule' AND (
             s.kind = 'asset' AND s.name = a.name AND s.uri = a.uri OR s.kind = 'name' AND s.name = a.name
             OR s.kind = 'uri' AND s.uri = a.uri
             OR s.kind = 'alias' AND EXISTS (SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
                                             WHERE n.name = s.name AND l.asset_id = a.id))
         JOIN dag d ON d.dag_id = s.dag_id AND d.is_active AND NOT d.is_paused
-        WHERE a.id = $1 ON CONFLICT (asset_id, dag_id) DO UPDATE SET created_at = EXCLUDED.created_at";
-    transaction.execute(queue, &[&asset]).await?;
+        JOIN dag_version v ON v.id = d.current_version_id
+        WHERE a.id = $1"
+    );
+    let rows = transaction.query(&query, &[&asset]).await?;
+    let (by_partition, whole): (Vec<_>, Vec<_>) =
+        rows.iter().map(|row| (row.get(0), row.get(1))).partition(|one| one.1);
+    let dag_ids = |list: Vec<(String, bool)>| list.into_iter().map(|one| one.0).collect::<Vec<_>>();
+    if partition.is_none() {
+        let queue = "INSERT INTO asset_queue (asset_id, dag_id) SELECT $1, dag_id FROM unnest($2::text[]) AS d (dag_id)
+                     ON CONFLICT (asset_id, dag_id) DO UPDATE SET created_at = EXCLUDED.created_at";
+        transaction.execute(queue, &[&asset, &dag_ids(whole)]).await?;
+    }
+    partitions::queue(transaction, asset, event, partition, &dag_ids(by_partition)).await?;
     events::notify(transaction, &Event::Assets).await?;
-    Ok(row.get(0))
+    Ok(event)
 }
 
 /// Makes a run of each DAG whose assets have all been updated.
@@ -186,16 +211,10 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
             .iter()
             .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
             .collect();
-        let is_updated = |reference: &Reference<'_>| {
-            queued.iter().any(|(name, uri, _, aliases)| match reference {
-                Reference::Asset { name: wanted, uri: at } => name == wanted && uri == at,
-                Reference::Name(wanted) => name == wanted,
-                Reference::Uri(wanted) => uri == wanted,
-                Reference::Alias(wanted) => aliases.iter().any(|alias| alias == wanted),
-            })
-        };
+        let updated: Vec<Updated<'_>> =
+            queued.iter().map(|(name, uri, _, aliases)| Updated { name, uri, aliases }).collect();
         let Some(newest) = queued.iter().map(|row| row.2).max() else { continue };
-        if asset_condition::is_met(condition, &is_updated) {
+        if asset_condition::is_met_by(condition, &updated) {
             make_run(&transaction, &structure, row.get(1), newest).await?;
         }
     }
@@ -216,6 +235,7 @@ async fn make_run(
         run_type: "asset_triggered",
         logical_date: None,
         interval: None,
+        partition: None,
         run_after: newest,
         conf: &Map::new(),
         note: None,

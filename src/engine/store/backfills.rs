@@ -238,6 +238,7 @@ fn new_run<'a>(dag: &Dag, wanted: &'a Wanted, of: (i64, i32), info: &Info, user:
         run_type: "backfill",
         logical_date: info.logical_date(),
         interval: info.interval,
+        partition: None,
         run_after: info.run_after,
         conf: &wanted.conf,
         note: None,

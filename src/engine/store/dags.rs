@@ -6,6 +6,7 @@ use super::{Page, StoreError};
 use crate::engine::dag::Structure;
 use crate::engine::dag_check;
 use crate::engine::keys::RunKey;
+use crate::engine::schedule::timetable::Timetable;
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -223,7 +224,8 @@ async fn save_dag(
     structure: &Structure,
 ) -> Result<(), StoreError> {
     // With a schedule a new DAG waits until somebody has looked at it, as in Airflow.
-    let is_paused = structure.is_paused_upon_creation.unwrap_or(structure.schedule.is_some());
+    let by_hand = structure.schedule.is_none() || structure.timetable == Some(Timetable::PartitionedAtRuntime);
+    let is_paused = structure.is_paused_upon_creation.unwrap_or(!by_hand);
     // What was there before is the current version again when the file is as it was.
     let save = "
         WITH made AS (

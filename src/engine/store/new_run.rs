@@ -6,7 +6,7 @@ use super::instances;
 use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
-use crate::engine::schedule::timetable::Interval;
+use crate::engine::schedule::timetable::{Interval, Partition};
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join3;
@@ -31,6 +31,7 @@ pub struct NewRun<'a> {
     pub run_type: &'a str,
     pub logical_date: Option<Timestamp>,
     pub interval: Option<Interval>,
+    pub partition: Option<&'a Partition>,
     pub run_after: Timestamp,
     pub conf: &'a Map<String, Value>,
     pub note: Option<&'a str>,
@@ -39,6 +40,11 @@ pub struct NewRun<'a> {
     pub version_id: i64,
     /// The backfill that it is of, and its position in it.
     pub backfill: Option<(i64, i32)>,
+}
+
+/// The moment, in microseconds, which is what Postgres keeps.
+pub fn now() -> Timestamp {
+    Timestamp::now().round(jiff::Unit::Microsecond).unwrap_or_else(|_| Timestamp::now())
 }
 
 /// As Python's `isoformat()` has it, because Airflow's run ids do.
@@ -59,11 +65,14 @@ pub async fn insert(
     let query = "
         INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
                              run_after, conf, note, dag_version_id, triggered_by, triggering_user_name, backfill_id,
-                             backfill_ordinal)
-        VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT DO NOTHING";
+                             backfill_ordinal, partition_key, partition_date)
+        VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+        ON CONFLICT DO NOTHING";
     let (start, end) = run.interval.map(|interval| (interval.start, interval.end)).unzip();
     let (backfill, ordinal) = run.backfill.unzip();
-    let parameters: [&(dyn ToSql + Sync); 14] = [
+    let partition = run.partition.map(|partition| (&partition.key, partition.date));
+    let (partition_key, partition_date) = (partition.map(|one| one.0), partition.and_then(|one| one.1));
+    let parameters: [&(dyn ToSql + Sync); 16] = [
         &run.key.dag_id,
         &run.key.run_id,
         &run.run_type,
@@ -78,6 +87,8 @@ pub async fn insert(
         &run.user,
         &backfill,
         &ordinal,
+        &partition_key,
+        &partition_date,
     ];
     if transaction.execute(query, &parameters).await? == 0 {
         return Ok(false);

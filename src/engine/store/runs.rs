@@ -4,10 +4,12 @@ use super::backfill_end;
 use super::dags;
 use super::events::{self, Event};
 use super::new_run::{self, NewRun, isoformat};
+use super::partitions;
 use super::{Page, ReadFor, StoreError};
+use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::params;
-use crate::engine::schedule::timetable::Interval;
+use crate::engine::schedule::timetable::{Interval, Partition};
 use crate::engine::state::RunState;
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
@@ -35,6 +37,7 @@ pub struct Run {
     pub version_number: Option<i32>,
     pub version_id: Option<i64>,
     pub backfill_id: Option<i64>,
+    pub partition: Option<Partition>,
 }
 
 const SELECT: &str = "SELECT r.*, v.version_number FROM dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
@@ -60,6 +63,7 @@ fn read(row: &Row) -> Run {
         version_number: row.get("version_number"),
         version_id: row.get("dag_version_id"),
         backfill_id: row.get("backfill_id"),
+        partition: partitions::read(row),
     }
 }
 
@@ -76,6 +80,7 @@ pub struct Trigger {
     pub user: String,
     /// When it is not one that somebody started by hand.
     pub run_type: Option<&'static str>,
+    pub partition_key: Option<String>,
 }
 
 /// Airflow's `allowed_run_id_pattern`, and no way out of a folder.
@@ -104,9 +109,7 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
     if !dag.is_active {
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
-    // What Postgres keeps are microseconds.
-    let now = Timestamp::now().round(jiff::Unit::Microsecond).unwrap_or_else(|_| Timestamp::now());
-    let run_after = with.run_after.unwrap_or(now);
+    let run_after = with.run_after.unwrap_or_else(new_run::now);
     let run_id = match with.run_id.as_deref() {
         None | Some("") => format!("manual__{}", isoformat(run_after)),
         Some(given) => given.to_owned(),
@@ -116,6 +119,7 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
         return Err(StoreError::Invalid("conf cannot hold the character NUL".to_owned()));
     }
     params::check(&dag.structure, &with.conf).map_err(StoreError::Invalid)?;
+    let partition = partition(&dag.structure, with.partition_key.as_deref()).map_err(StoreError::Invalid)?;
     let timetable = dag.structure.timetable.as_ref();
     let interval = with.logical_date.map(|date| {
         let given = with.data_interval.map(|(start, end)| Interval { start, end });
@@ -129,6 +133,7 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
         run_type: with.run_type.unwrap_or("manual"),
         logical_date: with.logical_date,
         interval,
+        partition: partition.as_ref(),
         run_after,
         conf: &with.conf,
         note: with.note.as_deref(),
@@ -146,6 +151,16 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, with: &Trigger
         });
     }
     get(transaction, &run.key, ReadFor::Reading).await
+}
+
+/// The partition of a run that is started by hand. Errors are Airflow's words.
+fn partition(structure: &Structure, key: Option<&str>) -> Result<Option<Partition>, String> {
+    let Some(key) = key else { return Ok(None) };
+    let timetable = structure.timetable.as_ref().filter(|timetable| timetable.takes_partition());
+    let dag_id = &structure.dag_id;
+    let timetable = timetable
+        .ok_or_else(|| format!("Dag '{dag_id}' is not a partitioned Dag and does not accept a partition_key."))?;
+    timetable.partition(key, &structure.awaited_assets()).map(Some)
 }
 
 fn has_nul(value: &Value) -> bool {

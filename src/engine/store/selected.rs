@@ -51,7 +51,7 @@ const RUN: &str = "json_build_object(
     'dag_id', r.dag_id, 'run_id', r.run_id, 'logical_date', r.logical_date, 'data_interval_start', r.data_interval_start,
     'data_interval_end', r.data_interval_end, 'run_after', r.run_after, 'start_date', r.start_date, 'end_date', r.end_date,
     'run_type', r.run_type, 'state', r.state, 'conf', r.conf, 'triggering_user_name', r.triggering_user_name,
-    'note', r.note)";
+    'note', r.note, 'partition_key', r.partition_key, 'partition_date', r.partition_date)";
 
 /// A run, in Airflow's words.
 pub async fn run(client: &impl GenericClient, key: &RunKey) -> Result<Option<Value>, StoreError> {

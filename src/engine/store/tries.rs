@@ -3,9 +3,11 @@
 
 use super::StoreError;
 use super::events::{self, Event};
+use super::partitions;
 use super::triggers::{self, Deferral, Resumption};
 use super::xcoms;
 use crate::engine::keys::{RunKey, TryKey};
+use crate::engine::schedule::timetable::Partition;
 use crate::engine::state::TryState;
 use crate::postgres::GenericClient;
 use crate::sys::process::ProcessId;
@@ -31,6 +33,7 @@ pub struct Claimed {
     pub data_interval_end: Option<Timestamp>,
     pub run_after: Timestamp,
     pub run_start_date: Option<Timestamp>,
+    pub partition: Option<Partition>,
     pub conf: Map<String, Value>,
     pub note: Option<String>,
     pub triggered_by: Option<String>,
@@ -91,9 +94,9 @@ pub async fn claim(
         described AS (
             SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.max_tries, t.number,
                    r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
-                   r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
-                   coalesce(y.state IN ('up_for_reschedule', 'deferred'), false) AS goes_on,
-                   coalesce(y.state = 'deferred', false) AS was_deferred,
+                   r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key,
+                   r.partition_date, coalesce(y.state IN ('up_for_reschedule', 'deferred', 'awaiting_input'), false) AS goes_on,
+                   coalesce(y.state IN ('deferred', 'awaiting_input'), false) AS was_deferred,
                    coalesce(y.first_start_date, t.waited_since) AS first_start_date, y.reschedules
             FROM taken t JOIN dag_run r USING (dag_id, run_id)
             LEFT JOIN task_try y USING (dag_id, run_id, task_id, map_index, try_number)),
@@ -105,10 +108,11 @@ pub async fn claim(
             FROM described
             ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
             SET state = 'running', heartbeat_at = now(), boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
-                first_start_date = CASE WHEN task_try.state IN ('up_for_reschedule', 'deferred')
+                first_start_date = CASE WHEN task_try.state IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                         THEN coalesce(task_try.first_start_date, task_try.start_date) END,
                 reschedules = CASE task_try.state WHEN 'up_for_reschedule' THEN task_try.reschedules + 1
-                                                  WHEN 'deferred' THEN task_try.reschedules ELSE 0 END,
+                                                  WHEN 'deferred' THEN task_try.reschedules
+                                                  WHEN 'awaiting_input' THEN task_try.reschedules ELSE 0 END,
                 start_date = now(), end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
                 skipped_tasks = NULL, asset_events = NULL),
         forgotten AS (
@@ -124,7 +128,8 @@ pub async fn claim(
             SELECT count(pg_notify($4, json_build_object('kind', 'changed', 'dag_id', dag_id, 'run_id', run_id)::text))
             FROM (SELECT DISTINCT dag_id, run_id FROM taken) run)
         SELECT dag_id, run_id, task_id, map_index, try_number, max_tries, number, dag_version_id, run_type, logical_date,
-               data_interval_start, data_interval_end, run_after, run_start_date, conf, note, triggered_by, goes_on,
+               data_interval_start, data_interval_end, run_after, run_start_date, conf, note, triggered_by, partition_key,
+               partition_date, goes_on,
                first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM told) AS told
         FROM described LEFT JOIN resumed USING (dag_id, run_id, task_id, map_index) ORDER BY number";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
@@ -155,6 +160,7 @@ fn read_claimed(row: &Row, token: String) -> Claimed {
         data_interval_end: row.get("data_interval_end"),
         run_after: row.get("run_after"),
         run_start_date: row.get("run_start_date"),
+        partition: partitions::read(row),
         conf,
         note: row.get("note"),
         triggered_by: row.get("triggered_by"),
@@ -202,7 +208,7 @@ pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, 
     let query = "
         SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.boot_id, ti.max_tries,
                r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after,
-               r.start_date AS run_start_date, r.conf, r.note, r.triggered_by,
+               r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key, r.partition_date,
                false AS goes_on, t.first_start_date, t.reschedules, w.next_method, w.next_kwargs
         FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
         JOIN dag_run r USING (dag_id, run_id)
@@ -305,7 +311,7 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
         "WITH ended AS (
             UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
                    token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{{}}'), asset_events = $12,
-                   first_start_date = CASE WHEN $6 IN ('up_for_reschedule', 'deferred')
+                   first_start_date = CASE WHEN $6 IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                            THEN coalesce(first_start_date, start_date) ELSE first_start_date END
             WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
               AND state = 'running'

@@ -17,7 +17,7 @@ use tokio_postgres::types::Json;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deferral {
-    /// The trigger's class, with its module.
+    /// The trigger's class, with its module; empty where it is a person who is waited for.
     pub classpath: String,
     pub kwargs: Value,
     /// Seconds until it fails.
@@ -65,22 +65,58 @@ pub struct Waiting {
     pub timeout_at: Option<Timestamp>,
 }
 
+impl Waiting {
+    /// Whether a person is waited for, and no trigger.
+    pub fn is_for_input(&self) -> bool {
+        self.classpath.is_empty()
+    }
+}
+
+/// In SQL: not one that only a person ends. An answer that came before the task's process had gone waits to be taken.
+const COMES_BY_ITSELF: &str = "(w.classpath <> '' OR w.timeout_at IS NOT NULL OR h.responded_at IS NOT NULL)";
+
 /// Whether there may be any: most have none, and look no further.
 pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool, StoreError> {
-    let query = "SELECT EXISTS (SELECT FROM task_trigger WHERE fired_at IS NULL)";
-    Ok(client.query_one(query, &[]).await?.get(0))
+    let query = format!(
+        "SELECT EXISTS (SELECT FROM task_trigger w LEFT JOIN hitl_detail h USING (dag_id, run_id, task_id, map_index)
+                        WHERE w.fired_at IS NULL AND {COMES_BY_ITSELF})"
+    );
+    Ok(client.query_one(&query, &[]).await?.get(0))
 }
 
 /// All whose task waits for them.
 pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreError> {
+    let query = format!(
+        "SELECT w.*, r.dag_version_id, CASE WHEN w.classpath = '' THEN least(w.timeout_at, h.responded_at)
+                                            ELSE w.timeout_at END AS until
+         FROM task_trigger w JOIN task_try t USING (dag_id, run_id, task_id, map_index, try_number)
+         JOIN task_instance ti USING (dag_id, run_id, task_id, map_index) JOIN dag_run r USING (dag_id, run_id)
+         LEFT JOIN hitl_detail h USING (dag_id, run_id, task_id, map_index)
+         WHERE w.fired_at IS NULL AND t.state IN ('deferred', 'awaiting_input') AND ti.state IN ('running', t.state)
+           AND ti.try_number = w.try_number AND r.dag_version_id IS NOT NULL AND {COMES_BY_ITSELF}
+         ORDER BY w.created_at"
+    );
+    Ok(client.query(&query, &[]).await?.iter().map(read).collect())
+}
+
+/// What an instance waits for, if it does: also for a person alone.
+pub async fn of_instance(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+) -> Result<Option<Waiting>, StoreError> {
     let query = "
-        SELECT w.*, r.dag_version_id
+        SELECT w.*, coalesce(r.dag_version_id, 0) AS dag_version_id, w.timeout_at AS until
         FROM task_trigger w JOIN task_try t USING (dag_id, run_id, task_id, map_index, try_number)
-        JOIN task_instance ti USING (dag_id, run_id, task_id, map_index) JOIN dag_run r USING (dag_id, run_id)
-        WHERE w.fired_at IS NULL AND t.state = 'deferred' AND ti.state IN ('running', 'deferred')
-          AND ti.try_number = w.try_number AND r.dag_version_id IS NOT NULL
-        ORDER BY w.created_at";
-    let read = |row: &Row| Waiting {
+        JOIN dag_run r USING (dag_id, run_id)
+        WHERE w.dag_id = $1 AND w.run_id = $2 AND w.task_id = $3 AND w.map_index = $4 AND w.fired_at IS NULL
+          AND t.state IN ('deferred', 'awaiting_input')";
+    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?.as_ref().map(read))
+}
+
+fn read(row: &Row) -> Waiting {
+    Waiting {
         id: row.get("id"),
         key: TryKey {
             run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
@@ -92,9 +128,8 @@ pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreE
         classpath: row.get("classpath"),
         kwargs: row.get::<_, Json<Value>>("kwargs").0,
         next_kwargs: row.get::<_, Json<Value>>("next_kwargs").0,
-        timeout_at: row.get("timeout_at"),
-    };
-    Ok(client.query(query, &[]).await?.iter().map(read).collect())
+        timeout_at: row.get("until"),
+    }
 }
 
 /// What a trigger has come to.
@@ -133,19 +168,20 @@ pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fire
         return Ok(false);
     }
     let (state, end) = match fired {
-        Fired::Ended { state, .. } => (state.as_str(), true),
-        _ => (TryState::Deferred.as_str(), false),
+        Fired::Ended { state, .. } => (Some(state.as_str()), true),
+        _ => (None, false),
     };
-    let of_try = "UPDATE task_try SET due_at = CASE WHEN $7 THEN NULL ELSE now() END, state = $6, end_date = CASE WHEN $7 THEN now() ELSE end_date END,
+    let of_try = "UPDATE task_try SET due_at = CASE WHEN $7 THEN NULL ELSE now() END, state = coalesce($6, state),
+                         end_date = CASE WHEN $7 THEN now() ELSE end_date END,
                          outcome = CASE WHEN $7 AND $6 = 'failed' THEN 'its trigger has ended it' END
                   WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
-                    AND state = 'deferred'";
+                    AND state IN ('deferred', 'awaiting_input')";
     let told =
         transaction.execute(of_try, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &state, &end]).await?;
     // One that has ended is settled as if it had run.
     let of_instance = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END
                        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
-                         AND state = 'deferred'";
+                         AND state IN ('deferred', 'awaiting_input')";
     transaction.execute(of_instance, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &end]).await?;
     if let Fired::Ended { xcoms, state: TryState::Success } = fired {
         for (key, value) in xcoms {

@@ -2,6 +2,8 @@
 
 use super::views::{self, stamp};
 use crate::engine::keys::RunKey;
+use crate::engine::schedule::partition_key;
+use crate::engine::schedule::timetable::Partition;
 use crate::engine::store::asset_lists::{self, Asset, AssetEvent, AssetUse, EventFilter};
 use crate::engine::store::assets::{self, Source};
 use crate::engine::store::new_run::isoformat;
@@ -84,7 +86,7 @@ fn event_view(event: &AssetEvent) -> Value {
         "source_map_index": event.source_map_index,
         "created_dagruns": event.created_runs,
         "timestamp": stamp(event.happened_at),
-        "partition_key": null,
+        "partition_key": event.partition_key,
     })
 }
 
@@ -122,12 +124,16 @@ struct NewEvent {
     asset_id: i64,
     #[serde(default)]
     extra: Map<String, Value>,
-    #[serde(default, rename = "partition_key")]
-    _partition_key: Option<String>,
+    #[serde(default)]
+    partition_key: Option<String>,
 }
 
 pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let NewEvent { asset_id, mut extra, .. } = body_as(body)?;
+    let NewEvent { asset_id, mut extra, partition_key } = body_as(body)?;
+    if let Some(problem) = partition_key.as_deref().and_then(|key| partition_key::check(key).err()) {
+        return Err(ApiError::unprocessable(&["body", "partition_key"], "value_error", &problem));
+    }
+    let partition = partition_key.map(|key| Partition { key, date: None });
     extra.insert("from_rest_api".to_owned(), true.into());
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
@@ -136,7 +142,7 @@ pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
     let source = Source { run: None, task_id: None, map_index: -1 };
-    let id = assets::add_event(&transaction, asset_id, &extra.into(), &source, &[]).await?;
+    let id = assets::add_event(&transaction, asset_id, &extra.into(), &source, &[], partition.as_ref()).await?;
     let event = asset_lists::event(&transaction, id).await?;
     transaction.commit().await?;
     Ok(Json(event_view(&event)))
@@ -157,6 +163,7 @@ pub async fn materialize(State(state): Shared, Segments(id): Segments<i64>) -> R
         triggered_by: "rest_api",
         user: state.secrets().admin_email.clone(),
         run_type: Some("asset_materialization"),
+        partition_key: None,
     };
     let run = runs::trigger(&transaction, &dag_id, &with).await?;
     transaction.commit().await?;

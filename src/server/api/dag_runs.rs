@@ -130,10 +130,6 @@ pub async fn trigger(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let body: TriggerBody = body_as(body)?;
-    if body.partition_key.is_some() {
-        let detail = format!("Dag '{dag_id}' is not a partitioned Dag and does not accept a partition_key.");
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
-    }
     if body.data_interval_start.is_some() != body.data_interval_end.is_some() {
         let message =
             "Value error, Either both data_interval_start and data_interval_end must be provided or both must be None";
@@ -154,6 +150,7 @@ pub async fn trigger(
         triggered_by,
         user: state.secrets().admin_email.clone(),
         run_type: None,
+        partition_key: body.partition_key,
     };
     let mut with = with;
     if let (Some(date), None) = (with.logical_date, with.data_interval) {

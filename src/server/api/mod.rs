@@ -5,6 +5,7 @@ pub mod backfills;
 pub mod connections;
 pub mod dag_runs;
 pub mod dags;
+pub mod hitl;
 pub mod pools;
 pub mod redact;
 pub mod task_instances;
@@ -52,6 +53,8 @@ fn run_routes() -> Routes {
         .route(RUN, get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
         .route(&run("/clear"), post(dag_runs::clear))
         .route(&run("/upstreamAssetEvents"), get(assets::upstream))
+        .route(&run("/hitlDetails"), get(hitl::list))
+        .route(&run("/taskInstances/{task_id}/{map_index}/hitlDetails"), get(hitl::get).patch(hitl::answer))
         .route(&run("/taskInstances"), get(task_instances::list))
         .route(&run("/taskInstances/{task_id}"), get(task_instances::get))
         .route(&run("/taskInstances/{task_id}/listMapped"), get(tasks::mapped))

@@ -20,7 +20,7 @@ pub fn stamp(at: Timestamp) -> String {
     if micros == 0 { format!("{seconds}Z") } else { format!("{seconds}.{micros:06}Z") }
 }
 
-fn maybe(at: Option<Timestamp>) -> Value {
+pub fn maybe(at: Option<Timestamp>) -> Value {
     at.map(stamp).into()
 }
 
@@ -81,7 +81,7 @@ pub fn dag(dag: &Dag) -> Value {
         "description": structure.description,
         "timetable_summary": structure.timetable_summary.as_ref().filter(|_| structure.schedule.is_some()),
         "timetable_description": description,
-        "timetable_partitioned": false,
+        "timetable_partitioned": structure.timetable.as_ref().is_some_and(|timetable| timetable.is_partitioned()),
         "timetable_periodic": is_periodic,
         "tags": tags,
         "max_active_tasks": structure.max_active_tasks,
@@ -165,8 +165,8 @@ pub fn run(run: &Run) -> Value {
         "dag_versions": versions,
         "bundle_version": null,
         "dag_display_name": run.key.dag_id,
-        "partition_key": null,
-        "partition_date": null,
+        "partition_key": run.partition.as_ref().map(|partition| &partition.key),
+        "partition_date": maybe(run.partition.as_ref().and_then(|partition| partition.date)),
     })
 }
 

@@ -90,6 +90,7 @@ fn by_hand(state: &AppState) -> Trigger {
         note: None,
         triggered_by: "operator",
         run_type: None,
+        partition_key: None,
         user: state.secrets().admin_email.clone(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod assets;
+mod hitl;
 mod runs;
 mod selected;
 mod states;
@@ -36,6 +37,7 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/state/get", post(states::get))
         .route("/task/state/set", post(states::set))
         .route("/task/state/delete", post(states::delete))
+        .route("/task/hitl/ask", post(hitl::ask))
         .nest("/task", questions())
         .route("/task/uv", post(api::uv))
         .layer(from_fn(guard::datastore_timeout))
@@ -71,6 +73,8 @@ fn questions() -> Router<Arc<AppState>> {
         .route("/assets/one", post(assets::one))
         .route("/assets/of-alias", post(assets::of_alias))
         .route("/assets/events", post(assets::events))
+        .route("/hitl/get", post(hitl::get))
+        .route("/hitl/answer", post(hitl::answer))
         .route("/xcoms/pull", post(api::pull_xcoms))
         .route("/xcoms/count", post(api::count_xcoms))
 }

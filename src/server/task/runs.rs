@@ -47,6 +47,8 @@ struct TriggerBody {
     logical_date: Option<Timestamp>,
     run_after: Option<Timestamp>,
     note: Option<String>,
+    #[serde(default)]
+    partition_key: Option<String>,
     /// Whether a run of that id runs again.
     reset: bool,
 }
@@ -68,6 +70,7 @@ pub async fn trigger(
         triggered_by: "operator",
         user: of.run.dag_id.clone(),
         run_type: Some("operator_triggered"),
+        partition_key: body.partition_key,
     };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;

@@ -90,6 +90,13 @@ def run_once(task, spec, dag, memory):
         if "ended" in going_on:
             return {"state": going_on["ended"], "retry": True}
         return run_once(task, {**spec, **going_on}, dag, memory)
+    if result["state"] == "awaiting_input":
+        try:
+            going_on = sides.current().ask_here(attempt, result["deferral"])
+        except Exception as error:
+            say(f"error: {error}")
+            return {"state": "failed", "retry": False}
+        return run_once(task, {**spec, **going_on}, dag, memory)
     for key, text in result.pop("xcoms", {}).items():
         memory.kept[(*memory.own, key)] = text
     attempt.tell()

@@ -161,8 +161,8 @@ def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store:
         "map_index_template": task.map_index_template,
         "task_instance_key_str": f"{dag.dag_id}__{task.task_id}__{run.run_id}",
         "task_reschedule_count": spec.get("reschedules", 0),
-        "partition_key": None,
-        "partition_date": None,
+        "partition_key": spec.get("partition_key"),
+        "partition_date": parse_time(spec.get("partition_date")),
         "var": Vars(),
         "conn": Connections(),
     }

@@ -65,21 +65,21 @@ class Assets:
 def event(told, number):
     return {"id": told.get("id", number), "timestamp": told["timestamp"], "extra": told["extra"],
             "asset": {name: told[name] for name in ("name", "uri", "group")},
-            "created_dagruns": [], "partition_key": None,
+            "created_dagruns": [], "partition_key": told.get("partition_key"),
             **{name: told[name] for name in ("source_task_id", "source_dag_id", "source_run_id", "source_map_index")}}
 
 
 def triggering(told: dict[str, Any]) -> dict[str, Any]:
     """An event that the task's own run was made for."""
     return {"asset": {"name": told["name"], "uri": told["uri"], "extra": {}}, "extra": told["extra"] or {},
-            "timestamp": told["timestamp"], "partition_key": None,
+            "timestamp": told["timestamp"], "partition_key": told.get("partition_key"),
             "source_aliases": [{"name": name} for name in told["aliases"]],
             **{name: told[name] for name in ("source_task_id", "source_dag_id", "source_run_id", "source_map_index")}}
 
 
 def told(task: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What became of each outlet, for the scheduler."""
-    extras = {}
+    said = {}
     found = []
     for one in events:
         key = one.get("dest_asset_key") or {}
@@ -87,7 +87,10 @@ def told(task: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
             asset = {"name": key["name"], "uri": key["uri"], "group": "asset", "extra": one.get("dest_asset_extra") or {}}
             found.append({"asset": asset, "alias": one["source_alias_name"], "extra": one.get("extra") or {}})
         else:
-            extras[key.get("name"), key.get("uri")] = one.get("extra") or {}
+            told = {"extra": one.get("extra") or {}}
+            if one.get("partition_key") is not None:
+                told["partition_key"] = one["partition_key"]
+            said.setdefault((key.get("name"), key.get("uri")), []).append(told)
     for outlet in task.outlets:
         if not is_asset(outlet):
             continue
@@ -95,7 +98,8 @@ def told(task: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if "alias" in described:
             continue
         named = described.get("asset", described)
-        same = [extra for (name, uri), extra in extras.items()
+        same = [told for (name, uri), told in said.items()
                 if name == named.get("name", name) and uri == named.get("uri", uri)]
-        found.append({**described, "extra": same[0] if same else {}})
+        # One for each partition that it says it has made.
+        found += [{**described, **told} for told in (same[0] if same else [{"extra": {}}])]
     return found

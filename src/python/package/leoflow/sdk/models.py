@@ -17,7 +17,7 @@ def make(name: str, /, **fields: Any) -> Any:
     return of_kind(getattr(comms, name), fields)
 
 
-def of_kind(kind, fields):
+def of_kind(kind: type, fields: dict[str, Any]) -> Any:
     known = known_fields(kind)
     return kind(**{name: fit(known[name], value) for name, value in fields.items() if name in known})
 

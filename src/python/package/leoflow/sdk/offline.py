@@ -18,13 +18,18 @@ class OfflineSupervisor(TaskSupervisor):
         self.memory = memory
         self.places = {"xcoms/push": self.push, "xcoms/pull": self.pull, "xcoms/count": self.count_xcoms,
                        "xcoms/delete": self.delete, "instances/count": self.count_known, "assets/triggering": lambda _: [],
-                       "assets/events": lambda _: [], "previous": lambda _: None}
+                       "assets/events": lambda _: [], "previous": lambda _: None, "hitl/ask": self.asks}
+        # What the task asks a person.
+        self.question = None
 
     def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
         answer = self.places.get(place)
         if answer is None:
             raise ServerError(0, f"a run in the foreground cannot ask the server ({place})")
         return answer(body)
+
+    def asks(self, body):
+        self.question = body
 
     def push(self, body):
         self.memory.kept[(*self.memory.own, body["key"])] = body["value_json"]

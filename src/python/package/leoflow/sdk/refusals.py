@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 from leoflow.common.exceptions import AirflowException, Unsupported
+from leoflow.sdk import partitions, timetables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 # What an executor may be called that runs tasks as processes of this machine.
 OUR_EXECUTORS = (None, "", "LocalExecutor", "airflow.executors.local_executor.LocalExecutor")
-TIMETABLES = ("CronPartitionTimetable", "PartitionedAssetTimetable", "PartitionedAtRuntime")
+PARTITIONED = ("CronPartitionTimetable", "PartitionedAssetTimetable", "PartitionedAtRuntime")
 
 
 def line_of(name: str, source: str) -> int:
@@ -48,10 +49,16 @@ def check(dag: DAG, source: str) -> None:
     def refuse(thing, name):
         raise Unsupported(thing, (dag.fileloc, line_of(name, source)))
 
-    if any(kind.__name__ in TIMETABLES for kind in type(dag.timetable).__mro__):
-        refuse(f"the schedule {type(dag.timetable).__name__} of DAG {dag.dag_id!r} (runs of partitions)", dag.dag_id)
-    if not hasattr(dag.timetable, "next_dagrun_info") and type(dag.timetable).__module__.partition(".")[0] != "airflow":
-        refuse(f"the schedule {type(dag.timetable).__name__} of DAG {dag.dag_id!r} (it extends the SDK's class; extend the one "
+    kind = type(dag.timetable)
+    if kind.__module__.partition(".")[0] != "airflow" and any(one.__name__ in PARTITIONED for one in kind.__mro__):
+        refuse(f"the schedule {kind.__name__} of DAG {dag.dag_id!r} (one of partitions that is not Airflow's own)", dag.dag_id)
+    try:
+        timetables.of(dag.timetable).described()
+    except partitions.UnknownMapper as error:
+        refuse(f"{error} in the schedule of DAG {dag.dag_id!r} (a mapper or window of partitions that is not Airflow's own)",
+               dag.dag_id)
+    if not hasattr(dag.timetable, "next_dagrun_info") and kind.__module__.partition(".")[0] != "airflow":
+        refuse(f"the schedule {kind.__name__} of DAG {dag.dag_id!r} (it extends the SDK's class; extend the one "
                "of airflow.timetables, which says when runs are due)", dag.dag_id)
     if getattr(dag, "deadline", None):
         refuse(f"the deadline of DAG {dag.dag_id!r}", dag.dag_id)

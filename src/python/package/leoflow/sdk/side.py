@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
-from leoflow.sdk import dag_file, logs, structure, task_try
+from leoflow.sdk import dag_file, hitl_messages, logs, structure, task_try
 from leoflow.sdk.offline import OfflineSupervisor
 from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
 
@@ -54,6 +54,11 @@ def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: st
     from leoflow.sdk import triggers
 
     return triggers.run_here(deferral, {**spec, "task_id": task_id})
+
+
+def ask_here(attempt: task_try.Try, deferral: dict[str, Any]) -> dict[str, Any]:
+    """What a task goes on with that asks a person: the one at the terminal."""
+    return hitl_messages.answered_here(attempt.supervisor.question, deferral)
 
 
 def begin_log() -> None:

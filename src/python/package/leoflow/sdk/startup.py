@@ -6,7 +6,7 @@ import datetime
 import os
 import uuid
 
-from leoflow.sdk import asset_messages, older_versions
+from leoflow.sdk import asset_messages, hitl_messages, older_versions
 from leoflow.sdk.models import make
 from leoflow.sdk.supervisor import run_fields
 
@@ -31,16 +31,18 @@ def version_id(dag_id: str) -> uuid.UUID:
 def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
     """`events` are those that the run was made for."""
     now = datetime.datetime.now(datetime.timezone.utc)
-    names = ("dag_id", "run_id", "logical_date", "data_interval_start", "data_interval_end", "run_after", "run_type", "note")
+    names = ("dag_id", "run_id", "logical_date", "data_interval_start", "data_interval_end", "run_after", "run_type", "note",
+             "partition_key", "partition_date")
     run = run_fields({
         **{name: spec.get(name) for name in names}, "start_date": spec.get("run_start_date"), "state": "running",
         "conf": spec.get("conf"), "consumed_asset_events": [asset_messages.triggering(one) for one in events],
         "triggering_user_name": None,
     })
+    next_kwargs = hitl_messages.with_answer(spec.get("next_kwargs"))
     context = {
         "dag_run": run, "max_tries": spec["max_tries"], "task_reschedule_count": spec.get("reschedules", 0),
         "variables": [], "connections": [], "xcom_keys_to_clear": [], "should_retry": bool(spec.get("may_retry")),
-        "next_method": spec.get("next_method"), "next_kwargs": older_versions.as_read_here(spec.get("next_kwargs")),
+        "next_method": spec.get("next_method"), "next_kwargs": older_versions.as_read_here(next_kwargs),
         "start_date": spec.get("first_start_date") or now,
     }
     task = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}

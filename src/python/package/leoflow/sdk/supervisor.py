@@ -11,7 +11,7 @@ import json
 
 from leoflow.common import leoflow_server, masking
 from leoflow.common.client import ServerError, quote
-from leoflow.sdk import asset_messages, state_messages, xcom_messages
+from leoflow.sdk import asset_messages, hitl_messages, state_messages, xcom_messages
 from leoflow.sdk.models import make
 
 TYPE_CHECKING = False
@@ -104,8 +104,9 @@ class TaskSupervisor(Supervisor):
         self.result = {}
         xcoms = self.xcoms = xcom_messages.XComs(spec, self)
         assets, states = asset_messages.Assets(self), state_messages.States(self)
+        questions = hitl_messages.Questions(self, self.instance)
         self.answers.update({
-            **xcoms.answers(), **assets.answers(), **states.answers(),
+            **xcoms.answers(), **assets.answers(), **states.answers(), **questions.answers(),
             "PutVariable": self.put_variable, "DeleteVariable": self.delete_variable, "GetVariableKeys": self.variable_keys,
             "TriggerDagRun": self.trigger, "GetDagRun": self.dag_run, "GetDagRunState": self.run_state, "GetDag": self.dag,
             "GetPreviousDagRun": self.previous_run, "GetPrevSuccessfulDagRun": self.previous_success,
@@ -114,7 +115,8 @@ class TaskSupervisor(Supervisor):
             "GetTaskRescheduleStartDate": self.first_start,
             "SetRenderedFields": self.rendered, "SetRenderedMapIndex": self.named, "SkipDownstreamTasks": self.skips,
             "SucceedTask": self.succeeded, "TaskState": self.ended, "RetryTask": self.retries,
-            "RescheduleTask": self.looks_again, "DeferTask": self.deferred, "ResendLoggingFD": lambda _: None,
+            "RescheduleTask": self.looks_again, "DeferTask": self.deferred,
+            "AwaitInputTask": self.awaits_input, "ResendLoggingFD": lambda _: None,
         })
 
     def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
@@ -142,6 +144,8 @@ class TaskSupervisor(Supervisor):
         body = {"dag_id": message.dag_id, "run_id": message.run_id, "conf": message.conf or {},
                 "logical_date": stamp(message.logical_date), "run_after": stamp(getattr(message, "run_after", None)),
                 "note": getattr(message, "note", None), "reset": bool(message.reset_dag_run)}
+        if getattr(message, "partition_key", None) is not None:
+            body["partition_key"] = message.partition_key
         try:
             self.ask("runs/trigger", body)
         except ServerError as error:
@@ -250,6 +254,19 @@ class TaskSupervisor(Supervisor):
             "timeout": None if timeout is None else timeout.total_seconds(),
             "next_method": message.next_method, "next_kwargs": told["next_kwargs"] or {},
         })
+
+    def awaits_input(self, message):
+        self.takes_name(message)
+        self.xcoms.flush()
+        timeout = message.timeout
+        self.result.update(state="awaiting_input", deferral={
+            "classpath": "", "kwargs": {}, "timeout": None if timeout is None else timeout.total_seconds(),
+            "next_method": message.next_method, "next_kwargs": message.model_dump(mode="json")["next_kwargs"] or {},
+        })
+
+    def instance(self, _):
+        """The one instance that its task can ask about."""
+        return {name: self.spec[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
 
     # The task's own operator, once it is made: what it is to say of its outlets.
     task = None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 
 from leoflow.authoring import timetables as ours
+from leoflow.sdk import partitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +75,11 @@ MAKERS = {
     "DeltaDataIntervalTimetable": lambda one: ours.DeltaDataIntervalTimetable(value(one, "delta")),
     "EventsTimetable": lambda one: ours.EventsTimetable(
         value(one, "event_dates"), bool(value(one, "restrict_to_events", False)), description=value(one, "description")),
+    "CronPartitionTimetable": lambda one: partitions.CronPartitions(
+        value(one, "expression"), value(one, "timezone", "UTC"), value(one, "run_immediately", False),
+        value(one, "run_offset", 0), value(one, "key_format")),
+    "PartitionedAssetTimetable": partitions.PartitionedAssets,
+    "PartitionedAtRuntime": lambda _: partitions.PartitionedAtRuntime(),
     "AssetTriggeredTimetable": lambda _: ours.AssetTriggeredTimetable(None),
     "AssetOrTimeSchedule": asset_or_time,
 }

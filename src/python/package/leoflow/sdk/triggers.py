@@ -36,13 +36,19 @@ class TriggerSupervisor(TaskSupervisor):
         # There is no state store for what is no try.
         for kind in [kind for kind in self.answers if "StateStore" in kind]:
             del self.answers[kind]
+        del self.answers["CreateHITLDetailPayload"]
         for kind in ("SetXCom", "DeleteXCom", "PutVariable", "DeleteVariable", "TriggerDagRun", "GetPrevSuccessfulDagRun"):
             del self.answers[kind]
+
+    def instance(self, ti_id):
+        return INSTANCES[str(ti_id)]
 
     def ask(self, place: str, body: Any = None, method: str | None = None) -> Any:
         return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/local/triggers/{place}", body)
 
 
+# The task instances whose triggers have been here, by Airflow's id.
+INSTANCES = {}
 # The trigger in whose context the code runs.
 CURRENT = contextvars.ContextVar("the trigger that runs", default=None)
 
@@ -126,6 +132,7 @@ def make_trigger(told):
     trigger.trigger_id = told["id"]
     spec = told["of"]
     trigger.task_instance = make_instance(spec)
+    INSTANCES[str(trigger.task_instance.id)] = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
     trigger.timeout_after = None
     return trigger
 

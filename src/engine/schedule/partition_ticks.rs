@@ -1,0 +1,56 @@
+//! Partitions that a cron expression counts up. Pure.
+
+use super::crontab::Crontab;
+use super::partition_key;
+use super::run_dates::{Info, Partition, TimetableProblem};
+use super::series::CronSeries;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The ticks, and which partition the run of each is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartitionTicks {
+    #[serde(flatten)]
+    cron: Crontab,
+    run_immediately: Value,
+    /// So many ticks after the run's own, or before it.
+    run_offset: i32,
+    key_format: String,
+}
+
+impl PartitionTicks {
+    pub fn series(&self) -> Result<CronSeries<'_>, TimetableProblem> {
+        Ok(CronSeries { cron: self.cron.schedule()?, run_immediately: &self.run_immediately })
+    }
+
+    pub fn check(&self) -> Result<(), TimetableProblem> {
+        self.cron.schedule()?;
+        self.key_of(Timestamp::UNIX_EPOCH).map(|_| ())
+    }
+
+    /// The run at a tick.
+    pub fn info(&self, run_after: Timestamp) -> Result<Info, TimetableProblem> {
+        let cron = self.cron.schedule()?;
+        let mut date = run_after;
+        for _ in 0..self.run_offset.unsigned_abs() {
+            date = if self.run_offset > 0 { cron.next(date)? } else { cron.previous(date)? };
+        }
+        let partition = Partition { key: self.key_of(date)?, date: Some(date) };
+        Ok(Info { run_after, interval: None, run_id: None, partition: Some(partition) })
+    }
+
+    fn key_of(&self, date: Timestamp) -> Result<String, TimetableProblem> {
+        let zone = self.cron.zone()?;
+        partition_key::write(zone.to_datetime(date), &self.key_format, &zone).map_err(TimetableProblem::Partition)
+    }
+
+    /// What a key says that somebody gave.
+    pub fn date_of(&self, key: &str) -> Result<Timestamp, String> {
+        let zone = self.cron.zone().map_err(|error| error.to_string())?;
+        let read = partition_key::read(key, &self.key_format, &zone);
+        read.and_then(|civil| partition_key::at(civil, &zone)).map_err(|error| {
+            format!("Partition key {key:?} does not match the timetable's key_format {:?}: {error}", self.key_format)
+        })
+    }
+}

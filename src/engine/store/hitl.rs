@@ -1,0 +1,295 @@
+//! What tasks ask people (human in the loop), and the answers.
+//!
+//! <https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/hitl.html>
+
+use super::triggers::{self, Fired, Waiting};
+use super::{Page, StoreError};
+use crate::engine::keys::{RunKey, TryKey};
+use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    pub subject: String,
+    #[serde(default)]
+    pub body: Option<String>,
+    pub options: Vec<String>,
+    /// What is chosen when nobody has answered in time; without any, the task fails then.
+    #[serde(default)]
+    pub defaults: Option<Vec<String>>,
+    #[serde(default)]
+    pub multiple: bool,
+    /// Params that are filled in with the answer, by name: `value`, `description`, `schema`, or the value alone.
+    #[serde(default)]
+    pub params: Map<String, Value>,
+    #[serde(default)]
+    pub assigned_users: Vec<Value>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    pub chosen_options: Vec<String>,
+    #[serde(default)]
+    pub params_input: Map<String, Value>,
+}
+
+/// A question of a task instance, and what became of it.
+#[derive(Debug, Clone)]
+pub struct Detail {
+    pub run: RunKey,
+    pub task_id: String,
+    pub map_index: i32,
+    pub question: Question,
+    pub created_at: Timestamp,
+    pub responded_at: Option<Timestamp>,
+    /// Nobody, where the time was over.
+    pub responded_by: Option<String>,
+    pub answer: Option<Answer>,
+}
+
+/// Columns that questions can be sorted by: Airflow's word, and ours.
+pub const COLUMNS: &[(&str, &str)] = &[
+    ("created_at", "h.created_at"),
+    ("responded_at", "h.responded_at"),
+    ("subject", "h.subject"),
+    ("dag_id", "h.dag_id"),
+    ("run_id", "h.run_id"),
+    ("task_id", "h.task_id"),
+];
+
+fn read(row: &Row) -> Detail {
+    let chosen: Option<Json<Vec<String>>> = row.get("chosen_options");
+    let input: Option<Json<Map<String, Value>>> = row.get("params_input");
+    Detail {
+        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        task_id: row.get("task_id"),
+        map_index: row.get("map_index"),
+        question: Question {
+            subject: row.get("subject"),
+            body: row.get("body"),
+            options: row.get::<_, Json<_>>("options").0,
+            defaults: row.get::<_, Option<Json<_>>>("defaults").map(|Json(defaults)| defaults),
+            multiple: row.get("multiple"),
+            params: row.get::<_, Json<_>>("params").0,
+            assigned_users: row.get::<_, Json<_>>("assigned_users").0,
+        },
+        created_at: row.get("created_at"),
+        responded_at: row.get("responded_at"),
+        responded_by: row.get("responded_by"),
+        answer: chosen.map(|Json(chosen_options)| Answer {
+            chosen_options,
+            params_input: input.map(|Json(input)| input).unwrap_or_default(),
+        }),
+    }
+}
+
+/// Asks; what was answered to an earlier question of the same instance is forgotten.
+pub async fn ask(client: &impl GenericClient, of: &TryKey, question: &Question) -> Result<(), StoreError> {
+    let query = "
+        INSERT INTO hitl_detail (dag_id, run_id, task_id, map_index, subject, body, options, defaults, multiple, params,
+                                 assigned_users)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
+        SET subject = EXCLUDED.subject, body = EXCLUDED.body, options = EXCLUDED.options, defaults = EXCLUDED.defaults,
+            multiple = EXCLUDED.multiple, params = EXCLUDED.params, assigned_users = EXCLUDED.assigned_users,
+            created_at = now(), responded_at = NULL, responded_by = NULL, chosen_options = NULL, params_input = NULL";
+    let Question { subject, body, options, defaults, multiple, params, assigned_users } = question;
+    let TryKey { run, task_id, map_index, .. } = of;
+    let defaults = defaults.as_ref().map(Json);
+    client
+        .execute(
+            query,
+            &[
+                &run.dag_id,
+                &run.run_id,
+                task_id,
+                map_index,
+                subject,
+                body,
+                &Json(options),
+                &defaults,
+                multiple,
+                &Json(params),
+                &Json(assigned_users),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+pub async fn get(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+) -> Result<Option<Detail>, StoreError> {
+    let query = "SELECT * FROM hitl_detail WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
+    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?.as_ref().map(read))
+}
+
+/// Which questions are asked for; what is `None` does not matter.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    pub dag_id: Option<&'a str>,
+    pub run_id: Option<&'a str>,
+    pub task_id: Option<&'a str>,
+    pub is_answered: Option<bool>,
+    pub states: Vec<String>,
+}
+
+/// A page of questions with the number of all that match.
+pub async fn list(
+    client: &impl GenericClient,
+    filter: &Filter<'_>,
+    page: &Page,
+) -> Result<(Vec<Detail>, i64), StoreError> {
+    let Filter { dag_id, run_id, task_id, is_answered, states } = filter;
+    let matches = "FROM hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+                   WHERE ($1::text IS NULL OR h.dag_id = $1) AND ($2::text IS NULL OR h.run_id = $2)
+                     AND ($3::text IS NULL OR h.task_id = $3)
+                     AND ($4::boolean IS NULL OR (h.responded_at IS NOT NULL) = $4)
+                     AND (cardinality($5::text[]) = 0 OR ti.state = ANY ($5)) AND h.subject ILIKE $6";
+    let pattern = page.pattern.as_deref().unwrap_or("%");
+    let total = client
+        .query_one(&format!("SELECT count(*) {matches}"), &[dag_id, run_id, task_id, is_answered, states, &pattern])
+        .await?
+        .get(0);
+    let order = page.order_by(if page.order.is_empty() { "h.created_at, h.dag_id" } else { "h.dag_id" });
+    let query = format!("SELECT h.* {matches} ORDER BY {order} LIMIT $7 OFFSET $8");
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
+        [dag_id, run_id, task_id, is_answered, states, &pattern, &page.limit, &page.offset];
+    Ok((client.query(&query, &values).await?.iter().map(read).collect(), total))
+}
+
+/// Why an answer is not taken.
+#[derive(Debug)]
+pub enum Refusal {
+    NotAsked,
+    AnsweredAlready,
+    /// In Airflow's words.
+    Invalid(String),
+    Store(StoreError),
+}
+
+impl<E: Into<StoreError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Answers, and lets the task go on that waits for it. `by` is nobody where it is a task's own code.
+pub async fn answer(
+    transaction: &Transaction<'_>,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    answer: &Answer,
+    by: Option<&str>,
+) -> Result<Detail, Refusal> {
+    let detail = note_answer(transaction, run, task_id, map_index, answer, by).await?;
+    if let Some(waiting) = triggers::of_instance(transaction, run, task_id, map_index).await? {
+        triggers::fire(transaction, &waiting, &event(&waiting, &detail, false)).await?;
+    }
+    Ok(detail)
+}
+
+/// Answers. Whoever waits for it is not told.
+pub async fn note_answer(
+    transaction: &Transaction<'_>,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    answer: &Answer,
+    by: Option<&str>,
+) -> Result<Detail, Refusal> {
+    // In the order in which others take these locks: the instance first.
+    let lock =
+        "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 FOR UPDATE";
+    transaction.execute(lock, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
+    let detail = get(transaction, run, task_id, map_index).await?.ok_or(Refusal::NotAsked)?;
+    if detail.responded_at.is_some() {
+        return Err(Refusal::AnsweredAlready);
+    }
+    check(&detail.question, answer).map_err(Refusal::Invalid)?;
+    Ok(note(transaction, &detail, answer, by).await?)
+}
+
+fn check(question: &Question, answer: &Answer) -> Result<(), String> {
+    let mut unknown: Vec<&String> =
+        answer.chosen_options.iter().filter(|option| !question.options.contains(option)).collect();
+    if !unknown.is_empty() {
+        unknown.sort();
+        let mut allowed: Vec<&String> = question.options.iter().collect();
+        allowed.sort();
+        return Err(format!("Invalid options {unknown:?}; allowed options are {allowed:?}."));
+    }
+    if !question.multiple && answer.chosen_options.len() > 1 {
+        let text = "Multiple options chosen but this Human-in-the-loop task accepts only a single option.";
+        return Err(text.to_owned());
+    }
+    Ok(())
+}
+
+async fn note(
+    client: &impl GenericClient,
+    detail: &Detail,
+    answer: &Answer,
+    by: Option<&str>,
+) -> Result<Detail, StoreError> {
+    let query = "
+        UPDATE hitl_detail SET responded_at = now(), responded_by = $5, chosen_options = $6, params_input = $7
+        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 RETURNING *";
+    let Detail { run, task_id, map_index, .. } = detail;
+    let Answer { chosen_options, params_input } = answer;
+    let row = client
+        .query_one(
+            query,
+            &[&run.dag_id, &run.run_id, task_id, map_index, &by, &Json(chosen_options), &Json(params_input)],
+        )
+        .await?;
+    Ok(read(&row))
+}
+
+/// What the task hears whose time is over: the answer that came before it did, its defaults, or that there is none.
+pub async fn settle(client: &impl GenericClient, waiting: &Waiting) -> Result<Fired, StoreError> {
+    let TryKey { run, task_id, map_index, .. } = &waiting.key;
+    let detail = get(client, run, task_id, *map_index).await?;
+    if let Some(detail) = detail.as_ref().filter(|detail| detail.responded_at.is_some()) {
+        return Ok(event(waiting, detail, false));
+    }
+    if let Some((detail, defaults)) = detail.as_ref().and_then(|one| Some((one, one.question.defaults.clone()?))) {
+        let value = |param: &Value| param.get("value").unwrap_or(param).clone();
+        let params_input = detail.question.params.iter().map(|(name, param)| (name.clone(), value(param))).collect();
+        let detail = note(client, detail, &Answer { chosen_options: defaults, params_input }, None).await?;
+        return Ok(event(waiting, &detail, true));
+    }
+    let error = "The Human-in-the-loop response timeout has passed without a response.";
+    Ok(told(waiting, json!({"error": error, "error_type": "timeout"})))
+}
+
+fn event(waiting: &Waiting, detail: &Detail, timed_out: bool) -> Fired {
+    let answer = detail.answer.as_ref();
+    let by = detail.responded_by.as_ref().map(|name| json!({"id": name, "name": name}));
+    told(
+        waiting,
+        json!({
+            "chosen_options": answer.map(|answer| &answer.chosen_options),
+            "params_input": answer.map(|answer| &answer.params_input),
+            "responded_at": detail.responded_at, "responded_by_user": by, "timedout": timed_out,
+        }),
+    )
+}
+
+/// The task's own Python makes of it what the installed Airflow reads.
+fn told(waiting: &Waiting, event: Value) -> Fired {
+    Fired::Event { next_kwargs: json!({"leoflow_input": event, "kwargs": waiting.next_kwargs}) }
+}

@@ -1,0 +1,127 @@
+//! What tasks ask people: `…/hitlDetails`, with Airflow's names and shapes.
+
+use super::dag_runs::{check_states, unless_all};
+use super::views::{self, maybe, stamp};
+use crate::engine::keys::RunKey;
+use crate::engine::state::TaskState;
+use crate::engine::store::hitl::{self, Answer, Detail, Filter, Refusal};
+use crate::engine::store::instances;
+use crate::postgres::GenericClient;
+use crate::server::api_error::ApiError;
+use crate::server::body::body_as;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Instance = Segments<(String, String, String, i32)>;
+
+/// Airflow's answers.
+pub fn refusal(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::NotAsked => {
+            ApiError::new(StatusCode::NOT_FOUND, "Human-in-the-loop detail does not exist for this Task Instance")
+        }
+        Refusal::AnsweredAlready => ApiError::new(
+            StatusCode::CONFLICT,
+            "Human-in-the-loop detail has already been updated for this Task Instance and is not allowed to write again.",
+        ),
+        Refusal::Invalid(text) => ApiError::new(StatusCode::BAD_REQUEST, text),
+        Refusal::Store(error) => error.into(),
+    }
+}
+
+fn user(name: &str) -> Value {
+    json!({"id": name, "name": name})
+}
+
+async fn view(client: &impl GenericClient, detail: &Detail) -> Result<Value, ApiError> {
+    let instance = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
+    let (question, answer) = (&detail.question, detail.answer.as_ref());
+    let is_whole = |param: &Value| ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
+    let params: Value = question
+        .params
+        .iter()
+        .map(|(name, param)| {
+            let whole = json!({"value": param, "description": null, "schema": {}});
+            (name.clone(), if is_whole(param) { param.clone() } else { whole })
+        })
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    Ok(json!({
+        "task_instance": views::instance(&instance),
+        "options": question.options,
+        "subject": question.subject,
+        "body": question.body,
+        "defaults": question.defaults,
+        "multiple": question.multiple,
+        "params": params,
+        "assigned_users": question.assigned_users,
+        "created_at": stamp(detail.created_at),
+        "responded_by_user": detail.responded_by.as_deref().map(user),
+        "responded_at": maybe(detail.responded_at),
+        "chosen_options": answer.map(|answer| &answer.chosen_options),
+        "params_input": answer.map_or_else(|| json!({}), |answer| json!(answer.params_input)),
+        "response_received": detail.responded_at.is_some(),
+    }))
+}
+
+pub async fn list(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let page = params.page("subject_search", hitl::COLUMNS)?;
+    let states = params.texts("state");
+    check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
+    let filter = Filter {
+        dag_id: unless_all(&dag_id),
+        run_id: unless_all(&run_id),
+        task_id: params.text("task_id"),
+        is_answered: params.flag("response_received")?,
+        states,
+    };
+    let client = state.database.get().await?;
+    let (found, total) = hitl::list(&*client, &filter, &page).await?;
+    let mut details = Vec::with_capacity(found.len());
+    for detail in &found {
+        details.push(view(&*client, detail).await?);
+    }
+    Ok(Json(json!({"hitl_details": details, "total_entries": total})))
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Instance,
+) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let found = hitl::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
+    Ok(Json(view(&*client, &found.ok_or_else(|| refusal(Refusal::NotAsked))?).await?))
+}
+
+pub async fn answer(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Instance,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let answer: Answer = body_as(body)?;
+    if answer.chosen_options.is_empty() {
+        let message = "List should have at least 1 item after validation, not 0";
+        return Err(ApiError::unprocessable(&["body", "chosen_options"], "too_short", message));
+    }
+    let by = state.secrets().admin_email.clone();
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let run = RunKey { dag_id, run_id };
+    let detail = hitl::answer(&transaction, &run, &task_id, map_index, &answer, Some(&by)).await.map_err(refusal)?;
+    transaction.commit().await?;
+    Ok(Json(json!({
+        "responded_by": user(&by), "responded_at": maybe(detail.responded_at),
+        "chosen_options": answer.chosen_options, "params_input": answer.params_input,
+    })))
+}

@@ -1,0 +1,170 @@
+//! Runs of partitions of assets, made as Airflow's scheduler makes them: `scripts/compare-partitions` compares the two.
+
+use crate::support::{TestHome, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+const DAGS: &str = r#"
+from airflow.sdk import (
+    DAG, AllowedKeyMapper, Asset, CronPartitionTimetable, DayWindow, FanOutMapper, FixedKeyMapper, IdentityMapper, MinimumCount,
+    PartitionedAssetTimetable, PartitionedAtRuntime, ProductMapper, RollupMapper, SegmentWindow, StartOfDayMapper,
+    StartOfWeekMapper, WeekWindow, task,
+)
+
+regions, hours, other = Asset("regions"), Asset("hours"), Asset("other")
+
+with DAG("makes", schedule=PartitionedAtRuntime()):
+    @task(outlets=[regions])
+    def make(outlet_events=None, dag_run=None):
+        if dag_run.partition_key is None:
+            outlet_events[regions].extra["n"] = 1
+            outlet_events[regions].add_partitions(["us", "eu", "us"])
+    make()
+
+def waits(dag_id, asset, mapper=IdentityMapper()):
+    with DAG(dag_id, schedule=PartitionedAssetTimetable(assets=asset, default_partition_mapper=mapper)):
+        @task
+        def read(dag_run=None, partition_key=None, partition_date=None, triggering_asset_events=None):
+            events = sorted(one.partition_key for each in triggering_asset_events.values() for one in each)
+            return [dag_run.partition_key, partition_key, str(partition_date), events]
+        read()
+
+waits("each", regions)
+waits("allowed", regions, AllowedKeyMapper(["eu"]))
+waits("all", regions, RollupMapper(upstream_mapper=FixedKeyMapper("all"), window=SegmentWindow(["us", "eu", "apac"])))
+waits("two", regions, RollupMapper(upstream_mapper=FixedKeyMapper("all"), window=SegmentWindow(["us", "eu", "apac"]),
+                                   wait_policy=MinimumCount(2)))
+waits("day", hours, RollupMapper(upstream_mapper=StartOfDayMapper(), window=DayWindow()))
+waits("both", hours & other)
+waits("week", other, FanOutMapper(upstream_mapper=StartOfWeekMapper(), window=WeekWindow()))
+
+with DAG("whole", schedule=[regions]):
+    @task
+    def never(): pass
+    never()
+
+with DAG("ticks", schedule=CronPartitionTimetable("0 0 * * *", timezone="Europe/Berlin", run_offset=-1, key_format="%Y-%m-%d"),
+         start_date=__import__("datetime").datetime(2026, 3, 1), end_date=__import__("datetime").datetime(2026, 3, 3),
+         catchup=True):
+    @task
+    def tick(dag_run=None):
+        return [dag_run.partition_key, str(dag_run.partition_date), str(dag_run.logical_date)]
+    tick()
+"#;
+
+fn asset(test: &TestHome, name: &str) -> i64 {
+    test.sql(&format!("SELECT id FROM asset WHERE name = '{name}'")).parse().unwrap()
+}
+
+fn update(test: &TestHome, name: &str, key: &str) -> u16 {
+    let body = json!({"asset_id": asset(test, name), "partition_key": key}).to_string();
+    let json = "Content-Type: application/json\r\n";
+    crate::support::http::ask_socket(&test.home, "POST", "/api/v2/assets/events", json, &body).status
+}
+
+/// What the runs of a DAG returned, in the order of their keys.
+fn returned(test: &TestHome, dag_id: &str) -> Vec<Value> {
+    let query = format!(
+        "SELECT coalesce(json_agg(x.value ORDER BY partition_key), '[]') FROM dag_run r JOIN xcom x USING (dag_id, run_id)
+         WHERE r.dag_id = '{dag_id}' AND x.key = 'return_value'"
+    );
+    serde_json::from_str(&test.sql(&query)).unwrap()
+}
+
+fn wait_returned(test: &TestHome, dag_id: &str, expected: &Value) {
+    let mut found = Vec::new();
+    wait_until(&format!("{dag_id}: {expected}"), LIMIT, || {
+        found = returned(test, dag_id);
+        found.len() >= expected.as_array().map_or(0, Vec::len)
+    });
+    assert_eq!(json!(found), *expected, "{dag_id}");
+}
+
+#[test]
+fn runs_are_made_for_the_partitions_that_have_come_in() {
+    let test = TestHome::new().with_airflow();
+    test.start();
+    test.add_dag("makes", DAGS);
+    for dag_id in ["each", "allowed", "all", "two", "day", "both", "week", "whole", "ticks"] {
+        test.run(&["dags", "unpause", dag_id]).expect(0);
+    }
+    let run_id = test.trigger("makes");
+    assert_eq!(test.wait_run("makes", &run_id)["state"], "success");
+    wait_returned(&test, "each", &json!([["eu", "eu", "None", ["eu"]], ["us", "us", "None", ["us"]]]));
+    wait_returned(&test, "allowed", &json!([["eu", "eu", "None", ["eu"]]]));
+    wait_returned(&test, "two", &json!([["all", "all", "None", ["eu", "us"]]]));
+    assert_eq!(returned(&test, "all"), Vec::<Value>::new(), "one is missing");
+    // A run by hand may have one of its own.
+    test.run(&["dags", "trigger", "makes", "--partition-key", "apac", "--run-id", "by-hand"]).expect(0);
+    assert_eq!(test.wait_run("makes", "by-hand")["state"], "success");
+    wait_returned(&test, "all", &json!([["all", "all", "None", ["apac", "eu", "us"]]]));
+    // Not for one that is not partitioned, and no key that says nothing.
+    let refused = test.run(&["dags", "trigger", "whole", "--partition-key", "us"]).expect(1);
+    assert!(refused.stderr.contains("is not a partitioned Dag"), "{}", refused.stderr);
+    test.run(&["dags", "trigger", "makes", "--partition-key", " "]).expect(1);
+    let refused = test.run(&["dags", "trigger", "ticks", "--partition-key", "March"]).expect(1);
+    assert!(refused.stderr.contains("does not match the timetable's key_format"), "{}", refused.stderr);
+    assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'whole'"), "0", "partitions are not for it");
+
+    for hour in 0..24 {
+        assert_eq!(update(&test, "hours", &format!("2026-03-09T{hour:02}:00:00")), 200);
+        if hour == 22 {
+            assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'day'"), "0");
+        }
+    }
+    assert_eq!(update(&test, "hours", "no date"), 200);
+    assert_eq!(update(&test, "hours", " "), 422);
+    let day = returned_when(&test, "day");
+    assert_eq!(day[0][0], "2026-03-09");
+    assert_eq!(day[0][2], "2026-03-09 00:00:00+00:00");
+    assert_eq!(day[0][3].as_array().map(Vec::len), Some(24));
+    assert_eq!(update(&test, "other", "2026-03-09T00:00:00"), 200);
+    let same = "2026-03-09T00:00:00";
+    wait_returned(&test, "both", &json!([[same, same, "None", [same, same]]]));
+    wait_until("a run for each day of the week", LIMIT, || returned(&test, "week").len() == 7);
+    assert_eq!(returned(&test, "week")[6][2], "2026-03-15 00:00:00+00:00");
+
+    // Each tick is for the day before it, by the clock of its zone.
+    wait_until("the ticks", LIMIT, || returned(&test, "ticks").len() == 2);
+    assert_eq!(
+        json!(returned(&test, "ticks")),
+        json!([
+            ["2026-03-01", "2026-02-28 23:00:00+00:00", "None"],
+            ["2026-03-02", "2026-03-01 23:00:00+00:00", "None"]
+        ])
+    );
+    // What waits for something else now begins anew.
+    assert_eq!(update(&test, "regions", "us"), 200);
+    wait_until("it waits", LIMIT, || waiting(&test, "all") == "1");
+    test.save("makes.py", &DAGS.replace(r#"["us", "eu", "apac"]))"#, r#"["us", "eu"]))"#));
+    test.wait_dag("all", 2);
+    assert_eq!(update(&test, "regions", "eu"), 200);
+    wait_until("what it waited for is forgotten", LIMIT, || waiting(&test, "all") == "0");
+    assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'all'"), "1");
+}
+
+fn waiting(test: &TestHome, dag_id: &str) -> String {
+    test.sql(&format!("SELECT count(*) FROM asset_partition WHERE dag_id = '{dag_id}'"))
+}
+
+fn returned_when(test: &TestHome, dag_id: &str) -> Vec<Value> {
+    wait_until("it has run", LIMIT, || !returned(test, dag_id).is_empty());
+    returned(test, dag_id)
+}
+
+#[test]
+fn mappers_of_ones_own_are_refused() {
+    let test = TestHome::new().with_airflow();
+    test.start();
+    test.save(
+        "own/dag.py",
+        "from airflow.sdk import DAG, Asset, PartitionedAssetTimetable\n\
+         from airflow.sdk.definitions.partition_mappers.base import PartitionMapper\n\
+         class Mine(PartitionMapper):\n    pass\n\
+         dag = DAG('own', schedule=PartitionedAssetTimetable(assets=Asset('a'), default_partition_mapper=Mine()))\n",
+    );
+    let words = "Mine in the schedule of DAG 'own'";
+    wait_until(words, LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(words));
+}
