@@ -1,6 +1,7 @@
 //! DAGs of an environment that has Apache Airflow's own SDK: that parses and runs them, every provider's operators included.
 
 use crate::support::processes::{mentioning, signal};
+use crate::support::rounds::{is_soak, seed};
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -226,33 +227,49 @@ fn hosts(test: &TestHome) -> Vec<i32> {
     mentioning(test.folder()).into_iter().filter(of_triggers).collect()
 }
 
+/// The warm Pythons.
+fn zygotes(test: &TestHome) -> Vec<i32> {
+    let is_one = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|argument| argument == b"zygote")
+    };
+    mentioning(test.folder()).into_iter().filter(is_one).collect()
+}
+
 #[test]
 fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
     let test = test_home();
+    let (count, rounds) = if is_soak() { (100, 50) } else { (30, 4) };
     let sign = test.workspace().join("sign");
     let tasks = format!(
-        "with DAG('many'):\n    for number in range(30):\n        Waits(task_id=f't{{number}}', path={:?})\n",
+        "with DAG('many'):\n    for number in range({count}):\n        Waits(task_id=f't{{number}}', path={:?})\n",
         sign.to_string_lossy()
     );
     test.add_dag("many", &format!("{DEFERRED}{tasks}"));
     let run_id = test.trigger("many");
     let deferred = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'");
-    wait_until("all are deferred", 2 * LIMIT, || deferred() == "30");
+    // Some while they are on the way there, the others once all wait.
+    for round in 0..rounds {
+        if round >= rounds / 2 {
+            wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
+        }
+        let victims = match (round + seed()) % 4 {
+            0 => hosts(&test),
+            1 => vec![test.pid("server")],
+            2 => vec![test.pid("agent")],
+            _ => zygotes(&test),
+        };
+        victims.into_iter().for_each(|pid| signal(pid, "KILL"));
+        test.wait_healthy();
+    }
+    wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
     wait_until("one process waits for all", LIMIT, || hosts(&test).len() == 1);
-    signal(hosts(&test)[0], "KILL");
-    signal(test.pid("server"), "KILL");
-    test.wait_healthy();
-    wait_until("another waits", LIMIT, || hosts(&test).len() == 1);
-    signal(test.pid("agent"), "KILL");
-    test.wait_healthy();
-    wait_until("another waits for another agent", LIMIT, || hosts(&test).len() == 1);
-    assert_eq!(deferred(), "30");
     std::fs::write(&sign, "").unwrap();
     let run = test.wait_run("many", &run_id);
     assert_eq!(run["state"], "success");
     let told = test.sql("SELECT DISTINCT value::text FROM xcom WHERE key = 'return_value'");
     assert_eq!(told, "[[1, 2], \"True\", 1]");
-    assert_eq!(test.sql("SELECT count(*), max(try_number) FROM task_try"), "30|1");
+    assert_eq!(test.sql("SELECT count(*), max(try_number) FROM task_try"), format!("{count}|1"));
     // What a trigger says is part of its task's log.
     let log = test.task_log("many", "t7");
     assert!(log.contains("FileTrigger: Found File"), "{log}");
