@@ -185,19 +185,25 @@ fn what_the_scheduler_does_not_do_is_refused_with_its_place() {
     let dag = |more: &str| {
         format!(
             "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.empty import EmptyOperator\n\
-                 with DAG('d'):\n    EmptyOperator(task_id='t', {more})\n"
+             from airflow.task.priority_strategy import PriorityWeightStrategy\n\
+             class Own(PriorityWeightStrategy):\n    def get_weight(self, ti):\n        return 7 + ti.task.retries - ti.try_number\n\
+             class Asks(PriorityWeightStrategy):\n    def get_weight(self, ti):\n        return len(ti.run_id)\n\
+             with DAG('d'):\n    EmptyOperator(task_id='t', {more})\n"
         )
     };
     for (more, words) in [
-        ("run_as_user='root'", "dag.py:4: run_as_user='root' of task 't' in DAG 'd' is not supported"),
-        ("executor='CeleryExecutor'", "dag.py:4: executor='CeleryExecutor'"),
+        ("run_as_user='root'", "dag.py:11: run_as_user='root' of task 't' in DAG 'd' is not supported"),
+        ("executor='CeleryExecutor'", "dag.py:11: executor='CeleryExecutor'"),
+        ("weight_rule=Asks()", "(it asks for ti.run_id, and is asked before there is a run) of task 't'"),
     ] {
         test.save("dag.py", &dag(more));
         wait_until(words, LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(words));
     }
     let before = test.workspace().join("dag.py");
-    std::fs::write(&before, dag("pool='default_pool'")).unwrap();
+    std::fs::write(&before, dag("retries=3, weight_rule=Own()")).unwrap();
     test.wait_dag("d", 1);
+    test.run_dag("d");
+    assert_eq!(test.sql("SELECT priority_weight FROM task_instance WHERE task_id = 't'"), "10");
     assert_eq!(test.dags()["import_errors"], json!([]));
 }
 
@@ -260,6 +266,10 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
             _ => zygotes(&test),
         };
         victims.into_iter().for_each(|pid| signal(pid, "KILL"));
+        if is_soak() {
+            // Five ends of one process in a minute are a crash loop, which the supervisor gives up.
+            std::thread::sleep(Duration::from_secs(4));
+        }
         test.wait_healthy();
     }
     wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());

@@ -6,12 +6,10 @@ from __future__ import annotations
 import re
 
 from leoflow.common.exceptions import AirflowException, Unsupported
-from leoflow.sdk import partitions, timetables
+from leoflow.sdk import partitions, timetables, weights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from airflow.sdk import DAG
 
 # What an executor may be called that runs tasks as processes of this machine.
@@ -70,19 +68,8 @@ def check(dag: DAG, source: str) -> None:
             refuse_task(f"run_as_user={task.run_as_user!r}")
         if task.executor not in OUR_EXECUTORS:
             refuse_task(f"executor={task.executor!r} (tasks are processes of this machine)")
-        if rule_of(task) is None:
-            refuse_task(f"weight_rule={task.weight_rule!r} (a strategy of one's own)")
+        try:
+            weights.weight(task, weights.rule_of(task), dag)
+        except weights.UnknownWeight as error:
+            refuse_task(f"weight_rule={task.weight_rule!r} ({error})")
 
-
-STRATEGIES = {
-    "_DownstreamPriorityWeightStrategy": "downstream",
-    "_UpstreamPriorityWeightStrategy": "upstream",
-    "_AbsolutePriorityWeightStrategy": "absolute",
-}
-
-
-def rule_of(task: Any) -> str | None:
-    """Its weight rule by name; None for one of the user's own."""
-    rule = task.weight_rule
-    name = rule if isinstance(rule, str) else getattr(rule, "value", None) or STRATEGIES.get(type(rule).__name__)
-    return name if name in ("downstream", "upstream", "absolute") else None

@@ -7,7 +7,7 @@ import enum
 from leoflow.common import structure, topology
 from leoflow.common.structure import iso, other_than
 from leoflow.sdk import timetables
-from leoflow.sdk.refusals import rule_of
+from leoflow.sdk.weights import rule_of, weight
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,15 +79,6 @@ def of_task(task, dag):
 def backoff(value):
     """From 3.1 on it is a number: what each delay is multiplied with."""
     return None if not value else 2.0 if value is True else float(value)
-
-
-def weight(task, rule, dag):
-    """The weight that the scheduler compares."""
-    own = task.priority_weight
-    if rule == "absolute":
-        return own
-    relatives = task.get_flat_relative_ids(upstream=rule == "upstream")
-    return max(-(2**31), min(own + sum(dag.task_dict[one].priority_weight for one in relatives), 2**31 - 1))
 
 
 def argument(task, name, otherwise):

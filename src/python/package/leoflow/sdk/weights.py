@@ -1,0 +1,76 @@
+"""The weight of a task, as the scheduler compares it: by one of Airflow's rules, or by a strategy of the project's own, which is
+asked when the DAG is parsed."""
+
+from __future__ import annotations
+
+import importlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from airflow.sdk import DAG
+
+STRATEGIES = {
+    "_DownstreamPriorityWeightStrategy": "downstream",
+    "_UpstreamPriorityWeightStrategy": "upstream",
+    "_AbsolutePriorityWeightStrategy": "absolute",
+}
+RULES = ("downstream", "upstream", "absolute")
+LEAST, MOST = -(2**31), 2**31 - 1
+
+
+class UnknownWeight(Exception):
+    """A strategy that wants to know what nobody knows before there is a run."""
+
+
+def rule_of(task: Any) -> str:
+    """Its weight rule by name, or the class of a strategy of one's own."""
+    rule = task.weight_rule
+    name = rule if isinstance(rule, str) else getattr(rule, "value", None) or STRATEGIES.get(type(rule).__name__)
+    if name is None:
+        kind = rule if isinstance(rule, type) else type(rule)
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return STRATEGIES.get(name.rpartition(".")[2], name)
+
+
+def weight(task: Any, rule: str, dag: DAG) -> int:
+    """Raises UnknownWeight."""
+    if rule not in RULES:
+        return clamp(strategy_of(task).get_weight(FirstTry(task, dag)))
+    own = task.priority_weight
+    if rule == "absolute":
+        return own
+    relatives = task.get_flat_relative_ids(upstream=rule == "upstream")
+    return clamp(own + sum(dag.task_dict[one].priority_weight for one in relatives))
+
+
+def clamp(value):
+    return max(LEAST, min(int(value), MOST))
+
+
+def strategy_of(task):
+    rule = task.weight_rule
+    if isinstance(rule, str):
+        module, _, name = rule.rpartition(".")
+        try:
+            rule = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UnknownWeight(f"Unknown priority strategy {rule}: {error}") from error
+    return rule() if isinstance(rule, type) else rule
+
+
+class FirstTry:
+    """A task instance of which there is no more than its task yet, as Airflow asks about it when a run is made."""
+
+    try_number = 0
+
+    def __init__(self, task, dag):
+        self.task = task
+        self.task_id = task.task_id
+        self.dag_id = dag.dag_id
+        if not getattr(task, "is_mapped", False):
+            self.map_index = -1
+
+    def __getattr__(self, name):
+        raise UnknownWeight(f"it asks for ti.{name}, and is asked before there is a run")
