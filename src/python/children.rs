@@ -39,6 +39,18 @@ pub struct Left {
     pub said: String,
 }
 
+impl Left {
+    /// Its answer to a question. The error is for people.
+    pub fn answer(&self) -> Result<Value, String> {
+        let answer: Value = serde_json::from_slice(&self.result)
+            .map_err(|_| format!("the process that was asked ended before it answered: {}{}", self.exit, self.said))?;
+        match answer.get("error").and_then(Value::as_str) {
+            Some(error) => Err(format!("{error}{}", self.said)),
+            None => Ok(answer),
+        }
+    }
+}
+
 /// Starts them, as forks of a warm Python when there are many.
 pub struct Children {
     warm: tokio::sync::Mutex<Warm>,

@@ -78,13 +78,7 @@ impl DagCode {
             None => self.state.interpreter.get().await?,
             Some(hash) => self.state.environments.with_hash(hash).await?.interpreter,
         };
-        let left = self.questions.ask(interpreter, options).await?;
-        let answer: Value = serde_json::from_slice(&left.result)
-            .map_err(|_| format!("the process that was asked ended before it answered: {}{}", left.exit, left.said))?;
-        match answer.get("error").and_then(Value::as_str) {
-            Some(error) => Err(format!("{error}{}", left.said)),
-            None => Ok(answer),
-        }
+        self.questions.ask(interpreter, options).await?.answer()
     }
 
     /// The next `count` runs by a timetable of the user's own.

@@ -19,6 +19,7 @@ mod health;
 mod listen;
 mod lite;
 mod logins;
+mod providers;
 mod questions;
 mod request;
 mod run;

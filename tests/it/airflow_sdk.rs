@@ -1,5 +1,6 @@
 //! DAGs of an environment that has Apache Airflow's own SDK: that parses and runs them, every provider's operators included.
 
+use crate::support::http::ask_socket;
 use crate::support::processes::{mentioning, signal};
 use crate::support::rounds::{is_soak, seed};
 use crate::support::{TestHome, task, wait_until};
@@ -233,13 +234,18 @@ fn hosts(test: &TestHome) -> Vec<i32> {
     mentioning(test.folder()).into_iter().filter(of_triggers).collect()
 }
 
-/// The warm Pythons.
+/// The warm Pythons, and not the tries that they have forked, which are called the same.
 fn zygotes(test: &TestHome) -> Vec<i32> {
-    let is_one = |pid: &i32| {
+    let is_one = |pid: i32| {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         command.split(|byte| *byte == 0).any(|argument| argument == b"zygote")
     };
-    mentioning(test.folder()).into_iter().filter(is_one).collect()
+    let parent = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
+    };
+    let found = mentioning(test.folder()).into_iter();
+    found.filter(|pid| is_one(*pid) && !parent(*pid).is_some_and(is_one)).collect()
 }
 
 #[test]
@@ -271,6 +277,7 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
             std::thread::sleep(Duration::from_secs(4));
         }
         test.wait_healthy();
+        assert_eq!(test.sql("SELECT outcome FROM task_try WHERE state = 'failed'"), "", "round {round}");
     }
     wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
     wait_until("one process waits for all", LIMIT, || hosts(&test).len() == 1);
@@ -305,6 +312,25 @@ fn a_trigger_that_fails_or_takes_too_long_is_the_end_of_its_try() {
         Waits(task_id='gone', path='/nowhere/at/all')\n";
     test.add_dag("ends", &format!("{DEFERRED}{tasks}"));
     let run_id = test.trigger("ends");
+    // The provider's own hook says whether a connection works.
+    let works = test.run(&["connections", "test", "web"]).expect(0).stdout;
+    assert!(works.starts_with("web works, says apache-airflow-providers-http 6.3.0: "), "{works}");
+    let database = test.folder().join("some.db");
+    test.run(&["connections", "add", "db", "--conn-type", "sqlite", "--conn-host", database.to_str().unwrap()])
+        .expect(0);
+    let works = test.run(&["connections", "test", "db", "--json"]).expect(0).json();
+    assert_eq!(works["message"], "Connection successfully tested");
+    let nothing = ["connections", "add", "none", "--conn-type", "ftp", "--conn-host", "127.0.0.1", "--conn-port", "1"];
+    test.run(&nothing).expect(0);
+    assert!(test.run(&["connections", "test", "none"]).expect(1).stdout.contains("does not work"));
+    let providers = ask_socket(&test.home, "GET", "/api/v2/providers", "", "").json();
+    assert!(
+        providers["providers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| { one["package_name"] == "apache-airflow-providers-http" && one["version"] == "6.3.0" })
+    );
     let over = "SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed')";
     wait_until("three have ended", LIMIT, || test.sql(over) == "3");
     let why = |task_id: &str| {

@@ -15,6 +15,7 @@ mod config;
 mod dag_files;
 mod damage;
 mod data_places;
+mod deferral;
 mod doctor;
 mod environment;
 mod environments;

@@ -40,6 +40,11 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
         }
         ConnectionsCommand::Test { conn_id } => {
             let found: Connection = api.get(&format!("{LOCAL}/{}", encode(conn_id))).await?;
+            let said: Value =
+                api.patient().post(&format!("/local/connection-tests/{}", encode(conn_id)), &json!({})).await?;
+            if said["tested"] == true {
+                return tested(context, conn_id, &said);
+            }
             let reached = connection_test::reach(&found).await;
             if printer.json {
                 printer.json(&json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": reached.as_ref().unwrap_or_else(|why| why)}))?;
@@ -47,7 +52,10 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
                 match &reached {
                     Ok(place) => {
                         printer.line(format!("{place} answers"));
-                        printer.note("the login was not tried: only a task with the provider's hook does that");
+                        printer.note(format!(
+                            "the login was not tried: no project has a provider with a hook for the type {}",
+                            found.conn_type
+                        ));
                     }
                     Err(why) => printer.line(format!("{conn_id} is not reached: {why}")),
                 }
@@ -73,6 +81,22 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
         }
     }
     Ok(0)
+}
+
+/// What a provider's hook has said of it.
+fn tested(context: &Context<'_>, conn_id: &str, said: &Value) -> Result<u8, Error> {
+    let (works, message) = (said["status"] == true, said["message"].as_str().unwrap_or_default());
+    if context.printer.json {
+        let provider = &said["provider"];
+        context
+            .printer
+            .json(&json!({"connection_id": conn_id, "reached": works, "message": message, "provider": provider}))?;
+    } else {
+        let how = if works { "works" } else { "does not work" };
+        let provider = said["provider"].as_str().unwrap_or_default();
+        context.printer.line(format!("{conn_id} {how}, says {provider}: {message}"));
+    }
+    Ok(u8::from(!works))
 }
 
 async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {

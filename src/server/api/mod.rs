@@ -7,6 +7,7 @@ pub mod dag_runs;
 pub mod dags;
 pub mod hitl;
 pub mod pools;
+pub mod providers;
 pub mod redact;
 pub mod task_instances;
 pub mod task_logs;
@@ -93,6 +94,7 @@ pub fn store_routes(state: &Arc<AppState>) -> Routes {
             get(connections::get).patch(connections::patch).delete(connections::delete),
         )
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
+        .route("/api/v2/providers", get(providers::list))
         .route("/api/v2/pools", get(pools::list).post(pools::create))
         .route("/api/v2/pools/{*name}", get(pools::get).patch(pools::patch).delete(pools::delete))
 }

@@ -7,6 +7,7 @@ use crate::engine::store::{ALL, OnExisting, ReadFor};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
 use crate::server::environments;
+use crate::server::providers::{self, Tested};
 use crate::server::request::Id;
 use crate::server::state::AppState;
 use axum::Json;
@@ -58,6 +59,21 @@ pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Vari
 pub async fn get_connection(State(state): Shared, Id(id): Id) -> Result<Json<Connection>, ApiError> {
     let client = state.database.get().await?;
     Ok(Json(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?))
+}
+
+/// What the hook of a provider says that one of the projects has: `tested` is false where none has one.
+pub async fn test_connection(State(state): Shared, Id(id): Id) -> Result<Json<serde_json::Value>, ApiError> {
+    let client = state.database.get().await?;
+    let connection = connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?;
+    drop(client);
+    let said = providers::test_connection(&state, &id, &connection.conn_type).await;
+    let said = said.map_err(|reason| ApiError::new(StatusCode::BAD_GATEWAY, reason))?;
+    Ok(Json(match said {
+        None => serde_json::json!({"tested": false}),
+        Some(Tested { status, message, provider }) => {
+            serde_json::json!({"tested": true, "status": status, "message": message, "provider": provider})
+        }
+    }))
 }
 
 pub async fn export_variables(State(state): Shared) -> Result<Json<Vec<Variable>>, ApiError> {

@@ -90,6 +90,7 @@ pub fn environment_routes() -> Routes {
     Router::new()
         .route("/local/environments/update", post(environments::update))
         .route("/local/environments/prune", post(environments::prune))
+        .route("/local/connection-tests/{*id}", post(local::test_connection))
         .route("/local/environments/{hash}", post(environments::build))
         .layer(from_fn(guard::require_local))
         .layer(from_fn(guard::import_timeout))

@@ -47,6 +47,10 @@ HOMES = {
         EventsTimetable MultipleCronTriggerTimetable NullTimetable OnceTimetable TimeRestriction Timetable
     """,
     "authoring.trigger_rule": "TriggerRule",
+    "authoring.triggers": """
+        BaseEventTrigger BaseTrigger DateTimeTrigger FileDeleteTrigger FileTrigger TaskFailedEvent TaskSkippedEvent
+        TaskSuccessEvent TimeDeltaTrigger TriggerEvent
+    """,
     "authoring.triggering": "ExternalTaskMarker ExternalTaskSensor TriggerDagRunOperator",
     "authoring.variable": "Variable",
     "authoring.virtualenv_operators": """
@@ -59,8 +63,8 @@ HOMES = {
         AirflowOptionalProviderFeatureException AirflowRescheduleException AirflowRuntimeError
         AirflowSensorTimeout AirflowSkipException AirflowTaskTerminated AirflowTaskTimeout
         AirflowTimetableInvalid DagNotFound DagRunAlreadyExists DownstreamTasksSkipped DuplicateTaskIdFound
-        ParamValidationError TaskAlreadyInTaskGroup TaskNotFound UnmappableXComLengthPushed
-        UnmappableXComTypePushed XComNotFound
+        ParamValidationError TaskAlreadyInTaskGroup TaskDeferralError TaskDeferralTimeout TaskDeferred TaskNotFound
+        UnmappableXComLengthPushed UnmappableXComTypePushed XComNotFound
     """,
     "common.masking": "mask_secret",
     "running.context": "Context",
@@ -171,6 +175,9 @@ MODULES = {
     "airflow.providers.standard.sensors.time": TIME_SENSOR,
     "airflow.providers.standard.sensors.time_delta": DELTA_SENSOR,
     "airflow.providers.standard.sensors.weekday": DAY_SENSOR,
+    "airflow.providers.standard.triggers": {},
+    "airflow.providers.standard.triggers.file": named("FileDeleteTrigger FileTrigger"),
+    "airflow.providers.standard.triggers.temporal": named("DateTimeTrigger TimeDeltaTrigger"),
     "airflow.providers.standard.utils": {},
     "airflow.providers.standard.utils.skipmixin": named("SkipMixin"),
     "airflow.providers.standard.utils.weekday": named("WeekDay"),
@@ -217,6 +224,9 @@ MODULES = {
     "airflow.timetables.interval": named("CronDataIntervalTimetable DeltaDataIntervalTimetable"),
     "airflow.timetables.simple": named("AssetTriggeredTimetable ContinuousTimetable NullTimetable OnceTimetable"),
     "airflow.timetables.trigger": named("CronTriggerTimetable DeltaTriggerTimetable MultipleCronTriggerTimetable"),
+    "airflow.triggers": {},
+    "airflow.triggers.base": named(
+        "BaseEventTrigger BaseTrigger TaskFailedEvent TaskSkippedEvent TaskSuccessEvent TriggerEvent"),
     "airflow.utils": {},
     "airflow.utils.context": named("Context"),
     "airflow.utils.edgemodifier": named("Label"),

@@ -28,7 +28,7 @@ from leoflow.authoring.priority import check_weight_rule
 from leoflow.authoring.trigger_rule import TriggerRule, check_trigger_rule
 from leoflow.common import current
 from leoflow.common.dates import aware
-from leoflow.common.exceptions import Unsupported
+from leoflow.common.exceptions import TaskDeferred, Unsupported
 from leoflow.common.reports import user_line
 from leoflow.common.signatures import parameters
 
@@ -325,8 +325,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     def xcom_pull(self, context, task_ids=None, key="return_value", **others):
         return context["ti"].xcom_pull(task_ids=task_ids, key=key, **others)
 
-    def defer(self, **_):
-        raise Unsupported("self.defer() (there is no triggerer; a sensor can wait with mode='reschedule')", self.place)
+    def defer(self, *, trigger, method_name, kwargs=None, timeout=None):
+        raise TaskDeferred(trigger=trigger, method_name=method_name, kwargs=kwargs, timeout=timeout)
 
     def dry_run(self):
         self.log.info("Dry run")

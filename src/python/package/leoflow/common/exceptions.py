@@ -84,6 +84,30 @@ class UnmappableXComLengthPushed(AirflowException):
     """A task that others are mapped over returned more than `max_map_length` elements."""
 
 
+class TaskDeferred(BaseException):
+    """Lets the process of a task go until a trigger fires; then `method_name` of its operator is called."""
+
+    def __init__(self, *, trigger, method_name, kwargs=None, timeout=None):
+        super().__init__()
+        self.trigger = trigger
+        self.method_name = method_name
+        self.kwargs = kwargs
+        self.timeout = timeout
+        if timeout is not None and not hasattr(timeout, "total_seconds"):
+            raise ValueError("Timeout value must be a timedelta")
+
+    def __repr__(self):
+        return f"<TaskDeferred trigger={self.trigger} method={self.method_name}>"
+
+
+class TaskDeferralError(AirflowException):
+    """The trigger of a deferred task has failed."""
+
+
+class TaskDeferralTimeout(AirflowException):
+    """The trigger of a deferred task has taken too long."""
+
+
 class AirflowTaskTimeout(BaseException):
     """Raised in a task whose execution_timeout is over."""
 

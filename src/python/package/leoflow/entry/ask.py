@@ -1,5 +1,5 @@
-"""What only the user's own code can answer about a DAG: when it is next due by a timetable of its own,
-and what its callbacks do. The answer is JSON, on a descriptor."""
+"""What only code of the user's environment can answer: when a DAG is next due by a timetable of its own, what its callbacks do,
+which providers there are, and whether a connection works. The answer is JSON, on a descriptor."""
 
 from __future__ import annotations
 
@@ -52,16 +52,25 @@ def find(options):
     raise AirflowException(f"{options['path']} does not make the DAG {options['dag_id']!r} any more")
 
 
+def answer_to(options, question):
+    if question["kind"] in ("providers", "test_connection"):
+        from leoflow.sdk import providers
+
+        if question["kind"] == "providers":
+            return {"providers": providers.installed()}
+        return providers.test_connection(question["connection_id"])
+    dag = find(options)
+    if question["kind"] == "callback":
+        return {"problems": sides.current().call_back(dag, options["spec"])}
+    return ask(*sides.current().timetable_of(dag), question)
+
+
 def main(options: dict[str, Any]) -> None:
     prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
         leoflow_server.use(options["socket"], options.get("token"), patience=5)
     try:
-        dag = find(options)
-        if options["question"]["kind"] == "callback":
-            answer = {"problems": sides.current().call_back(dag, options["spec"])}
-        else:
-            answer = ask(*sides.current().timetable_of(dag), options["question"])
+        answer = answer_to(options, options["question"])
     except BaseException as error:
         answer = {"error": clean(explain(error))}
     sys.stdout.flush()

@@ -60,6 +60,13 @@ def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: Memory)
     return Try(task, build_context(spec, dag, task, memory, Offline(memory)), most_elements=spec["max_map_length"])
 
 
+def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: str) -> dict[str, Any]:
+    """What a deferred task goes on with, once its trigger has fired; it is run here."""
+    from leoflow.running import deferral as deferred
+
+    return deferred.KIND.run_here(deferral, {**spec, "task_id": task_id})
+
+
 def begin_log() -> None:
     """What Python's loggers write is part of the task's log."""
     import logging

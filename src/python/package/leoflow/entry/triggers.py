@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from leoflow.common import real_sdk
 from leoflow.entry import dotenv
-from leoflow.sdk import triggers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,4 +13,8 @@ if TYPE_CHECKING:
 def main(options: dict[str, Any]) -> None:
     dotenv.load(options["work_in"])
     dotenv.own_python_first()
-    triggers.main(options)
+    if real_sdk.is_used():
+        from leoflow.sdk.triggers import main as wait
+    else:
+        from leoflow.running.deferral import wait
+    wait(options)

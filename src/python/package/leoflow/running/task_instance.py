@@ -55,6 +55,9 @@ class TaskInstance:
         self.hostname = os.uname().nodename
         self.rendered_map_index = None
         self.dag_run = DagRun(spec)
+        # Where it goes on, of one that was deferred.
+        self.next_method = spec.get("next_method")
+        self.next_kwargs = spec.get("next_kwargs")
         self.server = server
         self._spec = spec
         self._store = store

@@ -16,6 +16,7 @@ from leoflow.common.exceptions import (
     AirflowTaskTerminated,
     AirflowTaskTimeout,
     DownstreamTasksSkipped,
+    TaskDeferred,
     UnmappableXComLengthPushed,
     UnmappableXComTypePushed,
 )
@@ -126,7 +127,7 @@ class Try:
             self.call_back(task.on_execute_callback)
             with Deadline(task, self.folder):
                 try:
-                    value = task.execute(context)
+                    value = self.begin(task)
                 except (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt):
                     # Here and not in the handler: what was interrupted has let go of its locks.
                     task.on_kill()
@@ -145,6 +146,15 @@ class Try:
             return self.outputs(value)
         finally:
             current.set_context(None)
+
+    def begin(self, task):
+        """From the beginning, or where it goes on after it was deferred."""
+        next_method = self.ti.next_method
+        if not next_method:
+            return task.execute(self.context)
+        from leoflow.running.deferral import resume
+
+        return resume(task, next_method, self.ti.next_kwargs, self.context)
 
     def outputs(self, value):
         """The XComs of a result, as JSON texts by key."""
@@ -176,6 +186,8 @@ class Try:
             self.fail("skipped", error)
         except AirflowRescheduleException as error:
             self.result.update(state="up_for_reschedule", due=error.reschedule_date.isoformat())
+        except TaskDeferred as deferred:
+            self.defer(deferred)
         except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTerminated) as error:
             show(error)
             self.fail("failed", error, retry=isinstance(error, AirflowTaskTerminated))
@@ -188,6 +200,15 @@ class Try:
             if hint:
                 self.result["reason"] += f" ({hint})"
         return self.result
+
+    def defer(self, deferred):
+        from leoflow.running.deferral import told
+
+        try:
+            self.result.update(state="deferred", deferral=told(deferred))
+        except Exception as error:
+            show(error)
+            self.fail("failed", error)
 
     def fail(self, state, error, retry=True):
         if state == "failed":

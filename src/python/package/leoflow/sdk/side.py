@@ -53,7 +53,7 @@ def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: st
     """What a deferred task goes on with, once its trigger has fired; it is run here."""
     from leoflow.sdk import triggers
 
-    return triggers.run_here(deferral, {**spec, "task_id": task_id})
+    return triggers.KIND.run_here(deferral, {**spec, "task_id": task_id})
 
 
 def ask_here(attempt: task_try.Try, deferral: dict[str, Any]) -> dict[str, Any]:

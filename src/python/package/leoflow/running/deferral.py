@@ -1,0 +1,93 @@
+"""Deferred tasks of our own package: what they leave, how they go on, and the process that waits in their place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+
+from leoflow.common import leoflow_server
+from leoflow.common.exceptions import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
+from leoflow.common.values import NotStorable, decode, plain
+from leoflow.running import trigger_host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from leoflow.authoring.abstract_operator import AbstractOperator
+
+FAIL = "__fail__"
+TIMED_OUT = "Trigger timeout"
+
+
+def written(what, value):
+    try:
+        return plain(value)
+    except NotStorable as error:
+        raise NotStorable(f"{what} {error}") from None
+
+
+def read(value):
+    return decode(json.dumps(value))
+
+
+def told(deferred: TaskDeferred) -> dict[str, Any]:
+    """What the datastore keeps of it."""
+    classpath, kwargs = deferred.trigger.serialize()
+    return {
+        "classpath": classpath, "kwargs": written(f"the trigger {classpath}", kwargs),
+        "timeout": None if deferred.timeout is None else deferred.timeout.total_seconds(),
+        "next_method": deferred.method_name, "next_kwargs": written("kwargs of defer()", deferred.kwargs or {}),
+    }
+
+
+def resume(task: AbstractOperator, next_method: str, next_kwargs: dict[str, Any] | None, context: dict[str, Any]) -> Any:
+    """What a task returns that goes on, in the place of `execute`."""
+    if next_method == FAIL:
+        kwargs = next_kwargs or {}
+        if kwargs.get("traceback"):
+            sys.stderr.write("Trigger failed:\n" + "\n".join(kwargs["traceback"]) + "\n")
+        error = kwargs.get("error", "Unknown")
+        raise (TaskDeferralTimeout if error == TIMED_OUT else TaskDeferralError)(error)
+    return getattr(task, next_method)(context, **read(next_kwargs or {}))
+
+
+class Instance:
+    """The task instance, as far as a trigger knows it."""
+
+    def __init__(self, spec):
+        self.__dict__.update(spec)
+
+
+def to_errors(text):
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+KIND = trigger_host.Kind(lambda value: written("the event", value), read, Instance, to_errors)
+
+
+class Lines(logging.Handler):
+    def __init__(self, take):
+        super().__init__()
+        self.take = take
+
+    def emit(self, record):
+        self.take(self.format(record) + "\n")
+
+
+def begin_logs(take):
+    handler = Lines(take)
+    handler.setFormatter(logging.Formatter("[%(levelname)s] %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def wait(options: dict[str, Any]) -> None:
+    """In a project's folder, with its variables: until the agent has gone."""
+    os.set_inheritable(trigger_host.AGENT, False)
+    leoflow_server.use(options["socket"])
+    sys.path.extend(options["work_in"])
+    asyncio.run(trigger_host.serve(KIND, begin_logs))

@@ -1,0 +1,160 @@
+"""A process that runs the triggers of deferred tasks, all of one project's environment in one event loop. The agent says
+which, a line of JSON for each, and hears of what they come to in the same way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import importlib
+import json
+import os
+import threading
+import traceback
+
+from leoflow.common import masking
+from leoflow.common.packages import missing_package
+from leoflow.common.reports import clean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Where the agent is.
+AGENT = 3
+# How long those that are not wanted any more may take to clean up, seconds.
+CLEANUP_SECONDS = 10
+
+# The trigger in whose context the code runs.
+CURRENT = contextvars.ContextVar("the trigger that runs", default=None)
+
+
+class Kind:
+    """What differs between the two packages: how arguments are written down, and what a trigger knows of its task."""
+
+    def __init__(self, encode: Callable[[Any], Any], decode: Callable[[Any], Any], make_instance: Callable[[dict[str, Any]], Any],
+                 to_errors: Callable[[str], None]):
+        self.encode = encode
+        self.decode = decode
+        self.make_instance = make_instance
+        # Writes lines of no trigger.
+        self.to_errors = to_errors
+
+    def make_trigger(self, told: dict[str, Any]) -> Any:
+        module, _, name = told["classpath"].rpartition(".")
+        trigger = getattr(importlib.import_module(module), name)(**self.decode(told["kwargs"]))
+        trigger.trigger_id = told["id"]
+        trigger.task_instance = self.make_instance(told["of"])
+        trigger.timeout_after = None
+        return trigger
+
+    def outcome(self, event: Any, next_kwargs: Any) -> dict[str, Any]:
+        state = getattr(event, "task_instance_state", None)
+        if state is not None:
+            return {"ended": str(getattr(state, "value", state)), "xcoms": event.xcoms or {}}
+        return {"next_kwargs": self.encode({**self.decode(next_kwargs), "event": event.payload})}
+
+    def run_here(self, deferral: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+        """One trigger in this process: `next_method` and `next_kwargs` of the task."""
+        names = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+        told = {**deferral, "id": 0, "of": {name: spec[name] for name in names}}
+        fails = {"next_method": "__fail__"}
+
+        async def first():
+            async for event in self.make_trigger(told).run():
+                return event
+
+        try:
+            event = asyncio.run(asyncio.wait_for(first(), deferral["timeout"]))
+        except asyncio.TimeoutError:
+            return {**fails, "next_kwargs": {"error": "Trigger timeout"}}
+        except Exception as error:
+            return {**fails, "next_kwargs": {"error": "Trigger failure", "traceback": trace(error)}}
+        if event is None:
+            return {**fails, "next_kwargs": {"error": "Trigger failure", "traceback": ["It has ended without an event"]}}
+        return {"next_method": deferral["next_method"], **self.outcome(event, deferral["next_kwargs"])}
+
+
+class Host:
+    def __init__(self, kind, reader, writer):
+        self.loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
+        self.kind = kind
+        self.reader = reader
+        self.writer = writer
+        self.running = {}
+
+    async def serve(self) -> None:
+        """Until the agent has gone."""
+        while line := await self.reader.readline():
+            told = json.loads(line)
+            if "cancel" in told:
+                task = self.running.pop(told["cancel"], None)
+                if task is not None:
+                    task.cancel()
+            elif told["id"] not in self.running:
+                self.running[told["id"]] = asyncio.create_task(self.run(told))
+        for task in self.running.values():
+            task.cancel()
+        if self.running:
+            await asyncio.wait(self.running.values(), timeout=CLEANUP_SECONDS)
+
+    def tell(self, **message):
+        self.writer.write(json.dumps(clean(message), allow_nan=False).encode() + b"\n")
+
+    def log(self, text: str) -> None:
+        """Lines of a logger: of a trigger they are part of its task's log. From any thread."""
+        current = CURRENT.get()
+        if current is None:
+            self.kind.to_errors(text)
+        elif threading.get_ident() == self.thread:
+            self.tell(id=current, log=masking.hide(text))
+        else:
+            self.loop.call_soon_threadsafe(lambda: self.tell(id=current, log=masking.hide(text)))
+
+    async def run(self, told):
+        """One trigger, until its first event."""
+        CURRENT.set(told["id"])
+        trigger = None
+        try:
+            trigger = self.kind.make_trigger(told)
+            async for event in trigger.run():
+                self.tell(id=told["id"], **self.kind.outcome(event, told["next_kwargs"]))
+                break
+            else:
+                self.tell(id=told["id"], failed=[f"The trigger {told['classpath']} has ended without an event"])
+        except asyncio.CancelledError as error:
+            # By us it is forgotten before it hears of it.
+            if told["id"] in self.running:
+                self.tell(id=told["id"], failed=trace(error))
+            raise
+        except BaseException as error:
+            self.tell(id=told["id"], failed=trace(error))
+        finally:
+            self.running.pop(told["id"], None)
+            if trigger is not None:
+                try:
+                    await trigger.cleanup()
+                except Exception:
+                    traceback.print_exc()
+
+
+def trace(error):
+    """Its lines, without the secrets that were read."""
+    text = "".join(traceback.format_exception(error)) + (missing_package(error) or "")
+    return clean(masking.hide(text)).splitlines()
+
+
+async def serve(kind: Kind, begin_logs: Callable[[Callable[[str], None]], None]) -> None:
+    """Never returns. `begin_logs` is given what takes the lines of loggers."""
+    import socket
+
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=AGENT), limit=64 * 1024 * 1024)
+    try:
+        host = Host(kind, reader, writer)
+        begin_logs(host.log)
+        await host.serve()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    # A thread that a trigger has left must not keep us.
+    os._exit(0)

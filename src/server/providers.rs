@@ -1,0 +1,113 @@
+//! The providers of Airflow's that the environments of projects have, and what their hooks say of a connection.
+
+use super::state::AppState;
+use crate::engine::store::environments as store;
+use crate::python::Interpreter;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// As it describes itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Provider {
+    pub package_name: String,
+    pub name: String,
+    pub description: String,
+    pub version: String,
+    pub documentation_url: Option<String>,
+    pub connection_types: Vec<ConnectionType>,
+}
+
+/// A type of connections that it has a hook for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConnectionType {
+    pub connection_type: String,
+    pub hook_class_name: String,
+    pub hook_name: Option<String>,
+    /// Fields of a form beyond the usual ones, and how the usual ones are called and hidden: as the provider writes them.
+    pub fields: Value,
+    pub behaviour: Value,
+}
+
+/// Those of environments that have been asked, by the hash of each: what is installed in one never changes.
+#[derive(Default)]
+pub struct Providers(tokio::sync::Mutex<HashMap<String, Arc<Vec<Provider>>>>);
+
+/// What a provider's hook has said.
+#[derive(Debug, Deserialize)]
+pub struct Tested {
+    pub status: bool,
+    pub message: String,
+    #[serde(default)]
+    pub provider: String,
+}
+
+/// Of the environments that DAGs run with now, the newest environment first. The error is for people.
+async fn all(state: &Arc<AppState>) -> Result<Vec<(Interpreter, Arc<Vec<Provider>>)>, String> {
+    let used = {
+        let client = state.database.get().await.map_err(|error| error.message())?;
+        store::all(&*client).await.map_err(|error| error.to_string())?
+    };
+    let mut known = state.providers.0.lock().await;
+    let mut found = Vec::new();
+    for one in used.into_iter().filter(|one| !one.dags.is_empty()) {
+        let interpreter = state.environments.with_hash(&one.hash).await?.interpreter;
+        if !interpreter.is_airflows {
+            continue;
+        }
+        let providers = match known.get(&one.hash) {
+            Some(providers) => providers.clone(),
+            None => {
+                #[derive(Deserialize)]
+                struct Answer {
+                    providers: Vec<Provider>,
+                }
+                let answer = ask(state, interpreter.clone(), json!({"kind": "providers"})).await?;
+                let Answer { providers } = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+                known.entry(one.hash).or_insert(Arc::new(providers)).clone()
+            }
+        };
+        found.push((interpreter, providers));
+    }
+    Ok(found)
+}
+
+/// Each once, in the version that the newest environment has, by the names of their packages.
+pub async fn list(state: &Arc<AppState>) -> Result<Vec<Provider>, String> {
+    let mut found = BTreeMap::new();
+    for (_, providers) in all(state).await? {
+        for one in providers.iter() {
+            found.entry(one.package_name.clone()).or_insert_with(|| one.clone());
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Has the hook tried that is for the type; `None` where no environment has one.
+pub async fn test_connection(
+    state: &Arc<AppState>,
+    connection_id: &str,
+    conn_type: &str,
+) -> Result<Option<Tested>, String> {
+    for (interpreter, providers) in all(state).await? {
+        let has_hook = |one: &&Provider| one.connection_types.iter().any(|kind| kind.connection_type == conn_type);
+        let Some(provider) = providers.iter().find(has_hook) else { continue };
+        let question = json!({"kind": "test_connection", "connection_id": connection_id});
+        let answer = ask(state, interpreter, question).await?;
+        let tested: Tested = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+        return Ok(Some(Tested { provider: format!("{} {}", provider.package_name, provider.version), ..tested }));
+    }
+    Ok(None)
+}
+
+/// Asks code of an environment that is of no DAG.
+async fn ask(state: &Arc<AppState>, interpreter: Interpreter, question: Value) -> Result<Value, String> {
+    let questions = state.questions.get().ok_or("there is no workspace")?;
+    let options = json!({
+        "path": "", "roots": [], "work_in": [questions.workspace()], "sources": {}, "settings": null, "dag_id": "",
+        "question": question, "spec": null, "socket": state.own_socket(),
+    });
+    let left = questions.ask(interpreter, options).await?;
+    left.answer()
+}

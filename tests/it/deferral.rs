@@ -1,0 +1,115 @@
+//! Tasks that defer with our own package: no process, no slot, until their trigger fires.
+
+use crate::support::processes::signal;
+use crate::support::{TestHome, task, wait_until};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const TRIGGERS: &str = r#"
+import asyncio
+from airflow.sdk import Variable
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+class Counts(BaseTrigger):
+    def __init__(self, to):
+        super().__init__()
+        self.to = to
+    def serialize(self):
+        return "project_triggers.Counts", {"to": self.to}
+    async def run(self):
+        self.log.info("counting to %s for %s", self.to, self.task_instance.task_id)
+        for number in range(self.to):
+            await asyncio.sleep(0.01)
+        yield TriggerEvent({"counted": (self.to, Variable.get("greeting"))})
+
+class Fails(Counts):
+    def serialize(self):
+        return "project_triggers.Fails", {"to": self.to}
+    async def run(self):
+        raise ValueError("as it is told to")
+        yield
+
+class Ends(Counts):
+    def serialize(self):
+        return "project_triggers.Ends", {"to": self.to}
+    async def run(self):
+        yield TaskSuccessEvent(xcoms={"said": self.to})
+"#;
+
+const DAG: &str = r#"
+import datetime
+from airflow.exceptions import TaskDeferred
+from airflow.providers.standard.triggers.file import FileTrigger
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import DAG, BaseOperator, task
+from project_triggers import Counts, Ends, Fails
+
+class Waits(BaseOperator):
+    def __init__(self, make, timeout=None, **more):
+        super().__init__(**more)
+        self.make, self.timeout = make, timeout
+    def execute(self, context):
+        self.defer(trigger=self.make(), method_name="after", kwargs={"given": datetime.date(2026, 1, 2)}, timeout=self.timeout)
+    def after(self, context, given, event=None):
+        return [given.isoformat(), type(event).__name__, str(event), context["ti"].try_number]
+
+with DAG("defers"):
+    Waits(task_id="counts", make=lambda: Counts(3))
+    Waits(task_id="fails", make=lambda: Fails(1), retries=1, retry_delay=0.1)
+    Waits(task_id="ends", make=lambda: Ends(5))
+    Waits(task_id="soon", make=lambda: TimeDeltaTrigger(datetime.timedelta(seconds=0.2)))
+    Waits(task_id="late", make=lambda: FileTrigger("/nowhere/at/all"), timeout=datetime.timedelta(seconds=0.5))
+    Waits(task_id="file", make=lambda: FileTrigger("SIGN", poke_interval=0.1))
+"#;
+
+fn state(test: &TestHome, task_id: &str) -> String {
+    test.sql(&format!("SELECT state FROM task_instance WHERE task_id = '{task_id}'"))
+}
+
+#[test]
+fn a_task_of_our_own_package_defers() {
+    let test = TestHome::started();
+    test.run(&["variables", "set", "greeting", "hello"]).expect(0);
+    test.save("project_triggers.py", TRIGGERS);
+    let sign = test.workspace().join("sign");
+    test.add_dag("defers", &DAG.replace("SIGN", sign.to_str().unwrap()));
+    let run_id = test.trigger("defers");
+    wait_until("one is left", LIMIT, || {
+        test.sql("SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed')") == "5"
+    });
+    assert_eq!(state(&test, "file"), "deferred");
+    assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE state = 'running'"), "0", "no process waits");
+    for name in ["agent", "server"] {
+        signal(test.pid(name), "KILL");
+        test.wait_healthy();
+    }
+    assert_eq!(state(&test, "file"), "deferred");
+    std::fs::write(&sign, "").unwrap();
+    let run = test.wait_run("defers", &run_id);
+    let value = |task_id: &str, key: &str| -> Value {
+        let query = format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = '{key}'");
+        serde_json::from_str(&test.sql(&query)).unwrap()
+    };
+    let counted = json!(["2026-01-02", "dict", "{'counted': (3, 'hello')}", 1]);
+    assert_eq!(value("counts", "return_value"), counted);
+    assert_eq!(value("soon", "return_value")[3], 1);
+    assert_eq!(value("file", "return_value")[2], "True");
+    assert_eq!((value("ends", "said"), state(&test, "ends")), (json!(5), "success".to_owned()));
+    assert_eq!((state(&test, "fails"), &task(&run, "fails")["try_number"]), ("failed".to_owned(), &json!(2)));
+    assert!(test.sql("SELECT outcome FROM task_try WHERE task_id = 'late'").starts_with("TaskDeferralTimeout: "));
+    assert!(test.task_log("defers", "counts").contains("Counts: counting to 3 for counts"));
+    let failed = test.task_log("defers", "fails");
+    assert!(
+        failed.contains("ValueError: as it is told to") && failed.contains("TaskDeferralError: Trigger failure"),
+        "{failed}"
+    );
+    // The same in this terminal.
+    let here = test.run(&["tasks", "test", "defers", "soon"]).expect(0);
+    assert!(
+        here.stderr.contains("deferred: airflow.providers.standard.triggers.temporal.DateTimeTrigger"),
+        "{}",
+        here.stderr
+    );
+}
