@@ -1,8 +1,10 @@
 //! What a project depends on is installed for it, and for nobody else.
 
 use crate::support::index::Index;
+use crate::support::mounts::{can_mount, in_own_mounts};
 use crate::support::{TestHome, task, uv, wait_until};
 use serde_json::{Value, json};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -166,6 +168,63 @@ fn a_build_that_is_killed_anywhere_leaves_nothing_that_looks_complete() {
     let again = validate().output().unwrap();
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
     assert_eq!(environments(&test).len(), 1, "{:?}", environments(&test));
+}
+
+/// An index that takes what is asked, and never says a word.
+fn silent_index() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/simple", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        held.extend(listener.incoming().flatten());
+    });
+    address
+}
+
+#[test]
+fn an_index_that_never_answers_holds_up_nobody_for_long_and_the_last_version_goes_on() {
+    let (test, index) = test_home();
+    test.set_up();
+    let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, 'colours<2']"))]);
+    let start = ["lite", "start", "--port", &test.port.to_string()];
+    let started = test.command(&start).envs([("UV_HTTP_TIMEOUT", "1"), ("UV_HTTP_RETRIES", "0")]).output().unwrap();
+    assert!(started.status.success(), "{started:?}");
+    wait_until("it", LIMIT, || described(&test, "p") == "paint in red");
+    let silent = format!("index: {}\ndependencies: [paint]\n", silent_index());
+    std::fs::write(folder.join("leoflow.yaml"), silent).unwrap();
+    project(&test, "q", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
+    wait_until("the other", LIMIT, || described(&test, "q") == "paint in blue");
+    wait_until("uv's own words", LIMIT, || import_error(&test).contains("timed out"));
+    assert_eq!(run(&test, "p").0, "paint in red");
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_half_made_and_is_got_over() {
+    if !can_mount() {
+        return;
+    }
+    let (_, index) = test_home();
+    let large = format!("NAME = '{}'\n", "x".repeat(3_000_000));
+    index.add("large", "1.0", &large, &[]);
+    for size in ["256k", "2m", "3m"] {
+        let test = TestHome::new();
+        std::fs::create_dir(&test.home).unwrap();
+        let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, large]"))]);
+        // $1 is the home, the rest is the command.
+        let script = format!(
+            "mount -t tmpfs -o size={size} tmpfs \"$1\" || exit 99; home=$1; shift; export LEOFLOW_UV='{}'; \"$@\"; code=$?
+            ls \"$home/venvs\" 2>/dev/null
+            mount -o remount,size=400m \"$home\" || exit 98; \"$@\" >&2 || exit 97; exit $code",
+            uv().display()
+        );
+        let done = in_own_mounts(&test, &script, &["validate", folder.to_str().unwrap()]);
+        assert_eq!(done.code, Some(1), "{size}: {}{}", done.stdout, done.stderr);
+        let told = [done.stdout.as_str(), done.stderr.as_str()].concat();
+        assert!(told.contains("No space left on device"), "{size}: {told}");
+        let is_hash = |line: &&str| line.len() > 15 && line.chars().all(|c| c.is_ascii_hexdigit());
+        let whole = done.stdout.lines().filter(is_hash);
+        assert_eq!(whole.count(), 0, "{size}: {}", done.stdout);
+    }
 }
 
 #[test]

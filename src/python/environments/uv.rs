@@ -34,6 +34,7 @@ const PASSED: &[&str] = &[
     "UV_DEFAULT_INDEX",
     "UV_EXTRA_INDEX_URL",
     "UV_FIND_LINKS",
+    "UV_HTTP_RETRIES",
     "UV_HTTP_TIMEOUT",
     "UV_INSECURE_HOST",
     "UV_KEYRING_PROVIDER",
@@ -191,6 +192,7 @@ impl Uv {
             .arg(cache(&self.home))
             .env_clear()
             .envs(environment())
+            .envs(PATIENCE)
             .envs(passed())
             .current_dir(&folder);
         command::dies_with_this_thread(&mut command);
@@ -207,6 +209,9 @@ impl Uv {
         Err(sentence(&said).unwrap_or_else(|| format!("uv ended with {status} and says nothing")))
     }
 }
+
+/// Others wait behind one whose index does not answer. Seconds without a byte, and how often again.
+const PATIENCE: [(&str, &str); 2] = [("UV_HTTP_TIMEOUT", "20"), ("UV_HTTP_RETRIES", "2")];
 
 fn passed() -> Vec<(OsString, OsString)> {
     let is_passed = |name: &str| PASSED.contains(&name) || name.starts_with(PASSED_PREFIX);
