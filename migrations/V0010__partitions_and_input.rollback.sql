@@ -1,3 +1,4 @@
+DROP TABLE asset_watcher;
 DROP TABLE hitl_detail;
 UPDATE task_try SET state = 'failed', outcome = 'it was waiting for an answer', end_date = coalesce(end_date, now())
     WHERE state = 'awaiting_input';

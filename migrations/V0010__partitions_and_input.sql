@@ -58,3 +58,15 @@ ALTER TABLE task_instance ADD CONSTRAINT task_instance_state_check
 ALTER TABLE task_try DROP CONSTRAINT task_try_state_check;
 ALTER TABLE task_try ADD CONSTRAINT task_try_state_check
     CHECK (state IN ('running', 'success', 'failed', 'skipped', 'up_for_reschedule', 'deferred', 'awaiting_input'));
+
+-- Triggers that watch an asset for as long as a DAG that names it is active. Each is another one with another version.
+CREATE TABLE asset_watcher (
+    id         bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    dag_id     text NOT NULL REFERENCES dag ON DELETE CASCADE,
+    version_id bigint NOT NULL,
+    asset_id   bigint NOT NULL REFERENCES asset ON DELETE CASCADE,
+    name       text NOT NULL,
+    classpath  text NOT NULL,
+    kwargs     json NOT NULL,
+    UNIQUE (dag_id, version_id, asset_id, name)
+);

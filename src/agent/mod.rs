@@ -13,6 +13,7 @@ mod secrets;
 mod start;
 mod stop;
 mod take_over;
+mod trigger_host;
 mod triggers;
 mod warm;
 

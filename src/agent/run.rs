@@ -6,13 +6,12 @@ use super::folder::TaskFolder;
 use super::keepers::{self, Stopped};
 use super::start::{Surroundings, Versions};
 use super::stop::end_orphans;
-use super::triggers::Triggers;
+use super::triggers::{self, Triggers};
 use super::warm;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
 use crate::engine::store::tries::{self, Claimed, Ended};
-use crate::engine::store::triggers;
 use crate::postgres::{Endpoint, PgError};
 use crate::python::{Interpreter, SharedInterpreter, Warm};
 use crate::sys::process::ProcessId;
@@ -152,6 +151,7 @@ impl Agent {
                             self.stop_unwanted(&client).await?;
                             self.look_at_triggers(&client).await?;
                         }
+                        Some(Some(Event::Triggers)) => self.look_at_triggers(&client).await?,
                         Some(_) => {}
                     }
                 }
@@ -204,7 +204,7 @@ impl Agent {
 
     /// What deferred tasks wait for, as it is now.
     async fn look_at_triggers(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
-        if !self.triggers.has_any() && !triggers::is_any_waiting(client).await? {
+        if !self.triggers.has_any() && !triggers::is_any(client).await? {
             return Ok(());
         }
         let Ok(plain) = self.interpreter.get().await.map(Rc::new) else { return Ok(()) };

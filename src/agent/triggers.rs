@@ -1,31 +1,24 @@
-//! The triggers of deferred tasks: for each environment and project a process that runs them, there only while something
-//! is deferred. What they are is in the datastore, so that they survive each of the processes.
+//! The triggers of deferred tasks, and those that watch assets: for each environment and project a process that runs them,
+//! there only while something waits. What they are is in the datastore, so that they survive each of the processes.
 
 use super::start::{self, Versions};
+use super::trigger_host::{Host, Outcome, Place, Said, Told};
 use crate::engine::keys::TryKey;
-use crate::engine::state::TryState;
 use crate::engine::store::StoreError;
 use crate::engine::store::hitl;
 use crate::engine::store::triggers::{self, FAILURE, Fired, TIMED_OUT, Waiting};
+use crate::engine::store::watchers::{self, Watcher};
 use crate::home::Home;
-use crate::python::{Interpreter, Job, VersionCode, environment};
-use crate::sys::pidfd::PidFd;
-use crate::sys::process::{self, Signal};
-use crate::sys::reaper::{self, Exit};
-use crate::sys::spawn::Spawn;
+use crate::python::{Interpreter, VersionCode};
+use crate::sys::reaper::Exit;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, warn};
 
@@ -33,19 +26,16 @@ use tracing::{debug, warn};
 const LOOK: Duration = Duration::from_secs(30);
 /// So long one is kept for what is deferred next: it takes two seconds to begin.
 const IDLE: Duration = Duration::from_secs(10);
-/// For a process that has said all to end.
-const FAREWELL: Duration = Duration::from_secs(15);
 /// So often in a row without one event; then what waits for it fails.
 const MOST_EXITS: u32 = 5;
 const MOST_DEATHS: u32 = 50;
-
-/// Where triggers run: the environment and the project's folder.
-pub(super) type Place = (PathBuf, PathBuf);
 
 pub struct Triggers {
     home: Home,
     workspace: PathBuf,
     waiting: HashMap<i64, Waiting>,
+    /// Of assets, by the ids below zero that they have here.
+    watchers: HashMap<i64, Watcher>,
     places: HashMap<i64, Place>,
     hosts: HashMap<Place, Host>,
     failures: HashMap<Place, Failures>,
@@ -63,40 +53,6 @@ struct Failures {
     again_at: Option<Instant>,
 }
 
-struct Host {
-    pid: i32,
-    to: UnboundedSender<Value>,
-    has: HashSet<i64>,
-    used: Instant,
-}
-
-/// By a process, or of it.
-enum Said {
-    Told(Told),
-    Ended(Option<Exit>),
-}
-
-/// What a process says of a trigger: what it has come to, or lines for the log of its task.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Told {
-    Log { id: i64, log: String },
-    Outcome(Outcome),
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Outcome {
-    id: i64,
-    /// The arguments of the method that goes on, with the event.
-    next_kwargs: Option<Value>,
-    /// The lines of a traceback.
-    failed: Option<Vec<String>>,
-    /// The state that the trigger has ended the task with.
-    ended: Option<TryState>,
-    #[serde(default)]
-    xcoms: BTreeMap<String, Value>,
-}
-
 impl Triggers {
     pub fn new(home: &Home, workspace: PathBuf) -> Self {
         let (telling, told) = unbounded_channel();
@@ -104,6 +60,7 @@ impl Triggers {
             home: home.clone(),
             workspace,
             waiting: HashMap::new(),
+            watchers: HashMap::new(),
             places: HashMap::new(),
             hosts: HashMap::new(),
             failures: HashMap::new(),
@@ -115,7 +72,7 @@ impl Triggers {
 
     /// Whether anything waits, or did a moment ago.
     pub fn has_any(&self) -> bool {
-        !self.waiting.is_empty() || !self.hosts.is_empty()
+        !self.waiting.is_empty() || !self.watchers.is_empty() || !self.hosts.is_empty()
     }
 
     /// What waits now, by the datastore: what is new is begun, what is gone is cancelled. `interpreter` finds the Python of
@@ -128,24 +85,25 @@ impl Triggers {
     ) -> Result<(), StoreError> {
         self.next_look = Instant::now() + LOOK;
         let wanted = triggers::waiting(client).await?;
-        let ids: HashSet<i64> = wanted.iter().map(|one| one.id).collect();
-        let gone: Vec<i64> = self.waiting.keys().filter(|id| !ids.contains(id)).copied().collect();
+        let watched = watchers::all(client).await?;
+        let ids: HashSet<i64> = wanted.iter().map(|one| one.id).chain(watched.iter().map(|one| -one.id)).collect();
+        let known = self.waiting.keys().chain(self.watchers.keys());
+        let gone: Vec<i64> = known.filter(|id| !ids.contains(id)).copied().collect();
         gone.into_iter().for_each(|id| self.forget(id, true));
-        for one in wanted {
-            let id = one.id;
-            if self
-                .places
-                .get(&id)
-                .is_some_and(|place| self.hosts.get(place).is_some_and(|host| host.has.contains(&id)))
-            {
-                continue;
+        let mut new = Vec::new();
+        for one in wanted.into_iter().filter(|one| !runs(&self.places, &self.hosts, one.id)) {
+            // A person is waited for without a process.
+            if !one.is_for_input() {
+                new.push((one.id, one.version_id));
             }
-            if one.is_for_input() {
-                self.waiting.insert(id, one);
-                continue;
-            }
-            let version = versions.get(client, one.version_id).await?;
-            self.waiting.insert(id, one);
+            self.waiting.insert(one.id, one);
+        }
+        for one in watched.into_iter().filter(|one| !runs(&self.places, &self.hosts, -one.id)) {
+            new.push((-one.id, one.version_id));
+            self.watchers.insert(-one.id, one);
+        }
+        for (id, version_id) in new {
+            let version = versions.get(client, version_id).await?;
             // It is built meanwhile; the time of what waits runs all the same.
             let Some(python) = interpreter(version.environment.as_deref()) else { continue };
             let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
@@ -170,6 +128,10 @@ impl Triggers {
                 self.hosts.entry(place).or_insert(host)
             }
         };
+        if let Some(one) = self.watchers.get(&id) {
+            host.has.insert(id);
+            let _ = host.to.send(json!({"id": id, "classpath": one.classpath, "kwargs": one.kwargs, "watches": true}));
+        }
         let Some(one) = self.waiting.get(&id) else { return Ok(()) };
         host.has.insert(id);
         let TryKey { run, task_id, map_index, try_number } = &one.key;
@@ -185,6 +147,7 @@ impl Triggers {
     /// One that is not waited for any more.
     fn forget(&mut self, id: i64, cancel: bool) {
         self.waiting.remove(&id);
+        self.watchers.remove(&id);
         let Some(place) = self.places.remove(&id) else { return };
         let Some(host) = self.hosts.get_mut(&place) else { return };
         host.has.remove(&id);
@@ -201,7 +164,7 @@ impl Triggers {
 
     /// Completes when something has to be done: `act` says what. Never where nothing waits.
     pub async fn next(&mut self) -> Happening {
-        if self.waiting.is_empty() && self.hosts.is_empty() {
+        if !self.has_any() {
             return std::future::pending().await;
         }
         self.let_go();
@@ -244,7 +207,11 @@ impl Triggers {
             }
             Happening::Told(place, Told::Outcome(outcome)) => {
                 self.failures.remove(&place);
-                let Outcome { id, next_kwargs, failed, ended, xcoms } = outcome;
+                let Outcome { id, next_kwargs, failed, ended, xcoms, event } = outcome;
+                if let Some(event) = event {
+                    self.has_seen(client, id, &event).await?;
+                    return Ok(false);
+                }
                 let fired = match (next_kwargs, ended) {
                     (Some(next_kwargs), _) => Fired::Event { next_kwargs },
                     (None, Some(state)) => Fired::Ended { state, xcoms },
@@ -262,6 +229,16 @@ impl Triggers {
             }
             Happening::Ended(place, pid, exit) => self.has_ended(client, place, pid, exit).await,
         }
+    }
+
+    /// Something has happened to an asset that is watched.
+    async fn has_seen(&self, client: &mut ClientWrapper, id: i64, event: &Value) -> Result<(), StoreError> {
+        let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
+        let transaction = client.transaction().await?;
+        watchers::fire(&transaction, watcher, &event["payload"]).await?;
+        transaction.commit().await?;
+        debug!("the watcher {:?} has seen something", watcher.name);
+        Ok(())
     }
 
     /// A process is gone: what it has run is begun again, unless it ends again and again. Returns as `act` does.
@@ -313,87 +290,20 @@ impl Triggers {
     }
 }
 
+/// Whether there may be anything to wait for.
+pub async fn is_any(client: &ClientWrapper) -> Result<bool, StoreError> {
+    Ok(triggers::is_any_waiting(client).await? || watchers::is_any(client).await?)
+}
+
+/// Whether a process has been told of it and is there.
+fn runs(places: &HashMap<i64, Place>, hosts: &HashMap<Place, Host>, id: i64) -> bool {
+    places.get(&id).is_some_and(|place| hosts.get(place).is_some_and(|host| host.has.contains(&id)))
+}
+
 /// What `next` has seen.
 pub(super) enum Happening {
     Look,
     TimedOut(i64),
     Told(Place, Told),
     Ended(Place, i32, Option<Exit>),
-}
-
-impl Host {
-    fn start(
-        home: &Home,
-        python: &Interpreter,
-        code: &VersionCode,
-        place: &Place,
-        telling: UnboundedSender<(Place, i32, Said)>,
-    ) -> io::Result<Self> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let options = json!({"work_in": code.roots, "socket": home.api_socket()});
-        let errors = io::stderr();
-        let spawn = Spawn {
-            program: python.program.clone(),
-            called: None,
-            arguments: python.arguments(Job::Triggers, &options),
-            environment: environment(),
-            output: errors.as_fd(),
-            errors: None,
-            folder: None,
-            passed: vec![theirs.as_fd()],
-            single_user: None,
-            parent_death: Some(Signal::Kill),
-            own_session: false,
-        };
-        let pid = spawn.start().map_err(io::Error::other)?;
-        drop(theirs);
-        let (reader, writer) = UnixStream::from_std(ours)?.into_split();
-        let (to, messages) = unbounded_channel();
-        let sending = tokio::task::spawn_local(send(writer, messages));
-        let place = place.clone();
-        tokio::task::spawn_local(async move {
-            let listen = async {
-                let mut lines = BufReader::new(reader).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    match serde_json::from_str(&line) {
-                        Ok(told) => drop(telling.send((place.clone(), pid, Said::Told(told)))),
-                        // What it has said is lost, so it says it again from the beginning.
-                        Err(error) => {
-                            warn!("what the process of the triggers says cannot be read: {error}");
-                            process::signal_process(pid, Signal::Kill);
-                        }
-                    }
-                }
-            };
-            let let_go = async {
-                let _ = sending.await;
-                tokio::time::sleep(FAREWELL).await;
-            };
-            tokio::select! {
-                () = listen => {}
-                () = let_go => process::signal_process(pid, Signal::Kill),
-            }
-            // It has closed its end, so it ends; one that does not is ended.
-            if let Ok(ended) = PidFd::of_pid(pid) {
-                let ended = ended.ended();
-                tokio::pin!(ended);
-                if tokio::time::timeout(FAREWELL, &mut ended).await.is_err() {
-                    process::signal_process(pid, Signal::Kill);
-                    let _ = ended.await;
-                }
-            }
-            let _ = telling.send((place, pid, Said::Ended(reaper::ended_child(pid))));
-        });
-        Ok(Self { pid, to, has: HashSet::new(), used: Instant::now() })
-    }
-}
-
-/// Until nobody has anything to say any more: then it ends.
-async fn send(mut writer: OwnedWriteHalf, mut messages: UnboundedReceiver<Value>) {
-    while let Some(message) = messages.recv().await {
-        if writer.write_all(format!("{message}\n").as_bytes()).await.is_err() {
-            return;
-        }
-    }
 }

@@ -52,4 +52,5 @@ mod upgrade_refusals;
 mod upgrades;
 mod wakeups;
 mod warm_python;
+mod watchers;
 mod workspaces;

@@ -100,10 +100,12 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
          INSERT INTO asset_partition_event SELECT p.id, e.id FROM asset_partition p, asset_event e;
          UPDATE task_instance SET state = 'awaiting_input' WHERE task_id = 'u' AND map_index = 0;
          INSERT INTO hitl_detail (dag_id, run_id, task_id, map_index, subject, options, multiple, params, assigned_users)
-             VALUES ('d', 'r', 'u', 0, 'why?', '[]', false, '{}', '[]');",
+             VALUES ('d', 'r', 'u', 0, 'why?', '[]', false, '{}', '[]');
+         INSERT INTO asset_watcher (dag_id, version_id, asset_id, name, classpath, kwargs)
+             SELECT 'd', 1, max(id), 'w', 'a.B', '{}' FROM asset;",
         "SELECT (SELECT partition_key FROM dag_run), (SELECT count(*) FROM asset_partition_event),
-                (SELECT subject FROM hitl_detail), (SELECT count(*) FROM task_instance WHERE state = 'awaiting_input')",
-        "p|1|why?|1",
+                (SELECT subject FROM hitl_detail), (SELECT name FROM asset_watcher), (SELECT count(*) FROM task_instance WHERE state = 'awaiting_input')",
+        "p|1|why?|w|1",
     ),
 ];
 

@@ -2,6 +2,7 @@
 
 use super::assets;
 use super::events::{self, Event};
+use super::watchers;
 use super::{Page, StoreError};
 use crate::engine::dag::Structure;
 use crate::engine::dag_check;
@@ -125,6 +126,7 @@ pub async fn set_paused(client: &impl GenericClient, dag_id: &str, is_paused: bo
     if changed == 0 {
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
+    watchers::tell(client).await?;
     events::notify(client, &Event::Dags).await?;
     events::notify(client, &Event::Sweep).await?;
     // What is under way stood still while it was paused.
@@ -199,6 +201,9 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
         SELECT EXISTS (SELECT FROM gone)";
     let row = transaction.query_one(done, &[&file.fileloc, &own, &file.result.is_ok(), &error.is_some()]).await?;
     saved.released = row.get(0);
+    if saved.released {
+        watchers::tell(transaction).await?;
+    }
     events::notify(transaction, &Event::Dags).await?;
     Ok(saved)
 }
@@ -255,7 +260,8 @@ async fn save_dag(
         &parsed.environment,
     ];
     transaction.execute(save, &parameters).await?;
-    assets::save_references(transaction, structure).await
+    assets::save_references(transaction, structure).await?;
+    watchers::save(transaction, structure).await
 }
 
 /// Over the file, its local modules, and the structure that came out: a file that reads other files
@@ -302,6 +308,9 @@ pub async fn keep_only(
     let errors = transaction.execute(&healed, &[&files, &places]).await?;
     for (place, reason) in places.iter().zip(&reasons) {
         save_error(transaction, place, reason).await?;
+    }
+    if stale > 0 {
+        watchers::tell(transaction).await?;
     }
     if stale + errors > 0 || !unseen.is_empty() {
         events::notify(transaction, &Event::Dags).await?;

@@ -22,6 +22,8 @@ pub enum Event {
     Queued,
     /// Running tasks are to be ended.
     Stop,
+    /// What triggers wait for is not as it was.
+    Triggers,
     /// There may be room for what waits for it.
     Room,
     /// A DAG's own callback is to be called.
@@ -38,7 +40,7 @@ pub const AGENT: &str = "leoflow_agent";
 impl Event {
     fn channel(&self) -> &'static str {
         match self {
-            Self::Queued | Self::Stop => AGENT,
+            Self::Queued | Self::Stop | Self::Triggers => AGENT,
             _ => ENGINE,
         }
     }

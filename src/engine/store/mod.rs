@@ -25,6 +25,7 @@ pub mod tries;
 pub mod triggers;
 pub mod variables;
 pub mod versions;
+pub mod watchers;
 pub mod xcoms;
 
 use crate::auth::cipher::CipherError;

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 
-from leoflow.common.exceptions import Unsupported
+from leoflow.common.values import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,8 +73,6 @@ class Asset(BaseAsset):
     asset_type = "asset"
 
     def __init__(self, name=None, uri=None, *, group=None, extra=None, watchers=None, access_control=None):
-        if watchers:
-            raise Unsupported("asset watchers (they need a triggerer)")
         if isinstance(name, os.PathLike):
             name, uri = None, os.fspath(name)
         if isinstance(uri, os.PathLike):
@@ -91,7 +89,7 @@ class Asset(BaseAsset):
         self.uri = normal_uri(uri)
         self.group = group or self.asset_type
         self.extra = dict(extra or {})
-        self.watchers = []
+        self.watchers = list(watchers or [])
 
     @staticmethod
     def ref(*, name=None, uri=None):
@@ -104,7 +102,10 @@ class Asset(BaseAsset):
         return self.uri
 
     def described(self):
-        return {"asset": {"name": self.name, "uri": self.uri, "group": self.group, "extra": self.extra}}
+        told = {"name": self.name, "uri": self.uri, "group": self.group, "extra": self.extra}
+        if self.watchers:
+            told["watchers"] = [one.described() for one in self.watchers]
+        return {"asset": told}
 
     def key(self):
         return ("asset", self.name, self.uri)
@@ -209,8 +210,19 @@ def condition_of(schedule: Any) -> BaseAsset:
 
 
 class AssetWatcher:
+    """A trigger that watches an asset as long as the DAG is active; each event is one of the asset."""
+
     def __init__(self, name, trigger):
-        raise Unsupported("asset watchers (they need a triggerer)")
+        from leoflow.authoring.triggers import BaseEventTrigger
+
+        if not isinstance(trigger, BaseEventTrigger):
+            raise ValueError("Asset watcher trigger must inherit BaseEventTrigger")
+        self.name = name
+        self.trigger = trigger
+
+    def described(self):
+        classpath, kwargs = self.trigger.serialize()
+        return {"name": self.name, "classpath": classpath, "kwargs": plain(kwargs)}
 
 
 class Metadata:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 AGENT = 3
 # How long those that are not wanted any more may take to clean up, seconds.
 CLEANUP_SECONDS = 10
+# Until a watcher begins again, seconds: that was its end, or that failed again and again.
+SHORTEST_PAUSE, LONGEST_PAUSE = 1, 60
 
 # The trigger in whose context the code runs.
 CURRENT = contextvars.ContextVar("the trigger that runs", default=None)
@@ -44,7 +46,7 @@ class Kind:
         module, _, name = told["classpath"].rpartition(".")
         trigger = getattr(importlib.import_module(module), name)(**self.decode(told["kwargs"]))
         trigger.trigger_id = told["id"]
-        trigger.task_instance = self.make_instance(told["of"])
+        trigger.task_instance = None if told.get("watches") else self.make_instance(told["of"])
         trigger.timeout_after = None
         return trigger
 
@@ -92,7 +94,8 @@ class Host:
                 if task is not None:
                     task.cancel()
             elif told["id"] not in self.running:
-                self.running[told["id"]] = asyncio.create_task(self.run(told))
+                run = self.watch if told.get("watches") else self.run
+                self.running[told["id"]] = asyncio.create_task(run(told))
         for task in self.running.values():
             task.cancel()
         if self.running:
@@ -131,11 +134,35 @@ class Host:
             self.tell(id=told["id"], failed=trace(error))
         finally:
             self.running.pop(told["id"], None)
-            if trigger is not None:
-                try:
-                    await trigger.cleanup()
-                except Exception:
-                    traceback.print_exc()
+            await self.clean_up(trigger)
+
+
+    async def watch(self, told):
+        """One that watches an asset: for as long as it is wanted, whatever becomes of it."""
+        pause = SHORTEST_PAUSE
+        while True:
+            trigger = None
+            try:
+                trigger = self.kind.make_trigger(told)
+                async for event in trigger.run():
+                    pause = SHORTEST_PAUSE
+                    self.tell(id=told["id"], event={"payload": event.payload})
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                pause = min(2 * pause, LONGEST_PAUSE)
+                lines = "\n".join(trace(error))
+                self.kind.to_errors(f"the watcher {told['classpath']} begins again in {pause} s:\n{lines}\n")
+            finally:
+                await self.clean_up(trigger)
+            await asyncio.sleep(pause)
+
+    async def clean_up(self, trigger):
+        if trigger is not None:
+            try:
+                await trigger.cleanup()
+            except Exception:
+                traceback.print_exc()
 
 
 def trace(error):

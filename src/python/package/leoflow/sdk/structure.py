@@ -6,7 +6,7 @@ import enum
 
 from leoflow.common import structure, topology
 from leoflow.common.structure import iso, other_than
-from leoflow.sdk import timetables
+from leoflow.sdk import older_versions, timetables
 from leoflow.sdk.weights import rule_of, weight
 
 TYPE_CHECKING = False
@@ -184,10 +184,18 @@ def is_condition(one):
 def of_asset(one: Any) -> dict[str, Any]:
     asset = kinds()
     if isinstance(one, asset.Asset):
-        return {"asset": {"name": one.name, "uri": one.uri, "group": one.group, "extra": dict(one.extra)}}
+        told = {"name": one.name, "uri": one.uri, "group": one.group, "extra": dict(one.extra)}
+        if getattr(one, "watchers", None):
+            told["watchers"] = [of_watcher(watcher) for watcher in one.watchers]
+        return {"asset": told}
     if isinstance(one, asset.AssetAlias):
         return {"alias": one.name, "group": one.group}
     return {"name": one.name} if isinstance(one, asset.AssetNameRef) else {"uri": one.uri}
+
+
+def of_watcher(one):
+    classpath, kwargs = one.trigger.serialize()
+    return {"name": one.name, "classpath": classpath, "kwargs": older_versions.encode(kwargs)}
 
 
 def of_condition(one):
