@@ -19,6 +19,7 @@ mod health;
 mod listen;
 mod lite;
 mod logins;
+mod provider_cache;
 mod providers;
 mod questions;
 mod request;

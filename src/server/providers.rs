@@ -1,38 +1,13 @@
 //! The providers of Airflow's that the environments of projects have, and what their hooks say of a connection.
 
+use super::provider_cache::Provider;
 use super::state::AppState;
 use crate::engine::store::environments as store;
 use crate::python::Interpreter;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// As it describes itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Provider {
-    pub package_name: String,
-    pub name: String,
-    pub description: String,
-    pub version: String,
-    pub documentation_url: Option<String>,
-    pub connection_types: Vec<ConnectionType>,
-}
-
-/// A type of connections that it has a hook for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ConnectionType {
-    pub connection_type: String,
-    pub hook_class_name: String,
-    pub hook_name: Option<String>,
-    /// Fields of a form beyond the usual ones, and how the usual ones are called and hidden: as the provider writes them.
-    pub fields: Value,
-    pub behaviour: Value,
-}
-
-/// Those of environments that have been asked, by the hash of each: what is installed in one never changes.
-#[derive(Default)]
-pub struct Providers(tokio::sync::Mutex<HashMap<String, Arc<Vec<Provider>>>>);
 
 /// What a provider's hook has said.
 #[derive(Debug, Deserialize)]
@@ -49,7 +24,7 @@ async fn all(state: &Arc<AppState>) -> Result<Vec<(Interpreter, Arc<Vec<Provider
         let client = state.database.get().await.map_err(|error| error.message())?;
         store::all(&*client).await.map_err(|error| error.to_string())?
     };
-    let mut known = state.providers.0.lock().await;
+    let mut known = state.providers.lock().await;
     let mut found = Vec::new();
     for one in used.into_iter().filter(|one| !one.dags.is_empty()) {
         let interpreter = state.environments.with_hash(&one.hash).await?.interpreter;

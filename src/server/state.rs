@@ -4,7 +4,7 @@ use super::change_feed::Changes;
 use super::database::Database;
 use super::environments::Environments;
 use super::logins::Logins;
-use super::providers::Providers;
+use super::provider_cache::ProviderCache;
 use super::questions::Questions;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
@@ -43,7 +43,7 @@ pub struct AppState {
     pub trial_task: tokio::sync::Mutex<()>,
     pub interpreter: Arc<SharedInterpreter>,
     pub environments: Arc<Environments>,
-    pub providers: Providers,
+    pub providers: ProviderCache,
     secrets: Mutex<Secrets>,
     pub logins: Logins,
 }
@@ -154,7 +154,7 @@ impl AppState {
             trial_task: tokio::sync::Mutex::default(),
             secrets: Mutex::new(secrets),
             logins: Logins::new(),
-            providers: Providers::default(),
+            providers: ProviderCache::default(),
         }
     }
 
