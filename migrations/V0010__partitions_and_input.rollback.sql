@@ -15,3 +15,6 @@ DROP TABLE asset_partition;
 ALTER TABLE asset_event DROP COLUMN partition_key;
 ALTER TABLE dag_run DROP COLUMN partition_date;
 ALTER TABLE dag_run DROP COLUMN partition_key;
+-- A release before knows no such schedules: of these DAGs it starts none by itself.
+UPDATE dag_version SET structure = jsonb_set(structure, '{timetable}', '{"kind": "null"}')
+    WHERE structure->'timetable'->>'kind' IN ('cron_partition', 'partitioned_asset', 'partitioned_at_runtime');

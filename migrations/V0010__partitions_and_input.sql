@@ -67,6 +67,6 @@ CREATE TABLE asset_watcher (
     asset_id   bigint NOT NULL REFERENCES asset ON DELETE CASCADE,
     name       text NOT NULL,
     classpath  text NOT NULL,
-    kwargs     json NOT NULL,
-    UNIQUE (dag_id, version_id, asset_id, name)
+    kwargs     json NOT NULL
 );
+CREATE INDEX asset_watcher_of ON asset_watcher (dag_id);

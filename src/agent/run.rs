@@ -125,7 +125,7 @@ impl Agent {
     async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
         let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
         self.take_over(&client).await?;
-        self.look_at_triggers(&client).await?;
+        self.look_at_triggers(&mut client).await?;
         self.stop_unwanted(&client).await?;
         let prepare = tokio::time::sleep(AFTER_START);
         tokio::pin!(prepare);
@@ -149,9 +149,9 @@ impl Agent {
                         None => return Err(StoreError::Postgres(PgError::Cut)),
                         Some(Some(Event::Stop)) => {
                             self.stop_unwanted(&client).await?;
-                            self.look_at_triggers(&client).await?;
+                            self.look_at_triggers(&mut client).await?;
                         }
-                        Some(Some(Event::Triggers)) => self.look_at_triggers(&client).await?,
+                        Some(Some(Event::Triggers)) => self.look_at_triggers(&mut client).await?,
                         Some(_) => {}
                     }
                 }
@@ -166,7 +166,7 @@ impl Agent {
                     let ended: Vec<_> = all.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
                     let ended = ended.into_iter().filter_map(|(key, running)| self.settle(key, running)).collect();
                     if self.record(&client, ended).await? {
-                        self.look_at_triggers(&client).await?;
+                        self.look_at_triggers(&mut client).await?;
                     }
                 }
                 Some((claimed, made)) = self.environments.next() => match made {
@@ -175,7 +175,7 @@ impl Agent {
                 },
                 happened = self.triggers.next() => {
                     if self.triggers.act(&mut client, happened).await? {
-                        self.look_at_triggers(&client).await?;
+                        self.look_at_triggers(&mut client).await?;
                     }
                 }
                 _ = heartbeat.tick(), if !self.running.is_empty() => {
@@ -203,7 +203,7 @@ impl Agent {
     }
 
     /// What deferred tasks wait for, as it is now.
-    async fn look_at_triggers(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+    async fn look_at_triggers(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
         if !self.triggers.has_any() && !triggers::is_any(client).await? {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! A process that runs triggers: how it is begun, told, heard, and let go.
 
 use crate::engine::state::TryState;
+use crate::engine::store::watchers::WatcherEvent;
 use crate::home::Home;
 use crate::python::{Interpreter, Job, VersionCode, environment};
 use crate::sys::pidfd::PidFd;
@@ -44,7 +45,7 @@ pub(super) enum Said {
 #[serde(untagged)]
 pub(super) enum Told {
     Log { id: i64, log: String },
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,8 +59,8 @@ pub(super) struct Outcome {
     pub ended: Option<TryState>,
     #[serde(default)]
     pub xcoms: BTreeMap<String, Value>,
-    /// Of a watcher, which goes on: its `payload`.
-    pub event: Option<Value>,
+    /// Of a watcher, which goes on.
+    pub event: Option<WatcherEvent>,
 }
 
 impl Host {

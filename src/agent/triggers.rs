@@ -7,14 +7,14 @@ use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::hitl;
 use crate::engine::store::triggers::{self, FAILURE, Fired, TIMED_OUT, Waiting};
-use crate::engine::store::watchers::{self, Watcher};
+use crate::engine::store::watchers::{self, Watcher, WatcherEvent};
 use crate::home::Home;
 use crate::python::{Interpreter, VersionCode};
 use crate::sys::reaper::Exit;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use serde_json::json;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(10);
 /// So often in a row without one event; then what waits for it fails.
 const MOST_EXITS: u32 = 5;
 const MOST_DEATHS: u32 = 50;
+/// Until a process is begun again that does nothing but end.
+const RARELY: Duration = Duration::from_secs(60);
 
 pub struct Triggers {
     home: Home,
@@ -36,6 +38,8 @@ pub struct Triggers {
     waiting: HashMap<i64, Waiting>,
     /// Of assets, by the ids below zero that they have here.
     watchers: HashMap<i64, Watcher>,
+    /// Events of those that are not written down yet.
+    seen: VecDeque<WatcherEvent>,
     places: HashMap<i64, Place>,
     hosts: HashMap<Place, Host>,
     failures: HashMap<Place, Failures>,
@@ -61,6 +65,7 @@ impl Triggers {
             workspace,
             waiting: HashMap::new(),
             watchers: HashMap::new(),
+            seen: VecDeque::new(),
             places: HashMap::new(),
             hosts: HashMap::new(),
             failures: HashMap::new(),
@@ -79,11 +84,12 @@ impl Triggers {
     /// a version's environment.
     pub async fn look(
         &mut self,
-        client: &ClientWrapper,
+        client: &mut ClientWrapper,
         versions: &mut Versions,
         mut interpreter: impl FnMut(Option<&str>) -> Option<Rc<Interpreter>>,
     ) -> Result<(), StoreError> {
         self.next_look = Instant::now() + LOOK;
+        self.write_seen(client).await?;
         let wanted = triggers::waiting(client).await?;
         let watched = watchers::all(client).await?;
         let ids: HashSet<i64> = wanted.iter().map(|one| one.id).chain(watched.iter().map(|one| -one.id)).collect();
@@ -130,7 +136,7 @@ impl Triggers {
         };
         if let Some(one) = self.watchers.get(&id) {
             host.has.insert(id);
-            let _ = host.to.send(json!({"id": id, "classpath": one.classpath, "kwargs": one.kwargs, "watches": true}));
+            let _ = host.to.send(json!({"id": id, "classpath": one.classpath, "kwargs": one.kwargs, "watches": true, "asset_id": one.asset_id}));
         }
         let Some(one) = self.waiting.get(&id) else { return Ok(()) };
         host.has.insert(id);
@@ -192,10 +198,7 @@ impl Triggers {
         match happened {
             Happening::Look => Ok(true),
             Happening::TimedOut(id) => {
-                let fired = match self.waiting.get(&id).filter(|one| one.is_for_input()) {
-                    Some(one) => hitl::settle(client, one).await?,
-                    None => Fired::Failed { error: TIMED_OUT, traceback: None },
-                };
+                let fired = Fired::Failed { error: TIMED_OUT, traceback: None };
                 self.fire(client, id, fired, true).await?;
                 Ok(false)
             }
@@ -207,9 +210,10 @@ impl Triggers {
             }
             Happening::Told(place, Told::Outcome(outcome)) => {
                 self.failures.remove(&place);
-                let Outcome { id, next_kwargs, failed, ended, xcoms, event } = outcome;
+                let Outcome { id, next_kwargs, failed, ended, xcoms, event } = *outcome;
                 if let Some(event) = event {
-                    self.has_seen(client, id, &event).await?;
+                    self.seen.push_back(event);
+                    self.write_seen(client).await?;
                     return Ok(false);
                 }
                 let fired = match (next_kwargs, ended) {
@@ -231,13 +235,16 @@ impl Triggers {
         }
     }
 
-    /// Something has happened to an asset that is watched.
-    async fn has_seen(&self, client: &mut ClientWrapper, id: i64, event: &Value) -> Result<(), StoreError> {
-        let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
-        let transaction = client.transaction().await?;
-        watchers::fire(&transaction, watcher, &event["payload"]).await?;
-        transaction.commit().await?;
-        debug!("the watcher {:?} has seen something", watcher.name);
+    /// Writes down what has happened to assets that are watched, in order. What cannot be written is kept: nobody says it
+    /// again.
+    async fn write_seen(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
+        while let Some(event) = self.seen.front() {
+            let transaction = client.transaction().await?;
+            watchers::fire(&transaction, event).await?;
+            transaction.commit().await?;
+            debug!("a watcher of asset {} has seen something", event.asset_id);
+            self.seen.pop_front();
+        }
         Ok(())
     }
 
@@ -264,11 +271,18 @@ impl Triggers {
         failures.again_at = Some(Instant::now() + pause);
         if failures.exits >= MOST_EXITS || failures.deaths >= MOST_DEATHS {
             let words = "the process that runs the triggers ends again and again; agent.log says why".to_owned();
+            let watches = has.iter().any(|id| self.watchers.contains_key(id));
             for id in has {
                 let fired = Fired::Failed { error: FAILURE, traceback: Some(vec![words.clone()]) };
                 self.fire(client, id, fired, false).await?;
             }
-            self.failures.remove(&place);
+            if watches {
+                // Nobody fails with it, so it is tried again, and not often.
+                let again_at = Some(Instant::now() + RARELY);
+                self.failures.insert(place, Failures { again_at, ..Failures::default() });
+            } else {
+                self.failures.remove(&place);
+            }
         }
         Ok(true)
     }
@@ -282,7 +296,12 @@ impl Triggers {
     ) -> Result<(), StoreError> {
         let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
         let transaction = client.transaction().await?;
-        let is_told = triggers::fire(&transaction, waiting, &fired).await?;
+        // What a person is asked ends with the answer, or with the defaults.
+        let fired = if waiting.is_for_input() { hitl::settle(&transaction, waiting).await? } else { Some(fired) };
+        let is_told = match fired {
+            Some(fired) => triggers::fire(&transaction, waiting, &fired).await?,
+            None => false,
+        };
         transaction.commit().await?;
         debug!("{}: its trigger has fired{}", waiting.key, if is_told { "" } else { ", and nobody waits for it" });
         self.forget(id, cancel);

@@ -80,7 +80,10 @@ impl Children {
         let (result, output) = child.harvest().await;
         let said = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
         match exit {
-            Err(_) => Err(format!("Importing it took longer than {} s and was ended.{said}", TIME_LIMIT.as_secs())),
+            Err(_) => {
+                let what = if job == Job::Ask { "The answer" } else { "Importing it" };
+                Err(format!("{what} took longer than {} s and was ended.{said}", TIME_LIMIT.as_secs()))
+            }
             Ok(exit) => Ok(Left { result, exit, said }),
         }
     }

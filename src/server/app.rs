@@ -35,6 +35,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(lite::page_routes(&state))
         .merge(lite::local_routes(&state))
         .merge(lite::unhurried_routes(&state))
+        .merge(api::unhurried_routes(&state))
         .merge(task::routes(&state))
         .merge(task::trigger_routes())
         .layer(from_fn(guard::request_timeout))

@@ -4,10 +4,12 @@ use super::provider_cache::Provider;
 use super::state::AppState;
 use crate::engine::store::environments as store;
 use crate::python::Interpreter;
+use crate::python::environments;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tracing::warn;
 
 /// What a provider's hook has said.
 #[derive(Debug, Deserialize)]
@@ -18,34 +20,44 @@ pub struct Tested {
     pub provider: String,
 }
 
-/// Of the environments that DAGs run with now, the newest environment first. The error is for people.
+/// Of the environments that DAGs run with now, the newest environment first. One that is not there or does not answer is
+/// left out. The error is for people.
 async fn all(state: &Arc<AppState>) -> Result<Vec<(Interpreter, Arc<Vec<Provider>>)>, String> {
     let used = {
         let client = state.database.get().await.map_err(|error| error.message())?;
         store::all(&*client).await.map_err(|error| error.to_string())?
     };
-    let mut known = state.providers.lock().await;
     let mut found = Vec::new();
     for one in used.into_iter().filter(|one| !one.dags.is_empty()) {
-        let interpreter = state.environments.with_hash(&one.hash).await?.interpreter;
+        let Some(folder) = environments::find(&state.home, &one.hash) else { continue };
+        let interpreter = state.interpreter.get().await?.in_environment(&folder);
         if !interpreter.is_airflows {
             continue;
         }
-        let providers = match known.get(&one.hash) {
-            Some(providers) => providers.clone(),
-            None => {
-                #[derive(Deserialize)]
-                struct Answer {
-                    providers: Vec<Provider>,
+        let known = state.providers.lock().await.get(&one.hash).cloned();
+        let providers = match known {
+            Some(providers) => providers,
+            None => match asked(state, &interpreter).await {
+                Ok(providers) => state.providers.lock().await.entry(one.hash).or_insert(Arc::new(providers)).clone(),
+                Err(reason) => {
+                    warn!("the providers of {} are not known: {reason}", folder.display());
+                    continue;
                 }
-                let answer = ask(state, interpreter.clone(), json!({"kind": "providers"})).await?;
-                let Answer { providers } = serde_json::from_value(answer).map_err(|error| error.to_string())?;
-                known.entry(one.hash).or_insert(Arc::new(providers)).clone()
-            }
+            },
         };
         found.push((interpreter, providers));
     }
     Ok(found)
+}
+
+async fn asked(state: &Arc<AppState>, interpreter: &Interpreter) -> Result<Vec<Provider>, String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        providers: Vec<Provider>,
+    }
+    let answer = ask(state, interpreter.clone(), json!({"kind": "providers"})).await?;
+    let Answer { providers } = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+    Ok(providers)
 }
 
 /// Each once, in the version that the newest environment has, by the names of their packages.
@@ -69,8 +81,11 @@ pub async fn test_connection(
         let has_hook = |one: &&Provider| one.connection_types.iter().any(|kind| kind.connection_type == conn_type);
         let Some(provider) = providers.iter().find(has_hook) else { continue };
         let question = json!({"kind": "test_connection", "connection_id": connection_id});
-        let answer = ask(state, interpreter, question).await?;
-        let tested: Tested = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+        let tested = ask(state, interpreter, question)
+            .await
+            .and_then(|answer| serde_json::from_value(answer).map_err(|error| error.to_string()));
+        // One that waits for a host that does not answer is ended, like every child.
+        let tested = tested.unwrap_or_else(|message| Tested { status: false, message, provider: String::new() });
         return Ok(Some(Tested { provider: format!("{} {}", provider.package_name, provider.version), ..tested }));
     }
     Ok(None)

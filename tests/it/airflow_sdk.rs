@@ -265,6 +265,9 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
         if round >= rounds / 2 {
             wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
         }
+        if round >= rounds / 2 {
+            wait_until("one process waits for all", LIMIT, || hosts(&test).len() == 1);
+        }
         let victims = match (round + seed()) % 4 {
             0 => hosts(&test),
             1 => vec![test.pid("server")],
@@ -280,7 +283,11 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
         assert_eq!(test.sql("SELECT outcome FROM task_try WHERE state = 'failed'"), "", "round {round}");
     }
     wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
+    // Whatever it was before, the process that waits for all of them.
     wait_until("one process waits for all", LIMIT, || hosts(&test).len() == 1);
+    let host = hosts(&test);
+    signal(host[0], "KILL");
+    wait_until("another waits", LIMIT, || hosts(&test).len() == 1 && hosts(&test) != host);
     std::fs::write(&sign, "").unwrap();
     let run = test.wait_run("many", &run_id);
     assert_eq!(run["state"], "success");

@@ -43,8 +43,14 @@ import datetime
 from airflow.exceptions import TaskDeferred
 from airflow.providers.standard.triggers.file import FileTrigger
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk import DAG, BaseOperator, task
+from airflow.sdk import DAG, BaseOperator, BaseSensorOperator
 from project_triggers import Counts, Ends, Fails
+
+class Looks(BaseSensorOperator):
+    def execute(self, context):
+        self.defer(trigger=FileTrigger("/nowhere/at/all"), method_name="poke", timeout=0.2)
+    def poke(self, context, event=None):
+        return True
 
 class Waits(BaseOperator):
     def __init__(self, make, timeout=None, **more):
@@ -61,6 +67,8 @@ with DAG("defers"):
     Waits(task_id="ends", make=lambda: Ends(5))
     Waits(task_id="soon", make=lambda: TimeDeltaTrigger(datetime.timedelta(seconds=0.2)))
     Waits(task_id="late", make=lambda: FileTrigger("/nowhere/at/all"), timeout=datetime.timedelta(seconds=0.5))
+    Looks(task_id="soft", soft_fail=True)
+    Looks(task_id="hard", retries=3, retry_delay=0.1)
     Waits(task_id="file", make=lambda: FileTrigger("SIGN", poke_interval=0.1))
 "#;
 
@@ -77,7 +85,7 @@ fn a_task_of_our_own_package_defers() {
     test.add_dag("defers", &DAG.replace("SIGN", sign.to_str().unwrap()));
     let run_id = test.trigger("defers");
     wait_until("one is left", LIMIT, || {
-        test.sql("SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed')") == "5"
+        test.sql("SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed', 'skipped')") == "7"
     });
     assert_eq!(state(&test, "file"), "deferred");
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE state = 'running'"), "0", "no process waits");
@@ -98,6 +106,9 @@ fn a_task_of_our_own_package_defers() {
     assert_eq!(value("file", "return_value")[2], "True");
     assert_eq!((value("ends", "said"), state(&test, "ends")), (json!(5), "success".to_owned()));
     assert_eq!((state(&test, "fails"), &task(&run, "fails")["try_number"]), ("failed".to_owned(), &json!(2)));
+    // A sensor gives up as sensors do.
+    assert_eq!((state(&test, "soft"), state(&test, "hard")), ("skipped".to_owned(), "failed".to_owned()));
+    assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE task_id = 'hard'"), "1");
     assert!(test.sql("SELECT outcome FROM task_try WHERE task_id = 'late'").starts_with("TaskDeferralTimeout: "));
     assert!(test.task_log("defers", "counts").contains("Counts: counting to 3 for counts"));
     let failed = test.task_log("defers", "fails");

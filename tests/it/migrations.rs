@@ -95,6 +95,7 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
     (
         10,
         "UPDATE dag_run SET partition_key = 'p', partition_date = now();
+         UPDATE dag_version SET structure = '{\"timetable\": {\"kind\": \"partitioned_at_runtime\"}}';
          UPDATE asset_event SET partition_key = 'p';
          INSERT INTO asset_partition (dag_id, partition_key, definition) VALUES ('d', 'p', '{}');
          INSERT INTO asset_partition_event SELECT p.id, e.id FROM asset_partition p, asset_event e;

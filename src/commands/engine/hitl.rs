@@ -81,6 +81,6 @@ async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Re
     if context.printer.json {
         return context.printer.json(&answered);
     }
-    context.printer.line(format!("{} goes on with {}", args.task_id, args.options.join(", ")));
+    context.printer.line(format!("{} is answered: {}", args.task_id, args.options.join(", ")));
     Ok(())
 }

@@ -14,7 +14,8 @@ pub fn read(key: &str, format: &str, zone: &TimeZone) -> Result<DateTime, String
     if format.contains("%V") && !format.contains("%G") {
         return Err(refuse(": the ISO week %V is of no use without the ISO year %G"));
     }
-    let mut parts = BrokenDownTime::parse(format, key).map_err(|_| refuse(""))?;
+    let plain = if format.contains("%z") { plain_offset(key) } else { key.to_owned() };
+    let mut parts = BrokenDownTime::parse(format, &plain).map_err(|_| refuse(""))?;
     // What a format leaves out is as at the beginning of 1900.
     let filled = (|| {
         parts.set_year(parts.year().or(parts.iso_week_year().is_none().then_some(1900)))?;
@@ -34,6 +35,19 @@ pub fn read(key: &str, format: &str, zone: &TimeZone) -> Result<DateTime, String
             let at = offset.to_timestamp(civil).map_err(|_| refuse(""))?;
             Ok(zone.to_datetime(at))
         }
+    }
+}
+
+/// `Z` and `+01:00` as `+0000` and `+0100`: Python reads all of them.
+fn plain_offset(key: &str) -> String {
+    if let Some(rest) = key.strip_suffix('Z') {
+        return format!("{rest}+0000");
+    }
+    let colon = key.len().checked_sub(3).filter(|at| key.as_bytes().get(*at) == Some(&b':'));
+    let sign = key.len().checked_sub(6).and_then(|at| key.as_bytes().get(at));
+    match (colon, sign) {
+        (Some(at), Some(b'+' | b'-')) => format!("{}{}", &key[..at], &key[at + 1..]),
+        _ => key.to_owned(),
     }
 }
 

@@ -43,7 +43,11 @@ fn zones_count() {
         Some("2024-06-30T22:00:00Z".parse().unwrap())
     );
     berlin["input_format"] = "%Y-%m-%dT%H:%M:%S%z".into();
-    assert_eq!(downstream(berlin, "2024-06-30T22:30:00+0000").unwrap(), ["2024-07-01"]);
+    for key in
+        ["2024-06-30T22:30:00+0000", "2024-06-30T22:30:00+00:00", "2024-06-30T22:30:00Z", "2024-07-01T03:30:00+05:00"]
+    {
+        assert_eq!(downstream(berlin.clone(), key).unwrap(), ["2024-07-01"], "{key}");
+    }
 }
 
 #[test]

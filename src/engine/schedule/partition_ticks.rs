@@ -19,6 +19,9 @@ pub struct PartitionTicks {
     key_format: String,
 }
 
+/// They are counted one by one, whenever a run is due.
+const MOST_TICKS: u32 = 10_000;
+
 impl PartitionTicks {
     pub fn series(&self) -> Result<CronSeries<'_>, TimetableProblem> {
         Ok(CronSeries { cron: self.cron.schedule()?, run_immediately: &self.run_immediately })
@@ -26,6 +29,10 @@ impl PartitionTicks {
 
     pub fn check(&self) -> Result<(), TimetableProblem> {
         self.cron.schedule()?;
+        if self.run_offset.unsigned_abs() > MOST_TICKS {
+            let text = format!("run_offset {} is more than {MOST_TICKS} ticks", self.run_offset);
+            return Err(TimetableProblem::Partition(text));
+        }
         self.key_of(Timestamp::UNIX_EPOCH).map(|_| ())
     }
 

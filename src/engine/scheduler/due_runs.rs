@@ -214,7 +214,7 @@ async fn note(
 /// So much of a partition's key is in the id of its run.
 const KEY_IN_ID: usize = 100;
 
-/// As Airflow has it: of a partition, with its key.
+/// Of a partition with its key, as far as an id may hold it. Airflow has letters at random after it.
 fn run_id(run_after: Timestamp, partition: Option<&Partition>) -> String {
     let at = isoformat(run_after);
     match partition {

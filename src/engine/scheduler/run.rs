@@ -208,7 +208,7 @@ impl Work {
             // After the clock was read: a run comes due before that, and begins here, or after, and is next.
             self.runs.extend(advance::begin_runs(client).await?);
             self.runs.extend(clock.due.into_iter().filter(|run| looked.insert(run.clone())));
-            if self.runs.is_empty() && !self.schedules {
+            if self.runs.is_empty() && !self.schedules && !self.assets {
                 return Ok(clock.next);
             }
         }

@@ -2,8 +2,9 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/hitl.html>
 
+use super::events::{self, Event};
 use super::triggers::{self, Fired, Waiting};
-use super::{Page, StoreError};
+use super::{Page, StoreError, runs};
 use crate::engine::keys::{RunKey, TryKey};
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
@@ -163,7 +164,7 @@ pub async fn list(
         .query_one(&format!("SELECT count(*) {matches}"), &[dag_id, run_id, task_id, is_answered, states, &pattern])
         .await?
         .get(0);
-    let order = page.order_by(if page.order.is_empty() { "h.created_at, h.dag_id" } else { "h.dag_id" });
+    let order = page.order_by("h.created_at, h.dag_id, h.run_id, h.task_id, h.map_index");
     let query = format!("SELECT h.* {matches} ORDER BY {order} LIMIT $7 OFFSET $8");
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
         [dag_id, run_id, task_id, is_answered, states, &pattern, &page.limit, &page.offset];
@@ -211,7 +212,8 @@ pub async fn note_answer(
     answer: &Answer,
     by: Option<&str>,
 ) -> Result<Detail, Refusal> {
-    // In the order in which others take these locks: the instance first.
+    // In the order in which others take these locks: the run first. Whoever writes down how the try has ended waits.
+    runs::revise(transaction, run).await?;
     let lock =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 FOR UPDATE";
     transaction.execute(lock, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
@@ -220,7 +222,10 @@ pub async fn note_answer(
         return Err(Refusal::AnsweredAlready);
     }
     check(&detail.question, answer).map_err(Refusal::Invalid)?;
-    Ok(note(transaction, &detail, answer, by).await?)
+    let detail = note(transaction, &detail, answer, by).await?;
+    // A try that ends meanwhile has not said yet that it waits: the agent looks once more.
+    events::notify(transaction, &Event::Triggers).await?;
+    Ok(detail)
 }
 
 fn check(question: &Question, answer: &Answer) -> Result<(), String> {
@@ -247,7 +252,7 @@ async fn note(
 ) -> Result<Detail, StoreError> {
     let query = "
         UPDATE hitl_detail SET responded_at = now(), responded_by = $5, chosen_options = $6, params_input = $7
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 RETURNING *";
+        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND responded_at IS NULL RETURNING *";
     let Detail { run, task_id, map_index, .. } = detail;
     let Answer { chosen_options, params_input } = answer;
     let row = client
@@ -260,20 +265,26 @@ async fn note(
 }
 
 /// What the task hears whose time is over: the answer that came before it did, its defaults, or that there is none.
-pub async fn settle(client: &impl GenericClient, waiting: &Waiting) -> Result<Fired, StoreError> {
+/// `None` for one that does not wait any more. Whoever answers at the same time waits for the transaction.
+pub async fn settle(client: &Transaction<'_>, waiting: &Waiting) -> Result<Option<Fired>, StoreError> {
     let TryKey { run, task_id, map_index, .. } = &waiting.key;
+    runs::revise(client, run).await?;
+    let unfired = "SELECT FROM task_trigger WHERE id = $1 AND fired_at IS NULL FOR UPDATE";
+    if client.query_opt(unfired, &[&waiting.id]).await?.is_none() {
+        return Ok(None);
+    }
     let detail = get(client, run, task_id, *map_index).await?;
     if let Some(detail) = detail.as_ref().filter(|detail| detail.responded_at.is_some()) {
-        return Ok(event(waiting, detail, false));
+        return Ok(Some(event(waiting, detail, false)));
     }
     if let Some((detail, defaults)) = detail.as_ref().and_then(|one| Some((one, one.question.defaults.clone()?))) {
         let value = |param: &Value| param.get("value").unwrap_or(param).clone();
         let params_input = detail.question.params.iter().map(|(name, param)| (name.clone(), value(param))).collect();
         let detail = note(client, detail, &Answer { chosen_options: defaults, params_input }, None).await?;
-        return Ok(event(waiting, &detail, true));
+        return Ok(Some(event(waiting, &detail, true)));
     }
     let error = "The Human-in-the-loop response timeout has passed without a response.";
-    Ok(told(waiting, json!({"error": error, "error_type": "timeout"})))
+    Ok(Some(told(waiting, json!({"error": error, "error_type": "timeout"}))))
 }
 
 fn event(waiting: &Waiting, detail: &Detail, timed_out: bool) -> Fired {

@@ -37,7 +37,12 @@ pub async fn count(
             client.query_one(query, &[&dag_id, &dates, &states, &task_ids]).await?
         }
         Counted::Group(group) => {
-            let inside = tasks_of_group(&dags::get(client, dag_id).await?.structure, group);
+            let structure = dags::get(client, dag_id).await?.structure;
+            if !structure.groups.iter().any(|one| one.group_id == *group) {
+                // Nothing would ever come of waiting for it.
+                return Err(StoreError::NotFound { what: "task group", id: format!("{group} in DAG {dag_id}") });
+            }
+            let inside = tasks_of_group(&structure, group);
             let query = "
                 SELECT count(*) FROM (
                     SELECT r.run_id FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)

@@ -11,15 +11,26 @@ use crate::postgres::GenericClient;
 use crate::sys::random;
 use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::{Map, Value, json};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use tracing::{info, warn};
 
-/// In SQL, of the version `v` of a DAG: whether it waits for partitions, and everything about what it waits for.
+/// In SQL, of the version `v` of a DAG: whether it waits for partitions.
 pub const WAITS_FOR_PARTITIONS: &str = "v.structure->'timetable'->>'kind' = 'partitioned_asset'";
-const DEFINITION: &str = "jsonb_build_array(v.structure->'timetable', v.structure->'asset_condition')";
+
+/// What a DAG waits for: with another definition there is nothing to go on with. How its assets are described otherwise,
+/// and whether it waits for all of them, is no part of it.
+fn definition(timetable: &Value, condition: &Value) -> Value {
+    let mut found = Vec::new();
+    asset_condition::references(condition, &mut found);
+    let mut assets: Vec<_> =
+        found.into_iter().filter_map(asset_condition::reference).map(|one| one.columns()).collect();
+    assets.sort_unstable();
+    json!([timetable, assets])
+}
 
 /// That of a run, of a row with its columns.
 pub fn read(row: &Row) -> Option<Partition> {
@@ -41,14 +52,19 @@ pub async fn queue(
         }
         return Ok(());
     };
-    let query = format!(
-        "SELECT d.dag_id, v.structure->'timetable', {DEFINITION}, (SELECT name FROM asset WHERE id = $2)
-         FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.dag_id = ANY ($1)"
-    );
-    for row in transaction.query(&query, &[&dag_ids, &asset]).await? {
-        let (dag_id, Json(timetable), Json(definition)): (String, Json<Value>, Json<Value>) =
-            (row.get(0), row.get(1), row.get(2));
-        let asset_name: String = row.get(3);
+    if dag_ids.is_empty() {
+        return Ok(());
+    }
+    // Events that are written at the same time take turns: each may be for several keys of several DAGs.
+    transaction.query("SELECT pg_advisory_xact_lock(hashtextextended('asset_partition', 0))", &[]).await?;
+    let query = "
+        SELECT d.dag_id, v.structure->'timetable', v.structure->'asset_condition', (SELECT name FROM asset WHERE id = $2)
+        FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.dag_id = ANY ($1)";
+    for row in transaction.query(query, &[&dag_ids, &asset]).await? {
+        let (dag_id, asset_name): (String, String) = (row.get(0), row.get(3));
+        let (timetable, condition): (Option<Json<Value>>, Option<Json<Value>>) = (row.get(1), row.get(2));
+        let (Some(Json(timetable)), Some(Json(condition))) = (timetable, condition) else { continue };
+        let definition = definition(&timetable, &condition);
         let Ok(Timetable::PartitionedAsset(mappers)) = serde_json::from_value(timetable) else { continue };
         let keys = match mappers.limited(&asset_name).to_downstream(&partition.key) {
             Ok(keys) => keys,
@@ -72,8 +88,10 @@ async fn note(
     definition: &Value,
     event: i64,
 ) -> Result<(), StoreError> {
-    // In one order, so that two at once never wait for one another.
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
+    // What came in for another definition is no beginning.
+    let outdated = "DELETE FROM asset_partition WHERE dag_id = $1 AND partition_key = ANY ($2) AND definition <> $3";
+    transaction.execute(outdated, &[&dag_id, &keys, &Json(definition)]).await?;
     let query = "
         WITH awaited AS (
             INSERT INTO asset_partition AS p (dag_id, partition_key, partition_date, definition)
@@ -102,32 +120,38 @@ struct Arrived {
 }
 
 /// Partitions that are looked at in one transaction.
-const AT_ONCE: usize = 500;
+const AT_ONCE: usize = 100;
 
 /// Makes the run of each partition for which all has come in. Returns whether there may be more to look at.
 pub async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
     let query = format!(
-        "SELECT d.dag_id, v.id, v.structure, p.id, p.partition_key, p.partition_date, p.definition = {DEFINITION}
-         FROM asset_partition p JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
-         WHERE p.has_news AND d.is_active AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
+        "SELECT d.current_version_id, p.id, p.partition_key, p.partition_date, p.definition
+         FROM asset_partition p JOIN dag d USING (dag_id)
+         WHERE p.has_news AND d.is_active AND d.current_version_id IS NOT NULL
+           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
          ORDER BY p.id LIMIT {AT_ONCE} FOR UPDATE OF p SKIP LOCKED"
     );
     let rows = transaction.query(&query, &[]).await?;
+    let mut versions: HashMap<i64, (Structure, Value)> = HashMap::new();
     let (mut done, mut outdated) = (Vec::new(), 0);
     for row in &rows {
-        let Json(structure): Json<Structure> = row.get(2);
-        let id: i64 = row.get(3);
-        if !row.get::<_, bool>(6) {
+        let (version_id, id): (i64, i64) = (row.get(0), row.get(1));
+        let (structure, wanted) = match versions.entry(version_id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(version(&transaction, version_id).await?),
+        };
+        let Json(definition): Json<Value> = row.get(4);
+        let Some(Timetable::PartitionedAsset(mappers)) = structure.timetable.as_ref().filter(|_| definition == *wanted)
+        else {
             outdated += 1;
             done.push(id);
             continue;
-        }
-        let partition = Partition { key: row.get(4), date: row.get(5) };
+        };
+        let partition = Partition { key: row.get(2), date: row.get(3) };
         let awaited = Awaited { id, partition, assets: arrived(&transaction, id).await? };
-        let Some(Timetable::PartitionedAsset(mappers)) = &structure.timetable else { continue };
-        if is_complete(&structure, mappers, &awaited) {
-            make_run(&transaction, &structure, row.get(1), mappers, &awaited).await?;
+        if is_complete(structure, mappers, &awaited) {
+            make_run(&transaction, structure, version_id, mappers, &awaited).await?;
             done.push(id);
         }
     }
@@ -135,11 +159,21 @@ pub async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
         info!("{outdated} partitions are no longer waited for: their DAGs wait for others now");
     }
     transaction.execute("DELETE FROM asset_partition WHERE id = ANY ($1)", &[&done]).await?;
-    let looked_at: Vec<i64> = rows.iter().map(|row| row.get(3)).collect();
+    let looked_at: Vec<i64> = rows.iter().map(|row| row.get(1)).collect();
     let seen = "UPDATE asset_partition SET has_news = false WHERE id = ANY ($1)";
     transaction.execute(seen, &[&looked_at]).await?;
     transaction.commit().await?;
     Ok(rows.len() == AT_ONCE)
+}
+
+/// The structure of a version, and what it waits for.
+async fn version(client: &impl GenericClient, id: i64) -> Result<(Structure, Value), StoreError> {
+    let query = "SELECT structure, structure->'timetable', structure->'asset_condition' FROM dag_version WHERE id = $1";
+    let row = client.query_one(query, &[&id]).await?;
+    let condition = row.get::<_, Option<Json<Value>>>(2).map_or(Value::Null, |Json(condition)| condition);
+    let timetable = row.get::<_, Option<Json<Value>>>(1).map_or(Value::Null, |Json(timetable)| timetable);
+    let Json(structure) = row.get(0);
+    Ok((structure, definition(&timetable, &condition)))
 }
 
 async fn arrived(client: &impl GenericClient, id: i64) -> Result<BTreeMap<(String, String), Arrived>, StoreError> {

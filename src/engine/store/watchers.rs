@@ -7,6 +7,7 @@ use crate::engine::dag::Structure;
 use crate::engine::schedule::asset_condition;
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
@@ -48,10 +49,15 @@ pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Resul
         return Ok(());
     }
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // Those of this version are there already where its file was read again.
+    let there = format!("SELECT FROM asset_watcher WHERE dag_id = $1 AND version_id = {current} LIMIT 1");
+    if transaction.query_opt(&there, &[dag_id]).await?.is_some() {
+        return Ok(());
+    }
     for (asset, watcher) in declared {
         let query = format!(
             "INSERT INTO asset_watcher (dag_id, version_id, asset_id, name, classpath, kwargs)
-             SELECT $1, {current}, a.id, $4, $5, $6 FROM asset a WHERE a.name = $2 AND a.uri = $3 ON CONFLICT DO NOTHING"
+             SELECT $1, {current}, a.id, $4, $5, $6 FROM asset a WHERE a.name = $2 AND a.uri = $3"
         );
         let (name, uri) = (text(asset, "name"), text(asset, "uri"));
         let (watch, classpath) = (text(watcher, "name"), text(watcher, "classpath"));
@@ -97,10 +103,20 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<Watcher>, StoreError
     Ok(client.query(&query, &[]).await?.iter().map(read).collect())
 }
 
-/// An event of one, in Airflow's form.
-pub async fn fire(transaction: &Transaction<'_>, watcher: &Watcher, payload: &Value) -> Result<(), StoreError> {
-    let extra = json!({"from_trigger": true, "payload": payload});
+/// What one has seen.
+#[derive(Debug, Clone, Deserialize)]
+pub struct WatcherEvent {
+    pub asset_id: i64,
+    pub payload: Value,
+}
+
+/// An event of one, in Airflow's form. Of an asset that is gone it is nothing.
+pub async fn fire(transaction: &Transaction<'_>, event: &WatcherEvent) -> Result<(), StoreError> {
+    if transaction.query_opt("SELECT FROM asset WHERE id = $1", &[&event.asset_id]).await?.is_none() {
+        return Ok(());
+    }
+    let extra = json!({"from_trigger": true, "payload": event.payload});
     let source = Source { run: None, task_id: None, map_index: -1 };
-    assets::add_event(transaction, watcher.asset_id, &extra, &source, &[], None).await?;
+    assets::add_event(transaction, event.asset_id, &extra, &source, &[], None).await?;
     Ok(())
 }

@@ -148,8 +148,28 @@ pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value
     Ok(Json(event_view(&event)))
 }
 
+/// What a run that makes an asset is given.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Materialize {
+    #[serde(default)]
+    conf: Option<Map<String, Value>>,
+    #[serde(default)]
+    note: Option<String>,
+    #[serde(default)]
+    partition_key: Option<String>,
+}
+
 /// Starts the one DAG that makes an asset.
-pub async fn materialize(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+pub async fn materialize(
+    State(state): Shared,
+    Segments(id): Segments<i64>,
+    body: Option<Json<Value>>,
+) -> Result<Json<Value>, ApiError> {
+    let Materialize { conf, note, partition_key } = match body {
+        Some(body) => body_as(Ok(body))?,
+        None => Materialize::default(),
+    };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let dag_id = producer(&transaction, id).await?;
@@ -158,12 +178,12 @@ pub async fn materialize(State(state): Shared, Segments(id): Segments<i64>) -> R
         logical_date: None,
         data_interval: None,
         run_after: None,
-        conf: Map::new(),
-        note: None,
+        conf: conf.unwrap_or_default(),
+        note,
         triggered_by: "rest_api",
         user: state.secrets().admin_email.clone(),
         run_type: Some("asset_materialization"),
-        partition_key: None,
+        partition_key,
     };
     let run = runs::trigger(&transaction, &dag_id, &with).await?;
     transaction.commit().await?;

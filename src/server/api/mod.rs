@@ -83,6 +83,13 @@ fn backfill_routes() -> Routes {
         .route("/api/v2/backfills/{id}/cancel", put(backfills::cancel))
 }
 
+/// What asks the Pythons of projects, which take their own time.
+pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
+    Router::new()
+        .route("/api/v2/providers", get(providers::list))
+        .layer(from_fn_with_state(state.clone(), guard::require_token))
+}
+
 /// What DAGs are given.
 pub fn store_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
@@ -94,7 +101,6 @@ pub fn store_routes(state: &Arc<AppState>) -> Routes {
             get(connections::get).patch(connections::patch).delete(connections::delete),
         )
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
-        .route("/api/v2/providers", get(providers::list))
         .route("/api/v2/pools", get(pools::list).post(pools::create))
         .route("/api/v2/pools/{*name}", get(pools::get).patch(pools::patch).delete(pools::delete))
 }

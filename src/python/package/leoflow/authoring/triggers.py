@@ -12,6 +12,7 @@ import glob
 import logging
 import os
 
+from leoflow.common.dates import moment as read
 from leoflow.common.dates import of
 
 TYPE_CHECKING = False
@@ -85,7 +86,7 @@ class BaseTrigger:
 
 
 class BaseEventTrigger(BaseTrigger):
-    """One that may also watch an asset, on Airflow."""
+    """One that may also watch an asset."""
 
 
 # --- the standard ones
@@ -103,7 +104,7 @@ class DateTimeTrigger(BaseTrigger):
             raise TypeError("DateTimeTrigger requires exactly one of 'moment' or 'target_time'")
         moment = target_time if moment is None else moment
         if isinstance(moment, str):
-            moment = datetime.datetime.fromisoformat(moment)
+            moment = read(moment)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         if not isinstance(moment, datetime.datetime):
             raise TypeError(f"Expected datetime.datetime type for moment. Got {type(moment)}")
@@ -168,8 +169,8 @@ class FileDeleteTrigger(BaseEventTrigger):
         return f"{STANDARD}.file.FileDeleteTrigger", {"filepath": self.filepath, "poke_interval": self.poke_interval}
 
     async def run(self):
-        while not os.path.isfile(self.filepath):
+        while not await asyncio.to_thread(os.path.isfile, self.filepath):
             await asyncio.sleep(self.poke_interval)
-        os.unlink(self.filepath)
+        await asyncio.to_thread(os.unlink, self.filepath)
         self.log.info("Found and deleted %s", self.filepath)
         yield TriggerEvent(True)

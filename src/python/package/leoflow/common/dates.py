@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta, timezone
 
 from leoflow.common.exceptions import MissingPackage, Unsupported
@@ -29,11 +30,19 @@ def pendulum_or_none():
     return pendulum
 
 
+def moment(text: str) -> datetime:
+    """A moment as RFC 3339 has it, with as many digits as it has: Python 3.10 reads three of them, or six."""
+    text = text.replace("Z", "+00:00")
+    head, point, rest = text.partition(".")
+    digits = "".join(itertools.takewhile(str.isdigit, rest))
+    return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}{rest[len(digits):]}" if point else text)
+
+
 def parse_time(text: str | None) -> datetime | None:
     """A stored time, in UTC, as task code sees it."""
     if text is None:
         return None
-    return of(datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc))
+    return of(moment(text).astimezone(timezone.utc))
 
 
 def of(value: datetime) -> datetime:

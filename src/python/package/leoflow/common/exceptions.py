@@ -92,9 +92,13 @@ class TaskDeferred(BaseException):
         self.trigger = trigger
         self.method_name = method_name
         self.kwargs = kwargs
+        if isinstance(timeout, (int, float)):
+            import datetime
+
+            timeout = datetime.timedelta(seconds=timeout)
         self.timeout = timeout
         if timeout is not None and not hasattr(timeout, "total_seconds"):
-            raise ValueError("Timeout value must be a timedelta")
+            raise ValueError("Timeout value must be a timedelta, or seconds")
 
     def __repr__(self):
         return f"<TaskDeferred trigger={self.trigger} method={self.method_name}>"

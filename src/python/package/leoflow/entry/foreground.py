@@ -84,6 +84,9 @@ def run_once(task, spec, dag, memory):
         say(f"error: the params of this run are not valid: {error}\n  --conf gives them, as JSON: --conf '{{\"name\": \"value\"}}'")
         return {"state": "failed", "retry": False}
     result = attempt.run()
+    if result["state"] == "deferred" and getattr(getattr(attempt, "supervisor", None), "question", None):
+        # Before Airflow 3.3 a trigger looks for the answer.
+        result["state"] = "awaiting_input"
     if result["state"] == "deferred":
         say(f"deferred: {result['deferral']['classpath']}")
         going_on = sides.current().wait_for_trigger(result["deferral"], spec, task.task_id)
@@ -91,6 +94,7 @@ def run_once(task, spec, dag, memory):
             return {"state": going_on["ended"], "retry": True}
         return run_once(task, {**spec, **going_on}, dag, memory)
     if result["state"] == "awaiting_input":
+        # Of a person, at the terminal.
         try:
             going_on = sides.current().ask_here(attempt, result["deferral"])
         except Exception as error:

@@ -9,7 +9,14 @@ import os
 import sys
 
 from leoflow.common import leoflow_server
-from leoflow.common.exceptions import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
+from leoflow.common.exceptions import (
+    AirflowException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+    TaskDeferred,
+)
 from leoflow.common.values import NotStorable, decode, plain
 from leoflow.running import trigger_host
 
@@ -45,7 +52,22 @@ def told(deferred: TaskDeferred) -> dict[str, Any]:
 
 
 def resume(task: AbstractOperator, next_method: str, next_kwargs: dict[str, Any] | None, context: dict[str, Any]) -> Any:
-    """What a task returns that goes on, in the place of `execute`."""
+    """What a task returns that goes on, in the place of `execute`; a sensor ends as sensors do."""
+    try:
+        try:
+            return go_on(task, next_method, next_kwargs, context)
+        except TaskDeferralTimeout as error:
+            if not hasattr(task, "poke"):
+                raise
+            raise AirflowSensorTimeout(*error.args) from error
+    except AirflowException as error:
+        for name in ("soft_fail", "never_fail"):
+            if hasattr(task, "poke") and getattr(task, name, False):
+                raise AirflowSkipException(f"Skipping due to {name} is set to True.") from error
+        raise
+
+
+def go_on(task, next_method, next_kwargs, context):
     if next_method == FAIL:
         kwargs = next_kwargs or {}
         if kwargs.get("traceback"):
@@ -76,7 +98,10 @@ class Lines(logging.Handler):
         self.take = take
 
     def emit(self, record):
-        self.take(self.format(record) + "\n")
+        try:
+            self.take(self.format(record) + "\n")
+        except Exception:
+            self.handleError(record)
 
 
 def begin_logs(take):

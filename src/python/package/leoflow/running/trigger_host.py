@@ -42,6 +42,9 @@ class Kind:
         # Writes lines of no trigger.
         self.to_errors = to_errors
 
+    def forget(self, instance: Any) -> None:
+        """Its trigger is done."""
+
     def make_trigger(self, told: dict[str, Any]) -> Any:
         module, _, name = told["classpath"].rpartition(".")
         trigger = getattr(importlib.import_module(module), name)(**self.decode(told["kwargs"]))
@@ -84,6 +87,8 @@ class Host:
         self.reader = reader
         self.writer = writer
         self.running = {}
+        # Also those that are cancelled and clean up.
+        self.tasks = set()
 
     async def serve(self) -> None:
         """Until the agent has gone."""
@@ -95,11 +100,14 @@ class Host:
                     task.cancel()
             elif told["id"] not in self.running:
                 run = self.watch if told.get("watches") else self.run
-                self.running[told["id"]] = asyncio.create_task(run(told))
-        for task in self.running.values():
+                task = self.running[told["id"]] = asyncio.create_task(run(told))
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
+        wanted, self.running = self.running, {}
+        for task in wanted.values():
             task.cancel()
-        if self.running:
-            await asyncio.wait(self.running.values(), timeout=CLEANUP_SECONDS)
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=CLEANUP_SECONDS)
 
     def tell(self, **message):
         self.writer.write(json.dumps(clean(message), allow_nan=False).encode() + b"\n")
@@ -108,7 +116,7 @@ class Host:
         """Lines of a logger: of a trigger they are part of its task's log. From any thread."""
         current = CURRENT.get()
         if current is None:
-            self.kind.to_errors(text)
+            self.kind.to_errors(masking.hide(text))
         elif threading.get_ident() == self.thread:
             self.tell(id=current, log=masking.hide(text))
         else:
@@ -136,7 +144,6 @@ class Host:
             self.running.pop(told["id"], None)
             await self.clean_up(trigger)
 
-
     async def watch(self, told):
         """One that watches an asset: for as long as it is wanted, whatever becomes of it."""
         pause = SHORTEST_PAUSE
@@ -146,23 +153,29 @@ class Host:
                 trigger = self.kind.make_trigger(told)
                 async for event in trigger.run():
                     pause = SHORTEST_PAUSE
-                    self.tell(id=told["id"], event={"payload": event.payload})
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
+                    self.tell(id=told["id"], event={"payload": event.payload, "asset_id": told["asset_id"]})
+                    await self.writer.drain()
+            except BaseException as error:
+                # By us it is forgotten before it hears of it; what it cancels itself is a fault like others.
+                if self.running.get(told["id"]) is not asyncio.current_task():
+                    raise
                 pause = min(2 * pause, LONGEST_PAUSE)
-                lines = "\n".join(trace(error))
-                self.kind.to_errors(f"the watcher {told['classpath']} begins again in {pause} s:\n{lines}\n")
+                self.complain(f"the watcher {told['classpath']} begins again in {pause} s:", error)
             finally:
                 await self.clean_up(trigger)
             await asyncio.sleep(pause)
+
+    def complain(self, what, error):
+        self.kind.to_errors("\n".join([what, *trace(error)]) + "\n")
 
     async def clean_up(self, trigger):
         if trigger is not None:
             try:
                 await trigger.cleanup()
-            except Exception:
-                traceback.print_exc()
+            except Exception as error:
+                self.complain("a trigger cannot clean up:", error)
+            finally:
+                self.kind.forget(trigger.task_instance)
 
 
 def trace(error):

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import sys
 
+from leoflow.common.dates import moment
 from leoflow.common.exceptions import AirflowException
 from leoflow.sdk import older_versions
 from leoflow.sdk.models import make, of_kind
@@ -68,10 +70,16 @@ def answered_here(question: dict[str, Any], deferral: dict[str, Any]) -> dict[st
 def read(prompt):
     sys.stderr.write(f"  {prompt}")
     sys.stderr.flush()
-    line = sys.stdin.readline()
-    if not line:
-        raise AirflowException("it asks for an answer, and there is nobody at the terminal to give one")
-    return line.strip()
+    line = b""
+    # No more than a line: what follows is for the next task, which has a process of its own.
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte and not line:
+            raise AirflowException("it asks for an answer, and there is nobody at the terminal to give one")
+        if not byte:
+            break
+        line += byte
+    return line.decode().strip()
 
 
 def parsed(text):
@@ -87,5 +95,5 @@ def with_answer(kwargs: dict[str, Any] | None) -> Any:
         return kwargs
     event = dict(kwargs[INPUT])
     if event.get("responded_at"):
-        event["responded_at"] = datetime.datetime.fromisoformat(event["responded_at"].replace("Z", "+00:00"))
+        event["responded_at"] = moment(event["responded_at"])
     return older_versions.encode({**older_versions.decode(kwargs["kwargs"] or {}), "event": event})

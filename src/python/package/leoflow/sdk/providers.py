@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 
+from leoflow.common import masking
 from leoflow.common.exceptions import AirflowException
 
 TYPE_CHECKING = False
@@ -52,13 +53,17 @@ def hook_class(conn_type):
 
 def test_connection(conn_id: str) -> dict[str, Any]:
     """What the provider's hook says of it: `status`, and a message for people."""
-    from airflow.sdk import BaseHook
+    from airflow.sdk import Connection
     from airflow.sdk.execution_time import task_runner
     from leoflow.sdk.triggers import TriggerSupervisor
 
     task_runner.SUPERVISOR_COMMS = TriggerSupervisor()
-    kind = hook_class(BaseHook.get_connection(conn_id).conn_type)
-    if not hasattr(kind, "test_connection"):
-        return {"status": False, "message": f"Hook {kind.__name__} doesn't implement or inherit test_connection method"}
-    status, message = kind(**{getattr(kind, "conn_name_attr", "conn_id"): conn_id}).test_connection()
-    return {"status": bool(status), "message": str(message)}
+    try:
+        kind = hook_class(Connection.get(conn_id).conn_type)
+        if not hasattr(kind, "test_connection"):
+            return {"status": False, "message": f"Hook {kind.__name__} doesn't implement or inherit test_connection method"}
+        status, message = kind(**{getattr(kind, "conn_name_attr", "conn_id"): conn_id}).test_connection()
+    except Exception as error:
+        # As on Airflow: what a hook raises is its answer.
+        status, message = False, str(error)
+    return {"status": bool(status), "message": masking.hide(str(message))}

@@ -50,7 +50,13 @@ def make_instance(spec):
     return made
 
 
-KIND = trigger_host.Kind(older_versions.encode, older_versions.decode, make_instance, logs.to_errors)
+class SdkKind(trigger_host.Kind):
+    def forget(self, instance):
+        if instance is not None:
+            INSTANCES.pop(str(instance.id), None)
+
+
+KIND = SdkKind(older_versions.encode, older_versions.decode, make_instance, logs.to_errors)
 
 
 def main(options: dict[str, Any]) -> None:
