@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 
 /// For a process that has said all to end.
@@ -69,7 +69,7 @@ impl Host {
         python: &Interpreter,
         code: &VersionCode,
         place: &Place,
-        telling: UnboundedSender<(Place, i32, Said)>,
+        telling: Sender<(Place, i32, Said)>,
     ) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -99,7 +99,8 @@ impl Host {
                 let mut lines = BufReader::new(reader).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
                     match serde_json::from_str(&line) {
-                        Ok(told) => drop(telling.send((place.clone(), pid, Said::Told(told)))),
+                        // One that says more than is written down waits.
+                        Ok(told) => drop(telling.send((place.clone(), pid, Said::Told(told))).await),
                         // What it has said is lost, so it says it again from the beginning.
                         Err(error) => {
                             warn!("what the process of the triggers says cannot be read: {error}");
@@ -125,7 +126,7 @@ impl Host {
                     let _ = ended.await;
                 }
             }
-            let _ = telling.send((place, pid, Said::Ended(reaper::ended_child(pid))));
+            let _ = telling.send((place, pid, Said::Ended(reaper::ended_child(pid)))).await;
         });
         Ok(Self { pid, to, has: HashSet::new(), used: Instant::now() })
     }

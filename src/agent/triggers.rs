@@ -19,7 +19,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{debug, warn};
 
 /// Between looks while something waits: what nobody has told of is found then.
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(10);
 /// So often in a row without one event; then what waits for it fails.
 const MOST_EXITS: u32 = 5;
 const MOST_DEATHS: u32 = 50;
+/// What processes have said and nobody has taken yet; then they wait.
+const UNHEARD: usize = 256;
 /// Until a process is begun again that does nothing but end.
 const RARELY: Duration = Duration::from_secs(60);
 
@@ -44,8 +46,8 @@ pub struct Triggers {
     hosts: HashMap<Place, Host>,
     failures: HashMap<Place, Failures>,
     next_look: Instant,
-    told: UnboundedReceiver<(Place, i32, Said)>,
-    telling: UnboundedSender<(Place, i32, Said)>,
+    told: Receiver<(Place, i32, Said)>,
+    telling: Sender<(Place, i32, Said)>,
 }
 
 /// In a row, without one event.
@@ -59,7 +61,7 @@ struct Failures {
 
 impl Triggers {
     pub fn new(home: &Home, workspace: PathBuf) -> Self {
-        let (telling, told) = unbounded_channel();
+        let (telling, told) = channel(UNHEARD);
         Self {
             home: home.clone(),
             workspace,

@@ -158,9 +158,9 @@ fn what_is_not_supported_names_file_line_and_thing() {
             "3: @task.docker",
         ),
         (
-            "watcher",
-            "from airflow.sdk import DAG, Asset, AssetWatcher\nwith DAG('x', schedule=Asset('a', watchers=[1])):\n    pass\n",
-            "2: asset watchers",
+            "partition",
+            "from airflow.sdk import DAG\nfrom airflow.sdk import CronPartitionTimetable\n",
+            "2: airflow.sdk.CronPartitionTimetable",
         ),
     ] {
         test.save(&format!("{name}.py"), text);

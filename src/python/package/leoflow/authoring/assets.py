@@ -90,6 +90,9 @@ class Asset(BaseAsset):
         self.group = group or self.asset_type
         self.extra = dict(extra or {})
         self.watchers = list(watchers or [])
+        for one in self.watchers:
+            if not isinstance(one, AssetWatcher):
+                raise TypeError(f"watchers of an asset are AssetWatcher, and {one!r} is none")
 
     @staticmethod
     def ref(*, name=None, uri=None):
