@@ -273,7 +273,7 @@ fn a_disk_that_was_full_for_a_while_is_got_over_without_a_hand() {
         dd if=/dev/zero of=\"$home/run/filler\" bs=1M 2>/dev/null
         kill -9 $(head -n 1 \"$home/managed-postgres/data/postmaster.pid\")
         status() { \"$leoflow\" --home \"$home\" lite status; }
-        for i in $(seq 100); do status | grep -q 'No space left' && break; sleep 0.2; done
+        for i in $(seq 100); do status | grep 'No space left' && break; sleep 0.2; done
         sleep 3; status
         rm \"$home/run/filler\"
         for i in $(seq 100); do status | grep -q '^healthy' && break; sleep 0.1; done
