@@ -1,7 +1,7 @@
 //! DAGs of an environment that has Apache Airflow's own SDK: that parses and runs them, every provider's operators included.
 
 use crate::support::http::ask_socket;
-use crate::support::processes::{mentioning, signal};
+use crate::support::processes::{called, is_called, signal};
 use crate::support::rounds::{is_soak, seed};
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
@@ -227,25 +227,17 @@ class Waits(BaseOperator):
 
 /// The processes that run triggers.
 fn hosts(test: &TestHome) -> Vec<i32> {
-    let of_triggers = |pid: &i32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.split(|byte| *byte == 0).any(|argument| argument == b"triggers")
-    };
-    mentioning(test.folder()).into_iter().filter(of_triggers).collect()
+    called(test.folder(), "triggers")
 }
 
 /// The warm Pythons, and not the tries that they have forked, which are called the same.
 fn zygotes(test: &TestHome) -> Vec<i32> {
-    let is_one = |pid: i32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.split(|byte| *byte == 0).any(|argument| argument == b"zygote")
-    };
     let parent = |pid: i32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
     };
-    let found = mentioning(test.folder()).into_iter();
-    found.filter(|pid| is_one(*pid) && !parent(*pid).is_some_and(is_one)).collect()
+    let found = called(test.folder(), "zygote").into_iter();
+    found.filter(|pid| !parent(*pid).is_some_and(|parent| is_called(parent, "zygote"))).collect()
 }
 
 #[test]

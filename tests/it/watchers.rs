@@ -1,6 +1,6 @@
 //! Assets that a trigger watches: each event of it is one of the asset, with both packages.
 
-use crate::support::processes::{mentioning, signal};
+use crate::support::processes::{called, signal};
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,11 +22,7 @@ for name in ("first", "second"):
 "#;
 
 fn hosts(test: &TestHome) -> Vec<i32> {
-    let of_triggers = |pid: &i32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.split(|byte| *byte == 0).any(|argument| argument == b"triggers")
-    };
-    mentioning(test.folder()).into_iter().filter(of_triggers).collect()
+    called(test.folder(), "triggers")
 }
 
 fn what_is_seen_is_an_event_of_the_asset(test: &TestHome) {

@@ -24,6 +24,16 @@ fn belongs(pid: i32, needle: &str) -> bool {
     !zombie && (String::from_utf8_lossy(&command).contains(needle) || folder.to_string_lossy().contains(needle))
 }
 
+/// Those of them with this word among their arguments.
+pub fn called(folder: &Path, word: &str) -> Vec<i32> {
+    mentioning(folder).into_iter().filter(|pid| is_called(*pid, word)).collect()
+}
+
+pub fn is_called(pid: i32, word: &str) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+}
+
 /// SIGKILL to all of them, until there are none.
 pub fn end_all(folder: &Path) {
     let deadline = Instant::now() + Duration::from_secs(10);

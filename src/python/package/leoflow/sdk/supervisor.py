@@ -245,22 +245,18 @@ class TaskSupervisor(Supervisor):
         self.result.update(state="up_for_reschedule", due=stamp(message.reschedule_date))
 
     def deferred(self, message):
-        self.takes_name(message)
-        self.xcoms.flush()
-        told = message.model_dump(mode="json")
-        timeout = message.trigger_timeout
-        self.result.update(state="deferred", deferral={
-            "classpath": message.classpath, "kwargs": told["trigger_kwargs"] or {},
-            "timeout": None if timeout is None else timeout.total_seconds(),
-            "next_method": message.next_method, "next_kwargs": told["next_kwargs"] or {},
-        })
+        kwargs = message.model_dump(mode="json")["trigger_kwargs"] or {}
+        self.lets_go(message, "deferred", message.classpath, kwargs, message.trigger_timeout)
 
     def awaits_input(self, message):
+        self.lets_go(message, "awaiting_input", "", {}, message.timeout)
+
+    def lets_go(self, message, state, classpath, kwargs, timeout):
+        """The process ends, and the task goes on later."""
         self.takes_name(message)
         self.xcoms.flush()
-        timeout = message.timeout
-        self.result.update(state="awaiting_input", deferral={
-            "classpath": "", "kwargs": {}, "timeout": None if timeout is None else timeout.total_seconds(),
+        self.result.update(state=state, deferral={
+            "classpath": classpath, "kwargs": kwargs, "timeout": None if timeout is None else timeout.total_seconds(),
             "next_method": message.next_method, "next_kwargs": message.model_dump(mode="json")["next_kwargs"] or {},
         })
 
