@@ -10,6 +10,7 @@ mod project_edit;
 mod settings;
 mod update;
 mod upgrade;
+mod wanted;
 
 pub use backup::BackupSettings;
 pub use document::Problem;

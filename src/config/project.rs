@@ -3,8 +3,8 @@
 
 use super::document::{Problem, line_of, show, to_mapping};
 pub use super::project_edit::add_dependencies;
+pub use super::wanted::{Wanted, take_wanted};
 use crate::sys::files;
-use serde::Deserialize;
 use serde_json::{Map, json};
 use serde_yaml::{Mapping, Value};
 use std::io;
@@ -27,6 +27,7 @@ const KEYS: &[&str] = &[
     "constraints",
     "index",
     "extra_index",
+    "exclude_newer",
     "dag_source",
     "defaults",
     "tasks",
@@ -118,6 +119,7 @@ impl<'a> Reader<'a> {
             }
             "python_version" => self.python_version(name, value),
             "airflow" => self.airflow(name, value),
+            "exclude_newer" => self.moment(name, value),
             "tags" | "dependencies" | "constraints" | "extra_index" => self.texts(name, value),
             "defaults" => self.task(name, value, DEFAULTS, &format!(" in {name}")),
             "tasks" => self.tasks(value),
@@ -176,6 +178,17 @@ impl<'a> Reader<'a> {
         let found = text.filter(is_version);
         if found.is_none() {
             let message = format!("{name}: {} is no version of Apache Airflow, as 3.3.2 or 3.3 is", show(value));
+            self.problem(name, message);
+        }
+        found.map(Into::into)
+    }
+
+    /// A date, or a moment of RFC 3339.
+    fn moment(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+        let is_one = |text: &&str| text.parse::<jiff::civil::Date>().is_ok() || text.parse::<jiff::Timestamp>().is_ok();
+        let found = value.as_str().map(str::trim).filter(is_one);
+        if found.is_none() {
+            let message = format!("{name}: {} is no date, as 2026-01-31 or 2026-01-31T08:00:00Z is", show(value));
             self.problem(name, message);
         }
         found.map(Into::into)
@@ -265,31 +278,6 @@ impl<'a> Reader<'a> {
         }
         None
     }
-}
-
-/// What the settings say about the environment of a project's DAGs.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Wanted {
-    /// `3.12`, or a range.
-    pub python_version: Option<String>,
-    /// The version of Apache Airflow whose own SDK parses and runs the DAGs.
-    pub airflow: Option<String>,
-    pub dependencies: Option<Vec<String>>,
-    /// A file of them, in the folder of the settings.
-    pub requirements: Option<String>,
-    pub constraints: Vec<String>,
-    pub index: Option<String>,
-    pub extra_index: Vec<String>,
-}
-
-/// Takes that out of settings that were loaded; the rest is for the tasks.
-pub fn take_wanted(settings: &mut serde_json::Value) -> Wanted {
-    let keys = ["python_version", "airflow", "dependencies", "requirements", "constraints", "index", "extra_index"];
-    let Some(settings) = settings.as_object_mut() else { return Wanted::default() };
-    let taken: Map<_, _> = keys.iter().filter_map(|key| settings.shift_remove_entry(*key)).collect();
-    // They were checked when they were loaded.
-    serde_json::from_value(taken.into()).unwrap_or_default()
 }
 
 /// A text of settings as JSON, for the project in `folder`.

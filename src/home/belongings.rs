@@ -43,7 +43,7 @@ fn is_version(name: &str) -> bool {
 }
 
 fn is_of_python(name: &str) -> bool {
-    ["airflow", "compiled"].contains(&name)
+    ["airflow", "compiled", "managed"].contains(&name)
         || name.starts_with("leoflow-")
         || name.starts_with("shim-")
         || name.starts_with("packages-")

@@ -11,7 +11,7 @@ pub const MINIMUM: (u32, u32) = (3, 10);
 /// Longer than any Python takes to start.
 const LIMIT: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Python {
     pub path: PathBuf,
     pub version: String,
@@ -36,7 +36,7 @@ pub fn find(configured: Option<&Path>) -> Result<Python, String> {
     if reasons.is_empty() { Err("no python3 on PATH".to_owned()) } else { Err(reasons.join("; ")) }
 }
 
-/// Every Python of this machine that is new enough: on the search path, of pyenv and of uv. Asks each, which takes a
+/// Every Python of this machine that is new enough: on the search path, of pyenv, asdf and uv. Asks each, which takes a
 /// moment; the newest comes first.
 pub fn all() -> Vec<Python> {
     let on_path = env_vars::search_path().into_iter().flat_map(|folder| programs_in(&folder));
@@ -45,16 +45,21 @@ pub fn all() -> Vec<Python> {
     });
     let kept = homes.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     let kept = kept.map(|entry| entry.path().join("bin/python3")).filter(|path| path.is_file());
+    of(on_path.chain(kept))
+}
+
+/// Those of these programs that are a Python, and new enough; the newest comes first.
+pub fn of(programs: impl Iterator<Item = PathBuf>) -> Vec<Python> {
     let mut found: Vec<Python> = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for path in on_path.chain(kept) {
+    for path in programs {
         if seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone()))
             && let Ok(python) = ask(&path)
         {
             found.push(python);
         }
     }
-    found.sort_by_key(|python| std::cmp::Reverse(python.numbers()));
+    found.sort_by_key(|python| std::cmp::Reverse(numbers(&python.version)));
     found.dedup_by(|other, one| one.path == other.path);
     found
 }
@@ -71,11 +76,12 @@ fn programs_in(folder: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| is_one(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
 }
 
-impl Python {
-    fn numbers(&self) -> Vec<u32> {
-        self.version.split('.').filter_map(|part| part.parse().ok()).collect()
-    }
+/// `3.12.1` as numbers, which is how versions compare.
+pub fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').filter_map(|part| part.parse().ok()).collect()
+}
 
+impl Python {
     /// `3.12`.
     pub fn minor(&self) -> String {
         self.version.split('.').take(2).collect::<Vec<_>>().join(".")

@@ -55,9 +55,13 @@ pub struct Interpreter {
 }
 
 impl Interpreter {
-    /// The configured Python, or the first on the path that is new enough. The error is for people.
+    /// The configured Python, or the first on the path that is new enough, or one that was got. The error is for people.
     pub fn prepare(home: &Home, configured: Option<&Path>) -> Result<Self, String> {
-        let python = discover::find(configured).map_err(|reason| {
+        let got = |reason| match environments::managed_pythons(home).into_iter().next() {
+            Some(python) if configured.is_none() => Ok(python),
+            _ => Err(reason),
+        };
+        let python = discover::find(configured).or_else(got).map_err(|reason| {
             let (major, minor) = discover::MINIMUM;
             format!(
                 "Leoflow needs Python {major}.{minor} or newer to run DAGs, and has none: {reason}\n\
@@ -146,6 +150,11 @@ pub struct SharedInterpreter {
 impl SharedInterpreter {
     pub fn new(home: Home, configured: Option<PathBuf>) -> Self {
         Self { home, configured, found: tokio::sync::Mutex::default() }
+    }
+
+    /// Whether somebody has said which.
+    pub fn is_configured(&self) -> bool {
+        self.configured.is_some()
     }
 
     /// The error is for people.

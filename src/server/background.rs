@@ -49,8 +49,9 @@ impl Background {
         }));
         self.helpers.push(spawn_local({
             let state = state.clone();
-            async move { state.environments.remove_unused().await }
+            async move { state.environments.keep_in_order().await }
         }));
+        self.helpers.push(spawn_local(state.environments.clone().get_plain_python()));
         self.scheduler = Some(spawn_local(async move {
             let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());
             scheduler::run::run(&endpoint, &application, told, beat, Asker(code)).await;

@@ -124,6 +124,24 @@ fn another_requirement_is_another_environment_and_what_cannot_be_had_leaves_the_
 }
 
 #[test]
+fn what_was_published_after_a_date_does_not_count_where_a_project_says_so() {
+    let (test, index) = test_home();
+    test.set_up();
+    index.publish("colours", "1.0", "2026-01-10T00:00:00Z");
+    index.publish("colours", "2.0", "2026-03-10T00:00:00Z");
+    let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [colours]"))]);
+    let dag = "import colours\nfrom airflow.sdk import DAG\nwith DAG('p', description=colours.NAME):\n    pass\n";
+    std::fs::write(folder.join("dag.py"), dag).unwrap();
+    test.start();
+    wait_until("the newest", LIMIT, || described(&test, "p") == "blue");
+    let dated = |date: &str| settings(&index, &format!("dependencies: [colours]\nexclude_newer: {date}"));
+    std::fs::write(folder.join("leoflow.yaml"), dated("2026-02-01")).unwrap();
+    wait_until("the older", LIMIT, || described(&test, "p") == "red");
+    std::fs::write(folder.join("leoflow.yaml"), dated("soon")).unwrap();
+    wait_until("the line", LIMIT, || import_error(&test).contains("exclude_newer: \"soon\" is no date, as 2026-01-31"));
+}
+
+#[test]
 fn an_environment_that_is_gone_is_built_again_as_it_was_without_the_index() {
     let (test, index) = test_home();
     test.set_up();
@@ -234,7 +252,7 @@ fn a_python_that_is_not_here_is_named_with_those_that_are() {
     let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "python_version: '3.99'"))]);
     let done = test.run(&["validate", folder.to_str().unwrap()]).expect(1);
     assert!(done.stdout.contains("Python 3.99 is wanted, and this machine has none"), "{}", done.stdout);
-    assert!(done.stdout.contains("uv python install 3.99"), "{}", done.stdout);
+    assert!(done.stdout.contains("No download found for request"), "{}", done.stdout);
 }
 
 #[test]

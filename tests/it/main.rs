@@ -29,6 +29,7 @@ mod hostile_backups;
 mod installer;
 mod lifecycle;
 mod logins;
+mod managed_python;
 mod migrations;
 mod migrator;
 mod partitions;

@@ -26,7 +26,7 @@ pub async fn parse_in_its_own(
 /// Built where it is not there, which takes as long as it takes.
 pub async fn of(context: &Context<'_>, plain: &Interpreter, said: &Said) -> Result<Interpreter, String> {
     let Some(declared) = &said.declared else { return Ok(plain.clone()) };
-    let python = environments::choose(declared, &plain.python()?)?;
+    let python = environments::choose_or_get(&context.home, declared, &plain.python()?, context.printer)?;
     if declared.is_plain(&python, &plain.program) {
         return Ok(plain.clone());
     }

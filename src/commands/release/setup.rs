@@ -7,7 +7,7 @@ use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::resolve_workspace;
 use crate::postgres::cluster::{self, ClusterState};
-use crate::python;
+use crate::python::{self, environments};
 use crate::recovery::Purges;
 use crate::schema::{embedded, known};
 use crate::setup::{self, Plan, Wishes};
@@ -130,7 +130,10 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     } else {
         "leoflow".to_owned()
     };
-    if let Err(reason) = python::find(configured_python.as_deref()) {
+    let has_python = python::find(configured_python.as_deref());
+    if configured_python.is_none() && has_python.is_err() && environments::find_uv(home).is_some() {
+        printer.line("This machine has no Python for your DAGs: one is got when Leoflow starts");
+    } else if let Err(reason) = has_python {
         let (major, minor) = python::MINIMUM;
         printer.warning(format!(
             "there is no Python for your DAGs yet ({reason}): install Python {major}.{minor} or newer, or name one \

@@ -2,14 +2,13 @@
 
 use super::StoreError;
 use super::events::{self, Event};
-use super::new_run::{self, MAY_HAVE_ONE_MORE, NewRun, isoformat};
+use super::new_run::{self, MAY_HAVE_ONE_MORE, NewRun};
 use super::partitions::{self, WAITS_FOR_PARTITIONS};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::{self, Reference, Updated};
 use crate::engine::schedule::timetable::Partition;
 use crate::postgres::GenericClient;
-use crate::sys::random;
 use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -229,21 +228,7 @@ async fn make_run(
     newest: Timestamp,
 ) -> Result<(), StoreError> {
     let dag_id = &structure.dag_id;
-    let suffix = &hex::encode(random::bytes::<4>());
-    let run = NewRun {
-        key: RunKey { dag_id: dag_id.clone(), run_id: format!("asset_triggered__{}_{suffix}", isoformat(newest)) },
-        run_type: "asset_triggered",
-        logical_date: None,
-        interval: None,
-        partition: None,
-        run_after: newest,
-        conf: &Map::new(),
-        note: None,
-        triggered_by: "asset",
-        user: None,
-        version_id,
-        backfill: None,
-    };
+    let run = NewRun::of_assets(dag_id, version_id, newest, None);
     // Since the last such run; for the first one since the DAG waits for them, or from the beginning.
     let events = "
         INSERT INTO dag_run_asset_event (dag_id, run_id, event_id)

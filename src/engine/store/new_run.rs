@@ -8,11 +8,13 @@ use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::schedule::timetable::{Interval, Partition};
 use crate::postgres::GenericClient;
+use crate::sys::random;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join3;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
+use std::sync::LazyLock;
 use tokio_postgres::types::{Json, ToSql};
 
 /// In SQL, whether the DAG `d` may have one run more, by its version `v`; runs of backfills do not count.
@@ -40,6 +42,30 @@ pub struct NewRun<'a> {
     pub version_id: i64,
     /// The backfill that it is of, and its position in it.
     pub backfill: Option<(i64, i32)>,
+}
+
+/// The conf of a run that nobody gave any.
+static NO_CONF: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+
+impl<'a> NewRun<'a> {
+    /// One that comes of updates of assets, of all of them or of one partition, at this moment.
+    pub fn of_assets(dag_id: &str, version_id: i64, at: Timestamp, partition: Option<&'a Partition>) -> Self {
+        let suffix = hex::encode(random::bytes::<4>());
+        Self {
+            key: RunKey { dag_id: dag_id.to_owned(), run_id: format!("asset_triggered__{}_{suffix}", isoformat(at)) },
+            run_type: "asset_triggered",
+            logical_date: None,
+            interval: None,
+            partition,
+            run_after: at,
+            conf: &NO_CONF,
+            note: None,
+            triggered_by: "asset",
+            user: None,
+            version_id,
+            backfill: None,
+        }
+    }
 }
 
 /// The moment, in microseconds, which is what Postgres keeps.

@@ -1,17 +1,15 @@
 //! Partitions of assets in Postgres: the runs that are to be for them, and what has come in for each.
 
 use super::StoreError;
-use super::new_run::{self, NewRun, isoformat};
+use super::new_run::{self, NewRun};
 use crate::engine::dag::Structure;
-use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::{self, Updated};
 use crate::engine::schedule::partition_mapper::Mappers;
 use crate::engine::schedule::timetable::{Partition, Timetable};
 use crate::postgres::GenericClient;
-use crate::sys::random;
 use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio_postgres::Row;
@@ -231,22 +229,8 @@ async fn make_run(
         Ok(dates) => dates.first().filter(|_| dates.len() == 1).copied(),
         Err(_) => None,
     };
-    let suffix = hex::encode(random::bytes::<4>());
-    let now = new_run::now();
-    let run = NewRun {
-        key: RunKey { dag_id: dag_id.clone(), run_id: format!("asset_triggered__{}_{suffix}", isoformat(now)) },
-        run_type: "asset_triggered",
-        logical_date: None,
-        interval: None,
-        partition: Some(&Partition { key: awaited.partition.key.clone(), date }),
-        run_after: now,
-        conf: &Map::new(),
-        note: None,
-        triggered_by: "asset",
-        user: None,
-        version_id,
-        backfill: None,
-    };
+    let partition = Partition { key: awaited.partition.key.clone(), date };
+    let run = NewRun::of_assets(dag_id, version_id, new_run::now(), Some(&partition));
     if new_run::insert(transaction, &run, structure).await? {
         let events = "INSERT INTO dag_run_asset_event (dag_id, run_id, event_id)
                       SELECT $1, $2, event_id FROM asset_partition_event WHERE partition_id = $3";

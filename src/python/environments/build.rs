@@ -3,10 +3,11 @@
 use super::bytecode;
 use super::declared::Declared;
 use super::installed::{self, program};
+use super::managed;
 use super::uv::Uv;
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
-use crate::python::Python;
+use crate::python::{Python, discover};
 use crate::sys::checkpoint::checkpoint;
 use crate::sys::{clock, files, flock::FileLock};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
 /// Another process builds: it may take as long.
 const TURN_LIMIT: Duration = Duration::from_secs(2400);
 const PRUNE_LIMIT: Duration = Duration::from_secs(120);
+/// Longer than a task goes on with an environment that has a newer one in its place.
+const REPLACED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Written last: a folder without it is on its way in or out.
 const STAMP: &str = ".leoflow-deps";
@@ -107,6 +110,9 @@ pub fn lock(
     for (name, value) in [("--python", &python.path), ("--output-file", &locked)].into_iter().chain(constraints) {
         arguments.extend([name.into(), value.into()]);
     }
+    if let Some(moment) = &declared.index.exclude_newer {
+        arguments.extend(["--exclude-newer".into(), moment.into()]);
+    }
     arguments.push(wanted.clone().into());
     arguments.extend(index(declared));
     reporter.report(Progress::Started(format!("Working out what to install: {}", declared.requirements.join(", "))));
@@ -143,16 +149,21 @@ fn of_lock(hash: &str) -> &str {
     hash.get(..16).unwrap_or(hash)
 }
 
-/// One that is built, whole, and can be used, of a lock with this hash.
+/// One that is built, whole, and can be used, of a lock with this hash: the one with the newest Python.
 pub fn find(home: &Home, hash: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(home.environments()).ok()?.flatten();
-    let mut found: Vec<PathBuf> = entries
+    entries
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(of_lock(hash)))
-        .map(|entry| entry.path())
-        .filter(|folder| stamp(folder).is_some_and(|stamp| stamp.lock.hash() == hash))
-        .collect();
-    found.sort();
-    found.pop()
+        .filter_map(|entry| Some((stamp(&entry.path())?, entry.path())))
+        .filter(|(stamp, _)| stamp.lock.hash() == hash)
+        .max_by_key(|(stamp, _)| (discover::numbers(&stamp.version), stamp.created_at.clone()))
+        .map(|(_, folder)| folder)
+}
+
+/// The newest of each lock.
+pub fn newest_of_each(home: &Home) -> Vec<(PathBuf, Stamp)> {
+    let is_newest = |(folder, stamp): &(PathBuf, Stamp)| find(home, &stamp.lock.hash()).as_deref() == Some(folder);
+    all(home).into_iter().filter(is_newest).collect()
 }
 
 /// Notes that it is used now: since when it is not counts when it may be removed.
@@ -244,21 +255,32 @@ pub fn count(home: &Home) -> usize {
     all(home).len()
 }
 
-/// Removes those whose lock is not in use and that were not used for so long; with `dry_run` only says which.
+/// Removes those whose lock is not in use, or that have a newer one in their place, and that were not used for so long,
+/// and Pythons that nothing needs then; with `dry_run` only says which.
 pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
+    let _turn = turn(home)?;
+    let newest: Vec<PathBuf> = newest_of_each(home).into_iter().map(|(folder, _)| folder).collect();
     let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
         let used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
-        let is_old = used.is_none_or(|used| used.elapsed().unwrap_or_default() >= unused_for);
-        is_old && !in_use.contains(&stamp.lock.hash())
+        let unused_since = used.map_or(Duration::MAX, |used| used.elapsed().unwrap_or_default());
+        let is_old = |limit: Duration| unused_since >= limit;
+        // One with a newer in its place may have tasks that began with it.
+        let is_replaced = !newest.contains(folder) && is_old(unused_for.max(REPLACED));
+        is_replaced || is_old(unused_for) && !in_use.contains(&stamp.lock.hash())
     };
-    let _turn = turn(home)?;
-    let mut unused: Vec<PathBuf> = all(home).into_iter().filter(is_unused).map(|(folder, _)| folder).collect();
+    let (unused, used): (Vec<_>, Vec<_>) = all(home).into_iter().partition(is_unused);
+    let bases: Vec<PathBuf> = used.into_iter().map(|(_, stamp)| stamp.base).collect();
+    let mut unused: Vec<PathBuf> = unused.into_iter().map(|(folder, _)| folder).collect();
     unused.extend(broken(home));
+    let pythons = managed::unused(home, &bases, unused_for);
     if !dry_run {
         for folder in &unused {
             // Without its stamp it is none any more, whatever is left of it.
             files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
             files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
+        }
+        for python in &pythons {
+            managed::remove(python).map_err(|error| format!("{}: {error}", python.display()))?;
         }
         bytecode::forget_unused(home);
         if let Some(uv) = super::uv::find(home).filter(|_| !unused.is_empty()) {
@@ -266,6 +288,7 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
             let _ = uv.run(["cache", "prune"], PRUNE_LIMIT, &|_: Progress| {});
         }
     }
+    unused.extend(pythons);
     Ok(unused)
 }
 

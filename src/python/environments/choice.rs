@@ -2,29 +2,62 @@
 
 use super::build::{self, Lock, Stamp};
 use super::declared::Declared;
-use super::uv;
+use super::{managed, uv};
 use crate::home::Home;
 use crate::home::progress::Reporter;
 use crate::python::discover::{self, Python};
 use std::path::PathBuf;
 
+/// There is no Python on this machine that will do.
+#[derive(Debug)]
+pub struct Missing {
+    /// What it has to hold to.
+    pub ranges: Vec<String>,
+    /// For people.
+    pub message: String,
+}
+
 /// The plain interpreter where it will do, else the newest on this machine that does. Asks each, which takes a moment.
-/// The error is for people.
-pub fn choose(declared: &Declared, plain: &Python) -> Result<Python, String> {
+pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python, Missing> {
     let Err(range) = declared.takes_python(&plain.version) else { return Ok(plain.clone()) };
-    let all = discover::all();
-    if let Some(found) = all.iter().find(|python| declared.takes_python(&python.version).is_ok()) {
+    let mut others = discover::all();
+    others.extend(managed::all(home));
+    others.sort_by_key(|python| std::cmp::Reverse(discover::numbers(&python.version)));
+    if let Some(found) = others.iter().find(|python| declared.takes_python(&python.version).is_ok()) {
         return Ok(found.clone());
     }
     let versions: Vec<&str> =
-        [plain.version.as_str()].into_iter().chain(all.iter().map(|one| one.version.as_str())).collect();
+        [plain.version.as_str()].into_iter().chain(others.iter().map(|one| one.version.as_str())).collect();
     let wanted = declared.python.join(" and ");
-    Err(format!(
-        "Python {wanted} is wanted, and this machine has none: {} does not do for {range:?}\n\
-         Install one, for example with `uv python install {}`, or change what is wanted.",
-        versions.join(", "),
-        range.trim_start_matches(|c: char| !c.is_ascii_digit()).split(',').next().unwrap_or_default()
-    ))
+    let message = format!(
+        "Python {wanted} is wanted, and this machine has none: {} does not do for {range:?}",
+        versions.join(", ")
+    );
+    Err(Missing { ranges: declared.python.clone(), message })
+}
+
+/// The same; one that is not on this machine is got, which may take minutes. The error is for people.
+pub fn choose_or_get(
+    home: &Home,
+    declared: &Declared,
+    plain: &Python,
+    reporter: &dyn Reporter,
+) -> Result<Python, String> {
+    choose(home, declared, plain).or_else(|missing| missing.get(home, reporter))
+}
+
+impl Missing {
+    /// While one is got; for people.
+    pub fn what_is_done(&self) -> String {
+        managed::what_is_done(&self.ranges)
+    }
+
+    /// Gets one. The error is for people.
+    pub fn get(&self, home: &Home, reporter: &dyn Reporter) -> Result<Python, String> {
+        managed::get(home, &self.ranges, reporter).map_err(|reason| {
+            format!("{}.\nNone could be had: {reason}\nInstall one, or change what is wanted.", self.message)
+        })
+    }
 }
 
 /// The environment of what is declared, for this Python: the one that is there, or else a new one. `known` is the lock to
@@ -62,7 +95,32 @@ pub fn renew(
     reporter: &dyn Reporter,
 ) -> Result<(Lock, PathBuf), String> {
     let uv = uv::get(home, reporter)?;
+    let newer = managed::is_of(home, &python.path).then(|| managed::newer(home, python, reporter)).flatten();
+    let newer = newer.filter(|newer| declared.takes_python(&newer.version).is_ok());
+    let python = newer.as_ref().unwrap_or(python);
     let lock = build::lock(&uv, home, declared, python, reporter)?;
     let folder = build::build(&uv, home, &lock, python, reporter)?;
     Ok((lock, folder))
+}
+
+/// Environments with a Python that Leoflow has got are built again where there is a newer patch of it. Returns how many
+/// were; those of before stay until nothing uses them.
+pub fn renew_managed(home: &Home, reporter: &dyn Reporter) -> Result<usize, String> {
+    let mut renewed = 0;
+    for python in managed::all(home) {
+        let is_with = |stamp: &Stamp| stamp.version == python.version && managed::is_of(home, &stamp.base);
+        let with: Vec<Stamp> =
+            build::newest_of_each(home).into_iter().map(|(_, stamp)| stamp).filter(is_with).collect();
+        if with.is_empty() {
+            continue;
+        }
+        let Some(newer) = managed::newer(home, &python, reporter) else { continue };
+        let uv = uv::get(home, reporter)?;
+        // A lock for one patch stays with it.
+        for stamp in with.iter().filter(|stamp| stamp.lock.python == newer.minor()) {
+            build::build(&uv, home, &stamp.lock, &newer, reporter)?;
+            renewed += 1;
+        }
+    }
+    Ok(renewed)
 }

@@ -108,7 +108,7 @@ fn of_settings(folder: &Path, wanted: Wanted, read: &mut Vec<PathBuf>) -> Result
         let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
         said.requirements.get_or_insert_default().push(format!("apache-airflow=={exact}"));
     }
-    said.index = Index { first: wanted.index, extra: wanted.extra_index };
+    said.index = Index { first: wanted.index, extra: wanted.extra_index, exclude_newer: wanted.exclude_newer };
     said.constraints = wanted.constraints;
     if let Some(name) = wanted.requirements {
         let file = folder.join(name);
@@ -182,6 +182,8 @@ fn agreed(claims: Vec<Claim>) -> Result<Option<Declared>, String> {
                 _ => index = Some((by, url)),
             }
         }
+        // Only settings say it, those of a project or of the workspace.
+        declared.index.exclude_newer = declared.index.exclude_newer.or_else(|| claim.said.index.exclude_newer.clone());
         declared.index.extra.extend(claim.said.index.extra.iter().cloned());
         for one in &claim.said.constraints {
             requirements::check(one).map_err(|error| format!("{by}: {error}"))?;

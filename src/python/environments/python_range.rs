@@ -78,6 +78,18 @@ impl PythonRange {
         self.clauses.iter().any(|clause| clause.version.get(2).is_some_and(|patch| *patch > 0))
     }
 
+    /// As Python's packages write it, whoever reads it: `3.12` alone becomes `==3.12.*`.
+    pub fn specifiers(&self) -> String {
+        let written = |clause: &Clause| {
+            let sign =
+                OPERATORS.iter().rev().find(|(_, operator)| *operator == clause.operator).map_or("", |(sign, _)| sign);
+            let numbers: Vec<String> = clause.version.iter().map(u32::to_string).collect();
+            let is_whole = !clause.is_prefix || numbers.len() == 3;
+            format!("{sign}{}{}", numbers.join("."), if is_whole { "" } else { ".*" })
+        };
+        self.clauses.iter().map(written).collect::<Vec<_>>().join(",")
+    }
+
     /// `version` is `3.12.1`.
     pub fn holds(&self, version: &str) -> bool {
         let numbers: Option<Vec<u32>> = version.split('.').map(|part| part.parse().ok()).collect();

@@ -19,6 +19,9 @@ pub struct Index {
     pub first: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<String>,
+    /// What was published later does not count: a date, or a moment of RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude_newer: Option<String>,
 }
 
 /// What one place says. `None` for a list that it does not have.

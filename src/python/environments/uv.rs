@@ -40,6 +40,9 @@ const PASSED: &[&str] = &[
     "UV_KEYRING_PROVIDER",
     "UV_NATIVE_TLS",
     "UV_OFFLINE",
+    "UV_PYTHON_DOWNLOADS",
+    "UV_PYTHON_DOWNLOADS_JSON_URL",
+    "UV_PYTHON_INSTALL_MIRROR",
     "UV_SYSTEM_CERTS",
 ];
 const PASSED_PREFIX: &str = "UV_INDEX";
@@ -182,13 +185,30 @@ impl Uv {
         limit: Duration,
         reporter: &dyn Reporter,
     ) -> Result<(), String> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).arg("--no-python-downloads");
+        self.follow(command, limit, reporter)
+    }
+
+    /// Gets a Python of these versions, as a folder in `target`; one that is there is taken.
+    pub fn install_python(
+        &self,
+        versions: &str,
+        target: &Path,
+        limit: Duration,
+        reporter: &dyn Reporter,
+    ) -> Result<(), String> {
+        let mut command = Command::new(&self.program);
+        command.args(["python", "install", "--no-bin", versions, "--install-dir"]).arg(target);
+        self.follow(command, limit, reporter)
+    }
+
+    fn follow(&self, mut command: Command, limit: Duration, reporter: &dyn Reporter) -> Result<(), String> {
         // One that is the user's own has come without it.
         let folder = folder(&self.home);
         self.home.create_folder(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let mut command = Command::new(&self.program);
         command
-            .args(arguments)
-            .args(["--no-progress", "--no-python-downloads", "--color", "never", "--cache-dir"])
+            .args(["--no-progress", "--color", "never", "--cache-dir"])
             .arg(cache(&self.home))
             .env_clear()
             .envs(environment())

@@ -1,8 +1,10 @@
 //! The environments that projects ask for: found, or built one at a time beside everything else.
 
+mod python;
 mod upkeep;
 mod uv;
 
+use self::python::Without;
 use super::change_feed::Changes;
 use super::database::Database;
 use crate::engine::store::environments as store;
@@ -85,6 +87,7 @@ pub struct Environments {
     /// What each DAG file wants, as inputs.
     wanted_by: Mutex<HashMap<PathBuf, String>>,
     getting_uv: uv::Getting,
+    getting_python: python::Getting,
     /// Held by the one that is built.
     turn: tokio::sync::Mutex<()>,
     /// One that was waited for is there, or is not to be had.
@@ -105,6 +108,7 @@ impl Environments {
             known: Mutex::default(),
             wanted_by: Mutex::default(),
             getting_uv: uv::Getting::default(),
+            getting_python: python::Getting::default(),
             turn: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             is_timed: AtomicBool::new(false),
@@ -144,9 +148,20 @@ impl Environments {
             Ok(plain) => plain,
             Err(reason) => return Asked::Failed(reason),
         };
+        // How it is known for as long as there is no Python for it.
+        let before = declared.inputs(&format!("none of {}", declared.python.join(" ")));
         let python = match self.python_for(declared, &plain).await {
-            Ok(python) => python,
-            Err(reason) => {
+            Ok(python) => {
+                self.known().remove(&before);
+                python
+            }
+            Err(Without::Yet(what)) => {
+                self.wants(file, Some(&before));
+                self.set(&before, declared, &Python::default(), Known::Building(what.clone()));
+                return Asked::Waits(what);
+            }
+            Err(Without::Any(reason)) => {
+                self.known().remove(&before);
                 // It may be installed any moment.
                 self.ask_again_in(PYTHON_AGAIN);
                 return Asked::Failed(reason);
@@ -242,16 +257,6 @@ impl Environments {
             this.is_timed.store(false, Ordering::SeqCst);
             this.changed.notify_one();
         });
-    }
-
-    async fn python_for(&self, declared: &Declared, plain: &Interpreter) -> Result<Python, String> {
-        let same = |(known, python, _): &(Declared, Python, Known)| (known == declared).then(|| python.clone());
-        if let Some(python) = self.known().values().find_map(same).filter(|python| python.path.is_file()) {
-            return Ok(python);
-        }
-        let (declared, plain) = (declared.clone(), plain.clone());
-        let chosen = tokio::task::spawn_blocking(move || environments::choose(&declared, &plain.python()?)).await;
-        chosen.map_err(|error| error.to_string())?
     }
 
     /// The one with this lock, if it is there.

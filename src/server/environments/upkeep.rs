@@ -33,7 +33,7 @@ impl Environments {
         let work = move || -> Result<PathBuf, String> {
             // Whatever ranges it was wanted with: it is for this one.
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
-            let python = environments::choose(&declared, &of_plain.python()?)?;
+            let python = environments::choose_or_get(&home, &declared, &of_plain.python()?, &|_: Progress| {})?;
             environments::ensure(&home, &declared, &python, Some(lock), &|_: Progress| {}).map(|(_, folder)| folder)
         };
         let folder = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
@@ -44,6 +44,7 @@ impl Environments {
     /// failed before is tried again. Returns locks of before and after, and what could not be done.
     pub async fn update(&self, is_meant: impl Fn(&Path) -> bool) -> Result<(Vec<(Lock, Lock)>, Vec<String>), String> {
         let plain = self.interpreter.get().await?;
+        self.forget_failed_pythons();
         let (mut changes, mut problems) = (Vec::new(), Vec::new());
         for (inputs, declared, python, files) in self.meant(is_meant) {
             let before = self.look_for(&inputs, &plain).await?.0;
@@ -104,8 +105,27 @@ impl Environments {
         tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
     }
 
-    /// Removes what has not been used for a week, again and again. Never returns.
-    pub async fn remove_unused(&self) {
+    /// Builds environments again whose Python is Leoflow's own where there is a newer patch of it, as after an upgrade that
+    /// brings a newer uv; their files are parsed with that.
+    async fn renew_managed(&self) {
+        let _turn = self.turn.lock().await;
+        let home = self.home.clone();
+        let work = move || environments::renew_managed(&home, &|_: Progress| {});
+        let renewed = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()));
+        match renewed {
+            Ok(0) => return,
+            Ok(count) => info!("{count} environments have a newer patch of their Python"),
+            Err(reason) => warn!("environments could not be built again with a newer Python: {reason}"),
+        }
+        self.known().retain(|_, (_, _, known)| !matches!(known, Known::Ready(_)));
+        let files: Vec<PathBuf> =
+            self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        self.outdated.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+        self.changed.notify_one();
+    }
+
+    /// Removes what has not been used for a week and brings Pythons up to date, again and again. Never returns.
+    pub async fn keep_in_order(&self) {
         // A laptop may never be awake for long.
         let mut pause = FIRST_LOOK;
         loop {
@@ -114,6 +134,7 @@ impl Environments {
                 Ok(removed) => removed.iter().for_each(|folder| info!("{} was not used any more", folder.display())),
                 Err(reason) => warn!("environments that are not used could not be removed: {reason}"),
             }
+            self.renew_managed().await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A package index on loopback, with wheels that the test makes.
 
 use super::mirror::first_line;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,6 +14,8 @@ use zip::write::SimpleFileOptions;
 pub struct Index {
     pub address: String,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    /// Of files of which it says so.
+    published: Arc<Mutex<BTreeMap<String, String>>>,
     asked: Arc<AtomicUsize>,
     is_away: Arc<AtomicBool>,
 }
@@ -23,6 +26,7 @@ impl Index {
         let index = Self {
             address: format!("http://{}/simple", listener.local_addr().unwrap()),
             files: Arc::default(),
+            published: Arc::default(),
             asked: Arc::default(),
             is_away: Arc::default(),
         };
@@ -61,6 +65,11 @@ impl Index {
         self.files.lock().unwrap().insert(format!("{name}-{version}-py3-none-any.whl"), bytes);
     }
 
+    /// Says when that version came out, in RFC 3339.
+    pub fn publish(&self, name: &str, version: &str, at: &str) {
+        self.published.lock().unwrap().insert(format!("{name}-{version}-py3-none-any.whl"), at.to_owned());
+    }
+
     /// From now on it answers nothing but 503.
     pub fn go_away(&self) {
         self.is_away.store(true, Ordering::SeqCst);
@@ -91,11 +100,19 @@ impl Index {
         if let Some(bytes) = files.get(name) {
             return (200, "application/octet-stream", bytes.clone());
         }
-        let links: String = files
-            .keys()
-            .filter(|file| file.split('-').next() == Some(&name.replace('-', "_")))
-            .map(|file| format!("<a href=\"/files/{file}\">{file}</a>\n"))
-            .collect();
+        let of_name = || files.keys().filter(|file| file.split('-').next() == Some(&name.replace('-', "_")));
+        let published = self.published.lock().unwrap();
+        if of_name().any(|file| published.contains_key(file)) {
+            let listed: Vec<Value> = of_name()
+                .map(|file| {
+                    json!({"filename": file, "url": format!("/files/{file}"), "hashes": {},
+                                   "upload-time": published.get(file)})
+                })
+                .collect();
+            let all = json!({"meta": {"api-version": "1.1"}, "name": name, "files": listed});
+            return (200, "application/vnd.pypi.simple.v1+json", all.to_string().into_bytes());
+        }
+        let links: String = of_name().map(|file| format!("<a href=\"/files/{file}\">{file}</a>\n")).collect();
         if links.is_empty() { (404, "text/html", Vec::new()) } else { (200, "text/html", links.into_bytes()) }
     }
 }
