@@ -17,6 +17,7 @@ mod environments;
 mod guard;
 mod health;
 mod listen;
+mod listing;
 mod lite;
 mod logins;
 mod provider_cache;

@@ -1,11 +1,10 @@
 //! Reading requests as FastAPI would, with its answers to what is wrong with them.
 
 use super::api_error::ApiError;
-use crate::engine::store::{Order, Page};
 use axum::extract::{FromRequestParts, Path, Query};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -36,7 +35,10 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segment
 }
 
 /// The query; a name may come more than once.
-pub struct Params(Vec<(String, String)>);
+pub struct Params(Vec<(String, String)>, Place);
+
+/// Where it stands, for what is said of it.
+type Place = &'static str;
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
@@ -44,27 +46,44 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         query
-            .map(|Query(pairs)| Self(pairs))
+            .map(|Query(pairs)| Self(pairs, "query"))
             .map_err(|error| ApiError::unprocessable(&["query"], "value_error", error.body_text()))
     }
 }
 
-/// Airflow's `maximum_page_limit`; a larger limit is lowered to it.
-const MOST: i64 = 100;
-const USUAL: i64 = 50;
-
 impl Params {
-    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    /// The fields of a body that asks for a list, under the names that they have in a query: `renamed` says which are
+    /// called otherwise.
+    pub fn of_body(body: &Map<String, Value>, renamed: &[(&str, &str)]) -> Self {
+        let mut pairs = Vec::new();
+        for (name, value) in body {
+            let name = renamed.iter().find(|(before, _)| before == name).map_or(name.as_str(), |(_, name)| name);
+            let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+            pairs.extend(values.iter().filter_map(|value| match value {
+                Value::Null => None,
+                Value::String(text) => Some((name.to_owned(), text.clone())),
+                other => Some((name.to_owned(), other.to_string())),
+            }));
+        }
+        Self(pairs, "body")
+    }
+
+    /// Where it stands: `query` or `body`.
+    pub fn place(&self) -> &'static str {
+        self.1
+    }
+
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
+    pub fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
         match self.whole(name)? {
             None => Ok(default),
             Some(number @ 0..) => Ok(number),
             Some(_) => {
                 let message = "Input should be greater than or equal to 0";
-                Err(ApiError::unprocessable(&["query", name], "greater_than_equal", message))
+                Err(ApiError::unprocessable(&[self.1, name], "greater_than_equal", message))
             }
         }
     }
@@ -74,7 +93,15 @@ impl Params {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
             let message = "Input should be a valid integer, unable to parse string as an integer";
-            ApiError::unprocessable(&["query", name], "int_parsing", message)
+            ApiError::unprocessable(&[self.1, name], "int_parsing", message)
+        })
+    }
+
+    pub fn fraction(&self, name: &str) -> Result<Option<f64>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            let message = "Input should be a valid number, unable to parse string as a number";
+            ApiError::unprocessable(&[self.1, name], "float_parsing", message)
         })
     }
 
@@ -82,10 +109,29 @@ impl Params {
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let read = |text: &str| {
             let invalid =
-                |error: jiff::Error| ApiError::unprocessable(&["query", name], "datetime_parsing", error.to_string());
+                |error: jiff::Error| ApiError::unprocessable(&[self.1, name], "datetime_parsing", error.to_string());
             text.parse().map_err(invalid)
         };
         self.text(name).map(read).transpose()
+    }
+
+    /// A day: `2026-01-31`.
+    pub fn date(&self, name: &str) -> Result<Option<Date>, ApiError> {
+        let read = |text: &str| {
+            let invalid =
+                |error: jiff::Error| ApiError::unprocessable(&[self.1, name], "date_parsing", error.to_string());
+            text.parse().map_err(invalid)
+        };
+        self.text(name).map(read).transpose()
+    }
+
+    /// The same with another word in the place of one.
+    pub fn replaced(&self, name: &str, before: &str, after: &str) -> Self {
+        let word = |(found, value): &(String, String)| {
+            let value = if found == name && value == before { after } else { value };
+            (found.clone(), value.to_owned())
+        };
+        Self(self.0.iter().map(word).collect(), self.1)
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {
@@ -104,18 +150,9 @@ impl Params {
             Some("false" | "0" | "no" | "off" | "f" | "n") => Ok(Some(false)),
             Some(_) => {
                 let message = "Input should be a valid boolean, unable to interpret input";
-                Err(ApiError::unprocessable(&["query", name], "bool_parsing", message))
+                Err(ApiError::unprocessable(&[self.1, name], "bool_parsing", message))
             }
         }
-    }
-
-    /// Airflow's list parameters. `columns` are the names that may be ordered by, and their columns.
-    pub fn page(&self, pattern: &str, columns: &[(&str, &'static str)]) -> Result<Page, ApiError> {
-        let (limit, offset) = (self.number("limit", USUAL)?, self.number("offset", 0)?);
-        let order = self.all("order_by").flat_map(|list| list.split(',')).map(|name| order(name, columns));
-        // Airflow's patterns find a part; `~` is its word for anything.
-        let pattern = self.all(pattern).last().filter(|text| *text != "~").map(|text| format!("%{text}%"));
-        Ok(Page { limit: limit.min(MOST), offset, order: order.collect::<Result<_, _>>()?, pattern })
     }
 
     /// Which fields of a PATCH count: those in the body, and of these the ones in `update_mask`,
@@ -127,17 +164,6 @@ impl Params {
         let values = serde_json::from_value(Value::Object(body))
             .map_err(|error| ApiError::unprocessable(&["body"], "value_error", error))?;
         Ok(Changes { values, fields })
-    }
-}
-
-fn order(name: &str, columns: &[(&str, &'static str)]) -> Result<Order, ApiError> {
-    let (descending, plain) = name.strip_prefix('-').map_or((false, name), |plain| (true, plain));
-    match columns.iter().find(|(known, _)| *known == plain) {
-        Some((_, column)) => Ok(Order { column, descending }),
-        None => {
-            let detail = format!("Ordering with '{plain}' is disallowed or the attribute does not exist on the model");
-            Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
-        }
     }
 }
 

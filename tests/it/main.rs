@@ -5,6 +5,7 @@ mod airflow_facts;
 mod airflow_meaning;
 mod airflow_sdk;
 mod api;
+mod api_lists;
 mod architecture;
 mod authoring;
 mod backfills;

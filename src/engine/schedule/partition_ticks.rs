@@ -5,6 +5,7 @@ use super::partition_key;
 use super::run_dates::{Info, Partition, TimetableProblem};
 use super::series::CronSeries;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,6 +26,11 @@ const MOST_TICKS: u32 = 10_000;
 impl PartitionTicks {
     pub fn series(&self) -> Result<CronSeries<'_>, TimetableProblem> {
         Ok(CronSeries { cron: self.cron.schedule()?, run_immediately: &self.run_immediately })
+    }
+
+    /// Of the days that its partitions begin with; UTC where it cannot be read.
+    pub fn zone(&self) -> TimeZone {
+        self.cron.zone().unwrap_or(TimeZone::UTC)
     }
 
     pub fn check(&self) -> Result<(), TimetableProblem> {

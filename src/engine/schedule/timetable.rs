@@ -10,6 +10,7 @@ use super::partition_ticks::PartitionTicks;
 pub use super::run_dates::{Delta, Info, Interval, Partition, Restriction, TimetableProblem, zone};
 use super::series::{CronSeries, DeltaSeries, covered, triggered};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -83,6 +84,14 @@ impl Timetable {
     /// Whether its runs are of partitions that are known before they begin.
     pub fn is_partitioned(&self) -> bool {
         matches!(self, Self::CronPartition { .. } | Self::PartitionedAsset(_))
+    }
+
+    /// In which the days of its partitions begin.
+    pub fn zone_of_partitions(&self) -> TimeZone {
+        match self {
+            Self::CronPartition { ticks } => ticks.zone(),
+            _ => TimeZone::UTC,
+        }
     }
 
     /// Whether a run that is started by hand may be given one.

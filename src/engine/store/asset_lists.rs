@@ -1,6 +1,7 @@
 //! Assets and their events as they are shown.
 
-use super::{Page, StoreError};
+use super::StoreError;
+use super::listing::{Column, Found, Listing, Source};
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::Reference;
 use crate::postgres::GenericClient;
@@ -57,30 +58,8 @@ pub struct AssetEvent {
     pub created_runs: Value,
 }
 
-/// Which events are asked for; what is `None` does not matter.
-#[derive(Debug, Default)]
-pub struct EventFilter<'a> {
-    pub asset_id: Option<i64>,
-    pub source_dag_id: Option<&'a str>,
-    pub source_task_id: Option<&'a str>,
-    pub source_run_id: Option<&'a str>,
-}
-
-/// Columns that assets can be sorted by: Airflow's word, and ours.
-pub const ASSET_COLUMNS: &[(&str, &str)] = &[
-    ("id", "a.id"),
-    ("name", "a.name"),
-    ("uri", "a.uri"),
-    ("created_at", "a.created_at"),
-    ("updated_at", "a.updated_at"),
-];
-
-/// The same of their events.
-pub const EVENT_COLUMNS: &[(&str, &str)] =
-    &[("id", "e.id"), ("timestamp", "e.happened_at"), ("asset_id", "e.asset_id")];
-
 const ASSET: &str = "
-    SELECT a.*, e.id AS event_id, e.happened_at,
+    a.*, e.id AS event_id, e.happened_at,
            (SELECT coalesce(json_agg(json_build_object('dag_id', d.dag_id, 'task_id', d.task_id, 'role', d.role,
                                                        'created_at', d.created_at)
                                      ORDER BY d.dag_id, d.task_id), '[]')
@@ -88,23 +67,22 @@ const ASSET: &str = "
             WHERE dag.is_active AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri
                   OR d.kind = 'name' AND d.name = a.name OR d.kind = 'uri' AND d.uri = a.uri)) AS uses,
            (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
-            FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases
-    FROM asset a LEFT JOIN LATERAL (
+            FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases";
+const ASSETS: &str = "
+    asset a LEFT JOIN LATERAL (
         SELECT id, happened_at FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) e ON true";
 
 /// For a task, which may have thousands of them to read: without the runs that came of each.
-const EVENT: &str = "
-    SELECT e.*, a.name, a.uri, a.group_name, '[]'::json AS created
-    FROM asset_event e JOIN asset a ON a.id = e.asset_id";
+const EVENT: &str = "e.*, a.name, a.uri, a.group_name, '[]'::json AS created";
+const EVENTS: &str = "asset_event e JOIN asset a ON a.id = e.asset_id";
 
 const EVENT_WITH_RUNS: &str = "
-    SELECT e.*, a.name, a.uri, a.group_name,
+    e.*, a.name, a.uri, a.group_name,
            (SELECT coalesce(json_agg(json_build_object(
                 'run_id', r.run_id, 'dag_id', r.dag_id, 'logical_date', r.logical_date, 'start_date', r.start_date,
                 'end_date', r.end_date, 'state', r.state, 'data_interval_start', r.data_interval_start,
                 'data_interval_end', r.data_interval_end, 'partition_key', r.partition_key)), '[]')
-            FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created
-    FROM asset_event e JOIN asset a ON a.id = e.asset_id";
+            FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created";
 
 impl From<&Row> for Asset {
     fn from(row: &Row) -> Self {
@@ -147,19 +125,18 @@ impl From<&Row> for AssetEvent {
     }
 }
 
-/// A page of assets with the number of all that match. `page.pattern` is for names, `uri` for URIs.
-pub async fn list(client: &impl GenericClient, page: &Page, uri: &str) -> Result<(Vec<Asset>, i64), StoreError> {
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let count = "SELECT count(*) FROM asset a WHERE a.name ILIKE $1 AND a.uri ILIKE $2";
-    let total = client.query_one(count, &[&pattern, &uri]).await?.get(0);
-    let order = page.order_by("a.id");
-    let query = format!("{ASSET} WHERE a.name ILIKE $1 AND a.uri ILIKE $2 ORDER BY {order} LIMIT $3 OFFSET $4");
-    let rows = client.query(&query, &[&pattern, &uri, &page.limit, &page.offset]).await?;
-    Ok((rows.iter().map(Asset::from).collect(), total))
+/// A page of assets with the number of all that match.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Asset>, StoreError> {
+    let source = Source { columns: ASSET, from: ASSETS, key: &[Column::whole("a.id")] };
+    listing.fetch(client, &source, |row| row.into()).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
-    Ok(client.query_opt(&format!("{ASSET} WHERE a.id = $1"), &[&id]).await?.as_ref().map(Asset::from))
+    Ok(client
+        .query_opt(&format!("SELECT {ASSET} FROM {ASSETS} WHERE a.id = $1"), &[&id])
+        .await?
+        .as_ref()
+        .map(Asset::from))
 }
 
 /// What a task is told of an asset that it names.
@@ -210,25 +187,13 @@ pub async fn queued(client: &impl GenericClient, dag_id: &str) -> Result<Vec<(i6
 }
 
 /// A page of events with the number of all that match.
-pub async fn events(
-    client: &impl GenericClient,
-    filter: &EventFilter<'_>,
-    page: &Page,
-) -> Result<(Vec<AssetEvent>, i64), StoreError> {
-    let EventFilter { asset_id, source_dag_id, source_task_id, source_run_id } = filter;
-    let matches = "($1::bigint IS NULL OR e.asset_id = $1) AND ($2::text IS NULL OR e.source_dag_id = $2)
-                   AND ($3::text IS NULL OR e.source_task_id = $3) AND ($4::text IS NULL OR e.source_run_id = $4)";
-    let count = format!("SELECT count(*) FROM asset_event e WHERE {matches}");
-    let total = client.query_one(&count, &[asset_id, source_dag_id, source_task_id, source_run_id]).await?.get(0);
-    let order = page.order_by(if page.order.is_empty() { "e.happened_at, e.id" } else { "e.id" });
-    let query = format!("{EVENT_WITH_RUNS} WHERE {matches} ORDER BY {order} LIMIT $5 OFFSET $6");
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [asset_id, source_dag_id, source_task_id, source_run_id, &page.limit, &page.offset];
-    Ok((client.query(&query, &values).await?.iter().map(AssetEvent::from).collect(), total))
+pub async fn events(client: &impl GenericClient, listing: Listing) -> Result<Found<AssetEvent>, StoreError> {
+    let source = Source { columns: EVENT_WITH_RUNS, from: EVENTS, key: &[Column::whole("e.id")] };
+    listing.fetch(client, &source, |row| row.into()).await
 }
 
 pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {
-    Ok((&client.query_one(&format!("{EVENT_WITH_RUNS} WHERE e.id = $1"), &[&id]).await?).into())
+    Ok((&client.query_one(&format!("SELECT {EVENT_WITH_RUNS} FROM {EVENTS} WHERE e.id = $1"), &[&id]).await?).into())
 }
 
 /// The events that a run was made for, with the runs that came of each, or for a task without them.
@@ -239,7 +204,7 @@ pub async fn events_of_run(
 ) -> Result<Vec<AssetEvent>, StoreError> {
     let select = if with_runs { EVENT_WITH_RUNS } else { EVENT };
     let query = format!(
-        "{select} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
+        "SELECT {select} FROM {EVENTS} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
          ORDER BY e.happened_at, e.id"
     );
     Ok(client.query(&query, &[&run.dag_id, &run.run_id]).await?.iter().map(AssetEvent::from).collect())
@@ -249,7 +214,7 @@ pub async fn events_of_run(
 pub async fn events_of(client: &impl GenericClient, read: &Reference<'_>) -> Result<Vec<AssetEvent>, StoreError> {
     let (kind, name, uri) = read.columns();
     let query = format!(
-        "{EVENT} WHERE CASE $1 WHEN 'asset' THEN a.name = $2 AND a.uri = $3 WHEN 'name' THEN a.name = $2
+        "SELECT {EVENT} FROM {EVENTS} WHERE CASE $1 WHEN 'asset' THEN a.name = $2 AND a.uri = $3 WHEN 'name' THEN a.name = $2
                                WHEN 'uri' THEN a.uri = $3 ELSE $2 = ANY (e.aliases) END ORDER BY e.happened_at, e.id"
     );
     Ok(client.query(&query, &[&kind, &name, &uri]).await?.iter().map(AssetEvent::from).collect())

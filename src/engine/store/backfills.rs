@@ -2,12 +2,13 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/backfill.html>
 
+use super::StoreError;
 use super::backfill_end;
 use super::clear::{self, Selection};
 use super::dags::Dag;
 use super::events::{self, Event};
+use super::listing::{Column, Found, Listing, Source};
 use super::new_run::{self, NewRun, isoformat};
-use super::{Page, StoreError};
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::Info;
 use crate::postgres::GenericClient;
@@ -290,18 +291,9 @@ pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(
     Ok((made, left))
 }
 
-pub async fn list(
-    client: &impl GenericClient,
-    dag_id: Option<&str>,
-    page: &Page,
-) -> Result<(Vec<Backfill>, i64), StoreError> {
-    let matches = "($1::text IS NULL OR dag_id = $1)";
-    let count = format!("SELECT count(*) FROM backfill WHERE {matches}");
-    let total = client.query_one(&count, &[&dag_id]).await?.get(0);
-    let order = page.order_by("id");
-    let query = format!("SELECT * FROM backfill WHERE {matches} ORDER BY {order} LIMIT $2 OFFSET $3");
-    let rows = client.query(&query, &[&dag_id, &page.limit, &page.offset]).await?;
-    Ok((rows.iter().map(read).collect(), total))
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Backfill>, StoreError> {
+    let source = Source { columns: "*", from: "backfill", key: &[Column::whole("id")] };
+    listing.fetch(client, &source, read).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {

@@ -1,6 +1,7 @@
 //! Connections: how tasks reach other systems. Password and extra are encrypted at rest.
 
-use super::{OnExisting, Page, ReadFor, StoreError};
+use super::listing::{Column, Found, Listing, Source};
+use super::{OnExisting, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
 use crate::postgres::GenericClient;
 use serde::{Deserialize, Serialize};
@@ -79,16 +80,10 @@ fn read(row: &Row, cipher: &Cipher) -> Result<Connection, StoreError> {
 pub async fn list(
     client: &impl GenericClient,
     cipher: &Cipher,
-    page: &Page,
-) -> Result<(Vec<Connection>, i64), StoreError> {
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let order = page.order_by("connection_id");
-    let count = "SELECT count(*) FROM connection WHERE connection_id ILIKE $1";
-    let total = client.query_one(count, &[&pattern]).await?.get(0);
-    let query = format!("SELECT * FROM connection WHERE connection_id ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
-    let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
-    let connections = rows.iter().map(|row| read(row, cipher)).collect::<Result<_, _>>()?;
-    Ok((connections, total))
+    listing: Listing,
+) -> Result<Found<Connection>, StoreError> {
+    let source = Source { columns: "*", from: "connection", key: &[Column::text("connection_id")] };
+    listing.fetch(client, &source, |row| read(row, cipher)).await?.sound()
 }
 
 pub async fn get(

@@ -1,9 +1,10 @@
 //! DAGs, their versions, and what could not be imported.
 
+use super::StoreError;
 use super::assets;
 use super::events::{self, Event};
+use super::listing::{Column, Found, Listing, Source};
 use super::watchers;
-use super::{Page, StoreError};
 use crate::engine::dag::Structure;
 use crate::engine::dag_check;
 use crate::engine::keys::RunKey;
@@ -59,12 +60,12 @@ pub struct ParsedDags {
     pub environment: Option<String>,
 }
 
-const SELECT: &str = "
-    SELECT d.*, v.structure, v.version_number, v.id AS version_id,
-           EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) AS has_import_errors,
-           (SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_id ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)
-               AS last_run_state
-    FROM dag d JOIN dag_version v ON v.id = d.current_version_id";
+const COLUMNS: &str = "
+    d.*, v.structure, v.version_number, v.id AS version_id,
+    EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) AS has_import_errors,
+    (SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_id ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)
+        AS last_run_state";
+const FROM: &str = "dag d JOIN dag_version v ON v.id = d.current_version_id";
 
 fn read(row: &Row) -> Dag {
     let Json(structure): Json<Structure> = row.get("structure");
@@ -88,30 +89,13 @@ fn read(row: &Row) -> Dag {
     }
 }
 
-/// What a list of DAGs is asked for beside its page.
-#[derive(Debug, Default)]
-pub struct Filter {
-    pub include_stale: bool,
-    pub paused: Option<bool>,
-    pub tags: Vec<String>,
-}
-
-pub async fn list(client: &impl GenericClient, page: &Page, filter: &Filter) -> Result<(Vec<Dag>, i64), StoreError> {
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let matches = "d.dag_id ILIKE $1 AND (d.is_active OR $2) AND ($3::boolean IS NULL OR d.is_paused = $3)
-                   AND (cardinality($4::text[]) = 0 OR v.structure->'tags' ?| $4)";
-    let count = format!("SELECT count(*) FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE {matches}");
-    let parameters: [&(dyn ToSql + Sync); 4] = [&pattern, &filter.include_stale, &filter.paused, &filter.tags];
-    let total = client.query_one(&count, &parameters).await?.get(0);
-    let query = format!("{SELECT} WHERE {matches} ORDER BY {} LIMIT $5 OFFSET $6", page.order_by("dag_id"));
-    let mut all = parameters.to_vec();
-    all.extend([&page.limit as &(dyn ToSql + Sync), &page.offset]);
-    let rows = client.query(&query, &all).await?;
-    Ok((rows.iter().map(read).collect(), total))
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Dag>, StoreError> {
+    let source = Source { columns: COLUMNS, from: FROM, key: &[Column::text("d.dag_id")] };
+    listing.fetch(client, &source, read).await
 }
 
 pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag, StoreError> {
-    let query = format!("{SELECT} WHERE d.dag_id = $1");
+    let query = format!("SELECT {COLUMNS} FROM {FROM} WHERE d.dag_id = $1");
     let row = client.query_opt(&query, &[&dag_id]).await?;
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
 }
@@ -335,14 +319,9 @@ fn read_error(row: &Row) -> ImportError {
     }
 }
 
-pub async fn import_errors(client: &impl GenericClient, page: &Page) -> Result<(Vec<ImportError>, i64), StoreError> {
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let count = "SELECT count(*) FROM import_error WHERE filename ILIKE $1";
-    let total = client.query_one(count, &[&pattern]).await?.get(0);
-    let order = page.order_by("id");
-    let query = format!("SELECT * FROM import_error WHERE filename ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
-    let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
-    Ok((rows.iter().map(read_error).collect(), total))
+pub async fn import_errors(client: &impl GenericClient, listing: Listing) -> Result<Found<ImportError>, StoreError> {
+    let source = Source { columns: "*", from: "import_error", key: &[Column::whole("id")] };
+    listing.fetch(client, &source, read_error).await
 }
 
 pub async fn import_error(client: &impl GenericClient, id: i64) -> Result<ImportError, StoreError> {

@@ -3,8 +3,9 @@
 //! <https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/hitl.html>
 
 use super::events::{self, Event};
+use super::listing::{Column, Found, Listing, Source};
 use super::triggers::{self, Fired, Waiting};
-use super::{Page, StoreError, runs};
+use super::{StoreError, runs};
 use crate::engine::keys::{RunKey, TryKey};
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
@@ -56,16 +57,6 @@ pub struct Detail {
     pub responded_by: Option<String>,
     pub answer: Option<Answer>,
 }
-
-/// Columns that questions can be sorted by: Airflow's word, and ours.
-pub const COLUMNS: &[(&str, &str)] = &[
-    ("created_at", "h.created_at"),
-    ("responded_at", "h.responded_at"),
-    ("subject", "h.subject"),
-    ("dag_id", "h.dag_id"),
-    ("run_id", "h.run_id"),
-    ("task_id", "h.task_id"),
-];
 
 fn read(row: &Row) -> Detail {
     let chosen: Option<Json<Vec<String>>> = row.get("chosen_options");
@@ -137,38 +128,19 @@ pub async fn get(
     Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?.as_ref().map(read))
 }
 
-/// Which questions are asked for; what is `None` does not matter.
-#[derive(Debug, Default)]
-pub struct Filter<'a> {
-    pub dag_id: Option<&'a str>,
-    pub run_id: Option<&'a str>,
-    pub task_id: Option<&'a str>,
-    pub is_answered: Option<bool>,
-    pub states: Vec<String>,
-}
+/// What lists of questions are made of.
+const LISTED: &str = "hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
+const KEY: &[Column] = &[
+    Column::time("h.created_at"),
+    Column::text("h.dag_id"),
+    Column::text("h.run_id"),
+    Column::text("h.task_id"),
+    Column::whole("h.map_index"),
+];
 
 /// A page of questions with the number of all that match.
-pub async fn list(
-    client: &impl GenericClient,
-    filter: &Filter<'_>,
-    page: &Page,
-) -> Result<(Vec<Detail>, i64), StoreError> {
-    let Filter { dag_id, run_id, task_id, is_answered, states } = filter;
-    let matches = "FROM hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
-                   WHERE ($1::text IS NULL OR h.dag_id = $1) AND ($2::text IS NULL OR h.run_id = $2)
-                     AND ($3::text IS NULL OR h.task_id = $3)
-                     AND ($4::boolean IS NULL OR (h.responded_at IS NOT NULL) = $4)
-                     AND (cardinality($5::text[]) = 0 OR ti.state = ANY ($5)) AND h.subject ILIKE $6";
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let total = client
-        .query_one(&format!("SELECT count(*) {matches}"), &[dag_id, run_id, task_id, is_answered, states, &pattern])
-        .await?
-        .get(0);
-    let order = page.order_by("h.created_at, h.dag_id, h.run_id, h.task_id, h.map_index");
-    let query = format!("SELECT h.* {matches} ORDER BY {order} LIMIT $7 OFFSET $8");
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
-        [dag_id, run_id, task_id, is_answered, states, &pattern, &page.limit, &page.offset];
-    Ok((client.query(&query, &values).await?.iter().map(read).collect(), total))
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Detail>, StoreError> {
+    listing.fetch(client, &Source { columns: "h.*", from: LISTED, key: KEY }, read).await
 }
 
 /// Why an answer is not taken.

@@ -1,12 +1,12 @@
 //! Task instances, as they are shown; what the agent claims and says of their tries is in `tries.rs`.
 
-use super::{Page, StoreError};
+use super::StoreError;
+use super::listing::{Column, Found, Listing, Source};
 use crate::engine::dag::Task;
 use crate::engine::keys::RunKey;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 /// The map index of a task that is not mapped, as in Airflow.
 pub const NOT_MAPPED: i32 = -1;
@@ -38,9 +38,10 @@ pub struct Instance {
     pub version_number: Option<i32>,
 }
 
-const SELECT: &str = "
-    SELECT ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number
-    FROM task_instance ti
+const COLUMNS: &str = "
+    ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number";
+const FROM: &str = "
+    task_instance ti
     JOIN dag_run r USING (dag_id, run_id)
     LEFT JOIN dag_version v ON v.id = r.dag_version_id
     -- One look into the key for each: without statistics a plan reads all tries of the run for each instance of it.
@@ -48,6 +49,9 @@ const SELECT: &str = "
         SELECT pid, outcome FROM task_try t
         WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
               = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true";
+/// What tells instances apart in lists.
+pub const KEY: &[Column] =
+    &[Column::text("ti.task_id"), Column::whole("ti.map_index"), Column::text("ti.run_id"), Column::text("ti.dag_id")];
 
 fn read(row: &Row) -> Instance {
     Instance {
@@ -75,45 +79,16 @@ fn read(row: &Row) -> Instance {
     }
 }
 
-/// Which instances; what is not named is no condition.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Which<'a> {
-    pub dag_id: Option<&'a str>,
-    pub run_id: Option<&'a str>,
-    pub states: &'a [String],
-    /// Those of this task that are mapped.
-    pub mapped: Option<&'a str>,
-    /// Those that have gone on after that.
-    pub changed_after: Option<Timestamp>,
-}
-
-impl<'a> Which<'a> {
-    pub fn of_run(run: &'a RunKey) -> Self {
-        Self { dag_id: Some(&run.dag_id), run_id: Some(&run.run_id), ..Self::default() }
-    }
+/// Those of one run, in the order of their names.
+pub async fn of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Instance>, StoreError> {
+    let mut listing = Listing::default();
+    listing.conditions.add_run(run);
+    Ok(list(client, listing).await?.rows)
 }
 
 /// Instances of one run, or of several.
-pub async fn list(
-    client: &impl GenericClient,
-    which: Which<'_>,
-    page: &Page,
-) -> Result<(Vec<Instance>, i64), StoreError> {
-    let Which { dag_id, run_id, states, mapped, changed_after } = which;
-    let matches = "($1::text IS NULL OR ti.dag_id = $1) AND ($2::text IS NULL OR ti.run_id = $2)
-                   AND (cardinality($3::text[]) = 0 OR coalesce(ti.state, 'none') = ANY ($3)) AND ti.task_id ILIKE $4
-                   AND ($5::text IS NULL OR ti.task_id = $5 AND ti.map_index >= 0)
-                   AND ($6::timestamptz IS NULL
-                        OR greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date) > $6)";
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let count = format!("SELECT count(*) FROM task_instance ti WHERE {matches}");
-    let total = client.query_one(&count, &[&dag_id, &run_id, &states, &pattern, &mapped, &changed_after]).await?.get(0);
-    let order = page.order_by("ti.task_id, ti.map_index, ti.run_id, ti.dag_id");
-    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $7 OFFSET $8");
-    let values: [&(dyn ToSql + Sync); 8] =
-        [&dag_id, &run_id, &states, &pattern, &mapped, &changed_after, &page.limit, &page.offset];
-    let rows = client.query(&query, &values).await?;
-    Ok((rows.iter().map(read).collect(), total))
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Instance>, StoreError> {
+    listing.fetch(client, &Source { columns: COLUMNS, from: FROM, key: KEY }, read).await
 }
 
 /// The named ones of a run.
@@ -124,7 +99,7 @@ pub async fn chosen(
 ) -> Result<Vec<Instance>, StoreError> {
     let (tasks, indices): (Vec<&str>, Vec<i32>) = ids.iter().map(|(task, index)| (task.as_str(), *index)).unzip();
     let query = format!(
-        "{SELECT} JOIN unnest($3::text[], $4::integer[]) AS chosen (task_id, map_index)
+        "SELECT {COLUMNS} FROM {FROM} JOIN unnest($3::text[], $4::integer[]) AS chosen (task_id, map_index)
                   ON (chosen.task_id, chosen.map_index) = (ti.task_id, ti.map_index)
          WHERE ti.dag_id = $1 AND ti.run_id = $2 ORDER BY ti.task_id, ti.map_index"
     );
@@ -138,7 +113,9 @@ pub async fn get(
     task_id: &str,
     map_index: i32,
 ) -> Result<Instance, StoreError> {
-    let query = format!("{SELECT} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4");
+    let query = format!(
+        "SELECT {COLUMNS} FROM {FROM} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4"
+    );
     let row = client.query_opt(&query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound {
         what: "task instance",

@@ -13,6 +13,7 @@ pub mod environments;
 pub mod events;
 pub mod hitl;
 pub mod instances;
+pub mod listing;
 pub mod new_run;
 pub mod other_runs;
 pub mod partitions;
@@ -67,34 +68,6 @@ impl From<tokio_postgres::Error> for StoreError {
             }
             _ => Self::Postgres(error.into()),
         }
-    }
-}
-
-/// A page of a list, in Airflow's words. `pattern` is SQL's ILIKE, `%` for anything; `order` names
-/// columns of the table, which the caller has taken from a list of its own.
-#[derive(Debug, Clone)]
-pub struct Page {
-    pub limit: i64,
-    pub offset: i64,
-    pub order: Vec<Order>,
-    pub pattern: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    pub column: &'static str,
-    pub descending: bool,
-}
-
-/// Everything, for an export.
-pub const ALL: Page = Page { limit: i64::MAX, offset: 0, order: Vec::new(), pattern: None };
-
-impl Page {
-    /// For `ORDER BY`; `key` comes last, so that pages do not overlap.
-    pub fn order_by(&self, key: &'static str) -> String {
-        let last = Order { column: key, descending: false };
-        let term = |order: &Order| format!("{} {}", order.column, if order.descending { "DESC" } else { "ASC" });
-        self.order.iter().chain([&last]).map(term).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/pools.html>
 
+use super::StoreError;
 use super::events::{self, Event};
-use super::{Page, StoreError};
+use super::listing::{Column, Found, Listing, Source};
 use crate::engine::dag::DEFAULT_POOL;
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::Usage;
@@ -59,14 +60,9 @@ fn read(row: &Row) -> Pool {
     }
 }
 
-pub async fn list(client: &impl GenericClient, page: &Page) -> Result<(Vec<Pool>, i64), StoreError> {
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let count = format!("SELECT count(*) FROM {ALL} WHERE p.name ILIKE $1");
-    let total = client.query_one(&count, &[&pattern]).await?.get(0);
-    let order = page.order_by("p.name");
-    let query = format!("SELECT * FROM {ALL} {USED} WHERE p.name ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
-    let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
-    Ok((rows.iter().map(read).collect(), total))
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Pool>, StoreError> {
+    let source = Source { columns: "*", from: &format!("{ALL} {USED}"), key: &[Column::text("p.name")] };
+    listing.fetch(client, &source, read).await
 }
 
 fn not_found(name: &str) -> StoreError {

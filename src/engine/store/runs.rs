@@ -3,9 +3,10 @@
 use super::backfill_end;
 use super::dags;
 use super::events::{self, Event};
+use super::listing::{Column, Found, Listing, Source};
 use super::new_run::{self, NewRun, isoformat};
 use super::partitions;
-use super::{Page, ReadFor, StoreError};
+use super::{ReadFor, StoreError};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::params;
@@ -40,7 +41,11 @@ pub struct Run {
     pub partition: Option<Partition>,
 }
 
+const COLUMNS: &str = "r.*, v.version_number";
+const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
 const SELECT: &str = "SELECT r.*, v.version_number FROM dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
+/// What tells runs apart in lists.
+pub const KEY: &[Column] = &[Column::text("r.run_id"), Column::text("r.dag_id")];
 
 fn read(row: &Row) -> Run {
     let Json(conf): Json<Map<String, Value>> = row.get("conf");
@@ -183,22 +188,8 @@ pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -
     row.as_ref().map(read).ok_or_else(|| not_found(key))
 }
 
-/// Runs of one DAG, or of all.
-pub async fn list(
-    client: &impl GenericClient,
-    dag_id: Option<&str>,
-    states: &[String],
-    page: &Page,
-) -> Result<(Vec<Run>, i64), StoreError> {
-    let matches = "($1::text IS NULL OR r.dag_id = $1) AND (cardinality($2::text[]) = 0 OR r.state = ANY ($2))
-                   AND r.run_id ILIKE $3";
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let count = format!("SELECT count(*) FROM dag_run r WHERE {matches}");
-    let total = client.query_one(&count, &[&dag_id, &states, &pattern]).await?.get(0);
-    let order = page.order_by("r.run_id, r.dag_id");
-    let query = format!("{SELECT} WHERE {matches} ORDER BY {order} LIMIT $4 OFFSET $5");
-    let rows = client.query(&query, &[&dag_id, &states, &pattern, &page.limit, &page.offset]).await?;
-    Ok((rows.iter().map(read).collect(), total))
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Run>, StoreError> {
+    listing.fetch(client, &Source { columns: COLUMNS, from: FROM, key: KEY }, read).await
 }
 
 /// The newest runs of every DAG, newest first.

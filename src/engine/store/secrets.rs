@@ -1,8 +1,9 @@
 //! The values of Connections and Variables that nobody is to see where something else is shown.
 
+use super::StoreError;
 use super::connections;
+use super::listing::Listing;
 use super::variables;
-use super::{ALL, StoreError};
 use crate::auth::cipher::Cipher;
 use crate::auth::masking::{Masker, is_sensitive};
 use crate::postgres::GenericClient;
@@ -13,8 +14,8 @@ pub async fn stored(client: &impl GenericClient, cipher: &Cipher) -> Result<Mask
     let mut masker = Masker::default();
     // What cannot be opened can be shown by nobody either.
     let readable = |error: StoreError| if let StoreError::Sealed { .. } = error { Ok(()) } else { Err(error) };
-    match connections::list(client, cipher, &ALL).await {
-        Ok((all, _)) => all.iter().for_each(|connection| {
+    match connections::list(client, cipher, Listing::default()).await {
+        Ok(all) => all.rows.iter().for_each(|connection| {
             connection.password.iter().for_each(|password| masker.add(password));
             if let Some(Ok(extra)) = connection.extra.as_deref().map(serde_json::from_str::<Value>) {
                 masker.add_named("extra", &extra);
@@ -22,8 +23,8 @@ pub async fn stored(client: &impl GenericClient, cipher: &Cipher) -> Result<Mask
         }),
         Err(error) => readable(error)?,
     }
-    match variables::list(client, cipher, &ALL).await {
-        Ok((all, _)) => all.iter().for_each(|variable| add_variable(&mut masker, &variable.key, &variable.value)),
+    match variables::list(client, cipher, Listing::default()).await {
+        Ok(all) => all.rows.iter().for_each(|variable| add_variable(&mut masker, &variable.key, &variable.value)),
         Err(error) => readable(error)?,
     }
     Ok(masker)

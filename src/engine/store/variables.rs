@@ -1,6 +1,7 @@
 //! Variables: Airflow's key-value store. Values are encrypted at rest.
 
-use super::{OnExisting, Page, ReadFor, StoreError};
+use super::listing::{Column, Found, Listing, Source};
+use super::{OnExisting, ReadFor, StoreError};
 use crate::auth::cipher::Cipher;
 use crate::postgres::GenericClient;
 use serde::{Deserialize, Serialize};
@@ -50,15 +51,10 @@ fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
 pub async fn list(
     client: &impl GenericClient,
     cipher: &Cipher,
-    page: &Page,
-) -> Result<(Vec<Variable>, i64), StoreError> {
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let order = page.order_by("key");
-    let total = client.query_one("SELECT count(*) FROM variable WHERE key ILIKE $1", &[&pattern]).await?.get(0);
-    let query = format!("SELECT * FROM variable WHERE key ILIKE $1 ORDER BY {order} LIMIT $2 OFFSET $3");
-    let rows = client.query(&query, &[&pattern, &page.limit, &page.offset]).await?;
-    let variables = rows.iter().map(|row| read(row, cipher)).collect::<Result<_, _>>()?;
-    Ok((variables, total))
+    listing: Listing,
+) -> Result<Found<Variable>, StoreError> {
+    let source = Source { columns: "*", from: "variable", key: &[Column::text("key")] };
+    listing.fetch(client, &source, |row| read(row, cipher)).await?.sound()
 }
 
 pub async fn get(

@@ -1,6 +1,7 @@
 //! XComs: what tasks leave for one another. The text that a task wrote is the text that is read.
 
-use super::{Page, StoreError};
+use super::StoreError;
+use super::listing::{Column, Found, Listing, Source};
 use crate::engine::keys::{RunKey, TryKey};
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
@@ -33,28 +34,21 @@ fn read(row: &Row) -> XCom {
     }
 }
 
-pub async fn list(
-    client: &impl GenericClient,
-    dag_id: Option<&str>,
-    run_id: Option<&str>,
-    task_id: Option<&str>,
-    map_index: Option<i32>,
-    page: &Page,
-) -> Result<(Vec<XCom>, i64), StoreError> {
-    let matches = "($1::text IS NULL OR x.dag_id = $1) AND ($2::text IS NULL OR x.run_id = $2)
-                   AND ($3::text IS NULL OR x.task_id = $3) AND x.key ILIKE $4
-                   AND ($5::integer IS NULL OR x.map_index = $5)";
-    let pattern = page.pattern.as_deref().unwrap_or("%");
-    let count = format!("SELECT count(*) FROM xcom x WHERE {matches}");
-    let total = client.query_one(&count, &[&dag_id, &run_id, &task_id, &pattern, &map_index]).await?.get(0);
-    let order = page.order_by("x.key, x.map_index, x.task_id, x.run_id, x.dag_id");
-    let query = format!(
-        "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after
-         FROM xcom x JOIN dag_run r USING (dag_id, run_id) WHERE {matches} ORDER BY {order} LIMIT $6 OFFSET $7"
-    );
-    let rows =
-        client.query(&query, &[&dag_id, &run_id, &task_id, &pattern, &map_index, &page.limit, &page.offset]).await?;
-    Ok((rows.iter().map(read).collect(), total))
+const KEY: &[Column] = &[
+    Column::text("x.dag_id"),
+    Column::text("x.task_id"),
+    Column::text("x.run_id"),
+    Column::whole("x.map_index"),
+    Column::text("x.key"),
+];
+
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<XCom>, StoreError> {
+    let source = Source {
+        columns: "x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after",
+        from: "xcom x JOIN dag_run r USING (dag_id, run_id)",
+        key: KEY,
+    };
+    listing.fetch(client, &source, read).await
 }
 
 pub async fn get(

@@ -4,13 +4,15 @@ use super::views::{self, stamp};
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::partition_key;
 use crate::engine::schedule::timetable::Partition;
-use crate::engine::store::asset_lists::{self, Asset, AssetEvent, AssetUse, EventFilter};
+use crate::engine::store::asset_lists::{self, Asset, AssetEvent, AssetUse};
 use crate::engine::store::assets::{self, Source};
+use crate::engine::store::listing::Column;
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::runs::{self, Trigger};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
+use crate::server::listing::{Fields, NOTHING, page};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -54,12 +56,40 @@ fn view(asset: &Asset) -> Value {
     })
 }
 
+const ASSET_FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("a.id")),
+        ("name", Column::text("a.name")),
+        ("uri", Column::text("a.uri")),
+        ("created_at", Column::time("a.created_at")),
+        ("updated_at", Column::time("a.updated_at")),
+    ],
+    patterns: &[("name", "a.name"), ("uri", "a.uri")],
+    ..NOTHING
+};
+/// The asset is named by a DAG of these, or by one of its tasks.
+const OF_DAGS: &str = "EXISTS (
+    SELECT FROM dag_asset d WHERE d.dag_id = ANY ({}::text[])
+       AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
+            OR d.kind = 'uri' AND d.uri = a.uri))";
+/// Some DAG that there is still names it.
+const IS_ACTIVE: &str = "EXISTS (
+    SELECT FROM dag_asset d JOIN dag USING (dag_id) WHERE dag.is_active
+       AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
+            OR d.kind = 'uri' AND d.uri = a.uri))";
+
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("name_pattern", asset_lists::ASSET_COLUMNS)?;
-    let uri = params.text("uri_pattern").unwrap_or("%");
+    let mut listing = params.listing(&ASSET_FIELDS)?;
+    let dag_ids = params.texts("dag_ids");
+    if !dag_ids.is_empty() {
+        listing.conditions.with(OF_DAGS, dag_ids);
+    }
+    if params.flag("only_active")?.unwrap_or(true) {
+        listing.conditions.add(IS_ACTIVE, Vec::new());
+    }
     let client = state.database.get().await?;
-    let (assets, total) = asset_lists::list(&*client, &page, uri).await?;
-    Ok(Json(json!({"assets": assets.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
+    let found = asset_lists::list(&*client, listing).await?;
+    Ok(Json(page("assets", found.rows.iter().map(view).collect(), found.total)))
 }
 
 fn not_found(id: i64) -> ApiError {
@@ -94,17 +124,34 @@ fn event_list(events: &[AssetEvent], total: i64) -> Json<Value> {
     Json(json!({"asset_events": events.iter().map(event_view).collect::<Vec<_>>(), "total_entries": total}))
 }
 
+const HAPPENED_AT: Column = Column::time("e.happened_at");
+const EVENT_FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("e.id")),
+        ("timestamp", HAPPENED_AT),
+        ("asset_id", Column::whole("e.asset_id")),
+        ("source_dag_id", Column::text("e.source_dag_id")),
+        ("source_task_id", Column::text("e.source_task_id")),
+        ("source_run_id", Column::text("e.source_run_id")),
+        ("source_map_index", Column::whole("e.source_map_index")),
+    ],
+    patterns: &[("name", "a.name")],
+    ranges: &[("timestamp", HAPPENED_AT)],
+    exact: &[
+        ("asset_id", Column::whole("e.asset_id")),
+        ("source_dag_id", Column::text("e.source_dag_id")),
+        ("source_task_id", Column::text("e.source_task_id")),
+        ("source_run_id", Column::text("e.source_run_id")),
+        ("source_map_index", Column::whole("e.source_map_index")),
+    ],
+};
+
 pub async fn events(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("name_pattern", asset_lists::EVENT_COLUMNS)?;
-    let filter = EventFilter {
-        asset_id: params.whole("asset_id")?,
-        source_dag_id: params.text("source_dag_id"),
-        source_task_id: params.text("source_task_id"),
-        source_run_id: params.text("source_run_id"),
-    };
+    let mut listing = params.listing(&EVENT_FIELDS)?;
+    listing.usually(HAPPENED_AT);
     let client = state.database.get().await?;
-    let (events, total) = asset_lists::events(&*client, &filter, &page).await?;
-    Ok(event_list(&events, total))
+    let found = asset_lists::events(&*client, listing).await?;
+    Ok(event_list(&found.rows, found.total))
 }
 
 /// The events that a run was made for.

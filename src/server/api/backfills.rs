@@ -6,9 +6,11 @@ use crate::engine::schedule::upcoming::{self, RangeProblem};
 use crate::engine::store::StoreError;
 use crate::engine::store::backfills::{self, Backfill, Change, Reprocess, Wanted};
 use crate::engine::store::dags::{self, Dag};
+use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
 use crate::server::dag_code::DagCode;
+use crate::server::listing::{Fields, NOTHING, page};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -32,7 +34,11 @@ const MOST_INSTANCES: usize = 300_000;
 const MOST_ASKED: usize = 1_000;
 /// How long a schedule is followed to tell how many there would be, well within the time of a request.
 const COUNTING: Duration = Duration::from_secs(4);
-const COLUMNS: &[(&str, &str)] = &[("id", "id"), ("created_at", "created_at")];
+const FIELDS: Fields = Fields {
+    order: &[("id", Column::whole("id")), ("created_at", Column::time("created_at"))],
+    exact: &[("dag_id", Column::text("dag_id"))],
+    ..NOTHING
+};
 
 pub fn view(backfill: &Backfill) -> Value {
     json!({
@@ -197,10 +203,10 @@ pub async fn dry_run(State(state): Shared, body: Body) -> Result<Json<Value>, Ap
 }
 
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("dag_id_pattern", COLUMNS)?;
+    let listing = params.listing(&FIELDS)?;
     let client = state.database.get().await?;
-    let (found, total) = backfills::list(&*client, params.text("dag_id"), &page).await?;
-    Ok(Json(json!({"backfills": found.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
+    let found = backfills::list(&*client, listing).await?;
+    Ok(Json(page("backfills", found.rows.iter().map(view).collect(), found.total)))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {

@@ -4,8 +4,10 @@ use super::redact;
 use crate::auth::masking;
 use crate::engine::store::ReadFor;
 use crate::engine::store::connections::{self, Connection};
+use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
+use crate::server::listing::{Fields, NOTHING, page};
 use crate::server::request::{Changes, Id, Params};
 use crate::server::state::AppState;
 use axum::Json;
@@ -20,15 +22,19 @@ type Shared = State<Arc<AppState>>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// What may be ordered by. Airflow's `id` is the order of creation.
-const COLUMNS: &[(&str, &str)] = &[
-    ("connection_id", "connection_id"),
-    ("conn_id", "connection_id"),
-    ("conn_type", "conn_type"),
-    ("description", "description"),
-    ("host", "host"),
-    ("port", "port"),
-    ("id", "created_at"),
-];
+const FIELDS: Fields = Fields {
+    order: &[
+        ("connection_id", Column::text("connection_id")),
+        ("conn_id", Column::text("connection_id")),
+        ("conn_type", Column::text("conn_type")),
+        ("description", Column::text("description")),
+        ("host", Column::text("host")),
+        ("port", Column::whole("port")),
+        ("id", Column::time("created_at")),
+    ],
+    patterns: &[("connection_id", "connection_id")],
+    ..NOTHING
+};
 
 fn response(connection: &Connection) -> Value {
     json!({
@@ -46,11 +52,10 @@ fn response(connection: &Connection) -> Value {
 }
 
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("connection_id_pattern", COLUMNS)?;
+    let listing = params.listing(&FIELDS)?;
     let client = state.database.get().await?;
-    let (found, total) = connections::list(&*client, &state.cipher, &page).await?;
-    let connections: Vec<Value> = found.iter().map(response).collect();
-    Ok(Json(json!({"connections": connections, "total_entries": total})))
+    let found = connections::list(&*client, &state.cipher, listing).await?;
+    Ok(Json(page("connections", found.rows.iter().map(response).collect(), found.total)))
 }
 
 pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<Value>, ApiError> {

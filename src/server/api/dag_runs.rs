@@ -4,14 +4,16 @@ use super::views;
 use crate::engine::keys::RunKey;
 use crate::engine::state::RunState;
 use crate::engine::store::clear::{self, Selection};
-use crate::engine::store::dags;
+use crate::engine::store::dags::{self, Dag};
 use crate::engine::store::instances;
+use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
 use crate::server::caller::Caller;
 use crate::server::dag_code::DagCode;
+use crate::server::listing::{Fields, page_with_cursor};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::extract::State;
@@ -20,6 +22,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -27,17 +30,64 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-const COLUMNS: &[(&str, &str)] = &[
-    ("id", "r.queued_at"),
-    ("state", "r.state"),
-    ("dag_id", "r.dag_id"),
-    ("run_id", "r.run_id"),
-    ("dag_run_id", "r.run_id"),
-    ("logical_date", "r.logical_date"),
-    ("run_after", "r.run_after"),
-    ("start_date", "r.start_date"),
-    ("end_date", "r.end_date"),
-];
+const QUEUED_AT: Column = Column::time("r.queued_at");
+const UPDATED_AT: Column = Column::time("greatest(r.queued_at, r.start_date, r.end_date)");
+const DURATION: Column = Column::number("extract(epoch FROM r.end_date - r.start_date)::float8");
+const FIELDS: Fields = Fields {
+    order: &[
+        ("id", QUEUED_AT),
+        ("state", Column::text("r.state")),
+        ("dag_id", Column::text("r.dag_id")),
+        ("run_id", Column::text("r.run_id")),
+        ("dag_run_id", Column::text("r.run_id")),
+        ("logical_date", Column::time("r.logical_date")),
+        ("partition_date", Column::time("r.partition_date")),
+        ("run_after", Column::time("r.run_after")),
+        ("start_date", Column::time("r.start_date")),
+        ("end_date", Column::time("r.end_date")),
+        ("updated_at", UPDATED_AT),
+        ("conf", Column::text("r.conf::text")),
+        ("duration", DURATION),
+    ],
+    patterns: &[
+        ("run_id", "r.run_id"),
+        ("dag_id", "r.dag_id"),
+        ("triggering_user_name", "r.triggering_user_name"),
+        ("partition_key", "r.partition_key"),
+    ],
+    ranges: &[
+        ("run_after", Column::time("r.run_after")),
+        ("logical_date", Column::time("r.logical_date")),
+        ("start_date", Column::time("r.start_date")),
+        ("end_date", Column::time("r.end_date")),
+        ("updated_at", UPDATED_AT),
+        ("duration", DURATION),
+    ],
+    exact: &[
+        ("state", Column::text("r.state")),
+        ("run_type", Column::text("r.run_type")),
+        ("dag_version", Column::whole("v.version_number")),
+        ("dag_ids", Column::text("r.dag_id")),
+    ],
+};
+
+/// What a list of runs is asked for, in a query or in a body.
+fn wanted(params: &Params) -> Result<Listing, ApiError> {
+    check_states(&params.texts("state"), &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
+    let mut listing = params.listing_with_cursor(&FIELDS, QUEUED_AT, runs::KEY)?;
+    let conditions = &mut listing.conditions;
+    conditions.maybe("r.conf::text ILIKE {}", params.text("conf_contains").map(|text| format!("%{text}%")));
+    // There is one bundle, and it has no versions.
+    conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
+    let asset = "EXISTS (SELECT FROM dag_run_asset_event c JOIN asset_event e ON e.id = c.event_id
+                             JOIN asset a ON a.id = e.asset_id
+                             WHERE c.dag_id = r.dag_id AND c.run_id = r.run_id AND (a.name ILIKE {} OR a.uri ILIKE {}))";
+    if let Some(text) = params.text("consuming_asset_pattern").filter(|text| *text != "~") {
+        let pattern = format!("%{text}%");
+        conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
+    }
+    Ok(listing)
+}
 
 /// Airflow's word for all of them.
 pub fn unless_all(id: &str) -> Option<&str> {
@@ -57,22 +107,62 @@ pub async fn list(
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let mut page = params.page("run_id_pattern", COLUMNS)?;
-    if page.order.is_empty() {
-        page.order = vec![crate::engine::store::Order { column: "r.queued_at", descending: false }];
-    }
-    let states = params.texts("state");
-    check_states(&states, &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
+    let mut listing = wanted(&params)?;
     let client = state.database.get().await?;
+    let (from, to) = (params.date("partition_date_gte")?, params.date("partition_date_lte")?);
     if let Some(dag_id) = unless_all(&dag_id) {
-        dags::get(&*client, dag_id).await?;
+        let dag = dags::get(&*client, dag_id).await?;
+        listing.conditions.with("r.dag_id = {}", dag_id.to_owned());
+        of_partition_dates(&dag, from, to, &mut listing)?;
+    } else if from.or(to).is_some() {
+        let detail = "partition_date_gte and partition_date_lte require a specific dag_id.";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    let (found, total) = runs::list(&*client, unless_all(&dag_id), &states, &page).await?;
-    let found: Vec<Value> = found.iter().map(views::run).collect();
-    Ok(Json(json!({
-        "dag_runs": found, "total_entries": total,
-        "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
-    })))
+    let found = runs::list(&*client, listing).await?;
+    Ok(Json(page_with_cursor("dag_runs", &found, views::run)))
+}
+
+/// Whole days, in the time zone of the DAG's timetable.
+fn of_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, listing: &mut Listing) -> Result<(), ApiError> {
+    if from.or(to).is_none() {
+        return Ok(());
+    }
+    let timetable = dag.structure.timetable.as_ref().filter(|timetable| timetable.is_partitioned());
+    let Some(timetable) = timetable else {
+        let detail = format!(
+            "Dag with dag_id: '{}' is not partitioned; partition_date_gte and partition_date_lte are not supported.",
+            dag.dag_id
+        );
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    };
+    let zone = timetable.zone_of_partitions();
+    let start = |date: Date| date.to_zoned(zone.clone()).map(|at| at.timestamp()).ok();
+    listing.conditions.maybe("r.partition_date >= {}", from.and_then(start));
+    listing.conditions.maybe("r.partition_date < {}", to.and_then(|date| date.tomorrow().ok()).and_then(start));
+    Ok(())
+}
+
+/// Fields of a body that a query calls otherwise.
+const IN_BODY: &[(&str, &str)] = &[("page_limit", "limit"), ("page_offset", "offset"), ("states", "state")];
+
+/// What a body asks for that may name several DAGs.
+pub async fn list_of_body(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    only_all(&dag_id, "dag_id")?;
+    let body: Map<String, Value> = body_as(body)?;
+    let found = runs::list(&*state.database.get().await?, wanted(&Params::of_body(&body, IN_BODY))?).await?;
+    Ok(Json(page_with_cursor("dag_runs", &found, views::run)))
+}
+
+/// Where a body says which, the path says all.
+pub fn only_all(id: &str, name: &str) -> Result<(), ApiError> {
+    if unless_all(id).is_none() {
+        return Ok(());
+    }
+    Err(ApiError::unprocessable(&["path", name], "literal_error", "Input should be '~'"))
 }
 
 fn missing(error: StoreError, key: &RunKey) -> ApiError {

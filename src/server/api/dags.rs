@@ -1,10 +1,12 @@
 //! `/api/v2/dags`, `importErrors` and `dagSources`, with Airflow's names and shapes.
 
-use super::views;
+use super::views::{self, BUNDLE};
 use crate::engine::store::StoreError;
-use crate::engine::store::dags::{self, Filter};
+use crate::engine::store::dags;
+use crate::engine::store::listing::{Column, Conditions, Listing};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
+use crate::server::listing::{Fields, NOTHING, page};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -19,20 +21,73 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-const COLUMNS: &[(&str, &str)] =
-    &[("dag_id", "d.dag_id"), ("dag_display_name", "d.dag_id"), ("last_run_state", "last_run_state")];
+const LAST_STATE: &str = "(SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_id
+    ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)";
+const LAST_START: &str = "(SELECT r.start_date FROM dag_run r WHERE r.dag_id = d.dag_id
+    ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)";
+const DISPLAY_NAME: &str = "coalesce(v.structure->>'dag_display_name', d.dag_id)";
+const FIELDS: Fields = Fields {
+    order: &[
+        ("dag_id", Column::text("d.dag_id")),
+        ("dag_display_name", Column::text(DISPLAY_NAME)),
+        ("next_dagrun", Column::time("d.next_interval_start")),
+        ("next_dagrun_create_after", Column::time("d.next_run_after")),
+        ("state", Column::text(LAST_STATE)),
+        ("last_run_state", Column::text(LAST_STATE)),
+        ("start_date", Column::time(LAST_START)),
+        ("last_run_start_date", Column::time(LAST_START)),
+    ],
+    patterns: &[("dag_id", "d.dag_id"), ("dag_display_name", DISPLAY_NAME)],
+    ..NOTHING
+};
+
+/// What a list of DAGs is asked for, in a query that reads it or changes it.
+fn wanted(params: &Params) -> Result<Listing, ApiError> {
+    let mut listing = params.listing(&FIELDS)?;
+    let conditions = &mut listing.conditions;
+    if params.flag("exclude_stale")?.unwrap_or(true) {
+        conditions.add("d.is_active", Vec::new());
+    }
+    conditions.maybe("d.is_paused = {}", params.flag("paused")?);
+    let (tags, owners) = (params.texts("tags"), params.texts("owners"));
+    match params.text("tags_match_mode") {
+        _ if tags.is_empty() => {}
+        Some("all") => conditions.with("jsonb_exists_all(v.structure->'tags', {})", tags),
+        None | Some("any") => conditions.with("jsonb_exists_any(v.structure->'tags', {})", tags),
+        Some(_) => {
+            let message = "Input should be 'any' or 'all'";
+            return Err(ApiError::unprocessable(&["query", "tags_match_mode"], "literal_error", message));
+        }
+    }
+    if !owners.is_empty() {
+        conditions.with("jsonb_exists_any(v.structure->'owners', {})", owners);
+    }
+    let errors = "EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) = {}";
+    conditions.maybe(errors, params.flag("has_import_errors")?);
+    conditions.maybe(&format!("{LAST_STATE} = {{}}"), params.text("last_dag_run_state").map(str::to_owned));
+    conditions.maybe("(v.structure->'asset_condition' IS NOT NULL) = {}", params.flag("has_asset_schedule")?);
+    let asset = "EXISTS (SELECT FROM dag_asset a WHERE a.dag_id = d.dag_id AND (a.name ILIKE {} OR a.uri ILIKE {}))";
+    if let Some(text) = params.text("asset_dependency") {
+        let pattern = format!("%{text}%");
+        conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
+    }
+    // There is one bundle, and it has no versions.
+    conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
+    conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
+    conditions.any(Column::text("v.structure->'timetable'->>'type'"), params.texts("timetable_type"));
+    let mut of_runs = Conditions::default();
+    of_runs.any(Column::text("r.state"), params.texts("dag_run_state"));
+    params.range("dag_run_start_date", Column::time("r.start_date"), &mut of_runs)?;
+    params.range("dag_run_end_date", Column::time("r.end_date"), &mut of_runs)?;
+    conditions.some("SELECT FROM dag_run r WHERE r.dag_id = d.dag_id", of_runs);
+    Ok(listing)
+}
 
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("dag_id_pattern", COLUMNS)?;
-    let filter = Filter {
-        include_stale: !params.flag("exclude_stale")?.unwrap_or(true),
-        paused: params.flag("paused")?,
-        tags: params.texts("tags"),
-    };
+    let listing = wanted(&params)?;
     let client = state.database.get().await?;
-    let (found, total) = dags::list(&*client, &page, &filter).await?;
-    let found: Vec<Value> = found.iter().map(views::dag).collect();
-    Ok(Json(json!({"dags": found, "total_entries": total})))
+    let found = dags::list(&*client, listing).await?;
+    Ok(Json(page("dags", found.rows.iter().map(views::dag).collect(), found.total)))
 }
 
 pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
@@ -115,15 +170,27 @@ pub async fn source(
     Ok(Json(whole).into_response())
 }
 
-const ERROR_COLUMNS: &[(&str, &str)] =
-    &[("id", "id"), ("import_error_id", "id"), ("timestamp", "created_at"), ("filename", "filename")];
+const ERROR_FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("id")),
+        ("import_error_id", Column::whole("id")),
+        ("timestamp", Column::time("created_at")),
+        ("filename", Column::text("filename")),
+        // There is one.
+        ("bundle_name", Column::whole("id")),
+        ("stacktrace", Column::text("stack_trace")),
+    ],
+    patterns: &[("filename", "filename")],
+    exact: &[("filename", Column::text("filename"))],
+    ..NOTHING
+};
 
 pub async fn import_errors(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("filename_pattern", ERROR_COLUMNS)?;
+    let mut listing = params.listing(&ERROR_FIELDS)?;
+    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
     let client = state.database.get().await?;
-    let (found, total) = dags::import_errors(&*client, &page).await?;
-    let found: Vec<Value> = found.iter().map(views::import_error).collect();
-    Ok(Json(json!({"import_errors": found, "total_entries": total})))
+    let found = dags::import_errors(&*client, listing).await?;
+    Ok(Json(page("import_errors", found.rows.iter().map(views::import_error).collect(), found.total)))
 }
 
 pub async fn import_error(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {

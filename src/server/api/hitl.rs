@@ -4,11 +4,13 @@ use super::dag_runs::{check_states, unless_all};
 use super::views::{self, maybe, stamp};
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
-use crate::engine::store::hitl::{self, Answer, Detail, Filter, Refusal};
+use crate::engine::store::hitl::{self, Answer, Detail, Refusal};
 use crate::engine::store::instances;
+use crate::engine::store::listing::Column;
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
+use crate::server::listing::{Fields, page};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -71,28 +73,54 @@ async fn view(client: &impl GenericClient, detail: &Detail) -> Result<Value, Api
     }))
 }
 
+const FIELDS: Fields = Fields {
+    order: &[
+        ("created_at", Column::time("h.created_at")),
+        ("responded_at", Column::time("h.responded_at")),
+        ("responded_by_user_id", Column::text("h.responded_by")),
+        ("responded_by_user_name", Column::text("h.responded_by")),
+        ("subject", Column::text("h.subject")),
+        ("body", Column::text("h.body")),
+        ("dag_id", Column::text("h.dag_id")),
+        ("run_id", Column::text("h.run_id")),
+        ("task_id", Column::text("h.task_id")),
+        ("task_display_name", Column::text("h.task_id")),
+        ("ti_id", Column::time("h.created_at")),
+        ("map_index", Column::whole("h.map_index")),
+    ],
+    patterns: &[("dag_id", "h.dag_id"), ("task_id", "h.task_id")],
+    ranges: &[("created_at", Column::time("h.created_at"))],
+    exact: &[
+        ("task_id", Column::text("h.task_id")),
+        ("map_index", Column::whole("h.map_index")),
+        ("responded_by_user_id", Column::text("h.responded_by")),
+        ("responded_by_user_name", Column::text("h.responded_by")),
+    ],
+};
+
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let page = params.page("subject_search", hitl::COLUMNS)?;
+    let mut listing = params.listing(&FIELDS)?;
     let states = params.texts("state");
     check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
-    let filter = Filter {
-        dag_id: unless_all(&dag_id),
-        run_id: unless_all(&run_id),
-        task_id: params.text("task_id"),
-        is_answered: params.flag("response_received")?,
-        states,
-    };
+    let conditions = &mut listing.conditions;
+    conditions.any(Column::text("ti.state"), states);
+    conditions.maybe("h.dag_id = {}", unless_all(&dag_id).map(str::to_owned));
+    conditions.maybe("h.run_id = {}", unless_all(&run_id).map(str::to_owned));
+    conditions.maybe("(h.responded_at IS NOT NULL) = {}", params.flag("response_received")?);
+    for (name, column) in [("subject_search", "h.subject"), ("body_search", "h.body")] {
+        conditions.maybe(&format!("{column} ILIKE {{}}"), params.text(name).map(|text| format!("%{text}%")));
+    }
     let client = state.database.get().await?;
-    let (found, total) = hitl::list(&*client, &filter, &page).await?;
-    let mut details = Vec::with_capacity(found.len());
-    for detail in &found {
+    let found = hitl::list(&*client, listing).await?;
+    let mut details = Vec::with_capacity(found.rows.len());
+    for detail in &found.rows {
         details.push(view(&*client, detail).await?);
     }
-    Ok(Json(json!({"hitl_details": details, "total_entries": total})))
+    Ok(Json(page("hitl_details", details, found.total)))
 }
 
 pub async fn get(

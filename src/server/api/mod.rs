@@ -51,6 +51,8 @@ pub fn dag_routes() -> Routes {
 fn run_routes() -> Routes {
     Router::new()
         .route("/api/v2/dags/{dag_id}/dagRuns", get(dag_runs::list).post(dag_runs::trigger))
+        .route("/api/v2/dags/{dag_id}/dagRuns/list", post(dag_runs::list_of_body))
+        .route(&run("/taskInstances/list"), post(task_instances::list_of_body))
         .route(RUN, get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
         .route(&run("/clear"), post(dag_runs::clear))
         .route(&run("/upstreamAssetEvents"), get(assets::upstream))

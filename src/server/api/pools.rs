@@ -1,9 +1,11 @@
 //! `/api/v2/pools`, with Airflow's names and shapes.
 
 use crate::engine::store::StoreError;
+use crate::engine::store::listing::Column;
 use crate::engine::store::pools::{self, Given, Pool};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
+use crate::server::listing::{Fields, NOTHING, page};
 use crate::server::request::{Id, Params};
 use crate::server::state::AppState;
 use axum::Json;
@@ -17,7 +19,9 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-const COLUMNS: &[(&str, &str)] = &[("id", "p.name"), ("pool", "p.name"), ("name", "p.name")];
+const NAME: Column = Column::text("p.name");
+const FIELDS: Fields =
+    Fields { order: &[("id", NAME), ("pool", NAME), ("name", NAME)], patterns: &[("pool_name", "p.name")], ..NOTHING };
 
 fn view(pool: &Pool) -> Value {
     json!({
@@ -46,10 +50,10 @@ fn missing(error: StoreError, name: &str) -> ApiError {
 }
 
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("pool_name_pattern", COLUMNS)?;
+    let listing = params.listing(&FIELDS)?;
     let client = state.database.get().await?;
-    let (found, total) = pools::list(&*client, &page).await?;
-    Ok(Json(json!({"pools": found.iter().map(view).collect::<Vec<_>>(), "total_entries": total})))
+    let found = pools::list(&*client, listing).await?;
+    Ok(Json(page("pools", found.rows.iter().map(view).collect(), found.total)))
 }
 
 pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<Value>, ApiError> {

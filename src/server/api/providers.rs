@@ -1,6 +1,7 @@
 //! `/api/v2/providers`, with Airflow's names and shapes.
 
 use crate::server::api_error::ApiError;
+use crate::server::listing::NOTHING;
 use crate::server::providers;
 use crate::server::request::Params;
 use crate::server::state::AppState;
@@ -12,10 +13,13 @@ use std::sync::Arc;
 
 /// Those of all projects.
 pub async fn list(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("name_pattern", &[])?;
+    let listing = params.listing(&NOTHING)?;
     let found = providers::list(&state).await;
     let found = found.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
-    let (from, most) = (usize::try_from(page.offset).unwrap_or(0), usize::try_from(page.limit).unwrap_or(0));
+    let (from, most) = (
+        usize::try_from(listing.offset).unwrap_or(0),
+        listing.limit.and_then(|most| usize::try_from(most).ok()).unwrap_or(0),
+    );
     let shown: Vec<Value> = found
         .iter()
         .skip(from)

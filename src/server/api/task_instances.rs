@@ -1,18 +1,21 @@
 //! Task instances, how they are cleared, and their XComs, with Airflow's names and shapes.
 
-use super::dag_runs::{check_states, instances_of, unless_all};
+use super::dag_runs::{check_states, instances_of, only_all, unless_all};
 use super::views;
+use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
 use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags;
-use crate::engine::store::instances::{self, NOT_MAPPED, Which};
+use crate::engine::store::instances::{self, NOT_MAPPED};
+use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::runs;
 use crate::engine::store::secrets;
 use crate::engine::store::xcoms;
-use crate::engine::store::{Order, ReadFor, StoreError};
+use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
+use crate::server::listing::{Fields, page, page_with_cursor};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -20,37 +23,116 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-pub const COLUMNS: &[(&str, &str)] = &[
-    ("id", "ti.task_id"),
-    ("state", "ti.state"),
-    ("start_date", "ti.start_date"),
-    ("end_date", "ti.end_date"),
-    ("map_index", "ti.map_index"),
-    ("try_number", "ti.try_number"),
-    ("logical_date", "r.logical_date"),
-    ("run_after", "r.run_after"),
-    ("operator", "ti.operator"),
-];
+const MAP_INDEX: Column = Column::whole("ti.map_index");
+const DURATION: Column = Column::number("extract(epoch FROM ti.end_date - ti.start_date)::float8");
+const UPDATED_AT: Column = Column::time("greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date)");
+const RENDERED_INDEX: &str = "coalesce(ti.rendered_map_index, CASE WHEN ti.map_index >= 0 THEN ti.map_index::text END)";
+const FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::text("ti.task_id")),
+        ("state", Column::text("ti.state")),
+        ("duration", DURATION),
+        ("start_date", Column::time("ti.start_date")),
+        ("end_date", Column::time("ti.end_date")),
+        ("map_index", MAP_INDEX),
+        ("try_number", Column::whole("ti.try_number")),
+        ("logical_date", Column::time("r.logical_date")),
+        ("run_after", Column::time("r.run_after")),
+        ("data_interval_start", Column::time("r.data_interval_start")),
+        ("data_interval_end", Column::time("r.data_interval_end")),
+        ("rendered_map_index", Column::text(RENDERED_INDEX)),
+        ("operator", Column::text("ti.operator")),
+        ("queued_when", Column::time("ti.queued_at")),
+        ("scheduled_when", Column::time("ti.scheduled_at")),
+        ("pool", Column::text("ti.pool")),
+        ("task_id", Column::text("ti.task_id")),
+        ("dag_id", Column::text("ti.dag_id")),
+        ("run_id", Column::text("ti.run_id")),
+    ],
+    patterns: &[
+        ("task_display_name", "ti.task_id"),
+        ("dag_id", "ti.dag_id"),
+        ("run_id", "ti.run_id"),
+        ("pool_name", "ti.pool"),
+        ("queue_name", "'default'::text"),
+        ("operator_name", "ti.operator"),
+        ("rendered_map_index", RENDERED_INDEX),
+    ],
+    ranges: &[
+        ("run_after", Column::time("r.run_after")),
+        ("logical_date", Column::time("r.logical_date")),
+        ("start_date", Column::time("ti.start_date")),
+        ("end_date", Column::time("ti.end_date")),
+        ("updated_at", UPDATED_AT),
+        ("duration", DURATION),
+    ],
+    exact: &[
+        ("task_id", Column::text("ti.task_id")),
+        ("dag_ids", Column::text("ti.dag_id")),
+        ("dag_run_ids", Column::text("ti.run_id")),
+        ("state", Column::text("coalesce(ti.state, 'none')")),
+        ("pool", Column::text("ti.pool")),
+        ("queue", Column::text("'default'::text")),
+        ("executor", Column::text("NULL::text")),
+        ("version_number", Column::whole("v.version_number")),
+        ("try_number", Column::whole("ti.try_number")),
+        ("operator", Column::text("ti.operator")),
+        ("map_index", MAP_INDEX),
+    ],
+};
+
+/// What a list of instances is asked for, in a query or in a body.
+pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
+    let known: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
+    check_states(&params.texts("state"), &known)?;
+    // Two words for one thing.
+    params.replaced("state", "no_status", "none").listing_with_cursor(&FIELDS, MAP_INDEX, instances::KEY)
+}
+
+/// The tasks of a group, and of those within it.
+fn of_group(structure: &Structure, group_id: &str) -> Vec<String> {
+    let is_in = |task: &&Task| {
+        let mut group = task.group.as_deref();
+        while let Some(id) = group {
+            if id == group_id {
+                return true;
+            }
+            group = structure.groups.iter().find(|one| one.group_id == id).and_then(|one| one.parent.as_deref());
+        }
+        false
+    };
+    structure.tasks.iter().filter(is_in).map(|task| task.task_id.clone()).collect()
+}
+
+/// Fields of a body that a query calls otherwise.
+const IN_BODY: &[(&str, &str)] =
+    &[("page_limit", "limit"), ("page_offset", "offset"), ("task_ids", "task_id"), ("states", "state")];
+
+/// What a body asks for that may name several DAGs and runs.
+pub async fn list_of_body(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    only_all(&dag_id, "dag_id")?;
+    only_all(&run_id, "dag_run_id")?;
+    let body: Map<String, Value> = body_as(body)?;
+    let found = instances::list(&*state.database.get().await?, wanted(&Params::of_body(&body, IN_BODY))?).await?;
+    Ok(Json(page_with_cursor("task_instances", &found, views::instance)))
+}
 
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let mut page = params.page("task_display_name_pattern", COLUMNS)?;
-    if page.order.is_empty() {
-        page.order = vec![Order { column: "ti.map_index", descending: false }];
-    }
-    let mut states = params.texts("state");
-    check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
-    // Two words for one thing.
-    states.iter_mut().filter(|state| *state == "no_status").for_each(|state| *state = "none".to_owned());
+    let mut listing = wanted(&params)?;
     let client = state.database.get().await?;
     let (dag, run) = (unless_all(&dag_id), unless_all(&run_id));
     match (dag, run) {
@@ -71,13 +153,14 @@ pub async fn list(
         (Some(dag_id), None) => drop(dags::get(&*client, dag_id).await?),
         (None, None) => {}
     }
-    let which = Which { dag_id: dag, run_id: run, states: &states, ..Which::default() };
-    let (found, total) = instances::list(&*client, which, &page).await?;
-    let found: Vec<Value> = found.iter().map(views::instance).collect();
-    Ok(Json(json!({
-        "task_instances": found, "total_entries": total,
-        "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
-    })))
+    listing.conditions.maybe("ti.dag_id = {}", dag.map(str::to_owned));
+    listing.conditions.maybe("ti.run_id = {}", run.map(str::to_owned));
+    if let (Some(dag_id), Some(group_id)) = (dag, params.text("task_group_id")) {
+        let tasks = of_group(&dags::get(&*client, dag_id).await?.structure, group_id);
+        listing.conditions.with("ti.task_id = ANY ({})", tasks);
+    }
+    let found = instances::list(&*client, listing).await?;
+    Ok(Json(page_with_cursor("task_instances", &found, views::instance)))
 }
 
 pub async fn get(
@@ -197,32 +280,43 @@ fn named(value: &Value) -> Option<(String, Option<i32>)> {
     }
 }
 
-const XCOM_COLUMNS: &[(&str, &str)] = &[
-    ("key", "x.key"),
-    ("dag_id", "x.dag_id"),
-    ("run_id", "x.run_id"),
-    ("task_id", "x.task_id"),
-    ("map_index", "x.map_index"),
-    ("timestamp", "x.created_at"),
-];
+const XCOM_FIELDS: Fields = Fields {
+    order: &[
+        ("key", Column::text("x.key")),
+        ("dag_id", Column::text("x.dag_id")),
+        ("run_id", Column::text("x.run_id")),
+        ("task_id", Column::text("x.task_id")),
+        ("map_index", Column::whole("x.map_index")),
+        ("timestamp", Column::time("x.created_at")),
+        ("run_after", Column::time("r.run_after")),
+        ("logical_date", Column::time("r.logical_date")),
+    ],
+    patterns: &[
+        ("xcom_key", "x.key"),
+        ("dag_display_name", "x.dag_id"),
+        ("run_id", "x.run_id"),
+        ("task_id", "x.task_id"),
+    ],
+    ranges: &[("logical_date", Column::time("r.logical_date")), ("run_after", Column::time("r.run_after"))],
+    exact: &[
+        ("xcom_key", Column::text("x.key")),
+        ("map_index", Column::whole("x.map_index")),
+        ("map_index_filter", Column::whole("x.map_index")),
+    ],
+};
 
 pub async fn xcom_list(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let mut page = params.page("xcom_key_pattern", XCOM_COLUMNS)?;
-    if page.order.is_empty() {
-        page.order = ["x.dag_id", "x.task_id", "x.run_id", "x.map_index"]
-            .map(|column| Order { column, descending: false })
-            .to_vec();
-    }
+    let mut listing = params.listing(&XCOM_FIELDS)?;
     let client = state.database.get().await?;
-    let (dag, run, task) = (unless_all(&dag_id), unless_all(&run_id), unless_all(&task_id));
-    let map_index = params.whole("map_index")?.map(|index| i32::try_from(index).unwrap_or(i32::MAX));
-    let (found, total) = xcoms::list(&*client, dag, run, task, map_index, &page).await?;
-    let found: Vec<Value> = found.iter().map(views::xcom).collect();
-    Ok(Json(json!({"xcom_entries": found, "total_entries": total})))
+    for (sql, id) in [("x.dag_id = {}", &dag_id), ("x.run_id = {}", &run_id), ("x.task_id = {}", &task_id)] {
+        listing.conditions.maybe(sql, unless_all(id).map(str::to_owned));
+    }
+    let found = xcoms::list(&*client, listing).await?;
+    Ok(Json(page("xcom_entries", found.rows.iter().map(views::xcom).collect(), found.total)))
 }
 
 pub async fn xcom_get(

@@ -6,8 +6,9 @@ use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags;
-use crate::engine::store::instances::{self, Which};
+use crate::engine::store::instances;
 use crate::server::api_error::ApiError;
+use crate::server::listing::page_with_cursor;
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -94,14 +95,12 @@ pub async fn mapped(
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let states = params.texts("state");
+    let mut listing = task_instances::wanted(&params)?;
     let client = state.database.get().await?;
-    let run = RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() };
-    let which = Which { states: &states, mapped: Some(&task_id), ..Which::of_run(&run) };
-    let mut page = params.page("task_display_name_pattern", task_instances::COLUMNS)?;
-    page.pattern = None;
-    let (found, total) = instances::list(&*client, which, &page).await?;
-    if total == 0 && states.is_empty() {
+    listing.conditions.add_run(&RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() });
+    listing.conditions.with("ti.task_id = {} AND ti.map_index >= 0", task_id.clone());
+    let found = instances::list(&*client, listing).await?;
+    if found.total == 0 {
         let structure = dags::get(&*client, &dag_id).await?.structure;
         let not_found = |detail: String| Err(ApiError::new(StatusCode::NOT_FOUND, detail));
         match structure.tasks.iter().find(|task| task.task_id == task_id) {
@@ -112,11 +111,7 @@ pub async fn mapped(
             Some(_) => {}
         }
     }
-    let found: Vec<Value> = found.iter().map(views::instance).collect();
-    Ok(Json(json!({
-        "task_instances": found, "total_entries": total,
-        "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
-    })))
+    Ok(Json(page_with_cursor("task_instances", &found, views::instance)))
 }
 
 pub async fn one_mapped(

@@ -2,9 +2,11 @@
 
 use super::redact;
 use crate::engine::store::ReadFor;
+use crate::engine::store::listing::Column;
 use crate::engine::store::variables::{self, Variable};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
+use crate::server::listing::{Fields, NOTHING, page};
 use crate::server::request::{Id, Params};
 use crate::server::state::AppState;
 use axum::Json;
@@ -19,8 +21,16 @@ type Shared = State<Arc<AppState>>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// What may be ordered by. Airflow's `id` is the order of creation.
-const COLUMNS: &[(&str, &str)] =
-    &[("key", "key"), ("id", "created_at"), ("description", "description"), ("is_encrypted", "key")];
+const FIELDS: Fields = Fields {
+    order: &[
+        ("key", Column::text("key")),
+        ("id", Column::time("created_at")),
+        ("description", Column::text("description")),
+        ("is_encrypted", Column::text("key")),
+    ],
+    patterns: &[("variable_key", "key")],
+    ..NOTHING
+};
 
 fn response(variable: &Variable) -> Value {
     json!({
@@ -33,11 +43,10 @@ fn response(variable: &Variable) -> Value {
 }
 
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let page = params.page("variable_key_pattern", COLUMNS)?;
+    let listing = params.listing(&FIELDS)?;
     let client = state.database.get().await?;
-    let (found, total) = variables::list(&*client, &state.cipher, &page).await?;
-    let variables: Vec<Value> = found.iter().map(response).collect();
-    Ok(Json(json!({"variables": variables, "total_entries": total})))
+    let found = variables::list(&*client, &state.cipher, listing).await?;
+    Ok(Json(page("variables", found.rows.iter().map(response).collect(), found.total)))
 }
 
 pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<Value>, ApiError> {

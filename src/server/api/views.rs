@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The one bundle that there is.
-const BUNDLE: &str = "workspace";
+pub const BUNDLE: &str = "workspace";
 
 /// As pydantic writes it: six digits, or none.
 pub fn stamp(at: Timestamp) -> String {

@@ -2,8 +2,9 @@
 //! secrets in, and imports in one transaction.
 
 use crate::engine::store::connections::{self, Connection};
+use crate::engine::store::listing::Listing;
 use crate::engine::store::variables::{self, Variable};
-use crate::engine::store::{ALL, OnExisting, ReadFor};
+use crate::engine::store::{OnExisting, ReadFor};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
 use crate::server::environments;
@@ -78,12 +79,12 @@ pub async fn test_connection(State(state): Shared, Id(id): Id) -> Result<Json<se
 
 pub async fn export_variables(State(state): Shared) -> Result<Json<Vec<Variable>>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(variables::list(&*client, &state.cipher, &ALL).await?.0))
+    Ok(Json(variables::list(&*client, &state.cipher, Listing::default()).await?.rows))
 }
 
 pub async fn export_connections(State(state): Shared) -> Result<Json<Vec<Connection>>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(connections::list(&*client, &state.cipher, &ALL).await?.0))
+    Ok(Json(connections::list(&*client, &state.cipher, Listing::default()).await?.rows))
 }
 
 /// Of any size that is read: taken apart where nobody waits for it.

@@ -5,11 +5,12 @@ use crate::engine::keys::RunKey;
 use crate::engine::planner::graph::Graph;
 use crate::engine::schedule::timetable::Interval;
 use crate::engine::schedule::upcoming::upcoming;
+use crate::engine::store::ReadFor;
 use crate::engine::store::backfills;
-use crate::engine::store::dags::{self, Filter, ImportError};
-use crate::engine::store::instances::{self, Instance, NOT_MAPPED, Which};
+use crate::engine::store::dags::{self, ImportError};
+use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
+use crate::engine::store::listing::{Column, Found, Listing, Order};
 use crate::engine::store::runs::{self, Run};
-use crate::engine::store::{ALL, Order, Page, ReadFor};
 use crate::server::api::backfills as backfill_views;
 use crate::server::api::views;
 use crate::server::api_error::ApiError;
@@ -33,9 +34,12 @@ const LAST_BACKFILLS: i64 = 5;
 
 pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let filter = Filter { include_stale: params.flag("all")?.unwrap_or(false), ..Filter::default() };
-    let (found, _) = dags::list(&*client, &ALL, &filter).await?;
-    let (errors, _) = dags::import_errors(&*client, &ALL).await?;
+    let mut listing = Listing::default();
+    if !params.flag("all")?.unwrap_or(false) {
+        listing.conditions.add("d.is_active", Vec::new());
+    }
+    let found = dags::list(&*client, listing).await?.rows;
+    let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
     let newest = runs::newest_of_all(&*client, LAST_RUNS).await?;
     let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
     for run in &newest {
@@ -91,9 +95,10 @@ fn error_view(error: &ImportError) -> Value {
 pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
-    let newest = Page { limit: 50, order: vec![Order { column: "r.run_after", descending: true }], ..ALL };
-    let (runs, total) = runs::list(&*client, Some(&dag_id), &[], &newest).await?;
-    let (errors, _) = dags::import_errors(&*client, &ALL).await?;
+    let mut newest = Listing::first(50, Order { column: Column::time("r.run_after"), descending: true });
+    newest.conditions.with("r.dag_id = {}", dag_id.clone());
+    let Found { rows: runs, total, .. } = runs::list(&*client, newest).await?;
+    let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
     let error = errors.iter().find(|error| error.filename == dag.fileloc).map(|error| &error.stack_trace);
     let mut filled = Vec::new();
     for (backfill, states) in backfills::newest(&*client, &dag_id, LAST_BACKFILLS).await? {
@@ -159,8 +164,11 @@ pub async fn run(
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
-    let which = Which { changed_after, ..Which::of_run(&key) };
-    let (mut found, _) = instances::list(&*client, which, &ALL).await?;
+    let mut listing = Listing::default();
+    listing.conditions.add_run(&key);
+    let gone_on = "greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date) > {}";
+    listing.conditions.maybe(gone_on, changed_after);
+    let mut found = instances::list(&*client, listing).await?.rows;
     let is_paused = if changed_after.is_some() {
         dags::is_paused(&*client, &key.dag_id).await?
     } else {

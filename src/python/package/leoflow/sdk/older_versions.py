@@ -1,4 +1,4 @@
-"""What Airflow 3.0 and 3.1 do otherwise than those after them."""
+"""What Airflow 3.0 to 3.2 do otherwise than those after them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ ENCODED = ("__type", "__var")
 def has_serde() -> bool:
     """Whether the arguments of deferred tasks are written down as XComs are: before 3.2 they have a form of their own."""
     return importlib.util.find_spec("airflow.sdk.serde") is not None
+
+
+def run_type(wanted: str) -> str:
+    """The type of a run in the words of the installed version: what it has no word for was manual in its time."""
+    from airflow.sdk.api.datamodels._generated import DagRunType
+
+    return wanted if wanted in {one.value for one in DagRunType} else DagRunType.MANUAL.value
 
 
 def is_encoded(value):

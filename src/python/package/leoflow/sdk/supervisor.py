@@ -11,7 +11,7 @@ import json
 
 from leoflow.common import leoflow_server, masking
 from leoflow.common.client import ServerError, quote
-from leoflow.sdk import asset_messages, hitl_messages, state_messages, xcom_messages
+from leoflow.sdk import asset_messages, hitl_messages, older_versions, state_messages, xcom_messages
 from leoflow.sdk.models import make
 
 TYPE_CHECKING = False
@@ -294,4 +294,5 @@ def plain(value: Any) -> Any:
 
 def run_fields(found: dict[str, Any]) -> dict[str, Any]:
     """A run, with all that the models of some version ask for."""
-    return {"clear_number": 0, "end_date": None, "consumed_asset_events": [], "partition_key": None, **found}
+    whole = {"clear_number": 0, "end_date": None, "consumed_asset_events": [], "partition_key": None, **found}
+    return {**whole, "run_type": older_versions.run_type(whole["run_type"])}

@@ -1,0 +1,159 @@
+//! What a list is asked for, in Airflow's query parameters.
+
+use super::api_error::ApiError;
+use super::request::Params;
+use crate::engine::store::listing::{Column, Conditions, Cursor, Found, Listing, Order};
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// Airflow's `maximum_page_limit`; a larger limit is lowered to it.
+const MOST: i64 = 100;
+const USUAL: i64 = 50;
+/// Airflow's `MAX_SORT_PARAMS`.
+const MOST_ORDERS: usize = 10;
+
+/// What a list can be asked for, with Airflow's names.
+pub struct Fields {
+    /// What it may be ordered by.
+    pub order: &'static [(&'static str, Column)],
+    /// `…_pattern` finds a part, and `…_prefix_pattern` what begins so.
+    pub patterns: &'static [(&'static str, &'static str)],
+    /// `…_gte`, `…_gt`, `…_lte` and `…_lt`.
+    pub ranges: &'static [(&'static str, Column)],
+    /// One of these; they may come several times.
+    pub exact: &'static [(&'static str, Column)],
+}
+
+pub const NOTHING: Fields = Fields { order: &[], patterns: &[], ranges: &[], exact: &[] };
+
+const BOUNDS: [(&str, &str); 4] = [("_gte", ">="), ("_gt", ">"), ("_lte", "<="), ("_lt", "<")];
+
+impl Params {
+    /// Airflow's parameters of lists; what is not among the fields, the caller looks at.
+    pub fn listing(&self, fields: &Fields) -> Result<Listing, ApiError> {
+        let order: Result<Vec<Order>, ApiError> =
+            self.all("order_by").flat_map(|list| list.split(',')).map(|name| order(name, fields.order)).collect();
+        let order = order?;
+        if order.len() > MOST_ORDERS {
+            let detail = format!("Ordering with more than {MOST_ORDERS} parameters is not allowed");
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        }
+        let mut conditions = Conditions::default();
+        for (name, column) in fields.patterns {
+            self.patterns(name, column, &mut conditions);
+        }
+        for (name, column) in fields.ranges {
+            self.range(name, *column, &mut conditions)?;
+        }
+        for (name, column) in fields.exact {
+            conditions.any(*column, self.exact(name, *column)?);
+        }
+        Ok(Listing {
+            conditions,
+            order,
+            limit: Some(self.number("limit", USUAL)?.min(MOST)),
+            offset: self.number("offset", 0)?,
+            cursor: None,
+        })
+    }
+
+    /// The same for a list that takes cursors.
+    pub fn listing_with_cursor(&self, fields: &Fields, usual: Column, key: &[Column]) -> Result<Listing, ApiError> {
+        let mut listing = self.listing(fields)?;
+        listing.usually(usual);
+        let invalid = |detail: &str| ApiError::new(StatusCode::BAD_REQUEST, detail);
+        if let Some(text) = self.text("cursor") {
+            listing.cursor = Some(Cursor::parse(text).ok_or_else(|| invalid("Invalid cursor token"))?);
+        }
+        listing.check_cursor(key).map_err(|_| invalid("Cursor token does not match current query shape"))?;
+        Ok(listing)
+    }
+
+    fn patterns(&self, name: &str, column: &str, conditions: &mut Conditions) {
+        if let Some(text) = self.text(&format!("{name}_pattern")).filter(|text| *text != "~") {
+            let found = words(text).iter().map(|word| format!("%{word}%")).collect::<Vec<_>>();
+            conditions.with(&format!("({column}) ILIKE ANY ({{}}::text[])"), found);
+        }
+        if let Some(text) = self.text(&format!("{name}_prefix_pattern")) {
+            // As in Airflow, what is no letter and no digit at the end does not count.
+            let begin = |word: &&str| word.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
+            let found: Vec<String> = if text == "~" { Vec::new() } else { words(text).iter().map(begin).collect() };
+            if found.iter().any(|begin| !begin.is_empty()) {
+                let matches = "EXISTS (SELECT FROM unnest({}::text[]) AS p (begin) WHERE";
+                conditions.with(&format!("{matches} starts_with(({column}), p.begin))"), found);
+            } else {
+                conditions.add(&format!("({column}) IS NOT NULL"), Vec::new());
+            }
+        }
+    }
+
+    /// The four bounds of one name.
+    pub fn range(&self, name: &str, column: Column, conditions: &mut Conditions) -> Result<(), ApiError> {
+        for (suffix, sign) in BOUNDS {
+            let name = format!("{name}{suffix}");
+            let sql = format!("({}) {sign} {{}}", column.sql);
+            match column.kind {
+                "timestamptz" => conditions.maybe(&sql, self.time(&name)?),
+                "bigint" => conditions.maybe(&sql, self.whole(&name)?),
+                _ => conditions.maybe(&sql, self.fraction(&name)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// As texts that Postgres can make of that kind.
+    fn exact(&self, name: &str, column: Column) -> Result<Vec<String>, ApiError> {
+        let found = self.texts(name);
+        if column.kind == "bigint" && found.iter().any(|text| text.parse::<i64>().is_err()) {
+            let message = "Input should be a valid integer, unable to parse string as an integer";
+            return Err(ApiError::unprocessable(&[self.place(), name], "int_parsing", message));
+        }
+        Ok(found)
+    }
+}
+
+/// `a | b` is either.
+fn words(text: &str) -> Vec<&str> {
+    let words: Vec<&str> = text.split('|').map(str::trim).filter(|word| !word.is_empty()).collect();
+    if text.contains('|') && !words.is_empty() { words } else { vec![text] }
+}
+
+fn order(name: &str, columns: &[(&str, Column)]) -> Result<Order, ApiError> {
+    let (descending, plain) = name.strip_prefix('-').map_or((false, name), |plain| (true, plain));
+    match columns.iter().find(|(known, _)| *known == plain) {
+        Some((_, column)) => Ok(Order { column: *column, descending }),
+        None => {
+            let detail = format!("Ordering with '{plain}' is disallowed or the attribute does not exist on the model");
+            Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
+        }
+    }
+}
+
+/// A page as Airflow answers it: `name` is the list.
+pub fn page(name: &str, rows: Vec<Value>, total: i64) -> Value {
+    json!({name: rows, "total_entries": total})
+}
+
+/// The same of a list that takes cursors.
+pub fn page_with_cursor<T>(name: &str, found: &Found<T>, view: impl Fn(&T) -> Value) -> Value {
+    let rows: Vec<Value> = found.rows.iter().map(view).collect();
+    let mut whole = Map::new();
+    whole.insert(name.to_owned(), rows.into());
+    whole.insert("total_entries".to_owned(), found.total.into());
+    whole.insert("total_entries_limit".to_owned(), found.total_limit.into());
+    whole.insert("next_cursor".to_owned(), found.next.clone().into());
+    whole.insert("previous_cursor".to_owned(), found.previous.clone().into());
+    whole.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_between_words_is_or() {
+        assert_eq!(words("a"), ["a"]);
+        assert_eq!(words("a | b|"), ["a", "b"]);
+        assert_eq!(words(" | "), [" | "]);
+    }
+}

@@ -1,0 +1,228 @@
+//! What Airflow's lists can be asked for: each parameter counts, in a query as in a body, and pages follow one another.
+
+use crate::support::TestHome;
+use crate::support::http::Session;
+use serde_json::{Value, json};
+
+const DAGS: &str = "
+from airflow.sdk import DAG, TaskGroup, task
+
+@task
+def one():
+    pass
+
+@task
+def two(n):
+    pass
+
+with DAG('listed', tags=['red', 'blue'], default_args={'owner': 'ada'}):
+    with TaskGroup('outer'):
+        with TaskGroup('inner'):
+            one()
+    two.expand(n=[1, 2])
+with DAG('other', tags=['red'], dag_display_name='The Other'):
+    one()
+";
+
+/// With five runs that wait, because their DAGs are paused; three of them have begun, to the lists.
+fn running() -> (TestHome, Session) {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    test.save("dags.py", DAGS);
+    test.wait_dag("listed", 1);
+    test.wait_dag("other", 1);
+    let session = Session::login(test.port, &password);
+    for dag_id in ["listed", "other"] {
+        let paused = session.request("PATCH", &format!("/api/v2/dags/{dag_id}"), r#"{"is_paused": true}"#);
+        assert_eq!(paused.status, 200);
+    }
+    for (dag_id, run) in [("listed", "a_1"), ("listed", "b_2"), ("listed", "c_3"), ("listed", "d_4"), ("other", "e_5")]
+    {
+        let body = json!({"dag_run_id": run, "logical_date": null, "conf": {"who": run}, "note": "n"});
+        let made = session.request("POST", &format!("/api/v2/dags/{dag_id}/dagRuns"), &body.to_string());
+        assert_eq!(made.status, 200, "{}", made.body);
+    }
+    test.sql(
+        "UPDATE dag_run SET start_date = '2026-01-01Z'::timestamptz + CASE run_id WHEN 'b_2' THEN '1 day' ELSE '0' END::interval,
+                            end_date = '2026-01-03Z'
+         WHERE run_id IN ('a_1', 'b_2', 'e_5')",
+    );
+    (test, session)
+}
+
+fn list(session: &Session, path: &str, query: &str, name: &str, key: &str) -> (Vec<String>, Value) {
+    let response = session.request("GET", &format!("/api/v2/{path}{query}"), "");
+    assert_eq!(response.status, 200, "{path}{query}: {}", response.body);
+    let whole = response.json();
+    let text = |one: &Value| one[key].as_str().map_or_else(|| one[key].to_string(), str::to_owned);
+    (whole[name].as_array().unwrap().iter().map(text).collect(), whole)
+}
+
+/// Each query, and what is found then.
+fn all_of(session: &Session, path: &str, name: &str, key: &str, expected: &[(&str, &[&str])]) {
+    for (query, found) in expected {
+        let (names, whole) = list(session, path, query, name, key);
+        assert_eq!(names, *found, "{path}{query}");
+        assert_eq!(whole["total_entries"], found.len(), "{path}{query}");
+    }
+}
+
+#[test]
+fn every_parameter_of_a_list_counts() {
+    let (_test, session) = running();
+    let all = ["a_1", "b_2", "c_3", "d_4", "e_5"];
+    all_of(
+        &session,
+        "dags/~/dagRuns",
+        "dag_runs",
+        "dag_run_id",
+        &[
+            ("", &all),
+            ("?run_id_pattern=_2", &["b_2"]),
+            ("?run_id_pattern=a_%7CE_", &["a_1", "e_5"]),
+            ("?run_id_prefix_pattern=b_", &["b_2"]),
+            ("?run_id_prefix_pattern=B", &[]),
+            ("?run_id_prefix_pattern=~", &all),
+            ("?dag_id_pattern=othe", &["e_5"]),
+            ("?dag_id_prefix_pattern=other", &["e_5"]),
+            ("?state=queued&state=failed", &all),
+            ("?state=failed", &[]),
+            ("?run_type=manual", &all),
+            ("?run_type=backfill", &[]),
+            ("?start_date_gte=2026-01-02T00:00:00Z", &["b_2"]),
+            ("?start_date_gt=2026-01-02T00:00:00Z", &[]),
+            ("?start_date_lt=2026-01-02T00:00:00Z", &["a_1", "e_5"]),
+            ("?end_date_lte=2026-01-03T00:00:00Z", &["a_1", "b_2", "e_5"]),
+            ("?duration_gt=100000", &["a_1", "e_5"]),
+            ("?duration_lte=100000.5", &["b_2"]),
+            ("?run_after_lt=2020-01-01T00:00:00Z", &[]),
+            ("?logical_date_gte=2020-01-01T00:00:00Z", &[]),
+            ("?updated_at_gte=2999-01-01T00:00:00Z", &[]),
+            ("?conf_contains=c_3", &["c_3"]),
+            ("?dag_version=1", &all),
+            ("?dag_version=2", &[]),
+            ("?bundle_version=1", &[]),
+            ("?triggering_user_name_pattern=nobody", &[]),
+            ("?partition_key_pattern=x", &[]),
+            ("?consuming_asset_pattern=x", &[]),
+            ("?order_by=-start_date&order_by=run_id", &["c_3", "d_4", "b_2", "a_1", "e_5"]),
+            ("?order_by=duration,-run_id", &["b_2", "e_5", "a_1", "d_4", "c_3"]),
+        ],
+    );
+    all_of(
+        &session,
+        "dags",
+        "dags",
+        "dag_id",
+        &[
+            ("", &["hello", "listed", "other"]),
+            ("?dag_display_name_pattern=the%20oth", &["other"]),
+            ("?tags=red", &["listed", "other"]),
+            ("?tags=red&tags=blue&tags_match_mode=all", &["listed"]),
+            ("?tags=red&tags=blue&tags_match_mode=any", &["listed", "other"]),
+            ("?owners=ada", &["listed"]),
+            ("?paused=true", &["listed", "other"]),
+            ("?has_import_errors=true", &[]),
+            ("?last_dag_run_state=queued", &["listed", "other"]),
+            ("?has_asset_schedule=true", &[]),
+            ("?asset_dependency=x", &[]),
+            ("?bundle_name=workspace&paused=false", &["hello"]),
+            ("?bundle_name=elsewhere", &[]),
+            ("?dag_run_state=queued&dag_run_start_date_gte=2026-01-02T00:00:00Z", &["listed"]),
+            ("?dag_run_end_date_lt=2026-01-01T00:00:00Z", &[]),
+            ("?timetable_type=none", &[]),
+            // As bytes: capitals come first.
+            ("?order_by=-dag_display_name", &["listed", "hello", "other"]),
+        ],
+    );
+    all_of(
+        &session,
+        "dags/listed/dagRuns/a_1/taskInstances",
+        "task_instances",
+        "task_id",
+        &[
+            ("", &["outer.inner.one", "two", "two"]),
+            ("?task_group_id=outer", &["outer.inner.one"]),
+            ("?task_group_id=nothing", &[]),
+            ("?task_id=two&map_index=1", &["two"]),
+            ("?task_display_name_pattern=one", &["outer.inner.one"]),
+            ("?state=no_status&map_index=0", &["two"]),
+            ("?pool=default_pool&map_index=-1", &["outer.inner.one"]),
+            ("?pool_name_pattern=swimming", &[]),
+            ("?queue=default&map_index=-1", &["outer.inner.one"]),
+            ("?queue_name_pattern=fast", &[]),
+            ("?executor=other", &[]),
+            ("?operator_name_pattern=nothing", &[]),
+            ("?version_number=2", &[]),
+            ("?try_number=7", &[]),
+            ("?rendered_map_index_pattern=1", &["two"]),
+            ("?start_date_gte=2020-01-01T00:00:00Z", &[]),
+            ("?duration_gte=0", &[]),
+        ],
+    );
+    for (wrong, status) in [
+        ("dags?tags=red&tags_match_mode=some", 422),
+        ("dags/~/dagRuns?order_by=secret", 400),
+        ("dags/~/dagRuns?order_by=id,id,id,id,id,id,id,id,id,id,id", 400),
+        ("dags/~/dagRuns?duration_gte=long", 422),
+        ("dags/~/dagRuns?start_date_gte=soon", 422),
+        ("dags/~/dagRuns?limit=-1", 422),
+        ("dags/~/dagRuns?state=odd", 422),
+        ("dags/~/dagRuns?cursor=zzz", 400),
+        ("dags/~/dagRuns?cursor=WyJhIl0", 400),
+        ("dags/~/dagRuns?partition_date_gte=2026-01-01", 400),
+        ("dags/listed/dagRuns?partition_date_gte=2026-01-01", 400),
+        ("dags/listed/dagRuns/a_1/taskInstances?map_index=x", 422),
+    ] {
+        assert_eq!(session.request("GET", &format!("/api/v2/{wrong}"), "").status, status, "{wrong}");
+    }
+}
+
+#[test]
+fn a_body_may_name_several_dags_and_runs() {
+    let (_test, session) = running();
+    let ask = |path: &str, body: Value| session.request("POST", &format!("/api/v2/{path}"), &body.to_string());
+    let runs = |body: Value| -> Vec<String> {
+        let found = ask("dags/~/dagRuns/list", body).json();
+        let ids =
+            found["dag_runs"].as_array().unwrap().iter().map(|run| run["dag_run_id"].as_str().unwrap().to_owned());
+        ids.collect()
+    };
+    assert_eq!(runs(json!({"dag_ids": ["other"]})), ["e_5"]);
+    assert_eq!(runs(json!({"states": ["queued"], "page_limit": 2, "page_offset": 1})), ["b_2", "c_3"]);
+    assert_eq!(runs(json!({"start_date_gte": "2026-01-02T00:00:00Z", "order_by": "-run_id"})), ["b_2"]);
+    let found = ask("dags/~/dagRuns/~/taskInstances/list", json!({"dag_run_ids": ["a_1"], "task_ids": ["two"]})).json();
+    assert_eq!(found["total_entries"], 2, "{found}");
+    assert_eq!(ask("dags/listed/dagRuns/list", json!({})).status, 422);
+    let wrong = ask("dags/~/dagRuns/list", json!({"page_limit": "many"}));
+    assert_eq!((wrong.status, &wrong.json()["detail"][0]["loc"][0]), (422, &json!("body")));
+}
+
+#[test]
+fn cursors_lead_through_a_list_and_back_whatever_it_is_ordered_by() {
+    let (_test, session) = running();
+    for order in ["-start_date", "start_date", "run_after", "-duration", "state", "dag_id"] {
+        let whole = list(&session, "dags/~/dagRuns", &format!("?order_by={order}"), "dag_runs", "dag_run_id").0;
+        let page = |cursor: &str| {
+            let query = format!("?order_by={order}&limit=2&cursor={cursor}");
+            list(&session, "dags/~/dagRuns", &query, "dag_runs", "dag_run_id")
+        };
+        let (mut pages, mut cursor, mut back) = (Vec::new(), Some(String::new()), None);
+        while let Some(at) = cursor {
+            let (names, answer) = page(&at);
+            assert_eq!((&answer["total_entries"], &answer["total_entries_limit"]), (&json!(5), &json!(50_000)));
+            assert_eq!(answer["previous_cursor"].is_null(), pages.is_empty(), "{order}");
+            cursor = answer["next_cursor"].as_str().map(str::to_owned);
+            back = answer["previous_cursor"].as_str().map(str::to_owned);
+            pages.push(names);
+        }
+        assert_eq!(pages.concat(), whole, "{order}");
+        let mut backward = Vec::new();
+        while let Some(at) = back {
+            let (names, answer) = page(&at);
+            back = answer["previous_cursor"].as_str().map(str::to_owned);
+            backward.insert(0, names);
+        }
+        assert_eq!(backward, pages[..2], "{order}");
+    }
+}
