@@ -50,6 +50,10 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub fn message(&self) -> String {
         self.detail.as_str().map_or_else(|| self.detail.to_string(), str::to_owned)
     }

@@ -57,6 +57,8 @@ fn open_routes() -> Routes {
         .route("/auth/token", post(auth::token))
         .route("/auth/login", get(auth::login_page).post(auth::login))
         .route("/auth/logout", post(auth::logout))
+        .route("/api/v2/auth/login", get(auth::login_redirect))
+        .route("/api/v2/auth/logout", get(auth::logout_redirect))
         .merge(lite::static_routes())
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES))
 }

@@ -9,12 +9,13 @@ use super::state::AppState;
 use crate::auth::{password, token};
 use crate::config;
 use crate::home::Home;
-use axum::extract::State;
 use axum::extract::rejection::{FormRejection, JsonRejection};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Extension, Form, Json};
 use cookie::{Cookie, SameSite};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -98,14 +99,16 @@ pub async fn login_page(State(state): State<Arc<AppState>>) -> Result<Html<Strin
 pub async fn login(
     State(state): State<Arc<AppState>>,
     asking: Asking,
+    Query(Next { next }): Query<Next>,
     form: Result<Form<Credentials>, FormRejection>,
 ) -> Response {
+    let next = next.filter(|next| is_of_this_site(next));
     let checked = match form {
         Ok(Form(given)) => check(&state, asking, given).await,
         Err(_) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "E-mail and password are needed")),
     };
     match checked {
-        Ok(token) => with_session(&state, Redirect::to("/"), token, token::LIFETIME_SECONDS),
+        Ok(token) => with_session(&state, Redirect::to(next.as_deref().unwrap_or("/")), token, token::LIFETIME_SECONDS),
         Err(error) => {
             let page = pages::login(&state.secrets().admin_email, Some(&error.message()));
             let mut response = error.into_response();
@@ -116,6 +119,32 @@ pub async fn login(
             response
         }
     }
+}
+
+#[derive(Deserialize)]
+pub struct Next {
+    next: Option<String>,
+}
+
+/// `GET /api/v2/auth/login`: where to log in, and to go on from there to `next`.
+pub async fn login_redirect(Query(Next { next }): Query<Next>) -> Result<Redirect, ApiError> {
+    let Some(next) = next else { return Ok(Redirect::temporary("/auth/login")) };
+    if !is_of_this_site(&next) {
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "Invalid or unsafe next URL"));
+    }
+    let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
+    Ok(Redirect::temporary(&format!("/auth/login?next={next}")))
+}
+
+/// A path here, and no way to another host, whatever a browser makes of it.
+fn is_of_this_site(next: &str) -> bool {
+    let is_plain = |c: char| !c.is_control() && c != '\\' && !c.is_whitespace();
+    next.starts_with('/') && !next.starts_with("//") && next.chars().all(is_plain)
+}
+
+/// `GET /api/v2/auth/logout`.
+pub async fn logout_redirect(State(state): State<Arc<AppState>>) -> Response {
+    with_session(&state, Redirect::temporary("/auth/login"), String::new(), 0)
 }
 
 pub async fn logout(State(state): State<Arc<AppState>>) -> Response {

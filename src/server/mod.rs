@@ -6,6 +6,7 @@ mod app;
 mod auth;
 mod background;
 mod body;
+mod bulk;
 mod caller;
 mod change_feed;
 mod child_slots;

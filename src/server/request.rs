@@ -97,6 +97,18 @@ impl Params {
         })
     }
 
+    /// Of a task instance; -1 is one that is not mapped.
+    pub fn map_index(&self) -> Result<Option<i32>, ApiError> {
+        match self.whole("map_index")? {
+            None => Ok(None),
+            Some(index @ -1..) => Ok(Some(i32::try_from(index).unwrap_or(i32::MAX))),
+            Some(_) => {
+                let message = "Input should be greater than or equal to -1";
+                Err(ApiError::unprocessable(&[self.1, "map_index"], "greater_than_equal", message))
+            }
+        }
+    }
+
     pub fn fraction(&self, name: &str) -> Result<Option<f64>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
@@ -160,10 +172,7 @@ impl Params {
     pub fn changes<T: DeserializeOwned>(&self, body: Map<String, Value>) -> Result<Changes<T>, ApiError> {
         let mask: Vec<String> =
             self.all("update_mask").flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
-        let fields = body.keys().filter(|name| mask.is_empty() || mask.contains(name)).cloned().collect();
-        let values = serde_json::from_value(Value::Object(body))
-            .map_err(|error| ApiError::unprocessable(&["body"], "value_error", error))?;
-        Ok(Changes { values, fields })
+        Changes::of(body, &mask)
     }
 }
 
@@ -171,6 +180,16 @@ impl Params {
 pub struct Changes<T> {
     pub values: T,
     fields: Vec<String>,
+}
+
+impl<T: DeserializeOwned> Changes<T> {
+    /// All of the body's, without a mask.
+    pub fn of(body: Map<String, Value>, mask: &[String]) -> Result<Self, ApiError> {
+        let fields = body.keys().filter(|name| mask.is_empty() || mask.contains(name)).cloned().collect();
+        let values = serde_json::from_value(Value::Object(body))
+            .map_err(|error| ApiError::unprocessable(&["body"], "value_error", error))?;
+        Ok(Self { values, fields })
+    }
 }
 
 impl<T> Changes<T> {

@@ -1,6 +1,7 @@
 //! What every request may need.
 
 use super::change_feed::Changes;
+use super::dag_files::asked::Asked;
 use super::database::Database;
 use super::environments::Environments;
 use super::logins::Logins;
@@ -27,6 +28,8 @@ pub struct AppState {
     pub changes: Arc<Changes>,
     /// A DAG whose file may still be there was deleted.
     pub dag_deleted: Notify,
+    /// Files to parse again.
+    pub asked_files: Asked,
     /// A Variable or Connection is not as it was.
     pub store_changed: Notify,
     /// Whether the DAG files that were there at the start have been parsed, or have had their time.
@@ -145,6 +148,7 @@ impl AppState {
             cipher,
             changes,
             dag_deleted: Notify::new(),
+            asked_files: Asked::default(),
             store_changed: Notify::new(),
             first_look: watch::Sender::new(false),
             doors: watch::Sender::new(private_socket.is_none()),

@@ -180,10 +180,48 @@ pub async fn producers(client: &impl GenericClient, id: i64) -> Result<Vec<Strin
     Ok(client.query(query, &[&id]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// Updates that wait for the others that a DAG needs: the asset, and since when.
-pub async fn queued(client: &impl GenericClient, dag_id: &str) -> Result<Vec<(i64, Timestamp)>, StoreError> {
-    let query = "SELECT asset_id, created_at FROM asset_queue WHERE dag_id = $1 ORDER BY created_at";
-    Ok(client.query(query, &[&dag_id]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+/// An update of an asset that waits for the others that a DAG needs.
+#[derive(Debug)]
+pub struct Queued {
+    pub dag_id: String,
+    pub asset_id: i64,
+    pub created_at: Timestamp,
+}
+
+const QUEUED: &str = "WHERE ($1::text IS NULL OR dag_id = $1) AND ($2::bigint IS NULL OR asset_id = $2)
+                      AND ($3::timestamptz IS NULL OR created_at < $3)";
+
+/// Those of a DAG, or of an asset, that came before then.
+pub async fn queued(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    asset_id: Option<i64>,
+    before: Option<Timestamp>,
+) -> Result<Vec<Queued>, StoreError> {
+    let query = format!("SELECT dag_id, asset_id, created_at FROM asset_queue {QUEUED} ORDER BY created_at");
+    let rows = client.query(&query, &[&dag_id, &asset_id, &before]).await?;
+    let read = |row: &Row| Queued { dag_id: row.get(0), asset_id: row.get(1), created_at: row.get(2) };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// Forgets them, and returns how many they were: their DAGs wait for the next.
+pub async fn forget_queued(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+    asset_id: Option<i64>,
+    before: Option<Timestamp>,
+) -> Result<u64, StoreError> {
+    let query = format!("DELETE FROM asset_queue {QUEUED}");
+    Ok(client.execute(&query, &[&dag_id, &asset_id, &before]).await?)
+}
+
+/// An alias as it is shown: id, name and group.
+pub async fn aliases(
+    client: &impl GenericClient,
+    listing: Listing,
+) -> Result<Found<(i64, String, String)>, StoreError> {
+    let source = Source { columns: "n.id, n.name, n.group_name", from: "asset_alias n", key: &[Column::whole("n.id")] };
+    listing.fetch(client, &source, |row| (row.get(0), row.get(1), row.get(2))).await
 }
 
 /// A page of events with the number of all that match.

@@ -32,8 +32,11 @@ pub struct Dag {
     pub has_import_errors: bool,
     pub structure: Structure,
     pub version_number: i32,
+    pub version_created_at: Timestamp,
     pub version_id: i64,
     pub last_run_state: Option<String>,
+    /// How many run now.
+    pub active_runs: i64,
     /// Of the run that its schedule makes next.
     pub next_run_after: Option<Timestamp>,
     pub next_interval: Option<(Timestamp, Timestamp)>,
@@ -61,10 +64,11 @@ pub struct ParsedDags {
 }
 
 const COLUMNS: &str = "
-    d.*, v.structure, v.version_number, v.id AS version_id,
+    d.*, v.structure, v.version_number, v.created_at AS version_created_at, v.id AS version_id,
     EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) AS has_import_errors,
     (SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_id ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)
-        AS last_run_state";
+        AS last_run_state,
+    (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running') AS active_runs";
 const FROM: &str = "dag d JOIN dag_version v ON v.id = d.current_version_id";
 
 fn read(row: &Row) -> Dag {
@@ -80,8 +84,10 @@ fn read(row: &Row) -> Dag {
         has_import_errors: row.get("has_import_errors"),
         structure,
         version_number: row.get("version_number"),
+        version_created_at: row.get("version_created_at"),
         version_id: row.get("version_id"),
         last_run_state: row.get("last_run_state"),
+        active_runs: row.get("active_runs"),
         next_run_after: row.get("next_run_after"),
         next_interval: row
             .get::<_, Option<Timestamp>>("next_interval_start")

@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use super::listing::{Column, Found, Listing, Source};
+use super::versions::VersionName;
 use crate::engine::dag::Task;
 use crate::engine::keys::RunKey;
 use crate::postgres::GenericClient;
@@ -35,11 +36,12 @@ pub struct Instance {
     /// JSON.
     pub rendered: Option<String>,
     pub rendered_map_index: Option<String>,
-    pub version_number: Option<i32>,
+    pub version: Option<VersionName>,
 }
 
 const COLUMNS: &str = "
-    ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number";
+    ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number,
+    v.created_at AS version_created_at";
 const FROM: &str = "
     task_instance ti
     JOIN dag_run r USING (dag_id, run_id)
@@ -75,7 +77,7 @@ fn read(row: &Row) -> Instance {
         scheduled_at: row.get("scheduled_at"),
         rendered: row.get("rendered_text"),
         rendered_map_index: row.get("rendered_map_index"),
-        version_number: row.get("version_number"),
+        version: VersionName::read(row),
     }
 }
 

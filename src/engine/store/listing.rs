@@ -175,6 +175,13 @@ pub struct Found<T> {
     pub previous: Option<String>,
 }
 
+impl<T> Found<T> {
+    pub fn map<U>(self, of: impl Fn(T) -> U) -> Found<U> {
+        let rows = self.rows.into_iter().map(of).collect();
+        Found { rows, total: self.total, total_limit: self.total_limit, next: self.next, previous: self.previous }
+    }
+}
+
 impl<T> Found<Result<T, StoreError>> {
     /// The first error, where some could not be read.
     pub fn sound(self) -> Result<Found<T>, StoreError> {

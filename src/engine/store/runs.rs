@@ -6,6 +6,7 @@ use super::events::{self, Event};
 use super::listing::{Column, Found, Listing, Source};
 use super::new_run::{self, NewRun, isoformat};
 use super::partitions;
+use super::versions::VersionName;
 use super::{ReadFor, StoreError};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
@@ -35,15 +36,15 @@ pub struct Run {
     pub note: Option<String>,
     pub triggered_by: Option<String>,
     pub triggering_user_name: Option<String>,
-    pub version_number: Option<i32>,
+    pub version: Option<VersionName>,
     pub version_id: Option<i64>,
     pub backfill_id: Option<i64>,
     pub partition: Option<Partition>,
 }
 
-const COLUMNS: &str = "r.*, v.version_number";
+const COLUMNS: &str = "r.*, v.version_number, v.created_at AS version_created_at";
 const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
-const SELECT: &str = "SELECT r.*, v.version_number FROM dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
+const SELECT: &str = "SELECT r.*, v.version_number, v.created_at AS version_created_at FROM dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
 /// What tells runs apart in lists.
 pub const KEY: &[Column] = &[Column::text("r.run_id"), Column::text("r.dag_id")];
 
@@ -65,7 +66,7 @@ fn read(row: &Row) -> Run {
         note: row.get("note"),
         triggered_by: row.get("triggered_by"),
         triggering_user_name: row.get("triggering_user_name"),
-        version_number: row.get("version_number"),
+        version: VersionName::read(row),
         version_id: row.get("dag_version_id"),
         backfill_id: row.get("backfill_id"),
         partition: partitions::read(row),
@@ -195,7 +196,7 @@ pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found
 /// The newest runs of every DAG, newest first.
 pub async fn newest_of_all(client: &impl GenericClient, of_each: i64) -> Result<Vec<Run>, StoreError> {
     let query = "
-        SELECT r.*, v.version_number FROM dag d
+        SELECT r.*, v.version_number, v.created_at AS version_created_at FROM dag d
         CROSS JOIN LATERAL (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC LIMIT $1) r
         LEFT JOIN dag_version v ON v.id = r.dag_version_id ORDER BY r.dag_id, r.run_after DESC";
     Ok(client.query(query, &[&of_each]).await?.iter().map(read).collect())

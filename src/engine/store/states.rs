@@ -1,9 +1,84 @@
 //! The state stores: what a task instance keeps by key for its later tries, and what tasks keep for an asset.
 
+use super::listing::{Column, Found, Listing, Source};
 use super::{StoreError, xcoms};
-use crate::engine::keys::TryKey;
+use crate::engine::keys::{RunKey, TryKey};
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+
+/// One value with what is known of it.
+#[derive(Debug)]
+pub struct Kept {
+    pub key: String,
+    pub value: Value,
+    pub updated_at: Timestamp,
+    /// Of a task's own.
+    pub expires_at: Option<Timestamp>,
+    /// Who wrote that of an asset; the number of the try is not known.
+    pub by: Option<TryKey>,
+}
+
+const KEY: &[Column] = &[Column::text("s.key")];
+
+/// Those of one task instance whose time is not over.
+pub async fn list_of_task(
+    client: &impl GenericClient,
+    of: &TryKey,
+    mut listing: Listing,
+) -> Result<Found<Kept>, StoreError> {
+    let TryKey { run, task_id, map_index, .. } = of;
+    let conditions = &mut listing.conditions;
+    conditions.with("s.dag_id = {}", run.dag_id.clone());
+    conditions.with("s.run_id = {}", run.run_id.clone());
+    conditions.with("s.task_id = {}", task_id.clone());
+    conditions.with("s.map_index = {}", *map_index);
+    conditions.add("s.expires_at IS NULL OR s.expires_at > now()", Vec::new());
+    let read = |row: &Row| {
+        let Json(value) = row.get("value");
+        Kept {
+            key: row.get("key"),
+            value,
+            updated_at: row.get("updated_at"),
+            expires_at: row.get("expires_at"),
+            by: None,
+        }
+    };
+    listing.fetch(client, &Source { columns: "s.*", from: "task_state s", key: KEY }, read).await
+}
+
+pub async fn list_of_asset(
+    client: &impl GenericClient,
+    asset: i64,
+    mut listing: Listing,
+) -> Result<Found<Kept>, StoreError> {
+    listing.conditions.with("s.asset_id = {}", asset);
+    let read = |row: &Row| {
+        let Json(value) = row.get("value");
+        let run = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
+        let by = TryKey { run, task_id: row.get("task_id"), map_index: row.get("map_index"), try_number: 0 };
+        Kept { key: row.get("key"), value, updated_at: row.get("updated_at"), expires_at: None, by: Some(by) }
+    };
+    listing.fetch(client, &Source { columns: "s.*", from: "asset_state s", key: KEY }, read).await
+}
+
+/// Whether there is that task instance, or any of its task.
+pub async fn has_instance(client: &impl GenericClient, of: &TryKey, any_index: bool) -> Result<bool, StoreError> {
+    let query =
+        "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND (map_index = $4 OR $5)
+                 LIMIT 1";
+    let TryKey { run, task_id, map_index, .. } = of;
+    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &any_index]).await?.is_some())
+}
+
+/// All keys of all instances of a task.
+pub async fn delete_of_all_indexes(client: &impl GenericClient, of: &TryKey) -> Result<(), StoreError> {
+    let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3";
+    client.execute(query, &[&of.run.dag_id, &of.run.run_id, &of.task_id]).await?;
+    Ok(())
+}
 
 /// The value as JSON text, unless there is none or its time is over.
 pub async fn of_task(client: &impl GenericClient, of: &TryKey, key: &str) -> Result<Option<String>, StoreError> {

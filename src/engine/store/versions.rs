@@ -1,9 +1,46 @@
 //! Versions of DAGs: each is a DAG as one state of its file has made it.
 
 use super::StoreError;
+use super::listing::{Column, Found, Listing, Source};
 use crate::postgres::GenericClient;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
+
+/// Which version of a DAG, for lists.
+#[derive(Debug, Clone)]
+pub struct VersionName {
+    pub dag_id: String,
+    pub number: i32,
+    pub created_at: Timestamp,
+}
+
+/// In SQL, what [`VersionName::read`] reads of the version `v`.
+pub const VERSION_NAME: &str = "v.version_number, v.created_at AS version_created_at";
+
+impl VersionName {
+    /// `None` where the row has none.
+    pub fn read(row: &Row) -> Option<Self> {
+        let number = row.get::<_, Option<i32>>("version_number")?;
+        Some(Self { dag_id: row.get("dag_id"), number, created_at: row.get("version_created_at") })
+    }
+}
+
+/// A page of the versions of DAGs.
+pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<VersionName>, StoreError> {
+    let columns = format!("v.dag_id, {VERSION_NAME}");
+    let source = Source { columns: &columns, from: "dag_version v", key: &[Column::whole("v.id")] };
+    let found = listing.fetch(client, &source, VersionName::read).await?;
+    let missing = || StoreError::Invalid("a version without a number".to_owned());
+    found.map(|one| one.ok_or_else(missing)).sound()
+}
+
+/// The version of a DAG that has this number.
+pub async fn named(client: &impl GenericClient, dag_id: &str, number: i32) -> Result<Option<VersionName>, StoreError> {
+    let query = format!("SELECT v.dag_id, {VERSION_NAME} FROM dag_version v WHERE dag_id = $1 AND version_number = $2");
+    Ok(client.query_opt(&query, &[&dag_id, &number]).await?.as_ref().and_then(VersionName::read))
+}
 
 /// The structure and sources of a version, as JSON.
 pub struct Version {

@@ -6,7 +6,7 @@ use crate::engine::schedule::partition_key;
 use crate::engine::schedule::timetable::Partition;
 use crate::engine::store::asset_lists::{self, Asset, AssetEvent, AssetUse};
 use crate::engine::store::assets::{self, Source};
-use crate::engine::store::listing::Column;
+use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::runs::{self, Trigger};
 use crate::postgres::GenericClient;
@@ -90,6 +90,30 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let client = state.database.get().await?;
     let found = asset_lists::list(&*client, listing).await?;
     Ok(Json(page("assets", found.rows.iter().map(view).collect(), found.total)))
+}
+
+const ALIAS_FIELDS: Fields = Fields {
+    order: &[("id", Column::whole("n.id")), ("name", Column::text("n.name"))],
+    patterns: &[("name", "n.name")],
+    ..NOTHING
+};
+
+fn alias_view((id, name, group): &(i64, String, String)) -> Value {
+    json!({"id": id, "name": name, "group": group})
+}
+
+pub async fn aliases(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    let listing = params.listing(&ALIAS_FIELDS)?;
+    let found = asset_lists::aliases(&*state.database.get().await?, listing).await?;
+    Ok(Json(page("asset_aliases", found.rows.iter().map(alias_view).collect(), found.total)))
+}
+
+pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+    let mut listing = Listing::default();
+    listing.conditions.with("n.id = {}", id);
+    let found = asset_lists::aliases(&*state.database.get().await?, listing).await?;
+    let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("The Asset Alias with ID: `{id}` was not found"));
+    Ok(Json(alias_view(found.rows.first().ok_or_else(missing)?)))
 }
 
 fn not_found(id: i64) -> ApiError {
@@ -244,12 +268,4 @@ async fn producer(client: &impl GenericClient, id: i64) -> Result<String, ApiErr
         (None, _) => Err(ApiError::new(StatusCode::NOT_FOUND, format!("No Dag materializes asset with ID: {id}"))),
         _ => Err(ApiError::new(StatusCode::CONFLICT, format!("More than one Dag materializes asset with ID: {id}"))),
     }
-}
-
-/// Updates that wait for the others that a DAG needs.
-pub async fn queued(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
-    let view = |(asset_id, created_at): (i64, Timestamp)| json!({"dag_id": dag_id, "asset_id": asset_id, "created_at": stamp(created_at), "dag_display_name": dag_id});
-    let events: Vec<Value> = asset_lists::queued(&*client, &dag_id).await?.into_iter().map(view).collect();
-    Ok(Json(json!({"queued_events": events, "total_entries": events.len()})))
 }

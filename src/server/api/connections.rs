@@ -1,12 +1,14 @@
 //! `/api/v2/connections`, with Airflow's names and shapes. A password goes in and never comes out.
 
 use super::redact;
+use crate::auth::cipher::Cipher;
 use crate::auth::masking;
 use crate::engine::store::ReadFor;
 use crate::engine::store::connections::{self, Connection};
-use crate::engine::store::listing::Column;
+use crate::engine::store::listing::{Column, Listing};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
+use crate::server::bulk::{self, Entities};
 use crate::server::listing::{Fields, NOTHING, page};
 use crate::server::request::{Changes, Id, Params};
 use crate::server::state::AppState;
@@ -14,6 +16,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -124,11 +127,22 @@ pub async fn patch(
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let old = connections::get(&transaction, &state.cipher, &id, ReadFor::Update).await?;
-    let merged = merge(old, &changes);
-    connections::set(&transaction, &state.cipher, &merged).await?;
+    let merged = change(&transaction, &state.cipher, &id, &changes).await?;
     transaction.commit().await?;
     Ok(Json(response(&merged)))
+}
+
+/// What is not among the changes stays as it is.
+async fn change(
+    transaction: &Transaction<'_>,
+    cipher: &Cipher,
+    id: &str,
+    changes: &Changes<ConnectionBody>,
+) -> Result<Connection, ApiError> {
+    let old = connections::get(transaction, cipher, id, ReadFor::Update).await?;
+    let merged = merge(old, changes);
+    connections::set(transaction, cipher, &merged).await?;
+    Ok(merged)
 }
 
 /// A secret that comes back as it was shown means "as it was".
@@ -155,4 +169,41 @@ pub async fn delete(State(state): Shared, Id(id): Id) -> Result<StatusCode, ApiE
     let client = state.database.get().await?;
     connections::delete(&*client, &id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// As on Airflow, unless somebody allows it: whoever may ask for it makes this machine connect to any other.
+pub async fn test_is_disabled() -> ApiError {
+    let detail = "Testing connections is disabled in Airflow configuration. Contact your deployment admin to enable it. \
+                  `leoflow connections test` tests one that is there.";
+    ApiError::new(StatusCode::FORBIDDEN, detail)
+}
+
+struct Connections<'a>(&'a Cipher);
+
+impl Entities for Connections<'_> {
+    const WHAT: &'static str = "connections";
+    const NAMES: &'static [&'static str] = &["connection_id"];
+
+    async fn names(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, ApiError> {
+        let found = connections::list(transaction, self.0, Listing::default()).await?;
+        Ok(found.rows.into_iter().map(|one| one.connection_id).collect())
+    }
+
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+        let new: ConnectionBody = Changes::of(body, &[])?.values;
+        Ok(connections::set(transaction, self.0, &new.into_connection()).await?)
+    }
+
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+        let changes = Changes::<ConnectionBody>::of(body, mask)?;
+        change(transaction, self.0, &changes.values.connection_id, &changes).await.map(drop)
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+        Ok(connections::delete(transaction, name).await?)
+    }
+}
+
+pub async fn bulk(State(state): Shared, body: Body<Value>) -> Result<Json<Value>, ApiError> {
+    bulk::run(&state, &Connections(&state.cipher), body).await
 }

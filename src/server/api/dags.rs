@@ -106,17 +106,22 @@ struct Pausing {
     is_paused: bool,
 }
 
+fn check_mask(params: &Params) -> Result<(), ApiError> {
+    let mask = params.texts("update_mask");
+    if mask.is_empty() || mask == ["is_paused"] {
+        return Ok(());
+    }
+    let detail = "Only `is_paused` field can be updated through the REST API";
+    Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
+}
+
 pub async fn patch(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
     params: Params,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let mask = params.texts("update_mask");
-    if !mask.is_empty() && mask != ["is_paused"] {
-        let detail = "Only `is_paused` field can be updated through the REST API";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
-    }
+    check_mask(&params)?;
     let Pausing { is_paused } = body_as(body)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
@@ -124,6 +129,37 @@ pub async fn patch(
     let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
     Ok(Json(views::dag(&changed)))
+}
+
+/// Pauses or unpauses all that a pattern finds; without one nothing is changed.
+pub async fn patch_several(State(state): Shared, params: Params, body: Body) -> Result<Json<Value>, ApiError> {
+    check_mask(&params)?;
+    let Pausing { is_paused } = body_as(body)?;
+    let mut listing = wanted(&params)?;
+    if params.text("dag_id_pattern").or(params.text("dag_id_prefix_pattern")).is_none() {
+        listing.conditions.add("FALSE", Vec::new());
+    }
+    let (limit, offset) = (listing.limit.take(), std::mem::take(&mut listing.offset));
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let mut found = dags::list(&transaction, listing).await?;
+    for dag in &mut found.rows {
+        dags::set_paused(&transaction, &dag.dag_id, is_paused).await?;
+        dag.is_paused = is_paused;
+    }
+    transaction.commit().await?;
+    let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
+    let shown = found.rows.iter().skip(number(offset)).take(limit.map_or(usize::MAX, number));
+    Ok(Json(page("dags", shown.map(views::dag).collect(), found.total)))
+}
+
+/// Parses the file with that token again, as it is.
+pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<StatusCode, ApiError> {
+    let found = dags::list(&*state.database.get().await?, Listing::default()).await?;
+    let dag = found.rows.into_iter().find(|dag| views::file_token(&dag.fileloc) == token);
+    let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
+    state.asked_files.ask(dag.fileloc.into());
+    Ok(StatusCode::CREATED)
 }
 
 /// Routes that change a DAG say this where those that read say something else.

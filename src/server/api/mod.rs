@@ -3,17 +3,25 @@
 pub mod assets;
 pub mod backfills;
 pub mod connections;
+pub mod dag_facts;
+pub mod dag_run_wait;
 pub mod dag_runs;
+pub mod dag_versions;
 pub mod dags;
 pub mod hitl;
+pub mod monitor;
 pub mod pools;
 pub mod providers;
+pub mod queued_events;
 pub mod redact;
+pub mod state_stores;
 pub mod task_instances;
 pub mod task_logs;
 pub mod tasks;
+pub mod tries;
 pub mod variables;
 pub mod views;
+pub mod xcoms;
 
 use super::guard;
 use super::state::AppState;
@@ -33,12 +41,17 @@ fn run(below: &str) -> String {
 /// What is about DAGs, and has to wait for the first look at their files.
 pub fn dag_routes() -> Routes {
     Router::new()
-        .route("/api/v2/dags", get(dags::list))
+        .route("/api/v2/dags", get(dags::list).patch(dags::patch_several))
+        .route("/api/v2/parseDagFile/{file_token}", put(dags::parse_again))
         .route("/api/v2/dags/{dag_id}", get(dags::get).patch(dags::patch).delete(dags::delete))
         .route("/api/v2/dags/{dag_id}/details", get(dags::details))
         .route("/api/v2/dags/{dag_id}/tasks", get(tasks::list))
         .route("/api/v2/dags/{dag_id}/tasks/{task_id}", get(tasks::get))
-        .route("/api/v2/dags/{dag_id}/assets/queuedEvents", get(assets::queued))
+        .route("/api/v2/dags/{dag_id}/dagVersions", get(dag_versions::list))
+        .route("/api/v2/dags/{dag_id}/dagVersions/{version_number}", get(dag_versions::get))
+        .route("/api/v2/dagStats", get(dag_facts::stats))
+        .route("/api/v2/dagTags", get(dag_facts::tags))
+        .route("/api/v2/dagWarnings", get(dag_facts::warnings))
         .route("/api/v2/dags/{dag_id}/clearTaskInstances", post(task_instances::clear))
         .route("/api/v2/dagSources/{dag_id}", get(dags::source))
         .route("/api/v2/importErrors", get(dags::import_errors))
@@ -55,6 +68,7 @@ fn run_routes() -> Routes {
         .route(&run("/taskInstances/list"), post(task_instances::list_of_body))
         .route(RUN, get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
         .route(&run("/clear"), post(dag_runs::clear))
+        .route(&run("/wait"), get(dag_run_wait::wait))
         .route(&run("/upstreamAssetEvents"), get(assets::upstream))
         .route(&run("/hitlDetails"), get(hitl::list))
         .route(&run("/taskInstances/{task_id}/{map_index}/hitlDetails"), get(hitl::get).patch(hitl::answer))
@@ -63,15 +77,50 @@ fn run_routes() -> Routes {
         .route(&run("/taskInstances/{task_id}/listMapped"), get(tasks::mapped))
         .route(&run("/taskInstances/{task_id}/{map_index}"), get(tasks::one_mapped))
         .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
-        .route(&run("/taskInstances/{task_id}/xcomEntries"), get(task_instances::xcom_list))
-        .route(&run("/taskInstances/{task_id}/xcomEntries/{*key}"), get(task_instances::xcom_get))
+        .route(&run("/taskInstances/{task_id}/links"), get(tasks::links))
+        .route(&run("/taskInstances/{task_id}/tries"), get(tries::list))
+        .route(&run("/taskInstances/{task_id}/tries/{try_number}"), get(tries::get))
+        .route(&run("/taskInstances/{task_id}/{map_index}/tries"), get(tries::list_mapped))
+        .route(&run("/taskInstances/{task_id}/{map_index}/tries/{try_number}"), get(tries::get_mapped))
+        .route(&run("/taskInstances/{task_id}/xcomEntries"), get(xcoms::list).post(xcoms::create))
+        .route(
+            &run("/taskInstances/{task_id}/xcomEntries/{*key}"),
+            get(xcoms::get).patch(xcoms::update).delete(xcoms::delete),
+        )
+        .route(
+            &run("/taskInstances/{task_id}/state-store"),
+            get(state_stores::task_list).delete(state_stores::task_clear),
+        )
+        .route(
+            &run("/taskInstances/{task_id}/state-store/{*key}"),
+            get(state_stores::task_get)
+                .put(state_stores::task_set)
+                .patch(state_stores::task_patch)
+                .delete(state_stores::task_delete),
+        )
 }
 
 fn asset_routes() -> Routes {
     Router::new()
         .route("/api/v2/assets", get(assets::list))
         .route("/api/v2/assets/events", get(assets::events).post(assets::create_event))
+        .route("/api/v2/assets/aliases", get(assets::aliases))
+        .route("/api/v2/assets/aliases/{id}", get(assets::alias))
+        .route(
+            "/api/v2/dags/{dag_id}/assets/queuedEvents",
+            get(queued_events::of_dag).delete(queued_events::delete_of_dag),
+        )
+        .route("/api/v2/assets/{id}/queuedEvents", get(queued_events::of_asset).delete(queued_events::delete_of_asset))
+        .route(
+            "/api/v2/dags/{dag_id}/assets/{asset_id}/queuedEvents",
+            get(queued_events::one).delete(queued_events::delete_one),
+        )
         .route("/api/v2/assets/{id}", get(assets::get))
+        .route("/api/v2/assets/{id}/state-store", get(state_stores::asset_list).delete(state_stores::asset_clear))
+        .route(
+            "/api/v2/assets/{id}/state-store/{*key}",
+            get(state_stores::asset_get).put(state_stores::asset_set).delete(state_stores::asset_delete),
+        )
         .route("/api/v2/assets/{id}/materialize", post(assets::materialize))
 }
 
@@ -95,14 +144,21 @@ pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
 /// What DAGs are given.
 pub fn store_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
-        .route("/api/v2/variables", get(variables::list).post(variables::create))
+        .route("/api/v2/plugins", get(monitor::plugins))
+        .route("/api/v2/plugins/importErrors", get(monitor::plugin_errors))
+        .route("/api/v2/variables", get(variables::list).post(variables::create).patch(variables::bulk))
         .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
-        .route("/api/v2/connections", get(connections::list).post(connections::create))
+        .route("/api/v2/connections/test", post(connections::test_is_disabled))
+        .route(
+            "/api/v2/connections/enqueue-test",
+            get(connections::test_is_disabled).post(connections::test_is_disabled),
+        )
+        .route("/api/v2/connections", get(connections::list).post(connections::create).patch(connections::bulk))
         .route(
             "/api/v2/connections/{*connection_id}",
             get(connections::get).patch(connections::patch).delete(connections::delete),
         )
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
-        .route("/api/v2/pools", get(pools::list).post(pools::create))
+        .route("/api/v2/pools", get(pools::list).post(pools::create).patch(pools::bulk))
         .route("/api/v2/pools/{*name}", get(pools::get).patch(pools::patch).delete(pools::delete))
 }

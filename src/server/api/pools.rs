@@ -1,17 +1,20 @@
 //! `/api/v2/pools`, with Airflow's names and shapes.
 
 use crate::engine::store::StoreError;
-use crate::engine::store::listing::Column;
+use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::pools::{self, Given, Pool};
+use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
+use crate::server::bulk::{self, Entities};
 use crate::server::listing::{Fields, NOTHING, page};
-use crate::server::request::{Id, Params};
+use crate::server::request::{Changes, Id, Params};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -74,6 +77,17 @@ struct Create {
     _team_name: Option<String>,
 }
 
+impl Create {
+    fn given(&self) -> Given<'_> {
+        Given {
+            name: &self.name,
+            slots: self.slots,
+            description: self.description.as_deref(),
+            include_deferred: self.include_deferred,
+        }
+    }
+}
+
 fn check_slots(slots: i32) -> Result<(), ApiError> {
     if slots >= -1 {
         return Ok(());
@@ -89,13 +103,7 @@ pub async fn create(State(state): Shared, body: Body) -> Result<(StatusCode, Jso
     let body: Create = body_as(body)?;
     check_slots(body.slots)?;
     let client = state.database.get().await?;
-    let given = Given {
-        name: &body.name,
-        slots: body.slots,
-        description: body.description.as_deref(),
-        include_deferred: body.include_deferred,
-    };
-    pools::create(&*client, &given).await?;
+    pools::create(&*client, &body.given()).await?;
     Ok((StatusCode::CREATED, Json(view(&pools::get(&*client, &body.name).await?))))
 }
 
@@ -120,21 +128,57 @@ pub async fn patch(State(state): Shared, Id(name): Id, params: Params, body: Bod
         let detail = "Invalid body, pool name from request body doesn't match uri parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    let mask = params.texts("update_mask");
-    let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
     let client = state.database.get().await?;
-    let old = pools::get(&*client, &name).await.map_err(|error| missing(error, &name))?;
+    Ok(Json(view(&change(&*client, &name, body, &params.texts("update_mask")).await?)))
+}
+
+/// What is not in the body, or not in the mask where there is one, stays as it is.
+async fn change(client: &impl GenericClient, name: &str, body: Patch, mask: &[String]) -> Result<Pool, ApiError> {
+    let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+    let old = pools::get(client, name).await.map_err(|error| missing(error, name))?;
     let slots = body.slots.filter(|_| counts("slots")).unwrap_or(old.slots);
     check_slots(slots)?;
     let description = body.description.filter(|_| counts("description")).or(old.description);
     let include_deferred = body.include_deferred.filter(|_| counts("include_deferred")).unwrap_or(old.include_deferred);
-    let given = Given { name: &name, slots, description: description.as_deref(), include_deferred };
-    pools::set(&*client, &given).await?;
-    Ok(Json(view(&pools::get(&*client, &name).await?)))
+    let given = Given { name, slots, description: description.as_deref(), include_deferred };
+    pools::set(client, &given).await?;
+    Ok(pools::get(client, name).await?)
 }
 
 pub async fn delete(State(state): Shared, Id(name): Id) -> Result<StatusCode, ApiError> {
     let client = state.database.get().await?;
     pools::delete(&*client, &name).await.map_err(|error| missing(error, &name))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+struct Pools;
+
+impl Entities for Pools {
+    const WHAT: &'static str = "pools";
+    const NAMES: &'static [&'static str] = &["name", "pool"];
+
+    async fn names(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, ApiError> {
+        let found = pools::list(transaction, Listing::default()).await?;
+        Ok(found.rows.into_iter().map(|one| one.name).collect())
+    }
+
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+        let new: Create = Changes::of(body, &[])?.values;
+        check_slots(new.slots)?;
+        Ok(pools::set(transaction, &new.given()).await?)
+    }
+
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+        let new: Patch = Changes::of(body, &[])?.values;
+        let name = new.pool.clone().unwrap_or_default();
+        change(transaction, &name, new, mask).await.map(drop)
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+        pools::delete(transaction, name).await.map_err(|error| missing(error, name))
+    }
+}
+
+pub async fn bulk(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+    bulk::run(&state, &Pools, body).await
 }

@@ -10,12 +10,10 @@ use crate::engine::store::dags;
 use crate::engine::store::instances::{self, NOT_MAPPED};
 use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::runs;
-use crate::engine::store::secrets;
-use crate::engine::store::xcoms;
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
-use crate::server::listing::{Fields, page, page_with_cursor};
+use crate::server::listing::{Fields, page_with_cursor};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -278,60 +276,4 @@ fn named(value: &Value) -> Option<(String, Option<i32>)> {
         }
         _ => None,
     }
-}
-
-const XCOM_FIELDS: Fields = Fields {
-    order: &[
-        ("key", Column::text("x.key")),
-        ("dag_id", Column::text("x.dag_id")),
-        ("run_id", Column::text("x.run_id")),
-        ("task_id", Column::text("x.task_id")),
-        ("map_index", Column::whole("x.map_index")),
-        ("timestamp", Column::time("x.created_at")),
-        ("run_after", Column::time("r.run_after")),
-        ("logical_date", Column::time("r.logical_date")),
-    ],
-    patterns: &[
-        ("xcom_key", "x.key"),
-        ("dag_display_name", "x.dag_id"),
-        ("run_id", "x.run_id"),
-        ("task_id", "x.task_id"),
-    ],
-    ranges: &[("logical_date", Column::time("r.logical_date")), ("run_after", Column::time("r.run_after"))],
-    exact: &[
-        ("xcom_key", Column::text("x.key")),
-        ("map_index", Column::whole("x.map_index")),
-        ("map_index_filter", Column::whole("x.map_index")),
-    ],
-};
-
-pub async fn xcom_list(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
-    let mut listing = params.listing(&XCOM_FIELDS)?;
-    let client = state.database.get().await?;
-    for (sql, id) in [("x.dag_id = {}", &dag_id), ("x.run_id = {}", &run_id), ("x.task_id = {}", &task_id)] {
-        listing.conditions.maybe(sql, unless_all(id).map(str::to_owned));
-    }
-    let found = xcoms::list(&*client, listing).await?;
-    Ok(Json(page("xcom_entries", found.rows.iter().map(views::xcom).collect(), found.total)))
-}
-
-pub async fn xcom_get(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
-    let map_index = params.whole("map_index")?.unwrap_or(-1);
-    let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
-    let client = state.database.get().await?;
-    let found = xcoms::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index, &key).await?;
-    let value = found.value.as_deref().unwrap_or("null");
-    let mut value: Value = serde_json::from_str(value).map_err(|error| ApiError::internal(&error))?;
-    secrets::stored(&*client, &state.cipher).await?.mask_json(&mut value);
-    let mut whole = views::xcom(&found);
-    whole["value"] = value;
-    Ok(Json(whole))
 }

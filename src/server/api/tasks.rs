@@ -133,3 +133,15 @@ pub async fn one_mapped(
     })?;
     Ok(Json(views::instance(&found)))
 }
+
+/// What an operator leads to beyond Leoflow; nothing keeps such links yet.
+pub async fn links(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let map_index = params.map_index()?.unwrap_or(instances::NOT_MAPPED);
+    let client = state.database.get().await?;
+    instances::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
+    Ok(Json(json!({"extra_links": {}, "total_entries": 0})))
+}

@@ -1,18 +1,21 @@
 //! `/api/v2/variables`, with Airflow's names and shapes.
 
 use super::redact;
+use crate::auth::cipher::Cipher;
 use crate::engine::store::ReadFor;
-use crate::engine::store::listing::Column;
+use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::variables::{self, Variable};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
+use crate::server::bulk::{self, Entities};
 use crate::server::listing::{Fields, NOTHING, page};
-use crate::server::request::{Id, Params};
+use crate::server::request::{Changes, Id, Params};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -87,27 +90,68 @@ pub async fn patch(
     body: Body<Map<String, Value>>,
 ) -> Result<Json<Value>, ApiError> {
     let changes = params.changes::<VariableBody>(body.map_err(bad_body)?.0)?;
-    let new = &changes.values;
-    if new.key != key {
+    if changes.values.key != key {
         let detail = "Invalid body, key from request body doesn't match uri parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let old = variables::get(&transaction, &state.cipher, &key, ReadFor::Update).await?;
+    let variable = change(&transaction, &state.cipher, key, &changes).await?;
+    transaction.commit().await?;
+    Ok(Json(response(&variable)))
+}
+
+/// What is not among the changes stays as it is.
+async fn change(
+    transaction: &Transaction<'_>,
+    cipher: &Cipher,
+    key: String,
+    changes: &Changes<VariableBody>,
+) -> Result<Variable, ApiError> {
+    let new = &changes.values;
+    let old = variables::get(transaction, cipher, &key, ReadFor::Update).await?;
     let new_value = redact::restore(&variables::as_text(&new.value), &old.value);
     let variable = Variable {
         value: changes.pick("value", new_value, old.value),
         description: changes.pick("description", new.description.clone(), old.description),
         key,
     };
-    variables::set(&transaction, &state.cipher, &variable).await?;
-    transaction.commit().await?;
-    Ok(Json(response(&variable)))
+    variables::set(transaction, cipher, &variable).await?;
+    Ok(variable)
 }
 
 pub async fn delete(State(state): Shared, Id(key): Id) -> Result<StatusCode, ApiError> {
     let client = state.database.get().await?;
     variables::delete(&*client, &key).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+struct Variables<'a>(&'a Cipher);
+
+impl Entities for Variables<'_> {
+    const WHAT: &'static str = "variables";
+    const NAMES: &'static [&'static str] = &["key"];
+
+    async fn names(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, ApiError> {
+        let found = variables::list(transaction, self.0, Listing::default()).await?;
+        Ok(found.rows.into_iter().map(|one| one.key).collect())
+    }
+
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+        let new: VariableBody = Changes::of(body, &[])?.values;
+        Ok(variables::set(transaction, self.0, &new.into_variable()).await?)
+    }
+
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+        let changes = Changes::<VariableBody>::of(body, mask)?;
+        change(transaction, self.0, changes.values.key.clone(), &changes).await.map(drop)
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+        Ok(variables::delete(transaction, name).await?)
+    }
+}
+
+pub async fn bulk(State(state): Shared, body: Body<Value>) -> Result<Json<Value>, ApiError> {
+    bulk::run(&state, &Variables(&state.cipher), body).await
 }

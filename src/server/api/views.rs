@@ -5,6 +5,7 @@ use super::redact;
 use crate::engine::store::dags::{Dag, ImportError};
 use crate::engine::store::instances::Instance;
 use crate::engine::store::runs::Run;
+use crate::engine::store::versions::VersionName;
 use crate::engine::store::xcoms::XCom;
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ pub fn maybe(at: Option<Timestamp>) -> Value {
 }
 
 /// Seconds.
-fn duration(start: Option<Timestamp>, end: Option<Timestamp>) -> Value {
+pub fn duration(start: Option<Timestamp>, end: Option<Timestamp>) -> Value {
     let span = start.zip(end).and_then(|(start, end)| (end - start).total(Unit::Second).ok());
     span.into()
 }
@@ -37,16 +38,23 @@ fn uuid(parts: &[&str]) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-fn version(dag_id: &str, number: i32) -> Value {
+pub fn version(version: &VersionName) -> Value {
+    let VersionName { dag_id, number, created_at } = version;
     json!({
         "id": uuid(&["version", dag_id, &number.to_string()]),
         "version_number": number,
         "dag_id": dag_id,
         "bundle_name": BUNDLE,
         "bundle_version": null,
+        "created_at": stamp(*created_at),
         "dag_display_name": dag_id,
         "bundle_url": null,
     })
+}
+
+/// Stands for a file where its path would be too much.
+pub fn file_token(fileloc: &str) -> String {
+    uuid(&["file", fileloc])
 }
 
 pub fn dag(dag: &Dag) -> Value {
@@ -96,7 +104,7 @@ pub fn dag(dag: &Dag) -> Value {
         "allowed_run_types": null,
         "owners": structure.owners,
         "is_backfillable": is_periodic,
-        "file_token": uuid(&["file", &dag.fileloc]),
+        "file_token": file_token(&dag.fileloc),
     })
 }
 
@@ -119,12 +127,38 @@ pub fn dag_details(found: &Dag) -> Value {
         "is_paused_upon_creation": structure.is_paused_upon_creation,
         "params": params,
         "concurrency": structure.max_active_tasks,
-        "latest_dag_version": version(&found.dag_id, found.version_number),
+        "timezone": zone_name(&structure.timezone),
+        "asset_expression": structure.asset_condition,
+        "last_parsed": maybe(found.last_parsed_at),
+        "default_args": null,
+        "template_search_path": null,
+        "render_template_as_native_obj": false,
+        "rerun_with_latest_version": null,
+        "owner_links": {},
+        "is_favorite": false,
+        "active_runs_count": found.active_runs,
+        "latest_dag_version": version(&VersionName {
+            dag_id: found.dag_id.clone(),
+            number: found.version_number,
+            created_at: found.version_created_at,
+        }),
     });
     if let (Some(whole), Value::Object(details)) = (whole.as_object_mut(), details) {
         whole.extend(details);
     }
     whole
+}
+
+/// A zone's name, or its distance from UTC in seconds.
+fn zone_name(zone: &Value) -> String {
+    match zone {
+        Value::String(name) => name.clone(),
+        Value::Number(seconds) => {
+            let minutes = seconds.as_i64().unwrap_or(0) / 60;
+            format!("{}{:02}:{:02}", if minutes < 0 { '-' } else { '+' }, minutes.abs() / 60, minutes.abs() % 60)
+        }
+        _ => "UTC".to_owned(),
+    }
 }
 
 /// A duration in seconds, as pydantic writes a timedelta.
@@ -143,7 +177,7 @@ fn param(param: &Value) -> Value {
 }
 
 pub fn run(run: &Run) -> Value {
-    let versions: Vec<Value> = run.version_number.map(|number| version(&run.key.dag_id, number)).into_iter().collect();
+    let versions: Vec<Value> = run.version.iter().map(version).collect();
     json!({
         "dag_run_id": run.key.run_id,
         "dag_id": run.key.dag_id,
@@ -220,7 +254,7 @@ pub fn instance(found: &Instance) -> Value {
         "rendered_fields": rendered.map_or_else(|| json!({}), |rendered| redact::fields(&rendered)),
         "trigger": null,
         "triggerer_job": null,
-        "dag_version": found.version_number.map(|number| version(&run.dag_id, number)),
+        "dag_version": found.version.as_ref().map(version),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The DAG files of the workspace: found, parsed when they or what they import change, and kept in
 //! the datastore.
 
+pub mod asked;
 mod file_index;
 mod one_file;
 mod packages;
@@ -102,6 +103,7 @@ impl DagFileLoop {
                         self.parse(path);
                     }
                 }
+                files = self.state.asked_files.take() => files.into_iter().for_each(|file| self.parse(file)),
                 () = self.state.dag_deleted.notified() => {
                     self.index.forget();
                     look = true;

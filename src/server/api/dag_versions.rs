@@ -1,0 +1,60 @@
+//! `/api/v2/dags/{dag_id}/dagVersions`, with Airflow's names and shapes.
+
+use super::dag_runs::unless_all;
+use super::views::{self, BUNDLE};
+use crate::engine::store::dags;
+use crate::engine::store::listing::Column;
+use crate::engine::store::versions;
+use crate::server::api_error::ApiError;
+use crate::server::listing::{Fields, NOTHING, page};
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::Value;
+use std::sync::Arc;
+
+const NUMBER: Column = Column::whole("v.version_number");
+const FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("v.id")),
+        ("version_number", NUMBER),
+        // There is one bundle, and it has no versions.
+        ("bundle_name", Column::whole("v.id")),
+        ("bundle_version", Column::whole("v.id")),
+        ("created_at", Column::time("v.created_at")),
+    ],
+    exact: &[("version_number", NUMBER)],
+    ..NOTHING
+};
+
+pub async fn list(
+    State(state): State<Arc<AppState>>,
+    Segments(dag_id): Segments<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let mut listing = params.listing(&FIELDS)?;
+    let client = state.database.get().await?;
+    if let Some(dag_id) = unless_all(&dag_id) {
+        dags::get(&*client, dag_id).await?;
+        listing.conditions.with("v.dag_id = {}", dag_id.to_owned());
+    }
+    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
+    listing.conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
+    let found = versions::list(&*client, listing).await?;
+    Ok(Json(page("dag_versions", found.rows.iter().map(views::version).collect(), found.total)))
+}
+
+pub async fn get(
+    State(state): State<Arc<AppState>>,
+    Segments((dag_id, number)): Segments<(String, i32)>,
+) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let found = versions::named(&*client, &dag_id, number).await?;
+    let missing = || {
+        let detail = format!("The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found");
+        ApiError::new(StatusCode::NOT_FOUND, detail)
+    };
+    Ok(Json(views::version(&found.ok_or_else(missing)?)))
+}

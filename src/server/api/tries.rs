@@ -1,0 +1,127 @@
+//! The tries of task instances, with Airflow's names and shapes.
+
+use super::views::{self, stamp};
+use crate::engine::keys::RunKey;
+use crate::engine::store::StoreError;
+use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
+use crate::engine::store::try_lists::{self, Try};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// What Airflow tells of a try and not of an instance is nothing.
+const OF_INSTANCES: &[&str] =
+    &["id", "logical_date", "run_after", "note", "rendered_map_index", "rendered_fields", "trigger", "triggerer_job"];
+
+/// The instance as it was in that try; `None`: as it is, before its next try begins.
+fn view(of: &Instance, one: Option<&Try>) -> Value {
+    let mut whole = views::instance(of);
+    if let Some(fields) = whole.as_object_mut() {
+        fields.retain(|name, _| !OF_INSTANCES.contains(&name.as_str()));
+    }
+    if let Some(one) = one {
+        // The newest may wait for another after this one, or be running again.
+        let is_newest = one.number == of.try_number;
+        whole["try_number"] = one.number.into();
+        whole["start_date"] = stamp(one.start_date).into();
+        whole["end_date"] = views::maybe(one.end_date);
+        whole["duration"] = views::duration(Some(one.start_date), one.end_date);
+        whole["pid"] = one.pid.into();
+        if !is_newest {
+            whole["state"] = one.state.as_str().into();
+        }
+    }
+    whole
+}
+
+struct Found {
+    instance: Instance,
+    tries: Vec<Try>,
+}
+
+async fn find(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> Result<Found, ApiError> {
+    let client = state.database.get().await?;
+    let instance = instances::get(&*client, run, task_id, map_index).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => {
+            let RunKey { dag_id, run_id } = run;
+            let detail = format!(
+                "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}` and map_index: \
+                 `{map_index}` was not found"
+            );
+            ApiError::new(StatusCode::NOT_FOUND, detail)
+        }
+        other => other.into(),
+    })?;
+    let tries = try_lists::of_instance(&*client, run, task_id, map_index).await?;
+    Ok(Found { instance, tries })
+}
+
+async fn all(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> Result<Json<Value>, ApiError> {
+    let Found { instance, tries } = find(state, run, task_id, map_index).await?;
+    let mut shown: Vec<Value> = tries.iter().map(|one| view(&instance, Some(one))).collect();
+    // One that waits to be tried again is no try of its own.
+    let has_begun = tries.last().is_some_and(|newest| newest.number >= instance.try_number);
+    if !has_begun && instance.state.as_deref() != Some("up_for_retry") {
+        shown.push(view(&instance, None));
+    }
+    Ok(Json(json!({"total_entries": shown.len(), "task_instances": shown})))
+}
+
+async fn one(
+    state: &AppState,
+    run: &RunKey,
+    task_id: &str,
+    map_index: i32,
+    number: i32,
+) -> Result<Json<Value>, ApiError> {
+    let Found { instance, tries } = find(state, run, task_id, map_index).await?;
+    if let Some(found) = tries.iter().find(|one| one.number == number) {
+        return Ok(Json(view(&instance, Some(found))));
+    }
+    if instance.try_number == number {
+        return Ok(Json(view(&instance, None)));
+    }
+    let RunKey { dag_id, run_id } = run;
+    let detail = format!(
+        "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, try_number: `{number}` and \
+         map_index: `{map_index}` was not found"
+    );
+    Err(ApiError::new(StatusCode::NOT_FOUND, detail))
+}
+
+pub async fn list(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    all(&state, &RunKey { dag_id, run_id }, &task_id, params.map_index()?.unwrap_or(NOT_MAPPED)).await
+}
+
+pub async fn list_mapped(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
+) -> Result<Json<Value>, ApiError> {
+    all(&state, &RunKey { dag_id, run_id }, &task_id, map_index).await
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, number)): Segments<(String, String, String, i32)>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    one(&state, &RunKey { dag_id, run_id }, &task_id, params.map_index()?.unwrap_or(NOT_MAPPED), number).await
+}
+
+pub async fn get_mapped(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index, number)): Segments<(String, String, String, i32, i32)>,
+) -> Result<Json<Value>, ApiError> {
+    one(&state, &RunKey { dag_id, run_id }, &task_id, map_index, number).await
+}

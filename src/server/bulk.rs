@@ -1,0 +1,192 @@
+//! Airflow's bulk changes: a list of actions, each of which is done whole or not at all.
+
+use super::api_error::ApiError;
+use super::body::body_as;
+use super::state::AppState;
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bulk {
+    actions: Vec<Action>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Create,
+    Update,
+    Delete,
+}
+
+/// What happens with an entity that is there already, or is not.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(rename_all = "lowercase")]
+enum Otherwise {
+    #[default]
+    Fail,
+    Skip,
+    Overwrite,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Action {
+    action: Kind,
+    entities: Vec<Value>,
+    #[serde(default)]
+    action_on_existence: Otherwise,
+    #[serde(default)]
+    action_on_non_existence: Otherwise,
+    #[serde(default)]
+    update_mask: Option<Vec<String>>,
+}
+
+/// What can be changed in bulk.
+pub trait Entities: Sync {
+    /// For messages.
+    const WHAT: &'static str;
+    /// Fields of an entity that may have its name.
+    const NAMES: &'static [&'static str];
+
+    /// The names of all that there are.
+    fn names(&self, transaction: &Transaction<'_>) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+
+    /// Makes one, or writes over it.
+    fn set(&self, transaction: &Transaction<'_>, body: Body) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Changes the fields of one that are in the body, and in the mask where there is one.
+    fn change(
+        &self,
+        transaction: &Transaction<'_>,
+        body: Body,
+        mask: &[String],
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    fn remove(&self, transaction: &Transaction<'_>, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+}
+
+/// An entity as the body of a request has it.
+pub type Body = Map<String, Value>;
+
+/// Does what a body asks for, action by action.
+pub async fn run(
+    state: &AppState,
+    entities: &impl Entities,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Bulk { actions } = body_as(body)?;
+    let mut outcome = Outcome::default();
+    for action in actions {
+        let kind = action.action;
+        outcome.add(kind, act(state, entities, action).await);
+    }
+    Ok(Json(outcome.0.into()))
+}
+
+/// One action, whole or not at all. Returns the names that it was done to.
+async fn act<E: Entities>(state: &AppState, entities: &E, action: Action) -> Result<Vec<String>, ApiError> {
+    let (kind, mask) = (action.action, action.update_mask.clone().unwrap_or_default());
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let there = entities.names(&transaction).await?;
+    let Sorted { chosen, names } = sort(action, E::WHAT, |entity| name_in(entity, E::NAMES), &there)?;
+    for (entity, name) in chosen.into_iter().zip(&names) {
+        match (kind, entity) {
+            (Kind::Delete, _) => entities.remove(&transaction, name).await?,
+            (Kind::Create, Value::Object(body)) => entities.set(&transaction, body).await?,
+            (Kind::Update, Value::Object(body)) => entities.change(&transaction, body, &mask).await?,
+            _ => {
+                let message = "Input should be an object";
+                return Err(ApiError::unprocessable(&["body", "actions", "entities"], "model_type", message));
+            }
+        }
+    }
+    transaction.commit().await?;
+    Ok(names)
+}
+
+/// An entity's name: in this field, or the entity itself where it is only named.
+fn name_in(entity: &Value, fields: &[&str]) -> Option<String> {
+    let named = fields.iter().find_map(|field| entity[*field].as_str());
+    named.or_else(|| entity.as_str()).map(str::to_owned)
+}
+
+/// What came of the actions.
+#[derive(Default)]
+struct Outcome(Map<String, Value>);
+
+impl Outcome {
+    fn add(&mut self, kind: Kind, done: Result<Vec<String>, ApiError>) {
+        let name = match kind {
+            Kind::Create => "create",
+            Kind::Update => "update",
+            Kind::Delete => "delete",
+        };
+        let of_kind = self.0.entry(name).or_insert_with(|| json!({"success": [], "errors": []}));
+        let (field, new) = match done {
+            Ok(names) => ("success", names.into_iter().map(Value::from).collect()),
+            Err(error) => ("errors", vec![json!({"error": error.message(), "status_code": error.status().as_u16()})]),
+        };
+        if let Some(list) = of_kind[field].as_array_mut() {
+            list.extend(new);
+        }
+    }
+}
+
+/// The names that are to be made, changed or removed, by what is there; an error where an action forbids what is found.
+struct Sorted {
+    /// Entities of the action whose names are to be written.
+    chosen: Vec<Value>,
+    names: Vec<String>,
+}
+
+/// `name_of` reads an entity's name; `there` are the names of those that there are.
+fn sort(
+    action: Action,
+    what: &str,
+    name_of: impl Fn(&Value) -> Option<String>,
+    there: &[String],
+) -> Result<Sorted, ApiError> {
+    let mut sorted = Sorted { chosen: Vec::new(), names: Vec::new() };
+    let (mut clashing, mut absent) = (Vec::new(), Vec::new());
+    for entity in action.entities {
+        let Some(name) = name_of(&entity) else {
+            return Err(ApiError::unprocessable(&["body", "actions", "entities"], "missing", "Field required"));
+        };
+        let is_there = there.contains(&name);
+        let is_wanted = match action.action {
+            Kind::Create if is_there => {
+                if action.action_on_existence == Otherwise::Fail {
+                    clashing.push(name.clone());
+                }
+                action.action_on_existence == Otherwise::Overwrite
+            }
+            Kind::Create => true,
+            Kind::Update | Kind::Delete => {
+                if !is_there && action.action_on_non_existence == Otherwise::Fail {
+                    absent.push(name.clone());
+                }
+                is_there
+            }
+        };
+        if is_wanted {
+            sorted.chosen.push(entity);
+            sorted.names.push(name);
+        }
+    }
+    if !clashing.is_empty() {
+        let detail = format!("The {what} with these names already exist: {}", clashing.join(", "));
+        return Err(ApiError::new(StatusCode::CONFLICT, detail));
+    }
+    if !absent.is_empty() {
+        let detail = format!("The {what} with these names were not found: {}", absent.join(", "));
+        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    }
+    Ok(sorted)
+}

@@ -1,0 +1,239 @@
+//! Routes of Airflow's API beyond its lists: what they change, and what they refuse.
+
+use crate::support::TestHome;
+use crate::support::http::{Session, try_request};
+use serde_json::{Value, json};
+
+const DAGS: &str = "
+from airflow.sdk import DAG, Asset, AssetAlias, task
+
+@task(retries=1, retry_delay=0, outlets=[Asset('made'), AssetAlias('some')])
+def one(ti=None):
+    if ti.try_number == 1:
+        raise ValueError('once')
+    return {'n': 1}
+
+@task(pool='nowhere')
+def never():
+    pass
+
+with DAG('shown', tags=['red']):
+    one()
+with DAG('waiting', schedule=[Asset('made'), Asset('other')], is_paused_upon_creation=False, tags=['blue', 'red']):
+    never()
+";
+
+struct Api(Session);
+
+impl Api {
+    fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let response = self.0.request(method, &format!("/api/v2/{path}"), &body);
+        let text = response.body.clone();
+        (response.status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    #[track_caller]
+    fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.ask("GET", path, Value::Null);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    #[track_caller]
+    fn expect(&self, method: &str, path: &str, body: Value, status: u16) -> Value {
+        let (found, answer) = self.ask(method, path, body);
+        assert_eq!(found, status, "{method} {path}: {answer}");
+        answer
+    }
+}
+
+/// Where one run of `shown` has ended, in the second try of its task.
+fn running() -> (TestHome, Api) {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    test.save("dags.py", DAGS);
+    test.wait_dag("shown", 1);
+    test.wait_dag("waiting", 1);
+    test.run(&["dags", "trigger", "shown", "--run-id", "first", "--wait"]).expect(0);
+    let api = Api(Session::login(test.port, &password));
+    (test, api)
+}
+
+const TASK: &str = "dags/shown/dagRuns/first/taskInstances/one";
+
+#[test]
+fn what_is_known_of_dags_assets_and_tries_is_told() {
+    let (test, api) = running();
+    let version = api.get("dags/shown/dagVersions/1");
+    assert_eq!(api.get("dags/shown/dagVersions")["dag_versions"], json!([version]));
+    assert_eq!(api.get("dags/~/dagVersions?order_by=-version_number")["total_entries"], 3);
+    api.expect("GET", "dags/shown/dagVersions/9", Value::Null, 404);
+    assert_eq!(api.get("dagTags")["tags"], json!(["blue", "example", "red"]));
+    assert_eq!(api.get("dagTags?tag_name_pattern=lu")["tags"], json!(["blue"]));
+    let stats = api.get("dagStats?dag_ids=shown");
+    let success = stats["dags"][0]["stats"].as_array().unwrap().iter().find(|one| one["state"] == "success");
+    assert_eq!((stats["total_entries"].as_i64(), success.unwrap()["count"].as_i64()), (Some(1), Some(1)));
+    let warning = &api.get("dagWarnings?dag_id=waiting")["dag_warnings"][0];
+    assert!(warning["message"].as_str().unwrap().contains("['nowhere']"), "{warning}");
+    assert_eq!(api.get("dagWarnings?warning_type=other")["total_entries"], 0);
+    let alias = &api.get("assets/aliases")["asset_aliases"][0];
+    assert_eq!((&alias["name"], &api.get(&format!("assets/aliases/{}", alias["id"]))), (&json!("some"), alias));
+    let tries = api.get(&format!("{TASK}/tries"));
+    let states: Vec<(i64, &str)> = tries["task_instances"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["try_number"].as_i64().unwrap(), one["state"].as_str().unwrap()))
+        .collect();
+    assert_eq!(states, [(1, "failed"), (2, "success")]);
+    assert_eq!(api.get(&format!("{TASK}/tries/1"))["state"], "failed");
+    assert_eq!(api.get(&format!("{TASK}/-1/tries/2"))["state"], "success");
+    api.expect("GET", &format!("{TASK}/tries/3"), Value::Null, 404);
+    assert_eq!(api.get(&format!("{TASK}/links"))["total_entries"], 0);
+    // The one asset waits for the other.
+    let asset = test.sql("SELECT id FROM asset WHERE name = 'made'");
+    let queued = api.get("dags/waiting/assets/queuedEvents");
+    assert_eq!(queued["queued_events"][0]["asset_id"].to_string(), asset.trim());
+    assert_eq!(api.get(&format!("assets/{asset}/queuedEvents")), queued);
+    let one = format!("dags/waiting/assets/{asset}/queuedEvents");
+    assert_eq!(api.get(&one), queued["queued_events"][0]);
+    api.expect("DELETE", &format!("{one}?before=2020-01-01T00:00:00Z"), Value::Null, 404);
+    api.expect("DELETE", &one, Value::Null, 204);
+    api.expect("GET", &one, Value::Null, 404);
+}
+
+#[test]
+fn xcoms_and_state_stores_have_airflows_life() {
+    let (test, api) = running();
+    let entries = format!("{TASK}/xcomEntries");
+    let made = api.expect("POST", &entries, json!({"key": "a/b", "value": {"x": 1.0}}), 201);
+    assert_eq!((&made["value"], &made["map_index"]), (&json!({"x": 1.0}), &json!(-1)));
+    api.expect("POST", &entries, json!({"key": "a/b", "value": 2}), 409);
+    assert_eq!(api.expect("PATCH", &format!("{entries}/a/b"), json!({"value": [2]}), 200)["value"], json!([2]));
+    assert_eq!(api.get(&format!("{entries}/a/b?stringify=true"))["value"], "[2]");
+    api.expect("PATCH", &format!("{entries}/none"), json!({"value": 1}), 404);
+    api.expect("DELETE", &format!("{entries}/a/b"), Value::Null, 204);
+    api.expect("DELETE", &format!("{entries}/a/b"), Value::Null, 404);
+    api.expect("POST", &entries, json!({"key": "k", "value": 1, "map_index": 3}), 404);
+    api.expect("POST", &entries, json!({"key": "k", "value": 1, "odd": 3}), 422);
+
+    let store = format!("{TASK}/state-store");
+    api.expect("PUT", &format!("{store}/where/at"), json!({"value": {"at": 1}, "expires_at": null}), 204);
+    let kept = api.get(&format!("{store}/where/at"));
+    assert_eq!((&kept["value"], &kept["expires_at"]), (&json!({"at": 1}), &Value::Null));
+    api.expect("PATCH", &format!("{store}/where/at"), json!({"value": 2}), 200);
+    assert_eq!(api.get(&store)["task_state_store"][0]["value"], 2);
+    api.expect("PUT", &format!("{store}/k"), json!({"value": null}), 422);
+    api.expect("PUT", &format!("{store}/k"), json!({"value": 1, "expires_at": "tomorrow"}), 422);
+    api.expect("PUT", &format!("{store}/k?map_index=4"), json!({"value": 1}), 404);
+    api.expect("PATCH", &format!("{store}/k"), json!({"value": 1}), 404);
+    api.expect("DELETE", &store, Value::Null, 204);
+    assert_eq!(api.get(&store)["total_entries"], 0);
+
+    let asset = test.sql("SELECT id FROM asset WHERE name = 'made'");
+    let store = format!("assets/{asset}/state-store");
+    api.expect("PUT", &format!("{store}/k"), json!({"value": "v"}), 204);
+    let kept = api.get(&format!("{store}/k"));
+    assert_eq!((&kept["value"], &kept["last_updated_by"]), (&json!("v"), &json!({"kind": "api"})));
+    api.expect("DELETE", &format!("{store}/k"), Value::Null, 204);
+    api.expect("GET", &format!("{store}/k"), Value::Null, 404);
+    api.expect("GET", "assets/999/state-store", Value::Null, 404);
+}
+
+#[test]
+fn a_bulk_change_is_done_action_by_action_each_whole_or_not_at_all() {
+    let (test, api) = running();
+    for (path, name, one, two, changed) in [
+        (
+            "variables",
+            "key",
+            json!({"key": "a", "value": "1"}),
+            json!({"key": "b", "value": "1"}),
+            json!({"value": "2"}),
+        ),
+        (
+            "connections",
+            "connection_id",
+            json!({"connection_id": "a", "conn_type": "http"}),
+            json!({"connection_id": "b", "conn_type": "http"}),
+            json!({"conn_type": "http", "host": "h"}),
+        ),
+        ("pools", "name", json!({"name": "a", "slots": 1}), json!({"name": "b", "slots": 1}), json!({"slots": 2})),
+    ] {
+        let bulk = |actions: Value| api.expect("PATCH", path, json!({"actions": actions}), 200);
+        let create = |entities: Value| json!({"action": "create", "entities": entities});
+        let done = bulk(json!([create(json!([one])), create(json!([one, two]))]));
+        assert_eq!(done["create"]["success"], json!(["a"]), "{done}");
+        assert_eq!(done["create"]["errors"][0]["status_code"], 409, "{done}");
+        // Nothing of the second action has stayed.
+        let names = || -> Vec<Value> {
+            let listed = api.get(path);
+            let all = listed[path].as_array().unwrap().iter().map(|one| one[name].clone());
+            all.filter(|name| name != "default_pool").collect()
+        };
+        assert_eq!(names(), ["a"], "{path}");
+        let mut skipping = create(json!([one, two]));
+        skipping["action_on_existence"] = "skip".into();
+        assert_eq!(bulk(json!([skipping]))["create"]["success"], json!(["b"]));
+        let mut change = changed.clone();
+        change[if path == "pools" { "pool" } else { name }] = "a".into();
+        let done = bulk(json!([
+            {"action": "update", "entities": [change]},
+            {"action": "delete", "entities": ["b", "none"], "action_on_non_existence": "skip"},
+            {"action": "delete", "entities": ["none"]},
+        ]));
+        assert_eq!((&done["update"]["success"], &done["delete"]["success"]), (&json!(["a"]), &json!(["b"])), "{done}");
+        assert_eq!(done["delete"]["errors"][0]["status_code"], 404, "{done}");
+        assert_eq!(names(), ["a"], "{path}");
+        api.expect("PATCH", path, json!({"actions": [{"action": "explode", "entities": []}]}), 422);
+    }
+    assert_eq!(test.sql("SELECT slots FROM pool WHERE name = 'a'"), "2");
+    assert_eq!(test.sql("SELECT host FROM connection WHERE connection_id = 'a'"), "h");
+}
+
+#[test]
+fn dags_are_paused_by_a_pattern_their_files_parsed_again_and_runs_waited_for() {
+    let (test, api) = running();
+    let pause = |query: &str, is_paused: bool| {
+        let answer = api.expect("PATCH", &format!("dags{query}"), json!({"is_paused": is_paused}), 200);
+        answer["total_entries"].as_i64().unwrap()
+    };
+    assert_eq!(pause("", true), 0);
+    assert_eq!(pause("?dag_id_pattern=~", true), 3);
+    assert_eq!(test.sql("SELECT count(*) FROM dag WHERE is_paused"), "3");
+    assert_eq!(pause("?dag_id_prefix_pattern=sho&limit=0", false), 1);
+    api.expect("PATCH", "dags?update_mask=tags&dag_id_pattern=~", json!({"is_paused": true}), 400);
+
+    let parsed = || test.sql("SELECT last_parsed_at FROM dag WHERE dag_id = 'shown'");
+    let before = parsed();
+    let token = api.get("dags/shown")["file_token"].as_str().unwrap().to_owned();
+    api.expect("PUT", &format!("parseDagFile/{token}"), Value::Null, 201);
+    crate::support::wait_until("it is parsed", std::time::Duration::from_secs(20), || parsed() != before);
+    api.expect("PUT", "parseDagFile/nothing", Value::Null, 404);
+
+    api.expect("POST", "dags/shown/dagRuns", json!({"dag_run_id": "second", "logical_date": null}), 200);
+    let lines = api.0.request("GET", "/api/v2/dags/shown/dagRuns/second/wait?interval=0.1&result=one", "").body;
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!(last, json!({"state": "success", "results": {"one": {"n": 1}}}), "{lines}");
+    api.expect("GET", "dags/shown/dagRuns/second/wait", Value::Null, 422);
+    api.expect("GET", "dags/shown/dagRuns/none/wait?interval=1", Value::Null, 404);
+    api.expect("POST", "connections/test", json!({"connection_id": "x", "conn_type": "http"}), 403);
+}
+
+#[test]
+fn a_login_goes_on_to_a_page_of_this_site_alone() {
+    let test = TestHome::started();
+    let to = |next: &str| {
+        let path = format!("/api/v2/auth/login?next={next}");
+        let response = try_request(test.port, "GET", &path, &[], "").unwrap();
+        (response.status, response.header("location").map(str::to_owned))
+    };
+    assert_eq!(to("/dags/a%20b").0, 400);
+    assert_eq!(to("/dags/a?b=c"), (307, Some("/auth/login?next=%2Fdags%2Fa%3Fb%3Dc".to_owned())));
+    for unsafe_one in ["https://example.com/", "//example.com", "/%5Cexample.com", "/%09/example.com", "dags"] {
+        assert_eq!(to(unsafe_one).0, 400, "{unsafe_one}");
+    }
+    let out = try_request(test.port, "GET", "/api/v2/auth/logout", &[], "").unwrap();
+    assert_eq!((out.status, out.header("location")), (307, Some("/auth/login")));
+}
