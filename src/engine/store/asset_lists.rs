@@ -68,9 +68,14 @@ const ASSET: &str = "
                   OR d.kind = 'name' AND d.name = a.name OR d.kind = 'uri' AND d.uri = a.uri)) AS uses,
            (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
             FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases";
-const ASSETS: &str = "
-    asset a LEFT JOIN LATERAL (
-        SELECT id, happened_at FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) e ON true";
+const SOURCE: Source<'static> = Source {
+    columns: ASSET,
+    from: "asset a",
+    joins: &[],
+    lookups: "LEFT JOIN LATERAL (
+        SELECT id, happened_at FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) e ON true",
+    key: &[Column::whole("a.id")],
+};
 
 /// For a task, which may have thousands of them to read: without the runs that came of each.
 const EVENT: &str = "e.*, a.name, a.uri, a.group_name, '[]'::json AS created";
@@ -127,16 +132,12 @@ impl From<&Row> for AssetEvent {
 
 /// A page of assets with the number of all that match.
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Asset>, StoreError> {
-    let source = Source { columns: ASSET, from: ASSETS, key: &[Column::whole("a.id")] };
-    listing.fetch(client, &source, |row| row.into()).await
+    listing.fetch(client, &SOURCE, |row| row.into()).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
-    Ok(client
-        .query_opt(&format!("SELECT {ASSET} FROM {ASSETS} WHERE a.id = $1"), &[&id])
-        .await?
-        .as_ref()
-        .map(Asset::from))
+    let query = format!("SELECT {ASSET} FROM {} WHERE a.id = $1", SOURCE.shown());
+    Ok(client.query_opt(&query, &[&id]).await?.as_ref().map(Asset::from))
 }
 
 /// What a task is told of an asset that it names.
@@ -220,14 +221,16 @@ pub async fn aliases(
     client: &impl GenericClient,
     listing: Listing,
 ) -> Result<Found<(i64, String, String)>, StoreError> {
-    let source = Source { columns: "n.id, n.name, n.group_name", from: "asset_alias n", key: &[Column::whole("n.id")] };
-    listing.fetch(client, &source, |row| (row.get(0), row.get(1), row.get(2))).await
+    listing
+        .fetch(client, &Source::of("n.id, n.name, n.group_name", "asset_alias n", &[Column::whole("n.id")]), |row| {
+            (row.get(0), row.get(1), row.get(2))
+        })
+        .await
 }
 
 /// A page of events with the number of all that match.
 pub async fn events(client: &impl GenericClient, listing: Listing) -> Result<Found<AssetEvent>, StoreError> {
-    let source = Source { columns: EVENT_WITH_RUNS, from: EVENTS, key: &[Column::whole("e.id")] };
-    listing.fetch(client, &source, |row| row.into()).await
+    listing.fetch(client, &Source::of(EVENT_WITH_RUNS, EVENTS, &[Column::whole("e.id")]), |row| row.into()).await
 }
 
 pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {

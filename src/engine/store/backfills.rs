@@ -292,8 +292,7 @@ pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(
 }
 
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Backfill>, StoreError> {
-    let source = Source { columns: "*", from: "backfill", key: &[Column::whole("id")] };
-    listing.fetch(client, &source, read).await
+    listing.fetch(client, &Source::of("*", "backfill", &[Column::whole("id")]), read).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {

@@ -82,8 +82,10 @@ pub async fn list(
     cipher: &Cipher,
     listing: Listing,
 ) -> Result<Found<Connection>, StoreError> {
-    let source = Source { columns: "*", from: "connection", key: &[Column::text("connection_id")] };
-    listing.fetch(client, &source, |row| read(row, cipher)).await?.sound()
+    listing
+        .fetch(client, &Source::of("*", "connection", &[Column::text("connection_id")]), |row| read(row, cipher))
+        .await?
+        .sound()
 }
 
 pub async fn get(

@@ -11,8 +11,7 @@ use tokio_postgres::types::Json;
 pub async fn tags(client: &impl GenericClient, listing: Listing) -> Result<Found<String>, StoreError> {
     let from = "(SELECT DISTINCT jsonb_array_elements_text(v.structure->'tags') AS name
                  FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.is_active) t";
-    let source = Source { columns: "t.name", from, key: &[Column::text("t.name")] };
-    listing.fetch(client, &source, |row| row.get(0)).await
+    listing.fetch(client, &Source::of("t.name", from, &[Column::text("t.name")]), |row| row.get(0)).await
 }
 
 /// Of each active DAG, or of those that are named, its id and how many of its runs are in which state.
@@ -42,6 +41,7 @@ pub async fn with_unknown_pools(
          WHERE d.is_active AND task->>'pool' <> 'default_pool'
            AND NOT EXISTS (SELECT FROM pool p WHERE p.name = task->>'pool')) w";
     let key = &[Column::text("w.dag_id"), Column::text("w.pool")];
-    let source = Source { columns: "w.dag_id, w.pool, w.at", from, key };
-    listing.fetch(client, &source, |row| (row.get(0), row.get(1), row.get(2))).await
+    listing
+        .fetch(client, &Source::of("w.dag_id, w.pool, w.at", from, key), |row| (row.get(0), row.get(1), row.get(2)))
+        .await
 }

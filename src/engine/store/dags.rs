@@ -96,8 +96,7 @@ fn read(row: &Row) -> Dag {
 }
 
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Dag>, StoreError> {
-    let source = Source { columns: COLUMNS, from: FROM, key: &[Column::text("d.dag_id")] };
-    listing.fetch(client, &source, read).await
+    listing.fetch(client, &Source::of(COLUMNS, FROM, &[Column::text("d.dag_id")]), read).await
 }
 
 pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag, StoreError> {
@@ -326,8 +325,7 @@ fn read_error(row: &Row) -> ImportError {
 }
 
 pub async fn import_errors(client: &impl GenericClient, listing: Listing) -> Result<Found<ImportError>, StoreError> {
-    let source = Source { columns: "*", from: "import_error", key: &[Column::whole("id")] };
-    listing.fetch(client, &source, read_error).await
+    listing.fetch(client, &Source::of("*", "import_error", &[Column::whole("id")]), read_error).await
 }
 
 pub async fn import_error(client: &impl GenericClient, id: i64) -> Result<ImportError, StoreError> {

@@ -140,7 +140,7 @@ const KEY: &[Column] = &[
 
 /// A page of questions with the number of all that match.
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Detail>, StoreError> {
-    listing.fetch(client, &Source { columns: "h.*", from: LISTED, key: KEY }, read).await
+    listing.fetch(client, &Source::of("h.*", LISTED, KEY), read).await
 }
 
 /// Why an answer is not taken.

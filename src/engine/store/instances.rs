@@ -42,15 +42,20 @@ pub struct Instance {
 const COLUMNS: &str = "
     ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number,
     v.created_at AS version_created_at";
-const FROM: &str = "
-    task_instance ti
-    JOIN dag_run r USING (dag_id, run_id)
-    LEFT JOIN dag_version v ON v.id = r.dag_version_id
-    -- One look into the key for each: without statistics a plan reads all tries of the run for each instance of it.
-    LEFT JOIN LATERAL (
+const SOURCE: Source<'static> = Source {
+    columns: COLUMNS,
+    from: "task_instance ti",
+    joins: &[
+        ("r", "JOIN dag_run r USING (dag_id, run_id)"),
+        ("v", "LEFT JOIN dag_version v ON v.id = r.dag_version_id"),
+    ],
+    // One look into the key for each: without statistics a plan reads all tries of the run for each instance of it.
+    lookups: "LEFT JOIN LATERAL (
         SELECT pid, outcome FROM task_try t
         WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
-              = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true";
+              = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true",
+    key: KEY,
+};
 /// What tells instances apart in lists.
 pub const KEY: &[Column] =
     &[Column::text("ti.task_id"), Column::whole("ti.map_index"), Column::text("ti.run_id"), Column::text("ti.dag_id")];
@@ -90,7 +95,7 @@ pub async fn of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Ins
 
 /// Instances of one run, or of several.
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Instance>, StoreError> {
-    listing.fetch(client, &Source { columns: COLUMNS, from: FROM, key: KEY }, read).await
+    listing.fetch(client, &SOURCE, read).await
 }
 
 /// The named ones of a run.
@@ -100,8 +105,9 @@ pub async fn chosen(
     ids: &[(String, i32)],
 ) -> Result<Vec<Instance>, StoreError> {
     let (tasks, indices): (Vec<&str>, Vec<i32>) = ids.iter().map(|(task, index)| (task.as_str(), *index)).unzip();
+    let from = SOURCE.shown();
     let query = format!(
-        "SELECT {COLUMNS} FROM {FROM} JOIN unnest($3::text[], $4::integer[]) AS chosen (task_id, map_index)
+        "SELECT {COLUMNS} FROM {from} JOIN unnest($3::text[], $4::integer[]) AS chosen (task_id, map_index)
                   ON (chosen.task_id, chosen.map_index) = (ti.task_id, ti.map_index)
          WHERE ti.dag_id = $1 AND ti.run_id = $2 ORDER BY ti.task_id, ti.map_index"
     );
@@ -115,8 +121,9 @@ pub async fn get(
     task_id: &str,
     map_index: i32,
 ) -> Result<Instance, StoreError> {
+    let from = SOURCE.shown();
     let query = format!(
-        "SELECT {COLUMNS} FROM {FROM} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4"
+        "SELECT {COLUMNS} FROM {from} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4"
     );
     let row = client.query_opt(&query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound {

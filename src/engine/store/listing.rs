@@ -197,9 +197,39 @@ pub struct OtherCursor;
 /// Where rows come from. `key` tells them apart, so that pages do not overlap.
 pub struct Source<'a> {
     pub columns: &'a str,
-    /// With its joins.
     pub from: &'a str,
+    /// What has one row for each, with the alias: counted only where a condition is about it or one after it.
+    pub joins: &'a [(&'a str, &'a str)],
+    /// What is looked up for the rows of the page alone, in joins that neither add rows nor take any.
+    pub lookups: &'a str,
     pub key: &'a [Column],
+}
+
+impl<'a> Source<'a> {
+    /// Of one table, or of some that are joined for whatever is asked.
+    pub fn of(columns: &'a str, from: &'a str, key: &'a [Column]) -> Self {
+        Self { columns, from, joins: &[], lookups: "", key }
+    }
+
+    fn counted(&self, conditions: &str) -> String {
+        let last = self.joins.iter().rposition(|(alias, _)| mentions(conditions, alias));
+        let needed = &self.joins[..last.map_or(0, |at| at + 1)];
+        needed.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"))
+    }
+
+    /// All of it, for one row or a page.
+    pub fn shown(&self) -> String {
+        let joined = self.joins.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"));
+        format!("{joined} {}", self.lookups)
+    }
+}
+
+/// Whether some SQL is about the table with that alias.
+fn mentions(sql: &str, alias: &str) -> bool {
+    sql.match_indices(&format!("{alias}.")).any(|(at, _)| {
+        let before = sql[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+    })
 }
 
 impl Listing {
@@ -239,22 +269,27 @@ impl Listing {
         source: &Source<'_>,
         read: impl Fn(&Row) -> T,
     ) -> Result<Found<T>, StoreError> {
-        let Source { columns, from, key } = source;
-        let order = self.whole_order(key);
-        let matches = format!("FROM {from} WHERE {}", self.conditions.sql());
+        let columns = source.columns;
+        let order = self.whole_order(source.key);
+        let conditions = self.conditions.sql();
+        let counted = format!("FROM {} WHERE {conditions}", source.counted(&conditions));
+        let from = source.shown();
         let Some(cursor) = self.cursor.take() else {
             let total =
-                client.query_one(&format!("SELECT count(*) {matches}"), &self.conditions.values()).await?.get(0);
+                client.query_one(&format!("SELECT count(*) {counted}"), &self.conditions.values()).await?.get(0);
             let count = self.conditions.values.len();
             let order = order_by(&order, false);
-            let query =
-                format!("SELECT {columns} {matches} ORDER BY {order} LIMIT ${} OFFSET ${}", count + 1, count + 2);
+            let query = format!(
+                "SELECT {columns} FROM {from} WHERE {conditions} ORDER BY {order} LIMIT ${} OFFSET ${}",
+                count + 1,
+                count + 2
+            );
             let mut values = self.conditions.values();
             values.extend([&self.limit as &(dyn ToSql + Sync), &self.offset]);
             let rows = client.query(&query, &values).await?.iter().map(read).collect();
             return Ok(Found { rows, total, total_limit: None, next: None, previous: None });
         };
-        let count = format!("SELECT count(*) FROM (SELECT {matches} LIMIT {COUNTED}) AS counted");
+        let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {COUNTED}) AS counted");
         let total = client.query_one(&count, &self.conditions.values()).await?.get(0);
         let is_backward = matches!(cursor, Cursor::Before(_));
         if cursor != Cursor::First {
@@ -345,6 +380,18 @@ mod tests {
         let (sql, values) = beyond(&order, &[None, Some("7".into())], true);
         let expected = "(state) IS NULL AND (FALSE OR (((id) > ({}::text)::bigint OR (id) IS NULL)))";
         assert_eq!((sql.as_str(), values.len()), (expected, 1));
+    }
+
+    #[test]
+    fn what_is_joined_is_counted_only_where_a_condition_is_about_it() {
+        let joins = &[("r", "JOIN run r ON true"), ("v", "JOIN version v ON true")];
+        let source = Source { columns: "*", from: "task t", joins, lookups: "LEFT JOIN try ON true", key: &[ID] };
+        assert_eq!(source.counted("(t.state = $1)"), "task t");
+        assert_eq!(
+            source.counted("(v.number = $1) AND (driver.x)"),
+            "task t JOIN run r ON true JOIN version v ON true"
+        );
+        assert_eq!(source.shown(), "task t JOIN run r ON true JOIN version v ON true LEFT JOIN try ON true");
     }
 
     #[test]

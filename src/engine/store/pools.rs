@@ -61,8 +61,7 @@ fn read(row: &Row) -> Pool {
 }
 
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Pool>, StoreError> {
-    let source = Source { columns: "*", from: &format!("{ALL} {USED}"), key: &[Column::text("p.name")] };
-    listing.fetch(client, &source, read).await
+    listing.fetch(client, &Source::of("*", &format!("{ALL} {USED}"), &[Column::text("p.name")]), read).await
 }
 
 fn not_found(name: &str) -> StoreError {

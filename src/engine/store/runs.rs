@@ -190,7 +190,7 @@ pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -
 }
 
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Run>, StoreError> {
-    listing.fetch(client, &Source { columns: COLUMNS, from: FROM, key: KEY }, read).await
+    listing.fetch(client, &Source::of(COLUMNS, FROM, KEY), read).await
 }
 
 /// The newest runs of every DAG, newest first.

@@ -46,7 +46,7 @@ pub async fn list_of_task(
             by: None,
         }
     };
-    listing.fetch(client, &Source { columns: "s.*", from: "task_state s", key: KEY }, read).await
+    listing.fetch(client, &Source::of("s.*", "task_state s", KEY), read).await
 }
 
 pub async fn list_of_asset(
@@ -61,7 +61,7 @@ pub async fn list_of_asset(
         let by = TryKey { run, task_id: row.get("task_id"), map_index: row.get("map_index"), try_number: 0 };
         Kept { key: row.get("key"), value, updated_at: row.get("updated_at"), expires_at: None, by: Some(by) }
     };
-    listing.fetch(client, &Source { columns: "s.*", from: "asset_state s", key: KEY }, read).await
+    listing.fetch(client, &Source::of("s.*", "asset_state s", KEY), read).await
 }
 
 /// Whether there is that task instance, or any of its task.

@@ -53,8 +53,7 @@ pub async fn list(
     cipher: &Cipher,
     listing: Listing,
 ) -> Result<Found<Variable>, StoreError> {
-    let source = Source { columns: "*", from: "variable", key: &[Column::text("key")] };
-    listing.fetch(client, &source, |row| read(row, cipher)).await?.sound()
+    listing.fetch(client, &Source::of("*", "variable", &[Column::text("key")]), |row| read(row, cipher)).await?.sound()
 }
 
 pub async fn get(

@@ -30,8 +30,9 @@ impl VersionName {
 /// A page of the versions of DAGs.
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<VersionName>, StoreError> {
     let columns = format!("v.dag_id, {VERSION_NAME}");
-    let source = Source { columns: &columns, from: "dag_version v", key: &[Column::whole("v.id")] };
-    let found = listing.fetch(client, &source, VersionName::read).await?;
+    let found = listing
+        .fetch(client, &Source::of(&columns, "dag_version v", &[Column::whole("v.id")]), VersionName::read)
+        .await?;
     let missing = || StoreError::Invalid("a version without a number".to_owned());
     found.map(|one| one.ok_or_else(missing)).sound()
 }
