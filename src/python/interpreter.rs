@@ -57,7 +57,7 @@ pub struct Interpreter {
 impl Interpreter {
     /// The configured Python, or the first on the path that is new enough, or one that was got. The error is for people.
     pub fn prepare(home: &Home, configured: Option<&Path>) -> Result<Self, String> {
-        let got = |reason| match environments::managed_pythons(home).into_iter().next() {
+        let got = |reason| match environments::managed_plain(home) {
             Some(python) if configured.is_none() => Ok(python),
             _ => Err(reason),
         };
@@ -119,9 +119,9 @@ impl Interpreter {
         options
     }
 
-    /// Whether our files are still there.
+    /// Whether it is still there, with our files.
     fn is_intact(&self) -> bool {
-        self.package.join("_leoflow_entry.py").is_file()
+        self.program.is_file() && self.package.join("_leoflow_entry.py").is_file()
     }
 
     /// Where packages that are installed for it go. Asks it, which takes a moment.

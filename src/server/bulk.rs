@@ -40,9 +40,9 @@ struct Action {
     action: Kind,
     entities: Vec<Value>,
     #[serde(default)]
-    action_on_existence: Otherwise,
+    action_on_existence: Option<Otherwise>,
     #[serde(default)]
-    action_on_non_existence: Otherwise,
+    action_on_non_existence: Option<Otherwise>,
     #[serde(default)]
     update_mask: Option<Vec<String>>,
 }
@@ -53,11 +53,20 @@ pub trait Entities: Sync {
     const WHAT: &'static str;
     /// Fields of an entity that may have its name.
     const NAMES: &'static [&'static str];
+    /// Whether one that is made again loses what the new does not say, as in Airflow.
+    const IS_REPLACED: bool;
 
-    /// The names of all that there are.
-    fn names(&self, transaction: &Transaction<'_>) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    /// Those of these names that there are.
+    fn there(
+        &self,
+        transaction: &Transaction<'_>,
+        names: &[String],
+    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
 
-    /// Makes one, or writes over it.
+    /// Whether the body can be one; what is wrong with it is told before anything is done.
+    fn check(body: Body) -> Result<(), ApiError>;
+
+    /// Makes one, or writes over it whole.
     fn set(&self, transaction: &Transaction<'_>, body: Body) -> impl Future<Output = Result<(), ApiError>> + Send;
 
     /// Changes the fields of one that are in the body, and in the mask where there is one.
@@ -75,12 +84,13 @@ pub trait Entities: Sync {
 pub type Body = Map<String, Value>;
 
 /// Does what a body asks for, action by action.
-pub async fn run(
+pub async fn run<E: Entities>(
     state: &AppState,
-    entities: &impl Entities,
+    entities: &E,
     body: Result<Json<Value>, JsonRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Bulk { actions } = body_as(body)?;
+    actions.iter().try_for_each(check::<E>)?;
     let mut outcome = Outcome::default();
     for action in actions {
         let kind = action.action;
@@ -89,16 +99,48 @@ pub async fn run(
     Ok(Json(outcome.0.into()))
 }
 
+/// Nothing is done where a part of the body cannot be.
+fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
+    let wrong = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
+    let has_more = match action.action {
+        Kind::Create => action.update_mask.is_some() || action.action_on_non_existence.is_some(),
+        Kind::Update => action.action_on_existence.is_some(),
+        Kind::Delete => action.update_mask.is_some() || action.action_on_existence.is_some(),
+    };
+    if has_more {
+        return wrong("extra_forbidden", "Extra inputs are not permitted");
+    }
+    if action.action_on_non_existence == Some(Otherwise::Overwrite) {
+        return wrong("enum", "Input should be 'fail' or 'skip'");
+    }
+    for entity in &action.entities {
+        match (entity, action.action) {
+            (entity, _) if name_in(entity, E::NAMES).is_none() => return wrong("missing", "Field required"),
+            (Value::Object(body), Kind::Create | Kind::Update) => E::check(body.clone())?,
+            (Value::String(_), Kind::Create | Kind::Update) => {
+                return wrong("model_type", "Input should be an object");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// One action, whole or not at all. Returns the names that it was done to.
 async fn act<E: Entities>(state: &AppState, entities: &E, action: Action) -> Result<Vec<String>, ApiError> {
     let (kind, mask) = (action.action, action.update_mask.clone().unwrap_or_default());
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let there = entities.names(&transaction).await?;
+    let asked: Vec<String> = action.entities.iter().filter_map(|entity| name_in(entity, E::NAMES)).collect();
+    let there = entities.there(&transaction, &asked).await?;
     let Sorted { chosen, names } = sort(action, E::WHAT, |entity| name_in(entity, E::NAMES), &there)?;
     for (entity, name) in chosen.into_iter().zip(&names) {
         match (kind, entity) {
             (Kind::Delete, _) => entities.remove(&transaction, name).await?,
+            // What it does not say of one that there is stays as it is.
+            (Kind::Create, Value::Object(body)) if !E::IS_REPLACED && there.contains(name) => {
+                entities.change(&transaction, body, &[]).await?;
+            }
             (Kind::Create, Value::Object(body)) => entities.set(&transaction, body).await?,
             (Kind::Update, Value::Object(body)) => entities.change(&transaction, body, &mask).await?,
             _ => {
@@ -154,6 +196,8 @@ fn sort(
     there: &[String],
 ) -> Result<Sorted, ApiError> {
     let mut sorted = Sorted { chosen: Vec::new(), names: Vec::new() };
+    let (on_existence, on_absence) =
+        (action.action_on_existence.unwrap_or_default(), action.action_on_non_existence.unwrap_or_default());
     let (mut clashing, mut absent) = (Vec::new(), Vec::new());
     for entity in action.entities {
         let Some(name) = name_of(&entity) else {
@@ -162,14 +206,14 @@ fn sort(
         let is_there = there.contains(&name);
         let is_wanted = match action.action {
             Kind::Create if is_there => {
-                if action.action_on_existence == Otherwise::Fail {
+                if on_existence == Otherwise::Fail {
                     clashing.push(name.clone());
                 }
-                action.action_on_existence == Otherwise::Overwrite
+                on_existence == Otherwise::Overwrite
             }
             Kind::Create => true,
             Kind::Update | Kind::Delete => {
-                if !is_there && action.action_on_non_existence == Otherwise::Fail {
+                if !is_there && on_absence == Otherwise::Fail {
                     absent.push(name.clone());
                 }
                 is_there

@@ -1,7 +1,7 @@
 //! What a list is asked for, in Airflow's query parameters.
 
 use super::api_error::ApiError;
-use super::request::Params;
+use super::request::{BODY, Params};
 use crate::engine::store::listing::{Column, Conditions, Cursor, Found, Listing, Order};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -26,9 +26,53 @@ pub struct Fields {
 
 pub const NOTHING: Fields = Fields { order: &[], patterns: &[], ranges: &[], exact: &[] };
 
+/// What the body of a list may have, beside its page and order.
+pub struct InBody<'a> {
+    /// Each with what a query calls it.
+    pub fields: &'a [(&'a str, &'a str)],
+    pub ranges: &'a [&'a str],
+}
+
+const PAGE_IN_BODY: [(&str, &str); 3] = [("page_limit", "limit"), ("page_offset", "offset"), ("order_by", "order_by")];
+/// Of a body, which may ask for more.
+const USUAL_IN_BODY: i64 = 100;
+
 const BOUNDS: [(&str, &str); 4] = [("_gte", ">="), ("_gt", ">"), ("_lte", "<="), ("_lt", "<")];
 
 impl Params {
+    /// The fields of a body that asks for a list; one that it cannot have is an error.
+    pub fn of_body(body: &Map<String, Value>, known: InBody<'_>) -> Result<Self, ApiError> {
+        let mut pairs = Vec::new();
+        for (name, value) in body {
+            let is_bound = |range: &&str| BOUNDS.iter().any(|(suffix, _)| format!("{range}{suffix}") == *name);
+            let renamed = PAGE_IN_BODY.iter().chain(known.fields).find(|(field, _)| field == name);
+            let name = match renamed {
+                Some((_, name)) => (*name).to_owned(),
+                None if known.ranges.iter().any(is_bound) => name.clone(),
+                None => {
+                    let message = "Extra inputs are not permitted";
+                    return Err(ApiError::unprocessable(&[BODY, name], "extra_forbidden", message));
+                }
+            };
+            let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+            pairs.extend(values.iter().filter_map(|one| match one {
+                // Among states it is that of one that has none.
+                Value::Null if value.is_array() => Some((name.clone(), "none".to_owned())),
+                Value::Null => None,
+                Value::String(text) => Some((name.clone(), text.clone())),
+                other => Some((name.clone(), other.to_string())),
+            }));
+        }
+        Ok(Self::in_body(pairs))
+    }
+
+    fn limit(&self) -> Result<i64, ApiError> {
+        if self.place() == BODY {
+            return self.number("limit", USUAL_IN_BODY);
+        }
+        Ok(self.number("limit", USUAL)?.min(MOST))
+    }
+
     /// Airflow's parameters of lists; what is not among the fields, the caller looks at.
     pub fn listing(&self, fields: &Fields) -> Result<Listing, ApiError> {
         let order: Result<Vec<Order>, ApiError> =
@@ -48,13 +92,7 @@ impl Params {
         for (name, column) in fields.exact {
             conditions.any(*column, self.exact(name, *column)?);
         }
-        Ok(Listing {
-            conditions,
-            order,
-            limit: Some(self.number("limit", USUAL)?.min(MOST)),
-            offset: self.number("offset", 0)?,
-            cursor: None,
-        })
+        Ok(Listing { conditions, order, limit: Some(self.limit()?), offset: self.number("offset", 0)?, cursor: None })
     }
 
     /// The same for a list that takes cursors.
@@ -90,8 +128,8 @@ impl Params {
     /// The four bounds of one name.
     pub fn range(&self, name: &str, column: Column, conditions: &mut Conditions) -> Result<(), ApiError> {
         for (suffix, sign) in BOUNDS {
+            let sql = self.bound(name, column.sql, sign);
             let name = format!("{name}{suffix}");
-            let sql = format!("({}) {sign} {{}}", column.sql);
             match column.kind {
                 "timestamptz" => conditions.maybe(&sql, self.time(&name)?),
                 "bigint" => conditions.maybe(&sql, self.whole(&name)?),
@@ -99,6 +137,16 @@ impl Params {
             }
         }
         Ok(())
+    }
+
+    /// In a query, what has not begun or not ended yet does so now, or later.
+    fn bound(&self, name: &str, column: &str, sign: &str) -> String {
+        let compared = format!("({column}) {sign} {{}}");
+        match sign {
+            _ if !["start_date", "end_date"].contains(&name) || self.place() == BODY => compared,
+            ">" | ">=" => format!("({compared} OR ({column}) IS NULL)"),
+            _ => format!("(coalesce(({column}), now()) {sign} {{}})"),
+        }
     }
 
     /// As texts that Postgres can make of that kind.
@@ -110,6 +158,11 @@ impl Params {
         }
         Ok(found)
     }
+}
+
+/// As part of a pattern, what stands for itself.
+pub fn literal(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
 /// `a | b` is either.

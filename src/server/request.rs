@@ -40,6 +40,8 @@ pub struct Params(Vec<(String, String)>, Place);
 /// Where it stands, for what is said of it.
 type Place = &'static str;
 
+pub const BODY: Place = "body";
+
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
 
@@ -52,20 +54,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
-    /// The fields of a body that asks for a list, under the names that they have in a query: `renamed` says which are
-    /// called otherwise.
-    pub fn of_body(body: &Map<String, Value>, renamed: &[(&str, &str)]) -> Self {
-        let mut pairs = Vec::new();
-        for (name, value) in body {
-            let name = renamed.iter().find(|(before, _)| before == name).map_or(name.as_str(), |(_, name)| name);
-            let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
-            pairs.extend(values.iter().filter_map(|value| match value {
-                Value::Null => None,
-                Value::String(text) => Some((name.to_owned(), text.clone())),
-                other => Some((name.to_owned(), other.to_string())),
-            }));
-        }
-        Self(pairs, "body")
+    /// What a body has, under other names.
+    pub fn in_body(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs, BODY)
     }
 
     /// Where it stands: `query` or `body`.

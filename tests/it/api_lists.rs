@@ -89,8 +89,9 @@ fn every_parameter_of_a_list_counts() {
             ("?state=failed", &[]),
             ("?run_type=manual", &all),
             ("?run_type=backfill", &[]),
-            ("?start_date_gte=2026-01-02T00:00:00Z", &["b_2"]),
-            ("?start_date_gt=2026-01-02T00:00:00Z", &[]),
+            // What has not begun yet does so now, or later.
+            ("?start_date_gte=2026-01-02T00:00:00Z", &["b_2", "c_3", "d_4"]),
+            ("?start_date_gt=2026-01-02T00:00:00Z", &["c_3", "d_4"]),
             ("?start_date_lt=2026-01-02T00:00:00Z", &["a_1", "e_5"]),
             ("?end_date_lte=2026-01-03T00:00:00Z", &["a_1", "b_2", "e_5"]),
             ("?duration_gt=100000", &["a_1", "e_5"]),
@@ -120,7 +121,8 @@ fn every_parameter_of_a_list_counts() {
             ("?tags=red", &["listed", "other"]),
             ("?tags=red&tags=blue&tags_match_mode=all", &["listed"]),
             ("?tags=red&tags=blue&tags_match_mode=any", &["listed", "other"]),
-            ("?owners=ada", &["listed"]),
+            ("?owners=AD", &["listed"]),
+            ("?owners=_da", &[]),
             ("?paused=true", &["listed", "other"]),
             ("?has_import_errors=true", &[]),
             ("?last_dag_run_state=queued", &["listed", "other"]),
@@ -128,9 +130,18 @@ fn every_parameter_of_a_list_counts() {
             ("?asset_dependency=x", &[]),
             ("?bundle_name=workspace&paused=false", &["hello"]),
             ("?bundle_name=elsewhere", &[]),
-            ("?dag_run_state=queued&dag_run_start_date_gte=2026-01-02T00:00:00Z", &["listed"]),
+            // Of the latest run.
+            ("?dag_run_state=queued&dag_run_start_date_gte=2026-01-01T00:00:00Z", &["other"]),
+            // With more than nine values beside one another.
+            (
+                "?paused=true&tags=red&owners=a&has_import_errors=false&last_dag_run_state=queued&bundle_name=workspace\
+                 &dag_run_state=queued&dag_run_start_date_gte=2026-01-01T00:00:00Z&dag_run_start_date_lte=2027-01-01T00:00:00Z\
+                 &dag_run_end_date_gte=2026-01-01T00:00:00Z&dag_run_end_date_lte=2027-01-01T00:00:00Z",
+                &["other"],
+            ),
             ("?dag_run_end_date_lt=2026-01-01T00:00:00Z", &[]),
             ("?timetable_type=none", &[]),
+            ("?timetable_type=airflow.timetables.simple.NullTimetable", &["hello", "listed", "other"]),
             // As bytes: capitals come first.
             ("?order_by=-dag_display_name", &["listed", "hello", "other"]),
         ],
@@ -143,7 +154,6 @@ fn every_parameter_of_a_list_counts() {
         &[
             ("", &["outer.inner.one", "two", "two"]),
             ("?task_group_id=outer", &["outer.inner.one"]),
-            ("?task_group_id=nothing", &[]),
             ("?task_id=two&map_index=1", &["two"]),
             ("?task_display_name_pattern=one", &["outer.inner.one"]),
             ("?state=no_status&map_index=0", &["two"]),
@@ -156,7 +166,7 @@ fn every_parameter_of_a_list_counts() {
             ("?version_number=2", &[]),
             ("?try_number=7", &[]),
             ("?rendered_map_index_pattern=1", &["two"]),
-            ("?start_date_gte=2020-01-01T00:00:00Z", &[]),
+            ("?end_date_lt=2020-01-01T00:00:00Z", &[]),
             ("?duration_gte=0", &[]),
         ],
     );
@@ -173,6 +183,7 @@ fn every_parameter_of_a_list_counts() {
         ("dags/~/dagRuns?partition_date_gte=2026-01-01", 400),
         ("dags/listed/dagRuns?partition_date_gte=2026-01-01", 400),
         ("dags/listed/dagRuns/a_1/taskInstances?map_index=x", 422),
+        ("dags/listed/dagRuns/a_1/taskInstances?task_group_id=nothing", 404),
     ] {
         assert_eq!(session.request("GET", &format!("/api/v2/{wrong}"), "").status, status, "{wrong}");
     }
@@ -194,6 +205,12 @@ fn a_body_may_name_several_dags_and_runs() {
     let found = ask("dags/~/dagRuns/~/taskInstances/list", json!({"dag_run_ids": ["a_1"], "task_ids": ["two"]})).json();
     assert_eq!(found["total_entries"], 2, "{found}");
     assert_eq!(ask("dags/listed/dagRuns/list", json!({})).status, 422);
+    assert_eq!(ask("dags/~/dagRuns/other", json!({})).status, 405);
+    for unknown in [json!({"state": ["queued"]}), json!({"statse": ["queued"]}), json!({"limit": 1})] {
+        assert_eq!(ask("dags/~/dagRuns/list", unknown.clone()).status, 422, "{unknown}");
+    }
+    let found = ask("dags/~/dagRuns/~/taskInstances/list", json!({"state": [null], "page_limit": 1000})).json();
+    assert_eq!(found["total_entries"], 13, "{found}");
     let wrong = ask("dags/~/dagRuns/list", json!({"page_limit": "many"}));
     assert_eq!((wrong.status, &wrong.json()["detail"][0]["loc"][0]), (422, &json!("body")));
 }

@@ -101,6 +101,7 @@ fn what_is_known_of_dags_assets_and_tries_is_told() {
     api.expect("DELETE", &format!("{one}?before=2020-01-01T00:00:00Z"), Value::Null, 404);
     api.expect("DELETE", &one, Value::Null, 204);
     api.expect("GET", &one, Value::Null, 404);
+    assert_eq!(api.get(&format!("assets/{asset}/queuedEvents"))["total_entries"], 0);
 }
 
 #[test]
@@ -186,9 +187,22 @@ fn a_bulk_change_is_done_action_by_action_each_whole_or_not_at_all() {
         assert_eq!((&done["update"]["success"], &done["delete"]["success"]), (&json!(["a"]), &json!(["b"])), "{done}");
         assert_eq!(done["delete"]["errors"][0]["status_code"], 404, "{done}");
         assert_eq!(names(), ["a"], "{path}");
-        api.expect("PATCH", path, json!({"actions": [{"action": "explode", "entities": []}]}), 422);
+        // What is no action, or has no name, is told before anything is done.
+        let second = create(json!([two]));
+        for wrong in [
+            json!({"action": "explode", "entities": []}),
+            create(json!([{"nokey": 1}])),
+            json!({"action": "delete", "entities": [], "update_mask": []}),
+        ] {
+            api.expect("PATCH", path, json!({"actions": [second, wrong]}), 422);
+        }
+        assert_eq!(names(), ["a"], "{path}");
+        // One that is made again keeps what the new does not say, but for variables.
+        let mut again = create(json!([one]));
+        again["action_on_existence"] = "overwrite".into();
+        assert_eq!(bulk(json!([again]))["create"]["success"], json!(["a"]));
     }
-    assert_eq!(test.sql("SELECT slots FROM pool WHERE name = 'a'"), "2");
+    assert_eq!(test.sql("SELECT slots FROM pool WHERE name = 'a'"), "1");
     assert_eq!(test.sql("SELECT host FROM connection WHERE connection_id = 'a'"), "h");
 }
 
@@ -218,7 +232,13 @@ fn dags_are_paused_by_a_pattern_their_files_parsed_again_and_runs_waited_for() {
     assert_eq!(last, json!({"state": "success", "results": {"one": {"n": 1}}}), "{lines}");
     api.expect("GET", "dags/shown/dagRuns/second/wait", Value::Null, 422);
     api.expect("GET", "dags/shown/dagRuns/none/wait?interval=1", Value::Null, 404);
+    let ended = api.0.request("GET", "/api/v2/dags/shown/dagRuns/second/wait?interval=0.1&result=%00", "").body;
+    assert_eq!(ended.lines().count(), 1, "{ended}");
     api.expect("POST", "connections/test", json!({"connection_id": "x", "conn_type": "http"}), 403);
+    api.expect("POST", "connections", json!({"connection_id": "test", "conn_type": "http"}), 201);
+    assert_eq!(api.get("connections/test")["conn_type"], "http");
+    api.expect("DELETE", "connections/test", Value::Null, 204);
+    api.expect("POST", "connections/other", Value::Null, 405);
 }
 
 #[test]

@@ -59,7 +59,8 @@ pub struct AssetEvent {
 }
 
 const ASSET: &str = "
-    a.*, e.id AS event_id, e.happened_at,
+    a.*, (SELECT id FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) AS event_id,
+    (SELECT max(happened_at) FROM asset_event WHERE asset_id = a.id) AS happened_at,
            (SELECT coalesce(json_agg(json_build_object('dag_id', d.dag_id, 'task_id', d.task_id, 'role', d.role,
                                                        'created_at', d.created_at)
                                      ORDER BY d.dag_id, d.task_id), '[]')
@@ -68,14 +69,6 @@ const ASSET: &str = "
                   OR d.kind = 'name' AND d.name = a.name OR d.kind = 'uri' AND d.uri = a.uri)) AS uses,
            (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
             FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases";
-const SOURCE: Source<'static> = Source {
-    columns: ASSET,
-    from: "asset a",
-    joins: &[],
-    lookups: "LEFT JOIN LATERAL (
-        SELECT id, happened_at FROM asset_event WHERE asset_id = a.id ORDER BY happened_at DESC, id DESC LIMIT 1) e ON true",
-    key: &[Column::whole("a.id")],
-};
 
 /// For a task, which may have thousands of them to read: without the runs that came of each.
 const EVENT: &str = "e.*, a.name, a.uri, a.group_name, '[]'::json AS created";
@@ -132,11 +125,11 @@ impl From<&Row> for AssetEvent {
 
 /// A page of assets with the number of all that match.
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Asset>, StoreError> {
-    listing.fetch(client, &SOURCE, |row| row.into()).await
+    listing.fetch(client, &Source::of(ASSET, "asset a", &[Column::whole("a.id")]), |row| row.into()).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
-    let query = format!("SELECT {ASSET} FROM {} WHERE a.id = $1", SOURCE.shown());
+    let query = format!("SELECT {ASSET} FROM asset a WHERE a.id = $1");
     Ok(client.query_opt(&query, &[&id]).await?.as_ref().map(Asset::from))
 }
 

@@ -88,6 +88,12 @@ pub async fn list(
         .sound()
 }
 
+/// Those of these names that there are, whether they can be opened or not.
+pub async fn there(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
+    let query = "SELECT connection_id FROM connection WHERE connection_id = ANY ($1)";
+    Ok(client.query(query, &[&names]).await?.iter().map(|row| row.get(0)).collect())
+}
+
 pub async fn get(
     client: &impl GenericClient,
     cipher: &Cipher,

@@ -40,8 +40,14 @@ pub struct Instance {
 }
 
 const COLUMNS: &str = "
-    ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, t.pid, t.outcome, v.version_number,
-    v.created_at AS version_created_at";
+    ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, v.version_number,
+    v.created_at AS version_created_at,
+    (SELECT pid FROM task_try t
+     WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+           = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)) AS pid,
+    (SELECT outcome FROM task_try t
+     WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+           = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)) AS outcome";
 const SOURCE: Source<'static> = Source {
     columns: COLUMNS,
     from: "task_instance ti",
@@ -49,11 +55,6 @@ const SOURCE: Source<'static> = Source {
         ("r", "JOIN dag_run r USING (dag_id, run_id)"),
         ("v", "LEFT JOIN dag_version v ON v.id = r.dag_version_id"),
     ],
-    // One look into the key for each: without statistics a plan reads all tries of the run for each instance of it.
-    lookups: "LEFT JOIN LATERAL (
-        SELECT pid, outcome FROM task_try t
-        WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
-              = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true",
     key: KEY,
 };
 /// What tells instances apart in lists.

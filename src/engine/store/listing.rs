@@ -63,14 +63,8 @@ pub struct Conditions {
 impl Conditions {
     /// `sql` has `{}` where each of the values stands.
     pub fn add(&mut self, sql: &str, values: Vec<Value>) {
-        let mut parts = sql.split("{}");
-        let mut text = parts.next().unwrap_or_default().to_owned();
-        for (part, value) in parts.zip(values) {
-            self.values.push(value);
-            // Writing to a text does not fail.
-            let _ = write!(text, "${}{part}", self.values.len());
-        }
-        self.sql.push(text);
+        self.sql.push(sql.to_owned());
+        self.values.extend(values);
     }
 
     /// One that has one value.
@@ -98,13 +92,8 @@ impl Conditions {
         if inner.sql.is_empty() {
             return;
         }
-        let mut sql = inner.sql();
-        // From the last on, so that `$1` does not stand for `$10` too.
-        for at in (1..=inner.values.len()).rev() {
-            sql = sql.replace(&format!("${at}"), &format!("${}", at + self.values.len()));
-        }
         self.values.extend(inner.values);
-        self.sql.push(format!("EXISTS ({query} AND {sql})"));
+        self.sql.push(format!("EXISTS ({query} AND ({}))", inner.sql.join(") AND (")));
     }
 
     /// The task instances `ti` of one run.
@@ -112,8 +101,19 @@ impl Conditions {
         self.add("ti.dag_id = {} AND ti.run_id = {}", vec![Box::new(run.dag_id.clone()), Box::new(run.run_id.clone())]);
     }
 
+    /// With the values numbered as they come.
     fn sql(&self) -> String {
-        if self.sql.is_empty() { "TRUE".to_owned() } else { format!("({})", self.sql.join(") AND (")) }
+        if self.sql.is_empty() {
+            return "TRUE".to_owned();
+        }
+        let whole = format!("({})", self.sql.join(") AND ("));
+        let mut parts = whole.split("{}");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for (at, part) in parts.enumerate() {
+            // Writing to a text does not fail.
+            let _ = write!(text, "${}{part}", at + 1);
+        }
+        text
     }
 
     fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
@@ -194,21 +194,20 @@ impl<T> Found<Result<T, StoreError>> {
 #[derive(Debug)]
 pub struct OtherCursor;
 
-/// Where rows come from. `key` tells them apart, so that pages do not overlap.
+/// Where rows come from. What is looked up for each row is best a subselect among the columns: it is asked for those of the
+/// page alone. `key` tells them apart, so that pages do not overlap.
 pub struct Source<'a> {
     pub columns: &'a str,
     pub from: &'a str,
     /// What has one row for each, with the alias: counted only where a condition is about it or one after it.
     pub joins: &'a [(&'a str, &'a str)],
-    /// What is looked up for the rows of the page alone, in joins that neither add rows nor take any.
-    pub lookups: &'a str,
     pub key: &'a [Column],
 }
 
 impl<'a> Source<'a> {
     /// Of one table, or of some that are joined for whatever is asked.
     pub fn of(columns: &'a str, from: &'a str, key: &'a [Column]) -> Self {
-        Self { columns, from, joins: &[], lookups: "", key }
+        Self { columns, from, joins: &[], key }
     }
 
     fn counted(&self, conditions: &str) -> String {
@@ -219,8 +218,7 @@ impl<'a> Source<'a> {
 
     /// All of it, for one row or a page.
     pub fn shown(&self) -> String {
-        let joined = self.joins.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"));
-        format!("{joined} {}", self.lookups)
+        self.joins.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"))
     }
 }
 
@@ -367,7 +365,20 @@ mod tests {
         conditions.add("b = {} OR c = {}", vec![Box::new("x"), Box::new("y")]);
         conditions.add("d", Vec::new());
         assert_eq!(conditions.sql(), "(a = $1) AND (b = $2 OR c = $3) AND (d)");
-        assert_eq!(conditions.values().len(), 3);
+        let mut inner = Conditions::default();
+        for number in 0..9 {
+            inner.with("e = {}", number);
+        }
+        conditions.some("SELECT FROM f WHERE g", inner);
+        let sql = conditions.sql();
+        assert!(
+            sql.ends_with(
+                "AND (EXISTS (SELECT FROM f WHERE g AND (e = $4) AND (e = $5) AND (e = $6) AND (e = $7) \
+                               AND (e = $8) AND (e = $9) AND (e = $10) AND (e = $11) AND (e = $12)))"
+            ),
+            "{sql}"
+        );
+        assert_eq!(conditions.values().len(), 12);
     }
 
     #[test]
@@ -385,13 +396,13 @@ mod tests {
     #[test]
     fn what_is_joined_is_counted_only_where_a_condition_is_about_it() {
         let joins = &[("r", "JOIN run r ON true"), ("v", "JOIN version v ON true")];
-        let source = Source { columns: "*", from: "task t", joins, lookups: "LEFT JOIN try ON true", key: &[ID] };
+        let source = Source { columns: "*", from: "task t", joins, key: &[ID] };
         assert_eq!(source.counted("(t.state = $1)"), "task t");
         assert_eq!(
             source.counted("(v.number = $1) AND (driver.x)"),
             "task t JOIN run r ON true JOIN version v ON true"
         );
-        assert_eq!(source.shown(), "task t JOIN run r ON true JOIN version v ON true LEFT JOIN try ON true");
+        assert_eq!(source.shown(), "task t JOIN run r ON true JOIN version v ON true");
     }
 
     #[test]

@@ -56,6 +56,12 @@ pub async fn list(
     listing.fetch(client, &Source::of("*", "variable", &[Column::text("key")]), |row| read(row, cipher)).await?.sound()
 }
 
+/// Those of these names that there are, whether they can be opened or not.
+pub async fn there(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
+    let query = "SELECT key FROM variable WHERE key = ANY ($1)";
+    Ok(client.query(query, &[&names]).await?.iter().map(|row| row.get(0)).collect())
+}
+
 pub async fn get(
     client: &impl GenericClient,
     cipher: &Cipher,

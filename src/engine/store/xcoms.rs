@@ -47,7 +47,6 @@ pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found
         columns: "x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, r.logical_date, r.run_after",
         from: "xcom x",
         joins: &[("r", "JOIN dag_run r USING (dag_id, run_id)")],
-        lookups: "",
         key: KEY,
     };
     listing.fetch(client, &source, read).await

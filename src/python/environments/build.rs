@@ -26,8 +26,6 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
 /// Another process builds: it may take as long.
 const TURN_LIMIT: Duration = Duration::from_secs(2400);
 const PRUNE_LIMIT: Duration = Duration::from_secs(120);
-/// Longer than a task goes on with an environment that has a newer one in its place.
-const REPLACED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Written last: a folder without it is on its way in or out.
 const STAMP: &str = ".leoflow-deps";
@@ -255,18 +253,15 @@ pub fn count(home: &Home) -> usize {
     all(home).len()
 }
 
-/// Removes those whose lock is not in use, or that have a newer one in their place, and that were not used for so long,
-/// and Pythons that nothing needs then; with `dry_run` only says which.
+/// Removes those whose lock is not in use and that were not used for so long, and Pythons that nothing needs then; with
+/// `dry_run` only says which.
 pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
     let _turn = turn(home)?;
-    let newest: Vec<PathBuf> = newest_of_each(home).into_iter().map(|(folder, _)| folder).collect();
     let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
         let used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
-        let unused_since = used.map_or(Duration::MAX, |used| used.elapsed().unwrap_or_default());
-        let is_old = |limit: Duration| unused_since >= limit;
-        // One with a newer in its place may have tasks that began with it.
-        let is_replaced = !newest.contains(folder) && is_old(unused_for.max(REPLACED));
-        is_replaced || is_old(unused_for) && !in_use.contains(&stamp.lock.hash())
+        let is_old = used.is_none_or(|used| used.elapsed().unwrap_or_default() >= unused_for);
+        // Also one that has a newer Python in its place: agents and tasks may go on with it.
+        is_old && !in_use.contains(&stamp.lock.hash())
     };
     let (unused, used): (Vec<_>, Vec<_>) = all(home).into_iter().partition(is_unused);
     let bases: Vec<PathBuf> = used.into_iter().map(|(_, stamp)| stamp.base).collect();
@@ -279,9 +274,7 @@ pub fn prune(home: &Home, in_use: &[String], unused_for: Duration, dry_run: bool
             files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
             files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
         }
-        for python in &pythons {
-            managed::remove(python).map_err(|error| format!("{}: {error}", python.display()))?;
-        }
+        managed::remove(home, &pythons)?;
         bytecode::forget_unused(home);
         if let Some(uv) = super::uv::find(home).filter(|_| !unused.is_empty()) {
             // Their files are uv's too, and free only when both have let go.

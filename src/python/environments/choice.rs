@@ -95,32 +95,35 @@ pub fn renew(
     reporter: &dyn Reporter,
 ) -> Result<(Lock, PathBuf), String> {
     let uv = uv::get(home, reporter)?;
-    let newer = managed::is_of(home, &python.path).then(|| managed::newer(home, python, reporter)).flatten();
-    let newer = newer.filter(|newer| declared.takes_python(&newer.version).is_ok());
+    let may_be_newer = managed::is_of(home, &python.path) && declared.python_of_lock(python) == python.minor();
+    let newer = may_be_newer.then(|| managed::newer(home, python, &declared.python, reporter)).flatten();
     let python = newer.as_ref().unwrap_or(python);
     let lock = build::lock(&uv, home, declared, python, reporter)?;
     let folder = build::build(&uv, home, &lock, python, reporter)?;
     Ok((lock, folder))
 }
 
-/// Environments with a Python that Leoflow has got are built again where there is a newer patch of it. Returns how many
-/// were; those of before stay until nothing uses them.
-pub fn renew_managed(home: &Home, reporter: &dyn Reporter) -> Result<usize, String> {
-    let mut renewed = 0;
+/// Environments of these locks with a Python that Leoflow has got are built again where there is a newer patch of it that
+/// their projects take. Returns how many were, and what could not be done; those of before stay until nothing needs them.
+pub fn renew_managed(home: &Home, in_use: &[String], reporter: &dyn Reporter) -> (usize, Vec<String>) {
+    let (mut renewed, mut problems) = (0, Vec::new());
     for python in managed::all(home) {
-        let is_with = |stamp: &Stamp| stamp.version == python.version && managed::is_of(home, &stamp.base);
-        let with: Vec<Stamp> =
-            build::newest_of_each(home).into_iter().map(|(_, stamp)| stamp).filter(is_with).collect();
-        if with.is_empty() {
-            continue;
-        }
-        let Some(newer) = managed::newer(home, &python, reporter) else { continue };
-        let uv = uv::get(home, reporter)?;
         // A lock for one patch stays with it.
-        for stamp in with.iter().filter(|stamp| stamp.lock.python == newer.minor()) {
-            build::build(&uv, home, &stamp.lock, &newer, reporter)?;
-            renewed += 1;
+        let is_with = |stamp: &Stamp| {
+            stamp.version == python.version
+                && stamp.lock.python == python.minor()
+                && in_use.contains(&stamp.lock.hash())
+                && managed::is_of(home, &stamp.base)
+        };
+        for (_, stamp) in build::newest_of_each(home).into_iter().filter(|(_, stamp)| is_with(stamp)) {
+            let ranges = &stamp.lock.declared.python;
+            let Some(newer) = managed::newer(home, &python, ranges, reporter) else { continue };
+            let built = uv::get(home, reporter).and_then(|uv| build::build(&uv, home, &stamp.lock, &newer, reporter));
+            match built {
+                Ok(_) => renewed += 1,
+                Err(reason) => problems.push(reason),
+            }
         }
     }
-    Ok(renewed)
+    (renewed, problems)
 }

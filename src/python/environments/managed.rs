@@ -21,6 +21,8 @@ const GET_LIMIT: Duration = Duration::from_secs(900);
 const NEW: Duration = Duration::from_secs(3600);
 /// In the folder of one that is whole.
 const STAMP: &str = ".leoflow-python";
+/// Where uv unpacks.
+const UNPACKED: &str = ".temp";
 /// Held while one is got.
 const LOCK: &str = ".leoflow.lock";
 
@@ -51,13 +53,11 @@ pub fn get(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Result<Py
     let wanted = request(ranges)?;
     let uv = uv::get(home, reporter)?;
     let folder = folder(home);
-    home.create_folder(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let _held = turn(home, GET_LIMIT)?;
     let told = |error: io::Error| format!("{} cannot be written: {error}", folder.display());
-    let lock = File::options().create(true).append(true).open(folder.join(LOCK)).map_err(told)?;
-    let _held =
-        FileLock::exclusive_within(lock, GET_LIMIT).map_err(|error| format!("another is being got: {error}"))?;
     // What a kill or an error has left is never taken for one.
-    for half_made in folders(home).filter(|folder| !folder.join(STAMP).is_file()) {
+    let left = folders(home).filter(|folder| !folder.join(STAMP).is_file()).chain([folder.join(UNPACKED)]);
+    for half_made in left {
         files::remove_any(&half_made).map_err(told)?;
     }
     reporter.report(Progress::Started(what_is_done(ranges)));
@@ -72,10 +72,23 @@ pub fn get(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Result<Py
     found.ok_or_else(|| format!("uv got {wanted}, and what it got does not run here"))
 }
 
-/// The same with a newer patch, where uv's list has one. What stands in the way is no error: the one that is there will do.
-pub fn newer(home: &Home, python: &Python, reporter: &dyn Reporter) -> Option<Python> {
-    let same_minor = format!("=={}.*", python.minor());
-    get(home, &[same_minor, format!(">{}", python.version)], reporter).ok()
+/// The same with a newer patch that holds to these ranges, too, where uv's list has one. What stands in the way is no error: the one that is there will do.
+pub fn newer(home: &Home, python: &Python, ranges: &[String], reporter: &dyn Reporter) -> Option<Python> {
+    let mut wanted = vec![format!("=={}.*", python.minor()), format!(">{}", python.version)];
+    wanted.extend_from_slice(ranges);
+    get(home, &wanted, reporter).ok()
+}
+
+/// The one for whatever asks for none: of the minor version that most packages have wheels for, the newest patch.
+pub fn plain(home: &Home) -> Option<Python> {
+    let mut all = all(home);
+    let rank = |python: &Python| {
+        let minor = discover::numbers(&python.version).get(1).copied();
+        PREFERRED.iter().position(|preferred| Some(*preferred) == minor).unwrap_or(PREFERRED.len())
+    };
+    // Those of one minor version stay as they are, the newest first.
+    all.sort_by_key(rank);
+    all.into_iter().next()
 }
 
 /// Whether a program is of one of these.
@@ -113,22 +126,42 @@ pub fn unused(home: &Home, bases: &[PathBuf], unused_for: Duration) -> Vec<PathB
     let of_programs = programs(home).filter_map(|program| Some(program.parent()?.parent()?.to_owned()));
     let is_used =
         |folder: &Path| folder.canonicalize().is_ok_and(|real| bases.iter().any(|base| base.starts_with(&real)));
-    of_programs.filter(|folder| is_old(folder) && !is_used(folder)).collect()
+    // That of a machine without any is used by what has no environment.
+    let plain = plain(home).map(|python| python.path);
+    let is_plain = |folder: &Path| plain.as_ref().is_some_and(|program| program.starts_with(folder));
+    of_programs.filter(|folder| is_old(folder) && !is_used(folder) && !is_plain(folder)).collect()
 }
 
-/// Removes one, with the links to it.
-pub fn remove(python: &Path) -> io::Result<()> {
-    // Without its stamp it is none any more, whatever is left of it.
-    files::remove_any(&python.join(STAMP))?;
-    files::remove_any(python)?;
-    let beside = python.parent().and_then(|parent| std::fs::read_dir(parent).ok());
-    for entry in beside.into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_symlink() && !path.exists() {
-            files::remove_any(&path)?;
-        }
+/// Removes them, with the links to them; nothing while another is being got.
+pub fn remove(home: &Home, pythons: &[PathBuf]) -> Result<(), String> {
+    if pythons.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let Ok(_held) = turn(home, Duration::ZERO) else { return Ok(()) };
+    let remove = || -> io::Result<()> {
+        for python in pythons {
+            // Without its stamp it is none any more, whatever is left of it.
+            files::remove_any(&python.join(STAMP))?;
+            files::remove_any(python)?;
+        }
+        for entry in std::fs::read_dir(folder(home))?.flatten() {
+            let path = entry.path();
+            if path.is_symlink() && !path.exists() {
+                files::remove_any(&path)?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(|error| format!("{}: {error}", folder(home).display()))
+}
+
+/// Nobody else gets or removes one as long as this is held.
+fn turn(home: &Home, patience: Duration) -> Result<FileLock, String> {
+    let folder = folder(home);
+    let told = |error: io::Error| format!("{} cannot be written: {error}", folder.display());
+    home.create_folder(&folder).map_err(told)?;
+    let lock = File::options().create(true).append(true).open(folder.join(LOCK)).map_err(told)?;
+    FileLock::exclusive_within(lock, patience).map_err(|error| format!("another is being got: {error}"))
 }
 
 #[cfg(test)]

@@ -14,5 +14,5 @@ pub use build::{Lock, count, find, note_use, prune};
 pub use choice::{Missing, choose, choose_or_get, ensure, renew, renew_managed};
 pub use declared::{Declared, Place, look};
 pub use installed::{has_airflow, installed, program};
-pub use managed::all as managed_pythons;
+pub use managed::plain as managed_plain;
 pub use uv::{find as find_uv, get as get_uv, of_tasks as uv_of_tasks};

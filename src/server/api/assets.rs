@@ -80,7 +80,7 @@ const IS_ACTIVE: &str = "EXISTS (
 
 pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     let mut listing = params.listing(&ASSET_FIELDS)?;
-    let dag_ids = params.texts("dag_ids");
+    let dag_ids: Vec<String> = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
     if !dag_ids.is_empty() {
         listing.conditions.with(OF_DAGS, dag_ids);
     }

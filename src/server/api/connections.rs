@@ -5,7 +5,7 @@ use crate::auth::cipher::Cipher;
 use crate::auth::masking;
 use crate::engine::store::ReadFor;
 use crate::engine::store::connections::{self, Connection};
-use crate::engine::store::listing::{Column, Listing};
+use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
 use crate::server::bulk::{self, Entities};
@@ -62,6 +62,9 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
 }
 
 pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<Value>, ApiError> {
+    if id == ENQUEUED {
+        return Err(test_is_disabled());
+    }
     let client = state.database.get().await?;
     Ok(Json(response(&connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?)))
 }
@@ -171,8 +174,19 @@ pub async fn delete(State(state): Shared, Id(id): Id) -> Result<StatusCode, ApiE
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// As on Airflow, unless somebody allows it: whoever may ask for it makes this machine connect to any other.
-pub async fn test_is_disabled() -> ApiError {
+/// What is posted to one connection is nothing; to these words it asks for a test. As on Airflow that is forbidden unless
+/// somebody allows it: whoever may ask for it makes this machine connect to any other.
+pub async fn test(Id(word): Id) -> ApiError {
+    if word != "test" && word != ENQUEUED {
+        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    }
+    test_is_disabled()
+}
+
+/// Airflow's word for tests that are asked for and looked at later; no connection of that name is shown.
+const ENQUEUED: &str = "enqueue-test";
+
+fn test_is_disabled() -> ApiError {
     let detail = "Testing connections is disabled in Airflow configuration. Contact your deployment admin to enable it. \
                   `leoflow connections test` tests one that is there.";
     ApiError::new(StatusCode::FORBIDDEN, detail)
@@ -183,10 +197,14 @@ struct Connections<'a>(&'a Cipher);
 impl Entities for Connections<'_> {
     const WHAT: &'static str = "connections";
     const NAMES: &'static [&'static str] = &["connection_id"];
+    const IS_REPLACED: bool = false;
 
-    async fn names(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, ApiError> {
-        let found = connections::list(transaction, self.0, Listing::default()).await?;
-        Ok(found.rows.into_iter().map(|one| one.connection_id).collect())
+    async fn there(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+        Ok(connections::there(transaction, names).await?)
+    }
+
+    fn check(body: bulk::Body) -> Result<(), ApiError> {
+        Changes::<ConnectionBody>::of(body, &[]).map(drop)
     }
 
     async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {

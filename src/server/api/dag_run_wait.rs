@@ -64,9 +64,12 @@ impl Waiting {
     async fn look(&self) -> (Value, bool) {
         match self.ask().await {
             Ok(found) => found,
-            // The datastore is being started again, or the run was deleted.
-            Err(error) if error.status() == StatusCode::NOT_FOUND => (json!({"state": null}), true),
-            Err(error) => (json!({"state": null, "error": error.message()}), false),
+            // The datastore is being started again.
+            Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                (json!({"state": null, "error": error.message()}), false)
+            }
+            // Nothing that waiting helps: the run was deleted, or what is asked for cannot be.
+            Err(error) => (json!({"state": null, "error": error.message()}), true),
         }
     }
 

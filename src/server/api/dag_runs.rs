@@ -13,7 +13,7 @@ use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
 use crate::server::caller::Caller;
 use crate::server::dag_code::DagCode;
-use crate::server::listing::{Fields, page_with_cursor};
+use crate::server::listing::{Fields, InBody, literal, page_with_cursor};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::extract::State;
@@ -76,14 +76,14 @@ fn wanted(params: &Params) -> Result<Listing, ApiError> {
     check_states(&params.texts("state"), &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
     let mut listing = params.listing_with_cursor(&FIELDS, QUEUED_AT, runs::KEY)?;
     let conditions = &mut listing.conditions;
-    conditions.maybe("r.conf::text ILIKE {}", params.text("conf_contains").map(|text| format!("%{text}%")));
+    conditions.maybe("r.conf::text LIKE {}", params.text("conf_contains").map(|text| format!("%{text}%")));
     // There is one bundle, and it has no versions.
     conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
     let asset = "EXISTS (SELECT FROM dag_run_asset_event c JOIN asset_event e ON e.id = c.event_id
                              JOIN asset a ON a.id = e.asset_id
                              WHERE c.dag_id = r.dag_id AND c.run_id = r.run_id AND (a.name ILIKE {} OR a.uri ILIKE {}))";
-    if let Some(text) = params.text("consuming_asset_pattern").filter(|text| *text != "~") {
-        let pattern = format!("%{text}%");
+    if let Some(text) = params.text("consuming_asset_pattern") {
+        let pattern = format!("%{}%", literal(text));
         conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
     }
     Ok(listing)
@@ -142,18 +142,30 @@ fn of_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, listing: 
     Ok(())
 }
 
-/// Fields of a body that a query calls otherwise.
-const IN_BODY: &[(&str, &str)] = &[("page_limit", "limit"), ("page_offset", "offset"), ("states", "state")];
+/// Fields of a body, and what a query calls them.
+const IN_BODY: InBody<'static> = InBody {
+    fields: &[("dag_ids", "dag_ids"), ("states", "state"), ("conf_contains", "conf_contains")],
+    ranges: &["run_after", "logical_date", "start_date", "end_date", "duration"],
+};
+
+/// What is posted to one run, or to one task instance, is nothing; only the word of lists is.
+pub fn only_list(word: &str) -> Result<(), ApiError> {
+    if word == "list" {
+        return Ok(());
+    }
+    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
+}
 
 /// What a body asks for that may name several DAGs.
 pub async fn list_of_body(
     State(state): Shared,
-    Segments(dag_id): Segments<String>,
+    Segments((dag_id, word)): Segments<(String, String)>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
+    only_list(&word)?;
     only_all(&dag_id, "dag_id")?;
-    let body: Map<String, Value> = body_as(body)?;
-    let found = runs::list(&*state.database.get().await?, wanted(&Params::of_body(&body, IN_BODY))?).await?;
+    let params = Params::of_body(&body_as(body)?, IN_BODY)?;
+    let found = runs::list(&*state.database.get().await?, wanted(&params)?).await?;
     Ok(Json(page_with_cursor("dag_runs", &found, views::run)))
 }
 

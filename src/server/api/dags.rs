@@ -6,7 +6,7 @@ use crate::engine::store::dags;
 use crate::engine::store::listing::{Column, Conditions, Listing};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
-use crate::server::listing::{Fields, NOTHING, page};
+use crate::server::listing::{Fields, NOTHING, literal, page};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -26,6 +26,23 @@ const LAST_STATE: &str = "(SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_
 const LAST_START: &str = "(SELECT r.start_date FROM dag_run r WHERE r.dag_id = d.dag_id
     ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)";
 const DISPLAY_NAME: &str = "coalesce(v.structure->>'dag_display_name', d.dag_id)";
+/// The classes of Airflow's that make the timetables.
+const TIMETABLE_TYPE: &str = "CASE v.structure->'timetable'->>'kind'
+    WHEN 'custom' THEN v.structure->'timetable'->>'class'
+    WHEN 'once' THEN 'airflow.timetables.simple.OnceTimetable'
+    WHEN 'continuous' THEN 'airflow.timetables.simple.ContinuousTimetable'
+    WHEN 'cron_trigger' THEN 'airflow.timetables.trigger.CronTriggerTimetable'
+    WHEN 'multiple_cron_trigger' THEN 'airflow.timetables.trigger.MultipleCronTriggerTimetable'
+    WHEN 'cron_interval' THEN 'airflow.timetables.interval.CronDataIntervalTimetable'
+    WHEN 'delta_trigger' THEN 'airflow.timetables.trigger.DeltaTriggerTimetable'
+    WHEN 'delta_interval' THEN 'airflow.timetables.interval.DeltaDataIntervalTimetable'
+    WHEN 'events' THEN 'airflow.timetables.events.EventsTimetable'
+    WHEN 'asset' THEN 'airflow.timetables.simple.AssetTriggeredTimetable'
+    WHEN 'cron_partition' THEN 'airflow.timetables.trigger.CronPartitionTimetable'
+    WHEN 'partitioned_asset' THEN 'airflow.timetables.simple.PartitionedAssetTimetable'
+    WHEN 'partitioned_at_runtime' THEN 'airflow.timetables.simple.PartitionedAtRuntime'
+    WHEN 'asset_or_time' THEN 'airflow.timetables.assets.AssetOrTimeSchedule'
+    ELSE 'airflow.timetables.simple.NullTimetable' END";
 const FIELDS: Fields = Fields {
     order: &[
         ("dag_id", Column::text("d.dag_id")),
@@ -60,26 +77,32 @@ fn wanted(params: &Params) -> Result<Listing, ApiError> {
         }
     }
     if !owners.is_empty() {
-        conditions.with("jsonb_exists_any(v.structure->'owners', {})", owners);
+        let owners: Vec<String> = owners.iter().map(|owner| format!("%{}%", literal(owner))).collect();
+        let any = "EXISTS (SELECT FROM jsonb_array_elements_text(v.structure->'owners') AS o (name) WHERE o.name ILIKE ANY ({}))";
+        conditions.with(any, owners);
     }
     let errors = "EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) = {}";
     conditions.maybe(errors, params.flag("has_import_errors")?);
     conditions.maybe(&format!("{LAST_STATE} = {{}}"), params.text("last_dag_run_state").map(str::to_owned));
     conditions.maybe("(v.structure->'asset_condition' IS NOT NULL) = {}", params.flag("has_asset_schedule")?);
-    let asset = "EXISTS (SELECT FROM dag_asset a WHERE a.dag_id = d.dag_id AND (a.name ILIKE {} OR a.uri ILIKE {}))";
+    let asset = "EXISTS (SELECT FROM dag_asset a WHERE a.dag_id = d.dag_id AND a.role = 'schedule' AND (a.name ILIKE {} OR a.uri ILIKE {}))";
     if let Some(text) = params.text("asset_dependency") {
-        let pattern = format!("%{text}%");
+        let pattern = format!("%{}%", literal(text));
         conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
     }
     // There is one bundle, and it has no versions.
     conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
     conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
-    conditions.any(Column::text("v.structure->'timetable'->>'type'"), params.texts("timetable_type"));
+    conditions.any(Column::text(TIMETABLE_TYPE), params.texts("timetable_type"));
     let mut of_runs = Conditions::default();
     of_runs.any(Column::text("r.state"), params.texts("dag_run_state"));
     params.range("dag_run_start_date", Column::time("r.start_date"), &mut of_runs)?;
     params.range("dag_run_end_date", Column::time("r.end_date"), &mut of_runs)?;
-    conditions.some("SELECT FROM dag_run r WHERE r.dag_id = d.dag_id", of_runs);
+    // Of its latest run, as on Airflow.
+    let latest =
+        "SELECT FROM (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC, queued_at DESC LIMIT 1) r
+                  WHERE true";
+    conditions.some(latest, of_runs);
     Ok(listing)
 }
 

@@ -64,16 +64,15 @@ pub fn dag_routes() -> Routes {
 fn run_routes() -> Routes {
     Router::new()
         .route("/api/v2/dags/{dag_id}/dagRuns", get(dag_runs::list).post(dag_runs::trigger))
-        .route("/api/v2/dags/{dag_id}/dagRuns/list", post(dag_runs::list_of_body))
-        .route(&run("/taskInstances/list"), post(task_instances::list_of_body))
-        .route(RUN, get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
+        // A run or a task may be called `list`, a connection `test`: what is posted there is told apart in the handler.
+        .route(RUN, post(dag_runs::list_of_body).get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
         .route(&run("/clear"), post(dag_runs::clear))
         .route(&run("/wait"), get(dag_run_wait::wait))
         .route(&run("/upstreamAssetEvents"), get(assets::upstream))
         .route(&run("/hitlDetails"), get(hitl::list))
         .route(&run("/taskInstances/{task_id}/{map_index}/hitlDetails"), get(hitl::get).patch(hitl::answer))
         .route(&run("/taskInstances"), get(task_instances::list))
-        .route(&run("/taskInstances/{task_id}"), get(task_instances::get))
+        .route(&run("/taskInstances/{task_id}"), get(task_instances::get).post(task_instances::list_of_body))
         .route(&run("/taskInstances/{task_id}/listMapped"), get(tasks::mapped))
         .route(&run("/taskInstances/{task_id}/{map_index}"), get(tasks::one_mapped))
         .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
@@ -148,15 +147,10 @@ pub fn store_routes(state: &Arc<AppState>) -> Routes {
         .route("/api/v2/plugins/importErrors", get(monitor::plugin_errors))
         .route("/api/v2/variables", get(variables::list).post(variables::create).patch(variables::bulk))
         .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
-        .route("/api/v2/connections/test", post(connections::test_is_disabled))
-        .route(
-            "/api/v2/connections/enqueue-test",
-            get(connections::test_is_disabled).post(connections::test_is_disabled),
-        )
         .route("/api/v2/connections", get(connections::list).post(connections::create).patch(connections::bulk))
         .route(
             "/api/v2/connections/{*connection_id}",
-            get(connections::get).patch(connections::patch).delete(connections::delete),
+            get(connections::get).post(connections::test).patch(connections::patch).delete(connections::delete),
         )
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .route("/api/v2/pools", get(pools::list).post(pools::create).patch(pools::bulk))

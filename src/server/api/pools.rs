@@ -156,10 +156,21 @@ struct Pools;
 impl Entities for Pools {
     const WHAT: &'static str = "pools";
     const NAMES: &'static [&'static str] = &["name", "pool"];
+    const IS_REPLACED: bool = false;
 
-    async fn names(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, ApiError> {
-        let found = pools::list(transaction, Listing::default()).await?;
+    async fn there(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+        let mut listing = Listing::default();
+        listing.conditions.any(NAME, names.to_vec());
+        let found = pools::list(transaction, listing).await?;
         Ok(found.rows.into_iter().map(|one| one.name).collect())
+    }
+
+    fn check(body: bulk::Body) -> Result<(), ApiError> {
+        let slots = body.get("slots").cloned();
+        match slots {
+            Some(_) if body.contains_key("name") => check_slots(Changes::<Create>::of(body, &[])?.values.slots),
+            _ => check_slots(Changes::<Patch>::of(body, &[])?.values.slots.unwrap_or(0)),
+        }
     }
 
     async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {

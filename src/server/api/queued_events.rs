@@ -26,7 +26,7 @@ impl Whose {
         let dag = self.dag_id.as_ref().map(|id| format!("dag_id: `{id}`"));
         let asset = self.asset_id.map(|id| format!("asset_id: `{id}`"));
         let named: Vec<String> = dag.into_iter().chain(asset).collect();
-        ApiError::new(StatusCode::NOT_FOUND, format!("Queue event with {} was not found", named.join(" and ")))
+        ApiError::new(StatusCode::NOT_FOUND, format!("Queued event with {} was not found", named.join(" and ")))
     }
 
     fn before(params: &Params) -> Result<Option<Timestamp>, ApiError> {
@@ -36,8 +36,7 @@ impl Whose {
     async fn found(&self, state: &AppState, params: &Params) -> Result<Vec<Queued>, ApiError> {
         let client = state.database.get().await?;
         let before = Self::before(params)?;
-        let found = asset_lists::queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await?;
-        if found.is_empty() { Err(self.missing()) } else { Ok(found) }
+        Ok(asset_lists::queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await?)
     }
 
     async fn list(&self, state: &AppState, params: &Params) -> Result<Json<Value>, ApiError> {

@@ -27,6 +27,8 @@ type InstanceAndKey = Segments<(String, String, String, String)>;
 
 /// Airflow's `[state_store] default_retention_days`.
 const RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Airflow's `[state_store] max_value_storage_bytes`.
+const MOST_BYTES: usize = 65_535;
 /// Of nobody's try.
 const API: &str = "";
 
@@ -57,7 +59,12 @@ fn checked(value: &Value) -> Result<String, ApiError> {
     if value.is_null() {
         return Err(ApiError::unprocessable(&["body", "value"], "value_error", "Value error, value cannot be null"));
     }
-    Ok(value.to_string())
+    let text = value.to_string();
+    if text.len() > MOST_BYTES {
+        let message = format!("Value error, value exceeds max_value_storage_bytes ({MOST_BYTES})");
+        return Err(ApiError::unprocessable(&["body", "value"], "value_error", message));
+    }
+    Ok(text)
 }
 
 fn expiry(value: &Value) -> Result<Option<Timestamp>, ApiError> {

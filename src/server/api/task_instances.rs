@@ -1,6 +1,6 @@
 //! Task instances, how they are cleared, and their XComs, with Airflow's names and shapes.
 
-use super::dag_runs::{check_states, instances_of, only_all, unless_all};
+use super::dag_runs::{check_states, instances_of, only_all, only_list, unless_all};
 use super::views;
 use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
@@ -13,7 +13,7 @@ use crate::engine::store::runs;
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
 use crate::server::body::body_as;
-use crate::server::listing::{Fields, page_with_cursor};
+use crate::server::listing::{Fields, InBody, page_with_cursor};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -21,7 +21,7 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -108,20 +108,31 @@ fn of_group(structure: &Structure, group_id: &str) -> Vec<String> {
     structure.tasks.iter().filter(is_in).map(|task| task.task_id.clone()).collect()
 }
 
-/// Fields of a body that a query calls otherwise.
-const IN_BODY: &[(&str, &str)] =
-    &[("page_limit", "limit"), ("page_offset", "offset"), ("task_ids", "task_id"), ("states", "state")];
+/// Fields of a body, and what a query calls them.
+const IN_BODY: InBody<'static> = InBody {
+    fields: &[
+        ("dag_ids", "dag_ids"),
+        ("dag_run_ids", "dag_run_ids"),
+        ("task_ids", "task_id"),
+        ("state", "state"),
+        ("pool", "pool"),
+        ("queue", "queue"),
+        ("executor", "executor"),
+    ],
+    ranges: &["run_after", "logical_date", "start_date", "end_date", "duration"],
+};
 
 /// What a body asks for that may name several DAGs and runs.
 pub async fn list_of_body(
     State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id, word)): Segments<(String, String, String)>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
+    only_list(&word)?;
     only_all(&dag_id, "dag_id")?;
     only_all(&run_id, "dag_run_id")?;
-    let body: Map<String, Value> = body_as(body)?;
-    let found = instances::list(&*state.database.get().await?, wanted(&Params::of_body(&body, IN_BODY))?).await?;
+    let params = Params::of_body(&body_as(body)?, IN_BODY)?;
+    let found = instances::list(&*state.database.get().await?, wanted(&params)?).await?;
     Ok(Json(page_with_cursor("task_instances", &found, views::instance)))
 }
 
@@ -154,7 +165,12 @@ pub async fn list(
     listing.conditions.maybe("ti.dag_id = {}", dag.map(str::to_owned));
     listing.conditions.maybe("ti.run_id = {}", run.map(str::to_owned));
     if let (Some(dag_id), Some(group_id)) = (dag, params.text("task_group_id")) {
-        let tasks = of_group(&dags::get(&*client, dag_id).await?.structure, group_id);
+        let structure = dags::get(&*client, dag_id).await?.structure;
+        if structure.groups.iter().all(|group| group.group_id != group_id) {
+            let detail = format!("Task group {group_id} was not found in Dag {dag_id}");
+            return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        }
+        let tasks = of_group(&structure, group_id);
         listing.conditions.with("ti.task_id = ANY ({})", tasks);
     }
     let found = instances::list(&*client, listing).await?;

@@ -3,7 +3,7 @@
 use super::redact;
 use crate::auth::cipher::Cipher;
 use crate::engine::store::ReadFor;
-use crate::engine::store::listing::{Column, Listing};
+use crate::engine::store::listing::Column;
 use crate::engine::store::variables::{self, Variable};
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
@@ -131,10 +131,14 @@ struct Variables<'a>(&'a Cipher);
 impl Entities for Variables<'_> {
     const WHAT: &'static str = "variables";
     const NAMES: &'static [&'static str] = &["key"];
+    const IS_REPLACED: bool = true;
 
-    async fn names(&self, transaction: &Transaction<'_>) -> Result<Vec<String>, ApiError> {
-        let found = variables::list(transaction, self.0, Listing::default()).await?;
-        Ok(found.rows.into_iter().map(|one| one.key).collect())
+    async fn there(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+        Ok(variables::there(transaction, names).await?)
+    }
+
+    fn check(body: bulk::Body) -> Result<(), ApiError> {
+        Changes::<VariableBody>::of(body, &[]).map(drop)
     }
 
     async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {

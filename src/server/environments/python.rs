@@ -96,7 +96,7 @@ impl Environments {
     async fn get_python(self: Arc<Self>, missing: Missing, times: u32) {
         // An environment that is being built may be getting uv, too.
         let _turn = self.turn.lock().await;
-        let (this, ranges) = (self.clone(), missing.ranges.clone());
+        let (this, ranges, waited_for) = (self.clone(), missing.ranges.clone(), missing.ranges.clone());
         let get = move || {
             let report = |progress: Progress| {
                 let (Progress::Started(what) | Progress::Detail(what)) = progress else { return };
@@ -116,6 +116,8 @@ impl Environments {
                 self.getting_python.states().insert(ranges, failed);
             }
         }
+        // Who was told to wait for it asks again, also one that is told only now.
+        self.known().retain(|_, (declared, python, _)| *python != Python::default() || declared.python != waited_for);
         self.changed.notify_one();
     }
 

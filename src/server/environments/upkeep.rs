@@ -47,12 +47,16 @@ impl Environments {
         self.forget_failed_pythons();
         let (mut changes, mut problems) = (Vec::new(), Vec::new());
         for (inputs, declared, python, files) in self.meant(is_meant) {
+            self.outdated.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+            if python == Python::default() {
+                // Its Python is being got, or looked for again.
+                continue;
+            }
             let before = self.look_for(&inputs, &plain).await?.0;
             match self.renew(&inputs, &declared, &python, &plain).await {
                 Ok(lock) => changes.extend(before.map(|before| (before, lock))),
                 Err(reason) => problems.push(reason),
             }
-            self.outdated.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
         }
         self.changed.notify_one();
         Ok((changes, problems))
@@ -94,29 +98,39 @@ impl Environments {
     /// Removes those that nothing needs and nobody has used for so long; with `dry_run` says which. Returns their folders.
     pub async fn prune(&self, unused_for: Duration, dry_run: bool) -> Result<Vec<PathBuf>, String> {
         let _turn = self.turn.lock().await;
-        let mut in_use = {
-            let client = self.database.get().await.map_err(|error| error.message())?;
-            store::in_use(&*client).await.map_err(|error| error.to_string())?
-        };
-        // What a file is about to be parsed with.
-        in_use.extend(self.wanted().into_iter().filter_map(|one| one.hash));
+        let in_use = self.in_use().await?;
         let home = self.home.clone();
         let work = move || environments::prune(&home, &in_use, unused_for, dry_run);
         tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+    }
+
+    /// Hashes of the locks that something needs.
+    async fn in_use(&self) -> Result<Vec<String>, String> {
+        let client = self.database.get().await.map_err(|error| error.message())?;
+        let mut in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
+        // What a file is about to be parsed with.
+        in_use.extend(self.wanted().into_iter().filter_map(|one| one.hash));
+        Ok(in_use)
     }
 
     /// Builds environments again whose Python is Leoflow's own where there is a newer patch of it, as after an upgrade that
     /// brings a newer uv; their files are parsed with that.
     async fn renew_managed(&self) {
         let _turn = self.turn.lock().await;
+        let in_use = match self.in_use().await {
+            Ok(in_use) => in_use,
+            Err(reason) => return warn!("whether Pythons are up to date cannot be seen: {reason}"),
+        };
         let home = self.home.clone();
-        let work = move || environments::renew_managed(&home, &|_: Progress| {});
-        let renewed = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()));
-        match renewed {
-            Ok(0) => return,
-            Ok(count) => info!("{count} environments have a newer patch of their Python"),
-            Err(reason) => warn!("environments could not be built again with a newer Python: {reason}"),
+        let work = move || environments::renew_managed(&home, &in_use, &|_: Progress| {});
+        let Ok((renewed, problems)) = tokio::task::spawn_blocking(work).await else { return };
+        for reason in problems {
+            warn!("an environment could not be built again with a newer Python: {reason}");
         }
+        if renewed == 0 {
+            return;
+        }
+        info!("{renewed} environments have a newer patch of their Python");
         self.known().retain(|_, (_, _, known)| !matches!(known, Known::Ready(_)));
         let files: Vec<PathBuf> =
             self.wanted_by.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
