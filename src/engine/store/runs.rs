@@ -44,7 +44,6 @@ pub struct Run {
 
 const COLUMNS: &str = "r.*, v.version_number, v.created_at AS version_created_at";
 const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
-const SELECT: &str = "SELECT r.*, v.version_number, v.created_at AS version_created_at FROM dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
 /// What tells runs apart in lists.
 pub const KEY: &[Column] = &[Column::text("r.run_id"), Column::text("r.dag_id")];
 
@@ -184,7 +183,7 @@ fn not_found(key: &RunKey) -> StoreError {
 
 pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -> Result<Run, StoreError> {
     let lock = if read_for == ReadFor::Update { " FOR UPDATE OF r" } else { "" };
-    let query = format!("{SELECT} WHERE r.dag_id = $1 AND r.run_id = $2{lock}");
+    let query = format!("SELECT {COLUMNS} FROM {FROM} WHERE r.dag_id = $1 AND r.run_id = $2{lock}");
     let row = client.query_opt(&query, &[&key.dag_id, &key.run_id]).await?;
     row.as_ref().map(read).ok_or_else(|| not_found(key))
 }
@@ -195,11 +194,12 @@ pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found
 
 /// The newest runs of every DAG, newest first.
 pub async fn newest_of_all(client: &impl GenericClient, of_each: i64) -> Result<Vec<Run>, StoreError> {
-    let query = "
-        SELECT r.*, v.version_number, v.created_at AS version_created_at FROM dag d
+    let query = format!(
+        "SELECT {COLUMNS} FROM dag d
         CROSS JOIN LATERAL (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC LIMIT $1) r
-        LEFT JOIN dag_version v ON v.id = r.dag_version_id ORDER BY r.dag_id, r.run_after DESC";
-    Ok(client.query(query, &[&of_each]).await?.iter().map(read).collect())
+        LEFT JOIN dag_version v ON v.id = r.dag_version_id ORDER BY r.dag_id, r.run_after DESC"
+    );
+    Ok(client.query(&query, &[&of_each]).await?.iter().map(read).collect())
 }
 
 /// Ends a run by hand, as Airflow does: what runs gets the run's state and is ended, what has not

@@ -55,6 +55,11 @@ enum Known {
     },
 }
 
+/// Until what has failed so often in a row is tried again.
+fn pause_after(times: u32) -> Duration {
+    (AGAIN * 4u32.saturating_pow(times.saturating_sub(1))).min(AGAIN_LONGEST)
+}
+
 /// What came of asking for one.
 #[derive(Debug)]
 pub enum Asked {
@@ -292,7 +297,7 @@ impl Environments {
         let times = times + 1;
         self.set(&inputs, &declared, &python, Known::Failed { reason, times });
         self.changed.notify_one();
-        tokio::time::sleep((AGAIN * 4u32.saturating_pow(times - 1)).min(AGAIN_LONGEST)).await;
+        tokio::time::sleep(pause_after(times)).await;
         if matches!(self.known().get(&inputs), Some((_, _, Known::Failed { times: now, .. })) if *now == times) {
             self.set(&inputs, &declared, &python, Known::Again { times });
             self.changed.notify_one();

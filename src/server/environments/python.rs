@@ -1,6 +1,6 @@
 //! The Python of a project: one that is there, or one that is got for it.
 
-use super::{AGAIN, AGAIN_LONGEST, Environments, Known};
+use super::{Environments, Known, pause_after};
 use crate::home::progress::Progress;
 use crate::python::environments::{self, Declared, Missing};
 use crate::python::{Interpreter, Python};
@@ -65,8 +65,7 @@ impl Environments {
         let times = match states.get(&missing.ranges) {
             Some(State::UnderWay(what)) => return Without::Yet(what.clone()),
             Some(State::Failed { reason, at, times }) => {
-                let pause = (AGAIN * 4u32.saturating_pow(times.saturating_sub(1))).min(AGAIN_LONGEST);
-                if at.elapsed() < pause {
+                if at.elapsed() < pause_after(*times) {
                     return Without::Any(reason.clone());
                 }
                 *times
