@@ -1,6 +1,7 @@
 //! Access tokens: JSON Web Tokens (RFC 7519) with exactly one algorithm, HMAC-SHA-256. The header
 //! is compared, not interpreted, so there is no algorithm to confuse.
 
+use crate::sys::random;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,6 +21,9 @@ pub struct Claims {
     /// Issued at and expires at, in seconds since the Unix epoch.
     pub iat: i64,
     pub exp: i64,
+    /// Tells apart tokens of the same second; older releases wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
     /// A password reset raises the instance's epoch, which ends every token of the one before.
     pub epoch: u64,
 }
@@ -35,7 +39,8 @@ impl Signer {
     }
 
     pub fn issue(&self, sub: &str, epoch: u64, now: i64) -> String {
-        let claims = Claims { sub: sub.to_owned(), iat: now, exp: now + LIFETIME_SECONDS, epoch };
+        let jti = Some(BASE64.encode(random::bytes::<12>()));
+        let claims = Claims { sub: sub.to_owned(), iat: now, exp: now + LIFETIME_SECONDS, jti, epoch };
         // Plain strings and numbers always serialise.
         let payload = serde_json::to_vec(&claims).unwrap_or_default();
         let signed = format!("{}.{}", BASE64.encode(HEADER), BASE64.encode(payload));

@@ -10,6 +10,15 @@ pub struct RunKey {
     pub run_id: String,
 }
 
+/// A task instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceKey {
+    pub run: RunKey,
+    pub task_id: String,
+    /// -1 where the task is not mapped.
+    pub map_index: i32,
+}
+
 /// One try of one task instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TryKey {

@@ -18,6 +18,7 @@ const SHAPES: &[&str] = &[
     include_str!("shapes/0008.txt"),
     include_str!("shapes/0009.txt"),
     include_str!("shapes/0010.txt"),
+    include_str!("shapes/0011.txt"),
 ];
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with

@@ -5,7 +5,7 @@ use super::caller::Caller;
 use super::guard;
 use super::lite::pages;
 use super::state::AppState;
-use super::{api, auth, health, lite, task};
+use super::{api, audit, auth, health, lite, task};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 type Routes = Router<Arc<AppState>>;
 
 /// The largest body that is read.
-const BODY_BYTES: usize = 16 * 1024 * 1024;
+pub const BODY_BYTES: usize = 16 * 1024 * 1024;
 /// The largest body of those who have not logged in.
 const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
@@ -55,6 +55,7 @@ fn open_routes() -> Routes {
         .route("/api/v2/version", get(health::version))
         .route("/api/v2/monitor/health", get(health::monitor))
         .route("/auth/token", post(auth::token))
+        .route("/auth/token/cli", post(auth::token))
         .route("/auth/login", get(auth::login_page).post(auth::login))
         .route("/auth/logout", post(auth::logout))
         .route("/api/v2/auth/login", get(auth::login_redirect))
@@ -70,6 +71,7 @@ fn authorized_routes(state: &Arc<AppState>) -> Routes {
     about_dags
         .merge(api::store_routes(state))
         .route("/ui/status", get(pages::status))
+        .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), guard::require_token))

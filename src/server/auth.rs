@@ -3,15 +3,16 @@
 use super::api_error::ApiError;
 use super::body::bad_body;
 use super::caller::Caller;
+use super::guard;
 use super::lite::pages;
 use super::logins::{Peer, Source, Turn};
 use super::state::AppState;
 use crate::auth::{password, token};
 use crate::config;
 use crate::home::Home;
-use axum::extract::rejection::{FormRejection, JsonRejection};
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::extract::rejection::FormRejection;
+use axum::extract::{FromRequest, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Extension, Form, Json};
 use cookie::{Cookie, SameSite};
@@ -81,13 +82,19 @@ fn renew(home: &Home, password: &str, old: String) {
     }
 }
 
-/// `POST /auth/token`, as Airflow's simple auth manager has it.
+/// `POST /auth/token` and `/auth/token/cli`, as Airflow's simple auth manager has them: JSON, or a form.
 pub async fn token(
     State(state): State<Arc<AppState>>,
     asking: Asking,
-    body: Result<Json<Credentials>, JsonRejection>,
+    request: Request,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let Json(given) = body.map_err(bad_body)?;
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let given: Credentials = if kind.starts_with("application/x-www-form-urlencoded") {
+        let form = Form::from_request(request, &()).await;
+        form.map_err(|error| ApiError::unprocessable(&["body"], "value_error", error.body_text()))?.0
+    } else {
+        Json::from_request(request, &()).await.map_err(bad_body)?.0
+    };
     let token = check(&state, asking, given).await?;
     Ok((StatusCode::CREATED, Json(json!({"access_token": token}))))
 }
@@ -143,12 +150,21 @@ fn is_of_this_site(next: &str) -> bool {
 }
 
 /// `GET /api/v2/auth/logout`.
-pub async fn logout_redirect(State(state): State<Arc<AppState>>) -> Response {
-    with_session(&state, Redirect::temporary("/auth/login"), String::new(), 0)
+pub async fn logout_redirect(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    end_session(&state, &headers).await?;
+    Ok(with_session(&state, Redirect::temporary("/auth/login"), String::new(), 0))
 }
 
-pub async fn logout(State(state): State<Arc<AppState>>) -> Response {
-    with_session(&state, Redirect::to("/auth/login"), String::new(), 0)
+pub async fn logout(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    end_session(&state, &headers).await?;
+    Ok(with_session(&state, Redirect::to("/auth/login"), String::new(), 0))
+}
+
+/// The token is good no more, wherever there is a copy of it.
+async fn end_session(state: &AppState, headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(token) = guard::token(state, headers) else { return Ok(()) };
+    let Some(claims) = state.check_token(&token) else { return Ok(()) };
+    state.revoked.add(&state.database, &token, &claims).await
 }
 
 /// Not `Secure`: it is served over http, to this machine alone.

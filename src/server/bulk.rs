@@ -12,13 +12,13 @@ use serde_json::{Map, Value, json};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Bulk {
-    actions: Vec<Action>,
+pub struct Bulk {
+    pub actions: Vec<Action>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+pub enum Kind {
     Create,
     Update,
     Delete,
@@ -27,7 +27,7 @@ enum Kind {
 /// What happens with an entity that is there already, or is not.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default)]
 #[serde(rename_all = "lowercase")]
-enum Otherwise {
+pub enum Otherwise {
     #[default]
     Fail,
     Skip,
@@ -36,15 +36,15 @@ enum Otherwise {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Action {
-    action: Kind,
-    entities: Vec<Value>,
+pub struct Action {
+    pub action: Kind,
+    pub entities: Vec<Value>,
     #[serde(default)]
     action_on_existence: Option<Otherwise>,
     #[serde(default)]
-    action_on_non_existence: Option<Otherwise>,
+    pub action_on_non_existence: Option<Otherwise>,
     #[serde(default)]
-    update_mask: Option<Vec<String>>,
+    pub update_mask: Option<Vec<String>>,
 }
 
 /// What can be changed in bulk.
@@ -99,8 +99,8 @@ pub async fn run<E: Entities>(
     Ok(Json(outcome.0.into()))
 }
 
-/// Nothing is done where a part of the body cannot be.
-fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
+/// Each kind of action has fields of its own.
+pub fn check_fields(action: &Action) -> Result<(), ApiError> {
     let wrong = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
     let has_more = match action.action {
         Kind::Create => action.update_mask.is_some() || action.action_on_non_existence.is_some(),
@@ -113,6 +113,13 @@ fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
     if action.action_on_non_existence == Some(Otherwise::Overwrite) {
         return wrong("enum", "Input should be 'fail' or 'skip'");
     }
+    Ok(())
+}
+
+/// Nothing is done where a part of the body cannot be.
+fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
+    check_fields(action)?;
+    let wrong = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
     for entity in &action.entities {
         match (entity, action.action) {
             (entity, _) if name_in(entity, E::NAMES).is_none() => return wrong("missing", "Field required"),
@@ -161,10 +168,10 @@ fn name_in(entity: &Value, fields: &[&str]) -> Option<String> {
 
 /// What came of the actions.
 #[derive(Default)]
-struct Outcome(Map<String, Value>);
+pub struct Outcome(pub Map<String, Value>);
 
 impl Outcome {
-    fn add(&mut self, kind: Kind, done: Result<Vec<String>, ApiError>) {
+    pub fn add(&mut self, kind: Kind, done: Result<Vec<String>, ApiError>) {
         let name = match kind {
             Kind::Create => "create",
             Kind::Update => "update",

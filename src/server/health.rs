@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,15 +31,45 @@ pub async fn version(State(state): State<Arc<AppState>>) -> Json<Value> {
     Json(json!({"version": state.version, "git_version": null}))
 }
 
-/// Airflow's `HealthInfoResponse`. What Lite has no process of says null, as Airflow does.
+/// A part of the instance that is a process of its own on Airflow.
+pub struct Part {
+    pub is_alive: bool,
+    pub heartbeat: Option<Timestamp>,
+}
+
+pub struct Parts {
+    pub scheduler: Part,
+    pub dag_processor: Part,
+    pub triggerer: Part,
+}
+
+/// The scheduler and what looks at the files are tasks of this server; triggers are run by the agent, whom the
+/// supervisor keeps alive.
+pub async fn parts(state: &AppState) -> Parts {
+    let now = Timestamp::now();
+    let (beat, is_alive) = (state.scheduler_beat.last(), state.scheduler_beat.is_alive());
+    let agent = pages::ask_supervisor(state).await.ok();
+    let agent = agent.and_then(|status| status.processes.into_iter().find(|process| process.name == "agent"));
+    let agent_runs = agent.is_some_and(|process| process.state == "running");
+    Parts {
+        scheduler: Part { is_alive, heartbeat: beat },
+        dag_processor: Part { is_alive: true, heartbeat: Some(now) },
+        triggerer: Part { is_alive: agent_runs, heartbeat: agent_runs.then_some(now) },
+    }
+}
+
+/// Airflow's `HealthInfoResponse`.
 pub async fn monitor(State(state): State<Arc<AppState>>) -> Json<Value> {
     let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
-    let status = word(state.database.check(PATIENCE).await.is_ok());
-    let (beat, alive) = (state.scheduler_beat.last(), word(state.scheduler_beat.is_alive()));
+    let (status, parts) = tokio::join!(state.database.check(PATIENCE), parts(&state));
+    let beat = |part: &Part| part.heartbeat.map(|at| at.to_string());
+    let Parts { scheduler, dag_processor, triggerer } = parts;
     Json(json!({
-        "metadatabase": {"status": status},
-        "scheduler": {"status": alive, "latest_scheduler_heartbeat": beat.map(|at| at.to_string())},
-        "triggerer": {"status": null, "latest_triggerer_heartbeat": null},
-        "dag_processor": {"status": null, "latest_dag_processor_heartbeat": null},
+        "metadatabase": {"status": word(status.is_ok())},
+        "scheduler": {"status": word(scheduler.is_alive), "latest_scheduler_heartbeat": beat(&scheduler)},
+        "triggerer": {"status": word(triggerer.is_alive), "latest_triggerer_heartbeat": beat(&triggerer)},
+        "dag_processor": {
+            "status": word(dag_processor.is_alive), "latest_dag_processor_heartbeat": beat(&dag_processor),
+        },
     }))
 }

@@ -1,5 +1,6 @@
 //! The server process from its start to its end.
 
+use super::api_error::ApiError;
 use super::app::{self, Routers};
 use super::background::Background;
 use super::database::Database;
@@ -78,6 +79,7 @@ pub async fn run(
     let (keys, database) = ((cipher, secrets), Database::new(&application));
     let state =
         Arc::new(AppState::new(home.clone(), options.port, version, database, keys, private_socket, config.python));
+    state.revoked.load(&state.database).await.map_err(unreadable)?;
     let routers = app::routers(state.clone());
     let mut serving = Serving::default();
     match listeners.private.take() {
@@ -92,6 +94,8 @@ pub async fn run(
             () = &mut leave => return Ok(()),
             opened = may_open(listeners.doors.take()) => opened?,
         }
+        // Who has logged out with the server before, meanwhile.
+        state.revoked.load(&state.database).await.map_err(unreadable)?;
         listeners.open(&mut serving, &routers)?;
         state.doors.send_replace(true);
     }
@@ -109,6 +113,10 @@ pub async fn run(
     serving.drain().await;
     alive.abort();
     Ok(())
+}
+
+fn unreadable(error: ApiError) -> ServerError {
+    ServerError::Io(io::Error::other(format!("the datastore could not be read: {}", error.message())))
 }
 
 /// What is read before anything is served.

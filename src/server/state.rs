@@ -7,12 +7,14 @@ use super::environments::Environments;
 use super::logins::Logins;
 use super::provider_cache::ProviderCache;
 use super::questions::Questions;
+use super::revoked::Revoked;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
 use crate::config::{self, Config};
 use crate::home::Home;
 use crate::python::SharedInterpreter;
 use crate::sys::clock;
+use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,6 +23,7 @@ use tokio::sync::{Notify, watch};
 
 pub struct AppState {
     pub home: Home,
+    pub started_at: Timestamp,
     pub port: u16,
     pub version: &'static str,
     pub database: Arc<Database>,
@@ -49,6 +52,7 @@ pub struct AppState {
     pub providers: ProviderCache,
     secrets: Mutex<Secrets>,
     pub logins: Logins,
+    pub revoked: Revoked,
 }
 
 /// Seconds since 1970; 0 before the first.
@@ -142,6 +146,7 @@ impl AppState {
             )),
             interpreter,
             home,
+            started_at: Timestamp::now(),
             port,
             version,
             database,
@@ -158,6 +163,7 @@ impl AppState {
             trial_task: tokio::sync::Mutex::default(),
             secrets: Mutex::new(secrets),
             logins: Logins::new(),
+            revoked: Revoked::default(),
             providers: ProviderCache::default(),
         }
     }
@@ -184,7 +190,8 @@ impl AppState {
 
     pub fn check_token(&self, token: &str) -> Option<Claims> {
         let secrets = self.secrets();
-        secrets.signer.check(token, secrets.epoch, clock::unix_seconds())
+        let claims = secrets.signer.check(token, secrets.epoch, clock::unix_seconds());
+        claims.filter(|_| !self.revoked.has(token))
     }
 
     /// Which epoch of sessions is in force.

@@ -1,7 +1,7 @@
 //! Routes of Airflow's API beyond its lists: what they change, and what they refuse.
 
 use crate::support::TestHome;
-use crate::support::http::{Session, try_request};
+use crate::support::http::{Api, Session, try_request};
 use serde_json::{Value, json};
 
 const DAGS: &str = "
@@ -22,31 +22,6 @@ with DAG('shown', tags=['red']):
 with DAG('waiting', schedule=[Asset('made'), Asset('other')], is_paused_upon_creation=False, tags=['blue', 'red']):
     never()
 ";
-
-struct Api(Session);
-
-impl Api {
-    fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let response = self.0.request(method, &format!("/api/v2/{path}"), &body);
-        let text = response.body.clone();
-        (response.status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
-    }
-
-    #[track_caller]
-    fn get(&self, path: &str) -> Value {
-        let (status, answer) = self.ask("GET", path, Value::Null);
-        assert_eq!(status, 200, "{path}: {answer}");
-        answer
-    }
-
-    #[track_caller]
-    fn expect(&self, method: &str, path: &str, body: Value, status: u16) -> Value {
-        let (found, answer) = self.ask(method, path, body);
-        assert_eq!(found, status, "{method} {path}: {answer}");
-        answer
-    }
-}
 
 /// Where one run of `shown` has ended, in the second try of its task.
 fn running() -> (TestHome, Api) {

@@ -6,6 +6,7 @@ mod airflow_meaning;
 mod airflow_sdk;
 mod api;
 mod api_lists;
+mod api_marks;
 mod api_routes;
 mod architecture;
 mod authoring;

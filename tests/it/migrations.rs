@@ -108,6 +108,17 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
                 (SELECT subject FROM hitl_detail), (SELECT name FROM asset_watcher), (SELECT count(*) FROM task_instance WHERE state = 'awaiting_input')",
         "p|1|why?|w|1",
     ),
+    (
+        11,
+        "UPDATE task_instance SET note = 'seen' WHERE task_id = 't';
+         UPDATE dag SET is_favorite = true;
+         INSERT INTO event_log (event, dag_id) VALUES ('patch_dag', 'd');
+         INSERT INTO revoked_token VALUES ('x', now());
+         INSERT INTO hitl_detail_history SELECT * FROM hitl_detail;",
+        "SELECT (SELECT note FROM task_instance WHERE note IS NOT NULL), (SELECT is_favorite FROM dag),
+                (SELECT event FROM event_log), (SELECT count(*) FROM revoked_token), (SELECT count(*) FROM hitl_detail_history)",
+        "seen|t|patch_dag|1|1",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

@@ -5,7 +5,7 @@ use super::events::{self, Event};
 use super::new_run;
 use super::runs;
 use super::{ReadFor, StoreError};
-use crate::engine::keys::RunKey;
+use crate::engine::keys::{InstanceKey, RunKey};
 use crate::engine::planner::graph::Graph;
 use crate::engine::state::TaskState;
 use crate::postgres::GenericClient;
@@ -19,8 +19,21 @@ pub struct Selection {
     pub tasks: Vec<(String, Option<i32>)>,
     pub upstream: bool,
     pub downstream: bool,
+    /// Of those that failed; with `only_running`, of those that run too.
     pub only_failed: bool,
     pub only_running: bool,
+    /// Tasks that stay as they are, whatever else says otherwise.
+    pub except: Vec<String>,
+    /// A run that is over stays over.
+    pub leaves_run: bool,
+}
+
+impl Selection {
+    fn takes_state(&self, state: Option<&str>) -> bool {
+        let has_failed = self.only_failed && matches!(state, Some("failed" | "upstream_failed"));
+        let runs = self.only_running && state == Some("running");
+        (!self.only_failed && !self.only_running) || has_failed || runs
+    }
 }
 
 /// The instances that a clear would make run again.
@@ -28,7 +41,7 @@ pub async fn select(
     client: &impl GenericClient,
     key: &RunKey,
     which: &Selection,
-) -> Result<Vec<(String, i32)>, StoreError> {
+) -> Result<Vec<InstanceKey>, StoreError> {
     // Over the arrows of the DAG as it is now, which is what it will run with.
     let dag = dags::get(client, &key.dag_id).await?;
     let graph = Graph::new(dag.structure);
@@ -41,12 +54,11 @@ pub async fn select(
         let by_name = which.tasks.is_empty()
             || which.tasks.iter().any(|(id, at)| id == task_id && at.is_none_or(|at| at == map_index))
             || (chosen.contains(task_id) && !which.tasks.iter().any(|(id, at)| id == task_id && at.is_some()));
-        by_name
-            && (!which.only_failed || matches!(state, Some("failed" | "upstream_failed")))
-            && (!which.only_running || state == Some("running"))
+        by_name && which.takes_state(state) && !which.except.iter().any(|id| id == task_id)
     };
     let all = rows.iter().map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1), row.get::<_, Option<&str>>(2)));
-    Ok(all.filter(|(id, at, state)| is_wanted(id, *at, *state)).map(|(id, at, _)| (id, at)).collect())
+    let wanted = all.filter(|(id, at, state)| is_wanted(id, *at, *state));
+    Ok(wanted.map(|(task_id, map_index, _)| InstanceKey { run: key.clone(), task_id, map_index }).collect())
 }
 
 /// The tasks that are named, those asked for above and below them, and the setups and teardowns that
@@ -78,16 +90,20 @@ fn with_relatives(graph: &Graph, which: &Selection) -> BTreeSet<String> {
     task_indices.into_iter().map(|task_index| graph.task(task_index).task_id.clone()).collect()
 }
 
-/// Makes what is selected run again, with the DAG as it is now. Returns how many instances that are.
-pub async fn clear(transaction: &Transaction<'_>, key: &RunKey, which: &Selection) -> Result<usize, StoreError> {
+/// Makes what is selected run again, with the DAG as it is now. Returns which instances that are.
+pub async fn clear(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    which: &Selection,
+) -> Result<Vec<InstanceKey>, StoreError> {
     let run = runs::get(transaction, key, ReadFor::Update).await?;
     let dag = dags::get(transaction, &key.dag_id).await?;
     let chosen = select(transaction, key, which).await?;
     if Some(dag.version_id) != run.version_id {
         take_version(transaction, &run, &dag).await?;
     }
-    let ids: Vec<&str> = chosen.iter().map(|(id, _)| id.as_str()).collect();
-    let maps: Vec<i32> = chosen.iter().map(|(_, at)| *at).collect();
+    let ids: Vec<&str> = chosen.iter().map(|one| one.task_id.as_str()).collect();
+    let maps: Vec<i32> = chosen.iter().map(|one| one.map_index).collect();
     let task = |id: &str| dag.structure.tasks.iter().find(|task| task.task_id == id);
     let retries: Vec<i32> =
         ids.iter().map(|id| task(id).map_or(0, |task| i32::try_from(task.retries).unwrap_or(i32::MAX))).collect();
@@ -106,13 +122,44 @@ pub async fn clear(transaction: &Transaction<'_>, key: &RunKey, which: &Selectio
         WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at AND state IS DISTINCT FROM 'removed'";
     transaction.execute(reset, &[&key.dag_id, &key.run_id, &ids, &maps, &retries, &pools, &slots, &weights]).await?;
     runs::revise(transaction, key).await?;
-    if run.state.is_finished() && !ids.is_empty() {
+    if run.state.is_finished() && !ids.is_empty() && !which.leaves_run {
         runs::queue_again(transaction, key).await?;
     }
+    tell(transaction, key).await?;
+    Ok(chosen)
+}
+
+async fn tell(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     for event in [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())] {
         events::notify(transaction, &event).await?;
     }
-    Ok(ids.len())
+    Ok(())
+}
+
+/// Tasks of the DAG as it is now that a run has no instance of.
+pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>, StoreError> {
+    let dag = dags::get(client, &key.dag_id).await?;
+    let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
+    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+    let there: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let mut new: Vec<String> = dag.structure.tasks.into_iter().map(|task| task.task_id).collect();
+    new.retain(|id| !there.contains(id.as_str()));
+    new.sort();
+    Ok(new)
+}
+
+/// Gives a run the tasks that its DAG has got since, and leaves the others as they are.
+pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+    let run = runs::get(transaction, key, ReadFor::Update).await?;
+    if new_tasks(transaction, key).await?.is_empty() {
+        return Ok(());
+    }
+    take_version(transaction, &run, &dags::get(transaction, &key.dag_id).await?).await?;
+    runs::revise(transaction, key).await?;
+    if run.state.is_finished() {
+        runs::queue_again(transaction, key).await?;
+    }
+    tell(transaction, key).await
 }
 
 /// From now on the run is of the DAG's current version: new tasks come in, lost ones are removed.

@@ -24,6 +24,7 @@ pub struct Dag {
     pub dag_id: String,
     pub is_paused: bool,
     pub is_active: bool,
+    pub is_favorite: bool,
     pub fileloc: String,
     pub relative_fileloc: String,
     pub last_parsed_at: Option<Timestamp>,
@@ -77,6 +78,7 @@ fn read(row: &Row) -> Dag {
         dag_id: row.get("dag_id"),
         is_paused: row.get("is_paused"),
         is_active: row.get("is_active"),
+        is_favorite: row.get("is_favorite"),
         fileloc: row.get("fileloc"),
         relative_fileloc: row.get("relative_fileloc"),
         last_parsed_at: row.get("last_parsed_at"),
@@ -122,6 +124,14 @@ pub async fn set_paused(client: &impl GenericClient, dag_id: &str, is_paused: bo
     for row in client.query("SELECT run_id FROM dag_run WHERE dag_id = $1 AND state = 'running'", &[&dag_id]).await? {
         let run = RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) };
         events::notify(client, &Event::Plan(run)).await?;
+    }
+    Ok(())
+}
+
+pub async fn set_favorite(client: &impl GenericClient, dag_id: &str, is_favorite: bool) -> Result<(), StoreError> {
+    let changed = client.execute("UPDATE dag SET is_favorite = $2 WHERE dag_id = $1", &[&dag_id, &is_favorite]).await?;
+    if changed == 0 {
+        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
     Ok(())
 }

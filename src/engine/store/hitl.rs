@@ -84,18 +84,23 @@ fn read(row: &Row) -> Detail {
     }
 }
 
-/// Asks; what was answered to an earlier question of the same instance is forgotten.
+/// Asks. What an earlier try has asked, and was answered, is kept beside it.
 pub async fn ask(client: &impl GenericClient, of: &TryKey, question: &Question) -> Result<(), StoreError> {
+    let keep = "
+        INSERT INTO hitl_detail_history SELECT * FROM hitl_detail
+        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number < $5 ON CONFLICT DO NOTHING";
+    client.execute(keep, &[&of.run.dag_id, &of.run.run_id, &of.task_id, &of.map_index, &of.try_number]).await?;
     let query = "
         INSERT INTO hitl_detail (dag_id, run_id, task_id, map_index, subject, body, options, defaults, multiple, params,
-                                 assigned_users)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                                 assigned_users, try_number)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
         SET subject = EXCLUDED.subject, body = EXCLUDED.body, options = EXCLUDED.options, defaults = EXCLUDED.defaults,
             multiple = EXCLUDED.multiple, params = EXCLUDED.params, assigned_users = EXCLUDED.assigned_users,
+            try_number = EXCLUDED.try_number,
             created_at = now(), responded_at = NULL, responded_by = NULL, chosen_options = NULL, params_input = NULL";
     let Question { subject, body, options, defaults, multiple, params, assigned_users } = question;
-    let TryKey { run, task_id, map_index, .. } = of;
+    let TryKey { run, task_id, map_index, try_number } = of;
     let defaults = defaults.as_ref().map(Json);
     client
         .execute(
@@ -112,6 +117,7 @@ pub async fn ask(client: &impl GenericClient, of: &TryKey, question: &Question) 
                 multiple,
                 &Json(params),
                 &Json(assigned_users),
+                try_number,
             ],
         )
         .await?;
@@ -126,6 +132,16 @@ pub async fn get(
 ) -> Result<Option<Detail>, StoreError> {
     let query = "SELECT * FROM hitl_detail WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
     Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?.as_ref().map(read))
+}
+
+/// What that try has asked.
+pub async fn of_try(client: &impl GenericClient, of: &TryKey) -> Result<Option<Detail>, StoreError> {
+    let query = "
+        SELECT * FROM (SELECT * FROM hitl_detail UNION ALL SELECT * FROM hitl_detail_history) h
+        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
+    let TryKey { run, task_id, map_index, try_number } = of;
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
+    Ok(row.as_ref().map(read))
 }
 
 /// What lists of questions are made of.

@@ -4,10 +4,11 @@ use super::StoreError;
 use super::listing::{Column, Found, Listing, Source};
 use super::versions::VersionName;
 use crate::engine::dag::Task;
-use crate::engine::keys::RunKey;
+use crate::engine::keys::{InstanceKey, RunKey};
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// The map index of a task that is not mapped, as in Airflow.
 pub const NOT_MAPPED: i32 = -1;
@@ -37,6 +38,7 @@ pub struct Instance {
     pub rendered: Option<String>,
     pub rendered_map_index: Option<String>,
     pub version: Option<VersionName>,
+    pub note: Option<String>,
 }
 
 const COLUMNS: &str = "
@@ -57,9 +59,9 @@ const SOURCE: Source<'static> = Source {
     ],
     key: KEY,
 };
-/// What tells instances apart in lists.
+/// What tells instances apart in lists: the order of the table's own index.
 pub const KEY: &[Column] =
-    &[Column::text("ti.task_id"), Column::whole("ti.map_index"), Column::text("ti.run_id"), Column::text("ti.dag_id")];
+    &[Column::text("ti.dag_id"), Column::text("ti.run_id"), Column::text("ti.task_id"), Column::whole("ti.map_index")];
 
 fn read(row: &Row) -> Instance {
     Instance {
@@ -84,6 +86,7 @@ fn read(row: &Row) -> Instance {
         rendered: row.get("rendered_text"),
         rendered_map_index: row.get("rendered_map_index"),
         version: VersionName::read(row),
+        note: row.get("note"),
     }
 }
 
@@ -99,21 +102,62 @@ pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found
     listing.fetch(client, &SOURCE, read).await
 }
 
-/// The named ones of a run.
-pub async fn chosen(
-    client: &impl GenericClient,
-    run: &RunKey,
-    ids: &[(String, i32)],
-) -> Result<Vec<Instance>, StoreError> {
-    let (tasks, indices): (Vec<&str>, Vec<i32>) = ids.iter().map(|(task, index)| (task.as_str(), *index)).unzip();
+/// The named ones, in the order of their keys.
+pub async fn chosen(client: &impl GenericClient, keys: &[InstanceKey]) -> Result<Vec<Instance>, StoreError> {
+    let columns = Columns::of(keys);
     let from = SOURCE.shown();
     let query = format!(
-        "SELECT {COLUMNS} FROM {from} JOIN unnest($3::text[], $4::integer[]) AS chosen (task_id, map_index)
-                  ON (chosen.task_id, chosen.map_index) = (ti.task_id, ti.map_index)
-         WHERE ti.dag_id = $1 AND ti.run_id = $2 ORDER BY ti.task_id, ti.map_index"
+        "SELECT {COLUMNS} FROM {from}
+         JOIN unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS chosen (dag_id, run_id, task_id, map_index)
+              ON (chosen.dag_id, chosen.run_id, chosen.task_id, chosen.map_index)
+                 = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
+         ORDER BY ti.dag_id, r.run_after, ti.run_id, ti.task_id, ti.map_index"
     );
-    let rows = client.query(&query, &[&run.dag_id, &run.run_id, &tasks, &indices]).await?;
-    Ok(rows.iter().map(read).collect())
+    Ok(client.query(&query, &columns.parameters()).await?.iter().map(read).collect())
+}
+
+/// Keys, a column of the table after another, as queries take them.
+struct Columns<'a> {
+    dags: Vec<&'a str>,
+    runs: Vec<&'a str>,
+    tasks: Vec<&'a str>,
+    map_indices: Vec<i32>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(keys: &'a [InstanceKey]) -> Self {
+        Self {
+            dags: keys.iter().map(|key| key.run.dag_id.as_str()).collect(),
+            runs: keys.iter().map(|key| key.run.run_id.as_str()).collect(),
+            tasks: keys.iter().map(|key| key.task_id.as_str()).collect(),
+            map_indices: keys.iter().map(|key| key.map_index).collect(),
+        }
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 4] {
+        [&self.dags, &self.runs, &self.tasks, &self.map_indices]
+    }
+}
+
+/// What a person says of them; `None` removes it.
+pub async fn set_note(client: &impl GenericClient, keys: &[InstanceKey], note: Option<&str>) -> Result<(), StoreError> {
+    let columns = Columns::of(keys);
+    let query = "
+        UPDATE task_instance ti SET note = $5
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS chosen (dag_id, run_id, task_id, map_index)
+        WHERE (chosen.dag_id, chosen.run_id, chosen.task_id, chosen.map_index)
+              = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)";
+    let [dags, runs, tasks, map_indices] = columns.parameters();
+    client.execute(query, &[dags, runs, tasks, map_indices, &note]).await?;
+    Ok(())
+}
+
+/// Those of a task in a run, in the order of their map indices.
+pub async fn of_task(client: &impl GenericClient, run: &RunKey, task_id: &str) -> Result<Vec<InstanceKey>, StoreError> {
+    let query = "SELECT map_index FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 ORDER BY 1";
+    let rows = client.query(query, &[&run.dag_id, &run.run_id, &task_id]).await?;
+    let key = |map_index| InstanceKey { run: run.clone(), task_id: task_id.to_owned(), map_index };
+    Ok(rows.iter().map(|row| key(row.get(0))).collect())
 }
 
 pub async fn get(

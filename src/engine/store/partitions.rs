@@ -3,6 +3,7 @@
 use super::StoreError;
 use super::new_run::{self, NewRun};
 use crate::engine::dag::Structure;
+use crate::engine::keys::RunKey;
 use crate::engine::schedule::asset_condition::{self, Updated};
 use crate::engine::schedule::partition_mapper::Mappers;
 use crate::engine::schedule::timetable::{Partition, Timetable};
@@ -34,6 +35,52 @@ fn definition(timetable: &Value, condition: &Value) -> Value {
 pub fn read(row: &Row) -> Option<Partition> {
     let key: Option<String> = row.get("partition_key");
     key.map(|key| Partition { key, date: row.get("partition_date") })
+}
+
+/// Which runs of a DAG are meant.
+#[derive(Debug)]
+pub enum Which {
+    Run(String),
+    /// Those of a partition.
+    Key(String),
+    /// Those whose partitions begin from one moment to another, both included.
+    Window(Option<Timestamp>, Option<Timestamp>),
+}
+
+#[derive(Debug)]
+pub struct PartitionedRun {
+    pub key: RunKey,
+    /// Whether it is of one still.
+    pub has_partition: bool,
+}
+
+/// In the order of their partitions.
+pub async fn runs(client: &impl GenericClient, dag_id: &str, which: &Which) -> Result<Vec<PartitionedRun>, StoreError> {
+    let (run_id, partition, from, to) = match which {
+        Which::Run(id) => (Some(id), None, None, None),
+        Which::Key(key) => (None, Some(key), None, None),
+        Which::Window(from, to) => (None, None, *from, *to),
+    };
+    let query = "
+        SELECT run_id, partition_key IS NOT NULL OR partition_date IS NOT NULL FROM dag_run
+        WHERE dag_id = $1 AND CASE WHEN $2::text IS NOT NULL THEN run_id = $2
+                                   WHEN $3::text IS NOT NULL THEN partition_key = $3
+                                   ELSE partition_date IS NOT NULL AND ($4::timestamptz IS NULL OR partition_date >= $4)
+                                        AND ($5::timestamptz IS NULL OR partition_date <= $5) END
+        ORDER BY partition_date, run_id";
+    let rows = client.query(query, &[&dag_id, &run_id, &partition, &from, &to]).await?;
+    let one = |row: &Row| PartitionedRun {
+        key: RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) },
+        has_partition: row.get(1),
+    };
+    Ok(rows.iter().map(one).collect())
+}
+
+/// From now on the run is of no partition.
+pub async fn forget(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET partition_key = NULL, partition_date = NULL WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id]).await?;
+    Ok(())
 }
 
 /// Notes an event for the runs that its partition is for. `dag_ids` wait for partitions of the asset.

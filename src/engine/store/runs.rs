@@ -188,6 +188,20 @@ pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -
     row.as_ref().map(read).ok_or_else(|| not_found(key))
 }
 
+/// Those of a DAG whose logical dates are from one to another, both included; all of it without either.
+pub async fn between(
+    client: &impl GenericClient,
+    dag_id: &str,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+) -> Result<Vec<RunKey>, StoreError> {
+    let query = "SELECT run_id FROM dag_run
+                 WHERE dag_id = $1 AND ($2::timestamptz IS NULL OR logical_date >= $2)
+                   AND ($3::timestamptz IS NULL OR logical_date <= $3) ORDER BY run_after, run_id";
+    let rows = client.query(query, &[&dag_id, &from, &to]).await?;
+    Ok(rows.iter().map(|row| RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) }).collect())
+}
+
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Run>, StoreError> {
     listing.fetch(client, &Source::of(COLUMNS, FROM, KEY), read).await
 }
@@ -202,38 +216,8 @@ pub async fn newest_of_all(client: &impl GenericClient, of_each: i64) -> Result<
     Ok(client.query(&query, &[&of_each]).await?.iter().map(read).collect())
 }
 
-/// Ends a run by hand, as Airflow does: what runs gets the run's state and is ended, what has not
-/// begun is skipped. `Queued` starts it again as it is.
-pub async fn set_state(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {
-    let run = get(transaction, key, ReadFor::Update).await?;
-    if state == RunState::Queued {
-        queue_again(transaction, key).await?;
-        events::notify(transaction, &Event::Sweep).await?;
-    } else if state.is_finished() {
-        let instances = "
-            UPDATE task_instance SET end_date = now(), start_date = coalesce(start_date, now()), due_at = NULL,
-                   state = CASE WHEN state = 'running' THEN $3 ELSE 'skipped' END
-            WHERE dag_id = $1 AND run_id = $2
-              AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))";
-        transaction.execute(instances, &[&key.dag_id, &key.run_id, &state.as_str()]).await?;
-        let end =
-            "UPDATE dag_run SET state = $3, revision = gen_random_uuid(), start_date = coalesce(start_date, now()),
-                          end_date = CASE WHEN $4 THEN end_date ELSE now() END
-                   WHERE dag_id = $1 AND run_id = $2";
-        let was_finished = run.state.is_finished();
-        transaction.execute(end, &[&key.dag_id, &key.run_id, &state.as_str(), &was_finished]).await?;
-        events::notify(transaction, &Event::Stop).await?;
-        backfill_end::complete(transaction, key).await?;
-        others_may_go_on(transaction, key).await?;
-        // Another run may have waited for this one's end.
-        events::notify(transaction, &Event::Sweep).await?;
-    }
-    events::notify(transaction, &Event::Changed(key.clone())).await?;
-    Ok(())
-}
-
 /// A run that ends by hand, or is gone: what it held is free, and later runs may have waited for its tasks.
-async fn others_may_go_on(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+pub(super) async fn others_may_go_on(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     events::notify(transaction, &Event::Room).await?;
     let running = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
     for row in transaction.query(running, &[&key.dag_id, &key.run_id]).await? {

@@ -174,13 +174,15 @@ pub async fn delete(State(state): Shared, Id(id): Id) -> Result<StatusCode, ApiE
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is posted to one connection is nothing; to these words it asks for a test. As on Airflow that is forbidden unless
+/// What is posted to one connection is nothing; these words are operations. As on Airflow a test is forbidden unless
 /// somebody allows it: whoever may ask for it makes this machine connect to any other.
-pub async fn test(Id(word): Id) -> ApiError {
-    if word != "test" && word != ENQUEUED {
-        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+pub async fn post_word(Id(word): Id) -> Result<StatusCode, ApiError> {
+    match word.as_str() {
+        "test" | ENQUEUED => Err(test_is_disabled()),
+        // Airflow's examples name services that are not here: there is none to make.
+        "defaults" => Ok(StatusCode::NO_CONTENT),
+        _ => Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")),
     }
-    test_is_disabled()
 }
 
 /// Airflow's word for tests that are asked for and looked at later; no connection of that name is shown.

@@ -1,12 +1,12 @@
 //! `/api/v2/dags/{dag_id}/dagRuns`, with Airflow's names and shapes.
 
+use super::clear::check_note;
 use super::views;
 use crate::engine::keys::RunKey;
 use crate::engine::state::RunState;
-use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags::{self, Dag};
-use crate::engine::store::instances;
 use crate::engine::store::listing::{Column, Listing};
+use crate::engine::store::mark;
 use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
@@ -24,7 +24,7 @@ use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -177,7 +177,7 @@ pub fn only_all(id: &str, name: &str) -> Result<(), ApiError> {
     Err(ApiError::unprocessable(&["path", name], "literal_error", "Input should be '~'"))
 }
 
-fn missing(error: StoreError, key: &RunKey) -> ApiError {
+pub fn missing(error: StoreError, key: &RunKey) -> ApiError {
     match error {
         StoreError::NotFound { what: "run", .. } => {
             let RunKey { dag_id, run_id } = key;
@@ -289,11 +289,35 @@ async fn own_interval(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Patch {
+pub struct Patch {
     #[serde(default)]
     state: Option<RunState>,
     #[serde(default)]
     note: Option<String>,
+}
+
+impl Patch {
+    pub fn check(&self) -> Result<(), ApiError> {
+        check_note(self.note.as_deref())?;
+        if self.state != Some(RunState::Running) {
+            return Ok(());
+        }
+        let message = "Input should be 'queued', 'success' or 'failed'";
+        Err(ApiError::unprocessable(&["body", "state"], "enum", message))
+    }
+
+    /// All of it, without a mask.
+    pub async fn apply(self, transaction: &Transaction<'_>, key: &RunKey, mask: &[String]) -> Result<(), ApiError> {
+        let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+        if let Some(note) = self.note.filter(|_| counts("note")) {
+            let note = (!note.is_empty()).then_some(note);
+            runs::set_note(transaction, key, note.as_deref()).await.map_err(|error| missing(error, key))?;
+        }
+        if let Some(new) = self.state.filter(|_| counts("state")) {
+            mark::run(transaction, key, new).await.map_err(|error| missing(error, key))?;
+        }
+        Ok(())
+    }
 }
 
 pub async fn patch(
@@ -304,22 +328,10 @@ pub async fn patch(
 ) -> Result<Json<Value>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let body: Patch = body_as(body)?;
-    let mask = params.texts("update_mask");
-    let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+    body.check()?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    if let Some(note) = body.note.filter(|_| counts("note")) {
-        let note = (!note.is_empty()).then_some(note);
-        runs::set_note(&transaction, &key, note.as_deref()).await.map_err(|error| missing(error, &key))?;
-    }
-    match body.state.filter(|_| counts("state")) {
-        Some(RunState::Running) => {
-            let message = "Input should be 'queued', 'success' or 'failed'";
-            return Err(ApiError::unprocessable(&["body", "state"], "enum", message));
-        }
-        Some(new) => runs::set_state(&transaction, &key, new).await.map_err(|error| missing(error, &key))?,
-        None => {}
-    }
+    body.apply(&transaction, &key, &params.texts("update_mask")).await?;
     let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
     transaction.commit().await?;
     Ok(Json(views::run(&run)))
@@ -335,61 +347,4 @@ pub async fn delete(
     runs::delete(&transaction, &key).await.map_err(|error| missing(error, &key))?;
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Clear {
-    #[serde(default = "yes")]
-    dry_run: bool,
-    #[serde(default)]
-    only_failed: bool,
-    #[serde(default)]
-    only_new: bool,
-    /// A cleared run always takes the newest version here.
-    #[serde(default, rename = "run_on_latest_version")]
-    _run_on_latest_version: Option<bool>,
-    #[serde(default)]
-    note: Option<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-pub async fn clear(
-    State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let key = RunKey { dag_id, run_id };
-    let body: Clear = body_as(body)?;
-    if body.only_new {
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "only_new is not supported"));
-    }
-    let which = Selection { only_failed: body.only_failed, ..Selection::default() };
-    let mut client = state.database.get().await?;
-    let transaction = client.transaction().await?;
-    runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
-    if body.dry_run {
-        let ids = clear::select(&transaction, &key, &which).await?;
-        let found = instances_of(&transaction, &key, &ids).await?;
-        return Ok(Json(json!({"task_instances": found, "total_entries": found.len()})));
-    }
-    if let Some(note) = &body.note {
-        runs::set_note(&transaction, &key, Some(note)).await?;
-    }
-    clear::clear(&transaction, &key, &which).await?;
-    let run = runs::get(&transaction, &key, ReadFor::Reading).await?;
-    transaction.commit().await?;
-    Ok(Json(views::run(&run)))
-}
-
-/// The named instances of a run, as they are shown.
-pub async fn instances_of(
-    transaction: &Transaction<'_>,
-    key: &RunKey,
-    ids: &[(String, i32)],
-) -> Result<Vec<Value>, ApiError> {
-    Ok(instances::chosen(transaction, key, ids).await?.iter().map(views::instance).collect())
 }

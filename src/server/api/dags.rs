@@ -66,6 +66,7 @@ fn wanted(params: &Params) -> Result<Listing, ApiError> {
         conditions.add("d.is_active", Vec::new());
     }
     conditions.maybe("d.is_paused = {}", params.flag("paused")?);
+    conditions.maybe("d.is_favorite = {}", params.flag("is_favorite")?);
     let (tags, owners) = (params.texts("tags"), params.texts("owners"));
     match params.text("tags_match_mode") {
         _ if tags.is_empty() => {}
@@ -255,4 +256,28 @@ pub async fn import_errors(State(state): Shared, params: Params) -> Result<Json<
 pub async fn import_error(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     Ok(Json(views::import_error(&dags::import_error(&*client, id).await?)))
+}
+
+fn no_dag(error: StoreError, dag_id: &str) -> ApiError {
+    match error {
+        StoreError::NotFound { .. } => {
+            ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id '{dag_id}' not found"))
+        }
+        other => other.into(),
+    }
+}
+
+pub async fn favorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<StatusCode, ApiError> {
+    let client = state.database.get().await?;
+    dags::set_favorite(&*client, &dag_id, true).await.map_err(|error| no_dag(error, &dag_id))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn unfavorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<StatusCode, ApiError> {
+    let client = state.database.get().await?;
+    if !dags::get(&*client, &dag_id).await.map_err(|error| no_dag(error, &dag_id))?.is_favorite {
+        return Err(ApiError::new(StatusCode::CONFLICT, "Dag is not marked as favorite"));
+    }
+    dags::set_favorite(&*client, &dag_id, false).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

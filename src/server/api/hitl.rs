@@ -1,8 +1,9 @@
 //! What tasks ask people: `…/hitlDetails`, with Airflow's names and shapes.
 
 use super::dag_runs::{check_states, unless_all};
+use super::tries;
 use super::views::{self, maybe, stamp};
-use crate::engine::keys::RunKey;
+use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::state::TaskState;
 use crate::engine::store::hitl::{self, Answer, Detail, Refusal};
 use crate::engine::store::instances;
@@ -44,6 +45,10 @@ fn user(name: &str) -> Value {
 
 async fn view(client: &impl GenericClient, detail: &Detail) -> Result<Value, ApiError> {
     let instance = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
+    Ok(with_instance(detail, views::instance(&instance)))
+}
+
+fn with_instance(detail: &Detail, instance: Value) -> Value {
     let (question, answer) = (&detail.question, detail.answer.as_ref());
     let is_whole = |param: &Value| ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
     let params: Value = question
@@ -55,8 +60,8 @@ async fn view(client: &impl GenericClient, detail: &Detail) -> Result<Value, Api
         })
         .collect::<serde_json::Map<_, _>>()
         .into();
-    Ok(json!({
-        "task_instance": views::instance(&instance),
+    json!({
+        "task_instance": instance,
         "options": question.options,
         "subject": question.subject,
         "body": question.body,
@@ -70,7 +75,7 @@ async fn view(client: &impl GenericClient, detail: &Detail) -> Result<Value, Api
         "chosen_options": answer.map(|answer| &answer.chosen_options),
         "params_input": answer.map_or_else(|| json!({}), |answer| json!(answer.params_input)),
         "response_received": detail.responded_at.is_some(),
-    }))
+    })
 }
 
 const FIELDS: Fields = Fields {
@@ -130,6 +135,16 @@ pub async fn get(
     let client = state.database.get().await?;
     let found = hitl::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
     Ok(Json(view(&*client, &found.ok_or_else(|| refusal(Refusal::NotAsked))?).await?))
+}
+
+/// What an earlier try has asked, and was answered.
+pub async fn of_try(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
+) -> Result<Json<Value>, ApiError> {
+    let of = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
+    let found = hitl::of_try(&*state.database.get().await?, &of).await?.ok_or_else(|| refusal(Refusal::NotAsked))?;
+    Ok(Json(with_instance(&found, tries::one(&state, &of).await?)))
 }
 
 pub async fn answer(

@@ -2,19 +2,27 @@
 
 pub mod assets;
 pub mod backfills;
+pub mod clear;
+pub mod clear_runs;
+pub mod config;
 pub mod connections;
 pub mod dag_facts;
 pub mod dag_run_wait;
 pub mod dag_runs;
+pub mod dag_runs_bulk;
 pub mod dag_versions;
 pub mod dags;
+pub mod event_logs;
 pub mod hitl;
+pub mod mark;
+pub mod mark_bulk;
 pub mod monitor;
 pub mod pools;
 pub mod providers;
 pub mod queued_events;
 pub mod redact;
 pub mod state_stores;
+pub mod task_dependencies;
 pub mod task_instances;
 pub mod task_logs;
 pub mod tasks;
@@ -27,7 +35,7 @@ use super::guard;
 use super::state::AppState;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
+use axum::routing::{get, patch, post, put};
 use std::sync::Arc;
 
 type Routes = Router<Arc<AppState>>;
@@ -45,6 +53,8 @@ pub fn dag_routes() -> Routes {
         .route("/api/v2/parseDagFile/{file_token}", put(dags::parse_again))
         .route("/api/v2/dags/{dag_id}", get(dags::get).patch(dags::patch).delete(dags::delete))
         .route("/api/v2/dags/{dag_id}/details", get(dags::details))
+        .route("/api/v2/dags/{dag_id}/favorite", post(dags::favorite))
+        .route("/api/v2/dags/{dag_id}/unfavorite", post(dags::unfavorite))
         .route("/api/v2/dags/{dag_id}/tasks", get(tasks::list))
         .route("/api/v2/dags/{dag_id}/tasks/{task_id}", get(tasks::get))
         .route("/api/v2/dags/{dag_id}/dagVersions", get(dag_versions::list))
@@ -52,7 +62,7 @@ pub fn dag_routes() -> Routes {
         .route("/api/v2/dagStats", get(dag_facts::stats))
         .route("/api/v2/dagTags", get(dag_facts::tags))
         .route("/api/v2/dagWarnings", get(dag_facts::warnings))
-        .route("/api/v2/dags/{dag_id}/clearTaskInstances", post(task_instances::clear))
+        .route("/api/v2/dags/{dag_id}/clearTaskInstances", post(clear::task_instances))
         .route("/api/v2/dagSources/{dag_id}", get(dags::source))
         .route("/api/v2/importErrors", get(dags::import_errors))
         .route("/api/v2/importErrors/{id}", get(dags::import_error))
@@ -63,19 +73,35 @@ pub fn dag_routes() -> Routes {
 
 fn run_routes() -> Routes {
     Router::new()
-        .route("/api/v2/dags/{dag_id}/dagRuns", get(dag_runs::list).post(dag_runs::trigger))
+        .route(
+            "/api/v2/dags/{dag_id}/dagRuns",
+            get(dag_runs::list).post(dag_runs::trigger).patch(dag_runs_bulk::dag_runs),
+        )
+        .route("/api/v2/dags/{dag_id}/clearDagRuns", post(clear_runs::several))
+        .route("/api/v2/dags/{dag_id}/clearPartitions", post(clear_runs::partitions))
         // A run or a task may be called `list`, a connection `test`: what is posted there is told apart in the handler.
         .route(RUN, post(dag_runs::list_of_body).get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
-        .route(&run("/clear"), post(dag_runs::clear))
+        .route(&run("/clear"), post(clear_runs::one))
         .route(&run("/wait"), get(dag_run_wait::wait))
         .route(&run("/upstreamAssetEvents"), get(assets::upstream))
         .route(&run("/hitlDetails"), get(hitl::list))
         .route(&run("/taskInstances/{task_id}/{map_index}/hitlDetails"), get(hitl::get).patch(hitl::answer))
-        .route(&run("/taskInstances"), get(task_instances::list))
-        .route(&run("/taskInstances/{task_id}"), get(task_instances::get).post(task_instances::list_of_body))
+        .route(&run("/taskInstances/{task_id}/{map_index}/hitlDetails/tries/{try_number}"), get(hitl::of_try))
+        .route(&run("/taskInstances"), get(task_instances::list).patch(mark_bulk::task_instances))
+        .route(
+            &run("/taskInstances/{task_id}"),
+            get(task_instances::get).post(task_instances::list_of_body).patch(mark::patch).delete(mark::delete),
+        )
+        .route(&run("/taskInstances/{task_id}/dry_run"), patch(mark::dry_run))
+        .route(&run("/taskInstances/{task_id}/{map_index}/dry_run"), patch(mark::dry_run_mapped))
+        .route(&run("/taskGroupInstances/{group_id}"), patch(mark::patch_group))
+        .route(&run("/taskGroupInstances/{group_id}/dry_run"), patch(mark::dry_run_group))
         .route(&run("/taskInstances/{task_id}/listMapped"), get(tasks::mapped))
-        .route(&run("/taskInstances/{task_id}/{map_index}"), get(tasks::one_mapped))
+        .route(&run("/taskInstances/{task_id}/{map_index}"), get(tasks::one_mapped).patch(mark::patch_mapped))
         .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
+        .route(&run("/taskInstances/{task_id}/externalLogUrl/{try_number}"), get(task_logs::external_url))
+        .route(&run("/taskInstances/{task_id}/dependencies"), get(task_dependencies::get))
+        .route(&run("/taskInstances/{task_id}/{map_index}/dependencies"), get(task_dependencies::get_mapped))
         .route(&run("/taskInstances/{task_id}/links"), get(tasks::links))
         .route(&run("/taskInstances/{task_id}/tries"), get(tries::list))
         .route(&run("/taskInstances/{task_id}/tries/{try_number}"), get(tries::get))
@@ -143,6 +169,11 @@ pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
 /// What DAGs are given.
 pub fn store_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
+        .route("/api/v2/jobs", get(monitor::jobs))
+        .route("/api/v2/config", get(config::get))
+        .route("/api/v2/config/section/{section}/option/{option}", get(config::get_value))
+        .route("/api/v2/eventLogs", get(event_logs::list))
+        .route("/api/v2/eventLogs/{id}", get(event_logs::get))
         .route("/api/v2/plugins", get(monitor::plugins))
         .route("/api/v2/plugins/importErrors", get(monitor::plugin_errors))
         .route("/api/v2/variables", get(variables::list).post(variables::create).patch(variables::bulk))
@@ -150,7 +181,7 @@ pub fn store_routes(state: &Arc<AppState>) -> Routes {
         .route("/api/v2/connections", get(connections::list).post(connections::create).patch(connections::bulk))
         .route(
             "/api/v2/connections/{*connection_id}",
-            get(connections::get).post(connections::test).patch(connections::patch).delete(connections::delete),
+            get(connections::get).post(connections::post_word).patch(connections::patch).delete(connections::delete),
         )
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .route("/api/v2/pools", get(pools::list).post(pools::create).patch(pools::bulk))

@@ -1,11 +1,10 @@
-//! Task instances, how they are cleared, and their XComs, with Airflow's names and shapes.
+//! Task instances, one or a list of them, with Airflow's names and shapes.
 
-use super::dag_runs::{check_states, instances_of, only_all, only_list, unless_all};
+use super::dag_runs::{check_states, only_all, only_list, unless_all};
 use super::views;
 use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
-use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags;
 use crate::engine::store::instances::{self, NOT_MAPPED};
 use crate::engine::store::listing::{Column, Listing};
@@ -20,8 +19,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -85,16 +83,40 @@ const FIELDS: Fields = Fields {
     ],
 };
 
+/// Whose instances a list has.
+#[derive(Clone, Copy)]
+pub enum Scope {
+    /// In the order of map indices, as on Airflow.
+    Run,
+    /// Of millions: in the order of their keys, which is that of an index.
+    All,
+}
+
 /// What a list of instances is asked for, in a query or in a body.
-pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
+pub fn wanted(params: &Params, of: Scope) -> Result<Listing, ApiError> {
+    let usual = match of {
+        Scope::Run => MAP_INDEX,
+        Scope::All => instances::KEY[0],
+    };
     let known: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
     check_states(&params.texts("state"), &known)?;
     // Two words for one thing.
-    params.replaced("state", "no_status", "none").listing_with_cursor(&FIELDS, MAP_INDEX, instances::KEY)
+    params.replaced("state", "no_status", "none").listing_with_cursor(&FIELDS, usual, instances::KEY)
+}
+
+/// As Airflow words it; `None` where no map index was asked for.
+pub fn missing(run: &RunKey, task_id: &str, map_index: Option<i32>) -> ApiError {
+    let RunKey { dag_id, run_id } = run;
+    let map_index = map_index.map_or_else(|| "None".to_owned(), |at| at.to_string());
+    let detail = format!(
+        "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}` and map_index: `{map_index}` \
+         was not found"
+    );
+    ApiError::new(StatusCode::NOT_FOUND, detail)
 }
 
 /// The tasks of a group, and of those within it.
-fn of_group(structure: &Structure, group_id: &str) -> Vec<String> {
+pub fn of_group(structure: &Structure, group_id: &str) -> Vec<String> {
     let is_in = |task: &&Task| {
         let mut group = task.group.as_deref();
         while let Some(id) = group {
@@ -132,7 +154,7 @@ pub async fn list_of_body(
     only_all(&dag_id, "dag_id")?;
     only_all(&run_id, "dag_run_id")?;
     let params = Params::of_body(&body_as(body)?, IN_BODY)?;
-    let found = instances::list(&*state.database.get().await?, wanted(&params)?).await?;
+    let found = instances::list(&*state.database.get().await?, wanted(&params, Scope::All)?).await?;
     Ok(Json(page_with_cursor("task_instances", &found, views::instance)))
 }
 
@@ -141,9 +163,9 @@ pub async fn list(
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let mut listing = wanted(&params)?;
-    let client = state.database.get().await?;
     let (dag, run) = (unless_all(&dag_id), unless_all(&run_id));
+    let mut listing = wanted(&params, if run.is_some() { Scope::Run } else { Scope::All })?;
+    let client = state.database.get().await?;
     match (dag, run) {
         (None, Some(_)) => {
             let detail = "dag_id is required when dag_run_id is specified";
@@ -194,102 +216,4 @@ pub async fn get(
         other => other.into(),
     })?;
     Ok(Json(views::instance(&found)))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Clear {
-    #[serde(default = "yes")]
-    dry_run: bool,
-    #[serde(default = "yes")]
-    only_failed: bool,
-    #[serde(default)]
-    task_ids: Option<Vec<Value>>,
-    #[serde(default)]
-    dag_run_id: Option<String>,
-    #[serde(default)]
-    include_upstream: bool,
-    #[serde(default)]
-    include_downstream: bool,
-    /// What follows is accepted as far as it changes nothing.
-    #[serde(default)]
-    only_running: bool,
-    #[serde(default)]
-    include_future: bool,
-    #[serde(default)]
-    include_past: bool,
-    #[serde(default = "yes")]
-    reset_dag_runs: bool,
-    #[serde(default, rename = "run_on_latest_version")]
-    _run_on_latest_version: Option<bool>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-pub async fn clear(
-    State(state): Shared,
-    Segments(dag_id): Segments<String>,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let body: Clear = body_as(body)?;
-    if body.include_future || body.include_past || !body.reset_dag_runs {
-        let detail = "include_future, include_past and reset_dag_runs=false are not supported";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
-    }
-    let invalid = |message: &str| ApiError::unprocessable(&["body"], "value_error", message);
-    let run_id = body.dag_run_id.ok_or_else(|| invalid("Value error, dag_run_id must be provided"))?;
-    let tasks = match &body.task_ids {
-        Some(list) if list.is_empty() => {
-            return Err(invalid("Value error, task_ids list should have at least 1 element."));
-        }
-        Some(list) => list.iter().map(named).collect::<Option<Vec<_>>>().ok_or_else(|| invalid("task_ids"))?,
-        None => Vec::new(),
-    };
-    let which = Selection {
-        tasks,
-        upstream: body.include_upstream,
-        downstream: body.include_downstream,
-        only_failed: body.only_failed && !body.only_running,
-        only_running: body.only_running,
-    };
-    let key = RunKey { dag_id, run_id };
-    let mut client = state.database.get().await?;
-    let transaction = client.transaction().await?;
-    dags::get(&transaction, &key.dag_id).await?;
-    runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => {
-            let detail = format!("Dag Run id {} not found in dag {}", key.run_id, key.dag_id);
-            ApiError::new(StatusCode::NOT_FOUND, detail)
-        }
-        other => other.into(),
-    })?;
-    let ids = clear::select(&transaction, &key, &which).await?;
-    if !body.dry_run {
-        clear::clear(&transaction, &key, &which).await?;
-    }
-    let found = instances_of(&transaction, &key, &ids).await?;
-    transaction.commit().await?;
-    Ok(Json(json!({
-        "task_instances": found, "total_entries": found.len(),
-        "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
-    })))
-}
-
-/// A task's id, or a pair of it and a map index.
-fn named(value: &Value) -> Option<(String, Option<i32>)> {
-    match value {
-        Value::String(id) => Some((id.clone(), None)),
-        Value::Array(pair) => {
-            let index = pair.get(1).map(|index| index.as_i64().and_then(|index| i32::try_from(index).ok()));
-            let index = match index {
-                Some(None) => return None,
-                Some(index) => index,
-                None => None,
-            };
-            Some((pair.first()?.as_str()?.to_owned(), index))
-        }
-        _ => None,
-    }
 }

@@ -124,3 +124,8 @@ fn read_piece(path: &Path, offset: u64, limit: u64, runs_on: bool) -> io::Result
     let next = offset + whole as u64;
     Ok(Piece { text: String::from_utf8_lossy(&bytes).into_owned(), next, at_end: next >= size })
 }
+
+/// Logs are here, and with no service elsewhere.
+pub async fn external_url() -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "Task log handler does not support external logs.")
+}

@@ -95,7 +95,7 @@ pub async fn mapped(
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let mut listing = task_instances::wanted(&params)?;
+    let mut listing = task_instances::wanted(&params, task_instances::Scope::Run)?;
     let client = state.database.get().await?;
     listing.conditions.add_run(&RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() });
     listing.conditions.with("ti.task_id = {} AND ti.map_index >= 0", task_id.clone());

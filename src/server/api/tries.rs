@@ -1,7 +1,8 @@
 //! The tries of task instances, with Airflow's names and shapes.
 
+use super::task_instances::missing;
 use super::views::{self, stamp};
-use crate::engine::keys::RunKey;
+use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::store::StoreError;
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
 use crate::engine::store::try_lists::{self, Try};
@@ -49,14 +50,7 @@ struct Found {
 async fn find(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> Result<Found, ApiError> {
     let client = state.database.get().await?;
     let instance = instances::get(&*client, run, task_id, map_index).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => {
-            let RunKey { dag_id, run_id } = run;
-            let detail = format!(
-                "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}` and map_index: \
-                 `{map_index}` was not found"
-            );
-            ApiError::new(StatusCode::NOT_FOUND, detail)
-        }
+        StoreError::NotFound { .. } => missing(run, task_id, Some(map_index)),
         other => other.into(),
     })?;
     let tries = try_lists::of_instance(&*client, run, task_id, map_index).await?;
@@ -74,24 +68,20 @@ async fn all(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> R
     Ok(Json(json!({"total_entries": shown.len(), "task_instances": shown})))
 }
 
-async fn one(
-    state: &AppState,
-    run: &RunKey,
-    task_id: &str,
-    map_index: i32,
-    number: i32,
-) -> Result<Json<Value>, ApiError> {
-    let Found { instance, tries } = find(state, run, task_id, map_index).await?;
-    if let Some(found) = tries.iter().find(|one| one.number == number) {
-        return Ok(Json(view(&instance, Some(found))));
+/// As it was, or is, in that try.
+pub async fn one(state: &AppState, of: &TryKey) -> Result<Value, ApiError> {
+    let TryKey { run, task_id, map_index, try_number } = of;
+    let Found { instance, tries } = find(state, run, task_id, *map_index).await?;
+    if let Some(found) = tries.iter().find(|one| one.number == *try_number) {
+        return Ok(view(&instance, Some(found)));
     }
-    if instance.try_number == number {
-        return Ok(Json(view(&instance, None)));
+    if instance.try_number == *try_number {
+        return Ok(view(&instance, None));
     }
     let RunKey { dag_id, run_id } = run;
     let detail = format!(
-        "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, try_number: `{number}` and \
-         map_index: `{map_index}` was not found"
+        "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, try_number: `{try_number}` \
+         and map_index: `{map_index}` was not found"
     );
     Err(ApiError::new(StatusCode::NOT_FOUND, detail))
 }
@@ -113,15 +103,17 @@ pub async fn list_mapped(
 
 pub async fn get(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id, number)): Segments<(String, String, String, i32)>,
+    Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, i32)>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    one(&state, &RunKey { dag_id, run_id }, &task_id, params.map_index()?.unwrap_or(NOT_MAPPED), number).await
+    let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
+    let of = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
+    one(&state, &of).await.map(Json)
 }
 
 pub async fn get_mapped(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index, number)): Segments<(String, String, String, i32, i32)>,
+    Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
 ) -> Result<Json<Value>, ApiError> {
-    one(&state, &RunKey { dag_id, run_id }, &task_id, map_index, number).await
+    one(&state, &TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number }).await.map(Json)
 }

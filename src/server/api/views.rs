@@ -135,7 +135,7 @@ pub fn dag_details(found: &Dag) -> Value {
         "render_template_as_native_obj": false,
         "rerun_with_latest_version": null,
         "owner_links": {},
-        "is_favorite": false,
+        "is_favorite": found.is_favorite,
         "active_runs_count": found.active_runs,
         "latest_dag_version": version(&VersionName {
             dag_id: found.dag_id.clone(),
@@ -245,8 +245,7 @@ pub fn instance(found: &Instance) -> Value {
         "pid": found.pid,
         "executor": null,
         "executor_config": "{}",
-        // Airflow's field for people's notes; what ended the try is worth one.
-        "note": found.outcome,
+        "note": found.note,
         "rendered_map_index": found.rendered_map_index.clone().or_else(|| {
             // Without a name, its number.
             (found.map_index >= 0).then(|| found.map_index.to_string())

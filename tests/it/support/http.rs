@@ -118,6 +118,32 @@ impl Session {
     }
 }
 
+/// Airflow's REST API, as somebody who has logged in.
+pub struct Api(pub Session);
+
+impl Api {
+    pub fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let response = self.0.request(method, &format!("/api/v2/{path}"), &body);
+        let text = response.body.clone();
+        (response.status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.ask("GET", path, Value::Null);
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    #[track_caller]
+    pub fn expect(&self, method: &str, path: &str, body: Value, status: u16) -> Value {
+        let (found, answer) = self.ask(method, path, body);
+        assert_eq!(found, status, "{method} {path}: {answer}");
+        answer
+    }
+}
+
 #[track_caller]
 pub fn token(port: u16, username: &str, password: &str) -> Response {
     let body = serde_json::json!({"username": username, "password": password}).to_string();

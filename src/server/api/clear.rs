@@ -1,0 +1,213 @@
+//! Making task instances run again: `clearTaskInstances`.
+
+use super::views;
+use crate::engine::keys::{InstanceKey, RunKey};
+use crate::engine::store::clear::{self, Selection};
+use crate::engine::store::dags;
+use crate::engine::store::instances;
+use crate::engine::store::runs;
+use crate::engine::store::{ReadFor, StoreError};
+use crate::server::api_error::ApiError;
+use crate::server::body::body_as;
+use crate::server::request::Segments;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Body = Result<Json<Value>, JsonRejection>;
+
+/// As many characters as Airflow keeps of a note.
+pub const LONGEST_NOTE: usize = 1000;
+
+pub fn check_note(note: Option<&str>) -> Result<(), ApiError> {
+    if note.is_none_or(|note| note.chars().count() <= LONGEST_NOTE) {
+        return Ok(());
+    }
+    let message = format!("String should have at most {LONGEST_NOTE} characters");
+    Err(ApiError::unprocessable(&["body", "note"], "string_too_long", message))
+}
+
+pub fn invalid(message: &str) -> ApiError {
+    ApiError::unprocessable(&["body"], "value_error", format!("Value error, {message}"))
+}
+
+pub fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClearInstances {
+    #[serde(default = "yes")]
+    dry_run: bool,
+    #[serde(default)]
+    start_date: Option<Timestamp>,
+    #[serde(default)]
+    end_date: Option<Timestamp>,
+    #[serde(default)]
+    only_failed: Option<bool>,
+    #[serde(default)]
+    only_running: bool,
+    #[serde(default = "yes")]
+    reset_dag_runs: bool,
+    #[serde(default)]
+    task_ids: Option<Vec<Value>>,
+    #[serde(default)]
+    dag_run_id: Option<String>,
+    #[serde(default)]
+    include_upstream: bool,
+    #[serde(default)]
+    include_downstream: bool,
+    #[serde(default)]
+    include_future: bool,
+    #[serde(default)]
+    include_past: bool,
+    /// What is cleared always takes the newest version here.
+    #[serde(default, rename = "run_on_latest_version")]
+    _run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    prevent_running_task: bool,
+    #[serde(default)]
+    note: Option<String>,
+}
+
+impl ClearInstances {
+    fn check(&self) -> Result<(), ApiError> {
+        check_note(self.note.as_deref())?;
+        if self.only_failed == Some(true) && self.only_running {
+            return Err(invalid("only_failed and only_running both are set to True"));
+        }
+        if self.start_date.zip(self.end_date).is_some_and(|(start, end)| start > end) {
+            return Err(invalid("end_date is sooner than start_date"));
+        }
+        let both = match (self.start_date, self.end_date) {
+            (Some(_), Some(_)) => "(start_date and end_date)",
+            (Some(_), None) => "start_date",
+            (None, Some(_)) => "end_date",
+            (None, None) => return Ok(()),
+        };
+        if self.dag_run_id.is_some() {
+            return Err(invalid(&format!("Exactly one of dag_run_id or {both} must be provided")));
+        }
+        Ok(())
+    }
+
+    fn selection(&self) -> Result<Selection, ApiError> {
+        let tasks = match &self.task_ids {
+            Some(list) if list.is_empty() => return Err(invalid("task_ids list should have at least 1 element.")),
+            Some(list) => list.iter().map(named).collect::<Option<Vec<_>>>().ok_or_else(|| {
+                let message = "Input should be a task's id, or a pair of it and a map index";
+                ApiError::unprocessable(&["body", "task_ids"], "value_error", message)
+            })?,
+            None => Vec::new(),
+        };
+        Ok(Selection {
+            tasks,
+            upstream: self.include_upstream,
+            downstream: self.include_downstream,
+            only_failed: self.only_failed.unwrap_or(true),
+            only_running: self.only_running,
+            except: Vec::new(),
+            leaves_run: !self.reset_dag_runs,
+        })
+    }
+
+    /// The runs whose instances are meant.
+    async fn runs(&self, transaction: &Transaction<'_>, dag_id: &str) -> Result<Vec<RunKey>, ApiError> {
+        let Some(run_id) = &self.dag_run_id else {
+            return Ok(runs::between(transaction, dag_id, self.start_date, self.end_date).await?);
+        };
+        let key = RunKey { dag_id: dag_id.to_owned(), run_id: run_id.clone() };
+        let run = runs::get(transaction, &key, ReadFor::Reading).await.map_err(|error| match error {
+            StoreError::NotFound { .. } => {
+                ApiError::new(StatusCode::NOT_FOUND, format!("Dag Run id {run_id} not found in dag {dag_id}"))
+            }
+            other => other.into(),
+        })?;
+        if !self.include_past && !self.include_future {
+            return Ok(vec![key]);
+        }
+        let Some(date) = run.logical_date else {
+            let detail =
+                "Cannot use include_past or include_future with no logical_date(e.g. manually or asset-triggered).";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        };
+        let (from, to) = ((!self.include_past).then_some(date), (!self.include_future).then_some(date));
+        Ok(runs::between(transaction, dag_id, from, to).await?)
+    }
+}
+
+/// A task's id, or a pair of it and a map index.
+fn named(value: &Value) -> Option<(String, Option<i32>)> {
+    match value {
+        Value::String(id) => Some((id.clone(), None)),
+        Value::Array(pair) => match pair.as_slice() {
+            [Value::String(id), index] => Some((id.clone(), Some(i32::try_from(index.as_i64()?).ok()?))),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The named instances, as the answer to a change of them.
+pub async fn shown(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Json<Value>, ApiError> {
+    let found: Vec<Value> = instances::chosen(transaction, keys).await?.iter().map(views::instance).collect();
+    Ok(Json(json!({
+        "task_instances": found, "total_entries": found.len(),
+        "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
+    })))
+}
+
+/// `POST …/clearTaskInstances`.
+pub async fn task_instances(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let body: ClearInstances = body_as(body)?;
+    body.check()?;
+    let which = body.selection()?;
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    dags::get(&transaction, &dag_id).await?;
+    let mut chosen = Vec::new();
+    for run in body.runs(&transaction, &dag_id).await? {
+        if !body.dry_run {
+            // What begins meanwhile is seen.
+            runs::get(&transaction, &run, ReadFor::Update).await?;
+        }
+        let found = clear::select(&transaction, &run, &which).await?;
+        if body.dry_run || found.is_empty() {
+            chosen.extend(found);
+            continue;
+        }
+        if body.prevent_running_task {
+            refuse_running(&transaction, &found).await?;
+        }
+        chosen.extend(clear::clear(&transaction, &run, &which).await?);
+    }
+    if let Some(note) = body.note.as_deref().filter(|_| !body.dry_run) {
+        instances::set_note(&transaction, &chosen, Some(note).filter(|note| !note.is_empty())).await?;
+    }
+    let answer = shown(&transaction, &chosen).await?;
+    transaction.commit().await?;
+    Ok(answer)
+}
+
+async fn refuse_running(transaction: &Transaction<'_>, found: &[InstanceKey]) -> Result<(), ApiError> {
+    let is_running = |state: Option<&str>| matches!(state, Some("running" | "restarting"));
+    if !instances::chosen(transaction, found).await?.iter().any(|one| is_running(one.state.as_deref())) {
+        return Ok(());
+    }
+    let detail = "AirflowClearRunningTaskException: Disable 'prevent_running_task' to proceed, or wait until the task is \
+                  not running, queued, or scheduled state.";
+    Err(ApiError::new(StatusCode::CONFLICT, detail))
+}

@@ -1,0 +1,330 @@
+//! Making whole runs run again: `clear`, `clearDagRuns`, `clearPartitions`.
+
+use super::clear::{check_note, invalid, yes};
+use super::dag_runs::{missing, unless_all};
+use super::views;
+use crate::engine::keys::RunKey;
+use crate::engine::schedule::timetable::Timetable;
+use crate::engine::store::ReadFor;
+use crate::engine::store::clear::{self, Selection};
+use crate::engine::store::dags;
+use crate::engine::store::instances;
+use crate::engine::store::partitions::{self, Which};
+use crate::engine::store::runs;
+use crate::server::api_error::ApiError;
+use crate::server::body::body_as;
+use crate::server::request::Segments;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::DateTimeParser;
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+type Body = Result<Json<Value>, JsonRejection>;
+
+/// What the clear of one run and that of several have in common.
+struct Options {
+    dry_run: bool,
+    only_failed: bool,
+    only_new: bool,
+    note: Option<String>,
+}
+
+impl Options {
+    fn check(&self) -> Result<(), ApiError> {
+        check_note(self.note.as_deref())?;
+        if self.only_new && self.only_failed {
+            return Err(invalid("only_new and only_failed are mutually exclusive"));
+        }
+        Ok(())
+    }
+
+    fn selection(&self) -> Selection {
+        Selection { only_failed: self.only_failed, ..Selection::default() }
+    }
+
+    /// What would run again; of new tasks there are no instances yet.
+    async fn affected(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<Vec<Value>, ApiError> {
+        if self.only_new {
+            let new = clear::new_tasks(transaction, key).await?;
+            return Ok(new.iter().map(|id| json!({"task_id": id, "task_display_name": id})).collect());
+        }
+        let keys = clear::select(transaction, key, &self.selection()).await?;
+        Ok(instances::chosen(transaction, &keys).await?.iter().map(views::instance).collect())
+    }
+
+    async fn apply(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<(), ApiError> {
+        if self.only_new {
+            clear::add_new_tasks(transaction, key).await?;
+        } else {
+            clear::clear(transaction, key, &self.selection()).await?;
+        }
+        if let Some(note) = &self.note {
+            runs::set_note(transaction, key, Some(note.as_str()).filter(|note| !note.is_empty())).await?;
+        }
+        Ok(())
+    }
+
+    /// All of these runs, or none of them.
+    async fn run(&self, state: &AppState, keys: &[RunKey]) -> Result<Outcome, ApiError> {
+        let mut client = state.database.get().await?;
+        let transaction = client.transaction().await?;
+        let mut outcome = Outcome::default();
+        for key in keys {
+            runs::get(&transaction, key, ReadFor::Reading).await.map_err(|error| missing(error, key))?;
+            if self.dry_run {
+                outcome.affected.extend(self.affected(&transaction, key).await?);
+                continue;
+            }
+            self.apply(&transaction, key).await?;
+            outcome.runs.push(views::run(&runs::get(&transaction, key, ReadFor::Reading).await?));
+        }
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+}
+
+#[derive(Default)]
+struct Outcome {
+    /// Of a dry run.
+    affected: Vec<Value>,
+    runs: Vec<Value>,
+}
+
+impl Outcome {
+    fn affected(self) -> Json<Value> {
+        Json(json!({"total_entries": self.affected.len(), "task_instances": self.affected}))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClearRun {
+    #[serde(default = "yes")]
+    dry_run: bool,
+    #[serde(default)]
+    only_failed: bool,
+    #[serde(default)]
+    only_new: bool,
+    #[serde(default, rename = "run_on_latest_version")]
+    _run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    note: Option<String>,
+}
+
+/// `POST …/dagRuns/{run_id}/clear`.
+pub async fn one(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let body: ClearRun = body_as(body)?;
+    let options =
+        Options { dry_run: body.dry_run, only_failed: body.only_failed, only_new: body.only_new, note: body.note };
+    options.check()?;
+    let mut outcome = options.run(&state, &[RunKey { dag_id, run_id }]).await?;
+    Ok(outcome.runs.pop().map_or_else(|| outcome.affected(), Json))
+}
+
+/// Runs of partitions: of one, or of a time, whose ends count too and are read on the clock of the DAG's zone.
+struct Partitions {
+    key: Option<String>,
+    from: Option<DateTime>,
+    to: Option<DateTime>,
+}
+
+impl Partitions {
+    fn of(key: Option<String>, from: Option<&str>, to: Option<&str>) -> Result<Self, ApiError> {
+        let clock = |name: &str, text: Option<&str>| {
+            let read = |text: &str| -> Result<DateTime, jiff::Error> {
+                let pieces = DateTimeParser::new().parse_pieces(text)?;
+                Ok(pieces.date().to_datetime(pieces.time().unwrap_or_default()))
+            };
+            let refuse = |error: jiff::Error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);
+            text.map(read).transpose().map_err(refuse)
+        };
+        let (from, to) = (clock("partition_date_start", from)?, clock("partition_date_end", to)?);
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            return Err(invalid("partition_date_start must be on or before partition_date_end."));
+        }
+        Ok(Self { key, from, to })
+    }
+
+    /// Exactly one way to say which.
+    fn check(&self, has_other: bool, other: &str) -> Result<(), ApiError> {
+        let ways = [has_other, self.key.is_some(), self.from.or(self.to).is_some()];
+        if ways.into_iter().filter(|said| *said).count() == 1 {
+            return Ok(());
+        }
+        Err(invalid(&format!(
+            "Exactly one of {other}, partition_key, or a partition date window (partition_date_start / \
+             partition_date_end) must be provided."
+        )))
+    }
+
+    fn which(&self, timetable: Option<&Timetable>) -> Which {
+        if let Some(key) = &self.key {
+            return Which::Key(key.clone());
+        }
+        let zone = timetable.map_or(TimeZone::UTC, Timetable::zone_of_partitions);
+        let moment = |clock: Option<DateTime>| Some(clock?.to_zoned(zone.clone()).ok()?.timestamp());
+        Which::Window(moment(self.from), moment(self.to))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedRun {
+    dag_run_id: String,
+    #[serde(default)]
+    dag_id: Option<String>,
+    /// Fields of the bulk body, of no meaning here.
+    #[serde(default, rename = "state")]
+    _state: Option<Value>,
+    #[serde(default, rename = "note")]
+    _note: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClearRuns {
+    #[serde(default = "yes")]
+    dry_run: bool,
+    #[serde(default)]
+    only_failed: bool,
+    #[serde(default)]
+    only_new: bool,
+    #[serde(default, rename = "run_on_latest_version")]
+    _run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    note: Option<String>,
+    #[serde(default)]
+    dag_runs: Vec<NamedRun>,
+    #[serde(default)]
+    partition_key: Option<String>,
+    #[serde(default)]
+    partition_date_start: Option<String>,
+    #[serde(default)]
+    partition_date_end: Option<String>,
+}
+
+/// `POST …/clearDagRuns`.
+pub async fn several(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let body: ClearRuns = body_as(body)?;
+    let options =
+        Options { dry_run: body.dry_run, only_failed: body.only_failed, only_new: body.only_new, note: body.note };
+    options.check()?;
+    let partitions =
+        Partitions::of(body.partition_key, body.partition_date_start.as_deref(), body.partition_date_end.as_deref())?;
+    partitions.check(!body.dag_runs.is_empty(), "dag_runs (non-empty)")?;
+    let keys = if body.dag_runs.is_empty() {
+        let Some(dag_id) = unless_all(&dag_id) else {
+            let detail = "Partition selectors require a concrete dag_id; '~' is not supported.";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        };
+        let client = state.database.get().await?;
+        let dag = dags::get(&*client, dag_id).await?;
+        let found = partitions::runs(&*client, dag_id, &partitions.which(dag.structure.timetable.as_ref())).await?;
+        found.into_iter().map(|one| one.key).collect()
+    } else {
+        keys_of(&dag_id, body.dag_runs)?
+    };
+    let outcome = options.run(&state, &keys).await?;
+    if options.dry_run {
+        return Ok(outcome.affected());
+    }
+    Ok(Json(json!({
+        "total_entries": outcome.runs.len(), "dag_runs": outcome.runs,
+        "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
+    })))
+}
+
+/// Each of them once, in the order in which they were named.
+fn keys_of(dag_id: &str, named: Vec<NamedRun>) -> Result<Vec<RunKey>, ApiError> {
+    let refuse = |detail: String| Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    let mut keys: Vec<RunKey> = Vec::new();
+    for NamedRun { dag_run_id: run_id, dag_id: own, .. } in named {
+        let key = match (unless_all(dag_id), own.filter(|own| !own.is_empty())) {
+            (None, Some(own)) if own != "~" => RunKey { dag_id: own, run_id },
+            (None, _) => {
+                return refuse(format!(
+                    "When the URL dag_id is '~', every entry must provide a concrete dag_id (missing on dag_run_id: \
+                     '{run_id}')."
+                ));
+            }
+            (Some(dag_id), Some(own)) if own != dag_id => {
+                return refuse(format!("Entry dag_id '{own}' does not match the URL dag_id '{dag_id}'."));
+            }
+            (Some(dag_id), _) => RunKey { dag_id: dag_id.to_owned(), run_id },
+        };
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClearPartitions {
+    #[serde(default)]
+    run_id: Option<String>,
+    #[serde(default)]
+    partition_key: Option<String>,
+    #[serde(default)]
+    partition_date_start: Option<String>,
+    #[serde(default)]
+    partition_date_end: Option<String>,
+    #[serde(default)]
+    clear_task_instances: bool,
+    #[serde(default = "yes")]
+    dry_run: bool,
+}
+
+/// `POST …/clearPartitions`: the runs are of no partition from then on.
+pub async fn partitions(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let body: ClearPartitions = body_as(body)?;
+    let partitions =
+        Partitions::of(body.partition_key, body.partition_date_start.as_deref(), body.partition_date_end.as_deref())?;
+    partitions.check(body.run_id.is_some(), "run_id")?;
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    let dag = dags::get(&transaction, &dag_id).await?;
+    let which = match body.run_id {
+        Some(run_id) => Which::Run(run_id),
+        None => partitions.which(dag.structure.timetable.as_ref()),
+    };
+    let (mut cleared, mut again) = (0, 0);
+    for found in partitions::runs(&transaction, &dag_id, &which).await? {
+        if found.has_partition {
+            cleared += 1;
+            if !body.dry_run {
+                partitions::forget(&transaction, &found.key).await?;
+            }
+        }
+        let all = Selection::default();
+        again += match (body.clear_task_instances, body.dry_run) {
+            (false, _) => 0,
+            (true, true) => clear::select(&transaction, &found.key, &all).await?.len(),
+            (true, false) => clear::clear(&transaction, &found.key, &all).await?.len(),
+        };
+    }
+    transaction.commit().await?;
+    Ok(Json(json!({"dag_runs_cleared": cleared, "task_instances_cleared": again, "dry_run": body.dry_run})))
+}

@@ -1,0 +1,120 @@
+//! `/api/v2/config`: the settings in force, less what is secret, by Airflow's names and by our own.
+
+use crate::config::{self, Config};
+use crate::engine::store::tries::SLOTS;
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// A section and its options.
+struct Section {
+    name: &'static str,
+    options: Vec<(&'static str, String)>,
+}
+
+fn sections(state: &AppState) -> Result<Vec<Section>, ApiError> {
+    let loaded = config::load(&state.home.config()).map_err(|error| ApiError::internal(&error))?;
+    let Some(config) = loaded.map(|loaded| loaded.config) else {
+        return Err(ApiError::unavailable(&"there is no config.yaml"));
+    };
+    let workspace = config.workspace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let address = format!("http://{}:{}", config.own_address(), state.port);
+    let core = vec![
+        ("dags_folder", workspace.clone()),
+        ("executor", "LocalExecutor".to_owned()),
+        ("parallelism", SLOTS.to_string()),
+        ("default_timezone", "utc".to_owned()),
+        ("load_examples", "False".to_owned()),
+        ("max_map_length", config.max_map_length.to_string()),
+        ("test_connection", "Disabled".to_owned()),
+    ];
+    let api = vec![
+        ("base_url", address),
+        ("host", config.host.to_string()),
+        ("port", state.port.to_string()),
+        ("expose_config", "True".to_owned()),
+    ];
+    let logging = vec![("logging_level", config.log_level.to_string())];
+    Ok(vec![
+        Section { name: "core", options: core },
+        Section { name: "api", options: api },
+        Section { name: "logging", options: logging },
+        Section { name: "leoflow", options: own(&config, workspace) },
+    ])
+}
+
+/// The keys of `config.yaml` that are a user's to choose.
+fn own(config: &Config, workspace: String) -> Vec<(&'static str, String)> {
+    vec![
+        ("instance_name", config::instance_name(Some(config)).to_owned()),
+        ("workspace", workspace),
+        ("admin_email", config.admin_email.clone()),
+        ("python", config.python.as_ref().map(|path| path.display().to_string()).unwrap_or_default()),
+    ]
+}
+
+fn answer(headers: &HeaderMap, sections: &[Section]) -> Result<Response, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let takes = |kind: &str| accept.split(',').any(|one| one.split(';').next().is_some_and(|one| one.trim() == kind));
+    if takes("application/json") || takes("*/*") || takes("application/*") {
+        let sections: Vec<Value> = sections
+            .iter()
+            .map(|section| {
+                let options: Vec<Value> =
+                    section.options.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+                json!({"name": section.name, "options": options})
+            })
+            .collect();
+        return Ok(Json(json!({"sections": sections})).into_response());
+    }
+    if !takes("text/plain") && !takes("text/*") {
+        return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, "Only application/json or text/plain is supported"));
+    }
+    let mut text = String::new();
+    for section in sections {
+        // Writing to a text does not fail.
+        let _ = writeln!(text, "[{}]", section.name);
+        for (key, value) in &section.options {
+            let _ = writeln!(text, "{key} = {value}");
+        }
+        text.push('\n');
+    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+pub async fn get(State(state): Shared, params: Params, headers: HeaderMap) -> Result<Response, ApiError> {
+    let mut sections = sections(&state)?;
+    if let Some(name) = params.text("section") {
+        sections.retain(|section| section.name == name);
+        if sections.is_empty() {
+            return Err(ApiError::new(StatusCode::NOT_FOUND, format!("Section {name} not found.")));
+        }
+    }
+    answer(&headers, &sections)
+}
+
+pub async fn get_value(
+    State(state): Shared,
+    Segments((section, option)): Segments<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut sections = sections(&state)?;
+    sections.retain(|found| found.name.eq_ignore_ascii_case(&section));
+    for found in &mut sections {
+        found.options.retain(|(key, _)| key.eq_ignore_ascii_case(&option));
+    }
+    if sections.iter().all(|found| found.options.is_empty()) {
+        let detail = format!("Option [{section}/{option}] not found.");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    }
+    answer(&headers, &sections)
+}

@@ -1,0 +1,132 @@
+//! `PATCH …/taskInstances`: task instances marked, noted and removed in bulk.
+
+use super::mark::{Patch, same_state};
+use crate::engine::keys::{InstanceKey, RunKey};
+use crate::engine::store::{instances, mark};
+use crate::server::api_error::ApiError;
+use crate::server::body::body_as;
+use crate::server::bulk_keyed::{self, Entity, Keyed, text_of};
+use crate::server::request::Segments;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use deadpool_postgres::Transaction;
+use serde_json::{Map, Value, json};
+use std::slice;
+use std::sync::Arc;
+
+/// Those of the run in the path, or of any where that says `~`.
+struct TaskInstances {
+    path: RunKey,
+}
+
+/// All instances of a task, or one of them.
+struct Named {
+    run: RunKey,
+    task_id: String,
+    map_index: Option<i32>,
+}
+
+/// Fields that say which instances are meant.
+const NAMES: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
+
+fn patch_of(mut entity: Map<String, Value>) -> Result<Patch, ApiError> {
+    entity.retain(|name, _| !NAMES.contains(&name.as_str()));
+    body_as(Ok(Json(Value::Object(entity))))
+}
+
+impl Keyed for TaskInstances {
+    type Named = Named;
+    type Key = InstanceKey;
+
+    const NO_CREATE: &'static str = "Task instances bulk create is not supported";
+
+    fn named(&self, entity: &Entity) -> Result<Named, ApiError> {
+        let (text, body) = match entity {
+            Entity::Name(text) => (text.clone(), None),
+            Entity::Body(body) => (text_of(body, "task_id")?.unwrap_or_default(), Some(body)),
+        };
+        let own = |field| body.map_or(Ok(None), |body| text_of(body, field));
+        let run = RunKey {
+            dag_id: own("dag_id")?.unwrap_or_else(|| self.path.dag_id.clone()),
+            run_id: own("dag_run_id")?.unwrap_or_else(|| self.path.run_id.clone()),
+        };
+        if run.dag_id == "~" || run.run_id == "~" {
+            let place = match body {
+                None => "BulkTaskInstanceBody object, not as string",
+                Some(_) => "request body",
+            };
+            let detail = format!(
+                "When using wildcard in path, dag_id and dag_run_id must be specified in {place} for task_id: {text}"
+            );
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        }
+        let map_index = body.and_then(|body| body.get("map_index")).and_then(Value::as_i64);
+        Ok(Named { run, task_id: text, map_index: map_index.map(|at| i32::try_from(at).unwrap_or(i32::MAX)) })
+    }
+
+    fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError> {
+        if text_of(body, "task_id")?.is_none() {
+            return Err(ApiError::unprocessable(
+                &["body", "actions", "entities", "task_id"],
+                "missing",
+                "Field required",
+            ));
+        }
+        let is_index = |value: &Value| value.is_null() || value.as_i64().is_some_and(|at| at >= -1);
+        if !body.get("map_index").is_none_or(is_index) {
+            let location = ["body", "actions", "entities", "map_index"];
+            return Err(ApiError::unprocessable(&location, "int_type", "Input should be a valid integer"));
+        }
+        patch_of(body.clone())?.wanted(&[]).map(drop)
+    }
+
+    async fn there(&self, transaction: &Transaction<'_>, named: &Named) -> Result<Vec<InstanceKey>, ApiError> {
+        let mut keys = instances::of_task(transaction, &named.run, &named.task_id).await?;
+        keys.retain(|key| named.map_index.is_none_or(|at| at == key.map_index));
+        Ok(keys)
+    }
+
+    fn not_found(&self, named: &[Named]) -> ApiError {
+        let ids = named.iter().map(|one| {
+            let RunKey { dag_id, run_id } = &one.run;
+            json!({"dag_id": dag_id, "dag_run_id": run_id, "task_id": one.task_id, "map_index": one.map_index})
+        });
+        let ids: Value = ids.collect();
+        ApiError::new(StatusCode::NOT_FOUND, format!("The task instances with these identifiers: {ids} were not found"))
+    }
+
+    async fn change(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &InstanceKey,
+        body: Map<String, Value>,
+        mask: &[String],
+    ) -> Result<(), ApiError> {
+        let wanted = patch_of(body)?.wanted(mask)?;
+        let marking = wanted.marking(vec![key.task_id.clone()], Some(key.map_index));
+        let changed = wanted.apply(transaction, &key.run, slice::from_ref(key), marking.as_ref()).await?;
+        if changed.is_some_and(|changed| changed.is_empty()) {
+            return Err(same_state(&format!("Task id {} is", key.task_id), wanted.state));
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, transaction: &Transaction<'_>, key: &InstanceKey) -> Result<(), ApiError> {
+        Ok(mark::delete_instance(transaction, key).await?)
+    }
+
+    fn shown(key: &InstanceKey) -> String {
+        format!("{}.{}.{}[{}]", key.run.dag_id, key.run.run_id, key.task_id, key.map_index)
+    }
+}
+
+pub async fn task_instances(
+    State(state): State<Arc<AppState>>,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+    body: Result<Json<Value>, JsonRejection>,
+) -> Result<Json<Value>, ApiError> {
+    bulk_keyed::run(&state, &TaskInstances { path: RunKey { dag_id, run_id } }, body).await
+}

@@ -1,0 +1,98 @@
+//! `…/dependencies`: what a task instance that has not begun waits for.
+
+use super::task_instances::missing;
+use crate::engine::keys::RunKey;
+use crate::engine::state::RunState;
+use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
+use crate::engine::store::runs::Run;
+use crate::engine::store::{ReadFor, StoreError, dags, pools, runs};
+use crate::postgres::GenericClient;
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+fn dependency(name: &str, reason: String) -> Value {
+    json!({"name": name, "reason": reason})
+}
+
+/// By the names that Airflow has for them, in the order of these.
+async fn waits_for(client: &impl GenericClient, run: &Run, instance: &Instance) -> Result<Vec<Value>, StoreError> {
+    let mut found = Vec::new();
+    let dag = dags::get(client, &run.key.dag_id).await?;
+    if dag.is_paused {
+        found.push(dependency("Dag Not Paused", "Task's DAG is paused.".to_owned()));
+    }
+    if run.state != RunState::Running {
+        let reason = format!("The run is not in the state 'running' but in the state '{}'.", run.state);
+        found.push(dependency("Dagrun Running", reason));
+    }
+    if instance.state.as_deref() == Some("scheduled") {
+        let pool = pools::get(client, &instance.pool).await.ok();
+        let open = pool.map_or(i64::MAX, |pool| if pool.slots < 0 { i64::MAX } else { pool.open() });
+        if open < i64::from(instance.pool_slots) {
+            let reason =
+                format!("Pool '{}' has {open} open slots, and the task takes {}.", instance.pool, instance.pool_slots);
+            found.push(dependency("Pool Slots Available", reason));
+        }
+        return Ok(found);
+    }
+    let Some(task) = dag.structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(found) };
+    let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
+    for one in instances::of_run(client, &run.key).await? {
+        let state = one.state.as_deref().unwrap_or("none");
+        let is_over = ["success", "failed", "skipped", "upstream_failed", "removed"].contains(&state);
+        if task.upstream.contains(&one.task_id) && !is_over {
+            unfinished.insert(one.task_id, state.to_owned());
+        }
+    }
+    if !unfinished.is_empty() {
+        let all: Vec<String> = unfinished.iter().map(|(id, state)| format!("{id} ({state})")).collect();
+        let reason = format!(
+            "The trigger rule '{}' waits for upstream tasks that are not done: {}.",
+            json!(task.trigger_rule).as_str().unwrap_or_default(),
+            all.join(", ")
+        );
+        found.push(dependency("Trigger Rule", reason));
+    }
+    Ok(found)
+}
+
+async fn answer(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let absent = |error| match error {
+        StoreError::NotFound { .. } => missing(&key, task_id, Some(map_index)),
+        other => other.into(),
+    };
+    let instance = instances::get(&*client, &key, task_id, map_index).await.map_err(absent)?;
+    let found = match instance.state.as_deref() {
+        None | Some("scheduled") => {
+            let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(absent)?;
+            waits_for(&*client, &run, &instance).await?
+        }
+        Some(_) => Vec::new(),
+    };
+    Ok(Json(json!({"dependencies": found})))
+}
+
+pub async fn get(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
+    answer(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
+}
+
+pub async fn get_mapped(
+    State(state): Shared,
+    Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
+) -> Result<Json<Value>, ApiError> {
+    answer(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
+}

@@ -1,0 +1,46 @@
+//! Tokens that somebody has logged out with: refused from then on, also by the next server.
+
+use super::api_error::ApiError;
+use super::database::Database;
+use crate::auth::token::Claims;
+use crate::engine::store::revoked_tokens;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// By their hashes, with the moment at which each expires by itself.
+#[derive(Default)]
+pub struct Revoked(Mutex<HashMap<Vec<u8>, Timestamp>>);
+
+fn hash(token: &str) -> Vec<u8> {
+    Sha256::digest(token.as_bytes()).to_vec()
+}
+
+impl Revoked {
+    fn locked(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that other servers were told of.
+    pub async fn load(&self, database: &Database) -> Result<(), ApiError> {
+        let all = revoked_tokens::all(&*database.get().await?).await?;
+        self.locked().extend(all);
+        Ok(())
+    }
+
+    pub fn has(&self, token: &str) -> bool {
+        let revoked = self.locked();
+        !revoked.is_empty() && revoked.contains_key(&hash(token))
+    }
+
+    pub async fn add(&self, database: &Database, token: &str, claims: &Claims) -> Result<(), ApiError> {
+        let expires_at = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
+        {
+            let (mut revoked, now) = (self.locked(), Timestamp::now());
+            revoked.retain(|_, expires_at| *expires_at > now);
+            revoked.insert(hash(token), expires_at);
+        }
+        Ok(revoked_tokens::add(&*database.get().await?, &hash(token), expires_at).await?)
+    }
+}
