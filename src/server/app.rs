@@ -1,6 +1,7 @@
 //! All routes, and what every request passes on its way to them.
 
 use super::api_error::ApiError;
+use super::body::LARGEST;
 use super::caller::Caller;
 use super::guard;
 use super::lite::pages;
@@ -15,8 +16,6 @@ use std::sync::Arc;
 
 type Routes = Router<Arc<AppState>>;
 
-/// The largest body that is read.
-pub const BODY_BYTES: usize = 16 * 1024 * 1024;
 /// The largest body of those who have not logged in.
 const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
@@ -73,6 +72,6 @@ fn authorized_routes(state: &Arc<AppState>) -> Routes {
         .route("/ui/status", get(pages::status))
         .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn(guard::datastore_timeout))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(DefaultBodyLimit::max(LARGEST))
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }

@@ -2,7 +2,7 @@
 
 use super::api::redact;
 use super::api_error::ApiError;
-use super::app::BODY_BYTES;
+use super::body::LARGEST;
 use super::state::AppState;
 use crate::auth::masking::HIDDEN;
 use crate::engine::store::event_log::{self, NewEvent};
@@ -81,7 +81,7 @@ pub async fn log(State(state): State<Arc<AppState>>, request: Request, next: Nex
     let Some((event, path)) = event_of(&request) else { return next.run(request).await };
     let uri = request.uri().clone();
     let (parts, body) = request.into_parts();
-    let Ok(bytes) = to_bytes(body, BODY_BYTES).await else {
+    let Ok(bytes) = to_bytes(body, LARGEST).await else {
         let detail = "The body could not be read, or is larger than 16 MiB";
         return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
     };

@@ -8,6 +8,9 @@ use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor}
 use serde_json::Value;
 use std::fmt;
 
+/// The largest that is read, in bytes.
+pub const LARGEST: usize = 16 * 1024 * 1024;
+
 /// Into a type that denies unknown fields, where they are to be refused.
 pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
     let Json(value) = body.map_err(bad_body)?;
