@@ -32,6 +32,7 @@ pub mod backup;
 pub mod setup;
 
 pub mod upgrade;
+pub mod web_ui;
 
 pub mod error;
 

@@ -30,7 +30,7 @@ pub fn script(shell: &str) -> std::io::Result<Vec<u8>> {
 }
 
 pub fn dag_ids(current: &OsStr) -> Vec<CompletionCandidate> {
-    ids(current, "/ui/dags", |found| texts(&found["dags"], "dag_id"))
+    ids(current, "/api/lite/dags", |found| texts(&found["dags"], "dag_id"))
 }
 
 pub fn run_ids(current: &OsStr) -> Vec<CompletionCandidate> {
@@ -45,7 +45,7 @@ pub fn run_ids(current: &OsStr) -> Vec<CompletionCandidate> {
 
 pub fn task_ids(current: &OsStr) -> Vec<CompletionCandidate> {
     let Some(dag_id) = words().get(2).cloned() else { return Vec::new() };
-    ids(current, &format!("/ui/dags/{}", encode(&dag_id)), |found| texts(&found["tasks"], "task_id"))
+    ids(current, &format!("/api/lite/dags/{}", encode(&dag_id)), |found| texts(&found["tasks"], "task_id"))
 }
 
 fn texts(list: &Value, name: &str) -> Vec<String> {

@@ -93,6 +93,11 @@ impl Home {
     }
 
     /// Programs of others that we use.
+    /// Airflow's web UI, by its version.
+    pub fn ui(&self) -> PathBuf {
+        self.root.join("ui")
+    }
+
     pub fn tools(&self) -> PathBuf {
         self.root.join("tools")
     }

@@ -41,9 +41,9 @@ pub fn unpack(archive: &Path, staging: &Path) -> Result<(), ArchiveError> {
     }
 }
 
-/// Unpacks all of a wheel of Python code into `folder`, beside what is there.
-pub fn unpack_wheel(wheel: &Path, folder: &Path) -> Result<(), ArchiveError> {
-    unpack_zip(BufReader::new(File::open(wheel)?), folder, |_| true)
+/// Unpacks what is wanted of a wheel into `folder`, beside what is there.
+pub fn unpack_wheel(wheel: &Path, folder: &Path, wanted: fn(&Path) -> bool) -> Result<(), ArchiveError> {
+    unpack_zip(BufReader::new(File::open(wheel)?), folder, wanted)
 }
 
 fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {

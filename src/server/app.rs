@@ -6,7 +6,7 @@ use super::caller::Caller;
 use super::guard;
 use super::lite::pages;
 use super::state::AppState;
-use super::{api, audit, auth, health, lite, task};
+use super::{api, audit, auth, health, lite, task, ui};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -35,12 +35,13 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .merge(lite::local_routes(&state))
         .merge(lite::unhurried_routes(&state))
         .merge(api::unhurried_routes(&state))
+        .merge(ui::unhurried_routes(&state))
         .merge(task::routes(&state))
         .merge(task::trigger_routes())
         .layer(from_fn(guard::request_timeout))
         .merge(lite::import_routes(&state))
         .merge(lite::environment_routes())
-        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "Not Found"))
+        .fallback(ui::page)
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
         .layer(from_fn_with_state(state.clone(), guard::check_request))
         .with_state(state);
@@ -60,16 +61,20 @@ fn open_routes() -> Routes {
         .route("/api/v2/auth/login", get(auth::login_redirect))
         .route("/api/v2/auth/logout", get(auth::logout_redirect))
         .merge(lite::static_routes())
+        .merge(ui::static_routes())
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES))
 }
 
 /// For who has a token or a session, answered in the time that the datastore is given.
 fn authorized_routes(state: &Arc<AppState>) -> Routes {
-    let about_dags =
-        api::dag_routes().merge(lite::dag_routes()).layer(from_fn_with_state(state.clone(), guard::after_first_look));
+    let about_dags = api::dag_routes()
+        .merge(lite::dag_routes())
+        .merge(ui::dag_routes())
+        .layer(from_fn_with_state(state.clone(), guard::after_first_look));
     about_dags
         .merge(api::store_routes(state))
-        .route("/ui/status", get(pages::status))
+        .merge(ui::session_routes())
+        .route("/api/lite/status", get(pages::status))
         .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(LARGEST))

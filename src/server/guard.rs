@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use cookie::Cookie;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,11 +184,28 @@ fn unauthorized() -> Response {
 /// For pages: the login instead.
 pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if is_authenticated(&state, &request) {
-        next.run(request).await
-    } else {
-        Redirect::to("/auth/login").into_response()
+        return next.run(request).await;
     }
+    to_login(&request)
 }
+
+/// The login, which leads back to what was asked for.
+pub fn to_login(request: &Request) -> Response {
+    let asked = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
+    let asked = utf8_percent_encode(asked, NON_ALPHANUMERIC);
+    Redirect::to(&format!("/auth/login?next={asked}")).into_response()
+}
+
+/// For our own pages, which Airflow's web UI shows inside of its own.
+pub async fn framed_by_ourselves(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(FRAMED_POLICY));
+    response
+}
+
+const FRAMED_POLICY: &str = "default-src 'self'; frame-ancestors 'self'; form-action 'self'; base-uri 'none'";
 
 /// For what only this user's own commands may ask.
 pub async fn require_local(request: Request, next: Next) -> Response {

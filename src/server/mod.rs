@@ -31,5 +31,6 @@ mod revoked;
 mod run;
 mod state;
 mod task;
+mod ui;
 
 pub use run::{Options, ServerError, run};

@@ -8,6 +8,7 @@ use super::logins::Logins;
 use super::provider_cache::ProviderCache;
 use super::questions::Questions;
 use super::revoked::Revoked;
+use super::ui::UiComponent;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
 use crate::config::{self, Config};
@@ -53,6 +54,7 @@ pub struct AppState {
     secrets: Mutex<Secrets>,
     pub logins: Logins,
     pub revoked: Revoked,
+    pub ui: UiComponent,
 }
 
 /// Seconds since 1970; 0 before the first.
@@ -164,6 +166,7 @@ impl AppState {
             secrets: Mutex::new(secrets),
             logins: Logins::new(),
             revoked: Revoked::default(),
+            ui: UiComponent::default(),
             providers: ProviderCache::default(),
         }
     }
@@ -192,11 +195,6 @@ impl AppState {
         let secrets = self.secrets();
         let claims = secrets.signer.check(token, secrets.epoch, clock::unix_seconds());
         claims.filter(|_| !self.revoked.has(token))
-    }
-
-    /// Which epoch of sessions is in force.
-    pub fn session_epoch(&self) -> u64 {
-        self.secrets().epoch
     }
 
     /// Cookies know no ports: two instances on one machine must not share a name.

@@ -16,9 +16,11 @@ use crate::postgres::{Credentials, Installation, install};
 use crate::python::{self, PackageSource};
 use crate::sys::user_namespace::Identity;
 use crate::sys::{clock, random, user};
+use crate::web_ui::{self, UiSource};
 use serde_yaml::Value;
 use std::io;
 use std::path::PathBuf;
+use tokio::task::JoinHandle;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -75,17 +77,16 @@ pub async fn apply(
     }
     let names = plan.steps.iter().map(|step| step.name().to_owned()).collect();
     let mut journal = Journal::begin(home, Operation::Setup, names)?;
-    // Beside everything else: it is a download.
-    let mut packages = plan.steps.contains(&Step::AcquirePackages).then(|| {
-        let home = home.clone();
-        tokio::task::spawn_blocking(move || python::install_packages(&home, &PackageSource::from_environment()))
-    });
+    // Beside everything else: they are downloads.
+    let mut packages = plan.steps.contains(&Step::AcquirePackages).then(|| Extra::packages(home));
+    let mut ui = plan.steps.contains(&Step::AcquireUi).then(|| Extra::ui(home));
     for step in &plan.steps {
         match step {
             Step::WriteConfig => applied.password = Some(write_config(home, plan, wishes)?),
             Step::CompleteConfig { keys } => applied.password = complete_config(home, plan, keys)?,
             Step::AcquirePostgres => drop(acquire::acquire(home, sources, reporter).await?),
-            Step::AcquirePackages => got_packages(packages.take(), reporter).await,
+            Step::AcquirePackages => Extra::got(packages.take(), reporter).await,
+            Step::AcquireUi => Extra::got(ui.take(), reporter).await,
             Step::CreateCluster => create_cluster(home, reporter)?,
             Step::InstallBinary { version } => install_self::install(home, version)?,
             Step::SetPort { port } => set_port(home, *port)?,
@@ -102,24 +103,53 @@ pub async fn apply(
     Ok(applied)
 }
 
-/// Without them the DAGs that need none run; that is no reason to stop.
-pub async fn get_packages(home: &Home, reporter: &dyn Reporter) {
-    let home = home.clone();
-    let fetch = move || python::install_packages(&home, &PackageSource::from_environment());
-    got_packages(Some(tokio::task::spawn_blocking(fetch)), reporter).await;
+/// What of the plan may come in beside a running instance.
+pub async fn get_extras(home: &Home, plan: &Plan, reporter: &dyn Reporter) {
+    let packages = plan.steps.contains(&Step::AcquirePackages).then(|| Extra::packages(home));
+    let ui = plan.steps.contains(&Step::AcquireUi).then(|| Extra::ui(home));
+    Extra::got(packages, reporter).await;
+    Extra::got(ui, reporter).await;
 }
 
-async fn got_packages(fetching: Option<tokio::task::JoinHandle<Result<(), String>>>, reporter: &dyn Reporter) {
-    let Some(fetching) = fetching else { return };
-    reporter.report(Progress::Started("Getting jinja2 and pendulum for DAGs".to_owned()));
-    let told = match fetching.await {
-        Ok(Ok(())) => "jinja2 and pendulum for DAGs".to_owned(),
-        Ok(Err(reason)) => {
-            format!("jinja2 and pendulum could not be had, and DAGs that need them will say so: {reason}")
+/// Something that is fetched beside everything else, and is no reason to stop where it cannot be had.
+struct Extra {
+    name: &'static str,
+    /// What is otherwise without it.
+    without: &'static str,
+    fetching: JoinHandle<Result<(), String>>,
+}
+
+impl Extra {
+    fn packages(home: &Home) -> Self {
+        let home = home.clone();
+        let fetch = move || python::install_packages(&home, &PackageSource::from_environment());
+        Self {
+            name: "jinja2 and pendulum for DAGs",
+            without: "DAGs that need them will say so",
+            fetching: tokio::task::spawn_blocking(fetch),
         }
-        Err(error) => format!("jinja2 and pendulum could not be had: {error}"),
-    };
-    reporter.report(Progress::Finished(told));
+    }
+
+    fn ui(home: &Home) -> Self {
+        let home = home.clone();
+        let fetch = move || web_ui::install(&home, &UiSource::from_environment());
+        Self {
+            name: "Airflow's web UI",
+            without: "its page says how to get it",
+            fetching: tokio::task::spawn_blocking(fetch),
+        }
+    }
+
+    async fn got(extra: Option<Self>, reporter: &dyn Reporter) {
+        let Some(Self { name, without, fetching }) = extra else { return };
+        reporter.report(Progress::Started(format!("Getting {name}")));
+        let told = match fetching.await {
+            Ok(Ok(())) => name.to_owned(),
+            Ok(Err(reason)) => format!("{name} could not be had, and {without}: {reason}"),
+            Err(error) => format!("{name} could not be had: {error}"),
+        };
+        reporter.report(Progress::Finished(told));
+    }
 }
 
 fn new_secret(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyError> {

@@ -11,6 +11,7 @@ use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::{Installation, install};
 use crate::python::{self, PackageSource};
 use crate::sys::files;
+use crate::web_ui::{self, UiSource};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Facts {
     pub postgres_is_far: bool,
     /// Or not wanted.
     pub packages_present: bool,
+    /// The same of Airflow's web UI.
+    pub ui_present: bool,
     /// The version that `bin/` leads to, if it leads to one.
     pub installed_version: Option<String>,
     pub own_version: String,
@@ -69,6 +72,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
         postgres_is_far: Sources::from_environment().are_far(),
         packages_present: python::installed_packages(home).is_some()
             || PackageSource::from_environment() == PackageSource::None,
+        ui_present: web_ui::installed(home).is_some() || UiSource::from_environment() == UiSource::None,
         installed_version: install_self::installed_version(home),
         own_version: own_version.to_owned(),
         own_version_is_installed: compare_binary && install_self::is_installed(home, own_version),

@@ -13,7 +13,7 @@ mod scaffold;
 mod shell_path;
 pub mod uninstall;
 
-pub use apply::{Applied, ApplyError, apply, get_packages, mark_password_shown, note_version, renew_unseen_password};
+pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, note_version, renew_unseen_password};
 pub use check::{Check, Mend, Verdict};
 pub use doctor::{RESTORE, Unasked, examine, mend};
 pub use doctor_python::ServersPython;

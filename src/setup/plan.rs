@@ -31,6 +31,8 @@ pub enum Step {
     AcquirePostgres,
     /// Packages that DAG files expect; a DAG that needs none runs without them.
     AcquirePackages,
+    /// Airflow's web UI; without it everything else works.
+    AcquireUi,
     CreateCluster,
     InstallBinary {
         version: String,
@@ -55,6 +57,7 @@ impl Step {
             Self::CompleteConfig { .. } => "complete-config",
             Self::AcquirePostgres => "acquire-postgres",
             Self::AcquirePackages => "acquire-packages",
+            Self::AcquireUi => "acquire-ui",
             Self::CreateCluster => "create-cluster",
             Self::InstallBinary { .. } => "install-binary",
             Self::SetPort { .. } => "set-port",
@@ -72,6 +75,7 @@ impl fmt::Display for Step {
             Self::CompleteConfig { keys } => write!(f, "add {} to config.yaml", keys.join(", ")),
             Self::AcquirePostgres => write!(f, "get PostgreSQL {MAJOR}"),
             Self::AcquirePackages => f.write_str("get jinja2 and pendulum for DAGs"),
+            Self::AcquireUi => f.write_str("get Airflow's web UI"),
             Self::CreateCluster => f.write_str("create the datastore"),
             Self::InstallBinary { version } => write!(f, "install leoflow {version}"),
             Self::SetPort { port } => write!(f, "set port to {port} in config.yaml"),
@@ -97,8 +101,9 @@ pub struct Plan {
 
 impl Plan {
     /// Whether all that is missing may come in beside a running instance.
-    pub fn is_only_packages(&self) -> bool {
-        !self.resumes && self.steps == [Step::AcquirePackages]
+    pub fn is_only_extras(&self) -> bool {
+        let is_extra = |step: &Step| matches!(step, Step::AcquirePackages | Step::AcquireUi);
+        !self.resumes && !self.steps.is_empty() && self.steps.iter().all(is_extra)
     }
 }
 
@@ -187,6 +192,9 @@ fn steps(facts: &Facts, wishes: &Wishes, has_data: bool, workspace: &Path) -> Ve
     if !facts.packages_present && (fetches || wishes.install_always) {
         steps.push(Step::AcquirePackages);
     }
+    if !facts.ui_present && (fetches || wishes.install_always) {
+        steps.push(Step::AcquireUi);
+    }
     if has_others {
         steps.push(Step::WriteReceipt);
     }
@@ -225,6 +233,7 @@ mod tests {
         Facts {
             postgres_is_far: true,
             packages_present: true,
+            ui_present: true,
             home: "/h".into(),
             config: ConfigFact::Absent,
             receipt: None,
@@ -280,7 +289,7 @@ mod tests {
     #[test]
     fn packages_come_with_the_first_setup_and_by_themselves_beside_what_runs() {
         let first = plan(&Facts { packages_present: false, ..empty() }, &Wishes::default()).unwrap();
-        assert!(first.steps.contains(&Step::AcquirePackages) && !first.is_only_packages());
+        assert!(first.steps.contains(&Step::AcquirePackages) && !first.is_only_extras());
         assert_eq!(first.steps.last(), Some(&Step::WriteReceipt));
         assert!(!plan(&empty(), &Wishes::default()).unwrap().steps.contains(&Step::AcquirePackages));
         // A start that has nothing else to wait for leaves them to the server.

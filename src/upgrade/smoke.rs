@@ -196,7 +196,7 @@ impl Smoke<'_> {
     }
 
     async fn trial_task(&self) -> Result<String, String> {
-        let (status, answer) = self.send(Method::POST, "/ui/trial-task", None).await?;
+        let (status, answer) = self.send(Method::POST, "/api/lite/trial-task", None).await?;
         if !status.is_success() {
             return Err(format!("{status} {}", String::from_utf8_lossy(&answer)));
         }

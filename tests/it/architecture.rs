@@ -16,6 +16,7 @@ const LAYERS: &[&str] = &[
     "auth",
     "schema",
     "python",
+    "web_ui",
     "engine",
     "supervisor",
     "server",

@@ -38,7 +38,7 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
         assert!(page.body.contains(expected), "{expected} is not on the page");
     }
     assert!(page.header("content-security-policy").is_some() && page.header("x-frame-options").is_some());
-    let status = try_request(port, "GET", "/ui/status", &[("Cookie", session)], "").unwrap();
+    let status = try_request(port, "GET", "/api/lite/status", &[("Cookie", session)], "").unwrap();
     assert_eq!(status.json()["state"], "healthy");
     let out = try_request(port, "POST", "/auth/logout", &[("Cookie", session)], "").unwrap();
     assert!(out.header("set-cookie").unwrap().contains("Max-Age=0"));
@@ -48,7 +48,7 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
 fn without_a_good_token_there_is_nothing_but_health_and_version() {
     let (test, password) = running();
     let port = test.port;
-    for path in ["/api/v2/variables", "/api/v2/variables/a", "/api/v2/connections", "/ui/status"] {
+    for path in ["/api/v2/variables", "/api/v2/variables/a", "/api/v2/connections", "/api/lite/status"] {
         let refused = get(port, path);
         assert_eq!(refused.status, 401, "{path}");
         assert_eq!(refused.json()["detail"], "Not authenticated");

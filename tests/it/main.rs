@@ -57,4 +57,5 @@ mod upgrades;
 mod wakeups;
 mod warm_python;
 mod watchers;
+mod web_ui;
 mod workspaces;

@@ -78,7 +78,7 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
         context.printer.json(&made)?;
     } else {
         context.printer.line(row(context.printer, &made).join("  "));
-        let outcome: Value = api.get(&format!("/ui/backfills/{}/outcome", made["id"])).await?;
+        let outcome: Value = api.get(&format!("/api/lite/backfills/{}/outcome", made["id"])).await?;
         context.printer.note(outcome["summary"].as_str().unwrap_or_default());
         context.printer.note(format!("leoflow runs list {} shows its runs", args.dag_id()));
     }

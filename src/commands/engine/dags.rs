@@ -61,7 +61,7 @@ pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Err
 async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Result<u8, Error> {
     let api = Api::new(&context.home);
     let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
-    let found: Value = api.get(&format!("/ui/dags/{}/next?count={count}", encode(dag_id))).await?;
+    let found: Value = api.get(&format!("/api/lite/dags/{}/next?count={count}", encode(dag_id))).await?;
     if context.printer.json {
         let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
         let mut whole: serde_json::Map<_, _> =
@@ -87,7 +87,7 @@ async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Resu
 
 async fn list(context: &Context<'_>, all: bool) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let overview: Overview = api.get(&format!("/ui/dags?all={all}")).await?;
+    let overview: Overview = api.get(&format!("/api/lite/dags?all={all}")).await?;
     if context.printer.json {
         context.printer.json(&overview_json(&overview))?;
         return Ok(0);
@@ -155,7 +155,7 @@ fn tell_being_built(context: &Context<'_>, being_built: &[BeingBuilt]) {
 
 async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let dag: Value = api.get(&format!("/ui/dags/{}", encode(dag_id))).await?;
+    let dag: Value = api.get(&format!("/api/lite/dags/{}", encode(dag_id))).await?;
     if context.printer.json {
         context.printer.json(&dag)?;
         return Ok(0);

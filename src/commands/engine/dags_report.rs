@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// A file for each row, the one that takes longest to import first.
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
-    let found: Value = Api::new(&context.home).get("/ui/dags").await?;
+    let found: Value = Api::new(&context.home).get("/api/lite/dags").await?;
     let mut files: BTreeMap<&str, (f64, u64, Vec<&str>)> = BTreeMap::new();
     for dag in list_of(&found["dags"]) {
         let file = files.entry(dag["relative_fileloc"].as_str().unwrap_or_default()).or_default();

@@ -50,13 +50,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl RunView {
     pub async fn get(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<Self, Error> {
-        api.get(&format!("/ui/dags/{}/runs/{}", encode(dag_id), encode(run_id))).await
+        api.get(&format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id))).await
     }
 
     /// With those task instances alone that have gone on after that; a run that is finished is whole.
     async fn get_changed(api: &Api<'_>, dag_id: &str, run_id: &str, after: Option<&str>) -> Result<Self, Error> {
         if let Some(after) = after {
-            let path = format!("/ui/dags/{}/runs/{}", encode(dag_id), encode(run_id));
+            let path = format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id));
             let run: Self = api.get(&format!("{path}?changed_after={}", encode(after))).await?;
             if !run.is_finished() {
                 return Ok(run);

@@ -26,7 +26,7 @@ pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Er
 
 async fn list(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let dag: Value = api.get(&format!("/ui/dags/{}", encode(dag_id))).await?;
+    let dag: Value = api.get(&format!("/api/lite/dags/{}", encode(dag_id))).await?;
     let tasks: Vec<Value> = list_of(&dag["tasks"])
         .map(
             |task| json!({"task_id": task["task_id"], "operator": task["operator_name"], "upstream": task["upstream"]}),
@@ -123,7 +123,7 @@ async fn clear_tasks(context: &Context<'_>, args: &ClearTasks) -> Result<Option<
     let Some(expression) = &args.task_regex else { return Ok((!tasks.is_empty()).then_some(tasks)) };
     let regex = regex::Regex::new(expression)
         .map_err(|error| Error::usage(format!("--task-regex: {error}")).hint("for example: -t '^load'"))?;
-    let dag: Value = Api::new(&context.home).get(&format!("/ui/dags/{}", encode(&args.dag_id))).await?;
+    let dag: Value = Api::new(&context.home).get(&format!("/api/lite/dags/{}", encode(&args.dag_id))).await?;
     let found = list_of(&dag["tasks"]).filter_map(|task| task["task_id"].as_str()).filter(|id| regex.is_match(id));
     tasks.extend(found.map(|id| json!(id)));
     if tasks.is_empty() {

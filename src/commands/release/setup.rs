@@ -30,8 +30,8 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     let password = if plan.steps.is_empty() && !plan.resumes {
         // Also beside a running instance: there is nothing to do.
         None
-    } else if plan.is_only_packages() {
-        setup::get_packages(&context.home, context.printer).await;
+    } else if plan.is_only_extras() {
+        setup::get_extras(&context.home, &plan, context.printer).await;
         None
     } else {
         let home = &context.home;

@@ -159,6 +159,11 @@ pub async fn named(
     Ok(client.query_opt(query, &[&name, &uri]).await?.as_ref().map(read_named))
 }
 
+pub async fn id_of(client: &impl GenericClient, name: &str, uri: &str) -> Result<Option<i64>, StoreError> {
+    let row = client.query_opt("SELECT id FROM asset WHERE name = $1 AND uri = $2", &[&name, &uri]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
 /// The assets that an alias has stood for.
 pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<NamedAsset>, StoreError> {
     let query = "SELECT a.id, a.name, a.uri, a.group_name, a.extra

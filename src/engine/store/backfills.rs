@@ -291,6 +291,13 @@ pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(
     Ok((made, left))
 }
 
+/// How many of its runs are in each state.
+pub async fn states(client: &impl GenericClient, id: i64) -> Result<Map<String, Value>, StoreError> {
+    let query = "SELECT state, count(*) FROM dag_run WHERE backfill_id = $1 GROUP BY 1";
+    let rows = client.query(query, &[&id]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1).into())).collect())
+}
+
 pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Backfill>, StoreError> {
     listing.fetch(client, &Source::of("*", "backfill", &[Column::whole("id")]), read).await
 }

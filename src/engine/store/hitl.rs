@@ -134,6 +134,15 @@ pub async fn get(
     Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?.as_ref().map(read))
 }
 
+/// What tasks of a DAG ask, and nobody has answered.
+pub async fn open_of_dag(client: &impl GenericClient, dag_id: &str) -> Result<Vec<Detail>, StoreError> {
+    let query = format!(
+        "SELECT h.* FROM {LISTED} WHERE h.dag_id = $1 AND h.responded_at IS NULL
+         AND ti.state IN ('deferred', 'awaiting_input') ORDER BY h.created_at"
+    );
+    Ok(client.query(&query, &[&dag_id]).await?.iter().map(read).collect())
+}
+
 /// What that try has asked.
 pub async fn of_try(client: &impl GenericClient, of: &TryKey) -> Result<Option<Detail>, StoreError> {
     let query = "
@@ -145,7 +154,8 @@ pub async fn of_try(client: &impl GenericClient, of: &TryKey) -> Result<Option<D
 }
 
 /// What lists of questions are made of.
-const LISTED: &str = "hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
+const LISTED: &str = "hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+    JOIN dag_run r USING (dag_id, run_id)";
 const KEY: &[Column] = &[
     Column::time("h.created_at"),
     Column::text("h.dag_id"),

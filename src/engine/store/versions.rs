@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use super::listing::{Column, Found, Listing, Source};
+use crate::engine::dag::Structure;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -66,4 +67,28 @@ pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, St
         sources,
         environment: row.get("environment"),
     })
+}
+
+/// The DAG as it was in that version.
+pub async fn structure(
+    client: &impl GenericClient,
+    dag_id: &str,
+    number: i32,
+) -> Result<Option<Structure>, StoreError> {
+    let query = "SELECT structure FROM dag_version WHERE dag_id = $1 AND version_number = $2";
+    let row = client.query_opt(query, &[&dag_id, &number]).await?;
+    Ok(row.map(|row| row.get::<_, Json<Structure>>(0).0))
+}
+
+/// The DAG as it was in each version that one of these runs is of.
+pub async fn structures_of_runs(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[String],
+) -> Result<Vec<(i64, Structure)>, StoreError> {
+    let query = "SELECT v.id, v.structure FROM dag_version v
+                 WHERE v.id IN (SELECT dag_version_id FROM dag_run WHERE dag_id = $1 AND run_id = ANY ($2))
+                 ORDER BY v.version_number DESC";
+    let rows = client.query(query, &[&dag_id, &run_ids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Json<Structure>>(1).0)).collect())
 }

@@ -134,7 +134,7 @@ fn fill(staging: &Path) -> Result<PathBuf, String> {
         std::fs::create_dir(&tree)
     };
     prepare().map_err(|error| error.to_string())?;
-    archive::unpack_wheel(&file, &unpacked).map_err(|error| format!("{}: {error}", file.display()))?;
+    archive::unpack_wheel(&file, &unpacked, |_| true).map_err(|error| format!("{}: {error}", file.display()))?;
     let program = unpacked.join(format!("uv-{VERSION}.data/scripts/uv"));
     let place = || -> io::Result<()> {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;

@@ -34,7 +34,7 @@ const MOST_INSTANCES: usize = 300_000;
 const MOST_ASKED: usize = 1_000;
 /// How long a schedule is followed to tell how many there would be, well within the time of a request.
 const COUNTING: Duration = Duration::from_secs(4);
-const FIELDS: Fields = Fields {
+pub const FIELDS: Fields = Fields {
     order: &[("id", Column::whole("id")), ("created_at", Column::time("created_at"))],
     exact: &[("dag_id", Column::text("dag_id"))],
     ..NOTHING
@@ -146,7 +146,7 @@ fn too_many(count: &str, most: usize) -> String {
     )
 }
 
-/// `GET /ui/backfills/{id}/outcome`: what became of each of its dates when it was made, in numbers and in words.
+/// `GET /api/lite/backfills/{id}/outcome`: what became of each of its dates when it was made, in numbers and in words.
 pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let (made, left) = backfills::outcome(&*client, id).await.map_err(refusal)?;

@@ -59,7 +59,7 @@ const FIELDS: Fields = Fields {
 };
 
 /// What a list of DAGs is asked for, in a query that reads it or changes it.
-fn wanted(params: &Params) -> Result<Listing, ApiError> {
+pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     let conditions = &mut listing.conditions;
     if params.flag("exclude_stale")?.unwrap_or(true) {

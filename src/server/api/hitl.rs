@@ -43,7 +43,7 @@ fn user(name: &str) -> Value {
     json!({"id": name, "name": name})
 }
 
-async fn view(client: &impl GenericClient, detail: &Detail) -> Result<Value, ApiError> {
+pub async fn shown(client: &impl GenericClient, detail: &Detail) -> Result<Value, ApiError> {
     let instance = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
     Ok(with_instance(detail, views::instance(&instance)))
 }
@@ -92,6 +92,10 @@ const FIELDS: Fields = Fields {
         ("task_display_name", Column::text("h.task_id")),
         ("ti_id", Column::time("h.created_at")),
         ("map_index", Column::whole("h.map_index")),
+        ("run_after", Column::time("r.run_after")),
+        ("rendered_map_index", Column::text("ti.rendered_map_index")),
+        ("task_instance_operator", Column::text("ti.operator")),
+        ("task_instance_state", Column::text("ti.state")),
     ],
     patterns: &[("dag_id", "h.dag_id"), ("task_id", "h.task_id")],
     ranges: &[("created_at", Column::time("h.created_at"))],
@@ -123,7 +127,7 @@ pub async fn list(
     let found = hitl::list(&*client, listing).await?;
     let mut details = Vec::with_capacity(found.rows.len());
     for detail in &found.rows {
-        details.push(view(&*client, detail).await?);
+        details.push(shown(&*client, detail).await?);
     }
     Ok(Json(page("hitl_details", details, found.total)))
 }
@@ -134,7 +138,7 @@ pub async fn get(
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let found = hitl::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
-    Ok(Json(view(&*client, &found.ok_or_else(|| refusal(Refusal::NotAsked))?).await?))
+    Ok(Json(shown(&*client, &found.ok_or_else(|| refusal(Refusal::NotAsked))?).await?))
 }
 
 /// What an earlier try has asked, and was answered.

@@ -12,10 +12,22 @@ use axum::extract::State;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Leoflow itself has none; those of a project are of its own processes.
+/// One, which brings our own pages into the menu of Airflow's web UI; those of a project are of its own processes.
 pub async fn plugins(params: Params) -> Result<Json<Value>, ApiError> {
-    params.listing(&NOTHING)?;
-    Ok(Json(json!({"plugins": [], "total_entries": 0})))
+    let listing = params.listing(&NOTHING)?;
+    let what_runs = json!({
+        "name": "What runs", "href": "/lite/", "url_route": "leoflow", "destination": "nav", "nav_top_level": false,
+        "category": null, "icon": "/lite/static/icon.svg", "icon_dark_mode": "/lite/static/icon.svg",
+    });
+    let leoflow = json!({
+        "name": "leoflow", "source": "Leoflow", "external_views": [what_runs], "macros": [], "flask_blueprints": [],
+        "fastapi_apps": [], "fastapi_root_middlewares": [], "react_apps": [], "appbuilder_views": [],
+        "appbuilder_menu_items": [], "global_operator_extra_links": [], "operator_extra_links": [], "listeners": [],
+        "timetables": [],
+    });
+    let is_shown = listing.offset == 0 && listing.limit != Some(0);
+    let shown: Vec<Value> = is_shown.then_some(leoflow).into_iter().collect();
+    Ok(Json(json!({"plugins": shown, "total_entries": 1})))
 }
 
 pub async fn plugin_errors() -> Json<Value> {

@@ -13,6 +13,7 @@ use super::state::AppState;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Redirect;
 use axum::routing::{get, post};
 use std::sync::Arc;
 
@@ -24,38 +25,34 @@ const IMPORT_BYTES: usize = 80 * 1024 * 1024;
 /// For those who have logged in.
 pub fn page_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
-        .route("/", get(pages::dags))
-        .route("/dags/{dag_id}", get(pages::dag))
-        .route("/dags/{dag_id}/runs/{run_id}", get(pages::run))
-        .route("/assets", get(pages::assets))
-        .route("/pools", get(pages::pools))
-        .route("/status", get(pages::status_page))
+        .route("/lite/", get(pages::status_page))
         .layer(from_fn_with_state(state.clone(), guard::require_login))
+        .layer(from_fn(guard::framed_by_ourselves))
+        .route("/lite", get(async || Redirect::permanent("/lite/")))
 }
 
 /// What every page is made with.
 pub fn static_routes() -> Routes {
     Router::new()
-        .route("/static/style.css", get(pages::style))
-        .route("/static/{name}", get(pages::script))
-        .route("/static/icon.svg", get(pages::icon))
+        .route("/lite/static/style.css", get(pages::style))
+        .route("/lite/static/status.js", get(pages::script))
+        .route("/lite/static/icon.svg", get(pages::icon))
 }
 
-/// What pages and commands show of DAGs, each in one request.
+/// What commands show of DAGs, each in one request.
 pub fn dag_routes() -> Routes {
     Router::new()
-        .route("/ui/backfills/{id}/outcome", get(backfills::outcome))
-        .route("/ui/dags", get(overview::dags))
-        .route("/ui/dags/{dag_id}", get(overview::dag))
-        .route("/ui/dags/{dag_id}/next", get(overview::next))
-        .route("/ui/dags/{dag_id}/runs/{run_id}", get(overview::run))
+        .route("/api/lite/backfills/{id}/outcome", get(backfills::outcome))
+        .route("/api/lite/dags", get(overview::dags))
+        .route("/api/lite/dags/{dag_id}", get(overview::dag))
+        .route("/api/lite/dags/{dag_id}/next", get(overview::next))
+        .route("/api/lite/dags/{dag_id}/runs/{run_id}", get(overview::run))
 }
 
-/// What takes its own time: a stream, and a task that is tried out.
+/// What takes its own time: a task that is tried out.
 pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
-        .route("/ui/events", get(changes::stream))
-        .route("/ui/trial-task", post(trial_task::run))
+        .route("/api/lite/trial-task", post(trial_task::run))
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }
 

@@ -153,6 +153,7 @@ impl TestHome {
             .env("HOME", self.folder().join("user"))
             .env("LEOFLOW_POSTGRES_SOURCE", "system")
             .env("LEOFLOW_PYTHON_PACKAGES", "none")
+            .env("LEOFLOW_UI", "none")
             .env("TMPDIR", self.folder().join("tmp"))
             .arg("--home")
             .arg(&self.home)

@@ -30,7 +30,7 @@ async function refresh() {
   }
   const stale = document.getElementById("stale");
   try {
-    const response = await fetch("/ui/status", { headers: { accept: "application/json" } });
+    const response = await fetch("/api/lite/status", { headers: { accept: "application/json" } });
     if (response.status === 401) {
       location.assign("/auth/login");
       return;

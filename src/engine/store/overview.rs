@@ -1,0 +1,153 @@
+//! What there is of all DAGs and runs, in numbers.
+
+use super::StoreError;
+use crate::engine::keys::RunKey;
+use crate::postgres::GenericClient;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// Rows that are counted; of more, the counts are lower bounds.
+pub const COUNTED: i64 = 50_000;
+
+/// How many are in each state, and whether there are more than were counted.
+#[derive(Debug)]
+pub struct Counts {
+    pub states: BTreeMap<String, i64>,
+    pub are_lower_bounds: bool,
+}
+
+async fn counts(
+    client: &impl GenericClient,
+    from: &str,
+    (start, end): (Timestamp, Timestamp),
+) -> Result<Counts, StoreError> {
+    let query = format!(
+        "SELECT coalesce(state, 'no_status'), count(*)
+         FROM (SELECT {from} WHERE r.run_after >= $1 AND r.run_after <= $2 LIMIT $3) AS counted GROUP BY 1"
+    );
+    let rows = client.query(&query, &[&start, &end, &(COUNTED + 1)]).await?;
+    let states: BTreeMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let are_lower_bounds = states.values().sum::<i64>() > COUNTED;
+    Ok(Counts { states, are_lower_bounds })
+}
+
+/// Runs that were due in that time.
+pub async fn runs(client: &impl GenericClient, time: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+    counts(client, "r.state FROM dag_run r", time).await
+}
+
+/// The task instances of these runs.
+pub async fn instances(client: &impl GenericClient, time: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+    counts(client, "ti.state FROM dag_run r JOIN task_instance ti USING (dag_id, run_id)", time).await
+}
+
+/// DAGs that are not paused, whose last run failed, that run, and that wait to.
+#[derive(Debug)]
+pub struct DagCounts {
+    pub active: i64,
+    pub failed: i64,
+    pub running: i64,
+    pub queued: i64,
+}
+
+pub async fn dags(client: &impl GenericClient) -> Result<DagCounts, StoreError> {
+    let query = "
+        SELECT count(*) FILTER (WHERE NOT d.is_paused),
+               count(*) FILTER (WHERE (SELECT r.state FROM dag_run r
+                                       WHERE r.dag_id = d.dag_id AND r.logical_date IS NOT NULL
+                                       ORDER BY r.logical_date DESC LIMIT 1) = 'failed'),
+               count(*) FILTER (WHERE EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running')),
+               count(*) FILTER (WHERE EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'queued'))
+        FROM dag d WHERE d.is_active";
+    let row = client.query_one(query, &[]).await?;
+    Ok(DagCounts { active: row.get(0), failed: row.get(1), running: row.get(2), queued: row.get(3) })
+}
+
+/// A run as the list of DAGs shows it.
+#[derive(Debug)]
+pub struct LightRun {
+    pub key: RunKey,
+    pub logical_date: Option<Timestamp>,
+    pub run_after: Timestamp,
+    pub start_date: Option<Timestamp>,
+    pub end_date: Option<Timestamp>,
+    pub state: String,
+}
+
+/// The newest of each of these DAGs, newest first.
+pub async fn newest_runs(
+    client: &impl GenericClient,
+    dag_ids: &[&str],
+    of_each: i64,
+) -> Result<Vec<LightRun>, StoreError> {
+    let query = "
+        SELECT r.* FROM unnest($1::text[]) AS d (id) CROSS JOIN LATERAL
+            (SELECT dag_id, run_id, logical_date, run_after, start_date, end_date, state FROM dag_run
+             WHERE dag_id = d.id ORDER BY run_after DESC LIMIT $2) r ORDER BY r.run_after DESC";
+    let rows = client.query(query, &[&dag_ids, &of_each]).await?;
+    let one = |row: &tokio_postgres::Row| LightRun {
+        key: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
+        logical_date: row.get("logical_date"),
+        run_after: row.get("run_after"),
+        start_date: row.get("start_date"),
+        end_date: row.get("end_date"),
+        state: row.get("state"),
+    };
+    Ok(rows.iter().map(one).collect())
+}
+
+/// How long the newest runs took that are over, in seconds, shortest first.
+pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -> Result<Vec<f64>, StoreError> {
+    let query = "
+        SELECT seconds FROM (
+            SELECT extract(epoch FROM end_date - start_date)::float8 AS seconds FROM dag_run
+            WHERE dag_id = $1 AND state IN ('success', 'failed') ORDER BY run_after DESC LIMIT $2) AS newest
+        WHERE seconds IS NOT NULL ORDER BY seconds";
+    Ok(client.query(query, &[&dag_id, &newest]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Runs of a DAG on one day, or in one hour, that are in one state.
+#[derive(Debug)]
+pub struct Day {
+    pub at: Timestamp,
+    pub state: String,
+    pub count: i64,
+    /// The end of the last interval among them.
+    pub interval_start: Option<Timestamp>,
+    pub interval_end: Option<Timestamp>,
+    pub partition_date: Option<Timestamp>,
+}
+
+/// Bounds of a time: each with its operator.
+pub type Bounds = Vec<(&'static str, Timestamp)>;
+
+/// By the date of a run, or of its partition. `unit` is `day` or `hour`.
+pub async fn calendar(
+    client: &impl GenericClient,
+    dag_id: &str,
+    unit: &str,
+    (column, bounds): (&str, &Bounds),
+) -> Result<Vec<Day>, StoreError> {
+    let mut conditions = String::new();
+    let mut parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = vec![&dag_id, &unit];
+    for (operator, at) in bounds {
+        parameters.push(at);
+        conditions.push_str(&format!(" AND {column} {operator} ${}", parameters.len()));
+    }
+    let query = format!(
+        "SELECT date_trunc($2, coalesce(partition_date, logical_date), 'UTC') AS at, state, count(*) AS count,
+                max(data_interval_start) AS starts, max(data_interval_end) AS ends, max(partition_date) AS partition_date
+         FROM dag_run WHERE dag_id = $1 AND coalesce(partition_date, logical_date) IS NOT NULL{conditions}
+         GROUP BY 1, 2 ORDER BY 1"
+    );
+    let rows = client.query(&query, &parameters).await?;
+    let day = |row: &tokio_postgres::Row| Day {
+        at: row.get("at"),
+        state: row.get("state"),
+        count: row.get("count"),
+        interval_start: row.get("starts"),
+        interval_end: row.get("ends"),
+        partition_date: row.get("partition_date"),
+    };
+    Ok(rows.iter().map(day).collect())
+}

@@ -1,0 +1,67 @@
+//! What DAGs that are scheduled by assets wait for.
+
+use super::StoreError;
+use crate::postgres::GenericClient;
+use jiff::Timestamp;
+
+/// An asset that a DAG waits for.
+#[derive(Debug)]
+pub struct AwaitedAsset {
+    pub id: i64,
+    pub name: String,
+    pub uri: String,
+    /// Since when it is there for the next run.
+    pub queued_at: Option<Timestamp>,
+    /// Whether a DAG that is there names it.
+    pub is_active: bool,
+}
+
+pub async fn assets(client: &impl GenericClient, dag_id: &str) -> Result<Vec<AwaitedAsset>, StoreError> {
+    let query = "
+        SELECT DISTINCT a.id, a.name, a.uri, q.created_at AS queued_at
+        FROM dag_asset d JOIN asset a
+             ON CASE d.kind WHEN 'asset' THEN a.name = d.name AND a.uri = d.uri WHEN 'name' THEN a.name = d.name
+                            WHEN 'uri' THEN a.uri = d.uri END
+        LEFT JOIN asset_queue q ON q.asset_id = a.id AND q.dag_id = d.dag_id
+        WHERE d.dag_id = $1 AND d.role = 'schedule' ORDER BY a.uri";
+    let rows = client.query(query, &[&dag_id]).await?;
+    let one = |row: &tokio_postgres::Row| AwaitedAsset {
+        id: row.get("id"),
+        name: row.get("name"),
+        uri: row.get("uri"),
+        queued_at: row.get("queued_at"),
+        is_active: true,
+    };
+    Ok(rows.iter().map(one).collect())
+}
+
+/// A run that is to be, of a DAG that waits for partitions.
+#[derive(Debug)]
+pub struct PendingPartition {
+    pub id: i64,
+    pub dag_id: String,
+    pub key: String,
+    pub created_at: Timestamp,
+    /// Events that have come in for it.
+    pub received: i64,
+}
+
+/// Of one DAG or of all, the oldest first.
+pub async fn partitions(
+    client: &impl GenericClient,
+    dag_id: Option<&str>,
+) -> Result<Vec<PendingPartition>, StoreError> {
+    let query = "
+        SELECT p.id, p.dag_id, p.partition_key, p.created_at,
+               (SELECT count(*) FROM asset_partition_event e WHERE e.partition_id = p.id) AS received
+        FROM asset_partition p WHERE $1::text IS NULL OR p.dag_id = $1 ORDER BY p.created_at, p.id";
+    let rows = client.query(query, &[&dag_id]).await?;
+    let one = |row: &tokio_postgres::Row| PendingPartition {
+        id: row.get("id"),
+        dag_id: row.get("dag_id"),
+        key: row.get("partition_key"),
+        created_at: row.get("created_at"),
+        received: row.get("received"),
+    };
+    Ok(rows.iter().map(one).collect())
+}

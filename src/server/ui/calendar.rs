@@ -1,0 +1,94 @@
+//! `/ui/calendar/{dag_id}`: how many runs each day or hour had, and those that are to come this year.
+
+use super::structure::not_found;
+use crate::engine::schedule::timetable::Interval;
+use crate::engine::schedule::upcoming::upcoming;
+use crate::engine::store::dags::{self, Dag};
+use crate::engine::store::overview::{self, Bounds, Day};
+use crate::server::api::views::stamp;
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Dates that are counted up ahead.
+const MOST_PLANNED: usize = 2000;
+const SIGNS: [(&str, &str); 4] = [("_gte", ">="), ("_gt", ">"), ("_lte", "<="), ("_lt", "<")];
+
+fn bounds(params: &Params, name: &str) -> Result<Bounds, ApiError> {
+    let mut found = Vec::new();
+    for (suffix, sign) in SIGNS {
+        if let Some(at) = params.time(&format!("{name}{suffix}"))? {
+            found.push((sign, at));
+        }
+    }
+    Ok(found)
+}
+
+fn holds(bounds: &Bounds, at: Timestamp) -> bool {
+    bounds.iter().all(|(sign, bound)| match *sign {
+        ">=" => at >= *bound,
+        ">" => at > *bound,
+        "<=" => at <= *bound,
+        _ => at < *bound,
+    })
+}
+
+/// The beginning of its day, or of its hour.
+fn truncated(at: Timestamp, is_hourly: bool) -> Timestamp {
+    let seconds = if is_hourly { 3600 } else { 86_400 };
+    let whole = at.as_second().div_euclid(seconds) * seconds;
+    Timestamp::from_second(whole).unwrap_or(at)
+}
+
+pub async fn get(
+    State(state): State<Arc<AppState>>,
+    Segments(dag_id): Segments<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let is_hourly = match params.text("granularity") {
+        None | Some("daily") => false,
+        Some("hourly") => true,
+        Some(_) => {
+            let message = "Input should be 'hourly' or 'daily'";
+            return Err(ApiError::unprocessable(&["query", "granularity"], "literal_error", message));
+        }
+    };
+    let (logical, partition) = (bounds(&params, "logical_date")?, bounds(&params, "partition_date")?);
+    let (column, bounds) = if partition.is_empty() { ("logical_date", logical) } else { ("partition_date", partition) };
+    let client = state.database.get().await?;
+    let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
+    let unit = if is_hourly { "hour" } else { "day" };
+    let days = overview::calendar(&*client, &dag_id, unit, (column, &bounds)).await?;
+    drop(client);
+    let mut shown: Vec<Value> =
+        days.iter().map(|day| json!({"date": stamp(day.at), "state": day.state, "count": day.count})).collect();
+    let planned = planned(&dag, days.last(), &bounds, is_hourly);
+    shown.extend(planned.into_iter().map(|(at, count)| json!({"date": stamp(at), "state": "planned", "count": count})));
+    Ok(Json(json!({"total_entries": shown.len(), "dag_runs": shown})))
+}
+
+/// What follows the last run in its year.
+fn planned(dag: &Dag, last: Option<&Day>, bounds: &Bounds, is_hourly: bool) -> BTreeMap<Timestamp, i64> {
+    let mut found = BTreeMap::new();
+    let Some((start, end)) = last.and_then(|day| day.interval_start.zip(day.interval_end)) else { return found };
+    let (structure, year) = (&dag.structure, |at: Timestamp| at.to_zoned(TimeZone::UTC).year());
+    let first = (end, Some(Interval { start, end }));
+    let dates =
+        upcoming(structure.timetable.as_ref(), structure.restriction(), first, MOST_PLANNED + 1, Timestamp::now());
+    for date in dates.into_iter().skip(1).filter_map(|(_, date)| date) {
+        if year(date) != year(end) {
+            break;
+        }
+        if holds(bounds, date) {
+            *found.entry(truncated(date, is_hourly)).or_insert(0) += 1;
+        }
+    }
+    found
+}

@@ -1,0 +1,151 @@
+//! `/ui/dags`, what the DAGs of the list have run last, and the dashboard.
+
+use crate::engine::keys::RunKey;
+use crate::engine::state::{RunState, TaskState};
+use crate::engine::store::listing::Column;
+use crate::engine::store::overview::{self, Counts, LightRun};
+use crate::engine::store::{ReadFor, dags, hitl, runs};
+use crate::server::api::dag_runs::missing;
+use crate::server::api::dags::wanted;
+use crate::server::api::hitl::shown as question;
+use crate::server::api::views::{self, duration, maybe, stamp};
+use crate::server::api_error::ApiError;
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+fn light(run: &LightRun) -> Value {
+    json!({
+        "id": numbered(&run.key), "dag_id": run.key.dag_id, "run_id": run.key.run_id,
+        "logical_date": maybe(run.logical_date), "run_after": stamp(run.run_after), "start_date": maybe(run.start_date),
+        "end_date": maybe(run.end_date), "state": run.state, "duration": duration(run.start_date, run.end_date),
+    })
+}
+
+/// Runs have no number here; the UI wants one that is the same for the same run.
+fn numbered(key: &RunKey) -> u32 {
+    key.dag_id
+        .bytes()
+        .chain([0])
+        .chain(key.run_id.bytes())
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// `/ui/dags`.
+pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    let mut listing = wanted(&params)?;
+    listing.conditions.any(Column::text("d.dag_id"), params.texts("dag_ids"));
+    let pending = "EXISTS (SELECT FROM hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+                           WHERE h.dag_id = d.dag_id AND h.responded_at IS NULL
+                             AND ti.state IN ('deferred', 'awaiting_input')) = {}";
+    let with_pending = params.flag("has_pending_actions")?;
+    listing.conditions.maybe(pending, with_pending);
+    let of_each = params.number("dag_runs_limit", 10)?;
+    let client = state.database.get().await?;
+    let found = dags::list(&*client, listing).await?;
+    let ids: Vec<&str> = found.rows.iter().map(|dag| dag.dag_id.as_str()).collect();
+    let mut newest: HashMap<String, Vec<Value>> = HashMap::new();
+    for run in overview::newest_runs(&*client, &ids, of_each).await? {
+        newest.entry(run.key.dag_id.clone()).or_default().push(light(&run));
+    }
+    let mut shown = Vec::with_capacity(found.rows.len());
+    for dag in &found.rows {
+        let mut one = views::dag(dag);
+        one["asset_expression"] = dag.structure.asset_condition.clone().unwrap_or_default();
+        one["latest_dag_runs"] = newest.remove(&dag.dag_id).unwrap_or_default().into();
+        one["is_favorite"] = dag.is_favorite.into();
+        let mut questions = Vec::new();
+        if with_pending == Some(true) {
+            for detail in hitl::open_of_dag(&*client, &dag.dag_id).await? {
+                questions.push(question(&*client, &detail).await?);
+            }
+        }
+        one["pending_actions"] = questions.into();
+        shown.push(one);
+    }
+    Ok(Json(json!({"total_entries": found.total, "dags": shown})))
+}
+
+/// `/ui/dags/{dag_id}/latest_run`.
+pub async fn latest_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
+    let found = overview::newest_runs(&*state.database.get().await?, &[dag_id.as_str()], 1).await?;
+    Ok(Json(found.first().map_or(Value::Null, light)))
+}
+
+/// Runs that say how long the next ones will take.
+const NEWEST: i64 = 100;
+
+/// `/ui/dags/{dag_id}/dagRuns/{run_id}/stats`.
+pub async fn run_stats(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let key = RunKey { dag_id, run_id };
+    runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| missing(error, &key))?;
+    let seconds = overview::durations(&*client, &key.dag_id, NEWEST).await?;
+    Ok(Json(json!({"duration": statistics(&seconds)})))
+}
+
+/// Of values in their order; nothing where there are none.
+fn statistics(sorted: &[f64]) -> Value {
+    if sorted.is_empty() {
+        return Value::Null;
+    }
+    let count = sorted.len() as f64;
+    // Between the two values that are nearest to it.
+    let percentile = |part: f64| {
+        let at = part * (count - 1.0);
+        let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+        low + (high - low) * at.fract()
+    };
+    // The whole second that comes most often, where one does.
+    let mut seconds: HashMap<i64, usize> = HashMap::new();
+    for value in sorted {
+        *seconds.entry(value.round() as i64).or_default() += 1;
+    }
+    let most = seconds.values().copied().max().unwrap_or(0);
+    let mode = seconds.iter().filter(|(_, count)| most > 1 && **count == most).map(|(second, _)| *second).min();
+    json!({
+        "mean": sorted.iter().sum::<f64>() / count, "mode": mode, "p50": percentile(0.5), "p90": percentile(0.9),
+        "p95": percentile(0.95), "p99": percentile(0.99),
+    })
+}
+
+/// `/ui/dashboard/dag_stats`.
+pub async fn dag_stats(State(state): Shared) -> Result<Json<Value>, ApiError> {
+    let counts = overview::dags(&*state.database.get().await?).await?;
+    Ok(Json(json!({
+        "active_dag_count": counts.active, "failed_dag_count": counts.failed, "running_dag_count": counts.running,
+        "queued_dag_count": counts.queued,
+    })))
+}
+
+fn in_all(states: impl Iterator<Item = &'static str>, counts: &Counts) -> Map<String, Value> {
+    states.map(|state| (state.to_owned(), counts.states.get(state).copied().unwrap_or(0).into())).collect()
+}
+
+/// `/ui/dashboard/historical_metrics_data`.
+pub async fn history(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    let Some(start) = params.time("start_date")? else {
+        return Err(ApiError::unprocessable(&["query", "start_date"], "missing", "Field required"));
+    };
+    let time = (start, params.time("end_date")?.unwrap_or_else(Timestamp::now));
+    let client = state.database.get().await?;
+    let (runs, instances) = (overview::runs(&*client, time).await?, overview::instances(&*client, time).await?);
+    let run_states = RunState::ALL.iter().map(|state| state.as_str());
+    let task_states = TaskState::ALL.iter().map(|state| state.as_str()).chain(["no_status"]);
+    Ok(Json(json!({
+        "dag_run_states": in_all(run_states, &runs),
+        "task_instance_states": in_all(task_states, &instances),
+        "dag_run_counts_are_lower_bounds": runs.are_lower_bounds,
+        "task_instance_counts_are_lower_bounds": instances.are_lower_bounds,
+    })))
+}

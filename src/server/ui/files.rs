@@ -1,0 +1,129 @@
+//! The UI's own files.
+
+use crate::server::api_error::ApiError;
+use crate::server::guard;
+use crate::server::lite::pages;
+use crate::server::request::Id;
+use crate::server::state::AppState;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+type Shared = State<Arc<AppState>>;
+
+/// The one variable of its page: what all of its addresses are relative to.
+const BASE: &str = "{{ backend_server_base_url }}";
+/// Its styles are made as it runs, its editors work in workers of their own, and our pages are shown inside of it.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; script-src 'self'; \
+    img-src 'self' data:; font-src 'self' data:; base-uri 'self'; frame-ancestors 'self'; form-action 'self'";
+/// Below which no path is one of its pages.
+const NOT_PAGES: [&str; 7] = ["api", "ui", "auth", "lite", "local", "task", "static"];
+
+fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "Not Found")
+}
+
+/// For every path that nothing else is at: the UI's page, which looks at the path itself.
+pub async fn page(State(state): Shared, request: Request) -> Result<Response, ApiError> {
+    let first = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    if NOT_PAGES.contains(&first) || !reads {
+        return Err(not_found());
+    }
+    if !guard::is_authenticated(&state, &request) {
+        return Ok(guard::to_login(&request));
+    }
+    let Some(folder) = state.ui.folder(&state.home) else {
+        return Ok(pages::without_ui(state.ui.reason().as_deref())?.into_response());
+    };
+    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(folder.join("index.html"))).await;
+    let text = text.map_err(|error| ApiError::internal(&error))?.map_err(|error| ApiError::internal(&error))?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+    ];
+    Ok((headers, text.replace(BASE, "/")).into_response())
+}
+
+/// `GET /static/…`: compressed where the browser takes that.
+pub async fn file(State(state): Shared, Id(path): Id, headers: HeaderMap) -> Result<Response, ApiError> {
+    let relative = Path::new(&path);
+    let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
+    let folder = state.ui.folder(&state.home).filter(|_| is_plain).ok_or_else(not_found)?;
+    let kind = content_type(relative).ok_or_else(not_found)?;
+    let takes_gzip = headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|one| one.trim().split(';').next() == Some("gzip") && !one.replace(' ', "").ends_with(";q=0"));
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let whole = folder.join(relative);
+    let read = tokio::task::spawn_blocking(move || read(&whole, takes_gzip, known.as_deref())).await;
+    let found = match read.map_err(|error| ApiError::internal(&error))? {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found()),
+        Err(error) => return Err(ApiError::internal(&error)),
+    };
+    // Names in this folder change with their content.
+    let keep = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let mut response = match found.bytes {
+        Some(bytes) => ([(header::CONTENT_TYPE, kind)], bytes).into_response(),
+        None => StatusCode::NOT_MODIFIED.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    if found.is_compressed {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if let Ok(tag) = HeaderValue::from_str(&found.tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+struct Found {
+    /// Nothing where the browser has it.
+    bytes: Option<Vec<u8>>,
+    tag: String,
+    is_compressed: bool,
+}
+
+fn read(path: &Path, takes_gzip: bool, known: Option<&str>) -> io::Result<Found> {
+    let mut compressed = path.as_os_str().to_owned();
+    compressed.push(".gz");
+    let compressed = Some(PathBuf::from(compressed)).filter(|path| takes_gzip && path.is_file());
+    let is_compressed = compressed.is_some();
+    let path = compressed.unwrap_or_else(|| path.to_owned());
+    let meta = std::fs::metadata(&path)?;
+    if !meta.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let changed = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let tag = format!("\"{:x}-{changed:x}{}\"", meta.len(), if is_compressed { "-gz" } else { "" });
+    let bytes = if known == Some(tag.as_str()) { None } else { Some(std::fs::read(path)?) };
+    Ok(Found { bytes, tag, is_compressed })
+}
+
+fn content_type(path: &Path) -> Option<&'static str> {
+    Some(match path.extension()?.to_str()? {
+        "js" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "json" => "application/json",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "ico" => "image/x-icon",
+        "ttf" => "font/ttf",
+        "woff" => "font/woff",
+        "woff2" => "font/woff2",
+        "wasm" => "application/wasm",
+        "map" => "application/json",
+        _ => return None,
+    })
+}

@@ -1,0 +1,273 @@
+//! `/ui/grid` and `/ui/gantt`: the tasks of a DAG over its runs.
+
+use super::structure::{not_found, part, setup_or_teardown};
+use super::tree::{Node, tree};
+use crate::engine::dag::Structure;
+use crate::engine::keys::RunKey;
+use crate::engine::store::grid::{self, RunSummary, Summary};
+use crate::engine::store::listing::{Column, Listing, Order};
+use crate::engine::store::{dags, runs, versions};
+use crate::server::api::views::{maybe, stamp, version};
+use crate::server::api_error::ApiError;
+use crate::server::listing::{Fields, NOTHING};
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::{Timestamp, Unit};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+const RUN_AFTER: Column = Column::time("r.run_after");
+const RUNS: Fields = Fields {
+    order: &[
+        ("run_after", RUN_AFTER),
+        ("logical_date", Column::time("r.logical_date")),
+        ("start_date", Column::time("r.start_date")),
+        ("end_date", Column::time("r.end_date")),
+    ],
+    ranges: &[("run_after", RUN_AFTER)],
+    exact: &[("run_type", Column::text("r.run_type")), ("state", Column::text("r.state"))],
+    ..NOTHING
+};
+
+/// The runs that a grid has as its columns; the newest where nothing else is asked for.
+fn columns(params: &Params, dag_id: &str) -> Result<Listing, ApiError> {
+    let mut listing = params.listing(&RUNS)?;
+    if listing.order.is_empty() {
+        listing.order.push(Order { column: RUN_AFTER, descending: true });
+    }
+    let conditions = &mut listing.conditions;
+    conditions.with("r.dag_id = {}", dag_id.to_owned());
+    let user = params.text("triggering_user").map(|text| format!("%{text}%"));
+    conditions.maybe("r.triggering_user_name ILIKE {}", user);
+    let prefix = params.text("triggering_user_prefix").map(str::to_owned);
+    conditions.maybe("starts_with(r.triggering_user_name, {}::text)", prefix);
+    Ok(listing)
+}
+
+/// `/ui/grid/structure/{dag_id}`: of the newest version, and what the versions of the shown runs have beside it.
+pub async fn structure(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    let newest = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
+    let found = runs::list(&*client, columns(&params, &dag_id)?).await?;
+    let run_ids: Vec<String> = found.rows.into_iter().map(|run| run.key.run_id).collect();
+    let part = part(&params)?;
+    let newest_id = newest.version_id;
+    let mut nodes = shown(&tree(&part.of(newest.structure)), false);
+    for (id, structure) in versions::structures_of_runs(&*client, &dag_id, &run_ids).await? {
+        if id != newest_id {
+            merge(&mut nodes, shown(&tree(&part.of(structure)), false));
+        }
+    }
+    Ok(Json(nodes.into()))
+}
+
+fn shown(nodes: &[Node<'_>], is_within_mapped: bool) -> Vec<Value> {
+    nodes.iter().map(|node| shown_one(node, is_within_mapped)).collect()
+}
+
+/// Without the fields that say nothing.
+fn shown_one(node: &Node<'_>, is_within_mapped: bool) -> Value {
+    let mut fields = Map::from_iter([("id".to_owned(), node.id().into()), ("label".to_owned(), node.label().into())]);
+    let mut set = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
+    match node {
+        Node::Task(task) => {
+            if task.mapped || is_within_mapped {
+                set("is_mapped", true.into());
+            }
+            let kind = setup_or_teardown(task.is_setup, task.is_teardown);
+            if !kind.is_null() {
+                set("setup_teardown_type", kind);
+            }
+        }
+        Node::Group { children, is_mapped, .. } => {
+            if *is_mapped {
+                set("is_mapped", true.into());
+            }
+            set("children", shown(children, is_within_mapped || *is_mapped).into());
+        }
+    }
+    fields.into()
+}
+
+/// What another version has that is not there yet.
+fn merge(nodes: &mut Vec<Value>, others: Vec<Value>) {
+    for other in others {
+        match nodes.iter_mut().find(|node| node["id"] == other["id"]) {
+            None => nodes.push(other),
+            Some(node) => {
+                if let (Some(Value::Array(inner)), Value::Array(more)) =
+                    (node.get_mut("children"), other["children"].clone())
+                {
+                    merge(inner, more);
+                }
+            }
+        }
+    }
+}
+
+/// `/ui/grid/runs/{dag_id}`.
+pub async fn runs(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let client = state.database.get().await?;
+    dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
+    let found = runs::list(&*client, columns(&params, &dag_id)?).await?;
+    let now = Timestamp::now();
+    let seconds = |start: Option<Timestamp>, end: Option<Timestamp>| {
+        start.and_then(|start| (end.unwrap_or(now) - start).total(Unit::Second).ok()).unwrap_or(0.0)
+    };
+    let shown: Vec<Value> = found
+        .rows
+        .iter()
+        .map(|run| {
+            let mut fields = json!({
+                "dag_id": run.key.dag_id, "run_id": run.key.run_id, "queued_at": stamp(run.queued_at),
+                "run_after": stamp(run.run_after), "state": run.state, "run_type": run.run_type,
+                "dag_versions": run.version.iter().map(version).collect::<Vec<_>>(),
+                "has_missed_deadline": false, "has_note": run.note.is_some(),
+                "duration": seconds(run.start_date, run.end_date),
+            });
+            for (name, at) in [("start_date", run.start_date), ("end_date", run.end_date)] {
+                if let Some(at) = at {
+                    fields[name] = stamp(at).into();
+                }
+            }
+            fields
+        })
+        .collect();
+    Ok(Json(shown.into()))
+}
+
+/// Of all states of several, the one that is shown.
+const PRIORITY: [&str; 14] = [
+    "failed",
+    "upstream_failed",
+    "up_for_retry",
+    "up_for_reschedule",
+    "running",
+    "restarting",
+    "deferred",
+    "awaiting_input",
+    "queued",
+    "scheduled",
+    "none",
+    "success",
+    "skipped",
+    "removed",
+];
+
+fn summary(task_id: &str, label: &str, of: &Summary, run: &RunSummary, is_alone: bool) -> Value {
+    let count =
+        |state: &str| of.states.get(&Some(state.to_owned()).filter(|state| state != "none")).copied().unwrap_or(0);
+    let state = PRIORITY.into_iter().find(|state| count(state) > 0).filter(|state| *state != "none");
+    let states: Map<String, Value> = of
+        .states
+        .iter()
+        .map(|(state, count)| (state.clone().unwrap_or_else(|| "none".to_owned()), (*count).into()))
+        .collect();
+    json!({
+        "task_id": task_id,
+        "task_display_name": label,
+        "state": state,
+        "child_states": (!is_alone).then_some(states),
+        "min_start_date": maybe(of.min_start_date),
+        "max_end_date": maybe(of.max_end_date),
+        "dag_version_number": run.version_number,
+        "has_note": of.has_note,
+    })
+}
+
+/// The nodes of a run with those within them, groups before what they have. Returns the sum of all.
+fn summaries(nodes: &[Node<'_>], run: &RunSummary, shown: &mut Vec<Value>) -> Summary {
+    let mut all = Summary::default();
+    for node in nodes {
+        match node {
+            Node::Task(task) => {
+                let mut of = run.tasks.get(&task.task_id).cloned().unwrap_or_default();
+                if task.mapped && of.states.is_empty() {
+                    of.states.insert(None, 1);
+                }
+                let label = task.display_name.as_deref().unwrap_or(&task.task_id);
+                shown.push(summary(&task.task_id, label, &of, run, !task.mapped));
+                all.merge(&of);
+            }
+            Node::Group { group, children, .. } => {
+                let at = shown.len();
+                shown.push(Value::Null);
+                let of = summaries(children, run, shown);
+                shown[at] = summary(&group.group_id, &group.group_id, &of, run, false);
+                all.merge(&of);
+            }
+        }
+    }
+    all
+}
+
+/// `/ui/grid/ti_summaries/{dag_id}`: a line of JSON for each run, in the order in which they were asked for.
+pub async fn ti_summaries(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let run_ids = params.texts("run_ids");
+    let client = state.database.get().await?;
+    let mut found = grid::summaries(&*client, &dag_id, &run_ids).await?;
+    let structures: BTreeMap<i64, Structure> =
+        versions::structures_of_runs(&*client, &dag_id, &run_ids).await?.into_iter().collect();
+    drop(client);
+    let trees: BTreeMap<i64, Vec<Node<'_>>> = structures.iter().map(|(id, structure)| (*id, tree(structure))).collect();
+    let mut text = String::new();
+    for run_id in run_ids {
+        let Some(run) = found.remove(&run_id) else { continue };
+        let mut shown = Vec::new();
+        if let Some(nodes) = run.version_id.and_then(|id| trees.get(&id)) {
+            summaries(nodes, &run, &mut shown);
+        }
+        // What the version has no more.
+        let known: BTreeSet<String> =
+            shown.iter().filter_map(|one| one["task_id"].as_str()).map(str::to_owned).collect();
+        let lost = run.tasks.iter().filter(|(task_id, _)| !known.contains(*task_id));
+        shown.extend(lost.map(|(task_id, of)| summary(task_id, task_id, of, &run, true)));
+        text.push_str(&json!({"run_id": run_id, "dag_id": dag_id, "task_instances": shown}).to_string());
+        text.push('\n');
+    }
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response())
+}
+
+/// `/ui/gantt/{dag_id}/{run_id}`.
+pub async fn gantt(
+    State(state): Shared,
+    Segments((dag_id, run_id)): Segments<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let key = RunKey { dag_id, run_id };
+    let bars = grid::bars(&*state.database.get().await?, &key).await?;
+    let RunKey { dag_id, run_id } = key;
+    if bars.is_empty() {
+        let detail = format!("No task instances for dag_id={dag_id} run_id={run_id}");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    }
+    let shown: Vec<Value> = bars
+        .iter()
+        .map(|bar| {
+            json!({
+                "task_id": bar.task_id, "task_display_name": bar.task_id, "try_number": bar.try_number, "state": bar.state,
+                "scheduled_dttm": maybe(bar.scheduled_at.or(bar.queued_at)), "queued_dttm": maybe(bar.queued_at),
+                "start_date": maybe(bar.start_date), "end_date": maybe(bar.end_date), "is_group": false, "is_mapped": false,
+            })
+        })
+        .collect();
+    Ok(Json(json!({"dag_id": dag_id, "run_id": run_id, "task_instances": shown})))
+}

@@ -1,0 +1,91 @@
+//! What the UI asks when it begins: who has logged in, what they may see, and a few settings.
+
+use crate::config;
+use crate::server::api_error::ApiError;
+use crate::server::body::body_as;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// `/ui/config`.
+pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
+    let loaded = config::load(&state.home.config()).map_err(|error| ApiError::internal(&error))?;
+    let name = config::instance_name(loaded.as_ref().map(|loaded| &loaded.config)).to_owned();
+    Ok(Json(json!({
+        "fallback_page_limit": 50,
+        "auto_refresh_interval": 3,
+        "hide_paused_dags_by_default": false,
+        "instance_name": name,
+        "enable_swagger_ui": false,
+        "require_confirmation_dag_change": false,
+        "default_wrap": false,
+        "test_connection": "Disabled",
+        "dashboard_alert": [],
+        "show_external_log_redirect": false,
+        "external_log_name": null,
+        "theme": null,
+        "multi_team": false,
+        "rerun_with_latest_version": true,
+    })))
+}
+
+/// All of Airflow's menu: there is one user, who may do everything.
+const MENU: [&str; 13] = [
+    "Required Actions",
+    "Assets",
+    "Audit Log",
+    "Config",
+    "Connections",
+    "Dags",
+    "Docs",
+    "Jobs",
+    "Plugins",
+    "Pools",
+    "Providers",
+    "Variables",
+    "XComs",
+];
+
+/// `/ui/auth/menus`.
+pub async fn menus() -> Json<Value> {
+    Json(json!({"authorized_menu_items": MENU, "extra_menu_items": []}))
+}
+
+/// `/ui/auth/me`.
+pub async fn me(State(state): Shared) -> Json<Value> {
+    let name = state.secrets().admin_email.clone();
+    Json(json!({"id": name, "username": name}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    #[serde(default)]
+    token_type: Option<String>,
+}
+
+/// `POST /ui/auth/token`: another token for the one who has logged in.
+pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection>) -> Result<Json<Value>, ApiError> {
+    let wanted: Wanted = body_as(body)?;
+    let kind = wanted.token_type.unwrap_or_else(|| "api".to_owned());
+    if !["api", "cli"].contains(&kind.as_str()) {
+        return Err(ApiError::unprocessable(&["body", "token_type"], "enum", "Input should be 'api' or 'cli'"));
+    }
+    let epoch = state.secrets().epoch;
+    Ok(Json(json!({
+        "access_token": state.issue_token(epoch), "token_type": kind,
+        "expires_in_seconds": crate::auth::token::LIFETIME_SECONDS,
+    })))
+}
+
+/// `/ui/teams`: there are none.
+pub async fn teams() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "Multi-team mode is not configured in the Airflow environment")
+}

@@ -1,0 +1,213 @@
+//! `/ui/structure/structure_data`: a DAG as a graph, with groups, and with the assets that it reads and makes.
+
+use super::joins::{Joins, downstream_join, upstream_join};
+use super::tree::{Node, Part, tree};
+use crate::engine::dag::Structure;
+use crate::engine::schedule::asset_condition::{self, Reference};
+use crate::engine::store::{asset_lists, dags, versions};
+use crate::postgres::GenericClient;
+use crate::server::api_error::ApiError;
+use crate::server::request::Params;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+pub fn not_found(dag_id: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id {dag_id} was not found"))
+}
+
+/// Which part of the DAG a query asks for.
+pub fn part(params: &Params) -> Result<Part, ApiError> {
+    Ok(Part {
+        root: params.text("root").filter(|root| !root.is_empty()).map(str::to_owned),
+        upstream: params.flag("include_upstream")?.unwrap_or(false),
+        downstream: params.flag("include_downstream")?.unwrap_or(false),
+        depth: params.whole("depth")?.map(|depth| usize::try_from(depth).unwrap_or(0)),
+    })
+}
+
+async fn of_version(client: &impl GenericClient, dag_id: &str, params: &Params) -> Result<Structure, ApiError> {
+    let newest = dags::get(client, dag_id).await.map_err(|_| not_found(dag_id))?;
+    let Some(number) = params.whole("version_number")?.filter(|number| *number != i64::from(newest.version_number))
+    else {
+        return Ok(newest.structure);
+    };
+    let number = i32::try_from(number).unwrap_or(i32::MAX);
+    let found = versions::structure(client, dag_id, number).await?;
+    found.ok_or_else(|| {
+        let detail = format!("Dag with id {dag_id} and version number {number} was not found");
+        ApiError::new(StatusCode::NOT_FOUND, detail)
+    })
+}
+
+pub async fn data(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    let Some(dag_id) = params.text("dag_id") else {
+        return Err(ApiError::unprocessable(&["query", "dag_id"], "missing", "Field required"));
+    };
+    let client = state.database.get().await?;
+    let structure = part(&params)?.of(of_version(&*client, dag_id, &params).await?);
+    let top = tree(&structure);
+    let joins = Joins::of(&structure, &top);
+    let mut nodes: Vec<Value> = top.iter().map(|child| node(child, &joins, false)).collect();
+    let mut edges = edges(&structure, &joins);
+    if params.flag("external_dependencies")?.unwrap_or(false) {
+        let (first, last) = (top.first().map(Node::id), top.last().map(Node::id));
+        if let (Some(first), Some(_)) = (first, last) {
+            let outside = Outside { client: &*client, structure: &structure, first };
+            outside.add(&mut nodes, &mut edges).await?;
+        }
+    }
+    Ok(Json(json!({"nodes": nodes, "edges": edges})))
+}
+
+fn node(of: &Node<'_>, joins: &Joins, is_within_mapped: bool) -> Value {
+    let mut shown = json!({
+        "id": of.id(), "label": of.label(), "type": "task", "children": null, "is_mapped": null, "tooltip": null,
+        "setup_teardown_type": null, "operator": null, "asset_condition_type": null, "team": null,
+    });
+    match of {
+        Node::Task(task) => {
+            shown["operator"] = task.operator_name.as_str().into();
+            shown["setup_teardown_type"] = setup_or_teardown(task.is_setup, task.is_teardown);
+            if task.mapped || is_within_mapped {
+                shown["is_mapped"] = true.into();
+            }
+        }
+        Node::Group { group, children, is_mapped } => {
+            let mut inner: Vec<Value> =
+                children.iter().map(|child| node(child, joins, is_within_mapped || *is_mapped)).collect();
+            let join = |id: String| json!({"id": id, "label": "", "type": "join"});
+            if joins.has_upstream(&group.group_id) {
+                inner.push(join(upstream_join(&group.group_id)));
+            }
+            if joins.has_downstream(&group.group_id) {
+                inner.push(join(downstream_join(&group.group_id)));
+            }
+            shown["children"] = inner.into();
+            shown["tooltip"] = group.tooltip.as_str().into();
+            shown["is_mapped"] = (*is_mapped).into();
+        }
+    }
+    shown
+}
+
+pub fn setup_or_teardown(is_setup: bool, is_teardown: bool) -> Value {
+    match (is_setup, is_teardown) {
+        (true, _) => "setup".into(),
+        (_, true) => "teardown".into(),
+        _ => Value::Null,
+    }
+}
+
+fn edge(source: &str, target: &str) -> Value {
+    json!({
+        "source_id": source, "target_id": target, "is_setup_teardown": null, "label": null, "is_source_asset": null,
+    })
+}
+
+fn edges(structure: &Structure, joins: &Joins) -> Vec<Value> {
+    let task = |id: &str| structure.tasks.iter().find(|task| task.task_id == id);
+    let label = |source: &str, target: &str| {
+        structure.edge_labels.iter().find(|(from, to, _)| from == source && to == target).map(|(_, _, label)| label)
+    };
+    joins
+        .edges()
+        .map(|(source, target)| {
+            let mut shown = edge(source, target);
+            let is_pair =
+                task(source).is_some_and(|task| task.is_setup) && task(target).is_some_and(|task| task.is_teardown);
+            if is_pair {
+                shown["is_setup_teardown"] = true.into();
+            }
+            if let Some(label) = label(source, target) {
+                shown["label"] = label.as_str().into();
+            }
+            shown
+        })
+        .collect()
+}
+
+/// What is beside the tasks: assets and the conditions on them.
+struct Outside<'a, C> {
+    client: &'a C,
+    structure: &'a Structure,
+    /// The node that what the DAG waits for leads to.
+    first: &'a str,
+}
+
+impl<C: GenericClient> Outside<'_, C> {
+    async fn add(&self, nodes: &mut Vec<Value>, edges: &mut Vec<Value>) -> Result<(), ApiError> {
+        let mut made = BTreeMap::new();
+        for task in &self.structure.tasks {
+            for outlet in &task.outlets {
+                let Some((id, kind, label)) = self.named(outlet).await? else { continue };
+                let id = format!("{kind}:{id}");
+                edges.push(edge(&task.task_id, &id));
+                made.insert(id.clone(), json!({"id": id, "label": label, "type": kind}));
+            }
+        }
+        nodes.extend(made.into_values());
+        if let Some(condition) = &self.structure.asset_condition {
+            self.add_condition(condition, self.first.to_owned(), nodes, edges).await?;
+        }
+        Ok(())
+    }
+
+    /// Its id, its kind, and what it is called.
+    async fn named(&self, one: &Value) -> Result<Option<(String, &'static str, String)>, ApiError> {
+        Ok(match asset_condition::reference(one) {
+            None => None,
+            Some(Reference::Asset { name, uri }) => {
+                let id = asset_lists::id_of(self.client, name, uri).await?;
+                id.map(|id| (id.to_string(), "asset", name.to_owned()))
+            }
+            Some(Reference::Alias(name)) => Some((name.to_owned(), "asset-alias", name.to_owned())),
+            Some(Reference::Name(name)) => Some((name.to_owned(), "asset-name-ref", name.to_owned())),
+            Some(Reference::Uri(uri)) => Some((uri.to_owned(), "asset-uri-ref", uri.to_owned())),
+        })
+    }
+
+    /// A gate for each level of a condition, the outermost first.
+    async fn add_condition(
+        &self,
+        condition: &Value,
+        target: String,
+        nodes: &mut Vec<Value>,
+        edges: &mut Vec<Value>,
+    ) -> Result<(), ApiError> {
+        let mut waiting = vec![(condition.clone(), target)];
+        let (mut level, mut seen) = (0, BTreeSet::new());
+        while let Some((condition, target)) = waiting.pop() {
+            let parts = |name: &str| condition.get(name).and_then(Value::as_array).cloned();
+            let (gate, parts) = match (parts("all"), parts("any")) {
+                (Some(parts), _) => ("and-gate", parts),
+                (_, Some(parts)) => ("or-gate", parts),
+                // One alone is one of one.
+                _ => ("and-gate", vec![condition.clone()]),
+            };
+            let id = format!("{gate}-{level}");
+            let mut into_target = edge(&id, &target);
+            into_target["is_source_asset"] = (level == 0).into();
+            edges.push(into_target);
+            nodes.push(json!({"id": id, "label": id, "type": "asset-condition", "asset_condition_type": gate}));
+            for part in parts {
+                if part.get("all").is_some() || part.get("any").is_some() {
+                    waiting.push((part, id.clone()));
+                } else if let Some((source, kind, label)) = self.named(&part).await? {
+                    edges.push(edge(&source, &id));
+                    if seen.insert(source.clone()) {
+                        nodes.push(json!({"id": source, "label": label, "type": kind}));
+                    }
+                }
+            }
+            level += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! Airflow's web UI: how its files are served, and what stands in its place where it is not there.
+
+use crate::support::TestHome;
+use crate::support::http::{Session, try_request};
+use serde_json::json;
+use std::fs;
+
+/// As the UI's own page and its files are, in little.
+const PAGE: &str =
+    "<base href=\"{{ backend_server_base_url }}\" /><script src=\"./static/assets/index-1.js\"></script>";
+
+fn put_ui(test: &TestHome) {
+    let folder = test.home.join("ui/3.3.2");
+    fs::create_dir_all(folder.join("assets")).unwrap();
+    fs::write(folder.join("index.html"), PAGE).unwrap();
+    fs::write(folder.join("assets/index-1.js"), "whole()").unwrap();
+    fs::write(folder.join("assets/index-1.js.gz"), "compressed").unwrap();
+    fs::write(folder.join("LICENSE"), "licence").unwrap();
+}
+
+#[test]
+fn its_page_is_at_every_path_and_its_files_are_kept_by_the_browser() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let session = Session::login(test.port, &password);
+    let bearer = format!("Bearer {}", session.token);
+    let get = |path: &str, headers: &[(&str, &str)]| try_request(test.port, "GET", path, headers, "").unwrap();
+    let page = |path: &str| get(path, &[("Authorization", &bearer)]);
+    let without = page("/");
+    assert!(without.status == 200 && without.body.contains("leoflow setup"), "{}", without.body);
+    put_ui(&test);
+    for path in ["/", "/dags", "/dags/a%2Fb/runs/x?tab=1", "/plugin/leoflow"] {
+        let shown = page(path);
+        assert_eq!(shown.status, 200, "{path}");
+        assert!(shown.body.contains("<base href=\"/\" />"), "{path}: {}", shown.body);
+        let policy = shown.header("content-security-policy").unwrap();
+        assert!(policy.contains("script-src 'self';") && policy.contains("frame-ancestors 'self'"), "{policy}");
+    }
+    let away = get("/dags?x=1", &[]);
+    assert_eq!((away.status, away.header("location")), (303, Some("/auth/login?next=%2Fdags%3Fx%3D1")));
+    for path in
+        ["/api/none", "/api/v2/none", "/ui/none", "/auth/none", "/lite/none", "/static/none.js", "/static/LICENSE"]
+    {
+        assert_eq!(page(path).status, 404, "{path}");
+    }
+    for path in
+        ["/static/../../config.yaml", "/static/%2e%2e/%2e%2e/config.yaml", "/static/assets/..%2f..%2f..%2fconfig.yaml"]
+    {
+        assert_ne!(page(path).status, 200, "{path}");
+    }
+    assert_eq!(try_request(test.port, "POST", "/dags", &[("Authorization", &bearer)], "").unwrap().status, 404);
+    // Its files are the same for everybody, and those with a hash in their names never change.
+    let whole = get("/static/assets/index-1.js", &[]);
+    assert_eq!((whole.status, whole.body.as_str()), (200, "whole()"));
+    assert_eq!(whole.header("cache-control"), Some("public, max-age=31536000, immutable"));
+    assert_eq!(whole.header("content-type"), Some("text/javascript; charset=utf-8"));
+    let small = get("/static/assets/index-1.js", &[("Accept-Encoding", "br, gzip;q=0.8")]);
+    assert_eq!((small.body.as_str(), small.header("content-encoding")), ("compressed", Some("gzip")));
+    assert_eq!(get("/static/assets/index-1.js", &[("Accept-Encoding", "gzip;q=0")]).body, "whole()");
+    let tag = small.header("etag").unwrap().to_owned();
+    let again = get("/static/assets/index-1.js", &[("Accept-Encoding", "gzip"), ("If-None-Match", &tag)]);
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+    // What is ours is in its menu.
+    let plugins = session.request("GET", "/api/v2/plugins", "").json();
+    assert_eq!(plugins["plugins"][0]["external_views"][0]["href"], "/lite/");
+    let ours = page("/lite/");
+    assert!(ours.status == 200 && ours.body.contains("What runs"), "{}", ours.body);
+    assert_eq!(ours.header("x-frame-options"), Some("SAMEORIGIN"));
+    assert_eq!(get("/lite/", &[]).header("location"), Some("/auth/login?next=%2Flite%2F"));
+    for file in ["style.css", "status.js", "icon.svg"] {
+        assert_eq!(get(&format!("/lite/static/{file}"), &[]).status, 200, "{file}");
+    }
+}
+
+#[test]
+fn a_wheel_that_is_another_is_refused_and_leaves_nothing() {
+    let test = TestHome::new();
+    let wheel = test.folder().join("other.whl");
+    fs::write(&wheel, "PK no wheel of ours").unwrap();
+    test.set_up();
+    let done = test.command(&["setup"]).env("LEOFLOW_UI", &wheel).output().unwrap();
+    let told = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && told.contains("it was altered"), "{told}");
+    let left: Vec<_> = fs::read_dir(test.home.join("ui")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_it_asks_is_answered_for_groups_and_mapped_tasks() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let dag = "
+from airflow.sdk import DAG, TaskGroup, Asset, task
+
+@task
+def one():
+    return 1
+
+@task(outlets=[Asset('made')])
+def each(n):
+    if n == 2:
+        raise ValueError('no')
+
+with DAG('groups', schedule=[Asset('awaited')]):
+    start = one.override(task_id='start')()
+    with TaskGroup('a') as a:
+        one.override(task_id='x')()
+        one.override(task_id='y')()
+    start >> a >> each.expand(n=[1, 2])
+";
+    test.save("groups.py", dag);
+    test.wait_dag("groups", 1);
+    test.run(&["dags", "unpause", "groups"]).expect(0);
+    test.run(&["dags", "trigger", "groups", "--run-id", "first", "--wait"]).expect(1);
+    let session = Session::login(test.port, &password);
+    let get = |path: &str| {
+        let answer = session.request("GET", path, "");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        answer
+    };
+    let grid = get("/ui/grid/structure/groups").json();
+    let expected = json!([
+        {"id": "start", "label": "start"},
+        {"id": "a", "label": "a", "children": [{"id": "a.x", "label": "x"}, {"id": "a.y", "label": "y"}]},
+        {"id": "each", "label": "each", "is_mapped": true},
+    ]);
+    assert_eq!(grid, expected);
+    let lines = get("/ui/grid/ti_summaries/groups?run_ids=first&run_ids=none").body;
+    let run: serde_json::Value = lines.trim_end().parse().unwrap();
+    let state =
+        |id: &str| run["task_instances"].as_array().unwrap().iter().find(|one| one["task_id"] == id).unwrap().clone();
+    assert_eq!((&state("start")["state"], &state("start")["child_states"]), (&json!("success"), &json!(null)));
+    assert_eq!(state("a")["child_states"], json!({"success": 2}));
+    assert_eq!(
+        (&state("each")["state"], &state("each")["child_states"]),
+        (&json!("failed"), &json!({"failed": 1, "success": 1}))
+    );
+    let graph = get("/ui/structure/structure_data?dag_id=groups&external_dependencies=true").json();
+    let edges: Vec<String> = graph["edges"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|edge| format!("{}>{}", edge["source_id"].as_str().unwrap(), edge["target_id"].as_str().unwrap()))
+        .collect();
+    for edge in
+        ["start>a.upstream_join_id", "a.upstream_join_id>a.x", "a.y>a.downstream_join_id", "a.downstream_join_id>each"]
+    {
+        assert!(edges.contains(&edge.to_owned()), "{edge} is not among {edges:?}");
+    }
+    assert!(edges.iter().any(|edge| edge.starts_with("each>asset:")), "{edges:?}");
+    assert!(
+        edges.contains(&"and-gate-0>start".to_owned()) || edges.contains(&"or-gate-0>start".to_owned()),
+        "{edges:?}"
+    );
+    let part = get("/ui/structure/structure_data?dag_id=groups&root=a.x&include_upstream=true").json();
+    assert_eq!(part["nodes"].as_array().unwrap().len(), 2, "{part}");
+    let runs = get("/ui/grid/runs/groups?state=failed").json();
+    assert_eq!((&runs[0]["run_id"], &runs[0]["has_note"]), (&json!("first"), &json!(false)));
+    assert_eq!(get("/ui/grid/runs/groups?run_type=scheduled").json(), json!([]));
+    let gantt = get("/ui/gantt/groups/first").json();
+    assert_eq!(gantt["task_instances"].as_array().unwrap().len(), 3, "mapped tasks are left to the grid: {gantt}");
+    let dags = get("/ui/dags?dag_ids=groups").json();
+    assert_eq!(
+        (&dags["total_entries"], &dags["dags"][0]["latest_dag_runs"][0]["state"]),
+        (&json!(1), &json!("failed"))
+    );
+    assert_eq!(get("/ui/dags/groups/latest_run").json()["run_id"], "first");
+    assert!(get("/ui/dags/groups/dagRuns/first/stats").json()["duration"]["p50"].as_f64().unwrap() > 0.0);
+    let history = get("/ui/dashboard/historical_metrics_data?start_date=2026-01-01T00:00:00Z").json();
+    assert_eq!(
+        (&history["dag_run_states"]["failed"], &history["task_instance_states"]["failed"]),
+        (&json!(1), &json!(1))
+    );
+    let waits = get("/ui/next_run_assets/groups").json();
+    assert_eq!((&waits["events"][0]["name"], &waits["events"][0]["last_update"]), (&json!("awaited"), &json!(null)));
+    let asset = test.sql("SELECT id FROM asset WHERE name = 'made'");
+    let around = get(&format!("/ui/dependencies?dependency_type=data&node_id=asset:{asset}")).json();
+    assert_eq!(around["edges"][0]["source_id"], "task:groups__SEPARATOR__each");
+    let scheduling = get("/ui/dependencies?node_id=dag:groups").json();
+    assert_eq!(scheduling["nodes"].as_array().unwrap().len(), 3, "{scheduling}");
+    for (path, status) in [
+        ("/ui/grid/runs/none", 404),
+        ("/ui/gantt/groups/none", 404),
+        ("/ui/structure/structure_data?dag_id=none", 404),
+        ("/ui/structure/structure_data", 422),
+        ("/ui/dependencies?dependency_type=data", 400),
+        ("/ui/teams", 403),
+        ("/ui/calendar/groups?granularity=weekly", 422),
+        ("/ui/dashboard/historical_metrics_data", 422),
+    ] {
+        assert_eq!(session.request("GET", path, "").status, status, "{path}");
+    }
+    for path in ["/ui/config", "/ui/dags", "/ui/auth/me", "/ui/connections/hook_meta"] {
+        assert_eq!(try_request(test.port, "GET", path, &[], "").unwrap().status, 401, "{path}");
+    }
+}
