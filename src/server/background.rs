@@ -4,7 +4,7 @@ use super::dag_code::{Asker, DagCode};
 use super::dag_files;
 use super::questions::Questions;
 use super::state::AppState;
-use super::ui;
+use super::ui_component;
 use crate::engine::scheduler;
 use crate::postgres::Endpoint;
 use crate::python::Children;
@@ -53,7 +53,7 @@ impl Background {
             async move { state.environments.keep_in_order().await }
         }));
         self.helpers.push(spawn_local(state.environments.clone().get_plain_python()));
-        self.helpers.push(spawn_local(ui::keep(state.clone())));
+        self.helpers.push(spawn_local(ui_component::keep(state.home.clone(), state.ui.clone())));
         self.scheduler = Some(spawn_local(async move {
             let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());
             scheduler::run::run(&endpoint, &application, told, beat, Asker(code)).await;

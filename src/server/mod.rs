@@ -32,5 +32,6 @@ mod run;
 mod state;
 mod task;
 mod ui;
+mod ui_component;
 
 pub use run::{Options, ServerError, run};

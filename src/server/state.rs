@@ -8,7 +8,7 @@ use super::logins::Logins;
 use super::provider_cache::ProviderCache;
 use super::questions::Questions;
 use super::revoked::Revoked;
-use super::ui::UiComponent;
+use super::ui_component::UiComponent;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
 use crate::config::{self, Config};
@@ -54,7 +54,7 @@ pub struct AppState {
     secrets: Mutex<Secrets>,
     pub logins: Logins,
     pub revoked: Revoked,
-    pub ui: UiComponent,
+    pub ui: Arc<UiComponent>,
 }
 
 /// Seconds since 1970; 0 before the first.
@@ -166,7 +166,7 @@ impl AppState {
             secrets: Mutex::new(secrets),
             logins: Logins::new(),
             revoked: Revoked::default(),
-            ui: UiComponent::default(),
+            ui: Arc::default(),
             providers: ProviderCache::default(),
         }
     }

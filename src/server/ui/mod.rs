@@ -2,7 +2,6 @@
 
 mod assets;
 mod calendar;
-mod component;
 mod dags;
 mod dependencies;
 mod files;
@@ -13,7 +12,6 @@ mod session;
 mod structure;
 mod tree;
 
-pub use component::{UiComponent, keep};
 pub use files::page;
 
 use super::guard;

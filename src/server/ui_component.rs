@@ -1,7 +1,6 @@
-//! Getting the UI where a setup has not.
+//! Where Airflow's web UI is, and getting it where a setup has not.
 
 use crate::home::Home;
-use crate::server::state::AppState;
 use crate::web_ui::{self, UiSource};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,17 +32,17 @@ impl UiComponent {
 }
 
 /// Gets it, and tries again after a while where it cannot be had.
-pub async fn keep(state: Arc<AppState>) {
+pub async fn keep(home: Home, ui: Arc<UiComponent>) {
     let source = UiSource::from_environment();
-    while web_ui::installed(&state.home).is_none() {
-        let (home, from) = (state.home.clone(), source.clone());
-        let installed = tokio::task::spawn_blocking(move || web_ui::install(&home, &from)).await;
+    while web_ui::installed(&home).is_none() {
+        let (folder, from) = (home.clone(), source.clone());
+        let installed = tokio::task::spawn_blocking(move || web_ui::install(&folder, &from)).await;
         match installed.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(()) => info!("Airflow's web UI is there"),
-            Err(reason) if source == UiSource::None => return state.ui.failed(reason),
+            Err(reason) if source == UiSource::None => return ui.failed(reason),
             Err(reason) => {
                 warn!("Airflow's web UI could not be had: {reason}");
-                state.ui.failed(reason);
+                ui.failed(reason);
                 tokio::time::sleep(AGAIN).await;
             }
         }
