@@ -30,12 +30,14 @@ CREATE TABLE revoked_token (
 
 -- The try that asks, and what earlier tries have asked.
 ALTER TABLE hitl_detail ADD COLUMN try_number integer NOT NULL DEFAULT 1;
+UPDATE hitl_detail h SET try_number = greatest(ti.try_number, 1) FROM task_instance ti
+    WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (h.dag_id, h.run_id, h.task_id, h.map_index);
 CREATE TABLE hitl_detail_history (
     LIKE hitl_detail,
     PRIMARY KEY (dag_id, run_id, task_id, map_index, try_number),
     FOREIGN KEY (dag_id, run_id, task_id, map_index) REFERENCES task_instance ON DELETE CASCADE
 );
 
--- For lists of the task instances of all runs: the newest, those of a state, and how many there are. Each is small.
+-- For lists of the task instances of all runs: the newest, those of a state, and how many there are.
 CREATE INDEX task_instance_start_date ON task_instance (start_date);
 CREATE INDEX task_instance_state ON task_instance (state, start_date);

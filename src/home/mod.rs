@@ -92,12 +92,12 @@ impl Home {
         self.root.join("venvs")
     }
 
-    /// Programs of others that we use.
     /// Airflow's web UI, by its version.
     pub fn ui(&self) -> PathBuf {
         self.root.join("ui")
     }
 
+    /// Programs of others that we use.
     pub fn tools(&self) -> PathBuf {
         self.root.join("tools")
     }
@@ -190,9 +190,15 @@ impl Home {
 
     /// Removes what writes that were killed have left beside their files. The caller holds the lock.
     pub fn tidy(&self) -> io::Result<()> {
-        for folder in
-            [&self.root, &self.run(), &self.postgres(), &self.postgres_installs(), &self.bin(), &self.backups()]
-        {
+        for folder in [
+            &self.root,
+            &self.run(),
+            &self.postgres(),
+            &self.postgres_installs(),
+            &self.bin(),
+            &self.backups(),
+            &self.ui(),
+        ] {
             files::remove_temporary_neighbours(folder)?;
         }
         for version in std::fs::read_dir(self.versions()).into_iter().flatten().flatten() {

@@ -7,11 +7,12 @@ use super::state::AppState;
 use crate::auth::masking::HIDDEN;
 use crate::engine::store::event_log::{self, NewEvent};
 use axum::body::{Body, to_bytes};
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::extract::{MatchedPath, Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use tracing::warn;
@@ -70,45 +71,76 @@ const EVENTS: &[(Method, &str, &str)] = &[
     (Method::PATCH, "/variables/{}", "patch_variable"),
     (Method::DELETE, "/variables/{}", "delete_variable"),
 ];
+/// What this user's own commands bring in at once: of that only that it was done.
+const IMPORTS: &[(Method, &str, &str)] =
+    &[(Method::PUT, "/local/variables", "variables_import"), (Method::PUT, "/local/connections", "connections_import")];
 /// Those that change nothing unless the body says so.
 const TRIED_FIRST: [&str; 4] =
     ["post_clear_task_instances", "clear_dag_runs", "clear_dag_run_partitions", "clear_dag_run"];
-/// Of what was asked for; of more, only that it was much.
+/// Of a body that is larger, only how large it is.
 const LONGEST: usize = 10_000;
 
-/// For the API: writes down what was changed, once it was.
+/// Writes down what is asked for before it is done, as Airflow does: what was refused is there too.
 pub async fn log(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let Some((event, path)) = event_of(&request) else { return next.run(request).await };
-    let uri = request.uri().clone();
     let (parts, body) = request.into_parts();
-    let Ok(bytes) = to_bytes(body, LARGEST).await else {
-        let detail = "The body could not be read, or is larger than 16 MiB";
-        return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
+    let (asked, body) = if path.starts_with("/local/") {
+        (Asked::default(), body)
+    } else {
+        match to_bytes(body, LARGEST).await {
+            Ok(bytes) => (Asked::of(&bytes), Body::from(bytes)),
+            Err(_) => return unreadable(&parts.headers).into_response(),
+        }
     };
-    let asked = serde_json::from_slice(&bytes).ok();
-    let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
-    let is_trial = TRIED_FIRST.contains(&event) && asked.as_ref().is_some_and(is_dry_run);
-    if response.status().is_success() && !is_trial {
-        let new = entry(&state, event, &path, uri.path(), asked);
+    if !(TRIED_FIRST.contains(&event) && asked.is_dry_run) {
+        let new = entry(&state, event, &path, &parts.uri, asked);
         let added = async { event_log::add(&*state.database.get().await?, &new).await.map_err(ApiError::from) }.await;
         if let Err(error) = added {
-            warn!("that {event} was done could not be written down: {}", error.message());
+            // The change itself will find the datastore as it is.
+            warn!("that {event} was asked for could not be written down: {}", error.message());
         }
     }
-    response
+    next.run(Request::from_parts(parts, body)).await
 }
 
-fn is_dry_run(asked: &Value) -> bool {
-    asked["dry_run"].as_bool().unwrap_or(true)
+fn unreadable(headers: &HeaderMap) -> ApiError {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    match length {
+        Some(length) if length <= LARGEST => ApiError::new(StatusCode::BAD_REQUEST, "The body could not be read"),
+        _ => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 16 MiB"),
+    }
+}
+
+/// What of a body is looked at.
+#[derive(Default)]
+struct Asked {
+    is_dry_run: bool,
+    body: Option<Map<String, Value>>,
+}
+
+impl Asked {
+    fn of(bytes: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Trial {
+            dry_run: Option<bool>,
+        }
+        let trial: Option<Trial> = serde_json::from_slice(bytes).ok();
+        let body = if bytes.len() > LONGEST {
+            Some(Map::from_iter([("bytes".to_owned(), bytes.len().into())]))
+        } else {
+            serde_json::from_slice(bytes).ok()
+        };
+        Self { is_dry_run: trial.is_some_and(|trial| trial.dry_run.unwrap_or(true)), body }
+    }
 }
 
 /// The name of what is asked for, and the path that its route has.
 fn event_of(request: &Request) -> Option<(&'static str, String)> {
     let path = request.extensions().get::<MatchedPath>()?.as_str();
-    let below = path.strip_prefix("/api/v2")?;
+    let (known, below) = path.strip_prefix("/api/v2").map_or((IMPORTS, path), |below| (EVENTS, below));
     let general: Vec<&str> = below.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
     let general = general.join("/");
-    let (_, _, event) = EVENTS.iter().find(|(method, known, _)| method == request.method() && *known == general)?;
+    let (_, _, event) = known.iter().find(|(method, known, _)| method == request.method() && *known == general)?;
     Some((*event, path.to_owned()))
 }
 
@@ -128,11 +160,11 @@ fn named_parts<'a>(route: &'a str, path: &str) -> Vec<(&'a str, String)> {
     found
 }
 
-fn entry(state: &AppState, event: &str, route: &str, path: &str, asked: Option<Value>) -> NewEvent {
+fn entry(state: &AppState, event: &str, route: &str, uri: &Uri, asked: Asked) -> NewEvent {
     let mut new =
         NewEvent { event: event.to_owned(), owner: Some(state.secrets().admin_email.clone()), ..NewEvent::default() };
     let mut extra = Map::new();
-    for (name, value) in named_parts(route, path) {
+    for (name, value) in named_parts(route, uri.path()) {
         match name {
             "dag_id" => new.dag_id = Some(value),
             "run_id" => new.run_id = Some(value),
@@ -141,15 +173,21 @@ fn entry(state: &AppState, event: &str, route: &str, path: &str, asked: Option<V
             _ => drop(extra.insert(name.to_owned(), value.into())),
         }
     }
-    if let Some(Value::Object(body)) = asked {
+    let query: Vec<(String, String)> = Query::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default();
+    for (name, value) in query {
+        if name == "map_index" {
+            new.map_index = value.parse().ok();
+        }
+        extra.insert(name, value.into());
+    }
+    if let Some(body) = asked.body {
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         new.dag_id = new.dag_id.or_else(|| text("dag_id"));
         new.run_id = new.run_id.or_else(|| text("dag_run_id"));
         new.logical_date = text("logical_date").and_then(|date| date.parse().ok());
-        extra.extend(without_secrets(event, body));
+        extra.extend(body);
     }
-    let text = Value::Object(extra).to_string();
-    new.extra = Some(if text.len() > LONGEST { format!("{} bytes", text.len()) } else { text });
+    new.extra = Some(Value::Object(without_secrets(event, extra)).to_string());
     // What Postgres cannot hold.
     for field in [&mut new.dag_id, &mut new.run_id, &mut new.task_id, &mut new.extra].into_iter().flatten() {
         *field = field.replace('\0', "\u{fffd}");
@@ -157,14 +195,15 @@ fn entry(state: &AppState, event: &str, route: &str, path: &str, asked: Option<V
     new
 }
 
-/// Of Variables and Connections the values, whatever they are called; of everything else what its name says is secret.
-fn without_secrets(event: &str, body: Map<String, Value>) -> Map<String, Value> {
+/// The values of what holds any value are hidden, whatever it is called; of everything else what its name says is secret.
+fn without_secrets(event: &str, asked: Map<String, Value>) -> Map<String, Value> {
+    let holds_any = ["variable", "xcom", "state_store"].iter().any(|kind| event.contains(kind));
     let hidden: &[&str] = match event {
-        _ if event.contains("variable") => &["value", "val"],
+        _ if holds_any => &["value", "val"],
         _ if event.contains("connection") => &["password", "extra"],
         _ => &[],
     };
-    let mut shown = redact::fields(&Value::Object(body));
+    let mut shown = redact::fields(&Value::Object(asked));
     hide(&mut shown, hidden);
     match shown {
         Value::Object(fields) => fields,
@@ -203,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn of_a_large_body_only_its_size_is_kept() {
+        let large = json!({"dry_run": false, "note": "x".repeat(LONGEST)}).to_string();
+        let asked = Asked::of(large.as_bytes());
+        assert_eq!((asked.is_dry_run, Value::Object(asked.body.unwrap())), (false, json!({"bytes": large.len()})));
+        assert!(Asked::of(b"{}").is_dry_run && !Asked::of(b"no JSON").is_dry_run);
+    }
+
+    #[test]
     fn no_secret_is_written_down() {
         let body = |value: Value| value.as_object().unwrap().clone();
         let one = without_secrets("post_variable", body(json!({"key": "plain", "value": "s3cret"})));
@@ -214,6 +261,8 @@ mod tests {
             text.contains("\"connection_id\":\"c\"") && !text.contains("s3cret") && !text.contains("a\\\""),
             "{text}"
         );
+        let xcom = without_secrets("create_xcom_entry", body(json!({"key": "api_token", "value": {"a": "s3cret"}})));
+        assert_eq!(Value::Object(xcom), json!({"key": "api_token", "value": HIDDEN}));
         let conf = without_secrets("trigger_dag_run", body(json!({"conf": {"api_key": "s3cret", "n": 1}})));
         assert_eq!(Value::Object(conf), json!({"conf": {"api_key": HIDDEN, "n": 1}}));
     }

@@ -150,21 +150,23 @@ fn is_of_this_site(next: &str) -> bool {
 }
 
 /// `GET /api/v2/auth/logout`.
-pub async fn logout_redirect(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    end_session(&state, &headers).await?;
-    Ok(with_session(&state, Redirect::temporary("/auth/login"), String::new(), 0))
+pub async fn logout_redirect(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    end_session(&state, &headers, Redirect::temporary("/auth/login")).await
 }
 
-pub async fn logout(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Response, ApiError> {
-    end_session(&state, &headers).await?;
-    Ok(with_session(&state, Redirect::to("/auth/login"), String::new(), 0))
+pub async fn logout(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    end_session(&state, &headers, Redirect::to("/auth/login")).await
 }
 
-/// The token is good no more, wherever there is a copy of it.
-async fn end_session(state: &AppState, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(token) = guard::token(state, headers) else { return Ok(()) };
-    let Some(claims) = state.check_token(&token) else { return Ok(()) };
-    state.revoked.add(&state.database, &token, &claims).await
+/// The tokens are good no more, wherever there are copies of them; the cookie goes whatever else happens.
+async fn end_session(state: &AppState, headers: &HeaderMap, answer: Redirect) -> Response {
+    for token in guard::tokens(state, headers) {
+        let Some(claims) = state.check_token(&token) else { continue };
+        if let Err(error) = state.revoked.add(&state.database, &token, &claims).await {
+            warn!("that a session has ended could not be written down: {}", error.message());
+        }
+    }
+    with_session(state, answer, String::new(), 0)
 }
 
 /// Not `Secure`: it is served over http, to this machine alone.

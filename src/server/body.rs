@@ -3,6 +3,7 @@
 use super::api_error::ApiError;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
+use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde_json::Value;
@@ -27,6 +28,11 @@ pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) ->
         Problem::Missing(field) => ApiError::unprocessable(&["body", field], "missing", "Field required"),
         Problem::Value(text) => ApiError::unprocessable(&["body"], "value_error", text),
     })
+}
+
+/// For a field that may be there and null, which is `Some(None)` then.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// What was sent is no JSON, or too much of it.

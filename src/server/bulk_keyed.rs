@@ -150,18 +150,19 @@ async fn act<K: Keyed>(
     for (entity, keys) in found {
         for key in keys {
             // One that fails leaves nothing half done, and the others as they are.
-            let transaction = client.transaction().await?;
-            let done = match &entity {
-                Entity::Body(body) if kind == Kind::Update => of.change(&transaction, &key, body.clone(), mask).await,
-                _ => of.remove(&transaction, &key).await,
-            };
-            match done {
-                Ok(()) => {
-                    transaction.commit().await?;
-                    outcome.add(kind, Ok(vec![K::shown(&key)]));
+            let done = async {
+                let transaction = client.transaction().await?;
+                match &entity {
+                    Entity::Body(body) if kind == Kind::Update => {
+                        of.change(&transaction, &key, body.clone(), mask).await?;
+                    }
+                    _ => of.remove(&transaction, &key).await?,
                 }
-                Err(error) => outcome.add(kind, Err(error)),
-            }
+                transaction.commit().await?;
+                Ok(vec![K::shown(&key)])
+            };
+            let done = done.await;
+            outcome.add(kind, done);
         }
     }
     Ok(())

@@ -3,13 +3,13 @@
 use crate::engine::store::events::Event;
 use tokio::sync::{broadcast, watch};
 
-/// Events that a slow page may be behind; one that is further behind is told to look at all.
+/// Events that a slow listener may be behind; one that is further behind is told to look at all.
 const BEHIND: usize = 256;
 /// The one source of changes in a server.
 pub struct Changes {
     pub events: broadcast::Sender<Event>,
     pub count: watch::Sender<u64>,
-    /// Tells streams that the server leaves.
+    /// Tells those who wait that the server leaves.
     pub leaving: watch::Sender<bool>,
 }
 
@@ -30,7 +30,7 @@ impl Changes {
             None => Event::Dags,
         };
         self.count.send_modify(|count| *count += 1);
-        // Nobody looks at a page just now.
+        // Nobody listens just now.
         let _ = self.events.send(shown);
     }
 

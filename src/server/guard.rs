@@ -146,12 +146,12 @@ fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
 /// Whether the request carries a good token, in `Authorization` or in the session's cookie.
 pub fn is_authenticated(state: &AppState, request: &Request) -> bool {
     caller(request) == Caller::LocalAdmin
-        || token(state, request.headers()).is_some_and(|token| state.check_token(&token).is_some())
+        || tokens(state, request.headers()).next().is_some_and(|token| state.check_token(&token).is_some())
 }
 
-/// The one that a request carries, good or not.
-pub fn token(state: &AppState, headers: &HeaderMap) -> Option<String> {
-    bearer(headers).map(str::to_owned).or_else(|| session_token(headers, &state.cookie_name()))
+/// Those that a request carries, good or not; the first is the one that counts.
+pub fn tokens(state: &AppState, headers: &HeaderMap) -> impl Iterator<Item = String> {
+    bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.cookie_name()))
 }
 
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {

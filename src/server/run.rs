@@ -79,7 +79,10 @@ pub async fn run(
     let (keys, database) = ((cipher, secrets), Database::new(&application));
     let state =
         Arc::new(AppState::new(home.clone(), options.port, version, database, keys, private_socket, config.python));
-    state.revoked.load(&state.database).await.map_err(unreadable)?;
+    tokio::select! {
+        () = &mut leave => return Ok(()),
+        loaded = state.revoked.load(&state.database) => loaded.map_err(unreadable)?,
+    }
     let routers = app::routers(state.clone());
     let mut serving = Serving::default();
     match listeners.private.take() {
@@ -95,7 +98,10 @@ pub async fn run(
             opened = may_open(listeners.doors.take()) => opened?,
         }
         // Who has logged out with the server before, meanwhile.
-        state.revoked.load(&state.database).await.map_err(unreadable)?;
+        tokio::select! {
+            () = &mut leave => return Ok(()),
+            loaded = state.revoked.load(&state.database) => loaded.map_err(unreadable)?,
+        }
         listeners.open(&mut serving, &routers)?;
         state.doors.send_replace(true);
     }

@@ -164,22 +164,29 @@ impl Smoke<'_> {
         Ok(list.iter().filter_map(|error| error["filename"].as_str()).map(str::to_owned).collect())
     }
 
+    /// The pages, and what the web UI asks for its first ones.
     async fn pages(&self) -> Result<String, String> {
-        let mut paths: Vec<String> = PAGES.map(str::to_owned).into();
+        let mut pages: Vec<String> = PAGES.map(str::to_owned).into();
         if let ServerEndpoint::Open = self.endpoint {
             // It shows what the supervisor says, and a server on trial may have none.
-            paths.push("/status".to_owned());
+            pages.push("/lite/".to_owned());
         }
-        let dags = self.json(&format!("/api/v2/dags?limit={DAG_PAGES}")).await?;
-        let ids = dags["dags"].as_array().cloned().unwrap_or_default();
-        paths.extend(ids.iter().filter_map(|dag| dag["dag_id"].as_str()).map(|id| format!("/dags/{}", encode(id))));
-        for path in &paths {
+        for path in &pages {
             let (status, body) = self.get(path).await?;
             if status != StatusCode::OK || !String::from_utf8_lossy(&body).contains("</html>") {
                 return Err(format!("{path} answers {status}"));
             }
         }
-        Ok(format!("{} pages", paths.len()))
+        self.json("/ui/config").await?;
+        let dags = self.json(&format!("/ui/dags?limit={DAG_PAGES}")).await?;
+        let ids = dags["dags"].as_array().ok_or("/ui/dags has no list")?;
+        for id in ids.iter().filter_map(|dag| dag["dag_id"].as_str()) {
+            let structure = self.json(&format!("/ui/grid/structure/{}", encode(id))).await?;
+            if !structure.is_array() {
+                return Err(format!("the grid of {id} is not shown"));
+            }
+        }
+        Ok(format!("{} pages, {} grids", pages.len(), ids.len()))
     }
 
     /// It leads a moment after it has started.

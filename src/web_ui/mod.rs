@@ -15,8 +15,8 @@ pub const VERSION: &str = "3.3.2";
 /// The package that carries it, and the sha256 of its one wheel.
 const PACKAGE: &str = "apache-airflow-core";
 const SHA256: &str = "99258922bccec15be4700ff89f3c942b8acd93407e263c287ce863e671bb3c50";
-/// Seven megabytes, and an end to everything that hangs.
-const LIMIT: Duration = Duration::from_secs(300);
+/// Seven megabytes, and an end to everything that hangs: a setup waits for it.
+const LIMIT: Duration = Duration::from_secs(120);
 /// What the wheel holds of it.
 const DIST: &str = "airflow/ui/dist";
 const LICENSES: [&str; 2] = ["LICENSE", "NOTICE"];

@@ -307,19 +307,36 @@ fn what_is_changed_is_written_down_without_its_secrets() {
     api.expect("POST", "dags/line/unfavorite", Value::Null, 204);
     api.expect("POST", "dags/line/unfavorite", Value::Null, 409);
     api.expect("POST", "dags/nothing/favorite", Value::Null, 404);
+    api.expect("PATCH", "dags?dag_id_pattern=no%20such", json!({"is_paused": true}), 200);
+    api.expect("DELETE", "dags/line/dagRuns/first/taskInstances/one?map_index=7", Value::Null, 404);
     let logs = api.get("eventLogs?order_by=event_log_id");
     let events: Vec<&str> =
         logs["event_logs"].as_array().unwrap().iter().map(|one| one["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["post_variable", "post_connection", "trigger_dag_run", "favorite_dag", "unfavorite_dag"]);
+    assert_eq!(
+        events,
+        [
+            "post_variable",
+            "post_variable",
+            "post_connection",
+            "trigger_dag_run",
+            "favorite_dag",
+            "unfavorite_dag",
+            "unfavorite_dag",
+            "favorite_dag",
+            "patch_dags",
+            "delete_task_instance",
+        ]
+    );
     assert!(!logs.to_string().contains("s3cret"), "{logs}");
     let run = &api.get("eventLogs?dag_id=line&event_pattern=trigger")["event_logs"][0];
     assert_eq!((&run["run_id"], &run["owner"]), (&json!("first"), &json!("admin@leoflow.local")));
     assert_eq!(run["extra"].as_str().unwrap().parse::<Value>().unwrap()["conf"]["n"], 1);
     assert_eq!(&api.get(&format!("eventLogs/{}", run["event_log_id"])), run);
-    assert_eq!(
-        api.get("eventLogs?excluded_events=post_variable&excluded_events=post_connection&dag_id=line")["total_entries"],
-        3
-    );
+    let others = "eventLogs?excluded_events=post_variable&excluded_events=post_connection&dag_id=line";
+    assert_eq!(api.get(others)["total_entries"], 5, "trigger, favorite, twice unfavorite, and one that was refused");
+    let last = &api.get("eventLogs?order_by=-event_log_id&limit=2")["event_logs"];
+    assert_eq!((&last[0]["map_index"], &last[0]["task_id"]), (&json!(7), &json!("one")));
+    assert!(last[1]["extra"].as_str().unwrap().contains("no such"), "{last}");
     assert_eq!(api.get("eventLogs?before=2020-01-01T00:00:00Z")["total_entries"], 0);
     api.expect("GET", "eventLogs/99999", Value::Null, 404);
     assert!(!test.sql("SELECT string_agg(extra, '') FROM event_log").contains("s3cret"));

@@ -15,7 +15,7 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
     let (test, password) = running();
     let port = test.port;
     let anonymous = get(port, "/");
-    assert_eq!((anonymous.status, anonymous.header("location")), (303, Some("/auth/login")));
+    assert_eq!((anonymous.status, anonymous.header("location")), (303, Some("/auth/login?next=%2F")));
     assert!(get(port, "/auth/login").body.contains("<form"));
     let form = |password: &str| {
         let body = format!("username=admin%40leoflow.local&password={password}");
@@ -32,9 +32,9 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
     let cookie = right.header("set-cookie").unwrap();
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
     let session = cookie.split(';').next().unwrap();
-    let page = try_request(port, "GET", "/status", &[("Cookie", session)], "").unwrap();
+    let page = try_request(port, "GET", "/lite/", &[("Cookie", session)], "").unwrap();
     assert_eq!(page.status, 200);
-    for expected in ["Processes", "healthy", "postgres", "server", "agent"] {
+    for expected in ["What runs", "healthy", "postgres", "server", "agent"] {
         assert!(page.body.contains(expected), "{expected} is not on the page");
     }
     assert!(page.header("content-security-policy").is_some() && page.header("x-frame-options").is_some());
@@ -42,6 +42,8 @@ fn a_person_logs_in_by_the_page_sees_what_runs_and_logs_out() {
     assert_eq!(status.json()["state"], "healthy");
     let out = try_request(port, "POST", "/auth/logout", &[("Cookie", session)], "").unwrap();
     assert!(out.header("set-cookie").unwrap().contains("Max-Age=0"));
+    let again = try_request(port, "GET", "/api/lite/status", &[("Cookie", session)], "").unwrap();
+    assert_eq!(again.status, 401, "the session has ended, and not only its cookie");
 }
 
 #[test]
@@ -53,9 +55,10 @@ fn without_a_good_token_there_is_nothing_but_health_and_version() {
         assert_eq!(refused.status, 401, "{path}");
         assert_eq!(refused.json()["detail"], "Not authenticated");
     }
-    for path in ["/local/variables", "/local/connections", "/nowhere", "/api/v2/nothing"] {
+    for path in ["/local/variables", "/local/connections", "/ui/nothing", "/api/v2/nothing"] {
         assert_eq!(get(port, path).status, 404, "{path}");
     }
+    assert_eq!(get(port, "/nowhere").status, 303, "every other path is the web UI's, after a login");
     let session = Session::login(port, &password);
     assert_eq!(session.request("GET", "/local/variables", "").status, 404, "over TCP not even with a token");
     assert_eq!(session.request("PUT", "/api/v2/version", "").status, 405);

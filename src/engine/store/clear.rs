@@ -1,16 +1,19 @@
 //! Making task instances run again.
 
-use super::dags;
+use super::dags::{self, Dag};
 use super::events::{self, Event};
 use super::new_run;
 use super::runs;
 use super::{ReadFor, StoreError};
+use crate::engine::dag::Task;
 use crate::engine::keys::{InstanceKey, RunKey};
 use crate::engine::planner::graph::Graph;
 use crate::engine::state::TaskState;
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// Which of a run's task instances are to run again.
 #[derive(Debug, Default)]
@@ -36,29 +39,99 @@ impl Selection {
     }
 }
 
-/// The instances that a clear would make run again.
-pub async fn select(
-    client: &impl GenericClient,
-    key: &RunKey,
-    which: &Selection,
-) -> Result<Vec<InstanceKey>, StoreError> {
-    // Over the arrows of the DAG as it is now, which is what it will run with.
-    let dag = dags::get(client, &key.dag_id).await?;
-    let graph = Graph::new(dag.structure);
-    let chosen = with_relatives(&graph, which);
-    let query = "
-        SELECT task_id, map_index, state FROM task_instance
-        WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM 'removed' ORDER BY task_id, map_index";
-    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-    let is_wanted = |task_id: &str, map_index: i32, state: Option<&str>| {
+/// A selection with the DAG that it is made over, once for all of its runs.
+pub struct Clearing<'a> {
+    which: &'a Selection,
+    dag: Dag,
+    /// The tasks that are named, with those that come along.
+    chosen: BTreeSet<String>,
+    /// Those that are named as they are, and those of which one instance alone is.
+    plain: BTreeSet<&'a str>,
+    single: BTreeSet<&'a str>,
+}
+
+impl<'a> Clearing<'a> {
+    /// Over the arrows of the DAG as it is now, which is what its runs will go on with.
+    pub async fn of(client: &impl GenericClient, dag_id: &str, which: &'a Selection) -> Result<Self, StoreError> {
+        let dag = dags::get(client, dag_id).await?;
+        let chosen = with_relatives(&Graph::new(dag.structure.clone()), which);
+        let named = |is_single: bool| {
+            which.tasks.iter().filter(move |(_, at)| at.is_some() == is_single).map(|(id, _)| id.as_str()).collect()
+        };
+        Ok(Self { which, dag, chosen, plain: named(false), single: named(true) })
+    }
+
+    fn takes(&self, task_id: &str, map_index: i32, state: Option<&str>) -> bool {
+        let which = self.which;
+        let is_single = self.single.contains(task_id);
+        let named = || which.tasks.iter().any(|(id, at)| id == task_id && *at == Some(map_index));
         let by_name = which.tasks.is_empty()
-            || which.tasks.iter().any(|(id, at)| id == task_id && at.is_none_or(|at| at == map_index))
-            || (chosen.contains(task_id) && !which.tasks.iter().any(|(id, at)| id == task_id && at.is_some()));
+            || self.plain.contains(task_id)
+            || (self.chosen.contains(task_id) && !is_single)
+            || (is_single && named());
         by_name && which.takes_state(state) && !which.except.iter().any(|id| id == task_id)
-    };
-    let all = rows.iter().map(|row| (row.get::<_, String>(0), row.get::<_, i32>(1), row.get::<_, Option<&str>>(2)));
-    let wanted = all.filter(|(id, at, state)| is_wanted(id, *at, *state));
-    Ok(wanted.map(|(task_id, map_index, _)| InstanceKey { run: key.clone(), task_id, map_index }).collect())
+    }
+
+    /// The instances of a run that would run again.
+    pub async fn select(&self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
+        let query = "
+            SELECT task_id, map_index, state FROM task_instance
+            WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM 'removed' ORDER BY task_id, map_index";
+        let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+        let found = rows.iter().filter(|row| self.takes(row.get(0), row.get(1), row.get(2)));
+        let one = |row: &Row| InstanceKey { run: key.clone(), task_id: row.get(0), map_index: row.get(1) };
+        Ok(found.map(one).collect())
+    }
+
+    /// Makes them run again, with the DAG as it is now. Returns which instances that are.
+    pub async fn clear(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
+        let run = runs::get(transaction, key, ReadFor::Update).await?;
+        let chosen = self.select(transaction, key).await?;
+        if Some(self.dag.version_id) != run.version_id {
+            take_version(transaction, &run, &self.dag).await?;
+        }
+        if !chosen.is_empty() {
+            self.reset(transaction, key, &chosen).await?;
+        }
+        runs::revise(transaction, key).await?;
+        if run.state.is_finished() && !chosen.is_empty() && !self.which.leaves_run {
+            runs::queue_again(transaction, key).await?;
+        }
+        tell(transaction, key).await?;
+        Ok(chosen)
+    }
+
+    async fn reset(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &RunKey,
+        chosen: &[InstanceKey],
+    ) -> Result<(), StoreError> {
+        let known: HashMap<&str, &Task> =
+            self.dag.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
+        let ids: Vec<&str> = chosen.iter().map(|one| one.task_id.as_str()).collect();
+        let maps: Vec<i32> = chosen.iter().map(|one| one.map_index).collect();
+        let task = |id: &&str| known.get(id).copied();
+        let retries = |task: &Task| i32::try_from(task.retries).unwrap_or(i32::MAX);
+        let retries: Vec<i32> = ids.iter().map(|id| task(id).map_or(0, retries)).collect();
+        let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(Task::pool)).collect();
+        let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
+        let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
+        let query = "
+            UPDATE task_instance ti SET due_at = NULL,
+                   -- What has waited without a process has not begun.
+                   start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
+                   max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
+                   pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
+                   state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END
+            FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
+                 AS chosen (id, at, retries, new_pool, new_slots, new_weight)
+            WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at AND state IS DISTINCT FROM 'removed'";
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&key.dag_id, &key.run_id, &ids, &maps, &retries, &pools, &slots, &weights];
+        transaction.execute(query, &parameters).await?;
+        Ok(())
+    }
 }
 
 /// The tasks that are named, those asked for above and below them, and the setups and teardowns that
@@ -90,43 +163,13 @@ fn with_relatives(graph: &Graph, which: &Selection) -> BTreeSet<String> {
     task_indices.into_iter().map(|task_index| graph.task(task_index).task_id.clone()).collect()
 }
 
-/// Makes what is selected run again, with the DAG as it is now. Returns which instances that are.
+/// Makes what is selected of one run run again. Returns which instances that are.
 pub async fn clear(
     transaction: &Transaction<'_>,
     key: &RunKey,
     which: &Selection,
 ) -> Result<Vec<InstanceKey>, StoreError> {
-    let run = runs::get(transaction, key, ReadFor::Update).await?;
-    let dag = dags::get(transaction, &key.dag_id).await?;
-    let chosen = select(transaction, key, which).await?;
-    if Some(dag.version_id) != run.version_id {
-        take_version(transaction, &run, &dag).await?;
-    }
-    let ids: Vec<&str> = chosen.iter().map(|one| one.task_id.as_str()).collect();
-    let maps: Vec<i32> = chosen.iter().map(|one| one.map_index).collect();
-    let task = |id: &str| dag.structure.tasks.iter().find(|task| task.task_id == id);
-    let retries: Vec<i32> =
-        ids.iter().map(|id| task(id).map_or(0, |task| i32::try_from(task.retries).unwrap_or(i32::MAX))).collect();
-    let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(|task| task.pool())).collect();
-    let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
-    let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
-    let reset = "
-        UPDATE task_instance ti SET due_at = NULL,
-               -- What has waited without a process has not begun.
-               start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
-               max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
-               pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
-               state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END
-        FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
-             AS chosen (id, at, retries, new_pool, new_slots, new_weight)
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at AND state IS DISTINCT FROM 'removed'";
-    transaction.execute(reset, &[&key.dag_id, &key.run_id, &ids, &maps, &retries, &pools, &slots, &weights]).await?;
-    runs::revise(transaction, key).await?;
-    if run.state.is_finished() && !ids.is_empty() && !which.leaves_run {
-        runs::queue_again(transaction, key).await?;
-    }
-    tell(transaction, key).await?;
-    Ok(chosen)
+    Clearing::of(transaction, &key.dag_id, which).await?.clear(transaction, key).await
 }
 
 async fn tell(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
@@ -136,15 +179,14 @@ async fn tell(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Tasks of the DAG as it is now that a run has no instance of.
+/// Tasks of the DAG as it is now that a run has no instance of, and would get one of.
 pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>, StoreError> {
     let dag = dags::get(client, &key.dag_id).await?;
-    let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
-    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-    let there: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
-    let mut new: Vec<String> = dag.structure.tasks.into_iter().map(|task| task.task_id).collect();
-    new.retain(|id| !there.contains(id.as_str()));
+    let run = runs::get(client, key, ReadFor::Reading).await?;
+    let is_backfill = run.backfill_id.is_some();
+    let mut new = new_run::missing(client, key, &dag.structure, run.logical_date, is_backfill).await?;
     new.sort();
+    new.dedup();
     Ok(new)
 }
 
@@ -163,7 +205,7 @@ pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Resul
 }
 
 /// From now on the run is of the DAG's current version: new tasks come in, lost ones are removed.
-async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, dag: &dags::Dag) -> Result<(), StoreError> {
+async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, dag: &Dag) -> Result<(), StoreError> {
     let key = &run.key;
     let ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
     let version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";

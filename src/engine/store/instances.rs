@@ -6,6 +6,7 @@ use super::versions::VersionName;
 use crate::engine::dag::Task;
 use crate::engine::keys::{InstanceKey, RunKey};
 use crate::postgres::GenericClient;
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -137,6 +138,18 @@ impl<'a> Columns<'a> {
     fn parameters(&self) -> [&(dyn ToSql + Sync); 4] {
         [&self.dags, &self.runs, &self.tasks, &self.map_indices]
     }
+}
+
+/// Holds them until the transaction ends, so that the agent begins none meanwhile; after their runs are held. Returns
+/// their states.
+pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Vec<Option<String>>, StoreError> {
+    let columns = Columns::of(keys);
+    let query = "
+        SELECT state FROM task_instance
+        WHERE (dag_id, run_id, task_id, map_index)
+              IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]))
+        ORDER BY dag_id, run_id, task_id, map_index FOR UPDATE";
+    Ok(transaction.query(query, &columns.parameters()).await?.iter().map(|row| row.get(0)).collect())
 }
 
 /// What a person says of them; `None` removes it.

@@ -1,9 +1,10 @@
 //! Giving runs and task instances a state by hand, and removing instances.
 
 use super::backfill_end;
-use super::clear::{self, Selection};
+use super::clear::{Clearing, Selection};
 use super::dags::{self, Dag};
 use super::events::{self, Event};
+use super::instances;
 use super::runs;
 use super::{ReadFor, StoreError};
 use crate::engine::keys::{InstanceKey, RunKey};
@@ -59,20 +60,20 @@ pub async fn select(
     which: &Marking,
 ) -> Result<Vec<InstanceKey>, StoreError> {
     let dag = dags::get(client, &key.dag_id).await?;
+    let relatives = relatives(&dag, which);
     let mut found = Vec::new();
     for run in reached(client, &dag, key, which).await? {
-        found.extend(of_run(client, &dag, run, which).await?);
+        found.extend(of_run(client, run, which, &relatives).await?);
     }
     Ok(found)
 }
 
 async fn of_run(
     client: &impl GenericClient,
-    dag: &Dag,
     run: RunKey,
     which: &Marking,
+    relatives: &[String],
 ) -> Result<Vec<InstanceKey>, StoreError> {
-    let relatives = relatives(dag, which);
     let query = "
         SELECT task_id, map_index FROM task_instance
         WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM $3
@@ -102,29 +103,32 @@ fn relatives(dag: &Dag, which: &Marking) -> Vec<String> {
 
 /// Gives the instances their state, ends what runs of them, and lets what failed for them run again. Returns which
 /// have changed.
-pub async fn instances(
+pub async fn mark(
     transaction: &Transaction<'_>,
     key: &RunKey,
     which: &Marking,
 ) -> Result<Vec<InstanceKey>, StoreError> {
     let dag = dags::get(transaction, &key.dag_id).await?;
+    let below = Selection {
+        tasks: which.tasks.iter().map(|id| (id.clone(), None)).collect(),
+        downstream: true,
+        only_failed: true,
+        except: which.tasks.clone(),
+        ..Selection::default()
+    };
+    let below = Clearing::of(transaction, &key.dag_id, &below).await?;
+    let relatives = relatives(&dag, which);
+    let runs = reached(transaction, &dag, key, which).await?;
+    // The scheduler plans a run under the same lock.
+    runs::lock(transaction, &runs).await?;
     let mut changed = Vec::new();
-    for run in reached(transaction, &dag, key, which).await? {
-        // The scheduler plans a run under the same lock.
-        runs::get(transaction, &run, ReadFor::Update).await?;
-        let found = of_run(transaction, &dag, run.clone(), which).await?;
+    for run in runs {
+        let found = of_run(transaction, run.clone(), which, &relatives).await?;
         if !found.is_empty() {
             set(transaction, &run, &found, which.state).await?;
         }
-        let below = Selection {
-            tasks: which.tasks.iter().map(|id| (id.clone(), None)).collect(),
-            downstream: true,
-            only_failed: true,
-            except: which.tasks.clone(),
-            ..Selection::default()
-        };
-        if !clear::select(transaction, &run, &below).await?.is_empty() {
-            clear::clear(transaction, &run, &below).await?;
+        if !below.select(transaction, &run).await?.is_empty() {
+            below.clear(transaction, &run).await?;
         }
         changed.extend(found);
     }
@@ -207,10 +211,11 @@ async fn has_unfinished(client: &impl GenericClient, key: &RunKey) -> Result<boo
     Ok(client.query_opt(query, &[&key.dag_id, &key.run_id]).await?.is_some())
 }
 
-/// Removes one with all of its tries and results.
+/// Removes one with all of its tries, its results and what it has stored.
 pub async fn delete_instance(transaction: &Transaction<'_>, key: &InstanceKey) -> Result<(), StoreError> {
     let InstanceKey { run, task_id, map_index } = key;
     runs::get(transaction, run, ReadFor::Update).await?;
+    instances::lock(transaction, std::slice::from_ref(key)).await?;
     // A process that is still there would write to another of the same name.
     let running = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
                    AND state = 'running'";
@@ -221,6 +226,8 @@ pub async fn delete_instance(transaction: &Transaction<'_>, key: &InstanceKey) -
             run.dag_id, run.run_id
         )));
     }
+    let store = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
+    transaction.execute(store, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
     let query = "DELETE FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
     transaction.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
     runs::revise(transaction, run).await?;

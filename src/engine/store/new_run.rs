@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::LazyLock;
+use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
 /// In SQL, whether the DAG `d` may have one run more, by its version `v`; runs of backfills do not count.
@@ -187,11 +188,29 @@ pub async fn add_instances(
     logical_date: Option<Timestamp>,
     is_backfill: bool,
 ) -> Result<(), StoreError> {
-    let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
-    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+    let rows = with_instances(client, key).await?;
     let there = rows.iter().map(|row| row.get(0)).collect();
     let new = initial(structure, &there, logical_date, is_backfill);
     instances::insert(client, &key.dag_id, &[&key.run_id], &new).await
+}
+
+/// The tasks that these would be of.
+pub async fn missing(
+    client: &impl GenericClient,
+    key: &RunKey,
+    structure: &Structure,
+    logical_date: Option<Timestamp>,
+    is_backfill: bool,
+) -> Result<Vec<String>, StoreError> {
+    let rows = with_instances(client, key).await?;
+    let there = rows.iter().map(|row| row.get(0)).collect();
+    let new = initial(structure, &there, logical_date, is_backfill);
+    Ok(new.into_iter().map(|(task, _)| task.task_id.clone()).collect())
+}
+
+async fn with_instances(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Row>, StoreError> {
+    let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
+    Ok(client.query(query, &[&key.dag_id, &key.run_id]).await?)
 }
 
 /// The instances that a run begins with, less those of tasks that are there.

@@ -1,15 +1,13 @@
 //! What there is of all DAGs and runs, in numbers.
 
 use super::StoreError;
+use super::listing::COUNTED;
 use crate::engine::keys::RunKey;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-/// Rows that are counted; of more, the counts are lower bounds.
-pub const COUNTED: i64 = 50_000;
-
-/// How many are in each state, and whether there are more than were counted.
+/// How many of [`COUNTED`] are in each state, and whether there are more, which makes these lower bounds.
 #[derive(Debug)]
 pub struct Counts {
     pub states: BTreeMap<String, i64>,
@@ -112,10 +110,9 @@ pub struct Day {
     pub at: Timestamp,
     pub state: String,
     pub count: i64,
-    /// The end of the last interval among them.
+    /// Of the last interval among them.
     pub interval_start: Option<Timestamp>,
     pub interval_end: Option<Timestamp>,
-    pub partition_date: Option<Timestamp>,
 }
 
 /// Bounds of a time: each with its operator.
@@ -136,7 +133,7 @@ pub async fn calendar(
     }
     let query = format!(
         "SELECT date_trunc($2, coalesce(partition_date, logical_date), 'UTC') AS at, state, count(*) AS count,
-                max(data_interval_start) AS starts, max(data_interval_end) AS ends, max(partition_date) AS partition_date
+                max(data_interval_start) AS starts, max(data_interval_end) AS ends
          FROM dag_run WHERE dag_id = $1 AND coalesce(partition_date, logical_date) IS NOT NULL{conditions}
          GROUP BY 1, 2 ORDER BY 1"
     );
@@ -147,7 +144,6 @@ pub async fn calendar(
         count: row.get("count"),
         interval_start: row.get("starts"),
         interval_end: row.get("ends"),
-        partition_date: row.get("partition_date"),
     };
     Ok(rows.iter().map(day).collect())
 }

@@ -188,6 +188,16 @@ pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -
     row.as_ref().map(read).ok_or_else(|| not_found(key))
 }
 
+/// Holds them until the transaction ends, in one order for everybody who holds several. What is not there is left out.
+pub async fn lock(transaction: &Transaction<'_>, keys: &[RunKey]) -> Result<(), StoreError> {
+    let (dags, ids): (Vec<&str>, Vec<&str>) = keys.iter().map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
+    let query = "
+        SELECT FROM dag_run WHERE (dag_id, run_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+        ORDER BY dag_id, run_id FOR UPDATE";
+    transaction.query(query, &[&dags, &ids]).await?;
+    Ok(())
+}
+
 /// Those of a DAG whose logical dates are from one to another, both included; all of it without either.
 pub async fn between(
     client: &impl GenericClient,

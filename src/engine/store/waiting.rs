@@ -12,8 +12,6 @@ pub struct AwaitedAsset {
     pub uri: String,
     /// Since when it is there for the next run.
     pub queued_at: Option<Timestamp>,
-    /// Whether a DAG that is there names it.
-    pub is_active: bool,
 }
 
 pub async fn assets(client: &impl GenericClient, dag_id: &str) -> Result<Vec<AwaitedAsset>, StoreError> {
@@ -30,7 +28,6 @@ pub async fn assets(client: &impl GenericClient, dag_id: &str) -> Result<Vec<Awa
         name: row.get("name"),
         uri: row.get("uri"),
         queued_at: row.get("queued_at"),
-        is_active: true,
     };
     Ok(rows.iter().map(one).collect())
 }

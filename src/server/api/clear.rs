@@ -2,8 +2,7 @@
 
 use super::views;
 use crate::engine::keys::{InstanceKey, RunKey};
-use crate::engine::store::clear::{self, Selection};
-use crate::engine::store::dags;
+use crate::engine::store::clear::{Clearing, Selection};
 use crate::engine::store::instances;
 use crate::engine::store::runs;
 use crate::engine::store::{ReadFor, StoreError};
@@ -177,14 +176,14 @@ pub async fn task_instances(
     let which = body.selection()?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    dags::get(&transaction, &dag_id).await?;
+    let clearing = Clearing::of(&transaction, &dag_id, &which).await?;
+    let runs = body.runs(&transaction, &dag_id).await?;
+    if !body.dry_run {
+        runs::lock(&transaction, &runs).await?;
+    }
     let mut chosen = Vec::new();
-    for run in body.runs(&transaction, &dag_id).await? {
-        if !body.dry_run {
-            // What begins meanwhile is seen.
-            runs::get(&transaction, &run, ReadFor::Update).await?;
-        }
-        let found = clear::select(&transaction, &run, &which).await?;
+    for run in runs {
+        let found = clearing.select(&transaction, &run).await?;
         if body.dry_run || found.is_empty() {
             chosen.extend(found);
             continue;
@@ -192,7 +191,7 @@ pub async fn task_instances(
         if body.prevent_running_task {
             refuse_running(&transaction, &found).await?;
         }
-        chosen.extend(clear::clear(&transaction, &run, &which).await?);
+        chosen.extend(clearing.clear(&transaction, &run).await?);
     }
     if let Some(note) = body.note.as_deref().filter(|_| !body.dry_run) {
         instances::set_note(&transaction, &chosen, Some(note).filter(|note| !note.is_empty())).await?;
@@ -203,8 +202,9 @@ pub async fn task_instances(
 }
 
 async fn refuse_running(transaction: &Transaction<'_>, found: &[InstanceKey]) -> Result<(), ApiError> {
-    let is_running = |state: Option<&str>| matches!(state, Some("running" | "restarting"));
-    if !instances::chosen(transaction, found).await?.iter().any(|one| is_running(one.state.as_deref())) {
+    // Held, so that none of them begins meanwhile.
+    let states = instances::lock(transaction, found).await?;
+    if !states.iter().any(|state| matches!(state.as_deref(), Some("running" | "restarting"))) {
         return Ok(());
     }
     let detail = "AirflowClearRunningTaskException: Disable 'prevent_running_task' to proceed, or wait until the task is \

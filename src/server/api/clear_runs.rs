@@ -6,7 +6,7 @@ use super::views;
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::Timetable;
 use crate::engine::store::ReadFor;
-use crate::engine::store::clear::{self, Selection};
+use crate::engine::store::clear::{self, Clearing, Selection};
 use crate::engine::store::dags;
 use crate::engine::store::instances;
 use crate::engine::store::partitions::{self, Which};
@@ -25,6 +25,7 @@ use jiff::fmt::temporal::DateTimeParser;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -57,7 +58,8 @@ impl Options {
             let new = clear::new_tasks(transaction, key).await?;
             return Ok(new.iter().map(|id| json!({"task_id": id, "task_display_name": id})).collect());
         }
-        let keys = clear::select(transaction, key, &self.selection()).await?;
+        let which = self.selection();
+        let keys = Clearing::of(transaction, &key.dag_id, &which).await?.select(transaction, key).await?;
         Ok(instances::chosen(transaction, &keys).await?.iter().map(views::instance).collect())
     }
 
@@ -78,6 +80,9 @@ impl Options {
         let mut client = state.database.get().await?;
         let transaction = client.transaction().await?;
         let mut outcome = Outcome::default();
+        if !self.dry_run {
+            runs::lock(&transaction, keys).await?;
+        }
         for key in keys {
             runs::get(&transaction, key, ReadFor::Reading).await.map_err(|error| missing(error, key))?;
             if self.dry_run {
@@ -170,13 +175,18 @@ impl Partitions {
         )))
     }
 
-    fn which(&self, timetable: Option<&Timetable>) -> Which {
+    fn which(&self, timetable: Option<&Timetable>) -> Result<Which, ApiError> {
         if let Some(key) = &self.key {
-            return Which::Key(key.clone());
+            return Ok(Which::Key(key.clone()));
         }
         let zone = timetable.map_or(TimeZone::UTC, Timetable::zone_of_partitions);
-        let moment = |clock: Option<DateTime>| Some(clock?.to_zoned(zone.clone()).ok()?.timestamp());
-        Which::Window(moment(self.from), moment(self.to))
+        // One that cannot be told must not be taken for none: that would be all of them.
+        let moment = |name: &str, clock: Option<DateTime>| {
+            let zoned = clock.map(|clock| clock.to_zoned(zone.clone())).transpose();
+            let refuse = |error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);
+            zoned.map(|zoned| zoned.map(|zoned| zoned.timestamp())).map_err(refuse)
+        };
+        Ok(Which::Window(moment("partition_date_start", self.from)?, moment("partition_date_end", self.to)?))
     }
 }
 
@@ -236,7 +246,7 @@ pub async fn several(
         };
         let client = state.database.get().await?;
         let dag = dags::get(&*client, dag_id).await?;
-        let found = partitions::runs(&*client, dag_id, &partitions.which(dag.structure.timetable.as_ref())).await?;
+        let found = partitions::runs(&*client, dag_id, &partitions.which(dag.structure.timetable.as_ref())?).await?;
         found.into_iter().map(|one| one.key).collect()
     } else {
         keys_of(&dag_id, body.dag_runs)?
@@ -254,7 +264,7 @@ pub async fn several(
 /// Each of them once, in the order in which they were named.
 fn keys_of(dag_id: &str, named: Vec<NamedRun>) -> Result<Vec<RunKey>, ApiError> {
     let refuse = |detail: String| Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
-    let mut keys: Vec<RunKey> = Vec::new();
+    let (mut keys, mut seen): (Vec<RunKey>, HashSet<RunKey>) = (Vec::new(), HashSet::new());
     for NamedRun { dag_run_id: run_id, dag_id: own, .. } in named {
         let key = match (unless_all(dag_id), own.filter(|own| !own.is_empty())) {
             (None, Some(own)) if own != "~" => RunKey { dag_id: own, run_id },
@@ -269,7 +279,7 @@ fn keys_of(dag_id: &str, named: Vec<NamedRun>) -> Result<Vec<RunKey>, ApiError> 
             }
             (Some(dag_id), _) => RunKey { dag_id: dag_id.to_owned(), run_id },
         };
-        if !keys.contains(&key) {
+        if seen.insert(key.clone()) {
             keys.push(key);
         }
     }
@@ -308,21 +318,27 @@ pub async fn partitions(
     let dag = dags::get(&transaction, &dag_id).await?;
     let which = match body.run_id {
         Some(run_id) => Which::Run(run_id),
-        None => partitions.which(dag.structure.timetable.as_ref()),
+        None => partitions.which(dag.structure.timetable.as_ref())?,
     };
     let (mut cleared, mut again) = (0, 0);
-    for found in partitions::runs(&transaction, &dag_id, &which).await? {
+    let all = Selection::default();
+    let clearing = Clearing::of(&transaction, &dag_id, &all).await?;
+    let runs = partitions::runs(&transaction, &dag_id, &which).await?;
+    if !body.dry_run {
+        let keys: Vec<RunKey> = runs.iter().map(|found| found.key.clone()).collect();
+        runs::lock(&transaction, &keys).await?;
+    }
+    for found in runs {
         if found.has_partition {
             cleared += 1;
             if !body.dry_run {
                 partitions::forget(&transaction, &found.key).await?;
             }
         }
-        let all = Selection::default();
         again += match (body.clear_task_instances, body.dry_run) {
             (false, _) => 0,
-            (true, true) => clear::select(&transaction, &found.key, &all).await?.len(),
-            (true, false) => clear::clear(&transaction, &found.key, &all).await?.len(),
+            (true, true) => clearing.select(&transaction, &found.key).await?.len(),
+            (true, false) => clearing.clear(&transaction, &found.key).await?.len(),
         };
     }
     transaction.commit().await?;

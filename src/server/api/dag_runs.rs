@@ -10,7 +10,7 @@ use crate::engine::store::mark;
 use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
+use crate::server::body::{body_as, given};
 use crate::server::caller::Caller;
 use crate::server::dag_code::DagCode;
 use crate::server::listing::{Fields, InBody, literal, page_with_cursor};
@@ -292,13 +292,13 @@ async fn own_interval(
 pub struct Patch {
     #[serde(default)]
     state: Option<RunState>,
-    #[serde(default)]
-    note: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    note: Option<Option<String>>,
 }
 
 impl Patch {
     pub fn check(&self) -> Result<(), ApiError> {
-        check_note(self.note.as_deref())?;
+        check_note(self.note.as_ref().and_then(Option::as_deref))?;
         if self.state != Some(RunState::Running) {
             return Ok(());
         }
@@ -310,7 +310,7 @@ impl Patch {
     pub async fn apply(self, transaction: &Transaction<'_>, key: &RunKey, mask: &[String]) -> Result<(), ApiError> {
         let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
         if let Some(note) = self.note.filter(|_| counts("note")) {
-            let note = (!note.is_empty()).then_some(note);
+            let note = note.filter(|note| !note.is_empty());
             runs::set_note(transaction, key, note.as_deref()).await.map_err(|error| missing(error, key))?;
         }
         if let Some(new) = self.state.filter(|_| counts("state")) {

@@ -7,8 +7,9 @@ use crate::engine::state::TaskState;
 use crate::engine::store::dags;
 use crate::engine::store::instances::{self, NOT_MAPPED};
 use crate::engine::store::mark::{self, Marking};
+use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
+use crate::server::body::{body_as, given};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
@@ -16,8 +17,9 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
+use std::slice;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -25,11 +27,6 @@ type Body = Result<Json<Value>, JsonRejection>;
 
 /// States that somebody may give.
 const STATES: [TaskState; 3] = [TaskState::Success, TaskState::Failed, TaskState::Skipped];
-
-/// `Some(None)` where the field is there and null.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
 
 /// The body of a PATCH.
 #[derive(Deserialize)]
@@ -102,11 +99,13 @@ impl Wanted {
         keys: &[InstanceKey],
         marking: Option<&Marking>,
     ) -> Result<Option<Vec<InstanceKey>>, ApiError> {
+        // Runs first, as everybody else holds them.
+        runs::lock(transaction, slice::from_ref(run)).await?;
         if let Some(note) = &self.note {
             instances::set_note(transaction, keys, note.as_deref()).await?;
         }
         match marking {
-            Some(marking) => Ok(Some(mark::instances(transaction, run, marking).await?)),
+            Some(marking) => Ok(Some(mark::mark(transaction, run, marking).await?)),
             None => Ok(None),
         }
     }

@@ -31,7 +31,8 @@ const UPDATED_AT: Column = Column::time("greatest(ti.scheduled_at, ti.queued_at,
 const RENDERED_INDEX: &str = "coalesce(ti.rendered_map_index, CASE WHEN ti.map_index >= 0 THEN ti.map_index::text END)";
 const FIELDS: Fields = Fields {
     order: &[
-        ("id", Column::text("ti.task_id")),
+        // Airflow's ids follow one another as instances are made: those that have not begun are the newest.
+        ("id", Column::time("ti.start_date")),
         ("state", Column::text("ti.state")),
         ("duration", DURATION),
         ("start_date", Column::time("ti.start_date")),

@@ -8,6 +8,7 @@ pub mod pages;
 pub mod trial_task;
 
 use super::api::backfills;
+use super::audit;
 use super::guard;
 use super::state::AppState;
 use axum::Router;
@@ -53,6 +54,8 @@ pub fn dag_routes() -> Routes {
 pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/api/lite/trial-task", post(trial_task::run))
+        // What releases before asked, whose worker tries a new server.
+        .route("/ui/trial-task", post(trial_task::run))
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }
 
@@ -76,6 +79,7 @@ pub fn import_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
+        .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
         .layer(DefaultBodyLimit::max(IMPORT_BYTES))
         .layer(from_fn(guard::require_local))

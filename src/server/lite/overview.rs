@@ -1,4 +1,4 @@
-//! What the page and the command line show in one look: all DAGs with their last runs and what
+//! What the command line shows in one look: all DAGs with their last runs and what
 //! could not be imported; one run with all of its tasks.
 
 use crate::engine::keys::RunKey;

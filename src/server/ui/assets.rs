@@ -28,7 +28,7 @@ pub async fn next_run(State(state): Shared, Segments(dag_id): Segments<String>) 
                 "id": asset.id, "name": asset.name, "uri": asset.uri, "last_update": maybe(asset.queued_at),
                 "received_count": i64::from(asset.queued_at.is_some()), "required_count": 1,
                 "received_keys": [], "required_keys": [], "is_rollup": false, "mapper_error": null,
-                "asset_inactive": !asset.is_active,
+                "asset_inactive": false,
             })
         })
         .collect();

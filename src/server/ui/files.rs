@@ -5,6 +5,7 @@ use crate::server::guard;
 use crate::server::lite::pages;
 use crate::server::request::Id;
 use crate::server::state::AppState;
+use crate::web_ui;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +24,13 @@ const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; work
 /// Below which no path is one of its pages.
 const NOT_PAGES: [&str; 7] = ["api", "ui", "auth", "lite", "local", "task", "static"];
 
+const NO_FILE: [io::ErrorKind; 4] = [
+    io::ErrorKind::NotFound,
+    io::ErrorKind::NotADirectory,
+    io::ErrorKind::InvalidInput,
+    io::ErrorKind::InvalidFilename,
+];
+
 fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "Not Found")
 }
@@ -37,7 +45,7 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     if !guard::is_authenticated(&state, &request) {
         return Ok(guard::to_login(&request));
     }
-    let Some(folder) = state.ui.folder(&state.home) else {
+    let Some(folder) = web_ui::installed(&state.home) else {
         return Ok(pages::without_ui(state.ui.reason().as_deref())?.into_response());
     };
     let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(folder.join("index.html"))).await;
@@ -53,7 +61,7 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
 pub async fn file(State(state): Shared, Id(path): Id, headers: HeaderMap) -> Result<Response, ApiError> {
     let relative = Path::new(&path);
     let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    let folder = state.ui.folder(&state.home).filter(|_| is_plain).ok_or_else(not_found)?;
+    let folder = web_ui::installed(&state.home).filter(|_| is_plain).ok_or_else(not_found)?;
     let kind = content_type(relative).ok_or_else(not_found)?;
     let takes_gzip = headers
         .get_all(header::ACCEPT_ENCODING)
@@ -66,7 +74,8 @@ pub async fn file(State(state): Shared, Id(path): Id, headers: HeaderMap) -> Res
     let read = tokio::task::spawn_blocking(move || read(&whole, takes_gzip, known.as_deref())).await;
     let found = match read.map_err(|error| ApiError::internal(&error))? {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found()),
+        // Also of a name that no file can have.
+        Err(error) if NO_FILE.contains(&error.kind()) => return Err(not_found()),
         Err(error) => return Err(ApiError::internal(&error)),
     };
     // Names in this folder change with their content.

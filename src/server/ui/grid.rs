@@ -18,7 +18,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::{Timestamp, Unit};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -102,16 +102,16 @@ fn shown_one(node: &Node<'_>, is_within_mapped: bool) -> Value {
 
 /// What another version has that is not there yet.
 fn merge(nodes: &mut Vec<Value>, others: Vec<Value>) {
-    for other in others {
-        match nodes.iter_mut().find(|node| node["id"] == other["id"]) {
-            None => nodes.push(other),
-            Some(node) => {
-                if let (Some(Value::Array(inner)), Value::Array(more)) =
-                    (node.get_mut("children"), other["children"].clone())
-                {
-                    merge(inner, more);
-                }
-            }
+    let places: HashMap<String, usize> =
+        nodes.iter().enumerate().filter_map(|(at, node)| Some((node["id"].as_str()?.to_owned(), at))).collect();
+    for mut other in others {
+        let Some(at) = other["id"].as_str().and_then(|id| places.get(id)) else {
+            nodes.push(other);
+            continue;
+        };
+        let (inner, more) = (nodes[*at].get_mut("children"), other["children"].take());
+        if let (Some(Value::Array(inner)), Value::Array(more)) = (inner, more) {
+            merge(inner, more);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::tree::Node;
 use crate::engine::dag::Structure;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 pub fn upstream_join(group_id: &str) -> String {
     format!("{group_id}.upstream_join_id")
@@ -13,36 +13,57 @@ pub fn downstream_join(group_id: &str) -> String {
     format!("{group_id}.downstream_join_id")
 }
 
-type Edge = (String, String);
+type Edge<'a> = (&'a str, &'a str);
 
 #[derive(Default)]
 pub struct Joins {
-    edges: BTreeSet<Edge>,
+    edges: BTreeSet<(String, String)>,
     upstream: BTreeSet<String>,
     downstream: BTreeSet<String>,
 }
 
 /// A group: what it has, and those of them that others outside come before and after.
-struct Inside {
-    tasks: BTreeSet<String>,
-    roots: Vec<String>,
-    leaves: Vec<String>,
+struct Inside<'a> {
+    tasks: BTreeSet<&'a str>,
+    roots: Vec<&'a str>,
+    leaves: Vec<&'a str>,
+}
+
+/// The edges between tasks, and those of them that a line between joins stands for.
+struct Direct<'a> {
+    all: BTreeSet<Edge<'a>>,
+    skipped: HashSet<Edge<'a>>,
+}
+
+impl<'a> Direct<'a> {
+    /// Whether every source comes before every target, more than one pair of them, and nothing stands for any yet.
+    fn is_whole(&self, sources: &[&'a str], targets: &[&'a str]) -> bool {
+        let count = sources.len().saturating_mul(targets.len());
+        // There cannot be more than there are.
+        count > 1
+            && count <= self.all.len()
+            && pairs(sources, targets).all(|edge| self.all.contains(&edge) && !self.skipped.contains(&edge))
+    }
+}
+
+fn pairs<'a>(sources: &[&'a str], targets: &[&'a str]) -> impl Iterator<Item = Edge<'a>> {
+    sources.iter().flat_map(move |source| targets.iter().map(move |target| (*source, *target)))
 }
 
 impl Joins {
-    pub fn of(structure: &Structure, top: &[Node<'_>]) -> Self {
-        let direct: BTreeSet<Edge> = structure
+    pub fn of<'a>(structure: &'a Structure, top: &[Node<'a>]) -> Self {
+        let edges = structure
             .tasks
             .iter()
-            .flat_map(|task| task.upstream.iter().map(|upstream| (upstream.clone(), task.task_id.clone())))
-            .collect();
+            .flat_map(|task| task.upstream.iter().map(|upstream| (upstream.as_str(), task.task_id.as_str())));
+        let mut direct = Direct { all: edges.collect(), skipped: HashSet::new() };
         let mut groups = BTreeMap::new();
-        gather(top, &direct, &mut groups);
+        gather(top, &direct.all, &mut groups);
         let mut joins = Self::default();
-        let mut skipped = BTreeSet::new();
-        joins.between_groups(&groups, &direct, &mut skipped);
-        joins.with_tasks(&groups, &direct, &mut skipped);
-        joins.edges.extend(direct.into_iter().filter(|edge| !skipped.contains(edge)));
+        joins.between_groups(&groups, &mut direct);
+        joins.with_tasks(&groups, &mut direct);
+        let left = direct.all.iter().filter(|edge| !direct.skipped.contains(*edge));
+        joins.edges.extend(left.map(|(source, target)| ((*source).to_owned(), (*target).to_owned())));
         joins
     }
 
@@ -59,23 +80,13 @@ impl Joins {
     }
 
     /// Outer groups first: what they have said of an edge, inner ones do not say again.
-    fn between_groups(
-        &mut self,
-        groups: &BTreeMap<String, Inside>,
-        direct: &BTreeSet<Edge>,
-        skipped: &mut BTreeSet<Edge>,
-    ) {
+    fn between_groups<'a>(&mut self, groups: &BTreeMap<&'a str, Inside<'a>>, direct: &mut Direct<'a>) {
         for (source_id, source) in groups {
             for (target_id, target) in groups {
-                let all = pairs(&source.leaves, &target.roots);
-                let is_apart = source.tasks.is_disjoint(&target.tasks);
-                if !is_apart
-                    || all.len() < 2
-                    || !all.iter().all(|edge| direct.contains(edge) && !skipped.contains(edge))
-                {
+                if !direct.is_whole(&source.leaves, &target.roots) || !source.tasks.is_disjoint(&target.tasks) {
                     continue;
                 }
-                skipped.extend(all);
+                direct.skipped.extend(pairs(&source.leaves, &target.roots));
                 self.leave(source_id, source);
                 self.enter(target_id, target);
                 self.edges.insert((downstream_join(source_id), upstream_join(target_id)));
@@ -83,56 +94,45 @@ impl Joins {
         }
     }
 
-    fn with_tasks(&mut self, groups: &BTreeMap<String, Inside>, direct: &BTreeSet<Edge>, skipped: &mut BTreeSet<Edge>) {
-        let tasks: BTreeSet<&String> = direct.iter().flat_map(|(source, target)| [source, target]).collect();
+    fn with_tasks<'a>(&mut self, groups: &BTreeMap<&'a str, Inside<'a>>, direct: &mut Direct<'a>) {
+        let tasks: BTreeSet<&str> = direct.all.iter().flat_map(|(source, target)| [*source, *target]).collect();
         for (group_id, group) in groups {
-            for task in tasks.iter().filter(|task| !group.tasks.contains(**task)) {
-                let one = std::slice::from_ref(*task);
-                let (into, out) = (pairs(one, &group.roots), pairs(&group.leaves, one));
-                let is_whole = |all: &[Edge], skipped: &BTreeSet<Edge>| {
-                    all.len() > 1 && all.iter().all(|edge| direct.contains(edge) && !skipped.contains(edge))
-                };
-                if is_whole(&into, skipped) {
-                    skipped.extend(into);
+            for task in tasks.iter().copied().filter(|task| !group.tasks.contains(task)) {
+                if direct.is_whole(&[task], &group.roots) {
+                    direct.skipped.extend(pairs(&[task], &group.roots));
                     self.enter(group_id, group);
-                    self.edges.insert(((*task).clone(), upstream_join(group_id)));
+                    self.edges.insert((task.to_owned(), upstream_join(group_id)));
                 }
-                if is_whole(&out, skipped) {
-                    skipped.extend(out);
+                if direct.is_whole(&group.leaves, &[task]) {
+                    direct.skipped.extend(pairs(&group.leaves, &[task]));
                     self.leave(group_id, group);
-                    self.edges.insert((downstream_join(group_id), (*task).clone()));
+                    self.edges.insert((downstream_join(group_id), task.to_owned()));
                 }
             }
         }
     }
 
-    fn enter(&mut self, id: &str, group: &Inside) {
+    fn enter(&mut self, id: &str, group: &Inside<'_>) {
         self.upstream.insert(id.to_owned());
-        self.edges.extend(group.roots.iter().map(|root| (upstream_join(id), root.clone())));
+        self.edges.extend(group.roots.iter().map(|root| (upstream_join(id), (*root).to_owned())));
     }
 
-    fn leave(&mut self, id: &str, group: &Inside) {
+    fn leave(&mut self, id: &str, group: &Inside<'_>) {
         self.downstream.insert(id.to_owned());
-        self.edges.extend(group.leaves.iter().map(|leaf| (leaf.clone(), downstream_join(id))));
+        self.edges.extend(group.leaves.iter().map(|leaf| ((*leaf).to_owned(), downstream_join(id))));
     }
 }
 
-fn pairs(sources: &[String], targets: &[String]) -> Vec<Edge> {
-    sources.iter().flat_map(|source| targets.iter().map(|target| (source.clone(), target.clone()))).collect()
-}
-
-fn gather(nodes: &[Node<'_>], direct: &BTreeSet<Edge>, found: &mut BTreeMap<String, Inside>) {
+fn gather<'a>(nodes: &[Node<'a>], direct: &BTreeSet<Edge<'a>>, found: &mut BTreeMap<&'a str, Inside<'a>>) {
     for node in nodes {
         let Node::Group { group, children, .. } = node else { continue };
-        let ids: Vec<String> = node.tasks().iter().map(|task| task.task_id.clone()).collect();
-        let tasks: BTreeSet<String> = ids.iter().cloned().collect();
-        let within: Vec<&Edge> =
-            direct.iter().filter(|(source, target)| tasks.contains(source) && tasks.contains(target)).collect();
-        let (sources, targets): (BTreeSet<&String>, BTreeSet<&String>) =
-            within.into_iter().map(|(source, target)| (source, target)).unzip();
-        let roots = ids.iter().filter(|id| !targets.contains(id)).cloned().collect();
-        let leaves = ids.iter().filter(|id| !sources.contains(id)).cloned().collect();
-        found.insert(group.group_id.clone(), Inside { tasks, roots, leaves });
+        let ids: Vec<&str> = node.tasks().iter().map(|task| task.task_id.as_str()).collect();
+        let tasks: BTreeSet<&str> = ids.iter().copied().collect();
+        let within = direct.iter().filter(|(source, target)| tasks.contains(source) && tasks.contains(target));
+        let (sources, targets): (BTreeSet<&str>, BTreeSet<&str>) = within.copied().unzip();
+        let roots = ids.iter().copied().filter(|id| !targets.contains(id)).collect();
+        let leaves = ids.iter().copied().filter(|id| !sources.contains(id)).collect();
+        found.insert(&group.group_id, Inside { tasks, roots, leaves });
         gather(children, direct, found);
     }
 }

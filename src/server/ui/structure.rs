@@ -2,7 +2,7 @@
 
 use super::joins::{Joins, downstream_join, upstream_join};
 use super::tree::{Node, Part, tree};
-use crate::engine::dag::Structure;
+use crate::engine::dag::{Structure, Task};
 use crate::engine::schedule::asset_condition::{self, Reference};
 use crate::engine::store::{asset_lists, dags, versions};
 use crate::postgres::GenericClient;
@@ -13,7 +13,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -56,12 +56,9 @@ pub async fn data(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let joins = Joins::of(&structure, &top);
     let mut nodes: Vec<Value> = top.iter().map(|child| node(child, &joins, false)).collect();
     let mut edges = edges(&structure, &joins);
-    if params.flag("external_dependencies")?.unwrap_or(false) {
-        let (first, last) = (top.first().map(Node::id), top.last().map(Node::id));
-        if let (Some(first), Some(_)) = (first, last) {
-            let outside = Outside { client: &*client, structure: &structure, first };
-            outside.add(&mut nodes, &mut edges).await?;
-        }
+    if let (Some(true), Some(first)) = (params.flag("external_dependencies")?, top.first().map(Node::id)) {
+        let outside = Outside { client: &*client, structure: &structure, first };
+        outside.add(&mut nodes, &mut edges).await?;
     }
     Ok(Json(json!({"nodes": nodes, "edges": edges})))
 }
@@ -112,21 +109,20 @@ fn edge(source: &str, target: &str) -> Value {
 }
 
 fn edges(structure: &Structure, joins: &Joins) -> Vec<Value> {
-    let task = |id: &str| structure.tasks.iter().find(|task| task.task_id == id);
-    let label = |source: &str, target: &str| {
-        structure.edge_labels.iter().find(|(from, to, _)| from == source && to == target).map(|(_, _, label)| label)
-    };
+    let tasks: HashMap<&str, &Task> = structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
+    let labels: HashMap<(&str, &str), &str> =
+        structure.edge_labels.iter().map(|(from, to, label)| ((from.as_str(), to.as_str()), label.as_str())).collect();
     joins
         .edges()
         .map(|(source, target)| {
             let mut shown = edge(source, target);
-            let is_pair =
-                task(source).is_some_and(|task| task.is_setup) && task(target).is_some_and(|task| task.is_teardown);
+            let (from, to) = (tasks.get(source), tasks.get(target));
+            let is_pair = from.is_some_and(|task| task.is_setup) && to.is_some_and(|task| task.is_teardown);
             if is_pair {
                 shown["is_setup_teardown"] = true.into();
             }
-            if let Some(label) = label(source, target) {
-                shown["label"] = label.as_str().into();
+            if let Some(label) = labels.get(&(source, target)) {
+                shown["label"] = (*label).into();
             }
             shown
         })

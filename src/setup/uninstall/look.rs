@@ -78,7 +78,7 @@ fn user_homes() -> Vec<PathBuf> {
 /// the user's.
 fn parts(home: &Home) -> Vec<Part> {
     let root = home.root();
-    let known: [(&'static str, PathBuf, bool); 15] = [
+    let known: [(&'static str, PathBuf, bool); 16] = [
         ("programs", home.bin(), false),
         ("installed versions", home.versions(), false),
         ("what upgrades have left", home.upgrade(), false),
@@ -87,6 +87,7 @@ fn parts(home: &Home) -> Vec<Part> {
         ("Python packages", root.join("venv"), false),
         ("environments of projects", home.environments(), false),
         ("uv and what it has downloaded", home.tools(), false),
+        ("Airflow's web UI", home.ui(), false),
         ("logs of the processes", home.logs(), false),
         ("datastore", home.postgres_data(), true),
         ("datastore's passwords", home.postgres_credentials(), true),
