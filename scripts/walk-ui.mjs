@@ -159,7 +159,8 @@ async function main() {
     await page.waitForTimeout(3000);
   });
   await walk.step("mark as failed", async () => {
-    await page.getByRole("button", { name: /mark.*failed|failed/i }).first().click();
+    await page.getByRole("button", { name: /mark task instance as/i }).click();
+    await page.getByRole("menuitem", { name: /failed/i }).click();
     await page.waitForTimeout(1500);
     await walk.picture("the marking");
     await page.getByRole("button", { name: /confirm/i }).last().click();
