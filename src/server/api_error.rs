@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::fmt::Display;
+use tokio_postgres::error::SqlState;
 use tracing::{error, warn};
 
 #[derive(Debug)]
@@ -95,6 +96,10 @@ impl From<StoreError> for ApiError {
             StoreError::Cipher(_) | StoreError::Sealed { .. } => {
                 warn!("{}", error);
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
+            // Two that held what the other wanted: one of them is sent away, with nothing changed.
+            StoreError::Postgres(PgError::Query(cause)) if cause.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
+                Self::new(StatusCode::CONFLICT, "Something else changed the same runs at this moment; ask again")
             }
             // Refused for what was asked, not for when: asking again gives the same.
             StoreError::Postgres(PgError::Query(cause)) if is_a_bug(cause) => Self::internal(&error),

@@ -233,6 +233,25 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn what_is_logged_has_a_route() {
+        let text = concat!(include_str!("api/mod.rs"), include_str!("lite/mod.rs"));
+        let general = |path: &str| {
+            let part = |part| if str::starts_with(part, '{') { "{}" } else { part };
+            path.split('/').map(part).collect::<Vec<_>>().join("/")
+        };
+        let quoted = text.split('"').skip(1).step_by(2);
+        // What is below a run is written without it.
+        let run = "/api/v2/dags/{}/dagRuns/{}";
+        let routes: Vec<String> = quoted.map(general).flat_map(|path| [format!("{run}{path}"), path]).collect();
+        for (_, path, event) in EVENTS {
+            assert!(routes.contains(&format!("/api/v2{path}")), "{event}: there is no {path}");
+        }
+        for (_, path, event) in IMPORTS {
+            assert!(routes.contains(&(*path).to_owned()), "{event}: there is no {path}");
+        }
+    }
+
+    #[test]
     fn the_parts_of_a_path_are_named() {
         let route = "/api/v2/dags/{dag_id}/dagRuns/{run_id}/clear";
         let found = named_parts(route, "/api/v2/dags/a%2Fb/dagRuns/r%20r/clear");

@@ -3,6 +3,7 @@
 use super::StoreError;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An asset that a DAG waits for.
 #[derive(Debug)]
@@ -39,8 +40,6 @@ pub struct PendingPartition {
     pub dag_id: String,
     pub key: String,
     pub created_at: Timestamp,
-    /// Events that have come in for it.
-    pub received: i64,
 }
 
 /// Of one DAG or of all, the oldest first.
@@ -49,8 +48,7 @@ pub async fn partitions(
     dag_id: Option<&str>,
 ) -> Result<Vec<PendingPartition>, StoreError> {
     let query = "
-        SELECT p.id, p.dag_id, p.partition_key, p.created_at,
-               (SELECT count(*) FROM asset_partition_event e WHERE e.partition_id = p.id) AS received
+        SELECT p.id, p.dag_id, p.partition_key, p.created_at
         FROM asset_partition p WHERE $1::text IS NULL OR p.dag_id = $1 ORDER BY p.created_at, p.id";
     let rows = client.query(query, &[&dag_id]).await?;
     let one = |row: &tokio_postgres::Row| PendingPartition {
@@ -58,7 +56,21 @@ pub async fn partitions(
         dag_id: row.get("dag_id"),
         key: row.get("partition_key"),
         created_at: row.get("created_at"),
-        received: row.get("received"),
     };
     Ok(rows.iter().map(one).collect())
+}
+
+/// The keys that have come in for one, by the ids of their assets.
+pub async fn received(
+    client: &impl GenericClient,
+    partition_id: i64,
+) -> Result<BTreeMap<i64, BTreeSet<String>>, StoreError> {
+    let query = "
+        SELECT e.asset_id, e.partition_key FROM asset_partition_event p JOIN asset_event e ON e.id = p.event_id
+        WHERE p.partition_id = $1 AND e.partition_key IS NOT NULL";
+    let mut found: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
+    for row in client.query(query, &[&partition_id]).await? {
+        found.entry(row.get(0)).or_default().insert(row.get(1));
+    }
+    Ok(found)
 }

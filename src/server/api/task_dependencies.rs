@@ -4,8 +4,10 @@ use super::task_instances::missing;
 use crate::engine::keys::RunKey;
 use crate::engine::state::RunState;
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
+use crate::engine::store::listing::Listing;
 use crate::engine::store::runs::Run;
-use crate::engine::store::{ReadFor, StoreError, dags, pools, runs};
+use crate::engine::store::tries::SLOTS;
+use crate::engine::store::{ReadFor, StoreError, dags, pools, runs, versions};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::request::{Params, Segments};
@@ -34,21 +36,38 @@ async fn waits_for(client: &impl GenericClient, run: &Run, instance: &Instance) 
         found.push(dependency("Dagrun Running", reason));
     }
     if instance.state.as_deref() == Some("scheduled") {
-        let pool = pools::get(client, &instance.pool).await.ok();
-        let open = pool.map_or(i64::MAX, |pool| if pool.slots < 0 { i64::MAX } else { pool.open() });
+        let pool = match pools::get(client, &instance.pool).await {
+            Ok(pool) => Some(pool),
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let open = pool.map_or(0, |pool| if pool.slots < 0 { i64::MAX } else { pool.open() });
         if open < i64::from(instance.pool_slots) {
-            let reason =
-                format!("Pool '{}' has {open} open slots, and the task takes {}.", instance.pool, instance.pool_slots);
+            let (pool, takes) = (&instance.pool, instance.pool_slots);
+            let reason = format!("Pool '{pool}' has {open} open slots, and the task takes {takes}.");
             found.push(dependency("Pool Slots Available", reason));
+        } else if run.state == RunState::Running && !dag.is_paused {
+            let reason = format!(
+                "As many tasks run as may at once: {SLOTS} of all DAGs, {} of a run of this one, or fewer of this task.",
+                dag.structure.max_active_tasks
+            );
+            found.push(dependency("Task Concurrency", reason));
         }
         return Ok(found);
     }
-    let Some(task) = dag.structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(found) };
+    // With the arrows that the run was begun with.
+    let structure = match run.version_id {
+        Some(id) => versions::version(client, id).await?.structure,
+        None => dag.structure,
+    };
+    let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(found) };
+    let mut above = Listing::default();
+    above.conditions.add_run(&run.key);
+    above.conditions.with("ti.task_id = ANY ({})", task.upstream.clone());
     let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
-    for one in instances::of_run(client, &run.key).await? {
+    for one in instances::list(client, above).await?.rows {
         let state = one.state.as_deref().unwrap_or("none");
-        let is_over = ["success", "failed", "skipped", "upstream_failed", "removed"].contains(&state);
-        if task.upstream.contains(&one.task_id) && !is_over {
+        if !["success", "failed", "skipped", "upstream_failed", "removed"].contains(&state) {
             unfinished.insert(one.task_id, state.to_owned());
         }
     }
