@@ -8,6 +8,7 @@ use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
@@ -159,9 +160,10 @@ pub async fn named(
     Ok(client.query_opt(query, &[&name, &uri]).await?.as_ref().map(read_named))
 }
 
-pub async fn id_of(client: &impl GenericClient, name: &str, uri: &str) -> Result<Option<i64>, StoreError> {
-    let row = client.query_opt("SELECT id FROM asset WHERE name = $1 AND uri = $2", &[&name, &uri]).await?;
-    Ok(row.map(|row| row.get(0)))
+/// Of all assets, by name and URI.
+pub async fn ids(client: &impl GenericClient) -> Result<HashMap<(String, String), i64>, StoreError> {
+    let rows = client.query("SELECT name, uri, id FROM asset", &[]).await?;
+    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
 
 /// The assets that an alias has stood for.

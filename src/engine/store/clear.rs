@@ -42,7 +42,7 @@ impl Selection {
 /// A selection with the DAG that it is made over, once for all of its runs.
 pub struct Clearing<'a> {
     which: &'a Selection,
-    dag: Dag,
+    pub dag: Dag,
     /// The tasks that are named, with those that come along.
     chosen: BTreeSet<String>,
     /// Those that are named as they are, and those of which one instance alone is.
@@ -83,22 +83,26 @@ impl<'a> Clearing<'a> {
         Ok(found.map(one).collect())
     }
 
-    /// Makes them run again, with the DAG as it is now. Returns which instances that are.
-    pub async fn clear(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
+    /// Makes what was selected of a run run again, with the DAG as it is now. The caller has held the run since before
+    /// it was selected.
+    pub async fn clear(
+        &self,
+        transaction: &Transaction<'_>,
+        key: &RunKey,
+        chosen: &[InstanceKey],
+    ) -> Result<(), StoreError> {
         let run = runs::get(transaction, key, ReadFor::Update).await?;
-        let chosen = self.select(transaction, key).await?;
         if Some(self.dag.version_id) != run.version_id {
             take_version(transaction, &run, &self.dag).await?;
         }
         if !chosen.is_empty() {
-            self.reset(transaction, key, &chosen).await?;
+            self.reset(transaction, key, chosen).await?;
         }
         runs::revise(transaction, key).await?;
         if run.state.is_finished() && !chosen.is_empty() && !self.which.leaves_run {
             runs::queue_again(transaction, key).await?;
         }
-        tell(transaction, key).await?;
-        Ok(chosen)
+        tell(transaction, key).await
     }
 
     async fn reset(
@@ -169,7 +173,11 @@ pub async fn clear(
     key: &RunKey,
     which: &Selection,
 ) -> Result<Vec<InstanceKey>, StoreError> {
-    Clearing::of(transaction, &key.dag_id, which).await?.clear(transaction, key).await
+    runs::lock(transaction, std::slice::from_ref(key)).await?;
+    let clearing = Clearing::of(transaction, &key.dag_id, which).await?;
+    let chosen = clearing.select(transaction, key).await?;
+    clearing.clear(transaction, key, &chosen).await?;
+    Ok(chosen)
 }
 
 async fn tell(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {

@@ -108,7 +108,6 @@ pub async fn mark(
     key: &RunKey,
     which: &Marking,
 ) -> Result<Vec<InstanceKey>, StoreError> {
-    let dag = dags::get(transaction, &key.dag_id).await?;
     let below = Selection {
         tasks: which.tasks.iter().map(|id| (id.clone(), None)).collect(),
         downstream: true,
@@ -117,8 +116,8 @@ pub async fn mark(
         ..Selection::default()
     };
     let below = Clearing::of(transaction, &key.dag_id, &below).await?;
-    let relatives = relatives(&dag, which);
-    let runs = reached(transaction, &dag, key, which).await?;
+    let relatives = relatives(&below.dag, which);
+    let runs = reached(transaction, &below.dag, key, which).await?;
     // The scheduler plans a run under the same lock.
     runs::lock(transaction, &runs).await?;
     let mut changed = Vec::new();
@@ -127,8 +126,9 @@ pub async fn mark(
         if !found.is_empty() {
             set(transaction, &run, &found, which.state).await?;
         }
-        if !below.select(transaction, &run).await?.is_empty() {
-            below.clear(transaction, &run).await?;
+        let again = below.select(transaction, &run).await?;
+        if !again.is_empty() {
+            below.clear(transaction, &run, &again).await?;
         }
         changed.extend(found);
     }

@@ -2,7 +2,6 @@
 
 use super::StoreError;
 use super::listing::COUNTED;
-use crate::engine::keys::RunKey;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -59,39 +58,6 @@ pub async fn dags(client: &impl GenericClient) -> Result<DagCounts, StoreError> 
         FROM dag d WHERE d.is_active";
     let row = client.query_one(query, &[]).await?;
     Ok(DagCounts { active: row.get(0), failed: row.get(1), running: row.get(2), queued: row.get(3) })
-}
-
-/// A run as the list of DAGs shows it.
-#[derive(Debug)]
-pub struct LightRun {
-    pub key: RunKey,
-    pub logical_date: Option<Timestamp>,
-    pub run_after: Timestamp,
-    pub start_date: Option<Timestamp>,
-    pub end_date: Option<Timestamp>,
-    pub state: String,
-}
-
-/// The newest of each of these DAGs, newest first.
-pub async fn newest_runs(
-    client: &impl GenericClient,
-    dag_ids: &[&str],
-    of_each: i64,
-) -> Result<Vec<LightRun>, StoreError> {
-    let query = "
-        SELECT r.* FROM unnest($1::text[]) AS d (id) CROSS JOIN LATERAL
-            (SELECT dag_id, run_id, logical_date, run_after, start_date, end_date, state FROM dag_run
-             WHERE dag_id = d.id ORDER BY run_after DESC LIMIT $2) r ORDER BY r.run_after DESC";
-    let rows = client.query(query, &[&dag_ids, &of_each]).await?;
-    let one = |row: &tokio_postgres::Row| LightRun {
-        key: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
-        logical_date: row.get("logical_date"),
-        run_after: row.get("run_after"),
-        start_date: row.get("start_date"),
-        end_date: row.get("end_date"),
-        state: row.get("state"),
-    };
-    Ok(rows.iter().map(one).collect())
 }
 
 /// How long the newest runs took that are over, in seconds, shortest first.

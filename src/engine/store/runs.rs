@@ -216,14 +216,19 @@ pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found
     listing.fetch(client, &Source::of(COLUMNS, FROM, KEY), read).await
 }
 
-/// The newest runs of every DAG, newest first.
-pub async fn newest_of_all(client: &impl GenericClient, of_each: i64) -> Result<Vec<Run>, StoreError> {
+/// The newest runs of each of these DAGs, or of every DAG, newest first.
+pub async fn newest(
+    client: &impl GenericClient,
+    dag_ids: Option<&[&str]>,
+    of_each: i64,
+) -> Result<Vec<Run>, StoreError> {
     let query = format!(
         "SELECT {COLUMNS} FROM dag d
         CROSS JOIN LATERAL (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC LIMIT $1) r
-        LEFT JOIN dag_version v ON v.id = r.dag_version_id ORDER BY r.dag_id, r.run_after DESC"
+        LEFT JOIN dag_version v ON v.id = r.dag_version_id
+        WHERE $2::text[] IS NULL OR d.dag_id = ANY ($2) ORDER BY r.dag_id, r.run_after DESC"
     );
-    Ok(client.query(&query, &[&of_each]).await?.iter().map(read).collect())
+    Ok(client.query(&query, &[&of_each, &dag_ids]).await?.iter().map(read).collect())
 }
 
 /// A run that ends by hand, or is gone: what it held is free, and later runs may have waited for its tasks.

@@ -191,7 +191,8 @@ pub async fn task_instances(
         if body.prevent_running_task {
             refuse_running(&transaction, &found).await?;
         }
-        chosen.extend(clearing.clear(&transaction, &run).await?);
+        clearing.clear(&transaction, &run, &found).await?;
+        chosen.extend(found);
     }
     if let Some(note) = body.note.as_deref().filter(|_| !body.dry_run) {
         instances::set_note(&transaction, &chosen, Some(note).filter(|note| !note.is_empty())).await?;

@@ -24,18 +24,27 @@ use jiff::civil::DateTime;
 use jiff::fmt::temporal::DateTimeParser;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use std::collections::HashSet;
+use serde_json::{Map, Value, json};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-/// What the clear of one run and that of several have in common.
+/// What is asked of one run, and of several.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Options {
+    #[serde(default = "yes")]
     dry_run: bool,
+    #[serde(default)]
     only_failed: bool,
+    #[serde(default)]
     only_new: bool,
+    #[serde(default, rename = "run_on_latest_version")]
+    _run_on_latest_version: Option<bool>,
+    #[serde(default)]
     note: Option<String>,
 }
 
@@ -53,21 +62,31 @@ impl Options {
     }
 
     /// What would run again; of new tasks there are no instances yet.
-    async fn affected(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<Vec<Value>, ApiError> {
+    async fn affected(
+        &self,
+        transaction: &Transaction<'_>,
+        clearing: &Clearing<'_>,
+        key: &RunKey,
+    ) -> Result<Vec<Value>, ApiError> {
         if self.only_new {
             let new = clear::new_tasks(transaction, key).await?;
             return Ok(new.iter().map(|id| json!({"task_id": id, "task_display_name": id})).collect());
         }
-        let which = self.selection();
-        let keys = Clearing::of(transaction, &key.dag_id, &which).await?.select(transaction, key).await?;
+        let keys = clearing.select(transaction, key).await?;
         Ok(instances::chosen(transaction, &keys).await?.iter().map(views::instance).collect())
     }
 
-    async fn apply(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<(), ApiError> {
+    async fn apply(
+        &self,
+        transaction: &Transaction<'_>,
+        clearing: &Clearing<'_>,
+        key: &RunKey,
+    ) -> Result<(), ApiError> {
         if self.only_new {
             clear::add_new_tasks(transaction, key).await?;
         } else {
-            clear::clear(transaction, key, &self.selection()).await?;
+            let chosen = clearing.select(transaction, key).await?;
+            clearing.clear(transaction, key, &chosen).await?;
         }
         if let Some(note) = &self.note {
             runs::set_note(transaction, key, Some(note.as_str()).filter(|note| !note.is_empty())).await?;
@@ -83,13 +102,19 @@ impl Options {
         if !self.dry_run {
             runs::lock(&transaction, keys).await?;
         }
+        let which = self.selection();
+        let mut of_dags: HashMap<&str, Clearing<'_>> = HashMap::new();
         for key in keys {
             runs::get(&transaction, key, ReadFor::Reading).await.map_err(|error| missing(error, key))?;
+            let clearing = match of_dags.entry(&key.dag_id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(Clearing::of(&transaction, &key.dag_id, &which).await?),
+            };
             if self.dry_run {
-                outcome.affected.extend(self.affected(&transaction, key).await?);
+                outcome.affected.extend(self.affected(&transaction, clearing, key).await?);
                 continue;
             }
-            self.apply(&transaction, key).await?;
+            self.apply(&transaction, clearing, key).await?;
             outcome.runs.push(views::run(&runs::get(&transaction, key, ReadFor::Reading).await?));
         }
         transaction.commit().await?;
@@ -110,30 +135,13 @@ impl Outcome {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClearRun {
-    #[serde(default = "yes")]
-    dry_run: bool,
-    #[serde(default)]
-    only_failed: bool,
-    #[serde(default)]
-    only_new: bool,
-    #[serde(default, rename = "run_on_latest_version")]
-    _run_on_latest_version: Option<bool>,
-    #[serde(default)]
-    note: Option<String>,
-}
-
 /// `POST …/dagRuns/{run_id}/clear`.
 pub async fn one(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body: ClearRun = body_as(body)?;
-    let options =
-        Options { dry_run: body.dry_run, only_failed: body.only_failed, only_new: body.only_new, note: body.note };
+    let options: Options = body_as(body)?;
     options.check()?;
     let mut outcome = options.run(&state, &[RunKey { dag_id, run_id }]).await?;
     Ok(outcome.runs.pop().map_or_else(|| outcome.affected(), Json))
@@ -203,19 +211,10 @@ struct NamedRun {
     _note: Option<Value>,
 }
 
+/// Which runs are meant; what a body has beside these are the options.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ClearRuns {
-    #[serde(default = "yes")]
-    dry_run: bool,
-    #[serde(default)]
-    only_failed: bool,
-    #[serde(default)]
-    only_new: bool,
-    #[serde(default, rename = "run_on_latest_version")]
-    _run_on_latest_version: Option<bool>,
-    #[serde(default)]
-    note: Option<String>,
+struct Selectors {
     #[serde(default)]
     dag_runs: Vec<NamedRun>,
     #[serde(default)]
@@ -226,15 +225,19 @@ struct ClearRuns {
     partition_date_end: Option<String>,
 }
 
+const SELECTORS: [&str; 4] = ["dag_runs", "partition_key", "partition_date_start", "partition_date_end"];
+
 /// `POST …/clearDagRuns`.
 pub async fn several(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body: ClearRuns = body_as(body)?;
-    let options =
-        Options { dry_run: body.dry_run, only_failed: body.only_failed, only_new: body.only_new, note: body.note };
+    let whole: Map<String, Value> = body_as(body)?;
+    let (selectors, options): (Map<_, _>, Map<_, _>) =
+        whole.into_iter().partition(|(name, _)| SELECTORS.contains(&name.as_str()));
+    let options: Options = body_as(Ok(Json(options.into())))?;
+    let body: Selectors = body_as(Ok(Json(selectors.into())))?;
     options.check()?;
     let partitions =
         Partitions::of(body.partition_key, body.partition_date_start.as_deref(), body.partition_date_end.as_deref())?;
@@ -335,11 +338,13 @@ pub async fn partitions(
                 partitions::forget(&transaction, &found.key).await?;
             }
         }
-        again += match (body.clear_task_instances, body.dry_run) {
-            (false, _) => 0,
-            (true, true) => clearing.select(&transaction, &found.key).await?.len(),
-            (true, false) => clearing.clear(&transaction, &found.key).await?.len(),
-        };
+        if body.clear_task_instances {
+            let chosen = clearing.select(&transaction, &found.key).await?;
+            again += chosen.len();
+            if !body.dry_run {
+                clearing.clear(&transaction, &found.key, &chosen).await?;
+            }
+        }
     }
     transaction.commit().await?;
     Ok(Json(json!({"dag_runs_cleared": cleared, "task_instances_cleared": again, "dry_run": body.dry_run})))

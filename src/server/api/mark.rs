@@ -159,80 +159,64 @@ async fn of_task_group(
     Ok((tasks, keys))
 }
 
-/// What a patch of one task is about.
-struct OfTask {
-    run: RunKey,
+/// What the path names: a task, or one instance of it.
+#[derive(Deserialize)]
+pub struct OfTask {
+    dag_id: String,
+    run_id: String,
     task_id: String,
     map_index: Option<i32>,
 }
 
-async fn patch_task(state: &AppState, of: OfTask, params: &Params, body: Body) -> Result<Json<Value>, ApiError> {
+impl OfTask {
+    /// The query may name the instance too, where the path does not.
+    fn read(self, params: &Params) -> Result<(RunKey, String, Option<i32>), ApiError> {
+        let map_index = match self.map_index {
+            None => params.map_index()?,
+            index => index,
+        };
+        Ok((RunKey { dag_id: self.dag_id, run_id: self.run_id }, self.task_id, map_index))
+    }
+}
+
+pub async fn patch(
+    State(state): Shared,
+    Segments(of): Segments<OfTask>,
+    params: Params,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let (run, task_id, map_index) = of.read(&params)?;
     let wanted = body_as::<Patch>(body)?.wanted(&params.texts("update_mask"))?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let keys = of_task(&transaction, &of.run, &of.task_id, of.map_index).await?;
-    let marking = wanted.marking(vec![of.task_id.clone()], of.map_index);
-    if wanted.apply(&transaction, &of.run, &keys, marking.as_ref()).await?.is_some_and(|changed| changed.is_empty()) {
-        return Err(same_state(&format!("Task id {} is", of.task_id), wanted.state));
+    let keys = of_task(&transaction, &run, &task_id, map_index).await?;
+    let marking = wanted.marking(vec![task_id.clone()], map_index);
+    if wanted.apply(&transaction, &run, &keys, marking.as_ref()).await?.is_some_and(|changed| changed.is_empty()) {
+        return Err(same_state(&format!("Task id {task_id} is"), wanted.state));
     }
     let answer = shown(&transaction, &keys).await?;
     transaction.commit().await?;
     Ok(answer)
 }
 
-async fn try_task(state: &AppState, of: OfTask, params: &Params, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn dry_run(
+    State(state): Shared,
+    Segments(of): Segments<OfTask>,
+    params: Params,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let (run, task_id, map_index) = of.read(&params)?;
     let wanted = body_as::<Patch>(body)?.wanted(&params.texts("update_mask"))?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let keys = of_task(&transaction, &of.run, &of.task_id, of.map_index).await?;
-    match wanted.marking(vec![of.task_id], of.map_index) {
-        Some(marking) => shown(&transaction, &mark::select(&transaction, &of.run, &marking).await?).await,
+    let keys = of_task(&transaction, &run, &task_id, map_index).await?;
+    match wanted.marking(vec![task_id], map_index) {
+        Some(marking) => shown(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
         None => shown(&transaction, &keys).await,
     }
 }
 
 type TaskPath = Segments<(String, String, String)>;
-type MappedPath = Segments<(String, String, String, i32)>;
-
-pub async fn patch(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id)): TaskPath,
-    params: Params,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let of = OfTask { run: RunKey { dag_id, run_id }, task_id, map_index: params.map_index()? };
-    patch_task(&state, of, &params, body).await
-}
-
-pub async fn patch_mapped(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index)): MappedPath,
-    params: Params,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let of = OfTask { run: RunKey { dag_id, run_id }, task_id, map_index: Some(map_index) };
-    patch_task(&state, of, &params, body).await
-}
-
-pub async fn dry_run(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id)): TaskPath,
-    params: Params,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let of = OfTask { run: RunKey { dag_id, run_id }, task_id, map_index: params.map_index()? };
-    try_task(&state, of, &params, body).await
-}
-
-pub async fn dry_run_mapped(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index)): MappedPath,
-    params: Params,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let of = OfTask { run: RunKey { dag_id, run_id }, task_id, map_index: Some(map_index) };
-    try_task(&state, of, &params, body).await
-}
 
 pub async fn patch_group(
     State(state): Shared,

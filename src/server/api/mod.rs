@@ -93,11 +93,11 @@ fn run_routes() -> Routes {
             get(task_instances::get).post(task_instances::list_of_body).patch(mark::patch).delete(mark::delete),
         )
         .route(&run("/taskInstances/{task_id}/dry_run"), patch(mark::dry_run))
-        .route(&run("/taskInstances/{task_id}/{map_index}/dry_run"), patch(mark::dry_run_mapped))
+        .route(&run("/taskInstances/{task_id}/{map_index}/dry_run"), patch(mark::dry_run))
         .route(&run("/taskGroupInstances/{group_id}"), patch(mark::patch_group))
         .route(&run("/taskGroupInstances/{group_id}/dry_run"), patch(mark::dry_run_group))
         .route(&run("/taskInstances/{task_id}/listMapped"), get(tasks::mapped))
-        .route(&run("/taskInstances/{task_id}/{map_index}"), get(tasks::one_mapped).patch(mark::patch_mapped))
+        .route(&run("/taskInstances/{task_id}/{map_index}"), get(tasks::one_mapped).patch(mark::patch))
         .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
         .route(&run("/taskInstances/{task_id}/externalLogUrl/{try_number}"), get(task_logs::external_url))
         .route(&run("/taskInstances/{task_id}/dependencies"), get(task_dependencies::get))

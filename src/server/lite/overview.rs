@@ -40,7 +40,7 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     }
     let found = dags::list(&*client, listing).await?.rows;
     let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
-    let newest = runs::newest_of_all(&*client, LAST_RUNS).await?;
+    let newest = runs::newest(&*client, None, LAST_RUNS).await?;
     let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
     for run in &newest {
         by_dag.entry(&run.key.dag_id).or_default().push(run);

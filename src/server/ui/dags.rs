@@ -3,7 +3,8 @@
 use crate::engine::keys::RunKey;
 use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::listing::Column;
-use crate::engine::store::overview::{self, Counts, LightRun};
+use crate::engine::store::overview::{self, Counts};
+use crate::engine::store::runs::Run;
 use crate::engine::store::{ReadFor, dags, hitl, runs};
 use crate::server::api::dag_runs::missing;
 use crate::server::api::dags::wanted;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-fn light(run: &LightRun) -> Value {
+fn light(run: &Run) -> Value {
     json!({
         "id": numbered(&run.key), "dag_id": run.key.dag_id, "run_id": run.key.run_id,
         "logical_date": maybe(run.logical_date), "run_after": stamp(run.run_after), "start_date": maybe(run.start_date),
@@ -52,7 +53,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let found = dags::list(&*client, listing).await?;
     let ids: Vec<&str> = found.rows.iter().map(|dag| dag.dag_id.as_str()).collect();
     let mut newest: HashMap<String, Vec<Value>> = HashMap::new();
-    for run in overview::newest_runs(&*client, &ids, of_each).await? {
+    for run in runs::newest(&*client, Some(&ids), of_each).await? {
         newest.entry(run.key.dag_id.clone()).or_default().push(light(&run));
     }
     let mut shown = Vec::with_capacity(found.rows.len());
@@ -75,7 +76,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
 
 /// `/ui/dags/{dag_id}/latest_run`.
 pub async fn latest_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
-    let found = overview::newest_runs(&*state.database.get().await?, &[dag_id.as_str()], 1).await?;
+    let found = runs::newest(&*state.database.get().await?, Some(&[dag_id.as_str()]), 1).await?;
     Ok(Json(found.first().map_or(Value::Null, light)))
 }
 

@@ -1,10 +1,10 @@
 //! `/ui/dependencies`: how DAGs, assets and tasks hang together.
 
+use super::asset_nodes::AssetNodes;
 use crate::engine::dag::{External, Structure, Until};
-use crate::engine::schedule::asset_condition::{self, Reference};
+use crate::engine::schedule::asset_condition;
+use crate::engine::store::dags;
 use crate::engine::store::listing::Listing;
-use crate::engine::store::{asset_lists, dags};
-use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::request::Params;
 use crate::server::state::AppState;
@@ -64,6 +64,7 @@ pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<J
     all.conditions.add("d.is_active", Vec::new());
     let structures: Vec<Structure> =
         dags::list(&*client, all).await?.rows.into_iter().map(|dag| dag.structure).collect();
+    let assets = AssetNodes::load(&*client).await?;
     let refuse = |status, detail: String| Err(ApiError::new(status, detail));
     let node_id = params.text("node_id");
     match params.text("dependency_type") {
@@ -74,7 +75,7 @@ pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<J
                 let detail = "Data dependencies require an asset node_id (e.g., 'asset:123')";
                 return refuse(StatusCode::BAD_REQUEST, detail.to_owned());
             };
-            let mut found = data(&*client, &structures).await?;
+            let mut found = data(&assets, &structures);
             if !found.nodes.contains_key(&format!("asset:{asset}")) {
                 return refuse(StatusCode::NOT_FOUND, format!("Asset with id {asset} was not found"));
             }
@@ -86,7 +87,7 @@ pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<J
             return Err(ApiError::unprocessable(&["query", "dependency_type"], "literal_error", message));
         }
     }
-    let mut found = scheduling(&*client, &structures).await?;
+    let mut found = scheduling(&assets, &structures);
     if let Some(id) = node_id {
         if !found.nodes.contains_key(id) {
             return refuse(StatusCode::NOT_FOUND, format!("Unique connected component not found for node {id}"));
@@ -96,41 +97,26 @@ pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<J
     Ok(Json(found.shown()))
 }
 
-/// Its node's id, its kind, and what it is called.
-async fn named(client: &impl GenericClient, one: &Value) -> Result<Option<(String, &'static str, String)>, ApiError> {
-    Ok(match asset_condition::reference(one) {
-        Some(Reference::Asset { name, uri }) => {
-            let id = asset_lists::id_of(client, name, uri).await?;
-            id.map(|id| (format!("asset:{id}"), "asset", name.to_owned()))
-        }
-        Some(Reference::Alias(name)) => Some((format!("asset-alias:{name}"), "asset-alias", name.to_owned())),
-        Some(Reference::Name(name)) => Some((format!("asset-name-ref:{name}"), "asset-name-ref", name.to_owned())),
-        Some(Reference::Uri(uri)) => Some((format!("asset-uri-ref:{uri}"), "asset-uri-ref", uri.to_owned())),
-        None => None,
-    })
-}
-
-/// The parts of a condition that are no conditions.
-fn parts(condition: &Value) -> Vec<&Value> {
-    let inner = ["all", "any"].into_iter().find_map(|name| condition.get(name).and_then(Value::as_array));
-    inner.map_or_else(|| vec![condition], |inner| inner.iter().flat_map(parts).collect())
+/// What a DAG waits for.
+fn awaited(structure: &Structure) -> Vec<&Value> {
+    let mut found = Vec::new();
+    if let Some(condition) = &structure.asset_condition {
+        asset_condition::references(condition, &mut found);
+    }
+    found
 }
 
 /// What makes one DAG begin after another: assets, sensors that wait for it, operators that start it.
-async fn scheduling(client: &impl GenericClient, structures: &[Structure]) -> Result<Dependencies, ApiError> {
+fn scheduling(assets: &AssetNodes, structures: &[Structure]) -> Dependencies {
     let mut found = Dependencies::default();
     for structure in structures {
         let dag = format!("dag:{}", structure.dag_id);
-        let mut linked = Vec::new();
-        for part in structure.asset_condition.iter().flat_map(parts) {
-            linked.extend(named(client, part).await?.map(|asset| (asset, true)));
-        }
-        for outlet in structure.tasks.iter().flat_map(|task| &task.outlets) {
-            linked.extend(named(client, outlet).await?.map(|asset| (asset, false)));
-        }
-        for ((id, kind, label), is_awaited) in linked {
+        let outlets = structure.tasks.iter().flat_map(|task| &task.outlets);
+        let linked = awaited(structure).into_iter().map(|one| (one, true)).chain(outlets.map(|one| (one, false)));
+        for (asset, is_awaited) in linked.filter_map(|(one, side)| Some((assets.named(one)?, side))) {
+            let id = asset.full_id();
             found.node(&dag, &structure.dag_id, "dag");
-            found.node(&id, &label, kind);
+            found.node(&id, &asset.label, asset.kind);
             if is_awaited { found.edge(&id, &dag) } else { found.edge(&dag, &id) }
         }
         for task in &structure.tasks {
@@ -147,28 +133,27 @@ async fn scheduling(client: &impl GenericClient, structures: &[Structure]) -> Re
             found.edge(&id, &dag);
         }
     }
-    Ok(found)
+    found
 }
 
 /// Which task makes an asset, and which reads it.
-async fn data(client: &impl GenericClient, structures: &[Structure]) -> Result<Dependencies, ApiError> {
+fn data(assets: &AssetNodes, structures: &[Structure]) -> Dependencies {
     let mut found = Dependencies::default();
+    let asset = |one: &Value| assets.named(one).filter(|asset| asset.kind == "asset");
     for structure in structures {
         for task in &structure.tasks {
             let id = format!("task:{}__SEPARATOR__{}", structure.dag_id, task.task_id);
             let sides = task.outlets.iter().map(|one| (one, true)).chain(task.inlets.iter().map(|one| (one, false)));
-            for (one, is_made) in sides {
-                let Some((asset, kind @ "asset", label)) = named(client, one).await? else { continue };
+            for (asset, is_made) in sides.filter_map(|(one, side)| Some((asset(one)?, side))) {
+                let other = asset.full_id();
                 found.node(&id, &format!("{}.{}", structure.dag_id, task.task_id), "task");
-                found.node(&asset, &label, kind);
-                if is_made { found.edge(&id, &asset) } else { found.edge(&asset, &id) }
+                found.node(&other, &asset.label, asset.kind);
+                if is_made { found.edge(&id, &other) } else { found.edge(&other, &id) }
             }
         }
-        for part in structure.asset_condition.iter().flat_map(parts) {
-            if let Some((asset, kind @ "asset", label)) = named(client, part).await? {
-                found.node(&asset, &label, kind);
-            }
+        for asset in awaited(structure).into_iter().filter_map(asset) {
+            found.node(&asset.full_id(), &asset.label, asset.kind);
         }
     }
-    Ok(found)
+    found
 }

@@ -1,5 +1,6 @@
 //! Apache Airflow's web UI: its files, and what it asks beside the REST API.
 
+mod asset_nodes;
 mod assets;
 mod calendar;
 mod dags;

@@ -1,10 +1,10 @@
 //! `/ui/structure/structure_data`: a DAG as a graph, with groups, and with the assets that it reads and makes.
 
+use super::asset_nodes::AssetNodes;
 use super::joins::{Joins, downstream_join, upstream_join};
 use super::tree::{Node, Part, tree};
 use crate::engine::dag::{Structure, Task};
-use crate::engine::schedule::asset_condition::{self, Reference};
-use crate::engine::store::{asset_lists, dags, versions};
+use crate::engine::store::{dags, versions};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
 use crate::server::request::Params;
@@ -57,8 +57,8 @@ pub async fn data(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let mut nodes: Vec<Value> = top.iter().map(|child| node(child, &joins, false)).collect();
     let mut edges = edges(&structure, &joins);
     if let (Some(true), Some(first)) = (params.flag("external_dependencies")?, top.first().map(Node::id)) {
-        let outside = Outside { client: &*client, structure: &structure, first };
-        outside.add(&mut nodes, &mut edges).await?;
+        let outside = Outside { assets: AssetNodes::load(&*client).await?, structure: &structure, first };
+        outside.add(&mut nodes, &mut edges);
     }
     Ok(Json(json!({"nodes": nodes, "edges": edges})))
 }
@@ -130,62 +130,40 @@ fn edges(structure: &Structure, joins: &Joins) -> Vec<Value> {
 }
 
 /// What is beside the tasks: assets and the conditions on them.
-struct Outside<'a, C> {
-    client: &'a C,
+struct Outside<'a> {
+    assets: AssetNodes,
     structure: &'a Structure,
     /// The node that what the DAG waits for leads to.
     first: &'a str,
 }
 
-impl<C: GenericClient> Outside<'_, C> {
-    async fn add(&self, nodes: &mut Vec<Value>, edges: &mut Vec<Value>) -> Result<(), ApiError> {
+impl Outside<'_> {
+    fn add(&self, nodes: &mut Vec<Value>, edges: &mut Vec<Value>) {
         let mut made = BTreeMap::new();
         for task in &self.structure.tasks {
-            for outlet in &task.outlets {
-                let Some((id, kind, label)) = self.named(outlet).await? else { continue };
-                let id = format!("{kind}:{id}");
+            for asset in task.outlets.iter().filter_map(|outlet| self.assets.named(outlet)) {
+                let id = asset.full_id();
                 edges.push(edge(&task.task_id, &id));
-                made.insert(id.clone(), json!({"id": id, "label": label, "type": kind}));
+                made.insert(id.clone(), json!({"id": id, "label": asset.label, "type": asset.kind}));
             }
         }
         nodes.extend(made.into_values());
         if let Some(condition) = &self.structure.asset_condition {
-            self.add_condition(condition, self.first.to_owned(), nodes, edges).await?;
+            self.add_condition(condition, nodes, edges);
         }
-        Ok(())
-    }
-
-    /// Its id, its kind, and what it is called.
-    async fn named(&self, one: &Value) -> Result<Option<(String, &'static str, String)>, ApiError> {
-        Ok(match asset_condition::reference(one) {
-            None => None,
-            Some(Reference::Asset { name, uri }) => {
-                let id = asset_lists::id_of(self.client, name, uri).await?;
-                id.map(|id| (id.to_string(), "asset", name.to_owned()))
-            }
-            Some(Reference::Alias(name)) => Some((name.to_owned(), "asset-alias", name.to_owned())),
-            Some(Reference::Name(name)) => Some((name.to_owned(), "asset-name-ref", name.to_owned())),
-            Some(Reference::Uri(uri)) => Some((uri.to_owned(), "asset-uri-ref", uri.to_owned())),
-        })
     }
 
     /// A gate for each level of a condition, the outermost first.
-    async fn add_condition(
-        &self,
-        condition: &Value,
-        target: String,
-        nodes: &mut Vec<Value>,
-        edges: &mut Vec<Value>,
-    ) -> Result<(), ApiError> {
-        let mut waiting = vec![(condition.clone(), target)];
+    fn add_condition(&self, condition: &Value, nodes: &mut Vec<Value>, edges: &mut Vec<Value>) {
+        let mut waiting = vec![(condition, self.first.to_owned())];
         let (mut level, mut seen) = (0, BTreeSet::new());
         while let Some((condition, target)) = waiting.pop() {
-            let parts = |name: &str| condition.get(name).and_then(Value::as_array).cloned();
+            let parts = |name: &str| condition.get(name).and_then(Value::as_array);
             let (gate, parts) = match (parts("all"), parts("any")) {
-                (Some(parts), _) => ("and-gate", parts),
-                (_, Some(parts)) => ("or-gate", parts),
+                (Some(parts), _) => ("and-gate", parts.iter().collect()),
+                (_, Some(parts)) => ("or-gate", parts.iter().collect()),
                 // One alone is one of one.
-                _ => ("and-gate", vec![condition.clone()]),
+                _ => ("and-gate", vec![condition]),
             };
             let id = format!("{gate}-{level}");
             let mut into_target = edge(&id, &target);
@@ -195,15 +173,14 @@ impl<C: GenericClient> Outside<'_, C> {
             for part in parts {
                 if part.get("all").is_some() || part.get("any").is_some() {
                     waiting.push((part, id.clone()));
-                } else if let Some((source, kind, label)) = self.named(&part).await? {
-                    edges.push(edge(&source, &id));
-                    if seen.insert(source.clone()) {
-                        nodes.push(json!({"id": source, "label": label, "type": kind}));
+                } else if let Some(asset) = self.assets.named(part) {
+                    edges.push(edge(&asset.id, &id));
+                    if seen.insert(asset.id.clone()) {
+                        nodes.push(json!({"id": asset.id, "label": asset.label, "type": asset.kind}));
                     }
                 }
             }
             level += 1;
         }
-        Ok(())
     }
 }
