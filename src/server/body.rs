@@ -2,7 +2,9 @@
 
 use super::api_error::ApiError;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request};
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
@@ -28,6 +30,25 @@ pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) ->
         Problem::Missing(field) => ApiError::unprocessable(&["body", field], "missing", "Field required"),
         Problem::Value(text) => ApiError::unprocessable(&["body"], "value_error", text),
     })
+}
+
+/// A body that may be left out, as clients do whatever they say of its type.
+pub struct OptionalBody<T>(pub Option<T>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, state).await;
+        let bytes = bytes.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        match body_as(Json::from_bytes(&bytes))? {
+            Value::Null => Ok(Self(None)),
+            value => body_as(Ok(Json(value))).map(|body| Self(Some(body))),
+        }
+    }
 }
 
 /// For a field that may be there and null, which is `Some(None)` then.

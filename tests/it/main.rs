@@ -14,6 +14,7 @@ mod backfills;
 mod backup_fuzz;
 mod backups;
 mod cli;
+mod clients;
 mod config;
 mod dag_files;
 mod damage;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/python/package");
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
+const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 const SCHEMA: &str = include_str!("../../src/python/messages.schema.json");
 
 /// Python without the packages of this machine.
@@ -38,7 +39,7 @@ fn ruff_of_the_package_registry_finds_nothing_in_it() {
     let output = Command::new(ruff())
         .args(["check", "--no-cache", "--output-format", "concise"])
         .args(["--config", &format!("{PACKAGE}/pyproject.toml")])
-        .args([PACKAGE, TESTS])
+        .args([PACKAGE, TESTS, CLIENTS])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

@@ -60,7 +60,7 @@ fn its_page_is_at_every_path_and_its_files_are_kept_by_the_browser() {
     ] {
         assert_eq!(get(path, &[]).status, 404, "{path}");
     }
-    assert_eq!(try_request(test.port, "POST", "/dags", &[("Authorization", &bearer)], "").unwrap().status, 404);
+    assert_eq!(try_request(test.port, "POST", "/dags", &[("Authorization", &bearer)], "").unwrap().status, 405);
     // Its files are the same for everybody, and those with a hash in their names never change.
     let whole = get("/static/assets/index-1.js", &[]);
     assert_eq!((whole.status, whole.body.as_str()), (200, "whole()"));

@@ -11,7 +11,7 @@ use crate::engine::store::new_run::isoformat;
 use crate::engine::store::runs::{self, Trigger};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
+use crate::server::body::{OptionalBody, body_as};
 use crate::server::listing::{Fields, NOTHING, page};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
@@ -222,7 +222,7 @@ pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value
 /// What a run that makes an asset is given.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Materialize {
+pub struct Materialize {
     #[serde(default)]
     conf: Option<Map<String, Value>>,
     #[serde(default)]
@@ -235,12 +235,9 @@ struct Materialize {
 pub async fn materialize(
     State(state): Shared,
     Segments(id): Segments<i64>,
-    body: Option<Json<Value>>,
+    OptionalBody(body): OptionalBody<Materialize>,
 ) -> Result<Json<Value>, ApiError> {
-    let Materialize { conf, note, partition_key } = match body {
-        Some(body) => body_as(Ok(body))?,
-        None => Materialize::default(),
-    };
+    let Materialize { conf, note, partition_key } = body.unwrap_or_default();
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let dag_id = producer(&transaction, id).await?;

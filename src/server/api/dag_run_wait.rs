@@ -9,7 +9,7 @@ use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Map, Value, json};
@@ -56,7 +56,8 @@ pub async fn wait(
         let (line, is_over) = waiting.look().await;
         Some((Ok::<_, Infallible>(format!("{line}\n")), (!is_over).then_some(waiting)))
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+    // Of no said type, as Airflow's: its official client reads no other lines of JSON.
+    Ok(Body::from_stream(lines).into_response())
 }
 
 impl Waiting {

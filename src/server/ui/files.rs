@@ -39,7 +39,10 @@ fn not_found() -> ApiError {
 pub async fn page(State(state): Shared, request: Request) -> Result<Response, ApiError> {
     let first = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
     let reads = [Method::GET, Method::HEAD].contains(request.method());
-    if NOT_PAGES.contains(&first) || !reads {
+    if !reads {
+        return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"));
+    }
+    if NOT_PAGES.contains(&first) {
         return Err(not_found());
     }
     if !guard::is_authenticated(&state, &request) {

@@ -2,6 +2,7 @@
 
 pub mod airflow;
 pub mod archive;
+pub mod clients;
 pub mod http;
 pub mod index;
 pub mod mirror;

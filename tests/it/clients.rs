@@ -1,0 +1,41 @@
+//! Airflow's own users of its API, on Leoflow: its OpenAPI files, its official Python client, and airflowctl.
+
+use crate::support::TestHome;
+use crate::support::clients::Clients;
+
+const DAGS: &str = include_str!("../clients/dags.py");
+const BROKEN: &str = "# Looks like an airflow DAG.\nimport nothing_of_that_name\n";
+
+/// Runs a file of `tests/clients` against a server that has what it expects.
+fn passes(file: &str) {
+    let Some(clients) = Clients::get() else {
+        println!("skipped: Airflow's clients cannot be had from the package index");
+        return;
+    };
+    // Tasks that ask people want Airflow's own SDK.
+    let test = TestHome::new().with_airflow();
+    std::fs::write(test.workspace().join("dags.py"), DAGS).unwrap();
+    std::fs::write(test.workspace().join("broken.py"), BROKEN).unwrap();
+    let made = test.start();
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    let (url, user, password) =
+        (format!("http://127.0.0.1:{}", test.port), text("admin_email"), text("admin_password"));
+    let arguments = [&url, &user, &password, clients.wheel.to_str().unwrap()];
+    let (is_good, said) = clients.run(file, &arguments, &test.folder().join("tmp"));
+    assert!(is_good && said.contains(" work\n"), "{said}");
+}
+
+#[test]
+fn every_operation_answers_as_airflow_describes_it() {
+    passes("operations.py");
+}
+
+#[test]
+fn every_method_of_the_official_client_works() {
+    passes("methods.py");
+}
+
+#[test]
+fn every_command_of_airflowctl_works() {
+    passes("commands.py");
+}
