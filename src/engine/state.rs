@@ -20,7 +20,10 @@ macro_rules! states {
             }
 
             pub fn parse(text: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|state| state.as_str() == text)
+                match text {
+                    $($text => Some(Self::$variant),)+
+                    _ => None,
+                }
             }
         }
 

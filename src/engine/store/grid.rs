@@ -2,15 +2,40 @@
 
 use super::StoreError;
 use crate::engine::keys::RunKey;
+use crate::engine::state::TaskState;
 use crate::postgres::GenericClient;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use tokio_postgres::Row;
+
+/// How many instances are in each state, and how many have none yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct States([u32; TaskState::ALL.len() + 1]);
+
+impl States {
+    fn place(state: Option<TaskState>) -> usize {
+        state.map_or(TaskState::ALL.len(), |state| state as usize)
+    }
+
+    pub fn add(&mut self, state: Option<TaskState>) {
+        self.0[Self::place(state)] += 1;
+    }
+
+    pub fn count(&self, state: Option<TaskState>) -> u32 {
+        self.0[Self::place(state)]
+    }
+
+    /// Those that there are, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<TaskState>, u32)> + '_ {
+        let all = TaskState::ALL.iter().copied().map(Some).chain([None]);
+        all.zip(self.0).filter(|(_, count)| *count > 0)
+    }
+}
 
 /// Of one task in one run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Summary {
-    /// How many instances are in each state; `None` is no state yet.
-    pub states: BTreeMap<Option<String>, i64>,
+    pub states: States,
     pub min_start_date: Option<Timestamp>,
     pub max_end_date: Option<Timestamp>,
     pub has_note: bool,
@@ -18,49 +43,54 @@ pub struct Summary {
 
 impl Summary {
     pub fn merge(&mut self, other: &Self) {
-        for (state, count) in &other.states {
-            *self.states.entry(state.clone()).or_default() += count;
-        }
+        self.states.0.iter_mut().zip(other.states.0).for_each(|(count, more)| *count += more);
         self.min_start_date = self.min_start_date.into_iter().chain(other.min_start_date).min();
         self.max_end_date = self.max_end_date.into_iter().chain(other.max_end_date).max();
         self.has_note |= other.has_note;
     }
 }
 
-/// A run, with a summary of each of its tasks.
-#[derive(Debug, Default)]
-pub struct RunSummary {
-    pub version_id: Option<i64>,
-    pub version_number: Option<i32>,
-    pub tasks: BTreeMap<String, Summary>,
+/// What a run was made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Version {
+    pub id: i64,
+    pub number: i32,
 }
 
-/// Of these runs, by their ids; a run without instances is left out.
-pub async fn summaries(
+/// Of these runs, by their ids, as far as it is known.
+pub async fn versions(
     client: &impl GenericClient,
     dag_id: &str,
     run_ids: &[String],
-) -> Result<BTreeMap<String, RunSummary>, StoreError> {
-    let query = "
-        SELECT t.run_id, t.task_id, t.state, t.count, t.starts, t.ends, t.has_note, v.id AS version_id, v.version_number
-        FROM (SELECT run_id, task_id, state, count(*) AS count, min(start_date) AS starts, max(end_date) AS ends,
-                     bool_or(note IS NOT NULL) AS has_note
-              FROM task_instance WHERE dag_id = $1 AND run_id = ANY ($2) GROUP BY run_id, task_id, state) t
-        JOIN dag_run r ON r.dag_id = $1 AND r.run_id = t.run_id LEFT JOIN dag_version v ON v.id = r.dag_version_id";
-    let mut found: BTreeMap<String, RunSummary> = BTreeMap::new();
-    for row in client.query(query, &[&dag_id, &run_ids]).await? {
-        let run = found.entry(row.get("run_id")).or_default();
-        run.version_id = row.get("version_id");
-        run.version_number = row.get("version_number");
-        let one = Summary {
-            states: BTreeMap::from([(row.get("state"), row.get("count"))]),
-            min_start_date: row.get("starts"),
-            max_end_date: row.get("ends"),
-            has_note: row.get("has_note"),
-        };
-        run.tasks.entry(row.get("task_id")).or_default().merge(&one);
+) -> Result<HashMap<String, Version>, StoreError> {
+    let query = "SELECT r.run_id, v.id, v.version_number FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
+                 WHERE r.dag_id = $1 AND r.run_id = ANY ($2)";
+    let rows = client.query(query, &[&dag_id, &run_ids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), Version { id: row.get(1), number: row.get(2) })).collect())
+}
+
+/// The task instances of a run.
+#[derive(Debug)]
+pub struct Instances(Vec<Row>);
+
+impl Instances {
+    pub async fn of(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<Self, StoreError> {
+        let query = "SELECT task_id, state, start_date, end_date, note IS NOT NULL
+                     FROM task_instance WHERE dag_id = $1 AND run_id = $2";
+        Ok(Self(client.query(query, &[&dag_id, &run_id]).await?))
     }
-    Ok(found)
+
+    /// Counted here: for Postgres, grouping by texts is most of the work.
+    pub fn by_task(&self) -> HashMap<&str, Summary> {
+        let mut found: HashMap<&str, Summary> = HashMap::with_capacity(self.0.len());
+        for row in &self.0 {
+            let mut states = States::default();
+            states.add(row.get::<_, Option<&str>>(1).and_then(TaskState::parse));
+            let one = Summary { states, min_start_date: row.get(2), max_end_date: row.get(3), has_note: row.get(4) };
+            found.entry(row.get(0)).or_default().merge(&one);
+        }
+        found
+    }
 }
 
 /// One try of a task that is not mapped.
@@ -87,7 +117,7 @@ pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>,
           AND (t.try_number < ti.try_number OR ti.state = 'up_for_retry')
         ORDER BY task_id, try_number";
     let rows = client.query(query, &[&run.dag_id, &run.run_id]).await?;
-    let bar = |row: &tokio_postgres::Row| Bar {
+    let bar = |row: &Row| Bar {
         task_id: row.get("task_id"),
         try_number: row.get("try_number"),
         state: row.get("state"),

@@ -2,124 +2,14 @@
 //! last row of the page before.
 
 use super::StoreError;
-use crate::engine::keys::RunKey;
+pub use super::conditions::{Column, Conditions, Order};
+pub use super::cursor::Cursor;
+use super::cursor::beyond;
 use crate::postgres::GenericClient;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use std::fmt::Write;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 /// With a cursor no more are counted: that is what it is for. Airflow's number.
 pub const COUNTED: i64 = 50_000;
-
-/// Marks a cursor that leads back.
-const BACKWARD: char = '~';
-
-type Value = Box<dyn ToSql + Sync + Send>;
-
-/// A column, or an expression over some, with its SQL type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Column {
-    pub sql: &'static str,
-    pub kind: &'static str,
-}
-
-impl Column {
-    pub const fn text(sql: &'static str) -> Self {
-        Self { sql, kind: "text" }
-    }
-
-    pub const fn time(sql: &'static str) -> Self {
-        Self { sql, kind: "timestamptz" }
-    }
-
-    pub const fn whole(sql: &'static str) -> Self {
-        Self { sql, kind: "bigint" }
-    }
-
-    pub const fn number(sql: &'static str) -> Self {
-        Self { sql, kind: "float8" }
-    }
-
-    pub const fn flag(sql: &'static str) -> Self {
-        Self { sql, kind: "boolean" }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    pub column: Column,
-    pub descending: bool,
-}
-
-/// Conditions that all hold, in SQL, with their values beside them.
-#[derive(Default)]
-pub struct Conditions {
-    sql: Vec<String>,
-    values: Vec<Value>,
-}
-
-impl Conditions {
-    /// `sql` has `{}` where each of the values stands.
-    pub fn add(&mut self, sql: &str, values: Vec<Value>) {
-        self.sql.push(sql.to_owned());
-        self.values.extend(values);
-    }
-
-    /// One that has one value.
-    pub fn with(&mut self, sql: &str, value: impl ToSql + Sync + Send + 'static) {
-        self.add(sql, vec![Box::new(value)]);
-    }
-
-    /// One that says something only if there is a value.
-    pub fn maybe(&mut self, sql: &str, value: Option<impl ToSql + Sync + Send + 'static>) {
-        if let Some(value) = value {
-            self.with(sql, value);
-        }
-    }
-
-    /// Where there are several, one of them is enough.
-    pub fn any(&mut self, column: Column, values: Vec<String>) {
-        if !values.is_empty() {
-            let (sql, kind) = (column.sql, column.kind);
-            self.with(&format!("({sql}) = ANY (({{}}::text[])::{kind}[])"), values);
-        }
-    }
-
-    /// There is such a row of a query that all of these hold for; nothing where there are none.
-    pub fn some(&mut self, query: &str, inner: Self) {
-        if inner.sql.is_empty() {
-            return;
-        }
-        self.values.extend(inner.values);
-        self.sql.push(format!("EXISTS ({query} AND ({}))", inner.sql.join(") AND (")));
-    }
-
-    /// The task instances `ti` of one run.
-    pub fn add_run(&mut self, run: &RunKey) {
-        self.add("ti.dag_id = {} AND ti.run_id = {}", vec![Box::new(run.dag_id.clone()), Box::new(run.run_id.clone())]);
-    }
-
-    /// With the values numbered as they come.
-    fn sql(&self) -> String {
-        if self.sql.is_empty() {
-            return "TRUE".to_owned();
-        }
-        let whole = format!("({})", self.sql.join(") AND ("));
-        let mut parts = whole.split("{}");
-        let mut text = parts.next().unwrap_or_default().to_owned();
-        for (at, part) in parts.enumerate() {
-            // Writing to a text does not fail.
-            let _ = write!(text, "${}{part}", at + 1);
-        }
-        text
-    }
-
-    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
-        self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect()
-    }
-}
 
 /// What a list is asked for.
 #[derive(Default)]
@@ -130,39 +20,6 @@ pub struct Listing {
     pub limit: Option<i64>,
     pub offset: i64,
     pub cursor: Option<Cursor>,
-}
-
-/// Where a page begins, or ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cursor {
-    First,
-    After(Vec<Option<String>>),
-    Before(Vec<Option<String>>),
-}
-
-impl Cursor {
-    /// `None` for what is none.
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.is_empty() {
-            return Some(Self::First);
-        }
-        let back = text.strip_prefix(BACKWARD);
-        let bytes = URL_SAFE_NO_PAD.decode(back.unwrap_or(text).trim_end_matches('=')).ok()?;
-        let values = serde_json::from_slice(&bytes).ok()?;
-        Some(if back.is_some() { Self::Before(values) } else { Self::After(values) })
-    }
-
-    fn write(values: &[Option<String>], is_backward: bool) -> String {
-        let text = URL_SAFE_NO_PAD.encode(serde_json::json!(values).to_string());
-        if is_backward { format!("{BACKWARD}{text}") } else { text }
-    }
-
-    fn values(&self) -> &[Option<String>] {
-        match self {
-            Self::First => &[],
-            Self::After(values) | Self::Before(values) => values,
-        }
-    }
 }
 
 /// One page, and how many there are in all; with a cursor at most [`COUNTED`].
@@ -214,6 +71,23 @@ impl<'a> Source<'a> {
         let last = self.joins.iter().rposition(|(alias, _)| mentions(conditions, alias));
         let needed = &self.joins[..last.map_or(0, |at| at + 1)];
         needed.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"))
+    }
+
+    /// The query for a page. Which rows are on it is found out without what is only looked up for those that are shown.
+    fn rows(&self, columns: &str, conditions: &str, order: &str, page: &str) -> String {
+        let from = self.shown();
+        if self.joins.is_empty() {
+            return format!("SELECT {columns} FROM {from} WHERE {conditions} ORDER BY {order} {page}");
+        }
+        let of_keys = |of: &dyn Fn(&str, usize) -> String| {
+            let parts = self.key.iter().enumerate().map(|(at, key)| of(key.sql, at));
+            parts.collect::<Vec<_>>()
+        };
+        let keys = of_keys(&|sql, at| format!("{sql} AS key_{at}")).join(", ");
+        let same = of_keys(&|sql, at| format!("{sql} = key_{at}")).join(" AND ");
+        let needed = self.counted(&format!("{conditions} {order}"));
+        let found = format!("SELECT {keys} FROM {needed} WHERE {conditions} ORDER BY {order} {page}");
+        format!("SELECT {columns} FROM {from} JOIN ({found}) AS page ON {same} ORDER BY {order}")
     }
 
     /// All of it, for one row or a page.
@@ -271,19 +145,13 @@ impl Listing {
         let order = self.whole_order(source.key);
         let conditions = self.conditions.sql();
         let counted = format!("FROM {} WHERE {conditions}", source.counted(&conditions));
-        let from = source.shown();
         let Some(cursor) = self.cursor.take() else {
             let total =
                 client.query_one(&format!("SELECT count(*) {counted}"), &self.conditions.values()).await?.get(0);
-            let count = self.conditions.values.len();
-            let order = order_by(&order, false);
-            let query = format!(
-                "SELECT {columns} FROM {from} WHERE {conditions} ORDER BY {order} LIMIT ${} OFFSET ${}",
-                count + 1,
-                count + 2
-            );
-            let mut values = self.conditions.values();
-            values.extend([&self.limit as &(dyn ToSql + Sync), &self.offset]);
+            let limit = self.limit.map_or_else(|| "ALL".to_owned(), |limit| limit.to_string());
+            let page = format!("LIMIT {limit} OFFSET {}", self.offset);
+            let query = source.rows(columns, &conditions, &order_by(&order, false), &page);
+            let values = self.conditions.values();
             let rows = client.query(&query, &values).await?.iter().map(read).collect();
             return Ok(Found { rows, total, total_limit: None, next: None, previous: None });
         };
@@ -296,13 +164,9 @@ impl Listing {
         }
         let limit = self.limit.unwrap_or(COUNTED);
         let keys: Vec<String> = order.iter().map(|order| format!("({})::text", order.column.sql)).collect();
-        let query = format!(
-            "SELECT {columns}, ARRAY[{}] AS cursor_values FROM {from} WHERE {} ORDER BY {} LIMIT {}",
-            keys.join(", "),
-            self.conditions.sql(),
-            order_by(&order, is_backward),
-            limit.saturating_add(1)
-        );
+        let columns = format!("{columns}, ARRAY[{}] AS cursor_values", keys.join(", "));
+        let page = format!("LIMIT {}", limit.saturating_add(1));
+        let query = source.rows(&columns, &self.conditions.sql(), &order_by(&order, is_backward), &page);
         let mut rows = client.query(&query, &self.conditions.values()).await?;
         let has_more = i64::try_from(rows.len()).is_ok_and(|found| found > limit);
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -324,74 +188,12 @@ fn order_by(order: &[Order], is_backward: bool) -> String {
     order.iter().map(term).collect::<Vec<_>>().join(", ")
 }
 
-/// The rows that come after these values, as `ORDER BY` has them: NULL last where it ascends, first where it descends.
-fn beyond(order: &[Order], values: &[Option<String>], is_backward: bool) -> (String, Vec<Value>) {
-    let (mut sql, mut all): (String, Vec<Value>) = (String::new(), Vec::new());
-    for (at, (Order { column: Column { sql: column, kind }, descending }, value)) in
-        order.iter().zip(values).enumerate()
-    {
-        let nulls_last = *descending == is_backward;
-        let (or_equal, beyond) = match (value, nulls_last) {
-            (None, true) => (format!("({column}) IS NULL"), "FALSE".to_owned()),
-            (None, false) => ("TRUE".to_owned(), format!("({column}) IS NOT NULL")),
-            (Some(_), _) => {
-                let sign = if nulls_last { '>' } else { '<' };
-                let or_null = if nulls_last { format!(" OR ({column}) IS NULL") } else { String::new() };
-                let compared = |sign: &str| format!("(({column}) {sign} ({{}}::text)::{kind}{or_null})");
-                (compared(&format!("{sign}=")), compared(&sign.to_string()))
-            }
-        };
-        let is_last = at + 1 == order.len();
-        let uses = if value.is_none() { 0 } else { 1 + usize::from(!is_last) };
-        all.extend((0..uses).map(|_| Box::new(value.clone()) as Value));
-        sql += &if is_last { beyond } else { format!("{or_equal} AND ({beyond} OR (") };
-    }
-    sql += &"))".repeat(order.len().saturating_sub(1));
-    (sql, all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const STATE: Column = Column::text("state");
     const ID: Column = Column::whole("id");
-
-    #[test]
-    fn values_are_numbered_as_they_come() {
-        let mut conditions = Conditions::default();
-        assert_eq!(conditions.sql(), "TRUE");
-        conditions.with("a = {}", 1_i32);
-        conditions.add("b = {} OR c = {}", vec![Box::new("x"), Box::new("y")]);
-        conditions.add("d", Vec::new());
-        assert_eq!(conditions.sql(), "(a = $1) AND (b = $2 OR c = $3) AND (d)");
-        let mut inner = Conditions::default();
-        for number in 0..9 {
-            inner.with("e = {}", number);
-        }
-        conditions.some("SELECT FROM f WHERE g", inner);
-        let sql = conditions.sql();
-        assert!(
-            sql.ends_with(
-                "AND (EXISTS (SELECT FROM f WHERE g AND (e = $4) AND (e = $5) AND (e = $6) AND (e = $7) \
-                               AND (e = $8) AND (e = $9) AND (e = $10) AND (e = $11) AND (e = $12)))"
-            ),
-            "{sql}"
-        );
-        assert_eq!(conditions.values().len(), 12);
-    }
-
-    #[test]
-    fn what_comes_after_a_row_is_told_column_by_column() {
-        let order = [Order { column: STATE, descending: true }, Order { column: ID, descending: true }];
-        let (sql, values) = beyond(&order, &[Some("failed".into()), Some("7".into())], false);
-        let expected =
-            "((state) <= ({}::text)::text) AND (((state) < ({}::text)::text) OR (((id) < ({}::text)::bigint)))";
-        assert_eq!((sql.as_str(), values.len()), (expected, 3));
-        let (sql, values) = beyond(&order, &[None, Some("7".into())], true);
-        let expected = "(state) IS NULL AND (FALSE OR (((id) > ({}::text)::bigint OR (id) IS NULL)))";
-        assert_eq!((sql.as_str(), values.len()), (expected, 1));
-    }
 
     #[test]
     fn what_is_joined_is_counted_only_where_a_condition_is_about_it() {
@@ -403,17 +205,12 @@ mod tests {
             "task t JOIN run r ON true JOIN version v ON true"
         );
         assert_eq!(source.shown(), "task t JOIN run r ON true JOIN version v ON true");
-    }
-
-    #[test]
-    fn a_cursor_is_read_as_it_was_written() {
-        let values = vec![Some("a|b".to_owned()), None];
-        assert_eq!(Cursor::parse(&Cursor::write(&values, false)), Some(Cursor::After(values.clone())));
-        assert_eq!(Cursor::parse(&Cursor::write(&values, true)), Some(Cursor::Before(values)));
-        assert_eq!(Cursor::parse(""), Some(Cursor::First));
-        for wrong in ["x", "~", "!!", "bm90IGpzb24"] {
-            assert_eq!(Cursor::parse(wrong), None, "{wrong}");
-        }
+        // Only the rows of the page are joined with all.
+        let page = source.rows("*", "t.state = $1", "r.date, t.id", "LIMIT 5");
+        let found =
+            "SELECT id AS key_0 FROM task t JOIN run r ON true WHERE t.state = $1 ORDER BY r.date, t.id LIMIT 5";
+        let joined = "task t JOIN run r ON true JOIN version v ON true";
+        assert_eq!(page, format!("SELECT * FROM {joined} JOIN ({found}) AS page ON id = key_0 ORDER BY r.date, t.id"));
     }
 
     #[test]

@@ -7,18 +7,59 @@ use crate::engine::store::instances::Instance;
 use crate::engine::store::runs::Run;
 use crate::engine::store::versions::VersionName;
 use crate::engine::store::xcoms::XCom;
+use jiff::tz::Offset;
 use jiff::{Timestamp, Unit};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The one bundle that there is.
 pub const BUNDLE: &str = "workspace";
 
-/// As pydantic writes it: six digits, or none.
+/// A time as pydantic writes it: six digits of a second, or none.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp(pub Timestamp);
+
+impl Stamp {
+    /// Written by hand: lists have tens of thousands of them.
+    fn with<T>(self, read: impl FnOnce(&str) -> T) -> T {
+        let at = Offset::UTC.to_datetime(self.0);
+        let micros = self.0.subsec_nanosecond() / 1000;
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let year = i32::from(at.year());
+        let pairs = [
+            (0, year / 100),
+            (2, year % 100),
+            (5, at.month().into()),
+            (8, at.day().into()),
+            (11, at.hour().into()),
+            (14, at.minute().into()),
+            (17, at.second().into()),
+            (20, micros / 10_000),
+            (22, micros / 100 % 100),
+            (24, micros % 100),
+        ];
+        for (place, pair) in pairs {
+            let [tens, ones] = [pair / 10, pair % 10].map(|digit| u8::try_from(digit).unwrap_or_default());
+            text[place] = b'0' + tens;
+            text[place + 1] = b'0' + ones;
+        }
+        if micros == 0 {
+            text[19] = b'Z';
+        }
+        let shown = if micros == 0 { &text[..20] } else { &text[..] };
+        read(std::str::from_utf8(shown).unwrap_or_default())
+    }
+}
+
+impl Serialize for Stamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.with(|text| serializer.serialize_str(text))
+    }
+}
+
 pub fn stamp(at: Timestamp) -> String {
-    let micros = at.subsec_nanosecond() / 1000;
-    let seconds = at.strftime("%Y-%m-%dT%H:%M:%S");
-    if micros == 0 { format!("{seconds}Z") } else { format!("{seconds}.{micros:06}Z") }
+    Stamp(at).with(str::to_owned)
 }
 
 pub fn maybe(at: Option<Timestamp>) -> Value {

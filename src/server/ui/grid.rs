@@ -4,21 +4,27 @@ use super::structure::{not_found, part, setup_or_teardown};
 use super::tree::{Node, tree};
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
-use crate::engine::store::grid::{self, RunSummary, Summary};
+use crate::engine::state::TaskState;
+use crate::engine::store::grid::{self, Instances, States, Summary, Version};
 use crate::engine::store::listing::{Column, Listing, Order};
 use crate::engine::store::{dags, runs, versions};
-use crate::server::api::views::{maybe, stamp, version};
+use crate::server::api::views::{Stamp, maybe, stamp, version};
 use crate::server::api_error::ApiError;
 use crate::server::listing::{Fields, NOTHING};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::try_join_all;
+use futures_util::stream;
 use jiff::{Timestamp, Unit};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -152,68 +158,112 @@ pub async fn runs(
 }
 
 /// Of all states of several, the one that is shown.
-const PRIORITY: [&str; 14] = [
-    "failed",
-    "upstream_failed",
-    "up_for_retry",
-    "up_for_reschedule",
-    "running",
-    "restarting",
-    "deferred",
-    "awaiting_input",
-    "queued",
-    "scheduled",
-    "none",
-    "success",
-    "skipped",
-    "removed",
+const PRIORITY: [Option<TaskState>; 14] = [
+    Some(TaskState::Failed),
+    Some(TaskState::UpstreamFailed),
+    Some(TaskState::UpForRetry),
+    Some(TaskState::UpForReschedule),
+    Some(TaskState::Running),
+    Some(TaskState::Restarting),
+    Some(TaskState::Deferred),
+    Some(TaskState::AwaitingInput),
+    Some(TaskState::Queued),
+    Some(TaskState::Scheduled),
+    None,
+    Some(TaskState::Success),
+    Some(TaskState::Skipped),
+    Some(TaskState::Removed),
 ];
 
-fn summary(task_id: &str, label: &str, of: &Summary, run: &RunSummary, is_alone: bool) -> Value {
-    let count =
-        |state: &str| of.states.get(&Some(state.to_owned()).filter(|state| state != "none")).copied().unwrap_or(0);
-    let state = PRIORITY.into_iter().find(|state| count(state) > 0).filter(|state| *state != "none");
-    let states: Map<String, Value> = of
-        .states
-        .iter()
-        .map(|(state, count)| (state.clone().unwrap_or_else(|| "none".to_owned()), (*count).into()))
-        .collect();
-    json!({
-        "task_id": task_id,
-        "task_display_name": label,
-        "state": state,
-        "child_states": (!is_alone).then_some(states),
-        "min_start_date": maybe(of.min_start_date),
-        "max_end_date": maybe(of.max_end_date),
-        "dag_version_number": run.version_number,
-        "has_note": of.has_note,
-    })
+/// In bytes, with what is around it.
+const USUAL_CELL: usize = 256;
+
+/// A line of what `/ui/grid/ti_summaries` answers.
+#[derive(Serialize)]
+struct OfRun<'a> {
+    run_id: &'a str,
+    dag_id: &'a str,
+    task_instances: Vec<OfTask<'a>>,
 }
 
-/// The nodes of a run with those within them, groups before what they have. Returns the sum of all.
-fn summaries(nodes: &[Node<'_>], run: &RunSummary, shown: &mut Vec<Value>) -> Summary {
-    let mut all = Summary::default();
-    for node in nodes {
-        match node {
-            Node::Task(task) => {
-                let mut of = run.tasks.get(&task.task_id).cloned().unwrap_or_default();
-                if task.mapped && of.states.is_empty() {
-                    of.states.insert(None, 1);
-                }
-                let label = task.display_name.as_deref().unwrap_or(&task.task_id);
-                shown.push(summary(&task.task_id, label, &of, run, !task.mapped));
-                all.merge(&of);
-            }
-            Node::Group { group, children, .. } => {
-                let at = shown.len();
-                shown.push(Value::Null);
-                let of = summaries(children, run, shown);
-                shown[at] = summary(&group.group_id, &group.group_id, &of, run, false);
-                all.merge(&of);
-            }
+/// A cell of the grid. It is written by the tens of thousands, hence of a type of its own.
+#[derive(Serialize)]
+struct OfTask<'a> {
+    task_id: &'a str,
+    task_display_name: &'a str,
+    state: Option<TaskState>,
+    child_states: Option<ByName>,
+    min_start_date: Option<Stamp>,
+    max_end_date: Option<Stamp>,
+    dag_version_number: Option<i32>,
+    has_note: bool,
+}
+
+struct ByName(States);
+
+impl Serialize for ByName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(state, count)| (state.map_or("none", TaskState::as_str), count)))
+    }
+}
+
+impl<'a> OfTask<'a> {
+    fn new(task_id: &'a str, label: &'a str, of: &Summary, version: Option<Version>, is_alone: bool) -> Self {
+        Self {
+            task_id,
+            task_display_name: label,
+            state: PRIORITY.into_iter().find(|state| of.states.count(*state) > 0).flatten(),
+            child_states: (!is_alone).then_some(ByName(of.states)),
+            min_start_date: of.min_start_date.map(Stamp),
+            max_end_date: of.max_end_date.map(Stamp),
+            dag_version_number: version.map(|version| version.number),
+            has_note: of.has_note,
         }
     }
-    all
+}
+
+/// What a run has of each task, and of what it is a run.
+struct Found<'a> {
+    tasks: HashMap<&'a str, Summary>,
+    version: Option<Version>,
+}
+
+impl<'a> Found<'a> {
+    /// The nodes with those within them, groups before what they have. Returns the sum of all.
+    fn add<'b>(&mut self, nodes: &[Node<'b>], shown: &mut Vec<OfTask<'b>>) -> Summary {
+        let mut all = Summary::default();
+        for node in nodes {
+            match node {
+                Node::Task(task) => {
+                    let found = self.tasks.remove(task.task_id.as_str());
+                    let mut of = found.unwrap_or_default();
+                    if task.mapped && found.is_none() {
+                        of.states.add(None);
+                    }
+                    let label = task.display_name.as_deref().unwrap_or(&task.task_id);
+                    shown.push(OfTask::new(&task.task_id, label, &of, self.version, !task.mapped));
+                    all.merge(&of);
+                }
+                Node::Group { group, children, .. } => {
+                    let (id, at) = (group.group_id.as_str(), shown.len());
+                    shown.push(OfTask::new(id, id, &Summary::default(), self.version, false));
+                    let of = self.add(children, shown);
+                    shown[at] = OfTask::new(id, id, &of, self.version, false);
+                    all.merge(&of);
+                }
+            }
+        }
+        all
+    }
+
+    /// All nodes, and what the version has no more.
+    fn cells(mut self, nodes: &[Node<'a>]) -> Vec<OfTask<'a>> {
+        let mut shown = Vec::with_capacity(self.tasks.len());
+        self.add(nodes, &mut shown);
+        let lost: BTreeMap<&str, Summary> = self.tasks.into_iter().collect();
+        shown.extend(lost.iter().map(|(id, of)| OfTask::new(id, id, of, self.version, true)));
+        shown
+    }
 }
 
 /// `/ui/grid/ti_summaries/{dag_id}`: a line of JSON for each run, in the order in which they were asked for.
@@ -224,27 +274,27 @@ pub async fn ti_summaries(
 ) -> Result<Response, ApiError> {
     let run_ids = params.texts("run_ids");
     let client = state.database.get().await?;
-    let mut found = grid::summaries(&*client, &dag_id, &run_ids).await?;
+    let known = grid::versions(&*client, &dag_id, &run_ids).await?;
     let structures: BTreeMap<i64, Structure> =
         versions::structures_of_runs(&*client, &dag_id, &run_ids).await?.into_iter().collect();
-    drop(client);
     let trees: BTreeMap<i64, Vec<Node<'_>>> = structures.iter().map(|(id, structure)| (*id, tree(structure))).collect();
-    let mut text = String::new();
-    for run_id in run_ids {
-        let Some(run) = found.remove(&run_id) else { continue };
-        let mut shown = Vec::new();
-        if let Some(nodes) = run.version_id.and_then(|id| trees.get(&id)) {
-            summaries(nodes, &run, &mut shown);
+    let line = async |run_id: &String| -> Result<Bytes, ApiError> {
+        let instances = Instances::of(&*client, &dag_id, run_id).await?;
+        let found = Found { tasks: instances.by_task(), version: known.get(run_id).copied() };
+        if found.tasks.is_empty() {
+            return Ok(Bytes::new());
         }
-        // What the version has no more.
-        let known: BTreeSet<String> =
-            shown.iter().filter_map(|one| one["task_id"].as_str()).map(str::to_owned).collect();
-        let lost = run.tasks.iter().filter(|(task_id, _)| !known.contains(*task_id));
-        shown.extend(lost.map(|(task_id, of)| summary(task_id, task_id, of, &run, true)));
-        text.push_str(&json!({"run_id": run_id, "dag_id": dag_id, "task_instances": shown}).to_string());
-        text.push('\n');
-    }
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response())
+        let nodes = found.version.and_then(|version| trees.get(&version.id)).map_or(&[][..], Vec::as_slice);
+        let mut text = Vec::with_capacity(found.tasks.len() * USUAL_CELL);
+        let line = OfRun { run_id, dag_id: &dag_id, task_instances: found.cells(nodes) };
+        serde_json::to_writer(&mut text, &line).map_err(|error| ApiError::internal(&error))?;
+        text.push(b'\n');
+        Ok(text.into())
+    };
+    // Postgres has all questions at once, and looks for the next run's while a line is written.
+    let lines = try_join_all(run_ids.iter().map(line)).await?;
+    let body = Body::from_stream(stream::iter(lines.into_iter().map(Ok::<_, Infallible>)));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
 /// `/ui/gantt/{dag_id}/{run_id}`.
