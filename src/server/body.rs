@@ -17,13 +17,13 @@ pub const LARGEST: usize = 16 * 1024 * 1024;
 /// Into a type that denies unknown fields, where they are to be refused.
 pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
     let Json(value) = body.map_err(bad_body)?;
-    let read = match value {
-        Value::Object(map) => {
-            T::deserialize(MapDeserializer::new(map.into_iter().map(|(name, value)| (name, Field(value)))))
-        }
-        other => serde_json::from_value(other).map_err(Problem::from),
+    // A list would be read as a body that has every field left out.
+    let Value::Object(map) = value else {
+        let message = "Input should be a valid dictionary or object to extract fields from";
+        return Err(ApiError::unprocessable(&["body"], "model_attributes_type", message));
     };
-    read.map_err(|problem| match problem {
+    let fields = MapDeserializer::new(map.into_iter().map(|(name, value)| (name, Field(value))));
+    T::deserialize(fields).map_err(|problem| match problem {
         Problem::Unknown(field) => {
             ApiError::unprocessable(&["body", &field], "extra_forbidden", "Extra inputs are not permitted")
         }
@@ -44,9 +44,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
         if bytes.is_empty() {
             return Ok(Self(None));
         }
-        match body_as(Json::from_bytes(&bytes))? {
-            Value::Null => Ok(Self(None)),
-            value => body_as(Ok(Json(value))).map(|body| Self(Some(body))),
+        match Json::from_bytes(&bytes) {
+            Ok(Json(Value::Null)) => Ok(Self(None)),
+            body => body_as(body).map(|body| Self(Some(body))),
         }
     }
 }

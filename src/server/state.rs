@@ -12,6 +12,7 @@ use super::ui_component::UiComponent;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
 use crate::config::{self, Config};
+use crate::engine::store::structures::Structures;
 use crate::home::Home;
 use crate::python::SharedInterpreter;
 use crate::sys::clock;
@@ -55,6 +56,8 @@ pub struct AppState {
     pub logins: Logins,
     pub revoked: Revoked,
     pub ui: Arc<UiComponent>,
+    /// Of the DAGs that lists have shown.
+    pub structures: Structures,
 }
 
 /// Seconds since 1970; 0 before the first.
@@ -167,6 +170,7 @@ impl AppState {
             logins: Logins::new(),
             revoked: Revoked::default(),
             ui: Arc::default(),
+            structures: Structures::default(),
             providers: ProviderCache::default(),
         }
     }

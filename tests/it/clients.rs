@@ -39,3 +39,8 @@ fn every_method_of_the_official_client_works() {
 fn every_command_of_airflowctl_works() {
     passes("commands.py");
 }
+
+#[test]
+fn every_operation_refuses_what_it_must() {
+    passes("bad_input.py");
+}

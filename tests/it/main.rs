@@ -59,4 +59,5 @@ mod wakeups;
 mod warm_python;
 mod watchers;
 mod web_ui;
+mod web_ui_walk;
 mod workspaces;

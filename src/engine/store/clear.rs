@@ -54,7 +54,7 @@ impl<'a> Clearing<'a> {
     /// Over the arrows of the DAG as it is now, which is what its runs will go on with.
     pub async fn of(client: &impl GenericClient, dag_id: &str, which: &'a Selection) -> Result<Self, StoreError> {
         let dag = dags::get(client, dag_id).await?;
-        let chosen = with_relatives(&Graph::new(dag.structure.clone()), which);
+        let chosen = with_relatives(&Graph::new((*dag.structure).clone()), which);
         let named = |is_single: bool| {
             which.tasks.iter().filter(move |(_, at)| at.is_some() == is_single).map(|(id, _)| id.as_str()).collect()
         };

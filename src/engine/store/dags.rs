@@ -4,6 +4,7 @@ use super::StoreError;
 use super::assets;
 use super::events::{self, Event};
 use super::listing::{Column, Found, Listing, Source};
+use super::structures::{Structures, VersionKey};
 use super::watchers;
 use crate::engine::dag::Structure;
 use crate::engine::dag_check;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
@@ -31,16 +33,19 @@ pub struct Dag {
     /// Seconds.
     pub last_parse_duration: Option<f64>,
     pub has_import_errors: bool,
-    pub structure: Structure,
+    pub structure: Arc<Structure>,
     pub version_number: i32,
     pub version_created_at: Timestamp,
     pub version_id: i64,
-    pub last_run_state: Option<String>,
-    /// How many run now.
-    pub active_runs: i64,
     /// Of the run that its schedule makes next.
     pub next_run_after: Option<Timestamp>,
     pub next_interval: Option<(Timestamp, Timestamp)>,
+}
+
+impl Dag {
+    pub fn into_structure(self) -> Structure {
+        Arc::unwrap_or_clone(self.structure)
+    }
 }
 
 /// One file, parsed.
@@ -65,15 +70,11 @@ pub struct ParsedDags {
 }
 
 const COLUMNS: &str = "
-    d.*, v.structure, v.version_number, v.created_at AS version_created_at, v.id AS version_id,
-    EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) AS has_import_errors,
-    (SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_id ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)
-        AS last_run_state,
-    (SELECT count(*) FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running') AS active_runs";
+    d.*, v.version_number, v.created_at AS version_created_at, v.id AS version_id,
+    EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) AS has_import_errors";
 const FROM: &str = "dag d JOIN dag_version v ON v.id = d.current_version_id";
 
-fn read(row: &Row) -> Dag {
-    let Json(structure): Json<Structure> = row.get("structure");
+fn read(row: &Row, structure: Arc<Structure>) -> Dag {
     Dag {
         dag_id: row.get("dag_id"),
         is_paused: row.get("is_paused"),
@@ -88,8 +89,6 @@ fn read(row: &Row) -> Dag {
         version_number: row.get("version_number"),
         version_created_at: row.get("version_created_at"),
         version_id: row.get("version_id"),
-        last_run_state: row.get("last_run_state"),
-        active_runs: row.get("active_runs"),
         next_run_after: row.get("next_run_after"),
         next_interval: row
             .get::<_, Option<Timestamp>>("next_interval_start")
@@ -97,14 +96,30 @@ fn read(row: &Row) -> Dag {
     }
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing) -> Result<Found<Dag>, StoreError> {
-    listing.fetch(client, &Source::of(COLUMNS, FROM, &[Column::text("d.dag_id")]), read).await
+pub async fn list(
+    client: &impl GenericClient,
+    structures: &Structures,
+    listing: Listing,
+) -> Result<Found<Dag>, StoreError> {
+    let found = listing.fetch(client, &Source::of(COLUMNS, FROM, &[Column::text("d.dag_id")]), Row::clone).await?;
+    let version = |row: &Row| (row.get("version_id"), row.get("version_created_at"));
+    let versions: Vec<VersionKey> = found.rows.iter().map(version).collect();
+    let known = structures.of(client, &versions).await?;
+    // One that was deleted in between is not there.
+    Ok(found.filter_map(|row| known.get(&version(&row)).map(|structure| read(&row, Arc::clone(structure)))))
 }
 
 pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag, StoreError> {
-    let query = format!("SELECT {COLUMNS} FROM {FROM} WHERE d.dag_id = $1");
+    let query = format!("SELECT {COLUMNS}, v.structure FROM {FROM} WHERE d.dag_id = $1");
     let row = client.query_opt(&query, &[&dag_id]).await?;
-    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
+    let whole = |row: &Row| read(row, Arc::new(row.get::<_, Json<Structure>>("structure").0));
+    row.as_ref().map(whole).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
+}
+
+/// How many of its runs run now.
+pub async fn active_runs(client: &impl GenericClient, dag_id: &str) -> Result<i64, StoreError> {
+    let query = "SELECT count(*) FROM dag_run WHERE dag_id = $1 AND state = 'running'";
+    Ok(client.query_one(query, &[&dag_id]).await?.get(0))
 }
 
 pub async fn is_paused(client: &impl GenericClient, dag_id: &str) -> Result<bool, StoreError> {

@@ -34,7 +34,12 @@ pub struct Found<T> {
 
 impl<T> Found<T> {
     pub fn map<U>(self, of: impl Fn(T) -> U) -> Found<U> {
-        let rows = self.rows.into_iter().map(of).collect();
+        self.filter_map(|row| Some(of(row)))
+    }
+
+    /// Those alone that there is something of.
+    pub fn filter_map<U>(self, of: impl Fn(T) -> Option<U>) -> Found<U> {
+        let rows = self.rows.into_iter().filter_map(of).collect();
         Found { rows, total: self.total, total_limit: self.total_limit, next: self.next, previous: self.previous }
     }
 }

@@ -88,7 +88,7 @@ async fn of_run(
 
 /// The tasks above and below that are asked for. Teardowns below are left to themselves.
 fn relatives(dag: &Dag, which: &Marking) -> Vec<String> {
-    let graph = Graph::new(dag.structure.clone());
+    let graph = Graph::new((*dag.structure).clone());
     let mut found = BTreeSet::new();
     for task_index in which.tasks.iter().filter_map(|id| graph.task_index(id)) {
         if which.downstream {

@@ -30,6 +30,7 @@ pub mod runs;
 pub mod secrets;
 pub mod selected;
 pub mod states;
+pub mod structures;
 pub mod tries;
 pub mod triggers;
 pub mod try_lists;

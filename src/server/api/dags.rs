@@ -1,5 +1,6 @@
 //! `/api/v2/dags`, `importErrors` and `dagSources`, with Airflow's names and shapes.
 
+use super::dag_views::{DagView, dag, dag_details};
 use super::views::{self, BUNDLE};
 use crate::engine::store::StoreError;
 use crate::engine::store::dags;
@@ -14,7 +15,7 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -107,21 +108,29 @@ pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
     Ok(listing)
 }
 
-pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+#[derive(Serialize)]
+struct Page<'a> {
+    dags: Vec<DagView<'a>>,
+    total_entries: i64,
+}
+
+pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     let listing = wanted(&params)?;
     let client = state.database.get().await?;
-    let found = dags::list(&*client, listing).await?;
-    Ok(Json(page("dags", found.rows.iter().map(views::dag).collect(), found.total)))
+    let found = dags::list(&*client, &state.structures, listing).await?;
+    let dags = found.rows.iter().map(DagView::of).collect();
+    Ok(Json(Page { dags, total_entries: found.total }).into_response())
 }
 
 pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(views::dag(&dags::get(&*client, &dag_id).await?)))
+    Ok(Json(dag(&dags::get(&*client, &dag_id).await?)))
 }
 
 pub async fn details(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(views::dag_details(&dags::get(&*client, &dag_id).await?)))
+    let found = dags::get(&*client, &dag_id).await?;
+    Ok(Json(dag_details(&found, dags::active_runs(&*client, &dag_id).await?)))
 }
 
 #[derive(Deserialize)]
@@ -152,7 +161,7 @@ pub async fn patch(
     dags::set_paused(&transaction, &dag_id, is_paused).await.map_err(|error| missing(error, &dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
-    Ok(Json(views::dag(&changed)))
+    Ok(Json(dag(&changed)))
 }
 
 /// Pauses or unpauses all that a pattern finds; without one nothing is changed.
@@ -166,7 +175,7 @@ pub async fn patch_several(State(state): Shared, params: Params, body: Body) -> 
     let (limit, offset) = (listing.limit.take(), std::mem::take(&mut listing.offset));
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let mut found = dags::list(&transaction, listing).await?;
+    let mut found = dags::list(&transaction, &state.structures, listing).await?;
     for dag in &mut found.rows {
         dags::set_paused(&transaction, &dag.dag_id, is_paused).await?;
         dag.is_paused = is_paused;
@@ -174,12 +183,12 @@ pub async fn patch_several(State(state): Shared, params: Params, body: Body) -> 
     transaction.commit().await?;
     let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
     let shown = found.rows.iter().skip(number(offset)).take(limit.map_or(usize::MAX, number));
-    Ok(Json(page("dags", shown.map(views::dag).collect(), found.total)))
+    Ok(Json(page("dags", shown.map(dag).collect(), found.total)))
 }
 
 /// Parses the file with that token again, as it is.
 pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<StatusCode, ApiError> {
-    let found = dags::list(&*state.database.get().await?, Listing::default()).await?;
+    let found = dags::list(&*state.database.get().await?, &state.structures, Listing::default()).await?;
     let dag = found.rows.into_iter().find(|dag| views::file_token(&dag.fileloc) == token);
     let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
     state.asked_files.ask(dag.fileloc.into());

@@ -11,6 +11,7 @@ pub mod dag_run_wait;
 pub mod dag_runs;
 pub mod dag_runs_bulk;
 pub mod dag_versions;
+pub mod dag_views;
 pub mod dags;
 pub mod event_logs;
 pub mod hitl;

@@ -58,7 +58,7 @@ async fn waits_for(client: &impl GenericClient, run: &Run, instance: &Instance) 
     // With the arrows that the run was begun with.
     let structure = match run.version_id {
         Some(id) => versions::version(client, id).await?.structure,
-        None => dag.structure,
+        None => dag.into_structure(),
     };
     let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) else { return Ok(found) };
     let mut above = Listing::default();

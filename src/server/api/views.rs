@@ -2,7 +2,7 @@
 //! thing of says what Airflow says where it is not used.
 
 use super::redact;
-use crate::engine::store::dags::{Dag, ImportError};
+use crate::engine::store::dags::ImportError;
 use crate::engine::store::instances::Instance;
 use crate::engine::store::runs::Run;
 use crate::engine::store::versions::VersionName;
@@ -96,125 +96,6 @@ pub fn version(version: &VersionName) -> Value {
 /// Stands for a file where its path would be too much.
 pub fn file_token(fileloc: &str) -> String {
     uuid(&["file", fileloc])
-}
-
-pub fn dag(dag: &Dag) -> Value {
-    let structure = &dag.structure;
-    let tags: Vec<Value> = structure
-        .tags
-        .iter()
-        .map(|tag| json!({"name": tag, "dag_id": dag.dag_id, "dag_display_name": dag.dag_id}))
-        .collect();
-    let description = match (&structure.timetable_description, &structure.schedule) {
-        (Some(description), _) => description.as_str(),
-        (None, None) => "Never, external triggers only",
-        (None, Some(_)) => "",
-    };
-    let (next_start, next_end) = dag.next_interval.unzip();
-    let is_periodic = structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
-    let has_limits = |task: &crate::engine::dag::Task| {
-        task.max_active_tis_per_dag.is_some() || task.max_active_tis_per_dagrun.is_some()
-    };
-    json!({
-        "dag_id": dag.dag_id,
-        "dag_display_name": structure.dag_display_name.as_ref().unwrap_or(&dag.dag_id),
-        "is_paused": dag.is_paused,
-        "is_stale": !dag.is_active,
-        "last_parsed_time": maybe(dag.last_parsed_at),
-        "last_parse_duration": dag.last_parse_duration,
-        "last_expired": null,
-        "bundle_name": BUNDLE,
-        "bundle_version": null,
-        "relative_fileloc": dag.relative_fileloc,
-        "fileloc": dag.fileloc,
-        "description": structure.description,
-        "timetable_summary": structure.timetable_summary.as_ref().filter(|_| structure.schedule.is_some()),
-        "timetable_description": description,
-        "timetable_partitioned": structure.timetable.as_ref().is_some_and(|timetable| timetable.is_partitioned()),
-        "timetable_periodic": is_periodic,
-        "tags": tags,
-        "max_active_tasks": structure.max_active_tasks,
-        "max_active_runs": structure.max_active_runs,
-        "max_consecutive_failed_dag_runs": structure.max_consecutive_failed_dag_runs,
-        "has_task_concurrency_limits": structure.tasks.iter().any(has_limits),
-        "has_import_errors": dag.has_import_errors,
-        "next_dagrun_logical_date": maybe(next_start),
-        "next_dagrun_data_interval_start": maybe(next_start),
-        "next_dagrun_data_interval_end": maybe(next_end),
-        "next_dagrun_run_after": maybe(dag.next_run_after),
-        "allowed_run_types": null,
-        "owners": structure.owners,
-        "is_backfillable": is_periodic,
-        "file_token": file_token(&dag.fileloc),
-    })
-}
-
-/// The same with what `/details` adds.
-pub fn dag_details(found: &Dag) -> Value {
-    let mut whole = dag(found);
-    let structure = &found.structure;
-    let params: Value = structure
-        .params
-        .iter()
-        .map(|(name, param)| (name.clone(), self::param(param)))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
-    let details = json!({
-        "catchup": structure.catchup,
-        "dag_run_timeout": structure.dagrun_timeout.map(seconds),
-        "doc_md": structure.doc_md,
-        "start_date": structure.start_date,
-        "end_date": structure.end_date,
-        "is_paused_upon_creation": structure.is_paused_upon_creation,
-        "params": params,
-        "concurrency": structure.max_active_tasks,
-        "timezone": zone_name(&structure.timezone),
-        "asset_expression": structure.asset_condition,
-        "last_parsed": maybe(found.last_parsed_at),
-        "default_args": null,
-        "template_search_path": null,
-        "render_template_as_native_obj": false,
-        "rerun_with_latest_version": null,
-        "owner_links": {},
-        "is_favorite": found.is_favorite,
-        "active_runs_count": found.active_runs,
-        "latest_dag_version": version(&VersionName {
-            dag_id: found.dag_id.clone(),
-            number: found.version_number,
-            created_at: found.version_created_at,
-        }),
-    });
-    if let (Some(whole), Value::Object(details)) = (whole.as_object_mut(), details) {
-        whole.extend(details);
-    }
-    whole
-}
-
-/// A zone's name, or its distance from UTC in seconds.
-fn zone_name(zone: &Value) -> String {
-    match zone {
-        Value::String(name) => name.clone(),
-        Value::Number(seconds) => {
-            let minutes = seconds.as_i64().unwrap_or(0) / 60;
-            format!("{}{:02}:{:02}", if minutes < 0 { '-' } else { '+' }, minutes.abs() / 60, minutes.abs() % 60)
-        }
-        _ => "UTC".to_owned(),
-    }
-}
-
-/// A duration in seconds, as pydantic writes a timedelta.
-fn seconds(value: f64) -> String {
-    format!("PT{value}S")
-}
-
-/// Versions of an older Leoflow have nothing but the value.
-fn param(param: &Value) -> Value {
-    match param.as_object().filter(|map| map.contains_key("schema")) {
-        Some(map) => json!({
-            "value": map.get("value"), "schema": map["schema"], "description": map.get("description"), "source": null,
-        }),
-        None => json!({"value": param, "schema": {}, "description": null, "source": null}),
-    }
 }
 
 pub fn run(run: &Run) -> Value {

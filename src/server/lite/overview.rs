@@ -38,7 +38,7 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     if !params.flag("all")?.unwrap_or(false) {
         listing.conditions.add("d.is_active", Vec::new());
     }
-    let found = dags::list(&*client, listing).await?.rows;
+    let found = dags::list(&*client, &state.structures, listing).await?.rows;
     let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
     let newest = runs::newest(&*client, None, LAST_RUNS).await?;
     let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
@@ -48,10 +48,10 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let mut list = Vec::with_capacity(found.len());
     for dag in &found {
         let error = errors.iter().find(|error| error.filename == dag.fileloc);
-        let last: Vec<Value> = by_dag
-            .get(dag.dag_id.as_str())
-            .into_iter()
-            .flatten()
+        let of_dag = by_dag.get(dag.dag_id.as_str()).map_or(&[][..], Vec::as_slice);
+        let newest = of_dag.iter().max_by_key(|run| (run.run_after, run.queued_at));
+        let last: Vec<Value> = of_dag
+            .iter()
             .map(|run| {
                 json!({
                     "dag_run_id": run.key.run_id, "state": run.state, "run_after": views::stamp(run.run_after),
@@ -70,7 +70,7 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
             "tags": dag.structure.tags,
             "tasks": dag.structure.tasks.len(),
             "last_parse_duration": dag.last_parse_duration,
-            "last_run_state": dag.last_run_state,
+            "last_run_state": newest.map(|run| &run.state),
             "import_error": error.map(|error| &error.stack_trace),
             "next_run_after": dag.next_run_after.map(views::stamp),
             "last_runs": last,
@@ -173,9 +173,10 @@ pub async fn run(
         dags::is_paused(&*client, &key.dag_id).await?
     } else {
         let dag = dags::get(&*client, &key.dag_id).await?;
-        let graph = Graph::new(dag.structure);
+        let is_paused = dag.is_paused;
+        let graph = Graph::new(dag.into_structure());
         found.sort_by_cached_key(|one| (graph.task_index(&one.task_id).unwrap_or(usize::MAX), one.map_index));
-        dag.is_paused
+        is_paused
     };
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
     let mut shown = Vec::with_capacity(found.len());

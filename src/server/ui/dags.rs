@@ -7,9 +7,10 @@ use crate::engine::store::overview::{self, Counts};
 use crate::engine::store::runs::Run;
 use crate::engine::store::{ReadFor, dags, hitl, runs};
 use crate::server::api::dag_runs::missing;
+use crate::server::api::dag_views;
 use crate::server::api::dags::wanted;
 use crate::server::api::hitl::shown as question;
-use crate::server::api::views::{self, duration, maybe, stamp};
+use crate::server::api::views::{duration, maybe, stamp};
 use crate::server::api_error::ApiError;
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
@@ -50,7 +51,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
     listing.conditions.maybe(pending, with_pending);
     let of_each = params.number("dag_runs_limit", 10)?;
     let client = state.database.get().await?;
-    let found = dags::list(&*client, listing).await?;
+    let found = dags::list(&*client, &state.structures, listing).await?;
     let ids: Vec<&str> = found.rows.iter().map(|dag| dag.dag_id.as_str()).collect();
     let mut newest: HashMap<String, Vec<Value>> = HashMap::new();
     for run in runs::newest(&*client, Some(&ids), of_each).await? {
@@ -58,7 +59,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
     }
     let mut shown = Vec::with_capacity(found.rows.len());
     for dag in &found.rows {
-        let mut one = views::dag(dag);
+        let mut one = dag_views::dag(dag);
         one["asset_expression"] = dag.structure.asset_condition.clone().unwrap_or_default();
         one["latest_dag_runs"] = newest.remove(&dag.dag_id).unwrap_or_default().into();
         one["is_favorite"] = dag.is_favorite.into();

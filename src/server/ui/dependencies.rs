@@ -62,8 +62,8 @@ pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<J
     let client = state.database.get().await?;
     let mut all = Listing::default();
     all.conditions.add("d.is_active", Vec::new());
-    let structures: Vec<Structure> =
-        dags::list(&*client, all).await?.rows.into_iter().map(|dag| dag.structure).collect();
+    let structures: Vec<Arc<Structure>> =
+        dags::list(&*client, &state.structures, all).await?.rows.into_iter().map(|dag| dag.structure).collect();
     let assets = AssetNodes::load(&*client).await?;
     let refuse = |status, detail: String| Err(ApiError::new(status, detail));
     let node_id = params.text("node_id");
@@ -107,7 +107,7 @@ fn awaited(structure: &Structure) -> Vec<&Value> {
 }
 
 /// What makes one DAG begin after another: assets, sensors that wait for it, operators that start it.
-fn scheduling(assets: &AssetNodes, structures: &[Structure]) -> Dependencies {
+fn scheduling(assets: &AssetNodes, structures: &[Arc<Structure>]) -> Dependencies {
     let mut found = Dependencies::default();
     for structure in structures {
         let dag = format!("dag:{}", structure.dag_id);
@@ -137,7 +137,7 @@ fn scheduling(assets: &AssetNodes, structures: &[Structure]) -> Dependencies {
 }
 
 /// Which task makes an asset, and which reads it.
-fn data(assets: &AssetNodes, structures: &[Structure]) -> Dependencies {
+fn data(assets: &AssetNodes, structures: &[Arc<Structure>]) -> Dependencies {
     let mut found = Dependencies::default();
     let asset = |one: &Value| assets.named(one).filter(|asset| asset.kind == "asset");
     for structure in structures {

@@ -69,7 +69,7 @@ pub async fn structure(
     let run_ids: Vec<String> = found.rows.into_iter().map(|run| run.key.run_id).collect();
     let part = part(&params)?;
     let newest_id = newest.version_id;
-    let mut nodes = shown(&tree(&part.of(newest.structure)), false);
+    let mut nodes = shown(&tree(&part.of(newest.into_structure())), false);
     for (id, structure) in versions::structures_of_runs(&*client, &dag_id, &run_ids).await? {
         if id != newest_id {
             merge(&mut nodes, shown(&tree(&part.of(structure)), false));

@@ -36,7 +36,7 @@ async fn of_version(client: &impl GenericClient, dag_id: &str, params: &Params) 
     let newest = dags::get(client, dag_id).await.map_err(|_| not_found(dag_id))?;
     let Some(number) = params.whole("version_number")?.filter(|number| *number != i64::from(newest.version_number))
     else {
-        return Ok(newest.structure);
+        return Ok(newest.into_structure());
     };
     let number = i32::try_from(number).unwrap_or(i32::MAX);
     let found = versions::structure(client, dag_id, number).await?;

@@ -21,7 +21,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use postgres::quick_bin;
-pub use postgres::{archive as postgres_archive, bin as postgres_bin, packages, ruff, shellcheck, uv, wheels};
+pub use postgres::{
+    archive as postgres_archive, bin as postgres_bin, cache as shared_cache, packages, ruff, shellcheck, uv, wheels,
+};
 
 pub const LEOFLOW: &str = env!("CARGO_BIN_EXE_leoflow");
 

@@ -1,0 +1,38 @@
+//! A walk through Airflow's web UI in a real browser, where there is one.
+
+use crate::support::TestHome;
+use crate::support::clients::Clients;
+use crate::support::shared_cache;
+use std::path::Path;
+use std::process::Command;
+
+const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/walk-ui.mjs");
+const BROWSERS: [&str; 3] = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+
+#[test]
+fn every_page_opens_and_what_is_done_on_them_is_done() {
+    let has_browser = BROWSERS.iter().any(|path| Path::new(path).exists());
+    let has_npm = Command::new("npm").arg("--version").output().is_ok_and(|output| output.status.success());
+    let Some(clients) = Clients::get().filter(|_| has_browser && has_npm) else {
+        println!("skipped: there is no Chromium, no npm, or no package index");
+        return;
+    };
+    let test = TestHome::new();
+    let dag = Command::new("node").args([WALK, "--dag"]).output().unwrap();
+    assert!(dag.status.success(), "{dag:?}");
+    std::fs::create_dir_all(test.workspace()).unwrap();
+    std::fs::write(test.workspace().join("walked.py"), dag.stdout).unwrap();
+    let port = test.port.to_string();
+    let mut start = test.command(&["lite", "start", "--port", &port, "--json"]);
+    let made = start.env("LEOFLOW_UI", clients.wheel).output().unwrap();
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    test.wait_dag("walked", 1);
+    test.run(&["dags", "unpause", "walked"]).expect(0);
+    // What drives the browser is fetched into the home of its user, once for all tests.
+    let mut walk = Command::new("node");
+    walk.args([WALK, &format!("http://127.0.0.1:{port}"), made["admin_password"].as_str().unwrap()]);
+    let walked =
+        walk.env("HOME", shared_cache().join("browser")).env("TMPDIR", test.folder().join("tmp")).output().unwrap();
+    let said = [walked.stdout, walked.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(walked.status.success() && said.contains("0 problems in "), "{said}");
+}
