@@ -66,6 +66,9 @@ fn its_page_is_at_every_path_and_its_files_are_kept_by_the_browser() {
     assert_eq!((whole.status, whole.body.as_str()), (200, "whole()"));
     assert_eq!(whole.header("cache-control"), Some("public, max-age=31536000, immutable"));
     assert_eq!(whole.header("content-type"), Some("text/javascript; charset=utf-8"));
+    fs::write(test.home.join("ui/3.3.2/words.json"), "{}").unwrap();
+    assert_eq!(get("/static/words.json", &[]).header("cache-control"), Some("no-cache"));
+    assert_eq!(get("/static/words.json?v=1", &[]).header("cache-control"), whole.header("cache-control"));
     let small = get("/static/assets/index-1.js", &[("Accept-Encoding", "br, gzip;q=0.8")]);
     assert_eq!((small.body.as_str(), small.header("content-encoding")), ("compressed", Some("gzip")));
     assert_eq!(get("/static/assets/index-1.js", &[("Accept-Encoding", "gzip;q=0")]).body, "whole()");

@@ -6,7 +6,7 @@ use crate::server::lite::pages;
 use crate::server::request::Id;
 use crate::server::state::AppState;
 use crate::web_ui;
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::io;
@@ -61,7 +61,12 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
 }
 
 /// `GET /static/…`: compressed where the browser takes that.
-pub async fn file(State(state): Shared, Id(path): Id, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn file(
+    State(state): Shared,
+    Id(path): Id,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let relative = Path::new(&path);
     let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
     let folder = web_ui::installed(&state.home).filter(|_| is_plain).ok_or_else(not_found)?;
@@ -81,8 +86,10 @@ pub async fn file(State(state): Shared, Id(path): Id, headers: HeaderMap) -> Res
         Err(error) if NO_FILE.contains(&error.kind()) => return Err(not_found()),
         Err(error) => return Err(ApiError::internal(&error)),
     };
-    // Names in this folder change with their content.
-    let keep = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    // Names in this folder change with their content; texts of other languages are asked for with our version.
+    let is_of_version = query.is_some_and(|query| query.starts_with("v="));
+    let keep =
+        if path.starts_with("assets/") || is_of_version { "public, max-age=31536000, immutable" } else { "no-cache" };
     let mut response = match found.bytes {
         Some(bytes) => ([(header::CONTENT_TYPE, kind)], bytes).into_response(),
         None => StatusCode::NOT_MODIFIED.into_response(),
