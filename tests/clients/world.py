@@ -25,8 +25,6 @@ IDS = {
 REFUSED = {
     "list_teams": [403], "get_pending_partitioned_dag_run": [404], "get_external_log_url": [400],
     "test_connection": [403], "enqueue_connection_test": [403], "get_connection_test": [403, 404, 422],
-    # Airflow shows no configuration unless it is told to; Leoflow always hides what is secret in it.
-    "get_config": [403], "get_config_value": [403],
 }
 BACKFILL = {"dag_id": "weekly", "from_date": "2026-01-01T00:00:00Z", "to_date": "2026-01-20T00:00:00Z"}
 # Bodies, by the operation's id; what has none sends nothing.

@@ -82,7 +82,7 @@ impl Instances {
 
     /// Counted here: for Postgres, grouping by texts is most of the work.
     pub fn by_task(&self) -> HashMap<&str, Summary> {
-        let mut found: HashMap<&str, Summary> = HashMap::with_capacity(self.0.len());
+        let mut found: HashMap<&str, Summary> = HashMap::new();
         for row in &self.0 {
             let mut states = States::default();
             states.add(row.get::<_, Option<&str>>(1).and_then(TaskState::parse));

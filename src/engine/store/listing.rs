@@ -7,6 +7,7 @@ pub use super::cursor::Cursor;
 use super::cursor::beyond;
 use crate::postgres::GenericClient;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// With a cursor no more are counted: that is what it is for. Airflow's number.
 pub const COUNTED: i64 = 50_000;
@@ -57,7 +58,8 @@ impl<T> Found<Result<T, StoreError>> {
 pub struct OtherCursor;
 
 /// Where rows come from. What is looked up for each row is best a subselect among the columns: it is asked for those of the
-/// page alone. `key` tells them apart, so that pages do not overlap.
+/// page alone. `key` tells them apart, so that pages do not overlap: it is never NULL, and no two rows have the same, joins
+/// included. Conditions and orders call what is joined by its alias.
 pub struct Source<'a> {
     pub columns: &'a str,
     pub from: &'a str,
@@ -81,7 +83,8 @@ impl<'a> Source<'a> {
     /// The query for a page. Which rows are on it is found out without what is only looked up for those that are shown.
     fn rows(&self, columns: &str, conditions: &str, order: &str, page: &str) -> String {
         let from = self.shown();
-        if self.joins.is_empty() {
+        // Where all are shown there is nothing to find out.
+        if self.joins.is_empty() || page.is_empty() {
             return format!("SELECT {columns} FROM {from} WHERE {conditions} ORDER BY {order} {page}");
         }
         let of_keys = |of: &dyn Fn(&str, usize) -> String| {
@@ -153,10 +156,14 @@ impl Listing {
         let Some(cursor) = self.cursor.take() else {
             let total =
                 client.query_one(&format!("SELECT count(*) {counted}"), &self.conditions.values()).await?.get(0);
-            let limit = self.limit.map_or_else(|| "ALL".to_owned(), |limit| limit.to_string());
-            let page = format!("LIMIT {limit} OFFSET {}", self.offset);
+            let mut values = self.conditions.values();
+            let count = values.len();
+            let mut page = String::new();
+            if self.limit.is_some() || self.offset > 0 {
+                page = format!("LIMIT ${} OFFSET ${}", count + 1, count + 2);
+                values.extend([&self.limit as &(dyn ToSql + Sync), &self.offset]);
+            }
             let query = source.rows(columns, &conditions, &order_by(&order, false), &page);
-            let values = self.conditions.values();
             let rows = client.query(&query, &values).await?.iter().map(read).collect();
             return Ok(Found { rows, total, total_limit: None, next: None, previous: None });
         };

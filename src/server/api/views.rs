@@ -24,7 +24,7 @@ impl Stamp {
     /// Written by hand: lists have tens of thousands of them.
     fn with<T>(self, read: impl FnOnce(&str) -> T) -> T {
         let at = Offset::UTC.to_datetime(self.0);
-        let micros = self.0.subsec_nanosecond() / 1000;
+        let micros = at.subsec_nanosecond() / 1000;
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         let year = i32::from(at.year());
         let pairs = [
@@ -212,6 +212,7 @@ mod tests {
     fn times_are_pydantics() {
         let text = |at: &str| stamp(at.parse().unwrap());
         assert_eq!(text("2026-01-01T01:02:03.00045Z"), "2026-01-01T01:02:03.000450Z");
+        assert_eq!(text("1969-12-31T23:59:58.5Z"), "1969-12-31T23:59:58.500000Z");
         assert_eq!(text("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00Z");
     }
 }

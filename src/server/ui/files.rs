@@ -40,7 +40,8 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     let first = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
     let reads = [Method::GET, Method::HEAD].contains(request.method());
     if !reads {
-        return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"));
+        let refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        return Ok(([(header::ALLOW, "GET, HEAD")], refusal).into_response());
     }
     if NOT_PAGES.contains(&first) {
         return Err(not_found());

@@ -23,7 +23,7 @@ use futures_util::stream;
 use jiff::{Timestamp, Unit};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -175,6 +175,8 @@ const PRIORITY: [Option<TaskState>; 14] = [
     Some(TaskState::Removed),
 ];
 
+/// Runs that Postgres is asked for before the first of them is there.
+const AT_ONCE: usize = 8;
 /// In bytes, with what is around it.
 const USUAL_CELL: usize = 256;
 
@@ -246,6 +248,8 @@ impl<'a> Found<'a> {
                 }
                 Node::Group { group, children, .. } => {
                     let (id, at) = (group.group_id.as_str(), shown.len());
+                    // A task that was called as a group is now is not shown beside it.
+                    self.tasks.remove(id);
                     shown.push(OfTask::new(id, id, &Summary::default(), self.version, false));
                     let of = self.add(children, shown);
                     shown[at] = OfTask::new(id, id, &of, self.version, false);
@@ -272,7 +276,9 @@ pub async fn ti_summaries(
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let run_ids = params.texts("run_ids");
+    let mut run_ids = params.texts("run_ids");
+    let mut seen = HashSet::new();
+    run_ids.retain(|run_id| seen.insert(run_id.clone()));
     let client = state.database.get().await?;
     let known = grid::versions(&*client, &dag_id, &run_ids).await?;
     let structures: BTreeMap<i64, Structure> =
@@ -291,8 +297,11 @@ pub async fn ti_summaries(
         text.push(b'\n');
         Ok(text.into())
     };
-    // Postgres has all questions at once, and looks for the next run's while a line is written.
-    let lines = try_join_all(run_ids.iter().map(line)).await?;
+    // Postgres has several questions at once, and looks for the next run's while a line is written.
+    let mut lines = Vec::with_capacity(run_ids.len());
+    for some in run_ids.chunks(AT_ONCE) {
+        lines.extend(try_join_all(some.iter().map(&line)).await?);
+    }
     let body = Body::from_stream(stream::iter(lines.into_iter().map(Ok::<_, Infallible>)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }

@@ -54,5 +54,6 @@ impl Clients {
 }
 
 fn done(command: &mut Command) -> bool {
-    command.env("UV_NO_CACHE", "1").status().is_ok_and(|status| status.success())
+    let command = command.env("UV_NO_CACHE", "1").env("PIP_NO_CACHE_DIR", "1").env("UV_PYTHON_DOWNLOADS", "never");
+    command.status().is_ok_and(|status| status.success())
 }
