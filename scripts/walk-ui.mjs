@@ -97,17 +97,22 @@ class Walk {
     this.where = name;
     try {
       await act();
-      await this.page.waitForTimeout(700);
+      await this.settled();
     } catch (error) {
       this.tell(String(error).split("\n").slice(0, 3).join(" "));
     }
     await this.picture(name);
   }
 
+  /** Until it asks for nothing for half a second; some pages go on asking. */
+  async settled() {
+    await this.page.waitForLoadState("networkidle", { timeout: 5000 }).catch(() => {});
+  }
+
   async open(path) {
     await this.step(path, async () => {
       await this.page.goto(this.base + path);
-      await this.page.waitForTimeout(900);
+      await this.settled();
       const text = await this.page.textContent("body");
       if (/Page Not Found|went wrong/.test(text)) this.tell("the page says that it is not there");
     });
