@@ -8,7 +8,8 @@
 // An Airflow that lets everybody in has no password: "".
 //
 // The DAG `walked` has to be there: `scripts/walk-ui.mjs --dag` prints it. Wants Chromium and npm, which fetches playwright-core
-// into ~/.cache/leoflow-bench. Talks to that address alone, but to install. The exit code is 1 when something did not go well.
+// into ~/.cache/leoflow-bench. Talks to that address alone, but to install. The exit code is 1 when something did not go well, and
+// 3 when npm gets nothing.
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -60,7 +61,12 @@ function playwright() {
   const folder = join(homedir(), ".cache/leoflow-bench/playwright");
   if (!existsSync(join(folder, "node_modules/playwright-core"))) {
     mkdirSync(folder, { recursive: true });
-    execFileSync("npm", ["install", "--silent", "--prefix", folder, "playwright-core@1.64.1"], { stdio: "inherit" });
+    try {
+      execFileSync("npm", ["install", "--silent", "--prefix", folder, "playwright-core@1.64.1"], { stdio: "inherit" });
+    } catch (error) {
+      console.error(`npm cannot get playwright-core: ${error.message}`);
+      process.exit(3);
+    }
   }
   return createRequire(join(folder, "x.js"))("playwright-core");
 }

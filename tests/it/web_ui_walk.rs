@@ -33,6 +33,10 @@ fn no_request_of_any_page_fails() {
     walk.args([WALK, &format!("http://127.0.0.1:{port}"), made["admin_password"].as_str().unwrap()]);
     let walked =
         walk.env("HOME", shared_cache().join("browser")).env("TMPDIR", test.folder().join("tmp")).output().unwrap();
+    if walked.status.code() == Some(3) {
+        println!("skipped: npm cannot get what drives the browser");
+        return;
+    }
     let said = [walked.stdout, walked.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(walked.status.success() && said.contains("0 problems in "), "{said}");
 }
