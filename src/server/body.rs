@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, Request};
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// The largest that is read, in bytes.
@@ -17,15 +17,19 @@ pub const LARGEST: usize = 16 * 1024 * 1024;
 /// Into a type that denies unknown fields, where they are to be refused.
 pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
     let Json(value) = body.map_err(bad_body)?;
-    let map = match value {
-        Value::Object(map) => map,
-        Value::Null => return Err(ApiError::unprocessable(&["body"], "missing", "Field required")),
+    match value {
+        Value::Object(map) => fields_as(map),
+        Value::Null => Err(ApiError::unprocessable(&["body"], "missing", "Field required")),
         // A list would be read as a body that has every field left out.
         _ => {
             let message = "Input should be a valid dictionary or object to extract fields from";
-            return Err(ApiError::unprocessable(&["body"], "model_attributes_type", message));
+            Err(ApiError::unprocessable(&["body"], "model_attributes_type", message))
         }
-    };
+    }
+}
+
+/// The same of a body that is known to be an object, or of a part of one.
+pub fn fields_as<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, ApiError> {
     let fields = MapDeserializer::new(map.into_iter().map(|(name, value)| (name, Field(value))));
     T::deserialize(fields).map_err(|problem| match problem {
         Problem::Unknown(field) => {

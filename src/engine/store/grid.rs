@@ -1,6 +1,7 @@
 //! Task instances of many runs, counted by task: what the grid of the UI is made of.
 
 use super::StoreError;
+use super::structures::VersionKey;
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
 use crate::postgres::GenericClient;
@@ -53,7 +54,7 @@ impl Summary {
 /// What a run was made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Version {
-    pub id: i64,
+    pub key: VersionKey,
     pub number: i32,
 }
 
@@ -63,10 +64,10 @@ pub async fn versions(
     dag_id: &str,
     run_ids: &[String],
 ) -> Result<HashMap<String, Version>, StoreError> {
-    let query = "SELECT r.run_id, v.id, v.version_number FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
+    let query = "SELECT r.run_id, v.id, v.created_at, v.version_number FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
                  WHERE r.dag_id = $1 AND r.run_id = ANY ($2)";
     let rows = client.query(query, &[&dag_id, &run_ids]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), Version { id: row.get(1), number: row.get(2) })).collect())
+    Ok(rows.iter().map(|row| (row.get(0), Version { key: (row.get(1), row.get(2)), number: row.get(3) })).collect())
 }
 
 /// The task instances of a run.

@@ -79,16 +79,3 @@ pub async fn structure(
     let row = client.query_opt(query, &[&dag_id, &number]).await?;
     Ok(row.map(|row| row.get::<_, Json<Structure>>(0).0))
 }
-
-/// The DAG as it was in each version that one of these runs is of.
-pub async fn structures_of_runs(
-    client: &impl GenericClient,
-    dag_id: &str,
-    run_ids: &[String],
-) -> Result<Vec<(i64, Structure)>, StoreError> {
-    let query = "SELECT v.id, v.structure FROM dag_version v
-                 WHERE v.id IN (SELECT dag_version_id FROM dag_run WHERE dag_id = $1 AND run_id = ANY ($2))
-                 ORDER BY v.version_number DESC";
-    let rows = client.query(query, &[&dag_id, &run_ids]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, Json<Structure>>(1).0)).collect())
-}

@@ -12,7 +12,7 @@ use crate::engine::store::instances;
 use crate::engine::store::partitions::{self, Which};
 use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
+use crate::server::body::{body_as, fields_as};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -236,8 +236,8 @@ pub async fn several(
     let whole: Map<String, Value> = body_as(body)?;
     let (selectors, options): (Map<_, _>, Map<_, _>) =
         whole.into_iter().partition(|(name, _)| SELECTORS.contains(&name.as_str()));
-    let options: Options = body_as(Ok(Json(options.into())))?;
-    let body: Selectors = body_as(Ok(Json(selectors.into())))?;
+    let options: Options = fields_as(options)?;
+    let body: Selectors = fields_as(selectors)?;
     options.check()?;
     let partitions =
         Partitions::of(body.partition_key, body.partition_date_start.as_deref(), body.partition_date_end.as_deref())?;

@@ -4,7 +4,7 @@ use super::dag_runs::{Patch, missing};
 use crate::engine::keys::RunKey;
 use crate::engine::store::{ReadFor, StoreError, runs};
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
+use crate::server::body::fields_as;
 use crate::server::bulk_keyed::{self, Entity, Keyed, text_of};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
@@ -23,7 +23,7 @@ struct DagRuns {
 
 fn patch_of(mut entity: Map<String, Value>) -> Result<Patch, ApiError> {
     entity.retain(|name, _| !["dag_id", "dag_run_id"].contains(&name.as_str()));
-    body_as(Ok(Json(Value::Object(entity))))
+    fields_as(entity)
 }
 
 impl Keyed for DagRuns {

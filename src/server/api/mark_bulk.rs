@@ -4,7 +4,7 @@ use super::mark::{Patch, same_state};
 use crate::engine::keys::{InstanceKey, RunKey};
 use crate::engine::store::{instances, mark};
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
+use crate::server::body::fields_as;
 use crate::server::bulk_keyed::{self, Entity, Keyed, text_of};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
@@ -34,7 +34,7 @@ const NAMES: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
 
 fn patch_of(mut entity: Map<String, Value>) -> Result<Patch, ApiError> {
     entity.retain(|name, _| !NAMES.contains(&name.as_str()));
-    body_as(Ok(Json(Value::Object(entity))))
+    fields_as(entity)
 }
 
 impl Keyed for TaskInstances {

@@ -2,7 +2,7 @@
 
 use super::task_instances::missing;
 use crate::engine::keys::RunKey;
-use crate::engine::state::RunState;
+use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
 use crate::engine::store::listing::Listing;
 use crate::engine::store::runs::Run;
@@ -67,7 +67,7 @@ async fn waits_for(client: &impl GenericClient, run: &Run, instance: &Instance) 
     let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
     for one in instances::list(client, above).await?.rows {
         let state = one.state.as_deref().unwrap_or("none");
-        if !["success", "failed", "skipped", "upstream_failed", "removed"].contains(&state) {
+        if !TaskState::parse(state).is_some_and(TaskState::is_finished) {
             unfinished.insert(one.task_id, state.to_owned());
         }
     }

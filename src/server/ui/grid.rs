@@ -2,12 +2,12 @@
 
 use super::structure::{not_found, part, setup_or_teardown};
 use super::tree::{Node, tree};
-use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
 use crate::engine::store::grid::{self, Instances, States, Summary, Version};
 use crate::engine::store::listing::{Column, Listing, Order};
-use crate::engine::store::{dags, runs, versions};
+use crate::engine::store::structures::VersionKey;
+use crate::engine::store::{dags, runs};
 use crate::server::api::views::{Stamp, maybe, stamp, version};
 use crate::server::api_error::ApiError;
 use crate::server::listing::{Fields, NOTHING};
@@ -23,6 +23,7 @@ use futures_util::stream;
 use jiff::{Timestamp, Unit};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -70,10 +71,14 @@ pub async fn structure(
     let part = part(&params)?;
     let newest_id = newest.version_id;
     let mut nodes = shown(&tree(&part.of(newest.into_structure())), false);
-    for (id, structure) in versions::structures_of_runs(&*client, &dag_id, &run_ids).await? {
-        if id != newest_id {
-            merge(&mut nodes, shown(&tree(&part.of(structure)), false));
-        }
+    let mut others: Vec<Version> = grid::versions(&*client, &dag_id, &run_ids).await?.into_values().collect();
+    others.retain(|version| version.key.0 != newest_id);
+    others.sort_unstable_by_key(|version| Reverse(version.number));
+    let keys: Vec<VersionKey> = others.iter().map(|version| version.key).collect();
+    let mut structures = state.structures.of(&*client, &keys).await?;
+    // Each of them once, however many runs it has.
+    for structure in keys.iter().filter_map(|key| structures.remove(key)) {
+        merge(&mut nodes, shown(&tree(&part.of(Arc::unwrap_or_clone(structure))), false));
     }
     Ok(Json(nodes.into()))
 }
@@ -281,16 +286,16 @@ pub async fn ti_summaries(
     run_ids.retain(|run_id| seen.insert(run_id.clone()));
     let client = state.database.get().await?;
     let known = grid::versions(&*client, &dag_id, &run_ids).await?;
-    let structures: BTreeMap<i64, Structure> =
-        versions::structures_of_runs(&*client, &dag_id, &run_ids).await?.into_iter().collect();
-    let trees: BTreeMap<i64, Vec<Node<'_>>> = structures.iter().map(|(id, structure)| (*id, tree(structure))).collect();
+    let keys: Vec<VersionKey> = known.values().map(|version| version.key).collect();
+    let structures = state.structures.of(&*client, &keys).await?;
+    let trees: HashMap<VersionKey, Vec<Node<'_>>> = structures.iter().map(|(key, of)| (*key, tree(of))).collect();
     let line = async |run_id: &String| -> Result<Bytes, ApiError> {
         let instances = Instances::of(&*client, &dag_id, run_id).await?;
         let found = Found { tasks: instances.by_task(), version: known.get(run_id).copied() };
         if found.tasks.is_empty() {
             return Ok(Bytes::new());
         }
-        let nodes = found.version.and_then(|version| trees.get(&version.id)).map_or(&[][..], Vec::as_slice);
+        let nodes = found.version.and_then(|version| trees.get(&version.key)).map_or(&[][..], Vec::as_slice);
         let mut text = Vec::with_capacity(found.tasks.len() * USUAL_CELL);
         let line = OfRun { run_id, dag_id: &dag_id, task_instances: found.cells(nodes) };
         serde_json::to_writer(&mut text, &line).map_err(|error| ApiError::internal(&error))?;
