@@ -1,6 +1,7 @@
 //! States of runs, task instances and tries, with Airflow's names
 //! (<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/tasks.html>).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -37,11 +38,15 @@ macro_rules! states {
 
 states! {
     /// Of a run.
+    #[derive(JsonSchema)]
+    #[schemars(rename = "DagRunState")]
     RunState { Queued = "queued", Running = "running", Success = "success", Failed = "failed" }
 }
 
 states! {
     /// Of a task instance; one that nothing has happened to has none.
+    #[derive(JsonSchema)]
+    #[schemars(rename = "TaskInstanceState")]
     TaskState {
         Removed = "removed",
         Scheduled = "scheduled",

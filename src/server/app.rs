@@ -6,7 +6,7 @@ use super::caller::Caller;
 use super::guard;
 use super::lite::pages;
 use super::state::AppState;
-use super::{api, audit, auth, health, lite, task, ui};
+use super::{api, audit, auth, docs, health, lite, task, ui};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -32,9 +32,10 @@ pub fn routers(state: Arc<AppState>) -> Routers {
     let all = open_routes()
         .merge(authorized_routes(&state))
         .merge(lite::page_routes(&state))
+        .merge(docs_routes(&state))
         .merge(lite::local_routes(&state))
         .merge(lite::unhurried_routes(&state))
-        .merge(api::unhurried_routes(&state))
+        .merge(api::unhurried_routes().router.layer(from_fn_with_state(state.clone(), guard::require_token)))
         .merge(ui::unhurried_routes(&state))
         .merge(task::routes(&state))
         .merge(task::trigger_routes())
@@ -52,27 +53,35 @@ pub fn routers(state: Arc<AppState>) -> Routers {
 fn open_routes() -> Routes {
     Router::new()
         .route("/api/healthz", get(health::healthz))
-        .route("/api/v2/version", get(health::version))
-        .route("/api/v2/monitor/health", get(health::monitor))
+        .merge(api::open_routes().router)
         .route("/auth/token", post(auth::token))
         .route("/auth/token/cli", post(auth::token))
         .route("/auth/login", get(auth::login_page).post(auth::login))
         .route("/auth/logout", post(auth::logout))
-        .route("/api/v2/auth/login", get(auth::login_redirect))
-        .route("/api/v2/auth/logout", get(auth::logout_redirect))
+        .route("/openapi.json", get(docs::openapi))
         .merge(lite::static_routes())
         .merge(ui::static_routes())
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES))
 }
 
+/// The API's description for people.
+fn docs_routes(state: &Arc<AppState>) -> Routes {
+    Router::new()
+        .route("/docs", get(docs::docs))
+        .layer(from_fn_with_state(state.clone(), guard::require_login))
+        .layer(from_fn(guard::framed_by_ourselves))
+}
+
 /// For who has a token or a session, answered in the time that the datastore is given.
 fn authorized_routes(state: &Arc<AppState>) -> Routes {
     let about_dags = api::dag_routes()
+        .router
         .merge(lite::dag_routes())
         .merge(ui::dag_routes())
         .layer(from_fn_with_state(state.clone(), guard::after_first_look));
     about_dags
-        .merge(api::store_routes(state))
+        .merge(api::told_to_dag_files().router.layer(from_fn_with_state(state.clone(), guard::telling_dag_files)))
+        .merge(api::other_routes().router)
         .merge(ui::session_routes())
         .route("/api/lite/status", get(pages::status))
         .layer(from_fn_with_state(state.clone(), audit::log))

@@ -6,6 +6,8 @@ use super::caller::Caller;
 use super::guard;
 use super::lite::pages;
 use super::logins::{Peer, Source, Turn};
+use super::openapi::operation::{Operation, Output, Schemas};
+use super::query::{Asked, Kind, Parameter};
 use super::state::AppState;
 use crate::auth::{password, token};
 use crate::config;
@@ -133,13 +135,19 @@ pub struct Next {
     next: Option<String>,
 }
 
+pub struct OfLogin;
+
+impl super::query::Query for OfLogin {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("next", Kind::Text)];
+}
+
 /// `GET /api/v2/auth/login`: where to log in, and to go on from there to `next`.
-pub async fn login_redirect(Query(Next { next }): Query<Next>) -> Result<Redirect, ApiError> {
-    let Some(next) = next else { return Ok(Redirect::temporary("/auth/login")) };
-    if !is_of_this_site(&next) {
+pub async fn login_redirect(asked: Asked<OfLogin>) -> Result<Redirect, ApiError> {
+    let Some(next) = asked.text("next") else { return Ok(Redirect::temporary("/auth/login")) };
+    if !is_of_this_site(next) {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "Invalid or unsafe next URL"));
     }
-    let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
+    let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
     Ok(Redirect::temporary(&format!("/auth/login?next={next}")))
 }
 
@@ -150,8 +158,23 @@ fn is_of_this_site(next: &str) -> bool {
 }
 
 /// `GET /api/v2/auth/logout`.
-pub async fn logout_redirect(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
-    end_session(&state, &headers, Redirect::temporary("/auth/login")).await
+pub async fn logout_redirect(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Led {
+    Led(end_session(&state, &headers, Redirect::temporary("/auth/login")).await)
+}
+
+/// An answer that leads elsewhere.
+pub struct Led(Response);
+
+impl Output for Led {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        Redirect::describe(operation, schemas);
+    }
+}
+
+impl IntoResponse for Led {
+    fn into_response(self) -> Response {
+        self.0
+    }
 }
 
 pub async fn logout(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {

@@ -1,10 +1,12 @@
 //! The body of a request, read as FastAPI would: a field that is missing or that nobody knows is named.
 
 use super::api_error::ApiError;
+use super::openapi::operation::{Input, Operation, Schemas};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
@@ -38,6 +40,29 @@ pub fn fields_as<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, ApiE
         Problem::Missing(field) => ApiError::unprocessable(&["body", field], "missing", "Field required"),
         Problem::Value(text) => ApiError::unprocessable(&["body"], "value_error", text),
     })
+}
+
+/// A body that there has to be, of a type that denies unknown fields where they are to be refused.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        body_as(Json::from_request(request, state).await).map(Self)
+    }
+}
+
+impl<T: JsonSchema> Input for Body<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.takes::<T>(schemas, true);
+    }
+}
+
+impl<T: JsonSchema> Input for OptionalBody<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        operation.takes::<Option<T>>(schemas, false);
+    }
 }
 
 /// A body that may be left out, as clients do whatever they say of its type.

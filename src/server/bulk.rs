@@ -1,19 +1,22 @@
 //! Airflow's bulk changes: a list of actions, each of which is done whole or not at all.
 
 use super::api_error::ApiError;
-use super::body::body_as;
 use super::state::AppState;
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::marker::PhantomData;
 
+/// Of entities of the type `T`.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bulk {
+#[serde(deny_unknown_fields, bound = "")]
+pub struct Bulk<T> {
     pub actions: Vec<Action>,
+    #[serde(skip)]
+    of: PhantomData<fn() -> T>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -84,19 +87,19 @@ pub trait Entities: Sync {
 pub type Body = Map<String, Value>;
 
 /// Does what a body asks for, action by action.
-pub async fn run<E: Entities>(
+pub async fn run<E: Entities, T>(
     state: &AppState,
     entities: &E,
-    body: Result<Json<Value>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let Bulk { actions } = body_as(body)?;
+    body: Bulk<T>,
+) -> Result<Json<BulkResponse>, ApiError> {
+    let Bulk { actions, .. } = body;
     actions.iter().try_for_each(check::<E>)?;
-    let mut outcome = Outcome::default();
+    let mut outcome = BulkResponse::default();
     for action in actions {
         let kind = action.action;
         outcome.add(kind, act(state, entities, action).await);
     }
-    Ok(Json(outcome.0.into()))
+    Ok(Json(outcome))
 }
 
 /// Each kind of action has fields of its own.
@@ -167,23 +170,37 @@ fn name_in(entity: &Value, fields: &[&str]) -> Option<String> {
 }
 
 /// What came of the actions.
-#[derive(Default)]
-pub struct Outcome(pub Map<String, Value>);
+#[derive(Default, Serialize, JsonSchema)]
+pub struct BulkResponse {
+    create: Option<BulkActionResponse>,
+    update: Option<BulkActionResponse>,
+    delete: Option<BulkActionResponse>,
+}
 
-impl Outcome {
+/// What came of those of one kind.
+#[derive(Default, Serialize, JsonSchema)]
+struct BulkActionResponse {
+    success: Vec<String>,
+    errors: Vec<Map<String, Value>>,
+}
+
+impl BulkResponse {
     pub fn add(&mut self, kind: Kind, done: Result<Vec<String>, ApiError>) {
-        let name = match kind {
-            Kind::Create => "create",
-            Kind::Update => "update",
-            Kind::Delete => "delete",
+        let of_kind = match kind {
+            Kind::Create => &mut self.create,
+            Kind::Update => &mut self.update,
+            Kind::Delete => &mut self.delete,
         };
-        let of_kind = self.0.entry(name).or_insert_with(|| json!({"success": [], "errors": []}));
-        let (field, new) = match done {
-            Ok(names) => ("success", names.into_iter().map(Value::from).collect()),
-            Err(error) => ("errors", vec![json!({"error": error.message(), "status_code": error.status().as_u16()})]),
-        };
-        if let Some(list) = of_kind[field].as_array_mut() {
-            list.extend(new);
+        let of_kind = of_kind.get_or_insert_default();
+        match done {
+            Ok(names) => of_kind.success.extend(names),
+            Err(error) => {
+                let status = error.status().as_u16();
+                let told = [("error", error.message().into()), ("status_code", status.into())];
+                of_kind
+                    .errors
+                    .push(told.map(|(name, value): (_, Value)| (name.to_owned(), value)).into_iter().collect());
+            }
         }
     }
 }

@@ -1,11 +1,9 @@
 //! Airflow's bulk changes of runs and task instances: each is done or reported, and the others go on.
 
 use super::api_error::ApiError;
-use super::body::body_as;
-use super::bulk::{Action, Bulk, Kind, Otherwise, Outcome, check_fields};
+use super::bulk::{Action, Bulk, BulkResponse, Kind, Otherwise, check_fields};
 use super::state::AppState;
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use serde_json::{Map, Value};
@@ -82,12 +80,8 @@ fn entity(value: Value) -> Result<Entity, ApiError> {
 }
 
 /// Does what a body asks for, action by action.
-pub async fn run<K: Keyed>(
-    state: &AppState,
-    of: &K,
-    body: Result<Json<Value>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let Bulk { actions } = body_as(body)?;
+pub async fn run<K: Keyed, T>(state: &AppState, of: &K, body: Bulk<T>) -> Result<Json<BulkResponse>, ApiError> {
+    let Bulk { actions, .. } = body;
     let mut read = Vec::new();
     for mut action in actions {
         check_fields(&action)?;
@@ -104,11 +98,11 @@ pub async fn run<K: Keyed>(
         }
         read.push((action, entities));
     }
-    let mut outcome = Outcome::default();
+    let mut outcome = BulkResponse::default();
     for (action, entities) in read {
         act(state, of, &action, entities, &mut outcome).await?;
     }
-    Ok(Json(outcome.0.into()))
+    Ok(Json(outcome))
 }
 
 async fn act<K: Keyed>(
@@ -116,7 +110,7 @@ async fn act<K: Keyed>(
     of: &K,
     action: &Action,
     entities: Vec<Entity>,
-    outcome: &mut Outcome,
+    outcome: &mut BulkResponse,
 ) -> Result<(), ApiError> {
     let kind = action.action;
     if kind == Kind::Create {

@@ -7,7 +7,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +29,14 @@ pub async fn healthz(State(state): State<Arc<AppState>>) -> Response {
     }
 }
 
-pub async fn version(State(state): State<Arc<AppState>>) -> Json<Value> {
-    Json(json!({"version": state.version, "git_version": null}))
+#[derive(Serialize, JsonSchema)]
+pub struct VersionInfo {
+    version: String,
+    git_version: Option<String>,
+}
+
+pub async fn version(State(state): State<Arc<AppState>>) -> Json<VersionInfo> {
+    Json(VersionInfo { version: state.version.to_string(), git_version: None })
 }
 
 /// A part of the instance that is a process of its own on Airflow.
@@ -58,18 +66,55 @@ pub async fn parts(state: &AppState) -> Parts {
     }
 }
 
-/// Airflow's `HealthInfoResponse`.
-pub async fn monitor(State(state): State<Arc<AppState>>) -> Json<Value> {
-    let word = |healthy: bool| if healthy { "healthy" } else { "unhealthy" };
+#[derive(Serialize, JsonSchema)]
+struct BaseInfoResponse {
+    status: Option<&'static str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct SchedulerInfoResponse {
+    status: Option<&'static str>,
+    latest_scheduler_heartbeat: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TriggererInfoResponse {
+    status: Option<&'static str>,
+    latest_triggerer_heartbeat: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct DagProcessorInfoResponse {
+    status: Option<&'static str>,
+    latest_dag_processor_heartbeat: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct HealthInfoResponse {
+    metadatabase: BaseInfoResponse,
+    scheduler: SchedulerInfoResponse,
+    triggerer: TriggererInfoResponse,
+    dag_processor: Option<DagProcessorInfoResponse>,
+}
+
+pub async fn monitor(State(state): State<Arc<AppState>>) -> Json<HealthInfoResponse> {
+    let word = |healthy: bool| Some(if healthy { "healthy" } else { "unhealthy" });
     let (status, parts) = tokio::join!(state.database.check(PATIENCE), parts(&state));
     let beat = |part: &Part| part.heartbeat.map(|at| at.to_string());
     let Parts { scheduler, dag_processor, triggerer } = parts;
-    Json(json!({
-        "metadatabase": {"status": word(status.is_ok())},
-        "scheduler": {"status": word(scheduler.is_alive), "latest_scheduler_heartbeat": beat(&scheduler)},
-        "triggerer": {"status": word(triggerer.is_alive), "latest_triggerer_heartbeat": beat(&triggerer)},
-        "dag_processor": {
-            "status": word(dag_processor.is_alive), "latest_dag_processor_heartbeat": beat(&dag_processor),
+    Json(HealthInfoResponse {
+        metadatabase: BaseInfoResponse { status: word(status.is_ok()) },
+        scheduler: SchedulerInfoResponse {
+            status: word(scheduler.is_alive),
+            latest_scheduler_heartbeat: beat(&scheduler),
         },
-    }))
+        triggerer: TriggererInfoResponse {
+            status: word(triggerer.is_alive),
+            latest_triggerer_heartbeat: beat(&triggerer),
+        },
+        dag_processor: Some(DagProcessorInfoResponse {
+            status: word(dag_processor.is_alive),
+            latest_dag_processor_heartbeat: beat(&dag_processor),
+        }),
+    })
 }

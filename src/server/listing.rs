@@ -2,9 +2,11 @@
 
 use super::api_error::ApiError;
 use super::request::{BODY, Params};
-use crate::engine::store::listing::{Column, Conditions, Cursor, Found, Listing, Order};
+use crate::engine::store::listing::{Column, Conditions, Cursor, Listing, Order};
 use axum::http::StatusCode;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Airflow's `maximum_page_limit`; a larger limit is lowered to it.
 const MOST: i64 = 100;
@@ -16,44 +18,61 @@ const MOST_ORDERS: usize = 10;
 pub struct Fields {
     /// What it may be ordered by.
     pub order: &'static [(&'static str, Column)],
+    /// What it is ordered by where nobody says.
+    pub usual: &'static [&'static str],
+    /// It also has pages that a cursor tells.
+    pub has_cursor: bool,
     /// `…_pattern` finds a part, and `…_prefix_pattern` what begins so.
     pub patterns: &'static [(&'static str, &'static str)],
     /// `…_gte`, `…_gt`, `…_lte` and `…_lt`.
     pub ranges: &'static [(&'static str, Column)],
-    /// One of these; they may come several times.
+    /// Exactly this.
     pub exact: &'static [(&'static str, Column)],
+    /// One of these; they may come several times.
+    pub one_of: &'static [(&'static str, Column)],
+    /// The same, of a body alone.
+    pub in_body: &'static [(&'static str, Column)],
 }
 
-pub const NOTHING: Fields = Fields { order: &[], patterns: &[], ranges: &[], exact: &[] };
+pub const NOTHING: Fields = Fields {
+    order: &[],
+    usual: &["id"],
+    has_cursor: false,
+    patterns: &[],
+    ranges: &[],
+    exact: &[],
+    one_of: &[],
+    in_body: &[],
+};
 
-/// What the body of a list may have, beside its page and order.
-pub struct InBody<'a> {
-    /// Each with what a query calls it.
-    pub fields: &'a [(&'a str, &'a str)],
-    pub ranges: &'a [&'a str],
+const PAGE_IN_BODY: [(&str, &str); 2] = [("page_limit", "limit"), ("page_offset", "offset")];
+
+/// In a body: how many rows come before the page.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct PageOffset(u32);
+
+/// In a body: how many rows the page has at most, which may be more than a query can ask for.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct PageLimit(u32);
+
+impl Default for PageLimit {
+    fn default() -> Self {
+        Self(100)
+    }
 }
-
-const PAGE_IN_BODY: [(&str, &str); 3] = [("page_limit", "limit"), ("page_offset", "offset"), ("order_by", "order_by")];
-/// Of a body, which may ask for more.
-const USUAL_IN_BODY: i64 = 100;
 
 const BOUNDS: [(&str, &str); 4] = [("_gte", ">="), ("_gt", ">"), ("_lte", "<="), ("_lt", "<")];
 
 impl Params {
-    /// The fields of a body that asks for a list; one that it cannot have is an error.
-    pub fn of_body(body: &Map<String, Value>, known: InBody<'_>) -> Result<Self, ApiError> {
+    /// The fields of a body that asks for a list. `renamed` are those that a query has by another name.
+    pub fn of_body(body: &impl Serialize, renamed: &[(&str, &str)]) -> Result<Self, ApiError> {
+        let body = serde_json::to_value(body).map_err(|error| ApiError::internal(&error))?;
         let mut pairs = Vec::new();
-        for (name, value) in body {
-            let is_bound = |range: &&str| BOUNDS.iter().any(|(suffix, _)| format!("{range}{suffix}") == *name);
-            let renamed = PAGE_IN_BODY.iter().chain(known.fields).find(|(field, _)| field == name);
-            let name = match renamed {
-                Some((_, name)) => (*name).to_owned(),
-                None if known.ranges.iter().any(is_bound) => name.clone(),
-                None => {
-                    let message = "Extra inputs are not permitted";
-                    return Err(ApiError::unprocessable(&[BODY, name], "extra_forbidden", message));
-                }
-            };
+        for (name, value) in body.as_object().into_iter().flatten() {
+            let other = PAGE_IN_BODY.iter().chain(renamed).find(|(field, _)| field == name);
+            let name = other.map_or_else(|| name.clone(), |(_, other)| (*other).to_owned());
             let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
             pairs.extend(values.iter().filter_map(|one| match one {
                 // Among states it is that of one that has none.
@@ -67,17 +86,18 @@ impl Params {
     }
 
     fn limit(&self) -> Result<i64, ApiError> {
-        if self.place() == BODY {
-            return self.number("limit", USUAL_IN_BODY);
-        }
-        Ok(self.number("limit", USUAL)?.min(MOST))
+        let most = if self.place() == BODY { i64::MAX } else { MOST };
+        Ok(self.number("limit", USUAL)?.min(most))
     }
 
     /// Airflow's parameters of lists; what is not among the fields, the caller looks at.
     pub fn listing(&self, fields: &Fields) -> Result<Listing, ApiError> {
-        let order: Result<Vec<Order>, ApiError> =
-            self.all("order_by").flat_map(|list| list.split(',')).map(|name| order(name, fields.order)).collect();
-        let order = order?;
+        let asked: Vec<&str> = if fields.order.is_empty() {
+            Vec::new()
+        } else {
+            self.all("order_by").flat_map(|list| list.split(',')).collect()
+        };
+        let order = asked.into_iter().map(|name| order(name, fields.order)).collect::<Result<Vec<_>, _>>()?;
         if order.len() > MOST_ORDERS {
             let detail = format!("Ordering with more than {MOST_ORDERS} parameters is not allowed");
             return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
@@ -89,7 +109,8 @@ impl Params {
         for (name, column) in fields.ranges {
             self.range(name, *column, &mut conditions)?;
         }
-        for (name, column) in fields.exact {
+        let in_body = if self.place() == BODY { fields.in_body } else { &[] };
+        for (name, column) in fields.exact.iter().chain(fields.one_of).chain(in_body) {
             conditions.any(*column, self.exact(name, *column)?);
         }
         Ok(Listing { conditions, order, limit: Some(self.limit()?), offset: self.number("offset", 0)?, cursor: None })
@@ -100,7 +121,7 @@ impl Params {
         let mut listing = self.listing(fields)?;
         listing.usually(usual);
         let invalid = |detail: &str| ApiError::new(StatusCode::BAD_REQUEST, detail);
-        if let Some(text) = self.text("cursor") {
+        if let Some(text) = fields.has_cursor.then(|| self.text("cursor")).flatten() {
             listing.cursor = Some(Cursor::parse(text).ok_or_else(|| invalid("Invalid cursor token"))?);
         }
         listing.check_cursor(key).map_err(|_| invalid("Cursor token does not match current query shape"))?;
@@ -182,22 +203,55 @@ fn order(name: &str, columns: &[(&str, Column)]) -> Result<Order, ApiError> {
     }
 }
 
-/// A page as Airflow answers it: `name` is the list.
-pub fn page(name: &str, rows: Vec<Value>, total: i64) -> Value {
-    json!({name: rows, "total_entries": total})
+/// A page of a list as Airflow answers it, which is called as its schema is.
+macro_rules! collection {
+    ($(#[$doc:meta])* $name:ident$(<$life:lifetime>)? { $field:ident: $row:ty }) => {
+        $(#[$doc])*
+        #[derive(serde::Serialize, schemars::JsonSchema)]
+        pub struct $name$(<$life>)? {
+            $field: Vec<$row>,
+            total_entries: i64,
+        }
+
+        impl$(<$life>)? $name$(<$life>)? {
+            /// `total` are all that there are, on this page and on others.
+            pub fn of($field: Vec<$row>, total: i64) -> Self {
+                Self { $field, total_entries: total }
+            }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident { $field:ident: $row:ty }, with cursors) => {
+        $(#[$doc])*
+        #[derive(serde::Serialize, schemars::JsonSchema)]
+        pub struct $name {
+            $field: Vec<$row>,
+            total_entries: Option<i64>,
+            total_entries_limit: Option<i64>,
+            next_cursor: Option<String>,
+            previous_cursor: Option<String>,
+        }
+
+        impl $name {
+            pub fn of(found: $crate::engine::store::listing::Found<$row>) -> Self {
+                Self {
+                    $field: found.rows,
+                    total_entries: Some(found.total),
+                    total_entries_limit: found.total_limit,
+                    next_cursor: found.next,
+                    previous_cursor: found.previous,
+                }
+            }
+
+            /// Of all that there are.
+            pub fn whole($field: Vec<$row>) -> Self {
+                let total_entries = i64::try_from($field.len()).ok();
+                Self { $field, total_entries, total_entries_limit: None, next_cursor: None, previous_cursor: None }
+            }
+        }
+    };
 }
 
-/// The same of a list that takes cursors.
-pub fn page_with_cursor<T>(name: &str, found: &Found<T>, view: impl Fn(&T) -> Value) -> Value {
-    let rows: Vec<Value> = found.rows.iter().map(view).collect();
-    let mut whole = Map::new();
-    whole.insert(name.to_owned(), rows.into());
-    whole.insert("total_entries".to_owned(), found.total.into());
-    whole.insert("total_entries_limit".to_owned(), found.total_limit.into());
-    whole.insert("next_cursor".to_owned(), found.next.clone().into());
-    whole.insert("previous_cursor".to_owned(), found.previous.clone().into());
-    whole.into()
-}
+pub(crate) use collection;
 
 #[cfg(test)]
 mod tests {

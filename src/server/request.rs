@@ -1,12 +1,14 @@
 //! Reading requests as FastAPI would, with its answers to what is wrong with them.
 
 use super::api_error::ApiError;
+use super::openapi::operation::{Input, Operation, Schemas};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::json;
 
 /// The rest of the path, percent-decoded.
 pub struct Id(pub String);
@@ -34,8 +36,49 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segment
     }
 }
 
+impl Input for Id {
+    fn describe(operation: &mut Operation, _: &mut Schemas) {
+        operation.path_part(json!({"type": "string"}));
+    }
+}
+
+impl<T: PathParts> Input for Segments<T> {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        for schema in T::schemas(schemas) {
+            operation.path_part(schema);
+        }
+    }
+}
+
+/// The types of the parts of a path that have names, in their order.
+pub trait PathParts {
+    fn schemas(schemas: &mut Schemas) -> Vec<Schema>;
+}
+
+macro_rules! path_parts {
+    ($($alone:ty)*; $(($($part:ident)+))*) => {
+        $(impl PathParts for $alone {
+            fn schemas(schemas: &mut Schemas) -> Vec<Schema> {
+                vec![schemas.taken.subschema_for::<Self>()]
+            }
+        })*
+        $(impl<$($part: JsonSchema),+> PathParts for ($($part,)+) {
+            fn schemas(schemas: &mut Schemas) -> Vec<Schema> {
+                vec![$(schemas.taken.subschema_for::<$part>()),+]
+            }
+        })*
+    };
+}
+
+path_parts! { String i64 u32; (A B) (A B C) (A B C D) (A B C D E) }
+
 /// The query; a name may come more than once.
-pub struct Params(Vec<(String, String)>, Place);
+pub struct Params {
+    pairs: Vec<(String, String)>,
+    place: Place,
+    /// The names that may be asked for, where that is checked.
+    known: Vec<String>,
+}
 
 /// Where it stands, for what is said of it.
 type Place = &'static str;
@@ -48,7 +91,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
         query
-            .map(|Query(pairs)| Self(pairs, "query"))
+            .map(|Query(pairs)| Self { pairs, place: "query", known: Vec::new() })
             .map_err(|error| ApiError::unprocessable(&["query"], "value_error", error.body_text()))
     }
 }
@@ -56,16 +99,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 impl Params {
     /// What a body has, under other names.
     pub fn in_body(pairs: Vec<(String, String)>) -> Self {
-        Self(pairs, BODY)
+        Self { pairs, place: BODY, known: Vec::new() }
+    }
+
+    /// From now on only these names may be asked for: a handler that reads another has not told of it.
+    pub fn knowing(self, known: Vec<String>) -> Self {
+        Self { known, ..self }
     }
 
     /// Where it stands: `query` or `body`.
     pub fn place(&self) -> &'static str {
-        self.1
+        self.place
     }
 
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
+        let is_known = self.known.is_empty() || self.known.iter().any(|known| known == name);
+        debug_assert!(
+            is_known,
+            "the parameter {name} is read, and is not among those that the operation is said to have"
+        );
+        self.pairs.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
     pub fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
@@ -74,7 +127,7 @@ impl Params {
             Some(number @ 0..) => Ok(number),
             Some(_) => {
                 let message = "Input should be greater than or equal to 0";
-                Err(ApiError::unprocessable(&[self.1, name], "greater_than_equal", message))
+                Err(ApiError::unprocessable(&[self.place, name], "greater_than_equal", message))
             }
         }
     }
@@ -84,7 +137,7 @@ impl Params {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
             let message = "Input should be a valid integer, unable to parse string as an integer";
-            ApiError::unprocessable(&[self.1, name], "int_parsing", message)
+            ApiError::unprocessable(&[self.place, name], "int_parsing", message)
         })
     }
 
@@ -95,7 +148,7 @@ impl Params {
             Some(index @ -1..) => Ok(Some(i32::try_from(index).unwrap_or(i32::MAX))),
             Some(_) => {
                 let message = "Input should be greater than or equal to -1";
-                Err(ApiError::unprocessable(&[self.1, "map_index"], "greater_than_equal", message))
+                Err(ApiError::unprocessable(&[self.place, "map_index"], "greater_than_equal", message))
             }
         }
     }
@@ -104,15 +157,16 @@ impl Params {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
             let message = "Input should be a valid number, unable to parse string as a number";
-            ApiError::unprocessable(&[self.1, name], "float_parsing", message)
+            ApiError::unprocessable(&[self.place, name], "float_parsing", message)
         })
     }
 
     /// A moment, as RFC 3339 has it.
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let read = |text: &str| {
-            let invalid =
-                |error: jiff::Error| ApiError::unprocessable(&[self.1, name], "datetime_parsing", error.to_string());
+            let invalid = |error: jiff::Error| {
+                ApiError::unprocessable(&[self.place, name], "datetime_parsing", error.to_string())
+            };
             text.parse().map_err(invalid)
         };
         self.text(name).map(read).transpose()
@@ -122,7 +176,7 @@ impl Params {
     pub fn date(&self, name: &str) -> Result<Option<Date>, ApiError> {
         let read = |text: &str| {
             let invalid =
-                |error: jiff::Error| ApiError::unprocessable(&[self.1, name], "date_parsing", error.to_string());
+                |error: jiff::Error| ApiError::unprocessable(&[self.place, name], "date_parsing", error.to_string());
             text.parse().map_err(invalid)
         };
         self.text(name).map(read).transpose()
@@ -134,7 +188,7 @@ impl Params {
             let value = if found == name && value == before { after } else { value };
             (found.clone(), value.to_owned())
         };
-        Self(self.0.iter().map(word).collect(), self.1)
+        Self { pairs: self.pairs.iter().map(word).collect(), place: self.place, known: self.known.clone() }
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {
@@ -153,39 +207,8 @@ impl Params {
             Some("false" | "0" | "no" | "off" | "f" | "n") => Ok(Some(false)),
             Some(_) => {
                 let message = "Input should be a valid boolean, unable to interpret input";
-                Err(ApiError::unprocessable(&[self.1, name], "bool_parsing", message))
+                Err(ApiError::unprocessable(&[self.place, name], "bool_parsing", message))
             }
         }
-    }
-
-    /// Which fields of a PATCH count: those in the body, and of these the ones in `update_mask`,
-    /// which may be one list with commas or come several times.
-    pub fn changes<T: DeserializeOwned>(&self, body: Map<String, Value>) -> Result<Changes<T>, ApiError> {
-        let mask: Vec<String> =
-            self.all("update_mask").flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
-        Changes::of(body, &mask)
-    }
-}
-
-/// The body of a PATCH, and which of its fields count.
-pub struct Changes<T> {
-    pub values: T,
-    fields: Vec<String>,
-}
-
-impl<T: DeserializeOwned> Changes<T> {
-    /// All of the body's, without a mask.
-    pub fn of(body: Map<String, Value>, mask: &[String]) -> Result<Self, ApiError> {
-        let fields = body.keys().filter(|name| mask.is_empty() || mask.contains(name)).cloned().collect();
-        let values = serde_json::from_value(Value::Object(body))
-            .map_err(|error| ApiError::unprocessable(&["body"], "value_error", error))?;
-        Ok(Self { values, fields })
-    }
-}
-
-impl<T> Changes<T> {
-    /// The new value of a field that counts, the old one otherwise.
-    pub fn pick<V>(&self, field: &str, new: V, old: V) -> V {
-        if self.fields.iter().any(|name| name == field) { new } else { old }
     }
 }

@@ -111,7 +111,8 @@ fn xcoms_and_state_stores_have_airflows_life() {
     let store = format!("assets/{asset}/state-store");
     api.expect("PUT", &format!("{store}/k"), json!({"value": "v"}), 204);
     let kept = api.get(&format!("{store}/k"));
-    assert_eq!((&kept["value"], &kept["last_updated_by"]), (&json!("v"), &json!({"kind": "api"})));
+    let by = json!({"kind": "api", "dag_id": null, "run_id": null, "task_id": null, "map_index": null});
+    assert_eq!((&kept["value"], &kept["last_updated_by"]), (&json!("v"), &by));
     api.expect("DELETE", &format!("{store}/k"), Value::Null, 204);
     api.expect("GET", &format!("{store}/k"), Value::Null, 404);
     api.expect("GET", "assets/999/state-store", Value::Null, 404);

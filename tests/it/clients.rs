@@ -26,6 +26,11 @@ fn passes(file: &str, said_last: &str) {
 }
 
 #[test]
+fn the_description_is_airflows() {
+    passes("description.py", "128 of 128 descriptions work");
+}
+
+#[test]
 fn every_operation_answers_as_airflow_describes_it() {
     passes("operations.py", "152 of 152 operations work");
 }

@@ -14,14 +14,16 @@ use crate::engine::schedule::timetable::Info;
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ReprocessBehavior")]
 pub enum Reprocess {
     #[default]
     None,

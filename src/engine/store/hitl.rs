@@ -10,6 +10,7 @@ use crate::engine::keys::{RunKey, TryKey};
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Row;
@@ -36,9 +37,10 @@ pub struct Question {
 }
 
 /// An answer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[schemars(rename = "UpdateHITLDetailPayload")]
 pub struct Answer {
+    #[schemars(length(min = 1))]
     pub chosen_options: Vec<String>,
     #[serde(default)]
     pub params_input: Map<String, Value>,

@@ -1,59 +1,126 @@
 //! `/api/v2/assets`, with Airflow's names and shapes.
 
-use super::views::{self, stamp};
-use crate::engine::keys::RunKey;
-use crate::engine::schedule::partition_key;
-use crate::engine::schedule::timetable::Partition;
-use crate::engine::store::asset_lists::{self, Asset, AssetEvent, AssetUse};
-use crate::engine::store::assets::{self, Source};
+use super::dag_runs::{interval_of, own_interval};
+use super::views::{self, DAGRunResponse, Stamp};
+use crate::engine::store::asset_lists::{self, Asset, AssetUse};
 use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::new_run::isoformat;
 use crate::engine::store::runs::{self, Trigger};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
-use crate::server::body::{OptionalBody, body_as};
-use crate::server::listing::{Fields, NOTHING, page};
-use crate::server::request::{Params, Segments};
+use crate::server::body::OptionalBody;
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body = Result<Json<Value>, JsonRejection>;
 
-fn view(asset: &Asset) -> Value {
-    let of = |role: &str| -> Vec<Value> {
-        let with_task = |user: &AssetUse| {
-            let mut one = json!({"dag_id": user.dag_id, "created_at": user.created_at, "updated_at": user.created_at});
-            if role != "schedule" {
-                one["task_id"] = user.task_id.as_str().into();
-            }
-            one
-        };
-        asset.uses.iter().filter(|user| user.role == role).map(with_task).collect()
-    };
-    let (event_id, happened_at) = asset.last_event.unzip();
-    json!({
-        "id": asset.id,
-        "name": asset.name,
-        "uri": asset.uri,
-        "group": asset.group,
-        "extra": asset.extra,
-        "created_at": stamp(asset.created_at),
-        "updated_at": stamp(asset.updated_at),
-        "scheduled_dags": of("schedule"),
-        "producing_tasks": of("outlet"),
-        "consuming_tasks": of("inlet"),
-        "aliases": asset.aliases,
-        "watchers": [],
-        "last_asset_event": {"id": event_id, "timestamp": happened_at.map(stamp)},
-    })
+/// A DAG that an asset schedules.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct DagScheduleAssetReference {
+    dag_id: String,
+    #[schemars(with = "Stamp")]
+    created_at: String,
+    #[schemars(with = "Stamp")]
+    updated_at: String,
+}
+
+/// A task that makes an asset.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TaskOutletAssetReference {
+    dag_id: String,
+    task_id: String,
+    #[schemars(with = "Stamp")]
+    created_at: String,
+    #[schemars(with = "Stamp")]
+    updated_at: String,
+}
+
+/// A task that reads an asset.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct TaskInletAssetReference {
+    dag_id: String,
+    task_id: String,
+    #[schemars(with = "Stamp")]
+    created_at: String,
+    #[schemars(with = "Stamp")]
+    updated_at: String,
+}
+
+/// A trigger that makes events of an asset.
+#[derive(Serialize, JsonSchema)]
+struct AssetWatcherResponse {
+    name: String,
+    trigger_id: i64,
+    created_date: Stamp,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct LastAssetEventResponse {
+    #[schemars(range(min = 0))]
+    id: Option<i64>,
+    timestamp: Option<Stamp>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AssetResponse {
+    id: i64,
+    name: String,
+    uri: String,
+    group: String,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    extra: Value,
+    created_at: Stamp,
+    updated_at: Stamp,
+    scheduled_dags: Vec<DagScheduleAssetReference>,
+    producing_tasks: Vec<TaskOutletAssetReference>,
+    consuming_tasks: Vec<TaskInletAssetReference>,
+    #[schemars(with = "Vec<AssetAliasResponse>")]
+    aliases: Value,
+    watchers: Vec<AssetWatcherResponse>,
+    last_asset_event: Option<LastAssetEventResponse>,
+}
+
+collection! { AssetCollectionResponse { assets: AssetResponse } }
+
+fn view(asset: Asset) -> AssetResponse {
+    let (id, happened_at) = asset.last_event.unzip();
+    let (mut scheduled_dags, mut producing_tasks, mut consuming_tasks) = (Vec::new(), Vec::new(), Vec::new());
+    for AssetUse { dag_id, task_id, role, created_at } in asset.uses {
+        let updated_at = created_at.clone();
+        match role.as_str() {
+            "schedule" => scheduled_dags.push(DagScheduleAssetReference { dag_id, created_at, updated_at }),
+            "outlet" => producing_tasks.push(TaskOutletAssetReference { dag_id, task_id, created_at, updated_at }),
+            _ => consuming_tasks.push(TaskInletAssetReference { dag_id, task_id, created_at, updated_at }),
+        }
+    }
+    AssetResponse {
+        id: asset.id,
+        name: asset.name,
+        uri: asset.uri,
+        group: asset.group,
+        extra: asset.extra,
+        created_at: Stamp(asset.created_at),
+        updated_at: Stamp(asset.updated_at),
+        scheduled_dags,
+        producing_tasks,
+        consuming_tasks,
+        aliases: asset.aliases,
+        watchers: Vec::new(),
+        last_asset_event: Some(LastAssetEventResponse { id, timestamp: happened_at.map(Stamp) }),
+    }
 }
 
 const ASSET_FIELDS: Fields = Fields {
@@ -78,18 +145,26 @@ const IS_ACTIVE: &str = "EXISTS (
        AND (d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
             OR d.kind = 'uri' AND d.uri = a.uri))";
 
-pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let mut listing = params.listing(&ASSET_FIELDS)?;
-    let dag_ids: Vec<String> = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
+pub struct OfAssets;
+
+impl Query for OfAssets {
+    const LIST: Option<&'static Fields> = Some(&ASSET_FIELDS);
+    const OTHERS: &'static [Parameter] =
+        &[Parameter::new("dag_ids", Kind::Texts), Parameter::new("only_active", Kind::Flag).or("true")];
+}
+
+pub async fn list(State(state): Shared, asked: Asked<OfAssets>) -> Result<Json<AssetCollectionResponse>, ApiError> {
+    let mut listing = asked.listing(&ASSET_FIELDS)?;
+    let dag_ids: Vec<String> = asked.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
     if !dag_ids.is_empty() {
         listing.conditions.with(OF_DAGS, dag_ids);
     }
-    if params.flag("only_active")?.unwrap_or(true) {
+    if asked.flag("only_active")?.unwrap_or(true) {
         listing.conditions.add(IS_ACTIVE, Vec::new());
     }
     let client = state.database.get().await?;
     let found = asset_lists::list(&*client, listing).await?;
-    Ok(Json(page("assets", found.rows.iter().map(view).collect(), found.total)))
+    Ok(Json(AssetCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
 }
 
 const ALIAS_FIELDS: Fields = Fields {
@@ -98,131 +173,66 @@ const ALIAS_FIELDS: Fields = Fields {
     ..NOTHING
 };
 
-fn alias_view((id, name, group): &(i64, String, String)) -> Value {
-    json!({"id": id, "name": name, "group": group})
+pub struct OfAliases;
+
+impl Query for OfAliases {
+    const LIST: Option<&'static Fields> = Some(&ALIAS_FIELDS);
 }
 
-pub async fn aliases(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let listing = params.listing(&ALIAS_FIELDS)?;
+#[derive(Serialize, JsonSchema)]
+pub struct AssetAliasResponse {
+    id: i64,
+    name: String,
+    group: String,
+}
+
+collection! { AssetAliasCollectionResponse { asset_aliases: AssetAliasResponse } }
+
+fn alias_view((id, name, group): (i64, String, String)) -> AssetAliasResponse {
+    AssetAliasResponse { id, name, group }
+}
+
+pub async fn aliases(
+    State(state): Shared,
+    asked: Asked<OfAliases>,
+) -> Result<Json<AssetAliasCollectionResponse>, ApiError> {
+    let listing = asked.listing(&ALIAS_FIELDS)?;
     let found = asset_lists::aliases(&*state.database.get().await?, listing).await?;
-    Ok(Json(page("asset_aliases", found.rows.iter().map(alias_view).collect(), found.total)))
+    Ok(Json(AssetAliasCollectionResponse::of(found.rows.into_iter().map(alias_view).collect(), found.total)))
 }
 
-pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetAliasResponse>, ApiError> {
     let mut listing = Listing::default();
     listing.conditions.with("n.id = {}", id);
     let found = asset_lists::aliases(&*state.database.get().await?, listing).await?;
     let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("The Asset Alias with ID: `{id}` was not found"));
-    Ok(Json(alias_view(found.rows.first().ok_or_else(missing)?)))
+    Ok(Json(alias_view(found.rows.into_iter().next().ok_or_else(missing)?)))
 }
 
 fn not_found(id: i64) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("The Asset with ID: `{id}` was not found"))
 }
 
-pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetResponse>, ApiError> {
     let client = state.database.get().await?;
     let asset = asset_lists::get(&*client, id).await?;
-    Ok(Json(view(&asset.ok_or_else(|| not_found(id))?)))
-}
-
-fn event_view(event: &AssetEvent) -> Value {
-    json!({
-        "id": event.id,
-        "asset_id": event.asset_id,
-        "uri": event.uri,
-        "name": event.name,
-        "group": event.group,
-        "extra": event.extra,
-        "source_task_id": event.source_task_id,
-        "source_dag_id": event.source_dag_id,
-        "source_run_id": event.source_run_id,
-        "source_map_index": event.source_map_index,
-        "created_dagruns": event.created_runs,
-        "timestamp": stamp(event.happened_at),
-        "partition_key": event.partition_key,
-    })
-}
-
-fn event_list(events: &[AssetEvent], total: i64) -> Json<Value> {
-    Json(json!({"asset_events": events.iter().map(event_view).collect::<Vec<_>>(), "total_entries": total}))
-}
-
-const HAPPENED_AT: Column = Column::time("e.happened_at");
-const EVENT_FIELDS: Fields = Fields {
-    order: &[
-        ("id", Column::whole("e.id")),
-        ("timestamp", HAPPENED_AT),
-        ("asset_id", Column::whole("e.asset_id")),
-        ("source_dag_id", Column::text("e.source_dag_id")),
-        ("source_task_id", Column::text("e.source_task_id")),
-        ("source_run_id", Column::text("e.source_run_id")),
-        ("source_map_index", Column::whole("e.source_map_index")),
-    ],
-    patterns: &[("name", "a.name")],
-    ranges: &[("timestamp", HAPPENED_AT)],
-    exact: &[
-        ("asset_id", Column::whole("e.asset_id")),
-        ("source_dag_id", Column::text("e.source_dag_id")),
-        ("source_task_id", Column::text("e.source_task_id")),
-        ("source_run_id", Column::text("e.source_run_id")),
-        ("source_map_index", Column::whole("e.source_map_index")),
-    ],
-};
-
-pub async fn events(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let mut listing = params.listing(&EVENT_FIELDS)?;
-    listing.usually(HAPPENED_AT);
-    let client = state.database.get().await?;
-    let found = asset_lists::events(&*client, listing).await?;
-    Ok(event_list(&found.rows, found.total))
-}
-
-/// The events that a run was made for.
-pub async fn upstream(
-    State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&*client, &RunKey { dag_id, run_id }, true).await?;
-    let total = i64::try_from(events.len()).unwrap_or(i64::MAX);
-    Ok(event_list(&events, total))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewEvent {
-    asset_id: i64,
-    #[serde(default)]
-    extra: Map<String, Value>,
-    #[serde(default)]
-    partition_key: Option<String>,
-}
-
-pub async fn create_event(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let NewEvent { asset_id, mut extra, partition_key } = body_as(body)?;
-    if let Some(problem) = partition_key.as_deref().and_then(|key| partition_key::check(key).err()) {
-        return Err(ApiError::unprocessable(&["body", "partition_key"], "value_error", &problem));
-    }
-    let partition = partition_key.map(|key| Partition { key, date: None });
-    extra.insert("from_rest_api".to_owned(), true.into());
-    let mut client = state.database.get().await?;
-    let transaction = client.transaction().await?;
-    if asset_lists::get(&transaction, asset_id).await?.is_none() {
-        let detail = format!("Asset with ID: `{asset_id}` was not found");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
-    }
-    let source = Source { run: None, task_id: None, map_index: -1 };
-    let id = assets::add_event(&transaction, asset_id, &extra.into(), &source, &[], partition.as_ref()).await?;
-    let event = asset_lists::event(&transaction, id).await?;
-    transaction.commit().await?;
-    Ok(Json(event_view(&event)))
+    Ok(Json(view(asset.ok_or_else(|| not_found(id))?)))
 }
 
 /// What a run that makes an asset is given.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Materialize {
+pub struct MaterializeAssetBody {
+    #[serde(default)]
+    dag_run_id: Option<String>,
+    #[serde(default)]
+    data_interval_start: Option<Timestamp>,
+    #[serde(default)]
+    data_interval_end: Option<Timestamp>,
+    #[serde(default)]
+    logical_date: Option<Timestamp>,
+    #[serde(default)]
+    run_after: Option<Timestamp>,
     #[serde(default)]
     conf: Option<Map<String, Value>>,
     #[serde(default)]
@@ -235,27 +245,32 @@ pub struct Materialize {
 pub async fn materialize(
     State(state): Shared,
     Segments(id): Segments<i64>,
-    OptionalBody(body): OptionalBody<Materialize>,
-) -> Result<Json<Value>, ApiError> {
-    let Materialize { conf, note, partition_key } = body.unwrap_or_default();
-    let mut client = state.database.get().await?;
-    let transaction = client.transaction().await?;
-    let dag_id = producer(&transaction, id).await?;
-    let with = Trigger {
-        run_id: Some(format!("asset_materialization_{}", isoformat(Timestamp::now()))),
-        logical_date: None,
-        data_interval: None,
-        run_after: None,
-        conf: conf.unwrap_or_default(),
-        note,
+    OptionalBody(body): OptionalBody<MaterializeAssetBody>,
+) -> Result<Json<DAGRunResponse>, ApiError> {
+    let body = body.unwrap_or_default();
+    let data_interval = interval_of(body.data_interval_start, body.data_interval_end)?;
+    let dag_id = producer(&*state.database.get().await?, id).await?;
+    let usual_id = || format!("asset_materialization_{}", isoformat(body.run_after.unwrap_or_else(Timestamp::now)));
+    let mut with = Trigger {
+        run_id: Some(body.dag_run_id.unwrap_or_else(usual_id)),
+        logical_date: body.logical_date,
+        data_interval,
+        run_after: body.run_after,
+        conf: body.conf.unwrap_or_default(),
+        note: body.note,
         triggered_by: "rest_api",
         user: state.secrets().admin_email.clone(),
         run_type: Some("asset_materialization"),
-        partition_key,
+        partition_key: body.partition_key,
     };
+    if let (Some(date), None) = (with.logical_date, with.data_interval) {
+        with.data_interval = own_interval(&state, &dag_id, date).await?;
+    }
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
     let run = runs::trigger(&transaction, &dag_id, &with).await?;
     transaction.commit().await?;
-    Ok(Json(views::run(&run)))
+    Ok(Json(views::run(run)))
 }
 
 async fn producer(client: &impl GenericClient, id: i64) -> Result<String, ApiError> {

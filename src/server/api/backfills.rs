@@ -1,6 +1,6 @@
 //! `/api/v2/backfills`, with Airflow's names and shapes.
 
-use super::views::stamp;
+use super::views::Stamp;
 use crate::engine::schedule::timetable::{Info, Restriction};
 use crate::engine::schedule::upcoming::{self, RangeProblem};
 use crate::engine::store::StoreError;
@@ -8,23 +8,23 @@ use crate::engine::store::backfills::{self, Backfill, Change, Reprocess, Wanted}
 use crate::engine::store::dags::{self, Dag};
 use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
+use crate::server::body::Body;
 use crate::server::dag_code::DagCode;
-use crate::server::listing::{Fields, NOTHING, page};
-use crate::server::request::{Params, Segments};
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
 type Shared = State<Arc<AppState>>;
-type Body = Result<Json<Value>, JsonRejection>;
 
 /// Runs of one backfill: more are refused with their number, so that they can be made in parts.
 const MOST_RUNS: usize = 100_000;
@@ -34,32 +34,49 @@ const MOST_INSTANCES: usize = 300_000;
 const MOST_ASKED: usize = 1_000;
 /// How long a schedule is followed to tell how many there would be, well within the time of a request.
 const COUNTING: Duration = Duration::from_secs(4);
-pub const FIELDS: Fields = Fields {
-    order: &[("id", Column::whole("id")), ("created_at", Column::time("created_at"))],
-    exact: &[("dag_id", Column::text("dag_id"))],
-    ..NOTHING
-};
+pub const FIELDS: Fields =
+    Fields { order: &[("id", Column::whole("id")), ("created_at", Column::time("created_at"))], ..NOTHING };
 
-pub fn view(backfill: &Backfill) -> Value {
-    json!({
-        "id": backfill.id,
-        "dag_id": backfill.dag_id,
-        "from_date": stamp(backfill.from_date),
-        "to_date": stamp(backfill.to_date),
-        "dag_run_conf": backfill.conf,
-        "is_paused": backfill.is_paused,
-        "reprocess_behavior": backfill.reprocess_behavior,
-        "max_active_runs": backfill.max_active_runs,
-        "created_at": stamp(backfill.created_at),
-        "completed_at": backfill.completed_at.map(stamp),
-        "updated_at": stamp(backfill.updated_at),
-        "dag_display_name": backfill.dag_id,
-    })
+#[derive(Serialize, JsonSchema)]
+pub struct BackfillResponse {
+    #[schemars(range(min = 0))]
+    id: i64,
+    dag_id: String,
+    from_date: Stamp,
+    to_date: Stamp,
+    dag_run_conf: Option<Map<String, Value>>,
+    is_paused: bool,
+    #[schemars(with = "Reprocess")]
+    reprocess_behavior: String,
+    max_active_runs: i32,
+    created_at: Stamp,
+    completed_at: Option<Stamp>,
+    updated_at: Stamp,
+    dag_display_name: String,
 }
 
-#[derive(Deserialize)]
+collection! { BackfillCollectionResponse { backfills: BackfillResponse } }
+
+pub fn view(backfill: Backfill) -> BackfillResponse {
+    BackfillResponse {
+        id: backfill.id,
+        dag_display_name: backfill.dag_id.clone(),
+        dag_id: backfill.dag_id,
+        from_date: Stamp(backfill.from_date),
+        to_date: Stamp(backfill.to_date),
+        dag_run_conf: Some(backfill.conf),
+        is_paused: backfill.is_paused,
+        reprocess_behavior: backfill.reprocess_behavior,
+        max_active_runs: backfill.max_active_runs,
+        created_at: Stamp(backfill.created_at),
+        completed_at: backfill.completed_at.map(Stamp),
+        updated_at: Stamp(backfill.updated_at),
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Create {
+pub struct BackfillPostBody {
     dag_id: String,
     from_date: Timestamp,
     to_date: Timestamp,
@@ -80,8 +97,8 @@ fn ten() -> i32 {
     10
 }
 
-impl From<Create> for Wanted {
-    fn from(body: Create) -> Self {
+impl From<BackfillPostBody> for Wanted {
+    fn from(body: BackfillPostBody) -> Self {
         Self {
             dag_id: body.dag_id,
             from_date: body.from_date,
@@ -164,8 +181,11 @@ pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Resul
     Ok(Json(json!({"made": made, "left": left, "summary": summary})))
 }
 
-pub async fn create(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let wanted: Wanted = body_as::<Create>(body)?.into();
+pub async fn create(
+    State(state): Shared,
+    Body(body): Body<BackfillPostBody>,
+) -> Result<Json<BackfillResponse>, ApiError> {
+    let wanted: Wanted = body.into();
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &wanted.dag_id).await.map_err(refusal)?;
     backfills::check(&*client, &dag, &wanted).await.map_err(refusal)?;
@@ -181,11 +201,24 @@ pub async fn create(State(state): Shared, body: Body) -> Result<Json<Value>, Api
     let user = state.secrets().admin_email.clone();
     let made = backfills::create(&transaction, &dag, &wanted, &infos, &user).await.map_err(refusal)?;
     transaction.commit().await?;
-    Ok(Json(view(&made)))
+    Ok(Json(view(made)))
 }
 
-pub async fn dry_run(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let wanted: Wanted = body_as::<Create>(body)?.into();
+/// A run that there would be.
+#[derive(Serialize, JsonSchema)]
+pub struct DryRunBackfillResponse {
+    logical_date: Option<Stamp>,
+    partition_key: Option<String>,
+    partition_date: Option<Stamp>,
+}
+
+collection! { DryRunBackfillCollectionResponse { backfills: DryRunBackfillResponse } }
+
+pub async fn dry_run(
+    State(state): Shared,
+    Body(body): Body<BackfillPostBody>,
+) -> Result<Json<DryRunBackfillCollectionResponse>, ApiError> {
+    let wanted: Wanted = body.into();
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &wanted.dag_id).await.map_err(refusal)?;
     match backfills::check(&*client, &dag, &wanted).await {
@@ -194,42 +227,55 @@ pub async fn dry_run(State(state): Shared, body: Body) -> Result<Json<Value>, Ap
         Err(error) => return Err(refusal(error)),
     }
     drop(client);
-    let dates: Vec<Value> = infos(DagCode::of(&state), &dag, &wanted)
-        .await?
-        .iter()
-        .map(|info| json!({"logical_date": info.logical_date().map(stamp), "partition_key": null, "partition_date": null}))
-        .collect();
-    Ok(Json(json!({"backfills": dates, "total_entries": dates.len()})))
+    let infos = infos(DagCode::of(&state), &dag, &wanted).await?;
+    let total = i64::try_from(infos.len()).unwrap_or(i64::MAX);
+    let date = |info: &Info| DryRunBackfillResponse {
+        logical_date: info.logical_date().map(Stamp),
+        partition_key: None,
+        partition_date: None,
+    };
+    Ok(Json(DryRunBackfillCollectionResponse::of(infos.iter().map(date).collect(), total)))
 }
 
-pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let listing = params.listing(&FIELDS)?;
+pub struct OfBackfills;
+
+impl Query for OfBackfills {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[Parameter::new("dag_id", Kind::Text)];
+}
+
+pub async fn list(
+    State(state): Shared,
+    asked: Asked<OfBackfills>,
+) -> Result<Json<BackfillCollectionResponse>, ApiError> {
+    let mut listing = asked.listing(&FIELDS)?;
+    listing.conditions.maybe("dag_id = {}", asked.text("dag_id").map(str::to_owned));
     let client = state.database.get().await?;
     let found = backfills::list(&*client, listing).await?;
-    Ok(Json(page("backfills", found.rows.iter().map(view).collect(), found.total)))
+    Ok(Json(BackfillCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
 }
 
-pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(view(&backfills::get(&*client, id).await.map_err(refusal)?)))
+    Ok(Json(view(backfills::get(&*client, id.into()).await.map_err(refusal)?)))
 }
 
-async fn change(state: &AppState, id: i64, how: Change) -> Result<Json<Value>, ApiError> {
+async fn change(state: &AppState, id: i64, how: Change) -> Result<Json<BackfillResponse>, ApiError> {
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let changed = backfills::change(&transaction, id, how).await.map_err(refusal)?;
     transaction.commit().await?;
-    Ok(Json(view(&changed)))
+    Ok(Json(view(changed)))
 }
 
-pub async fn pause(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
-    change(&state, id, Change::Pause).await
+pub async fn pause(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+    change(&state, id.into(), Change::Pause).await
 }
 
-pub async fn unpause(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
-    change(&state, id, Change::Unpause).await
+pub async fn unpause(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+    change(&state, id.into(), Change::Unpause).await
 }
 
-pub async fn cancel(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
-    change(&state, id, Change::Cancel).await
+pub async fn cancel(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+    change(&state, id.into(), Change::Cancel).await
 }

@@ -1,27 +1,26 @@
 //! Making task instances run again: `clearTaskInstances`.
 
-use super::views;
+use super::instance_views::{TaskInstanceCollectionResponse, instance};
 use crate::engine::keys::{InstanceKey, RunKey};
 use crate::engine::store::clear::{Clearing, Selection};
 use crate::engine::store::instances;
 use crate::engine::store::runs;
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
+use crate::server::body::Body;
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body = Result<Json<Value>, JsonRejection>;
 
 /// As many characters as Airflow keeps of a note.
 pub const LONGEST_NOTE: usize = 1000;
@@ -42,9 +41,19 @@ pub fn yes() -> bool {
     true
 }
 
-#[derive(Deserialize)]
+/// A task's id, or a pair of it and a map index.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "a number of any kind is read by hand")]
+enum NamedTask {
+    Task(String),
+    Mapped((String, i32)),
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ClearInstances {
+pub struct ClearTaskInstancesBody {
     #[serde(default = "yes")]
     dry_run: bool,
     #[serde(default)]
@@ -52,12 +61,14 @@ struct ClearInstances {
     #[serde(default)]
     end_date: Option<Timestamp>,
     #[serde(default)]
+    #[schemars(with = "bool", default = "yes")]
     only_failed: Option<bool>,
     #[serde(default)]
     only_running: bool,
     #[serde(default = "yes")]
     reset_dag_runs: bool,
     #[serde(default)]
+    #[schemars(with = "Option<Vec<NamedTask>>")]
     task_ids: Option<Vec<Value>>,
     #[serde(default)]
     dag_run_id: Option<String>,
@@ -75,10 +86,11 @@ struct ClearInstances {
     #[serde(default)]
     prevent_running_task: bool,
     #[serde(default)]
+    #[schemars(length(max = 1000))]
     note: Option<String>,
 }
 
-impl ClearInstances {
+impl ClearTaskInstancesBody {
     fn check(&self) -> Result<(), ApiError> {
         check_note(self.note.as_deref())?;
         if self.only_failed == Some(true) && self.only_running {
@@ -157,21 +169,20 @@ fn named(value: &Value) -> Option<(String, Option<i32>)> {
 }
 
 /// The named instances, as the answer to a change of them.
-pub async fn shown(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Json<Value>, ApiError> {
-    let found: Vec<Value> = instances::chosen(transaction, keys).await?.iter().map(views::instance).collect();
-    Ok(Json(json!({
-        "task_instances": found, "total_entries": found.len(),
-        "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
-    })))
+pub async fn shown(
+    transaction: &Transaction<'_>,
+    keys: &[InstanceKey],
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let found = instances::chosen(transaction, keys).await?.into_iter().map(instance).collect();
+    Ok(Json(TaskInstanceCollectionResponse::whole(found)))
 }
 
 /// `POST …/clearTaskInstances`.
 pub async fn task_instances(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let body: ClearInstances = body_as(body)?;
+    Body(body): Body<ClearTaskInstancesBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     body.check()?;
     let which = body.selection()?;
     let mut client = state.database.get().await?;

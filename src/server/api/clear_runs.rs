@@ -1,8 +1,11 @@
 //! Making whole runs run again: `clear`, `clearDagRuns`, `clearPartitions`.
 
 use super::clear::{check_note, invalid, yes};
-use super::dag_runs::{missing, unless_all};
-use super::views;
+use super::dag_run_lists::unless_all;
+use super::dag_runs::missing;
+use super::dag_runs_bulk::BulkDAGRunBody;
+use super::instance_views::{TaskInstanceResponse, instance};
+use super::views::{self, DAGRunCollectionResponse, DAGRunResponse, Stamp};
 use crate::engine::keys::RunKey;
 use crate::engine::schedule::timetable::Timetable;
 use crate::engine::store::ReadFor;
@@ -12,30 +15,30 @@ use crate::engine::store::instances;
 use crate::engine::store::partitions::{self, Which};
 use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
-use crate::server::body::{body_as, fields_as};
+use crate::server::body::Body;
+use crate::server::listing::collection;
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use jiff::civil::DateTime;
 use jiff::fmt::temporal::DateTimeParser;
 use jiff::tz::TimeZone;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body = Result<Json<Value>, JsonRejection>;
 
 /// What is asked of one run, and of several.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Options {
+#[schemars(rename = "DAGRunClearBody")]
+pub struct Options {
     #[serde(default = "yes")]
     dry_run: bool,
     #[serde(default)]
@@ -45,8 +48,27 @@ struct Options {
     #[serde(default, rename = "run_on_latest_version")]
     _run_on_latest_version: Option<bool>,
     #[serde(default)]
+    #[schemars(length(max = 1000))]
     note: Option<String>,
 }
+
+/// What would run again: an instance, or a new task that there is none of yet.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Affected {
+    Instance(Box<TaskInstanceResponse>),
+    New(NewTaskResponse),
+}
+
+/// A task that the DAG has now and the run has not.
+#[derive(Serialize, JsonSchema)]
+pub struct NewTaskResponse {
+    task_id: String,
+    task_display_name: String,
+}
+
+collection! { ClearTaskInstanceCollectionResponse { task_instances: Affected } }
 
 impl Options {
     fn check(&self) -> Result<(), ApiError> {
@@ -67,13 +89,15 @@ impl Options {
         transaction: &Transaction<'_>,
         clearing: &Clearing<'_>,
         key: &RunKey,
-    ) -> Result<Vec<Value>, ApiError> {
+    ) -> Result<Vec<Affected>, ApiError> {
         if self.only_new {
-            let new = clear::new_tasks(transaction, key).await?;
-            return Ok(new.iter().map(|id| json!({"task_id": id, "task_display_name": id})).collect());
+            let new = clear::new_tasks(transaction, key).await?.into_iter();
+            let shown = new.map(|id| NewTaskResponse { task_display_name: id.clone(), task_id: id });
+            return Ok(shown.map(Affected::New).collect());
         }
         let keys = clearing.select(transaction, key).await?;
-        Ok(instances::chosen(transaction, &keys).await?.iter().map(views::instance).collect())
+        let found = instances::chosen(transaction, &keys).await?.into_iter();
+        Ok(found.map(|one| Affected::Instance(Box::new(instance(one)))).collect())
     }
 
     async fn apply(
@@ -115,7 +139,7 @@ impl Options {
                 continue;
             }
             self.apply(&transaction, clearing, key).await?;
-            outcome.runs.push(views::run(&runs::get(&transaction, key, ReadFor::Reading).await?));
+            outcome.runs.push(views::run(runs::get(&transaction, key, ReadFor::Reading).await?));
         }
         transaction.commit().await?;
         Ok(outcome)
@@ -125,26 +149,35 @@ impl Options {
 #[derive(Default)]
 struct Outcome {
     /// Of a dry run.
-    affected: Vec<Value>,
-    runs: Vec<Value>,
+    affected: Vec<Affected>,
+    runs: Vec<DAGRunResponse>,
 }
 
 impl Outcome {
-    fn affected(self) -> Json<Value> {
-        Json(json!({"total_entries": self.affected.len(), "task_instances": self.affected}))
+    fn affected(self) -> ClearTaskInstanceCollectionResponse {
+        let total = i64::try_from(self.affected.len()).unwrap_or(i64::MAX);
+        ClearTaskInstanceCollectionResponse::of(self.affected, total)
     }
+}
+
+/// What would run again, where nothing is done yet, and else what runs again.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub enum Cleared<T> {
+    Tried(ClearTaskInstanceCollectionResponse),
+    Done(T),
 }
 
 /// `POST …/dagRuns/{run_id}/clear`.
 pub async fn one(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let options: Options = body_as(body)?;
+    Body(options): Body<Options>,
+) -> Result<Json<Cleared<DAGRunResponse>>, ApiError> {
     options.check()?;
     let mut outcome = options.run(&state, &[RunKey { dag_id, run_id }]).await?;
-    Ok(outcome.runs.pop().map_or_else(|| outcome.affected(), Json))
+    Ok(Json(outcome.runs.pop().map_or_else(|| Cleared::Tried(outcome.affected()), Cleared::Done)))
 }
 
 /// Runs of partitions: of one, or of a time, whose ends count too and are read on the clock of the DAG's zone.
@@ -198,46 +231,46 @@ impl Partitions {
     }
 }
 
-#[derive(Deserialize)]
+/// Which runs are meant, and the options.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NamedRun {
-    dag_run_id: String,
+pub struct BulkDAGRunClearBody {
     #[serde(default)]
-    dag_id: Option<String>,
-    /// Fields of the bulk body, of no meaning here.
-    #[serde(default, rename = "state")]
-    _state: Option<Value>,
-    #[serde(default, rename = "note")]
-    _note: Option<Value>,
-}
-
-/// Which runs are meant; what a body has beside these are the options.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Selectors {
-    #[serde(default)]
-    dag_runs: Vec<NamedRun>,
+    dag_runs: Vec<BulkDAGRunBody>,
     #[serde(default)]
     partition_key: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<Stamp>")]
     partition_date_start: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<Stamp>")]
     partition_date_end: Option<String>,
+    #[serde(default = "yes")]
+    dry_run: bool,
+    #[serde(default)]
+    only_failed: bool,
+    #[serde(default)]
+    only_new: bool,
+    #[serde(default)]
+    run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    note: Option<String>,
 }
-
-const SELECTORS: [&str; 4] = ["dag_runs", "partition_key", "partition_date_start", "partition_date_end"];
 
 /// `POST …/clearDagRuns`.
 pub async fn several(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let whole: Map<String, Value> = body_as(body)?;
-    let (selectors, options): (Map<_, _>, Map<_, _>) =
-        whole.into_iter().partition(|(name, _)| SELECTORS.contains(&name.as_str()));
-    let options: Options = fields_as(options)?;
-    let body: Selectors = fields_as(selectors)?;
+    Body(body): Body<BulkDAGRunClearBody>,
+) -> Result<Json<Cleared<DAGRunCollectionResponse>>, ApiError> {
+    let options = Options {
+        dry_run: body.dry_run,
+        only_failed: body.only_failed,
+        only_new: body.only_new,
+        _run_on_latest_version: body.run_on_latest_version,
+        note: body.note,
+    };
     options.check()?;
     let partitions =
         Partitions::of(body.partition_key, body.partition_date_start.as_deref(), body.partition_date_end.as_deref())?;
@@ -256,19 +289,16 @@ pub async fn several(
     };
     let outcome = options.run(&state, &keys).await?;
     if options.dry_run {
-        return Ok(outcome.affected());
+        return Ok(Json(Cleared::Tried(outcome.affected())));
     }
-    Ok(Json(json!({
-        "total_entries": outcome.runs.len(), "dag_runs": outcome.runs,
-        "total_entries_limit": null, "next_cursor": null, "previous_cursor": null,
-    })))
+    Ok(Json(Cleared::Done(DAGRunCollectionResponse::whole(outcome.runs))))
 }
 
 /// Each of them once, in the order in which they were named.
-fn keys_of(dag_id: &str, named: Vec<NamedRun>) -> Result<Vec<RunKey>, ApiError> {
+fn keys_of(dag_id: &str, named: Vec<BulkDAGRunBody>) -> Result<Vec<RunKey>, ApiError> {
     let refuse = |detail: String| Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     let (mut keys, mut seen): (Vec<RunKey>, HashSet<RunKey>) = (Vec::new(), HashSet::new());
-    for NamedRun { dag_run_id: run_id, dag_id: own, .. } in named {
+    for BulkDAGRunBody { dag_run_id: run_id, dag_id: own, .. } in named {
         let key = match (unless_all(dag_id), own.filter(|own| !own.is_empty())) {
             (None, Some(own)) if own != "~" => RunKey { dag_id: own, run_id },
             (None, _) => {
@@ -289,16 +319,18 @@ fn keys_of(dag_id: &str, named: Vec<NamedRun>) -> Result<Vec<RunKey>, ApiError> 
     Ok(keys)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ClearPartitions {
+pub struct ClearPartitionsBody {
     #[serde(default)]
     run_id: Option<String>,
     #[serde(default)]
     partition_key: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<Stamp>")]
     partition_date_start: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<Stamp>")]
     partition_date_end: Option<String>,
     #[serde(default)]
     clear_task_instances: bool,
@@ -306,13 +338,19 @@ struct ClearPartitions {
     dry_run: bool,
 }
 
+#[derive(Serialize, JsonSchema)]
+pub struct ClearPartitionsResponse {
+    dag_runs_cleared: usize,
+    task_instances_cleared: usize,
+    dry_run: bool,
+}
+
 /// `POST …/clearPartitions`: the runs are of no partition from then on.
 pub async fn partitions(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let body: ClearPartitions = body_as(body)?;
+    Body(body): Body<ClearPartitionsBody>,
+) -> Result<Json<ClearPartitionsResponse>, ApiError> {
     let partitions =
         Partitions::of(body.partition_key, body.partition_date_start.as_deref(), body.partition_date_end.as_deref())?;
     partitions.check(body.run_id.is_some(), "run_id")?;
@@ -323,7 +361,7 @@ pub async fn partitions(
         Some(run_id) => Which::Run(run_id),
         None => partitions.which(dag.structure.timetable.as_ref())?,
     };
-    let (mut cleared, mut again) = (0, 0);
+    let mut counts = ClearPartitionsResponse { dag_runs_cleared: 0, task_instances_cleared: 0, dry_run: body.dry_run };
     let all = Selection::default();
     let clearing = Clearing::of(&transaction, &dag_id, &all).await?;
     let runs = partitions::runs(&transaction, &dag_id, &which).await?;
@@ -333,19 +371,19 @@ pub async fn partitions(
     }
     for found in runs {
         if found.has_partition {
-            cleared += 1;
+            counts.dag_runs_cleared += 1;
             if !body.dry_run {
                 partitions::forget(&transaction, &found.key).await?;
             }
         }
         if body.clear_task_instances {
             let chosen = clearing.select(&transaction, &found.key).await?;
-            again += chosen.len();
+            counts.task_instances_cleared += chosen.len();
             if !body.dry_run {
                 clearing.clear(&transaction, &found.key, &chosen).await?;
             }
         }
     }
     transaction.commit().await?;
-    Ok(Json(json!({"dag_runs_cleared": cleared, "task_instances_cleared": again, "dry_run": body.dry_run})))
+    Ok(Json(counts))
 }

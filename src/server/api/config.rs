@@ -3,25 +3,45 @@
 use crate::config::{self, Config};
 use crate::engine::store::tries::SLOTS;
 use crate::server::api_error::ApiError;
-use crate::server::request::{Params, Segments};
+use crate::server::openapi::answers::{Either, Plain};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// A section and its options.
-struct Section {
-    name: &'static str,
-    options: Vec<(&'static str, String)>,
+/// Airflow's `Config`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, rename = "Config")]
+pub struct Shown {
+    sections: Vec<ConfigSection>,
 }
 
-fn sections(state: &AppState) -> Result<Vec<Section>, ApiError> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ConfigSection {
+    name: &'static str,
+    options: Vec<ConfigOption>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ConfigOption {
+    key: &'static str,
+    value: String,
+}
+
+fn section(name: &'static str, options: Vec<(&'static str, String)>) -> ConfigSection {
+    ConfigSection { name, options: options.into_iter().map(|(key, value)| ConfigOption { key, value }).collect() }
+}
+
+fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
     let loaded = config::load(&state.home.config()).map_err(|error| ApiError::internal(&error))?;
     let Some(config) = loaded.map(|loaded| loaded.config) else {
         return Err(ApiError::unavailable(&"there is no config.yaml"));
@@ -45,10 +65,10 @@ fn sections(state: &AppState) -> Result<Vec<Section>, ApiError> {
     ];
     let logging = vec![("logging_level", config.log_level.to_string())];
     Ok(vec![
-        Section { name: "core", options: core },
-        Section { name: "api", options: api },
-        Section { name: "logging", options: logging },
-        Section { name: "leoflow", options: own(&config, workspace) },
+        section("core", core),
+        section("api", api),
+        section("logging", logging),
+        section("leoflow", own(&config, workspace)),
     ])
 }
 
@@ -62,19 +82,11 @@ fn own(config: &Config, workspace: String) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn answer(headers: &HeaderMap, sections: &[Section]) -> Result<Response, ApiError> {
+fn answer(headers: &HeaderMap, sections: Vec<ConfigSection>) -> Result<Either<Shown, Plain>, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     let takes = |kind: &str| accept.split(',').any(|one| one.split(';').next().is_some_and(|one| one.trim() == kind));
     if takes("application/json") || takes("*/*") || takes("application/*") {
-        let sections: Vec<Value> = sections
-            .iter()
-            .map(|section| {
-                let options: Vec<Value> =
-                    section.options.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
-                json!({"name": section.name, "options": options})
-            })
-            .collect();
-        return Ok(Json(json!({"sections": sections})).into_response());
+        return Ok(Either::json(Shown { sections }));
     }
     if !takes("text/plain") && !takes("text/*") {
         return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, "Only application/json or text/plain is supported"));
@@ -83,38 +95,48 @@ fn answer(headers: &HeaderMap, sections: &[Section]) -> Result<Response, ApiErro
     for section in sections {
         // Writing to a text does not fail.
         let _ = writeln!(text, "[{}]", section.name);
-        for (key, value) in &section.options {
+        for ConfigOption { key, value } in &section.options {
             let _ = writeln!(text, "{key} = {value}");
         }
         text.push('\n');
     }
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+    Ok(Either::text(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)))
 }
 
-pub async fn get(State(state): Shared, params: Params, headers: HeaderMap) -> Result<Response, ApiError> {
+pub struct OfConfig;
+
+impl Query for OfConfig {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("section", Kind::Text)];
+}
+
+pub async fn get(
+    State(state): Shared,
+    asked: Asked<OfConfig>,
+    headers: HeaderMap,
+) -> Result<Either<Shown, Plain>, ApiError> {
     let mut sections = sections(&state)?;
-    if let Some(name) = params.text("section") {
+    if let Some(name) = asked.text("section") {
         sections.retain(|section| section.name == name);
         if sections.is_empty() {
             return Err(ApiError::new(StatusCode::NOT_FOUND, format!("Section {name} not found.")));
         }
     }
-    answer(&headers, &sections)
+    answer(&headers, sections)
 }
 
 pub async fn get_value(
     State(state): Shared,
     Segments((section, option)): Segments<(String, String)>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Result<Either<Shown, Plain>, ApiError> {
     let mut sections = sections(&state)?;
     sections.retain(|found| found.name.eq_ignore_ascii_case(&section));
     for found in &mut sections {
-        found.options.retain(|(key, _)| key.eq_ignore_ascii_case(&option));
+        found.options.retain(|one| one.key.eq_ignore_ascii_case(&option));
     }
     if sections.iter().all(|found| found.options.is_empty()) {
         let detail = format!("Option [{section}/{option}] not found.");
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
-    answer(&headers, &sections)
+    answer(&headers, sections)
 }

@@ -1,28 +1,32 @@
 //! `/api/v2/connections`, with Airflow's names and shapes. A password goes in and never comes out.
 
 use super::redact;
+use super::views::Stamp;
 use crate::auth::cipher::Cipher;
 use crate::auth::masking;
 use crate::engine::store::ReadFor;
 use crate::engine::store::connections::{self, Connection};
 use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
-use crate::server::body::bad_body;
-use crate::server::bulk::{self, Entities};
-use crate::server::listing::{Fields, NOTHING, page};
-use crate::server::request::{Changes, Id, Params};
+use crate::server::body::Body;
+use crate::server::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::server::changes::Changes;
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::openapi::answers::{Accepted, Created, NoContent};
+use crate::server::query::{Asked, Parameter, Query};
+use crate::server::request::Id;
 use crate::server::state::AppState;
 use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::{Request, State};
+use axum::handler::Handler;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use deadpool_postgres::Transaction;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// What may be ordered by. Airflow's `id` is the order of creation.
 const FIELDS: Fields = Fields {
@@ -39,39 +43,65 @@ const FIELDS: Fields = Fields {
     ..NOTHING
 };
 
-fn response(connection: &Connection) -> Value {
-    json!({
-        "connection_id": connection.connection_id,
-        "conn_type": connection.conn_type,
-        "description": connection.description,
-        "host": connection.host,
-        "login": connection.login,
-        "schema": connection.schema,
-        "port": connection.port,
-        "password": connection.password.as_ref().map(|_| masking::HIDDEN),
-        "extra": connection.extra.as_ref().map(|extra| redact::text("extra", extra)),
-        "team_name": null,
-    })
+pub struct OfConnections;
+
+impl Query for OfConnections {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
 }
 
-pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let listing = params.listing(&FIELDS)?;
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectionResponse {
+    connection_id: String,
+    conn_type: String,
+    description: Option<String>,
+    host: Option<String>,
+    login: Option<String>,
+    schema: Option<String>,
+    port: Option<i32>,
+    password: Option<&'static str>,
+    extra: Option<String>,
+    team_name: Option<String>,
+}
+
+collection! { ConnectionCollectionResponse { connections: ConnectionResponse } }
+
+fn response(connection: Connection) -> ConnectionResponse {
+    ConnectionResponse {
+        connection_id: connection.connection_id,
+        conn_type: connection.conn_type,
+        description: connection.description,
+        host: connection.host,
+        login: connection.login,
+        schema: connection.schema,
+        port: connection.port,
+        password: connection.password.map(|_| masking::HIDDEN),
+        extra: connection.extra.map(|extra| redact::text("extra", &extra)),
+        team_name: None,
+    }
+}
+
+pub async fn list(
+    State(state): Shared,
+    asked: Asked<OfConnections>,
+) -> Result<Json<ConnectionCollectionResponse>, ApiError> {
+    let listing = asked.listing(&FIELDS)?;
     let client = state.database.get().await?;
     let found = connections::list(&*client, &state.cipher, listing).await?;
-    Ok(Json(page("connections", found.rows.iter().map(response).collect(), found.total)))
+    Ok(Json(ConnectionCollectionResponse::of(found.rows.into_iter().map(response).collect(), found.total)))
 }
 
-pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<ConnectionResponse>, ApiError> {
     if id == ENQUEUED {
         return Err(test_is_disabled());
     }
     let client = state.database.get().await?;
-    Ok(Json(response(&connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?)))
+    Ok(Json(response(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionBody {
+    #[schemars(length(max = 200), regex(pattern = r"^[\w.-]+$"))]
     connection_id: String,
     conn_type: String,
     #[serde(default)]
@@ -90,6 +120,7 @@ pub struct ConnectionBody {
     extra: Option<String>,
     /// Airflow's teams; Lite has one user.
     #[serde(default, rename = "team_name")]
+    #[schemars(length(max = 50))]
     _team_name: Option<String>,
 }
 
@@ -109,21 +140,22 @@ impl ConnectionBody {
     }
 }
 
-pub async fn create(State(state): Shared, body: Body<ConnectionBody>) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let connection = body.map_err(bad_body)?.0.into_connection();
+pub async fn create(
+    State(state): Shared,
+    Body(body): Body<ConnectionBody>,
+) -> Result<Created<ConnectionResponse>, ApiError> {
+    let connection = body.into_connection();
     let client = state.database.get().await?;
     connections::create(&*client, &state.cipher, &connection).await?;
-    Ok((StatusCode::CREATED, Json(response(&connection))))
+    Ok(Created(response(connection)))
 }
 
 /// Changes the fields that are in the body (and in `update_mask`, where there is one).
 pub async fn patch(
     State(state): Shared,
     Id(id): Id,
-    params: Params,
-    body: Body<Map<String, Value>>,
-) -> Result<Json<Value>, ApiError> {
-    let changes = params.changes::<ConnectionBody>(body.map_err(bad_body)?.0)?;
+    changes: Changes<ConnectionBody>,
+) -> Result<Json<ConnectionResponse>, ApiError> {
     if changes.values.connection_id != id {
         let detail = "The connection_id in the request body does not match the URL parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
@@ -132,7 +164,7 @@ pub async fn patch(
     let transaction = client.transaction().await?;
     let merged = change(&transaction, &state.cipher, &id, &changes).await?;
     transaction.commit().await?;
-    Ok(Json(response(&merged)))
+    Ok(Json(response(merged)))
 }
 
 /// What is not among the changes stays as it is.
@@ -168,21 +200,107 @@ fn merge(old: Connection, changes: &Changes<ConnectionBody>) -> Connection {
     }
 }
 
-pub async fn delete(State(state): Shared, Id(id): Id) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): Shared, Id(id): Id) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
     connections::delete(&*client, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
-/// What is posted to one connection is nothing; these words are operations. As on Airflow a test is forbidden unless
-/// somebody allows it: whoever may ask for it makes this machine connect to any other.
-pub async fn post_word(Id(word): Id) -> Result<StatusCode, ApiError> {
+/// What is posted to one connection is nothing; these words are operations.
+pub async fn post_word(Id(word): Id, request: Request) -> Response {
     match word.as_str() {
-        "test" | ENQUEUED => Err(test_is_disabled()),
-        // Airflow's examples name services that are not here: there is none to make.
-        "defaults" => Ok(StatusCode::NO_CONTENT),
-        _ => Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")),
+        "test" => answer(test, request).await,
+        ENQUEUED => answer(enqueue_test, request).await,
+        "defaults" => create_defaults().await.into_response(),
+        _ => ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response(),
     }
+}
+
+async fn answer<A>(handler: impl Handler<A, ()>, request: Request) -> Response {
+    handler.call(request, ()).await
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectionTestResponse {
+    status: bool,
+    message: String,
+}
+
+/// As on Airflow a test is forbidden unless somebody allows it: whoever may ask for it makes this machine connect to any
+/// other.
+pub async fn test(_: Body<ConnectionBody>) -> Result<Json<ConnectionTestResponse>, ApiError> {
+    Err(test_is_disabled())
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it is only looked at whether it can be one")]
+pub struct ConnectionTestRequestBody {
+    #[schemars(length(max = 200), regex(pattern = r"^[\w.-]+$"))]
+    connection_id: String,
+    conn_type: String,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    host: Option<String>,
+    #[serde(default)]
+    login: Option<String>,
+    #[serde(default)]
+    schema: Option<String>,
+    #[serde(default)]
+    port: Option<i32>,
+    #[serde(default)]
+    password: Option<String>,
+    #[serde(default)]
+    extra: Option<String>,
+    #[serde(default)]
+    #[schemars(length(max = 50))]
+    team_name: Option<String>,
+    #[serde(default)]
+    commit_on_success: bool,
+    #[serde(default)]
+    executor: Option<String>,
+    #[serde(default)]
+    queue: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ConnectionTestQueuedResponse {
+    token: String,
+    connection_id: String,
+    state: String,
+}
+
+/// A test that is asked for now and looked at later.
+pub async fn enqueue_test(
+    _: Body<ConnectionTestRequestBody>,
+) -> Result<Accepted<ConnectionTestQueuedResponse>, ApiError> {
+    Err(test_is_disabled())
+}
+
+pub struct OfTest;
+
+impl Query for OfTest {
+    const OTHERS: &'static [Parameter] = &[Parameter::header("Airflow-Connection-Test-Token").required()];
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AsyncConnectionTestResponse {
+    token: String,
+    connection_id: String,
+    state: String,
+    result_message: Option<String>,
+    created_at: Stamp,
+}
+
+/// What became of it.
+pub async fn get_test(_: Asked<OfTest>) -> Result<Json<AsyncConnectionTestResponse>, ApiError> {
+    Err(test_is_disabled())
+}
+
+/// Airflow's examples name services that are not here: there is none to make.
+pub async fn create_defaults() -> NoContent {
+    NoContent
 }
 
 /// Airflow's word for tests that are asked for and looked at later; no connection of that name is shown.
@@ -224,6 +342,9 @@ impl Entities for Connections<'_> {
     }
 }
 
-pub async fn bulk(State(state): Shared, body: Body<Value>) -> Result<Json<Value>, ApiError> {
+pub async fn bulk(
+    State(state): Shared,
+    Body(body): Body<Bulk<ConnectionBody>>,
+) -> Result<Json<BulkResponse>, ApiError> {
     bulk::run(&state, &Connections(&state.cipher), body).await
 }

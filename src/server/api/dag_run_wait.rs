@@ -5,12 +5,13 @@ use crate::engine::store::secrets;
 use crate::engine::store::xcoms::{self, Pull};
 use crate::engine::store::{ReadFor, StoreError, runs};
 use crate::server::api_error::ApiError;
-use crate::server::request::{Params, Segments};
+use crate::server::openapi::answers::{Either, Lines};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
@@ -30,12 +31,19 @@ struct Waiting {
     is_first: bool,
 }
 
+pub struct OfWait;
+
+impl Query for OfWait {
+    const OTHERS: &'static [Parameter] =
+        &[Parameter::new("interval", Kind::Seconds).required(), Parameter::new("result", Kind::Texts)];
+}
+
 pub async fn wait(
     State(state): State<Arc<AppState>>,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    params: Params,
-) -> Result<Response, ApiError> {
-    let interval = params.fraction("interval")?.filter(|seconds| *seconds > 0.0).ok_or_else(|| {
+    asked: Asked<OfWait>,
+) -> Result<Either<Value, Lines>, ApiError> {
+    let interval = asked.fraction("interval")?.filter(|seconds| *seconds > 0.0).ok_or_else(|| {
         ApiError::unprocessable(&["query", "interval"], "greater_than", "Input should be greater than 0")
     })?;
     let interval = Duration::try_from_secs_f64(interval).unwrap_or(LONGEST).clamp(SHORTEST, LONGEST);
@@ -47,7 +55,7 @@ pub async fn wait(
         }
         other => other.into(),
     })?;
-    let waiting = Waiting { state, run, interval, tasks: params.texts("result"), is_first: true };
+    let waiting = Waiting { state, run, interval, tasks: asked.texts("result"), is_first: true };
     let lines = stream::unfold(Some(waiting), |waiting| async {
         let mut waiting = waiting?;
         if !std::mem::take(&mut waiting.is_first) {
@@ -57,7 +65,7 @@ pub async fn wait(
         Some((Ok::<_, Infallible>(format!("{line}\n")), (!is_over).then_some(waiting)))
     });
     // Of no said type, as Airflow's: its official client reads no other lines of JSON.
-    Ok(Body::from_stream(lines).into_response())
+    Ok(Either::text(Body::from_stream(lines)))
 }
 
 impl Waiting {

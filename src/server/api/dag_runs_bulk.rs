@@ -1,18 +1,20 @@
 //! `PATCH /api/v2/dags/{dag_id}/dagRuns`: runs marked, noted and removed in bulk.
 
-use super::dag_runs::{Patch, missing};
+use super::dag_runs::{DAGRunPatchBody, DagRunMutableStates, missing};
 use crate::engine::keys::RunKey;
 use crate::engine::store::{ReadFor, StoreError, runs};
 use crate::server::api_error::ApiError;
-use crate::server::body::fields_as;
+use crate::server::body::{Body, fields_as};
+use crate::server::bulk::{Bulk, BulkResponse};
 use crate::server::bulk_keyed::{self, Entity, Keyed, text_of};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -21,7 +23,22 @@ struct DagRuns {
     path: String,
 }
 
-fn patch_of(mut entity: Map<String, Value>) -> Result<Patch, ApiError> {
+/// A run, and what is to become of it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkDAGRunBody {
+    pub dag_run_id: String,
+    #[serde(default)]
+    pub dag_id: Option<String>,
+    #[serde(default, rename = "state")]
+    #[schemars(with = "Option<DagRunMutableStates>")]
+    _state: Option<Value>,
+    #[serde(default, rename = "note")]
+    #[schemars(with = "Option<String>", length(max = 1000))]
+    _note: Option<Value>,
+}
+
+fn patch_of(mut entity: Map<String, Value>) -> Result<DAGRunPatchBody, ApiError> {
     entity.retain(|name, _| !["dag_id", "dag_run_id"].contains(&name.as_str()));
     fields_as(entity)
 }
@@ -92,7 +109,7 @@ impl Keyed for DagRuns {
 pub async fn dag_runs(
     State(state): State<Arc<AppState>>,
     Segments(path): Segments<String>,
-    body: Result<Json<Value>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
+    Body(body): Body<Bulk<BulkDAGRunBody>>,
+) -> Result<Json<BulkResponse>, ApiError> {
     bulk_keyed::run(&state, &DagRuns { path }, body).await
 }

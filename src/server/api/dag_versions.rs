@@ -1,18 +1,18 @@
 //! `/api/v2/dags/{dag_id}/dagVersions`, with Airflow's names and shapes.
 
-use super::dag_runs::unless_all;
-use super::views::{self, BUNDLE};
+use super::dag_run_lists::unless_all;
+use super::views::{BUNDLE, DagVersionResponse, version};
 use crate::engine::store::dags;
 use crate::engine::store::listing::Column;
 use crate::engine::store::versions;
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, NOTHING, page};
-use crate::server::request::{Params, Segments};
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::Value;
 use std::sync::Arc;
 
 const NUMBER: Column = Column::whole("v.version_number");
@@ -29,32 +29,42 @@ const FIELDS: Fields = Fields {
     ..NOTHING
 };
 
+pub struct OfVersions;
+
+impl Query for OfVersions {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] =
+        &[Parameter::new("bundle_name", Kind::Text), Parameter::new("bundle_version", Kind::Text)];
+}
+
+collection! { DAGVersionCollectionResponse { dag_versions: DagVersionResponse } }
+
 pub async fn list(
     State(state): State<Arc<AppState>>,
     Segments(dag_id): Segments<String>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
-    let mut listing = params.listing(&FIELDS)?;
+    asked: Asked<OfVersions>,
+) -> Result<Json<DAGVersionCollectionResponse>, ApiError> {
+    let mut listing = asked.listing(&FIELDS)?;
     let client = state.database.get().await?;
     if let Some(dag_id) = unless_all(&dag_id) {
         dags::get(&*client, dag_id).await?;
         listing.conditions.with("v.dag_id = {}", dag_id.to_owned());
     }
-    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
-    listing.conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
+    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), asked.text("bundle_name").map(str::to_owned));
+    listing.conditions.maybe("{}::text IS NULL", asked.text("bundle_version").map(str::to_owned));
     let found = versions::list(&*client, listing).await?;
-    Ok(Json(page("dag_versions", found.rows.iter().map(views::version).collect(), found.total)))
+    Ok(Json(DAGVersionCollectionResponse::of(found.rows.iter().map(version).collect(), found.total)))
 }
 
 pub async fn get(
     State(state): State<Arc<AppState>>,
     Segments((dag_id, number)): Segments<(String, i32)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<DagVersionResponse>, ApiError> {
     let client = state.database.get().await?;
     let found = versions::named(&*client, &dag_id, number).await?;
     let missing = || {
         let detail = format!("The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found");
         ApiError::new(StatusCode::NOT_FOUND, detail)
     };
-    Ok(Json(views::version(&found.ok_or_else(missing)?)))
+    Ok(Json(version(&found.ok_or_else(missing)?)))
 }

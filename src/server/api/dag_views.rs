@@ -1,15 +1,19 @@
 //! DAGs as Airflow's API shows them.
 
-use super::views::{BUNDLE, Stamp, file_token, maybe, version};
+use super::views::{BUNDLE, DagRunType, DagVersionResponse, Stamp, file_token, version};
 use crate::engine::dag::Task;
 use crate::engine::store::dags::Dag;
 use crate::engine::store::versions::VersionName;
+use crate::server::listing::collection;
+use jiff::SignedDuration;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// A DAG in a list, which has many.
-#[derive(Serialize)]
-pub struct DagView<'a> {
+#[derive(Serialize, JsonSchema)]
+pub struct DAGResponse<'a> {
     dag_id: &'a str,
     dag_display_name: &'a str,
     is_paused: bool,
@@ -17,18 +21,18 @@ pub struct DagView<'a> {
     last_parsed_time: Option<Stamp>,
     last_parse_duration: Option<f64>,
     last_expired: Option<Stamp>,
-    bundle_name: &'static str,
+    bundle_name: Option<&'static str>,
     bundle_version: Option<&'static str>,
-    relative_fileloc: &'a str,
+    relative_fileloc: Option<&'a str>,
     fileloc: &'a str,
     description: Option<&'a str>,
     timetable_summary: Option<&'a str>,
-    timetable_description: &'a str,
+    timetable_description: Option<&'a str>,
     timetable_partitioned: bool,
     timetable_periodic: bool,
-    tags: Vec<TagView<'a>>,
+    tags: Vec<DagTagResponse<'a>>,
     max_active_tasks: u32,
-    max_active_runs: u32,
+    max_active_runs: Option<u32>,
     max_consecutive_failed_dag_runs: u32,
     has_task_concurrency_limits: bool,
     has_import_errors: bool,
@@ -36,23 +40,25 @@ pub struct DagView<'a> {
     next_dagrun_data_interval_start: Option<Stamp>,
     next_dagrun_data_interval_end: Option<Stamp>,
     next_dagrun_run_after: Option<Stamp>,
-    allowed_run_types: Option<Vec<&'static str>>,
+    allowed_run_types: Option<Vec<DagRunType>>,
     owners: &'a [String],
     is_backfillable: bool,
     file_token: String,
 }
 
-#[derive(Serialize)]
-struct TagView<'a> {
+#[derive(Serialize, JsonSchema)]
+struct DagTagResponse<'a> {
     name: &'a str,
     dag_id: &'a str,
     dag_display_name: &'a str,
 }
 
-impl<'a> DagView<'a> {
+collection! { DAGCollectionResponse<'a> { dags: DAGResponse<'a> } }
+
+impl<'a> DAGResponse<'a> {
     pub fn of(dag: &'a Dag) -> Self {
         let structure = &*dag.structure;
-        let tag = |name: &'a String| TagView { name, dag_id: &dag.dag_id, dag_display_name: &dag.dag_id };
+        let tag = |name: &'a String| DagTagResponse { name, dag_id: &dag.dag_id, dag_display_name: &dag.dag_id };
         let is_limited =
             |task: &Task| task.max_active_tis_per_dag.is_some() || task.max_active_tis_per_dagrun.is_some();
         let (next_start, next_end) = dag.next_interval.unzip();
@@ -65,22 +71,22 @@ impl<'a> DagView<'a> {
             last_parsed_time: dag.last_parsed_at.map(Stamp),
             last_parse_duration: dag.last_parse_duration,
             last_expired: None,
-            bundle_name: BUNDLE,
+            bundle_name: Some(BUNDLE),
             bundle_version: None,
-            relative_fileloc: &dag.relative_fileloc,
+            relative_fileloc: Some(&dag.relative_fileloc),
             fileloc: &dag.fileloc,
             description: structure.description.as_deref(),
             timetable_summary: structure.timetable_summary.as_deref().filter(|_| structure.schedule.is_some()),
-            timetable_description: match (&structure.timetable_description, &structure.schedule) {
+            timetable_description: Some(match (&structure.timetable_description, &structure.schedule) {
                 (Some(description), _) => description,
                 (None, None) => "Never, external triggers only",
                 (None, Some(_)) => "",
-            },
+            }),
             timetable_partitioned: structure.timetable.as_ref().is_some_and(|timetable| timetable.is_partitioned()),
             timetable_periodic: is_periodic,
             tags: structure.tags.iter().map(tag).collect(),
             max_active_tasks: structure.max_active_tasks,
-            max_active_runs: structure.max_active_runs,
+            max_active_runs: Some(structure.max_active_runs),
             max_consecutive_failed_dag_runs: structure.max_consecutive_failed_dag_runs,
             has_task_concurrency_limits: structure.tasks.iter().any(is_limited),
             has_import_errors: dag.has_import_errors,
@@ -96,50 +102,67 @@ impl<'a> DagView<'a> {
     }
 }
 
-pub fn dag(dag: &Dag) -> Value {
-    // A view has no keys that are no texts.
-    serde_json::to_value(DagView::of(dag)).unwrap_or_default()
+/// The same with what `/details` adds.
+#[derive(Serialize, JsonSchema)]
+pub struct DAGDetailsResponse<'a> {
+    #[serde(flatten)]
+    dag: DAGResponse<'a>,
+    catchup: bool,
+    #[schemars(with = "Option<SignedDuration>")]
+    dag_run_timeout: Option<String>,
+    doc_md: Option<&'a str>,
+    #[schemars(with = "Option<Stamp>")]
+    start_date: Option<&'a str>,
+    #[schemars(with = "Option<Stamp>")]
+    end_date: Option<&'a str>,
+    is_paused_upon_creation: Option<bool>,
+    params: Option<Map<String, Value>>,
+    concurrency: u32,
+    timezone: Option<String>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    asset_expression: Option<&'a Value>,
+    last_parsed: Option<Stamp>,
+    default_args: Option<Map<String, Value>>,
+    template_search_path: Option<Vec<String>>,
+    render_template_as_native_obj: bool,
+    rerun_with_latest_version: Option<bool>,
+    owner_links: Option<BTreeMap<String, String>>,
+    is_favorite: bool,
+    active_runs_count: i64,
+    latest_dag_version: Option<DagVersionResponse>,
 }
 
-/// The same with what `/details` adds.
-pub fn dag_details(found: &Dag, active_runs: i64) -> Value {
-    let mut whole = dag(found);
-    let structure = &found.structure;
-    let params: Value = structure
-        .params
-        .iter()
-        .map(|(name, param)| (name.clone(), self::param(param)))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
-    let details = json!({
-        "catchup": structure.catchup,
-        "dag_run_timeout": structure.dagrun_timeout.map(seconds),
-        "doc_md": structure.doc_md,
-        "start_date": structure.start_date,
-        "end_date": structure.end_date,
-        "is_paused_upon_creation": structure.is_paused_upon_creation,
-        "params": params,
-        "concurrency": structure.max_active_tasks,
-        "timezone": zone_name(&structure.timezone),
-        "asset_expression": structure.asset_condition,
-        "last_parsed": maybe(found.last_parsed_at),
-        "default_args": null,
-        "template_search_path": null,
-        "render_template_as_native_obj": false,
-        "rerun_with_latest_version": null,
-        "owner_links": {},
-        "is_favorite": found.is_favorite,
-        "active_runs_count": active_runs,
-        "latest_dag_version": version(&VersionName {
+impl<'a> DAGDetailsResponse<'a> {
+    pub fn of(found: &'a Dag, active_runs: i64) -> Self {
+        let structure = &*found.structure;
+        let name = VersionName {
             dag_id: found.dag_id.clone(),
             number: found.version_number,
             created_at: found.version_created_at,
-        }),
-    });
-    if let (Some(whole), Value::Object(details)) = (whole.as_object_mut(), details) {
-        whole.extend(details);
+        };
+        Self {
+            dag: DAGResponse::of(found),
+            catchup: structure.catchup,
+            dag_run_timeout: structure.dagrun_timeout.map(seconds),
+            doc_md: structure.doc_md.as_deref(),
+            start_date: structure.start_date.as_deref(),
+            end_date: structure.end_date.as_deref(),
+            is_paused_upon_creation: structure.is_paused_upon_creation,
+            params: Some(structure.params.iter().map(|(name, param)| (name.clone(), self::param(param))).collect()),
+            concurrency: structure.max_active_tasks,
+            timezone: Some(zone_name(&structure.timezone)),
+            asset_expression: structure.asset_condition.as_ref(),
+            last_parsed: found.last_parsed_at.map(Stamp),
+            default_args: None,
+            template_search_path: None,
+            render_template_as_native_obj: false,
+            rerun_with_latest_version: None,
+            owner_links: Some(BTreeMap::new()),
+            is_favorite: found.is_favorite,
+            active_runs_count: active_runs,
+            latest_dag_version: Some(version(&name)),
+        }
     }
-    whole
 }
 
 /// A zone's name, or its distance from UTC in seconds.

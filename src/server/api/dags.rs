@@ -1,26 +1,24 @@
-//! `/api/v2/dags`, `importErrors` and `dagSources`, with Airflow's names and shapes.
+//! `/api/v2/dags`, with Airflow's names and shapes.
 
-use super::dag_views::{DagView, dag, dag_details};
-use super::views::{self, BUNDLE};
+use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse};
+use super::views::BUNDLE;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags;
 use crate::engine::store::listing::{Column, Conditions, Listing};
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
-use crate::server::listing::{Fields, NOTHING, literal, page};
+use crate::server::body::Body;
+use crate::server::listing::{Fields, NOTHING, literal};
+use crate::server::openapi::answers::{NoContent, Written};
+use crate::server::query::{Asked, Kind, Parameter, Query, UPDATE_MASK, WithMask};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
-use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body = Result<Json<Value>, JsonRejection>;
 
 const LAST_STATE: &str = "(SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_id
     ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)";
@@ -55,19 +53,51 @@ const FIELDS: Fields = Fields {
         ("start_date", Column::time(LAST_START)),
         ("last_run_start_date", Column::time(LAST_START)),
     ],
+    usual: &["dag_id"],
     patterns: &[("dag_id", "d.dag_id"), ("dag_display_name", DISPLAY_NAME)],
     ..NOTHING
 };
 
+const RUN_STATES: &[&str] = &["queued", "running", "success", "failed"];
+
+pub struct OfDags;
+
+impl Query for OfDags {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[
+        Parameter::new("tags", Kind::Texts),
+        Parameter::new("tags_match_mode", Kind::OneOf(&["any", "all"])),
+        Parameter::new("owners", Kind::Texts),
+        Parameter::new("exclude_stale", Kind::Flag).or("true"),
+        Parameter::new("paused", Kind::Flag),
+        Parameter::new("has_import_errors", Kind::Flag),
+        Parameter::new("last_dag_run_state", Kind::OneOf(RUN_STATES)),
+        Parameter::new("bundle_name", Kind::Text),
+        Parameter::new("bundle_version", Kind::Text),
+        Parameter::new("has_asset_schedule", Kind::Flag),
+        Parameter::new("asset_dependency", Kind::Text),
+        Parameter::new("dag_run_start_date_gte", Kind::Time),
+        Parameter::new("dag_run_start_date_gt", Kind::Time),
+        Parameter::new("dag_run_start_date_lte", Kind::Time),
+        Parameter::new("dag_run_start_date_lt", Kind::Time),
+        Parameter::new("dag_run_end_date_gte", Kind::Time),
+        Parameter::new("dag_run_end_date_gt", Kind::Time),
+        Parameter::new("dag_run_end_date_lte", Kind::Time),
+        Parameter::new("dag_run_end_date_lt", Kind::Time),
+        Parameter::new("dag_run_state", Kind::Texts),
+        Parameter::new("is_favorite", Kind::Flag),
+        Parameter::new("timetable_type", Kind::Texts),
+    ];
+}
+
 /// What a list of DAGs is asked for, in a query that reads it or changes it.
-pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
-    let mut listing = params.listing(&FIELDS)?;
+fn which(params: &Params, fields: &Fields) -> Result<Listing, ApiError> {
+    let mut listing = params.listing(fields)?;
     let conditions = &mut listing.conditions;
     if params.flag("exclude_stale")?.unwrap_or(true) {
         conditions.add("d.is_active", Vec::new());
     }
     conditions.maybe("d.is_paused = {}", params.flag("paused")?);
-    conditions.maybe("d.is_favorite = {}", params.flag("is_favorite")?);
     let (tags, owners) = (params.texts("tags"), params.texts("owners"));
     match params.text("tags_match_mode") {
         _ if tags.is_empty() => {}
@@ -83,6 +113,14 @@ pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
         let any = "EXISTS (SELECT FROM jsonb_array_elements_text(v.structure->'owners') AS o (name) WHERE o.name ILIKE ANY ({}))";
         conditions.with(any, owners);
     }
+    Ok(listing)
+}
+
+/// The same of a query that reads it, which may say more.
+pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
+    let mut listing = which(params, &FIELDS)?;
+    let conditions = &mut listing.conditions;
+    conditions.maybe("d.is_favorite = {}", params.flag("is_favorite")?);
     let errors = "EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc) = {}";
     conditions.maybe(errors, params.flag("has_import_errors")?);
     conditions.maybe(&format!("{LAST_STATE} = {{}}"), params.text("last_dag_run_state").map(str::to_owned));
@@ -108,34 +146,34 @@ pub fn wanted(params: &Params) -> Result<Listing, ApiError> {
     Ok(listing)
 }
 
-#[derive(Serialize)]
-struct Page<'a> {
-    dags: Vec<DagView<'a>>,
-    total_entries: i64,
-}
+type Page = Written<DAGCollectionResponse<'static>>;
+type One = Written<DAGResponse<'static>>;
 
-pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiError> {
+pub async fn list(State(state): Shared, params: Asked<OfDags>) -> Result<Page, ApiError> {
     let listing = wanted(&params)?;
     let client = state.database.get().await?;
     let found = dags::list(&*client, &state.structures, listing).await?;
-    let dags = found.rows.iter().map(DagView::of).collect();
-    Ok(Json(Page { dags, total_entries: found.total }).into_response())
+    let dags = found.rows.iter().map(DAGResponse::of).collect();
+    Ok(Written::of(DAGCollectionResponse::of(dags, found.total)))
 }
 
-pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<One, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(dag(&dags::get(&*client, &dag_id).await?)))
+    Ok(Written::of(DAGResponse::of(&dags::get(&*client, &dag_id).await?)))
 }
 
-pub async fn details(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
+pub async fn details(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+) -> Result<Written<DAGDetailsResponse<'static>>, ApiError> {
     let client = state.database.get().await?;
     let found = dags::get(&*client, &dag_id).await?;
-    Ok(Json(dag_details(&found, dags::active_runs(&*client, &dag_id).await?)))
+    Ok(Written::of(DAGDetailsResponse::of(&found, dags::active_runs(&*client, &dag_id).await?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Pausing {
+pub struct DAGPatchBody {
     is_paused: bool,
 }
 
@@ -151,24 +189,43 @@ fn check_mask(params: &Params) -> Result<(), ApiError> {
 pub async fn patch(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
-    params: Params,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
+    params: Asked<WithMask>,
+    Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
+) -> Result<One, ApiError> {
     check_mask(&params)?;
-    let Pausing { is_paused } = body_as(body)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     dags::set_paused(&transaction, &dag_id, is_paused).await.map_err(|error| missing(error, &dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
-    Ok(Json(dag(&changed)))
+    Ok(Written::of(DAGResponse::of(&changed)))
+}
+
+/// In the order of their names, whatever the query says.
+const PATCHED: Fields = Fields { patterns: &[("dag_id", "d.dag_id")], ..NOTHING };
+
+pub struct OfPatched;
+
+impl Query for OfPatched {
+    const LIST: Option<&'static Fields> = Some(&PATCHED);
+    const OTHERS: &'static [Parameter] = &[
+        UPDATE_MASK,
+        Parameter::new("tags", Kind::Texts),
+        Parameter::new("tags_match_mode", Kind::OneOf(&["any", "all"])),
+        Parameter::new("owners", Kind::Texts),
+        Parameter::new("exclude_stale", Kind::Flag).or("true"),
+        Parameter::new("paused", Kind::Flag),
+    ];
 }
 
 /// Pauses or unpauses all that a pattern finds; without one nothing is changed.
-pub async fn patch_several(State(state): Shared, params: Params, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn patch_several(
+    State(state): Shared,
+    params: Asked<OfPatched>,
+    Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
+) -> Result<Page, ApiError> {
     check_mask(&params)?;
-    let Pausing { is_paused } = body_as(body)?;
-    let mut listing = wanted(&params)?;
+    let mut listing = which(&params, &PATCHED)?;
     if params.text("dag_id_pattern").or(params.text("dag_id_prefix_pattern")).is_none() {
         listing.conditions.add("FALSE", Vec::new());
     }
@@ -183,16 +240,7 @@ pub async fn patch_several(State(state): Shared, params: Params, body: Body) -> 
     transaction.commit().await?;
     let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
     let shown = found.rows.iter().skip(number(offset)).take(limit.map_or(usize::MAX, number));
-    Ok(Json(page("dags", shown.map(dag).collect(), found.total)))
-}
-
-/// Parses the file with that token again, as it is.
-pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<StatusCode, ApiError> {
-    let found = dags::list(&*state.database.get().await?, &state.structures, Listing::default()).await?;
-    let dag = found.rows.into_iter().find(|dag| views::file_token(&dag.fileloc) == token);
-    let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
-    state.asked_files.ask(dag.fileloc.into());
-    Ok(StatusCode::CREATED)
+    Ok(Written::of(DAGCollectionResponse::of(shown.map(DAGResponse::of).collect(), found.total)))
 }
 
 /// Routes that change a DAG say this where those that read say something else.
@@ -205,66 +253,14 @@ fn missing(error: StoreError, dag_id: &str) -> ApiError {
     }
 }
 
-pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     dags::delete(&transaction, &dag_id).await.map_err(|error| missing(error, &dag_id))?;
     transaction.commit().await?;
     // A file that still makes it is parsed again.
     state.dag_deleted.notify_one();
-    Ok(StatusCode::NO_CONTENT)
-}
-
-pub async fn source(
-    State(state): Shared,
-    Segments(dag_id): Segments<String>,
-    params: Params,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let number = params.whole("version_number")?.filter(|number| *number > 0);
-    let wanted = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
-    let client = state.database.get().await?;
-    let (version_number, content) = dags::source(&*client, &dag_id, wanted).await?.ok_or_else(|| {
-        let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
-        let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
-        ApiError::new(StatusCode::NOT_FOUND, detail)
-    })?;
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
-    if accept.starts_with("text/plain") {
-        return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], content).into_response());
-    }
-    let whole = json!({
-        "content": content, "dag_id": dag_id, "version_number": version_number, "dag_display_name": dag_id,
-    });
-    Ok(Json(whole).into_response())
-}
-
-const ERROR_FIELDS: Fields = Fields {
-    order: &[
-        ("id", Column::whole("id")),
-        ("import_error_id", Column::whole("id")),
-        ("timestamp", Column::time("created_at")),
-        ("filename", Column::text("filename")),
-        // There is one.
-        ("bundle_name", Column::whole("id")),
-        ("stacktrace", Column::text("stack_trace")),
-    ],
-    patterns: &[("filename", "filename")],
-    exact: &[("filename", Column::text("filename"))],
-    ..NOTHING
-};
-
-pub async fn import_errors(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let mut listing = params.listing(&ERROR_FIELDS)?;
-    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
-    let client = state.database.get().await?;
-    let found = dags::import_errors(&*client, listing).await?;
-    Ok(Json(page("import_errors", found.rows.iter().map(views::import_error).collect(), found.total)))
-}
-
-pub async fn import_error(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
-    Ok(Json(views::import_error(&dags::import_error(&*client, id).await?)))
+    Ok(NoContent)
 }
 
 fn no_dag(error: StoreError, dag_id: &str) -> ApiError {
@@ -276,17 +272,17 @@ fn no_dag(error: StoreError, dag_id: &str) -> ApiError {
     }
 }
 
-pub async fn favorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<StatusCode, ApiError> {
+pub async fn favorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
     dags::set_favorite(&*client, &dag_id, true).await.map_err(|error| no_dag(error, &dag_id))?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
-pub async fn unfavorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<StatusCode, ApiError> {
+pub async fn unfavorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
     if !dags::get(&*client, &dag_id).await.map_err(|error| no_dag(error, &dag_id))?.is_favorite {
         return Err(ApiError::new(StatusCode::CONFLICT, "Dag is not marked as favorite"));
     }
     dags::set_favorite(&*client, &dag_id, false).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }

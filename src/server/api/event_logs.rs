@@ -1,17 +1,19 @@
 //! `/api/v2/eventLogs`: who changed what, with Airflow's names and shapes.
 
-use super::views::{maybe, stamp};
+use super::views::Stamp;
 use crate::engine::store::StoreError;
 use crate::engine::store::event_log::{self, LoggedEvent};
 use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
-use crate::server::listing::{Fields, page};
-use crate::server::request::{Params, Segments};
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -39,7 +41,6 @@ const FIELDS: Fields = Fields {
         ("owner", "owner"),
         ("event", "event"),
     ],
-    ranges: &[],
     exact: &[
         ("dag_id", Column::text("dag_id")),
         ("task_id", Column::text("task_id")),
@@ -49,30 +50,61 @@ const FIELDS: Fields = Fields {
         ("try_number", Column::whole("NULL::integer")),
         ("owner", Column::text("owner")),
         ("event", Column::text("event")),
-        ("included_events", Column::text("event")),
     ],
+    one_of: &[("included_events", Column::text("event"))],
+    ..NOTHING
 };
 
-fn view(logged: &LoggedEvent) -> Value {
-    let what = &logged.what;
-    json!({
-        "event_log_id": logged.id,
-        "when": stamp(logged.created_at),
-        "dag_id": what.dag_id,
-        "task_id": what.task_id,
-        "run_id": what.run_id,
-        "map_index": what.map_index,
-        "try_number": null,
-        "event": what.event,
-        "logical_date": maybe(what.logical_date),
-        "owner": what.owner,
-        "extra": what.extra,
-        "dag_display_name": what.dag_id,
-        "task_display_name": what.task_id,
-    })
+pub struct OfEvents;
+
+impl Query for OfEvents {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[
+        Parameter::new("excluded_events", Kind::Texts),
+        Parameter::new("before", Kind::Time),
+        Parameter::new("after", Kind::Time),
+    ];
 }
 
-pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+#[derive(Serialize, JsonSchema)]
+pub struct EventLogResponse {
+    event_log_id: i64,
+    when: Stamp,
+    dag_id: Option<String>,
+    task_id: Option<String>,
+    run_id: Option<String>,
+    map_index: Option<i32>,
+    try_number: Option<i32>,
+    event: String,
+    logical_date: Option<Stamp>,
+    owner: Option<String>,
+    extra: Option<String>,
+    dag_display_name: Option<String>,
+    task_display_name: Option<String>,
+}
+
+collection! { EventLogCollectionResponse { event_logs: EventLogResponse } }
+
+fn view(logged: LoggedEvent) -> EventLogResponse {
+    let what = logged.what;
+    EventLogResponse {
+        event_log_id: logged.id,
+        when: Stamp(logged.created_at),
+        dag_display_name: what.dag_id.clone(),
+        dag_id: what.dag_id,
+        task_display_name: what.task_id.clone(),
+        task_id: what.task_id,
+        run_id: what.run_id,
+        map_index: what.map_index,
+        try_number: None,
+        event: what.event,
+        logical_date: what.logical_date.map(Stamp),
+        owner: what.owner,
+        extra: what.extra,
+    }
+}
+
+pub async fn list(State(state): Shared, params: Asked<OfEvents>) -> Result<Json<EventLogCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     listing.usually(ID);
     let conditions = &mut listing.conditions;
@@ -83,15 +115,15 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
     conditions.maybe("created_at < {}", params.time("before")?);
     conditions.maybe("created_at > {}", params.time("after")?);
     let found = event_log::list(&*state.database.get().await?, listing).await?;
-    Ok(Json(page("event_logs", found.rows.iter().map(view).collect(), found.total)))
+    Ok(Json(EventLogCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
 }
 
-pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<EventLogResponse>, ApiError> {
     let found = event_log::get(&*state.database.get().await?, id).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             ApiError::new(StatusCode::NOT_FOUND, format!("The Event Log with id: `{id}` not found"))
         }
         other => other.into(),
     })?;
-    Ok(Json(view(&found)))
+    Ok(Json(view(found)))
 }

@@ -1,8 +1,9 @@
 //! What tasks ask people: `…/hitlDetails`, with Airflow's names and shapes.
 
-use super::dag_runs::{check_states, unless_all};
+use super::dag_run_lists::{check_states, unless_all};
+use super::instance_views::{TaskInstanceHistoryResponse, TaskInstanceResponse, instance};
 use super::tries;
-use super::views::{self, maybe, stamp};
+use super::views::Stamp;
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::state::TaskState;
 use crate::engine::store::hitl::{self, Answer, Detail, Refusal};
@@ -10,15 +11,18 @@ use crate::engine::store::instances;
 use crate::engine::store::listing::Column;
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
-use crate::server::listing::{Fields, page};
-use crate::server::request::{Params, Segments};
+use crate::server::body::Body;
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -39,43 +43,75 @@ pub fn refusal(refusal: Refusal) -> ApiError {
     }
 }
 
-fn user(name: &str) -> Value {
-    json!({"id": name, "name": name})
+#[derive(Serialize, JsonSchema)]
+struct HITLUser {
+    id: String,
+    name: String,
 }
 
-pub async fn shown(client: &impl GenericClient, detail: &Detail) -> Result<Value, ApiError> {
-    let instance = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
-    Ok(with_instance(detail, views::instance(&instance)))
+fn user(name: &str) -> HITLUser {
+    HITLUser { id: name.to_owned(), name: name.to_owned() }
 }
 
-fn with_instance(detail: &Detail, instance: Value) -> Value {
-    let (question, answer) = (&detail.question, detail.answer.as_ref());
+/// A question, and what became of it. `T` is who asks: an instance as it is, or as it was in one of its tries.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Asking<T> {
+    options: Vec<String>,
+    subject: String,
+    body: Option<String>,
+    defaults: Option<Vec<String>>,
+    multiple: bool,
+    params: Map<String, Value>,
+    #[schemars(with = "Vec<HITLUser>")]
+    assigned_users: Vec<Value>,
+    created_at: Stamp,
+    responded_by_user: Option<HITLUser>,
+    responded_at: Option<Stamp>,
+    chosen_options: Option<Vec<String>>,
+    params_input: Map<String, Value>,
+    response_received: bool,
+    task_instance: T,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct HITLDetail(Asking<TaskInstanceResponse>);
+
+#[derive(Serialize, JsonSchema)]
+pub struct HITLDetailHistory(Asking<TaskInstanceHistoryResponse>);
+
+collection! { HITLDetailCollection { hitl_details: HITLDetail } }
+
+pub async fn shown(client: &impl GenericClient, detail: Detail) -> Result<HITLDetail, ApiError> {
+    let found = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
+    Ok(HITLDetail(with_instance(detail, instance(found))))
+}
+
+fn with_instance<T>(detail: Detail, task_instance: T) -> Asking<T> {
+    let Detail { question, answer, .. } = detail;
     let is_whole = |param: &Value| ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
-    let params: Value = question
-        .params
-        .iter()
-        .map(|(name, param)| {
-            let whole = json!({"value": param, "description": null, "schema": {}});
-            (name.clone(), if is_whole(param) { param.clone() } else { whole })
-        })
-        .collect::<serde_json::Map<_, _>>()
-        .into();
-    json!({
-        "task_instance": instance,
-        "options": question.options,
-        "subject": question.subject,
-        "body": question.body,
-        "defaults": question.defaults,
-        "multiple": question.multiple,
-        "params": params,
-        "assigned_users": question.assigned_users,
-        "created_at": stamp(detail.created_at),
-        "responded_by_user": detail.responded_by.as_deref().map(user),
-        "responded_at": maybe(detail.responded_at),
-        "chosen_options": answer.map(|answer| &answer.chosen_options),
-        "params_input": answer.map_or_else(|| json!({}), |answer| json!(answer.params_input)),
-        "response_received": detail.responded_at.is_some(),
-    })
+    let whole = |(name, param): (String, Value)| {
+        let whole = if is_whole(&param) { param } else { json!({"value": param, "description": null, "schema": {}}) };
+        (name, whole)
+    };
+    let (chosen_options, params_input) =
+        answer.map_or((None, Map::new()), |answer| (Some(answer.chosen_options), answer.params_input));
+    Asking {
+        options: question.options,
+        subject: question.subject,
+        body: question.body,
+        defaults: question.defaults,
+        multiple: question.multiple,
+        params: question.params.into_iter().map(whole).collect(),
+        assigned_users: question.assigned_users,
+        created_at: Stamp(detail.created_at),
+        responded_by_user: detail.responded_by.as_deref().map(user),
+        responded_at: detail.responded_at.map(Stamp),
+        chosen_options,
+        params_input,
+        response_received: detail.responded_at.is_some(),
+        task_instance,
+    }
 }
 
 const FIELDS: Fields = Fields {
@@ -97,21 +133,34 @@ const FIELDS: Fields = Fields {
         ("task_instance_operator", Column::text("ti.operator")),
         ("task_instance_state", Column::text("ti.state")),
     ],
+    usual: &["ti_id"],
     patterns: &[("dag_id", "h.dag_id"), ("task_id", "h.task_id")],
     ranges: &[("created_at", Column::time("h.created_at"))],
-    exact: &[
-        ("task_id", Column::text("h.task_id")),
-        ("map_index", Column::whole("h.map_index")),
+    exact: &[("task_id", Column::text("h.task_id")), ("map_index", Column::whole("h.map_index"))],
+    one_of: &[
         ("responded_by_user_id", Column::text("h.responded_by")),
         ("responded_by_user_name", Column::text("h.responded_by")),
     ],
+    ..NOTHING
 };
+
+pub struct OfQuestions;
+
+impl Query for OfQuestions {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[
+        Parameter::new("state", Kind::Texts),
+        Parameter::new("response_received", Kind::Flag),
+        Parameter::new("subject_search", Kind::Text),
+        Parameter::new("body_search", Kind::Text),
+    ];
+}
 
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+    params: Asked<OfQuestions>,
+) -> Result<Json<HITLDetailCollection>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     let states = params.texts("state");
     check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
@@ -126,37 +175,44 @@ pub async fn list(
     let client = state.database.get().await?;
     let found = hitl::list(&*client, listing).await?;
     let mut details = Vec::with_capacity(found.rows.len());
-    for detail in &found.rows {
+    for detail in found.rows {
         details.push(shown(&*client, detail).await?);
     }
-    Ok(Json(page("hitl_details", details, found.total)))
+    Ok(Json(HITLDetailCollection::of(details, found.total)))
 }
 
 pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index)): Instance,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<HITLDetail>, ApiError> {
     let client = state.database.get().await?;
     let found = hitl::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
-    Ok(Json(shown(&*client, &found.ok_or_else(|| refusal(Refusal::NotAsked))?).await?))
+    Ok(Json(shown(&*client, found.ok_or_else(|| refusal(Refusal::NotAsked))?).await?))
 }
 
 /// What an earlier try has asked, and was answered.
 pub async fn of_try(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<HITLDetailHistory>, ApiError> {
     let of = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
     let found = hitl::of_try(&*state.database.get().await?, &of).await?.ok_or_else(|| refusal(Refusal::NotAsked))?;
-    Ok(Json(with_instance(&found, tries::one(&state, &of).await?)))
+    Ok(Json(HITLDetailHistory(with_instance(found, tries::one(&state, &of).await?))))
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct HITLDetailResponse {
+    responded_by: HITLUser,
+    responded_at: Stamp,
+    chosen_options: Vec<String>,
+    params_input: Map<String, Value>,
 }
 
 pub async fn answer(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index)): Instance,
-    body: Result<Json<Value>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let answer: Answer = body_as(body)?;
+    Body(answer): Body<Answer>,
+) -> Result<Json<HITLDetailResponse>, ApiError> {
     if answer.chosen_options.is_empty() {
         let message = "List should have at least 1 item after validation, not 0";
         return Err(ApiError::unprocessable(&["body", "chosen_options"], "too_short", message));
@@ -167,8 +223,10 @@ pub async fn answer(
     let run = RunKey { dag_id, run_id };
     let detail = hitl::answer(&transaction, &run, &task_id, map_index, &answer, Some(&by)).await.map_err(refusal)?;
     transaction.commit().await?;
-    Ok(Json(json!({
-        "responded_by": user(&by), "responded_at": maybe(detail.responded_at),
-        "chosen_options": answer.chosen_options, "params_input": answer.params_input,
-    })))
+    Ok(Json(HITLDetailResponse {
+        responded_by: user(&by),
+        responded_at: Stamp(detail.responded_at.unwrap_or_else(Timestamp::now)),
+        chosen_options: answer.chosen_options,
+        params_input: answer.params_input,
+    }))
 }

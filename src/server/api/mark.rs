@@ -1,7 +1,8 @@
 //! Giving task instances a state or a note by hand, and removing them, with Airflow's names and shapes.
 
 use super::clear::{check_note, shown};
-use super::task_instances::{missing, of_group};
+use super::instance_views::TaskInstanceCollectionResponse;
+use super::task_instances::{AtIndex, missing, of_group};
 use crate::engine::keys::{InstanceKey, RunKey};
 use crate::engine::state::TaskState;
 use crate::engine::store::dags;
@@ -9,32 +10,34 @@ use crate::engine::store::instances::{self, NOT_MAPPED};
 use crate::engine::store::mark::{self, Marking};
 use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
-use crate::server::body::{body_as, given};
-use crate::server::request::{Params, Segments};
+use crate::server::body::{Body, given};
+use crate::server::openapi::operation::Schemas;
+use crate::server::query::{Asked, Kind, Parameter, Query, UPDATE_MASK, WithMask};
+use crate::server::request::{Params, PathParts, Segments};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value;
 use std::slice;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body = Result<Json<Value>, JsonRejection>;
 
 /// States that somebody may give.
 const STATES: [TaskState; 3] = [TaskState::Success, TaskState::Failed, TaskState::Skipped];
 
-/// The body of a PATCH.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Patch {
+pub struct PatchTaskInstanceBody {
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Option<TaskState>")]
     new_state: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Option<String>", length(max = 1000))]
     note: Option<Option<String>>,
     #[serde(default)]
     include_upstream: bool,
@@ -51,10 +54,10 @@ pub struct Wanted {
     /// `Some(None)` removes it.
     note: Option<Option<String>>,
     pub state: Option<TaskState>,
-    patch: Patch,
+    patch: PatchTaskInstanceBody,
 }
 
-impl Patch {
+impl PatchTaskInstanceBody {
     pub fn wanted(self, mask: &[String]) -> Result<Wanted, ApiError> {
         let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
         let state = self.new_state.as_ref().map(|state| state_of(state.as_deref())).transpose()?;
@@ -163,9 +166,23 @@ async fn of_task_group(
 #[derive(Deserialize)]
 pub struct OfTask {
     dag_id: String,
+    #[serde(rename = "dag_run_id")]
     run_id: String,
     task_id: String,
     map_index: Option<i32>,
+}
+
+impl PathParts for OfTask {
+    fn schemas(schemas: &mut Schemas) -> Vec<Schema> {
+        <(String, String, String, i32)>::schemas(schemas)
+    }
+}
+
+/// What may name the instance in the query.
+pub struct OfInstance;
+
+impl Query for OfInstance {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::Whole), UPDATE_MASK];
 }
 
 impl OfTask {
@@ -182,11 +199,11 @@ impl OfTask {
 pub async fn patch(
     State(state): Shared,
     Segments(of): Segments<OfTask>,
-    params: Params,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
+    params: Asked<OfInstance>,
+    Body(body): Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (run, task_id, map_index) = of.read(&params)?;
-    let wanted = body_as::<Patch>(body)?.wanted(&params.texts("update_mask"))?;
+    let wanted = body.wanted(&params.texts("update_mask"))?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let keys = of_task(&transaction, &run, &task_id, map_index).await?;
@@ -199,14 +216,24 @@ pub async fn patch(
     Ok(answer)
 }
 
+/// The same of an instance that the path names.
+pub async fn patch_mapped(
+    state: Shared,
+    of: Segments<OfTask>,
+    asked: Asked<WithMask>,
+    body: Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    patch(state, of, asked.cast(), body).await
+}
+
 pub async fn dry_run(
     State(state): Shared,
     Segments(of): Segments<OfTask>,
-    params: Params,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
+    params: Asked<OfInstance>,
+    Body(body): Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (run, task_id, map_index) = of.read(&params)?;
-    let wanted = body_as::<Patch>(body)?.wanted(&params.texts("update_mask"))?;
+    let wanted = body.wanted(&params.texts("update_mask"))?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let keys = of_task(&transaction, &run, &task_id, map_index).await?;
@@ -216,15 +243,25 @@ pub async fn dry_run(
     }
 }
 
+/// The same of an instance that the path names.
+pub async fn dry_run_mapped(
+    state: Shared,
+    of: Segments<OfTask>,
+    asked: Asked<WithMask>,
+    body: Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    dry_run(state, of, asked.cast(), body).await
+}
+
 type TaskPath = Segments<(String, String, String)>;
 
 pub async fn patch_group(
     State(state): Shared,
     Segments((dag_id, run_id, group_id)): TaskPath,
-    params: Params,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let wanted = body_as::<Patch>(body)?.wanted(&params.texts("update_mask"))?;
+    params: Asked<WithMask>,
+    Body(body): Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let wanted = body.wanted(&params.texts("update_mask"))?;
     let run = RunKey { dag_id, run_id };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
@@ -242,9 +279,9 @@ pub async fn patch_group(
 pub async fn dry_run_group(
     State(state): Shared,
     Segments((dag_id, run_id, group_id)): TaskPath,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let wanted = body_as::<Patch>(body)?.wanted(&[])?;
+    Body(body): Body<PatchTaskInstanceBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let wanted = body.wanted(&[])?;
     let run = RunKey { dag_id, run_id };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
@@ -258,7 +295,7 @@ pub async fn dry_run_group(
 pub async fn delete(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): TaskPath,
-    params: Params,
+    params: Asked<AtIndex>,
 ) -> Result<Json<Value>, ApiError> {
     let run = RunKey { dag_id, run_id };
     let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);

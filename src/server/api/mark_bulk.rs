@@ -1,18 +1,21 @@
 //! `PATCH …/taskInstances`: task instances marked, noted and removed in bulk.
 
-use super::mark::{Patch, same_state};
+use super::mark::{PatchTaskInstanceBody, same_state};
 use crate::engine::keys::{InstanceKey, RunKey};
+use crate::engine::state::TaskState;
 use crate::engine::store::{instances, mark};
 use crate::server::api_error::ApiError;
-use crate::server::body::fields_as;
+use crate::server::body::{Body, fields_as};
+use crate::server::bulk::{Bulk, BulkResponse};
 use crate::server::bulk_keyed::{self, Entity, Keyed, text_of};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::slice;
 use std::sync::Arc;
@@ -20,6 +23,33 @@ use std::sync::Arc;
 /// Those of the run in the path, or of any where that says `~`.
 struct TaskInstances {
     path: RunKey,
+}
+
+/// A task instance, and what is to become of it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "what names an instance and what is to become of it are read apart")]
+pub struct BulkTaskInstanceBody {
+    task_id: String,
+    #[serde(default)]
+    map_index: Option<i32>,
+    #[serde(default)]
+    dag_id: Option<String>,
+    #[serde(default)]
+    dag_run_id: Option<String>,
+    #[serde(default)]
+    new_state: Option<TaskState>,
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    note: Option<String>,
+    #[serde(default)]
+    include_upstream: bool,
+    #[serde(default)]
+    include_downstream: bool,
+    #[serde(default)]
+    include_future: bool,
+    #[serde(default)]
+    include_past: bool,
 }
 
 /// All instances of a task, or one of them.
@@ -32,7 +62,7 @@ struct Named {
 /// Fields that say which instances are meant.
 const NAMES: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
 
-fn patch_of(mut entity: Map<String, Value>) -> Result<Patch, ApiError> {
+fn patch_of(mut entity: Map<String, Value>) -> Result<PatchTaskInstanceBody, ApiError> {
     entity.retain(|name, _| !NAMES.contains(&name.as_str()));
     fields_as(entity)
 }
@@ -126,7 +156,7 @@ impl Keyed for TaskInstances {
 pub async fn task_instances(
     State(state): State<Arc<AppState>>,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    body: Result<Json<Value>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
+    Body(body): Body<Bulk<BulkTaskInstanceBody>>,
+) -> Result<Json<BulkResponse>, ApiError> {
     bulk_keyed::run(&state, &TaskInstances { path: RunKey { dag_id, run_id } }, body).await
 }

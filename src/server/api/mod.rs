@@ -1,5 +1,6 @@
-//! Airflow's REST API.
+//! Airflow's REST API: every operation by Airflow's name of it, with the refusals that it may answer.
 
+pub mod asset_events;
 pub mod assets;
 pub mod backfills;
 pub mod clear;
@@ -7,6 +8,8 @@ pub mod clear_runs;
 pub mod config;
 pub mod connections;
 pub mod dag_facts;
+pub mod dag_files;
+pub mod dag_run_lists;
 pub mod dag_run_wait;
 pub mod dag_runs;
 pub mod dag_runs_bulk;
@@ -15,9 +18,11 @@ pub mod dag_views;
 pub mod dags;
 pub mod event_logs;
 pub mod hitl;
+pub mod instance_views;
 pub mod mark;
 pub mod mark_bulk;
 pub mod monitor;
+pub mod plugins;
 pub mod pools;
 pub mod providers;
 pub mod queued_events;
@@ -32,159 +37,250 @@ pub mod variables;
 pub mod views;
 pub mod xcoms;
 
-use super::guard;
-use super::state::AppState;
-use axum::Router;
-use axum::middleware::from_fn_with_state;
-use axum::routing::{get, patch, post, put};
-use std::sync::Arc;
+use super::openapi::routes::Routes;
+use super::{auth, health};
+use axum::http::Method;
+use axum::routing::MethodFilter;
 
-type Routes = Router<Arc<AppState>>;
-
-const RUN: &str = "/api/v2/dags/{dag_id}/dagRuns/{run_id}";
-
-fn run(below: &str) -> String {
-    format!("{RUN}{below}")
+/// For anybody.
+pub fn open_routes() -> Routes {
+    Routes::open(&["Monitor"])
+        .get("/monitor/health", "get_health", &[], health::monitor)
+        .tags(&["Version"])
+        .get("/version", "get_version", &[], health::version)
+        .tags(&["Login"])
+        .get("/auth/login", "login", &[307, 400], auth::login_redirect)
+        .get("/auth/logout", "logout", &[307], auth::logout_redirect)
 }
 
 /// What is about DAGs, and has to wait for the first look at their files.
 pub fn dag_routes() -> Routes {
-    Router::new()
-        .route("/api/v2/dags", get(dags::list).patch(dags::patch_several))
-        .route("/api/v2/parseDagFile/{file_token}", put(dags::parse_again))
-        .route("/api/v2/dags/{dag_id}", get(dags::get).patch(dags::patch).delete(dags::delete))
-        .route("/api/v2/dags/{dag_id}/details", get(dags::details))
-        .route("/api/v2/dags/{dag_id}/favorite", post(dags::favorite))
-        .route("/api/v2/dags/{dag_id}/unfavorite", post(dags::unfavorite))
-        .route("/api/v2/dags/{dag_id}/tasks", get(tasks::list))
-        .route("/api/v2/dags/{dag_id}/tasks/{task_id}", get(tasks::get))
-        .route("/api/v2/dags/{dag_id}/dagVersions", get(dag_versions::list))
-        .route("/api/v2/dags/{dag_id}/dagVersions/{version_number}", get(dag_versions::get))
-        .route("/api/v2/dagStats", get(dag_facts::stats))
-        .route("/api/v2/dagTags", get(dag_facts::tags))
-        .route("/api/v2/dagWarnings", get(dag_facts::warnings))
-        .route("/api/v2/dags/{dag_id}/clearTaskInstances", post(clear::task_instances))
-        .route("/api/v2/dagSources/{dag_id}", get(dags::source))
-        .route("/api/v2/importErrors", get(dags::import_errors))
-        .route("/api/v2/importErrors/{id}", get(dags::import_error))
+    Routes::of(&["DAG"])
+        .get("/dags", "get_dags", &[], dags::list)
+        .patch("/dags", "patch_dags", &[400, 404], dags::patch_several)
+        .get("/dags/{dag_id}", "get_dag", &[400, 404], dags::get)
+        .patch("/dags/{dag_id}", "patch_dag", &[400, 404], dags::patch)
+        .delete("/dags/{dag_id}", "delete_dag", &[400, 404, 409], dags::delete)
+        .get("/dags/{dag_id}/details", "get_dag_details", &[400, 404], dags::details)
+        .post("/dags/{dag_id}/favorite", "favorite_dag", &[404], dags::favorite)
+        .post("/dags/{dag_id}/unfavorite", "unfavorite_dag", &[404, 409], dags::unfavorite)
+        .get("/dagTags", "get_dag_tags", &[], dag_facts::tags)
+        .tags(&["DAG Parsing"])
+        .put("/parseDagFile/{file_token}", "reparse_dag_file", &[404], dag_files::parse_again)
+        .tags(&["DagSource"])
+        .get("/dagSources/{dag_id}", "get_dag_source", &[400, 404, 406], dag_files::source)
+        .tags(&["Import Error"])
+        .get("/importErrors", "get_import_errors", &[], dag_files::import_errors)
+        .get("/importErrors/{import_error_id}", "get_import_error", &[404], dag_files::import_error)
+        .tags(&["DagStats"])
+        .get("/dagStats", "get_dag_stats", &[400, 404], dag_facts::stats)
+        .tags(&["DagWarning"])
+        .get("/dagWarnings", "list_dag_warnings", &[], dag_facts::warnings)
+        .tags(&["DagVersion"])
+        .get("/dags/{dag_id}/dagVersions", "get_dag_versions", &[404], dag_versions::list)
+        .get("/dags/{dag_id}/dagVersions/{version_number}", "get_dag_version", &[404], dag_versions::get)
+        .tags(&["Task"])
+        .get("/dags/{dag_id}/tasks", "get_tasks", &[400, 404], tasks::list)
+        .get("/dags/{dag_id}/tasks/{task_id}", "get_task", &[400, 404], tasks::get)
         .merge(run_routes())
+        .merge(instance_routes())
+        .merge(question_routes())
+        .merge(store_routes_of_tasks())
         .merge(asset_routes())
         .merge(backfill_routes())
 }
 
 fn run_routes() -> Routes {
-    Router::new()
-        .route(
-            "/api/v2/dags/{dag_id}/dagRuns",
-            get(dag_runs::list).post(dag_runs::trigger).patch(dag_runs_bulk::dag_runs),
+    const RUNS: &str = "/dags/{dag_id}/dagRuns";
+    const RUN: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}";
+    let below = |path: &str| format!("{RUN}{path}");
+    Routes::of(&["DagRun"])
+        .get(RUNS, "get_dag_runs", &[400, 404], dag_run_lists::list)
+        .post(RUNS, "trigger_dag_run", &[400, 404, 409], dag_runs::trigger)
+        .patch(RUNS, "bulk_dag_runs", &[], dag_runs_bulk::dag_runs)
+        .get(RUN, "get_dag_run", &[404], dag_runs::get)
+        .patch(RUN, "patch_dag_run", &[400, 404], dag_runs::patch)
+        .delete(RUN, "delete_dag_run", &[400, 404, 409], dag_runs::delete)
+        // A run may be called `list`: what is posted to it is told apart by the handler.
+        .route(MethodFilter::POST, RUN, dag_run_lists::list_of_body)
+        .told(Method::POST, &format!("{RUNS}/list"), "get_list_dag_runs_batch", &[404], dag_run_lists::list_of_body)
+        .post("/dags/{dag_id}/clearDagRuns", "clear_dag_runs", &[400, 404], clear_runs::several)
+        .post("/dags/{dag_id}/clearPartitions", "clear_dag_run_partitions", &[400, 404], clear_runs::partitions)
+        .post(&below("/clear"), "clear_dag_run", &[404], clear_runs::one)
+        .get(&below("/upstreamAssetEvents"), "get_upstream_asset_events", &[404], asset_events::upstream)
+        .tags(&["DagRun", "experimental"])
+        .get(&below("/wait"), "wait_dag_run_until_finished", &[404], dag_run_wait::wait)
+}
+
+fn instance_routes() -> Routes {
+    const ALL: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances";
+    let of_task = |path: &str| format!("{ALL}/{{task_id}}{path}");
+    let mapped = |path: &str| format!("{ALL}/{{task_id}}/{{map_index}}{path}");
+    let group = |path: &str| format!("/dags/{{dag_id}}/dagRuns/{{dag_run_id}}/taskGroupInstances/{{group_id}}{path}");
+    let one_try = "/tries/{task_try_number}";
+    Routes::of(&["Task Instance"])
+        .post("/dags/{dag_id}/clearTaskInstances", "post_clear_task_instances", &[400, 404, 409], clear::task_instances)
+        .get(ALL, "get_task_instances", &[400, 404], task_instances::list)
+        .patch(ALL, "bulk_task_instances", &[], mark_bulk::task_instances)
+        .get(&of_task(""), "get_task_instance", &[404], task_instances::get)
+        .patch(&of_task(""), "patch_task_instance", &[400, 404, 409], mark::patch)
+        .delete(&of_task(""), "delete_task_instance", &[404], mark::delete)
+        // As with runs.
+        .route(MethodFilter::POST, &of_task(""), task_instances::list_of_body)
+        .told(Method::POST, &format!("{ALL}/list"), "get_task_instances_batch", &[404], task_instances::list_of_body)
+        .patch(&of_task("/dry_run"), "patch_task_instance_dry_run", &[400, 404], mark::dry_run)
+        .get(&of_task("/listMapped"), "get_mapped_task_instances", &[404], tasks::mapped)
+        .get(&of_task("/dependencies"), "get_task_instance_dependencies", &[404], task_dependencies::get)
+        .get(&of_task("/tries"), "get_task_instance_tries", &[404], tries::list)
+        .get(&of_task(one_try), "get_task_instance_try_details", &[404], tries::get)
+        .get(&of_task("/logs/{try_number}"), "get_log", &[404], task_logs::get)
+        .get(&of_task("/externalLogUrl/{try_number}"), "get_external_log_url", &[400, 404], task_logs::external_url)
+        .get(&mapped(""), "get_mapped_task_instance", &[404], tasks::one_mapped)
+        .patch(&mapped(""), "patch_task_instance_by_map_index", &[400, 404, 409], mark::patch_mapped)
+        .patch(&mapped("/dry_run"), "patch_task_instance_dry_run_by_map_index", &[400, 404], mark::dry_run_mapped)
+        .get(
+            &mapped("/dependencies"),
+            "get_task_instance_dependencies_by_map_index",
+            &[404],
+            task_dependencies::get_mapped,
         )
-        .route("/api/v2/dags/{dag_id}/clearDagRuns", post(clear_runs::several))
-        .route("/api/v2/dags/{dag_id}/clearPartitions", post(clear_runs::partitions))
-        // A run or a task may be called `list`, a connection `test`: what is posted there is told apart in the handler.
-        .route(RUN, post(dag_runs::list_of_body).get(dag_runs::get).patch(dag_runs::patch).delete(dag_runs::delete))
-        .route(&run("/clear"), post(clear_runs::one))
-        .route(&run("/wait"), get(dag_run_wait::wait))
-        .route(&run("/upstreamAssetEvents"), get(assets::upstream))
-        .route(&run("/hitlDetails"), get(hitl::list))
-        .route(&run("/taskInstances/{task_id}/{map_index}/hitlDetails"), get(hitl::get).patch(hitl::answer))
-        .route(&run("/taskInstances/{task_id}/{map_index}/hitlDetails/tries/{try_number}"), get(hitl::of_try))
-        .route(&run("/taskInstances"), get(task_instances::list).patch(mark_bulk::task_instances))
-        .route(
-            &run("/taskInstances/{task_id}"),
-            get(task_instances::get).post(task_instances::list_of_body).patch(mark::patch).delete(mark::delete),
-        )
-        .route(&run("/taskInstances/{task_id}/dry_run"), patch(mark::dry_run))
-        .route(&run("/taskInstances/{task_id}/{map_index}/dry_run"), patch(mark::dry_run))
-        .route(&run("/taskGroupInstances/{group_id}"), patch(mark::patch_group))
-        .route(&run("/taskGroupInstances/{group_id}/dry_run"), patch(mark::dry_run_group))
-        .route(&run("/taskInstances/{task_id}/listMapped"), get(tasks::mapped))
-        .route(&run("/taskInstances/{task_id}/{map_index}"), get(tasks::one_mapped).patch(mark::patch))
-        .route(&run("/taskInstances/{task_id}/logs/{try_number}"), get(task_logs::get))
-        .route(&run("/taskInstances/{task_id}/externalLogUrl/{try_number}"), get(task_logs::external_url))
-        .route(&run("/taskInstances/{task_id}/dependencies"), get(task_dependencies::get))
-        .route(&run("/taskInstances/{task_id}/{map_index}/dependencies"), get(task_dependencies::get_mapped))
-        .route(&run("/taskInstances/{task_id}/links"), get(tasks::links))
-        .route(&run("/taskInstances/{task_id}/tries"), get(tries::list))
-        .route(&run("/taskInstances/{task_id}/tries/{try_number}"), get(tries::get))
-        .route(&run("/taskInstances/{task_id}/{map_index}/tries"), get(tries::list_mapped))
-        .route(&run("/taskInstances/{task_id}/{map_index}/tries/{try_number}"), get(tries::get_mapped))
-        .route(&run("/taskInstances/{task_id}/xcomEntries"), get(xcoms::list).post(xcoms::create))
-        .route(
-            &run("/taskInstances/{task_id}/xcomEntries/{*key}"),
-            get(xcoms::get).patch(xcoms::update).delete(xcoms::delete),
-        )
-        .route(
-            &run("/taskInstances/{task_id}/state-store"),
-            get(state_stores::task_list).delete(state_stores::task_clear),
-        )
-        .route(
-            &run("/taskInstances/{task_id}/state-store/{*key}"),
-            get(state_stores::task_get)
-                .put(state_stores::task_set)
-                .patch(state_stores::task_patch)
-                .delete(state_stores::task_delete),
-        )
+        .get(&mapped("/tries"), "get_mapped_task_instance_tries", &[404], tries::list_mapped)
+        .get(&mapped(one_try), "get_mapped_task_instance_try_details", &[404], tries::get_mapped)
+        .patch(&group(""), "patch_task_group_instances", &[400, 404, 409], mark::patch_group)
+        .patch(&group("/dry_run"), "patch_task_group_instances_dry_run", &[400, 404], mark::dry_run_group)
+        .tags(&["Extra Links", "Task Instance"])
+        .get(&of_task("/links"), "get_extra_links", &[404], tasks::links)
+}
+
+/// What tasks ask people.
+fn question_routes() -> Routes {
+    const OF_RUN: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/hitlDetails";
+    const ONE: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/hitlDetails";
+    Routes::of(&["Task Instance"])
+        .get(OF_RUN, "get_hitl_details", &[], hitl::list)
+        .get(ONE, "get_hitl_detail", &[404], hitl::get)
+        .patch(ONE, "update_hitl_detail", &[400, 404, 409], hitl::answer)
+        .get(&format!("{ONE}/tries/{{try_number}}"), "get_hitl_detail_try_detail", &[404], hitl::of_try)
+}
+
+/// What tasks leave behind.
+fn store_routes_of_tasks() -> Routes {
+    const ENTRIES: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/xcomEntries";
+    const STORE: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/state-store";
+    let (entry, kept) = (&format!("{ENTRIES}/{{*xcom_key}}"), &format!("{STORE}/{{*key}}"));
+    Routes::of(&["XCom"])
+        .get(ENTRIES, "get_xcom_entries", &[400, 404], xcoms::list)
+        .post(ENTRIES, "create_xcom_entry", &[400, 404, 409], xcoms::create)
+        .get(entry, "get_xcom_entry", &[400, 404], xcoms::get)
+        .patch(entry, "update_xcom_entry", &[400, 404], xcoms::update)
+        .delete(entry, "delete_xcom_entry", &[400, 404], xcoms::delete)
+        .tags(&["Task State Store"])
+        .get(STORE, "list_task_state_store", &[], state_stores::task_list)
+        .delete(STORE, "clear_task_state_store", &[404], state_stores::task_clear)
+        .get(kept, "get_task_state_store", &[404], state_stores::task_get)
+        .put(kept, "set_task_state_store", &[404], state_stores::task_set)
+        .patch(kept, "patch_task_state_store", &[404], state_stores::task_patch)
+        .delete(kept, "delete_task_state_store", &[404], state_stores::task_delete)
 }
 
 fn asset_routes() -> Routes {
-    Router::new()
-        .route("/api/v2/assets", get(assets::list))
-        .route("/api/v2/assets/events", get(assets::events).post(assets::create_event))
-        .route("/api/v2/assets/aliases", get(assets::aliases))
-        .route("/api/v2/assets/aliases/{id}", get(assets::alias))
-        .route(
-            "/api/v2/dags/{dag_id}/assets/queuedEvents",
-            get(queued_events::of_dag).delete(queued_events::delete_of_dag),
-        )
-        .route("/api/v2/assets/{id}/queuedEvents", get(queued_events::of_asset).delete(queued_events::delete_of_asset))
-        .route(
-            "/api/v2/dags/{dag_id}/assets/{asset_id}/queuedEvents",
-            get(queued_events::one).delete(queued_events::delete_one),
-        )
-        .route("/api/v2/assets/{id}", get(assets::get))
-        .route("/api/v2/assets/{id}/state-store", get(state_stores::asset_list).delete(state_stores::asset_clear))
-        .route(
-            "/api/v2/assets/{id}/state-store/{*key}",
-            get(state_stores::asset_get).put(state_stores::asset_set).delete(state_stores::asset_delete),
-        )
-        .route("/api/v2/assets/{id}/materialize", post(assets::materialize))
+    const OF_DAG: &str = "/dags/{dag_id}/assets/queuedEvents";
+    const OF_ASSET: &str = "/assets/{asset_id}/queuedEvents";
+    const OF_BOTH: &str = "/dags/{dag_id}/assets/{asset_id}/queuedEvents";
+    const STORE: &str = "/assets/{asset_id}/state-store";
+    const KEPT: &str = "/assets/{asset_id}/state-store/{*key}";
+    Routes::of(&["Asset"])
+        .get("/assets", "get_assets", &[404], assets::list)
+        .get("/assets/aliases", "get_asset_aliases", &[404], assets::aliases)
+        .get("/assets/aliases/{asset_alias_id}", "get_asset_alias", &[404], assets::alias)
+        .get("/assets/events", "get_asset_events", &[404], asset_events::list)
+        .post("/assets/events", "create_asset_event", &[404], asset_events::create)
+        .get("/assets/{asset_id}", "get_asset", &[404], assets::get)
+        .post("/assets/{asset_id}/materialize", "materialize_asset", &[400, 404, 409], assets::materialize)
+        .get(OF_ASSET, "get_asset_queued_events", &[], queued_events::of_asset)
+        .delete(OF_ASSET, "delete_asset_queued_events", &[404], queued_events::delete_of_asset)
+        .get(OF_DAG, "get_dag_asset_queued_events", &[], queued_events::of_dag)
+        .delete(OF_DAG, "delete_dag_asset_queued_events", &[400, 404], queued_events::delete_of_dag)
+        .get(OF_BOTH, "get_dag_asset_queued_event", &[404], queued_events::one)
+        .delete(OF_BOTH, "delete_dag_asset_queued_event", &[400, 404], queued_events::delete_one)
+        .tags(&["Asset State Store"])
+        .get(STORE, "list_asset_state_store", &[404], state_stores::asset_list)
+        .delete(STORE, "clear_asset_state_store", &[404], state_stores::asset_clear)
+        .get(KEPT, "get_asset_state_store", &[404], state_stores::asset_get)
+        .put(KEPT, "set_asset_state_store", &[404], state_stores::asset_set)
+        .delete(KEPT, "delete_asset_state_store", &[404], state_stores::asset_delete)
 }
 
 fn backfill_routes() -> Routes {
-    Router::new()
-        .route("/api/v2/backfills", get(backfills::list).post(backfills::create))
-        .route("/api/v2/backfills/dry_run", post(backfills::dry_run))
-        .route("/api/v2/backfills/{id}", get(backfills::get))
-        .route("/api/v2/backfills/{id}/pause", put(backfills::pause))
-        .route("/api/v2/backfills/{id}/unpause", put(backfills::unpause))
-        .route("/api/v2/backfills/{id}/cancel", put(backfills::cancel))
+    const MADE: &[u16] = &[400, 404, 409, 503];
+    const CHANGED: &[u16] = &[404, 409];
+    Routes::of(&["Backfill"])
+        .get("/backfills", "list_backfills", &[], backfills::list)
+        .post("/backfills", "create_backfill", MADE, backfills::create)
+        .post("/backfills/dry_run", "create_backfill_dry_run", MADE, backfills::dry_run)
+        .get("/backfills/{backfill_id}", "get_backfill", &[404], backfills::get)
+        .put("/backfills/{backfill_id}/pause", "pause_backfill", CHANGED, backfills::pause)
+        .put("/backfills/{backfill_id}/unpause", "unpause_backfill", CHANGED, backfills::unpause)
+        .put("/backfills/{backfill_id}/cancel", "cancel_backfill", CHANGED, backfills::cancel)
 }
 
 /// What asks the Pythons of projects, which take their own time.
-pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
-    Router::new()
-        .route("/api/v2/providers", get(providers::list))
-        .layer(from_fn_with_state(state.clone(), guard::require_token))
+pub fn unhurried_routes() -> Routes {
+    Routes::of(&["Provider"]).get("/providers", "get_providers", &[], providers::list)
 }
 
-/// What DAGs are given.
-pub fn store_routes(state: &Arc<AppState>) -> Routes {
-    Router::new()
-        .route("/api/v2/jobs", get(monitor::jobs))
-        .route("/api/v2/config", get(config::get))
-        .route("/api/v2/config/section/{section}/option/{option}", get(config::get_value))
-        .route("/api/v2/eventLogs", get(event_logs::list))
-        .route("/api/v2/eventLogs/{id}", get(event_logs::get))
-        .route("/api/v2/plugins", get(monitor::plugins))
-        .route("/api/v2/plugins/importErrors", get(monitor::plugin_errors))
-        .route("/api/v2/variables", get(variables::list).post(variables::create).patch(variables::bulk))
-        .route("/api/v2/variables/{*key}", get(variables::get).patch(variables::patch).delete(variables::delete))
-        .route("/api/v2/connections", get(connections::list).post(connections::create).patch(connections::bulk))
-        .route(
-            "/api/v2/connections/{*connection_id}",
-            get(connections::get).post(connections::post_word).patch(connections::patch).delete(connections::delete),
-        )
-        .layer(from_fn_with_state(state.clone(), guard::telling_dag_files))
-        .route("/api/v2/pools", get(pools::list).post(pools::create).patch(pools::bulk))
-        .route("/api/v2/pools/{*name}", get(pools::get).patch(pools::patch).delete(pools::delete))
+/// What DAG files may ask for while they are read.
+pub fn told_to_dag_files() -> Routes {
+    const CONNECTION: &str = "/connections/{*connection_id}";
+    const VARIABLE: &str = "/variables/{*variable_key}";
+    const TEST: &str = "/connections/enqueue-test";
+    Routes::of(&["Variable"])
+        .get("/variables", "get_variables", &[], variables::list)
+        .post("/variables", "post_variable", &[409], variables::create)
+        .patch("/variables", "bulk_variables", &[], variables::bulk)
+        .get(VARIABLE, "get_variable", &[404], variables::get)
+        .patch(VARIABLE, "patch_variable", &[400, 404], variables::patch)
+        .delete(VARIABLE, "delete_variable", &[404], variables::delete)
+        .tags(&["Connection"])
+        .get("/connections", "get_connections", &[404], connections::list)
+        .post("/connections", "post_connection", &[409], connections::create)
+        .patch("/connections", "bulk_connections", &[], connections::bulk)
+        .get(CONNECTION, "get_connection", &[404], connections::get)
+        .patch(CONNECTION, "patch_connection", &[400, 404], connections::patch)
+        .delete(CONNECTION, "delete_connection", &[404], connections::delete)
+        // A connection may be called `test`: what is posted to it is told apart by the handler.
+        .route(MethodFilter::POST, CONNECTION, connections::post_word)
+        .told(Method::POST, "/connections/test", "test_connection", &[], connections::test)
+        .told(Method::POST, "/connections/defaults", "create_default_connections", &[], connections::create_defaults)
+        .told(Method::POST, TEST, "enqueue_connection_test", &[409], connections::enqueue_test)
+        .told(Method::GET, TEST, "get_connection_test", &[404], connections::get_test)
+}
+
+/// What else there is beside DAGs.
+pub fn other_routes() -> Routes {
+    const OPTION: &str = "/config/section/{section}/option/{option}";
+    const POOL: &str = "/pools/{*pool_name}";
+    Routes::of(&["Pool"])
+        .get("/pools", "get_pools", &[], pools::list)
+        .post("/pools", "post_pool", &[409], pools::create)
+        .patch("/pools", "bulk_pools", &[], pools::bulk)
+        .get(POOL, "get_pool", &[404], pools::get)
+        .patch(POOL, "patch_pool", &[400, 404], pools::patch)
+        .delete(POOL, "delete_pool", &[400, 404], pools::delete)
+        .tags(&["Job"])
+        .get("/jobs", "get_jobs", &[400], monitor::jobs)
+        .tags(&["Config"])
+        .get("/config", "get_config", &[404, 406], config::get)
+        .get(OPTION, "get_config_value", &[404, 406], config::get_value)
+        .tags(&["Event Log"])
+        .get("/eventLogs", "get_event_logs", &[], event_logs::list)
+        .get("/eventLogs/{event_log_id}", "get_event_log", &[404], event_logs::get)
+        .tags(&["Plugin"])
+        .get("/plugins", "get_plugins", &[], plugins::list)
+        .get("/plugins/importErrors", "import_errors", &[], plugins::import_errors)
+}
+
+/// Every operation, for the API's description.
+pub fn all_routes() -> Routes {
+    open_routes().merge(dag_routes()).merge(unhurried_routes()).merge(told_to_dag_files()).merge(other_routes())
 }

@@ -1,42 +1,62 @@
 //! What runs beside DAGs, with Airflow's names and shapes.
 
-use super::views::{maybe, stamp};
+use super::views::Stamp;
+use crate::engine::store::listing::Column;
 use crate::server::api_error::ApiError;
 use crate::server::health::{self, Part};
-use crate::server::listing::NOTHING;
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::query::{Asked, Kind, Parameter, Query};
 use crate::server::request::Params;
 use crate::server::state::AppState;
 use crate::sys::user;
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
-/// One, which brings our own pages into the menu of Airflow's web UI; those of a project are of its own processes.
-pub async fn plugins(params: Params) -> Result<Json<Value>, ApiError> {
-    let listing = params.listing(&NOTHING)?;
-    let what_runs = json!({
-        "name": "What runs", "href": "/lite/", "url_route": "leoflow", "destination": "nav", "nav_top_level": false,
-        "category": null, "icon": "/lite/static/icon.svg", "icon_dark_mode": "/lite/static/icon.svg",
-    });
-    let leoflow = json!({
-        "name": "leoflow", "source": "Leoflow", "external_views": [what_runs], "macros": [], "flask_blueprints": [],
-        "fastapi_apps": [], "fastapi_root_middlewares": [], "react_apps": [], "appbuilder_views": [],
-        "appbuilder_menu_items": [], "global_operator_extra_links": [], "operator_extra_links": [], "listeners": [],
-        "timetables": [],
-    });
-    let is_shown = listing.offset == 0 && listing.limit != Some(0);
-    let shown: Vec<Value> = is_shown.then_some(leoflow).into_iter().collect();
-    Ok(Json(json!({"plugins": shown, "total_entries": 1})))
+/// None of a job is looked for in the datastore.
+const NO_COLUMN: Column = Column::time("NULL");
+const FIELDS: Fields =
+    Fields { order: &[("id", NO_COLUMN)], ranges: &[("start_date", NO_COLUMN), ("end_date", NO_COLUMN)], ..NOTHING };
+
+pub struct OfJobs;
+
+impl Query for OfJobs {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[
+        Parameter::new("is_alive", Kind::Flag),
+        Parameter::new("job_state", Kind::Text),
+        Parameter::new("job_type", Kind::Text),
+        Parameter::new("hostname", Kind::Text),
+        Parameter::new("executor_class", Kind::Text),
+    ];
 }
 
-pub async fn plugin_errors() -> Json<Value> {
-    Json(json!({"import_errors": [], "total_entries": 0}))
+#[derive(Serialize, JsonSchema)]
+pub struct JobResponse {
+    id: usize,
+    dag_id: Option<String>,
+    state: Option<&'static str>,
+    job_type: Option<&'static str>,
+    start_date: Option<Stamp>,
+    end_date: Option<Stamp>,
+    latest_heartbeat: Option<Stamp>,
+    executor_class: Option<&'static str>,
+    hostname: Option<String>,
+    unixname: Option<String>,
+    dag_display_name: Option<String>,
 }
+
+collection! { JobCollectionResponse { jobs: JobResponse } }
 
 /// The parts of this instance that are jobs on Airflow. There is one of each, since it was started.
-pub async fn jobs(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
-    let listing = params.listing(&NOTHING)?;
+pub async fn jobs(
+    State(state): State<Arc<AppState>>,
+    params: Asked<OfJobs>,
+) -> Result<Json<JobCollectionResponse>, ApiError> {
+    let listing = params.listing(&FIELDS)?;
     let parts = health::parts(&state).await;
     let kinds = [
         ("SchedulerJob", parts.scheduler),
@@ -52,34 +72,38 @@ pub async fn jobs(State(state): State<Arc<AppState>>, params: Params) -> Result<
     };
     let is_alive = params.flag("is_alive")?;
     let began = state.started_at;
-    let (from, to) = (params.time("start_date_gte")?, params.time("start_date_lte")?);
-    let ended_before = params.time("end_date_gte")?.or(params.time("end_date_lte")?).is_some();
-    let in_time = from.is_none_or(|from| began >= from) && to.is_none_or(|to| began <= to) && !ended_before;
-    let jobs: Vec<Value> = kinds
+    let in_time = is_within(&params, "start_date", began)? && is_within(&params, "end_date", Timestamp::now())?;
+    let jobs: Vec<JobResponse> = kinds
         .iter()
         .enumerate()
         .filter(|(_, (kind, part))| in_time && is_wanted(kind, part) && is_alive.is_none_or(|is| is == part.is_alive))
-        .map(|(at, (kind, part))| {
-            json!({
-                "id": at + 1,
-                "dag_id": null,
-                "state": state_of(part),
-                "job_type": kind,
-                "start_date": stamp(began),
-                "end_date": null,
-                "latest_heartbeat": maybe(part.heartbeat),
-                "executor_class": EXECUTOR,
-                "hostname": host_name,
-                "unixname": null,
-                "dag_display_name": null,
-            })
+        .map(|(at, (kind, part))| JobResponse {
+            id: at + 1,
+            dag_id: None,
+            state: Some(state_of(part)),
+            job_type: Some(kind),
+            start_date: Some(Stamp(began)),
+            end_date: None,
+            latest_heartbeat: part.heartbeat.map(Stamp),
+            executor_class: Some(EXECUTOR),
+            hostname: Some(host_name.clone()),
+            unixname: None,
+            dag_display_name: None,
         })
         .collect();
-    let total = jobs.len();
+    let total = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
     let (offset, limit) = (usize::try_from(listing.offset), listing.limit.map(usize::try_from));
     let (offset, limit) = (offset.unwrap_or(usize::MAX), limit.and_then(Result::ok).unwrap_or(usize::MAX));
-    let jobs: Vec<Value> = jobs.into_iter().skip(offset).take(limit).collect();
-    Ok(Json(json!({"jobs": jobs, "total_entries": total})))
+    Ok(Json(JobCollectionResponse::of(jobs.into_iter().skip(offset).take(limit).collect(), total)))
+}
+
+/// Whether a moment is within the bounds that a query has of it. What has not ended does so now, or later.
+fn is_within(params: &Params, name: &str, at: Timestamp) -> Result<bool, ApiError> {
+    let bound = |suffix: &str| params.time(&format!("{name}_{suffix}"));
+    Ok(bound("gte")?.is_none_or(|from| at >= from)
+        && bound("gt")?.is_none_or(|from| at > from)
+        && bound("lte")?.is_none_or(|to| at <= to)
+        && bound("lt")?.is_none_or(|to| at < to))
 }
 
 const EXECUTOR: &str = "LocalExecutor";

@@ -5,41 +5,66 @@ use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::pools::{self, Given, Pool};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
-use crate::server::bulk::{self, Entities};
-use crate::server::listing::{Fields, NOTHING, page};
-use crate::server::request::{Changes, Id, Params};
+use crate::server::body::Body;
+use crate::server::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::server::changes::Changes;
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::openapi::answers::{Created, NoContent};
+use crate::server::query::{Asked, Query, WithMask};
+use crate::server::request::Id;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body = Result<Json<Value>, JsonRejection>;
 
 const NAME: Column = Column::text("p.name");
 const FIELDS: Fields =
     Fields { order: &[("id", NAME), ("pool", NAME), ("name", NAME)], patterns: &[("pool_name", "p.name")], ..NOTHING };
 
-fn view(pool: &Pool) -> Value {
-    json!({
-        "name": pool.name,
-        "slots": pool.slots,
-        "description": pool.description,
-        "include_deferred": pool.include_deferred,
-        "occupied_slots": pool.occupied(),
-        "running_slots": pool.running,
-        "queued_slots": pool.queued,
-        "scheduled_slots": pool.scheduled,
-        "open_slots": pool.open(),
-        "deferred_slots": 0,
-        "team_name": null,
-    })
+pub struct OfPools;
+
+impl Query for OfPools {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct PoolResponse {
+    name: String,
+    #[schemars(range(min = -1))]
+    slots: i32,
+    description: Option<String>,
+    include_deferred: bool,
+    occupied_slots: i64,
+    running_slots: i64,
+    queued_slots: i64,
+    scheduled_slots: i64,
+    open_slots: i64,
+    deferred_slots: i64,
+    team_name: Option<String>,
+}
+
+collection! { PoolCollectionResponse { pools: PoolResponse } }
+
+fn view(pool: Pool) -> PoolResponse {
+    PoolResponse {
+        occupied_slots: pool.occupied(),
+        open_slots: pool.open(),
+        name: pool.name,
+        slots: pool.slots,
+        description: pool.description,
+        include_deferred: pool.include_deferred,
+        running_slots: pool.running,
+        queued_slots: pool.queued,
+        scheduled_slots: pool.scheduled,
+        deferred_slots: 0,
+        team_name: None,
+    }
 }
 
 fn missing(error: StoreError, name: &str) -> ApiError {
@@ -52,32 +77,35 @@ fn missing(error: StoreError, name: &str) -> ApiError {
     }
 }
 
-pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let listing = params.listing(&FIELDS)?;
+pub async fn list(State(state): Shared, asked: Asked<OfPools>) -> Result<Json<PoolCollectionResponse>, ApiError> {
+    let listing = asked.listing(&FIELDS)?;
     let client = state.database.get().await?;
     let found = pools::list(&*client, listing).await?;
-    Ok(Json(page("pools", found.rows.iter().map(view).collect(), found.total)))
+    Ok(Json(PoolCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
 }
 
-pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(view(&pools::get(&*client, &name).await.map_err(|error| missing(error, &name))?)))
+    Ok(Json(view(pools::get(&*client, &name).await.map_err(|error| missing(error, &name))?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Create {
+pub struct PoolBody {
+    #[schemars(length(max = 256))]
     name: String,
+    #[schemars(range(min = -1))]
     slots: i32,
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
     include_deferred: bool,
     #[serde(default, rename = "team_name")]
+    #[schemars(length(max = 50))]
     _team_name: Option<String>,
 }
 
-impl Create {
+impl PoolBody {
     fn given(&self) -> Given<'_> {
         Given {
             name: &self.name,
@@ -99,41 +127,51 @@ fn check_slots(slots: i32) -> Result<(), ApiError> {
     ))
 }
 
-pub async fn create(State(state): Shared, body: Body) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let body: Create = body_as(body)?;
+pub async fn create(State(state): Shared, Body(body): Body<PoolBody>) -> Result<Created<PoolResponse>, ApiError> {
     check_slots(body.slots)?;
     let client = state.database.get().await?;
     pools::create(&*client, &body.given()).await?;
-    Ok((StatusCode::CREATED, Json(view(&pools::get(&*client, &body.name).await?))))
+    Ok(Created(view(pools::get(&*client, &body.name).await?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Patch {
+pub struct PoolPatchBody {
     #[serde(default, alias = "name")]
     pool: Option<String>,
     #[serde(default)]
+    #[schemars(range(min = -1))]
     slots: Option<i32>,
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
     include_deferred: Option<bool>,
     #[serde(default, rename = "team_name")]
+    #[schemars(length(max = 50))]
     _team_name: Option<String>,
 }
 
-pub async fn patch(State(state): Shared, Id(name): Id, params: Params, body: Body) -> Result<Json<Value>, ApiError> {
-    let body: Patch = body_as(body)?;
+pub async fn patch(
+    State(state): Shared,
+    Id(name): Id,
+    asked: Asked<WithMask>,
+    Body(body): Body<PoolPatchBody>,
+) -> Result<Json<PoolResponse>, ApiError> {
     if body.pool.as_ref().is_some_and(|other| *other != name) {
         let detail = "Invalid body, pool name from request body doesn't match uri parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
     let client = state.database.get().await?;
-    Ok(Json(view(&change(&*client, &name, body, &params.texts("update_mask")).await?)))
+    Ok(Json(view(change(&*client, &name, body, &asked.texts("update_mask")).await?)))
 }
 
 /// What is not in the body, or not in the mask where there is one, stays as it is.
-async fn change(client: &impl GenericClient, name: &str, body: Patch, mask: &[String]) -> Result<Pool, ApiError> {
+async fn change(
+    client: &impl GenericClient,
+    name: &str,
+    body: PoolPatchBody,
+    mask: &[String],
+) -> Result<Pool, ApiError> {
     let counts = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
     let old = pools::get(client, name).await.map_err(|error| missing(error, name))?;
     let slots = body.slots.filter(|_| counts("slots")).unwrap_or(old.slots);
@@ -145,10 +183,10 @@ async fn change(client: &impl GenericClient, name: &str, body: Patch, mask: &[St
     Ok(pools::get(client, name).await?)
 }
 
-pub async fn delete(State(state): Shared, Id(name): Id) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): Shared, Id(name): Id) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
     pools::delete(&*client, &name).await.map_err(|error| missing(error, &name))?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 struct Pools;
@@ -168,19 +206,19 @@ impl Entities for Pools {
     fn check(body: bulk::Body) -> Result<(), ApiError> {
         let slots = body.get("slots").cloned();
         match slots {
-            Some(_) if body.contains_key("name") => check_slots(Changes::<Create>::of(body, &[])?.values.slots),
-            _ => check_slots(Changes::<Patch>::of(body, &[])?.values.slots.unwrap_or(0)),
+            Some(_) if body.contains_key("name") => check_slots(Changes::<PoolBody>::of(body, &[])?.values.slots),
+            _ => check_slots(Changes::<PoolPatchBody>::of(body, &[])?.values.slots.unwrap_or(0)),
         }
     }
 
     async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
-        let new: Create = Changes::of(body, &[])?.values;
+        let new: PoolBody = Changes::of(body, &[])?.values;
         check_slots(new.slots)?;
         Ok(pools::set(transaction, &new.given()).await?)
     }
 
     async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
-        let new: Patch = Changes::of(body, &[])?.values;
+        let new: PoolPatchBody = Changes::of(body, &[])?.values;
         let name = new.pool.clone().unwrap_or_default();
         change(transaction, &name, new, mask).await.map(drop)
     }
@@ -190,6 +228,6 @@ impl Entities for Pools {
     }
 }
 
-pub async fn bulk(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<PoolBody>>) -> Result<Json<BulkResponse>, ApiError> {
     bulk::run(&state, &Pools, body).await
 }

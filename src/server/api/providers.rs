@@ -1,18 +1,39 @@
 //! `/api/v2/providers`, with Airflow's names and shapes.
 
 use crate::server::api_error::ApiError;
-use crate::server::listing::NOTHING;
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::provider_cache::Provider;
 use crate::server::providers;
-use crate::server::request::Params;
+use crate::server::query::{Asked, Query};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::Arc;
 
+pub struct OfProviders;
+
+impl Query for OfProviders {
+    const LIST: Option<&'static Fields> = Some(&NOTHING);
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ProviderResponse {
+    package_name: String,
+    description: String,
+    version: String,
+    documentation_url: Option<String>,
+}
+
+collection! { ProviderCollectionResponse { providers: ProviderResponse } }
+
 /// Those of all projects.
-pub async fn list(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn list(
+    State(state): State<Arc<AppState>>,
+    params: Asked<OfProviders>,
+) -> Result<Json<ProviderCollectionResponse>, ApiError> {
     let listing = params.listing(&NOTHING)?;
     let found = providers::list(&state).await;
     let found = found.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
@@ -20,16 +41,12 @@ pub async fn list(State(state): State<Arc<AppState>>, params: Params) -> Result<
         usize::try_from(listing.offset).unwrap_or(0),
         listing.limit.and_then(|most| usize::try_from(most).ok()).unwrap_or(0),
     );
-    let shown: Vec<Value> = found
-        .iter()
-        .skip(from)
-        .take(most)
-        .map(|one| {
-            json!({
-                "package_name": one.package_name, "description": one.description, "version": one.version,
-                "documentation_url": one.documentation_url,
-            })
-        })
-        .collect();
-    Ok(Json(json!({"providers": shown, "total_entries": found.len()})))
+    let view = |one: &Provider| ProviderResponse {
+        package_name: one.package_name.clone(),
+        description: one.description.clone(),
+        version: one.version.clone(),
+        documentation_url: one.documentation_url.clone(),
+    };
+    let shown = found.iter().skip(from).take(most).map(view).collect();
+    Ok(Json(ProviderCollectionResponse::of(shown, i64::try_from(found.len()).unwrap_or(i64::MAX))))
 }

@@ -1,6 +1,6 @@
 //! `…/dependencies`: what a task instance that has not begun waits for.
 
-use super::task_instances::missing;
+use super::task_instances::{AtIndex, missing};
 use crate::engine::keys::RunKey;
 use crate::engine::state::{RunState, TaskState};
 use crate::engine::store::instances::{self, Instance, NOT_MAPPED};
@@ -10,22 +10,42 @@ use crate::engine::store::tries::SLOTS;
 use crate::engine::store::{ReadFor, StoreError, dags, pools, runs, versions};
 use crate::postgres::GenericClient;
 use crate::server::api_error::ApiError;
-use crate::server::request::{Params, Segments};
+use crate::server::query::Asked;
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-fn dependency(name: &str, reason: String) -> Value {
-    json!({"name": name, "reason": reason})
+#[derive(Serialize, JsonSchema)]
+struct TaskDependencyResponse {
+    name: &'static str,
+    reason: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct TaskDependencyCollectionResponse {
+    dependencies: Vec<TaskDependencyResponse>,
+}
+
+type Answer = Result<Json<TaskDependencyCollectionResponse>, ApiError>;
+
+fn dependency(name: &'static str, reason: String) -> TaskDependencyResponse {
+    TaskDependencyResponse { name, reason }
 }
 
 /// By the names that Airflow has for them, in the order of these.
-async fn waits_for(client: &impl GenericClient, run: &Run, instance: &Instance) -> Result<Vec<Value>, StoreError> {
+async fn waits_for(
+    client: &impl GenericClient,
+    run: &Run,
+    instance: &Instance,
+) -> Result<Vec<TaskDependencyResponse>, StoreError> {
     let mut found = Vec::new();
     let dag = dags::get(client, &run.key.dag_id).await?;
     if dag.is_paused {
@@ -83,28 +103,28 @@ async fn waits_for(client: &impl GenericClient, run: &Run, instance: &Instance) 
     Ok(found)
 }
 
-async fn answer(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -> Result<Json<Value>, ApiError> {
+async fn answer(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -> Answer {
     let client = state.database.get().await?;
     let absent = |error| match error {
         StoreError::NotFound { .. } => missing(&key, task_id, Some(map_index)),
         other => other.into(),
     };
     let instance = instances::get(&*client, &key, task_id, map_index).await.map_err(absent)?;
-    let found = match instance.state.as_deref() {
+    let dependencies = match instance.state.as_deref() {
         None | Some("scheduled") => {
             let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(absent)?;
             waits_for(&*client, &run, &instance).await?
         }
         Some(_) => Vec::new(),
     };
-    Ok(Json(json!({"dependencies": found})))
+    Ok(Json(TaskDependencyCollectionResponse { dependencies }))
 }
 
 pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+    params: Asked<AtIndex>,
+) -> Answer {
     let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
     answer(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
 }
@@ -112,6 +132,6 @@ pub async fn get(
 pub async fn get_mapped(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Answer {
     answer(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
 }

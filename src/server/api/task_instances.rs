@@ -1,7 +1,7 @@
 //! Task instances, one or a list of them, with Airflow's names and shapes.
 
-use super::dag_runs::{check_states, only_all, only_list, unless_all};
-use super::views;
+use super::dag_run_lists::{OnlyList, check_states, only_all, unless_all};
+use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::engine::dag::{Structure, Task};
 use crate::engine::keys::RunKey;
 use crate::engine::state::TaskState;
@@ -11,19 +11,20 @@ use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::runs;
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
-use crate::server::body::body_as;
-use crate::server::listing::{Fields, InBody, page_with_cursor};
+use crate::server::body::Body;
+use crate::server::listing::{Fields, PageLimit, PageOffset};
+use crate::server::query::{Asked, Kind, Parameter, Query};
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use serde_json::Value;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body = Result<Json<Value>, JsonRejection>;
 
 const MAP_INDEX: Column = Column::whole("ti.map_index");
 const DURATION: Column = Column::number("extract(epoch FROM ti.end_date - ti.start_date)::float8");
@@ -52,6 +53,8 @@ const FIELDS: Fields = Fields {
         ("dag_id", Column::text("ti.dag_id")),
         ("run_id", Column::text("ti.run_id")),
     ],
+    usual: &["map_index"],
+    has_cursor: true,
     patterns: &[
         ("task_display_name", "ti.task_id"),
         ("dag_id", "ti.dag_id"),
@@ -69,10 +72,13 @@ const FIELDS: Fields = Fields {
         ("updated_at", UPDATED_AT),
         ("duration", DURATION),
     ],
-    exact: &[
-        ("task_id", Column::text("ti.task_id")),
+    exact: &[("task_id", Column::text("ti.task_id"))],
+    in_body: &[
+        ("task_ids", Column::text("ti.task_id")),
         ("dag_ids", Column::text("ti.dag_id")),
         ("dag_run_ids", Column::text("ti.run_id")),
+    ],
+    one_of: &[
         ("state", Column::text("coalesce(ti.state, 'none')")),
         ("pool", Column::text("ti.pool")),
         ("queue", Column::text("'default'::text")),
@@ -84,25 +90,61 @@ const FIELDS: Fields = Fields {
     ],
 };
 
+pub struct OfInstances;
+
+impl Query for OfInstances {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[Parameter::new("task_group_id", Kind::Text)];
+}
+
+/// Of one task's, which the path names.
+const MAPPED: Fields = Fields {
+    has_cursor: false,
+    exact: &[],
+    patterns: &[
+        ("pool_name", "ti.pool"),
+        ("queue_name", "'default'::text"),
+        ("operator_name", "ti.operator"),
+        ("rendered_map_index", RENDERED_INDEX),
+    ],
+    ..FIELDS
+};
+
+pub struct OfMapped;
+
+impl Query for OfMapped {
+    const LIST: Option<&'static Fields> = Some(&MAPPED);
+}
+
+/// Which instance of a task the query names; it is the one that is not mapped where it names none.
+pub struct AtIndex;
+
+impl Query for AtIndex {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::Whole).or("-1")];
+}
+
 /// Whose instances a list has.
 #[derive(Clone, Copy)]
 pub enum Scope {
     /// In the order of map indices, as on Airflow.
     Run,
+    /// The same, of one task.
+    Task,
     /// Of millions: in the order of their keys, which is that of an index.
     All,
 }
 
 /// What a list of instances is asked for, in a query or in a body.
 pub fn wanted(params: &Params, of: Scope) -> Result<Listing, ApiError> {
-    let usual = match of {
-        Scope::Run => MAP_INDEX,
-        Scope::All => instances::KEY[0],
+    let (fields, usual) = match of {
+        Scope::Run => (&FIELDS, MAP_INDEX),
+        Scope::Task => (&MAPPED, MAP_INDEX),
+        Scope::All => (&FIELDS, instances::KEY[0]),
     };
     let known: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
     check_states(&params.texts("state"), &known)?;
     // Two words for one thing.
-    params.replaced("state", "no_status", "none").listing_with_cursor(&FIELDS, usual, instances::KEY)
+    params.replaced("state", "no_status", "none").listing_with_cursor(fields, usual, instances::KEY)
 }
 
 /// As Airflow words it; `None` where no map index was asked for.
@@ -131,39 +173,61 @@ pub fn of_group(structure: &Structure, group_id: &str) -> Vec<String> {
     structure.tasks.iter().filter(is_in).map(|task| task.task_id.clone()).collect()
 }
 
-/// Fields of a body, and what a query calls them.
-const IN_BODY: InBody<'static> = InBody {
-    fields: &[
-        ("dag_ids", "dag_ids"),
-        ("dag_run_ids", "dag_run_ids"),
-        ("task_ids", "task_id"),
-        ("state", "state"),
-        ("pool", "pool"),
-        ("queue", "queue"),
-        ("executor", "executor"),
-    ],
-    ranges: &["run_after", "logical_date", "start_date", "end_date", "duration"],
-};
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TaskInstancesBatchBody {
+    dag_ids: Option<Vec<String>>,
+    dag_run_ids: Option<Vec<String>>,
+    task_ids: Option<Vec<String>>,
+    #[schemars(with = "Option<Vec<Option<TaskState>>>")]
+    state: Option<Vec<Option<String>>>,
+    run_after_gte: Option<Timestamp>,
+    run_after_gt: Option<Timestamp>,
+    run_after_lte: Option<Timestamp>,
+    run_after_lt: Option<Timestamp>,
+    logical_date_gte: Option<Timestamp>,
+    logical_date_gt: Option<Timestamp>,
+    logical_date_lte: Option<Timestamp>,
+    logical_date_lt: Option<Timestamp>,
+    start_date_gte: Option<Timestamp>,
+    start_date_gt: Option<Timestamp>,
+    start_date_lte: Option<Timestamp>,
+    start_date_lt: Option<Timestamp>,
+    end_date_gte: Option<Timestamp>,
+    end_date_gt: Option<Timestamp>,
+    end_date_lte: Option<Timestamp>,
+    end_date_lt: Option<Timestamp>,
+    duration_gte: Option<f64>,
+    duration_gt: Option<f64>,
+    duration_lte: Option<f64>,
+    duration_lt: Option<f64>,
+    pool: Option<Vec<String>>,
+    queue: Option<Vec<String>>,
+    executor: Option<Vec<String>>,
+    page_offset: PageOffset,
+    page_limit: PageLimit,
+    order_by: Option<String>,
+}
 
 /// What a body asks for that may name several DAGs and runs.
 pub async fn list_of_body(
     State(state): Shared,
-    Segments((dag_id, run_id, word)): Segments<(String, String, String)>,
-    body: Body,
-) -> Result<Json<Value>, ApiError> {
-    only_list(&word)?;
+    _: OnlyList,
+    Segments((dag_id, run_id, _)): Segments<(String, String, String)>,
+    Body(body): Body<TaskInstancesBatchBody>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     only_all(&dag_id, "dag_id")?;
     only_all(&run_id, "dag_run_id")?;
-    let params = Params::of_body(&body_as(body)?, IN_BODY)?;
+    let params = Params::of_body(&body, &[])?;
     let found = instances::list(&*state.database.get().await?, wanted(&params, Scope::All)?).await?;
-    Ok(Json(page_with_cursor("task_instances", &found, views::instance)))
+    Ok(Json(TaskInstanceCollectionResponse::of(found.map(instance))))
 }
 
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+    params: Asked<OfInstances>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (dag, run) = (unless_all(&dag_id), unless_all(&run_id));
     let mut listing = wanted(&params, if run.is_some() { Scope::Run } else { Scope::All })?;
     let client = state.database.get().await?;
@@ -197,13 +261,13 @@ pub async fn list(
         listing.conditions.with("ti.task_id = ANY ({})", tasks);
     }
     let found = instances::list(&*client, listing).await?;
-    Ok(Json(page_with_cursor("task_instances", &found, views::instance)))
+    Ok(Json(TaskInstanceCollectionResponse::of(found.map(instance))))
 }
 
 pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
     let found = instances::get(&*client, &key, &task_id, NOT_MAPPED).await.map_err(|error| match error {
@@ -216,5 +280,5 @@ pub async fn get(
         }
         other => other.into(),
     })?;
-    Ok(Json(views::instance(&found)))
+    Ok(Json(instance(found)))
 }

@@ -1,38 +1,82 @@
 //! `…/logs/{try_number}`, with Airflow's shape.
 
-use super::views;
+use super::task_instances::AtIndex;
+use super::views::Stamp;
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::instances;
 use crate::protocol::task_log::{self, Line, Stream, TryName};
 use crate::server::api_error::ApiError;
-use crate::server::request::{Params, Segments};
+use crate::server::openapi::answers::{Either, Lines, Media};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Of one answer; the rest comes with the token.
 const PIECE_BYTES: u64 = 512 * 1024;
 
+pub struct OfLog;
+
+impl Query for OfLog {
+    const OTHERS: &'static [Parameter] = &[
+        Parameter::new("full_content", Kind::Flag).or("false"),
+        Parameter::new("map_index", Kind::Whole).or("-1"),
+        Parameter::new("token", Kind::Text),
+    ];
+}
+
+/// A line of a log.
+#[derive(Serialize, JsonSchema)]
+struct StructuredLogMessage {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Stamp")]
+    timestamp: Option<Stamp>,
+    event: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "Airflow may answer plain lines, too")]
+enum Content {
+    Messages(Vec<StructuredLogMessage>),
+    Lines(Vec<String>),
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct TaskInstancesLogResponse {
+    content: Content,
+    continuation_token: Option<String>,
+}
+
+type Log = Either<TaskInstancesLogResponse, Lines>;
+
 pub async fn get(
     State(state): State<Arc<AppState>>,
-    Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, i32)>,
-    params: Params,
+    Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, u32)>,
+    params: Asked<OfLog>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> Result<Log, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
     let as_lines = accept.starts_with("application/x-ndjson");
     if !as_lines && !accept.starts_with("*/*") && !accept.contains("application/json") {
         let detail = "Only application/json or application/x-ndjson is supported";
         return Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, detail));
     }
+    let try_number = i32::try_from(try_number).unwrap_or(i32::MAX);
     let map_index = params.whole("map_index")?.unwrap_or(-1);
     let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
     let offset: u64 = match params.text("token") {
@@ -59,7 +103,8 @@ pub async fn get(
             Some("upstream_failed") => "Task did not run because upstream task(s) failed.",
             _ => "No logs available for this task.",
         };
-        return Ok(answer(as_lines, &[json!({"event": text})], None));
+        let message = StructuredLogMessage { timestamp: None, event: text.to_owned(), others: Map::new() };
+        return Ok(answer(as_lines, vec![message], None));
     }
     let name = TryName { dag_id: &key.dag_id, run_id: &key.run_id, task_id: &task_id, map_index, try_number };
     let path = task_log::path(&state.home, name);
@@ -70,27 +115,33 @@ pub async fn get(
     let piece = read
         .map_err(|error| ApiError::internal(&error))?
         .map_err(|error| ApiError::internal(&format!("the log cannot be read: {error}")))?;
-    let messages: Vec<Value> = piece.text.lines().map(message).collect();
+    let messages = piece.text.lines().map(message).collect();
     let token = (runs_on || !piece.at_end).then(|| piece.next.to_string());
-    Ok(answer(as_lines, &messages, token))
+    Ok(answer(as_lines, messages, token))
 }
 
-fn answer(as_lines: bool, messages: &[Value], token: Option<String>) -> Response {
+fn answer(as_lines: bool, messages: Vec<StructuredLogMessage>, token: Option<String>) -> Log {
     if as_lines {
-        let text: String = messages.iter().map(|message| format!("{message}\n")).collect();
-        return ([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response();
+        let lines = messages.iter().filter_map(|message| serde_json::to_string(message).ok());
+        let text: String = lines.map(|line| line + "\n").collect();
+        return Either::text(([(header::CONTENT_TYPE, Lines::TYPE)], text));
     }
-    Json(json!({"content": messages, "continuation_token": token})).into_response()
+    Either::json(TaskInstancesLogResponse { content: Content::Messages(messages), continuation_token: token })
 }
 
-fn message(line: &str) -> Value {
+fn message(line: &str) -> StructuredLogMessage {
     let line = Line::parse(line);
     let (level, logger) = match line.stream {
         Stream::Output => ("info", "task.stdout"),
         Stream::Errors => ("error", "task.stderr"),
         Stream::System => ("info", "leoflow"),
     };
-    json!({"timestamp": line.time.map(views::stamp), "event": line.text, "level": level, "logger": logger})
+    let others = [("level", level), ("logger", logger)].map(|(name, value)| (name.to_owned(), value.into()));
+    StructuredLogMessage {
+        timestamp: line.time.map(Stamp),
+        event: line.text.to_owned(),
+        others: others.into_iter().collect(),
+    }
 }
 
 struct Piece {
@@ -125,7 +176,15 @@ fn read_piece(path: &Path, offset: u64, limit: u64, runs_on: bool) -> io::Result
     Ok(Piece { text: String::from_utf8_lossy(&bytes).into_owned(), next, at_end: next >= size })
 }
 
+#[derive(Serialize, JsonSchema)]
+pub struct ExternalLogUrlResponse {
+    url: String,
+}
+
 /// Logs are here, and with no service elsewhere.
-pub async fn external_url() -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, "Task log handler does not support external logs.")
+pub async fn external_url(
+    _: Segments<(String, String, String, NonZeroU32)>,
+    _: Asked<AtIndex>,
+) -> Result<Json<ExternalLogUrlResponse>, ApiError> {
+    Err(ApiError::new(StatusCode::BAD_REQUEST, "Task log handler does not support external logs."))
 }

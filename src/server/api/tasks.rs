@@ -1,85 +1,164 @@
 //! `/api/v2/dags/{dag_id}/tasks`, and the instances of a mapped task, with Airflow's names and shapes.
 
-use super::task_instances;
-use super::views;
-use crate::engine::dag::{Structure, Task};
+use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
+use super::task_instances::{self, OfMapped};
+use super::views::Stamp;
+use crate::engine::dag::{Structure, Task, TriggerRule};
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags;
 use crate::engine::store::instances;
 use crate::server::api_error::ApiError;
-use crate::server::listing::page_with_cursor;
-use crate::server::request::{Params, Segments};
+use crate::server::listing::collection;
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
 /// As Airflow writes a timedelta.
-fn delta(seconds: f64) -> Value {
+#[derive(Serialize, JsonSchema)]
+struct TimeDelta {
+    #[serde(rename = "__type")]
+    kind: &'static str,
+    days: i64,
+    seconds: i64,
+    microseconds: i64,
+}
+
+fn delta(seconds: f64) -> TimeDelta {
     let whole = seconds.floor();
-    let microseconds = ((seconds - whole) * 1e6).round();
-    json!({
-        "__type": "TimeDelta", "days": (whole / 86_400.0).floor() as i64, "seconds": (whole % 86_400.0) as i64,
-        "microseconds": microseconds as i64,
-    })
+    TimeDelta {
+        kind: "TimeDelta",
+        days: (whole / 86_400.0).floor() as i64,
+        seconds: (whole % 86_400.0) as i64,
+        microseconds: ((seconds - whole) * 1e6).round() as i64,
+    }
 }
 
-fn view(structure: &Structure, task: &Task) -> Value {
-    let below: Vec<&str> = structure
-        .tasks
-        .iter()
-        .filter(|other| other.upstream.contains(&task.task_id))
-        .map(|other| other.task_id.as_str())
-        .collect();
-    json!({
-        "task_id": task.task_id,
-        "task_display_name": task.display_name.as_ref().unwrap_or(&task.task_id),
-        "owner": task.owner,
-        "start_date": task.start_date,
-        "end_date": task.end_date,
-        "trigger_rule": task.trigger_rule,
-        "depends_on_past": task.depends_on_past,
-        "wait_for_downstream": task.wait_for_downstream,
-        "retries": task.retries,
-        "queue": "default",
-        "pool": task.pool(),
-        "pool_slots": task.pool_slots,
-        "execution_timeout": task.execution_timeout.map(delta),
-        "retry_delay": delta(task.retry_delay),
-        "retry_exponential_backoff": task.retry_backoff.unwrap_or(0.0),
-        "priority_weight": task.own_weight,
-        "weight_rule": task.weight_rule.as_deref().unwrap_or("downstream"),
-        "ui_color": null,
-        "ui_fgcolor": null,
-        "template_fields": task.template_fields,
-        "downstream_task_ids": below,
-        "doc_md": task.doc_md,
-        "operator_name": task.operator_name,
-        "params": task.params,
-        "class_ref": {"module_path": null, "class_name": task.operator},
-        "is_mapped": task.mapped,
-        "extra_links": [],
-    })
+#[derive(Serialize, JsonSchema)]
+pub struct TaskResponse {
+    task_id: Option<String>,
+    task_display_name: Option<String>,
+    owner: Option<String>,
+    #[schemars(with = "Option<Stamp>")]
+    start_date: Option<String>,
+    #[schemars(with = "Option<Stamp>")]
+    end_date: Option<String>,
+    #[schemars(with = "Option<String>")]
+    trigger_rule: TriggerRule,
+    depends_on_past: bool,
+    wait_for_downstream: bool,
+    #[schemars(with = "Option<f64>")]
+    retries: u32,
+    queue: Option<&'static str>,
+    pool: Option<String>,
+    #[schemars(with = "Option<f64>")]
+    pool_slots: i32,
+    execution_timeout: Option<TimeDelta>,
+    retry_delay: Option<TimeDelta>,
+    retry_exponential_backoff: f64,
+    #[schemars(with = "Option<f64>")]
+    priority_weight: i32,
+    weight_rule: Option<String>,
+    ui_color: Option<String>,
+    ui_fgcolor: Option<String>,
+    template_fields: Option<Vec<String>>,
+    downstream_task_ids: Option<Vec<String>>,
+    doc_md: Option<String>,
+    operator_name: Option<String>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    params: Value,
+    class_ref: Option<Map<String, Value>>,
+    is_mapped: Option<bool>,
+    extra_links: Vec<String>,
 }
 
-pub async fn list(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
+collection! { TaskCollectionResponse { tasks: TaskResponse } }
+
+fn view(structure: &Structure, task: &Task) -> TaskResponse {
+    let below = structure.tasks.iter().filter(|other| other.upstream.contains(&task.task_id));
+    let class = [("module_path", Value::Null), ("class_name", json!(task.operator))];
+    TaskResponse {
+        task_id: Some(task.task_id.clone()),
+        task_display_name: Some(task.display_name.as_ref().unwrap_or(&task.task_id).clone()),
+        owner: Some(task.owner.clone()),
+        start_date: task.start_date.clone(),
+        end_date: task.end_date.clone(),
+        trigger_rule: task.trigger_rule,
+        depends_on_past: task.depends_on_past,
+        wait_for_downstream: task.wait_for_downstream,
+        retries: task.retries,
+        queue: Some("default"),
+        pool: Some(task.pool().to_owned()),
+        pool_slots: task.pool_slots,
+        execution_timeout: task.execution_timeout.map(delta),
+        retry_delay: Some(delta(task.retry_delay)),
+        retry_exponential_backoff: task.retry_backoff.unwrap_or(0.0),
+        priority_weight: task.own_weight,
+        weight_rule: Some(task.weight_rule.as_deref().unwrap_or("downstream").to_owned()),
+        ui_color: None,
+        ui_fgcolor: None,
+        template_fields: Some(task.template_fields.clone()),
+        downstream_task_ids: Some(below.map(|other| other.task_id.clone()).collect()),
+        doc_md: task.doc_md.clone(),
+        operator_name: Some(task.operator_name.clone()),
+        params: json!(task.params),
+        class_ref: Some(class.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()),
+        is_mapped: Some(task.mapped),
+        extra_links: Vec::new(),
+    }
+}
+
+pub struct OfTasks;
+
+impl Query for OfTasks {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("order_by", Kind::Text).or("\"task_id\"")];
+}
+
+pub async fn list(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    asked: Asked<OfTasks>,
+) -> Result<Json<TaskCollectionResponse>, ApiError> {
     let client = state.database.get().await?;
     let structure = dags::get(&*client, &dag_id).await?.structure;
-    let mut tasks: Vec<&Task> = structure.tasks.iter().collect();
-    tasks.sort_by_key(|task| &task.task_id);
-    let found: Vec<Value> = tasks.into_iter().map(|task| view(&structure, task)).collect();
-    Ok(Json(json!({"tasks": found, "total_entries": found.len()})))
+    let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| view(&structure, task)).collect();
+    sort(&mut tasks, asked.text("order_by").unwrap_or("task_id"))?;
+    let total = i64::try_from(tasks.len()).unwrap_or(i64::MAX);
+    Ok(Json(TaskCollectionResponse::of(tasks, total)))
+}
+
+/// By any of its fields, as Airflow does; `-` is the other way round.
+fn sort(tasks: &mut [TaskResponse], order: &str) -> Result<(), ApiError> {
+    let (descending, name) = order.strip_prefix('-').map_or((false, order), |name| (true, name));
+    // By their ids where nothing else tells them apart.
+    tasks.sort_by(|one, other| one.task_id.cmp(&other.task_id));
+    if name != "task_id" {
+        let field = |task: &TaskResponse| serde_json::to_value(task).ok()?.get(name).map(Value::to_string);
+        if tasks.first().is_some_and(|first| field(first).is_none()) {
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, format!("'Operator' object has no attribute '{name}'")));
+        }
+        tasks.sort_by_cached_key(field);
+    }
+    if descending {
+        tasks.reverse();
+    }
+    Ok(())
 }
 
 pub async fn get(
     State(state): Shared,
     Segments((dag_id, task_id)): Segments<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<TaskResponse>, ApiError> {
     let client = state.database.get().await?;
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let task = structure
@@ -93,9 +172,9 @@ pub async fn get(
 pub async fn mapped(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
-    let mut listing = task_instances::wanted(&params, task_instances::Scope::Run)?;
+    params: Asked<OfMapped>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let mut listing = task_instances::wanted(&params, task_instances::Scope::Task)?;
     let client = state.database.get().await?;
     listing.conditions.add_run(&RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() });
     listing.conditions.with("ti.task_id = {} AND ti.map_index >= 0", task_id.clone());
@@ -111,13 +190,13 @@ pub async fn mapped(
             Some(_) => {}
         }
     }
-    Ok(Json(page_with_cursor("task_instances", &found, views::instance)))
+    Ok(Json(TaskInstanceCollectionResponse::of(found.map(instance))))
 }
 
 pub async fn one_mapped(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
     let found = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
@@ -131,17 +210,30 @@ pub async fn one_mapped(
         }
         other => other.into(),
     })?;
-    Ok(Json(views::instance(&found)))
+    Ok(Json(instance(found)))
+}
+
+pub struct OfLinks;
+
+impl Query for OfLinks {
+    const OTHERS: &'static [Parameter] =
+        &[Parameter::new("map_index", Kind::Whole).or("-1"), Parameter::new("try_number", Kind::Whole)];
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ExtraLinkCollectionResponse {
+    extra_links: BTreeMap<String, Option<String>>,
+    total_entries: i64,
 }
 
 /// What an operator leads to beyond Leoflow; nothing keeps such links yet.
 pub async fn links(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+    params: Asked<OfLinks>,
+) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
     let map_index = params.map_index()?.unwrap_or(instances::NOT_MAPPED);
     let client = state.database.get().await?;
     instances::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
-    Ok(Json(json!({"extra_links": {}, "total_entries": 0})))
+    Ok(Json(ExtraLinkCollectionResponse { extra_links: BTreeMap::new(), total_entries: 0 }))
 }

@@ -6,22 +6,24 @@ use crate::engine::store::ReadFor;
 use crate::engine::store::listing::Column;
 use crate::engine::store::variables::{self, Variable};
 use crate::server::api_error::ApiError;
-use crate::server::body::bad_body;
-use crate::server::bulk::{self, Entities};
-use crate::server::listing::{Fields, NOTHING, page};
-use crate::server::request::{Changes, Id, Params};
+use crate::server::body::Body;
+use crate::server::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::server::changes::Changes;
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::openapi::answers::{Created, NoContent};
+use crate::server::query::{Asked, Query};
+use crate::server::request::Id;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// What may be ordered by. Airflow's `id` is the order of creation.
 const FIELDS: Fields = Fields {
@@ -35,37 +37,59 @@ const FIELDS: Fields = Fields {
     ..NOTHING
 };
 
-fn response(variable: &Variable) -> Value {
-    json!({
-        "key": variable.key,
-        "value": redact::text(&variable.key, &variable.value),
-        "description": variable.description,
-        "is_encrypted": true,
-        "team_name": null,
-    })
+pub struct OfVariables;
+
+impl Query for OfVariables {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
 }
 
-pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let listing = params.listing(&FIELDS)?;
+#[derive(Serialize, JsonSchema)]
+pub struct VariableResponse {
+    key: String,
+    value: Option<String>,
+    description: Option<String>,
+    is_encrypted: bool,
+    team_name: Option<String>,
+}
+
+collection! { VariableCollectionResponse { variables: VariableResponse } }
+
+fn response(variable: Variable) -> VariableResponse {
+    VariableResponse {
+        value: Some(redact::text(&variable.key, &variable.value)),
+        key: variable.key,
+        description: variable.description,
+        is_encrypted: true,
+        team_name: None,
+    }
+}
+
+pub async fn list(
+    State(state): Shared,
+    asked: Asked<OfVariables>,
+) -> Result<Json<VariableCollectionResponse>, ApiError> {
+    let listing = asked.listing(&FIELDS)?;
     let client = state.database.get().await?;
     let found = variables::list(&*client, &state.cipher, listing).await?;
-    Ok(Json(page("variables", found.rows.iter().map(response).collect(), found.total)))
+    Ok(Json(VariableCollectionResponse::of(found.rows.into_iter().map(response).collect(), found.total)))
 }
 
-pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<VariableResponse>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(response(&variables::get(&*client, &state.cipher, &key, ReadFor::Reading).await?)))
+    Ok(Json(response(variables::get(&*client, &state.cipher, &key, ReadFor::Reading).await?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VariableBody {
+    #[schemars(length(max = 250))]
     key: String,
     value: Value,
     #[serde(default)]
     description: Option<String>,
     /// Airflow's teams; Lite has one user.
     #[serde(default, rename = "team_name")]
+    #[schemars(length(max = 50))]
     _team_name: Option<String>,
 }
 
@@ -75,21 +99,22 @@ impl VariableBody {
     }
 }
 
-pub async fn create(State(state): Shared, body: Body<VariableBody>) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let variable = body.map_err(bad_body)?.0.into_variable();
+pub async fn create(
+    State(state): Shared,
+    Body(body): Body<VariableBody>,
+) -> Result<Created<VariableResponse>, ApiError> {
+    let variable = body.into_variable();
     let client = state.database.get().await?;
     variables::create(&*client, &state.cipher, &variable).await?;
-    Ok((StatusCode::CREATED, Json(response(&variable))))
+    Ok(Created(response(variable)))
 }
 
 /// Changes the fields that are in the body (and in `update_mask`, where there is one).
 pub async fn patch(
     State(state): Shared,
     Id(key): Id,
-    params: Params,
-    body: Body<Map<String, Value>>,
-) -> Result<Json<Value>, ApiError> {
-    let changes = params.changes::<VariableBody>(body.map_err(bad_body)?.0)?;
+    changes: Changes<VariableBody>,
+) -> Result<Json<VariableResponse>, ApiError> {
     if changes.values.key != key {
         let detail = "Invalid body, key from request body doesn't match uri parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
@@ -98,7 +123,7 @@ pub async fn patch(
     let transaction = client.transaction().await?;
     let variable = change(&transaction, &state.cipher, key, &changes).await?;
     transaction.commit().await?;
-    Ok(Json(response(&variable)))
+    Ok(Json(response(variable)))
 }
 
 /// What is not among the changes stays as it is.
@@ -120,10 +145,10 @@ async fn change(
     Ok(variable)
 }
 
-pub async fn delete(State(state): Shared, Id(key): Id) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): Shared, Id(key): Id) -> Result<NoContent, ApiError> {
     let client = state.database.get().await?;
     variables::delete(&*client, &key).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent)
 }
 
 struct Variables<'a>(&'a Cipher);
@@ -156,6 +181,6 @@ impl Entities for Variables<'_> {
     }
 }
 
-pub async fn bulk(State(state): Shared, body: Body<Value>) -> Result<Json<Value>, ApiError> {
+pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<VariableBody>>) -> Result<Json<BulkResponse>, ApiError> {
     bulk::run(&state, &Variables(&state.cipher), body).await
 }

@@ -1,17 +1,18 @@
 //! Rows as Airflow's API shows them: every field that it has, in its order. What Lite has no such
 //! thing of says what Airflow says where it is not used.
 
-use super::redact;
+use crate::engine::state::RunState;
 use crate::engine::store::dags::ImportError;
-use crate::engine::store::instances::Instance;
 use crate::engine::store::runs::Run;
 use crate::engine::store::versions::VersionName;
-use crate::engine::store::xcoms::XCom;
+use crate::server::listing::collection;
 use jiff::tz::Offset;
 use jiff::{Timestamp, Unit};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 
 /// The one bundle that there is.
 pub const BUNDLE: &str = "workspace";
@@ -58,6 +59,20 @@ impl Serialize for Stamp {
     }
 }
 
+impl JsonSchema for Stamp {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Stamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time"})
+    }
+}
+
 pub fn stamp(at: Timestamp) -> String {
     Stamp(at).with(str::to_owned)
 }
@@ -67,30 +82,59 @@ pub fn maybe(at: Option<Timestamp>) -> Value {
 }
 
 /// Seconds.
-pub fn duration(start: Option<Timestamp>, end: Option<Timestamp>) -> Value {
-    let span = start.zip(end).and_then(|(start, end)| (end - start).total(Unit::Second).ok());
-    span.into()
+pub fn duration(start: Option<Timestamp>, end: Option<Timestamp>) -> Option<f64> {
+    start.zip(end).and_then(|(start, end)| (end - start).total(Unit::Second).ok())
+}
+
+/// For schemas: a text that is one.
+pub struct Uuid;
+
+impl JsonSchema for Uuid {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Uuid".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "uuid"})
+    }
 }
 
 /// Something of the form of a UUID that is the same for the same parts.
-fn uuid(parts: &[&str]) -> String {
+pub fn uuid(parts: &[&str]) -> String {
     let hash = Sha256::digest(parts.join("\0").as_bytes());
     let hex = hex::encode(&hash[..16]);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-pub fn version(version: &VersionName) -> Value {
+#[derive(Serialize, JsonSchema)]
+pub struct DagVersionResponse {
+    #[schemars(with = "Uuid")]
+    id: String,
+    version_number: i32,
+    dag_id: String,
+    bundle_name: Option<&'static str>,
+    bundle_version: Option<String>,
+    created_at: Stamp,
+    dag_display_name: String,
+    bundle_url: Option<String>,
+}
+
+pub fn version(version: &VersionName) -> DagVersionResponse {
     let VersionName { dag_id, number, created_at } = version;
-    json!({
-        "id": uuid(&["version", dag_id, &number.to_string()]),
-        "version_number": number,
-        "dag_id": dag_id,
-        "bundle_name": BUNDLE,
-        "bundle_version": null,
-        "created_at": stamp(*created_at),
-        "dag_display_name": dag_id,
-        "bundle_url": null,
-    })
+    DagVersionResponse {
+        id: uuid(&["version", dag_id, &number.to_string()]),
+        version_number: *number,
+        dag_id: dag_id.clone(),
+        bundle_name: Some(BUNDLE),
+        bundle_version: None,
+        created_at: Stamp(*created_at),
+        dag_display_name: dag_id.clone(),
+        bundle_url: None,
+    }
 }
 
 /// Stands for a file where its path would be too much.
@@ -98,110 +142,112 @@ pub fn file_token(fileloc: &str) -> String {
     uuid(&["file", fileloc])
 }
 
-pub fn run(run: &Run) -> Value {
-    let versions: Vec<Value> = run.version.iter().map(version).collect();
-    json!({
-        "dag_run_id": run.key.run_id,
-        "dag_id": run.key.dag_id,
-        "logical_date": maybe(run.logical_date),
-        "queued_at": stamp(run.queued_at),
-        "start_date": maybe(run.start_date),
-        "end_date": maybe(run.end_date),
-        "duration": duration(run.start_date, run.end_date),
-        "data_interval_start": maybe(run.data_interval_start),
-        "data_interval_end": maybe(run.data_interval_end),
-        "run_after": stamp(run.run_after),
-        "last_scheduling_decision": null,
-        "run_type": run.run_type,
-        "state": run.state,
-        "triggered_by": run.triggered_by,
-        "triggering_user_name": run.triggering_user_name,
-        "conf": run.conf,
-        "note": run.note,
-        "dag_versions": versions,
-        "bundle_version": null,
-        "dag_display_name": run.key.dag_id,
-        "partition_key": run.partition.as_ref().map(|partition| &partition.key),
-        "partition_date": maybe(run.partition.as_ref().and_then(|partition| partition.date)),
-    })
+/// Airflow's kinds of runs.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "runs have it as a text")]
+pub enum DagRunType {
+    Backfill,
+    Scheduled,
+    Manual,
+    OperatorTriggered,
+    AssetTriggered,
+    AssetMaterialization,
 }
 
-pub fn instance(found: &Instance) -> Value {
-    let Instance { run, task_id, .. } = found;
-    let id = uuid(&[&run.dag_id, &run.run_id, task_id, &found.map_index.to_string(), &found.try_number.to_string()]);
-    let operator_name = match found.operator.as_deref() {
-        Some("_PythonDecoratedOperator") => Some("@task"),
-        Some("_BashDecoratedOperator") => Some("@task.bash"),
-        Some("_BranchPythonDecoratedOperator") => Some("@task.branch"),
-        Some("_ShortCircuitDecoratedOperator") => Some("@task.short_circuit"),
-        Some("DecoratedSensorOperator") => Some("@task.sensor"),
-        other => other,
-    };
-    let rendered = found.rendered.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    json!({
-        "id": id,
-        "task_id": task_id,
-        "dag_id": run.dag_id,
-        "dag_run_id": run.run_id,
-        "map_index": found.map_index,
-        "logical_date": maybe(found.logical_date),
-        "run_after": stamp(found.run_after),
-        "start_date": maybe(found.start_date),
-        "end_date": maybe(found.end_date),
-        "duration": duration(found.start_date, found.end_date),
-        "state": found.state,
-        "try_number": found.try_number,
-        "max_tries": found.max_tries,
-        "task_display_name": task_id,
-        "dag_display_name": run.dag_id,
-        "hostname": "",
-        "unixname": "",
-        "pool": found.pool,
-        "pool_slots": found.pool_slots,
-        "queue": "default",
-        "priority_weight": found.priority_weight,
-        "operator": found.operator,
-        "operator_name": operator_name,
-        "queued_when": maybe(found.queued_at),
-        "scheduled_when": maybe(found.scheduled_at.or(found.queued_at)),
-        "pid": found.pid,
-        "executor": null,
-        "executor_config": "{}",
-        "note": found.note,
-        "rendered_map_index": found.rendered_map_index.clone().or_else(|| {
-            // Without a name, its number.
-            (found.map_index >= 0).then(|| found.map_index.to_string())
-        }),
-        "rendered_fields": rendered.map_or_else(|| json!({}), |rendered| redact::fields(&rendered)),
-        "trigger": null,
-        "triggerer_job": null,
-        "dag_version": found.version.as_ref().map(version),
-    })
+/// What asked for a run.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "runs have it as a text")]
+pub enum DagRunTriggeredByType {
+    Cli,
+    Operator,
+    RestApi,
+    Ui,
+    Test,
+    Timetable,
+    Asset,
+    Backfill,
 }
 
-pub fn xcom(found: &XCom) -> Value {
-    json!({
-        "key": found.key,
-        "timestamp": stamp(found.created_at),
-        "logical_date": maybe(found.logical_date),
-        "map_index": found.map_index,
-        "task_id": found.task_id,
-        "dag_id": found.run.dag_id,
-        "run_id": found.run.run_id,
-        "dag_display_name": found.run.dag_id,
-        "task_display_name": found.task_id,
-        "run_after": stamp(found.run_after),
-    })
+#[derive(Serialize, JsonSchema)]
+pub struct DAGRunResponse {
+    dag_run_id: String,
+    dag_id: String,
+    logical_date: Option<Stamp>,
+    queued_at: Option<Stamp>,
+    start_date: Option<Stamp>,
+    end_date: Option<Stamp>,
+    duration: Option<f64>,
+    data_interval_start: Option<Stamp>,
+    data_interval_end: Option<Stamp>,
+    run_after: Stamp,
+    last_scheduling_decision: Option<Stamp>,
+    #[schemars(with = "DagRunType")]
+    run_type: String,
+    state: RunState,
+    #[schemars(with = "Option<DagRunTriggeredByType>")]
+    triggered_by: Option<String>,
+    triggering_user_name: Option<String>,
+    conf: Option<Map<String, Value>>,
+    note: Option<String>,
+    dag_versions: Vec<DagVersionResponse>,
+    bundle_version: Option<String>,
+    dag_display_name: String,
+    partition_key: Option<String>,
+    partition_date: Option<Stamp>,
 }
 
-pub fn import_error(error: &ImportError) -> Value {
-    json!({
-        "import_error_id": error.id,
-        "timestamp": stamp(error.created_at),
-        "filename": error.filename,
-        "bundle_name": BUNDLE,
-        "stack_trace": error.stack_trace,
-    })
+collection! { DAGRunCollectionResponse { dag_runs: DAGRunResponse }, with cursors }
+
+pub fn run(run: Run) -> DAGRunResponse {
+    let (partition_key, partition_date) =
+        run.partition.map_or((None, None), |partition| (Some(partition.key), partition.date.map(Stamp)));
+    DAGRunResponse {
+        dag_run_id: run.key.run_id,
+        dag_display_name: run.key.dag_id.clone(),
+        dag_id: run.key.dag_id,
+        logical_date: run.logical_date.map(Stamp),
+        queued_at: Some(Stamp(run.queued_at)),
+        start_date: run.start_date.map(Stamp),
+        end_date: run.end_date.map(Stamp),
+        duration: duration(run.start_date, run.end_date),
+        data_interval_start: run.data_interval_start.map(Stamp),
+        data_interval_end: run.data_interval_end.map(Stamp),
+        run_after: Stamp(run.run_after),
+        last_scheduling_decision: None,
+        run_type: run.run_type,
+        state: run.state,
+        triggered_by: run.triggered_by,
+        triggering_user_name: run.triggering_user_name,
+        conf: Some(run.conf),
+        note: run.note,
+        dag_versions: run.version.iter().map(version).collect(),
+        bundle_version: None,
+        partition_key,
+        partition_date,
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ImportErrorResponse {
+    import_error_id: i64,
+    timestamp: Stamp,
+    filename: String,
+    bundle_name: Option<&'static str>,
+    stack_trace: String,
+}
+
+collection! { ImportErrorCollectionResponse { import_errors: ImportErrorResponse } }
+
+pub fn import_error(error: ImportError) -> ImportErrorResponse {
+    ImportErrorResponse {
+        import_error_id: error.id,
+        timestamp: Stamp(error.created_at),
+        filename: error.filename,
+        bundle_name: Some(BUNDLE),
+        stack_trace: error.stack_trace,
+    }
 }
 
 #[cfg(test)]

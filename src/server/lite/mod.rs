@@ -37,6 +37,7 @@ pub fn static_routes() -> Routes {
     Router::new()
         .route("/lite/static/style.css", get(pages::style))
         .route("/lite/static/status.js", get(pages::script))
+        .route("/lite/static/docs.js", get(pages::docs_script))
         .route("/lite/static/icon.svg", get(pages::icon))
 }
 

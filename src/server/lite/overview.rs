@@ -102,7 +102,7 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
     let error = errors.iter().find(|error| error.filename == dag.fileloc).map(|error| &error.stack_trace);
     let mut filled = Vec::new();
     for (backfill, states) in backfills::newest(&*client, &dag_id, LAST_BACKFILLS).await? {
-        let mut one = backfill_views::view(&backfill);
+        let mut one = json!(backfill_views::view(backfill));
         one["states"] = states.into();
         filled.push(one);
     }
@@ -123,7 +123,7 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
         "version_number": dag.version_number,
         "import_error": error,
         "tasks": dag.structure.tasks,
-        "runs": runs.iter().map(views::run).collect::<Vec<_>>(),
+        "runs": runs.into_iter().map(views::run).collect::<Vec<_>>(),
         "total_runs": total,
     })))
 }

@@ -19,6 +19,10 @@ pub async fn script() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("pages/status.js"))
 }
 
+pub async fn docs_script() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("pages/docs.js"))
+}
+
 pub async fn icon() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "image/svg+xml")], include_str!("pages/icon.svg"))
 }
@@ -44,7 +48,7 @@ struct ProcessesPage<'a> {
     status: &'a InstanceStatus,
 }
 
-fn page(template: &impl Template) -> Result<Html<String>, ApiError> {
+pub fn page(template: &impl Template) -> Result<Html<String>, ApiError> {
     template.render().map(Html).map_err(|error| ApiError::internal(&error))
 }
 

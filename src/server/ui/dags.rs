@@ -7,16 +7,18 @@ use crate::engine::store::overview::{self, Counts};
 use crate::engine::store::runs::Run;
 use crate::engine::store::{ReadFor, dags, hitl, runs};
 use crate::server::api::dag_runs::missing;
-use crate::server::api::dag_views;
+use crate::server::api::dag_views::DAGResponse;
 use crate::server::api::dags::wanted;
-use crate::server::api::hitl::shown as question;
+use crate::server::api::hitl::{HITLDetail, shown as question};
 use crate::server::api::views::{duration, maybe, stamp};
 use crate::server::api_error::ApiError;
 use crate::server::request::{Params, Segments};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,8 +42,25 @@ fn numbered(key: &RunKey) -> u32 {
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
+#[derive(Serialize)]
+struct DagsWithRuns<'a> {
+    total_entries: i64,
+    dags: Vec<DagWithRuns<'a>>,
+}
+
+/// A DAG, its newest runs, and what its tasks ask.
+#[derive(Serialize)]
+struct DagWithRuns<'a> {
+    #[serde(flatten)]
+    dag: DAGResponse<'a>,
+    asset_expression: Option<&'a Value>,
+    latest_dag_runs: Vec<Value>,
+    pending_actions: Vec<HITLDetail>,
+    is_favorite: bool,
+}
+
 /// `/ui/dags`.
-pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     let mut listing = wanted(&params)?;
     listing.conditions.any(Column::text("d.dag_id"), params.texts("dag_ids"));
     let pending = "EXISTS (SELECT FROM hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
@@ -59,20 +78,21 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Json<Value>, A
     }
     let mut shown = Vec::with_capacity(found.rows.len());
     for dag in &found.rows {
-        let mut one = dag_views::dag(dag);
-        one["asset_expression"] = dag.structure.asset_condition.clone().unwrap_or_default();
-        one["latest_dag_runs"] = newest.remove(&dag.dag_id).unwrap_or_default().into();
-        one["is_favorite"] = dag.is_favorite.into();
         let mut questions = Vec::new();
         if with_pending == Some(true) {
             for detail in hitl::open_of_dag(&*client, &dag.dag_id).await? {
-                questions.push(question(&*client, &detail).await?);
+                questions.push(question(&*client, detail).await?);
             }
         }
-        one["pending_actions"] = questions.into();
-        shown.push(one);
+        shown.push(DagWithRuns {
+            dag: DAGResponse::of(dag),
+            asset_expression: dag.structure.asset_condition.as_ref(),
+            latest_dag_runs: newest.remove(&dag.dag_id).unwrap_or_default(),
+            pending_actions: questions,
+            is_favorite: dag.is_favorite,
+        });
     }
-    Ok(Json(json!({"total_entries": found.total, "dags": shown})))
+    Ok(Json(DagsWithRuns { total_entries: found.total, dags: shown }).into_response())
 }
 
 /// `/ui/dags/{dag_id}/latest_run`.

@@ -1,35 +1,52 @@
 //! Smaller things that the UI asks: backfills with how far they are, deadlines, and the forms of connections.
 
 use crate::engine::store::backfills;
-use crate::server::api::backfills::{FIELDS, view};
+use crate::server::api::backfills::{BackfillResponse, FIELDS, view};
 use crate::server::api_error::ApiError;
-use crate::server::listing::page;
 use crate::server::providers;
 use crate::server::request::Params;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
+#[derive(Serialize)]
+pub struct Backfills {
+    backfills: Vec<BackfillWithRuns>,
+    total_entries: i64,
+}
+
+/// A backfill, and how far it is.
+#[derive(Serialize)]
+struct BackfillWithRuns {
+    #[serde(flatten)]
+    backfill: BackfillResponse,
+    num_runs: i64,
+    dag_run_state_counts: Value,
+}
+
 /// `/ui/backfills`.
-pub async fn backfills(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn backfills(State(state): Shared, params: Params) -> Result<Json<Backfills>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
+    listing.conditions.maybe("dag_id = {}", params.text("dag_id").map(str::to_owned));
     listing.conditions.maybe("(completed_at IS NULL) = {}", params.flag("active")?);
     let client = state.database.get().await?;
     let found = backfills::list(&*client, listing).await?;
     let mut shown = Vec::with_capacity(found.rows.len());
-    for backfill in &found.rows {
-        let mut one = view(backfill);
-        one["num_runs"] = backfills::outcome(&*client, backfill.id).await?.0.into();
-        one["dag_run_state_counts"] = backfills::states(&*client, backfill.id).await?.into();
-        shown.push(one);
+    for backfill in found.rows {
+        shown.push(BackfillWithRuns {
+            num_runs: backfills::outcome(&*client, backfill.id).await?.0,
+            dag_run_state_counts: backfills::states(&*client, backfill.id).await?.into(),
+            backfill: view(backfill),
+        });
     }
-    Ok(Json(page("backfills", shown, found.total)))
+    Ok(Json(Backfills { backfills: shown, total_entries: found.total }))
 }
 
 /// `/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines`: none are kept here.

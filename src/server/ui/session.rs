@@ -23,7 +23,7 @@ pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
         "auto_refresh_interval": 3,
         "hide_paused_dags_by_default": false,
         "instance_name": name,
-        "enable_swagger_ui": false,
+        "enable_swagger_ui": true,
         "require_confirmation_dag_change": false,
         "default_wrap": false,
         "test_connection": "Disabled",

@@ -1,0 +1,111 @@
+//! The files of DAGs: `dagSources`, `importErrors` and `parseDagFile`, with Airflow's names and shapes.
+
+use super::views::{self, BUNDLE, ImportErrorCollectionResponse, ImportErrorResponse, file_token};
+use crate::engine::store::dags;
+use crate::engine::store::listing::{Column, Listing};
+use crate::server::api_error::ApiError;
+use crate::server::listing::{Fields, NOTHING};
+use crate::server::openapi::answers::{Created, Either, Plain};
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::Segments;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// Parses the file with that token again, as it is.
+pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<Created<Value>, ApiError> {
+    let found = dags::list(&*state.database.get().await?, &state.structures, Listing::default()).await?;
+    let dag = found.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
+    let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
+    state.asked_files.ask(dag.fileloc.into());
+    Ok(Created(Value::Null))
+}
+
+pub struct OfSource;
+
+impl Query for OfSource {
+    const OTHERS: &'static [Parameter] = &[Parameter::new("version_number", Kind::Whole)];
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct DAGSourceResponse {
+    content: Option<String>,
+    dag_id: String,
+    version_number: Option<i32>,
+    dag_display_name: String,
+}
+
+pub async fn source(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    params: Asked<OfSource>,
+    headers: HeaderMap,
+) -> Result<Either<DAGSourceResponse, Plain>, ApiError> {
+    let number = params.whole("version_number")?.filter(|number| *number > 0);
+    let wanted = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
+    let client = state.database.get().await?;
+    let (version_number, content) = dags::source(&*client, &dag_id, wanted).await?.ok_or_else(|| {
+        let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
+        let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
+        ApiError::new(StatusCode::NOT_FOUND, detail)
+    })?;
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
+    if accept.starts_with("text/plain") {
+        return Ok(Either::text(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], content)));
+    }
+    Ok(Either::json(DAGSourceResponse {
+        content: Some(content),
+        dag_display_name: dag_id.clone(),
+        dag_id,
+        version_number: Some(version_number),
+    }))
+}
+
+const ERROR_FIELDS: Fields = Fields {
+    order: &[
+        ("id", Column::whole("id")),
+        ("import_error_id", Column::whole("id")),
+        ("timestamp", Column::time("created_at")),
+        ("filename", Column::text("filename")),
+        // There is one.
+        ("bundle_name", Column::whole("id")),
+        ("stacktrace", Column::text("stack_trace")),
+    ],
+    patterns: &[("filename", "filename")],
+    exact: &[("filename", Column::text("filename"))],
+    ..NOTHING
+};
+
+pub struct OfErrors;
+
+impl Query for OfErrors {
+    const LIST: Option<&'static Fields> = Some(&ERROR_FIELDS);
+    const OTHERS: &'static [Parameter] = &[Parameter::new("bundle_name", Kind::Text)];
+}
+
+pub async fn import_errors(
+    State(state): Shared,
+    params: Asked<OfErrors>,
+) -> Result<Json<ImportErrorCollectionResponse>, ApiError> {
+    let mut listing = params.listing(&ERROR_FIELDS)?;
+    listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
+    let client = state.database.get().await?;
+    let found = dags::import_errors(&*client, listing).await?;
+    let shown = found.rows.into_iter().map(views::import_error).collect();
+    Ok(Json(ImportErrorCollectionResponse::of(shown, found.total)))
+}
+
+pub async fn import_error(
+    State(state): Shared,
+    Segments(id): Segments<i64>,
+) -> Result<Json<ImportErrorResponse>, ApiError> {
+    let client = state.database.get().await?;
+    Ok(Json(views::import_error(dags::import_error(&*client, id).await?)))
+}

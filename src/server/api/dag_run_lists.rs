@@ -1,0 +1,222 @@
+//! Lists of `/api/v2/dags/{dag_id}/dagRuns`, asked for in a query or in a body, with Airflow's names and shapes.
+
+use super::views::{self, DAGRunCollectionResponse};
+use crate::engine::state::RunState;
+use crate::engine::store::dags::{self, Dag};
+use crate::engine::store::listing::{Column, Listing};
+use crate::engine::store::runs;
+use crate::server::api_error::ApiError;
+use crate::server::body::Body;
+use crate::server::listing::{Fields, PageLimit, PageOffset, literal};
+use crate::server::openapi::operation::Input;
+use crate::server::query::{Asked, Kind, Parameter, Query};
+use crate::server::request::{Params, Segments};
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+const QUEUED_AT: Column = Column::time("r.queued_at");
+const UPDATED_AT: Column = Column::time("greatest(r.queued_at, r.start_date, r.end_date)");
+const DURATION: Column = Column::number("extract(epoch FROM r.end_date - r.start_date)::float8");
+const FIELDS: Fields = Fields {
+    order: &[
+        ("id", QUEUED_AT),
+        ("state", Column::text("r.state")),
+        ("dag_id", Column::text("r.dag_id")),
+        ("run_id", Column::text("r.run_id")),
+        ("dag_run_id", Column::text("r.run_id")),
+        ("logical_date", Column::time("r.logical_date")),
+        ("partition_date", Column::time("r.partition_date")),
+        ("run_after", Column::time("r.run_after")),
+        ("start_date", Column::time("r.start_date")),
+        ("end_date", Column::time("r.end_date")),
+        ("updated_at", UPDATED_AT),
+        ("conf", Column::text("r.conf::text")),
+        ("duration", DURATION),
+    ],
+    usual: &["id"],
+    has_cursor: true,
+    patterns: &[
+        ("run_id", "r.run_id"),
+        ("dag_id", "r.dag_id"),
+        ("triggering_user_name", "r.triggering_user_name"),
+        ("partition_key", "r.partition_key"),
+    ],
+    ranges: &[
+        ("run_after", Column::time("r.run_after")),
+        ("logical_date", Column::time("r.logical_date")),
+        ("start_date", Column::time("r.start_date")),
+        ("end_date", Column::time("r.end_date")),
+        ("updated_at", UPDATED_AT),
+        ("duration", DURATION),
+    ],
+    exact: &[],
+    one_of: &[
+        ("state", Column::text("r.state")),
+        ("run_type", Column::text("r.run_type")),
+        ("dag_version", Column::whole("v.version_number")),
+    ],
+    in_body: &[("dag_ids", Column::text("r.dag_id"))],
+};
+
+pub struct OfRuns;
+
+impl Query for OfRuns {
+    const LIST: Option<&'static Fields> = Some(&FIELDS);
+    const OTHERS: &'static [Parameter] = &[
+        Parameter::new("conf_contains", Kind::Text),
+        Parameter::new("bundle_version", Kind::Text),
+        Parameter::new("consuming_asset_pattern", Kind::Text),
+        Parameter::new("partition_date_gte", Kind::Date),
+        Parameter::new("partition_date_lte", Kind::Date),
+    ];
+}
+
+/// What a list of runs is asked for, in a query or in a body.
+fn wanted(params: &Params) -> Result<Listing, ApiError> {
+    check_states(&params.texts("state"), &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
+    let mut listing = params.listing_with_cursor(&FIELDS, QUEUED_AT, runs::KEY)?;
+    let conditions = &mut listing.conditions;
+    conditions.maybe("r.conf::text LIKE {}", params.text("conf_contains").map(|text| format!("%{text}%")));
+    // There is one bundle, and it has no versions.
+    conditions.maybe("{}::text IS NULL", params.text("bundle_version").map(str::to_owned));
+    let asset = "EXISTS (SELECT FROM dag_run_asset_event c JOIN asset_event e ON e.id = c.event_id
+                             JOIN asset a ON a.id = e.asset_id
+                             WHERE c.dag_id = r.dag_id AND c.run_id = r.run_id AND (a.name ILIKE {} OR a.uri ILIKE {}))";
+    if let Some(text) = params.text("consuming_asset_pattern") {
+        let pattern = format!("%{}%", literal(text));
+        conditions.add(asset, vec![Box::new(pattern.clone()), Box::new(pattern)]);
+    }
+    Ok(listing)
+}
+
+/// Airflow's word for all of them.
+pub fn unless_all(id: &str) -> Option<&str> {
+    (id != "~").then_some(id)
+}
+
+pub fn check_states(states: &[String], known: &[&str]) -> Result<(), ApiError> {
+    if states.iter().all(|state| known.contains(&state.as_str()) || ["none", "no_status"].contains(&state.as_str())) {
+        return Ok(());
+    }
+    let detail = format!("Invalid value for state. Valid values are {}", known.join(", "));
+    Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+}
+
+pub async fn list(
+    State(state): Shared,
+    Segments(dag_id): Segments<String>,
+    params: Asked<OfRuns>,
+) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
+    let mut listing = wanted(&params)?;
+    let client = state.database.get().await?;
+    let (from, to) = (params.date("partition_date_gte")?, params.date("partition_date_lte")?);
+    if let Some(dag_id) = unless_all(&dag_id) {
+        let dag = dags::get(&*client, dag_id).await?;
+        listing.conditions.with("r.dag_id = {}", dag_id.to_owned());
+        of_partition_dates(&dag, from, to, &mut listing)?;
+    } else if from.or(to).is_some() {
+        let detail = "partition_date_gte and partition_date_lte require a specific dag_id.";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    }
+    let found = runs::list(&*client, listing).await?;
+    Ok(Json(DAGRunCollectionResponse::of(found.map(views::run))))
+}
+
+/// Whole days, in the time zone of the DAG's timetable.
+fn of_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, listing: &mut Listing) -> Result<(), ApiError> {
+    if from.or(to).is_none() {
+        return Ok(());
+    }
+    let timetable = dag.structure.timetable.as_ref().filter(|timetable| timetable.is_partitioned());
+    let Some(timetable) = timetable else {
+        let detail = format!(
+            "Dag with dag_id: '{}' is not partitioned; partition_date_gte and partition_date_lte are not supported.",
+            dag.dag_id
+        );
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    };
+    let zone = timetable.zone_of_partitions();
+    let start = |date: Date| date.to_zoned(zone.clone()).map(|at| at.timestamp()).ok();
+    listing.conditions.maybe("r.partition_date >= {}", from.and_then(start));
+    listing.conditions.maybe("r.partition_date < {}", to.and_then(|date| date.tomorrow().ok()).and_then(start));
+    Ok(())
+}
+
+/// What is posted to one run, or to one task instance, is nothing; only the word of lists is.
+pub struct OnlyList;
+
+impl Input for OnlyList {}
+
+impl<S: Send + Sync> FromRequestParts<S> for OnlyList {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        if parts.uri.path().ends_with("/list") {
+            return Ok(Self);
+        }
+        Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
+    }
+}
+
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DAGRunsBatchBody {
+    order_by: Option<String>,
+    page_offset: PageOffset,
+    page_limit: PageLimit,
+    dag_ids: Option<Vec<String>>,
+    #[schemars(with = "Option<Vec<Option<RunState>>>")]
+    states: Option<Vec<Option<String>>>,
+    run_after_gte: Option<Timestamp>,
+    run_after_gt: Option<Timestamp>,
+    run_after_lte: Option<Timestamp>,
+    run_after_lt: Option<Timestamp>,
+    logical_date_gte: Option<Timestamp>,
+    logical_date_gt: Option<Timestamp>,
+    logical_date_lte: Option<Timestamp>,
+    logical_date_lt: Option<Timestamp>,
+    start_date_gte: Option<Timestamp>,
+    start_date_gt: Option<Timestamp>,
+    start_date_lte: Option<Timestamp>,
+    start_date_lt: Option<Timestamp>,
+    end_date_gte: Option<Timestamp>,
+    end_date_gt: Option<Timestamp>,
+    end_date_lte: Option<Timestamp>,
+    end_date_lt: Option<Timestamp>,
+    duration_gte: Option<f64>,
+    duration_gt: Option<f64>,
+    duration_lte: Option<f64>,
+    duration_lt: Option<f64>,
+    conf_contains: Option<String>,
+}
+
+/// What a body asks for that may name several DAGs.
+pub async fn list_of_body(
+    State(state): Shared,
+    _: OnlyList,
+    Segments((dag_id, _)): Segments<(String, String)>,
+    Body(body): Body<DAGRunsBatchBody>,
+) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
+    only_all(&dag_id, "dag_id")?;
+    let params = Params::of_body(&body, &[("states", "state")])?;
+    let found = runs::list(&*state.database.get().await?, wanted(&params)?).await?;
+    Ok(Json(DAGRunCollectionResponse::of(found.map(views::run))))
+}
+
+/// Where a body says which, the path says all.
+pub fn only_all(id: &str, name: &str) -> Result<(), ApiError> {
+    if unless_all(id).is_none() {
+        return Ok(());
+    }
+    Err(ApiError::unprocessable(&["path", name], "literal_error", "Input should be '~'"))
+}

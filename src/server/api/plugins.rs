@@ -1,0 +1,179 @@
+//! `/api/v2/plugins`, with Airflow's names and shapes.
+
+use crate::server::api_error::ApiError;
+use crate::server::listing::{Fields, NOTHING, collection};
+use crate::server::query::{Asked, Query};
+use axum::Json;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+pub struct OfPlugins;
+
+impl Query for OfPlugins {
+    const LIST: Option<&'static Fields> = Some(&NOTHING);
+}
+
+/// Where in the UI a page of a plugin is found.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+#[expect(dead_code, reason = "ours has one place")]
+enum Destination {
+    Nav,
+    Dag,
+    DagRun,
+    Task,
+    TaskInstance,
+    Base,
+}
+
+/// The same of a part that is written in React, which may be on the first page too.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+#[expect(dead_code, reason = "ours has none")]
+enum ReactDestination {
+    Nav,
+    Dag,
+    DagRun,
+    Task,
+    TaskInstance,
+    Base,
+    Dashboard,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ExternalViewResponse {
+    name: &'static str,
+    icon: Option<&'static str>,
+    icon_dark_mode: Option<&'static str>,
+    url_route: Option<&'static str>,
+    category: Option<&'static str>,
+    nav_top_level: Option<bool>,
+    href: &'static str,
+    destination: Destination,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ReactAppResponse {
+    name: String,
+    icon: Option<String>,
+    icon_dark_mode: Option<String>,
+    url_route: Option<String>,
+    category: Option<String>,
+    nav_top_level: Option<bool>,
+    bundle_url: String,
+    destination: ReactDestination,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct FastAPIAppResponse {
+    app: String,
+    url_prefix: String,
+    name: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct FastAPIRootMiddlewareResponse {
+    middleware: String,
+    name: String,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct AppBuilderViewResponse {
+    name: Option<String>,
+    category: Option<String>,
+    view: Option<String>,
+    label: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct AppBuilderMenuItemResponse {
+    name: String,
+    href: String,
+    category: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct PluginResponse {
+    name: &'static str,
+    macros: Vec<String>,
+    flask_blueprints: Vec<String>,
+    fastapi_apps: Vec<FastAPIAppResponse>,
+    fastapi_root_middlewares: Vec<FastAPIRootMiddlewareResponse>,
+    external_views: Vec<ExternalViewResponse>,
+    react_apps: Vec<ReactAppResponse>,
+    appbuilder_views: Vec<AppBuilderViewResponse>,
+    appbuilder_menu_items: Vec<AppBuilderMenuItemResponse>,
+    global_operator_extra_links: Vec<String>,
+    operator_extra_links: Vec<String>,
+    source: &'static str,
+    listeners: Vec<String>,
+    timetables: Vec<String>,
+}
+
+collection! { PluginCollectionResponse { plugins: PluginResponse } }
+
+const ICON: &str = "/lite/static/icon.svg";
+
+/// One, which brings our own pages into the menu of Airflow's web UI; those of a project are of its own processes.
+fn leoflow() -> PluginResponse {
+    let what_runs = ExternalViewResponse {
+        name: "What runs",
+        icon: Some(ICON),
+        icon_dark_mode: Some(ICON),
+        url_route: Some("leoflow"),
+        category: None,
+        nav_top_level: Some(false),
+        href: "/lite/",
+        destination: Destination::Nav,
+        others: Map::new(),
+    };
+    PluginResponse {
+        name: "leoflow",
+        macros: Vec::new(),
+        flask_blueprints: Vec::new(),
+        fastapi_apps: Vec::new(),
+        fastapi_root_middlewares: Vec::new(),
+        external_views: vec![what_runs],
+        react_apps: Vec::new(),
+        appbuilder_views: Vec::new(),
+        appbuilder_menu_items: Vec::new(),
+        global_operator_extra_links: Vec::new(),
+        operator_extra_links: Vec::new(),
+        source: "Leoflow",
+        listeners: Vec::new(),
+        timetables: Vec::new(),
+    }
+}
+
+pub async fn list(asked: Asked<OfPlugins>) -> Result<Json<PluginCollectionResponse>, ApiError> {
+    let listing = asked.listing(&NOTHING)?;
+    let is_shown = listing.offset == 0 && listing.limit != Some(0);
+    Ok(Json(PluginCollectionResponse::of(is_shown.then(leoflow).into_iter().collect(), 1)))
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct PluginImportErrorResponse {
+    source: String,
+    error: String,
+}
+
+collection! { PluginImportErrorCollectionResponse { import_errors: PluginImportErrorResponse } }
+
+pub async fn import_errors() -> Json<PluginImportErrorCollectionResponse> {
+    Json(PluginImportErrorCollectionResponse::of(Vec::new(), 0))
+}

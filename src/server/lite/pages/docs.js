@@ -1,0 +1,10 @@
+// A link to an operation or a type opens what it leads to.
+function open_target() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target instanceof HTMLDetailsElement) {
+    target.open = true;
+    target.scrollIntoView();
+  }
+}
+addEventListener("hashchange", open_target);
+open_target();

@@ -1,0 +1,120 @@
+//! The whole description: <https://spec.openapis.org/oas/v3.1.0>.
+
+use super::operation::{JSON, Operation, Schemas};
+use super::routes::Entry;
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// Of all these operations.
+pub fn document(version: &str, entries: &[Entry]) -> Value {
+    let mut schemas = Schemas::new();
+    let mut paths: Map<String, Value> = Map::new();
+    for entry in entries {
+        let described = describe(entry, &mut schemas);
+        let path = paths.entry(entry.path.clone()).or_insert_with(|| json!({}));
+        path[entry.method.as_str().to_ascii_lowercase()] = described;
+    }
+    let mut all = schemas.into_all();
+    all.extend(errors());
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Leoflow Lite",
+            "description": "Apache Airflow's stable REST API, as this instance answers it.",
+            "version": version,
+        },
+        "paths": paths,
+        "components": {
+            "schemas": all,
+            "securitySchemes": {
+                "OAuth2PasswordBearer": {
+                    "type": "oauth2",
+                    "description": "A token of POST /auth/token, as `Authorization: Bearer TOKEN`.",
+                    "flows": {"password": {"scopes": {}, "tokenUrl": "/auth/token"}},
+                },
+                "HTTPBearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    })
+}
+
+fn describe(entry: &Entry, schemas: &mut Schemas) -> Value {
+    let mut operation = Operation::of(&entry.path);
+    (entry.describe)(&mut operation, schemas);
+    let takes_something = !operation.parameters.is_empty() || operation.body.is_some();
+    let (status, content) = operation.success;
+    let mut responses = Map::new();
+    let reason = |status: u16| {
+        let known = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        known.unwrap_or("Error").to_owned()
+    };
+    let mut success = json!({"description": reason(status)});
+    if !content.is_empty() {
+        success["content"] = content.into();
+    }
+    responses.insert(status.to_string(), success);
+    let refusals = if entry.needs_token { &[401, 403][..] } else { &[] };
+    for status in refusals.iter().chain(entry.errors) {
+        responses.insert(status.to_string(), refusal(&reason(*status), "HTTPExceptionResponse"));
+    }
+    if takes_something {
+        responses.insert("422".to_owned(), refusal("Validation Error", "HTTPValidationError"));
+    }
+    let mut described = json!({
+        "tags": entry.tags, "summary": title(entry.id), "operationId": entry.id, "responses": responses,
+    });
+    if !operation.parameters.is_empty() {
+        described["parameters"] = operation.parameters.into();
+    }
+    if let Some(body) = operation.body {
+        described["requestBody"] = body;
+    }
+    if entry.needs_token {
+        described["security"] = json!([{"OAuth2PasswordBearer": []}, {"HTTPBearer": []}]);
+    }
+    described
+}
+
+fn refusal(reason: &str, schema: &str) -> Value {
+    let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
+    json!({"description": reason, "content": {JSON: {"schema": schema}}})
+}
+
+/// `get_dag_run` is "Get Dag Run".
+fn title(id: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
+    };
+    id.split('_').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// What refusals look like: `ApiError`, for whom schemas are made of no type of its own.
+fn errors() -> Map<String, Value> {
+    let schemas = json!({
+        "HTTPExceptionResponse": {
+            "type": "object",
+            "required": ["detail"],
+            "properties": {"detail": {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": true}]}},
+        },
+        "HTTPValidationError": {
+            "type": "object",
+            "properties": {"detail": {"type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}},
+        },
+        "ValidationError": {
+            "type": "object",
+            "required": ["loc", "msg", "type"],
+            "properties": {
+                "loc": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
+                "msg": {"type": "string"},
+                "type": {"type": "string"},
+                "input": {},
+                "ctx": {"type": "object"},
+            },
+        },
+    });
+    match schemas {
+        Value::Object(schemas) => schemas,
+        _ => Map::new(),
+    }
+}
