@@ -154,7 +154,7 @@ file_of() {
 # Packed, unpacked, and a fresh datastore.
 check_space() {
     total=0
-    for kind in program postgres; do
+    for kind in program postgres airflow-ui; do
         line=$(file_of $kind) || continue
         total=$((total + ${line##* }))
     done
@@ -307,7 +307,9 @@ place() {
         mv -f -- "$stage/release/leoflow" "$versions/$VERSION/leoflow"
         [ ! -d "$stage/release/python-packages" ] || [ -d "$versions/$VERSION/python-packages" ] ||
             mv -- "$stage/release/python-packages" "$versions/$VERSION/python-packages"
-        [ ! -f "$stage/release/$postgres" ] || mv -f -- "$stage/release/$postgres" "$versions/$VERSION/$postgres"
+        for archive in "$stage"/release/*.tar.zst; do
+            [ ! -f "$archive" ] || mv -f -- "$archive" "$versions/$VERSION/${archive##*/}"
+        done
     else
         mv -- "$stage/release" "$versions/$VERSION"
         # Another installer was faster: then it was moved into what that one has put there, the same.
@@ -339,7 +341,7 @@ set_up() {
     fi
     # Without a terminal nothing is asked.
     run "$home/bin/leoflow" --home "$home" setup $options || return $?
-    rm -f -- "$home/versions/"*/postgres-*.tar.zst
+    rm -f -- "$home/versions/"*/postgres-*.tar.zst "$home/versions/"*/airflow-ui-*.tar.zst
 }
 
 # `leoflow upgrade` follows it from then on.
@@ -403,12 +405,12 @@ main() {
         run "$stage/release/leoflow" --home "$home" upgrade "$other" --from "$base" --yes --install || code=$?
         [ "$code" = 0 ] || exit "$code"
     else
-        postgres=
-        if file_of postgres >/dev/null; then
-            fetch_checked postgres
-            postgres=$file
-            mv -- "$stage/$postgres" "$stage/release/$postgres"
-        fi
+        for component in postgres airflow-ui; do
+            if file_of $component >/dev/null; then
+                fetch_checked $component
+                mv -- "$stage/$file" "$stage/release/$file"
+            fi
+        done
         place
         link
     fi

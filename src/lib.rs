@@ -19,6 +19,8 @@ pub mod schema;
 
 pub mod python;
 
+pub mod web_ui;
+
 pub mod engine;
 
 pub mod supervisor;
@@ -32,7 +34,6 @@ pub mod backup;
 pub mod setup;
 
 pub mod upgrade;
-pub mod web_ui;
 
 pub mod error;
 

@@ -13,7 +13,9 @@ use leoflow::build_info::TARGET;
 use leoflow::config::Channel;
 use leoflow::python;
 use leoflow::upgrade::manifest::{Asset, Component, MANIFEST, Manifest, Release, SIGNATURE_SUFFIX};
+use leoflow::upgrade::plan::POSTGRES;
 use leoflow::upgrade::program::{self, About};
+use leoflow::web_ui;
 use semver::Version;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,8 @@ enum Cli {
     Sign { key: PathBuf, file: PathBuf },
     /// Get the wheels of what DAG files expect, jinja2 and pendulum, into a new folder
     PythonPackages { folder: PathBuf },
+    /// Get the wheel that has Airflow's web UI into a new folder, and print where it is
+    AirflowUi { folder: PathBuf },
     /// Write the licences of everything that is linked into the program
     Licenses { output: PathBuf },
     /// Make the release
@@ -80,6 +84,9 @@ struct Make {
     /// A folder with the wheels of jinja2 and pendulum; without it a setup gets them from the package index
     #[arg(long)]
     python_packages: Option<PathBuf>,
+    /// The wheel that has Airflow's web UI; without it a setup gets it from the package index
+    #[arg(long)]
+    airflow_ui: Option<PathBuf>,
     #[arg(long, default_value = "CHANGELOG.md")]
     changelog: PathBuf,
     #[arg(long, default_value = "LICENSE")]
@@ -104,6 +111,7 @@ fn main() -> ExitCode {
         Cli::PublicKey { key } => sign::public_key(&key).map(|text| println!("{text}")),
         Cli::Sign { key, file } => sign::Key::load(&key).and_then(|key| key.sign(&file)),
         Cli::PythonPackages { folder } => python::download_packages(&folder),
+        Cli::AirflowUi { folder } => web_ui::download(&folder).map(|wheel| println!("{}", wheel.display())),
         Cli::Licenses { output } => licenses::write(&output),
         Cli::Make(make) => make.run(),
         Cli::Merge(merge) => merge.run(),
@@ -130,8 +138,12 @@ impl Make {
         contract::check(&self.version, self.channel == "rc", &about.migrations, &releases)?;
         fresh_folder(&self.publishing.output)?;
         let asset = self.tarball()?;
-        let component = self.postgres(below(&self.version, &releases))?;
-        let release = self.describe(&about, asset, component, &releases)?;
+        let last_release = below(&self.version, &releases);
+        let mut components = vec![self.postgres(last_release)?];
+        if let Some(wheel) = &self.airflow_ui {
+            components.push(self.airflow_ui(wheel, last_release)?);
+        }
+        let release = self.describe(&about, asset, components, &releases)?;
         if let Some(from) = &self.from {
             carry(from, &self.publishing.output, &releases)?;
         }
@@ -165,11 +177,30 @@ impl Make {
         Ok(Asset { url: name.clone(), name, digest: format!("sha256:{sha256}"), size, target: TARGET.to_owned() })
     }
 
-    /// The same bytes as the last release's are that one's.
     fn postgres(&self, last: Option<&Release>) -> Outcome<Component> {
         let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let (version, files, unpacked_size) = pack::postgres(&self.postgres, unpacked.path())?;
-        let url = format!("postgres-{version}-{TARGET}-{}.tar.zst", self.version);
+        let packed = pack::postgres(&self.postgres, unpacked.path())?;
+        let url = format!("{POSTGRES}-{}-{TARGET}-{}.tar.zst", packed.0, self.version);
+        self.component(POSTGRES, url, packed, last)
+    }
+
+    /// For every platform the same, and one file for all of them.
+    fn airflow_ui(&self, wheel: &Path, last: Option<&Release>) -> Outcome<Component> {
+        let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let tree = web_ui::tree_of_wheel(wheel, unpacked.path())?;
+        let (files, size) = pack::folder(&tree)?;
+        let url = format!("{}-{}-{}.tar.zst", web_ui::COMPONENT, web_ui::VERSION, self.version);
+        self.component(web_ui::COMPONENT, url, (web_ui::VERSION.to_owned(), files, size), last)
+    }
+
+    /// The same bytes as the last release's are that one's.
+    fn component(
+        &self,
+        name: &str,
+        url: String,
+        (version, files, unpacked_size): pack::Packed,
+        last: Option<&Release>,
+    ) -> Outcome<Component> {
         let path = self.publishing.output.join(&url);
         pack::tar_zst(&path, files, self.quick)?;
         let (sha256, size) = pack::sha256(&path)?;
@@ -178,11 +209,17 @@ impl Make {
             fs::remove_file(&path).map_err(|error| error.to_string())?;
             return Ok(carried.clone());
         }
-        let (name, target, produced_by) = ("postgres".to_owned(), TARGET.to_owned(), self.version.clone());
+        let (name, target, produced_by) = (name.to_owned(), TARGET.to_owned(), self.version.clone());
         Ok(Component { name, version, target, url, sha256, size, unpacked_size, produced_by })
     }
 
-    fn describe(&self, about: &About, asset: Asset, component: Component, releases: &[Release]) -> Outcome<Release> {
+    fn describe(
+        &self,
+        about: &About,
+        asset: Asset,
+        components: Vec<Component>,
+        releases: &[Release],
+    ) -> Outcome<Release> {
         let (last, base) = (below(&self.version, releases), contract::base(&self.version, releases));
         let channel = Channel::parse(&self.channel).ok_or("no such channel")?;
         let floor = last.map_or(&self.version, |last| &last.upgrades_from);
@@ -202,7 +239,7 @@ impl Make {
             required_stops,
             migrations: about.migrations.clone(),
             assets: vec![asset],
-            components: vec![component],
+            components,
         })
     }
 }

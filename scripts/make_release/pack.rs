@@ -4,6 +4,7 @@ use super::Outcome;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use leoflow::postgres::{archive, tools};
+use leoflow::web_ui::files_below;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -87,9 +88,22 @@ fn tar<W: Write>(target: W, mut entries: Vec<Entry>) -> io::Result<W> {
     archive.into_inner()
 }
 
-/// A PostgreSQL, from a folder or an archive: its version, what of it is needed, and how much that is.
-/// The archive is unpacked into `folder`.
-pub fn postgres(from: &Path, folder: &Path) -> Outcome<(String, Vec<Entry>, u64)> {
+/// Of a component: its version, its files, and their bytes.
+pub type Packed = (String, Vec<Entry>, u64);
+
+/// All files of a folder, and their bytes.
+pub fn folder(root: &Path) -> Outcome<(Vec<Entry>, u64)> {
+    let (mut entries, mut size) = (Vec::new(), 0);
+    for path in files_below(root).map_err(text)? {
+        let relative = path.strip_prefix(root).map_err(text)?.to_string_lossy().into_owned();
+        size += fs::metadata(&path).map_err(text)?.len();
+        entries.push(Entry::file(relative, &path, false)?);
+    }
+    Ok((entries, size))
+}
+
+/// A PostgreSQL, from a folder or an archive, without what of it is not needed. The archive is unpacked into `folder`.
+pub fn postgres(from: &Path, folder: &Path) -> Outcome<Packed> {
     let root = if from.is_dir() {
         from.to_owned()
     } else {

@@ -4,6 +4,7 @@
 use super::manifest::{Asset, Component, Manifest, ManifestError, Migration, Release};
 use super::source::Wanted;
 use crate::config::Channel;
+use crate::web_ui;
 use semver::{BuildMetadata, Version};
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +159,8 @@ pub enum Refusal {
 
 /// The component that is the datastore's server.
 pub const POSTGRES: &str = "postgres";
+/// What this version can put into its place.
+const KNOWN: [&str; 2] = [POSTGRES, web_ui::COMPONENT];
 /// What is left free beside everything, bytes: the datastore needs room to go on.
 const SPARE: u64 = 256 * 1024 * 1024;
 
@@ -183,7 +186,8 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
     {
         return Err(Refusal::Ailing(reason.clone()));
     }
-    if let Some(unknown) = release.components(facts.target).find(|component| component.name != POSTGRES) {
+    if let Some(unknown) = release.components(facts.target).find(|component| !KNOWN.contains(&component.name.as_str()))
+    {
         return Err(Refusal::UnknownComponent(unknown.name.clone()));
     }
     let components: Vec<ComponentPlan> = release.components(facts.target).map(|new| component(facts, new)).collect();
@@ -274,11 +278,14 @@ fn other_major(facts: &Facts, release: &Release) -> Option<(String, String)> {
 }
 
 fn component(facts: &Facts, new: &Component) -> ComponentPlan {
-    let installed = facts.components.iter().find(|installed| installed.name == new.name);
-    let action = match installed {
-        Some(Installed { sha256: Some(sha256), .. }) if *sha256 == new.sha256 => Action::Carried,
-        Some(Installed { sha256: None, version, .. }) if *version == new.version => Action::Kept,
-        _ => Action::Fetch(Wanted { url: new.url.clone(), sha256: new.sha256.clone(), size: new.size }),
+    let mut installed = facts.components.iter().filter(|installed| installed.name == new.name);
+    let same = installed.find_map(|one| match &one.sha256 {
+        Some(sha256) => (*sha256 == new.sha256).then_some(Action::Carried),
+        None => (one.version == new.version).then_some(Action::Kept),
+    });
+    let action = match same {
+        Some(action) => action,
+        None => Action::Fetch(Wanted { url: new.url.clone(), sha256: new.sha256.clone(), size: new.size }),
     };
     ComponentPlan { name: new.name.clone(), version: new.version.clone(), sha256: new.sha256.clone(), action }
 }

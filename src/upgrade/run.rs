@@ -15,6 +15,7 @@ use crate::home::journal::{Journal, Operation};
 use crate::home::progress::Progress;
 use crate::postgres::acquire::{self, Staged};
 use crate::sys::{checkpoint, files};
+use crate::web_ui;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -247,8 +248,13 @@ impl Work<'_> {
         let mut postgres = None;
         for (component, wanted) in plan.fetched() {
             let archive = source.fetch(wanted, &downloads, self.reporter).await?;
-            let staged = acquire::stage(self.home, &archive, &wanted.sha256);
-            postgres = Some(staged.map_err(|reason| UpgradeError::Component { name: component.name.clone(), reason })?);
+            let failed = |reason| UpgradeError::Component { name: component.name.clone(), reason };
+            if component.name == web_ui::COMPONENT {
+                // Each version has a place of its own, and what is in use stays.
+                web_ui::install_component(self.home, &component.version, &archive).map_err(failed)?;
+            } else {
+                postgres = Some(acquire::stage(self.home, &archive, &wanted.sha256).map_err(failed)?);
+            }
         }
         Ok(postgres)
     }

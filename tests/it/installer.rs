@@ -1,5 +1,6 @@
 //! `install.sh` and `uninstall.sh`, in a home of their own, with nothing on the PATH but what every system has.
 
+use crate::support::clients::Clients;
 use crate::support::releases::{FIRST, Releases, SECOND, make_release, releases};
 use crate::support::{Done, TestHome, processes, shellcheck, wheels};
 use std::fs;
@@ -172,6 +173,57 @@ fn a_release_brings_the_packages_that_dag_files_expect() {
     Done::from(make_release(&all, SECOND.version, &next, &[&more[..], &brings].concat())).expect(0);
     install(&next).expect(0);
     assert_eq!(fs::read_dir(beside(SECOND.version)).unwrap().count(), 6);
+}
+
+#[test]
+fn a_release_brings_airflows_web_ui_as_a_component() {
+    let Some(clients) = Clients::get() else {
+        println!("skipped: Airflow's wheel cannot be had from the package index");
+        return;
+    };
+    let all = releases(&[FIRST, SECOND]);
+    let machine = Machine::new("sh");
+    let dist = machine.test.folder().join("dist");
+    let brings = ["--airflow-ui", clients.wheel.to_str().unwrap()];
+    Done::from(make_release(&all, FIRST.version, &dist, &brings)).expect(0);
+    let install = |dist: &Path| {
+        let mut command = machine.command(Path::new("/bin/sh"));
+        // Nobody answers there.
+        command.env("PIP_INDEX_URL", "http://127.0.0.1:9/simple");
+        Done::from(command.arg(dist.join("install.sh")).args(["--yes", "--no-modify-path"]).output().unwrap())
+    };
+    install(&dist).expect(0);
+    let home = machine.user().join(".leoflow");
+    let ui = home.join("ui").join(leoflow::web_ui::VERSION);
+    assert!(ui.join("index.html").exists() && ui.join("NOTICE").exists());
+    let archives = || {
+        let of_versions = fs::read_dir(home.join("versions")).unwrap().flatten();
+        let files = of_versions.flat_map(|version| fs::read_dir(version.path()).unwrap().flatten());
+        files.filter(|file| file.path().extension().is_some_and(|end| end == "zst")).count()
+    };
+    assert_eq!(archives(), 0);
+    // A mend brings it back, and so does the next release; the one before is carried along with the same bytes.
+    fs::remove_dir_all(&ui).unwrap();
+    install(&dist).expect(0);
+    assert!(ui.join("index.html").exists());
+    let next = machine.test.folder().join("next");
+    let more = ["--from", dist.to_str().unwrap()];
+    Done::from(make_release(&all, SECOND.version, &next, &[&more[..], &brings].concat())).expect(0);
+    let names = fs::read_dir(&next).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let of_ui: Vec<String> = names.filter(|name| name.starts_with("airflow-ui-")).collect();
+    assert_eq!(of_ui, [format!("airflow-ui-{}-{}.tar.zst", leoflow::web_ui::VERSION, FIRST.version)]);
+    fs::remove_dir_all(&ui).unwrap();
+    let done = install(&next).expect(0);
+    let told = done.stdout + &done.stderr;
+    assert!(ui.join("index.html").exists() && told.contains("airflow-ui 3.3.2 is fetched"), "{told}");
+    assert_eq!(archives(), 0);
+    // What is another's is not taken for it.
+    fs::remove_dir_all(&ui).unwrap();
+    let mut other = machine.command(&home.join("bin/leoflow"));
+    let postgres = fs::read_dir(&next).unwrap().flatten().map(|entry| entry.path());
+    let postgres = postgres.into_iter().find(|path| path.to_string_lossy().contains("/postgres-")).unwrap();
+    let told = Done::from(other.arg("setup").env("LEOFLOW_UI", &postgres).output().unwrap()).expect(0);
+    assert!(!ui.exists() && told.stderr.contains("index.html"), "{}", told.stderr);
 }
 
 #[test]

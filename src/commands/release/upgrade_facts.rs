@@ -5,6 +5,7 @@ use crate::agent::TaskFolder;
 use crate::build_info;
 use crate::commands::context::Context;
 use crate::error::Error;
+use crate::home::Home;
 use crate::postgres::{PgError, install};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
@@ -12,7 +13,8 @@ use crate::recovery::datastore::Datastore;
 use crate::schema::{self, embedded};
 use crate::setup::{self, Receipt};
 use crate::sys::disk;
-use crate::upgrade::plan::{Database, Facts, Installed, Instance};
+use crate::upgrade::plan::{Database, Facts, Installed, Instance, POSTGRES};
+use crate::web_ui;
 use semver::Version;
 use tokio_postgres::Client;
 
@@ -37,20 +39,24 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
         target: build_info::TARGET,
         database: database(&client).await?,
         own_schema: embedded::newest(schema::known()),
-        components: install::installed(home)
-            .map(|postgres| Installed {
-                name: "postgres".to_owned(),
-                version: postgres.version,
-                sha256: postgres.sha256,
-            })
-            .into_iter()
-            .collect(),
+        components: components(home),
         free_bytes: disk::free_bytes(home.root()).ok(),
         database_bytes: u64::try_from(size.get::<_, i64>(0)).unwrap_or(0),
         instance,
         running_tasks: TaskFolder::all(home).len(),
     };
     Ok(Looked { facts, datastore })
+}
+
+fn components(home: &Home) -> Vec<Installed> {
+    let postgres = install::installed(home).map(|found| Installed {
+        name: POSTGRES.to_owned(),
+        version: found.version,
+        sha256: found.sha256,
+    });
+    // Of a version it is always the same, wherever it came from.
+    let ui = |version| Installed { name: web_ui::COMPONENT.to_owned(), version, sha256: None };
+    postgres.into_iter().chain(web_ui::installed_versions(home).into_iter().map(ui)).collect()
 }
 
 pub async fn database(client: &Client) -> Result<Database, Error> {
