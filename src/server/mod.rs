@@ -27,6 +27,7 @@ mod listing;
 mod lite;
 mod logins;
 mod openapi;
+mod own_program;
 mod provider_cache;
 mod providers;
 mod query;

@@ -5,6 +5,7 @@ use super::dag_files::asked::Asked;
 use super::database::Database;
 use super::environments::Environments;
 use super::logins::Logins;
+use super::own_program::OwnProgram;
 use super::provider_cache::ProviderCache;
 use super::questions::Questions;
 use super::revoked::Revoked;
@@ -56,6 +57,7 @@ pub struct AppState {
     pub logins: Logins,
     pub revoked: Revoked,
     pub ui: Arc<UiComponent>,
+    pub own_program: Arc<OwnProgram>,
     /// Of the DAGs that lists have shown.
     pub structures: Structures,
 }
@@ -168,6 +170,7 @@ impl AppState {
             trial_task: tokio::sync::Mutex::default(),
             secrets: Mutex::new(secrets),
             logins: Logins::new(),
+            own_program: Arc::default(),
             revoked: Revoked::default(),
             ui: Arc::default(),
             structures: Structures::default(),

@@ -50,11 +50,23 @@ pub fn errors_line_by_line(
     limit: Duration,
     take: &mut dyn FnMut(&str),
 ) -> io::Result<std::process::ExitStatus> {
+    output_and_errors_line_by_line(command, limit, 0, take).map(|(status, _)| status)
+}
+
+/// The same with what it writes to its standard output, of which no more than `bytes` are kept.
+pub fn output_and_errors_line_by_line(
+    command: &mut std::process::Command,
+    limit: Duration,
+    bytes: u64,
+    take: &mut dyn FnMut(&str),
+) -> io::Result<(std::process::ExitStatus, Vec<u8>)> {
     use std::os::unix::process::CommandExt;
     use std::process::Stdio;
+    let stdout = if bytes == 0 { Stdio::null() } else { Stdio::piped() };
     // What it starts ends with it.
     command.process_group(0);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
+    let output = read_aside(child.stdout.take(), bytes);
     let (sender, lines) = std::sync::mpsc::channel();
     let errors = child.stderr.take();
     std::thread::spawn(move || {
@@ -67,13 +79,16 @@ pub fn errors_line_by_line(
         }
     });
     let deadline = Instant::now() + limit;
-    loop {
+    let status = loop {
         match lines.recv_timeout(ROUND) {
             Ok(line) => take(&line),
-            Err(RecvTimeoutError::Disconnected) => return child.wait(),
+            Err(RecvTimeoutError::Disconnected) => break child.wait()?,
             // What it has left running may keep the pipe open.
-            Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_some() => return child.wait(),
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(status) = child.try_wait()? {
+                    break status;
+                }
+            }
         }
         if Instant::now() >= deadline {
             if let Ok(leader) = i32::try_from(child.id()) {
@@ -84,7 +99,8 @@ pub fn errors_line_by_line(
             let message = format!("it did not finish within {} s", limit.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, message));
         }
-    }
+    };
+    Ok((status, output.join().unwrap_or_default()))
 }
 
 /// How often it is looked whether a program that says nothing has ended.

@@ -36,6 +36,7 @@ mod logins;
 mod managed_python;
 mod migrations;
 mod migrator;
+mod own_pages;
 mod partitions;
 mod passwords;
 mod places;

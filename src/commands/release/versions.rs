@@ -2,13 +2,13 @@
 
 use crate::commands::context::Context;
 use crate::error::Error;
-use crate::upgrade::versions;
+use crate::upgrade::{history, versions};
 use serde_json::json;
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let all = versions::list(&context.home);
     if context.printer.json {
-        context.printer.json(&json!({"versions": all}))?;
+        context.printer.json(&json!({"versions": all, "history": history::history(&context.home)}))?;
         return Ok(0);
     }
     if all.is_empty() {

@@ -127,18 +127,26 @@ pub struct PluginResponse {
 
 collection! { PluginCollectionResponse { plugins: PluginResponse } }
 
+/// Our own pages: name, place in the UI, address.
+const PAGES: [(&str, &str, &str); 4] = [
+    ("What runs", "leoflow", "/lite/"),
+    ("Backups", "leoflow-backups", "/lite/backups"),
+    ("Releases", "leoflow-releases", "/lite/releases"),
+    ("Doctor", "leoflow-doctor", "/lite/doctor"),
+];
+
 const ICON: &str = "/lite/static/icon.svg";
 
 /// One, which brings our own pages into the menu of Airflow's web UI; those of a project are of its own processes.
 fn leoflow() -> PluginResponse {
-    let what_runs = ExternalViewResponse {
-        name: "What runs",
+    let page = |(name, route, href)| ExternalViewResponse {
+        name,
         icon: Some(ICON),
         icon_dark_mode: Some(ICON),
-        url_route: Some("leoflow"),
-        category: None,
+        url_route: Some(route),
+        category: Some("Leoflow"),
         nav_top_level: Some(false),
-        href: "/lite/",
+        href,
         destination: Destination::Nav,
         others: Map::new(),
     };
@@ -148,7 +156,7 @@ fn leoflow() -> PluginResponse {
         flask_blueprints: Vec::new(),
         fastapi_apps: Vec::new(),
         fastapi_root_middlewares: Vec::new(),
-        external_views: vec![what_runs],
+        external_views: PAGES.map(page).into(),
         react_apps: Vec::new(),
         appbuilder_views: Vec::new(),
         appbuilder_menu_items: Vec::new(),

@@ -1,10 +1,13 @@
 //! Leoflow's own pages, and what its own commands ask.
 
+pub mod backups;
 pub mod changes;
 pub mod environments;
 pub mod local;
 pub mod overview;
 pub mod pages;
+pub mod releases;
+pub mod render;
 pub mod trial_task;
 
 use super::api::backfills;
@@ -27,6 +30,10 @@ const IMPORT_BYTES: usize = 80 * 1024 * 1024;
 pub fn page_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/lite/", get(pages::status_page))
+        .route("/lite/backups", get(backups::backups_page).post(backups::make_for_page))
+        .route("/lite/backups/{name}/verify", post(backups::verify_for_page))
+        .route("/lite/releases", get(releases::releases_page))
+        .route("/lite/doctor", get(releases::doctor_page))
         .layer(from_fn_with_state(state.clone(), guard::require_login))
         .layer(from_fn(guard::framed_by_ourselves))
         .route("/lite", get(async || Redirect::permanent("/lite/")))
@@ -36,8 +43,10 @@ pub fn page_routes(state: &Arc<AppState>) -> Routes {
 pub fn static_routes() -> Routes {
     Router::new()
         .route("/lite/static/style.css", get(pages::style))
-        .route("/lite/static/status.js", get(pages::script))
+        .route("/lite/static/status.js", get(pages::status_script))
         .route("/lite/static/docs.js", get(pages::docs_script))
+        .route("/lite/static/operation.js", get(pages::operation_script))
+        .route("/lite/static/times.js", get(pages::times_script))
         .route("/lite/static/icon.svg", get(pages::icon))
 }
 
@@ -51,9 +60,21 @@ pub fn dag_routes() -> Routes {
         .route("/api/lite/dags/{dag_id}/runs/{run_id}", get(overview::run))
 }
 
+/// What this program's own commands do.
+pub fn own_routes() -> Routes {
+    Router::new()
+        .route("/api/lite/backups", get(backups::list).post(backups::make))
+        .route("/api/lite/backups/{name}/verify", post(backups::verify))
+        .route("/api/lite/operations/{id}", get(backups::operation))
+        .route("/api/lite/releases", get(releases::list))
+        .route("/api/lite/releases/plan", get(releases::plan))
+        .route("/api/lite/doctor", get(releases::examination))
+}
+
 /// What takes its own time: a task that is tried out.
 pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
+        .merge(own_routes())
         .route("/api/lite/trial-task", post(trial_task::run))
         // What releases before asked, whose worker tries a new server.
         .route("/ui/trial-task", post(trial_task::run))

@@ -1,0 +1,114 @@
+//! Backups over HTTP: for programs below `/api/lite`, and for people a page.
+
+use super::pages::size_text;
+use super::render::page;
+use crate::server::api_error::ApiError;
+use crate::server::openapi::answers::Accepted;
+use crate::server::own_program::{Operation, ask};
+use crate::server::request::Segments;
+use crate::server::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{Html, Redirect};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+type Shared = State<Arc<AppState>>;
+
+/// `GET /api/lite/backups`: those in the home, the newest first.
+pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
+    listed(&state).await.map(Json)
+}
+
+async fn listed(state: &AppState) -> Result<Value, ApiError> {
+    let found = ask(&state.home, &["lite", "backups", "list"]).await;
+    found.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))
+}
+
+fn begin(state: &AppState) -> Result<Operation, ApiError> {
+    state.own_program.begin(&state.home, "backup", words(&["lite", "backup"]))
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// `POST /api/lite/backups`: begins one; the answer names the operation to ask for.
+pub async fn make(State(state): Shared) -> Result<Accepted<Operation>, ApiError> {
+    begin(&state).map(Accepted)
+}
+
+/// `POST /api/lite/backups/{name}/verify`: restores it on trial.
+pub async fn verify(State(state): Shared, Segments(name): Segments<String>) -> Result<Accepted<Operation>, ApiError> {
+    begin_verification(&state, &name).await.map(Accepted)
+}
+
+/// Only of those that are listed: a name is no path.
+async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, ApiError> {
+    let found = listed(state).await?;
+    let paths = found["backups"].as_array().into_iter().flatten().filter_map(|one| one["path"].as_str());
+    let path = paths
+        .into_iter()
+        .find(|path| name_of(path) == name)
+        .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("There is no backup {name}")))?;
+    state.own_program.begin(&state.home, "verify", words(&["lite", "backups", "verify", path]))
+}
+
+fn name_of(path: &str) -> &str {
+    Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// `GET /api/lite/operations/{id}`.
+pub async fn operation(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<Operation>, ApiError> {
+    let found = state.own_program.operation(id.into());
+    let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("There is no operation {id} any more"));
+    found.map(Json).ok_or_else(missing)
+}
+
+/// `/lite/backups`.
+pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError> {
+    let (backups, reason) = match ask(&state.home, &["lite", "backups", "list"]).await {
+        Ok(found) => (found["backups"].as_array().cloned().unwrap_or_default(), None),
+        Err(reason) => (Vec::new(), Some(reason)),
+    };
+    let backups: Vec<Value> = backups.iter().map(row).collect();
+    page(
+        "backups.html",
+        &json!({
+            "backups": backups, "reason": reason, "operation": state.own_program.all().first(), "home": state.home.root(),
+        }),
+    )
+}
+
+fn row(one: &Value) -> Value {
+    let (path, proof) = (one["path"].as_str().unwrap_or_default(), &one["last_verified"]);
+    let verified = match (one["problem"].as_str().or(proof["problem"].as_str()), proof.is_null()) {
+        (Some(problem), _) => problem,
+        (None, true) => "never",
+        (None, false) if proof["quick"] == true => "hashes only",
+        (None, false) => "",
+    };
+    let is_bad = one["problem"].is_string() || proof["problem"].is_string();
+    let name = utf8_percent_encode(name_of(path), NON_ALPHANUMERIC);
+    json!({
+        "verify": format!("/lite/backups/{name}/verify"), "path": path, "created_at": one["created_at"], "automatic": one["automatic"] == true,
+        "size": size_text(one["size_bytes"].as_u64()), "version": one["leoflow_version"],
+        "schema_version": one["schema_version"], "rows": one["rows"], "verified": verified,
+        "verified_at": proof["verified_at"], "is_bad": is_bad,
+    })
+}
+
+/// `POST /lite/backups`, by the page's button.
+pub async fn make_for_page(State(state): Shared) -> Result<Redirect, ApiError> {
+    begin(&state)?;
+    Ok(Redirect::to("/lite/backups"))
+}
+
+/// `POST /lite/backups/{name}/verify`.
+pub async fn verify_for_page(State(state): Shared, Segments(name): Segments<String>) -> Result<Redirect, ApiError> {
+    begin_verification(&state, &name).await?;
+    Ok(Redirect::to("/lite/backups"))
+}
