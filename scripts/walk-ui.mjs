@@ -106,6 +106,8 @@ class Walk {
       await this.settled();
     } catch (error) {
       this.tell(String(error).split("\n").slice(0, 3).join(" "));
+      const shown = await this.page.evaluate(() => document.body.innerText).catch(String);
+      this.tell(`${this.page.url()} shows: ${shown.replace(/\s+/g, " ").slice(0, 300)}`);
     }
     await this.picture(name);
   }

@@ -2,9 +2,10 @@
 
 use crate::support::TestHome;
 use crate::support::clients::Clients;
-use crate::support::shared_cache;
+use crate::support::{shared_cache, wait_until};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 const WALK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/walk-ui.mjs");
 const BROWSERS: [&str; 3] = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
@@ -27,6 +28,9 @@ fn no_request_of_any_page_fails() {
     let made = start.env("LEOFLOW_UI", clients.wheel).output().unwrap();
     let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
     test.wait_dag("walked", 1);
+    // Unpacked and compressed beside everything else, which takes a debug build its time.
+    let ui = test.home.join("ui").join(leoflow::web_ui::VERSION);
+    wait_until("the web UI", Duration::from_secs(120), || ui.is_dir());
     test.run(&["dags", "unpause", "walked"]).expect(0);
     // What drives the browser is fetched into the home of its user, once for all tests.
     let mut walk = Command::new("node");
