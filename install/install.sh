@@ -341,7 +341,11 @@ set_up() {
     fi
     # Without a terminal nothing is asked.
     run "$home/bin/leoflow" --home "$home" setup $options || return $?
-    rm -f -- "$home/versions/"*/postgres-*.tar.zst "$home/versions/"*/airflow-ui-*.tar.zst
+    rm -f -- "$home/versions/"*/postgres-*.tar.zst
+    # Where it could not be unpacked yet, the server tries again.
+    for ui in "$home/ui"/*; do
+        [ ! -d "$ui" ] || rm -f -- "$home/versions/"*/airflow-ui-*.tar.zst
+    done
 }
 
 # `leoflow upgrade` follows it from then on.

@@ -12,6 +12,7 @@ use serde::de::value::MapDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
+use std::str::FromStr;
 
 /// The largest that is read, in bytes.
 pub const LARGEST: usize = 16 * 1024 * 1024;
@@ -32,12 +33,13 @@ pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) ->
 
 /// The same of a body that is known to be an object, or of a part of one.
 pub fn fields_as<T: DeserializeOwned>(map: Map<String, Value>) -> Result<T, ApiError> {
-    let fields = MapDeserializer::new(map.into_iter().map(|(name, value)| (name, Field(value))));
+    let fields = MapDeserializer::new(map.into_iter().map(|(name, value)| (name.clone(), Field { name, value })));
     T::deserialize(fields).map_err(|problem| match problem {
         Problem::Unknown(field) => {
             ApiError::unprocessable(&["body", &field], "extra_forbidden", "Extra inputs are not permitted")
         }
         Problem::Missing(field) => ApiError::unprocessable(&["body", field], "missing", "Field required"),
+        Problem::Field(field, text) => ApiError::unprocessable(&["body", &field], "value_error", text),
         Problem::Value(text) => ApiError::unprocessable(&["body"], "value_error", text),
     })
 }
@@ -84,6 +86,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for OptionalBody<T> {
     }
 }
 
+/// A number that may be sent as a text, as FastAPI takes it.
+pub fn lax<'de, D: Deserializer<'de>, T: FromStr + DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    let invalid = |text: String| de::Error::custom(format!("Input should be a valid number, not {text}"));
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => text.trim().parse().map_err(|_| invalid(text)),
+        other => serde_json::from_value(other.clone()).map_err(|_| invalid(other.to_string())),
+    }
+}
+
+/// The same of one that may be left out.
+pub fn maybe_lax<'de, D: Deserializer<'de>, T: FromStr + DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    lax(value).map(Some).map_err(de::Error::custom)
+}
+
 /// For a field that may be there and null, which is `Some(None)` then.
 pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
@@ -104,6 +126,8 @@ enum Problem {
     Unknown(String),
     #[error("missing field {0}")]
     Missing(&'static str),
+    #[error("{0}: {1}")]
+    Field(String, String),
     #[error("{0}")]
     Value(String),
 }
@@ -122,14 +146,17 @@ impl de::Error for Problem {
     }
 }
 
-impl From<serde_json::Error> for Problem {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Value(error.to_string())
-    }
+/// A field, whose value is read as JSON is read.
+struct Field {
+    name: String,
+    value: Value,
 }
 
-/// The value of a field, read as JSON is read.
-struct Field(Value);
+impl Field {
+    fn read<T>(name: String, read: Result<T, serde_json::Error>) -> Result<T, Problem> {
+        read.map_err(|error| Problem::Field(name, error.to_string()))
+    }
+}
 
 impl IntoDeserializer<'_, Problem> for Field {
     type Deserializer = Self;
@@ -143,7 +170,7 @@ impl IntoDeserializer<'_, Problem> for Field {
 macro_rules! as_json {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-            Ok(self.0.$method(visitor)?)
+            Self::read(self.name, self.value.$method(visitor))
         })*
     };
 }
@@ -160,15 +187,15 @@ impl<'de> Deserializer<'de> for Field {
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Problem> {
-        Ok(self.0.deserialize_unit_struct(name, visitor)?)
+        Self::read(self.name, self.value.deserialize_unit_struct(name, visitor))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Problem> {
-        Ok(self.0.deserialize_newtype_struct(name, visitor)?)
+        Self::read(self.name, self.value.deserialize_newtype_struct(name, visitor))
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Problem> {
-        Ok(self.0.deserialize_tuple(length, visitor)?)
+        Self::read(self.name, self.value.deserialize_tuple(length, visitor))
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -177,7 +204,7 @@ impl<'de> Deserializer<'de> for Field {
         length: usize,
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        Ok(self.0.deserialize_tuple_struct(name, length, visitor)?)
+        Self::read(self.name, self.value.deserialize_tuple_struct(name, length, visitor))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -186,7 +213,7 @@ impl<'de> Deserializer<'de> for Field {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        Ok(self.0.deserialize_struct(name, fields, visitor)?)
+        Self::read(self.name, self.value.deserialize_struct(name, fields, visitor))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -195,7 +222,7 @@ impl<'de> Deserializer<'de> for Field {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        Ok(self.0.deserialize_enum(name, variants, visitor)?)
+        Self::read(self.name, self.value.deserialize_enum(name, variants, visitor))
     }
 }
 

@@ -25,6 +25,11 @@ async fn described(state: &AppState) -> Result<Value, ApiError> {
 
 pub async fn docs(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
     let document = described(&state).await?;
+    let rendered = tokio::task::spawn_blocking(move || rendered(&document)).await;
+    rendered.map_err(|error| ApiError::internal(&error))?
+}
+
+fn rendered(document: &Value) -> Result<Html<String>, ApiError> {
     let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (path, methods) in members(&document["paths"]) {
         for (method, operation) in members(methods) {

@@ -191,7 +191,9 @@ pub async fn require_login(State(state): State<Arc<AppState>>, request: Request,
 
 /// The login, which leads back to what was asked for.
 pub fn to_login(request: &Request) -> Response {
-    let asked = request.uri().path_and_query().map_or("/", |asked| asked.as_str());
+    // What was sent with a form is not there to go on to.
+    let is_page = request.method() == Method::GET;
+    let asked = request.uri().path_and_query().filter(|_| is_page).map_or("/", |asked| asked.as_str());
     let asked = utf8_percent_encode(asked, NON_ALPHANUMERIC);
     Redirect::to(&format!("/auth/login?next={asked}")).into_response()
 }

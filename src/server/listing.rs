@@ -1,6 +1,7 @@
 //! What a list is asked for, in Airflow's query parameters.
 
 use super::api_error::ApiError;
+use super::body::lax;
 use super::request::{BODY, Params};
 use crate::engine::store::listing::{Column, Conditions, Cursor, Listing, Order};
 use axum::http::StatusCode;
@@ -50,12 +51,12 @@ const PAGE_IN_BODY: [(&str, &str); 2] = [("page_limit", "limit"), ("page_offset"
 /// In a body: how many rows come before the page.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
-pub struct PageOffset(u32);
+pub struct PageOffset(#[serde(deserialize_with = "lax")] u32);
 
 /// In a body: how many rows the page has at most, which may be more than a query can ask for.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
-pub struct PageLimit(u32);
+pub struct PageLimit(#[serde(deserialize_with = "lax")] u32);
 
 impl Default for PageLimit {
     fn default() -> Self {

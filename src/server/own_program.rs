@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 /// What is only looked at.
@@ -19,6 +20,8 @@ const QUICK: Duration = Duration::from_secs(25);
 /// A large database takes its time.
 const LONG: Duration = Duration::from_secs(6 * 60 * 60);
 const MOST_BYTES: u64 = 8 * 1024 * 1024;
+/// So many look at once; the others wait.
+static ASKED: Semaphore = Semaphore::const_new(4);
 /// Lines of one.
 const MOST_LINES: usize = 50;
 /// Those that have ended and are still told of.
@@ -75,7 +78,7 @@ impl OwnProgram {
                 return Err(ApiError::new(StatusCode::CONFLICT, detail));
             }
             let begun = Operation {
-                id: operations.back().map_or(1, |newest| newest.id + 1),
+                id: new_id(operations.back().map_or(0, |newest| newest.id)),
                 kind,
                 status: "running",
                 started_at: Timestamp::now(),
@@ -92,7 +95,7 @@ impl OwnProgram {
         };
         let (own, home, id) = (self.clone(), home.clone(), begun.id);
         // It goes on whoever waits for it, and if the server leaves.
-        tokio::task::spawn_blocking(move || {
+        let work = tokio::task::spawn_blocking(move || {
             let tell = &mut |line: &str| own.change(id, |one| one.progress.push(plain(line)));
             let ended = run(&home, &arguments, LONG, tell);
             own.change(id, |one| {
@@ -107,6 +110,13 @@ impl OwnProgram {
                 }
             });
         });
+        let own = self.clone();
+        tokio::spawn(async move {
+            // One that could not even be followed is over, too: nothing else could ever begin.
+            if let Err(error) = work.await {
+                own.change(id, |one| (one.status, one.error) = ("failed", Some(error.to_string())));
+            }
+        });
         Ok(begun)
     }
 
@@ -119,8 +129,15 @@ impl OwnProgram {
     }
 }
 
+/// A number that no server before this one has given: what becomes of another's operation is not this one's to say.
+fn new_id(last: u64) -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0).max(last + 1)
+}
+
 /// Of a command that only looks: what it prints, or why not.
 pub async fn ask(home: &Home, arguments: &[&str]) -> Result<Value, String> {
+    // It is never closed.
+    let _slot = ASKED.acquire().await;
     let (home, arguments) = (home.clone(), arguments.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
     let asked = tokio::task::spawn_blocking(move || run(&home, &arguments, QUICK, &mut |_| {})).await;
     asked.unwrap_or_else(|error| Err(error.to_string())).map(|printed| printed.json)
@@ -139,15 +156,21 @@ fn run(home: &Home, arguments: &[String], limit: Duration, tell: &mut dyn FnMut(
     own.arg("--home").arg(home.root()).arg("--json").args(arguments);
     // Nobody is there to be told of readiness, and nothing of this server's is handed on.
     own.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+    // The last line may be its failure, and is held back until that is known.
     let mut last = String::new();
     let mut told = |line: &str| {
-        tell(line);
+        if !last.is_empty() {
+            tell(&last);
+        }
         line.clone_into(&mut last);
     };
     let (status, output) = command::output_and_errors_line_by_line(&mut own, limit, MOST_BYTES, &mut told)
         .map_err(|error| error.to_string())?;
-    // Its failure is the last that it tells.
-    let printed: Option<Value> = serde_json::from_slice(&output).or_else(|_| serde_json::from_str(&last)).ok();
+    let failure: Option<Value> = serde_json::from_str(&last).ok().filter(|last: &Value| last.get("error").is_some());
+    if failure.is_none() && !last.is_empty() {
+        tell(&last);
+    }
+    let printed: Option<Value> = serde_json::from_slice(&output).ok().or(failure);
     match printed {
         Some(json) if json.get("error").is_none_or(Value::is_null) => Ok(Printed { is_good: status.success(), json }),
         Some(failure) => Err(in_words(&failure)),

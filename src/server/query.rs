@@ -28,6 +28,20 @@ impl<Q> Asked<Q> {
     }
 }
 
+impl<Q: Query> Asked<Q> {
+    /// What another operation can be asked and this one cannot is refused, where to ignore it would be to do more.
+    pub fn refuse_those_of<R: Query>(&self) -> Result<(), ApiError> {
+        let (own, others) = (names::<Q>(), names::<R>());
+        match self.names().find(|name| others.iter().any(|one| one == name) && !own.iter().any(|one| one == name)) {
+            Some(name) => {
+                let message = "This parameter does not narrow what is changed here";
+                Err(ApiError::unprocessable(&["query", name], "extra_forbidden", message))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl<Q> Deref for Asked<Q> {
     type Target = Params;
 

@@ -70,7 +70,7 @@ macro_rules! path_parts {
     };
 }
 
-path_parts! { String i64 u32; (A B) (A B C) (A B C D) (A B C D E) }
+path_parts! { String i64 u32 u64; (A B) (A B C) (A B C D) (A B C D E) }
 
 /// The query; a name may come more than once.
 pub struct Params {
@@ -110,6 +110,11 @@ impl Params {
     /// Where it stands: `query` or `body`.
     pub fn place(&self) -> &'static str {
         self.place
+    }
+
+    /// All that were said.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.pairs.iter().map(|(name, _)| name.as_str())
     }
 
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {

@@ -49,8 +49,10 @@ fn folder(home: &Home, version: &str) -> PathBuf {
 pub enum UiSource {
     /// The index that pip is configured for.
     Index,
-    /// The wheel or a release's archive: `LEOFLOW_UI`, or beside the binary.
+    /// The wheel or a release's archive: `LEOFLOW_UI`.
     File(PathBuf),
+    /// The same beside the binary; where that cannot be used, the index.
+    Beside(PathBuf),
     /// `LEOFLOW_UI=none`.
     None,
 }
@@ -60,7 +62,7 @@ impl UiSource {
         match env_vars::path("LEOFLOW_UI") {
             Some(path) if path.as_os_str() == "none" => Self::None,
             Some(path) => Self::File(path),
-            None => beside_the_binary().map_or(Self::Index, Self::File),
+            None => beside_the_binary().map_or(Self::Index, Self::Beside),
         }
     }
 }
@@ -83,10 +85,16 @@ fn beside_the_binary() -> Option<PathBuf> {
 
 /// Gets it, checks it, and puts it into its place by one rename. The error is for people; it leaves nothing behind.
 pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
+    if let UiSource::Beside(file) = source {
+        let from_file = install(home, &UiSource::File(file.clone()));
+        return from_file.or_else(|reason| {
+            install(home, &UiSource::Index).map_err(|other| format!("{reason}; and from the package index: {other}"))
+        });
+    }
     put(home, VERSION, |staging| {
         let file = match source {
             UiSource::None => return Err("LEOFLOW_UI says that there is to be none".to_owned()),
-            UiSource::File(path) => path.clone(),
+            UiSource::File(path) | UiSource::Beside(path) => path.clone(),
             UiSource::Index => download(&staging.join("download"))?,
         };
         if file.extension().is_some_and(|end| end == "whl") {

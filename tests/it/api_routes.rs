@@ -194,6 +194,29 @@ fn dags_are_paused_by_a_pattern_their_files_parsed_again_and_runs_waited_for() {
     assert_eq!(test.sql("SELECT count(*) FROM dag WHERE is_paused"), "3");
     assert_eq!(pause("?dag_id_prefix_pattern=sho&limit=0", false), 1);
     api.expect("PATCH", "dags?update_mask=tags&dag_id_pattern=~", json!({"is_paused": true}), 400);
+    // What would not narrow it is not taken in silence.
+    let wider = api.expect("PATCH", "dags?dag_id_pattern=~&last_dag_run_state=failed", json!({"is_paused": true}), 422);
+    assert_eq!(wider["detail"][0]["loc"], json!(["query", "last_dag_run_state"]));
+    assert_eq!(test.sql("SELECT count(*) FROM dag WHERE is_paused"), "2");
+    // A list that a body asks for takes numbers as texts, and says which field is wrong.
+    let list = |body: Value, status| api.expect("POST", "dags/~/dagRuns/list", body, status);
+    assert!(list(json!({"page_limit": "1", "duration_gte": "0"}), 200)["dag_runs"].as_array().unwrap().len() <= 1);
+    for (body, field) in [(json!({"start_date_gte": "x"}), "start_date_gte"), (json!({"page_limit": -1}), "page_limit")]
+    {
+        assert_eq!(list(body, 422)["detail"][0]["loc"], json!(["body", field]));
+    }
+    api.expect("GET", "dags/shown/tasks?order_by=class_ref", Value::Null, 400);
+    let ids = |order: &str| {
+        let tasks = api.get(&format!("dags/shown/tasks?order_by={order}"));
+        let ids: Vec<String> =
+            tasks["tasks"].as_array().unwrap().iter().map(|one| one["task_id"].as_str().unwrap().to_owned()).collect();
+        ids
+    };
+    let (forwards, mut backwards) = (ids("task_id"), ids("-task_id"));
+    backwards.reverse();
+    assert_eq!(forwards, backwards);
+    assert_eq!(ids("-retry_delay").len(), forwards.len());
+    assert_eq!(api.get("jobs?order_by=-id")["jobs"][0]["id"], 3);
 
     let parsed = || test.sql("SELECT last_parsed_at FROM dag WHERE dag_id = 'shown'");
     let before = parsed();

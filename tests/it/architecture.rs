@@ -36,6 +36,34 @@ const LAYERS: &[&str] = &[
 const ENGINE: &[&str] =
     &["state", "keys", "schedule", "dag", "params", "dag_check", "planner", "store", "scheduler", "mod"];
 
+/// What bytes go through, one by one: built for size they would cost a multiple.
+const HOT: &[&str] = &[
+    "blake2",
+    "bytes",
+    "chacha20",
+    "memchr",
+    "miniz_oxide",
+    "poly1305",
+    "postgres-protocol",
+    "serde_core",
+    "zlib-rs",
+    "zstd-safe",
+    "zstd-sys",
+];
+
+#[test]
+fn what_bytes_go_through_is_built_for_speed() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    for profile in ["dev", "release", "dist"] {
+        let packages = &manifest["profile"][profile]["package"];
+        for name in HOT {
+            let level = packages.get(name).and_then(|package| package.get("opt-level")?.as_integer());
+            assert!(level >= Some(2), "{name} in the profile {profile}: {level:?}");
+        }
+    }
+}
+
 /// Modules of one layer that must not know each other.
 const SIBLINGS: &[&[&str]] =
     &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"], &["backup", "setup"]];

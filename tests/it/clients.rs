@@ -4,6 +4,7 @@ use crate::support::TestHome;
 use crate::support::clients::Clients;
 
 const DAGS: &str = include_str!("../clients/dags.py");
+const UI_DAGS: &str = include_str!("../clients/ui_dags.py");
 const BROKEN: &str = "# Looks like an airflow DAG.\nimport nothing_of_that_name\n";
 
 /// Runs a file of `tests/clients` against a server that has what it expects; the end tells how many there are.
@@ -14,8 +15,12 @@ fn passes(file: &str, said_last: &str) {
     };
     // Tasks that ask people want Airflow's own SDK.
     let test = TestHome::new().with_airflow();
-    std::fs::write(test.workspace().join("dags.py"), DAGS).unwrap();
-    std::fs::write(test.workspace().join("broken.py"), BROKEN).unwrap();
+    if file == "ui_answers.py" {
+        std::fs::write(test.workspace().join("dags.py"), UI_DAGS).unwrap();
+    } else {
+        std::fs::write(test.workspace().join("dags.py"), DAGS).unwrap();
+        std::fs::write(test.workspace().join("broken.py"), BROKEN).unwrap();
+    }
     let made = test.start();
     let text = |name: &str| made[name].as_str().unwrap().to_owned();
     let (url, user, password) =
@@ -28,6 +33,11 @@ fn passes(file: &str, said_last: &str) {
 #[test]
 fn the_description_is_airflows() {
     passes("description.py", "128 of 128 descriptions work");
+}
+
+#[test]
+fn the_web_ui_is_answered_as_airflow_answers_it() {
+    passes("ui_answers.py", "68 of 68 answers to the UI work");
 }
 
 #[test]

@@ -60,7 +60,11 @@ fn backups_are_made_and_proved_over_http() {
     // One that is damaged is found out.
     fs::write(path, &fs::read(path).unwrap()[..5_000]).unwrap();
     let begun = user.expect("POST", &format!("/api/lite/backups/{name}/verify"), 202);
-    assert_eq!(ended(&user, &begun)["status"], "failed");
+    let failed = ended(&user, &begun);
+    assert_eq!(failed["status"], "failed");
+    let progress = failed["progress"].to_string();
+    assert!(!progress.contains("exit_code"), "{progress}");
+    assert!(failed["id"].as_u64() > begun["id"].as_u64().map(|id| id - 1) && failed["id"].as_u64() > Some(1_000_000));
     let page = user.0.request("GET", "/lite/backups", "");
     assert!(page.status == 200 && page.body.contains(name) && page.body.contains("failed"), "{}", page.body);
 
@@ -79,6 +83,8 @@ fn backups_are_made_and_proved_over_http() {
         let refused = try_request(test.port, "POST", "/api/lite/backups", headers, "").unwrap();
         assert_eq!(refused.status, status, "{headers:?}");
     }
+    let after_login = try_request(test.port, "POST", "/lite/backups", &[], "").unwrap();
+    assert_eq!(after_login.header("location"), Some("/auth/login?next=%2F"));
     user.expect("GET", "/api/lite/operations/99", 404);
     user.expect("GET", "/api/lite/operations/-1", 422);
     assert_eq!(user.get("/api/lite/backups"), before);

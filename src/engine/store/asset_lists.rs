@@ -166,6 +166,12 @@ pub async fn ids(client: &impl GenericClient) -> Result<HashMap<(String, String)
     Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
 
+/// The same of those alone that have one of the names.
+pub async fn ids_of(client: &impl GenericClient, names: &[&str]) -> Result<HashMap<(String, String), i64>, StoreError> {
+    let rows = client.query("SELECT name, uri, id FROM asset WHERE name = ANY ($1)", &[&names]).await?;
+    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
+}
+
 /// The assets that an alias has stood for.
 pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<NamedAsset>, StoreError> {
     let query = "SELECT a.id, a.name, a.uri, a.group_name, a.extra

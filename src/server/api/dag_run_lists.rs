@@ -6,7 +6,7 @@ use crate::engine::store::dags::{self, Dag};
 use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::runs;
 use crate::server::api_error::ApiError;
-use crate::server::body::Body;
+use crate::server::body::{Body, maybe_lax};
 use crate::server::listing::{Fields, PageLimit, PageOffset, literal};
 use crate::server::openapi::operation::Input;
 use crate::server::query::{Asked, Kind, Parameter, Query};
@@ -193,9 +193,13 @@ pub struct DAGRunsBatchBody {
     end_date_gt: Option<Timestamp>,
     end_date_lte: Option<Timestamp>,
     end_date_lt: Option<Timestamp>,
+    #[serde(deserialize_with = "maybe_lax")]
     duration_gte: Option<f64>,
+    #[serde(deserialize_with = "maybe_lax")]
     duration_gt: Option<f64>,
+    #[serde(deserialize_with = "maybe_lax")]
     duration_lte: Option<f64>,
+    #[serde(deserialize_with = "maybe_lax")]
     duration_lt: Option<f64>,
     conf_contains: Option<String>,
 }

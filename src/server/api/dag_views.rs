@@ -120,7 +120,7 @@ pub struct DAGDetailsResponse<'a> {
     concurrency: u32,
     timezone: Option<String>,
     #[schemars(with = "Option<Map<String, Value>>")]
-    asset_expression: Option<&'a Value>,
+    asset_expression: Option<Value>,
     last_parsed: Option<Stamp>,
     default_args: Option<Map<String, Value>>,
     template_search_path: Option<Vec<String>>,
@@ -133,7 +133,7 @@ pub struct DAGDetailsResponse<'a> {
 }
 
 impl<'a> DAGDetailsResponse<'a> {
-    pub fn of(found: &'a Dag, active_runs: i64) -> Self {
+    pub fn of(found: &'a Dag, active_runs: i64, asset_expression: Option<Value>) -> Self {
         let structure = &*found.structure;
         let name = VersionName {
             dag_id: found.dag_id.clone(),
@@ -151,7 +151,7 @@ impl<'a> DAGDetailsResponse<'a> {
             params: Some(structure.params.iter().map(|(name, param)| (name.clone(), self::param(param))).collect()),
             concurrency: structure.max_active_tasks,
             timezone: Some(zone_name(&structure.timezone)),
-            asset_expression: structure.asset_condition.as_ref(),
+            asset_expression,
             last_parsed: found.last_parsed_at.map(Stamp),
             default_args: None,
             template_search_path: None,

@@ -1,5 +1,6 @@
 //! `/api/v2/dags`, with Airflow's names and shapes.
 
+use super::asset_expressions;
 use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse};
 use super::views::BUNDLE;
 use crate::engine::store::StoreError;
@@ -168,7 +169,8 @@ pub async fn details(
 ) -> Result<Written<DAGDetailsResponse<'static>>, ApiError> {
     let client = state.database.get().await?;
     let found = dags::get(&*client, &dag_id).await?;
-    Ok(Written::of(DAGDetailsResponse::of(&found, dags::active_runs(&*client, &dag_id).await?)))
+    let expression = asset_expressions::one(&*client, found.structure.asset_condition.as_ref()).await?;
+    Ok(Written::of(DAGDetailsResponse::of(&found, dags::active_runs(&*client, &dag_id).await?, expression)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -225,6 +227,8 @@ pub async fn patch_several(
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
 ) -> Result<Page, ApiError> {
     check_mask(&params)?;
+    // Airflow does not look at these here: more DAGs would be paused than were meant.
+    params.refuse_those_of::<OfDags>()?;
     let mut listing = which(&params, &PATCHED)?;
     if params.text("dag_id_pattern").or(params.text("dag_id_prefix_pattern")).is_none() {
         listing.conditions.add("FALSE", Vec::new());

@@ -1,6 +1,7 @@
 //! Airflow's REST API: every operation by Airflow's name of it, with the refusals that it may answer.
 
 pub mod asset_events;
+pub mod asset_expressions;
 pub mod assets;
 pub mod backfills;
 pub mod clear;

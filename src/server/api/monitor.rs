@@ -14,12 +14,25 @@ use axum::extract::State;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
+const ORDERS: &[(&str, Column)] = &[
+    ("id", NO_COLUMN),
+    ("dag_id", NO_COLUMN),
+    ("state", NO_COLUMN),
+    ("job_type", NO_COLUMN),
+    ("start_date", NO_COLUMN),
+    ("end_date", NO_COLUMN),
+    ("latest_heartbeat", NO_COLUMN),
+    ("executor_class", NO_COLUMN),
+    ("hostname", NO_COLUMN),
+    ("unixname", NO_COLUMN),
+];
 /// None of a job is looked for in the datastore.
 const NO_COLUMN: Column = Column::time("NULL");
 const FIELDS: Fields =
-    Fields { order: &[("id", NO_COLUMN)], ranges: &[("start_date", NO_COLUMN), ("end_date", NO_COLUMN)], ..NOTHING };
+    Fields { order: ORDERS, ranges: &[("start_date", NO_COLUMN), ("end_date", NO_COLUMN)], ..NOTHING };
 
 pub struct OfJobs;
 
@@ -73,7 +86,7 @@ pub async fn jobs(
     let is_alive = params.flag("is_alive")?;
     let began = state.started_at;
     let in_time = is_within(&params, "start_date", began)? && is_within(&params, "end_date", Timestamp::now())?;
-    let jobs: Vec<JobResponse> = kinds
+    let mut jobs: Vec<JobResponse> = kinds
         .iter()
         .enumerate()
         .filter(|(_, (kind, part))| in_time && is_wanted(kind, part) && is_alive.is_none_or(|is| is == part.is_alive))
@@ -91,10 +104,29 @@ pub async fn jobs(
             dag_display_name: None,
         })
         .collect();
+    let orders: Vec<&str> = params.all("order_by").flat_map(|list| list.split(',')).collect();
+    // The first decides, hence it is the last to sort by.
+    for order in orders.iter().rev() {
+        sort(&mut jobs, order);
+    }
     let total = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
     let (offset, limit) = (usize::try_from(listing.offset), listing.limit.map(usize::try_from));
     let (offset, limit) = (offset.unwrap_or(usize::MAX), limit.and_then(Result::ok).unwrap_or(usize::MAX));
     Ok(Json(JobCollectionResponse::of(jobs.into_iter().skip(offset).take(limit).collect(), total)))
+}
+
+/// In all else they are alike.
+fn sort(jobs: &mut [JobResponse], order: &str) {
+    let (is_backwards, name) = order.strip_prefix('-').map_or((false, order), |name| (true, name));
+    jobs.sort_by(|one, other| {
+        let (one, other) = if is_backwards { (other, one) } else { (one, other) };
+        match name {
+            "id" => one.id.cmp(&other.id),
+            "state" => one.state.cmp(&other.state),
+            "job_type" => one.job_type.cmp(&other.job_type),
+            _ => Ordering::Equal,
+        }
+    });
 }
 
 /// Whether a moment is within the bounds that a query has of it. What has not ended does so now, or later.

@@ -11,7 +11,7 @@ use crate::engine::store::listing::{Column, Listing};
 use crate::engine::store::runs;
 use crate::engine::store::{ReadFor, StoreError};
 use crate::server::api_error::ApiError;
-use crate::server::body::Body;
+use crate::server::body::{Body, maybe_lax};
 use crate::server::listing::{Fields, PageLimit, PageOffset};
 use crate::server::query::{Asked, Kind, Parameter, Query};
 use crate::server::request::{Params, Segments};
@@ -197,9 +197,13 @@ pub struct TaskInstancesBatchBody {
     end_date_gt: Option<Timestamp>,
     end_date_lte: Option<Timestamp>,
     end_date_lt: Option<Timestamp>,
+    #[serde(deserialize_with = "maybe_lax")]
     duration_gte: Option<f64>,
+    #[serde(deserialize_with = "maybe_lax")]
     duration_gt: Option<f64>,
+    #[serde(deserialize_with = "maybe_lax")]
     duration_lte: Option<f64>,
+    #[serde(deserialize_with = "maybe_lax")]
     duration_lt: Option<f64>,
     pool: Option<Vec<String>>,
     queue: Option<Vec<String>>,

@@ -19,6 +19,7 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -137,22 +138,79 @@ pub async fn list(
     Ok(Json(TaskCollectionResponse::of(tasks, total)))
 }
 
-/// By any of its fields, as Airflow does; `-` is the other way round.
-fn sort(tasks: &mut [TaskResponse], order: &str) -> Result<(), ApiError> {
-    let (descending, name) = order.strip_prefix('-').map_or((false, order), |name| (true, name));
-    // By their ids where nothing else tells them apart.
-    tasks.sort_by(|one, other| one.task_id.cmp(&other.task_id));
-    if name != "task_id" {
-        let field = |task: &TaskResponse| serde_json::to_value(task).ok()?.get(name).map(Value::to_string);
-        if tasks.first().is_some_and(|first| field(first).is_none()) {
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, format!("'Operator' object has no attribute '{name}'")));
-        }
-        tasks.sort_by_cached_key(field);
+/// What it may be ordered by.
+const ORDERS: [&str; 20] = [
+    "task_id",
+    "task_display_name",
+    "owner",
+    "start_date",
+    "end_date",
+    "trigger_rule",
+    "depends_on_past",
+    "wait_for_downstream",
+    "retries",
+    "queue",
+    "pool",
+    "pool_slots",
+    "execution_timeout",
+    "retry_delay",
+    "retry_exponential_backoff",
+    "priority_weight",
+    "weight_rule",
+    "ui_color",
+    "ui_fgcolor",
+    "operator_name",
+];
+
+/// As Airflow does: what has none comes last, and `-` is the other way round.
+fn sort(tasks: &mut Vec<TaskResponse>, order: &str) -> Result<(), ApiError> {
+    let name = order.trim_start_matches(['-', '+']);
+    if !ORDERS.contains(&name) {
+        let detail = format!("Ordering with '{name}' is disallowed or the attribute does not exist on the model");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    if descending {
-        tasks.reverse();
-    }
+    let key = |task: &TaskResponse| Key::of(&serde_json::to_value(task).unwrap_or_default()[name]);
+    let mut keyed: Vec<(Key, TaskResponse)> = tasks.drain(..).map(|task| (key(&task), task)).collect();
+    let is_backwards = order.starts_with('-');
+    // Those that are alike stay in their order either way.
+    keyed.sort_by(|(one, _), (other, _)| if is_backwards { other.compare(one) } else { one.compare(other) });
+    tasks.extend(keyed.into_iter().map(|(_, task)| task));
     Ok(())
+}
+
+/// What is compared of a field.
+enum Key {
+    Number(f64),
+    Text(String),
+    None,
+}
+
+impl Key {
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::None,
+            Value::Bool(is) => Self::Number(f64::from(u8::from(*is))),
+            Value::Number(number) => number.as_f64().map_or(Self::None, Self::Number),
+            Value::String(text) => Self::Text(text.clone()),
+            // A duration.
+            other => {
+                let part = |name: &str| other[name].as_f64().unwrap_or(0.0);
+                Self::Number(part("days") * 86_400.0 + part("seconds") + part("microseconds") / 1e6)
+            }
+        }
+    }
+
+    fn compare(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Number(one), Self::Number(other)) => one.total_cmp(other),
+            (Self::Text(one), Self::Text(other)) => one.cmp(other),
+            (Self::None, Self::None) => Ordering::Equal,
+            (Self::None, _) => Ordering::Greater,
+            (_, Self::None) => Ordering::Less,
+            (Self::Number(_), Self::Text(_)) => Ordering::Less,
+            (Self::Text(_), Self::Number(_)) => Ordering::Greater,
+        }
+    }
 }
 
 pub async fn get(

@@ -57,13 +57,19 @@ async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, A
     state.own_program.begin(&state.home, "verify", words(&["lite", "backups", "verify", path]))
 }
 
+/// As a shell reads it.
+fn in_shell(path: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
+    if path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}
+
 fn name_of(path: &str) -> &str {
     Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// `GET /api/lite/operations/{id}`.
-pub async fn operation(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<Operation>, ApiError> {
-    let found = state.own_program.operation(id.into());
+pub async fn operation(State(state): Shared, Segments(id): Segments<u64>) -> Result<Json<Operation>, ApiError> {
+    let found = state.own_program.operation(id);
     let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("There is no operation {id} any more"));
     found.map(Json).ok_or_else(missing)
 }
@@ -75,11 +81,12 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let backups: Vec<Value> = backups.iter().map(row).collect();
+    let operation = state.own_program.all().into_iter().next();
+    // What a backup had to leave out.
+    let skipped = operation.as_ref().and_then(|one| one.result.as_ref()?.get("skipped").cloned());
     page(
         "backups.html",
-        &json!({
-            "backups": backups, "reason": reason, "operation": state.own_program.all().first(), "home": state.home.root(),
-        }),
+        &json!({"backups": backups, "reason": reason, "operation": operation, "skipped": skipped.unwrap_or_default()}),
     )
 }
 
@@ -94,7 +101,7 @@ fn row(one: &Value) -> Value {
     let is_bad = one["problem"].is_string() || proof["problem"].is_string();
     let name = utf8_percent_encode(name_of(path), NON_ALPHANUMERIC);
     json!({
-        "verify": format!("/lite/backups/{name}/verify"), "path": path, "created_at": one["created_at"], "automatic": one["automatic"] == true,
+        "verify": format!("/lite/backups/{name}/verify"), "path": in_shell(path), "created_at": one["created_at"], "automatic": one["automatic"] == true,
         "size": size_text(one["size_bytes"].as_u64()), "version": one["leoflow_version"],
         "schema_version": one["schema_version"], "rows": one["rows"], "verified": verified,
         "verified_at": proof["verified_at"], "is_bad": is_bad,
@@ -103,12 +110,13 @@ fn row(one: &Value) -> Value {
 
 /// `POST /lite/backups`, by the page's button.
 pub async fn make_for_page(State(state): Shared) -> Result<Redirect, ApiError> {
-    begin(&state)?;
+    // The page tells what is under way instead, or what is not there any more.
+    let _ = begin(&state);
     Ok(Redirect::to("/lite/backups"))
 }
 
 /// `POST /lite/backups/{name}/verify`.
 pub async fn verify_for_page(State(state): Shared, Segments(name): Segments<String>) -> Result<Redirect, ApiError> {
-    begin_verification(&state, &name).await?;
+    let _ = begin_verification(&state, &name).await;
     Ok(Redirect::to("/lite/backups"))
 }

@@ -6,6 +6,7 @@ use crate::engine::schedule::timetable::Timetable;
 use crate::engine::store::dags::{self, Dag};
 use crate::engine::store::waiting::{self, AwaitedAsset, PendingPartition};
 use crate::postgres::GenericClient;
+use crate::server::api::asset_expressions;
 use crate::server::api::views::{maybe, stamp};
 use crate::server::api_error::ApiError;
 use crate::server::request::{Params, Segments};
@@ -104,7 +105,7 @@ pub async fn next_run(State(state): Shared, Segments(dag_id): Segments<String>) 
             .iter()
             .map(|asset| {
                 let fields = json!({
-                    "last_update": maybe(asset.queued_at), "received_count": i64::from(asset.queued_at.is_some()),
+                    "last_update": maybe(asset.queued_at), "received_count": 0,
                     "required_count": 1, "received_keys": [], "required_keys": [], "is_rollup": false,
                     "mapper_error": false, "asset_inactive": false,
                 });
@@ -112,8 +113,9 @@ pub async fn next_run(State(state): Shared, Segments(dag_id): Segments<String>) 
             })
             .collect(),
     };
+    let expression = asset_expressions::one(&*client, dag.structure.asset_condition.as_ref()).await?;
     Ok(Json(json!({
-        "asset_expression": dag.structure.asset_condition, "events": events,
+        "asset_expression": expression, "events": events,
         "pending_partition_count": mappers(&dag).map(|_| pending.len()),
     })))
 }
@@ -135,11 +137,12 @@ async fn detail(client: &impl GenericClient, dag: &Dag, pending: &PendingPartiti
             with(about, progress.fields())
         })
         .collect();
+    let expression = asset_expressions::one(client, dag.structure.asset_condition.as_ref()).await?;
     Ok(json!({
         "id": pending.id, "dag_id": dag.dag_id, "partition_key": pending.key, "created_at": stamp(pending.created_at),
         "updated_at": stamp(pending.created_at), "created_dag_run_id": null, "assets": shown,
         "total_required": count(Progress::required_count), "total_received": count(|progress| progress.received.len()),
-        "asset_expression": dag.structure.asset_condition,
+        "asset_expression": expression,
     }))
 }
 

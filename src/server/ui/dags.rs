@@ -6,6 +6,7 @@ use crate::engine::store::listing::Column;
 use crate::engine::store::overview::{self, Counts};
 use crate::engine::store::runs::Run;
 use crate::engine::store::{ReadFor, dags, hitl, runs};
+use crate::server::api::asset_expressions;
 use crate::server::api::dag_runs::missing;
 use crate::server::api::dag_views::DAGResponse;
 use crate::server::api::dags::wanted;
@@ -53,7 +54,7 @@ struct DagsWithRuns<'a> {
 struct DagWithRuns<'a> {
     #[serde(flatten)]
     dag: DAGResponse<'a>,
-    asset_expression: Option<&'a Value>,
+    asset_expression: Option<Value>,
     latest_dag_runs: Vec<Value>,
     pending_actions: Vec<HITLDetail>,
     is_favorite: bool,
@@ -76,8 +77,10 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiE
     for run in runs::newest(&*client, Some(&ids), of_each).await? {
         newest.entry(run.key.dag_id.clone()).or_default().push(light(&run));
     }
+    let conditions: Vec<_> = found.rows.iter().map(|dag| dag.structure.asset_condition.as_ref()).collect();
+    let expressions = asset_expressions::several(&*client, &conditions).await?;
     let mut shown = Vec::with_capacity(found.rows.len());
-    for dag in &found.rows {
+    for (dag, asset_expression) in found.rows.iter().zip(expressions) {
         let mut questions = Vec::new();
         if with_pending == Some(true) {
             for detail in hitl::open_of_dag(&*client, &dag.dag_id).await? {
@@ -86,7 +89,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiE
         }
         shown.push(DagWithRuns {
             dag: DAGResponse::of(dag),
-            asset_expression: dag.structure.asset_condition.as_ref(),
+            asset_expression,
             latest_dag_runs: newest.remove(&dag.dag_id).unwrap_or_default(),
             pending_actions: questions,
             is_favorite: dag.is_favorite,

@@ -44,21 +44,18 @@ impl<'a> Node<'a> {
 
 /// What is at the top of the DAG.
 pub fn tree(structure: &Structure) -> Vec<Node<'_>> {
-    // Tasks are stored each after those that it waits for: a group stands where its first task does.
-    let places = structure.tasks.iter().enumerate().map(|(at, task)| (task.task_id.as_str(), at)).collect();
-    children(structure, &places, None)
+    children(structure, None)
 }
 
-fn children<'a>(structure: &'a Structure, places: &HashMap<&str, usize>, parent: Option<&str>) -> Vec<Node<'a>> {
+fn children<'a>(structure: &'a Structure, parent: Option<&str>) -> Vec<Node<'a>> {
     let groups = structure.groups.iter().filter(|group| group.parent.as_deref() == parent).map(|group| Node::Group {
         group,
-        children: children(structure, places, Some(&group.group_id)),
+        children: children(structure, Some(&group.group_id)),
         is_mapped: group.length.is_some() || !group.sources.is_empty(),
     });
     let tasks = structure.tasks.iter().filter(|task| task.group.as_deref() == parent).map(Node::Task);
     let mut found: Vec<Node<'a>> = groups.chain(tasks).collect();
-    let place = |task: &Task| places.get(task.task_id.as_str()).copied().unwrap_or(usize::MAX);
-    found.sort_by_cached_key(|node| node.tasks().into_iter().map(place).min().unwrap_or(usize::MAX));
+    found.sort_by_key(Node::id);
     sorted(found)
 }
 

@@ -7,6 +7,11 @@ const shown = document.getElementById("operation");
 async function follow() {
   try {
     const response = await fetch(`/api/lite/operations/${shown.dataset.id}`, { headers: { accept: "application/json" } });
+    if (response.status === 401 || response.status === 404) {
+      // Logged out, or the server was replaced and knows nothing of it any more.
+      location.replace("/lite/backups");
+      return;
+    }
     document.getElementById("stale").hidden = response.ok;
     if (response.ok) {
       const operation = await response.json();

@@ -1,0 +1,133 @@
+"""Compares what Airflow's web UI is answered with what Apache Airflow 3.3.2 itself answers on the same DAGs and runs.
+
+    python ui_answers.py URL USERNAME PASSWORD WHEEL            compares with ui_answers.json
+    python ui_answers.py URL USERNAME PASSWORD WHEEL record     writes it: with Airflow behind the URL
+
+Times, ids and durations are of each server itself and are compared by their kind alone. The DAGs are those of `ui_dags.py`.
+The exit code is 1 when something differs that is not listed here."""
+
+import json
+import re
+import sys
+import urllib.parse
+from pathlib import Path
+
+import world
+
+RECORDED = Path(__file__).with_suffix(".json")
+DAGS = ["ui_groups", "ui_mapped", "ui_setups", "ui_branches", "ui_makes", "ui_waits"]
+RUN = ["ui_groups", "ui_mapped", "ui_setups", "ui_branches", "ui_makes"]
+ASKED = [
+    "/ui/auth/menus",
+    "/ui/backfills?limit=10",
+    "/ui/dashboard/dag_stats",
+    "/ui/dashboard/historical_metrics_data?start_date=2026-01-01T00:00:00Z",
+    "/ui/dags?" + urllib.parse.urlencode([("dag_ids", name) for name in DAGS] + [("dag_runs_limit", 2)]),
+    "/ui/dependencies",
+    "/ui/next_run_assets/ui_waits",
+    "/ui/teams",
+    *(f"/ui/dags/{name}/latest_run" for name in [*RUN, "ui_waits"]),
+    *(f"/ui/dags/{name}/dagRuns/recorded/stats" for name in RUN),
+    *(f"/ui/dags/{name}/dagRuns/recorded/deadlines" for name in RUN),
+    *(f"/ui/dags/{name}/deadlineAlerts" for name in RUN),
+    *(f"/ui/calendar/{name}?granularity=daily" for name in RUN),
+    *(f"/ui/gantt/{name}/recorded" for name in RUN),
+    *(f"/ui/grid/structure/{name}" for name in DAGS),
+    *(f"/ui/grid/runs/{name}" for name in DAGS),
+    *(f"/ui/grid/ti_summaries/{name}?run_ids=recorded" for name in RUN),
+    *(f"/ui/structure/structure_data?dag_id={name}" for name in DAGS),
+    *(f"/ui/structure/structure_data?dag_id={name}&external_dependencies=true" for name in DAGS),
+]
+# What differs, and why: part of a line, and the reason.
+JOINS = "a group is joined where all of one side come before all of the other; the DAG file's own words are not kept"
+DIFFERENCES = {
+    "/ui/auth/menus.body.authorized_menu_items": "there are no deadlines",
+    "/ui/structure/structure_data?dag_id=ui_groups.body.edges": JOINS,
+    "/ui/structure/structure_data?dag_id=ui_groups.body.nodes[2].children": JOINS,
+    "/ui/structure/structure_data?dag_id=ui_groups&external_dependencies=true.body.edges": JOINS,
+    "/ui/structure/structure_data?dag_id=ui_groups&external_dependencies=true.body.nodes[2].children": JOINS,
+}
+DATE = "2026-01-05T00:00:00Z"
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+# Lists in which the UI looks for a name.
+UNORDERED = ("task_instances", "nodes", "edges", "gantt")
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def main(url, username, password, _wheel, record=None):
+    there = world.World(url, username, password)
+    prepare(there)
+    answers = {path: answer(there, path) for path in ASKED}
+    if record:
+        RECORDED.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
+        print(f"{len(answers)} answers are in {RECORDED}")
+        return 0
+    expected = json.loads(RECORDED.read_text())
+    wrong, unseen = [], set(DIFFERENCES)
+    for path in ASKED:
+        for line in differences(expected[path], answers[path], path):
+            known = [part for part in DIFFERENCES if part in line]
+            unseen -= set(known)
+            wrong += [] if known else [line]
+    wrong += [f"is listed and no difference: {part}" for part in sorted(unseen)]
+    return world.report("answers to the UI", wrong, len(ASKED))
+
+
+def prepare(there):
+    found = lambda: {dag["dag_id"] for dag in there.sure("GET", "/api/v2/dags?limit=100")["dags"]}  # noqa: E731
+    world.wait_for("the DAGs", lambda: set(DAGS) <= found())
+    for name in DAGS:
+        there.sure("PATCH", f"/api/v2/dags/{name}", {"is_paused": False})
+    for name in RUN:
+        there.sure("POST", f"/api/v2/dags/{name}/dagRuns", {"dag_run_id": "recorded", "logical_date": DATE})
+        there.wait_for_run(f"/api/v2/dags/{name}/dagRuns/recorded")
+
+
+def answer(there, path):
+    status, body = there.request("GET", path)
+    if isinstance(body, str) and body.endswith("\n"):
+        body = [json.loads(line) for line in body.splitlines()]
+    return {"status": status, "body": masked(body)}
+
+
+def masked(value, key=""):
+    """Without what is of one server alone."""
+    if isinstance(value, dict):
+        # What is null and what is left out are the same to the UI.
+        return {name: masked(inner, name) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        shown = [masked(inner, key) for inner in value]
+        # What the UI looks up by its name stands in any order.
+        return sorted(shown, key=json.dumps) if key in UNORDERED else shown
+    if isinstance(value, float) or (isinstance(value, int) and key in ("duration", "file_token")):
+        return "a number"
+    if isinstance(value, int) and not isinstance(value, bool) and key in ("id", "asset_id", "version_number"):
+        return "a number"
+    if isinstance(value, str):
+        if key in ("id", "source_id", "target_id") and value.isdigit():
+            return "a number"
+        if key in ("fileloc", "relative_fileloc", "file_token", "bundle_name", "bundle_version"):
+            return "a text"
+        value = UUID.sub("a uuid", TIME.sub("a time", value))
+        return re.sub(r"^(asset|asset-alias|asset-uri-ref):\d+", r"\1:a number", value)
+    return value
+
+
+def differences(expected, found, where):
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for name in sorted(set(expected) | set(found)):
+            if name not in found:
+                yield f"{where}.{name}: is not there, Airflow's {expected[name]!r}"
+            elif name not in expected:
+                yield f"{where}.{name}: {found[name]!r}, Airflow has no such field"
+            else:
+                yield from differences(expected[name], found[name], f"{where}.{name}")
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for at, (one, other) in enumerate(zip(expected, found, strict=True)):
+            yield from differences(one, other, f"{where}[{at}]")
+    elif expected != found:
+        yield f"{where}: {found!r}, Airflow's {expected!r}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
