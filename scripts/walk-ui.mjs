@@ -7,7 +7,7 @@
 //
 // An Airflow that lets everybody in has no password: "".
 //
-// The DAG `walked` has to be there: `scripts/walk-ui.mjs --dag` prints it. Wants Chromium and npm, which fetches playwright-core
+// The DAGs `walked` and `walked_daily` have to be there and active: `scripts/walk-ui.mjs --dag` prints them. Wants Chromium and npm, which fetches playwright-core
 // into ~/.cache/leoflow-bench. Talks to that address alone, but to install. The exit code is 1 when something did not go well, and
 // 3 when npm gets nothing.
 
@@ -18,7 +18,9 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 
 const DAG = `
-from airflow.sdk import DAG, TaskGroup, task
+from datetime import datetime
+
+from airflow.sdk import DAG, Asset, TaskGroup, task
 
 @task
 def fine():
@@ -36,6 +38,9 @@ with DAG("walked", params={"who": "me"}, tags=["walk"]):
         fine.override(task_id="one")()
         fine.override(task_id="two")()
     start >> group >> each.expand(n=[1, 2])
+
+with DAG("walked_daily", schedule="@daily", start_date=datetime(2026, 1, 1), catchup=False):
+    fine.override(task_id="made", outlets=[Asset("walked_asset")])()
 `;
 const CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 const FLAGS = [
@@ -55,6 +60,7 @@ const PAGES = [
   "/dags/walked/runs/RUN/tasks/each/mapped/1", "/dags/walked/runs/RUN/tasks/group/group", "/dags/walked/tasks/start",
   "/dags/walked/tasks/group/group", "/dag_runs", "/task_instances", "/assets", "/events", "/xcoms", "/variables", "/pools",
   "/providers", "/plugins", "/connections", "/configs", "/jobs", "/required_actions", "/plugin/leoflow",
+  "/plugin/leoflow-backups", "/plugin/leoflow-releases", "/plugin/leoflow-doctor", "/docs",
 ];
 
 function playwright() {
@@ -87,6 +93,11 @@ class Walk {
       // What failed to load is told by its answer.
       if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) this.tell(message.text());
     });
+    page.on("requestfailed", (request) => {
+      // What a page has left is not waited for.
+      const why = request.failure()?.errorText ?? "";
+      if (why !== "net::ERR_ABORTED") this.tell(`${why} ${request.method()} ${request.url().replace(base, "")}`);
+    });
     page.on("pageerror", (error) => this.tell(String(error)));
   }
 
@@ -115,6 +126,22 @@ class Walk {
   /** Until it asks for nothing for half a second; some pages go on asking. */
   async settled() {
     await this.page.waitForLoadState("networkidle", { timeout: 5000 }).catch(() => {});
+  }
+
+  /** What the REST API answers. */
+  api(path) {
+    return this.page.evaluate(async (asked) => (await fetch(`/api/v2${asked}`)).json(), path);
+  }
+
+  /** That something was done, which may take its time. */
+  async sure(what, path, met) {
+    let found;
+    for (let tried = 0; tried < 60; tried += 1) {
+      found = await this.api(path);
+      if (met(found)) return;
+      await this.page.waitForTimeout(250);
+    }
+    this.tell(`${what} was not done: ${JSON.stringify(found)}`);
   }
 
   async open(path) {
@@ -168,6 +195,7 @@ async function main() {
   if (shows === "--drawn") return console.log((await drawn(base, password, executablePath)).toFixed(1));
   if (folder) mkdirSync(folder, { recursive: true });
   const browser = await playwright().chromium.launch({ executablePath, args: FLAGS });
+  const started = `/dags/walked/dagRuns/RUN/taskInstances/start`;
   const page = await browser.newPage({ viewport: { width: 1400, height: 900 } });
   const walk = new Walk(base, page, folder);
   await walk.step("log in", () => logIn(page, base, password, "/dags?name_pattern=walked"));
@@ -177,9 +205,9 @@ async function main() {
     await page.waitForTimeout(1500);
     await walk.picture("the form");
     await page.getByRole("button", { name: "Trigger" }).last().click();
-    await page.waitForTimeout(4000);
+    await walk.sure("the run", "/dags/walked/dagRuns", (runs) => ["success", "failed"].includes(runs.dag_runs[0]?.state));
   });
-  const runs = await page.evaluate(async () => (await fetch("/api/v2/dags/walked/dagRuns?order_by=-run_after")).json());
+  const runs = await walk.api("/dags/walked/dagRuns?order_by=-run_after");
   const run = encodeURIComponent(runs.dag_runs?.[0]?.dag_run_id ?? "none");
   for (const path of PAGES) await walk.open(path.replace("RUN", run));
   await walk.step("graph", async () => {
@@ -198,7 +226,8 @@ async function main() {
     await page.waitForTimeout(1500);
     await walk.picture("the preview");
     await page.getByRole("button", { name: /confirm/i }).last().click();
-    await page.waitForTimeout(3000);
+    const again = (one) => one.try_number === 2 && one.state === "success";
+    await walk.sure("the clear", started.replace("RUN", run), again);
   });
   await walk.step("mark as failed", async () => {
     await page.getByRole("button", { name: /mark task instance as/i }).click();
@@ -206,14 +235,67 @@ async function main() {
     await page.waitForTimeout(1500);
     await walk.picture("the marking");
     await page.getByRole("button", { name: /confirm/i }).last().click();
+    await walk.sure("the marking", started.replace("RUN", run), (one) => one.state === "failed");
   });
   await walk.step("a variable", async () => {
     await page.goto(`${base}/variables`);
     await page.getByRole("button", { name: /add variable/i }).click();
     await page.waitForTimeout(800);
-    await page.fill("input[name=key]", `walked_${Date.now()}`);
+    await page.fill("input[name=key]", "walked");
     await page.fill("textarea[name=value]", "1");
     await page.getByRole("button", { name: /save/i }).click();
+    await walk.sure("the variable", "/variables", (found) => found.variables.some((one) => one.key === "walked"));
+  });
+  await walk.step("a pool", async () => {
+    await page.goto(`${base}/pools`);
+    await page.getByRole("button", { name: /add pool/i }).click();
+    await page.waitForTimeout(800);
+    await page.fill("input[name=name]", "walked");
+    await walk.picture("the pool");
+    await page.getByRole("button", { name: /save/i }).click();
+    await walk.sure("the pool", "/pools", (found) => found.pools.some((one) => one.name === "walked"));
+  });
+  await walk.step("a connection", async () => {
+    await page.goto(`${base}/connections`);
+    await page.getByRole("button", { name: /add connection/i }).click();
+    await page.waitForTimeout(800);
+    await page.fill("input[name=connection_id]", "walked");
+    await page.getByRole("combobox").last().click();
+    await page.keyboard.type("http");
+    await page.keyboard.press("Enter");
+    await walk.picture("the connection");
+    await page.getByRole("button", { name: /save/i }).click();
+    await walk.sure("the connection", "/connections", (found) =>
+      found.connections.some((one) => one.connection_id === "walked" && one.conn_type === "http"));
+  });
+  await walk.step("an event of an asset", async () => {
+    const asset = (await walk.api("/assets?name_pattern=walked_asset")).assets[0];
+    await page.goto(`${base}/assets/${asset.id}`);
+    await page.getByRole("button", { name: "Create Event" }).first().click();
+    await page.waitForTimeout(800);
+    await walk.picture("the event");
+    await page.getByRole("button", { name: "Create Event" }).last().click();
+    await walk.sure("the event", `/assets/events?asset_id=${asset.id}`, (found) =>
+      found.asset_events.some((one) => one.extra.from_rest_api));
+  });
+  await walk.step("a backfill", async () => {
+    await page.goto(`${base}/dags/walked_daily`);
+    await page.getByRole("button", { name: "Trigger" }).first().click();
+    await page.getByText("Backfill", { exact: true }).last().click();
+    await page.waitForTimeout(800);
+    for (const day of ["2026/01/02", "2026/01/03"]) {
+      // The one that has its date shows that in place of these words.
+      await page.getByText("Select date and time").first().click();
+      await page.getByPlaceholder("YYYY/MM/DD").last().fill(day);
+      await page.getByPlaceholder("HH:mm").last().fill("00:00");
+      await page.keyboard.press("Enter");
+      await page.getByText("Date Range").click();
+      await page.waitForTimeout(500);
+    }
+    await page.waitForTimeout(1500);
+    await walk.picture("the backfill");
+    await page.getByRole("button", { name: /run backfill/i }).click();
+    await walk.sure("the backfill", "/backfills?dag_id=walked_daily", (found) => found.backfills.length === 1);
   });
   await walk.step("dark and narrow", async () => {
     await page.emulateMedia({ colorScheme: "dark" });

@@ -28,10 +28,13 @@ fn no_request_of_any_page_fails() {
     let made = start.env("LEOFLOW_UI", clients.wheel).output().unwrap();
     let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
     test.wait_dag("walked", 1);
+    test.wait_dag("walked_daily", 1);
     // Unpacked and compressed beside everything else, which takes a debug build its time.
     let ui = test.home.join("ui").join(leoflow::web_ui::VERSION);
     wait_until("the web UI", Duration::from_secs(120), || ui.is_dir());
-    test.run(&["dags", "unpause", "walked"]).expect(0);
+    for dag_id in ["walked", "walked_daily"] {
+        test.run(&["dags", "unpause", dag_id]).expect(0);
+    }
     // What drives the browser is fetched into the home of its user, once for all tests.
     let mut walk = Command::new("node");
     walk.args([WALK, &format!("http://127.0.0.1:{port}"), made["admin_password"].as_str().unwrap()]);
