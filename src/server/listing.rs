@@ -220,6 +220,21 @@ macro_rules! collection {
                 Self { $field, total_entries: total }
             }
         }
+
+        impl$(<$life>)? From<$crate::engine::store::listing::Found<$row>> for $name$(<$life>)? {
+            fn from(found: $crate::engine::store::listing::Found<$row>) -> Self {
+                Self::of(found.rows, found.total)
+            }
+        }
+
+        /// Of all that there are.
+        impl$(<$life>)? FromIterator<$row> for $name$(<$life>)? {
+            fn from_iter<I: IntoIterator<Item = $row>>(rows: I) -> Self {
+                let rows: Vec<$row> = rows.into_iter().collect();
+                let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+                Self::of(rows, total)
+            }
+        }
     };
     ($(#[$doc:meta])* $name:ident { $field:ident: $row:ty }, with cursors) => {
         $(#[$doc])*
@@ -232,8 +247,8 @@ macro_rules! collection {
             previous_cursor: Option<String>,
         }
 
-        impl $name {
-            pub fn of(found: $crate::engine::store::listing::Found<$row>) -> Self {
+        impl From<$crate::engine::store::listing::Found<$row>> for $name {
+            fn from(found: $crate::engine::store::listing::Found<$row>) -> Self {
                 Self {
                     $field: found.rows,
                     total_entries: Some(found.total),
@@ -243,8 +258,12 @@ macro_rules! collection {
                 }
             }
 
-            /// Of all that there are.
-            pub fn whole($field: Vec<$row>) -> Self {
+        }
+
+        /// Of all that there are.
+        impl FromIterator<$row> for $name {
+            fn from_iter<I: IntoIterator<Item = $row>>(rows: I) -> Self {
+                let $field: Vec<$row> = rows.into_iter().collect();
                 let total_entries = i64::try_from($field.len()).ok();
                 Self { $field, total_entries, total_entries_limit: None, next_cursor: None, previous_cursor: None }
             }

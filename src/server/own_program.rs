@@ -55,9 +55,8 @@ impl OwnProgram {
         self.operations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest first.
-    pub fn all(&self) -> Vec<Operation> {
-        self.operations().iter().rev().cloned().collect()
+    pub fn newest(&self) -> Option<Operation> {
+        self.operations().back().cloned()
     }
 
     pub fn operation(&self, id: u64) -> Option<Operation> {
@@ -141,6 +140,11 @@ pub async fn ask(home: &Home, arguments: &[&str]) -> Result<Value, String> {
     let (home, arguments) = (home.clone(), arguments.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
     let asked = tokio::task::spawn_blocking(move || run(&home, &arguments, QUICK, &mut |_| {})).await;
     asked.unwrap_or_else(|error| Err(error.to_string())).map(|printed| printed.json)
+}
+
+/// The same for programs: 503 with what the command says of its failure.
+pub async fn answer(home: &Home, arguments: &[&str]) -> Result<Value, ApiError> {
+    ask(home, arguments).await.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))
 }
 
 /// What a command has printed, and whether it found all well.

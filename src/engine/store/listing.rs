@@ -23,6 +23,16 @@ pub struct Listing {
     pub cursor: Option<Cursor>,
 }
 
+impl Listing {
+    /// The page of rows that no datastore has, in the order in which they come.
+    pub fn page_of<T>(&self, rows: Vec<T>) -> Found<T> {
+        let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
+        let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let rows = rows.into_iter().skip(number(self.offset)).take(self.limit.map_or(usize::MAX, number)).collect();
+        Found { rows, total, total_limit: None, next: None, previous: None }
+    }
+}
+
 /// One page, and how many there are in all; with a cursor at most [`COUNTED`].
 #[derive(Debug)]
 pub struct Found<T> {

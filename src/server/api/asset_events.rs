@@ -117,7 +117,7 @@ pub async fn list(
     listing.usually(HAPPENED_AT);
     let client = state.database.get().await?;
     let found = asset_lists::events(&*client, listing).await?;
-    Ok(Json(AssetEventCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
+    Ok(Json(found.map(view).into()))
 }
 
 /// The events that a run was made for.
@@ -127,8 +127,7 @@ pub async fn upstream(
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
     let client = state.database.get().await?;
     let events = asset_lists::events_of_run(&*client, &RunKey { dag_id, run_id }, true).await?;
-    let total = i64::try_from(events.len()).unwrap_or(i64::MAX);
-    Ok(Json(AssetEventCollectionResponse::of(events.into_iter().map(view).collect(), total)))
+    Ok(Json(events.into_iter().map(view).collect()))
 }
 
 /// For teams, of which there are none.

@@ -164,7 +164,7 @@ pub async fn list(State(state): Shared, asked: Asked<OfAssets>) -> Result<Json<A
     }
     let client = state.database.get().await?;
     let found = asset_lists::list(&*client, listing).await?;
-    Ok(Json(AssetCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
+    Ok(Json(found.map(view).into()))
 }
 
 const ALIAS_FIELDS: Fields = Fields {
@@ -198,7 +198,7 @@ pub async fn aliases(
 ) -> Result<Json<AssetAliasCollectionResponse>, ApiError> {
     let listing = asked.listing(&ALIAS_FIELDS)?;
     let found = asset_lists::aliases(&*state.database.get().await?, listing).await?;
-    Ok(Json(AssetAliasCollectionResponse::of(found.rows.into_iter().map(alias_view).collect(), found.total)))
+    Ok(Json(found.map(alias_view).into()))
 }
 
 pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetAliasResponse>, ApiError> {

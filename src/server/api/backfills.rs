@@ -228,13 +228,12 @@ pub async fn dry_run(
     }
     drop(client);
     let infos = infos(DagCode::of(&state), &dag, &wanted).await?;
-    let total = i64::try_from(infos.len()).unwrap_or(i64::MAX);
     let date = |info: &Info| DryRunBackfillResponse {
         logical_date: info.logical_date().map(Stamp),
         partition_key: None,
         partition_date: None,
     };
-    Ok(Json(DryRunBackfillCollectionResponse::of(infos.iter().map(date).collect(), total)))
+    Ok(Json(infos.iter().map(date).collect()))
 }
 
 pub struct OfBackfills;
@@ -252,7 +251,7 @@ pub async fn list(
     listing.conditions.maybe("dag_id = {}", asked.text("dag_id").map(str::to_owned));
     let client = state.database.get().await?;
     let found = backfills::list(&*client, listing).await?;
-    Ok(Json(BackfillCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
+    Ok(Json(found.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {

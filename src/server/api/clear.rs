@@ -173,8 +173,7 @@ pub async fn shown(
     transaction: &Transaction<'_>,
     keys: &[InstanceKey],
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    let found = instances::chosen(transaction, keys).await?.into_iter().map(instance).collect();
-    Ok(Json(TaskInstanceCollectionResponse::whole(found)))
+    Ok(Json(instances::chosen(transaction, keys).await?.into_iter().map(instance).collect()))
 }
 
 /// `POST …/clearTaskInstances`.

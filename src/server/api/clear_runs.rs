@@ -155,8 +155,7 @@ struct Outcome {
 
 impl Outcome {
     fn affected(self) -> ClearTaskInstanceCollectionResponse {
-        let total = i64::try_from(self.affected.len()).unwrap_or(i64::MAX);
-        ClearTaskInstanceCollectionResponse::of(self.affected, total)
+        self.affected.into_iter().collect()
     }
 }
 
@@ -291,7 +290,7 @@ pub async fn several(
     if options.dry_run {
         return Ok(Json(Cleared::Tried(outcome.affected())));
     }
-    Ok(Json(Cleared::Done(DAGRunCollectionResponse::whole(outcome.runs))))
+    Ok(Json(Cleared::Done(outcome.runs.into_iter().collect())))
 }
 
 /// Each of them once, in the order in which they were named.

@@ -87,7 +87,7 @@ pub async fn list(
     let listing = asked.listing(&FIELDS)?;
     let client = state.database.get().await?;
     let found = connections::list(&*client, &state.cipher, listing).await?;
-    Ok(Json(ConnectionCollectionResponse::of(found.rows.into_iter().map(response).collect(), found.total)))
+    Ok(Json(found.map(response).into()))
 }
 
 pub async fn get(State(state): Shared, Id(id): Id) -> Result<Json<ConnectionResponse>, ApiError> {

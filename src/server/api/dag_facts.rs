@@ -36,7 +36,7 @@ collection! { DAGTagCollectionResponse { tags: String } }
 pub async fn tags(State(state): Shared, asked: Asked<OfTags>) -> Result<Json<DAGTagCollectionResponse>, ApiError> {
     let listing = asked.listing(&TAG_FIELDS)?;
     let found = dag_facts::tags(&*state.database.get().await?, listing).await?;
-    Ok(Json(DAGTagCollectionResponse::of(found.rows, found.total)))
+    Ok(Json(found.into()))
 }
 
 pub struct OfStats;
@@ -63,13 +63,12 @@ collection! { DagStatsCollectionResponse { dags: DagStatsResponse } }
 /// How many runs of each DAG are in which state; those of `dag_ids`, or of all.
 pub async fn stats(State(state): Shared, asked: Asked<OfStats>) -> Result<Json<DagStatsCollectionResponse>, ApiError> {
     let counts = dag_facts::count_runs(&*state.database.get().await?, &asked.texts("dag_ids")).await?;
-    let total = i64::try_from(counts.len()).unwrap_or(i64::MAX);
     let view = |(dag_id, by_state): (String, Value)| {
         let count = |state: &RunState| by_state.get(state.as_str()).and_then(Value::as_i64).unwrap_or(0);
         let stats = RunState::ALL.iter().map(|state| DagStatsStateResponse { state: *state, count: count(state) });
         DagStatsResponse { dag_display_name: dag_id.clone(), dag_id, stats: stats.collect() }
     };
-    Ok(Json(DagStatsCollectionResponse::of(counts.into_iter().map(view).collect(), total)))
+    Ok(Json(counts.into_iter().map(view).collect()))
 }
 
 /// A DAG whose task names a pool that is not there.
@@ -133,5 +132,5 @@ pub async fn warnings(
         dag_id,
         timestamp: Stamp(at),
     };
-    Ok(Json(DAGWarningCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
+    Ok(Json(found.map(view).into()))
 }

@@ -98,8 +98,7 @@ pub async fn import_errors(
     listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), params.text("bundle_name").map(str::to_owned));
     let client = state.database.get().await?;
     let found = dags::import_errors(&*client, listing).await?;
-    let shown = found.rows.into_iter().map(views::import_error).collect();
-    Ok(Json(ImportErrorCollectionResponse::of(shown, found.total)))
+    Ok(Json(found.map(views::import_error).into()))
 }
 
 pub async fn import_error(

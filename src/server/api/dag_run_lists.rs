@@ -129,7 +129,7 @@ pub async fn list(
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
     let found = runs::list(&*client, listing).await?;
-    Ok(Json(DAGRunCollectionResponse::of(found.map(views::run))))
+    Ok(Json(found.map(views::run).into()))
 }
 
 /// Whole days, in the time zone of the DAG's timetable.
@@ -214,7 +214,7 @@ pub async fn list_of_body(
     only_all(&dag_id, "dag_id")?;
     let params = Params::of_body(&body, &[("states", "state")])?;
     let found = runs::list(&*state.database.get().await?, wanted(&params)?).await?;
-    Ok(Json(DAGRunCollectionResponse::of(found.map(views::run))))
+    Ok(Json(found.map(views::run).into()))
 }
 
 /// Where a body says which, the path says all.

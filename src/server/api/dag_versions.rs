@@ -53,7 +53,7 @@ pub async fn list(
     listing.conditions.maybe(&format!("{{}} = '{BUNDLE}'"), asked.text("bundle_name").map(str::to_owned));
     listing.conditions.maybe("{}::text IS NULL", asked.text("bundle_version").map(str::to_owned));
     let found = versions::list(&*client, listing).await?;
-    Ok(Json(DAGVersionCollectionResponse::of(found.rows.iter().map(version).collect(), found.total)))
+    Ok(Json(found.map(|one| version(&one)).into()))
 }
 
 pub async fn get(

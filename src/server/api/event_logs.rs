@@ -115,7 +115,7 @@ pub async fn list(State(state): Shared, params: Asked<OfEvents>) -> Result<Json<
     conditions.maybe("created_at < {}", params.time("before")?);
     conditions.maybe("created_at > {}", params.time("after")?);
     let found = event_log::list(&*state.database.get().await?, listing).await?;
-    Ok(Json(EventLogCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
+    Ok(Json(found.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<EventLogResponse>, ApiError> {

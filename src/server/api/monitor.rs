@@ -1,7 +1,7 @@
 //! What runs beside DAGs, with Airflow's names and shapes.
 
 use super::views::Stamp;
-use crate::engine::store::listing::Column;
+use crate::engine::store::listing::{Column, Order};
 use crate::server::api_error::ApiError;
 use crate::server::health::{self, Part};
 use crate::server::listing::{Fields, NOTHING, collection};
@@ -18,16 +18,16 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 const ORDERS: &[(&str, Column)] = &[
-    ("id", NO_COLUMN),
-    ("dag_id", NO_COLUMN),
-    ("state", NO_COLUMN),
-    ("job_type", NO_COLUMN),
-    ("start_date", NO_COLUMN),
-    ("end_date", NO_COLUMN),
-    ("latest_heartbeat", NO_COLUMN),
-    ("executor_class", NO_COLUMN),
-    ("hostname", NO_COLUMN),
-    ("unixname", NO_COLUMN),
+    ("id", Column::text("id")),
+    ("dag_id", Column::text("dag_id")),
+    ("state", Column::text("state")),
+    ("job_type", Column::text("job_type")),
+    ("start_date", Column::text("start_date")),
+    ("end_date", Column::text("end_date")),
+    ("latest_heartbeat", Column::text("latest_heartbeat")),
+    ("executor_class", Column::text("executor_class")),
+    ("hostname", Column::text("hostname")),
+    ("unixname", Column::text("unixname")),
 ];
 /// None of a job is looked for in the datastore.
 const NO_COLUMN: Column = Column::time("NULL");
@@ -104,23 +104,18 @@ pub async fn jobs(
             dag_display_name: None,
         })
         .collect();
-    let orders: Vec<&str> = params.all("order_by").flat_map(|list| list.split(',')).collect();
     // The first decides, hence it is the last to sort by.
-    for order in orders.iter().rev() {
-        sort(&mut jobs, order);
+    for order in listing.order.iter().rev() {
+        sort(&mut jobs, *order);
     }
-    let total = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
-    let (offset, limit) = (usize::try_from(listing.offset), listing.limit.map(usize::try_from));
-    let (offset, limit) = (offset.unwrap_or(usize::MAX), limit.and_then(Result::ok).unwrap_or(usize::MAX));
-    Ok(Json(JobCollectionResponse::of(jobs.into_iter().skip(offset).take(limit).collect(), total)))
+    Ok(Json(listing.page_of(jobs).into()))
 }
 
-/// In all else they are alike.
-fn sort(jobs: &mut [JobResponse], order: &str) {
-    let (is_backwards, name) = order.strip_prefix('-').map_or((false, order), |name| (true, name));
+/// By the column's name; in all else they are alike.
+fn sort(jobs: &mut [JobResponse], order: Order) {
     jobs.sort_by(|one, other| {
-        let (one, other) = if is_backwards { (other, one) } else { (one, other) };
-        match name {
+        let (one, other) = if order.descending { (other, one) } else { (one, other) };
+        match order.column.sql {
             "id" => one.id.cmp(&other.id),
             "state" => one.state.cmp(&other.state),
             "job_type" => one.job_type.cmp(&other.job_type),

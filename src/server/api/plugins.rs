@@ -169,9 +169,7 @@ fn leoflow() -> PluginResponse {
 }
 
 pub async fn list(asked: Asked<OfPlugins>) -> Result<Json<PluginCollectionResponse>, ApiError> {
-    let listing = asked.listing(&NOTHING)?;
-    let is_shown = listing.offset == 0 && listing.limit != Some(0);
-    Ok(Json(PluginCollectionResponse::of(is_shown.then(leoflow).into_iter().collect(), 1)))
+    Ok(Json(asked.listing(&NOTHING)?.page_of(vec![leoflow()]).into()))
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -183,5 +181,5 @@ pub struct PluginImportErrorResponse {
 collection! { PluginImportErrorCollectionResponse { import_errors: PluginImportErrorResponse } }
 
 pub async fn import_errors() -> Json<PluginImportErrorCollectionResponse> {
-    Json(PluginImportErrorCollectionResponse::of(Vec::new(), 0))
+    Json(std::iter::empty().collect())
 }

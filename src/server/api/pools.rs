@@ -81,7 +81,7 @@ pub async fn list(State(state): Shared, asked: Asked<OfPools>) -> Result<Json<Po
     let listing = asked.listing(&FIELDS)?;
     let client = state.database.get().await?;
     let found = pools::list(&*client, listing).await?;
-    Ok(Json(PoolCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
+    Ok(Json(found.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {

@@ -37,16 +37,11 @@ pub async fn list(
     let listing = params.listing(&NOTHING)?;
     let found = providers::list(&state).await;
     let found = found.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
-    let (from, most) = (
-        usize::try_from(listing.offset).unwrap_or(0),
-        listing.limit.and_then(|most| usize::try_from(most).ok()).unwrap_or(0),
-    );
     let view = |one: &Provider| ProviderResponse {
         package_name: one.package_name.clone(),
         description: one.description.clone(),
         version: one.version.clone(),
         documentation_url: one.documentation_url.clone(),
     };
-    let shown = found.iter().skip(from).take(most).map(view).collect();
-    Ok(Json(ProviderCollectionResponse::of(shown, i64::try_from(found.len()).unwrap_or(i64::MAX))))
+    Ok(Json(listing.page_of(found.iter().collect()).map(view).into()))
 }

@@ -44,9 +44,7 @@ impl Whose {
     }
 
     async fn list(&self, state: &AppState, params: &Params) -> Result<Json<QueuedEventCollectionResponse>, ApiError> {
-        let events: Vec<_> = self.found(state, params).await?.into_iter().map(view).collect();
-        let total = i64::try_from(events.len()).unwrap_or(i64::MAX);
-        Ok(Json(QueuedEventCollectionResponse::of(events, total)))
+        Ok(Json(self.found(state, params).await?.into_iter().map(view).collect()))
     }
 
     async fn delete(&self, state: &AppState, params: &Params) -> Result<NoContent, ApiError> {

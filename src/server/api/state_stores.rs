@@ -223,7 +223,7 @@ pub async fn task_list(
 ) -> Result<Json<TaskStateStoreCollectionResponse>, ApiError> {
     let (of, listing) = (instance(ids, &params)?, params.listing(&NOTHING)?);
     let found = states::list_of_task(&*state.database.get().await?, &of, listing).await?;
-    Ok(Json(TaskStateStoreCollectionResponse::of(found.rows.into_iter().map(of_task).collect(), found.total)))
+    Ok(Json(found.map(of_task).into()))
 }
 
 async fn kept_of_task(state: &AppState, of: &TryKey, key: &str) -> Result<Kept, ApiError> {
@@ -311,7 +311,7 @@ pub async fn asset_list(
     let listing = params.listing(&NOTHING)?;
     with_asset(&state, id).await?;
     let found = states::list_of_asset(&*state.database.get().await?, id, listing).await?;
-    Ok(Json(AssetStateStoreCollectionResponse::of(found.rows.into_iter().map(of_asset).collect(), found.total)))
+    Ok(Json(found.map(of_asset).into()))
 }
 
 pub async fn asset_get(

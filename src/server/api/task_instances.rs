@@ -224,7 +224,7 @@ pub async fn list_of_body(
     only_all(&run_id, "dag_run_id")?;
     let params = Params::of_body(&body, &[])?;
     let found = instances::list(&*state.database.get().await?, wanted(&params, Scope::All)?).await?;
-    Ok(Json(TaskInstanceCollectionResponse::of(found.map(instance))))
+    Ok(Json(found.map(instance).into()))
 }
 
 pub async fn list(
@@ -265,7 +265,7 @@ pub async fn list(
         listing.conditions.with("ti.task_id = ANY ({})", tasks);
     }
     let found = instances::list(&*client, listing).await?;
-    Ok(Json(TaskInstanceCollectionResponse::of(found.map(instance))))
+    Ok(Json(found.map(instance).into()))
 }
 
 pub async fn get(

@@ -134,8 +134,7 @@ pub async fn list(
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| view(&structure, task)).collect();
     sort(&mut tasks, asked.text("order_by").unwrap_or("task_id"))?;
-    let total = i64::try_from(tasks.len()).unwrap_or(i64::MAX);
-    Ok(Json(TaskCollectionResponse::of(tasks, total)))
+    Ok(Json(tasks.into_iter().collect()))
 }
 
 /// What it may be ordered by.
@@ -248,7 +247,7 @@ pub async fn mapped(
             Some(_) => {}
         }
     }
-    Ok(Json(TaskInstanceCollectionResponse::of(found.map(instance))))
+    Ok(Json(found.map(instance).into()))
 }
 
 pub async fn one_mapped(

@@ -71,7 +71,7 @@ pub async fn list(
     let listing = asked.listing(&FIELDS)?;
     let client = state.database.get().await?;
     let found = variables::list(&*client, &state.cipher, listing).await?;
-    Ok(Json(VariableCollectionResponse::of(found.rows.into_iter().map(response).collect(), found.total)))
+    Ok(Json(found.map(response).into()))
 }
 
 pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<VariableResponse>, ApiError> {

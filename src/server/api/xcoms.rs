@@ -122,7 +122,7 @@ pub async fn list(
         listing.conditions.maybe(sql, unless_all(id).map(str::to_owned));
     }
     let found = xcoms::list(&*client, listing).await?;
-    Ok(Json(XComCollectionResponse::of(found.rows.into_iter().map(view).collect(), found.total)))
+    Ok(Json(found.map(view).into()))
 }
 
 const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");

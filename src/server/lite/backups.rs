@@ -4,7 +4,7 @@ use super::pages::size_text;
 use super::render::page;
 use crate::server::api_error::ApiError;
 use crate::server::openapi::answers::Accepted;
-use crate::server::own_program::{Operation, ask};
+use crate::server::own_program::{Operation, answer, ask};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
@@ -24,8 +24,7 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
 }
 
 async fn listed(state: &AppState) -> Result<Value, ApiError> {
-    let found = ask(&state.home, &["lite", "backups", "list"]).await;
-    found.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))
+    answer(&state.home, &["lite", "backups", "list"]).await
 }
 
 fn begin(state: &AppState) -> Result<Operation, ApiError> {
@@ -81,7 +80,7 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let backups: Vec<Value> = backups.iter().map(row).collect();
-    let operation = state.own_program.all().into_iter().next();
+    let operation = state.own_program.newest();
     // What a backup had to leave out.
     let skipped = operation.as_ref().and_then(|one| one.result.as_ref()?.get("skipped").cloned());
     page(

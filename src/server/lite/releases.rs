@@ -3,36 +3,30 @@
 use super::pages::size_text;
 use super::render::page;
 use crate::server::api_error::ApiError;
-use crate::server::own_program::ask;
+use crate::server::own_program::{answer, ask};
 use crate::server::query::{Asked, Kind, Parameter, Query};
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Html;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-async fn asked(state: &AppState, arguments: &[&str]) -> Result<Json<Value>, ApiError> {
-    let found = ask(&state.home, arguments).await;
-    found.map(Json).map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))
-}
-
 /// `GET /api/lite/releases`: those that are kept here, and how they followed one another.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    asked(&state, &["versions"]).await
+    answer(&state.home, &["versions"]).await.map(Json)
 }
 
 /// `GET /api/lite/releases/plan`: what an upgrade would do.
 pub async fn plan(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    asked(&state, &["upgrade", "--dry-run"]).await
+    answer(&state.home, &["upgrade", "--dry-run"]).await.map(Json)
 }
 
 /// `GET /api/lite/doctor`.
 pub async fn examination(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    asked(&state, &["doctor"]).await
+    answer(&state.home, &["doctor"]).await.map(Json)
 }
 
 pub struct OfReleases;
