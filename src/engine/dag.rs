@@ -5,6 +5,7 @@ use super::schedule::timetable::{Restriction, Timetable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// A DAG. Versions that an older Leoflow stored may lack what was added since.
@@ -149,6 +150,33 @@ pub struct Group {
     /// The tasks whose results decide about that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
+    // What its file joins it with. It is shown; what runs is decided by the tasks' own upstreams.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub upstream_group_ids: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub downstream_group_ids: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub upstream_task_ids: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub downstream_task_ids: BTreeSet<String>,
+}
+
+impl Group {
+    /// Joined with nothing but these.
+    pub fn keep_links_to(&mut self, tasks: &BTreeSet<String>, groups: &BTreeSet<String>) {
+        self.upstream_group_ids.retain(|id| groups.contains(id));
+        self.downstream_group_ids.retain(|id| groups.contains(id));
+        self.upstream_task_ids.retain(|id| tasks.contains(id));
+        self.downstream_task_ids.retain(|id| tasks.contains(id));
+    }
+
+    pub fn has_upstream(&self) -> bool {
+        !self.upstream_group_ids.is_empty() || !self.upstream_task_ids.is_empty()
+    }
+
+    pub fn has_downstream(&self) -> bool {
+        !self.downstream_group_ids.is_empty() || !self.downstream_task_ids.is_empty()
+    }
 }
 
 /// How many elements something is mapped over.

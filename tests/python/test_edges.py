@@ -5,6 +5,7 @@ import unittest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, EdgeModifier, Label, TaskGroup, chain, chain_linear, cross_downstream, setup, task, teardown
 from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, DuplicateTaskIdFound
+from leoflow.common.structure import LINKS
 
 
 def tasks(*names):
@@ -13,6 +14,10 @@ def tasks(*names):
 
 def arrows(dag):
     return sorted((task.task_id, down) for task in dag.tasks for down in task.downstream_task_ids)
+
+
+def links(group):
+    return tuple(sorted(getattr(group, name)) for name in LINKS)
 
 
 class Edges(unittest.TestCase):
@@ -59,6 +64,36 @@ class Edges(unittest.TestCase):
                 a >> b
             first >> group >> last
         self.assertEqual(arrows(dag), [("first", "g.a"), ("first", "g.c"), ("g.a", "g.b"), ("g.b", "last"), ("g.c", "last")])
+
+    def test_a_group_remembers_what_its_file_joins_it_with(self):
+        with DAG("d") as dag:
+            first, last = tasks("first", "last")
+            with TaskGroup("g") as g:
+                tasks("a", "b")
+            with TaskGroup("h") as h:
+                tasks("c")
+            first >> Label("begin") >> g >> Label("go on") >> h
+            last << h
+        self.assertEqual(links(g), ([], ["h"], ["first"], []))
+        # The ends of the one group are each joined with the other.
+        self.assertEqual(links(h), (["g"], [], ["g.a", "g.b"], ["last"]))
+        self.assertEqual(dag.edge_labels, {
+            ("first", "g.upstream_join_id"): "begin",
+            ("first", "g.a"): "begin",
+            ("first", "g.b"): "begin",
+            ("g.downstream_join_id", "h.upstream_join_id"): "go on",
+        })
+
+    def test_a_label_out_of_a_group_joins_all_of_it(self):
+        with DAG("d") as dag:
+            (last,) = tasks("last")
+            with TaskGroup("g") as g:
+                a, b, c = tasks("a", "b", "c")
+                a >> Label("within") >> b
+            a >> Label("out") >> last
+        self.assertEqual(arrows(dag), [("g.a", "g.b"), ("g.b", "last"), ("g.c", "last")])
+        self.assertEqual(links(g), ([], [], [], ["last"]))
+        self.assertEqual(dag.edge_labels, {("g.a", "g.b"): "within", ("g.downstream_join_id", "last"): "out"})
 
     def test_one_id_twice_is_refused(self):
         with DAG("d"):

@@ -1,9 +1,12 @@
-//! Which edges of a DAG the UI draws between groups: where all of one group come before all of another, one line between
-//! two joins stands for all of them.
+//! The edges of a DAG as the UI draws them: where its file joins a group with something, one line to the group's join stands
+//! for those to each of its ends. The rules are those of Airflow's `airflow.utils.dag_edges`.
 
 use super::tree::Node;
-use crate::engine::dag::Structure;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use crate::engine::dag::{Group, Structure, Task};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The ids of tasks or of joins.
+pub type Edge = (String, String);
 
 pub fn upstream_join(group_id: &str) -> String {
     format!("{group_id}.upstream_join_id")
@@ -13,127 +16,130 @@ pub fn downstream_join(group_id: &str) -> String {
     format!("{group_id}.downstream_join_id")
 }
 
-type Edge<'a> = (&'a str, &'a str);
+/// `top` is what is at the top of `structure`.
+pub fn edges_with_joins(structure: &Structure, top: &[Node<'_>]) -> BTreeSet<Edge> {
+    let mut edges: BTreeSet<Edge> = structure
+        .tasks
+        .iter()
+        .flat_map(|task| task.upstream.iter().map(|upstream| (upstream.clone(), task.task_id.clone())))
+        .collect();
+    let mut groups = BTreeMap::new();
+    gather(top, &mut groups);
+    let mut joins = Joins::default();
+    for group in groups.values() {
+        joins.with_groups(group, &groups);
+        joins.with_tasks(group);
+    }
+    edges.append(&mut joins.edges);
+    edges.retain(|edge| !joins.stood_for.contains(edge));
+    edges
+}
 
 #[derive(Default)]
-pub struct Joins {
-    edges: BTreeSet<(String, String)>,
-    upstream: BTreeSet<String>,
-    downstream: BTreeSet<String>,
-}
-
-/// A group: what it has, and those of them that others outside come before and after.
-struct Inside<'a> {
-    tasks: BTreeSet<&'a str>,
-    roots: Vec<&'a str>,
-    leaves: Vec<&'a str>,
-}
-
-/// The edges between tasks, and those of them that a line between joins stands for.
-struct Direct<'a> {
-    all: BTreeSet<Edge<'a>>,
-    skipped: HashSet<Edge<'a>>,
-}
-
-impl<'a> Direct<'a> {
-    /// Whether every source comes before every target, more than one pair of them, and nothing stands for any yet.
-    fn is_whole(&self, sources: &[&'a str], targets: &[&'a str]) -> bool {
-        let count = sources.len().saturating_mul(targets.len());
-        // There cannot be more than there are.
-        count > 1
-            && count <= self.all.len()
-            && pairs(sources, targets).all(|edge| self.all.contains(&edge) && !self.skipped.contains(&edge))
-    }
-}
-
-fn pairs<'a>(sources: &[&'a str], targets: &[&'a str]) -> impl Iterator<Item = Edge<'a>> {
-    sources.iter().flat_map(move |source| targets.iter().map(move |target| (*source, *target)))
+struct Joins {
+    edges: BTreeSet<Edge>,
+    /// Those that are not drawn.
+    stood_for: BTreeSet<Edge>,
 }
 
 impl Joins {
-    pub fn of<'a>(structure: &'a Structure, top: &[Node<'a>]) -> Self {
-        let edges = structure
-            .tasks
-            .iter()
-            .flat_map(|task| task.upstream.iter().map(|upstream| (upstream.as_str(), task.task_id.as_str())));
-        let mut direct = Direct { all: edges.collect(), skipped: HashSet::new() };
-        let mut groups = BTreeMap::new();
-        gather(top, &direct.all, &mut groups);
-        let mut joins = Self::default();
-        joins.between_groups(&groups, &mut direct);
-        joins.with_tasks(&groups, &mut direct);
-        let left = direct.all.iter().filter(|edge| !direct.skipped.contains(*edge));
-        joins.edges.extend(left.map(|(source, target)| ((*source).to_owned(), (*target).to_owned())));
-        joins
-    }
-
-    pub fn edges(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.edges.iter().map(|(source, target)| (source.as_str(), target.as_str()))
-    }
-
-    pub fn has_upstream(&self, group_id: &str) -> bool {
-        self.upstream.contains(group_id)
-    }
-
-    pub fn has_downstream(&self, group_id: &str) -> bool {
-        self.downstream.contains(group_id)
-    }
-
-    /// Outer groups first: what they have said of an edge, inner ones do not say again.
-    fn between_groups<'a>(&mut self, groups: &BTreeMap<&'a str, Inside<'a>>, direct: &mut Direct<'a>) {
-        for (source_id, source) in groups {
-            for (target_id, target) in groups {
-                if !direct.is_whole(&source.leaves, &target.roots) || !source.tasks.is_disjoint(&target.tasks) {
-                    continue;
-                }
-                direct.skipped.extend(pairs(&source.leaves, &target.roots));
-                self.leave(source_id, source);
-                self.enter(target_id, target);
-                self.edges.insert((downstream_join(source_id), upstream_join(target_id)));
+    fn with_groups(&mut self, above: &Ends<'_>, groups: &BTreeMap<&str, Ends<'_>>) {
+        let below = above.group.downstream_group_ids.iter().filter_map(|id| groups.get(id.as_str()));
+        for below in below {
+            let (from, to) = (downstream_join(&above.group.group_id), upstream_join(&below.group.group_id));
+            for leaf in &above.leaves {
+                self.stood_for.extend(below.roots.iter().map(|root| pair(leaf, root)));
+                self.stood_for.insert(pair(leaf, &to));
             }
+            self.stood_for.extend(below.roots.iter().map(|root| pair(&from, root)));
+            self.edges.extend(above.leaves.iter().map(|leaf| pair(leaf, &from)));
+            self.edges.extend(below.roots.iter().map(|root| pair(&to, root)));
+            self.edges.insert((from, to));
         }
     }
 
-    fn with_tasks<'a>(&mut self, groups: &BTreeMap<&'a str, Inside<'a>>, direct: &mut Direct<'a>) {
-        let tasks: BTreeSet<&str> = direct.all.iter().flat_map(|(source, target)| [*source, *target]).collect();
-        for (group_id, group) in groups {
-            for task in tasks.iter().copied().filter(|task| !group.tasks.contains(task)) {
-                if direct.is_whole(&[task], &group.roots) {
-                    direct.skipped.extend(pairs(&[task], &group.roots));
-                    self.enter(group_id, group);
-                    self.edges.insert((task.to_owned(), upstream_join(group_id)));
-                }
-                if direct.is_whole(&group.leaves, &[task]) {
-                    direct.skipped.extend(pairs(&group.leaves, &[task]));
-                    self.leave(group_id, group);
-                    self.edges.insert((downstream_join(group_id), task.to_owned()));
-                }
-            }
+    fn with_tasks(&mut self, ends: &Ends<'_>) {
+        let (upstream, downstream) = (upstream_join(&ends.group.group_id), downstream_join(&ends.group.group_id));
+        for task in &ends.group.downstream_task_ids {
+            self.edges.insert(pair(&downstream, task));
+            self.edges.extend(ends.leaves.iter().map(|leaf| pair(leaf, &downstream)));
+            self.stood_for.extend(ends.leaves.iter().map(|leaf| pair(leaf, task)));
         }
-    }
-
-    fn enter(&mut self, id: &str, group: &Inside<'_>) {
-        self.upstream.insert(id.to_owned());
-        self.edges.extend(group.roots.iter().map(|root| (upstream_join(id), (*root).to_owned())));
-    }
-
-    fn leave(&mut self, id: &str, group: &Inside<'_>) {
-        self.downstream.insert(id.to_owned());
-        self.edges.extend(group.leaves.iter().map(|leaf| ((*leaf).to_owned(), downstream_join(id))));
+        for task in &ends.group.upstream_task_ids {
+            self.edges.insert(pair(task, &upstream));
+            self.edges.extend(ends.roots.iter().map(|root| pair(&upstream, root)));
+            self.stood_for.extend(ends.roots.iter().map(|root| pair(task, root)));
+        }
     }
 }
 
-fn gather<'a>(nodes: &[Node<'a>], direct: &BTreeSet<Edge<'a>>, found: &mut BTreeMap<&'a str, Inside<'a>>) {
+fn pair(source: &str, target: &str) -> Edge {
+    (source.to_owned(), target.to_owned())
+}
+
+/// A group, and the ids of the tasks that it begins and ends with.
+struct Ends<'a> {
+    group: &'a Group,
+    roots: BTreeSet<&'a str>,
+    leaves: BTreeSet<&'a str>,
+}
+
+fn gather<'a>(nodes: &[Node<'a>], found: &mut BTreeMap<&'a str, Ends<'a>>) {
     for node in nodes {
         let Node::Group { group, children, .. } = node else { continue };
-        let ids: Vec<&str> = node.tasks().iter().map(|task| task.task_id.as_str()).collect();
-        let tasks: BTreeSet<&str> = ids.iter().copied().collect();
-        let within = direct.iter().filter(|(source, target)| tasks.contains(source) && tasks.contains(target));
-        let (sources, targets): (BTreeSet<&str>, BTreeSet<&str>) = within.copied().unzip();
-        let roots = ids.iter().copied().filter(|id| !targets.contains(id)).collect();
-        let leaves = ids.iter().copied().filter(|id| !sources.contains(id)).collect();
-        found.insert(&group.group_id, Inside { tasks, roots, leaves });
-        gather(children, direct, found);
+        let inside = Inside::of(node.tasks());
+        let (roots, leaves) = (inside.roots(), inside.leaves());
+        found.insert(&group.group_id, Ends { group, roots, leaves });
+        gather(children, found);
+    }
+}
+
+/// The tasks of a group, of groups inside too, and which of them wait for each.
+struct Inside<'a> {
+    tasks: BTreeMap<&'a str, &'a Task>,
+    downstream: BTreeMap<&'a str, Vec<&'a Task>>,
+}
+
+impl<'a> Inside<'a> {
+    fn of(tasks: Vec<&'a Task>) -> Self {
+        let tasks: BTreeMap<&str, &Task> = tasks.into_iter().map(|task| (task.task_id.as_str(), task)).collect();
+        let mut downstream: BTreeMap<&str, Vec<&Task>> = BTreeMap::new();
+        for task in tasks.values().copied() {
+            for upstream in &task.upstream {
+                downstream.entry(upstream).or_default().push(task);
+            }
+        }
+        Self { tasks, downstream }
+    }
+
+    fn roots(&self) -> BTreeSet<&'a str> {
+        let waits_within = |task: &Task| task.upstream.iter().any(|id| self.tasks.contains_key(id.as_str()));
+        self.tasks.values().filter(|task| !waits_within(task)).map(|task| task.task_id.as_str()).collect()
+    }
+
+    /// Whoever comes after a group does not wait for its teardowns, but for what comes before those.
+    fn leaves(&self) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::new();
+        let last = self.tasks.values().copied().filter(|task| !self.downstream.contains_key(task.task_id.as_str()));
+        for task in last {
+            if task.is_teardown {
+                self.before_teardown(task, &mut found);
+            } else {
+                found.insert(task.task_id.as_str());
+            }
+        }
+        found
+    }
+
+    fn before_teardown(&self, teardown: &'a Task, found: &mut BTreeSet<&'a str>) {
+        for task in teardown.upstream.iter().filter_map(|id| self.tasks.get(id.as_str()).copied()) {
+            let after = self.downstream.get(task.task_id.as_str());
+            if task.is_teardown {
+                self.before_teardown(task, found);
+            } else if !task.is_setup && after.is_none_or(|after| after.iter().all(|task| task.is_teardown)) {
+                found.insert(&task.task_id);
+            }
+        }
     }
 }
 
@@ -143,23 +149,28 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn edges(groups: Value, tasks: &[(&str, Option<&str>, &[&str])]) -> Vec<String> {
-        let task = |(id, group, upstream): &(&str, Option<&str>, &[&str])| json!({"task_id": id, "operator": "x", "group": group, "upstream": upstream});
-        let tasks: Vec<Value> = tasks.iter().map(task).collect();
+    fn task(id: &str, group: Option<&str>, upstream: &[&str]) -> Value {
+        json!({"task_id": id, "operator": "x", "group": group, "upstream": upstream})
+    }
+
+    fn edges(groups: Value, tasks: Vec<Value>) -> Vec<String> {
         let structure = serde_json::from_value(json!({"dag_id": "d", "groups": groups, "tasks": tasks})).unwrap();
-        let joins = Joins::of(&structure, &tree(&structure));
-        joins.edges().map(|(source, target)| format!("{source}>{target}")).collect()
+        let edges = edges_with_joins(&structure, &tree(&structure));
+        edges.iter().map(|(source, target)| format!("{source}>{target}")).collect()
     }
 
     #[test]
     fn one_line_stands_for_all_between_two_groups() {
-        let groups = json!([{"group_id": "a"}, {"group_id": "b"}]);
-        let tasks: [(&str, Option<&str>, &[&str]); 5] = [
-            ("a.1", Some("a"), &[]),
-            ("a.2", Some("a"), &[]),
-            ("b.1", Some("b"), &["a.1", "a.2"]),
-            ("b.2", Some("b"), &["a.1", "a.2"]),
-            ("end", None, &["b.2"]),
+        let groups = json!([
+            {"group_id": "a", "downstream_group_ids": ["b"]},
+            {"group_id": "b", "upstream_group_ids": ["a"], "upstream_task_ids": ["a.1", "a.2"]},
+        ]);
+        let tasks = vec![
+            task("a.1", Some("a"), &[]),
+            task("a.2", Some("a"), &[]),
+            task("b.1", Some("b"), &["a.1", "a.2"]),
+            task("b.2", Some("b"), &["a.1", "a.2"]),
+            task("end", None, &["b.2"]),
         ];
         let expected = [
             "a.1>a.downstream_join_id",
@@ -169,17 +180,38 @@ mod tests {
             "b.upstream_join_id>b.1",
             "b.upstream_join_id>b.2",
         ];
-        assert_eq!(edges(groups, &tasks), expected);
+        assert_eq!(edges(groups, tasks), expected);
     }
 
     #[test]
-    fn a_task_before_all_of_a_group_leads_to_its_join() {
-        let groups = json!([{"group_id": "g"}]);
-        let tasks: [(&str, Option<&str>, &[&str]); 3] =
-            [("start", None, &[]), ("g.1", Some("g"), &["start"]), ("g.2", Some("g"), &["start"])];
-        assert_eq!(
-            edges(groups, &tasks),
-            ["g.upstream_join_id>g.1", "g.upstream_join_id>g.2", "start>g.upstream_join_id"]
-        );
+    fn a_group_is_joined_with_tasks_as_its_file_says() {
+        let groups = json!([{"group_id": "g", "upstream_task_ids": ["start"], "downstream_task_ids": ["end"]}]);
+        let tasks = vec![
+            task("start", None, &[]),
+            task("other", None, &[]),
+            task("g.1", Some("g"), &["start", "other"]),
+            task("end", None, &["g.1"]),
+        ];
+        let expected = [
+            "g.1>g.downstream_join_id",
+            "g.downstream_join_id>end",
+            "g.upstream_join_id>g.1",
+            "other>g.1",
+            "start>g.upstream_join_id",
+        ];
+        assert_eq!(edges(groups, tasks), expected);
+    }
+
+    #[test]
+    fn teardowns_are_no_ends_of_a_group() {
+        let groups = json!([{"group_id": "g", "downstream_task_ids": ["end"]}]);
+        let mut setup = task("g.up", Some("g"), &[]);
+        setup["is_setup"] = true.into();
+        let mut teardown = task("g.down", Some("g"), &["g.up", "g.work"]);
+        teardown["is_teardown"] = true.into();
+        let tasks = vec![setup, task("g.work", Some("g"), &["g.up"]), teardown, task("end", None, &["g.work"])];
+        let expected =
+            ["g.downstream_join_id>end", "g.up>g.down", "g.up>g.work", "g.work>g.down", "g.work>g.downstream_join_id"];
+        assert_eq!(edges(groups, tasks), expected);
     }
 }

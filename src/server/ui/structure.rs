@@ -1,7 +1,7 @@
 //! `/ui/structure/structure_data`: a DAG as a graph, with groups, and with the assets that it reads and makes.
 
 use super::asset_nodes::AssetNodes;
-use super::joins::{Joins, downstream_join, upstream_join};
+use super::joins::{Edge, downstream_join, edges_with_joins, upstream_join};
 use super::tree::{Node, Part, tree};
 use crate::engine::dag::{Structure, Task};
 use crate::engine::store::{dags, versions};
@@ -53,9 +53,8 @@ pub async fn data(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let client = state.database.get().await?;
     let structure = part(&params)?.of(of_version(&*client, dag_id, &params).await?);
     let top = tree(&structure);
-    let joins = Joins::of(&structure, &top);
-    let mut nodes: Vec<Value> = top.iter().map(|child| node(child, &joins, false)).collect();
-    let mut edges = edges(&structure, &joins);
+    let mut nodes: Vec<Value> = top.iter().map(|child| node(child, false)).collect();
+    let mut edges = edges(&structure, edges_with_joins(&structure, &top));
     if let (Some(true), Some(first)) = (params.flag("external_dependencies")?, top.first().map(Node::id)) {
         let outside = Outside { assets: AssetNodes::load(&*client).await?, structure: &structure, first };
         outside.add(&mut nodes, &mut edges);
@@ -63,7 +62,7 @@ pub async fn data(State(state): Shared, params: Params) -> Result<Json<Value>, A
     Ok(Json(json!({"nodes": nodes, "edges": edges})))
 }
 
-fn node(of: &Node<'_>, joins: &Joins, is_within_mapped: bool) -> Value {
+fn node(of: &Node<'_>, is_within_mapped: bool) -> Value {
     let mut shown = json!({
         "id": of.id(), "label": of.label(), "type": "task", "children": null, "is_mapped": null, "tooltip": null,
         "setup_teardown_type": null, "operator": null, "asset_condition_type": null, "team": null,
@@ -78,12 +77,12 @@ fn node(of: &Node<'_>, joins: &Joins, is_within_mapped: bool) -> Value {
         }
         Node::Group { group, children, is_mapped } => {
             let mut inner: Vec<Value> =
-                children.iter().map(|child| node(child, joins, is_within_mapped || *is_mapped)).collect();
+                children.iter().map(|child| node(child, is_within_mapped || *is_mapped)).collect();
             let join = |id: String| json!({"id": id, "label": "", "type": "join"});
-            if joins.has_upstream(&group.group_id) {
+            if group.has_upstream() {
                 inner.push(join(upstream_join(&group.group_id)));
             }
-            if joins.has_downstream(&group.group_id) {
+            if group.has_downstream() {
                 inner.push(join(downstream_join(&group.group_id)));
             }
             shown["children"] = inner.into();
@@ -108,13 +107,13 @@ fn edge(source: &str, target: &str) -> Value {
     })
 }
 
-fn edges(structure: &Structure, joins: &Joins) -> Vec<Value> {
+fn edges(structure: &Structure, all: BTreeSet<Edge>) -> Vec<Value> {
     let tasks: HashMap<&str, &Task> = structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
     let labels: HashMap<(&str, &str), &str> =
         structure.edge_labels.iter().map(|(from, to, label)| ((from.as_str(), to.as_str()), label.as_str())).collect();
-    joins
-        .edges()
+    all.iter()
         .map(|(source, target)| {
+            let (source, target) = (source.as_str(), target.as_str());
             let mut shown = edge(source, target);
             let (from, to) = (tasks.get(source), tasks.get(target));
             let is_pair = from.is_some_and(|task| task.is_setup) && to.is_some_and(|task| task.is_teardown);

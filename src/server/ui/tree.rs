@@ -132,6 +132,9 @@ impl Part {
             }
         }
         structure.groups.retain(|group| used.contains(&group.group_id));
+        for group in &mut structure.groups {
+            group.keep_links_to(&kept, &used);
+        }
         structure
     }
 

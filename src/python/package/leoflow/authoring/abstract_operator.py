@@ -191,6 +191,10 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     def bottoms(self):
         return [self]
 
+    def or_its_group(self):
+        group = self.task_group
+        return self if group is None or group.is_root else group
+
     @property
     def dag_id(self):
         return self.dag.dag_id if self.dag else None

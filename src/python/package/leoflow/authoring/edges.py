@@ -65,24 +65,34 @@ class Arrows:
 
 
 class EdgeModifier(Arrows):
-    """`Label("…")` between two tasks: it names the arrow and changes nothing."""
+    """`Label("…")` between two tasks: it names the arrow.
+
+    As in Airflow, where not all of its tasks are of one group, those that are of a group stand for it: the arrow joins all
+    of that group, and so does its name.
+    """
 
     def __init__(self, label=None):
         self.label = label
         self._above, self._below = [], []
 
-    def _settle(self):
-        for up in self._above:
-            for down in self._below:
-                up.set_downstream(down, edge_modifier=self)
-
     def set_upstream(self, other, edge_modifier=None):
-        self._above += flatten(other)
-        self._settle()
+        self._keep(other, self._above)
+        for down in self._below:
+            down.set_upstream(other, edge_modifier=self)
 
     def set_downstream(self, other, edge_modifier=None):
-        self._below += flatten(other)
-        self._settle()
+        self._keep(other, self._below)
+        for up in self._above:
+            up.set_downstream(other, edge_modifier=self)
+
+    def _keep(self, other, side):
+        side += flatten(other)
+        if not self._above or not self._below:
+            return
+        groups = {group for one in [*self._above, *self._below] for group in one.groups_of()}
+        if len(groups) != 1:
+            self._above = [one.or_its_group() for one in self._above]
+            self._below = [one.or_its_group() for one in self._below]
 
 
 def Label(label):
@@ -93,6 +103,8 @@ def Label(label):
 class Linkable(Arrows):
     """What `>>` and `<<` work on. `tops` are the tasks that an arrow to it leads to, `bottoms` those
     that one from it begins at."""
+
+    is_group = False
 
     def tops(self):
         raise NotImplementedError
@@ -108,22 +120,32 @@ class Linkable(Arrows):
     def leaves(self):
         return self.bottoms()
 
-    def noted(self, other, downstream):
+    def groups_of(self):
+        """The ids of the groups that its tasks are of, None for the DAG's own."""
+        return {task.task_group.group_id for task in self.tops() if task.task_group is not None}
+
+    def or_its_group(self):
+        """The group that stands for it where a label joins groups."""
+        return self
+
+    def noted(self, other, downstream, edge_modifier=None):
         """Told of each arrow; groups remember theirs."""
 
     def set_downstream(self, other, edge_modifier=None):
         for one in flatten(other):
             if isinstance(one, EdgeModifier):
-                one.set_upstream(self)
+                for task in self.bottoms():
+                    one.set_upstream(task)
                 continue
-            link(self, one, edge_modifier)
+            link(self, one, edge_modifier, begun_by=self)
 
     def set_upstream(self, other, edge_modifier=None):
         for one in flatten(other):
             if isinstance(one, EdgeModifier):
-                one.set_downstream(self)
+                for task in self.tops():
+                    one.set_downstream(task)
                 continue
-            link(one, self, edge_modifier)
+            link(one, self, edge_modifier, begun_by=self)
 
 
 def flatten(other: Any) -> list[Linkable | EdgeModifier]:
@@ -136,10 +158,18 @@ def flatten(other: Any) -> list[Linkable | EdgeModifier]:
     return found
 
 
-def link(above, below, edge_modifier=None):
-    above.noted(below, downstream=True)
-    below.noted(above, downstream=False)
+def link(above, below, edge_modifier, begun_by):
     ups, downs = above.bottoms(), below.tops()
+    above.noted(below, True, edge_modifier)
+    below.noted(above, False, edge_modifier)
+    if begun_by.is_group:
+        # It has each of its ends begin one, of which the other is told as well; the label is at the group's join only.
+        edge_modifier = None
+        for end in ups if begun_by is above else downs:
+            if begun_by is above:
+                below.noted(end, False)
+            else:
+                above.noted(end, True)
     for up in ups:
         for down in downs:
             connect(up, down, edge_modifier)
@@ -159,8 +189,13 @@ def connect(up: AbstractOperator, down: AbstractOperator, edge_modifier: EdgeMod
         raise AirflowException(f"Tried to create relationships between tasks that don't have Dags yet: {up}, {down}")
     up.downstream_task_ids.add(down.task_id)
     down.upstream_task_ids.add(up.task_id)
+    name(up.dag, up.task_id, down.task_id, edge_modifier)
+
+
+def name(dag: Any, above: str, below: str, edge_modifier: EdgeModifier | None) -> None:
+    """`above` and `below` are ids of tasks, or of the joins of groups."""
     if edge_modifier is not None and edge_modifier.label:
-        up.dag.edge_labels[up.task_id, down.task_id] = edge_modifier.label
+        dag.edge_labels[above, below] = edge_modifier.label
 
 
 def chain(*tasks):

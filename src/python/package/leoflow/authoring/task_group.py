@@ -6,18 +6,24 @@
 import functools
 import re
 
-from leoflow.authoring.edges import Linkable, check_group_key, duplicate
+from leoflow.authoring.edges import Linkable, check_group_key, duplicate, name
 from leoflow.common import current
 from leoflow.common.exceptions import AirflowException, DuplicateTaskIdFound, TaskAlreadyInTaskGroup, TaskNotFound
 from leoflow.common.signatures import VAR_KEYWORD, parameters
 
 
 class TaskGroup(Linkable):
+    is_group = True
+
     def __init__(self, group_id, group_display_name="", prefix_group_id=True, parent_group=None, dag=None,
                  default_args=None, tooltip="", doc_md=None, ui_color="CornflowerBlue", ui_fgcolor="#000",
                  add_suffix_on_collision=False):
         self.prefix_group_id = prefix_group_id
         self.children = {}
+        # As the file links it, for pictures of the DAG: what runs is decided by the arrows between tasks.
+        self.upstream_group_ids, self.downstream_group_ids = set(), set()
+        self.upstream_task_ids, self.downstream_task_ids = set(), set()
+        self.before_empty = []
         self.tooltip = tooltip
         self.doc_md = doc_md
         self.group_display_name = group_display_name
@@ -137,11 +143,31 @@ class TaskGroup(Linkable):
         if found or any(True for _ in self.tasks()):
             return found
         # An empty group hands on what it was linked to.
-        return list(getattr(self, "_before", ()))
+        return list(self.before_empty)
 
-    def noted(self, other, downstream):
+    @property
+    def upstream_join_id(self):
+        return f"{self._id}.upstream_join_id"
+
+    @property
+    def downstream_join_id(self):
+        return f"{self._id}.downstream_join_id"
+
+    def groups_of(self):
+        return {self._id}
+
+    def noted(self, other, downstream, edge_modifier=None):
         if not downstream:
-            self._before = [*getattr(self, "_before", ()), *other.bottoms()]
+            self.before_empty += other.bottoms()
+        if other.is_group:
+            (self.downstream_group_ids if downstream else self.upstream_group_ids).add(other.group_id)
+            others = [other.upstream_join_id if downstream else other.downstream_join_id]
+        else:
+            others = [task.task_id for task in other.bottoms()]
+            (self.downstream_task_ids if downstream else self.upstream_task_ids).update(others)
+        for one in others:
+            ends = (self.downstream_join_id, one) if downstream else (one, self.upstream_join_id)
+            name(self.dag, *ends, edge_modifier)
 
     def mapped_ancestors(self):
         """This group and those around it that are mapped, the innermost first."""

@@ -86,6 +86,10 @@ def parent_of(group: Any) -> str | None:
     return None if group is None or group.is_root else group.group_id
 
 
+# What a file joins a group with, as tasks and as groups.
+LINKS = ("upstream_group_ids", "downstream_group_ids", "upstream_task_ids", "downstream_task_ids")
+
+
 def of_group(group: Any, length: Any, sources: Any) -> dict[str, Any]:
     """`length` and `sources` of a mapped one are as a mapped task's."""
     return {"group_id": group.group_id, "parent": parent_of(group.parent_group), **given({
@@ -93,6 +97,7 @@ def of_group(group: Any, length: Any, sources: Any) -> dict[str, Any]:
         "display_name": group.group_display_name,
         "length": length,
         "sources": sources,
+        **{name: sorted(getattr(group, name) - {None}) for name in LINKS},
     })}
 
 
