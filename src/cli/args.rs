@@ -9,6 +9,7 @@ use super::engine_args::{Dags, Init, Runs, Validate};
 pub use super::env_args::{Add, Env, EnvCommand};
 pub use super::hitl_args::{Hitl, HitlCommand, HitlRespond};
 pub use super::output_args::OutputFormat;
+use super::service_args::Service;
 use super::task_args::{Tasks, Xcom};
 use super::upgrade_args::{RollbackRelease, SetChannel, Smoke, Upgrade, Versions};
 use crate::build_info;
@@ -72,6 +73,8 @@ pub enum Command {
     Setup(Setup),
     /// Look for what is wrong, and say how to mend it
     Doctor(Doctor),
+    /// Start Leoflow when you log in, or with the machine
+    Service(Service),
     /// Settings: list, read, change
     Config(Config),
     /// Check config.yaml, and the leoflow.yaml of each project

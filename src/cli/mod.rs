@@ -13,5 +13,6 @@ mod hitl_args;
 mod output_args;
 pub mod printer;
 pub mod report;
+pub mod service_args;
 pub mod task_args;
 pub mod upgrade_args;

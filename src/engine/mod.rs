@@ -3,6 +3,7 @@
 pub mod dag;
 pub mod dag_check;
 pub mod keys;
+pub mod length;
 pub mod params;
 pub mod planner;
 pub mod schedule;

@@ -202,6 +202,7 @@ impl From<RemoveError> for Error {
             }
             RemoveError::Journal(error) => error.into(),
             RemoveError::Receipt(error) => error.into(),
+            RemoveError::Service(error) => error.into(),
             RemoveError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
         }
     }

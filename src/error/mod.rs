@@ -4,6 +4,7 @@
 mod data;
 mod home;
 mod postgres;
+mod service;
 pub mod upgrade;
 
 use crate::agent::AgentError;

@@ -229,6 +229,7 @@ fn write_receipt(home: &Home, plan: &Plan, version: &str, password_shown: bool) 
         workspace: plan.workspace.clone(),
         made_workspace: plan.made_workspace,
         password_shown,
+        service: old.as_ref().and_then(|old| old.service.clone()),
         shell_files: old.map(|old| old.shell_files).unwrap_or_default(),
     };
     Ok(receipt.write(home)?)

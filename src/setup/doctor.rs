@@ -4,6 +4,7 @@ use super::check::{Check, Mend};
 use super::doctor_python::{self, ServersPython};
 use super::facts::config_is_blank;
 use super::install_self;
+use super::service;
 use crate::config::{self, Config};
 use crate::home::{Home, journal, lock};
 use crate::postgres::acquire::Sources;
@@ -58,12 +59,27 @@ pub fn examine(
         None => checks.push(schema_check(schema)),
     }
     checks.push(binaries(home));
+    checks.extend(service(home));
     let configured = config.as_ref().and_then(|config| config.python.as_deref());
     checks.push(doctor_python::python_found(servers.python.as_deref().or(configured)));
     checks.push(doctor_python::environments(home, &servers.failed));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(remains(home, running));
     checks
+}
+
+/// What starts it at login, where that is installed.
+fn service(home: &Home) -> Option<Check> {
+    let service = service::installed(home).ok().flatten()?;
+    let again = "leoflow service install";
+    Some(match service.is_enabled() {
+        Err(error) => Check::warning("service", format!("{}: {error}", service.unit()), "leoflow service status"),
+        Ok(false) => Check::warning("service", format!("{} is disabled", service.unit()), again),
+        Ok(true) if !service.is_current() => {
+            Check::warning("service", format!("{} is not as this release writes it", service.file.display()), again)
+        }
+        Ok(true) => Check::ok("service", format!("{}, {}", service.unit(), service::starts_in_words(&service))),
+    })
 }
 
 /// What of the workspace the server cannot see.

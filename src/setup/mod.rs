@@ -10,6 +10,7 @@ mod install_self;
 mod plan;
 mod receipt;
 mod scaffold;
+pub mod service;
 mod shell_path;
 pub mod uninstall;
 

@@ -266,6 +266,7 @@ mod tests {
                 made_workspace: true,
                 password_shown: true,
                 shell_files: vec![],
+                service: None,
             }),
             cluster: ClusterState::Ready,
             credentials_present: true,

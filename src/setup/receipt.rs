@@ -20,6 +20,9 @@ pub struct Receipt {
     /// Lines that were added to shell files, to be taken out again.
     #[serde(default)]
     pub shell_files: Vec<PathBuf>,
+    /// The file of the service manager that starts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<PathBuf>,
 }
 
 pub const RECEIPT_VERSION: u32 = 1;

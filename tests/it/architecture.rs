@@ -34,7 +34,7 @@ const LAYERS: &[&str] = &[
 
 /// The same inside `engine`.
 const ENGINE: &[&str] =
-    &["state", "keys", "schedule", "dag", "params", "dag_check", "planner", "store", "scheduler", "mod"];
+    &["state", "keys", "schedule", "length", "dag", "params", "dag_check", "planner", "store", "scheduler", "mod"];
 
 /// What bytes go through, one by one: built for size they would cost a multiple.
 const HOT: &[&str] = &[

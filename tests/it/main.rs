@@ -49,6 +49,7 @@ mod runs;
 mod scheduler_memory;
 mod schema_states;
 mod sensors;
+mod services;
 mod state_stores;
 mod support;
 mod task_faults;

@@ -1,7 +1,8 @@
 //! The scheduler's planner, for a run in the foreground: the process that runs the tasks asks over a socket what
 //! comes next.
 
-use crate::engine::dag::{Length, Structure};
+use crate::engine::dag::Structure;
+use crate::engine::length::Length;
 use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{self, Decision, EndedTry, Instance, Outcome, Snapshot};
 use crate::engine::planner::retry;

@@ -15,6 +15,7 @@ pub mod restore_target;
 pub mod restore_undo;
 pub mod run;
 pub mod server_and_agent;
+pub mod service;
 pub mod start;
 pub mod status;
 pub mod stop;

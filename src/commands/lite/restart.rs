@@ -6,6 +6,7 @@ use crate::cli::args::{LiteRestart, LiteRun};
 use crate::commands::context::Context;
 use crate::error::Error;
 use crate::protocol::control::{self, Answer, ControlClient, Request};
+use crate::setup::service::{self, Service};
 use crate::sys::listener;
 use std::time::Duration;
 
@@ -14,7 +15,11 @@ const RESTART_LIMIT: Duration = Duration::from_secs(330);
 
 pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     start::refuse_other_workspace(context, args.workspace.as_deref())?;
-    match control::status_of(&context.home) {
+    let status = control::status_of(&context.home);
+    if let Some(service) = status.as_ref().and_then(|status| service::running_as(&context.home, status.pid)) {
+        return restart_service(context, args, &service);
+    }
+    match status {
         Some(status) if !status.detached && args.port.is_some_and(|port| running_port(context) != Some(port)) => {
             Err(Error::failed("Leoflow runs in a terminal, where its port stays what it is")
                 .hint("end it there with Ctrl-C, and start it with --port"))
@@ -36,6 +41,21 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
             start::run(context, &LiteRun { port: args.port, ..LiteRun::default() })
         }
     }
+}
+
+/// What a service manager has started stays its.
+fn restart_service(context: &Context<'_>, args: &LiteRestart, service: &Service) -> Result<u8, Error> {
+    if args.port.is_some_and(|port| running_port(context) != Some(port)) {
+        return Err(Error::failed(format!("Leoflow runs as the service {}, on the configured port", service.unit()))
+            .hint("leoflow config set port PORT, then leoflow lite restart"));
+    }
+    if !serves_elsewhere(context)? {
+        return restart_in_place(context);
+    }
+    refuse_taken_port(context, None)?;
+    service.restart()?;
+    context.printer.line("Leoflow has restarted");
+    Ok(0)
 }
 
 /// Whether a start would serve at another address than the instance that runs now.

@@ -11,7 +11,7 @@ use crate::home::progress::Reporter;
 use crate::home::resolve_workspace;
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
-use crate::setup;
+use crate::setup::{self, service};
 use crate::supervisor;
 use crate::sys::{command, env_vars};
 use std::fs::OpenOptions;
@@ -19,6 +19,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
+use std::time::Instant;
 
 pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
     if let Some(status) = control::status_of(&context.home)
@@ -73,6 +74,9 @@ pub fn refuse_other_workspace(context: &Context<'_>, workspace: Option<&Path>) -
 
 /// Starts it and waits until it is healthy.
 pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
+    if let Some(ready) = start_service(context, args)? {
+        return Ok(ready);
+    }
     let reports = spawn_detached(context, args)?;
     for line in BufReader::new(reports).lines() {
         let line = line.map_err(Error::failed)?;
@@ -86,6 +90,32 @@ pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
     }
     let last = supervisor::last_lines(&context.home, "supervisor", 10);
     Err(Error::failed("it ended before it was up").cause(last.join("\n")).hint("leoflow lite logs supervisor"))
+}
+
+/// By the service manager, where Leoflow is installed as a service: so it is restarted by it, and stopped with the session.
+/// `None` where it is not, where this start is to be another than the service's, or where the manager is not reached.
+fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>, Error> {
+    let service = service::installed(&context.home)?;
+    let Some(service) = service.filter(|_| args.port.is_none() && args.workspace.is_none()) else { return Ok(None) };
+    if let Err(error) = service.check_manager() {
+        context.printer.warning(format!("{error}; it is started without {}", service.unit()));
+        return Ok(None);
+    }
+    let started = Instant::now();
+    service::start(&service)?;
+    let config = context.config()?.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow doctor"))?.config;
+    let status = control::status_of(&context.home).ok_or_else(|| {
+        Error::failed(format!("{} was started and has ended", service.unit())).hint("leoflow lite logs supervisor")
+    })?;
+    context.printer.note(format!("started as the service {}", service.unit()));
+    Ok(Some(Ready {
+        url: status.url,
+        admin_email: config.admin_email,
+        admin_password: None,
+        workspace: config.workspace.map(|path| path.display().to_string()).unwrap_or_default(),
+        seconds: started.elapsed().as_secs_f64(),
+        path_hint: context.path_hint(),
+    }))
 }
 
 fn spawn_detached(context: &Context<'_>, args: &LiteRun) -> Result<ChildStdout, Error> {

@@ -121,6 +121,7 @@ fn tell_json_of_nothing(context: &Context<'_>, args: &Uninstall) -> Result<(), E
     if context.printer.json {
         context.printer.json(&json!({
             "purge": args.purge, "remove": [], "keep": [], "workspace": null, "repositories": [], "shell_files": [],
+            "service": null,
         }))?;
     }
     Ok(())
@@ -162,6 +163,7 @@ fn as_json(plan: &Plan) -> Value {
         "workspace": plan.workspace.as_ref().map(|tree| json!({"path": tree.path, "size_bytes": tree.bytes})),
         "repositories": plan.repositories.iter().map(|one| json!({"path": one.path, "why": one.why})).collect::<Vec<_>>(),
         "shell_files": plan.shell_files,
+        "service": plan.service,
         "not_ours": plan.not_ours,
     })
 }
@@ -178,6 +180,9 @@ fn show(context: &Context<'_>, plan: &Plan) {
             in_words(workspace.bytes),
             workspace.path.display()
         ));
+    }
+    if let Some(file) = &plan.service {
+        printer.note(format!("remove  the service {}", file.display()));
     }
     for file in &plan.shell_files {
         printer.note(format!("remove  our lines in {}", file.display()));

@@ -1,7 +1,7 @@
 //! What a running task asks about other runs, and its own: `/task/…` over `run/api.sock`.
 
-use crate::engine::dag::Length;
 use crate::engine::keys::{RunKey, TryKey};
+use crate::engine::length::Length;
 use crate::engine::planner::graph::Graph;
 use crate::engine::schedule::timetable::{Interval, Restriction};
 use crate::engine::scheduler::load;

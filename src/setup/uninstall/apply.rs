@@ -5,6 +5,7 @@ use super::shell_files;
 use crate::home::journal::{self, Entry, Journal, JournalError, Operation};
 use crate::home::{Home, foreign};
 use crate::setup::receipt::{Receipt, ReceiptError};
+use crate::setup::service::{self, ServiceError};
 use crate::sys::{checkpoint, files, mounts, random};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -22,6 +23,8 @@ pub enum RemoveError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     #[error("the plan in the journal cannot be read: {0}")]
     Plan(String),
 }
@@ -51,6 +54,7 @@ const STEPS: [&str; 4] = ["begin", "set-aside", "workspace", "home"];
 
 /// Removes what can be had again. The caller holds the home's lock.
 pub fn remove_programs(home: &Home, plan: &Plan) -> Result<(), RemoveError> {
+    service::remove(home)?;
     clean_shell_files(&plan.shell_files)?;
     if let Some(receipt) = Receipt::load(home)? {
         Receipt { shell_files: Vec::new(), ..receipt }.write(home)?;
@@ -143,6 +147,7 @@ pub fn resume_purge(home: &Home, entry: Entry) -> Result<Resumed, RemoveError> {
 
 fn go_on(home: &Home, purge: &Purge, journal: &mut Journal, at: usize) -> Result<(), RemoveError> {
     if at == 1 {
+        service::remove(home)?;
         clean_shell_files(&purge.shell_files)?;
         checkpoint("purge.shell-files");
         if let Some(workspace) = &purge.workspace {

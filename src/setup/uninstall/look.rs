@@ -6,6 +6,7 @@ use crate::config;
 use crate::home::journal::{self, JournalError, Operation};
 use crate::home::{Home, foreign};
 use crate::setup::receipt::{Receipt, ReceiptError};
+use crate::setup::service;
 use crate::sys::beneath::{Folder, Kind};
 use crate::sys::{env_vars, mounts, user};
 use std::fs;
@@ -59,6 +60,7 @@ pub fn gather(home: &Home, purge: bool) -> Result<Facts, FactsError> {
         other_workspace: other_workspace(home, receipt.as_ref()),
         parts: parts(home),
         not_ours: foreign(home),
+        service: service::installed_file(home)?,
         shell_files: receipt.map(|receipt| receipt.shell_files).unwrap_or_default(),
     })
 }

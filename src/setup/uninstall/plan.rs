@@ -61,6 +61,8 @@ pub struct Facts {
     /// What is in the home and is not Leoflow's.
     pub not_ours: Vec<PathBuf>,
     pub shell_files: Vec<PathBuf>,
+    /// The file of the service manager that starts it.
+    pub service: Option<PathBuf>,
 }
 
 /// Something in the home.
@@ -90,6 +92,7 @@ pub struct Plan {
     /// Whether its path has to be typed first.
     pub type_workspace: bool,
     pub shell_files: Vec<PathBuf>,
+    pub service: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -151,6 +154,7 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
             repositories: Vec::new(),
             type_workspace: false,
             shell_files,
+            service: facts.service.clone(),
         });
     }
     check(home, facts)?;
@@ -189,6 +193,7 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         repositories,
         type_workspace,
         shell_files: facts.shell_files.clone(),
+        service: facts.service.clone(),
     })
 }
 
@@ -243,6 +248,7 @@ mod tests {
             not_ours: Vec::new(),
             parts: vec![part("programs", false), part("datastore", true)],
             shell_files: vec!["/u/.profile".into()],
+            service: None,
         }
     }
 

@@ -11,6 +11,7 @@ mod postgres;
 pub mod processes;
 pub mod releases;
 pub mod rounds;
+pub mod services;
 
 use serde_json::Value;
 use std::net::TcpListener;

@@ -1,0 +1,204 @@
+//! Leoflow as a service of the user's systemd: one that stands for it, and a real one where there is one.
+
+use crate::support::processes;
+use crate::support::releases::{FIRST, SECOND, releases};
+use crate::support::services::Services;
+use crate::support::{TestHome, wait_until};
+use std::fs;
+use std::time::Duration;
+
+fn unit(services: &Services) -> (std::path::PathBuf, String) {
+    let file = fs::read_dir(&services.units).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_file());
+    let file = file.expect("a unit file");
+    let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+    (file, name)
+}
+
+fn supervisor(test: &TestHome) -> i32 {
+    test.status()["pid"].as_i64().unwrap() as i32
+}
+
+#[test]
+fn what_was_started_by_hand_becomes_a_service_and_every_command_goes_on_through_it() {
+    let test = TestHome::new();
+    let services = Services::fake(&test);
+    let run = |arguments: &[&str]| services.run(&test, arguments);
+    let refused = run(&["service", "install"]).expect(1);
+    assert!(refused.stderr.contains("leoflow setup"), "{refused:?}");
+    test.start();
+    let by_hand = supervisor(&test);
+    assert_eq!(run(&["service", "status", "--json"]).expect(1).json()["installed"], false);
+
+    let dry = run(&["service", "install", "--now", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(dry["steps"].as_array().unwrap().len(), 5, "{dry}");
+    assert!(!services.units.exists() && supervisor(&test) == by_hand);
+
+    run(&["service", "install"]).expect(0);
+    assert_eq!(supervisor(&test), by_hand, "it starts with the next login");
+    let (file, name) = unit(&services);
+    assert!(fs::read_to_string(&file).unwrap().contains(&format!("\nX-Leoflow-Home={}\n", test.home.display())));
+    run(&["service", "install", "--now"]).expect(0);
+    let main = services.main_pid(&test, &name);
+    assert_eq!(supervisor(&test), main);
+    assert!(main != by_hand && !processes::is_alive(by_hand));
+    let again = run(&["service", "install", "--now", "--json"]).expect(0).json();
+    assert_eq!(again["steps"].as_array().unwrap().len(), 0, "{again}");
+    let status = run(&["service", "status", "--json"]).expect(0).json();
+    assert_eq!((&status["enabled"], &status["current"]), (&true.into(), &true.into()), "{status}");
+    assert_eq!(status["pid"].as_i64(), Some(main.into()));
+
+    // A restart stays the service's: in place, or by the manager where the address is another.
+    run(&["lite", "restart"]).expect(0);
+    assert_eq!(supervisor(&test), main);
+    run(&["lite", "restart", "--port", "1"]).expect(1);
+    let port = crate::support::free_port().to_string();
+    run(&["config", "set", "port", &port]).expect(0);
+    run(&["lite", "restart"]).expect(0);
+    let moved = services.main_pid(&test, &name);
+    assert!(moved != main && supervisor(&test) == moved, "{moved}");
+    assert!(test.status()["url"].as_str().unwrap().ends_with(&port));
+
+    run(&["lite", "stop", "--yes"]).expect(0);
+    assert_eq!(services.main_pid(&test, &name), 0);
+    let ready = run(&["lite", "start", "--json"]).expect(0);
+    assert!(ready.json()["url"].as_str().unwrap().ends_with(&port), "{ready:?}");
+    assert_eq!(supervisor(&test), services.main_pid(&test, &name));
+    let doctor = run(&["doctor", "--json"]).json();
+    let check = doctor["checks"].as_array().unwrap().iter().find(|check| check["name"] == "service").unwrap();
+    assert_eq!(check["verdict"], "ok", "{check}");
+
+    run(&["service", "uninstall", "--now"]).expect(0);
+    assert!(!file.exists() && test.state() == "stopped");
+    assert!(!services.units.join("default.target.wants").join(&name).is_symlink());
+    run(&["service", "uninstall"]).expect(0);
+    test.assert_nothing_runs();
+}
+
+#[test]
+fn an_uninstall_takes_the_service_along() {
+    for arguments in [&["uninstall", "--yes"][..], &["uninstall", "--purge", "--yes"]] {
+        let test = TestHome::started();
+        let services = Services::fake(&test);
+        services.run(&test, &["service", "install", "--now"]).expect(0);
+        let (file, _) = unit(&services);
+        let shown = services.run(&test, &["uninstall", "--dry-run", "--json"]).expect(0).json();
+        assert_eq!(shown["service"], file.to_str().unwrap());
+        services.run(&test, arguments).expect(0);
+        assert!(!file.exists(), "{arguments:?}");
+        test.assert_nothing_runs();
+    }
+}
+
+#[test]
+fn nobody_elses_file_is_touched_and_a_manager_that_is_away_changes_nothing() {
+    let test = TestHome::started();
+    let services = Services::fake(&test);
+    services.go_away(&test, true);
+    let away = services.run(&test, &["service", "install"]).expect(1);
+    assert!(away.stderr.contains("No medium found") && away.stderr.contains("linger"), "{away:?}");
+    assert!(!services.units.exists());
+    services.go_away(&test, false);
+    services.run(&test, &["service", "install"]).expect(0);
+    let (file, _) = unit(&services);
+    for theirs in ["[Service]\nExecStart=/bin/true\n", "[Unit]\nX-Leoflow-Home=/somewhere/else\n"] {
+        fs::write(&file, theirs).unwrap();
+        services.run(&test, &["service", "install"]).expect(3);
+        services.run(&test, &["service", "uninstall"]).expect(0);
+        services.run(&test, &["uninstall", "--dry-run"]).expect(0);
+        assert_eq!(fs::read_to_string(&file).unwrap(), theirs);
+    }
+    fs::remove_file(&file).unwrap();
+    services.run(&test, &["service", "install"]).expect(0);
+    // Without its manager it starts all the same, and the file goes with an uninstall.
+    test.run(&["lite", "stop"]).expect(0);
+    services.go_away(&test, true);
+    let started = services.run(&test, &["lite", "start"]).expect(0);
+    assert!(started.stderr.contains("without"), "{started:?}");
+    services.run(&test, &["service", "uninstall"]).expect(0);
+    assert!(!file.exists());
+    // Where there is no manager at all, a clear word.
+    let mut none = test.command(&["service", "install"]);
+    let none: crate::support::Done = none.env("PATH", test.folder()).output().unwrap().into();
+    assert!(none.expect(1).stderr.contains("this machine has no systemd"));
+}
+
+#[test]
+fn killed_at_each_checkpoint_the_next_install_or_uninstall_finishes_it() {
+    let test = TestHome::started();
+    let services = Services::fake(&test);
+    let passed = |arguments: &[&str]| {
+        let log = test.folder().join("checkpoints");
+        let _ = fs::remove_file(&log);
+        services.command(&test, arguments).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap();
+        let text = fs::read_to_string(&log).unwrap();
+        let names = text.lines().filter(|name| name.starts_with("service.")).map(str::to_owned);
+        names.collect::<Vec<_>>()
+    };
+    let killed = |arguments: &[&str], at: &str| {
+        let done = services.command(&test, arguments).env("LEOFLOW_KILL_AT", at).output().unwrap();
+        assert_eq!(done.status.code(), None, "{at}");
+    };
+    let (install, uninstall) = (["service", "install"], ["service", "uninstall"]);
+    let names = passed(&install);
+    assert_eq!(names, ["service.receipt", "service.file", "service.enabled"]);
+    let (file, _) = unit(&services);
+    let removal = passed(&uninstall);
+    assert_eq!(removal, ["service.disabled", "service.removed"]);
+    for at in &names {
+        killed(&install, at);
+        services.run(&test, &install).expect(0);
+        assert_eq!(services.run(&test, &["service", "status", "--json"]).expect(0).json()["enabled"], true, "{at}");
+        services.run(&test, &uninstall).expect(0);
+        killed(&install, at);
+        services.run(&test, &uninstall).expect(0);
+        assert!(!file.exists(), "{at}");
+    }
+    for at in &removal {
+        services.run(&test, &install).expect(0);
+        killed(&uninstall, at);
+        services.run(&test, &uninstall).expect(0);
+        assert!(!file.exists(), "{at}");
+        assert!(fs::read_dir(services.units.join("default.target.wants")).unwrap().next().is_none(), "{at}");
+    }
+}
+
+#[test]
+fn under_a_real_systemd_it_comes_back_when_killed_and_is_upgraded_in_place() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = TestHome::of(all.program("0.1.0"));
+    test.start();
+    let Some(services) = Services::real(&test) else {
+        println!("skipped: there is no systemd that can be run here; the tests with one that stands for it remain");
+        return;
+    };
+    let run = |arguments: &[&str]| services.run(&test, arguments);
+    run(&["service", "install", "--now"]).expect(0);
+    let (_, name) = unit(&services);
+    let active = || services.systemctl(&test, &["is-active", &name]).stdout.trim().to_owned();
+    assert_eq!(active(), "active");
+    let killed = services.main_pid(&test, &name);
+    assert_eq!(supervisor(&test), killed);
+    processes::signal(killed, "KILL");
+    wait_until("another supervisor", Duration::from_secs(30), || {
+        let main = services.main_pid(&test, &name);
+        main != 0 && main != killed && test.state() == "healthy"
+    });
+    let main = services.main_pid(&test, &name);
+    let from = all.dist();
+    run(&["upgrade", "--from", from.to_str().unwrap(), "--yes"]).expect(0);
+    wait_until("the new release", Duration::from_secs(20), || {
+        test.status()["version"].as_str().unwrap().starts_with("0.2.0") && test.state() == "healthy"
+    });
+    assert_eq!((services.main_pid(&test, &name), active()), (main, "active".to_owned()));
+    services.systemctl(&test, &["stop", &name]).expect(0);
+    assert_eq!(test.state(), "stopped");
+    services.systemctl(&test, &["start", &name]).expect(0);
+    assert_eq!((test.state(), active()), ("healthy".to_owned(), "active".to_owned()));
+    run(&["lite", "stop", "--yes"]).expect(0);
+    wait_until("inactive", Duration::from_secs(10), || active() == "inactive");
+    run(&["lite", "start"]).expect(0);
+    assert_eq!(active(), "active");
+    run(&["uninstall", "--purge", "--yes"]).expect(0);
+    assert_eq!(active(), "inactive");
+    assert!(!services.units.join(&name).exists());
+}

@@ -1,0 +1,148 @@
+//! Service managers for tests: one that stands for systemd's `systemctl --user`, and a real `systemd --user`.
+
+use super::{Done, TestHome, processes, wait_until};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/service/systemctl");
+const SYSTEMD: &str = "/lib/systemd/systemd";
+
+/// The environment in which a test's commands find a service manager.
+pub struct Services {
+    variables: Vec<(&'static str, String)>,
+    pub units: PathBuf,
+    real: Option<RealSystemd>,
+}
+
+struct RealSystemd {
+    process: Child,
+    groups: Vec<PathBuf>,
+}
+
+impl Services {
+    pub fn fake(test: &TestHome) -> Self {
+        let (programs, state) = (test.folder().join("programs"), test.folder().join("manager"));
+        fs::create_dir_all(&programs).unwrap();
+        fs::create_dir_all(&state).unwrap();
+        symlink(FAKE, programs.join("systemctl")).unwrap();
+        let path = format!("{}:{}", programs.display(), path_of(test));
+        let variables = vec![("PATH", path), ("SYSTEMCTL_STATE", state.display().to_string())];
+        Self { variables, units: test.folder().join("user/.config/systemd/user"), real: None }
+    }
+
+    /// `None` where there is no systemd, or it cannot be run here.
+    pub fn real(test: &TestHome) -> Option<Self> {
+        let has = |path: &str| Path::new(path).exists();
+        if !has(SYSTEMD) || !has("/usr/bin/systemctl") || !nix::unistd::geteuid().is_root() {
+            return None;
+        }
+        let runtime = test.folder().join("runtime");
+        fs::create_dir_all(&runtime).unwrap();
+        let runtime = runtime.display().to_string();
+        // It makes groups for its services below its own, so it gets one that can be removed with all of them.
+        let name = test.folder().file_name().unwrap().to_str().unwrap();
+        let hierarchies = ["systemd", "unified", ""].map(|one| Path::new("/sys/fs/cgroup").join(one));
+        let is_hierarchy = |path: &PathBuf| path.join("cgroup.procs").exists();
+        let groups: Vec<PathBuf> =
+            hierarchies.into_iter().filter(is_hierarchy).map(|hierarchy| hierarchy.join(name)).collect();
+        if groups.is_empty() || groups.iter().any(|group| fs::create_dir_all(group).is_err()) {
+            return None;
+        }
+        // Not booted by it, this machine has no folder that says so.
+        let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system || exit 9
+                      for group; do echo $$ > \"$group/cgroup.procs\" || exit 9; done
+                      exec /lib/systemd/systemd --user --log-target=console";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "/bin/sh", "-c", script, "sh"]).args(&groups);
+        let environment = test.command(&[]);
+        command.env_clear().envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let log = fs::File::create(test.folder().join("systemd.log")).unwrap();
+        let process = command
+            .env("XDG_RUNTIME_DIR", &runtime)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .ok()?;
+        let units = test.folder().join("user/.config/systemd/user");
+        let mut services =
+            Self { variables: vec![("XDG_RUNTIME_DIR", runtime)], units, real: Some(RealSystemd { process, groups }) };
+        services.is_reached(test).then_some(services)
+    }
+
+    fn is_reached(&mut self, test: &TestHome) -> bool {
+        for _ in 0..200 {
+            if self.systemctl(test, &["show", "--property=Version"]).code == Some(0) {
+                return true;
+            }
+            let has_ended = self.real.as_mut().is_some_and(|real| matches!(real.process.try_wait(), Ok(Some(_))));
+            if has_ended {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
+    }
+
+    pub fn command(&self, test: &TestHome, arguments: &[&str]) -> Command {
+        let mut command = test.command(arguments);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    #[track_caller]
+    pub fn run(&self, test: &TestHome, arguments: &[&str]) -> Done {
+        self.command(test, arguments).output().unwrap().into()
+    }
+
+    pub fn systemctl(&self, test: &TestHome, arguments: &[&str]) -> Done {
+        let environment = self.command(test, &[]);
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["systemctl", "--user"]).args(arguments).env_clear();
+        command.envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.output().unwrap().into()
+    }
+
+    /// The pid of the service's main process, 0 for none.
+    pub fn main_pid(&self, test: &TestHome, unit: &str) -> i32 {
+        let said = self.systemctl(test, &["show", "--property=MainPID", unit]).expect(0).stdout;
+        said.trim().strip_prefix("MainPID=").unwrap().parse().unwrap()
+    }
+
+    /// A manager that does not answer, as after `su`.
+    pub fn go_away(&self, test: &TestHome, away: bool) {
+        let flag = test.folder().join("manager/away");
+        if away { fs::write(flag, "").unwrap() } else { fs::remove_file(flag).unwrap() }
+    }
+}
+
+fn path_of(test: &TestHome) -> String {
+    let command = test.command(&[]);
+    let path = command.get_envs().find(|(name, _)| *name == "PATH").unwrap().1.unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+impl Drop for RealSystemd {
+    fn drop(&mut self) {
+        processes::signal(self.process.id() as i32, "TERM");
+        let _ = self.process.wait();
+        for group in &self.groups {
+            wait_until("its groups are empty", Duration::from_secs(20), || {
+                remove_groups(group);
+                !group.exists()
+            });
+        }
+    }
+}
+
+fn remove_groups(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_groups(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(group);
+}
