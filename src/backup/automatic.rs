@@ -1,13 +1,15 @@
-//! Backups that Lite takes by itself, before it changes the schema of a database that has something in it.
+//! Backups that Lite takes by itself: before it changes the schema of a database that has something in it, and when one is due.
 
-use super::catalog;
+use super::catalog::{self, Listed};
 use super::create::{CreateError, Made, Request, create};
 use super::dump::{DumpError, has_rows};
+use super::retention::{self, Limits};
 use crate::config::{self, Config};
 use crate::home::Home;
 use crate::home::progress::Reporter;
 use crate::postgres::Access;
-use crate::sys::files;
+use crate::sys::{disk, files};
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
 /// What an automatic backup leaves free on the disk, in bytes: the datastore needs room to go on.
@@ -36,8 +38,29 @@ pub async fn before(what: &str, with: &Automatic<'_>) -> Result<Option<Made>, Cr
 
 /// The same for a database that may be empty.
 pub async fn always(what: &str, with: &Automatic<'_>) -> Result<Made, CreateError> {
-    let Automatic { home, access, config, version, pinned, reporter } = *with;
-    let output = catalog::automatic_path(home, &format!("before-{what}"));
+    make(&format!("before-{what}"), with).await
+}
+
+/// One that is due. Where it would have no room, the oldest go first.
+pub async fn scheduled(with: &Automatic<'_>) -> Result<Made, CreateError> {
+    let all = catalog::list(with.home);
+    let last = all.iter().find(|backup| backup.automatic).map_or(0, |backup| backup.size_bytes);
+    let free = disk::free_bytes(with.home.root()).unwrap_or(u64::MAX);
+    let lacking = room_for(last).saturating_sub(free);
+    if lacking > 0 {
+        remove(&all, Path::new(""), with, lacking);
+    }
+    make("scheduled", with).await
+}
+
+/// What the next one takes while it is made, if it is like the last: the copy that it is made of, and itself.
+fn room_for(last: u64) -> u64 {
+    KEEP_FREE + last * 5 / 2
+}
+
+async fn make(why: &str, with: &Automatic<'_>) -> Result<Made, CreateError> {
+    let Automatic { home, access, config, version, reporter, .. } = *with;
+    let output = catalog::automatic_path(home, why);
     let write = |source| CreateError::Write { path: output.clone(), source };
     files::create_private_dir(&home.backups()).map_err(write)?;
     let request = Request {
@@ -52,14 +75,15 @@ pub async fn always(what: &str, with: &Automatic<'_>) -> Result<Made, CreateErro
         may_be_newer: true,
     };
     let made = create(&request, reporter).await?;
-    remove_over_limits(home, config, &made.path, pinned);
+    remove(&catalog::list(home), &made.path, with, 0);
     Ok(made)
 }
 
-/// Only room is lost by one that stays; the next time it is tried again.
-fn remove_over_limits(home: &Home, config: &Config, made: &Path, pinned: &[PathBuf]) {
-    for path in catalog::over_limits(&catalog::list(home), made, pinned, config.backup.keep, config.backup.max_bytes) {
-        let _ = files::remove_any(&path);
+/// Removes what is over the limits. Only room is lost by one that stays; the next time it is tried again.
+fn remove(all: &[Listed], made: &Path, with: &Automatic<'_>, lacking: u64) {
+    let limits = Limits { lacking, ..Limits::of(&with.config.backup, Timestamp::now()) };
+    for one in retention::excess(all, made, with.pinned, &limits) {
+        let _ = files::remove_any(&one.path);
     }
 }
 

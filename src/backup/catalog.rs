@@ -88,7 +88,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    fn age(&self) -> (&Option<String>, i128, &Path) {
+    pub fn age(&self) -> (&Option<String>, i128, &Path) {
         (&self.created_at, self.modified, &self.path)
     }
 }
@@ -143,96 +143,4 @@ pub fn automatic_path(home: &Home, why: &str) -> PathBuf {
     // The second one within a second has a number.
     let numbered = (2..).map(|number: u32| place(&format!("-{number}")));
     std::iter::once(place("")).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| place(""))
-}
-
-/// Which automatic backups are over the limits, oldest first. `made`, which was made just now,
-/// stays, and so do the newest one and the newest one that was proven whole; what the user put there is not touched.
-/// `pinned` ones are the way back from an upgrade: they stay, and do not count.
-pub fn over_limits(all: &[Listed], made: &Path, pinned: &[PathBuf], keep: u64, max_bytes: u64) -> Vec<PathBuf> {
-    let is_pinned = |backup: &&Listed| pinned.contains(&backup.path);
-    let mut newest_first: Vec<&Listed> = all.iter().filter(|backup| backup.automatic && !is_pinned(backup)).collect();
-    newest_first.sort_by(|one, other| other.age().cmp(&one.age()));
-    let is_proven = |backup: &&&Listed| backup.last_verified.as_ref().is_some_and(Proof::is_whole);
-    let proven = newest_first.iter().find(is_proven);
-    let protected: Vec<&Path> =
-        newest_first.first().into_iter().chain(proven).map(|backup| backup.path.as_path()).chain([made]).collect();
-    let mut total: u64 = newest_first.iter().map(|backup| backup.size_bytes).sum();
-    let mut count = newest_first.len() as u64;
-    let mut gone = Vec::new();
-    for backup in newest_first.iter().rev() {
-        if count <= keep && total <= max_bytes {
-            break;
-        }
-        if !protected.contains(&backup.path.as_path()) {
-            total -= backup.size_bytes;
-            count -= 1;
-            gone.push(backup.path.clone());
-        }
-    }
-    gone
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn backup(number: u32, size_bytes: u64, proven: bool) -> Listed {
-        Listed {
-            path: format!("/b/automatic-{number}").into(),
-            size_bytes,
-            automatic: true,
-            created_at: Some(format!("2026-01-{number:02}T00:00:00Z")),
-            leoflow_version: None,
-            schema_version: None,
-            rows: None,
-            last_verified: proven.then(|| Proof::now(false, None)),
-            problem: None,
-            modified: 0,
-        }
-    }
-
-    fn gone(all: &[Listed], keep: u64, max_bytes: u64) -> Vec<String> {
-        let name = |path: PathBuf| path.to_string_lossy().trim_start_matches("/b/automatic-").to_owned();
-        over_limits(all, Path::new(""), &[], keep, max_bytes).into_iter().map(name).collect()
-    }
-
-    #[test]
-    fn the_oldest_go_first() {
-        let all: Vec<Listed> = (1..=4).map(|number| backup(number, 10, false)).collect();
-        assert_eq!(gone(&all, 2, 1000), ["1", "2"]);
-        assert_eq!(gone(&all, 9, 25), ["1", "2"]);
-        assert!(gone(&all, 4, 40).is_empty());
-    }
-
-    #[test]
-    fn the_newest_and_the_newest_proven_stay_whatever_the_limits() {
-        let all = [backup(1, 10, true), backup(2, 10, true), backup(3, 10, false), backup(4, 99, false)];
-        assert_eq!(gone(&all, 1, 1), ["1", "3"]);
-        let quick = Listed { last_verified: Some(Proof::now(true, None)), ..backup(1, 10, false) };
-        assert_eq!(gone(&[quick, backup(2, 10, false)], 1, 1000), ["1"], "hashes alone prove nothing");
-    }
-
-    #[test]
-    fn what_the_user_put_there_stays() {
-        let theirs = Listed { automatic: false, ..backup(1, 10, false) };
-        assert!(gone(&[theirs, backup(2, 10, false)], 1, 1).is_empty());
-    }
-
-    #[test]
-    fn the_one_made_just_now_stays_whatever_the_clock_says() {
-        let all = [backup(1, 10, false), backup(2, 10, false), backup(3, 10, false)];
-        let gone = over_limits(&all, Path::new("/b/automatic-1"), &[], 1, 1000);
-        assert_eq!(gone, [PathBuf::from("/b/automatic-2")]);
-    }
-
-    #[test]
-    fn what_is_the_way_back_stays_and_takes_no_place() {
-        let all: Vec<Listed> = (1..=4).map(|number| backup(number, 10, false)).collect();
-        let pinned = [PathBuf::from("/b/automatic-1")];
-        assert_eq!(
-            over_limits(&all, Path::new(""), &pinned, 1, 1000),
-            ["/b/automatic-2", "/b/automatic-3"].map(PathBuf::from)
-        );
-        assert_eq!(over_limits(&all, Path::new(""), &pinned, 3, 30), Vec::<PathBuf>::new());
-    }
 }

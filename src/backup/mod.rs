@@ -16,6 +16,7 @@ pub mod load;
 pub mod manifest;
 pub mod restore;
 pub mod restore_plan;
+pub mod retention;
 mod scratch;
 pub mod set_aside;
 pub mod side;

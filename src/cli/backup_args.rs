@@ -13,6 +13,9 @@ pub struct Backup {
     /// home's `backups` folder, where `leoflow lite backups` lists it]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Begun by the server, because one is due
+    #[arg(long, hide = true, conflicts_with = "output")]
+    pub scheduled: bool,
 }
 
 #[derive(Args, Debug)]
@@ -33,6 +36,18 @@ pub enum BackupsCommand {
     #[command(after_help = "Examples:\n  leoflow lite backups verify                       the newest in the home\n  \
                       leoflow lite backups verify mine.tar.zst --quick")]
     Verify(VerifyBackups),
+    /// Remove automatic backups that are over the limits of config.yaml; the newest and the newest that was proven stay
+    #[command(
+        after_help = "Examples:\n  leoflow lite backups prune --dry-run\n  leoflow config set backup.keep 3      then: leoflow lite backups prune"
+    )]
+    Prune {
+        /// Say what would go, and why; change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -45,6 +60,9 @@ pub struct VerifyBackups {
     /// Only compare hashes, restore nothing
     #[arg(long)]
     pub quick: bool,
+    /// Begun by the server, because it is due
+    #[arg(long, hide = true, conflicts_with_all = ["file", "all", "quick"])]
+    pub scheduled: bool,
 }
 
 #[derive(Args, Debug)]

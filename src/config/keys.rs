@@ -8,22 +8,42 @@ use std::net::Ipv4Addr;
 /// A key and what it may hold. `check` says what is allowed when the value is not.
 pub struct Key {
     pub name: &'static str,
-    pub check: fn(&Value) -> Result<(), &'static str>,
+    pub check: fn(&Value) -> Result<(), Wrong>,
+}
+
+/// What is allowed where something else is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wrong {
+    /// The key inside the mapping, where it is that one's value.
+    pub inner: Option<&'static str>,
+    pub allowed: &'static str,
+}
+
+impl From<&'static str> for Wrong {
+    fn from(allowed: &'static str) -> Self {
+        Self { inner: None, allowed }
+    }
+}
+
+impl Wrong {
+    pub fn in_key(inner: &'static str, allowed: &'static str) -> Self {
+        Self { inner: Some(inner), allowed }
+    }
 }
 
 pub const KEYS: &[Key] = &[
-    Key { name: "instance_name", check: |value| short_text(value) },
-    Key { name: "workspace", check: |value| absolute_path(value) },
-    Key { name: "port", check: |value| port(value) },
-    Key { name: "host", check: |value| host(value) },
-    Key { name: "admin_email", check: |value| email(value) },
-    Key { name: "admin_password_hash", check: |value| argon2_hash(value) },
-    Key { name: "session_epoch", check: |value| whole_number(value) },
-    Key { name: "jwt_secret", check: |value| key_256(value) },
-    Key { name: "encryption_key", check: |value| key_256(value) },
-    Key { name: "python", check: |value| absolute_path(value) },
-    Key { name: "max_map_length", check: |value| map_length(value) },
-    Key { name: "log_level", check: |value| log_level(value) },
+    Key { name: "instance_name", check: |value| Ok(short_text(value)?) },
+    Key { name: "workspace", check: |value| Ok(absolute_path(value)?) },
+    Key { name: "port", check: |value| Ok(port(value)?) },
+    Key { name: "host", check: |value| Ok(host(value)?) },
+    Key { name: "admin_email", check: |value| Ok(email(value)?) },
+    Key { name: "admin_password_hash", check: |value| Ok(argon2_hash(value)?) },
+    Key { name: "session_epoch", check: |value| Ok(whole_number(value)?) },
+    Key { name: "jwt_secret", check: |value| Ok(key_256(value)?) },
+    Key { name: "encryption_key", check: |value| Ok(key_256(value)?) },
+    Key { name: "python", check: |value| Ok(absolute_path(value)?) },
+    Key { name: "max_map_length", check: |value| Ok(map_length(value)?) },
+    Key { name: "log_level", check: |value| Ok(log_level(value)?) },
     Key { name: "backup", check: |value| BackupSettings::read(value).map(drop) },
     Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop) },
 ];

@@ -1,7 +1,7 @@
 //! Reading and checking. A bad value is named with its line and what is allowed.
 
 use super::document::{Problem, line_of, show, to_mapping};
-use super::keys::{Deprecated, KEYS};
+use super::keys::{Deprecated, KEYS, Wrong};
 use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, UpgradeSettings};
 use crate::protocol::log;
 use crate::sys::files;
@@ -97,8 +97,10 @@ pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Proble
         match KEYS.iter().find(|known| known.name == name) {
             None => warnings.push(Problem { line, message: format!("unknown key {name:?} is kept and ignored") }),
             Some(known) => {
-                if let Err(allowed) = (known.check)(value) {
-                    let found = if is_secret(name) { "this value".to_owned() } else { show(value) };
+                if let Err(Wrong { inner, allowed }) = (known.check)(value) {
+                    let inside = inner.and_then(|inner| Some((format!("{name}.{inner}"), value.get(inner)?)));
+                    let (name, value) = inside.unwrap_or_else(|| (name.to_owned(), value));
+                    let found = if is_secret(&name) { "this value".to_owned() } else { show(value) };
                     problems.push(Problem { line, message: format!("{name}: {found} is not {allowed}") });
                 }
             }

@@ -1,6 +1,7 @@
 //! `config.yaml`: read, checked, and changed one key at a time.
 
 mod backup;
+mod cadence;
 mod document;
 mod edit;
 mod keys;
@@ -13,6 +14,7 @@ mod upgrade;
 mod wanted;
 
 pub use backup::BackupSettings;
+pub use cadence::Cadence;
 pub use document::Problem;
 pub use edit::{EditError, remove_inner_key, remove_key, set_keys};
 pub use keys::{DEPRECATED, Deprecated};

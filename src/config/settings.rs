@@ -51,7 +51,15 @@ pub const SETTINGS: &[Setting] = &[
         "how many elements a task may return that others are mapped over, from the next start on",
     ),
     text("log_level", "info", "how much the logs say, from the next start on: error, warn, info, debug or trace"),
-    number("backup.keep", "5", "automatic backups that stay, the newest"),
+    text(
+        "backup.schedule",
+        "@daily",
+        "when a backup is made by itself: a cron expression, a time awake as 24h, or off; what was missed is made when \
+         this machine is awake again",
+    ),
+    text("backup.verify", "@weekly", "when the newest is restored on trial by itself: as backup.schedule"),
+    number("backup.keep", "7", "automatic backups that stay, the newest"),
+    text("backup.max_age", "off", "how old automatic backups may become: 30d, 12h, off"),
     number("backup.max_bytes", "5368709120", "bytes that automatic backups may take together"),
     number("backup.task_logs_bytes", "268435456", "bytes of task logs in a backup, the newest"),
     text("upgrade.channel", "stable", "stable, or rc for release candidates too"),

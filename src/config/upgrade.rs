@@ -1,5 +1,7 @@
 //! The `upgrade` key: which releases are looked for and where, and what stays after one.
 
+use super::cadence::duration;
+use super::keys::Wrong;
 use serde_yaml::Value;
 use std::time::Duration;
 
@@ -47,43 +49,37 @@ impl Default for UpgradeSettings {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-const ALLOWED: &str = "a mapping of channel (stable or rc), from (a URL or a folder), keep_versions (from 1) \
-                       and keep_snapshot (as 24h, 90m or 2d)";
+const ALLOWED: &str =
+    "a mapping of channel, from, keep_versions and keep_snapshot, as `leoflow config --help` has them";
 
 impl UpgradeSettings {
     /// From the value of the key. `Err` is what is allowed.
-    pub fn read(value: &Value) -> Result<Self, &'static str> {
+    pub fn read(value: &Value) -> Result<Self, Wrong> {
         let mapping = value.as_mapping().ok_or(ALLOWED)?;
         let mut settings = Self::default();
         for (key, value) in mapping {
             match key.as_str() {
                 Some("channel") => {
-                    settings.channel = value.as_str().and_then(Channel::parse).ok_or(ALLOWED)?;
+                    let channel = value.as_str().and_then(Channel::parse);
+                    settings.channel = channel.ok_or(Wrong::in_key("channel", "stable or rc"))?;
                 }
-                Some("from") => settings.from = Some(value.as_str().ok_or(ALLOWED)?.to_owned()),
+                Some("from") => {
+                    let from = value.as_str().ok_or(Wrong::in_key("from", "a URL or a folder"))?;
+                    settings.from = Some(from.to_owned());
+                }
                 Some("keep_versions") => {
-                    settings.keep_versions = value.as_u64().filter(|count| *count >= 1).ok_or(ALLOWED)?;
+                    let count = value.as_u64().filter(|count| *count >= 1);
+                    settings.keep_versions = count.ok_or(Wrong::in_key("keep_versions", "a whole number from 1"))?;
                 }
                 Some("keep_snapshot") => {
-                    settings.keep_snapshot = value.as_str().and_then(duration).ok_or(ALLOWED)?;
+                    let time = value.as_str().and_then(duration);
+                    settings.keep_snapshot = time.ok_or(Wrong::in_key("keep_snapshot", "a time as 24h, 90m or 2d"))?;
                 }
-                _ => return Err(ALLOWED),
+                _ => return Err(ALLOWED.into()),
             }
         }
         Ok(settings)
     }
-}
-
-/// `24h`, `90m`, `2d`.
-fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let seconds = match unit {
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    Some(Duration::from_secs(number.parse::<u32>().ok()?.into()).saturating_mul(seconds))
 }
 
 #[cfg(test)]
@@ -99,7 +95,7 @@ mod tests {
         for wrong in
             ["{channel: beta}", "{keep_versions: 0}", "{keep_snapshot: 3}", "{keep_snapshot: h}", "{a: 1}", "3"]
         {
-            assert_eq!(read(wrong), Err(ALLOWED), "{wrong}");
+            assert!(read(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -60,7 +60,8 @@ fn is_hash(name: &str) -> bool {
 
 fn is_backup(name: &str) -> bool {
     let is_archive = name.ends_with(".tar.zst") || name.ends_with(".tar.gz");
-    name == "verified.json" || is_archive && (name.starts_with("automatic-") || name.starts_with("leoflow-backup-"))
+    ["verified.json", "upkeep.json"].contains(&name)
+        || is_archive && (name.starts_with("automatic-") || name.starts_with("leoflow-backup-"))
 }
 
 fn is_log(name: &str) -> bool {

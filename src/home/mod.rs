@@ -5,6 +5,7 @@ pub mod journal;
 pub mod lock;
 pub mod progress;
 mod resolve;
+pub mod upkeep;
 
 pub use belongings::{check_workspace, foreign};
 pub use resolve::{HomeError, resolve, resolve_workspace};
@@ -33,6 +34,11 @@ impl Home {
 
     pub fn config(&self) -> PathBuf {
         self.root.join("config.yaml")
+    }
+
+    /// What became of the backups and verifications that are made by themselves.
+    pub fn upkeep(&self) -> PathBuf {
+        self.backups().join("upkeep.json")
     }
 
     pub fn receipt(&self) -> PathBuf {

@@ -55,6 +55,19 @@ pub struct InstanceStatus {
     /// The supervisor's own pid.
     #[serde(default)]
     pub pid: i32,
+    /// As the command that shows the status finds them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<BackupsStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupsStatus {
+    /// When the newest in the home was made.
+    pub last_backup_at: Option<String>,
+    /// When one of them was last restored on trial, and all was right.
+    pub last_verified_at: Option<String>,
+    /// Why what is done by itself did not go well the last time.
+    pub problems: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use super::dag_files;
 use super::questions::Questions;
 use super::state::AppState;
 use super::ui_component;
+use super::upkeep;
 use crate::engine::scheduler;
 use crate::postgres::Endpoint;
 use crate::python::Children;
@@ -53,6 +54,7 @@ impl Background {
             async move { state.environments.keep_in_order().await }
         }));
         self.helpers.push(spawn_local(state.environments.clone().get_plain_python()));
+        self.helpers.push(spawn_local(upkeep::keep(state.clone())));
         self.helpers.push(spawn_local(ui_component::keep(state.home.clone(), state.ui.clone())));
         self.scheduler = Some(spawn_local(async move {
             let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());

@@ -39,5 +39,6 @@ mod state;
 mod task;
 mod ui;
 mod ui_component;
+mod upkeep;
 
 pub use run::{Options, ServerError, run};

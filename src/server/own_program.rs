@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 /// What is only looked at.
@@ -55,6 +56,10 @@ impl OwnProgram {
         self.operations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn is_busy(&self) -> bool {
+        self.operations().iter().any(|one| one.status == "running")
+    }
+
     pub fn newest(&self) -> Option<Operation> {
         self.operations().back().cloned()
     }
@@ -70,6 +75,30 @@ impl OwnProgram {
         kind: &'static str,
         arguments: Vec<String>,
     ) -> Result<Operation, ApiError> {
+        self.work(home, kind, arguments).map(|(begun, _)| begun)
+    }
+
+    /// The same to its end. `None` where another is under way.
+    pub async fn perform(
+        self: &Arc<Self>,
+        home: &Home,
+        kind: &'static str,
+        arguments: Vec<String>,
+    ) -> Option<Operation> {
+        let (begun, followed) = self.work(home, kind, arguments).ok()?;
+        let ended = followed.await;
+        // The one that follows it notes how it ended, whatever happens; the newest are remembered.
+        let failed =
+            || Operation { status: "failed", error: ended.err().map(|error| error.to_string()), ..begun.clone() };
+        Some(self.operation(begun.id).unwrap_or_else(failed))
+    }
+
+    fn work(
+        self: &Arc<Self>,
+        home: &Home,
+        kind: &'static str,
+        arguments: Vec<String>,
+    ) -> Result<(Operation, JoinHandle<()>), ApiError> {
         let begun = {
             let mut operations = self.operations();
             if let Some(other) = operations.iter().find(|one| one.status == "running") {
@@ -110,13 +139,13 @@ impl OwnProgram {
             });
         });
         let own = self.clone();
-        tokio::spawn(async move {
+        let followed = tokio::spawn(async move {
             // One that could not even be followed is over, too: nothing else could ever begin.
             if let Err(error) = work.await {
                 own.change(id, |one| (one.status, one.error) = ("failed", Some(error.to_string())));
             }
         });
-        Ok(begun)
+        Ok((begun, followed))
     }
 
     fn change(&self, id: u64, change: impl FnOnce(&mut Operation)) {

@@ -6,6 +6,7 @@ use super::facts::config_is_blank;
 use super::install_self;
 use super::service;
 use crate::config::{self, Config};
+use crate::home::upkeep::{self, Job};
 use crate::home::{Home, journal, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
@@ -59,6 +60,7 @@ pub fn examine(
         None => checks.push(schema_check(schema)),
     }
     checks.push(binaries(home));
+    checks.extend(backups(home));
     checks.extend(service(home));
     let configured = config.as_ref().and_then(|config| config.python.as_deref());
     checks.push(doctor_python::python_found(servers.python.as_deref().or(configured)));
@@ -66,6 +68,25 @@ pub fn examine(
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(remains(home, running));
     checks
+}
+
+/// What became of the backups that are made by themselves; nothing before the first is due.
+fn backups(home: &Home) -> Option<Check> {
+    let upkeep = upkeep::read(home)?;
+    let said = |what: &str, job: &Job| match job.done_at {
+        Some(at) => format!("{what} {}", at.strftime("%Y-%m-%d %H:%M UTC")),
+        None => format!("never {what}"),
+    };
+    let times = format!("{}, {}", said("made", &upkeep.backup), said("verified", &upkeep.verification));
+    Some(match upkeep.problems().as_slice() {
+        [] => Check::ok("backups", format!("by schedule: {times}")),
+        problems if upkeep.backup.problem.is_some() => {
+            Check::problem("backups", format!("{}; {times}", problems.join("; ")), "leoflow lite backup")
+        }
+        problems => {
+            Check::problem("backups", format!("{}; {times}", problems.join("; ")), "leoflow lite backups verify")
+        }
+    })
 }
 
 /// What starts it at login, where that is installed.

@@ -93,6 +93,7 @@ impl Supervisor {
                 _ => reason(&self.model),
             },
             detached: self.identity.detached,
+            backups: None,
             // Whoever asks looks at the journal itself.
             change: None,
             pid: std::process::id() as i32,

@@ -58,6 +58,7 @@ mod uninstalls;
 mod upgrade_kills;
 mod upgrade_refusals;
 mod upgrades;
+mod upkeep;
 mod wakeups;
 mod warm_python;
 mod watchers;

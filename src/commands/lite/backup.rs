@@ -1,14 +1,19 @@
 //! `leoflow lite backup`.
 
+use crate::backup::automatic::{self, Automatic};
 use crate::backup::{self, Made, Request};
 use crate::cli::args::Backup;
 use crate::cli::printer::in_words;
 use crate::commands::context::Context;
-use crate::config;
+use crate::config::{self, Config};
 use crate::error::Error;
 use crate::home::lock::OperationLock;
+use crate::home::upkeep;
+use crate::postgres::Access;
 use crate::recovery::datastore::Datastore;
 use crate::sys::{clock, env_vars, files};
+use crate::upgrade::history;
+use jiff::Timestamp;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -25,20 +30,43 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     // The role and the database are made by the first start, or here.
     drop(datastore.connect().await?);
     context.recovery().clean_up(Some(&datastore.access)).await?;
-    let request = Request {
-        home,
-        access: &datastore.access,
-        version: context.version,
-        instance: config::instance_name(Some(&config)),
-        workspace: config.workspace.as_deref(),
-        output: &output,
-        task_logs_bytes: config.backup.task_logs_bytes,
-        keep_free: 0,
-        may_be_newer: false,
+    let made = match args.scheduled {
+        true => scheduled(context, &datastore.access, &config).await?,
+        false => {
+            let request = Request {
+                home,
+                access: &datastore.access,
+                version: context.version,
+                instance: config::instance_name(Some(&config)),
+                workspace: config.workspace.as_deref(),
+                output: &output,
+                task_logs_bytes: config.backup.task_logs_bytes,
+                keep_free: 0,
+                may_be_newer: false,
+            };
+            backup::create(&request, context.printer).await?
+        }
     };
-    let made = backup::create(&request, context.printer).await?;
+    if args.output.is_none() {
+        // One that somebody made by hand is as good as one that was due.
+        upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, None)
+            .map_err(|error| Error::io("write", &home.upkeep(), &error))?;
+    }
     show(context, &made)?;
     Ok(0)
+}
+
+async fn scheduled(context: &Context<'_>, access: &Access, config: &Config) -> Result<Made, Error> {
+    let pinned = history::ways_back(&context.home);
+    let with = Automatic {
+        home: &context.home,
+        access,
+        config,
+        version: context.version,
+        pinned: &pinned,
+        reporter: context.printer,
+    };
+    Ok(automatic::scheduled(&with).await?)
 }
 
 /// In the home's own folder where none is named, so that it is found again; a relative path is taken from the

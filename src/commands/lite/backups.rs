@@ -1,14 +1,18 @@
 //! `leoflow lite backups list` and `backups verify`.
 
 use crate::backup::catalog::{self, Listed, Proof};
+use crate::backup::retention::{self, Limits};
 use crate::backup::{RestoreError, verify};
 use crate::cli::args::{Backups, BackupsCommand, VerifyBackups};
 use crate::cli::printer::{Printer, in_words};
 use crate::commands::context::Context;
 use crate::error::Error;
 use crate::home::lock::OperationLock;
+use crate::home::upkeep;
 use crate::recovery::datastore::{self, Datastore};
-use crate::sys::env_vars;
+use crate::sys::{env_vars, files};
+use crate::upgrade::history;
+use jiff::Timestamp;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +20,7 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
     match &args.command {
         None | Some(BackupsCommand::List) => list(context),
         Some(BackupsCommand::Verify(args)) => verify(context, args).await,
+        Some(BackupsCommand::Prune { dry_run, yes }) => prune(context, *dry_run, *yes),
     }
 }
 
@@ -23,7 +28,7 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
     let backups = catalog::list(&context.home);
     let printer = context.printer;
     if printer.json {
-        printer.json(&json!({"backups": backups}))?;
+        printer.json(&json!({"backups": backups, "upkeep": upkeep::read(&context.home)}))?;
         return Ok(0);
     }
     if backups.is_empty() {
@@ -33,6 +38,39 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
     }
     let rows: Vec<Vec<String>> = backups.iter().map(|backup| row(printer, backup)).collect();
     printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows);
+    Ok(0)
+}
+
+fn prune(context: &Context<'_>, dry_run: bool, yes: bool) -> Result<u8, Error> {
+    let (home, printer) = (&context.home, context.printer);
+    let settings = context.config()?.map(|loaded| loaded.config.backup).unwrap_or_default();
+    // Nobody makes one, or goes back to one, meanwhile.
+    let _alone = (!dry_run).then(|| OperationLock::take(home, "leoflow lite backups prune")).transpose()?;
+    let limits = Limits::of(&settings, Timestamp::now());
+    let excess = retention::excess(&catalog::list(home), Path::new(""), &history::ways_back(home), &limits);
+    let freed: u64 = excess.iter().map(|one| one.size_bytes).sum();
+    if !printer.json {
+        for one in &excess {
+            printer.note(format!("remove  {:>10}  {}  ({})", in_words(one.size_bytes), one.path.display(), one.why));
+        }
+    }
+    if !dry_run && !excess.is_empty() {
+        if !context.confirm("Remove these?", yes)? {
+            return Err(Error::failed("nothing was removed"));
+        }
+        for one in &excess {
+            files::remove_any(&one.path).map_err(|error| Error::io("remove", &one.path, &error))?;
+        }
+    }
+    if printer.json {
+        printer.json(&json!({"removed": excess, "freed_bytes": freed, "dry_run": dry_run}))?;
+        return Ok(0);
+    }
+    printer.line(match (excess.len(), dry_run) {
+        (0, _) => "No automatic backup is over the limits of config.yaml".to_owned(),
+        (count, true) => format!("{count} would go, {}; nothing was changed", in_words(freed)),
+        (count, false) => format!("{count} are gone, {}", in_words(freed)),
+    });
     Ok(0)
 }
 
@@ -62,8 +100,17 @@ fn said(printer: &Printer, proof: &Proof) -> String {
 }
 
 async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error> {
-    let files = chosen(context, args)?;
     let (home, printer) = (&context.home, context.printer);
+    let note_done = || {
+        upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Verification, None)
+            .map_err(|error| Error::io("write", &home.upkeep(), &error))
+    };
+    if args.scheduled && catalog::list(home).is_empty() {
+        // There is nothing to prove until the next time.
+        note_done()?;
+        return list(context);
+    }
+    let files = chosen(context, args)?;
     let command = "leoflow lite backups verify";
     // Hashes need no datastore, and no home either.
     let mut opened = None;
@@ -96,6 +143,9 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
             tell(context, &file, rows, &proof);
         }
         results.push((file, proof));
+    }
+    if home.exists() && args.file.is_none() && results.iter().all(|(_, proof)| proof.is_whole()) {
+        note_done()?;
     }
     if printer.json {
         let results: Vec<_> =

@@ -1,11 +1,12 @@
 //! `leoflow lite status`.
 
+use crate::backup::catalog;
 use crate::commands::context::Context;
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
-use crate::home::{journal, lock};
+use crate::home::{journal, lock, upkeep};
 use crate::protocol::control;
-use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
+use crate::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let mut status = control::status_of(&context.home).unwrap_or_else(|| from_outside(context));
@@ -13,12 +14,23 @@ pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
         status.state = InstanceState::Upgrading;
     }
+    status.backups = Some(backups(context));
     if context.printer.json {
         context.printer.json(&status)?;
     } else {
         show(context, &status);
     }
     Ok(if status.state == InstanceState::Healthy { 0 } else { 1 })
+}
+
+fn backups(context: &Context<'_>) -> BackupsStatus {
+    let all = catalog::list(&context.home);
+    let proofs = all.iter().filter_map(|backup| backup.last_verified.as_ref());
+    BackupsStatus {
+        last_backup_at: all.iter().find_map(|backup| backup.created_at.clone()),
+        last_verified_at: proofs.filter(|proof| proof.is_whole()).map(|proof| proof.verified_at.clone()).max(),
+        problems: upkeep::read(&context.home).map(|upkeep| upkeep.problems()).unwrap_or_default(),
+    }
 }
 
 /// What can be told of an instance whose supervisor does not answer.
@@ -55,6 +67,7 @@ fn from_outside(context: &Context<'_>) -> InstanceStatus {
         detached: false,
         change: None,
         pid: holder.filter(|_| held).map_or(0, |holder| holder.process.pid),
+        backups: None,
     }
 }
 
@@ -73,12 +86,28 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
         printer.line(change.to_string());
     }
     if status.processes.is_empty() {
+        show_backups(context, status);
         return;
     }
     let schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
     printer.line(format!("version {}, schema {schema}, up {}", status.version, duration(status.uptime_seconds)));
     let rows: Vec<Vec<String>> = status.processes.iter().map(row).collect();
     printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], &rows);
+    show_backups(context, status);
+}
+
+fn show_backups(context: &Context<'_>, status: &InstanceStatus) {
+    let (Some(backups), printer) = (&status.backups, context.printer) else { return };
+    if backups.last_backup_at.is_some() {
+        let verified = match &backups.last_verified_at {
+            Some(at) => format!("verified {}", printer.time(Some(at))),
+            None => "never verified".to_owned(),
+        };
+        printer.line(format!("last backup {}, {verified}", printer.time(backups.last_backup_at.as_deref())));
+    }
+    for problem in &backups.problems {
+        printer.warning(problem);
+    }
 }
 
 fn row(process: &ProcessStatus) -> Vec<String> {

@@ -1,7 +1,8 @@
 //! Backups over HTTP: for programs below `/api/lite`, and for people a page.
 
-use super::pages::size_text;
+use super::pages::{problems, size_text};
 use super::render::page;
+use crate::config;
 use crate::server::api_error::ApiError;
 use crate::server::openapi::answers::Accepted;
 use crate::server::own_program::{Operation, answer, ask};
@@ -83,9 +84,15 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
     let operation = state.own_program.newest();
     // What a backup had to leave out.
     let skipped = operation.as_ref().and_then(|one| one.result.as_ref()?.get("skipped").cloned());
+    let settings =
+        config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config.backup).unwrap_or_default();
     page(
         "backups.html",
-        &json!({"backups": backups, "reason": reason, "operation": operation, "skipped": skipped.unwrap_or_default()}),
+        &json!({
+            "backups": backups, "reason": reason, "operation": operation, "skipped": skipped.unwrap_or_default(),
+            "schedule": settings.schedule.to_string(), "verify": settings.verify.to_string(),
+            "problems": problems(&state),
+        }),
     )
 }
 

@@ -1,6 +1,7 @@
 //! The pages of our own: a login, what runs, and what stands in for Airflow's web UI.
 
 use super::render::{file, page};
+use crate::home::upkeep;
 use crate::protocol::control;
 use crate::protocol::status::InstanceStatus;
 use crate::server::api_error::ApiError;
@@ -74,9 +75,14 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
         "processes.html",
         &json!({
             "state": status.state, "reason": status.reason, "version": status.version, "home": status.home,
-            "schema_version": status.schema_version, "processes": processes,
+            "schema_version": status.schema_version, "processes": processes, "problems": problems(&state),
         }),
     )
+}
+
+/// What went wrong the last time with what is done by itself.
+pub fn problems(state: &AppState) -> Vec<String> {
+    upkeep::read(&state.home).map(|upkeep| upkeep.problems()).unwrap_or_default()
 }
 
 /// The same for the page's script, which keeps it fresh.

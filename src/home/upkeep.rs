@@ -1,0 +1,156 @@
+//! `backups/upkeep.json`: what is done by itself, when it was done last, and what went wrong.
+
+use super::Home;
+use crate::sys::files;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::io;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upkeep {
+    pub backup: Job,
+    pub verification: Job,
+}
+
+/// Something that is done by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// When it was first looked after.
+    pub since: Timestamp,
+    #[serde(default)]
+    pub tried_at: Option<Timestamp>,
+    /// When it last went well.
+    #[serde(default)]
+    pub done_at: Option<Timestamp>,
+    /// Why the last try did not.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// Seconds that Leoflow has run, and this machine was awake, since it was done.
+    #[serde(default)]
+    pub awake_seconds: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Backup,
+    Verification,
+}
+
+/// How long one that went wrong is left alone.
+pub const AFTER_FAILURE: SignedDuration = SignedDuration::from_mins(30);
+
+const LIMIT: u64 = 64 * 1024;
+
+impl Job {
+    fn since(now: Timestamp) -> Self {
+        Self { since: now, tried_at: None, done_at: None, problem: None, awake_seconds: 0 }
+    }
+
+    /// From when on its next time is counted.
+    pub fn last(&self) -> Timestamp {
+        self.done_at.unwrap_or(self.since)
+    }
+
+    /// Before this it is not tried again.
+    pub fn rests_until(&self) -> Option<Timestamp> {
+        let tried = self.tried_at.filter(|tried| self.done_at.is_none_or(|done| done < *tried))?;
+        tried.checked_add(AFTER_FAILURE).ok()
+    }
+}
+
+impl Upkeep {
+    fn since(now: Timestamp) -> Self {
+        Self { backup: Job::since(now), verification: Job::since(now) }
+    }
+
+    pub fn job(&self, kind: Kind) -> &Job {
+        match kind {
+            Kind::Backup => &self.backup,
+            Kind::Verification => &self.verification,
+        }
+    }
+
+    /// What went wrong the last time, for people.
+    pub fn problems(&self) -> Vec<String> {
+        let backup = self.backup.problem.iter().map(|reason| format!("the scheduled backup failed: {reason}"));
+        let verification =
+            self.verification.problem.iter().map(|reason| format!("the scheduled verification failed: {reason}"));
+        backup.chain(verification).collect()
+    }
+
+    fn job_mut(&mut self, kind: Kind) -> &mut Job {
+        match kind {
+            Kind::Backup => &mut self.backup,
+            Kind::Verification => &mut self.verification,
+        }
+    }
+}
+
+/// What is known; `None` before it was first looked after. A file that cannot be read is as none.
+pub fn read(home: &Home) -> Option<Upkeep> {
+    let text = files::read_text(&home.upkeep(), LIMIT).ok().flatten()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn change(home: &Home, now: Timestamp, change: impl FnOnce(&mut Upkeep)) -> io::Result<Upkeep> {
+    let mut upkeep = read(home).unwrap_or_else(|| Upkeep::since(now));
+    change(&mut upkeep);
+    files::create_private_dir(&home.backups())?;
+    files::write_atomic(&home.upkeep(), &serde_json::to_vec_pretty(&upkeep)?, 0o600)?;
+    Ok(upkeep)
+}
+
+/// What is known, from now on.
+pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
+    match read(home) {
+        Some(upkeep) => Ok(upkeep),
+        None => change(home, now, |_| {}),
+    }
+}
+
+pub fn note_awake(home: &Home, now: Timestamp, seconds: u64) -> io::Result<Upkeep> {
+    change(home, now, |upkeep| {
+        upkeep.backup.awake_seconds += seconds;
+        upkeep.verification.awake_seconds += seconds;
+    })
+}
+
+pub fn note_try(home: &Home, now: Timestamp, kind: Kind) -> io::Result<Upkeep> {
+    change(home, now, |upkeep| upkeep.job_mut(kind).tried_at = Some(now))
+}
+
+/// `problem` is why it did not go well.
+pub fn note_end(home: &Home, now: Timestamp, kind: Kind, problem: Option<String>) -> io::Result<Upkeep> {
+    change(home, now, |upkeep| {
+        let job = upkeep.job_mut(kind);
+        if problem.is_none() {
+            (job.done_at, job.awake_seconds) = (Some(now), 0);
+        }
+        job.problem = problem;
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_try_that_went_wrong_is_remembered_and_not_repeated_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home { root: folder.path().to_owned() };
+        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        assert_eq!(begin(&home, at(0)).unwrap().backup.last(), at(0));
+        note_awake(&home, at(10), 10).unwrap();
+        note_try(&home, at(20), Kind::Backup).unwrap();
+        let failed = note_end(&home, at(21), Kind::Backup, Some("the disk is full".to_owned())).unwrap();
+        assert_eq!((failed.backup.last(), failed.backup.awake_seconds), (at(0), 10));
+        assert_eq!(failed.backup.rests_until(), Some(at(20 + 30 * 60)));
+        assert_eq!(failed.verification.rests_until(), None);
+        note_try(&home, at(4000), Kind::Backup).unwrap();
+        let done = note_end(&home, at(4005), Kind::Backup, None).unwrap();
+        assert_eq!((done.backup.last(), done.backup.awake_seconds, done.verification.awake_seconds), (at(4005), 0, 10));
+        assert_eq!((done.backup.rests_until(), done.backup.problem), (None, None));
+        std::fs::write(home.upkeep(), "not JSON").unwrap();
+        assert_eq!((read(&home), begin(&home, at(1)).unwrap().backup.last()), (None, at(1)));
+    }
+}

@@ -1,0 +1,116 @@
+//! Backups that look after themselves: made, verified and removed by the settings, and told of when they fail.
+
+use crate::support::{TestHome, wait_until};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Adds to config.yaml of a home that is set up.
+fn configure(test: &TestHome, backup: &str) {
+    let file = test.home.join("config.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{text}backup: {backup}\n")).unwrap();
+}
+
+fn backups(test: &TestHome) -> Vec<Value> {
+    let listed = test.run(&["lite", "backups", "--json"]).expect(0).json();
+    listed["backups"].as_array().unwrap().clone()
+}
+
+fn scheduled(test: &TestHome) -> Vec<PathBuf> {
+    let paths = backups(test).into_iter().map(|backup| PathBuf::from(backup["path"].as_str().unwrap()));
+    paths.filter(|path| path.to_string_lossy().contains("-scheduled")).collect()
+}
+
+#[test]
+fn they_are_made_and_verified_when_due_and_the_oldest_go() {
+    let test = TestHome::new();
+    test.set_up();
+    configure(&test, "{schedule: '* * * * * *', verify: '* * * * * *', keep: 2}");
+    test.start();
+    test.run(&["variables", "set", "kept", "here"]).expect(0);
+    wait_until("the first backup", Duration::from_secs(60), || !scheduled(&test).is_empty());
+    let first = scheduled(&test).pop().unwrap();
+    wait_until("a verification", Duration::from_secs(60), || test.status()["backups"]["last_verified_at"].is_string());
+    wait_until("the first to go", Duration::from_secs(60), || !first.exists());
+    let all = scheduled(&test);
+    // The newest that was proven stays beside the two.
+    assert!((1..=3).contains(&all.len()), "{all:?}");
+    let status = test.status();
+    assert!(status["backups"]["last_backup_at"].is_string() && status["backups"]["problems"] == serde_json::json!([]));
+    assert_eq!(status["state"], "healthy");
+    // The settings are read anew each time.
+    test.run(&["config", "set", "backup.schedule", "off"]).expect(0);
+    test.run(&["config", "set", "backup.verify", "off"]).expect(0);
+    wait_until("quiet", Duration::from_secs(60), || {
+        let before = backups(&test);
+        std::thread::sleep(Duration::from_secs(3));
+        backups(&test) == before
+    });
+    assert!(scheduled(&test).iter().any(|path| path.exists()));
+    let newest = scheduled(&test).remove(0);
+    let other = TestHome::new();
+    other.restore(&newest, &[]).expect(0);
+    other.start();
+    assert_eq!(other.run(&["variables", "get", "kept"]).expect(0).stdout.trim(), "here");
+}
+
+#[test]
+fn one_that_cannot_be_restored_is_told_of_wherever_one_looks() {
+    let test = TestHome::new();
+    test.set_up();
+    configure(&test, "{schedule: 'off', verify: '* * * * * *'}");
+    test.start();
+    let made = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
+    let mut bytes = fs::read(&made).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&made, bytes).unwrap();
+    let problems = || test.status()["backups"]["problems"].as_array().unwrap().clone();
+    wait_until("a failed verification", Duration::from_secs(60), || !problems().is_empty());
+    assert!(problems()[0].as_str().unwrap().contains(&made), "{:?}", problems());
+    let doctor = test.run(&["doctor", "--json"]).expect(1).json();
+    let check = doctor["checks"].as_array().unwrap().iter().find(|check| check["name"] == "backups").unwrap().clone();
+    assert_eq!((&check["verdict"], &check["remedy"]), (&"problem".into(), &"leoflow lite backups verify".into()));
+    let shown = test.run(&["lite", "status"]).expect(0);
+    assert!(shown.stderr.contains("the scheduled verification failed"), "{shown:?}");
+    // What the message names goes on from here: another backup, and its proof.
+    test.run(&["lite", "backups", "verify"]).expect(1);
+    test.run(&["lite", "backup"]).expect(0);
+    test.run(&["lite", "backups", "verify"]).expect(0);
+    assert!(problems().is_empty());
+}
+
+#[test]
+fn prune_shows_what_goes_and_leaves_the_rest() {
+    let test = TestHome::started();
+    let folder = test.home.join("backups");
+    for number in 1..=4 {
+        let made = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
+        fs::rename(made, folder.join(format!("automatic-2026010{number}T000000Z-scheduled.tar.zst"))).unwrap();
+    }
+    let own = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
+    let proven = folder.join("automatic-20260101T000000Z-scheduled.tar.zst");
+    test.run(&["lite", "backups", "verify", proven.to_str().unwrap()]).expect(0);
+    configure(&test, "{keep: 2}");
+    let before = test.snapshot("backups");
+    let dry = test.run(&["lite", "backups", "prune", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(test.snapshot("backups"), before);
+    let names = |told: &Value| -> Vec<String> {
+        let removed = told["removed"].as_array().unwrap().iter();
+        removed
+            .map(|one| one["path"].as_str().unwrap()[folder.to_str().unwrap().len() + 11..][..8].to_owned())
+            .collect()
+    };
+    assert_eq!(names(&dry), ["20260102", "20260103"], "the proven one stays, and the newest");
+    assert_eq!(dry["removed"][0]["why"], "count");
+    test.run(&["lite", "backups", "prune"]).expect(3);
+    let done = test.run(&["lite", "backups", "prune", "--yes", "--json"]).expect(0).json();
+    assert_eq!(names(&done), names(&dry));
+    let left = backups(&test);
+    assert_eq!(left.len(), 3);
+    assert!(left.iter().any(|one| one["path"] == own.as_str()));
+    let bad = test.run(&["config", "set", "backup.schedule", "0 25 * * *"]).expect(2);
+    assert!(bad.stderr.contains("backup.schedule: \"0 25 * * *\" is not a cron expression"), "{bad:?}");
+}
