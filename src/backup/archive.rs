@@ -12,10 +12,16 @@ pub enum Compression {
     Gzip,
 }
 
+/// Whether a file's name says that it is encrypted.
+pub fn is_encrypted_name(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "age")
+}
+
 impl Compression {
-    /// By the extension: `.tar.zst` or `.tar.gz`.
+    /// By the extension: `.tar.zst` or `.tar.gz`, with `.age` after it where it is encrypted.
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
+        let name = name.strip_suffix(".age").unwrap_or(name);
         if name.ends_with(".tar.zst") {
             Some(Self::Zstd)
         } else if name.ends_with(".tar.gz") {

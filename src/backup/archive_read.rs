@@ -56,7 +56,7 @@ pub struct ArchiveReader<'a> {
 impl<'a> ArchiveReader<'a> {
     pub fn new(source: impl Read + 'a) -> Result<Self, ArchiveError> {
         let mut source = BufReader::with_capacity(BUFFER, source);
-        let start = source.fill_buf().map_err(ArchiveError::Open)?;
+        let start = source.fill_buf().map_err(opening)?;
         let decoder: Box<dyn Read + 'a> = match start {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd_decoder(source).map_err(damaged)?),
             [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
@@ -104,6 +104,14 @@ fn manifest<R: Read>(entries: &mut tar::Entries<'_, R>) -> Result<Manifest, Arch
     }
     let size = first.entry.size();
     Ok(Manifest::read(first.entry, size)?)
+}
+
+/// What is there and cannot be read, or is not what it was: a decryption says so of changed bytes.
+pub fn opening(error: io::Error) -> ArchiveError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => damaged(error),
+        _ => ArchiveError::Open(error),
+    }
 }
 
 fn damaged(error: io::Error) -> ArchiveError {

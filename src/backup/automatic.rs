@@ -3,6 +3,7 @@
 use super::catalog::{self, Listed};
 use super::create::{CreateError, Made, Request, create};
 use super::dump::{DumpError, has_rows};
+use super::encryption::EncryptTo;
 use super::retention::{self, Limits};
 use crate::config::{self, Config};
 use crate::home::Home;
@@ -38,7 +39,8 @@ pub async fn before(what: &str, with: &Automatic<'_>) -> Result<Option<Made>, Cr
 
 /// The same for a database that may be empty.
 pub async fn always(what: &str, with: &Automatic<'_>) -> Result<Made, CreateError> {
-    make(&format!("before-{what}"), with).await
+    // What is the way back has to open on this machine, by itself.
+    make(&format!("before-{what}"), with, &EncryptTo::Nobody).await
 }
 
 /// One that is due. Where it would have no room, the oldest go first.
@@ -50,7 +52,7 @@ pub async fn scheduled(with: &Automatic<'_>) -> Result<Made, CreateError> {
     if lacking > 0 {
         remove(&all, Path::new(""), with, lacking);
     }
-    make("scheduled", with).await
+    make("scheduled", with, &EncryptTo::of(&with.config.backup)?).await
 }
 
 /// What the next one takes while it is made, if it is like the last: the copy that it is made of, and itself.
@@ -58,9 +60,9 @@ fn room_for(last: u64) -> u64 {
     KEEP_FREE + last * 5 / 2
 }
 
-async fn make(why: &str, with: &Automatic<'_>) -> Result<Made, CreateError> {
+async fn make(why: &str, with: &Automatic<'_>, encrypt_to: &EncryptTo) -> Result<Made, CreateError> {
     let Automatic { home, access, config, version, reporter, .. } = *with;
-    let output = catalog::automatic_path(home, why);
+    let output = catalog::automatic_path(home, why, !encrypt_to.is_nobody());
     let write = |source| CreateError::Write { path: output.clone(), source };
     files::create_private_dir(&home.backups()).map_err(write)?;
     let request = Request {
@@ -73,8 +75,10 @@ async fn make(why: &str, with: &Automatic<'_>) -> Result<Made, CreateError> {
         task_logs_bytes: config.backup.task_logs_bytes,
         keep_free: KEEP_FREE,
         may_be_newer: true,
+        encrypt_to,
     };
     let made = create(&request, reporter).await?;
+    catalog::note_made(home, &made).map_err(write)?;
     remove(&catalog::list(home), &made.path, with, 0);
     Ok(made)
 }

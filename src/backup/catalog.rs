@@ -1,10 +1,14 @@
 //! The backups in the home, what was proven of them, and which of the automatic ones go.
 
+use super::archive::Hashed;
+use super::create::Made;
+use super::encryption::Input;
 use super::manifest::Manifest;
-use super::restore::peek;
+use super::restore::{RestoreError, peek};
 use crate::home::Home;
 use crate::sys::{clock, files};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +21,9 @@ pub struct Proof {
     pub ok: bool,
     /// Only the hashes were compared; nothing was restored.
     pub quick: bool,
+    /// It is encrypted, and was only compared with what was written here, byte by byte.
+    #[serde(default)]
+    pub unopened: bool,
     /// What was wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -24,7 +31,11 @@ pub struct Proof {
 
 impl Proof {
     pub fn now(quick: bool, problem: Option<String>) -> Self {
-        Self { verified_at: clock::now_rfc3339(), ok: problem.is_none(), quick, problem }
+        Self { verified_at: clock::now_rfc3339(), ok: problem.is_none(), quick, unopened: false, problem }
+    }
+
+    pub fn unopened(problem: Option<String>) -> Self {
+        Self { unopened: true, ..Self::now(true, problem) }
     }
 
     /// Whether it was restored on trial, and all was right.
@@ -69,12 +80,85 @@ pub fn remember(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
     files::write_atomic(&home.backups().join(MEMORY), &serde_json::to_vec_pretty(&all)?, 0o600)
 }
 
+/// What a manifest says of its backup as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Facts {
+    created_at: Option<String>,
+    leoflow_version: Option<String>,
+    schema_version: Option<i64>,
+    rows: Option<i64>,
+}
+
+impl Facts {
+    fn of(manifest: &Manifest) -> Self {
+        Self {
+            created_at: Some(manifest.created_at.clone()),
+            leoflow_version: Some(manifest.leoflow_version.clone()),
+            schema_version: Some(manifest.schema_version),
+            rows: Some(manifest.rows()),
+        }
+    }
+}
+
+/// What was written down of an encrypted backup when it was made: nothing of it is in the file for all to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct MadeHere {
+    name: String,
+    size: u64,
+    sha256: String,
+    facts: Facts,
+}
+
+const MADE: &str = "made.json";
+
+fn made_here(home: &Home) -> Vec<MadeHere> {
+    let text = files::read_text(&home.backups().join(MADE), 1024 * 1024).ok().flatten();
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// Writes down what can be said of an encrypted backup without its key.
+pub fn note_made(home: &Home, made: &Made) -> io::Result<()> {
+    let name = made.path.file_name().and_then(OsStr::to_str);
+    let Some(name) = name.filter(|_| made.encrypted) else { return Ok(()) };
+    let mut all = made_here(home);
+    let excess = (all.len() + 1).saturating_sub(REMEMBERED_LIMIT);
+    all.drain(..excess);
+    all.push(MadeHere {
+        name: name.to_owned(),
+        size: made.size_bytes,
+        sha256: made.sha256.to_string(),
+        facts: Facts {
+            created_at: Some(made.created_at.clone()),
+            leoflow_version: Some(made.leoflow_version.clone()),
+            schema_version: Some(made.schema_version),
+            rows: Some(made.tables.values().sum()),
+        },
+    });
+    files::create_private_dir(&home.backups())?;
+    files::write_atomic(&home.backups().join(MADE), &serde_json::to_vec_pretty(&all)?, 0o600)
+}
+
+/// What can be said of an encrypted backup that does not open: whether it is, byte by byte, one that was made on this machine.
+/// `None` for one of which nothing is known.
+pub fn unopened(home: &Home, path: &Path) -> io::Result<Option<Proof>> {
+    let mut hashed = Hashed::new(fs::File::open(path)?);
+    io::copy(&mut hashed, &mut io::sink())?;
+    let (sha256, made) = (hashed.sha256().to_string(), made_here(home));
+    if made.iter().any(|made| made.sha256 == sha256) {
+        return Ok(Some(Proof::unopened(None)));
+    }
+    let name = path.file_name().and_then(OsStr::to_str);
+    let is_changed = made.iter().any(|made| Some(made.name.as_str()) == name);
+    Ok(is_changed.then(|| Proof::unopened(Some("its bytes are not those that were written".to_owned()))))
+}
+
 /// A file in `backups/`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listed {
     pub path: PathBuf,
     pub size_bytes: u64,
     pub automatic: bool,
+    pub encrypted: bool,
     pub created_at: Option<String>,
     pub leoflow_version: Option<String>,
     pub schema_version: Option<i64>,
@@ -95,11 +179,11 @@ impl Listed {
 
 /// Every backup in the home, the newest first.
 pub fn list(home: &Home) -> Vec<Listed> {
-    let remembered = memory(home);
+    let (remembered, made) = (memory(home), made_here(home));
     let entries = fs::read_dir(home.backups()).into_iter().flatten().flatten();
     let mut found: Vec<Listed> = entries
         .filter(|entry| super::archive::Compression::of(&entry.path()).is_some() && !is_hidden(&entry.path()))
-        .filter_map(|entry| Some(listed(&entry.path(), &fs::metadata(entry.path()).ok()?, &remembered)))
+        .filter_map(|entry| Some(listed(&entry.path(), &fs::metadata(entry.path()).ok()?, &remembered, &made)))
         .collect();
     found.sort_by(|one, other| other.age().cmp(&one.age()));
     found
@@ -109,21 +193,28 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-fn listed(path: &Path, meta: &Metadata, remembered: &[Remembered]) -> Listed {
+fn listed(path: &Path, meta: &Metadata, remembered: &[Remembered], made: &[MadeHere]) -> Listed {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let of_this = |old: &&Remembered| old.path == real && old.size == meta.len() && old.modified == modified(meta);
-    let (manifest, problem): (Option<Manifest>, Option<String>) = match peek(path) {
-        Ok(manifest) => (Some(manifest), None),
-        Err(error) => (None, Some(error.to_string())),
+    let (facts, problem, encrypted) = match peek(&Input::plain(path)) {
+        Ok(manifest) => (Some(Facts::of(&manifest)), None, false),
+        // Whoever made it has written down what can be said of it.
+        Err(RestoreError::NotOpened { .. }) => {
+            let made = made.iter().find(|made| Some(made.name.as_ref()) == path.file_name().and_then(OsStr::to_str));
+            (made.filter(|made| made.size == meta.len()).map(|made| made.facts.clone()), None, true)
+        }
+        Err(error) => (None, Some(error.to_string()), false),
     };
+    let facts = facts.unwrap_or_default();
     Listed {
         path: path.to_owned(),
         size_bytes: meta.len(),
         automatic: is_automatic(path),
-        created_at: manifest.as_ref().map(|manifest| manifest.created_at.clone()),
-        leoflow_version: manifest.as_ref().map(|manifest| manifest.leoflow_version.clone()),
-        schema_version: manifest.as_ref().map(|manifest| manifest.schema_version),
-        rows: manifest.as_ref().map(Manifest::rows),
+        encrypted,
+        created_at: facts.created_at,
+        leoflow_version: facts.leoflow_version,
+        schema_version: facts.schema_version,
+        rows: facts.rows,
         last_verified: remembered.iter().find(of_this).map(|old| old.proof.clone()),
         problem,
         modified: modified(meta),
@@ -137,9 +228,10 @@ fn is_automatic(path: &Path) -> bool {
 }
 
 /// Where an automatic backup goes; `why` is a few words joined by `-`.
-pub fn automatic_path(home: &Home, why: &str) -> PathBuf {
+pub fn automatic_path(home: &Home, why: &str, is_encrypted: bool) -> PathBuf {
+    let age = if is_encrypted { ".age" } else { "" };
     let at = clock::now_rfc3339().replace(['-', ':'], "");
-    let place = |more: &str| home.backups().join(format!("{AUTOMATIC}{at}-{why}{more}.tar.zst"));
+    let place = |more: &str| home.backups().join(format!("{AUTOMATIC}{at}-{why}{more}.tar.zst{age}"));
     // The second one within a second has a number.
     let numbered = (2..).map(|number: u32| place(&format!("-{number}")));
     std::iter::once(place("")).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| place(""))

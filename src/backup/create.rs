@@ -1,9 +1,10 @@
 //! Making a backup: everything is copied into the spool first, then written whole beside its place,
 //! then renamed into it. Killed anywhere, what was there before is still there.
 
-use super::archive::{ArchiveWriter, Compression, Hashed};
+use super::archive::{ArchiveWriter, Compression, Hashed, is_encrypted_name};
 use super::collect::{CollectError, Collected};
 use super::dump::{DumpError, Dumped, Snapshot};
+use super::encryption::{EncryptTo, EncryptionError};
 use super::manifest::{
     CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Sha256Hex, Skipped,
 };
@@ -27,6 +28,8 @@ pub enum CreateError {
     #[error(transparent)]
     Dump(#[from] DumpError),
     #[error(transparent)]
+    Encryption(#[from] EncryptionError),
+    #[error(transparent)]
     Collect(#[from] CollectError),
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
@@ -36,6 +39,10 @@ pub enum CreateError {
     Unreadable(String),
     #[error("a backup is called NAME.tar.zst or NAME.tar.gz, not {0}")]
     Name(PathBuf),
+    #[error("backups are encrypted, and the name of such a file ends in .age: {0} does not")]
+    PlainName(PathBuf),
+    #[error("nobody is named to encrypt {0} to")]
+    ForNobody(PathBuf),
 }
 
 /// What to back up, and where to.
@@ -52,6 +59,7 @@ pub struct Request<'a> {
     pub keep_free: u64,
     /// Whether a database of a newer release is taken too.
     pub may_be_newer: bool,
+    pub encrypt_to: &'a EncryptTo,
 }
 
 /// A finished backup.
@@ -60,6 +68,9 @@ pub struct Made {
     pub path: PathBuf,
     pub size_bytes: u64,
     pub sha256: Sha256Hex,
+    pub encrypted: bool,
+    pub created_at: String,
+    pub leoflow_version: String,
     pub schema_version: i64,
     pub tables: BTreeMap<String, i64>,
     pub skipped: Vec<Skipped>,
@@ -73,6 +84,11 @@ const TICK: Duration = Duration::from_millis(100);
 pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Made, CreateError> {
     let output = request.output;
     let compression = Compression::of(output).ok_or_else(|| CreateError::Name(output.to_owned()))?;
+    match (is_encrypted_name(output), request.encrypt_to.is_nobody()) {
+        (false, false) => return Err(CreateError::PlainName(output.to_owned())),
+        (true, true) => return Err(CreateError::ForNobody(output.to_owned())),
+        _ => {}
+    }
     let write = |source| CreateError::Write { path: output.to_owned(), source };
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     refuse_a_folder(output)?;
@@ -105,13 +121,16 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
         return Err(CollectError::TooMany.into());
     }
     let (size_bytes, sha256) =
-        write_archive(&manifest, &text, &collected, output, compression, now, reporter).map_err(write)?;
+        write_archive(request, &manifest, &text, &collected, compression, now, reporter).map_err(write)?;
     checkpoint("backup.in-place");
     reporter.report(Progress::Finished(format!("Backup of {} rows written", manifest.rows())));
     Ok(Made {
         path: output.to_owned(),
         size_bytes,
         sha256,
+        encrypted: !request.encrypt_to.is_nobody(),
+        created_at: manifest.created_at.clone(),
+        leoflow_version: manifest.leoflow_version.clone(),
         schema_version: manifest.schema_version,
         tables: manifest.tables,
         skipped: manifest.skipped,
@@ -227,21 +246,22 @@ fn refuse_a_folder(output: &Path) -> Result<(), CreateError> {
 }
 
 fn write_archive(
+    request: &Request<'_>,
     manifest: &Manifest,
     text: &[u8],
     collected: &Collected,
-    output: &Path,
     compression: Compression,
     now: u64,
     reporter: &dyn Reporter,
 ) -> io::Result<(u64, Sha256Hex)> {
+    let output = request.output;
     let neighbour = files::temporary_neighbour(output);
     files::remove_any(&neighbour)?;
     let written = (|| {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&neighbour)?;
         fs::set_permissions(&neighbour, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         let hashed = Hashed::new(BufWriter::with_capacity(256 * 1024, file));
-        let mut archive = ArchiveWriter::begin(hashed, compression, text, now)?;
+        let mut archive = ArchiveWriter::begin(request.encrypt_to.writer(hashed)?, compression, text, now)?;
         let (total, mut done) = (manifest.total_size(), 0);
         for item in &collected.items {
             match item.piece {
@@ -253,7 +273,7 @@ fn write_archive(
                 reporter.report(Progress::Bytes { what: "Writing the backup".to_owned(), done, total });
             }
         }
-        let mut hashed = archive.finish()?;
+        let mut hashed = archive.finish()?.finish()?;
         hashed.flush()?;
         hashed.inner.get_ref().sync_all()?;
         checkpoint("backup.written");

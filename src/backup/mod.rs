@@ -7,6 +7,7 @@ pub mod catalog;
 mod collect;
 pub mod create;
 pub mod dump;
+pub mod encryption;
 pub mod exchange;
 mod exchange_error;
 mod exchange_workspace;
@@ -27,6 +28,7 @@ pub mod verify;
 
 pub use collect::CollectError;
 pub use create::{CreateError, Made, Request, create};
+pub use encryption::{Input, Keys};
 pub use exchange_error::ExchangeError;
 pub use manifest::Manifest;
 pub use restore::RestoreError;

@@ -2,7 +2,8 @@
 //! database of its own, compared and proven. Until the exchange nothing that was there has changed,
 //! and dropping the work leaves nothing of it.
 
-use super::archive_read::{ArchiveError, ArchiveReader, Sink};
+use super::archive_read::{ArchiveError, ArchiveReader, Sink, opening};
+use super::encryption::{Input, NotOpened};
 use super::exchange::{self, Swap, database_oid};
 use super::exchange_error::ExchangeError;
 use super::exchange_workspace::write_names;
@@ -28,6 +29,8 @@ use std::path::{Path, PathBuf};
 pub enum RestoreError {
     #[error("cannot open {path}: {source}")]
     Open { path: PathBuf, source: io::Error },
+    #[error("{path} is encrypted, and {why}")]
+    NotOpened { path: PathBuf, why: NotOpened },
     #[error("{path} cannot be restored: {source}")]
     Archive { path: PathBuf, source: ArchiveError },
     #[error(transparent)]
@@ -62,18 +65,24 @@ fn refused(input: &Path) -> impl Fn(ArchiveError) -> RestoreError + '_ {
 }
 
 /// The manifest alone.
-pub fn peek(input: &Path) -> Result<Manifest, RestoreError> {
-    let mut reader = ArchiveReader::new(open(input)?).map_err(refused(input))?;
-    reader.manifest().map_err(refused(input))
+pub fn peek(input: &Input) -> Result<Manifest, RestoreError> {
+    let mut reader = archive_in(input, open(&input.path)?)?;
+    reader.manifest().map_err(refused(&input.path))
+}
+
+fn archive_in<'a>(input: &Input, file: impl Read + 'a) -> Result<ArchiveReader<'a>, RestoreError> {
+    let refused = refused(&input.path);
+    let opened = input.keys.open(file).map_err(|error| refused(opening(error)))?;
+    let content = opened.map_err(|why| RestoreError::NotOpened { path: input.path.clone(), why })?;
+    ArchiveReader::new(content).map_err(refused)
 }
 
 /// Reads all of the file and compares it with its manifest; what is found goes to `sink`.
-pub fn read(input: &Path, sink: &mut dyn Sink, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
-    let file = open(input)?;
+pub fn read(input: &Input, sink: &mut dyn Sink, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
+    let file = open(&input.path)?;
     let total = file.metadata().map_or(0, |meta| meta.len());
     let source = Watched { file, done: 0, said: 0, total, reporter };
-    let reader = ArchiveReader::new(source).map_err(refused(input))?;
-    reader.read(sink).map_err(refused(input))
+    archive_in(input, source)?.read(sink).map_err(refused(&input.path))
 }
 
 /// Tells how much of the file has been read.
@@ -147,7 +156,7 @@ impl Drop for Staged {
 
 impl Staged {
     /// Unpacks. On an error nothing of it is left.
-    pub fn unpack(home: &Home, input: &Path, workspace: &Path, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
+    pub fn unpack(home: &Home, input: &Input, workspace: &Path, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
         let side = Side::of(home, RestoreId::new());
         let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
         let elsewhere = Elsewhere { workspace: Some(workspace.to_owned()), made_workspace: !workspace.exists() };

@@ -107,6 +107,7 @@ mod tests {
             path: format!("/b/automatic-{number}").into(),
             size_bytes,
             automatic: true,
+            encrypted: false,
             created_at: Some(format!("2026-01-{number:02}T00:00:00Z")),
             leoflow_version: None,
             schema_version: None,

@@ -1,6 +1,7 @@
 //! Proving a backup: every hash, then a restore into a database of its own, which is dropped again.
 
 use super::archive_read::NoSink;
+use super::encryption::Input;
 use super::load;
 use super::manifest::Manifest;
 use super::restore::{DatabaseOnly, RestoreError, cipher_of, read, remove_strays_from};
@@ -12,10 +13,9 @@ use crate::home::progress::{Progress, Reporter};
 use crate::postgres::Access;
 use crate::schema::{SchemaError, embedded, known};
 use crate::sys::{disk, files};
-use std::path::Path;
 
 /// Compares every entry with the manifest.
-pub fn hashes(input: &Path, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
+pub fn hashes(input: &Input, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
     read(input, &mut NoSink, reporter)
 }
 
@@ -23,7 +23,7 @@ pub fn hashes(input: &Path, reporter: &dyn Reporter) -> Result<Manifest, Restore
 pub async fn trial(
     home: &Home,
     access: &Access,
-    input: &Path,
+    input: &Input,
     version: &str,
     reporter: &dyn Reporter,
 ) -> Result<Manifest, RestoreError> {
@@ -55,7 +55,7 @@ impl Rehearsal {
     pub async fn restore(
         home: &Home,
         access: &Access,
-        input: &Path,
+        input: &Input,
         version: &str,
         reporter: &dyn Reporter,
     ) -> Result<Self, RestoreError> {
@@ -76,7 +76,7 @@ impl Rehearsal {
     }
 
     /// Without a database yet, once every hash in the backup was compared.
-    pub fn empty(home: &Home, input: &Path, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
+    pub fn empty(home: &Home, input: &Input, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
         hashes(input, reporter)?;
         let side = Side::of(home, RestoreId::new());
         let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
@@ -109,7 +109,7 @@ fn fits(home: &Home, manifest: &Manifest) -> Result<(), Refusal> {
 async fn try_it(
     access: &Access,
     side: &Side,
-    input: &Path,
+    input: &Input,
     version: &str,
     reporter: &dyn Reporter,
 ) -> Result<(Manifest, Scratch), RestoreError> {

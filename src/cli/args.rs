@@ -2,7 +2,9 @@
 
 use super::asset_args::Backfill as Backfills;
 pub use super::asset_args::{Assets, AssetsCommand, BackfillCommand, Pools, PoolsCommand};
-pub use super::backup_args::{Backup, Backups, BackupsCommand, ResetPassword, Restore, Uninstall, VerifyBackups};
+pub use super::backup_args::{
+    Backup, Backups, BackupsCommand, Decryption, ResetPassword, Restore, Uninstall, VerifyBackups,
+};
 pub use super::config_args::{Config, ConfigCommand};
 pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::engine_args::{Dags, Init, Runs, Validate};

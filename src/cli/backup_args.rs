@@ -50,6 +50,17 @@ pub enum BackupsCommand {
     },
 }
 
+/// By what an encrypted backup opens.
+#[derive(Args, Debug, Default)]
+pub struct Decryption {
+    /// The file of a private key that opens an encrypted backup: age's, or of ssh-ed25519
+    #[arg(long, value_name = "FILE")]
+    pub identity: Vec<PathBuf>,
+    /// The file whose first line is the passphrase of an encrypted backup
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
 #[derive(Args, Debug)]
 pub struct VerifyBackups {
     /// The backup to verify [default: the newest in the home]
@@ -63,6 +74,8 @@ pub struct VerifyBackups {
     /// Begun by the server, because it is due
     #[arg(long, hide = true, conflicts_with_all = ["file", "all", "quick"])]
     pub scheduled: bool,
+    #[command(flatten)]
+    pub decryption: Decryption,
 }
 
 #[derive(Args, Debug)]
@@ -71,6 +84,7 @@ pub struct VerifyBackups {
     after_help = "Examples:\n  leoflow lite restore --input mine.tar.zst              on a new machine\n  \
                   leoflow lite restore --input mine.tar.zst --dry-run    only check it, and say what it would replace\n  \
                   leoflow lite restore --input mine.tar.zst --force      replace what is here; it is kept for --undo\n  \
+                  leoflow lite restore --input mine.tar.zst.age --identity key.txt    an encrypted one\n  \
                   leoflow lite restore --undo"
 )]
 pub struct Restore {
@@ -89,6 +103,8 @@ pub struct Restore {
     /// Restore the workspace into this folder [default: the workspace of this machine]
     #[arg(long, value_name = "DIR", conflicts_with = "undo")]
     pub workspace: Option<PathBuf>,
+    #[command(flatten)]
+    pub decryption: Decryption,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

@@ -2,7 +2,9 @@
 
 use super::cadence::{Cadence, duration};
 use super::keys::Wrong;
+use super::{Recipient, SecretPlace};
 use serde_yaml::Value;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,12 @@ pub struct BackupSettings {
     pub max_bytes: u64,
     /// Bytes of task logs in a backup, the newest.
     pub task_logs_bytes: u64,
+    /// Who backups are encrypted to; nobody, and they are not.
+    pub recipients: Vec<Recipient>,
+    /// Or what they are encrypted with.
+    pub passphrase: Option<SecretPlace>,
+    /// A private key on this machine, by which they can be verified here.
+    pub identity: Option<PathBuf>,
 }
 
 impl Default for BackupSettings {
@@ -30,17 +38,24 @@ impl Default for BackupSettings {
             max_age: None,
             max_bytes: 5 * GIB,
             task_logs_bytes: GIB / 4,
+            recipients: Vec::new(),
+            passphrase: None,
+            identity: None,
         }
     }
 }
 
 const GIB: u64 = 1024 * 1024 * 1024;
-const ALLOWED: &str =
-    "a mapping of schedule, verify, keep, max_age, max_bytes and task_logs_bytes, as `leoflow config --help` has them";
+const ALLOWED: &str = "a mapping of schedule, verify, keep, max_age, max_bytes, task_logs_bytes, recipients, passphrase and \
+                       identity, as `leoflow config --help` has them";
 const SCHEDULE: &str = "a cron expression as `0 3 * * *` or @daily, a time awake as 24h, or off";
 const AGE: &str = "a time as 30d or 12h, or off";
 const COUNT: &str = "a whole number from 1";
 const BYTES: &str = "a whole number of bytes";
+const RECIPIENTS: &str = "a list of public keys, each age1… or ssh-ed25519 …";
+const ONE_OF_TWO: &str = "possible beside recipients: age takes either";
+const PLACE: &str = "file:/PATH or env:NAME; the passphrase itself is kept elsewhere";
+const PATH: &str = "an absolute path";
 
 impl BackupSettings {
     /// From the value of the key. `Err` is what is allowed.
@@ -64,11 +79,30 @@ impl BackupSettings {
                 }
                 Some("max_bytes") => settings.max_bytes = bytes("max_bytes")?,
                 Some("task_logs_bytes") => settings.task_logs_bytes = bytes("task_logs_bytes")?,
+                Some("recipients") => {
+                    settings.recipients = recipients(value).ok_or(Wrong::in_key("recipients", RECIPIENTS))?;
+                }
+                Some("passphrase") => {
+                    let place = value.as_str().and_then(SecretPlace::parse);
+                    settings.passphrase = Some(place.ok_or(Wrong::in_key("passphrase", PLACE))?);
+                }
+                Some("identity") => {
+                    let path = value.as_str().filter(|path| path.starts_with('/'));
+                    settings.identity = Some(path.ok_or(Wrong::in_key("identity", PATH))?.into());
+                }
                 _ => return Err(ALLOWED.into()),
             }
         }
+        if settings.passphrase.is_some() && !settings.recipients.is_empty() {
+            return Err(Wrong::in_key("passphrase", ONE_OF_TWO));
+        }
         Ok(settings)
     }
+}
+
+fn recipients(value: &Value) -> Option<Vec<Recipient>> {
+    let list = value.as_sequence()?;
+    list.iter().map(|one| one.as_str().and_then(Recipient::parse)).collect()
 }
 
 #[cfg(test)]
@@ -94,6 +128,10 @@ mod tests {
             ("schedule", "5", SCHEDULE),
             ("verify", "never", SCHEDULE),
             ("max_age", "0d", AGE),
+            ("recipients", "age1", RECIPIENTS),
+            ("recipients", "[age1nokey]", RECIPIENTS),
+            ("passphrase", "swordfish", PLACE),
+            ("identity", "key.txt", PATH),
         ] {
             assert_eq!(read(&format!("{{{inner}: {value}}}")), Err(Wrong::in_key(inner, allowed)), "{inner}: {value}");
         }

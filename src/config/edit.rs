@@ -107,6 +107,12 @@ fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
             None => mapping.set(key, number.as_u64()?),
         },
         Value::Bool(flag) => mapping.set(key, *flag),
+        Value::Sequence(list) => {
+            // On one line. What JSON quotes is quoted for YAML too.
+            let list: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+            let text = format!("_: {}\n", serde_json::to_string(&list?).ok()?);
+            mapping.set(key, YamlFile::from_str(&text).ok()?.document()?.as_mapping()?.get_sequence("_")?);
+        }
         _ => return None,
     }
     Some(())
@@ -126,6 +132,19 @@ mod tests {
             changed,
             "# top\nport: 9000   # the page\n\nmystery: {a: [1, 2]}\nadmin_email: x@y # who\nsession_epoch: 2\n"
         );
+    }
+
+    #[test]
+    fn a_list_is_written_on_one_line() {
+        let list = |texts: &[&str]| Value::Sequence(texts.iter().map(|text| (*text).into()).collect());
+        let mapping = |key: &str, value: Value| Value::Mapping([(key.into(), value)].into_iter().collect());
+        for text in ["port: 1\n", "port: 1\nbackup:\n  to: [x] # who\n", "backup: {to: [\"x\"]}\n"] {
+            for wanted in [&["age1a"][..], &["ssh-ed25519 A: 'b' # c", "age1b"]] {
+                let changed = set_keys(text, &[("backup", mapping("to", list(wanted)))]).unwrap();
+                assert_eq!(to_mapping(&changed).unwrap()["backup"]["to"], list(wanted), "{changed}");
+                assert_eq!(changed.contains("# who"), text.contains("# who"), "{changed}");
+            }
+        }
     }
 
     #[test]

@@ -100,7 +100,11 @@ pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Proble
                 if let Err(Wrong { inner, allowed }) = (known.check)(value) {
                     let inside = inner.and_then(|inner| Some((format!("{name}.{inner}"), value.get(inner)?)));
                     let (name, value) = inside.unwrap_or_else(|| (name.to_owned(), value));
-                    let found = if is_secret(&name) { "this value".to_owned() } else { show(value) };
+                    let found = if is_secret(&name) || name == "backup.passphrase" {
+                        "this value".to_owned()
+                    } else {
+                        show(value)
+                    };
                     problems.push(Problem { line, message: format!("{name}: {found} is not {allowed}") });
                 }
             }

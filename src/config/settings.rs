@@ -8,6 +8,8 @@ use serde_yaml::{Mapping, Value};
 enum Kind {
     Text,
     Number,
+    /// Several, parted by commas where it is set on the command line.
+    List,
 }
 
 /// One of them. A name with a dot is a key of a mapping: `upgrade.channel`.
@@ -27,6 +29,11 @@ const fn text(name: &'static str, default: &'static str, help: &'static str) -> 
 
 const fn number(name: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { name, kind: Kind::Number, default, is_value: true, help }
+}
+
+/// One that is nothing by default, which is told in words.
+const fn list(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind: Kind::List, default, is_value: false, help }
 }
 
 /// One whose default is found out, and told in words.
@@ -62,6 +69,17 @@ pub const SETTINGS: &[Setting] = &[
     text("backup.max_age", "off", "how old automatic backups may become: 30d, 12h, off"),
     number("backup.max_bytes", "5368709120", "bytes that automatic backups may take together"),
     number("backup.task_logs_bytes", "268435456", "bytes of task logs in a backup, the newest"),
+    list(
+        "backup.recipients",
+        "nobody: backups are not encrypted",
+        "public keys that backups are encrypted to, parted by commas: age1… or ssh-ed25519 …",
+    ),
+    found(
+        "backup.passphrase",
+        "none",
+        "where the passphrase is that backups are encrypted with instead: file:/PATH or env:NAME",
+    ),
+    found("backup.identity", "none", "the file of a private key by which they are verified on this machine"),
     text("upgrade.channel", "stable", "stable, or rc for release candidates too"),
     found("upgrade.from", "where this release came from", "where releases are: a URL or a folder"),
     number("upgrade.keep_versions", "3", "releases that stay beside the one in use"),
@@ -111,6 +129,7 @@ impl Setting {
             Value::String(text) => Some(text),
             Value::Number(number) => Some(number.to_string()),
             Value::Bool(flag) => Some(flag.to_string()),
+            Value::Sequence(list) => Some(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")),
             _ => None,
         }
     }
@@ -119,6 +138,7 @@ impl Setting {
     pub fn set(&self, file: &str, value: &str) -> Result<String, SettingError> {
         let value: Value = match self.kind {
             Kind::Text => value.into(),
+            Kind::List => value.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>().into(),
             Kind::Number => {
                 let number: Result<u64, _> = value.parse();
                 number.map_err(|_| SettingError::Invalid(value.to_owned(), "a whole number".to_owned()))?.into()

@@ -5,6 +5,7 @@ use crate::backup::CollectError;
 use crate::backup::archive_read::ArchiveError;
 use crate::backup::create::CreateError;
 use crate::backup::dump::DumpError;
+use crate::backup::encryption::{EncryptionError, NotOpened};
 use crate::backup::load::LoadError;
 use crate::backup::restore_plan::{ConfigRefusal, Refusal};
 use crate::backup::{ExchangeError, RestoreError};
@@ -56,6 +57,11 @@ impl From<CreateError> for Error {
             CreateError::Read { ref path, ref source } => Self::io("read", path, source),
             CreateError::Unreadable(_) => Self::bug(&error),
             CreateError::Name(_) => Self::usage(&error).hint("leoflow lite backup --output mine.tar.zst"),
+            CreateError::PlainName(_) => Self::usage(&error)
+                .hint("leoflow lite backup --output mine.tar.zst.age")
+                .hint("or never encrypt them: leoflow config unset backup.recipients"),
+            CreateError::ForNobody(_) => Self::usage(&error).hint("leoflow config set backup.recipients age1…"),
+            CreateError::Encryption(error) => error.into(),
         };
         if is_full && base.hints.is_empty() {
             return with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()));
@@ -86,6 +92,15 @@ impl From<RestoreError> for Error {
     fn from(error: RestoreError) -> Self {
         match error {
             RestoreError::Open { ref path, ref source } => Self::io("open", path, source),
+            RestoreError::NotOpened { ref why, .. } => {
+                let base = Self::failed(&error);
+                match why {
+                    NotOpened::NoKey | NotOpened::WrongKey => base.hint("give the private key: --identity FILE"),
+                    NotOpened::NoPassphrase => base.hint("give the file of the passphrase: --passphrase-file FILE"),
+                    NotOpened::WrongPassphrase => base.hint("try again; or --passphrase-file FILE"),
+                }
+                .hint("nothing was changed")
+            }
             RestoreError::Archive { source: ArchiveError::Sink(ref source), .. } => {
                 with_disk_hint(Self::failed("the backup cannot be unpacked").cause(source), Some(source))
             }
@@ -191,6 +206,19 @@ impl From<UninstallRefusal> for Error {
     }
 }
 
+impl From<EncryptionError> for Error {
+    fn from(error: EncryptionError) -> Self {
+        let base = Self::failed(&error);
+        match error {
+            EncryptionError::Passphrase { .. } => base.hint("leoflow config get backup.passphrase"),
+            EncryptionError::Key { path, source } => Self::io("read", &path, &source),
+            EncryptionError::NoKey { .. } => {
+                base.hint("a key file has a line AGE-SECRET-KEY-1…, or is a private ssh-ed25519 key")
+            }
+        }
+    }
+}
+
 impl From<RemoveError> for Error {
     fn from(error: RemoveError) -> Self {
         match error {
@@ -210,6 +238,11 @@ impl From<RemoveError> for Error {
 
 impl RestoreError {
     /// Whether the file is the reason, and not this machine.
+    /// Whether all that is missing is what it opens by.
+    pub fn lacks_a_key(&self) -> bool {
+        matches!(self, Self::NotOpened { why: NotOpened::NoKey | NotOpened::NoPassphrase, .. })
+    }
+
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Archive { source: ArchiveError::Sink(_) | ArchiveError::Open(_), .. } => false,

@@ -59,8 +59,9 @@ fn is_hash(name: &str) -> bool {
 }
 
 fn is_backup(name: &str) -> bool {
-    let is_archive = name.ends_with(".tar.zst") || name.ends_with(".tar.gz");
-    ["verified.json", "upkeep.json"].contains(&name)
+    let archive = name.strip_suffix(".age").unwrap_or(name);
+    let is_archive = archive.ends_with(".tar.zst") || archive.ends_with(".tar.gz");
+    ["verified.json", "upkeep.json", "made.json"].contains(&name)
         || is_archive && (name.starts_with("automatic-") || name.starts_with("leoflow-backup-"))
 }
 

@@ -5,6 +5,7 @@ use super::smoke::{self, ServerEndpoint};
 use super::steps::State;
 use super::work::Work;
 use super::{UpgradeError, snapshot};
+use crate::backup::Input;
 use crate::backup::verify::Rehearsal;
 use crate::home::progress::Progress;
 use crate::schema::{embedded, known};
@@ -16,10 +17,10 @@ impl Work<'_> {
     pub async fn rehearse(&mut self, state: &State, backup: &std::path::Path) -> Result<(f64, f64), UpgradeError> {
         let is_known = state.plan.schema_from <= embedded::newest(known());
         let rehearsal = if is_known {
-            Rehearsal::restore(self.home, &self.access, backup, self.own_version, self.reporter).await?
+            Rehearsal::restore(self.home, &self.access, &Input::plain(backup), self.own_version, self.reporter).await?
         } else {
             // Only the new release can read it: a copy of the database stands for its restore.
-            let rehearsal = Rehearsal::empty(self.home, backup, self.reporter)?;
+            let rehearsal = Rehearsal::empty(self.home, &Input::plain(backup), self.reporter)?;
             if let Err(error) = snapshot::copy_idle(&self.access, &rehearsal.database()).await {
                 rehearsal.remove(self.home, &self.access, self.reporter).await;
                 return Err(error.into());

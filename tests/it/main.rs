@@ -22,6 +22,7 @@ mod damage;
 mod data_places;
 mod deferral;
 mod doctor;
+mod encrypted_backups;
 mod environment;
 mod environments;
 mod faults;

@@ -1,7 +1,8 @@
 //! `leoflow lite backup`.
 
 use crate::backup::automatic::{self, Automatic};
-use crate::backup::{self, Made, Request};
+use crate::backup::encryption::EncryptTo;
+use crate::backup::{self, Made, Request, catalog};
 use crate::cli::args::Backup;
 use crate::cli::printer::in_words;
 use crate::commands::context::Context;
@@ -23,7 +24,8 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config).ok_or_else(|| {
         Error::failed("Leoflow is not set up in this home, so there is nothing to back up").hint("leoflow setup")
     })?;
-    let output = output(context, args)?;
+    let encrypt_to = EncryptTo::of(&config.backup)?;
+    let output = output(context, args, &encrypt_to)?;
     context.recovery().settle_change(false).await?;
     let _alone = OperationLock::take(home, command)?;
     let datastore = Datastore::open(&context.recovery(), command).await?;
@@ -34,6 +36,7 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
         true => scheduled(context, &datastore.access, &config).await?,
         false => {
             let request = Request {
+                encrypt_to: &encrypt_to,
                 home,
                 access: &datastore.access,
                 version: context.version,
@@ -44,7 +47,11 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
                 keep_free: 0,
                 may_be_newer: false,
             };
-            backup::create(&request, context.printer).await?
+            let made = backup::create(&request, context.printer).await?;
+            if args.output.is_none() {
+                catalog::note_made(home, &made).map_err(|error| Error::io("write", &home.backups(), &error))?;
+            }
+            made
         }
     };
     if args.output.is_none() {
@@ -71,17 +78,21 @@ async fn scheduled(context: &Context<'_>, access: &Access, config: &Config) -> R
 
 /// In the home's own folder where none is named, so that it is found again; a relative path is taken from the
 /// current folder.
-fn output(context: &Context<'_>, args: &Backup) -> Result<PathBuf, Error> {
+fn output(context: &Context<'_>, args: &Backup, encrypt_to: &EncryptTo) -> Result<PathBuf, Error> {
     let Some(output) = &args.output else {
         let folder = context.home.backups();
         files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
-        return Ok(folder.join(format!("leoflow-backup-{}.tar.zst", clock::now_rfc3339().replace(['-', ':'], ""))));
+        let age = if encrypt_to.is_nobody() { "" } else { ".age" };
+        let at = clock::now_rfc3339().replace(['-', ':'], "");
+        return Ok(folder.join(format!("leoflow-backup-{at}.tar.zst{age}")));
     };
     let here = env_vars::current_dir().map_err(|error| {
         Error::failed("the current folder is gone").cause(error).hint("change to another, or give --output /PATH/FILE")
     })?;
     let output = here.join(output);
-    if let Some(tree) = output.ancestors().skip(1).find(|folder| folder.join(".git").exists()) {
+    if encrypt_to.is_nobody()
+        && let Some(tree) = output.ancestors().skip(1).find(|folder| folder.join(".git").exists())
+    {
         context.printer.warning(format!(
             "{} is a git work tree, and a backup holds every password: see that it is not committed",
             tree.display()
@@ -97,6 +108,7 @@ fn show(context: &Context<'_>, made: &Made) -> Result<(), Error> {
             "path": made.path,
             "size_bytes": made.size_bytes,
             "sha256": made.sha256,
+            "encrypted": made.encrypted,
             "schema_version": made.schema_version,
             "tables": made.tables,
             "skipped": made.skipped,
@@ -119,7 +131,12 @@ fn show(context: &Context<'_>, made: &Made) -> Result<(), Error> {
             made.left_out
         ));
     }
-    printer.note("It holds your secrets: keep it where only you can read it.");
-    printer.note(format!("Prove it:  leoflow lite backups verify '{}'", made.path.display()));
+    if made.encrypted {
+        printer.note("It is encrypted: without the private key, which is not in it, nobody restores it.");
+        printer.note(format!("Prove it:  leoflow lite backups verify '{}' --identity KEY-FILE", made.path.display()));
+    } else {
+        printer.note("It holds your secrets: keep it where only you can read it.");
+        printer.note(format!("Prove it:  leoflow lite backups verify '{}'", made.path.display()));
+    }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! `leoflow lite backups list` and `backups verify`.
 
+use super::restore::keys;
 use crate::backup::catalog::{self, Listed, Proof};
 use crate::backup::retention::{self, Limits};
-use crate::backup::{RestoreError, verify};
+use crate::backup::{Input, verify};
 use crate::cli::args::{Backups, BackupsCommand, VerifyBackups};
 use crate::cli::printer::{Printer, in_words};
 use crate::commands::context::Context;
@@ -94,6 +95,7 @@ fn said(printer: &Printer, proof: &Proof) -> String {
     let at = printer.time(Some(&proof.verified_at));
     match (&proof.problem, proof.quick) {
         (Some(problem), _) => format!("{at}, failed: {problem}"),
+        (None, _) if proof.unopened => format!("{at}, not opened"),
         (None, true) => format!("{at}, hashes only"),
         (None, false) => at.clone(),
     }
@@ -111,6 +113,7 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
         return list(context);
     }
     let files = chosen(context, args)?;
+    let keys = keys(context, &args.decryption)?;
     let command = "leoflow lite backups verify";
     // Hashes need no datastore, and no home either.
     let mut opened = None;
@@ -123,17 +126,21 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
     }
     let mut results = Vec::new();
     for file in files {
+        let input = Input { path: file.clone(), keys: keys.clone() };
         let outcome = match &opened {
-            None => verify::hashes(&file, printer),
-            Some((datastore, _)) => verify::trial(home, &datastore.access, &file, context.version, printer).await,
+            None => verify::hashes(&input, printer),
+            Some((datastore, _)) => verify::trial(home, &datastore.access, &input, context.version, printer).await,
         };
         // What is wrong with this machine says nothing about the file.
-        let (rows, problem) = match outcome {
-            Ok(manifest) => (Some(manifest.rows()), None),
-            Err(error) if is_of_the_file(&error) => (None, Some(error.to_string())),
+        let (rows, proof) = match outcome {
+            Ok(manifest) => (Some(manifest.rows()), Proof::now(args.quick, None)),
+            Err(error) if error.is_refusal() => (None, Proof::now(args.quick, Some(error.to_string()))),
+            Err(error) if error.lacks_a_key() => {
+                let compared = catalog::unopened(home, &file).map_err(|error| Error::io("read", &file, &error))?;
+                (None, compared.ok_or_else(|| Error::from(error))?)
+            }
             Err(error) => return Err(error.into()),
         };
-        let proof = Proof::now(args.quick, problem);
         if home.exists()
             && let Err(error) = catalog::remember(home, &file, &proof)
         {
@@ -144,7 +151,9 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
         }
         results.push((file, proof));
     }
-    if home.exists() && args.file.is_none() && results.iter().all(|(_, proof)| proof.is_whole()) {
+    // Without a key nothing more can be done by itself.
+    let is_done = |proof: &Proof| proof.ok && (proof.unopened || !proof.quick);
+    if home.exists() && args.file.is_none() && results.iter().all(|(_, proof)| is_done(proof)) {
         note_done()?;
     }
     if printer.json {
@@ -161,13 +170,15 @@ async fn verify(context: &Context<'_>, args: &VerifyBackups) -> Result<u8, Error
     }
 }
 
-fn is_of_the_file(error: &RestoreError) -> bool {
-    error.is_refusal()
-}
-
 fn tell(context: &Context<'_>, file: &Path, rows: Option<i64>, proof: &Proof) {
     let file = file.display();
     match (&proof.problem, rows) {
+        (None, _) if proof.unopened => {
+            context.printer.line(format!("{file}: byte by byte what was written"));
+            context
+                .printer
+                .note("It is encrypted: whether it can be restored was not tried. Try it with --identity KEY-FILE");
+        }
         (None, Some(rows)) if !proof.quick => context.printer.line(format!("{file}: restored on trial, {rows} rows")),
         (None, _) => context.printer.line(format!("{file}: every hash is right")),
         (Some(problem), _) => context.printer.line(format!("{file}: {problem}")),

@@ -8,8 +8,8 @@ use super::run::set_up;
 use super::stop;
 use crate::backup::restore::{self, Records, Staged};
 use crate::backup::restore_plan::fitted_config;
-use crate::backup::{Manifest, set_aside, verify};
-use crate::cli::args::Restore;
+use crate::backup::{Input, Keys, Manifest, set_aside, verify};
+use crate::cli::args::{Decryption, Restore};
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
@@ -20,13 +20,13 @@ use crate::recovery::{self, Purges};
 use crate::schema::{embedded, known};
 use crate::setup::Wishes;
 use crate::supervisor;
-use crate::sys::{checkpoint, env_vars};
+use crate::sys::{checkpoint, env_vars, terminal};
 use serde_json::json;
-use std::path::Path;
 
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let Some(input) = &args.input else { return super::restore_undo::run(context, args).await };
-    let input = env_vars::current_dir().map_err(Error::failed)?.join(input);
+    let path = env_vars::current_dir().map_err(Error::failed)?.join(input);
+    let input = Input { path, keys: keys(context, &args.decryption)? };
     // Whatever can be refused by a look is refused before anything is written.
     let manifest = restore::peek(&input)?;
     let target = Target::find(context, args)?;
@@ -37,7 +37,17 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     bring_back(context, args, &input).await
 }
 
-async fn dry_run(context: &Context<'_>, input: &Path, target: &Target) -> Result<u8, Error> {
+/// By what encrypted backups open here: what was given, what config.yaml names, or what somebody types.
+pub fn keys(context: &Context<'_>, given: &Decryption) -> Result<Keys, Error> {
+    // A configuration that cannot be read is no reason not to restore.
+    let settings = context.config().ok().flatten().map(|loaded| loaded.config.backup);
+    let ask = |of_what: &str| {
+        terminal::can_ask().then(|| terminal::read_secret(&format!("Passphrase of {of_what}:")).ok()).flatten()
+    };
+    Ok(Keys::read(&given.identity, given.passphrase_file.as_deref(), settings.as_ref(), ask)?)
+}
+
+async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Result<u8, Error> {
     context.recovery().refuse_interrupted()?;
     let manifest = verify::hashes(input, context.printer)?;
     let before = match (&target.unreadable, &target.lost_config) {
@@ -70,7 +80,7 @@ struct Replaced {
     was_running: Option<WasRunning>,
 }
 
-async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Result<u8, Error> {
+async fn bring_back(context: &Context<'_>, args: &Restore, input: &Input) -> Result<u8, Error> {
     refuse_beside_a_terminal(context)?;
     context.recovery().settle_change(args.dry_run).await?;
     let home = &context.home;
@@ -110,7 +120,7 @@ async fn bring_back(context: &Context<'_>, args: &Restore, input: &Path) -> Resu
 async fn replace(
     context: &Context<'_>,
     args: &Restore,
-    input: &Path,
+    input: &Input,
     held: Option<HomeLock>,
     stopped: &mut Option<WasRunning>,
 ) -> Result<Replaced, Error> {

@@ -6,7 +6,7 @@ use super::upgrade_worker;
 use super::watch_worker;
 use crate::backup::automatic::{self, Automatic};
 use crate::backup::create::Made;
-use crate::backup::restore;
+use crate::backup::{Input, restore};
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::commands::context::Context;
 use crate::commands::lite::replaced;
@@ -149,7 +149,7 @@ async fn lost(context: &Context<'_>, looking: &Looking) -> Result<Vec<String>, E
             Ok(schema::lost(&looking.datastore.connect().await?, Extent::DownTo(*schema)).await?)
         }
         Back::Restore { backup } => {
-            let then = restore::peek(backup)?;
+            let then = restore::peek(&Input::plain(backup))?;
             let now = replaced::summary(context, &looking.datastore).await?;
             let mut lost: Vec<String> = replaced::changes(&then.tables, &now.rows)
                 .into_iter()

@@ -101,6 +101,7 @@ fn row(one: &Value) -> Value {
     let verified = match (one["problem"].as_str().or(proof["problem"].as_str()), proof.is_null()) {
         (Some(problem), _) => problem,
         (None, true) => "never",
+        (None, false) if proof["unopened"] == true => "not opened",
         (None, false) if proof["quick"] == true => "hashes only",
         (None, false) => "",
     };
@@ -108,6 +109,7 @@ fn row(one: &Value) -> Value {
     let name = utf8_percent_encode(name_of(path), NON_ALPHANUMERIC);
     json!({
         "verify": format!("/lite/backups/{name}/verify"), "path": in_shell(path), "created_at": one["created_at"], "automatic": one["automatic"] == true,
+        "encrypted": one["encrypted"] == true,
         "size": size_text(one["size_bytes"].as_u64()), "version": one["leoflow_version"],
         "schema_version": one["schema_version"], "rows": one["rows"], "verified": verified,
         "verified_at": proof["verified_at"], "is_bad": is_bad,
