@@ -3,7 +3,8 @@ same database in the same run. Part of scripts/bench; also `python3 scripts/benc
 
 Backup and restore are whole commands on a running instance; a restore ends when it serves again. Memory:
 the largest resident set of our own process, without PostgreSQL's. pg_dump is called as `pg_dump -Fc`, pg_restore
-with one job and with one a core, whichever is faster.
+with one job and with one a core, whichever is faster. An encrypted backup is for one X25519 key. A scheduled one is begun by the
+server beside 200 requests a second, each on a connection of its own.
 """
 
 import json
@@ -14,7 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-SCALE = 30
+from bench_load import Load, log_in
+
+SCALE, RATE = 30, 200
+# A public key of age's, whose private one is nowhere.
+RECIPIENT = "age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z"
 
 
 def timed(*arguments, **options):
@@ -46,11 +51,13 @@ class BackupBench:
                             "PATH": f"{postgres_bin}:{os.environ['PATH']}"}
 
     def command(self, *arguments):
-        subprocess.run([self.leoflow, "--home", self.home, *arguments], env=self.environment, check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.run([self.leoflow, "--home", self.home, *arguments], env=self.environment, check=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
 
     def prepare(self, port):
-        self.command("lite", "start", "--port", str(port))
+        self.port = port
+        self.password = json.loads(self.command("lite", "start", "--port", str(port), "--json"))["admin_password"]
+        self.command("config", "set", "backup.schedule", "off")
         passwords = json.loads((self.home / "managed-postgres/credentials.json").read_text())
         common = {**self.environment, "PGHOST": str(self.home / "run")}
         self.application = {**common, "PGUSER": "leoflow", "PGDATABASE": "leoflow", "PGPASSWORD": passwords["application_password"]}
@@ -78,11 +85,40 @@ class BackupBench:
         pipe = f"'{self.bin}/pg_dump' -Fc -Z0 | zstd -q -3 -f -o '{stream}'"
         if subprocess.run(["sh", "-c", pipe], env=self.application).returncode == 0:
             yield "file", ours.stat().st_size / stream.stat().st_size
+        yield from self.encrypted()
+        yield from self.scheduled()
         yield "pg_restore", min(self.pg_restore(1, dump), self.pg_restore(os.cpu_count(), dump))
         self.sql("CHECKPOINT")
         seconds, memory = watched(self.leoflow, "--home", self.home, "lite", "restore", "--input", ours, "--force", "--yes", env=self.environment)
         yield "restore", seconds
         yield "restore memory", memory
+
+    def encrypted(self):
+        self.command("config", "set", "backup.recipients", RECIPIENT)
+        file = self.folder / "encrypted.tar.zst.age"
+        yield "encrypted", watched(self.leoflow, "--home", self.home, "lite", "backup", "--output", file, env=self.environment)[0]
+        self.command("config", "unset", "backup.recipients")
+        file.unlink()
+        # Again, because the second of two finds more in the caches than the first.
+        yield "plain again", watched(self.leoflow, "--home", self.home, "lite", "backup", "--output", self.folder / "again.tar.zst", env=self.environment)[0]
+
+    def scheduled(self):
+        """The schedule is of every second, until one has been made; requests come from before it to after it."""
+        made = lambda: [path for path in (self.home / "backups").glob("automatic-*") if "scheduled" in path.name]
+        load = Load(self.port, log_in(self.port, self.password), RATE)
+        try:
+            time.sleep(2)
+            self.command("config", "set", "backup.schedule", "* * * * * *")
+            # The settings are looked at every minute.
+            while not made():
+                time.sleep(0.05)
+            self.command("config", "set", "backup.schedule", "off")
+            time.sleep(2)
+        finally:
+            load.end()
+        yield "load failed", len(load.failed)
+        yield "load requests", load.sent
+        yield "load slowest", max(load.seconds)
 
     def end(self):
         subprocess.run([self.leoflow, "--home", self.home, "lite", "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -99,7 +135,8 @@ def measure(leoflow, postgres_bin, runs, free_port):
                     samples.setdefault(figure, []).append(value)
             finally:
                 bench.end()
-    return {figure: statistics.median(values) for figure, values in samples.items()}
+    worst = ("load failed", "load slowest")
+    return {figure: (max if figure in worst else statistics.median)(values) for figure, values in samples.items()}
 
 
 def show(values):
@@ -107,5 +144,8 @@ def show(values):
     print(f"backup of pgbench -s {SCALE}      {ratio('backup', 'pg_dump -Fc')}")
     print(f"restore, to serving          {ratio('restore', 'pg_restore')}")
     print(f"memory of our process        {values['backup memory']:8.1f} MiB backup   {values['restore memory']:.1f} MiB restore")
+    print(f"encrypted backup             {values['encrypted']:8.2f} s   {2 * values['encrypted'] / (values['backup'] + values['plain again']):.2f} x of plain, before and after it")
+    print(f"scheduled backup             {values['load failed']:8.0f} of {values['load requests']:.0f} requests failed   "
+          f"slowest {values['load slowest']:.2f} s, beside {RATE} requests/s")
     if "file" in values:
         print(f"file                         {values['file']:8.3f} x of pg_dump -Fc -Z0 | zstd -3")

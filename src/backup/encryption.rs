@@ -7,7 +7,7 @@ use crate::config::{BackupSettings, SecretPlace};
 use crate::sys::{env_vars, files};
 use age::secrecy::SecretString;
 use age::stream::StreamWriter;
-use age::{Callbacks, DecryptError, Decryptor, Encryptor, IdentityFile};
+use age::{DecryptError, Decryptor, Encryptor, IdentityFile};
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub enum EncryptionError {
     Passphrase { place: String, why: String },
     #[error("{path} cannot be read: {source}")]
     Key { path: PathBuf, source: io::Error },
-    #[error("{path} is no private key: {why}")]
+    #[error("{path} is no private key that can be used: {why}")]
     NoKey { path: PathBuf, why: String },
 }
 
@@ -229,34 +229,24 @@ fn identities_in(
     if bytes.starts_with(b"-----BEGIN") {
         let name = Some(path.display().to_string());
         let identity = age::ssh::Identity::from_buffer(&bytes[..], name).map_err(|error| wrong(error.to_string()))?;
-        if let age::ssh::Identity::Unsupported(_) = identity {
-            return Err(wrong("it is an ssh key of a kind that age does not take".to_owned()));
-        }
-        return Ok(vec![Box::new(identity.with_callbacks(Asking(ask)))]);
+        let identity = match identity {
+            age::ssh::Identity::Unsupported(_) => {
+                return Err(wrong("it is an ssh key of a kind that age does not take".to_owned()));
+            }
+            age::ssh::Identity::Encrypted(locked) => {
+                let passphrase = ask(&path.display().to_string());
+                let passphrase =
+                    passphrase.ok_or_else(|| wrong("it has a passphrase, which was not given".to_owned()))?;
+                let opened = locked.decrypt(passphrase.into());
+                opened.map_err(|_| wrong("its passphrase is another".to_owned()))?.into()
+            }
+            plain => plain,
+        };
+        return Ok(vec![Box::new(identity)]);
     }
     let file = IdentityFile::from_buffer(&bytes[..]).map_err(|error| wrong(error.to_string()))?;
     let found = file.into_identities().map_err(|error| wrong(error.to_string()))?;
     if found.is_empty() { Err(wrong("there is none in it".to_owned())) } else { Ok(found) }
-}
-
-/// For an ssh key that has a passphrase.
-#[derive(Clone)]
-struct Asking(AskPassphrase);
-
-impl Callbacks for Asking {
-    fn display_message(&self, _: &str) {}
-
-    fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
-        None
-    }
-
-    fn request_public_string(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn request_passphrase(&self, description: &str) -> Option<SecretString> {
-        (self.0)(description).map(SecretString::from)
-    }
 }
 
 /// A file to restore from, and by what it opens.
