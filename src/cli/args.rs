@@ -10,6 +10,7 @@ pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExi
 use super::engine_args::{Dags, Init, Runs, Validate};
 pub use super::env_args::{Add, Env, EnvCommand};
 pub use super::hitl_args::{Hitl, HitlCommand, HitlRespond};
+use super::instance_args::Instances;
 pub use super::output_args::OutputFormat;
 use super::service_args::Service;
 use super::task_args::{Tasks, Xcom};
@@ -41,6 +42,9 @@ pub struct Global {
     /// The folder that Leoflow keeps everything in [default: ~/.leoflow, or LEOFLOW_HOME]
     #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
+    /// The instance by its name: the home ~/.leoflow-NAME [default: LEOFLOW_INSTANCE, or ~/.leoflow]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "home")]
+    pub instance: Option<String>,
     /// Print the result as JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -77,6 +81,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Start Leoflow when you log in, or with the machine
     Service(Service),
+    /// Instances: list, create, clone, remove
+    Instances(Instances),
     /// Settings: list, read, change
     Config(Config),
     /// Check config.yaml, and the leoflow.yaml of each project

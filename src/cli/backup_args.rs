@@ -78,7 +78,7 @@ pub struct VerifyBackups {
     pub decryption: Decryption,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(
     group = clap::ArgGroup::new("what").required(true).args(["input", "undo"]),
     after_help = "Examples:\n  leoflow lite restore --input mine.tar.zst              on a new machine\n  \

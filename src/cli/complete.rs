@@ -1,7 +1,7 @@
 //! Completion of ids: what the running server has. The shell asks at each Tab, so an answer that takes long is none.
 
 use super::api::{Api, encode};
-use crate::home;
+use crate::home::{self, instances};
 use crate::sys::env_vars;
 use clap::CommandFactory;
 use clap_complete::CompletionCandidate;
@@ -59,18 +59,21 @@ fn words() -> Vec<String> {
     let mut is_value = false;
     for word in typed.filter_map(|word| word.into_string().ok()) {
         // The one that has a value and stands before ids.
-        if !std::mem::replace(&mut is_value, word == "--home") && !word.starts_with('-') {
+        if !std::mem::replace(&mut is_value, ["--home", "--instance"].contains(&word.as_str()))
+            && !word.starts_with('-')
+        {
             words.push(word);
         }
     }
     words
 }
 
-/// `--home`, as far as it was typed.
+/// `--home`, or that of `--instance`, as far as it was typed.
 fn typed_home() -> Option<PathBuf> {
     let typed = env_vars::arguments();
-    let at = typed.iter().position(|word| word == "--home")?;
-    typed.get(at + 1).map(PathBuf::from)
+    let after = |option: &str| typed.iter().position(|word| word == option).and_then(|at| typed.get(at + 1));
+    let named = || instances::root(after("--instance")?.to_str()?).ok();
+    after("--home").map(PathBuf::from).or_else(named)
 }
 
 fn ids(current: &OsStr, path: &str, read: impl Fn(&Value) -> Vec<String>) -> Vec<CompletionCandidate> {

@@ -10,6 +10,7 @@ mod data_args;
 pub mod engine_args;
 pub mod env_args;
 mod hitl_args;
+pub mod instance_args;
 mod output_args;
 pub mod printer;
 pub mod report;

@@ -5,7 +5,7 @@ use crate::cli::args::Global;
 use crate::cli::printer::Printer;
 use crate::config::{self, Config, Loaded};
 use crate::error::Error;
-use crate::home::{self, Home};
+use crate::home::{self, Home, instances};
 use crate::recovery::Recovery;
 use crate::sys::{env_vars, terminal};
 use std::io::BufRead;
@@ -20,7 +20,8 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub fn new(global: &Global, printer: &'a Printer) -> Result<Self, Error> {
-        let home = home::resolve(global.home.as_deref())?;
+        let named = global.instance.as_deref().map(instances::root).transpose()?;
+        let home = home::resolve(global.home.as_deref().or(named.as_deref()))?;
         Ok(Self { home, printer, version: build_info::version() })
     }
 

@@ -57,6 +57,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Setup(args) => release::setup::run(&context, &args).await,
         Command::Doctor(args) => lite::doctor::run(&context, &args).await,
         Command::Service(args) => lite::service::run(&context, &args.command),
+        Command::Instances(args) => release::instances::run(&context, args.command.as_ref()).await,
         Command::Config(args) => lite::config::run(&context, &args),
         Command::VerifyConfig(_) => lite::verify_config::run(&context),
         Command::MigrateDb(args) => release::migrate_db::run(&context, &args).await,

@@ -21,6 +21,7 @@ impl From<HomeError> for Error {
             HomeError::NoWorkspace { .. } => base.hint(
                 "choose a folder for your DAGs: --workspace DIR, or `workspace` in config.yaml; nothing was written",
             ),
+            HomeError::InstanceName(_) => base.hint("leoflow instances list"),
             HomeError::NoUserHome(_) | HomeError::NoCurrentFolder(_) => {
                 base.hint("name one with --home DIR, or set LEOFLOW_HOME (and give --workspace DIR)")
             }

@@ -1,6 +1,8 @@
 //! `~/.leoflow`: where things are, who may touch them, and what was left half done.
 
 mod belongings;
+mod home_error;
+pub mod instances;
 pub mod journal;
 pub mod lock;
 pub mod progress;
@@ -8,7 +10,8 @@ mod resolve;
 pub mod upkeep;
 
 pub use belongings::{check_workspace, foreign};
-pub use resolve::{HomeError, resolve, resolve_workspace};
+pub use home_error::HomeError;
+pub use resolve::{absolute_workspace, all_instances, resolve};
 
 use crate::sys::files;
 use std::io;

@@ -1,38 +1,16 @@
 //! Which home, and whether a home can be there at all.
 
-use super::{Home, belongings};
+use super::home_error::HomeError;
+use super::{Home, belongings, instances};
 use crate::sys::env_vars;
+use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-#[derive(Debug, thiserror::Error)]
-pub enum HomeError {
-    #[error("there is no home directory: HOME is not set and user {0} has no passwd entry")]
-    NoUserHome(u32),
-    #[error("the path {0:?} holds a line break or another control character")]
-    ControlCharacter(PathBuf),
-    #[error("the path {0} holds a double quote, which PostgreSQL's initdb cannot handle")]
-    DoubleQuote(PathBuf),
-    #[error("the path {0} is not UTF-8 text")]
-    NotUtf8(PathBuf),
-    #[error("{0} is a file, not a folder")]
-    NotAFolder(PathBuf),
-    #[error("the current folder is gone: {0}")]
-    NoCurrentFolder(std::io::Error),
-    #[error("the home {home} belongs to {owner}, and this would leave files there that {owner} cannot change")]
-    OfAnotherUser { home: PathBuf, owner: String, uid: u32 },
-    #[error("{home} is in use for something else ({example}), so it cannot be Leoflow's home")]
-    InUse { home: PathBuf, example: PathBuf },
-    #[error("the workspace cannot be {path}: that is {why}")]
-    NoWorkspace { path: PathBuf, why: &'static str },
-    #[error("the home cannot be / or your own home directory ({0})")]
-    TooWide(PathBuf),
-}
-
-/// The home by `--home`, else `LEOFLOW_HOME`, else `~/.leoflow`. Creates nothing.
+/// The home by `--home`, else `LEOFLOW_HOME`, else that of `LEOFLOW_INSTANCE`, else `~/.leoflow`. Creates nothing.
 pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
     let root = match flag.map(Path::to_owned).or_else(|| env_vars::path("LEOFLOW_HOME")) {
         Some(given) => absolute(&given)?,
-        None => user_home()?.join(".leoflow"),
+        None => instances::root(env_vars::text("LEOFLOW_INSTANCE").as_deref().unwrap_or(instances::DEFAULT))?,
     };
     check(&root)?;
     if root.parent().is_none() || env_vars::user_home().as_deref() == Some(&root) {
@@ -46,21 +24,32 @@ pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
     Ok(home)
 }
 
-/// The workspace by flag, else `~/leoflow`. Creates nothing.
-pub fn resolve_workspace(flag: Option<&Path>) -> Result<PathBuf, HomeError> {
-    let workspace = match flag {
-        Some(given) => absolute(given)?,
-        None => user_home()?.join("leoflow"),
-    };
+/// Those that are set up, the usual one first, by name. What is another user's, or no home, is none.
+pub fn all_instances() -> Vec<(String, Home)> {
+    let Some(folder) = env_vars::user_home() else { return Vec::new() };
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut found: Vec<(String, Home)> = names
+        .filter_map(|name| match name.to_str()?.strip_prefix(instances::HOME)? {
+            "" => Some(instances::DEFAULT.to_owned()),
+            rest => rest.strip_prefix('-').map(str::to_owned),
+        })
+        .filter_map(|name| {
+            let home = resolve(Some(&instances::root(&name).ok()?)).ok()?;
+            home.receipt().exists().then_some((name, home))
+        })
+        .collect();
+    found.sort_by(|(one, _), (other, _)| (one != instances::DEFAULT, one).cmp(&(other != instances::DEFAULT, other)));
+    found
+}
+
+/// A workspace that somebody has named. Creates nothing.
+pub fn absolute_workspace(given: &Path) -> Result<PathBuf, HomeError> {
+    let workspace = absolute(given)?;
     match workspace.to_str() {
         None => Err(HomeError::NotUtf8(workspace)),
         Some(text) if text.chars().any(char::is_control) => Err(HomeError::ControlCharacter(workspace)),
         Some(_) => Ok(workspace),
     }
-}
-
-fn user_home() -> Result<PathBuf, HomeError> {
-    env_vars::user_home().ok_or_else(|| HomeError::NoUserHome(crate::sys::user::effective_uid()))
 }
 
 /// Against the current folder, with `.` and `..` taken out by name: a link stays what it is.

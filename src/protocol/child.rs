@@ -145,7 +145,8 @@ pub async fn keep_saying_alive(notifier: Notifier) {
 /// The user's own, because tasks run in it, less what would steer Postgres or the protocol.
 pub fn environment() -> Vec<(OsString, OsString)> {
     let kept = |name: &str| {
-        let steers = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME"].contains(&name);
+        let steers =
+            ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME", "LEOFLOW_INSTANCE"].contains(&name);
         !(steers || name.starts_with("PG") || name.starts_with("LISTEN_"))
     };
     env_vars::all().into_iter().filter(|(name, _)| kept(&name.to_string_lossy())).collect()

@@ -154,7 +154,7 @@ impl Extra {
 
 fn new_secret(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyError> {
     Ok(match key {
-        "instance_name" => user::host_name().into(),
+        "instance_name" => plan.instance_name.clone().unwrap_or_else(user::host_name).into(),
         "workspace" => plan.workspace.to_string_lossy().into_owned().into(),
         "admin_password_hash" => password::hash(password)?.into(),
         // jwt_secret and encryption_key

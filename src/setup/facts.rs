@@ -4,8 +4,8 @@ use super::install_self;
 use super::receipt::{Receipt, ReceiptError};
 use super::scaffold;
 use crate::config::{self, Config, ConfigError};
-use crate::home::Home;
 use crate::home::journal::{self, JournalError, Operation};
+use crate::home::{Home, instances};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::{Installation, install};
@@ -24,6 +24,7 @@ pub enum ConfigFact {
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub home: PathBuf,
+    pub instance_name: Option<String>,
     pub config: ConfigFact,
     pub receipt: Option<Receipt>,
     pub cluster: ClusterState,
@@ -65,6 +66,7 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
     let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());
     Ok(Facts {
         home: home.root().to_owned(),
+        instance_name: instances::name_of(home).filter(|name| name != instances::DEFAULT),
         receipt: Receipt::load(home)?,
         cluster: cluster::state(home),
         credentials_present: home.postgres_credentials().exists(),

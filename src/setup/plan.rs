@@ -90,6 +90,8 @@ impl fmt::Display for Step {
 pub struct Plan {
     pub steps: Vec<Step>,
     pub workspace: PathBuf,
+    /// Of an instance that was set up by its name.
+    pub instance_name: Option<String>,
     /// An earlier run was interrupted; this one finishes it.
     pub resumes: bool,
     /// Whether setup makes the workspace's folder, now or in the run that was interrupted.
@@ -146,6 +148,7 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
     };
     Ok(Plan {
         workspace,
+        instance_name: facts.instance_name.clone(),
         resumes: facts.unfinished.is_some(),
         made_workspace: makes_workspace || facts.receipt.as_ref().is_some_and(|receipt| receipt.made_workspace),
         password_known,
@@ -234,6 +237,7 @@ mod tests {
             postgres_is_far: true,
             packages_present: true,
             ui_present: true,
+            instance_name: None,
             home: "/h".into(),
             config: ConfigFact::Absent,
             receipt: None,

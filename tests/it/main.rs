@@ -33,6 +33,7 @@ mod hitl;
 mod homes;
 mod hostile_backups;
 mod installer;
+mod instances;
 mod lifecycle;
 mod logins;
 mod managed_python;

@@ -16,51 +16,68 @@ use crate::sys::{clock, env_vars, files};
 use crate::upgrade::history;
 use jiff::Timestamp;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+const COMMAND: &str = "leoflow lite backup";
 
 pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     let home = &context.home;
-    let command = "leoflow lite backup";
-    let config = context.config()?.map(|loaded| loaded.config).ok_or_else(|| {
-        Error::failed("Leoflow is not set up in this home, so there is nothing to back up").hint("leoflow setup")
-    })?;
+    let config = configured(context)?;
     let encrypt_to = EncryptTo::of(&config.backup)?;
     let output = output(context, args, &encrypt_to)?;
-    context.recovery().settle_change(false).await?;
-    let _alone = OperationLock::take(home, command)?;
-    let datastore = Datastore::open(&context.recovery(), command).await?;
-    // The role and the database are made by the first start, or here.
-    drop(datastore.connect().await?);
-    context.recovery().clean_up(Some(&datastore.access)).await?;
     let made = match args.scheduled {
-        true => scheduled(context, &datastore.access, &config).await?,
-        false => {
-            let request = Request {
-                encrypt_to: &encrypt_to,
-                home,
-                access: &datastore.access,
-                version: context.version,
-                instance: config::instance_name(Some(&config)),
-                workspace: config.workspace.as_deref(),
-                output: &output,
-                task_logs_bytes: config.backup.task_logs_bytes,
-                keep_free: 0,
-                may_be_newer: false,
-            };
-            let made = backup::create(&request, context.printer).await?;
-            if args.output.is_none() {
-                catalog::note_made(home, &made).map_err(|error| Error::io("write", &home.backups(), &error))?;
-            }
-            made
+        true => {
+            let (datastore, _alone) = alone_with_datastore(context).await?;
+            scheduled(context, &datastore.access, &config).await?
         }
+        false => write(context, &config, &output, &encrypt_to).await?,
     };
     if args.output.is_none() {
+        catalog::note_made(home, &made).map_err(|error| Error::io("write", &home.backups(), &error))?;
         // One that somebody made by hand is as good as one that was due.
         upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, None)
             .map_err(|error| Error::io("write", &home.upkeep(), &error))?;
     }
     show(context, &made)?;
     Ok(0)
+}
+
+/// One that is not encrypted, for what restores it at once.
+pub async fn write_plain(context: &Context<'_>, output: &Path) -> Result<Made, Error> {
+    write(context, &configured(context)?, output, &EncryptTo::Nobody).await
+}
+
+fn configured(context: &Context<'_>) -> Result<Config, Error> {
+    context.config()?.map(|loaded| loaded.config).ok_or_else(|| {
+        Error::failed("Leoflow is not set up in this home, so there is nothing to back up").hint("leoflow setup")
+    })
+}
+
+async fn alone_with_datastore(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
+    context.recovery().settle_change(false).await?;
+    let alone = OperationLock::take(&context.home, COMMAND)?;
+    let datastore = Datastore::open(&context.recovery(), COMMAND).await?;
+    // The role and the database are made by the first start, or here.
+    drop(datastore.connect().await?);
+    context.recovery().clean_up(Some(&datastore.access)).await?;
+    Ok((datastore, alone))
+}
+
+async fn write(context: &Context<'_>, config: &Config, output: &Path, encrypt_to: &EncryptTo) -> Result<Made, Error> {
+    let (datastore, _alone) = alone_with_datastore(context).await?;
+    let request = Request {
+        home: &context.home,
+        access: &datastore.access,
+        version: context.version,
+        instance: config::instance_name(Some(config)),
+        workspace: config.workspace.as_deref(),
+        output,
+        task_logs_bytes: config.backup.task_logs_bytes,
+        keep_free: 0,
+        may_be_newer: false,
+        encrypt_to,
+    };
+    Ok(backup::create(&request, context.printer).await?)
 }
 
 async fn scheduled(context: &Context<'_>, access: &Access, config: &Config) -> Result<Made, Error> {

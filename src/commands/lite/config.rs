@@ -4,7 +4,7 @@ use crate::cli::args::{Config, ConfigCommand};
 use crate::commands::context::Context;
 use crate::config::{self, SECRETS, Setting, SettingError, UpdateError};
 use crate::error::Error;
-use crate::home::{check_workspace, resolve_workspace};
+use crate::home::{absolute_workspace, check_workspace};
 use crate::protocol::control;
 use crate::python;
 use crate::sys::files;
@@ -111,7 +111,7 @@ fn looked_at(context: &Context<'_>, setting: &Setting, value: &str) -> Result<St
             Ok(path.display().to_string())
         }
         "workspace" => {
-            let path = resolve_workspace(Some(Path::new(value)))?;
+            let path = absolute_workspace(Path::new(value))?;
             check_workspace(&context.home, &path)?;
             if !path.is_dir() {
                 return Err(Error::failed(format!("{} is no folder", path.display()))

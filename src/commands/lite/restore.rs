@@ -22,11 +22,11 @@ use crate::setup::Wishes;
 use crate::supervisor;
 use crate::sys::{checkpoint, env_vars, terminal};
 use serde_json::json;
+use std::path::Path;
 
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let Some(input) = &args.input else { return super::restore_undo::run(context, args).await };
-    let path = env_vars::current_dir().map_err(Error::failed)?.join(input);
-    let input = Input { path, keys: keys(context, &args.decryption)? };
+    let input = input_of(context, args, input)?;
     // Whatever can be refused by a look is refused before anything is written.
     let manifest = restore::peek(&input)?;
     let target = Target::find(context, args)?;
@@ -34,7 +34,21 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     if args.dry_run {
         return dry_run(context, &input, &target).await;
     }
-    bring_back(context, args, &input).await
+    let (replaced, restarted) = bring_back(context, args, &input).await?;
+    tell_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
+    restarted.unwrap_or(Ok(())).map(|()| 0)
+}
+
+fn input_of(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Input, Error> {
+    let path = env_vars::current_dir().map_err(Error::failed)?.join(input);
+    Ok(Input { path, keys: keys(context, &args.decryption)? })
+}
+
+/// Restores into a home that is not there yet, and tells nothing of the result.
+pub async fn into_new(context: &Context<'_>, args: &Restore, input: &Path) -> Result<(), Error> {
+    let input = input_of(context, args, input)?;
+    Target::find(context, args)?.check(context, &restore::peek(&input)?, false)?;
+    bring_back(context, args, &input).await.map(drop)
 }
 
 /// By what encrypted backups open here: what was given, what config.yaml names, or what somebody types.
@@ -80,7 +94,10 @@ struct Replaced {
     was_running: Option<WasRunning>,
 }
 
-async fn bring_back(context: &Context<'_>, args: &Restore, input: &Input) -> Result<u8, Error> {
+/// Whether what ran was started again, beside what came of it.
+type BroughtBack = (Replaced, Option<Result<(), Error>>);
+
+async fn bring_back(context: &Context<'_>, args: &Restore, input: &Input) -> Result<BroughtBack, Error> {
     refuse_beside_a_terminal(context)?;
     context.recovery().settle_change(args.dry_run).await?;
     let home = &context.home;
@@ -111,8 +128,7 @@ async fn bring_back(context: &Context<'_>, args: &Restore, input: &Input) -> Res
     }
     let replaced = outcome?;
     let restarted = replaced.was_running.map(|was_running| was_running.restart(context));
-    tell_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
-    restarted.unwrap_or(Ok(())).map(|()| 0)
+    Ok((replaced, restarted))
 }
 
 /// Everything up to the new state in its place. The caller has the operation to itself, and the home

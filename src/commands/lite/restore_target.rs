@@ -4,9 +4,9 @@ use crate::backup::restore_plan::{self, Facts, Machine};
 use crate::backup::{Manifest, RestoreError};
 use crate::cli::args::Restore;
 use crate::commands::context::Context;
-use crate::config::{Config, DEFAULT_PORT};
+use crate::config::Config;
 use crate::error::Error;
-use crate::home::{Home, check_workspace, journal, resolve_workspace};
+use crate::home::{Home, absolute_workspace, check_workspace, instances, journal};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::credentials::{Credentials, CredentialsError};
 use crate::schema::{embedded, known};
@@ -28,6 +28,8 @@ pub struct Target {
     workspace_existed: bool,
     workspace_in_use: bool,
     workspace_is_ours: bool,
+    /// Of a new instance.
+    own_port: u16,
 }
 
 impl Target {
@@ -47,9 +49,9 @@ impl Target {
             (None, _) => None,
         };
         let workspace = match (&args.workspace, &configured) {
-            (Some(asked), _) => resolve_workspace(Some(asked))?,
+            (Some(asked), _) => absolute_workspace(asked)?,
             (None, Some(configured)) => configured.clone(),
-            (None, None) => resolve_workspace(None)?,
+            (None, None) => instances::default_workspace(&context.home)?,
         };
         check_workspace(home, &workspace)?;
         // A setup whose password nobody has seen was ours, for a restore that was interrupted.
@@ -66,6 +68,7 @@ impl Target {
             workspace_existed: workspace.exists(),
             workspace_in_use: workspace.exists() && !setup::is_untouched(&workspace),
             workspace_is_ours: configured.as_ref() == Some(&workspace),
+            own_port: setup::own_port(home),
             config,
             workspace,
         })
@@ -116,7 +119,7 @@ impl Target {
                 Some(config) => Some(config.port),
                 // Most likely the backup is of this very instance.
                 None if self.lost_config.is_some() => None,
-                None => Some(DEFAULT_PORT),
+                None => Some(self.own_port),
             },
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
             host: self.config.as_ref().map(|config| config.host).filter(|host| !host.is_loopback()),

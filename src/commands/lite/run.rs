@@ -8,7 +8,7 @@ use crate::commands::context::Context;
 use crate::config::{self, Config, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::progress::Progress;
-use crate::home::{check_workspace, lock, resolve_workspace};
+use crate::home::{absolute_workspace, check_workspace, instances, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::{Access, Credentials, Endpoint, install};
 use crate::protocol::log;
@@ -44,11 +44,13 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let started = Instant::now();
     let home = &context.home;
     let configured = context.config()?.map(|loaded| loaded.config);
-    let port = args.port.or(configured.as_ref().map(|config| config.port)).unwrap_or(DEFAULT_PORT);
+    // A new instance gets one of its own, which it keeps.
+    let own_port = if configured.is_none() { Some(setup::own_port(home)) } else { None };
+    let port = args.port.or(configured.as_ref().map(|config| config.port)).or(own_port).unwrap_or(DEFAULT_PORT);
     let host = configured.as_ref().map_or(Ipv4Addr::LOCALHOST, |config| config.host);
     let url = context.url(configured.as_ref(), port);
     if let Some(workspace) = args.workspace.as_deref() {
-        check_workspace(home, &resolve_workspace(Some(workspace))?)?;
+        check_workspace(home, &absolute_workspace(workspace)?)?;
     }
     // A home that is not there yet is only made once the port is ours.
     let early = if home.exists() { None } else { Some(bind(context, host, port)?) };
@@ -66,8 +68,8 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     };
 
     let wishes = Wishes {
-        port: args.port,
-        workspace: args.workspace.as_deref().map(|path| resolve_workspace(Some(path))).transpose()?,
+        port: args.port.or(own_port),
+        workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
         install_always: false,
     };
     let password = set_up(context, &wishes, sink).await?;
@@ -231,7 +233,7 @@ pub fn planned(context: &Context<'_>, wishes: &Wishes) -> Result<Plan, Error> {
     // Only a machine without a home directory has no workspace; then it has to be named.
     let workspace = match wishes.workspace.clone().or(configured) {
         Some(path) => path,
-        None => resolve_workspace(None)?,
+        None => instances::default_workspace(&context.home)?,
     };
     check_workspace(&context.home, &workspace)?;
     let facts = setup::gather(&context.home, context.version, &workspace, wishes.install_always)?;

@@ -7,8 +7,8 @@ use crate::cli::report::{Ready, Report, Sink};
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
+use crate::home::absolute_workspace;
 use crate::home::progress::Reporter;
-use crate::home::resolve_workspace;
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::setup::{self, service};
@@ -63,7 +63,7 @@ fn refuse_other(context: &Context<'_>, port: Option<u16>, workspace: Option<&Pat
 /// Another workspace is another decision than a start.
 pub fn refuse_other_workspace(context: &Context<'_>, workspace: Option<&Path>) -> Result<(), Error> {
     let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
-    let asked = workspace.map(|path| resolve_workspace(Some(path))).transpose()?;
+    let asked = workspace.map(absolute_workspace).transpose()?;
     match (configured, asked) {
         (Some(configured), Some(asked)) if configured != asked => {
             Err(setup::Refusal::OtherWorkspace { configured, asked }.into())

@@ -1,6 +1,7 @@
 //! What is installed: setup, upgrades, the way back, removal.
 
 pub mod completions;
+pub mod instances;
 pub mod migrate_db;
 pub mod rollback;
 pub mod set_channel;

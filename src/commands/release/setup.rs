@@ -5,7 +5,7 @@ use crate::commands::context::Context;
 use crate::commands::lite::run::{planned, set_up};
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
-use crate::home::resolve_workspace;
+use crate::home::absolute_workspace;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::python::{self, environments};
 use crate::recovery::Purges;
@@ -18,8 +18,8 @@ use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     let wishes = Wishes {
-        port: args.port,
-        workspace: args.workspace.as_deref().map(|path| resolve_workspace(Some(path))).transpose()?,
+        port: args.port.or_else(|| (!context.home.config().exists()).then(|| setup::own_port(&context.home))),
+        workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
         install_always: true,
     };
     refuse_newer(context)?;

@@ -1,0 +1,122 @@
+//! Several instances of one user: each with a home, a workspace and a port of its own.
+
+use crate::support::{Done, TestHome};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A user's home directory, and commands that find their Leoflow by its name.
+struct User {
+    test: TestHome,
+}
+
+impl User {
+    fn new() -> Self {
+        let test = TestHome::on_one_disk();
+        fs::create_dir_all(test.folder().join("user")).unwrap();
+        Self { test }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let template = self.test.command(&[]);
+        let mut command = Command::new(template.get_program());
+        command.args(arguments).env_clear();
+        command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, arguments: &[&str]) -> Done {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.test.folder().join("user").join(name)
+    }
+
+    #[track_caller]
+    fn list(&self) -> Vec<Value> {
+        let listed = self.run(&["instances", "--json"]).expect(0).json();
+        listed["instances"].as_array().unwrap().clone()
+    }
+
+    #[track_caller]
+    fn one(&self, name: &str) -> Value {
+        self.list().into_iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+    }
+}
+
+fn port(instance: &Value) -> u16 {
+    instance["url"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn each_has_a_home_a_workspace_and_a_port_that_it_keeps() {
+    let user = User::new();
+    assert!(user.list().is_empty());
+    for wrong in ["A", "../x", "", "a b"] {
+        let refused = user.run(&["instances", "create", wrong]).expect(1);
+        assert!(refused.stderr.contains("is no name of an instance"), "{refused:?}");
+    }
+    let made = user.run(&["instances", "create", "staging", "--json"]).expect(0).json();
+    assert_eq!(made["workspace"], user.path("leoflow-staging").to_str().unwrap());
+    assert!(made["admin_password"].is_string());
+    user.run(&["instances", "create", "staging"]).expect(3);
+    user.run(&["--instance", "trial", "setup"]).expect(0);
+    let (staging, trial) = (user.one("staging"), user.one("trial"));
+    assert_eq!(staging["home"], user.path(".leoflow-staging").to_str().unwrap());
+    assert!(port(&staging) > 8088 && port(&trial) > port(&staging), "{staging} {trial}");
+
+    let variable =
+        |instance: &str, arguments: &[&str]| user.run(&[&["--instance", instance, "variables"], arguments].concat());
+    user.run(&["--instance", "staging", "lite", "start"]).expect(0);
+    let started = user.command(&["lite", "start"]).env("LEOFLOW_INSTANCE", "trial").output().unwrap();
+    assert!(started.status.success(), "{started:?}");
+    variable("staging", &["set", "whose", "staging"]).expect(0);
+    variable("trial", &["set", "whose", "trial"]).expect(0);
+    for name in ["staging", "trial"] {
+        assert_eq!(variable(name, &["get", "whose"]).expect(0).stdout.trim(), name);
+        assert_eq!(user.one(name)["state"], "healthy");
+        let status = user.run(&["--instance", name, "lite", "status", "--json"]).expect(0).json();
+        assert_eq!(status["url"], user.one(name)["url"]);
+        let config = fs::read_to_string(user.path(&format!(".leoflow-{name}/config.yaml"))).unwrap();
+        assert!(config.contains(&format!("instance_name: {name}\n")), "{config}");
+    }
+    assert_eq!((port(&user.one("staging")), port(&user.one("trial"))), (port(&staging), port(&trial)));
+    user.run(&["--instance", "trial", "--home", "/tmp", "lite", "status"]).expect(2);
+    user.run(&["instances", "remove", "trial"]).expect(3);
+    user.run(&["instances", "remove", "trial", "--yes"]).expect(0);
+    assert!(!user.path(".leoflow-trial").exists() && !user.path("leoflow-trial").exists());
+    assert_eq!(user.list().len(), 1);
+    assert_eq!(variable("staging", &["get", "whose"]).expect(0).stdout.trim(), "staging");
+    user.run(&["instances", "remove", "staging", "--yes"]).expect(0);
+}
+
+#[test]
+fn a_clone_has_everything_under_another_name_and_the_first_goes_on() {
+    let user = User::new();
+    user.run(&["instances", "create", "first"]).expect(0);
+    user.run(&["--instance", "first", "lite", "start"]).expect(0);
+    user.run(&["--instance", "first", "variables", "set", "kept", "here"]).expect(0);
+    fs::write(user.path("leoflow-first/mine.py"), "print('mine')\n").unwrap();
+    user.run(&["instances", "clone", "first", "--from", "first"]).expect(3);
+    user.run(&["instances", "clone", "second", "--from", "nobody"]).expect(1);
+    assert!(!user.path(".leoflow-second").exists());
+    let made = user.run(&["instances", "clone", "second", "--from", "first", "--json"]).expect(0).json();
+    assert_eq!((&made["name"], &made["state"]), (&"second".into(), &"stopped".into()), "{made}");
+    assert_ne!(port(&made), port(&user.one("first")));
+    assert_eq!(fs::read_to_string(user.path("leoflow-second/mine.py")).unwrap(), "print('mine')\n");
+    let run = fs::read_dir(user.path(".leoflow-first/run")).unwrap();
+    let left: Vec<_> = run.flatten().map(|entry| entry.file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("clone")), "{left:?}");
+    user.run(&["--instance", "second", "lite", "start"]).expect(0);
+    assert_eq!(user.run(&["--instance", "second", "variables", "get", "kept"]).expect(0).stdout.trim(), "here");
+    user.run(&["--instance", "second", "variables", "set", "kept", "there"]).expect(0);
+    assert_eq!(user.run(&["--instance", "first", "variables", "get", "kept"]).expect(0).stdout.trim(), "here");
+    let config = fs::read_to_string(user.path(".leoflow-second/config.yaml")).unwrap();
+    assert!(config.contains("instance_name: second\n"), "{config}");
+    for name in ["first", "second"] {
+        user.run(&["instances", "remove", name, "--yes"]).expect(0);
+    }
+}
