@@ -109,7 +109,7 @@ class BackupBench:
         try:
             time.sleep(2)
             self.command("config", "set", "backup.schedule", "* * * * * *")
-            # The settings are looked at every minute.
+            # The settings are looked at every ten seconds.
             while not made():
                 time.sleep(0.05)
             self.command("config", "set", "backup.schedule", "off")

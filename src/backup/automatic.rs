@@ -7,7 +7,7 @@ use super::encryption::EncryptTo;
 use super::retention::{self, Limits};
 use crate::config::{self, Config};
 use crate::home::Home;
-use crate::home::progress::Reporter;
+use crate::home::progress::{Progress, Reporter};
 use crate::postgres::Access;
 use crate::sys::{disk, files};
 use jiff::Timestamp;
@@ -47,7 +47,7 @@ pub async fn always(what: &str, with: &Automatic<'_>) -> Result<Made, CreateErro
 pub async fn scheduled(with: &Automatic<'_>) -> Result<Made, CreateError> {
     let all = catalog::list(with.home);
     let last = all.iter().find(|backup| backup.automatic).map_or(0, |backup| backup.size_bytes);
-    let free = disk::free_bytes(with.home.root()).unwrap_or(u64::MAX);
+    let free = disk::free_bytes(&with.home.backups()).unwrap_or(u64::MAX);
     let lacking = room_for(last).saturating_sub(free);
     if lacking > 0 {
         remove(&all, Path::new(""), with, lacking);
@@ -78,7 +78,10 @@ async fn make(why: &str, with: &Automatic<'_>, encrypt_to: &EncryptTo) -> Result
         encrypt_to,
     };
     let made = create(&request, reporter).await?;
-    catalog::note_made(home, &made).map_err(write)?;
+    if let Err(error) = catalog::note_made(home, &made) {
+        reporter
+            .report(Progress::Warning(format!("what can be said of it without its key is not written down: {error}")));
+    }
     remove(&catalog::list(home), &made.path, with, 0);
     Ok(made)
 }

@@ -1,4 +1,4 @@
-//! The backups in the home, what was proven of them, and which of the automatic ones go.
+//! The backups in the home, and what was proven of them.
 
 use super::archive::Hashed;
 use super::create::Made;
@@ -7,6 +7,7 @@ use super::manifest::Manifest;
 use super::restore::{RestoreError, peek};
 use crate::home::Home;
 use crate::sys::{clock, files};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -66,6 +67,20 @@ fn modified(meta: &Metadata) -> i128 {
 fn memory(home: &Home) -> Vec<Remembered> {
     let text = files::read_text(&home.backups().join(MEMORY), 1024 * 1024).ok().flatten();
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// What was found of the file as it is now.
+pub fn known_proof(home: &Home, path: &Path) -> Option<Proof> {
+    let (path, meta) = (path.canonicalize().ok()?, fs::metadata(path).ok()?);
+    let is_same = |old: &Remembered| old.path == path && old.size == meta.len() && old.modified == modified(&meta);
+    memory(home).into_iter().find(is_same).map(|old| old.proof)
+}
+
+/// When one of those in the home was last restored on trial, and all was right.
+pub fn last_trial(home: &Home) -> Option<String> {
+    let backups = home.backups().canonicalize().ok()?;
+    let of_home = memory(home).into_iter().filter(|old| old.path.starts_with(&backups) && old.path.exists());
+    of_home.filter(|old| old.proof.is_whole()).map(|old| old.proof.verified_at).max()
 }
 
 /// Remembers what was found of the file at `path`.
@@ -177,6 +192,11 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// When it was made; `None` where nothing says so.
+    pub fn created(&self) -> Option<Timestamp> {
+        self.created_at.as_deref()?.parse().ok()
+    }
+
     pub fn age(&self) -> (&Option<String>, i128, &Path) {
         (&self.created_at, self.modified, &self.path)
     }
@@ -210,7 +230,11 @@ fn listed(path: &Path, meta: &Metadata, remembered: &[Remembered], made: &[MadeH
         }
         Err(error) => (None, Some(error.to_string()), false),
     };
-    let facts = facts.unwrap_or_default();
+    let mut facts = facts.unwrap_or_default();
+    if encrypted && facts.created_at.is_none() {
+        // Nothing was written down of it here. A copy has the time of its file.
+        facts.created_at = Timestamp::from_second(meta.mtime()).ok().map(|at| at.to_string());
+    }
     Listed {
         path: path.to_owned(),
         size_bytes: meta.len(),

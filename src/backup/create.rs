@@ -293,7 +293,8 @@ fn remove_killed_attempts(folder: &Path, output: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some((of, pid)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once(".tmp-")) else { continue };
-        let is_attempt = of == own || (of.starts_with("leoflow-backup-") && Compression::of(Path::new(of)).is_some());
+        let is_ours = ["leoflow-backup-", "automatic-"].iter().any(|ours| of.starts_with(ours));
+        let is_attempt = of == own || (is_ours && Compression::of(Path::new(of)).is_some());
         if is_attempt && pid.parse().is_ok_and(|pid| !is_pid_alive(pid)) {
             // It only takes room; the next attempt tries again.
             let _ = fs::remove_file(entry.path());

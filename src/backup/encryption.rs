@@ -113,6 +113,8 @@ pub struct Keys {
     identities: Arc<[Box<dyn age::Identity + Send + Sync>]>,
     passphrase: Option<SecretString>,
     ask: AskPassphrase,
+    /// Why that of config.yaml is not among them.
+    unusable: Option<String>,
     /// What was typed: a backup is opened more than once.
     typed: Arc<OnceLock<Option<SecretString>>>,
 }
@@ -127,6 +129,10 @@ pub enum NotOpened {
     /// What was given is not what it is encrypted to.
     WrongKey,
     WrongPassphrase,
+    /// It was made on a far faster machine.
+    TooMuchWork,
+    /// The key that config.yaml names cannot be used, for this reason.
+    Unusable(String),
 }
 
 impl fmt::Display for NotOpened {
@@ -136,28 +142,33 @@ impl fmt::Display for NotOpened {
             Self::NoPassphrase => "no passphrase was given",
             Self::WrongKey => "not for the private key that was given",
             Self::WrongPassphrase => "with another passphrase",
+            Self::TooMuchWork => "its passphrase would take this machine too long to try",
+            Self::Unusable(why) => return write!(f, "the private key of backup.identity cannot be used: {why}"),
         })
     }
 }
 
 impl Keys {
     pub fn none() -> Self {
-        Self { identities: Arc::new([]), passphrase: None, ask: |_| None, typed: Arc::default() }
+        Self { identities: Arc::new([]), passphrase: None, ask: |_| None, unusable: None, typed: Arc::default() }
     }
 
-    /// Of these files, and those that config.yaml names. One of config.yaml that cannot be read is as none.
+    /// Of these files, and those that config.yaml names.
     pub fn read(
         files: &[PathBuf],
         passphrase: Option<&Path>,
         settings: Option<&BackupSettings>,
         ask: AskPassphrase,
     ) -> Result<Self, EncryptionError> {
-        let mut identities = Vec::new();
+        let (mut identities, mut unusable) = (Vec::new(), None);
         for path in files {
             identities.append(&mut identities_in(path, ask)?);
         }
         if let Some(own) = settings.and_then(|settings| settings.identity.as_ref()) {
-            identities.append(&mut identities_in(own, |_| None).unwrap_or_default());
+            match identities_in(own, |_| None) {
+                Ok(mut own) => identities.append(&mut own),
+                Err(error) => unusable = Some(error.to_string()),
+            }
         }
         let passphrase = match passphrase {
             Some(file) => Some(passphrase_at(&SecretPlace::File(file.to_owned()))?),
@@ -166,7 +177,7 @@ impl Keys {
                 place.and_then(|place| passphrase_at(place).ok())
             }
         };
-        Ok(Self { identities: identities.into(), passphrase, ask, typed: Arc::default() })
+        Ok(Self { identities: identities.into(), passphrase, ask, unusable, typed: Arc::default() })
     }
 
     /// The archive that a file holds, whether it is encrypted or not.
@@ -188,7 +199,7 @@ impl Keys {
             );
         }
         if self.identities.is_empty() {
-            return Ok(Err(NotOpened::NoKey));
+            return Ok(Err(self.unusable.clone().map_or(NotOpened::NoKey, NotOpened::Unusable)));
         }
         let identities = self.identities.iter().map(|one| &**one as &dyn age::Identity);
         opened(decryptor.decrypt(identities), NotOpened::WrongKey)
@@ -203,6 +214,7 @@ fn opened<'a>(stream: Result<impl Read + 'a, DecryptError>, wrong: NotOpened) ->
         Err(DecryptError::NoMatchingKeys | DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed) => {
             Ok(Err(wrong))
         }
+        Err(DecryptError::ExcessiveWork { .. }) => Ok(Err(NotOpened::TooMuchWork)),
         Err(error) => Err(damaged(error)),
     }
 }

@@ -2,8 +2,9 @@
 //! changed yet when this says no.
 
 use super::manifest::{Entry, Manifest, WORKSPACE};
-use crate::config::{self, EditError, Problem};
+use crate::config::{self, BackupSettings, EditError, Problem};
 use crate::schema::SchemaError;
+use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -98,6 +99,8 @@ pub struct Machine<'a> {
     pub python: Option<&'a Path>,
     /// Whoever made the backup does not decide who may reach this machine.
     pub host: Option<Ipv4Addr>,
+    /// Nor who may read the backups that are made here. `None` where nothing is set up yet.
+    pub backup: Option<&'a BackupSettings>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +141,29 @@ pub fn fitted_config(text: &str, machine: &Machine<'_>) -> Result<String, Config
         }
         None => config::remove_key(&text, "host")?,
     };
-    Ok(config::set_keys(&text, &changes)?)
+    let text = config::set_keys(&text, &changes)?;
+    match machine.backup {
+        Some(own) => with_own_encryption(text, own),
+        None => Ok(text),
+    }
+}
+
+fn with_own_encryption(text: String, own: &BackupSettings) -> Result<String, ConfigRefusal> {
+    let recipients: Vec<Value> = own.recipients.iter().map(|one| one.to_string().into()).collect();
+    let values = [
+        ("recipients", (!recipients.is_empty()).then(|| Value::Sequence(recipients))),
+        ("passphrase", own.passphrase.as_ref().map(|place| place.to_string().into())),
+        ("identity", own.identity.as_ref().map(|path| path.display().to_string().into())),
+    ];
+    let parsed: Option<Mapping> = serde_yaml::from_str(&text).ok();
+    let mut backup = parsed.and_then(|all| all.get("backup")?.as_mapping().cloned()).unwrap_or_default();
+    let mut text = text;
+    for (key, value) in values {
+        text = config::remove_inner_key(&text, "backup", key)?;
+        backup.remove(key);
+        backup.extend(value.map(|value| (key.into(), value)));
+    }
+    if backup.is_empty() { Ok(text) } else { Ok(config::set_keys(&text, &[("backup", Value::Mapping(backup))])?) }
 }
 
 #[cfg(test)]
@@ -215,7 +240,7 @@ mod tests {
             "# mine\nworkspace: /old\nport: 1\npython: /old/python\njwt_secret: '{key}'\nencryption_key: '{key}'\nhost: 0.0.0.0\n\
              admin_password_hash: '$argon2id$x'\nsession_epoch: 2\n"
         );
-        let machine = Machine { workspace: Path::new("/new"), port: Some(9), python: None, host: None };
+        let machine = Machine { workspace: Path::new("/new"), port: Some(9), python: None, host: None, backup: None };
         let fitted = fitted_config(&text, &machine).unwrap();
         assert!(fitted.starts_with("# mine\nworkspace: /new\nport: 9\njwt_secret"), "{fitted}");
         assert!(
@@ -227,5 +252,31 @@ mod tests {
         assert!(fitted.contains("python: /p"), "{fitted}");
         assert!(matches!(fitted_config("port: 1\n", &machine), Err(ConfigRefusal::Missing("encryption_key"))));
         assert!(matches!(fitted_config("port: [", &machine), Err(ConfigRefusal::Invalid(_))));
+    }
+
+    #[test]
+    fn who_reads_the_backups_of_this_machine_is_not_decided_by_a_backup() {
+        let key = "ab".repeat(32);
+        let text = |backup: &str| {
+            format!("admin_password_hash: '$argon2id$x'\njwt_secret: '{key}'\nencryption_key: '{key}'\n{backup}")
+        };
+        let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN";
+        let settings = |text: &str| BackupSettings::read(&serde_yaml::from_str(text).unwrap()).unwrap();
+        let own = settings(&format!("{{recipients: ['{public}'], identity: /k, keep: 3}}"));
+        let machine = Machine { workspace: Path::new("/w"), port: None, python: None, host: None, backup: Some(&own) };
+        let fitted = |backup: &str, machine: &Machine<'_>| {
+            let fitted = fitted_config(&text(backup), machine).unwrap();
+            config::parse(&fitted, &[]).unwrap().config.backup
+        };
+        for theirs in ["", "backup: {keep: 9, passphrase: 'env:THEIRS'}\n", "backup:\n  keep: 9\n"] {
+            let found = fitted(theirs, &machine);
+            assert_eq!((&found.recipients, &found.passphrase), (&own.recipients, &None), "{theirs}");
+            assert_eq!((found.identity, found.keep), (own.identity.clone(), if theirs.is_empty() { 7 } else { 9 }));
+        }
+        let nobody = BackupSettings::default();
+        let plain = Machine { backup: Some(&nobody), ..machine.clone() };
+        assert!(fitted(&format!("backup: {{recipients: ['{public}']}}\n"), &plain).recipients.is_empty());
+        let new = Machine { backup: None, ..machine };
+        assert_eq!(fitted(&format!("backup: {{recipients: ['{public}']}}\n"), &new).recipients, own.recipients);
     }
 }

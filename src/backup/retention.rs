@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    pub now: Timestamp,
     pub keep: u64,
     pub max_bytes: u64,
     /// What was made before goes.
@@ -21,6 +22,7 @@ impl Limits {
     pub fn of(settings: &BackupSettings, now: Timestamp) -> Self {
         let age = settings.max_age.and_then(|age| SignedDuration::try_from(age).ok());
         Self {
+            now,
             keep: settings.keep,
             max_bytes: settings.max_bytes,
             not_before: age.and_then(|age| now.checked_sub(age).ok()),
@@ -72,13 +74,18 @@ pub fn excess(all: &[Listed], made: &Path, pinned: &[PathBuf], limits: &Limits) 
     let proven = newest_first.iter().find(is_proven);
     let protected: Vec<&Path> =
         newest_first.first().into_iter().chain(proven).map(|backup| backup.path.as_path()).chain([made]).collect();
+    // Made by a clock that was ahead: age says nothing then.
+    let is_of_the_future = |backup: &&Listed| backup.created().is_some_and(|created| created > limits.now);
+    let not_before = limits.not_before.filter(|_| !newest_first.iter().any(is_of_the_future));
     let mut total: u64 = newest_first.iter().map(|backup| backup.size_bytes).sum();
     let mut count = newest_first.len() as u64;
-    let mut lacking = limits.lacking;
+    // What would not be enough is not given for it.
+    let spare: u64 =
+        newest_first.iter().filter(|one| !protected.contains(&one.path.as_path())).map(|one| one.size_bytes).sum();
+    let mut lacking = if spare < limits.lacking { 0 } else { limits.lacking };
     let mut gone = Vec::new();
     for backup in newest_first.iter().rev() {
-        let created: Option<Timestamp> = backup.created_at.as_deref().and_then(|text| text.parse().ok());
-        let is_old = created.zip(limits.not_before).is_some_and(|(created, before)| created < before);
+        let is_old = backup.created().zip(not_before).is_some_and(|(created, before)| created < before);
         let why = match () {
             () if is_old => Why::Age,
             () if count > limits.keep => Why::Count,
@@ -100,7 +107,8 @@ pub fn excess(all: &[Listed], made: &Path, pinned: &[PathBuf], limits: &Limits) 
 mod tests {
     use super::*;
 
-    const NONE: Limits = Limits { keep: u64::MAX, max_bytes: u64::MAX, not_before: None, lacking: 0 };
+    const NONE: Limits =
+        Limits { now: Timestamp::MAX, keep: u64::MAX, max_bytes: u64::MAX, not_before: None, lacking: 0 };
 
     fn backup(number: u32, size_bytes: u64, proven: bool) -> Listed {
         Listed {
@@ -141,7 +149,8 @@ mod tests {
         assert_eq!(gone(&all, 1, 1), ["1", "3"]);
         let not_before = Some("2027-01-01T00:00:00Z".parse().unwrap());
         assert_eq!(gone_by(&all, &Limits { not_before, ..NONE }), ["1", "3"]);
-        assert_eq!(gone_by(&all, &Limits { lacking: 1_000_000, ..NONE }), ["1", "3"]);
+        assert_eq!(gone_by(&all, &Limits { lacking: 20, ..NONE }), ["1", "3"]);
+        assert!(gone_by(&all, &Limits { lacking: 21, ..NONE }).is_empty(), "all that may go is not enough");
         let quick = Listed { last_verified: Some(Proof::now(true, None)), ..backup(1, 10, false) };
         assert_eq!(gone(&[quick, backup(2, 10, false)], 1, 1000), ["1"], "hashes alone prove nothing");
     }
@@ -159,6 +168,18 @@ mod tests {
             &Limits { lacking: 15, not_before: all[1].created_at.as_deref().and_then(|at| at.parse().ok()), ..NONE },
         );
         assert_eq!(whys.iter().map(|one| one.why).collect::<Vec<_>>(), [Why::Age, Why::Room]);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_removes_nothing_by_age() {
+        let all: Vec<Listed> = (1..=4).map(|number| backup(number, 10, false)).collect();
+        let limits = |now: &str| Limits {
+            now: now.parse().unwrap(),
+            not_before: Some("2026-01-03T00:00:00Z".parse().unwrap()),
+            ..NONE
+        };
+        assert_eq!(gone_by(&all, &limits("2026-02-01T00:00:00Z")), ["1", "2"]);
+        assert!(gone_by(&all, &limits("2026-01-03T12:00:00Z")).is_empty());
     }
 
     #[test]

@@ -20,7 +20,8 @@ impl Cadence {
         match (text, duration(text)) {
             ("off", _) => Some(Self::Off),
             (_, Some(awake)) => (!awake.is_zero()).then_some(Self::Awake(awake)),
-            _ => cron(text).map(|_| Self::Cron(text.to_owned())),
+            // One that never comes, as the 30th of February, is none.
+            _ => cron(text)?.find_next_occurrence(&Zoned::now(), false).ok().map(|_| Self::Cron(text.to_owned())),
         }
     }
 
@@ -99,7 +100,9 @@ mod tests {
 
     #[test]
     fn what_is_no_schedule_is_refused() {
-        for wrong in ["", "daily", "0h", "1w", "* * *", "61 * * * *", "0 3 * * * * * *", "@sometimes", "5", "off "] {
+        for wrong in
+            ["", "daily", "0h", "1w", "* * *", "61 * * * *", "0 3 * * * * * *", "@sometimes", "5", "off ", "0 0 30 2 *"]
+        {
             assert_eq!(Cadence::parse(wrong), None, "{wrong}");
         }
     }

@@ -100,7 +100,8 @@ pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Proble
                 if let Err(Wrong { inner, allowed }) = (known.check)(value) {
                     let inside = inner.and_then(|inner| Some((format!("{name}.{inner}"), value.get(inner)?)));
                     let (name, value) = inside.unwrap_or_else(|| (name.to_owned(), value));
-                    let found = if is_secret(&name) || name == "backup.passphrase" {
+                    let found = if is_secret(&name) || ["backup.passphrase", "backup.identity"].contains(&name.as_str())
+                    {
                         "this value".to_owned()
                     } else {
                         show(value)

@@ -59,7 +59,7 @@ impl From<CreateError> for Error {
             CreateError::Name(_) => Self::usage(&error).hint("leoflow lite backup --output mine.tar.zst"),
             CreateError::PlainName(_) => Self::usage(&error)
                 .hint("leoflow lite backup --output mine.tar.zst.age")
-                .hint("or never encrypt them: leoflow config unset backup.recipients"),
+                .hint("or never encrypt them: leoflow config list shows what says so"),
             CreateError::ForNobody(_) => Self::usage(&error).hint("leoflow config set backup.recipients age1…"),
             CreateError::Encryption(error) => error.into(),
         };
@@ -97,7 +97,9 @@ impl From<RestoreError> for Error {
                 match why {
                     NotOpened::NoKey | NotOpened::WrongKey => base.hint("give the private key: --identity FILE"),
                     NotOpened::NoPassphrase => base.hint("give the file of the passphrase: --passphrase-file FILE"),
-                    NotOpened::WrongPassphrase => base.hint("try again; or --passphrase-file FILE"),
+                    NotOpened::WrongPassphrase => base.hint("give the file of the right one: --passphrase-file FILE"),
+                    NotOpened::TooMuchWork => base.hint("open it where it was made: age -d"),
+                    NotOpened::Unusable(_) => base.hint("leoflow config get backup.identity"),
                 }
                 .hint("nothing was changed")
             }
@@ -237,12 +239,12 @@ impl From<RemoveError> for Error {
 }
 
 impl RestoreError {
-    /// Whether the file is the reason, and not this machine.
-    /// Whether all that is missing is what it opens by.
-    pub fn lacks_a_key(&self) -> bool {
-        matches!(self, Self::NotOpened { why: NotOpened::NoKey | NotOpened::NoPassphrase, .. })
+    /// Whether it is whole as far as one can tell, and does not open by what was given.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::NotOpened { why, .. } if !matches!(why, NotOpened::Unusable(_)))
     }
 
+    /// Whether the file is the reason, and not this machine.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Archive { source: ArchiveError::Sink(_) | ArchiveError::Open(_), .. } => false,

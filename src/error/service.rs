@@ -4,7 +4,7 @@ use super::Error;
 use crate::setup::service::{Refusal, ServiceError, Unavailable};
 
 const AT_BOOT: &str = "where cron is, a line of `crontab -e` starts it with the machine: \
-                       @reboot \"$HOME/.leoflow/bin/leoflow\" lite start";
+                       @reboot \"HOME/bin/leoflow\" --home \"HOME\" lite start, with Leoflow's home for HOME";
 
 impl From<Unavailable> for Error {
     fn from(error: Unavailable) -> Self {

@@ -119,7 +119,14 @@ fn open(home: &Home) -> io::Result<File> {
 /// The one long operation of a home, beside a running instance or not: backup, restore, uninstall.
 #[derive(Debug)]
 pub struct OperationLock {
-    _file: FileLock,
+    file: FileLock,
+}
+
+impl Drop for OperationLock {
+    fn drop(&mut self) {
+        // Its process may live on: nobody is named any more. What cannot be emptied names one who has let go of it.
+        let _ = self.file.file().set_len(0);
+    }
 }
 
 impl OperationLock {
@@ -144,7 +151,7 @@ impl OperationLock {
             return Err(LockError::Held { holder: read_holder_of(&path) });
         };
         write_holder(lock.file(), command, None).map_err(io)?;
-        Ok(Self { _file: lock })
+        Ok(Self { file: lock })
     }
 }
 
@@ -203,6 +210,16 @@ mod tests {
         assert_eq!(holder.url.as_deref(), Some("http://127.0.0.1:1"));
         drop(first);
         assert!(HomeLock::take(&home, "x", None).is_ok());
+    }
+
+    #[test]
+    fn who_has_let_go_of_the_operation_is_not_named_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(&folder);
+        let lock = OperationLock::take(&home, "a test").unwrap();
+        assert_eq!(operation_holder(&home).map(|holder| holder.command).as_deref(), Some("a test"));
+        drop(lock);
+        assert!(operation_holder(&home).is_none());
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl Home {
         self.backups().join("upkeep.json")
     }
 
+    /// Why the service's last start failed.
+    pub fn service_failure(&self) -> PathBuf {
+        self.run().join("service-failure.json")
+    }
+
     pub fn receipt(&self) -> PathBuf {
         self.root.join("setup.json")
     }

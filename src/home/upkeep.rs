@@ -25,6 +25,9 @@ pub struct Job {
     /// Why the last try did not.
     #[serde(default)]
     pub problem: Option<String>,
+    /// Whether that was less than a trial.
+    #[serde(default)]
+    pub partial: bool,
     /// Seconds that Leoflow has run, and this machine was awake, since it was done.
     #[serde(default)]
     pub awake_seconds: u64,
@@ -43,17 +46,17 @@ const LIMIT: u64 = 64 * 1024;
 
 impl Job {
     fn since(now: Timestamp) -> Self {
-        Self { since: now, tried_at: None, done_at: None, problem: None, awake_seconds: 0 }
+        Self { since: now, tried_at: None, done_at: None, problem: None, partial: false, awake_seconds: 0 }
     }
 
-    /// From when on its next time is counted.
-    pub fn last(&self) -> Timestamp {
-        self.done_at.unwrap_or(self.since)
+    /// From when on its next time is counted. A clock that was ahead is not believed.
+    pub fn last(&self, now: Timestamp) -> Timestamp {
+        self.done_at.unwrap_or(self.since).min(now)
     }
 
     /// Before this it is not tried again.
-    pub fn rests_until(&self) -> Option<Timestamp> {
-        let tried = self.tried_at.filter(|tried| self.done_at.is_none_or(|done| done < *tried))?;
+    pub fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let tried = self.tried_at.filter(|tried| *tried <= now && self.done_at.is_none_or(|done| done < *tried))?;
         tried.checked_add(AFTER_FAILURE).ok()
     }
 }
@@ -119,15 +122,32 @@ pub fn note_try(home: &Home, now: Timestamp, kind: Kind) -> io::Result<Upkeep> {
     change(home, now, |upkeep| upkeep.job_mut(kind).tried_at = Some(now))
 }
 
-/// `problem` is why it did not go well.
-pub fn note_end(home: &Home, now: Timestamp, kind: Kind, problem: Option<String>) -> io::Result<Upkeep> {
+/// How a try ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    Done,
+    /// As far as it goes: there was nothing to verify, or no key to open it by.
+    Partial,
+    Failed(String),
+}
+
+pub fn note_end(home: &Home, now: Timestamp, kind: Kind, end: End) -> io::Result<Upkeep> {
     change(home, now, |upkeep| {
         let job = upkeep.job_mut(kind);
-        if problem.is_none() {
+        if !matches!(end, End::Failed(_)) {
             (job.done_at, job.awake_seconds) = (Some(now), 0);
         }
-        job.problem = problem;
+        job.partial = end == End::Partial;
+        job.problem = match end {
+            End::Failed(reason) => Some(reason),
+            End::Done | End::Partial => None,
+        };
     })
+}
+
+/// What keeps it from being tried at all; nothing any more, with `None`.
+pub fn note_problem(home: &Home, now: Timestamp, kind: Kind, problem: Option<String>) -> io::Result<Upkeep> {
+    change(home, now, |upkeep| upkeep.job_mut(kind).problem = problem)
 }
 
 #[cfg(test)]
@@ -139,18 +159,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home { root: folder.path().to_owned() };
         let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
-        assert_eq!(begin(&home, at(0)).unwrap().backup.last(), at(0));
+        assert_eq!(begin(&home, at(0)).unwrap().backup.last(at(9)), at(0));
         note_awake(&home, at(10), 10).unwrap();
         note_try(&home, at(20), Kind::Backup).unwrap();
-        let failed = note_end(&home, at(21), Kind::Backup, Some("the disk is full".to_owned())).unwrap();
-        assert_eq!((failed.backup.last(), failed.backup.awake_seconds), (at(0), 10));
-        assert_eq!(failed.backup.rests_until(), Some(at(20 + 30 * 60)));
-        assert_eq!(failed.verification.rests_until(), None);
+        let failed = note_end(&home, at(21), Kind::Backup, End::Failed("the disk is full".to_owned())).unwrap();
+        assert_eq!((failed.backup.last(at(30)), failed.backup.awake_seconds), (at(0), 10));
+        assert_eq!(failed.backup.rests_until(at(30)), Some(at(20 + 30 * 60)));
+        assert_eq!(failed.verification.rests_until(at(30)), None);
         note_try(&home, at(4000), Kind::Backup).unwrap();
-        let done = note_end(&home, at(4005), Kind::Backup, None).unwrap();
-        assert_eq!((done.backup.last(), done.backup.awake_seconds, done.verification.awake_seconds), (at(4005), 0, 10));
-        assert_eq!((done.backup.rests_until(), done.backup.problem), (None, None));
+        let done = note_end(&home, at(4005), Kind::Backup, End::Done).unwrap();
+        assert_eq!(
+            (done.backup.last(at(5000)), done.backup.awake_seconds, done.verification.awake_seconds),
+            (at(4005), 0, 10)
+        );
+        assert_eq!((done.backup.rests_until(at(5000)), &done.backup.problem), (None, &None));
+        // A clock that was ahead when it was done.
+        assert_eq!((done.backup.last(at(100)), done.backup.rests_until(at(100))), (at(100), None));
         std::fs::write(home.upkeep(), "not JSON").unwrap();
-        assert_eq!((read(&home), begin(&home, at(1)).unwrap().backup.last()), (None, at(1)));
+        assert_eq!((read(&home), begin(&home, at(1)).unwrap().backup.last(at(9))), (None, at(1)));
     }
 }

@@ -142,11 +142,14 @@ pub async fn keep_saying_alive(notifier: Notifier) {
     }
 }
 
+/// Set by a service manager's file: what runs has no terminal, and is stopped and started by it.
+pub const SERVICE: &str = "LEOFLOW_SERVICE";
+
 /// The user's own, because tasks run in it, less what would steer Postgres or the protocol.
 pub fn environment() -> Vec<(OsString, OsString)> {
     let kept = |name: &str| {
-        let steers =
-            ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME", "LEOFLOW_INSTANCE"].contains(&name);
+        let steers = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME", "LEOFLOW_INSTANCE", SERVICE]
+            .contains(&name);
         !(steers || name.starts_with("PG") || name.starts_with("LISTEN_"))
     };
     env_vars::all().into_iter().filter(|(name, _)| kept(&name.to_string_lossy())).collect()

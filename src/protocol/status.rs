@@ -62,7 +62,7 @@ pub struct InstanceStatus {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupsStatus {
-    /// When the newest in the home was made.
+    /// When one was last made into the home, by itself or by hand.
     pub last_backup_at: Option<String>,
     /// When one of them was last restored on trial, and all was right.
     pub last_verified_at: Option<String>,

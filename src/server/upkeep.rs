@@ -2,9 +2,9 @@
 
 use super::own_program::Operation;
 use super::state::AppState;
-use crate::config::{self, BackupSettings};
+use crate::config::{self, BackupSettings, Cadence};
 use crate::home::lock;
-use crate::home::upkeep::{self, Job, Kind, Upkeep};
+use crate::home::upkeep::{self, End, Job, Kind, Upkeep};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use tracing::{info, warn};
 /// What was missed while Leoflow was off does not add to what a start has to do.
 const AFTER_START: SignedDuration = SignedDuration::from_mins(2);
 /// A sleep of this process does not count the sleep of the machine, and the settings may be others meanwhile.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(10);
+const UNREADABLE: &str = "the settings cannot be read: ";
 /// How long is waited for what is under way.
 const BUSY: Duration = Duration::from_secs(5);
 /// How often the time awake is written down.
@@ -31,10 +32,10 @@ pub async fn keep(state: Arc<AppState>) {
         };
         match next(&settings, &known, counted.elapsed(), started, &now.to_zoned(TimeZone::system())) {
             Some((kind, at)) if at <= now => {
+                note_awake(&state, now, &mut counted);
                 if !perform(&state, kind).await {
                     tokio::time::sleep(BUSY).await;
                 }
-                counted = Instant::now();
             }
             next => {
                 let left = next.and_then(|(_, at)| Duration::try_from(at.duration_since(now)).ok());
@@ -46,18 +47,50 @@ pub async fn keep(state: Arc<AppState>) {
 
 /// The settings as they are now, and what is known. `None` where either cannot be had.
 fn look(state: &AppState, now: Timestamp, counted: &mut Instant) -> Option<(BackupSettings, Upkeep)> {
-    let settings = config::load(&state.home.config()).ok().flatten()?.config.backup;
-    let known = if counted.elapsed() >= NOTE_AWAKE {
-        let seconds = counted.elapsed().as_secs();
-        *counted = Instant::now();
-        upkeep::note_awake(&state.home, now, seconds)
-    } else {
-        upkeep::begin(&state.home, now)
-    };
+    let settings = settings(state, now)?;
+    if counted.elapsed() >= NOTE_AWAKE {
+        note_awake(state, now, counted);
+    }
+    let known = upkeep::begin(&state.home, now);
     known
         .inspect_err(|error| warn!("what is done by itself cannot be written down: {error}"))
         .ok()
         .map(|k| (settings, k))
+}
+
+/// What is not written down is counted on.
+fn note_awake(state: &AppState, now: Timestamp, counted: &mut Instant) {
+    if upkeep::note_awake(&state.home, now, counted.elapsed().as_secs()).is_ok() {
+        *counted = Instant::now();
+    }
+}
+
+/// Those of config.yaml. One that cannot be read is told of as what keeps backups from being made.
+fn settings(state: &AppState, now: Timestamp) -> Option<BackupSettings> {
+    let (home, known) = (&state.home, upkeep::begin(&state.home, now).ok()?);
+    // Told again at the next look, where it cannot be written down.
+    let tell = |kind, problem| drop(upkeep::note_problem(home, now, kind, problem));
+    match config::load(&home.config()) {
+        Ok(loaded) => {
+            let settings = loaded?.config.backup;
+            let was_of_config = |problem: &String| problem.starts_with(UNREADABLE);
+            if known.backup.problem.is_some_and(|it| settings.schedule == Cadence::Off || was_of_config(&it)) {
+                tell(Kind::Backup, None);
+            }
+            if known.verification.problem.is_some() && settings.verify == Cadence::Off {
+                tell(Kind::Verification, None);
+            }
+            Some(settings)
+        }
+        Err(error) => {
+            let problem = format!("{UNREADABLE}{error}");
+            if known.backup.problem.as_ref() != Some(&problem) {
+                warn!("backups are not made by themselves: {error}");
+                tell(Kind::Backup, Some(problem));
+            }
+            None
+        }
+    }
 }
 
 /// What is next, and when.
@@ -74,10 +107,12 @@ fn next(
             Kind::Verification => (&settings.verify, &known.verification),
         };
         let awake = awake + Duration::from_secs(job.awake_seconds);
-        let due = cadence.due(&job.last().to_zoned(now.time_zone().clone()), awake, now.timestamp())?;
-        // Missed while nothing ran, or due by what was counted before.
-        let due = if due <= started { started.checked_add(AFTER_START).unwrap_or(due) } else { due };
-        Some((kind, job.rests_until().map_or(due, |rests| due.max(rests))))
+        let last = job.last(now.timestamp()).to_zoned(now.time_zone().clone());
+        let due = cadence.due(&last, awake, now.timestamp())?;
+        // Missed while nothing ran, or awake for long enough by what was counted before.
+        let is_late = due <= started || (matches!(cadence, Cadence::Awake(_)) && due <= now.timestamp());
+        let due = if is_late { due.max(started.checked_add(AFTER_START).unwrap_or(due)) } else { due };
+        Some((kind, job.rests_until(now.timestamp()).map_or(due, |rests| due.max(rests))))
     };
     // A backup first, which is what is verified then.
     [Kind::Backup, Kind::Verification].into_iter().filter_map(due).min_by_key(|(_, at)| *at)
@@ -106,7 +141,7 @@ async fn perform(state: &Arc<AppState>, kind: Kind) -> bool {
     }
     let reason = reason(&ended);
     warn!("the scheduled {name} failed: {}", reason.replace('\n', "; "));
-    if let Err(error) = upkeep::note_end(&state.home, Timestamp::now(), kind, Some(reason)) {
+    if let Err(error) = upkeep::note_end(&state.home, Timestamp::now(), kind, End::Failed(reason)) {
         warn!("that cannot be written down: {error}");
     }
     true
@@ -124,14 +159,14 @@ fn reason(ended: &Operation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Cadence;
 
     fn at(text: &str) -> Timestamp {
         format!("2026-03-02T{text}Z").parse().unwrap()
     }
 
     fn known(since: &str) -> Upkeep {
-        let job = Job { since: at(since), tried_at: None, done_at: None, problem: None, awake_seconds: 0 };
+        let job =
+            Job { since: at(since), tried_at: None, done_at: None, problem: None, partial: false, awake_seconds: 0 };
         Upkeep { backup: job.clone(), verification: job }
     }
 
@@ -166,6 +201,12 @@ mod tests {
         let mut known = known("00:00:00");
         known.backup.awake_seconds = 3600;
         assert_eq!(next_at(&after, &known, 600, "05:00:00", "05:10:00"), Some((Kind::Backup, at("06:00:00"))));
+        known.backup.awake_seconds = 9000;
+        assert_eq!(
+            next_at(&after, &known, 1, "05:00:00", "05:00:01"),
+            Some((Kind::Backup, at("05:02:00"))),
+            "a start first"
+        );
     }
 
     #[test]

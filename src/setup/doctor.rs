@@ -73,11 +73,11 @@ pub fn examine(
 /// What became of the backups that are made by themselves; nothing before the first is due.
 fn backups(home: &Home) -> Option<Check> {
     let upkeep = upkeep::read(home)?;
-    let said = |what: &str, job: &Job| match job.done_at {
+    let said = |what: &str, job: &Job| match job.done_at.filter(|_| !job.partial) {
         Some(at) => format!("{what} {}", at.strftime("%Y-%m-%d %H:%M UTC")),
         None => format!("never {what}"),
     };
-    let times = format!("{}, {}", said("made", &upkeep.backup), said("verified", &upkeep.verification));
+    let times = format!("{}, {}", said("made", &upkeep.backup), said("restored on trial", &upkeep.verification));
     Some(match upkeep.problems().as_slice() {
         [] => Check::ok("backups", format!("by schedule: {times}")),
         problems if upkeep.backup.problem.is_some() => {

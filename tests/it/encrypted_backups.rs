@@ -101,6 +101,18 @@ fn with_a_key_on_the_machine_they_are_verified_by_themselves_and_what_is_the_way
         all.iter().all(|one| one["encrypted"] == true && one["path"].as_str().unwrap().ends_with(".age")),
         "{listed}"
     );
+    test.run(&["config", "set", "backup.schedule", "off"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let newest = crate::support::newest().to_string();
+    test.run(&["migrate-db", "rollback", &newest, "--yes"]).expect(0);
+    let listed = test.run(&["lite", "backups", "--json"]).expect(0).json();
+    let way_back =
+        listed["backups"].as_array().unwrap().iter().find(|one| one["path"].as_str().unwrap().contains("-before-"));
+    assert_eq!(way_back.expect("a backup from before the rollback")["encrypted"], false);
+    // What cannot be used is told of, and not passed over.
+    fs::write(&mine, "no key\n").unwrap();
+    let unusable = test.run(&["lite", "backups", "verify", all[0]["path"].as_str().unwrap()]).expect(1);
+    assert!(unusable.stderr.contains("backup.identity cannot be used"), "{unusable:?}");
 }
 
 #[test]

@@ -7,6 +7,24 @@ use crate::support::{TestHome, wait_until};
 use std::fs;
 use std::time::Duration;
 
+/// Runs until it is told by a file, and tells by another how often it ran.
+const PATIENT: &str = "
+from airflow.sdk import DAG, task
+import os, time
+
+with DAG('patient'):
+
+    @task
+    def wait():
+        here = os.path.dirname(os.path.abspath(__file__))
+        with open(os.path.join(here, 'ran'), 'a') as file:
+            file.write('x')
+        while not os.path.exists(os.path.join(here, 'go')):
+            time.sleep(0.05)
+
+    wait()
+";
+
 fn unit(services: &Services) -> (std::path::PathBuf, String) {
     let file = fs::read_dir(&services.units).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_file());
     let file = file.expect("a unit file");
@@ -63,6 +81,14 @@ fn what_was_started_by_hand_becomes_a_service_and_every_command_goes_on_through_
     let ready = run(&["lite", "start", "--json"]).expect(0);
     assert!(ready.json()["url"].as_str().unwrap().ends_with(&port), "{ready:?}");
     assert_eq!(supervisor(&test), services.main_pid(&test, &name));
+
+    // Why a start fails is told as without a service.
+    run(&["lite", "stop", "--yes"]).expect(0);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port.parse().unwrap())).unwrap();
+    let refused = run(&["lite", "start"]).expect(1);
+    assert!(refused.stderr.contains(&port) && !refused.stderr.contains("systemctl"), "{refused:?}");
+    drop(taken);
+    run(&["lite", "start"]).expect(0);
     let doctor = run(&["doctor", "--json"]).json();
     let check = doctor["checks"].as_array().unwrap().iter().find(|check| check["name"] == "service").unwrap();
     assert_eq!(check["verdict"], "ok", "{check}");
@@ -190,9 +216,17 @@ fn under_a_real_systemd_it_comes_back_when_killed_and_is_upgraded_in_place() {
         test.status()["version"].as_str().unwrap().starts_with("0.2.0") && test.state() == "healthy"
     });
     assert_eq!((services.main_pid(&test, &name), active()), (main, "active".to_owned()));
+    // A stop by the manager is no end of tasks: the next start takes them over.
+    test.add_dag("patient", PATIENT);
+    let patient = test.trigger("patient");
+    let ran = test.workspace().join("ran");
+    wait_until("the task", Duration::from_secs(30), || ran.exists());
     services.systemctl(&test, &["stop", &name]).expect(0);
     assert_eq!(test.state(), "stopped");
     services.systemctl(&test, &["start", &name]).expect(0);
+    fs::write(test.workspace().join("go"), "").unwrap();
+    assert_eq!(test.wait_run("patient", &patient)["state"], "success");
+    assert_eq!(fs::read_to_string(&ran).unwrap(), "x");
     assert_eq!((test.state(), active()), ("healthy".to_owned(), "active".to_owned()));
     run(&["lite", "stop", "--yes"]).expect(0);
     wait_until("inactive", Duration::from_secs(10), || active() == "inactive");

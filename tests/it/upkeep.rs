@@ -35,8 +35,8 @@ fn they_are_made_and_verified_when_due_and_the_oldest_go() {
     wait_until("a verification", Duration::from_secs(60), || test.status()["backups"]["last_verified_at"].is_string());
     wait_until("the first to go", Duration::from_secs(60), || !first.exists());
     let all = scheduled(&test);
-    // The newest that was proven stays beside the two.
-    assert!((1..=3).contains(&all.len()), "{all:?}");
+    // The newest that was proven may stay beside the two; one may be under way.
+    assert!((2..=4).contains(&all.len()), "{all:?}");
     let status = test.status();
     assert!(status["backups"]["last_backup_at"].is_string() && status["backups"]["problems"] == serde_json::json!([]));
     assert_eq!(status["state"], "healthy");
@@ -80,6 +80,32 @@ fn one_that_cannot_be_restored_is_told_of_wherever_one_looks() {
     test.run(&["lite", "backup"]).expect(0);
     test.run(&["lite", "backups", "verify"]).expect(0);
     assert!(problems().is_empty());
+}
+
+#[test]
+fn settings_that_cannot_be_read_are_told_of_and_one_that_was_killed_leaves_nothing() {
+    let test = TestHome::new();
+    test.set_up();
+    configure(&test, "{schedule: 'off', verify: 'off'}");
+    test.start();
+    let mut killed = test.command(&["lite", "backup", "--scheduled"]);
+    assert!(!killed.env("LEOFLOW_KILL_AT", "backup.written").output().unwrap().status.success());
+    let parts = || {
+        let names = fs::read_dir(test.home.join("backups")).unwrap().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_string_lossy().contains(".tmp-")).count()
+    };
+    assert_eq!(parts(), 1);
+    test.run(&["lite", "backup", "--scheduled"]).expect(0);
+    assert_eq!((parts(), backups(&test).len()), (0, 1));
+    let file = test.home.join("config.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("verify: 'off'", "verify: sometimes")).unwrap();
+    let problems = || test.status()["backups"]["problems"].as_array().unwrap().clone();
+    // The settings are looked at every ten seconds.
+    wait_until("told of", Duration::from_secs(90), || !problems().is_empty());
+    assert!(problems()[0].as_str().unwrap().contains("backup.verify"), "{:?}", problems());
+    fs::write(&file, text).unwrap();
+    wait_until("mended", Duration::from_secs(90), || problems().is_empty());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::commands::context::Context;
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::home::lock::OperationLock;
-use crate::home::upkeep;
+use crate::home::upkeep::{self, End};
 use crate::postgres::Access;
 use crate::recovery::datastore::Datastore;
 use crate::sys::{clock, env_vars, files};
@@ -33,10 +33,12 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
         false => write(context, &config, &output, &encrypt_to).await?,
     };
     if args.output.is_none() {
-        catalog::note_made(home, &made).map_err(|error| Error::io("write", &home.backups(), &error))?;
-        // One that somebody made by hand is as good as one that was due.
-        upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, None)
-            .map_err(|error| Error::io("write", &home.upkeep(), &error))?;
+        // One that somebody made by hand is as good as one that was due. It is there, whatever becomes of the notes.
+        let noted = catalog::note_made(home, &made)
+            .and_then(|()| upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, End::Done).map(drop));
+        if let Err(error) = noted {
+            context.printer.warning(format!("the backup is made, and that cannot be written down: {error}"));
+        }
     }
     show(context, &made)?;
     Ok(0)

@@ -12,7 +12,6 @@ use crate::postgres::words::{self, Cause};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::recovery::datastore::Datastore;
-use crate::setup::service;
 use crate::supervisor::last_lines;
 use crate::sys::files;
 use std::path::PathBuf;
@@ -136,7 +135,7 @@ pub async fn alone_with_it(
 /// An instance in the foreground belongs to a terminal, which nobody but its user may end.
 pub fn refuse_beside_a_terminal(context: &Context<'_>) -> Result<(), Error> {
     match control::status_of(&context.home) {
-        Some(status) if !status.detached && service::running_as(&context.home, status.pid).is_none() => {
+        Some(status) if !status.detached => {
             Err(Error::refused(format!("Leoflow runs in a terminal (pid {})", status.pid))
                 .hint("stop it there with Ctrl-C, or with `leoflow lite stop`; then run the same command again"))
         }

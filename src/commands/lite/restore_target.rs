@@ -123,6 +123,7 @@ impl Target {
             },
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
             host: self.config.as_ref().map(|config| config.host).filter(|host| !host.is_loopback()),
+            backup: self.config.as_ref().map(|config| &config.backup),
         }
     }
 

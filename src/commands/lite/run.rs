@@ -11,12 +11,13 @@ use crate::home::progress::Progress;
 use crate::home::{absolute_workspace, check_workspace, instances, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::{Access, Credentials, Endpoint, install};
+use crate::protocol::child::SERVICE;
 use crate::protocol::log;
 use crate::recovery::{Purges, Recovery};
 use crate::setup::{self, Plan, Wishes};
 use crate::supervisor::instance::{Instance, own_program};
 use crate::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
-use crate::sys::{env_vars, listener, ports, replace, stdio};
+use crate::sys::{env_vars, files, listener, ports, replace, stdio};
 use crate::upgrade::expire;
 use std::net::{Ipv4Addr, TcpListener};
 use std::rc::Rc;
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant};
 
 pub async fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
     if !args.report_to_stdout {
-        return run_with(context, args, context.printer).await.map(|()| 0);
+        let outcome = run_with(context, args, context.printer).await;
+        return outcome.map(|()| 0).inspect_err(|error| note_failure(context, error));
     }
     let outcome = run_with(context, args, &PipeSink).await;
     if let Err(error) = &outcome {
@@ -78,7 +80,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let identity = Identity {
         version: context.version.to_owned(),
         url: url.clone(),
-        detached: !sink.is_terminal(),
+        detached: !sink.is_terminal() || is_service(),
         log_level: context.log_level(),
         verbose: context.printer.verbose,
     };
@@ -170,6 +172,13 @@ fn describe(context: &Context<'_>, port: u16) -> Result<Instance, Error> {
     })
 }
 
+/// For the command that has the service manager start it, which hears only that it did not.
+fn note_failure(context: &Context<'_>, error: &Error) {
+    if is_service() {
+        let _ = files::write_atomic(&context.home.service_failure(), error.to_json().as_bytes(), 0o600);
+    }
+}
+
 fn tell(sink: &dyn Sink, notice: Notice) {
     sink.report(match notice {
         Notice::Trouble(reason) => Progress::Warning(reason),
@@ -179,6 +188,10 @@ fn tell(sink: &dyn Sink, notice: Notice) {
     });
 }
 
+fn is_service() -> bool {
+    env_vars::is_set(SERVICE)
+}
+
 fn leave(
     context: &Context<'_>,
     sink: &dyn Sink,
@@ -186,8 +199,8 @@ fn leave(
     ended: Result<(), SupervisorError>,
 ) -> Result<(), Error> {
     instance.endpoint.tidy();
-    if sink.is_terminal() {
-        // Detached, it is the command that stops it that does this: a restart lets tasks go on.
+    if sink.is_terminal() && !is_service() {
+        // Detached, or by a service manager, it is the command that stops it that does this: a restart lets tasks go on.
         let tasks = agent::end_all(&context.home);
         if tasks > 0 {
             sink.report(Progress::Note(ended_tasks(tasks)));

@@ -13,7 +13,7 @@ use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::setup::{self, service};
 use crate::supervisor;
-use crate::sys::{command, env_vars};
+use crate::sys::{command, env_vars, files};
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
@@ -102,11 +102,21 @@ fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>,
         return Ok(None);
     }
     let started = Instant::now();
-    service::start(&service)?;
+    let failure = context.home.service_failure();
+    files::remove_any(&failure).map_err(|error| Error::io("remove", &failure, &error))?;
+    if let Err(error) = service::start(&service) {
+        // It has written down why, with what to do about it.
+        let reason = files::read_text(&failure, 64 * 1024).ok().flatten();
+        return Err(reason.and_then(|json| Error::from_child(&json)).unwrap_or_else(|| error.into()));
+    }
     let config = context.config()?.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow doctor"))?.config;
     let status = control::status_of(&context.home).ok_or_else(|| {
         Error::failed(format!("{} was started and has ended", service.unit())).hint("leoflow lite logs supervisor")
     })?;
+    if !matches!(status.state, InstanceState::Healthy | InstanceState::Damaged) {
+        let reason = status.reason.unwrap_or_else(|| format!("it is {}", status.state));
+        return Err(Error::failed(reason).hint("leoflow lite restart").hint("leoflow lite logs"));
+    }
     context.printer.note(format!("started as the service {}", service.unit()));
     Ok(Some(Ready {
         url: status.url,

@@ -24,12 +24,13 @@ pub fn run(context: &Context<'_>) -> Result<u8, Error> {
 }
 
 fn backups(context: &Context<'_>) -> BackupsStatus {
-    let all = catalog::list(&context.home);
-    let proofs = all.iter().filter_map(|backup| backup.last_verified.as_ref());
+    // No backup is opened for it: a status is asked often.
+    let upkeep = upkeep::read(&context.home);
+    let made = upkeep.as_ref().and_then(|upkeep| upkeep.backup.done_at);
     BackupsStatus {
-        last_backup_at: all.iter().find_map(|backup| backup.created_at.clone()),
-        last_verified_at: proofs.filter(|proof| proof.is_whole()).map(|proof| proof.verified_at.clone()).max(),
-        problems: upkeep::read(&context.home).map(|upkeep| upkeep.problems()).unwrap_or_default(),
+        last_backup_at: made.map(|at| at.to_string()),
+        last_verified_at: catalog::last_trial(&context.home),
+        problems: upkeep.map(|upkeep| upkeep.problems()).unwrap_or_default(),
     }
 }
 

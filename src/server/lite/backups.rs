@@ -84,13 +84,13 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
     let operation = state.own_program.newest();
     // What a backup had to leave out.
     let skipped = operation.as_ref().and_then(|one| one.result.as_ref()?.get("skipped").cloned());
-    let settings =
-        config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config.backup).unwrap_or_default();
+    let settings = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
     page(
         "backups.html",
         &json!({
             "backups": backups, "reason": reason, "operation": operation, "skipped": skipped.unwrap_or_default(),
-            "schedule": settings.schedule.to_string(), "verify": settings.verify.to_string(),
+            "schedule": settings.as_ref().map(|settings| settings.schedule.to_string()),
+            "verify": settings.as_ref().map(|settings| settings.verify.to_string()),
             "problems": problems(&state),
         }),
     )

@@ -18,57 +18,74 @@ pub fn downstream_join(group_id: &str) -> String {
 
 /// `top` is what is at the top of `structure`.
 pub fn edges_with_joins(structure: &Structure, top: &[Node<'_>]) -> BTreeSet<Edge> {
-    let mut edges: BTreeSet<Edge> = structure
-        .tasks
-        .iter()
-        .flat_map(|task| task.upstream.iter().map(|upstream| (upstream.clone(), task.task_id.clone())))
-        .collect();
     let mut groups = BTreeMap::new();
     gather(top, &mut groups);
-    let mut joins = Joins::default();
-    for group in groups.values() {
-        joins.with_groups(group, &groups);
-        joins.with_tasks(group);
+    let joins = Joins::of(&groups);
+    let pairs = structure.tasks.iter().flat_map(|task| task.upstream.iter().map(move |upstream| (upstream, task)));
+    let kept = pairs.filter(|(upstream, task)| !joins.stand_for(upstream, &task.task_id));
+    let mut edges: BTreeSet<Edge> = kept.map(|(upstream, task)| pair(upstream, &task.task_id)).collect();
+    for ends in groups.values() {
+        with_groups(ends, &groups, &mut edges);
+        with_tasks(ends, &groups, &mut edges);
     }
-    edges.append(&mut joins.edges);
-    edges.retain(|edge| !joins.stood_for.contains(edge));
     edges
 }
 
-#[derive(Default)]
-struct Joins {
-    edges: BTreeSet<Edge>,
-    /// Those that are not drawn.
-    stood_for: BTreeSet<Edge>,
+type Groups<'a> = BTreeMap<&'a str, Ends<'a>>;
+
+/// Of which groups each task is an end: what is between two tasks is looked up, for there may be millions of it.
+struct Joins<'g, 'a> {
+    by_leaf: BTreeMap<&'a str, Vec<&'g Ends<'a>>>,
+    by_root: BTreeMap<&'a str, Vec<&'g Ends<'a>>>,
 }
 
-impl Joins {
-    fn with_groups(&mut self, above: &Ends<'_>, groups: &BTreeMap<&str, Ends<'_>>) {
-        let below = above.group.downstream_group_ids.iter().filter_map(|id| groups.get(id.as_str()));
-        for below in below {
-            let (from, to) = (downstream_join(&above.group.group_id), upstream_join(&below.group.group_id));
-            for leaf in &above.leaves {
-                self.stood_for.extend(below.roots.iter().map(|root| pair(leaf, root)));
-                self.stood_for.insert(pair(leaf, &to));
-            }
-            self.stood_for.extend(below.roots.iter().map(|root| pair(&from, root)));
-            self.edges.extend(above.leaves.iter().map(|leaf| pair(leaf, &from)));
-            self.edges.extend(below.roots.iter().map(|root| pair(&to, root)));
-            self.edges.insert((from, to));
+impl<'g, 'a> Joins<'g, 'a> {
+    fn of(groups: &'g Groups<'a>) -> Self {
+        let mut joins = Self { by_leaf: BTreeMap::new(), by_root: BTreeMap::new() };
+        for ends in groups.values() {
+            ends.leaves.iter().for_each(|leaf| joins.by_leaf.entry(*leaf).or_default().push(ends));
+            ends.roots.iter().for_each(|root| joins.by_root.entry(*root).or_default().push(ends));
         }
+        joins
     }
 
-    fn with_tasks(&mut self, ends: &Ends<'_>) {
-        let (upstream, downstream) = (upstream_join(&ends.group.group_id), downstream_join(&ends.group.group_id));
-        for task in &ends.group.downstream_task_ids {
-            self.edges.insert(pair(&downstream, task));
-            self.edges.extend(ends.leaves.iter().map(|leaf| pair(leaf, &downstream)));
-            self.stood_for.extend(ends.leaves.iter().map(|leaf| pair(leaf, task)));
+    /// Whether a join stands for the line between two tasks.
+    fn stand_for(&self, above: &str, below: &str) -> bool {
+        let ends_above = self.by_leaf.get(above).map_or(&[][..], Vec::as_slice);
+        let ends_below = self.by_root.get(below).map_or(&[][..], Vec::as_slice);
+        let is_below = |group_id: &String| ends_below.iter().any(|ends| ends.group.group_id == *group_id);
+        ends_above.iter().any(|ends| {
+            ends.group.downstream_task_ids.contains(below) || ends.group.downstream_group_ids.iter().any(is_below)
+        }) || ends_below.iter().any(|ends| ends.group.upstream_task_ids.contains(above))
+    }
+}
+
+fn with_groups(above: &Ends<'_>, groups: &Groups<'_>, edges: &mut BTreeSet<Edge>) {
+    for below in above.group.downstream_group_ids.iter().filter_map(|id| groups.get(id.as_str())) {
+        let (from, to) = (downstream_join(&above.group.group_id), upstream_join(&below.group.group_id));
+        edges.extend(above.leaves.iter().map(|leaf| pair(leaf, &from)));
+        edges.extend(below.roots.iter().map(|root| pair(&to, root)));
+        edges.insert((from, to));
+    }
+}
+
+fn with_tasks(ends: &Ends<'_>, groups: &Groups<'_>, edges: &mut BTreeSet<Edge>) {
+    let (group, upstream, downstream) =
+        (ends.group, upstream_join(&ends.group.group_id), downstream_join(&ends.group.group_id));
+    let of_groups = |ids: &BTreeSet<String>, task: &str, is_end: fn(&Ends<'_>, &str) -> bool| {
+        ids.iter().filter_map(|id| groups.get(id.as_str())).any(|other| is_end(other, task))
+    };
+    for task in &group.downstream_task_ids {
+        edges.extend(ends.leaves.iter().map(|leaf| pair(leaf, &downstream)));
+        // A group that it is joined with begins with it: the line between the joins stands for this one.
+        if !of_groups(&group.downstream_group_ids, task, |other, task| other.roots.contains(task)) {
+            edges.insert(pair(&downstream, task));
         }
-        for task in &ends.group.upstream_task_ids {
-            self.edges.insert(pair(task, &upstream));
-            self.edges.extend(ends.roots.iter().map(|root| pair(&upstream, root)));
-            self.stood_for.extend(ends.roots.iter().map(|root| pair(task, root)));
+    }
+    for task in &group.upstream_task_ids {
+        edges.extend(ends.roots.iter().map(|root| pair(&upstream, root)));
+        if !of_groups(&group.upstream_group_ids, task, |other, task| other.leaves.contains(task)) {
+            edges.insert(pair(task, &upstream));
         }
     }
 }
@@ -84,7 +101,7 @@ struct Ends<'a> {
     leaves: BTreeSet<&'a str>,
 }
 
-fn gather<'a>(nodes: &[Node<'a>], found: &mut BTreeMap<&'a str, Ends<'a>>) {
+fn gather<'a>(nodes: &[Node<'a>], found: &mut Groups<'a>) {
     for node in nodes {
         let Node::Group { group, children, .. } = node else { continue };
         let inside = Inside::of(node.tasks());

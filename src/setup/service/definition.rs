@@ -3,6 +3,7 @@
 //! <https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html>,
 //! <https://www.manpagez.com/man/5/launchd.plist/>
 
+use crate::protocol::child::SERVICE;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,9 @@ pub struct Definition {
 /// Where a file says whose it is.
 const HOME_KEY: &str = "X-Leoflow-Home";
 const PLIST_HOME: &str = "<key>LeoflowHome</key>";
-const PLIST_PATH: &str = "<key>EnvironmentVariables</key>";
+/// The search path is on a line of its own, because it is that of whoever installs it.
+const UNIT_PATH: &str = "Environment=\"PATH=";
+const PLIST_PATH: &str = "    <key>PATH</key>";
 const HEAD: &str = "Made by `leoflow service install`; `leoflow service uninstall` removes it.";
 
 /// The same for the same home always, and another for each.
@@ -87,7 +90,7 @@ impl Definition {
     pub fn is_same(&self, text: &str) -> bool {
         let mut without_path = self.clone();
         without_path.search_path = None;
-        let is_of_path = |line: &&str| !line.starts_with("Environment=") && !line.contains(PLIST_PATH);
+        let is_of_path = |line: &&str| !line.starts_with(UNIT_PATH) && !line.starts_with(PLIST_PATH);
         text.lines().filter(is_of_path).eq(without_path.text().lines())
     }
 
@@ -119,7 +122,9 @@ impl Definition {
              [Service]\n\
              Type=notify\n\
              NotifyAccess=main\n\
-             ExecStart={program} --home {home} lite\n\
+             # By env, because systemd takes not every path for a program.\n\
+             ExecStart=/usr/bin/env {program} --home {home} lite\n\
+             Environment={SERVICE}=1\n\
              {environment}\
              # A start may have a database to recover or to migrate, with limits of its own.\n\
              TimeoutStartSec=infinity\n\
@@ -146,7 +151,7 @@ impl Definition {
         let path = |path: &Path| escaped(&path.to_string_lossy());
         let environment = match &self.search_path {
             Some(search_path) => {
-                format!("  {PLIST_PATH}<dict><key>PATH</key><string>{}</string></dict>\n", escaped(search_path))
+                format!("{PLIST_PATH}<string>{}</string>\n", escaped(search_path))
             }
             None => String::new(),
         };
@@ -160,7 +165,11 @@ impl Definition {
                <key>Label</key><string>{label}</string>\n  \
                <key>ProgramArguments</key>\n  \
                <array><string>{program}</string><string>--home</string><string>{home}</string><string>lite</string></array>\n\
-             {environment}  \
+             \x20 <key>EnvironmentVariables</key>\n\
+             \x20 <dict>\n\
+             {environment}\
+             \x20   <key>{SERVICE}</key><string>1</string>\n\
+             \x20 </dict>\n  \
                <key>RunAtLoad</key><true/>\n  \
                <key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>\n  \
                <key>ThrottleInterval</key><integer>5</integer>\n  \
@@ -234,7 +243,7 @@ mod tests {
     fn it_starts_what_the_link_leads_to_in_its_home() {
         let unit = definition(Kind::Systemd, "/home/ada/.leoflow").text();
         assert!(unit.contains("\nType=notify\n"), "{unit}");
-        let start = "\nExecStart=\"/home/ada/.leoflow/bin/leoflow\" --home \"/home/ada/.leoflow\" lite\n";
+        let start = "\nExecStart=/usr/bin/env \"/home/ada/.leoflow/bin/leoflow\" --home \"/home/ada/.leoflow\" lite\n";
         assert!(unit.contains(start), "{unit}");
         assert!(unit.contains("\nEnvironment=\"PATH=/home/ada/bin:/usr/bin\"\n"), "{unit}");
         let plist = definition(Kind::Launchd, "/home/ada/.leoflow").text();

@@ -116,8 +116,8 @@ impl Manager {
     pub fn disable(&self) -> Result<(), Unavailable> {
         match self.kind {
             Kind::Systemd => self.tell(&["disable", &self.unit], AT_ONCE),
-            // Forgets it, and ends what it runs; one that is not loaded is forgotten already.
-            Kind::Launchd => self.ask(&["bootout", &self.target()], TO_START).map(drop),
+            // To forget it now would end what it runs. Without its file it is forgotten at the next login.
+            Kind::Launchd => Ok(()),
         }
     }
 
