@@ -1,6 +1,6 @@
 //! Several instances of one user: each with a home, a workspace and a port of its own.
 
-use crate::support::{Done, TestHome};
+use crate::support::{Done, TestHome, held};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -9,13 +9,16 @@ use std::process::Command;
 /// A user's home directory, and commands that find their Leoflow by its name.
 struct User {
     test: TestHome,
+    /// Every user's first instance takes the first port from 8089 on, and this machine has but one of it.
+    _ports: nix::fcntl::Flock<fs::File>,
 }
 
 impl User {
     fn new() -> Self {
+        let ports = held("lock-instance-ports");
         let test = TestHome::on_one_disk();
         fs::create_dir_all(test.folder().join("user")).unwrap();
-        Self { test }
+        Self { test, _ports: ports }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -3,27 +3,9 @@
 use crate::support::processes;
 use crate::support::releases::{FIRST, SECOND, releases};
 use crate::support::services::Services;
-use crate::support::{TestHome, wait_until};
+use crate::support::{PATIENT, TestHome, wait_until};
 use std::fs;
 use std::time::Duration;
-
-/// Runs until it is told by a file, and tells by another how often it ran.
-const PATIENT: &str = "
-from airflow.sdk import DAG, task
-import os, time
-
-with DAG('patient'):
-
-    @task
-    def wait():
-        here = os.path.dirname(os.path.abspath(__file__))
-        with open(os.path.join(here, 'ran'), 'a') as file:
-            file.write('x')
-        while not os.path.exists(os.path.join(here, 'go')):
-            time.sleep(0.05)
-
-    wait()
-";
 
 fn unit(services: &Services) -> (std::path::PathBuf, String) {
     let file = fs::read_dir(&services.units).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_file());

@@ -2,32 +2,13 @@
 
 use crate::support::http::{self, Session};
 use crate::support::releases::{FIRST, Migration, Release, Releases, SECOND, releases};
-use crate::support::{TestHome, newest, wait_until};
+use crate::support::{PATIENT, TestHome, newest, wait_until};
 use serde_json::{Value, json};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-/// Runs until it is told by a file, and tells by another how often it ran.
-const PATIENT: &str = "
-from airflow.sdk import DAG, task
-import os, time
-
-with DAG('patient'):
-
-    @task
-    def wait():
-        here = os.path.dirname(os.path.abspath(__file__))
-        with open(os.path.join(here, 'ran'), 'a') as file:
-            file.write('x')
-        while not os.path.exists(os.path.join(here, 'go')):
-            time.sleep(0.05)
-        return 'done'
-
-    wait()
-";
 
 fn started(all: &Releases) -> TestHome {
     let test = TestHome::of(all.program("0.1.0"));

@@ -23,8 +23,28 @@ use tempfile::TempDir;
 
 use postgres::quick_bin;
 pub use postgres::{
-    archive as postgres_archive, bin as postgres_bin, cache as shared_cache, packages, ruff, shellcheck, uv, wheels,
+    archive as postgres_archive, bin as postgres_bin, cache as shared_cache, held, packages, ruff, shellcheck, uv,
+    wheels,
 };
+
+/// Runs until it is told by a file, and tells by another how often it ran.
+pub const PATIENT: &str = "
+from airflow.sdk import DAG, task
+import os, time
+
+with DAG('patient'):
+
+    @task
+    def wait():
+        here = os.path.dirname(os.path.abspath(__file__))
+        with open(os.path.join(here, 'ran'), 'a') as file:
+            file.write('x')
+        while not os.path.exists(os.path.join(here, 'go')):
+            time.sleep(0.05)
+        return 'done'
+
+    wait()
+";
 
 pub const LEOFLOW: &str = env!("CARGO_BIN_EXE_leoflow");
 

@@ -48,7 +48,9 @@ impl Services {
         let is_hierarchy = |path: &PathBuf| path.join("cgroup.procs").exists();
         let groups: Vec<PathBuf> =
             hierarchies.into_iter().filter(is_hierarchy).map(|hierarchy| hierarchy.join(name)).collect();
-        if groups.is_empty() || groups.iter().any(|group| fs::create_dir_all(group).is_err()) {
+        let made = groups.iter().filter(|group| fs::create_dir(group).is_ok()).count();
+        if groups.is_empty() || made < groups.len() {
+            groups.iter().for_each(|group| remove_groups(group));
             return None;
         }
         // Not booted by it, this machine has no folder that says so.
