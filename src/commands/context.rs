@@ -50,6 +50,15 @@ impl<'a> Context<'a> {
         format!("http://{}:{port}", config.map_or(Ipv4Addr::LOCALHOST, Config::own_address))
     }
 
+    /// What makes a command one for this home: nothing for the usual one.
+    pub fn own_option(&self) -> String {
+        match instances::name_of(&self.home).as_deref() {
+            Some(instances::DEFAULT) => String::new(),
+            Some(name) => format!(" --instance {name}"),
+            None => format!(" --home '{}'", self.home.root().display()),
+        }
+    }
+
     /// How to get `bin/` on the PATH, when it is not.
     pub fn path_hint(&self) -> Option<String> {
         let bin = self.home.bin();

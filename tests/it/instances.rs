@@ -66,7 +66,8 @@ fn each_has_a_home_a_workspace_and_a_port_that_it_keeps() {
     assert_eq!(made["workspace"], user.path("leoflow-staging").to_str().unwrap());
     assert!(made["admin_password"].is_string());
     user.run(&["instances", "create", "staging"]).expect(3);
-    user.run(&["--instance", "trial", "setup"]).expect(0);
+    let said = user.run(&["--instance", "trial", "setup"]).expect(0).stdout;
+    assert!(said.contains("leoflow --instance trial lite start\n"), "{said}");
     let (staging, trial) = (user.one("staging"), user.one("trial"));
     assert_eq!(staging["home"], user.path(".leoflow-staging").to_str().unwrap());
     assert!(port(&staging) > 8088 && port(&trial) > port(&staging), "{staging} {trial}");

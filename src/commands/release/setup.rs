@@ -140,7 +140,7 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
              with `leoflow config set python PATH`"
         ));
     }
-    printer.line(format!("Start it:  {program} lite start"));
+    printer.line(format!("Start it:  {program}{} lite start", context.own_option()));
     if let Some(hint) = context.path_hint() {
         printer.line(format!("To have `leoflow` on your PATH:  {hint}"));
     }
