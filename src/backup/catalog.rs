@@ -8,6 +8,7 @@ use super::restore::{RestoreError, peek};
 use crate::home::Home;
 use crate::sys::{clock, files};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -55,6 +56,13 @@ struct Remembered {
     proof: Proof,
 }
 
+impl Remembered {
+    /// Whether it is of the file at this real path as it is now.
+    fn is_of(&self, path: &Path, meta: &Metadata) -> bool {
+        self.path == path && self.size == meta.len() && self.modified == modified(meta)
+    }
+}
+
 /// Proofs of backups that lie elsewhere are remembered too, but not without end.
 const REMEMBERED_LIMIT: usize = 500;
 const MEMORY: &str = "verified.json";
@@ -65,15 +73,27 @@ fn modified(meta: &Metadata) -> i128 {
 
 /// A memory that cannot be read has been lost; each proof can be made again.
 fn memory(home: &Home) -> Vec<Remembered> {
-    let text = files::read_text(&home.backups().join(MEMORY), 1024 * 1024).ok().flatten();
+    notes(home, MEMORY)
+}
+
+fn notes<T: DeserializeOwned>(home: &Home, name: &str) -> Vec<T> {
+    let text = files::read_text(&home.backups().join(name), 1024 * 1024).ok().flatten();
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// With one more, and not without end: the oldest go.
+fn add_note<T: Serialize>(home: &Home, name: &str, mut all: Vec<T>, new: T) -> io::Result<()> {
+    let excess = (all.len() + 1).saturating_sub(REMEMBERED_LIMIT);
+    all.drain(..excess);
+    all.push(new);
+    files::create_private_dir(&home.backups())?;
+    files::write_atomic(&home.backups().join(name), &serde_json::to_vec_pretty(&all)?, 0o600)
 }
 
 /// What was found of the file as it is now.
 pub fn known_proof(home: &Home, path: &Path) -> Option<Proof> {
     let (path, meta) = (path.canonicalize().ok()?, fs::metadata(path).ok()?);
-    let is_same = |old: &Remembered| old.path == path && old.size == meta.len() && old.modified == modified(&meta);
-    memory(home).into_iter().find(is_same).map(|old| old.proof)
+    memory(home).into_iter().find(|old| old.is_of(&path, &meta)).map(|old| old.proof)
 }
 
 /// When one of those in the home was last restored on trial, and all was right.
@@ -87,17 +107,13 @@ pub fn last_trial(home: &Home) -> Option<String> {
 pub fn remember(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
     let (path, meta) = (path.canonicalize()?, fs::metadata(path)?);
     let mut all = memory(home);
-    let is_same = |old: &Remembered| old.path == path && old.size == meta.len() && old.modified == modified(&meta);
-    if proof.ok && !proof.is_whole() && all.iter().any(|old| is_same(old) && old.proof.is_whole()) {
+    if proof.ok && !proof.is_whole() && all.iter().any(|old| old.is_of(&path, &meta) && old.proof.is_whole()) {
         // What was proven before is more than that.
         return Ok(());
     }
     all.retain(|old| old.path != path && old.path.exists());
-    let excess = (all.len() + 1).saturating_sub(REMEMBERED_LIMIT);
-    all.drain(..excess);
-    all.push(Remembered { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() });
-    files::create_private_dir(&home.backups())?;
-    files::write_atomic(&home.backups().join(MEMORY), &serde_json::to_vec_pretty(&all)?, 0o600)
+    let new = Remembered { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() };
+    add_note(home, MEMORY, all, new)
 }
 
 /// What a manifest says of its backup as a whole.
@@ -132,18 +148,14 @@ struct MadeHere {
 const MADE: &str = "made.json";
 
 fn made_here(home: &Home) -> Vec<MadeHere> {
-    let text = files::read_text(&home.backups().join(MADE), 1024 * 1024).ok().flatten();
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    notes(home, MADE)
 }
 
 /// Writes down what can be said of an encrypted backup without its key.
 pub fn note_made(home: &Home, made: &Made) -> io::Result<()> {
     let name = made.path.file_name().and_then(OsStr::to_str);
     let Some(name) = name.filter(|_| made.encrypted) else { return Ok(()) };
-    let mut all = made_here(home);
-    let excess = (all.len() + 1).saturating_sub(REMEMBERED_LIMIT);
-    all.drain(..excess);
-    all.push(MadeHere {
+    let new = MadeHere {
         name: name.to_owned(),
         size: made.size_bytes,
         sha256: made.sha256.to_string(),
@@ -153,9 +165,8 @@ pub fn note_made(home: &Home, made: &Made) -> io::Result<()> {
             schema_version: Some(made.schema_version),
             rows: Some(made.tables.values().sum()),
         },
-    });
-    files::create_private_dir(&home.backups())?;
-    files::write_atomic(&home.backups().join(MADE), &serde_json::to_vec_pretty(&all)?, 0o600)
+    };
+    add_note(home, MADE, made_here(home), new)
 }
 
 /// What can be said of an encrypted backup that does not open: whether it is, byte by byte, one that was made on this machine.
@@ -220,7 +231,6 @@ fn is_hidden(path: &Path) -> bool {
 
 fn listed(path: &Path, meta: &Metadata, remembered: &[Remembered], made: &[MadeHere]) -> Listed {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let of_this = |old: &&Remembered| old.path == real && old.size == meta.len() && old.modified == modified(meta);
     let (facts, problem, encrypted) = match peek(&Input::plain(path)) {
         Ok(manifest) => (Some(Facts::of(&manifest)), None, false),
         // Whoever made it has written down what can be said of it.
@@ -244,7 +254,7 @@ fn listed(path: &Path, meta: &Metadata, remembered: &[Remembered], made: &[MadeH
         leoflow_version: facts.leoflow_version,
         schema_version: facts.schema_version,
         rows: facts.rows,
-        last_verified: remembered.iter().find(of_this).map(|old| old.proof.clone()),
+        last_verified: remembered.iter().find(|old| old.is_of(&real, meta)).map(|old| old.proof.clone()),
         problem,
         modified: modified(meta),
     }

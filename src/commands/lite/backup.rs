@@ -34,8 +34,9 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     };
     if args.output.is_none() {
         // One that somebody made by hand is as good as one that was due. It is there, whatever becomes of the notes.
-        let noted = catalog::note_made(home, &made)
-            .and_then(|()| upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, End::Done).map(drop));
+        let known = if args.scheduled { Ok(()) } else { catalog::note_made(home, &made) };
+        let noted =
+            known.and_then(|()| upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, End::Done).map(drop));
         if let Err(error) = noted {
             context.printer.warning(format!("the backup is made, and that cannot be written down: {error}"));
         }

@@ -28,8 +28,8 @@ pub struct Target {
     workspace_existed: bool,
     workspace_in_use: bool,
     workspace_is_ours: bool,
-    /// Of a new instance.
-    own_port: u16,
+    /// The one that comes into force; `None` for that of the backup.
+    port: Option<u16>,
 }
 
 impl Target {
@@ -64,11 +64,16 @@ impl Target {
             is_set_up: lost_config.is_some() || (config.is_some() && was_used),
             has_datastore: cluster == ClusterState::Ready,
             unreadable: unreadable(home, &cluster).filter(|_| args.force),
+            port: match &config {
+                Some(config) => Some(config.port),
+                // Most likely the backup is of this very instance.
+                None if lost_config.is_some() => None,
+                None => Some(setup::own_port(home)),
+            },
             lost_config,
             workspace_existed: workspace.exists(),
             workspace_in_use: workspace.exists() && !setup::is_untouched(&workspace),
             workspace_is_ours: configured.as_ref() == Some(&workspace),
-            own_port: setup::own_port(home),
             config,
             workspace,
         })
@@ -115,12 +120,7 @@ impl Target {
     pub fn machine(&self) -> Machine<'_> {
         Machine {
             workspace: &self.workspace,
-            port: match &self.config {
-                Some(config) => Some(config.port),
-                // Most likely the backup is of this very instance.
-                None if self.lost_config.is_some() => None,
-                None => Some(self.own_port),
-            },
+            port: self.port,
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
             host: self.config.as_ref().map(|config| config.host).filter(|host| !host.is_loopback()),
             backup: self.config.as_ref().map(|config| &config.backup),
