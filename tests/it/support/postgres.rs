@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 pub fn cache() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("postgres-for-tests")
@@ -153,17 +154,21 @@ fn program_of_the_index(name: &str, package: &str) -> Option<PathBuf> {
     let folder = cache().join(package);
     let _held = held(&format!("lock-{name}"));
     let program = folder.join("bin").join(name);
-    if !program.exists() {
-        let pip =
-            ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
+    if program.exists() {
+        return Some(program);
+    }
+    let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
+    // An index across a network fails now and then.
+    for pause in [1, 5, 0] {
         let mut command = Command::new("python3");
         // Its scripts go to `bin` below it.
         command.args(pip).arg("--prefix").arg(&folder).arg(package).stdout(Stdio::null());
-        if !command.status().is_ok_and(|status| status.success()) {
-            return None;
+        if command.status().is_ok_and(|status| status.success()) {
+            return Some(program);
         }
+        std::thread::sleep(Duration::from_secs(pause));
     }
-    Some(program)
+    None
 }
 
 /// A PostgreSQL that was killed leaves a segment of System V shared memory, of which a machine has 4,096; the
