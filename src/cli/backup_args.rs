@@ -1,21 +1,25 @@
 //! Arguments of the commands that copy, prove, bring back and remove what the user has.
 
+use super::all_args::All;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  leoflow lite backup                               into the home, with the others\n  \
-                  leoflow lite backup --output /mnt/usb/mine.tar.zst"
+                  leoflow lite backup --output /mnt/usb/mine.tar.zst\n  \
+                  leoflow lite backup --all                         of every instance of yours"
 )]
 pub struct Backup {
     /// The file to write, .tar.zst or .tar.gz [default: leoflow-backup-<UTC>.tar.zst in the
     /// home's `backups` folder, where `leoflow lite backups` lists it]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", conflicts_with = "all")]
     pub output: Option<PathBuf>,
     /// Begun by the server, because one is due
-    #[arg(long, hide = true, conflicts_with = "output")]
+    #[arg(long, hide = true, conflicts_with_all = ["output", "all"])]
     pub scheduled: bool,
+    #[command(flatten)]
+    pub all: All,
 }
 
 #[derive(Args, Debug)]

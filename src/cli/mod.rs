@@ -1,5 +1,6 @@
 //! The command line: arguments, printing, and talking to the running instance.
 
+pub mod all_args;
 pub mod api;
 pub mod args;
 pub mod asset_args;
@@ -11,6 +12,7 @@ pub mod engine_args;
 pub mod env_args;
 mod hitl_args;
 pub mod instance_args;
+pub mod lite_args;
 mod output_args;
 pub mod printer;
 pub mod report;

@@ -1,5 +1,6 @@
 //! The arguments of upgrades. What is written here is what a newcomer reads in `--help`.
 
+use super::all_args::All;
 use clap::{Args, Subcommand};
 
 #[derive(Args, Debug, Default)]
@@ -7,7 +8,8 @@ use clap::{Args, Subcommand};
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  leoflow upgrade                      to the newest release of your channel\n  \
                   leoflow upgrade 0.3.0                to this one\n  leoflow upgrade --dry-run            only say what would be done\n  \
-                  leoflow upgrade --from /media/usb    from a folder instead of the network"
+                  leoflow upgrade --from /media/usb    from a folder instead of the network\n  \
+                  leoflow upgrade --all                every instance of yours, one after another"
 )]
 pub struct Upgrade {
     /// `stable`, `rc`, or a version as 0.3.0 [default: the newest of your channel]
@@ -23,11 +25,13 @@ pub struct Upgrade {
     /// Leave a release that fails as it is, to look into it
     #[arg(long)]
     pub no_rollback: bool,
+    #[command(flatten)]
+    pub all: All,
     /// Go on with an upgrade that was interrupted, or take it back
-    #[arg(long, conflicts_with_all = ["version", "abort", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["version", "abort", "dry_run", "all"])]
     pub resume: bool,
     /// Take back an upgrade that was interrupted
-    #[arg(long, conflicts_with_all = ["version", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["version", "dry_run", "all"])]
     pub abort: bool,
     /// Started by `upgrade`, which reads reports from stdout
     #[arg(long, hide = true)]

@@ -6,7 +6,7 @@ mod engine;
 mod lite;
 mod release;
 
-use crate::cli::args::{Cli, Command, Lite, LiteCommand};
+use crate::cli::args::{Cli, Command, Lite, LiteCommand, LiteStop};
 use crate::cli::printer::Printer;
 use crate::error::Error;
 use context::Context;
@@ -28,26 +28,32 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<u8, Error> {
 }
 
 async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
+    if cli.is_for_all() && (cli.global.home.is_some() || cli.global.instance.is_some()) {
+        return Err(Error::usage("--all is every instance, and --home or --instance is one")
+            .hint("leave one of them out; --only NAMES chooses among all"));
+    }
     let context = Context::new(&cli.global, printer)?;
     match cli.command {
         Command::Lite(Lite { run, command: None }) => lite::run::run(&context, &run).await,
         Command::Lite(Lite { command: Some(command), .. }) => match command {
             LiteCommand::Start(run) => lite::start::run(&context, &run),
-            LiteCommand::Stop(args) => lite::stop::stop(&context, &args),
+            LiteCommand::Stop(args) => stop(&context, &args).await,
             LiteCommand::Restart(args) => lite::restart::restart(&context, &args),
-            LiteCommand::Status => lite::status::run(&context),
+            LiteCommand::Status(args) => lite::status::run(&context, &args),
             LiteCommand::Logs(args) => lite::logs::run(&context, &args),
             LiteCommand::Psql(args) => lite::psql::run(&context, &args).await,
+            LiteCommand::Backup(args) if args.all.all => release::every_instance::backup(&context, &args).await,
             LiteCommand::Backup(args) => lite::backup::run(&context, &args).await,
             LiteCommand::Backups(args) => lite::backups::run(&context, &args).await,
             LiteCommand::Restore(args) => lite::restore::run(&context, &args).await,
             LiteCommand::ResetPassword(args) => lite::reset_password::run(&context, &args).await,
         },
         Command::Start(run) => lite::start::run(&context, &run),
-        Command::Stop(args) => lite::stop::stop(&context, &args),
+        Command::Stop(args) => stop(&context, &args).await,
         Command::Restart(args) => lite::restart::restart(&context, &args),
-        Command::Status => lite::status::run(&context),
+        Command::Status(args) => lite::status::run(&context, &args),
         Command::Logs(args) => lite::logs::run(&context, &args),
+        Command::Upgrade(args) if args.all.all => release::every_instance::upgrade(&context, &args).await,
         Command::Upgrade(args) => release::upgrade::run(&context, &args).await,
         Command::Rollback(args) => release::rollback::run(&context, &args).await,
         Command::Versions(_) => release::versions::run(&context),
@@ -76,9 +82,17 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Backfill(args) => engine::backfill::run(&context, &args.command).await,
         Command::Connections(args) => data::connections::run(&context, &args.command).await,
         Command::Server(args) => lite::server_and_agent::server(&context, &args).await,
+        Command::Operation { id } => release::operation::run(&context, id),
         Command::Agent => lite::server_and_agent::agent(&context).await,
         Command::Version(_) | Command::Completions(_) => {
             Err(Error::bug("this command needs no home and was run without one"))
         }
+    }
+}
+
+async fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
+    match args.all.all {
+        true => release::every_instance::stop(context, args).await,
+        false => lite::stop::stop(context, args),
     }
 }

@@ -5,6 +5,7 @@ mod home_error;
 pub mod instances;
 pub mod journal;
 pub mod lock;
+pub mod operations;
 pub mod progress;
 mod resolve;
 pub mod upkeep;
@@ -134,6 +135,16 @@ impl Home {
         self.run().join("operation.lock")
     }
 
+    /// One file for each command that the server was asked for.
+    pub fn operations(&self) -> PathBuf {
+        self.run().join("operations")
+    }
+
+    /// How far a backup of all instances has come.
+    pub fn backup_of_all(&self) -> PathBuf {
+        self.run().join("backup-all.json")
+    }
+
     /// Automatic backups, and what is remembered of their proofs.
     pub fn backups(&self) -> PathBuf {
         self.root.join("backups")
@@ -212,6 +223,7 @@ impl Home {
             &self.bin(),
             &self.backups(),
             &self.ui(),
+            &self.operations(),
         ] {
             files::remove_temporary_neighbours(folder)?;
         }

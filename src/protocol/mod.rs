@@ -6,6 +6,7 @@ pub mod child;
 pub mod control;
 pub mod http;
 pub mod log;
+pub mod own_command;
 pub mod status;
 pub mod task_log;
 pub mod web;

@@ -71,6 +71,15 @@ const EVENTS: &[(Method, &str, &str)] = &[
     (Method::PATCH, "/variables/{}", "patch_variable"),
     (Method::DELETE, "/variables/{}", "delete_variable"),
 ];
+/// What this program's own commands are asked to do.
+const OPERATIONS: &[(Method, &str, &str)] = &[
+    (Method::POST, "/backups", "make_backup"),
+    (Method::POST, "/backups/{}/verify", "verify_backup"),
+    (Method::POST, "/restore", "restore_backup"),
+    (Method::POST, "/upgrade", "upgrade_release"),
+    (Method::POST, "/rollback", "roll_back_release"),
+    (Method::POST, "/instances/upgrade", "upgrade_instances"),
+];
 /// What this user's own commands bring in at once: of that only that it was done.
 const IMPORTS: &[(Method, &str, &str)] =
     &[(Method::PUT, "/local/variables", "variables_import"), (Method::PUT, "/local/connections", "connections_import")];
@@ -137,7 +146,9 @@ impl Asked {
 /// The name of what is asked for, and the path that its route has.
 fn event_of(request: &Request) -> Option<(&'static str, String)> {
     let path = request.extensions().get::<MatchedPath>()?.as_str();
-    let (known, below) = path.strip_prefix("/api/v2").map_or((IMPORTS, path), |below| (EVENTS, below));
+    let places = [("/api/v2", EVENTS), ("/api/lite", OPERATIONS)];
+    let below = places.iter().find_map(|(place, known)| path.strip_prefix(place).map(|below| (*known, below)));
+    let (known, below) = below.unwrap_or((IMPORTS, path));
     let general: Vec<&str> = below.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
     let general = general.join("/");
     let (_, _, event) = known.iter().find(|(method, known, _)| method == request.method() && *known == general)?;

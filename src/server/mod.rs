@@ -26,6 +26,7 @@ mod listen;
 mod listing;
 mod lite;
 mod logins;
+mod newest_release;
 mod openapi;
 mod own_program;
 mod provider_cache;

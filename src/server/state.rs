@@ -5,6 +5,7 @@ use super::dag_files::asked::Asked;
 use super::database::Database;
 use super::environments::Environments;
 use super::logins::Logins;
+use super::newest_release::NewestRelease;
 use super::own_program::OwnProgram;
 use super::provider_cache::ProviderCache;
 use super::questions::Questions;
@@ -58,6 +59,7 @@ pub struct AppState {
     pub revoked: Revoked,
     pub ui: Arc<UiComponent>,
     pub own_program: Arc<OwnProgram>,
+    pub newest_release: Arc<NewestRelease>,
     /// Of the DAGs that lists have shown.
     pub structures: Structures,
 }
@@ -171,6 +173,7 @@ impl AppState {
             secrets: Mutex::new(secrets),
             logins: Logins::new(),
             own_program: Arc::default(),
+            newest_release: Arc::default(),
             revoked: Revoked::default(),
             ui: Arc::default(),
             structures: Structures::default(),

@@ -1,9 +1,9 @@
 //! Backups and verifications that nobody has to ask for: begun when they are due, by this program's own commands.
 
-use super::own_program::Operation;
 use super::state::AppState;
 use crate::config::{self, BackupSettings, Cadence};
 use crate::home::lock;
+use crate::home::operations::{self, Operation, Status};
 use crate::home::upkeep::{self, End, Job, Kind, Upkeep};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -120,7 +120,7 @@ fn next(
 
 /// Whether it was begun. What else is under way goes first.
 async fn perform(state: &Arc<AppState>, kind: Kind) -> bool {
-    if lock::operation_holder(&state.home).is_some() || state.own_program.is_busy() {
+    if lock::operation_holder(&state.home).is_some() || operations::running(&state.home).is_some() {
         return false;
     }
     let (name, arguments): (_, &[&str]) = match kind {
@@ -134,7 +134,7 @@ async fn perform(state: &Arc<AppState>, kind: Kind) -> bool {
     }
     let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
     let Some(ended) = state.own_program.perform(&state.home, name, arguments).await else { return false };
-    if ended.status == "done" {
+    if ended.status == Status::Done {
         // The command has written that down itself: it goes on without this server.
         info!("the scheduled {name} is done");
         return true;

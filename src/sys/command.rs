@@ -50,14 +50,15 @@ pub fn errors_line_by_line(
     limit: Duration,
     take: &mut dyn FnMut(&str),
 ) -> io::Result<std::process::ExitStatus> {
-    output_and_errors_line_by_line(command, limit, 0, take).map(|(status, _)| status)
+    output_and_errors_line_by_line(command, limit, 0, &mut |_| {}, take).map(|(status, _)| status)
 }
 
-/// The same with what it writes to its standard output, of which no more than `bytes` are kept.
+/// The same with what it writes to its standard output, of which no more than `bytes` are kept. `begun` is told its pid.
 pub fn output_and_errors_line_by_line(
     command: &mut std::process::Command,
     limit: Duration,
     bytes: u64,
+    begun: &mut dyn FnMut(i32),
     take: &mut dyn FnMut(&str),
 ) -> io::Result<(std::process::ExitStatus, Vec<u8>)> {
     use std::os::unix::process::CommandExt;
@@ -66,6 +67,7 @@ pub fn output_and_errors_line_by_line(
     // What it starts ends with it.
     command.process_group(0);
     let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
+    begun(i32::try_from(child.id()).unwrap_or_default());
     let output = read_aside(child.stdout.take(), bytes);
     let (sender, lines) = std::sync::mpsc::channel();
     let errors = child.stderr.take();

@@ -1,13 +1,13 @@
 //! Several instances of one user: each with a home, a workspace and a port of its own.
 
-use crate::support::{Done, TestHome, held};
+use crate::support::{Done, LEOFLOW, TestHome, held};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
 /// A user's home directory, and commands that find their Leoflow by its name.
-struct User {
+pub struct User {
     test: TestHome,
     /// Every user's first instance takes the first port from 8089 on, and this machine has but one of it.
     _ports: nix::fcntl::Flock<fs::File>,
@@ -15,8 +15,14 @@ struct User {
 
 impl User {
     fn new() -> Self {
+        Self::of(LEOFLOW.into())
+    }
+
+    /// With another program in the place of `leoflow`.
+    pub fn of(program: PathBuf) -> Self {
         let ports = held("lock-instance-ports");
-        let test = TestHome::on_one_disk();
+        let mut test = TestHome::on_one_disk();
+        test.program = program;
         fs::create_dir_all(test.folder().join("user")).unwrap();
         Self { test, _ports: ports }
     }
@@ -30,7 +36,7 @@ impl User {
     }
 
     #[track_caller]
-    fn run(&self, arguments: &[&str]) -> Done {
+    pub fn run(&self, arguments: &[&str]) -> Done {
         self.command(arguments).output().unwrap().into()
     }
 
@@ -123,4 +129,60 @@ fn a_clone_has_everything_under_another_name_and_the_first_goes_on() {
     for name in ["first", "second"] {
         user.run(&["instances", "remove", name, "--yes"]).expect(0);
     }
+}
+
+#[test]
+fn a_command_for_all_goes_one_by_one_stops_at_the_first_failure_and_then_does_what_is_left() {
+    let user = User::new();
+    let none = user.run(&["lite", "stop", "--all"]).expect(1);
+    assert!(none.stderr.contains("no instance") && none.stderr.contains("leoflow lite start"), "{none:?}");
+    for name in ["one", "two", "three"] {
+        user.run(&["--instance", name, "lite", "start"]).expect(0);
+    }
+    for name in ["two", "three"] {
+        user.run(&["--instance", name, "lite", "stop"]).expect(0);
+    }
+    // The third in order of their names cannot be read: nothing after it is begun.
+    let config = user.path(".leoflow-three/config.yaml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, "port: [\n").unwrap();
+    let of = |done: &Done| {
+        let listed = done.json()["instances"].as_array().unwrap().clone();
+        let one = |one: &Value| format!("{} {}", one["name"].as_str().unwrap(), one["status"].as_str().unwrap());
+        listed.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let backups = |name: &str| {
+        fs::read_dir(user.path(&format!(".leoflow-{name}/backups"))).map_or(0, |all| {
+            all.flatten().filter(|entry| entry.file_name().to_string_lossy().ends_with(".tar.zst")).count()
+        })
+    };
+    let done = user.run(&["lite", "backup", "--all", "--json"]).expect(1);
+    assert_eq!(of(&done), "one done, three failed, two left");
+    assert!(done.stderr.contains("1 of 3 instances failed") && done.stderr.contains("only what is left"), "{done:?}");
+    assert_eq!((backups("one"), backups("two")), (1, 0));
+    let done = user.run(&["lite", "backup", "--all", "--keep-going", "--json"]).expect(1);
+    assert_eq!(of(&done), "one done_before, three failed, two done");
+    fs::write(&config, text).unwrap();
+    let done = user.run(&["lite", "backup", "--all"]).expect(0);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert!(lines[0].starts_with("INSTANCE  RESULT") && lines[1].starts_with("one       done before"), "{lines:?}");
+    assert!(lines[2].starts_with("three     /") && lines[3].starts_with("two       done before"), "{lines:?}");
+    assert_eq!(["one", "two", "three"].map(backups), [1, 1, 1]);
+    // That one has come to its end: the next is another.
+    let done = user.run(&["lite", "backup", "--all", "--only", "two", "--json"]).expect(0);
+    assert_eq!((of(&done).as_str(), backups("two")), ("two done", 2));
+    user.run(&["lite", "backup", "--all", "--only", "four"]).expect(1);
+
+    let status = user.run(&["lite", "status", "--all", "--json"]).expect(1).json();
+    let states: Vec<&Value> =
+        status["instances"].as_array().unwrap().iter().map(|one| &one["status"]["state"]).collect();
+    assert_eq!(states, ["healthy", "stopped", "stopped"]);
+    assert!(user.run(&["lite", "status", "--all"]).expect(1).stdout.contains("one       healthy"));
+    let done = user.run(&["lite", "stop", "--all"]).expect(0).stdout;
+    assert!(done.contains("one       stopped (") && done.contains("two       was not running"), "{done}");
+    assert_eq!(of(&user.run(&["lite", "stop", "--all", "--json"]).expect(0)), "one done, three done, two done");
+    for wrong in [&["lite", "stop", "--keep-going"][..], &["--instance", "one", "lite", "stop", "--all"]] {
+        user.run(wrong).expect(2);
+    }
+    user.run(&["lite", "backup", "--all", "--output", "x.tar.zst"]).expect(2);
 }

@@ -60,6 +60,7 @@ mod uninstalls;
 mod upgrade_kills;
 mod upgrade_refusals;
 mod upgrades;
+mod upgrades_over_http;
 mod upkeep;
 mod wakeups;
 mod warm_python;

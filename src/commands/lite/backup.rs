@@ -104,7 +104,13 @@ fn output(context: &Context<'_>, args: &Backup, encrypt_to: &EncryptTo) -> Resul
         files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
         let age = if encrypt_to.is_nobody() { "" } else { ".age" };
         let at = clock::now_rfc3339().replace(['-', ':'], "");
-        return Ok(folder.join(format!("leoflow-backup-{at}.tar.zst{age}")));
+        // Two in one second are two.
+        let names = (1..).map(|number| match number {
+            1 => format!("leoflow-backup-{at}.tar.zst{age}"),
+            _ => format!("leoflow-backup-{at}-{number}.tar.zst{age}"),
+        });
+        let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
+        return free.ok_or_else(|| Error::bug("no name is left for a backup"));
     };
     let here = env_vars::current_dir().map_err(|error| {
         Error::failed("the current folder is gone").cause(error).hint("change to another, or give --output /PATH/FILE")

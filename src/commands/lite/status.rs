@@ -1,26 +1,71 @@
 //! `leoflow lite status`.
 
 use crate::backup::catalog;
+use crate::cli::args::LiteStatus;
 use crate::commands::context::Context;
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
-use crate::home::{journal, lock, upkeep};
+use crate::home::{all_instances, journal, lock, upkeep};
 use crate::protocol::control;
 use crate::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
+use crate::setup::installed_version;
+use serde_json::{Value, json};
 
-pub fn run(context: &Context<'_>) -> Result<u8, Error> {
-    let mut status = control::status_of(&context.home).unwrap_or_else(|| from_outside(context));
-    status.change = journal::change_under_way(&context.home);
-    if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
-        status.state = InstanceState::Upgrading;
+pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
+    if args.all {
+        return all(context);
     }
-    status.backups = Some(backups(context));
+    let status = of(context);
     if context.printer.json {
         context.printer.json(&status)?;
     } else {
         show(context, &status);
     }
     Ok(if status.state == InstanceState::Healthy { 0 } else { 1 })
+}
+
+/// A line each.
+fn all(context: &Context<'_>) -> Result<u8, Error> {
+    let all: Vec<(String, InstanceStatus)> =
+        all_instances().into_iter().map(|(name, home)| (name, of(&Context { home, ..*context }))).collect();
+    if context.printer.json {
+        let shown: Vec<Value> = all.iter().map(|(name, status)| json!({"name": name, "status": status})).collect();
+        context.printer.json(&json!({"instances": shown}))?;
+    } else if all.is_empty() {
+        context.printer.note("There is no instance of yours on this machine; `leoflow lite start` makes one.");
+    } else {
+        let rows: Vec<Vec<String>> = all.iter().map(|(name, status)| row_of_one(context, name, status)).collect();
+        context.printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "UP", "LAST BACKUP"], &rows);
+        for (name, status) in &all {
+            let problems = status.backups.iter().flat_map(|backups| &backups.problems);
+            problems.for_each(|problem| context.printer.warning(format!("{name}: {problem}")));
+        }
+    }
+    let are_healthy = all.iter().all(|(_, status)| status.state == InstanceState::Healthy);
+    Ok(u8::from(all.is_empty() || !are_healthy))
+}
+
+fn row_of_one(context: &Context<'_>, name: &str, status: &InstanceStatus) -> Vec<String> {
+    let is_up = !status.processes.is_empty();
+    let last = status.backups.as_ref().and_then(|backups| backups.last_backup_at.as_deref());
+    vec![
+        name.to_owned(),
+        status.state.to_string(),
+        status.url.clone(),
+        status.version.clone(),
+        if is_up { duration(status.uptime_seconds) } else { "-".to_owned() },
+        context.printer.time(last),
+    ]
+}
+
+fn of(context: &Context<'_>) -> InstanceStatus {
+    let mut status = control::status_of(&context.home).unwrap_or_else(|| from_outside(context));
+    status.change = journal::change_under_way(&context.home);
+    if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
+        status.state = InstanceState::Upgrading;
+    }
+    status.backups = Some(backups(context));
+    status
 }
 
 fn backups(context: &Context<'_>) -> BackupsStatus {
@@ -55,7 +100,7 @@ fn from_outside(context: &Context<'_>) -> InstanceStatus {
     };
     InstanceStatus {
         state,
-        version: context.version.to_owned(),
+        version: installed_version(home).unwrap_or_else(|| context.version.to_owned()),
         url: holder
             .as_ref()
             .and_then(|holder| holder.url.clone())

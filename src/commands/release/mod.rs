@@ -1,8 +1,10 @@
 //! What is installed: setup, upgrades, the way back, removal.
 
 pub mod completions;
+pub mod every_instance;
 pub mod instances;
 pub mod migrate_db;
+pub mod operation;
 pub mod rollback;
 pub mod set_channel;
 pub mod setup;

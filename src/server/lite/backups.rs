@@ -3,16 +3,20 @@
 use super::pages::{problems, size_text};
 use super::render::page;
 use crate::config;
+use crate::home::operations::{self, Operation};
 use crate::server::api_error::ApiError;
+use crate::server::body::bad_body;
 use crate::server::openapi::answers::Accepted;
-use crate::server::own_program::{Operation, answer, ask};
+use crate::server::own_program::{answer, ask};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::Json;
 use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{Html, Redirect};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,8 +32,8 @@ async fn listed(state: &AppState) -> Result<Value, ApiError> {
     answer(&state.home, &["lite", "backups", "list"]).await
 }
 
-fn begin(state: &AppState) -> Result<Operation, ApiError> {
-    state.own_program.begin(&state.home, "backup", words(&["lite", "backup"]))
+async fn begin(state: &AppState) -> Result<Operation, ApiError> {
+    state.own_program.begin(&state.home, "backup", words(&["lite", "backup"])).await
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -38,7 +42,7 @@ fn words(words: &[&str]) -> Vec<String> {
 
 /// `POST /api/lite/backups`: begins one; the answer names the operation to ask for.
 pub async fn make(State(state): Shared) -> Result<Accepted<Operation>, ApiError> {
-    begin(&state).map(Accepted)
+    begin(&state).await.map(Accepted)
 }
 
 /// `POST /api/lite/backups/{name}/verify`: restores it on trial.
@@ -47,14 +51,44 @@ pub async fn verify(State(state): Shared, Segments(name): Segments<String>) -> R
 }
 
 /// Only of those that are listed: a name is no path.
-async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, ApiError> {
+async fn path_of(state: &AppState, name: &str) -> Result<String, ApiError> {
     let found = listed(state).await?;
-    let paths = found["backups"].as_array().into_iter().flatten().filter_map(|one| one["path"].as_str());
-    let path = paths
-        .into_iter()
-        .find(|path| name_of(path) == name)
-        .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("There is no backup {name}")))?;
-    state.own_program.begin(&state.home, "verify", words(&["lite", "backups", "verify", path]))
+    let mut paths = found["backups"].as_array().into_iter().flatten().filter_map(|one| one["path"].as_str());
+    let path = paths.find(|path| name_of(path) == name).map(str::to_owned);
+    path.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("There is no backup {name}")))
+}
+
+async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, ApiError> {
+    let path = path_of(state, name).await?;
+    state.own_program.begin(&state.home, "verify", words(&["lite", "backups", "verify", &path])).await
+}
+
+/// A restore replaces everything: which instance that is, is said twice.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    backup: String,
+    instance: String,
+}
+
+/// `POST /api/lite/restore`: of a backup that is listed. The server that was asked is replaced meanwhile.
+pub async fn restore(
+    State(state): Shared,
+    given: Result<Json<Restore>, JsonRejection>,
+) -> Result<Accepted<Operation>, ApiError> {
+    let Json(Restore { backup, instance }) = given.map_err(bad_body)?;
+    let config = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config);
+    let own = config::instance_name(config.as_ref());
+    if instance != own {
+        let reason = format!("A restore replaces everything in this instance; repeat its name, which is {own:?}");
+        return Err(ApiError::unprocessable(&["body", "instance"], "value_error", &reason));
+    }
+    let path = path_of(&state, &backup).await?;
+    state
+        .own_program
+        .begin(&state.home, "restore", words(&["lite", "restore", "--input", &path, "--force", "--yes"]))
+        .await
+        .map(Accepted)
 }
 
 /// As a shell reads it.
@@ -69,7 +103,7 @@ fn name_of(path: &str) -> &str {
 
 /// `GET /api/lite/operations/{id}`.
 pub async fn operation(State(state): Shared, Segments(id): Segments<u64>) -> Result<Json<Operation>, ApiError> {
-    let found = state.own_program.operation(id);
+    let found = operations::find(&state.home, id);
     let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("There is no operation {id} any more"));
     found.map(Json).ok_or_else(missing)
 }
@@ -81,7 +115,7 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let backups: Vec<Value> = backups.iter().map(row).collect();
-    let operation = state.own_program.newest();
+    let operation = operations::newest(&state.home);
     // What a backup had to leave out.
     let skipped = operation.as_ref().and_then(|one| one.result.as_ref()?.get("skipped").cloned());
     let settings = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
@@ -119,7 +153,7 @@ fn row(one: &Value) -> Value {
 /// `POST /lite/backups`, by the page's button.
 pub async fn make_for_page(State(state): Shared) -> Result<Redirect, ApiError> {
     // The page tells what is under way instead, or what is not there any more.
-    let _ = begin(&state);
+    let _ = begin(&state).await;
     Ok(Redirect::to("/lite/backups"))
 }
 

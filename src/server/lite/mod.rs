@@ -9,6 +9,7 @@ pub mod pages;
 pub mod releases;
 pub mod render;
 pub mod trial_task;
+pub mod upgrades;
 
 use super::api::backfills;
 use super::audit;
@@ -61,20 +62,28 @@ pub fn dag_routes() -> Routes {
 }
 
 /// What this program's own commands do.
-pub fn own_routes() -> Routes {
+pub fn own_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/api/lite/backups", get(backups::list).post(backups::make))
         .route("/api/lite/backups/{name}/verify", post(backups::verify))
         .route("/api/lite/operations/{id}", get(backups::operation))
+        .route("/api/lite/restore", post(backups::restore))
+        .route("/api/lite/version", get(upgrades::version))
+        .route("/api/lite/upgrade", post(upgrades::upgrade))
+        .route("/api/lite/upgrade/{id}", get(upgrades::progress))
+        .route("/api/lite/rollback", post(upgrades::rollback))
+        .route("/api/lite/instances", get(upgrades::instances))
+        .route("/api/lite/instances/upgrade", post(upgrades::upgrade_instances))
         .route("/api/lite/releases", get(releases::list))
         .route("/api/lite/releases/plan", get(releases::plan))
         .route("/api/lite/doctor", get(releases::examination))
+        .layer(from_fn_with_state(state.clone(), audit::log))
 }
 
 /// What takes its own time: a task that is tried out.
 pub fn unhurried_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
-        .merge(own_routes())
+        .merge(own_routes(state))
         .route("/api/lite/trial-task", post(trial_task::run))
         // What releases before asked, whose worker tries a new server.
         .route("/ui/trial-task", post(trial_task::run))

@@ -1,0 +1,46 @@
+//! `leoflow operation ID`: does what the server was asked for and has written down, in a process of its own that the server's
+//! end does not end, and writes down what becomes of it.
+
+use crate::commands::context::Context;
+use crate::error::Error;
+use crate::home::operations;
+use crate::protocol::own_command::{self, Failure, LONG, Printed};
+use crate::sys::env_vars;
+use crate::sys::process::{self, ProcessId};
+use serde_json::Value;
+
+pub fn run(context: &Context<'_>, id: u64) -> Result<u8, Error> {
+    let home = &context.home;
+    let mut record = operations::read(home, id).filter(|record| record.process.is_none()).ok_or_else(|| {
+        Error::failed(format!("no operation {id} waits to be done")).hint("leoflow lite backup, or leoflow upgrade")
+    })?;
+    let unwritten = |error: std::io::Error| Error::io("write", &home.operations(), &error);
+    record.process = ProcessId::current();
+    operations::write(home, &record).map_err(unwritten)?;
+    let is_for_all = record.arguments.iter().any(|argument| argument == "--all");
+    // What the worker of an upgrade is to, whatever becomes of the command that has started it: the server ends strangers.
+    process::become_subreaper().map_err(Error::failed)?;
+    let program = env_vars::current_exe().map_err(Error::failed)?;
+    let mut own = own_command::command(&program, Some(home).filter(|_| !is_for_all));
+    own.args(&record.arguments);
+    let mut unsaid = None;
+    let ended = own_command::run(&mut own, LONG, &mut |_| {}, &mut |line| {
+        record.say(line);
+        // It goes on: what it does is worth more than what it says.
+        unsaid = operations::write(home, &record).err();
+    });
+    operations::end(home, record, outcome(ended)).map_err(unwritten)?;
+    unsaid.map_or(Ok(0), |error| Err(unwritten(error)))
+}
+
+fn outcome(ended: Result<Printed, Failure>) -> Result<Value, (Option<Value>, String)> {
+    match ended {
+        Ok(Printed { is_good: true, json, .. }) => Ok(json),
+        Ok(Printed { json, failure, .. }) => {
+            let reason =
+                failure.map_or_else(|| "it has found something wrong".to_owned(), |failure| failure.to_string());
+            Err((Some(json), reason))
+        }
+        Err(failure) => Err((None, failure.to_string())),
+    }
+}
