@@ -10,11 +10,11 @@ use crate::server::openapi::answers::Accepted;
 use crate::server::own_program::{answer, ask};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
-use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use axum::response::{Html, Redirect};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::{Form, Json};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -77,18 +77,26 @@ pub async fn restore(
     given: Result<Json<Restore>, JsonRejection>,
 ) -> Result<Accepted<Operation>, ApiError> {
     let Json(Restore { backup, instance }) = given.map_err(bad_body)?;
+    begin_restore(&state, &backup, &instance).await.map(Accepted)
+}
+
+/// What the instance is called.
+fn own_name(state: &AppState) -> String {
     let config = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config);
-    let own = config::instance_name(config.as_ref());
+    config::instance_name(config.as_ref()).to_owned()
+}
+
+async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result<Operation, ApiError> {
+    let own = own_name(state);
     if instance != own {
         let reason = format!("A restore replaces everything in this instance; repeat its name, which is {own:?}");
-        return Err(ApiError::unprocessable(&["body", "instance"], "value_error", &reason));
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason));
     }
-    let path = path_of(&state, &backup).await?;
+    let path = path_of(state, backup).await?;
     state
         .own_program
         .begin(&state.home, "restore", words(&["lite", "restore", "--input", &path, "--force", "--yes"]))
         .await
-        .map(Accepted)
 }
 
 /// As a shell reads it.
@@ -110,22 +118,25 @@ pub async fn operation(State(state): Shared, Segments(id): Segments<u64>) -> Res
 
 /// `/lite/backups`.
 pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError> {
+    shown(&state, None).await
+}
+
+/// `refused` is why what was asked for is not done.
+async fn shown(state: &AppState, refused: Option<&str>) -> Result<Html<String>, ApiError> {
     let (backups, reason) = match ask(&state.home, &["lite", "backups", "list"]).await {
         Ok(found) => (found["backups"].as_array().cloned().unwrap_or_default(), None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let backups: Vec<Value> = backups.iter().map(row).collect();
     let operation = operations::newest(&state.home);
-    // What a backup had to leave out.
-    let skipped = operation.as_ref().and_then(|one| one.result.as_ref()?.get("skipped").cloned());
     let settings = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
     page(
         "backups.html",
         &json!({
-            "backups": backups, "reason": reason, "operation": operation, "skipped": skipped.unwrap_or_default(),
+            "backups": backups, "reason": reason, "operation": operation,
             "schedule": settings.as_ref().map(|settings| settings.schedule.to_string()),
             "verify": settings.as_ref().map(|settings| settings.verify.to_string()),
-            "problems": problems(&state),
+            "problems": problems(state), "instance": own_name(state), "refused": refused,
         }),
     )
 }
@@ -142,7 +153,7 @@ fn row(one: &Value) -> Value {
     let is_bad = one["problem"].is_string() || proof["problem"].is_string();
     let name = utf8_percent_encode(name_of(path), NON_ALPHANUMERIC);
     json!({
-        "verify": format!("/lite/backups/{name}/verify"), "path": in_shell(path), "created_at": one["created_at"], "automatic": one["automatic"] == true,
+        "verify": format!("/lite/backups/{name}/verify"), "restore": format!("/lite/backups/{name}/restore"), "path": in_shell(path), "created_at": one["created_at"], "automatic": one["automatic"] == true,
         "encrypted": one["encrypted"] == true,
         "size": size_text(one["size_bytes"].as_u64()), "version": one["leoflow_version"],
         "schema_version": one["schema_version"], "rows": one["rows"], "verified": verified,
@@ -161,4 +172,51 @@ pub async fn make_for_page(State(state): Shared) -> Result<Redirect, ApiError> {
 pub async fn verify_for_page(State(state): Shared, Segments(name): Segments<String>) -> Result<Redirect, ApiError> {
     let _ = begin_verification(&state, &name).await;
     Ok(Redirect::to("/lite/backups"))
+}
+
+/// What the page's form has.
+#[derive(Deserialize)]
+pub struct RestoreForm {
+    instance: String,
+}
+
+/// `POST /lite/backups/{name}/restore`: the page says why not, where the instance's name was not repeated.
+pub async fn restore_for_page(
+    State(state): Shared,
+    Segments(name): Segments<String>,
+    Form(RestoreForm { instance }): Form<RestoreForm>,
+) -> Result<Response, ApiError> {
+    match begin_restore(&state, &name, instance.trim()).await {
+        Ok(_) => Ok(Redirect::to("/lite/backups").into_response()),
+        Err(refused) => {
+            let page = shown(&state, Some(&refused.message())).await?;
+            Ok((refused.status(), page).into_response())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_shown_with_what_it_left_out() {
+        let one = |kind: &str, result: Value, error: Value| {
+            let operation = json!({
+                "id": 5, "kind": kind, "status": "failed", "progress": ["first", "<b>"], "result": result, "error": error,
+            });
+            page("operation.html", &json!({ "operation": operation })).unwrap().0
+        };
+        let skipped = json!({"skipped": [{"path": "ab", "reason": "gone"}, {"path": "c", "reason": "gone"}]});
+        let shown = one("backup", skipped, Value::Null);
+        assert!(
+            shown.contains("<b>A backup</b>") && shown.contains("ab, c") && shown.contains("&lt;b&gt;"),
+            "{shown}"
+        );
+        for (kind, title) in [("upgrade", "An upgrade"), ("upgrade-instances", "several"), ("unheard", "unheard")] {
+            let shown = one(kind, json!({"status": "x"}), json!("no\nhint: h"));
+            assert!(shown.contains(title) && shown.contains("hint: h") && !shown.contains("lacks"), "{shown}");
+        }
+        assert!(!one("verify", Value::Null, Value::Null).contains("lacks"));
+    }
 }

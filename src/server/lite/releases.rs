@@ -2,6 +2,7 @@
 
 use super::pages::size_text;
 use super::render::page;
+use crate::home::operations::{self, Operation};
 use crate::server::api_error::ApiError;
 use crate::server::own_program::{answer, ask};
 use crate::server::query::{Asked, Kind, Parameter, Query};
@@ -45,10 +46,14 @@ pub async fn releases_page(State(state): Shared, wanted: Asked<OfReleases>) -> R
         }
     };
     let (kept, plan) = tokio::join!(ask(&state.home, &["versions"]), plan);
-    rendered(kept, plan)
+    rendered(kept, plan, operations::newest(&state.home).as_ref())
 }
 
-fn rendered(kept: Result<Value, String>, plan: Result<Option<Value>, String>) -> Result<Html<String>, ApiError> {
+fn rendered(
+    kept: Result<Value, String>,
+    plan: Result<Option<Value>, String>,
+    operation: Option<&Operation>,
+) -> Result<Html<String>, ApiError> {
     let reasons: Vec<&String> = [kept.as_ref().err(), plan.as_ref().err()].into_iter().flatten().collect();
     let reason = json!(reasons.first());
     let found = kept.unwrap_or_default();
@@ -62,7 +67,10 @@ fn rendered(kept: Result<Value, String>, plan: Result<Option<Value>, String>) ->
     let mut history: Vec<Value> = found["history"].as_array().cloned().unwrap_or_default();
     history.reverse();
     let plan = plan.ok().flatten().map(|plan| shown(&plan));
-    page("releases.html", &json!({"versions": kept, "history": history, "plan": plan, "reason": reason}))
+    page(
+        "releases.html",
+        &json!({"versions": kept, "history": history, "plan": plan, "reason": reason, "operation": operation}),
+    )
 }
 
 /// Nothing to do, or what would be done.
@@ -131,19 +139,19 @@ mod tests {
     fn the_newest_release_is_said_to_be_that() {
         let kept = json!({"versions": [{"version": "0.1.0", "current": true, "size_bytes": 5}], "history": []});
         let kept = || Ok(kept.clone());
-        let Html(page) = rendered(kept(), Ok(Some(json!({"status": "up_to_date", "version": "0.1.0"})))).unwrap();
+        let Html(page) = rendered(kept(), Ok(Some(json!({"status": "up_to_date", "version": "0.1.0"}))), None).unwrap();
         assert!(page.contains("0.1.0 is the newest") && !page.contains("leoflow upgrade"), "{page}");
         let plan = json!({
             "from": "0.1.0", "to": "0.2.0", "schema_from": 1, "schema_to": 2, "needs_bytes": 3_000_000, "warnings": ["w"],
             "migrations": [{"version": 2, "name": "more", "reversible": true}], "notes": "N", "program": {"size": 7_000_000},
             "components": [{"name": "postgres", "version": "18", "action": {"fetch": {"size": 9_000_000}}}],
         });
-        let Html(page) = rendered(kept(), Ok(Some(plan))).unwrap();
+        let Html(page) = rendered(kept(), Ok(Some(plan)), None).unwrap();
         for said in ["leoflow upgrade 0.2.0", "7.0 MB", "postgres 18 is fetched, 9.0 MB", "V0002__more (can be undone)"]
         {
             assert!(page.contains(said), "{said}: {page}");
         }
-        let Html(page) = rendered(Err("no way".to_owned()), Ok(None)).unwrap();
+        let Html(page) = rendered(Err("no way".to_owned()), Ok(None), None).unwrap();
         assert!(page.contains("no way") && page.contains("Look for a newer release"), "{page}");
     }
 

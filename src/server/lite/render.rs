@@ -28,6 +28,7 @@ const ASSETS: &[Asset] = assets! {
     "templates/docs.html"
     "templates/doctor.html"
     "templates/login.html"
+    "templates/operation.html"
     "templates/processes.html"
     "templates/releases.html"
     "templates/without_ui.html"

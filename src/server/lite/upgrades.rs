@@ -11,12 +11,12 @@ use crate::server::openapi::answers::Accepted;
 use crate::server::own_program::answer;
 use crate::server::request::Segments;
 use crate::server::state::AppState;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Form, Json};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -107,6 +107,13 @@ async fn begin(state: &AppState, kind: &'static str, arguments: Vec<String>) -> 
 /// `POST /api/lite/upgrade`.
 pub async fn upgrade(State(state): Shared, given: Given<Upgrade>) -> Result<Accepted<Value>, ApiError> {
     begin(&state, UPGRADE, body(given)?.arguments()?).await
+}
+
+/// `POST /lite/releases/upgrade`, by the page's button.
+pub async fn upgrade_for_page(State(state): Shared, Form(wanted): Form<Upgrade>) -> Result<Redirect, ApiError> {
+    // The page tells what is under way instead.
+    let _ = begin(&state, UPGRADE, wanted.arguments()?).await;
+    Ok(Redirect::to("/lite/releases"))
 }
 
 #[derive(Deserialize, Default)]

@@ -8,8 +8,8 @@ async function follow() {
   try {
     const response = await fetch(`/api/lite/operations/${shown.dataset.id}`, { headers: { accept: "application/json" } });
     if (response.status === 401 || response.status === 404) {
-      // Logged out, or the server was replaced and knows nothing of it any more.
-      location.replace("/lite/backups");
+      // Logged out, or it is so old that nothing is known of it any more.
+      location.replace(location.pathname);
       return;
     }
     document.getElementById("stale").hidden = response.ok;
@@ -17,7 +17,7 @@ async function follow() {
       const operation = await response.json();
       shown.querySelector("pre").textContent = operation.progress.join("\n");
       if (operation.status !== "running") {
-        location.replace("/lite/backups");
+        location.replace(location.pathname);
         return;
       }
     }
