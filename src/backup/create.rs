@@ -9,6 +9,7 @@ use super::manifest::{
     CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Sha256Hex, Skipped,
 };
 use super::spool::Spool;
+use crate::config;
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::Access;
@@ -214,17 +215,18 @@ async fn counted_while(
 
 /// `config.yaml`, and `setup.json` for whoever reads the backup.
 fn add_records(home: &Home, collected: &mut Collected, now: u64) -> Result<(), CreateError> {
-    for (path, name, needed) in [(home.config(), CONFIG, true), (home.receipt(), RECEIPT, false)] {
-        match files::read_text(&path, 1024 * 1024) {
-            Ok(Some(text)) => collected.add_bytes(name, text.as_bytes(), now)?,
-            Ok(None) if needed => {
-                return Err(CreateError::Read { path, source: io::ErrorKind::NotFound.into() });
-            }
-            Ok(None) => {}
-            Err(source) => return Err(CreateError::Read { path, source }),
-        }
+    let path = home.config();
+    match config::self_contained(&path) {
+        Ok(Some(text)) => collected.add_bytes(CONFIG, text.as_bytes(), now)?,
+        Ok(None) => return Err(CreateError::Read { path, source: io::ErrorKind::NotFound.into() }),
+        Err(error) => return Err(CreateError::Read { path, source: io::Error::other(error) }),
     }
-    Ok(())
+    let path = home.receipt();
+    match files::read_text(&path, 1024 * 1024) {
+        Ok(Some(text)) => Ok(collected.add_bytes(RECEIPT, text.as_bytes(), now)?),
+        Ok(None) => Ok(()),
+        Err(source) => Err(CreateError::Read { path, source }),
+    }
 }
 
 /// Where ours may be below the workspace.

@@ -17,7 +17,8 @@ fn config_help() -> String {
         .map(|setting| format!("  {}\n      {}\n      default: {}", setting.name, setting.help, setting.default))
         .collect();
     format!(
-        "Keys:\n{}\n\nExamples:\n  leoflow config list\n  leoflow config set port 9000\n  \
+        "Keys:\n{}\n\nconfig-*.yaml beside config.yaml go over it, in the order of their names, and variables over those: \
+         LEOFLOW_PORT, LEOFLOW_BACKUP_KEEP.\n\nExamples:\n  leoflow config list\n  leoflow config set port 9000\n  \
          leoflow config set python ~/venv/bin/python",
         lines.join("\n")
     )
@@ -26,8 +27,14 @@ fn config_help() -> String {
 #[derive(Subcommand, Debug)]
 pub enum ConfigCommand {
     /// Every setting, with what is in force
-    #[command(after_help = "Example:\n  leoflow config list --json")]
-    List,
+    #[command(
+        after_help = "Examples:\n  leoflow config list\n  leoflow config list --origin     which file and line, or which variable, says it"
+    )]
+    List {
+        /// Tell where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
     /// Print one
     #[command(after_help = "Example:\n  leoflow config get workspace")]
     Get { key: String },

@@ -58,6 +58,9 @@ pub struct LiteRestart {
     /// Serve on this port [default: the one it has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Only when a setting was changed that is in force after a restart
+    #[arg(long, conflicts_with = "port")]
+    pub if_needed: bool,
     /// Not here: `leoflow config set workspace DIR`
     #[arg(long, value_name = "DIR", hide = true)]
     pub workspace: Option<PathBuf>,
@@ -75,7 +78,7 @@ pub enum LiteCommand {
     Stop(LiteStop),
     /// Stop and start again, or start if it does not run
     #[command(
-        after_help = "Examples:\n  leoflow lite restart\n  leoflow lite restart --port 9000   on another port from now on, until it is stopped"
+        after_help = "Examples:\n  leoflow lite restart\n  leoflow lite restart --port 9000   on another port from now on, until it is stopped\n  leoflow lite restart --if-needed   after settings were changed"
     )]
     Restart(LiteRestart),
     /// Show the processes and their health; the exit code is 0 only when all is healthy

@@ -52,6 +52,14 @@ pub fn line_of(text: &str, key: &str) -> usize {
     text.lines().position(|line| key_on(line) == Some(key)).map_or(0, |at| at + 1)
 }
 
+/// The line on which a key stands inside the mapping of a top-level one; that one's line where both stand on it.
+pub fn line_of_inner(text: &str, outer: &str, inner: &str) -> usize {
+    let first = line_of(text, outer);
+    let below = text.lines().enumerate().skip(first).take_while(|(_, line)| key_on(line).is_none());
+    let mut found = below.filter(|(_, line)| key_on(line.trim_start()) == Some(inner)).map(|(at, _)| at + 1);
+    found.next().unwrap_or(first)
+}
+
 /// The top-level key that a line sets, if it does.
 pub fn key_on(line: &str) -> Option<&str> {
     let (key, rest) = line.split_once(':')?;

@@ -1,6 +1,6 @@
 //! The table of keys: what each may hold. Everything that reads or checks the file goes by it.
 
-use super::{BackupSettings, UpgradeSettings};
+use super::{BackupSettings, SecretPlace, UpgradeSettings};
 use crate::protocol::log;
 use serde_yaml::Value;
 use std::net::Ipv4Addr;
@@ -9,6 +9,12 @@ use std::net::Ipv4Addr;
 pub struct Key {
     pub name: &'static str,
     pub check: fn(&Value) -> Result<(), Wrong>,
+    /// What a mapping may hold.
+    pub inner: &'static [&'static str],
+}
+
+const fn key(name: &'static str, check: fn(&Value) -> Result<(), Wrong>) -> Key {
+    Key { name, check, inner: &[] }
 }
 
 /// What is allowed where something else is.
@@ -32,20 +38,20 @@ impl Wrong {
 }
 
 pub const KEYS: &[Key] = &[
-    Key { name: "instance_name", check: |value| Ok(short_text(value)?) },
-    Key { name: "workspace", check: |value| Ok(absolute_path(value)?) },
-    Key { name: "port", check: |value| Ok(port(value)?) },
-    Key { name: "host", check: |value| Ok(host(value)?) },
-    Key { name: "admin_email", check: |value| Ok(email(value)?) },
-    Key { name: "admin_password_hash", check: |value| Ok(argon2_hash(value)?) },
-    Key { name: "session_epoch", check: |value| Ok(whole_number(value)?) },
-    Key { name: "jwt_secret", check: |value| Ok(key_256(value)?) },
-    Key { name: "encryption_key", check: |value| Ok(key_256(value)?) },
-    Key { name: "python", check: |value| Ok(absolute_path(value)?) },
-    Key { name: "max_map_length", check: |value| Ok(map_length(value)?) },
-    Key { name: "log_level", check: |value| Ok(log_level(value)?) },
-    Key { name: "backup", check: |value| BackupSettings::read(value).map(drop) },
-    Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop) },
+    key("instance_name", |value| Ok(short_text(value)?)),
+    key("workspace", |value| Ok(absolute_path(value)?)),
+    key("port", |value| Ok(port(value)?)),
+    key("host", |value| Ok(host(value)?)),
+    key("admin_email", |value| Ok(email(value)?)),
+    key("admin_password_hash", |value| Ok(argon2_hash(value)?)),
+    key("session_epoch", |value| Ok(whole_number(value)?)),
+    key("jwt_secret", |value| Ok(key_256(value)?)),
+    key("encryption_key", |value| Ok(key_256(value)?)),
+    key("python", |value| Ok(absolute_path(value)?)),
+    key("max_map_length", |value| Ok(map_length(value)?)),
+    key("log_level", |value| Ok(log_level(value)?)),
+    Key { name: "backup", check: |value| BackupSettings::read(value).map(drop), inner: BackupSettings::KEYS },
+    Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop), inner: UpgradeSettings::KEYS },
 ];
 
 /// A key that has a new name. It goes on working, with a warning, for one minor version.
@@ -90,7 +96,7 @@ fn email(value: &Value) -> Result<(), &'static str> {
 fn argon2_hash(value: &Value) -> Result<(), &'static str> {
     value
         .as_str()
-        .is_some_and(|text| text.starts_with("$argon2id$"))
+        .is_some_and(|text| text.starts_with("$argon2id$") || SecretPlace::parse(text).is_some())
         .then_some(())
         .ok_or("an argon2id hash, as setup writes it")
 }
@@ -105,5 +111,6 @@ fn whole_number(value: &Value) -> Result<(), &'static str> {
 
 fn key_256(value: &Value) -> Result<(), &'static str> {
     let fits = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    value.as_str().is_some_and(fits).then_some(()).ok_or("64 hexadecimal digits, as setup writes them")
+    let is_allowed = |text: &str| fits(text) || SecretPlace::parse(text).is_some();
+    value.as_str().is_some_and(is_allowed).then_some(()).ok_or("64 hexadecimal digits, as setup writes them")
 }

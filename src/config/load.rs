@@ -1,7 +1,8 @@
-//! Reading and checking. A bad value is named with its line and what is allowed.
+//! Reading and checking one file. A bad value is named with its line and what is allowed.
 
-use super::document::{Problem, line_of, show, to_mapping};
+use super::document::{Problem, line_of, line_of_inner, show, to_mapping};
 use super::keys::{Deprecated, KEYS, Wrong};
+use super::origin::Origins;
 use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, UpgradeSettings};
 use crate::protocol::log;
 use crate::sys::files;
@@ -12,7 +13,7 @@ use std::{fmt, io};
 use tracing::Level;
 
 /// A config file is small; anything larger is not one.
-const SIZE_LIMIT: u64 = 1024 * 1024;
+pub(super) const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// What the file says, defaults filled in. Secrets have no default: whether a missing one may be
 /// made or must be brought back from a backup is setup's decision.
@@ -49,7 +50,28 @@ impl Config {
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Problem>,
+    /// Of `config.yaml`.
     pub text: String,
+    /// What is in force, deprecated names and places of secrets being replaced.
+    pub(super) mapping: Mapping,
+    /// The files that go over `config.yaml`, with what there is to say about each.
+    pub others: Vec<(PathBuf, Vec<Problem>)>,
+    /// Where each value comes from; nothing where only one file was read.
+    pub origins: Origins,
+}
+
+impl Loaded {
+    /// Every warning, as `file:line: message`; `path` is that of `config.yaml`.
+    pub fn told(&self, path: &Path) -> Vec<String> {
+        let others = self.others.iter().map(|(path, warnings)| (path.as_path(), warnings));
+        let all = std::iter::once((path, &self.warnings)).chain(others);
+        all.flat_map(|(path, warnings)| {
+            warnings
+                .iter()
+                .map(move |warning| format!("{}:{}: {}", path.display(), warning.line.max(1), warning.message))
+        })
+        .collect()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +80,8 @@ pub enum ConfigError {
     Io { path: PathBuf, source: io::Error },
     #[error("{}", Listed(path, problems))]
     Invalid { path: PathBuf, problems: Vec<Problem> },
+    #[error("{name} is not {allowed}")]
+    Variable { name: String, allowed: String },
 }
 
 /// `file:line: message`, a line each.
@@ -75,8 +99,8 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// The file at `path`; `Ok(None)` when there is none.
-pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
+/// The file at `path` alone, without what goes over it; `Ok(None)` when there is none.
+pub fn read_file(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     let text =
         files::read_text(path, SIZE_LIMIT).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
     let Some(text) = text else { return Ok(None) };
@@ -86,9 +110,27 @@ pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
 /// Checks `text` whole and reports everything wrong with it at once.
 pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Problem>> {
     let mut mapping = to_mapping(text)?;
-    let mut warnings = rename_deprecated(&mut mapping, text, deprecated);
+    let (mut problems, warnings) = check(&mut mapping, text, deprecated);
+    if problems.is_empty() {
+        let (others, origins) = (Vec::new(), Origins::new());
+        return Ok(Loaded {
+            config: Config::from(&mapping),
+            warnings,
+            text: text.to_owned(),
+            mapping,
+            others,
+            origins,
+        });
+    }
+    problems.sort_by_key(|problem| problem.line);
+    Err(problems)
+}
+
+/// What is wrong with a file, and what there is to say beside that.
+pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]) -> (Vec<Problem>, Vec<Problem>) {
+    let mut warnings = rename_deprecated(mapping, text, deprecated);
     let mut problems = Vec::new();
-    for (key, value) in &mapping {
+    for (key, value) in &*mapping {
         let Some(name) = key.as_str() else {
             problems.push(Problem { line: 0, message: format!("{} is not a key: keys are names", show(key)) });
             continue;
@@ -97,26 +139,33 @@ pub fn parse(text: &str, deprecated: &[Deprecated]) -> Result<Loaded, Vec<Proble
         match KEYS.iter().find(|known| known.name == name) {
             None => warnings.push(Problem { line, message: format!("unknown key {name:?} is kept and ignored") }),
             Some(known) => {
-                if let Err(Wrong { inner, allowed }) = (known.check)(value) {
-                    let inside = inner.and_then(|inner| Some((format!("{name}.{inner}"), value.get(inner)?)));
-                    let (name, value) = inside.unwrap_or_else(|| (name.to_owned(), value));
-                    let found = if is_secret(&name) || ["backup.passphrase", "backup.identity"].contains(&name.as_str())
-                    {
-                        "this value".to_owned()
-                    } else {
-                        show(value)
-                    };
-                    problems.push(Problem { line, message: format!("{name}: {found} is not {allowed}") });
+                for inner in value.as_mapping().into_iter().flat_map(Mapping::keys) {
+                    let inner = inner.as_str().map_or_else(|| show(inner), str::to_owned);
+                    if !known.inner.contains(&inner.as_str()) {
+                        let line = line_of_inner(text, name, &inner);
+                        warnings.push(Problem {
+                            line,
+                            message: format!("unknown key \"{name}.{inner}\" is kept and ignored"),
+                        });
+                    }
+                }
+                if let Err(wrong) = (known.check)(value) {
+                    let line = wrong.inner.map_or(line, |inner| line_of_inner(text, name, inner));
+                    problems.push(Problem { line, message: describe(name, value, wrong) });
                 }
             }
         }
     }
-    if problems.is_empty() {
-        Ok(Loaded { config: Config::from(&mapping), warnings, text: text.to_owned() })
-    } else {
-        problems.sort_by_key(|problem| problem.line);
-        Err(problems)
-    }
+    (problems, warnings)
+}
+
+/// What is wrong with the value of a key; a secret is never said.
+pub(super) fn describe(name: &str, value: &Value, Wrong { inner, allowed }: Wrong) -> String {
+    let inside = inner.and_then(|inner| Some((format!("{name}.{inner}"), value.get(inner)?)));
+    let (name, value) = inside.unwrap_or_else(|| (name.to_owned(), value));
+    let is_hidden = is_secret(&name) || ["backup.passphrase", "backup.identity"].contains(&name.as_str());
+    let found = if is_hidden { "this value".to_owned() } else { show(value) };
+    format!("{name}: {found} is not {allowed}")
 }
 
 fn rename_deprecated(mapping: &mut Mapping, text: &str, table: &[Deprecated]) -> Vec<Problem> {

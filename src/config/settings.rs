@@ -1,6 +1,6 @@
 //! The keys of `config.yaml` that are a user's to choose, one by one: what each is for, and how it is set.
 
-use super::load::parse;
+use super::load::{Loaded, parse};
 use super::{DEPRECATED, EditError, Problem, remove_inner_key, remove_key, set_keys};
 use serde_yaml::{Mapping, Value};
 
@@ -21,19 +21,21 @@ pub struct Setting {
     pub default: &'static str,
     pub is_value: bool,
     pub help: &'static str,
+    /// A process goes by what it was when that began.
+    pub needs_restart: bool,
 }
 
 const fn text(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, kind: Kind::Text, default, is_value: true, help }
+    Setting { name, kind: Kind::Text, default, is_value: true, help, needs_restart: false }
 }
 
 const fn number(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, kind: Kind::Number, default, is_value: true, help }
+    Setting { name, kind: Kind::Number, default, is_value: true, help, needs_restart: false }
 }
 
 /// One that is nothing by default, which is told in words.
 const fn list(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, kind: Kind::List, default, is_value: false, help }
+    Setting { name, kind: Kind::List, default, is_value: false, help, needs_restart: false }
 }
 
 /// One whose default is found out, and told in words.
@@ -41,23 +43,24 @@ const fn found(name: &'static str, default: &'static str, help: &'static str) ->
     Setting { is_value: false, ..text(name, default, help) }
 }
 
+/// One that is in force after a restart.
+const fn at_start(setting: Setting) -> Setting {
+    Setting { needs_restart: true, ..setting }
+}
+
 pub const SETTINGS: &[Setting] = &[
     text("instance_name", "leoflow", "what this instance is called, on its pages and in its backups"),
-    found("workspace", "~/leoflow", "the folder with your projects"),
-    number("port", "8088", "where the page is served"),
-    text(
+    at_start(found("workspace", "~/leoflow", "the folder with your projects")),
+    at_start(number("port", "8088", "where the page is served")),
+    at_start(text(
         "host",
         "127.0.0.1",
         "the IPv4 address that the page is served at; 0.0.0.0 is every one of this machine's, for others in its network",
-    ),
+    )),
     text("admin_email", super::DEFAULT_ADMIN_EMAIL, "who logs in"),
-    found("python", "the first on the PATH that is new enough", "the Python that runs your DAGs"),
-    number(
-        "max_map_length",
-        "1024",
-        "how many elements a task may return that others are mapped over, from the next start on",
-    ),
-    text("log_level", "info", "how much the logs say, from the next start on: error, warn, info, debug or trace"),
+    at_start(found("python", "the first on the PATH that is new enough", "the Python that runs your DAGs")),
+    at_start(number("max_map_length", "1024", "how many elements a task may return that others are mapped over")),
+    at_start(text("log_level", "info", "how much the logs say: error, warn, info, debug or trace")),
     text(
         "backup.schedule",
         "@daily",
@@ -118,9 +121,12 @@ impl Setting {
         self.name.split_once('.').map_or((self.name, None), |(outer, inner)| (outer, Some(inner)))
     }
 
-    /// What the file says; `None` where it says nothing.
-    pub fn written(&self, text: &str) -> Option<String> {
-        let mapping: Mapping = serde_yaml::from_str(text).ok()?;
+    /// What is in force; `None` where nobody says anything.
+    pub fn value_in(&self, loaded: &Loaded) -> Option<String> {
+        self.of(&loaded.mapping)
+    }
+
+    fn of(&self, mapping: &Mapping) -> Option<String> {
         let value = match self.path() {
             (outer, None) => mapping.get(outer)?.clone(),
             (outer, Some(inner)) => mapping.get(outer)?.get(inner)?.clone(),
@@ -134,16 +140,21 @@ impl Setting {
         }
     }
 
+    /// From what stands on a command line, or in a variable.
+    pub(super) fn value(&self, text: &str) -> Result<Value, SettingError> {
+        Ok(match self.kind {
+            Kind::Text => text.into(),
+            Kind::List => text.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>().into(),
+            Kind::Number => {
+                let number: Result<u64, _> = text.parse();
+                number.map_err(|_| SettingError::Invalid(text.to_owned(), "a whole number".to_owned()))?.into()
+            }
+        })
+    }
+
     /// The file with this value; everything else in it stays, and all of it is checked.
     pub fn set(&self, file: &str, value: &str) -> Result<String, SettingError> {
-        let value: Value = match self.kind {
-            Kind::Text => value.into(),
-            Kind::List => value.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>().into(),
-            Kind::Number => {
-                let number: Result<u64, _> = value.parse();
-                number.map_err(|_| SettingError::Invalid(value.to_owned(), "a whole number".to_owned()))?.into()
-            }
-        };
+        let value = self.value(value)?;
         let changed = match self.path() {
             (outer, None) => set_keys(file, &[(outer, value)])?,
             (outer, Some(inner)) => {
@@ -178,6 +189,10 @@ mod tests {
     use super::*;
     use crate::config::keys::KEYS;
 
+    fn written(setting: &Setting, text: &str) -> Option<String> {
+        setting.of(&serde_yaml::from_str(text).unwrap())
+    }
+
     #[test]
     fn every_key_of_the_file_is_a_setting_or_a_secret() {
         for key in KEYS {
@@ -194,7 +209,7 @@ mod tests {
         assert_eq!(set("port", "9000").unwrap(), file.replace("8088", "9000"));
         let changed = set("upgrade.channel", "rc").unwrap();
         let channel = Setting::find("upgrade.channel").unwrap();
-        assert_eq!((channel.written(&changed).as_deref(), channel.written(file)), (Some("rc"), None));
+        assert_eq!((written(channel, &changed).as_deref(), written(channel, file)), (Some("rc"), None));
         assert!(changed.contains("from: /usb") && changed.starts_with("# mine\n"), "{changed}");
         for (name, value) in [("port", "many"), ("port", "70000"), ("host", "example.org"), ("backup.keep", "0")] {
             assert!(set(name, value).is_err(), "{name} {value}");
@@ -205,13 +220,13 @@ mod tests {
         for file in ["a: 1\nupgrade:\n  # where\n  from: /usb\n", "a: 1\nupgrade: {from: /usb}\n"] {
             let all = Setting::find("upgrade.from").unwrap();
             let left: Mapping = serde_yaml::from_str(&remove_inner_key(file, "upgrade", "from").unwrap()).unwrap();
-            assert_eq!((left.len(), all.written("a: 1\n")), (1, None), "{file}");
+            assert_eq!((left.len(), written(all, "a: 1\n")), (1, None), "{file}");
         }
         let two = remove_inner_key("upgrade: {from: /usb, channel: rc} # x\n", "upgrade", "from").unwrap();
         assert_eq!(two, "upgrade: {channel: rc} # x\n");
         for setting in SETTINGS.iter().filter(|setting| setting.is_value) {
-            let written = setting.set("", setting.default).unwrap();
-            assert_eq!(setting.written(&setting.unset(&written).unwrap()), None, "{}", setting.name);
+            let set = setting.set("", setting.default).unwrap();
+            assert_eq!(written(setting, &setting.unset(&set).unwrap()), None, "{}", setting.name);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Changing the file on the disk. One writer at a time: a login that renews a hash and a password
 //! reset may come at the same moment, and neither may undo the other.
 
-use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, load, parse, set_keys};
+use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, parse, read_file, set_keys};
 use crate::home::Home;
 use crate::sys::files;
 use crate::sys::flock::FileLock;
@@ -30,7 +30,7 @@ pub enum UpdateError {
 /// of the file stays as it is.
 pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Value)>) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
-    let loaded = load(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
+    let loaded = read_file(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
     let changes = decide(&loaded);
     if changes.is_empty() {
         return Ok(());
@@ -45,7 +45,7 @@ pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingE
         return Err(UpdateError::Missing(home.config()));
     }
     let _lock = lock(home)?;
-    let loaded = load(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
+    let loaded = read_file(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
     let changed = change(&loaded.text)?;
     if changed == loaded.text { Ok(()) } else { write(home, &changed) }
 }
@@ -54,7 +54,7 @@ pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingE
 /// reset has ended stay ended: the epoch does not go back while the secret stays.
 pub fn exchange(home: &Home, text: &str) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
-    let current = load(&home.config()).ok().flatten().map(|loaded| loaded.config);
+    let current = read_file(&home.config()).ok().flatten().map(|loaded| loaded.config);
     let text = match (current, parse(text, DEPRECATED)) {
         (Some(current), Ok(new))
             if current.jwt_secret == new.config.jwt_secret && current.session_epoch > new.config.session_epoch =>
@@ -99,7 +99,7 @@ mod tests {
         home.create().unwrap();
         let config =
             |secret: &str, epoch: u64| format!("jwt_secret: '{}'\nsession_epoch: {epoch}\n", secret.repeat(32));
-        let epoch = || load(&home.config()).unwrap().unwrap().config.session_epoch;
+        let epoch = || read_file(&home.config()).unwrap().unwrap().config.session_epoch;
         replace(&home, &config("ab", 5)).unwrap();
         exchange(&home, &config("ab", 2)).unwrap();
         assert_eq!(epoch(), 5);

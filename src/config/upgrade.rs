@@ -53,6 +53,8 @@ const ALLOWED: &str =
     "a mapping of channel, from, keep_versions and keep_snapshot, as `leoflow config --help` has them";
 
 impl UpgradeSettings {
+    pub const KEYS: &[&str] = &["channel", "from", "keep_versions", "keep_snapshot"];
+
     /// From the value of the key. `Err` is what is allowed.
     pub fn read(value: &Value) -> Result<Self, Wrong> {
         let mapping = value.as_mapping().ok_or(ALLOWED)?;
@@ -75,7 +77,8 @@ impl UpgradeSettings {
                     let time = value.as_str().and_then(duration);
                     settings.keep_snapshot = time.ok_or(Wrong::in_key("keep_snapshot", "a time as 24h, 90m or 2d"))?;
                 }
-                _ => return Err(ALLOWED.into()),
+                // As in `backup`.
+                _ => {}
             }
         }
         Ok(settings)
@@ -92,9 +95,7 @@ mod tests {
         assert_eq!(read("{}"), Ok(UpgradeSettings::default()));
         assert_eq!(read("{channel: rc}").unwrap().channel, Channel::Rc);
         assert_eq!(read("{keep_snapshot: 2d}").unwrap().keep_snapshot, 48 * HOUR);
-        for wrong in
-            ["{channel: beta}", "{keep_versions: 0}", "{keep_snapshot: 3}", "{keep_snapshot: h}", "{a: 1}", "3"]
-        {
+        for wrong in ["{channel: beta}", "{keep_versions: 0}", "{keep_snapshot: 3}", "{keep_snapshot: h}", "3"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -177,6 +177,9 @@ impl From<ConfigError> for Error {
             ConfigError::Invalid { .. } => {
                 Self::failed(&error).hint("correct the line, then check with `leoflow verify-config`")
             }
+            ConfigError::Variable { name, .. } => {
+                Self::failed(&error).hint(format!("unset {name}, or give it another value"))
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whose a folder is: only one that is absent, empty or marked as ours becomes or stays a home, and of what is in
 //! a home only what Leoflow has made is Leoflow's.
 
-use super::{Home, HomeError};
+use super::{Home, HomeError, config_files};
 use crate::sys::{env_vars, files, user};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -100,7 +100,7 @@ pub fn foreign(home: &Home) -> Vec<PathBuf> {
                 found.extend(entries(&path).into_iter().filter(theirs).map(|inner| path.join(inner)));
             }
             // A file system of its own has this one.
-            None if name == "lost+found" || is_left_over(&name) => {}
+            None if name == "lost+found" || is_left_over(&name) || config_files::goes_over(&name) => {}
             None => found.push(path),
         }
     }
@@ -189,7 +189,7 @@ mod tests {
     fn a_folder_in_use_is_no_home_and_one_of_ours_stays_one() {
         for (entries, is_home) in [
             (&[][..], true),
-            (&["config.yaml"], true),
+            (&["config.yaml", "config-mine.yaml"], true),
             (&["python/packages-1/x", "python/airflow/logs/x", "lost+found/x", ".install-abc/leoflow"], true),
             (&["bin/leoflow", "logs/server.log"], true),
             (&["bin/ls"], false),

@@ -1,6 +1,7 @@
 //! `~/.leoflow`: where things are, who may touch them, and what was left half done.
 
 mod belongings;
+pub mod config_files;
 mod home_error;
 pub mod instances;
 pub mod journal;
@@ -133,6 +134,11 @@ impl Home {
     /// Held by the one long operation under way: backup, restore, uninstall.
     pub fn operation_lock(&self) -> PathBuf {
         self.run().join("operation.lock")
+    }
+
+    /// The settings that the running server has begun with.
+    pub fn in_force(&self) -> PathBuf {
+        self.run().join("in-force.json")
     }
 
     /// One file for each command that the server was asked for.

@@ -31,9 +31,8 @@ impl Recovery<'_> {
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
         let path = self.home.config();
         let loaded = config::load(&path)?;
-        for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
-            let text = format!("{}:{}: {}", path.display(), warning.line, warning.message);
-            self.reporter.report(Progress::Warning(text));
+        for warning in loaded.iter().flat_map(|loaded| loaded.told(&path)) {
+            self.reporter.report(Progress::Warning(warning));
         }
         Ok(loaded)
     }

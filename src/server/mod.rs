@@ -36,6 +36,7 @@ mod questions;
 mod request;
 mod revoked;
 mod run;
+mod settings_reload;
 mod state;
 mod task;
 mod ui;

@@ -7,7 +7,7 @@ use super::database::Database;
 use super::listen::Serving;
 use super::state::{AppState, Secrets};
 use crate::auth::cipher::{Cipher, CipherError};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, ConfigError, Loaded, in_force};
 use crate::engine::store::StoreError;
 use crate::engine::store::encryption_key;
 use crate::home::Home;
@@ -20,6 +20,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tracing::warn;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -71,14 +72,21 @@ pub async fn run(
         () = &mut leave => return Ok(()),
         checked = opened.check(home, &notifier) => checked?,
     }
-    let Opened { config, cipher, secrets, endpoint, application } = opened;
+    let Opened { settings, cipher, secrets, endpoint, application } = opened;
     let private_socket = match &listeners.private {
         Some(_) => Some(options.private_socket.ok_or(ServerError::NotSupervised)?),
         None => None,
     };
     let (keys, database) = ((cipher, secrets), Database::new(&application));
-    let state =
-        Arc::new(AppState::new(home.clone(), options.port, version, database, keys, private_socket, config.python));
+    let state = Arc::new(AppState::new(
+        home.clone(),
+        options.port,
+        version,
+        database,
+        keys,
+        private_socket,
+        settings.config.python.clone(),
+    ));
     tokio::select! {
         () = &mut leave => return Ok(()),
         loaded = state.revoked.load(&state.database) => loaded.map_err(unreadable)?,
@@ -91,7 +99,7 @@ pub async fn run(
     }
     notifier.ready("serving");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
-    let mut background = Background::parsing(&state, config.workspace);
+    let mut background = Background::parsing(&state, settings.config.workspace.clone());
     if !*state.doors.borrow() {
         tokio::select! {
             () = &mut leave => return Ok(()),
@@ -105,6 +113,12 @@ pub async fn run(
         listeners.open(&mut serving, &routers)?;
         state.doors.send_replace(true);
     }
+    if options.database.is_none()
+        && let Err(error) = in_force::note(home, &settings)
+    {
+        warn!("which settings are in force cannot be written down: {error}");
+    }
+    drop(settings);
     background.schedule(&state, endpoint, application);
     tokio::select! {
         () = &mut leave => {}
@@ -127,7 +141,7 @@ fn unreadable(error: ApiError) -> ServerError {
 
 /// What is read before anything is served.
 struct Opened {
-    config: Config,
+    settings: Loaded,
     cipher: Cipher,
     secrets: Secrets,
     endpoint: Endpoint,
@@ -138,16 +152,17 @@ impl Opened {
     /// `database` is another than the application's.
     fn of(home: &Home, database: Option<&str>) -> Result<Self, ServerError> {
         let missing = |key| ServerError::MissingSecret { path: home.config(), key };
-        let config = config::load(&home.config())?.ok_or(missing("content"))?.config;
+        let settings = config::load(&home.config())?.ok_or(missing("content"))?;
+        let config = &settings.config;
         let key = config.encryption_key.as_deref().ok_or(missing("encryption_key"))?;
         let cipher = Cipher::new(key).map_err(|_| missing("valid encryption_key"))?;
-        let secrets = Secrets::new(home.config(), &config).map_err(missing)?;
+        let secrets = Secrets::new(home.config(), &settings).map_err(missing)?;
         let endpoint = Endpoint::for_home(home);
         let mut application = Credentials::require(home)?.application(&endpoint);
         if let Some(database) = database {
             application.dbname(database);
         }
-        Ok(Self { config, cipher, secrets, endpoint, application })
+        Ok(Self { settings, cipher, secrets, endpoint, application })
     }
 
     /// The schema is ours and current, and the key is the one that its secrets were written with.

@@ -13,13 +13,13 @@ use super::revoked::Revoked;
 use super::ui_component::UiComponent;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
-use crate::config::{self, Config};
+use crate::config::{self, Loaded};
 use crate::engine::store::structures::Structures;
 use crate::home::Home;
 use crate::python::SharedInterpreter;
 use crate::sys::clock;
 use jiff::Timestamp;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -89,7 +89,8 @@ impl SchedulerBeat {
 /// reset works at once.
 pub struct Secrets {
     path: PathBuf,
-    read_at: Option<(SystemTime, u64)>,
+    /// What they were read from, as it was then.
+    read: Vec<(PathBuf, Stamp)>,
     pub admin_email: String,
     pub admin_password_hash: String,
     pub epoch: u64,
@@ -98,13 +99,13 @@ pub struct Secrets {
 
 impl Secrets {
     /// `Err` names the key that is missing.
-    pub fn new(path: PathBuf, config: &Config) -> Result<Self, &'static str> {
-        // Never looked at yet, so the first request reads the file again.
-        let read_at = None;
+    pub fn new(path: PathBuf, loaded: &Loaded) -> Result<Self, &'static str> {
+        let config = &loaded.config;
         let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
         let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
         Ok(Self {
-            read_at,
+            // Never looked at yet, so the first request reads the file again.
+            read: vec![(path.clone(), None)],
             path,
             admin_email: config.admin_email.clone(),
             admin_password_hash: hash,
@@ -114,21 +115,26 @@ impl Secrets {
     }
 
     fn refresh(&mut self) {
-        // Before it is read: a change in between is seen the next time.
-        let now_at = stamp(&self.path);
-        if now_at == self.read_at {
+        if self.read.iter().all(|(path, then)| then.is_some() && stamp(path) == *then) {
             return;
         }
+        // Before it is read: a change in between is seen the next time. A file that is new or gone changes the folder.
+        let folder = self.path.parent().map(Path::to_owned);
+        let stamped = |path: PathBuf| (path.clone(), stamp(&path));
+        let before: Vec<(PathBuf, Stamp)> = folder.into_iter().chain([self.path.clone()]).map(stamped).collect();
         // A file that is broken meanwhile changes nothing: the last good one stays in force.
         if let Ok(Some(loaded)) = config::load(&self.path)
-            && let Ok(new) = Self::new(self.path.clone(), &loaded.config)
+            && let Ok(new) = Self::new(self.path.clone(), &loaded)
         {
-            *self = Self { read_at: now_at, ..new };
+            let others = loaded.others.iter().map(|(path, _)| stamped(path.clone()));
+            *self = Self { read: before.into_iter().chain(others).collect(), ..new };
         }
     }
 }
 
-fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64)> {
+type Stamp = Option<(SystemTime, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.modified().ok()?, meta.ino()))
@@ -194,6 +200,13 @@ impl AppState {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.refresh();
         secrets
+    }
+
+    /// Whatever their files look like.
+    pub fn read_secrets_again(&self) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.read = vec![(secrets.path.clone(), None)];
+        secrets.refresh();
     }
 
     pub fn issue_token(&self, epoch: u64) -> String {

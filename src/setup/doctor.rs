@@ -223,9 +223,8 @@ fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::Co
         }
         Ok(None) => Check::warning("config", "no config.yaml yet", "leoflow setup"),
         Ok(Some(_)) if config_is_blank(home) => Check::problem("config", "config.yaml is empty", KEY_LOST),
-        Ok(Some(loaded)) if !loaded.warnings.is_empty() => {
-            let said: Vec<_> = loaded.warnings.iter().map(|w| format!("line {}: {}", w.line, w.message)).collect();
-            Check::warning("config", said.join("; "), "leoflow verify-config")
+        Ok(Some(loaded)) if !loaded.told(&home.config()).is_empty() => {
+            Check::warning("config", loaded.told(&home.config()).join("; "), "leoflow verify-config")
         }
         Ok(Some(_)) => Check::ok("config", home.config().display().to_string()),
         Err(error @ config::ConfigError::Io { .. }) => Check::problem("config", error.to_string(), KEY_LOST),

@@ -94,6 +94,7 @@ impl Supervisor {
             },
             detached: self.identity.detached,
             backups: None,
+            needs_restart: Vec::new(),
             // Whoever asks looks at the journal itself.
             change: None,
             pid: std::process::id() as i32,

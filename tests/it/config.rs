@@ -261,3 +261,92 @@ fn every_process_writes_lines_of_one_format_and_as_many_as_it_is_told_to() {
     test.start();
     assert_eq!(lines("supervisor").len(), before, "{:?}", lines("supervisor"));
 }
+
+#[test]
+fn files_and_variables_go_over_the_file_and_what_needs_a_restart_is_told() {
+    let test = TestHome::started();
+    let path = test.home.join("config.yaml");
+    let value = |key: &str| test.run(&["config", "get", key, "--json"]).expect(0).json();
+    std::fs::write(test.home.join("config-team.yaml"), "# of the team\nlog_level: debug\nbackup: {keep: 3}\nodd: 1\n")
+        .unwrap();
+    std::fs::write(test.home.join("config-zz.yaml"), "backup:\n  keep: 4\n  odd: 1\n").unwrap();
+    assert_eq!(
+        (value("backup.keep")["value"].clone(), value("backup.keep")["origin"].clone()),
+        (json!("4"), json!("config-zz.yaml:2"))
+    );
+    let listed = test.command(&["config", "list", "--origin"]).env("LEOFLOW_BACKUP_MAX_AGE", "9d").output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let line = |key: &str| -> Vec<&str> {
+        listed.lines().find(|line| line.starts_with(key)).unwrap().split_whitespace().collect()
+    };
+    assert_eq!(line("backup.keep"), ["backup.keep", "4", "config-zz.yaml:2"]);
+    assert_eq!(line("backup.max_age"), ["backup.max_age", "9d", "LEOFLOW_BACKUP_MAX_AGE"]);
+    assert_eq!(line("log_level"), ["log_level", "debug", "config-team.yaml:2"]);
+    assert!(line("port")[2].starts_with("config.yaml:") && line("max_map_length")[2] == "default", "{listed}");
+    // What is only a warning names its file; a key of a later release inside a mapping refuses nothing.
+    let said = test.run(&["verify-config"]).expect(0);
+    assert!(said.stderr.contains("config-team.yaml:4: unknown key \"odd\""), "{}", said.stderr);
+    assert!(said.stderr.contains("config-zz.yaml:3: unknown key \"backup.odd\""), "{}", said.stderr);
+    let set = test.run(&["config", "set", "backup.keep", "9"]).expect(0);
+    assert!(set.stderr.contains("config-zz.yaml:2 says backup.keep, too"), "{}", set.stderr);
+    assert!(std::fs::read_to_string(&path).unwrap().contains("keep: 9"));
+
+    // The level of the log is another one since the start; the rest is taken when it is needed.
+    assert_eq!(test.status()["needs_restart"], json!(["log_level"]));
+    let server = test.pid("server");
+    let signalled = nix::sys::signal::kill(nix::unistd::Pid::from_raw(server), nix::sys::signal::Signal::SIGHUP);
+    signalled.unwrap();
+    let log = || std::fs::read_to_string(test.home.join("logs/server.log")).unwrap();
+    wait_until("the server has read it again", Duration::from_secs(10), || log().contains("in force: log_level"));
+    assert_eq!(test.pid("server"), server);
+    let restarted = test.run(&["lite", "restart", "--if-needed"]).expect(0);
+    assert!(restarted.stderr.contains("changed since the start: log_level"), "{}", restarted.stderr);
+    assert_ne!(test.pid("server"), server);
+    assert!(test.status().get("needs_restart").is_none());
+    let server = test.pid("server");
+    let left = test.run(&["lite", "restart", "--if-needed"]).expect(0);
+    assert!(left.stdout.contains("No setting was changed that needs a restart"), "{}", left.stdout);
+    assert_eq!(test.pid("server"), server);
+
+    // Two at odds, and a variable that is wrong: told with their place, and nothing is changed.
+    std::fs::write(test.home.join("config-zz.yaml"), "\nport: none\n").unwrap();
+    let wrong = test.run(&["verify-config"]).expect(1).stdout;
+    assert!(wrong.contains("config-zz.yaml:2: port: \"none\" is not a port number"), "{wrong}");
+    let wrong = test.run(&["config", "set", "backup.keep", "2"]).expect(1).stderr;
+    assert!(wrong.contains("config-zz.yaml:2"), "{wrong}");
+    std::fs::remove_file(test.home.join("config-zz.yaml")).unwrap();
+    let wrong = test.command(&["config", "list"]).env("LEOFLOW_PORT", "http").output().unwrap();
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert!(
+        !wrong.status.success() && said.contains("LEOFLOW_PORT is not") && said.contains("unset LEOFLOW_PORT"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_secret_that_is_kept_elsewhere_is_in_the_backup() {
+    let test = TestHome::started();
+    test.run(&["connections", "add", "c", "--conn-type", "http", "--conn-password", "swordfish"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let path = test.home.join("config.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = text.lines().find(|line| line.starts_with("encryption_key:")).unwrap();
+    let key = line.split_once(": ").unwrap().1.trim_matches('\'').to_owned();
+    let file = test.folder().join("key");
+    std::fs::write(&file, format!("{key}\n")).unwrap();
+    std::fs::write(&path, text.replace(line, &format!("encryption_key: file:{}", file.display()))).unwrap();
+    test.start();
+    let backup = test.backup("b.tar.zst");
+    assert!(!std::fs::read_to_string(&path).unwrap().contains(&key));
+    test.run(&["lite", "stop"]).expect(0);
+    std::fs::remove_file(&file).unwrap();
+    let refused = test.run(&["lite", "start"]).expect(1).stderr;
+    assert!(refused.contains("encryption_key: file:") && refused.contains("no such file"), "{refused}");
+    let other = TestHome::new();
+    other.restore(&backup, &[]).expect(0);
+    other.start();
+    let exported = other.folder().join("connections.json");
+    other.run(&["connections", "export", exported.to_str().unwrap()]).expect(0);
+    let exported = std::fs::read_to_string(exported).unwrap();
+    assert!(exported.contains("swordfish"), "{exported}");
+}

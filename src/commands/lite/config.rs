@@ -2,7 +2,7 @@
 
 use crate::cli::args::{Config, ConfigCommand};
 use crate::commands::context::Context;
-use crate::config::{self, SECRETS, Setting, SettingError, UpdateError};
+use crate::config::{self, Loaded, Origin, SECRETS, Setting, SettingError, UpdateError};
 use crate::error::Error;
 use crate::home::{absolute_workspace, check_workspace};
 use crate::protocol::control;
@@ -14,31 +14,42 @@ use std::path::Path;
 
 pub fn run(context: &Context<'_>, args: &Config) -> Result<u8, Error> {
     match &args.command {
-        ConfigCommand::List => list(context),
+        ConfigCommand::List { origin } => list(context, *origin),
         ConfigCommand::Get { key } => get(context, key),
         ConfigCommand::Set { key, value } => change(context, key, Some(value)),
         ConfigCommand::Unset { key } => change(context, key, None),
     }
 }
 
-fn list(context: &Context<'_>) -> Result<u8, Error> {
-    let text = text(context)?;
+fn list(context: &Context<'_>, with_origin: bool) -> Result<u8, Error> {
+    let loaded = loaded(context)?;
+    let origin = |setting: &Setting| loaded.origins.get(setting.name);
     if context.printer.json {
         let all: Vec<_> = config::SETTINGS
             .iter()
             .map(|setting| {
-                let written = setting.written(&text);
-                json!({"key": setting.name, "value": written, "default": default_of(setting), "help": setting.help})
+                let value = setting.value_in(&loaded);
+                json!({
+                    "key": setting.name, "value": value, "default": default_of(setting), "help": setting.help,
+                    "origin": origin(setting).map(ToString::to_string), "variable": config::variable_of(setting),
+                    "needs_restart": setting.needs_restart,
+                })
             })
             .collect();
         context.printer.json(&json!({"file": context.home.config(), "settings": all}))?;
         return Ok(0);
     }
     let row = |setting: &Setting| {
-        let value = setting.written(&text).unwrap_or_else(|| format!("({})", setting.default));
-        vec![setting.name.to_owned(), value, setting.help.to_owned()]
+        let value = setting.value_in(&loaded).unwrap_or_else(|| format!("({})", setting.default));
+        let last = match (with_origin, origin(setting)) {
+            (true, Some(origin)) => origin.to_string(),
+            (true, None) => "default".to_owned(),
+            (false, _) => setting.help.to_owned(),
+        };
+        vec![setting.name.to_owned(), value, last]
     };
-    context.printer.table(&["key", "value", ""], &config::SETTINGS.iter().map(row).collect::<Vec<_>>());
+    let header = ["key", "value", if with_origin { "origin" } else { "" }];
+    context.printer.table(&header, &config::SETTINGS.iter().map(row).collect::<Vec<_>>());
     context
         .printer
         .note(format!("In brackets is what is in force without being said. {}", context.home.config().display()));
@@ -47,11 +58,13 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
 
 fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
     let setting = find(key)?;
-    let written = setting.written(&text(context)?);
+    let loaded = loaded(context)?;
+    let value = setting.value_in(&loaded);
     if context.printer.json {
-        context.printer.json(&json!({"key": key, "value": written, "default": default_of(setting)}))?;
+        let origin = loaded.origins.get(key).map(ToString::to_string);
+        context.printer.json(&json!({"key": key, "value": value, "default": default_of(setting), "origin": origin}))?;
     } else {
-        match written {
+        match value {
             Some(value) => context.printer.line(value),
             None if setting.is_value => context.printer.line(setting.default),
             None => context.printer.note(format!("{key} is not set: {}", setting.default)),
@@ -91,10 +104,19 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
         let asked = context.home.asked_port();
         files::remove_any(&asked).map_err(|error| Error::io("remove", &asked, &error))?;
     }
-    if control::status_of(&context.home).is_some() && !key.starts_with("upgrade.") && !key.starts_with("backup.") {
-        context.printer.note("It is in force after:  leoflow lite restart");
+    // What goes over it has the last word.
+    let loaded = loaded(context)?;
+    if let Some(origin) = loaded.origins.get(key).filter(|origin| !is_of(origin, &context.home.config())) {
+        context.printer.warning(format!("{origin} says {key}, too, and goes before config.yaml"));
+    }
+    if setting.needs_restart && control::status_of(&context.home).is_some() {
+        context.printer.note("It is in force after:  leoflow lite restart --if-needed");
     }
     Ok(0)
+}
+
+fn is_of(origin: &Origin, path: &Path) -> bool {
+    matches!(origin, Origin::File { path: file, .. } if file == path)
 }
 
 fn default_of(setting: &Setting) -> Option<&'static str> {
@@ -141,8 +163,7 @@ fn find(key: &str) -> Result<&'static Setting, Error> {
     Setting::find(key).ok_or_else(|| Error::usage(format!("there is no setting {key:?}")).hint("leoflow config list"))
 }
 
-fn text(context: &Context<'_>) -> Result<String, Error> {
-    let loaded = context.config()?;
+fn loaded(context: &Context<'_>) -> Result<Loaded, Error> {
     let missing = || Error::failed(format!("there is no {}", context.home.config().display())).hint("leoflow setup");
-    Ok(loaded.ok_or_else(missing)?.text)
+    context.config()?.ok_or_else(missing)
 }

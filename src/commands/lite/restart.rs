@@ -4,6 +4,7 @@ use super::stop::{asked_port, running_address, running_port, stop_running};
 use super::{run, start};
 use crate::cli::args::{LiteRestart, LiteRun};
 use crate::commands::context::Context;
+use crate::config::{self, in_force};
 use crate::error::Error;
 use crate::protocol::control::{self, Answer, ControlClient, Request};
 use crate::setup::service::{self, Service};
@@ -16,6 +17,18 @@ const RESTART_LIMIT: Duration = Duration::from_secs(330);
 pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     start::refuse_other_workspace(context, args.workspace.as_deref())?;
     let status = control::status_of(&context.home);
+    if args.if_needed {
+        if status.is_none() {
+            context.printer.line("Leoflow is not running, and was not started");
+            return Ok(0);
+        }
+        let changed = changed_settings(context)?;
+        if changed.is_empty() {
+            context.printer.line("No setting was changed that needs a restart");
+            return Ok(0);
+        }
+        context.printer.note(format!("changed since the start: {}", changed.join(", ")));
+    }
     if let Some(service) = status.as_ref().and_then(|status| service::running_as(&context.home, status.pid)) {
         return restart_service(context, args, &service);
     }
@@ -41,6 +54,18 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
             start::run(context, &LiteRun { port: args.port, ..LiteRun::default() })
         }
     }
+}
+
+/// The settings that are another now than those that the instance runs with.
+pub fn changed_settings(context: &Context<'_>) -> Result<Vec<&'static str>, Error> {
+    let Some(loaded) = config::load(&context.home.config())? else { return Ok(Vec::new()) };
+    let mut changed = in_force::changed_since(&context.home, &loaded);
+    if let Some((host, port)) = running_address(context) {
+        let is_asked = asked_port(context).is_some();
+        changed.extend((host != loaded.config.own_address()).then_some("host"));
+        changed.extend((!is_asked && port != loaded.config.port).then_some("port"));
+    }
+    Ok(changed)
 }
 
 /// What a service manager has started stays its.

@@ -1,5 +1,6 @@
 //! `leoflow lite status`.
 
+use super::restart::changed_settings;
 use crate::backup::catalog;
 use crate::cli::args::LiteStatus;
 use crate::commands::context::Context;
@@ -65,6 +66,10 @@ fn of(context: &Context<'_>) -> InstanceStatus {
         status.state = InstanceState::Upgrading;
     }
     status.backups = Some(backups(context));
+    if !status.processes.is_empty() {
+        // What is wrong with the file is told by whoever needs it.
+        status.needs_restart = changed_settings(context).unwrap_or_default().into_iter().map(str::to_owned).collect();
+    }
     status
 }
 
@@ -114,6 +119,7 @@ fn from_outside(context: &Context<'_>) -> InstanceStatus {
         change: None,
         pid: holder.filter(|_| held).map_or(0, |holder| holder.process.pid),
         backups: None,
+        needs_restart: Vec::new(),
     }
 }
 
@@ -140,6 +146,12 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     let rows: Vec<Vec<String>> = status.processes.iter().map(row).collect();
     printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], &rows);
     show_backups(context, status);
+    if !status.needs_restart.is_empty() {
+        printer.warning(format!(
+            "changed, and not in force yet: {}; leoflow lite restart --if-needed",
+            status.needs_restart.join(", ")
+        ));
+    }
 }
 
 fn show_backups(context: &Context<'_>, status: &InstanceStatus) {

@@ -5,43 +5,43 @@ use crate::commands::context::Context;
 use crate::config::{self, ConfigError, project};
 use crate::error::Error;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let path = context.home.config();
-    let (problems, warnings) = match config::load(&path) {
+    let (file, problems, warnings) = match config::load(&path) {
         Ok(None) => {
             return Err(Error::failed(format!("there is no {}", path.display())).hint("leoflow setup writes one"));
         }
         Ok(Some(loaded)) if loaded.text.trim().is_empty() => {
             let message = "the file is empty: the secrets that setup wrote are gone".to_owned();
-            (vec![config::Problem { line: 1, message }], Vec::new())
+            (path.clone(), vec![config::Problem { line: 1, message }], Vec::new())
         }
-        Ok(Some(loaded)) => (Vec::new(), loaded.warnings),
-        Err(ConfigError::Invalid { problems, .. }) => (problems, Vec::new()),
+        Ok(Some(loaded)) => {
+            let files: Vec<_> = std::iter::once((path.clone(), loaded.warnings)).chain(loaded.others).collect();
+            (path.clone(), Vec::new(), files)
+        }
+        Err(ConfigError::Invalid { path, problems }) => (path, problems, Vec::new()),
         Err(error) => return Err(error.into()),
     };
     let projects = project_problems(context)?;
     let printer = context.printer;
-    let shown = |problem: &config::Problem| format!("{}:{}: {}", path.display(), problem.line.max(1), problem.message);
+    let shown = |file: &Path, problem: &config::Problem| {
+        format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message)
+    };
     if printer.json {
-        let list = |problems: &[config::Problem]| -> Vec<_> {
-            problems.iter().map(|p| json!({"file": path, "line": p.line.max(1), "message": p.message})).collect()
+        let list = |file: &Path, problems: &[config::Problem]| -> Vec<_> {
+            problems.iter().map(|p| json!({"file": file, "line": p.line.max(1), "message": p.message})).collect()
         };
-        let mut all = list(&problems);
-        all.extend(projects.iter().flat_map(|(file, problems)| {
-            problems.iter().map(move |p| json!({"file": file, "line": p.line.max(1), "message": p.message}))
-        }));
-        printer.json(&json!({"ok": all.is_empty(), "problems": all, "warnings": list(&warnings)}))?;
+        let mut all = list(&file, &problems);
+        all.extend(projects.iter().flat_map(|(file, problems)| list(file, problems)));
+        let warnings: Vec<_> = warnings.iter().flat_map(|(file, warnings)| list(file, warnings)).collect();
+        printer.json(&json!({"ok": all.is_empty(), "problems": all, "warnings": warnings}))?;
     } else {
-        for warning in &warnings {
-            printer.warning(shown(warning));
-        }
-        for problem in &problems {
-            printer.line(shown(problem));
-        }
-        if problems.is_empty() {
-            printer.line(format!("{} is good", path.display()));
+        problems.iter().for_each(|problem| printer.line(shown(&file, problem)));
+        for (file, warnings) in &warnings {
+            warnings.iter().for_each(|warning| printer.warning(shown(file, warning)));
+            printer.line(format!("{} is good", file.display()));
         }
         for (file, problems) in &projects {
             for problem in problems {

@@ -209,10 +209,7 @@ mod tests {
         };
         let skipped = json!({"skipped": [{"path": "ab", "reason": "gone"}, {"path": "c", "reason": "gone"}]});
         let shown = one("backup", skipped, Value::Null);
-        assert!(
-            shown.contains("<b>A backup</b>") && shown.contains("ab, c") && shown.contains("&lt;b&gt;"),
-            "{shown}"
-        );
+        assert!(shown.contains("<b>A backup</b>") && shown.contains("ab, c") && shown.contains("&lt;b&gt;"), "{shown}");
         for (kind, title) in [("upgrade", "An upgrade"), ("upgrade-instances", "several"), ("unheard", "unheard")] {
             let shown = one(kind, json!({"status": "x"}), json!("no\nhint: h"));
             assert!(shown.contains(title) && shown.contains("hint: h") && !shown.contains("lacks"), "{shown}");

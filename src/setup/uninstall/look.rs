@@ -4,7 +4,7 @@ use super::plan::{Facts, Identity, Part, Tree};
 use super::repositories::{Kind as RepositoryKind, Repository, uncommitted_inside, unsaved};
 use crate::config;
 use crate::home::journal::{self, JournalError, Operation};
-use crate::home::{Home, foreign};
+use crate::home::{Home, config_files, foreign};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use crate::setup::service;
 use crate::sys::beneath::{Folder, Kind};
@@ -99,8 +99,11 @@ fn parts(home: &Home) -> Vec<Part> {
         ("what the last restore replaced", home.restore(), true),
     ];
     let there = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
+    let over = config_files::over(&home.config()).unwrap_or_default();
+    let over = over.into_iter().map(|path| ("configuration that goes over it", path, true));
     known
         .into_iter()
+        .chain(over)
         .filter(|(_, path, _)| there(path))
         .map(|(what, path, is_data)| Part { what, bytes: bytes(&path), path, is_data })
         .collect()

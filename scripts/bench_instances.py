@@ -1,0 +1,109 @@
+"""Five instances of one user: what each takes when idle, and `upgrade --all` under load, between two releases that are made
+for this from the release build. Part of scripts/bench; also `python3 scripts/bench_instances.py`.
+
+Requests come to each at 50 a second, each on a connection of its own. Memory: PSS of the whole tree of an instance, twenty
+seconds after the last of them has started.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from bench_load import Load, log_in
+from bench_machine import free_port, pss_mib, tree
+from bench_upgrade import MIGRATION, program, release, tool
+
+INSTANCES, RATE, IDLE_SECONDS = 5, 50, 20
+NAMES = [f"bench-{letter}" for letter in "abcde"]
+
+
+class User:
+    def __init__(self, folder, binary, postgres):
+        self.binary = binary
+        bin_folder = postgres / "bin" if (postgres / "bin").is_dir() else postgres
+        self.environment = {
+            "HOME": str(folder), "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "LEOFLOW_POSTGRES_SOURCE": "system", "LEOFLOW_UI": "none", "LEOFLOW_PYTHON_PACKAGES": "none",
+        }
+
+    def run(self, *arguments, check=True):
+        return subprocess.run([self.binary, *map(str, arguments)], env=self.environment, check=check, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+    def json(self, *arguments):
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+
+def measure(postgres):
+    with tempfile.TemporaryDirectory(prefix="leoflow-bench-") as folder:
+        folder = Path(folder)
+        key = folder / "key"
+        tool("keygen", key)
+        public = tool("public-key", key)
+        known = json.loads(subprocess.run([program(folder, "0.0.1", public), "version", "--json"], check=True, capture_output=True).stdout)
+        MIGRATION["file"] = f"V{known['schema_version'] + 1:04}__more.sql"
+        old_program = program(folder, "0.1.0", public)
+        old = release(folder, "old", "0.1.0", key, old_program, postgres)
+        new = release(folder, "new", "0.2.0", key, program(folder, "0.2.0", public, migrations=[MIGRATION]), postgres, old)
+        home = folder / "user"
+        home.mkdir()
+        user = User(home, old_program, Path(postgres))
+        try:
+            return loaded(user, new)
+        finally:
+            user.run("lite", "stop", "--all", "--yes", check=False)
+
+
+def loaded(user, new):
+    ports, passwords = {}, {}
+    for name in NAMES:
+        ports[name] = free_port()
+        user.run("instances", "create", name, "--port", ports[name])
+        passwords[name] = user.json("--instance", name, "lite", "reset-password", "--generate")["admin_password"]
+        user.run("--instance", name, "lite", "start")
+    time.sleep(IDLE_SECONDS)
+    idle = []
+    for name in NAMES:
+        idle.append(pss_mib(tree(user.json("--instance", name, "lite", "status")["pid"])))
+    loads = {name: Load(ports[name], log_in(ports[name], passwords[name]), RATE) for name in NAMES}
+    time.sleep(2)
+    begun = time.monotonic()
+    done = user.run("upgrade", "--all", "--yes", "--from", new, "--json", check=False)
+    seconds = time.monotonic() - begun
+    time.sleep(1)
+    for load in loads.values():
+        load.end()
+    results = json.loads(done.stdout)["instances"]
+    problems = [one for one in results if (one["result"] or {}).get("status") != "upgraded"]
+    for name, load in loads.items():
+        kept = user.run("--instance", name, "lite", "psql", "--", "-X", "-A", "-t", "-c", "SELECT count(*) FROM variable WHERE key LIKE 'load%'")
+        if int(kept.stdout) < len(load.written):
+            problems.append(f"{name}: {len(load.written) - int(kept.stdout)} acknowledged rows are gone")
+        problems += load.failed[:3]
+    return {
+        "idle": idle, "seconds": seconds, "problems": problems,
+        "pauses": [one["result"]["pause"] for one in results if one["result"]],
+        "requests": sum(load.sent for load in loads.values()),
+        "failed": sum(len(load.failed) for load in loads.values()),
+        "slowest": max(max(load.seconds) for load in loads.values()),
+    }
+
+
+def show(values):
+    idle = values["idle"]
+    print(f"{INSTANCES} instances, idle each         {statistics.median(idle):8.1f} MiB PSS   from {min(idle):.1f} to {max(idle):.1f}")
+    print(f"upgrade --all, {RATE} requests/s each {values['seconds']:8.1f} s   pauses {min(values['pauses']):.2f} to {max(values['pauses']):.2f} s")
+    print(f"failed requests              {values['failed']:8} of {values['requests']}, slowest {values['slowest']:.2f} s")
+    for problem in values["problems"]:
+        print(f"   {problem}")
+
+
+if __name__ == "__main__":
+    import argparse
+
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--postgres", required=True, help="a folder with PostgreSQL")
+    show(measure(arguments.parse_args().postgres))

@@ -1,0 +1,53 @@
+//! `run/in-force.json`: the settings that the running server has begun with, of those that a process takes when it begins.
+
+use super::Loaded;
+use super::settings::{SETTINGS, Setting};
+use crate::home::Home;
+use crate::sys::files;
+use std::collections::BTreeMap;
+use std::io;
+
+type Values = BTreeMap<String, Option<String>>;
+
+const SIZE_LIMIT: u64 = 64 * 1024;
+
+/// Where it serves is the supervisor's, and told by its lock.
+fn settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(|setting| setting.needs_restart && !["port", "host"].contains(&setting.name))
+}
+
+fn values(loaded: &Loaded) -> Values {
+    settings().map(|setting| (setting.name.to_owned(), setting.value_in(loaded))).collect()
+}
+
+pub fn note(home: &Home, loaded: &Loaded) -> io::Result<()> {
+    files::write_atomic(&home.in_force(), &serde_json::to_vec(&values(loaded))?, 0o600)
+}
+
+/// Those that are another now than when the server began. None where that is not known.
+pub fn changed_since(home: &Home, loaded: &Loaded) -> Vec<&'static str> {
+    let text = files::read_text(&home.in_force(), SIZE_LIMIT).ok().flatten();
+    let Some(then) = text.and_then(|text| serde_json::from_str::<Values>(&text).ok()) else { return Vec::new() };
+    let now = values(loaded);
+    // One that the server did not know needs none.
+    let is_changed = |name: &&str| then.get(*name).is_some_and(|then| now.get(*name) != Some(then));
+    settings().map(|setting| setting.name).filter(is_changed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn what_was_changed_since_the_start_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let loaded = |text: &str| parse(text, &[]).unwrap();
+        assert!(changed_since(&home, &loaded("log_level: debug\n")).is_empty(), "nobody has begun");
+        note(&home, &loaded("log_level: info\npython: /p\nport: 1\n")).unwrap();
+        assert!(changed_since(&home, &loaded("python: /p\nlog_level: info\nport: 2\nadmin_email: a@b\n")).is_empty());
+        assert_eq!(changed_since(&home, &loaded("log_level: debug\n")), ["python", "log_level"]);
+    }
+}

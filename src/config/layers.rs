@@ -1,0 +1,277 @@
+//! What is in force: `config.yaml`, over it `config-*.yaml` beside it in the order of their names, over those the variables
+//! `LEOFLOW_…`. Mappings are merged, everything else is replaced. Where each value comes from is told.
+
+use super::document::{Problem, line_of, line_of_inner, to_mapping};
+use super::keys::{KEYS, Wrong};
+use super::load::{Config, ConfigError, Loaded, check, describe, read_file};
+use super::origin::{Origin, Origins};
+use super::recipient::SecretPlace;
+use super::settings::{SECRETS, SETTINGS, Setting};
+use super::{DEPRECATED, SettingError, set_keys};
+use crate::home::config_files;
+use crate::sys::{env_vars, files};
+use serde_yaml::{Mapping, Value};
+use std::path::Path;
+
+/// The variable that a setting can be given by.
+pub fn variable_of(setting: &Setting) -> String {
+    format!("LEOFLOW_{}", setting.name.replace('.', "_").to_uppercase())
+}
+
+/// What is in force; `Ok(None)` when there is no file at `path`.
+pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
+    with_variables(path, |name| env_vars::text(name).filter(|value| !value.is_empty()))
+}
+
+fn with_variables(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Loaded>, ConfigError> {
+    let Some(mut loaded) = read_file(path)? else { return Ok(None) };
+    let mut origins = Origins::new();
+    note(&mut origins, path, &loaded.text, &loaded.mapping);
+    let others = config_files::over(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    for path in others {
+        let (mapping, warnings) = read_other(&path, &mut origins)?;
+        merge(&mut loaded.mapping, mapping);
+        loaded.others.push((path, warnings));
+    }
+    for setting in SETTINGS {
+        let name = variable_of(setting);
+        let Some(text) = variable(&name) else { continue };
+        let wrong = |allowed: String| ConfigError::Variable { name: name.clone(), allowed };
+        let value = setting.value(&text).map_err(|error| match error {
+            SettingError::Invalid(_, allowed) => wrong(allowed),
+            other => wrong(other.to_string()),
+        })?;
+        put(&mut loaded.mapping, setting, value);
+        origins.insert(setting.name.to_owned(), Origin::Variable(name));
+    }
+    check_together(&loaded.mapping, &origins)?;
+    resolve(&mut loaded.mapping, path, &loaded.text, &variable)?;
+    loaded.config = Config::from(&loaded.mapping);
+    loaded.origins = origins;
+    Ok(Some(loaded))
+}
+
+fn read_other(path: &Path, origins: &mut Origins) -> Result<(Mapping, Vec<Problem>), ConfigError> {
+    let text = files::read_text(path, super::load::SIZE_LIMIT);
+    // One that was removed just now says nothing.
+    let text = text.map_err(|source| ConfigError::Io { path: path.to_owned(), source })?.unwrap_or_default();
+    let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+    let mut mapping = to_mapping(&text).map_err(invalid)?;
+    let (mut problems, warnings) = check(&mut mapping, &text, DEPRECATED);
+    for (name, _) in SECRETS.iter().filter(|(name, _)| mapping.contains_key(*name)) {
+        let message = format!("{name} stands in config.yaml alone");
+        problems.push(Problem { line: line_of(&text, name), message });
+    }
+    if !problems.is_empty() {
+        return Err(invalid(problems));
+    }
+    note(origins, path, &text, &mapping);
+    Ok((mapping, warnings))
+}
+
+fn note(origins: &mut Origins, path: &Path, text: &str, mapping: &Mapping) {
+    for (key, value) in mapping {
+        let Some(key) = key.as_str() else { continue };
+        let mut add = |name: String, line: usize| origins.insert(name, Origin::File { path: path.to_owned(), line });
+        match value.as_mapping() {
+            Some(inner) => inner.keys().filter_map(Value::as_str).for_each(|inner| {
+                add(format!("{key}.{inner}"), line_of_inner(text, key, inner));
+            }),
+            None => drop(add(key.to_owned(), line_of(text, key))),
+        }
+    }
+}
+
+fn merge(into: &mut Mapping, over: Mapping) {
+    for (key, value) in over {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Mapping(below)), Value::Mapping(above)) => merge(below, above),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
+}
+
+fn put(mapping: &mut Mapping, setting: &Setting, value: Value) {
+    let over = match setting.name.split_once('.') {
+        Some((outer, inner)) => [(outer.into(), Value::Mapping([(inner.into(), value)].into_iter().collect()))],
+        None => [(setting.name.into(), value)],
+    };
+    merge(mapping, over.into_iter().collect());
+}
+
+/// What each says by itself is allowed; this is about what they say together, and about variables.
+fn check_together(mapping: &Mapping, origins: &Origins) -> Result<(), ConfigError> {
+    for key in KEYS {
+        let Some(value) = mapping.get(key.name) else { continue };
+        let Err(wrong) = (key.check)(value) else { continue };
+        let Wrong { inner, allowed } = wrong;
+        let name = inner.map_or_else(|| key.name.to_owned(), |inner| format!("{}.{inner}", key.name));
+        let of_name = origins.get(&name).or_else(|| {
+            origins
+                .iter()
+                .rev()
+                .find_map(|(other, origin)| other.starts_with(&format!("{}.", key.name)).then_some(origin))
+        });
+        return Err(match of_name {
+            Some(Origin::Variable(name)) => ConfigError::Variable { name: name.clone(), allowed: allowed.to_owned() },
+            Some(Origin::File { path, line }) => {
+                let problems = vec![Problem { line: *line, message: describe(key.name, value, wrong) }];
+                ConfigError::Invalid { path: path.clone(), problems }
+            }
+            None => ConfigError::Variable { name, allowed: allowed.to_owned() },
+        });
+    }
+    Ok(())
+}
+
+/// The text of `config.yaml` with the secrets themselves where it says where they are: it is good on another machine, too.
+pub fn self_contained(path: &Path) -> Result<Option<String>, ConfigError> {
+    let Some(loaded) = load(path)? else { return Ok(None) };
+    let written = to_mapping(&loaded.text).unwrap_or_default();
+    let is_elsewhere = |name: &str| written.get(name).and_then(Value::as_str).and_then(SecretPlace::parse).is_some();
+    let elsewhere = SECRETS.iter().map(|(name, _)| *name).filter(|name| is_elsewhere(name));
+    let changes: Vec<(&str, Value)> =
+        elsewhere.filter_map(|name| Some((name, loaded.mapping.get(name)?.clone()))).collect();
+    set_keys(&loaded.text, &changes).map(Some).map_err(|error| {
+        let problems = vec![Problem { line: 0, message: error.to_string() }];
+        ConfigError::Invalid { path: path.to_owned(), problems }
+    })
+}
+
+/// Puts what is at `file:…` and `env:…` in the place of those words, for the secrets of `config.yaml`.
+fn resolve(
+    mapping: &mut Mapping,
+    path: &Path,
+    text: &str,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<(), ConfigError> {
+    for (name, _) in SECRETS {
+        let Some(place) = mapping.get(*name).and_then(Value::as_str).and_then(SecretPlace::parse) else { continue };
+        let found = match &place {
+            SecretPlace::File(file) => match files::read_text(file, super::load::SIZE_LIMIT) {
+                Ok(Some(text)) => Ok(text),
+                Ok(None) => Err("there is no such file".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+            SecretPlace::Variable(name) => variable(name).ok_or_else(|| "that variable is not set".to_owned()),
+        };
+        let value: Result<Value, String> = found.and_then(|text| {
+            let value = Value::from(text.trim());
+            let is_place = SecretPlace::parse(text.trim()).is_some();
+            let key = KEYS.iter().find(|key| key.name == *name).filter(|_| !is_place);
+            let checked =
+                key.map_or(Err("the secret itself"), |key| (key.check)(&value).map_err(|wrong| wrong.allowed));
+            checked.map_err(|allowed| format!("what is there is not {allowed}")).map(|()| value)
+        });
+        match value {
+            Ok(value) => drop(mapping.insert((*name).into(), value)),
+            Err(reason) => {
+                let problems =
+                    vec![Problem { line: line_of(text, name), message: format!("{name}: {place}: {reason}") }];
+                return Err(ConfigError::Invalid { path: path.to_owned(), problems });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::load::parse;
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    struct Play(tempfile::TempDir);
+
+    impl Play {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let play = Self(tempfile::tempdir().unwrap());
+            files.iter().for_each(|(name, text)| fs::write(play.path(name), text).unwrap());
+            play
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn load(&self, variables: &[(&str, &str)]) -> Result<Loaded, String> {
+            let variable = |name: &str| variables.iter().find(|one| one.0 == name).map(|one| one.1.to_owned());
+            let loaded = with_variables(&self.path("config.yaml"), variable);
+            loaded
+                .map(Option::unwrap)
+                .map_err(|error| error.to_string().replace(&format!("{}/", self.0.path().display()), ""))
+        }
+    }
+
+    #[test]
+    fn later_files_and_variables_go_over_earlier_ones_and_each_value_has_its_place() {
+        let play = Play::new(&[
+            ("config.yaml", "port: 1\nhost: 0.0.0.0\nbackup:\n  keep: 2\n  max_age: 3d\n"),
+            ("config-20.yaml", "port: 3\nbackup: {keep: 4}\n"),
+            ("config-10.yaml", "# ours\nport: 2\nadmin_email: a@b\n"),
+            ("config-.yaml", "port: ["),
+            ("config.yaml.old", "port: ["),
+        ]);
+        let loaded = play.load(&[("LEOFLOW_BACKUP_MAX_AGE", "off"), ("LEOFLOW_PYTHON", "/p")]).unwrap();
+        assert_eq!((loaded.config.port, loaded.config.backup.keep, loaded.config.backup.max_age), (3, 4, None));
+        assert_eq!((loaded.config.admin_email.as_str(), loaded.config.host.to_string()), ("a@b", "0.0.0.0".into()));
+        let shown: Vec<String> = loaded.origins.iter().map(|(name, origin)| format!("{name} {origin}")).collect();
+        assert_eq!(
+            shown,
+            [
+                "admin_email config-10.yaml:3",
+                "backup.keep config-20.yaml:2",
+                "backup.max_age LEOFLOW_BACKUP_MAX_AGE",
+                "host config.yaml:2",
+                "port config-20.yaml:1",
+                "python LEOFLOW_PYTHON",
+            ]
+        );
+        assert!(loaded.text.starts_with("port: 1\n"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_of_the_file_or_the_variable_that_says_it() {
+        let of = |name: &str, text: &str, variables: &[(&str, &str)]| {
+            Play::new(&[("config.yaml", "port: 1\nbackup:\n  passphrase: file:/p\n"), (name, text)])
+                .load(variables)
+                .unwrap_err()
+        };
+        assert_eq!(
+            of("config-a.yaml", "\nport: no\n", &[]),
+            "config-a.yaml:2: port: \"no\" is not a port number from 1 to 65535"
+        );
+        assert!(of("config-a.yaml", "port: [", &[]).starts_with("config-a.yaml:"));
+        let secret = of("config-a.yaml", "session_epoch: 3", &[]);
+        assert_eq!(secret, "config-a.yaml:1: session_epoch stands in config.yaml alone");
+        let key = age::x25519::Identity::generate().to_public();
+        // Each is allowed, and both together are not.
+        let both = of("config-a.yaml", &format!("backup: {{recipients: [{key}]}}"), &[]);
+        assert!(both.starts_with("config.yaml:3: backup.passphrase") && both.contains("beside recipients"), "{both}");
+        let both = of("x", "", &[("LEOFLOW_BACKUP_RECIPIENTS", &key.to_string())]);
+        assert!(both.contains("beside recipients"), "{both}");
+        for (name, value) in [("LEOFLOW_PORT", "no"), ("LEOFLOW_PORT", "70000"), ("LEOFLOW_BACKUP_SCHEDULE", "x")] {
+            let wrong = of("x", "", &[(name, value)]);
+            assert!(wrong.starts_with(&format!("{name} is not ")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_secret_may_be_kept_elsewhere() {
+        let key = "ab".repeat(32);
+        let play = Play::new(&[("config.yaml", "jwt_secret: env:JWT\n"), ("key", &format!("{key}\n"))]);
+        assert_eq!(play.load(&[("JWT", &key)]).unwrap().config.jwt_secret.as_deref(), Some(key.as_str()));
+        let wrong = play.load(&[("JWT", "swordfish")]).unwrap_err();
+        assert!(wrong.contains("env:JWT: what is there is not 64 hex") && !wrong.contains("swordfish"), "{wrong}");
+        assert_eq!(play.load(&[]).unwrap_err(), "config.yaml:1: jwt_secret: env:JWT: that variable is not set");
+        let file = play.path("key");
+        fs::write(play.path("config.yaml"), format!("\nencryption_key: file:{}\n", file.display())).unwrap();
+        assert_eq!(play.load(&[]).unwrap().config.encryption_key, Some(key.clone()));
+        // A backup has the secret itself.
+        let text = self_contained(&play.path("config.yaml")).unwrap().unwrap();
+        assert_eq!(parse(&text, &[]).unwrap().config.encryption_key, Some(key));
+        fs::remove_file(file).unwrap();
+        assert!(play.load(&[]).unwrap_err().contains("there is no such file"));
+    }
+}
