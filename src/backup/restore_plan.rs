@@ -2,7 +2,7 @@
 //! changed yet when this says no.
 
 use super::manifest::{Entry, Manifest, WORKSPACE};
-use crate::config::{self, BackupSettings, EditError, Problem};
+use crate::config::{self, BackupSettings, EditError, Problem, SecretPlace};
 use crate::schema::SchemaError;
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
@@ -121,7 +121,8 @@ pub fn fitted_config(text: &str, machine: &Machine<'_>) -> Result<String, Config
         ("jwt_secret", &config.jwt_secret),
         ("admin_password_hash", &config.admin_password_hash),
     ] {
-        if value.is_none() {
+        // A place is one of the machine that it was written on.
+        if value.as_deref().and_then(SecretPlace::parse).is_some() || value.is_none() {
             return Err(ConfigRefusal::Missing(key));
         }
     }

@@ -1,9 +1,10 @@
 //! What is in force: `config.yaml`, over it `config-*.yaml` beside it in the order of their names, over those the variables
-//! `LEOFLOW_…`. Mappings are merged, everything else is replaced. Where each value comes from is told.
+//! `LEOFLOW_…`. Mappings are merged, everything else is replaced. Where each value comes from is told. The secrets, and the
+//! workspace, which backups and restores go by, stand in `config.yaml` alone.
 
 use super::document::{Problem, line_of, line_of_inner, to_mapping};
 use super::keys::{KEYS, Wrong};
-use super::load::{Config, ConfigError, Loaded, check, describe, read_file};
+use super::load::{Config, ConfigError, Loaded, SIZE_LIMIT, check, describe, parse, read_file};
 use super::origin::{Origin, Origins};
 use super::recipient::SecretPlace;
 use super::settings::{SECRETS, SETTINGS, Setting};
@@ -11,30 +12,88 @@ use super::{DEPRECATED, SettingError, set_keys};
 use crate::home::config_files;
 use crate::sys::{env_vars, files};
 use serde_yaml::{Mapping, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+const WORKSPACE: &str = "workspace";
+
+/// Whether a key stands in `config.yaml` alone.
+fn stands_alone(name: &str) -> bool {
+    name == WORKSPACE || SECRETS.iter().any(|(secret, _)| *secret == name)
+}
 
 /// The variable that a setting can be given by.
-pub fn variable_of(setting: &Setting) -> String {
-    format!("LEOFLOW_{}", setting.name.replace('.', "_").to_uppercase())
+pub fn variable_of(setting: &Setting) -> Option<String> {
+    (!stands_alone(setting.name)).then(|| format!("LEOFLOW_{}", setting.name.replace('.', "_").to_uppercase()))
 }
 
-/// What is in force; `Ok(None)` when there is no file at `path`.
+/// What is in force for this process; `Ok(None)` when there is no file at `path`. Where a secret is kept elsewhere, its place
+/// is in its stead: few need the secret itself.
 pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
-    with_variables(path, |name| env_vars::text(name).filter(|value| !value.is_empty()))
+    read_file(path)?.map(|loaded| over(loaded, path, env_vars::text)).transpose()
 }
 
-fn with_variables(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Loaded>, ConfigError> {
-    let Some(mut loaded) = read_file(path)? else { return Ok(None) };
+/// What a home that has no `config.yaml` yet begins with.
+pub fn load_first(path: &Path) -> Result<Loaded, ConfigError> {
+    let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+    over(parse("", DEPRECATED).map_err(invalid)?, path, env_vars::text)
+}
+
+/// The same without the variables of this process, for a home that they are not for.
+pub fn load_files(path: &Path) -> Result<Option<Loaded>, ConfigError> {
+    read_file(path)?.map(|loaded| over(loaded, path, |_| None)).transpose()
+}
+
+/// The same with the secrets themselves.
+pub fn load_with_secrets(path: &Path) -> Result<Option<Loaded>, ConfigError> {
+    let Some(mut loaded) = load(path)? else { return Ok(None) };
+    resolve(&mut loaded, path, env_vars::text)?;
+    Ok(Some(loaded))
+}
+
+/// Whether what the text would bring into force is allowed together with what goes over it.
+pub fn check_text(path: &Path, text: &str) -> Result<(), ConfigError> {
+    let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+    over(parse(text, DEPRECATED).map_err(invalid)?, path, env_vars::text).map(drop)
+}
+
+/// What is wrong with each file by itself; where nothing is, what they say together.
+pub fn problems_of_each(path: &Path) -> Result<Vec<(PathBuf, Problem)>, ConfigError> {
+    let mut found = Vec::new();
+    let mut take = |read: Result<(), ConfigError>| match read {
+        Ok(()) => Ok(()),
+        Err(ConfigError::Invalid { path, problems }) => {
+            found.extend(problems.into_iter().map(|problem| (path.clone(), problem)));
+            Ok(())
+        }
+        Err(other) => Err(other),
+    };
+    take(read_file(path).map(drop))?;
+    let folder = path.parent().unwrap_or(path);
+    let io = |source| ConfigError::Io { path: folder.to_owned(), source };
+    for other in config_files::over(path).map_err(io)? {
+        take(read_other(&other, &mut Origins::new()).map(drop))?;
+    }
+    if found.is_empty()
+        && let Err(ConfigError::Invalid { path, problems }) = load(path)
+    {
+        found.extend(problems.into_iter().map(|problem| (path.clone(), problem)));
+    }
+    Ok(found)
+}
+
+/// With what goes over it.
+fn over(mut loaded: Loaded, path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Loaded, ConfigError> {
     let mut origins = Origins::new();
     note(&mut origins, path, &loaded.text, &loaded.mapping);
-    let others = config_files::over(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+    let folder = path.parent().unwrap_or(path);
+    let others = config_files::over(path).map_err(|source| ConfigError::Io { path: folder.to_owned(), source })?;
     for path in others {
         let (mapping, warnings) = read_other(&path, &mut origins)?;
         merge(&mut loaded.mapping, mapping);
         loaded.others.push((path, warnings));
     }
     for setting in SETTINGS {
-        let name = variable_of(setting);
+        let Some(name) = variable_of(setting) else { continue };
         let Some(text) = variable(&name) else { continue };
         let wrong = |allowed: String| ConfigError::Variable { name: name.clone(), allowed };
         let value = setting.value(&text).map_err(|error| match error {
@@ -45,20 +104,19 @@ fn with_variables(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Res
         origins.insert(setting.name.to_owned(), Origin::Variable(name));
     }
     check_together(&loaded.mapping, &origins)?;
-    resolve(&mut loaded.mapping, path, &loaded.text, &variable)?;
     loaded.config = Config::from(&loaded.mapping);
     loaded.origins = origins;
-    Ok(Some(loaded))
+    Ok(loaded)
 }
 
 fn read_other(path: &Path, origins: &mut Origins) -> Result<(Mapping, Vec<Problem>), ConfigError> {
-    let text = files::read_text(path, super::load::SIZE_LIMIT);
+    let text = files::read_text(path, SIZE_LIMIT);
     // One that was removed just now says nothing.
     let text = text.map_err(|source| ConfigError::Io { path: path.to_owned(), source })?.unwrap_or_default();
     let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
     let mut mapping = to_mapping(&text).map_err(invalid)?;
     let (mut problems, warnings) = check(&mut mapping, &text, DEPRECATED);
-    for (name, _) in SECRETS.iter().filter(|(name, _)| mapping.contains_key(*name)) {
+    for name in mapping.keys().filter_map(Value::as_str).filter(|name| stands_alone(name)) {
         let message = format!("{name} stands in config.yaml alone");
         problems.push(Problem { line: line_of(&text, name), message });
     }
@@ -72,7 +130,8 @@ fn read_other(path: &Path, origins: &mut Origins) -> Result<(Mapping, Vec<Proble
 fn note(origins: &mut Origins, path: &Path, text: &str, mapping: &Mapping) {
     for (key, value) in mapping {
         let Some(key) = key.as_str() else { continue };
-        let mut add = |name: String, line: usize| origins.insert(name, Origin::File { path: path.to_owned(), line });
+        let mut add =
+            |name: String, line: usize| origins.insert(name, Origin::File { path: path.to_owned(), line: line.max(1) });
         match value.as_mapping() {
             Some(inner) => inner.keys().filter_map(Value::as_str).for_each(|inner| {
                 add(format!("{key}.{inner}"), line_of_inner(text, key, inner));
@@ -126,61 +185,61 @@ fn check_together(mapping: &Mapping, origins: &Origins) -> Result<(), ConfigErro
 
 /// The text of `config.yaml` with the secrets themselves where it says where they are: it is good on another machine, too.
 pub fn self_contained(path: &Path) -> Result<Option<String>, ConfigError> {
-    let Some(loaded) = load(path)? else { return Ok(None) };
-    let written = to_mapping(&loaded.text).unwrap_or_default();
-    let is_elsewhere = |name: &str| written.get(name).and_then(Value::as_str).and_then(SecretPlace::parse).is_some();
-    let elsewhere = SECRETS.iter().map(|(name, _)| *name).filter(|name| is_elsewhere(name));
-    let changes: Vec<(&str, Value)> =
-        elsewhere.filter_map(|name| Some((name, loaded.mapping.get(name)?.clone()))).collect();
+    let Some(mut loaded) = read_file(path)? else { return Ok(None) };
+    let changes = resolve(&mut loaded, path, env_vars::text)?;
     set_keys(&loaded.text, &changes).map(Some).map_err(|error| {
         let problems = vec![Problem { line: 0, message: error.to_string() }];
         ConfigError::Invalid { path: path.to_owned(), problems }
     })
 }
 
-/// Puts what is at `file:…` and `env:…` in the place of those words, for the secrets of `config.yaml`.
+/// Puts what is at `file:…` and `env:…` in the place of those words. Returns what was put there.
 fn resolve(
-    mapping: &mut Mapping,
+    loaded: &mut Loaded,
     path: &Path,
-    text: &str,
-    variable: &impl Fn(&str) -> Option<String>,
-) -> Result<(), ConfigError> {
-    for (name, _) in SECRETS {
-        let Some(place) = mapping.get(*name).and_then(Value::as_str).and_then(SecretPlace::parse) else { continue };
-        let found = match &place {
-            SecretPlace::File(file) => match files::read_text(file, super::load::SIZE_LIMIT) {
-                Ok(Some(text)) => Ok(text),
-                Ok(None) => Err("there is no such file".to_owned()),
-                Err(error) => Err(error.to_string()),
-            },
-            SecretPlace::Variable(name) => variable(name).ok_or_else(|| "that variable is not set".to_owned()),
-        };
-        let value: Result<Value, String> = found.and_then(|text| {
-            let value = Value::from(text.trim());
-            let is_place = SecretPlace::parse(text.trim()).is_some();
-            let key = KEYS.iter().find(|key| key.name == *name).filter(|_| !is_place);
-            let checked =
-                key.map_or(Err("the secret itself"), |key| (key.check)(&value).map_err(|wrong| wrong.allowed));
-            checked.map_err(|allowed| format!("what is there is not {allowed}")).map(|()| value)
-        });
-        match value {
-            Ok(value) => drop(mapping.insert((*name).into(), value)),
-            Err(reason) => {
-                let problems =
-                    vec![Problem { line: line_of(text, name), message: format!("{name}: {place}: {reason}") }];
-                return Err(ConfigError::Invalid { path: path.to_owned(), problems });
-            }
-        }
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<(&'static str, Value)>, ConfigError> {
+    let mut found = Vec::new();
+    for (name, place) in loaded.places() {
+        let secret = secret_at(name, &place, &variable).map_err(|reason| ConfigError::Secret {
+            path: path.to_owned(),
+            line: line_of(&loaded.text, name).max(1),
+            what: format!("{name}: {place}: {reason}"),
+        })?;
+        loaded.mapping.insert(name.into(), secret.clone());
+        found.push((name, secret));
     }
-    Ok(())
+    loaded.config = Config::from(&loaded.mapping);
+    Ok(found)
+}
+
+impl Loaded {
+    /// The secrets that are kept elsewhere, and where.
+    pub fn places(&self) -> Vec<(&'static str, SecretPlace)> {
+        let place = |name: &str| self.mapping.get(name).and_then(Value::as_str).and_then(SecretPlace::parse);
+        SECRETS.iter().filter_map(|(name, _)| Some((*name, place(name)?))).collect()
+    }
+}
+
+fn secret_at(name: &str, place: &SecretPlace, variable: impl Fn(&str) -> Option<String>) -> Result<Value, String> {
+    let text = match place {
+        SecretPlace::File(file) => match files::read_text(file, SIZE_LIMIT) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Err("there is no such file".to_owned()),
+            Err(error) => return Err(error.to_string()),
+        },
+        SecretPlace::Variable(name) => variable(name).ok_or("that variable is not set")?,
+    };
+    let (value, is_place) = (Value::from(text.trim()), SecretPlace::parse(text.trim()).is_some());
+    let key = KEYS.iter().find(|key| key.name == name).filter(|_| !is_place);
+    let checked = key.map_or(Err("the secret itself"), |key| (key.check)(&value).map_err(|wrong| wrong.allowed));
+    checked.map(|()| value).map_err(|allowed| format!("what is there is not {allowed}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::parse;
     use super::*;
     use std::fs;
-    use std::path::PathBuf;
 
     struct Play(tempfile::TempDir);
 
@@ -197,9 +256,9 @@ mod tests {
 
         fn load(&self, variables: &[(&str, &str)]) -> Result<Loaded, String> {
             let variable = |name: &str| variables.iter().find(|one| one.0 == name).map(|one| one.1.to_owned());
-            let loaded = with_variables(&self.path("config.yaml"), variable);
-            loaded
-                .map(Option::unwrap)
+            let path = self.path("config.yaml");
+            over(read_file(&path).unwrap().unwrap(), &path, variable)
+                .and_then(|mut loaded| resolve(&mut loaded, &path, variable).map(|_| loaded))
                 .map_err(|error| error.to_string().replace(&format!("{}/", self.0.path().display()), ""))
         }
     }
@@ -245,6 +304,8 @@ mod tests {
         assert!(of("config-a.yaml", "port: [", &[]).starts_with("config-a.yaml:"));
         let secret = of("config-a.yaml", "session_epoch: 3", &[]);
         assert_eq!(secret, "config-a.yaml:1: session_epoch stands in config.yaml alone");
+        let workspace = of("config-a.yaml", "workspace: /w", &[]);
+        assert_eq!(workspace, "config-a.yaml:1: workspace stands in config.yaml alone");
         let key = age::x25519::Identity::generate().to_public();
         // Each is allowed, and both together are not.
         let both = of("config-a.yaml", &format!("backup: {{recipients: [{key}]}}"), &[]);
@@ -255,6 +316,16 @@ mod tests {
             let wrong = of("x", "", &[(name, value)]);
             assert!(wrong.starts_with(&format!("{name} is not ")), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_workspace_is_no_variables_and_a_text_is_tried_with_what_goes_over_it() {
+        assert_eq!(Setting::find("workspace").and_then(variable_of), None);
+        let key = age::x25519::Identity::generate().to_public();
+        let play = Play::new(&[("config.yaml", ""), ("config-a.yaml", &format!("backup: {{recipients: [{key}]}}"))]);
+        let path = play.path("config.yaml");
+        assert!(check_text(&path, "port: 1\n").is_ok());
+        assert!(check_text(&path, "backup: {passphrase: 'file:/p'}\n").is_err());
     }
 
     #[test]

@@ -82,6 +82,9 @@ pub enum ConfigError {
     Invalid { path: PathBuf, problems: Vec<Problem> },
     #[error("{name} is not {allowed}")]
     Variable { name: String, allowed: String },
+    /// One that is kept elsewhere, and cannot be had.
+    #[error("{}:{line}: {what}", path.display())]
+    Secret { path: PathBuf, line: usize, what: String },
 }
 
 /// `file:line: message`, a line each.

@@ -22,7 +22,7 @@ pub use cadence::Cadence;
 pub use document::Problem;
 pub use edit::{EditError, remove_inner_key, remove_key, set_keys};
 pub use keys::{DEPRECATED, Deprecated};
-pub use layers::{load, self_contained, variable_of};
+pub use layers::{load, load_files, load_first, load_with_secrets, problems_of_each, self_contained, variable_of};
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
 pub use origin::Origin;
 pub use recipient::{Recipient, SecretPlace};

@@ -1,7 +1,8 @@
 //! Changing the file on the disk. One writer at a time: a login that renews a hash and a password
 //! reset may come at the same moment, and neither may undo the other.
 
-use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, parse, read_file, set_keys};
+use super::layers::check_text;
+use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, load_with_secrets, parse, read_file, set_keys};
 use crate::home::Home;
 use crate::sys::files;
 use crate::sys::flock::FileLock;
@@ -47,14 +48,20 @@ pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingE
     let _lock = lock(home)?;
     let loaded = read_file(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
     let changed = change(&loaded.text)?;
-    if changed == loaded.text { Ok(()) } else { write(home, &changed) }
+    if changed == loaded.text {
+        return Ok(());
+    }
+    check_text(&home.config(), &changed)?;
+    write(home, &changed)
 }
 
 /// Replaces the whole file by another state of the same or another instance. Sessions that a password
 /// reset has ended stay ended: the epoch does not go back while the secret stays.
 pub fn exchange(home: &Home, text: &str) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
-    let current = read_file(&home.config()).ok().flatten().map(|loaded| loaded.config);
+    // A secret that is kept elsewhere is compared, and not its place.
+    let current = load_with_secrets(&home.config()).or_else(|_| read_file(&home.config())).ok().flatten();
+    let current = current.map(|loaded| loaded.config);
     let text = match (current, parse(text, DEPRECATED)) {
         (Some(current), Ok(new))
             if current.jwt_secret == new.config.jwt_secret && current.session_epoch > new.config.session_epoch =>
@@ -107,6 +114,13 @@ mod tests {
         assert_eq!(epoch(), 9);
         exchange(&home, &config("cd", 1)).unwrap();
         assert_eq!(epoch(), 1, "another secret has signed none of them");
+        // The same secret, kept elsewhere.
+        let file = folder.path().join("jwt");
+        std::fs::write(&file, "cd".repeat(32)).unwrap();
+        replace(&home, &format!("jwt_secret: file:{}\nsession_epoch: 7\n", file.display())).unwrap();
+        exchange(&home, &config("cd", 1)).unwrap();
+        assert_eq!(epoch(), 7);
+        replace(&home, &config("cd", 1)).unwrap();
         update(&home, |loaded| vec![("session_epoch", (loaded.config.session_epoch + 1).into())]).unwrap();
         assert_eq!(epoch(), 2);
     }

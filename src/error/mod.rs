@@ -171,12 +171,18 @@ impl From<LockError> for Error {
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
         match &error {
+            ConfigError::Io { path, source } if path.file_name().is_none_or(|name| name != "config.yaml") => {
+                Self::io("read", path, source).hint("make it readable, or move it away")
+            }
             ConfigError::Io { path, source } => {
                 Self::io("read", path, source).hint("put it back from a copy; nothing was changed").hint(RESTORE)
             }
             ConfigError::Invalid { .. } => {
                 Self::failed(&error).hint("correct the line, then check with `leoflow verify-config`")
             }
+            ConfigError::Secret { .. } => Self::failed(&error)
+                .hint("put the secret where config.yaml says it is, or into config.yaml itself")
+                .hint(RESTORE),
             ConfigError::Variable { name, .. } => {
                 Self::failed(&error).hint(format!("unset {name}, or give it another value"))
             }

@@ -11,7 +11,11 @@ pub fn goes_over(name: &str) -> bool {
 /// Those that go over the one at `config`, in the order of their names.
 pub fn over(config: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in config.parent().map(std::fs::read_dir).transpose()?.into_iter().flatten() {
+    let entries = match config.parent().map(std::fs::read_dir).transpose() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries.into_iter().flatten() {
         let path = entry?.path();
         if path.file_name().and_then(|name| name.to_str()).is_some_and(goes_over) {
             found.push(path);

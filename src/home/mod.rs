@@ -46,6 +46,11 @@ impl Home {
         self.backups().join("upkeep.json")
     }
 
+    /// Held while that is changed.
+    pub fn upkeep_lock(&self) -> PathBuf {
+        self.run().join("upkeep.lock")
+    }
+
     /// Why the service's last start failed.
     pub fn service_failure(&self) -> PathBuf {
         self.run().join("service-failure.json")
@@ -141,6 +146,11 @@ impl Home {
         self.run().join("in-force.json")
     }
 
+    /// The address that the supervisor listens at: 0.0.0.0 is another than the one this machine reaches it by.
+    pub fn host(&self) -> PathBuf {
+        self.run().join("host")
+    }
+
     /// One file for each command that the server was asked for.
     pub fn operations(&self) -> PathBuf {
         self.run().join("operations")
@@ -229,7 +239,6 @@ impl Home {
             &self.bin(),
             &self.backups(),
             &self.ui(),
-            &self.operations(),
         ] {
             files::remove_temporary_neighbours(folder)?;
         }

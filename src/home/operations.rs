@@ -48,8 +48,11 @@ pub struct Record {
     pub operation: Operation,
     /// Of this program.
     pub arguments: Vec<String>,
-    /// The one that does it.
+    /// The one that looks after it.
     pub process: Option<ProcessId>,
+    /// The command itself, which goes on when that one is killed.
+    #[serde(default)]
+    pub command: Option<ProcessId>,
 }
 
 impl Record {
@@ -62,8 +65,9 @@ impl Record {
     /// Whether its process is there, or may still be beginning.
     fn is_under_way(&self) -> bool {
         match &self.process {
-            Some(process) => process.is_alive(),
-            None => Timestamp::now().duration_since(self.operation.started_at) < BEGINS_WITHIN,
+            Some(process) => process.is_alive() || self.command.as_ref().is_some_and(ProcessId::is_alive),
+            // A clock that was set back is not waited for.
+            None => Timestamp::now().duration_since(self.operation.started_at).abs() < BEGINS_WITHIN,
         }
     }
 }
@@ -82,7 +86,7 @@ pub fn begin(home: &Home, kind: &str, arguments: Vec<String>) -> io::Result<Reco
         result: None,
         error: None,
     };
-    let record = Record { operation, arguments, process: None };
+    let record = Record { operation, arguments, process: None, command: None };
     home.create_folder(&home.operations())?;
     write(home, &record)?;
     let all = ids(home);
@@ -124,7 +128,7 @@ pub fn find(home: &Home, id: u64) -> Option<Operation> {
     let mut found = read(home, id)?;
     if !is_settled(&found) {
         found.operation.status = Status::Failed;
-        found.operation.error = Some("it was cut off: its process is gone\nhint: leoflow doctor".to_owned());
+        found.operation.error = Some("it was cut off, and what became of it was not written down\nhint: leoflow versions, leoflow lite backups and leoflow doctor tell how things are".to_owned());
     }
     Some(found.operation)
 }

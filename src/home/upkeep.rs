@@ -2,9 +2,13 @@
 
 use super::Home;
 use crate::sys::files;
+use crate::sys::flock::FileLock;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upkeep {
@@ -25,6 +29,9 @@ pub struct Job {
     /// Why the last try did not.
     #[serde(default)]
     pub problem: Option<String>,
+    /// How often in a row it did not.
+    #[serde(default)]
+    pub failures: u32,
     /// Whether that was less than a trial.
     #[serde(default)]
     pub partial: bool,
@@ -39,14 +46,17 @@ pub enum Kind {
     Verification,
 }
 
-/// How long one that went wrong is left alone.
-pub const AFTER_FAILURE: SignedDuration = SignedDuration::from_mins(30);
+/// How long one that went wrong is left alone; twice as long each time, up to the longest.
+const AFTER_FAILURE: SignedDuration = SignedDuration::from_mins(30);
+const AFTER_FAILURES: SignedDuration = SignedDuration::from_hours(12);
+/// A change takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const LIMIT: u64 = 64 * 1024;
 
 impl Job {
     fn since(now: Timestamp) -> Self {
-        Self { since: now, tried_at: None, done_at: None, problem: None, partial: false, awake_seconds: 0 }
+        Self { since: now, tried_at: None, done_at: None, problem: None, failures: 0, partial: false, awake_seconds: 0 }
     }
 
     /// From when on its next time is counted. A clock that was ahead is not believed.
@@ -57,7 +67,8 @@ impl Job {
     /// Before this it is not tried again.
     pub fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
         let tried = self.tried_at.filter(|tried| *tried <= now && self.done_at.is_none_or(|done| done < *tried))?;
-        tried.checked_add(AFTER_FAILURE).ok()
+        let pause = AFTER_FAILURE.as_secs() << self.failures.saturating_sub(1).min(10);
+        tried.checked_add(SignedDuration::from_secs(pause).min(AFTER_FAILURES)).ok()
     }
 }
 
@@ -96,9 +107,13 @@ pub fn read(home: &Home) -> Option<Upkeep> {
 }
 
 fn change(home: &Home, now: Timestamp, change: impl FnOnce(&mut Upkeep)) -> io::Result<Upkeep> {
+    files::create_private_dir(&home.run())?;
+    files::create_private_dir(&home.backups())?;
+    // The server and a command may come at the same moment, and neither may undo the other.
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(home.upkeep_lock())?;
+    let _lock = FileLock::exclusive_within(file, PATIENCE)?;
     let mut upkeep = read(home).unwrap_or_else(|| Upkeep::since(now));
     change(&mut upkeep);
-    files::create_private_dir(&home.backups())?;
     files::write_atomic(&home.upkeep(), &serde_json::to_vec_pretty(&upkeep)?, 0o600)?;
     Ok(upkeep)
 }
@@ -135,7 +150,9 @@ pub fn note_end(home: &Home, now: Timestamp, kind: Kind, end: End) -> io::Result
     change(home, now, |upkeep| {
         let job = upkeep.job_mut(kind);
         if !matches!(end, End::Failed(_)) {
-            (job.done_at, job.awake_seconds) = (Some(now), 0);
+            (job.done_at, job.awake_seconds, job.failures) = (Some(now), 0, 0);
+        } else {
+            job.failures += 1;
         }
         job.partial = end == End::Partial;
         job.problem = match end {
@@ -166,6 +183,11 @@ mod tests {
         assert_eq!((failed.backup.last(at(30)), failed.backup.awake_seconds), (at(0), 10));
         assert_eq!(failed.backup.rests_until(at(30)), Some(at(20 + 30 * 60)));
         assert_eq!(failed.verification.rests_until(at(30)), None);
+        // Again and again: less and less often.
+        let again = note_end(&home, at(22), Kind::Backup, End::Failed("the disk is full".to_owned())).unwrap();
+        assert_eq!(again.backup.rests_until(at(30)), Some(at(20 + 60 * 60)));
+        let often = Job { failures: 99, ..again.backup };
+        assert_eq!(often.rests_until(at(30)), Some(at(20 + 12 * 60 * 60)));
         note_try(&home, at(4000), Kind::Backup).unwrap();
         let done = note_end(&home, at(4005), Kind::Backup, End::Done).unwrap();
         assert_eq!(
@@ -173,6 +195,7 @@ mod tests {
             (at(4005), 0, 10)
         );
         assert_eq!((done.backup.rests_until(at(5000)), &done.backup.problem), (None, &None));
+        assert_eq!(done.backup.failures, 0);
         // A clock that was ahead when it was done.
         assert_eq!((done.backup.last(at(100)), done.backup.rests_until(at(100))), (at(100), None));
         std::fs::write(home.upkeep(), "not JSON").unwrap();

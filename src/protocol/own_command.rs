@@ -69,16 +69,22 @@ pub fn run(
     begun: &mut dyn FnMut(i32),
     tell: &mut dyn FnMut(&str),
 ) -> Result<Printed, Failure> {
-    // The last line may be its failure, and is held back until that is known.
+    // The last line may be its failure, which is held back until that is known.
     let mut last = String::new();
     let mut told = |line: &str| {
         if !last.is_empty() {
-            tell(&plain(&last));
+            tell(&plain(&std::mem::take(&mut last)));
         }
-        line.clone_into(&mut last);
+        match line.starts_with('{') {
+            true => line.clone_into(&mut last),
+            false => tell(&plain(line)),
+        }
     };
-    let (status, output) = command::output_and_errors_line_by_line(own, limit, MOST_BYTES, begun, &mut told)
-        .map_err(|error| Failure::new(format!("cannot run {}: {error}", own.get_program().display())))?;
+    let (status, output) =
+        command::output_and_errors_line_by_line(own, limit, MOST_BYTES, begun, &mut told).map_err(|error| Failure {
+            hints: vec!["leoflow lite status".to_owned()],
+            ..Failure::new(format!("{} did not come to its end: {error}", own.get_program().display()))
+        })?;
     let failure: Option<Value> = serde_json::from_str(&last).ok().filter(|last: &Value| last.get("error").is_some());
     if failure.is_none() && !last.is_empty() {
         tell(&plain(&last));

@@ -1,7 +1,7 @@
 //! Upgrades and rollbacks that did not come to their end.
 
 use super::{Recovery, access};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::journal::{self, Entry, Journal, Operation};
@@ -181,7 +181,10 @@ impl Recovery<'_> {
     /// The configuration, with the address at which the instance serves, where it runs: the file may say another by
     /// now.
     pub fn running_config(&self) -> Result<Config, Error> {
-        let loaded = self.config()?.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?;
+        // Its warnings are said; and who asks a server needs the secret that its tokens are made with.
+        self.config()?;
+        let loaded = config::load_with_secrets(&self.home.config())?;
+        let loaded = loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?;
         Ok(match lock::holder(self.home).and_then(|holder| holder.address()) {
             Some((host, port)) => Config { host, port, ..loaded.config },
             None => loaded.config,

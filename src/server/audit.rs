@@ -80,6 +80,13 @@ const OPERATIONS: &[(Method, &str, &str)] = &[
     (Method::POST, "/rollback", "roll_back_release"),
     (Method::POST, "/instances/upgrade", "upgrade_instances"),
 ];
+/// The same by the pages' buttons.
+const PAGES: &[(Method, &str, &str)] = &[
+    (Method::POST, "/backups", "make_backup"),
+    (Method::POST, "/backups/{}/verify", "verify_backup"),
+    (Method::POST, "/backups/{}/restore", "restore_backup"),
+    (Method::POST, "/releases/upgrade", "upgrade_release"),
+];
 /// What this user's own commands bring in at once: of that only that it was done.
 const IMPORTS: &[(Method, &str, &str)] =
     &[(Method::PUT, "/local/variables", "variables_import"), (Method::PUT, "/local/connections", "connections_import")];
@@ -146,7 +153,7 @@ impl Asked {
 /// The name of what is asked for, and the path that its route has.
 fn event_of(request: &Request) -> Option<(&'static str, String)> {
     let path = request.extensions().get::<MatchedPath>()?.as_str();
-    let places = [("/api/v2", EVENTS), ("/api/lite", OPERATIONS)];
+    let places = [("/api/v2", EVENTS), ("/api/lite", OPERATIONS), ("/lite", PAGES)];
     let below = places.iter().find_map(|(place, known)| path.strip_prefix(place).map(|below| (*known, below)));
     let (known, below) = below.unwrap_or((IMPORTS, path));
     let general: Vec<&str> = below.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
@@ -259,6 +266,12 @@ mod tests {
             assert!(found.id.starts_with(event), "{method} {path} is {}, and not {event}", found.id);
         }
         let local = include_str!("lite/mod.rs");
+        let routes: Vec<String> = local.split('"').filter(|part| part.starts_with('/')).map(general).collect();
+        for (place, known) in [("/api/lite", OPERATIONS), ("/lite", PAGES)] {
+            for (_, path, event) in known {
+                assert!(routes.contains(&format!("{place}{path}")), "{event}: there is no {place}{path}");
+            }
+        }
         for (_, path, event) in IMPORTS {
             assert!(local.contains(&format!("\"{path}\"")), "{event}: there is no {path}");
         }

@@ -3,7 +3,6 @@
 use super::dag_code::{Asker, DagCode};
 use super::dag_files;
 use super::questions::Questions;
-use super::settings_reload;
 use super::state::AppState;
 use super::ui_component;
 use super::upkeep;
@@ -55,7 +54,6 @@ impl Background {
             async move { state.environments.keep_in_order().await }
         }));
         self.helpers.push(spawn_local(state.environments.clone().get_plain_python()));
-        self.helpers.push(spawn_local(settings_reload::on_hangup(state.clone())));
         self.helpers.push(spawn_local(upkeep::keep(state.clone())));
         self.helpers.push(spawn_local(ui_component::keep(state.home.clone(), state.ui.clone())));
         self.scheduler = Some(spawn_local(async move {

@@ -28,6 +28,8 @@ pub struct Found {
 #[derive(Default)]
 struct State {
     found: Found,
+    /// Where it was looked for, and as what.
+    settings: String,
     at: Option<Instant>,
     is_looking: bool,
 }
@@ -40,19 +42,20 @@ impl NewestRelease {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known. Where that is old, it is looked up beside.
-    pub fn known(self: &Arc<Self>, home: &Home) -> Found {
+    /// What is known, with these settings. Where that is old, nothing is, and it is looked up beside.
+    pub fn known(self: &Arc<Self>, home: &Home, settings: String) -> Found {
         let mut state = self.state();
         let lasts = if state.found.problem.is_some() { AGAIN } else { FRESH };
-        if !state.is_looking && state.at.is_none_or(|at| at.elapsed() >= lasts) {
+        let is_known = state.settings == settings && state.at.is_some_and(|at| at.elapsed() < lasts);
+        if !is_known && !state.is_looking {
             state.is_looking = true;
             let (this, home) = (self.clone(), home.clone());
             tokio::spawn(async move {
                 let found = read(ask(&home, &["upgrade", "--dry-run"]).await);
-                *this.state() = State { found, at: Some(Instant::now()), is_looking: false };
+                *this.state() = State { found, settings, at: Some(Instant::now()), is_looking: false };
             });
         }
-        state.found.clone()
+        if is_known { state.found.clone() } else { Found::default() }
     }
 }
 

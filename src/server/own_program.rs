@@ -9,7 +9,9 @@ use crate::protocol::own_command::{self, Printed};
 use crate::sys::env_vars;
 use axum::http::StatusCode;
 use serde_json::Value;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,8 +58,8 @@ impl OwnProgram {
         let (begun, mut child) = self.start(home, kind, arguments).await.ok()?;
         let (home, id) = (home.clone(), begun.id);
         let ended = tokio::task::spawn_blocking(move || {
-            let waited = child.wait();
-            operations::find(&home, id).ok_or_else(|| format!("what became of it is not known: {waited:?}"))
+            see_to_its_end(&home, id, &mut child);
+            operations::find(&home, id).ok_or_else(|| "what became of it is not known".to_owned())
         });
         let ended = ended.await.unwrap_or_else(|error| Err(error.to_string()));
         Some(ended.unwrap_or_else(|reason| Operation { status: Status::Failed, error: Some(reason), ..begun }))
@@ -81,7 +83,11 @@ impl OwnProgram {
                     format!("`{}` (pid {}) is under way; ask again when it is done", other.command, other.process.pid);
                 return Err(ApiError::new(StatusCode::CONFLICT, detail));
             }
-            let record = operations::begin(&home, kind, arguments).map_err(|error| ApiError::internal(&error))?;
+            let unwritten = |error: io::Error| {
+                let detail = format!("It cannot be begun, because it cannot be written down: {error}; leoflow doctor");
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            };
+            let record = operations::begin(&home, kind, arguments).map_err(unwritten)?;
             let id = record.operation.id;
             match start_process(&home, id) {
                 Ok(child) => Ok((record.operation, child)),
@@ -95,12 +101,55 @@ impl OwnProgram {
     }
 }
 
+/// Waits for it. Where it could not write down how it ended, that is done here.
+fn see_to_its_end(home: &Home, id: u64, child: &mut Child) {
+    let ended = match child.wait() {
+        Ok(status) if status.success() => return,
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    warn!("the process of operation {id} ended badly: {ended}; logs/operation.log may say why");
+    let Some(record) = operations::read(home, id).filter(|record| record.operation.status == Status::Running) else {
+        return;
+    };
+    let reason =
+        format!("what became of it was not written down ({ended})\nhint: see logs/operation.log, and leoflow doctor");
+    if let Err(error) = operations::end(home, record, Err((None, reason))) {
+        warn!("that cannot be written down either: {error}");
+    }
+}
+
+/// The last that was begun.
+pub async fn newest(home: &Home) -> Option<Operation> {
+    let home = home.clone();
+    tokio::task::spawn_blocking(move || operations::newest(&home)).await.ok()?
+}
+
+/// One by its number.
+pub async fn find(home: &Home, id: u64) -> Option<Operation> {
+    let home = home.clone();
+    tokio::task::spawn_blocking(move || operations::find(&home, id)).await.ok()?
+}
+
+/// Whether one is under way.
+pub async fn is_busy(home: &Home) -> bool {
+    let home = home.clone();
+    tokio::task::spawn_blocking(move || operations::running(&home).is_some()).await.unwrap_or(true)
+}
+
 /// In a group of its own: what is asked of it may be to replace this server. In our session: what is in another, a DAG file
 /// has left, and is ended.
 fn start_process(home: &Home, id: u64) -> io::Result<Child> {
     let mut process = own_command::command(&env_vars::current_exe()?, Some(home));
     process.arg("operation").arg(id.to_string()).process_group(0);
-    process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // What it cannot write down itself.
+    let log = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(home.logs().join("operation.log"))?;
+    process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     process.spawn()
 }
 

@@ -5,6 +5,7 @@ use super::app::{self, Routers};
 use super::background::Background;
 use super::database::Database;
 use super::listen::Serving;
+use super::settings_reload;
 use super::state::{AppState, Secrets};
 use crate::auth::cipher::{Cipher, CipherError};
 use crate::config::{self, ConfigError, Loaded, in_force};
@@ -63,6 +64,7 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     memory::return_large_blocks();
     let leave = inheritance.until_told_to_leave()?;
+    let hangups = settings_reload::hangups()?;
     tokio::pin!(leave);
     let notifier = inheritance.notifier();
     let mut listeners = Listeners::take(&mut inheritance)?;
@@ -91,6 +93,7 @@ pub async fn run(
         () = &mut leave => return Ok(()),
         loaded = state.revoked.load(&state.database) => loaded.map_err(unreadable)?,
     }
+    let reloading = tokio::task::spawn_local(settings_reload::on_hangup(state.clone(), hangups));
     let routers = app::routers(state.clone());
     let mut serving = Serving::default();
     match listeners.private.take() {
@@ -132,6 +135,7 @@ pub async fn run(
     state.changes.leave();
     serving.drain().await;
     alive.abort();
+    reloading.abort();
     Ok(())
 }
 
@@ -152,7 +156,7 @@ impl Opened {
     /// `database` is another than the application's.
     fn of(home: &Home, database: Option<&str>) -> Result<Self, ServerError> {
         let missing = |key| ServerError::MissingSecret { path: home.config(), key };
-        let settings = config::load(&home.config())?.ok_or(missing("content"))?;
+        let settings = config::load_with_secrets(&home.config())?.ok_or(missing("content"))?;
         let config = &settings.config;
         let key = config.encryption_key.as_deref().ok_or(missing("encryption_key"))?;
         let cipher = Cipher::new(key).map_err(|_| missing("valid encryption_key"))?;

@@ -13,9 +13,9 @@ use super::revoked::Revoked;
 use super::ui_component::UiComponent;
 use crate::auth::cipher::Cipher;
 use crate::auth::token::{Claims, Signer};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, SecretPlace};
 use crate::engine::store::structures::Structures;
-use crate::home::Home;
+use crate::home::{Home, config_files};
 use crate::python::SharedInterpreter;
 use crate::sys::clock;
 use jiff::Timestamp;
@@ -118,16 +118,21 @@ impl Secrets {
         if self.read.iter().all(|(path, then)| then.is_some() && stamp(path) == *then) {
             return;
         }
-        // Before it is read: a change in between is seen the next time. A file that is new or gone changes the folder.
-        let folder = self.path.parent().map(Path::to_owned);
-        let stamped = |path: PathBuf| (path.clone(), stamp(&path));
-        let before: Vec<(PathBuf, Stamp)> = folder.into_iter().chain([self.path.clone()]).map(stamped).collect();
+        // Before they are read: a change in between is seen the next time. A file that is new or gone changes the folder.
+        let mut paths: Vec<PathBuf> = self.path.parent().map(Path::to_owned).into_iter().collect();
+        paths.push(self.path.clone());
+        paths.extend(config_files::over(&self.path).unwrap_or_default());
+        let places = config::read_file(&self.path).ok().flatten().map(|loaded| loaded.places()).unwrap_or_default();
+        paths.extend(places.into_iter().filter_map(|(_, place)| match place {
+            SecretPlace::File(path) => Some(path),
+            SecretPlace::Variable(_) => None,
+        }));
+        let before = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
         // A file that is broken meanwhile changes nothing: the last good one stays in force.
-        if let Ok(Some(loaded)) = config::load(&self.path)
+        if let Ok(Some(loaded)) = config::load_with_secrets(&self.path)
             && let Ok(new) = Self::new(self.path.clone(), &loaded)
         {
-            let others = loaded.others.iter().map(|(path, _)| stamped(path.clone()));
-            *self = Self { read: before.into_iter().chain(others).collect(), ..new };
+            *self = Self { read: before, ..new };
         }
     }
 }
@@ -202,11 +207,12 @@ impl AppState {
         secrets
     }
 
-    /// Whatever their files look like.
-    pub fn read_secrets_again(&self) {
+    /// Whatever their files look like. `Err` names what is not to be had, and all stays as it was.
+    pub fn read_secrets_again(&self) -> Result<(), &'static str> {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        secrets.read = vec![(secrets.path.clone(), None)];
-        secrets.refresh();
+        let loaded = config::load_with_secrets(&secrets.path).ok().flatten().ok_or("a secret")?;
+        *secrets = Secrets::new(secrets.path.clone(), &loaded)?;
+        Ok(())
     }
 
     pub fn issue_token(&self, epoch: u64) -> String {

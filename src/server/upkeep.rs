@@ -1,9 +1,10 @@
 //! Backups and verifications that nobody has to ask for: begun when they are due, by this program's own commands.
 
+use super::own_program::is_busy;
 use super::state::AppState;
 use crate::config::{self, BackupSettings, Cadence};
 use crate::home::lock;
-use crate::home::operations::{self, Operation, Status};
+use crate::home::operations::{Operation, Status};
 use crate::home::upkeep::{self, End, Job, Kind, Upkeep};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -120,7 +121,7 @@ fn next(
 
 /// Whether it was begun. What else is under way goes first.
 async fn perform(state: &Arc<AppState>, kind: Kind) -> bool {
-    if lock::operation_holder(&state.home).is_some() || operations::running(&state.home).is_some() {
+    if lock::operation_holder(&state.home).is_some() || is_busy(&state.home).await {
         return false;
     }
     let (name, arguments): (_, &[&str]) = match kind {
@@ -165,8 +166,15 @@ mod tests {
     }
 
     fn known(since: &str) -> Upkeep {
-        let job =
-            Job { since: at(since), tried_at: None, done_at: None, problem: None, partial: false, awake_seconds: 0 };
+        let job = Job {
+            since: at(since),
+            tried_at: None,
+            done_at: None,
+            problem: None,
+            failures: 0,
+            partial: false,
+            awake_seconds: 0,
+        };
         Upkeep { backup: job.clone(), verification: job }
     }
 

@@ -162,7 +162,7 @@ fn new_secret(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyErro
     })
 }
 
-const HEADER: &str = "# Leoflow Lite. Changes take effect at the next start; `leoflow verify-config` checks them.\n\
+const HEADER: &str = "# Leoflow Lite. `leoflow config list --origin` shows what is in force, `leoflow verify-config` checks it.\n\
                       # encryption_key and jwt_secret are secrets: without the first, stored passwords cannot be read.\n";
 
 fn write_config(home: &Home, plan: &Plan, wishes: &Wishes) -> Result<String, ApplyError> {

@@ -16,7 +16,7 @@ pub fn own_port(home: &Home) -> u16 {
     let taken: BTreeSet<u16> = all_instances()
         .into_iter()
         .filter(|(_, other)| other != home)
-        .filter_map(|(_, other)| Some(config::load(&other.config()).ok()??.config.port))
+        .filter_map(|(_, other)| Some(config::load_files(&other.config()).ok()??.config.port))
         .collect();
     let is_free = |port: &u16| !taken.contains(port) && listener::bind_at(Ipv4Addr::LOCALHOST, *port).is_ok();
     (DEFAULT_PORT + 1..=LAST).find(is_free).unwrap_or(DEFAULT_PORT)

@@ -80,7 +80,7 @@ pub fn output_and_errors_line_by_line(
             }
         }
     });
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now().checked_add(limit);
     let status = loop {
         match lines.recv_timeout(ROUND) {
             Ok(line) => take(&line),
@@ -92,7 +92,7 @@ pub fn output_and_errors_line_by_line(
                 }
             }
         }
-        if Instant::now() >= deadline {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             if let Ok(leader) = i32::try_from(child.id()) {
                 signal_group(leader, Signal::Kill);
             }

@@ -1,10 +1,12 @@
 //! Several instances of one user: each with a home, a workspace and a port of its own.
 
-use crate::support::{Done, LEOFLOW, TestHome, held};
+use crate::support::{Done, LEOFLOW, PATIENT, TestHome, held, wait_until};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A user's home directory, and commands that find their Leoflow by its name.
 pub struct User {
@@ -185,4 +187,30 @@ fn a_command_for_all_goes_one_by_one_stops_at_the_first_failure_and_then_does_wh
         user.run(wrong).expect(2);
     }
     user.run(&["lite", "backup", "--all", "--output", "x.tar.zst"]).expect(2);
+}
+
+#[test]
+fn ctrl_c_ends_the_one_that_is_under_way_and_leaves_the_others() {
+    let user = User::new();
+    for name in ["one", "two"] {
+        user.run(&["--instance", name, "lite", "start"]).expect(0);
+    }
+    fs::write(user.path("leoflow-one/patient.py"), PATIENT).unwrap();
+    wait_until("the DAG", Duration::from_secs(30), || {
+        user.run(&["--instance", "one", "dags", "trigger", "patient"]).code == Some(0)
+    });
+    wait_until("the task runs", Duration::from_secs(30), || user.path("leoflow-one/ran").exists());
+    let mut stopping = user.command(&["lite", "stop", "--all", "--wait", "--verbose"]);
+    let mut stopping = stopping.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Once its child waits for the task.
+    let mut said = BufReader::new(stopping.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("waiting until none of 1 running task")));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(stopping.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    assert!(rest.iter().any(|line| line.contains("it was cancelled: 0 of 2 are done")), "{rest:?}");
+    assert_eq!(stopping.wait().unwrap().code(), Some(130));
+    assert_eq!((&user.one("one")["state"], &user.one("two")["state"]), (&"healthy".into(), &"healthy".into()));
+    fs::write(user.path("leoflow-one/go"), "").unwrap();
+    user.run(&["lite", "stop", "--all", "--wait"]).expect(0);
 }

@@ -81,6 +81,13 @@ fn an_upgrade_outlives_the_server_that_was_asked_and_the_way_back_is_asked_for_a
     let begun =
         asked.post("upgrade", json!({"target_version": "0.2.0", "backup_db": true, "run_migrations": true}), 202);
     assert_eq!(begun["status"], "running");
+    // What has no type is read all the same, and by name.
+    let bearer = format!("Bearer {}", asked.0.token);
+    for wrong in ["{\"backup_db\": false}", "[null, null, null, false]", "{"] {
+        let refused =
+            try_request(test.port, "POST", "/api/lite/upgrade", &[("Authorization", &bearer)], wrong).unwrap();
+        assert_eq!(refused.status, 422, "{wrong}: {}", refused.body);
+    }
     // A second time while the first is under way.
     let twice = asked.post("upgrade", json!({}), 409);
     assert!(twice["detail"].as_str().unwrap().contains("under way"), "{twice}");
@@ -98,13 +105,33 @@ fn an_upgrade_outlives_the_server_that_was_asked_and_the_way_back_is_asked_for_a
     assert_eq!(listen(&asked, &begun["id"]), [done]);
     assert_eq!(asked.ended(&asked.post("upgrade", json!({}), 202))["status"], "up_to_date");
     let logged = test.sql("SELECT count(*) FROM event_log WHERE event = 'upgrade_release'");
-    assert_eq!(logged, "4", "two servers have written down what was asked for, also what was refused");
+    assert_eq!(logged, "7", "two servers have written down what was asked for, also what was refused");
 
     let back = asked.ended(&asked.post("rollback", json!({"target_version": "0.1.0"}), 202));
     assert_eq!((&back["status"], &back["new_version"]), (&json!("rolled_back"), &json!("0.1.0")), "{back}");
     assert_eq!(test.status()["version"], "0.1.0");
     test.run(&["lite", "stop"]).expect(0);
     test.assert_nothing_runs();
+}
+
+#[test]
+fn one_whose_process_is_killed_is_told_as_it_is() {
+    let all = releases(&[FIRST, SECOND]);
+    let (test, asked) = started(&all);
+    let begun = asked.post("upgrade", json!({}), 202);
+    let file = test.home.join(format!("run/operations/{}.json", begun["id"]));
+    let record = || serde_json::from_str::<Value>(&fs::read_to_string(&file).unwrap()).unwrap();
+    wait_until("its command runs", LIMIT, || record()["command"]["pid"].is_i64());
+    let pid = i32::try_from(record()["process"]["pid"].as_i64().unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    // The upgrade goes on, and what became of it is nobody's to write down.
+    wait_until("it is upgraded all the same", LIMIT, || {
+        test.run(&["lite", "status", "--json"]).json()["version"] == "0.2.0"
+    });
+    let ended = asked.ended(&begun);
+    assert_eq!(ended["status"], "failed", "{ended}");
+    assert!(ended["error"].as_str().unwrap().contains("leoflow versions"), "{ended}");
+    assert_eq!(asked.ended(&asked.post("upgrade", json!({}), 202))["status"], "up_to_date");
 }
 
 #[test]
@@ -147,7 +174,17 @@ fn a_backup_that_is_named_is_restored_over_http_and_nothing_else_is() {
             assert_eq!(refused.status, status, "{path} {headers:?}");
         }
     }
-    assert_eq!(asked.get(&path)["status"], "done", "nothing else was begun");
+    // By the pages: only from there, and only for who has logged in.
+    for path in ["/lite/releases/upgrade".to_owned(), format!("/lite/backups/{name}/restore")] {
+        let form = ("Content-Type", "application/x-www-form-urlencoded");
+        let away = try_request(test.port, "POST", &path, &[form], "instance=vm").unwrap();
+        assert_eq!(away.status, 303, "{path}: {}", away.body);
+        let origin = ("Origin", "http://evil.example");
+        let refused = try_request(test.port, "POST", &path, &[form, ("Authorization", &bearer), origin], "instance=vm");
+        assert_eq!(refused.unwrap().status, 403, "{path}");
+    }
+    let begun_files = fs::read_dir(test.home.join("run/operations")).unwrap().count();
+    assert_eq!(begun_files, 1, "nothing else was begun");
     assert_eq!(asked.0.request("GET", &format!("/api/lite/upgrade/{}", begun["id"]), "").status, 404);
 
     let begun = asked.post("restore", json!({"backup": name, "instance": own}), 202);

@@ -104,19 +104,21 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
         let asked = context.home.asked_port();
         files::remove_any(&asked).map_err(|error| Error::io("remove", &asked, &error))?;
     }
-    // What goes over it has the last word.
-    let loaded = loaded(context)?;
-    if let Some(origin) = loaded.origins.get(key).filter(|origin| !is_of(origin, &context.home.config())) {
-        context.printer.warning(format!("{origin} says {key}, too, and goes before config.yaml"));
-    }
+    warn_of_others(context, key)?;
     if setting.needs_restart && control::status_of(&context.home).is_some() {
         context.printer.note("It is in force after:  leoflow lite restart --if-needed");
     }
     Ok(0)
 }
 
-fn is_of(origin: &Origin, path: &Path) -> bool {
-    matches!(origin, Origin::File { path: file, .. } if file == path)
+/// What goes over config.yaml has the last word.
+pub fn warn_of_others(context: &Context<'_>, key: &str) -> Result<(), Error> {
+    let (loaded, own) = (loaded(context)?, context.home.config());
+    let is_other = |origin: &&Origin| !matches!(origin, Origin::File { path, .. } if *path == own);
+    if let Some(origin) = loaded.origins.get(key).filter(is_other) {
+        context.printer.warning(format!("{origin} says {key}, too, and goes before config.yaml"));
+    }
+    Ok(())
 }
 
 fn default_of(setting: &Setting) -> Option<&'static str> {

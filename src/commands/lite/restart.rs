@@ -4,11 +4,12 @@ use super::stop::{asked_port, running_address, running_port, stop_running};
 use super::{run, start};
 use crate::cli::args::{LiteRestart, LiteRun};
 use crate::commands::context::Context;
-use crate::config::{self, in_force};
+use crate::config::{self, Config, in_force};
 use crate::error::Error;
 use crate::protocol::control::{self, Answer, ControlClient, Request};
 use crate::setup::service::{self, Service};
 use crate::sys::listener;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// A restart may recover a database on its way.
@@ -62,7 +63,8 @@ pub fn changed_settings(context: &Context<'_>) -> Result<Vec<&'static str>, Erro
     let mut changed = in_force::changed_since(&context.home, &loaded);
     if let Some((host, port)) = running_address(context) {
         let is_asked = asked_port(context).is_some();
-        changed.extend((host != loaded.config.own_address()).then_some("host"));
+        let is_same = is_same_host(context, host, &loaded.config);
+        changed.extend((!is_same).then_some("host"));
         changed.extend((!is_asked && port != loaded.config.port).then_some("port"));
     }
     Ok(changed)
@@ -86,8 +88,16 @@ fn restart_service(context: &Context<'_>, args: &LiteRestart, service: &Service)
 /// Whether a start would serve at another address than the instance that runs now.
 fn serves_elsewhere(context: &Context<'_>) -> Result<bool, Error> {
     let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(false) };
-    let next = (config.own_address(), asked_port(context).unwrap_or(config.port));
-    Ok(running_address(context).is_some_and(|now| now != next))
+    let next = asked_port(context).unwrap_or(config.port);
+    Ok(running_address(context).is_some_and(|(host, port)| port != next || !is_same_host(context, host, &config)))
+}
+
+/// `host` is by what this machine reaches it.
+fn is_same_host(context: &Context<'_>, host: Ipv4Addr, config: &Config) -> bool {
+    match in_force::host(&context.home) {
+        Some(host) => host == config.host,
+        None => host == config.own_address(),
+    }
 }
 
 /// Before what works is stopped for it.

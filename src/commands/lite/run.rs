@@ -5,7 +5,7 @@ use crate::agent;
 use crate::cli::args::LiteRun;
 use crate::cli::report::{PipeSink, Ready, Report, Sink};
 use crate::commands::context::Context;
-use crate::config::{self, Config, DEFAULT_PORT};
+use crate::config::{self, Config, DEFAULT_PORT, in_force};
 use crate::error::Error;
 use crate::home::progress::Progress;
 use crate::home::{absolute_workspace, check_workspace, instances, lock};
@@ -48,8 +48,12 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let configured = context.config()?.map(|loaded| loaded.config);
     // A new instance gets one of its own, which it keeps.
     let own_port = if configured.is_none() { Some(setup::own_port(home)) } else { None };
-    let port = args.port.or(configured.as_ref().map(|config| config.port)).or(own_port).unwrap_or(DEFAULT_PORT);
-    let host = configured.as_ref().map_or(Ipv4Addr::LOCALHOST, |config| config.host);
+    let first = if configured.is_none() { Some(config::load_first(&home.config())?) } else { None };
+    let said = first.as_ref().filter(|first| first.origins.contains_key("port")).map(|first| first.config.port);
+    let known = configured.as_ref().map(|config| config.port);
+    let port = args.port.or(known).or(said).or(own_port).unwrap_or(DEFAULT_PORT);
+    let in_force = configured.as_ref().or(first.as_ref().map(|first| &first.config));
+    let host = in_force.map_or(Ipv4Addr::LOCALHOST, |config| config.host);
     let url = context.url(configured.as_ref(), port);
     if let Some(workspace) = args.workspace.as_deref() {
         check_workspace(home, &absolute_workspace(workspace)?)?;
@@ -64,6 +68,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     end_leftovers(context, sink)?;
     home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
     stop::note_asked_port(home, args.port, configured.as_ref())?;
+    in_force::note_host(home, host).map_err(|error| Error::io("write", &home.host(), &error))?;
     let tcp = match early {
         Some(tcp) => tcp,
         None => bind_patiently(context, host, port)?,
@@ -318,6 +323,7 @@ fn first_words(line: &str) -> String {
 }
 
 fn written_config(context: &Context<'_>) -> Result<Config, Error> {
-    let loaded = config::load(&context.home.config())?;
+    // Here it is told at once, and not by a child that does not start.
+    let loaded = config::load_with_secrets(&context.home.config())?;
     Ok(loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?.config)
 }

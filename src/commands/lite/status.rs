@@ -28,7 +28,7 @@ pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
 /// A line each.
 fn all(context: &Context<'_>) -> Result<u8, Error> {
     let all: Vec<(String, InstanceStatus)> =
-        all_instances().into_iter().map(|(name, home)| (name, of(&Context { home, ..*context }))).collect();
+        all_instances().into_iter().map(|(name, home)| (name, of_another(&Context { home, ..*context }))).collect();
     if context.printer.json {
         let shown: Vec<Value> = all.iter().map(|(name, status)| json!({"name": name, "status": status})).collect();
         context.printer.json(&json!({"instances": shown}))?;
@@ -60,16 +60,22 @@ fn row_of_one(context: &Context<'_>, name: &str, status: &InstanceStatus) -> Vec
 }
 
 fn of(context: &Context<'_>) -> InstanceStatus {
+    let mut status = of_another(context);
+    if !status.processes.is_empty() {
+        // What is wrong with the file is told by whoever needs it.
+        status.needs_restart = changed_settings(context).unwrap_or_default().into_iter().map(str::to_owned).collect();
+    }
+    status
+}
+
+/// Of a home that the variables of this process may not be for.
+fn of_another(context: &Context<'_>) -> InstanceStatus {
     let mut status = control::status_of(&context.home).unwrap_or_else(|| from_outside(context));
     status.change = journal::change_under_way(&context.home);
     if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
         status.state = InstanceState::Upgrading;
     }
     status.backups = Some(backups(context));
-    if !status.processes.is_empty() {
-        // What is wrong with the file is told by whoever needs it.
-        status.needs_restart = changed_settings(context).unwrap_or_default().into_iter().map(str::to_owned).collect();
-    }
     status
 }
 
@@ -87,7 +93,7 @@ fn backups(context: &Context<'_>) -> BackupsStatus {
 /// What can be told of an instance whose supervisor does not answer.
 fn from_outside(context: &Context<'_>) -> InstanceStatus {
     let home = &context.home;
-    let config = config::load(&home.config()).ok().flatten().map(|loaded| loaded.config);
+    let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
     let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
     let holder = lock::holder(home);
     let held = lock::is_held(home).unwrap_or(false);

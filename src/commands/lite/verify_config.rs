@@ -9,21 +9,22 @@ use std::path::{Path, PathBuf};
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let path = context.home.config();
-    let (file, problems, warnings) = match config::load(&path) {
+    let mut problems: Vec<(PathBuf, config::Problem)> = Vec::new();
+    let mut warnings: Vec<(PathBuf, Vec<config::Problem>)> = Vec::new();
+    match config::load_with_secrets(&path) {
         Ok(None) => {
             return Err(Error::failed(format!("there is no {}", path.display())).hint("leoflow setup writes one"));
         }
         Ok(Some(loaded)) if loaded.text.trim().is_empty() => {
             let message = "the file is empty: the secrets that setup wrote are gone".to_owned();
-            (path.clone(), vec![config::Problem { line: 1, message }], Vec::new())
+            problems.push((path.clone(), config::Problem { line: 1, message }));
         }
-        Ok(Some(loaded)) => {
-            let files: Vec<_> = std::iter::once((path.clone(), loaded.warnings)).chain(loaded.others).collect();
-            (path.clone(), Vec::new(), files)
-        }
-        Err(ConfigError::Invalid { path, problems }) => (path, problems, Vec::new()),
+        Ok(Some(loaded)) => warnings.extend(std::iter::once((path.clone(), loaded.warnings)).chain(loaded.others)),
+        // The first that is wrong keeps the others from being merged, not from being looked at.
+        Err(ConfigError::Invalid { .. }) => problems.extend(config::problems_of_each(&path)?),
+        Err(ConfigError::Secret { path, line, what }) => problems.push((path, config::Problem { line, message: what })),
         Err(error) => return Err(error.into()),
-    };
+    }
     let projects = project_problems(context)?;
     let printer = context.printer;
     let shown = |file: &Path, problem: &config::Problem| {
@@ -33,12 +34,13 @@ pub fn run(context: &Context<'_>) -> Result<u8, Error> {
         let list = |file: &Path, problems: &[config::Problem]| -> Vec<_> {
             problems.iter().map(|p| json!({"file": file, "line": p.line.max(1), "message": p.message})).collect()
         };
-        let mut all = list(&file, &problems);
+        let mut all: Vec<_> =
+            problems.iter().flat_map(|(file, problem)| list(file, std::slice::from_ref(problem))).collect();
         all.extend(projects.iter().flat_map(|(file, problems)| list(file, problems)));
         let warnings: Vec<_> = warnings.iter().flat_map(|(file, warnings)| list(file, warnings)).collect();
         printer.json(&json!({"ok": all.is_empty(), "problems": all, "warnings": warnings}))?;
     } else {
-        problems.iter().for_each(|problem| printer.line(shown(&file, problem)));
+        problems.iter().for_each(|(file, problem)| printer.line(shown(file, problem)));
         for (file, warnings) in &warnings {
             warnings.iter().for_each(|warning| printer.warning(shown(file, warning)));
             printer.line(format!("{} is good", file.display()));

@@ -6,10 +6,11 @@ use crate::cli::args::{Backup, LiteStop};
 use crate::cli::printer::in_words;
 use crate::cli::upgrade_args::Upgrade;
 use crate::commands::context::Context;
+use crate::config::{self, SETTINGS};
 use crate::error::Error;
 use crate::home::progress::{Progress, Reporter};
 use crate::home::{Home, all_instances};
-use crate::protocol::own_command::{self, Failure, LONG, Printed};
+use crate::protocol::own_command::{self, Failure, Printed};
 use crate::sys::env_vars;
 use crate::sys::files;
 use crate::sys::process::{Signal, signal_process};
@@ -19,11 +20,14 @@ use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
 type Instance = (String, Home);
+
+/// How often one that is to be ended is looked at.
+const ROUND: Duration = Duration::from_millis(100);
 
 /// What became of one.
 #[derive(Debug)]
@@ -48,6 +52,30 @@ impl Ended {
             Self::Left => ("left", None, None),
         };
         json!({"name": name, "status": status, "result": result, "error": error})
+    }
+}
+
+/// What ends it from outside.
+struct Stops([tokio::signal::unix::Signal; 3]);
+
+impl Stops {
+    const KINDS: [SignalKind; 3] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+
+    fn listen() -> Result<Self, Error> {
+        let [interrupt, terminate, hangup] = Self::KINDS.map(signal);
+        let listen = || Ok::<_, std::io::Error>(Self([interrupt?, terminate?, hangup?]));
+        listen().map_err(Error::failed)
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        let at = tokio::select! {
+            _ = interrupt.recv() => 0,
+            _ = terminate.recv() => 1,
+            _ = hangup.recv() => 2,
+        };
+        Self::KINDS[at].as_raw_value()
     }
 }
 
@@ -131,19 +159,24 @@ pub async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error>
 /// `leoflow lite backup --all`.
 pub async fn backup(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     let all = instances(&args.all.only)?;
-    let mut round = Round::of(&all[0].1);
+    // Some that are chosen are no part of a round of all.
+    let mut round = args.all.only.is_empty().then(|| Round::of(&all[0].1));
     let in_words = |result: &Value| {
         let size = in_words(result["size_bytes"].as_u64().unwrap_or(0));
-        format!("{}, {size}", result["path"].as_str().unwrap_or_default())
+        let lacks = match result["skipped"].as_array().map_or(0, Vec::len) {
+            0 => String::new(),
+            count => format!(", without {count} file(s) that could not be read"),
+        };
+        format!("{}, {size}{lacks}", result["path"].as_str().unwrap_or_default())
     };
     let arguments = ["lite", "backup"].map(OsString::from).to_vec();
     let keep_going = args.all.keep_going;
-    each(context, all, Task { arguments, keep_going, in_words, round: Some(&mut round) }).await
+    each(context, all, Task { arguments, keep_going, in_words, round: round.as_mut() }).await
 }
 
 async fn each(context: &Context<'_>, all: Vec<Instance>, mut task: Task<'_>) -> Result<u8, Error> {
     let printer = context.printer;
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(Error::failed)?;
+    let (mut stops, mut stopped) = (Stops::listen()?, None);
     let width = all.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("INSTANCE".len());
     let row = |name: &str, text: &str| {
         if !printer.json {
@@ -158,8 +191,9 @@ async fn each(context: &Context<'_>, all: Vec<Instance>, mut task: Task<'_>) -> 
             Some(round) if round.done.contains(&name) => Ended::DoneBefore,
             _ => {
                 let began = Instant::now();
-                let (one, was_interrupted) = one(context, &name, &home, &task.arguments, &mut interrupts).await;
-                is_over = was_interrupted || matches!(one, Ended::Failed { .. }) && !task.keep_going;
+                let (one, by) = one(context, &name, &home, &task.arguments, &mut stops).await;
+                stopped = by;
+                is_over = by.is_some() || matches!(one, Ended::Failed { .. }) && !task.keep_going;
                 if let Ended::Done(result) = &one {
                     let seconds = began.elapsed().as_secs_f64();
                     row(&name, &format!("{} ({seconds:.1} s)", (task.in_words)(result)));
@@ -185,6 +219,11 @@ async fn each(context: &Context<'_>, all: Vec<Instance>, mut task: Task<'_>) -> 
         let shown: Vec<Value> = ended.iter().map(|(name, one)| one.json(name)).collect();
         printer.json(&json!({"instances": shown}))?;
     }
+    if let Some(number) = stopped {
+        let done = ended.iter().filter(|(_, one)| matches!(one, Ended::Done(_) | Ended::DoneBefore)).count();
+        return Err(Error::signal(number, format!("it was cancelled: {done} of {} are done", ended.len()))
+            .hint("the same command again does only what is left"));
+    }
     summary(&ended)?;
     task.round.map_or(Ok(0), |round| round.end().map(|()| 0))
 }
@@ -207,39 +246,46 @@ fn summary(ended: &[(String, Ended)]) -> Result<(), Error> {
     Err(if has_left { error.hint("--keep-going does the others all the same") } else { error })
 }
 
-/// Runs the command of one, by the program that is installed for it. Whether Ctrl-C was pressed meanwhile.
+/// Runs the command of one, by the program that is installed for it. With the signal by which it was to be ended meanwhile.
 async fn one(
     context: &Context<'_>,
     name: &str,
     home: &Home,
     arguments: &[OsString],
-    interrupts: &mut tokio::signal::unix::Signal,
-) -> (Ended, bool) {
+    stops: &mut Stops,
+) -> (Ended, Option<i32>) {
     let installed = home.bin().join("leoflow");
     let program = match env_vars::current_exe() {
         _ if installed.exists() => installed,
         Ok(own) => own,
-        Err(error) => return (Ended::Failed { result: None, failure: Failure::new(error) }, false),
+        Err(error) => return (Ended::Failed { result: None, failure: Failure::new(error) }, None),
     };
     let mut own = own_command::command(&program, Some(home));
     own.args(arguments);
+    // They are for the instance that this command would be for, and not for each.
+    for name in SETTINGS.iter().filter_map(config::variable_of) {
+        own.env_remove(name);
+    }
     let pid = Arc::new(AtomicI32::new(0));
     let (of_child, (said, mut lines)) = (pid.clone(), unbounded_channel());
     context.printer.report(Progress::Started(name.to_owned()));
     let mut work = tokio::task::spawn_blocking(move || {
         let tell = &mut |line: &str| drop(said.send(line.to_owned()));
-        own_command::run(&mut own, LONG, &mut |pid| of_child.store(pid, Ordering::SeqCst), tell)
+        own_command::run(&mut own, Duration::MAX, &mut |pid| of_child.store(pid, Ordering::SeqCst), tell)
     });
-    let mut was_interrupted = false;
+    let mut stopped = None;
     let ended = loop {
         tokio::select! {
             biased;
             Some(line) = lines.recv() => context.printer.report(Progress::Detail(format!("{name}: {line}"))),
             ended = &mut work => break ended,
-            _ = interrupts.recv() => {
-                was_interrupted = true;
-                // It is in a group of its own, which the terminal does not reach.
-                signal_process(pid.load(Ordering::SeqCst), Signal::Interrupt);
+            number = stops.next() => stopped = Some(number),
+            // It is in a group of its own, which the terminal does not reach; it may be beginning still.
+            () = tokio::time::sleep(ROUND), if stopped.is_some() => {
+                let pid = pid.swap(0, Ordering::SeqCst);
+                if pid > 0 {
+                    signal_process(pid, Signal::Interrupt);
+                }
             }
         }
     };
@@ -251,7 +297,7 @@ async fn one(
         }
         Err(failure) => Ended::Failed { result: None, failure },
     };
-    (ended, was_interrupted)
+    (ended, stopped)
 }
 
 /// Which a backup of all has done, until it has done all: that of each is another file, and none tells of the others.
@@ -264,8 +310,8 @@ struct Round {
 }
 
 impl Round {
-    /// After so long a backup of all is another one.
-    const LASTS: SignedDuration = SignedDuration::from_hours(24);
+    /// After so long a backup of all is another one: that of the next day is never the one before.
+    const LASTS: SignedDuration = SignedDuration::from_hours(6);
     const SIZE_LIMIT: u64 = 64 * 1024;
 
     /// What the last one left, in the first instance's home.

@@ -7,7 +7,7 @@ use crate::commands::context::Context;
 use crate::commands::lite::{backup, restore};
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
-use crate::home::{Home, all_instances, instances, resolve};
+use crate::home::{Home, all_instances, config_files, instances, resolve};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::setup::installed_version;
@@ -55,7 +55,7 @@ struct Shown {
 
 impl Shown {
     fn of(context: &Context<'_>, name: String, home: &Home) -> Self {
-        let config = config::load(&home.config()).ok().flatten().map(|loaded| loaded.config);
+        let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
         let status = control::status_of(home);
         let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
         Self {
@@ -144,6 +144,12 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
     context.printer.line(format!("{name} is a copy of {}", old.home.root().display()));
     context.printer.line(format!("  page       {}   (once it runs; the password is the same)", shown.url));
     context.printer.line(format!("  start it:  leoflow --instance {name} lite start"));
+    if config_files::over(&old.home.config()).is_ok_and(|over| !over.is_empty()) {
+        context.printer.warning(format!(
+            "the config-*.yaml of {} are not copied: what they say, as a port, may not be for both",
+            old.home.root().display()
+        ));
+    }
     context.printer.line("  DAGs with a schedule run there too then: pause those that must not");
     Ok(0)
 }

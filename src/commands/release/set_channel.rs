@@ -2,6 +2,7 @@
 
 use crate::cli::upgrade_args::SetChannel;
 use crate::commands::context::Context;
+use crate::commands::lite::config::warn_of_others;
 use crate::config;
 use crate::error::Error;
 use serde_yaml::Value;
@@ -13,6 +14,7 @@ pub fn run(context: &Context<'_>, args: &SetChannel) -> Result<u8, Error> {
         settings.insert("channel".into(), args.channel.clone().into());
         vec![("upgrade", Value::Mapping(settings))]
     })?;
+    warn_of_others(context, "upgrade.channel")?;
     if context.printer.json {
         context.printer.json(&serde_json::json!({"channel": args.channel}))?;
     } else {

@@ -217,7 +217,9 @@ fn tell(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
         }
     } else {
         context.printer.line(format!("Leoflow is uninstalled; your data stays in {}", context.home.root().display()));
-        if let Some(workspace) = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace) {
+        if let Some(workspace) =
+            config::load(&context.home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace)
+        {
             context.printer.line(format!("  and in {}", workspace.display()));
         }
         context.printer.line("  a later install goes on from there; `leoflow uninstall --purge` removes it");

@@ -39,8 +39,9 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         show(context, &plan)?;
         return Ok(0);
     }
-    if !context.printer.json {
-        show(context, &plan)?;
+    match context.printer.json {
+        true => plan.warnings.iter().for_each(|warning| context.printer.warning(warning)),
+        false => show(context, &plan)?,
     }
     if !context.confirm(&format!("Upgrade to {}?", plan.to), args.yes)? {
         context.printer.note("Nothing was changed");

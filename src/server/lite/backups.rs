@@ -3,11 +3,11 @@
 use super::pages::{problems, size_text};
 use super::render::page;
 use crate::config;
-use crate::home::operations::{self, Operation};
+use crate::home::operations::Operation;
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
 use crate::server::openapi::answers::Accepted;
-use crate::server::own_program::{answer, ask};
+use crate::server::own_program::{answer, ask, find, newest};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::extract::State;
@@ -111,7 +111,7 @@ fn name_of(path: &str) -> &str {
 
 /// `GET /api/lite/operations/{id}`.
 pub async fn operation(State(state): Shared, Segments(id): Segments<u64>) -> Result<Json<Operation>, ApiError> {
-    let found = operations::find(&state.home, id);
+    let found = find(&state.home, id).await;
     let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("There is no operation {id} any more"));
     found.map(Json).ok_or_else(missing)
 }
@@ -128,7 +128,7 @@ async fn shown(state: &AppState, refused: Option<&str>) -> Result<Html<String>, 
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let backups: Vec<Value> = backups.iter().map(row).collect();
-    let operation = operations::newest(&state.home);
+    let operation = newest(&state.home).await;
     let settings = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
     page(
         "backups.html",
@@ -162,16 +162,13 @@ fn row(one: &Value) -> Value {
 }
 
 /// `POST /lite/backups`, by the page's button.
-pub async fn make_for_page(State(state): Shared) -> Result<Redirect, ApiError> {
-    // The page tells what is under way instead, or what is not there any more.
-    let _ = begin(&state).await;
-    Ok(Redirect::to("/lite/backups"))
+pub async fn make_for_page(State(state): Shared) -> Result<Response, ApiError> {
+    done_or_refused(&state, begin(&state).await).await
 }
 
 /// `POST /lite/backups/{name}/verify`.
-pub async fn verify_for_page(State(state): Shared, Segments(name): Segments<String>) -> Result<Redirect, ApiError> {
-    let _ = begin_verification(&state, &name).await;
-    Ok(Redirect::to("/lite/backups"))
+pub async fn verify_for_page(State(state): Shared, Segments(name): Segments<String>) -> Result<Response, ApiError> {
+    done_or_refused(&state, begin_verification(&state, &name).await).await
 }
 
 /// What the page's form has.
@@ -186,12 +183,14 @@ pub async fn restore_for_page(
     Segments(name): Segments<String>,
     Form(RestoreForm { instance }): Form<RestoreForm>,
 ) -> Result<Response, ApiError> {
-    match begin_restore(&state, &name, instance.trim()).await {
+    done_or_refused(&state, begin_restore(&state, &name, instance.trim()).await).await
+}
+
+/// The page, which tells what is under way or why nothing was begun.
+async fn done_or_refused(state: &AppState, begun: Result<Operation, ApiError>) -> Result<Response, ApiError> {
+    match begun {
         Ok(_) => Ok(Redirect::to("/lite/backups").into_response()),
-        Err(refused) => {
-            let page = shown(&state, Some(&refused.message())).await?;
-            Ok((refused.status(), page).into_response())
-        }
+        Err(refused) => Ok((refused.status(), shown(state, Some(&refused.message())).await?).into_response()),
     }
 }
 

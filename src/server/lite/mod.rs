@@ -37,6 +37,7 @@ pub fn page_routes(state: &Arc<AppState>) -> Routes {
         .route("/lite/releases", get(releases::releases_page))
         .route("/lite/releases/upgrade", post(upgrades::upgrade_for_page))
         .route("/lite/doctor", get(releases::doctor_page))
+        .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn_with_state(state.clone(), guard::require_login))
         .layer(from_fn(guard::framed_by_ourselves))
         .route("/lite", get(async || Redirect::permanent("/lite/")))

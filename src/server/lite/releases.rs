@@ -2,9 +2,9 @@
 
 use super::pages::size_text;
 use super::render::page;
-use crate::home::operations::{self, Operation};
+use crate::home::operations::Operation;
 use crate::server::api_error::ApiError;
-use crate::server::own_program::{answer, ask};
+use crate::server::own_program::{answer, ask, newest};
 use crate::server::query::{Asked, Kind, Parameter, Query};
 use crate::server::state::AppState;
 use axum::Json;
@@ -46,7 +46,13 @@ pub async fn releases_page(State(state): Shared, wanted: Asked<OfReleases>) -> R
         }
     };
     let (kept, plan) = tokio::join!(ask(&state.home, &["versions"]), plan);
-    rendered(kept, plan, operations::newest(&state.home).as_ref())
+    rendered(kept, plan, newest(&state.home).await.as_ref())
+}
+
+/// The same page with why what was asked for is not done.
+pub async fn page_with(state: &AppState, refused: &str) -> Result<Html<String>, ApiError> {
+    let kept = ask(&state.home, &["versions"]).await.and(Err(refused.to_owned()));
+    rendered(kept, Ok(None), newest(&state.home).await.as_ref())
 }
 
 fn rendered(

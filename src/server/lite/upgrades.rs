@@ -2,30 +2,32 @@
 //! whichever server is there then.
 
 use crate::build_info::build_info;
-use crate::config;
-use crate::home::operations::{self, Operation, Status};
+use crate::config::{self, Channel};
+use crate::home::operations::{Operation, Status};
 use crate::server::api_error::ApiError;
-use crate::server::body::bad_body;
-use crate::server::lite::pages;
+use crate::server::body::OptionalBody;
+use crate::server::lite::{pages, releases};
 use crate::server::openapi::answers::Accepted;
-use crate::server::own_program::answer;
+use crate::server::own_program::{self, answer};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
 use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Form, Json};
 use futures_util::stream;
+use semver::Version;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 type Shared = State<Arc<AppState>>;
-type Given<T> = Result<Option<Json<T>>, JsonRejection>;
+/// By name; what is no object, or says something unknown, is refused, whatever it is called.
+type Given = OptionalBody<Map<String, Value>>;
 
 const UPGRADE: &str = "upgrade";
 const ROLLBACK: &str = "rollback";
@@ -39,7 +41,8 @@ const QUIET_ROUNDS: u32 = 75;
 pub async fn version(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let config = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config);
     let schema_version = pages::ask_supervisor(&state).await.ok().and_then(|status| status.schema_version);
-    let latest = state.newest_release.known(&state.home);
+    let upgrade = config.as_ref().map(|config| &config.upgrade);
+    let latest = state.newest_release.known(&state.home, format!("{upgrade:?}"));
     Ok(Json(json!({
         "instance": config::instance_name(config.as_ref()),
         "deployed_version": state.version,
@@ -47,7 +50,7 @@ pub async fn version(State(state): Shared) -> Result<Json<Value>, ApiError> {
         "latest_looked_at": latest.looked_at,
         "latest_problem": latest.problem,
         "commit": build_info().commit,
-        "channel": config.map(|config| config.upgrade.channel),
+        "channel": config.as_ref().map(|config| config.upgrade.channel),
         "upgrade_available": latest.is_newer,
         "schema_version": schema_version,
     })))
@@ -85,18 +88,23 @@ fn refused(field: &str, reason: &str) -> ApiError {
     ApiError::unprocessable(&["body", field], "value_error", reason)
 }
 
-/// A version or a channel, and nothing that the command could take for an option.
+fn version_of(text: &str) -> Option<Version> {
+    Version::parse(text.strip_prefix('v').unwrap_or(text)).ok()
+}
+
+/// A version or a channel, and nothing else that the command could take for something.
 fn release(text: &str) -> Result<String, ApiError> {
-    let fits = |letter: char| letter.is_ascii_alphanumeric() || ".+-".contains(letter);
-    match text.len() <= 100 && text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits) {
+    match Channel::parse(text).is_some() || version_of(text).is_some() {
         true => Ok(text.to_owned()),
         false => Err(refused("target_version", "Input should be `stable`, `rc`, or a version as 0.3.0")),
     }
 }
 
 /// What was given, or what it is without a body.
-fn body<T: Default>(given: Given<T>) -> Result<T, ApiError> {
-    Ok(given.map_err(bad_body)?.map(|Json(body)| body).unwrap_or_default())
+fn body<T: Default + DeserializeOwned>(OptionalBody(given): Given) -> Result<T, ApiError> {
+    let Some(given) = given else { return Ok(T::default()) };
+    let wrong = |error: serde_json::Error| ApiError::unprocessable(&["body"], "value_error", error.to_string());
+    serde_json::from_value(Value::Object(given)).map_err(wrong)
 }
 
 async fn begin(state: &AppState, kind: &'static str, arguments: Vec<String>) -> Result<Accepted<Value>, ApiError> {
@@ -105,15 +113,16 @@ async fn begin(state: &AppState, kind: &'static str, arguments: Vec<String>) -> 
 }
 
 /// `POST /api/lite/upgrade`.
-pub async fn upgrade(State(state): Shared, given: Given<Upgrade>) -> Result<Accepted<Value>, ApiError> {
-    begin(&state, UPGRADE, body(given)?.arguments()?).await
+pub async fn upgrade(State(state): Shared, given: Given) -> Result<Accepted<Value>, ApiError> {
+    begin(&state, UPGRADE, body::<Upgrade>(given)?.arguments()?).await
 }
 
-/// `POST /lite/releases/upgrade`, by the page's button.
-pub async fn upgrade_for_page(State(state): Shared, Form(wanted): Form<Upgrade>) -> Result<Redirect, ApiError> {
-    // The page tells what is under way instead.
-    let _ = begin(&state, UPGRADE, wanted.arguments()?).await;
-    Ok(Redirect::to("/lite/releases"))
+/// `POST /lite/releases/upgrade`, by the page's button. The page says why not.
+pub async fn upgrade_for_page(State(state): Shared, Form(wanted): Form<Upgrade>) -> Result<Response, ApiError> {
+    match begin(&state, UPGRADE, wanted.arguments()?).await {
+        Ok(_) => Ok(Redirect::to("/lite/releases").into_response()),
+        Err(refused) => Ok((refused.status(), releases::page_with(&state, &refused.message()).await?).into_response()),
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -125,11 +134,13 @@ pub struct Rollback {
 }
 
 /// `POST /api/lite/rollback`.
-pub async fn rollback(State(state): Shared, given: Given<Rollback>) -> Result<Accepted<Value>, ApiError> {
+pub async fn rollback(State(state): Shared, given: Given) -> Result<Accepted<Value>, ApiError> {
     let Rollback { target_version, dry_run } = body(given)?;
     let mut arguments = vec!["rollback".to_owned()];
     if let Some(version) = target_version {
-        arguments.extend(["--to".to_owned(), release(&version)?]);
+        let version = version_of(&version);
+        let version = version.ok_or_else(|| refused("target_version", "Input should be a version as 0.3.0"))?;
+        arguments.extend(["--to".to_owned(), version.to_string()]);
     }
     arguments.push(if dry_run { "--dry-run" } else { "--yes" }.to_owned());
     begin(&state, ROLLBACK, arguments).await
@@ -179,11 +190,8 @@ impl UpgradeInstances {
 }
 
 /// `POST /api/lite/instances/upgrade`: one after another, with a result each.
-pub async fn upgrade_instances(
-    State(state): Shared,
-    given: Given<UpgradeInstances>,
-) -> Result<Accepted<Value>, ApiError> {
-    begin(&state, OF_INSTANCES, body(given)?.arguments()?).await
+pub async fn upgrade_instances(State(state): Shared, given: Given) -> Result<Accepted<Value>, ApiError> {
+    begin(&state, OF_INSTANCES, body::<UpgradeInstances>(given)?.arguments()?).await
 }
 
 /// `GET /api/lite/upgrade/{id}`, also of a rollback and of an upgrade of several instances. With `Accept:
@@ -208,10 +216,8 @@ pub async fn progress(
 }
 
 async fn find(state: &AppState, id: u64) -> Result<Operation, ApiError> {
-    let home = state.home.clone();
-    let found = tokio::task::spawn_blocking(move || operations::find(&home, id)).await;
-    found
-        .map_err(|error| ApiError::internal(&error))?
+    own_program::find(&state.home, id)
+        .await
         .filter(|one| [UPGRADE, ROLLBACK, OF_INSTANCES].contains(&one.kind.as_str()))
         .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("There is no upgrade {id} any more")))
 }
@@ -304,6 +310,7 @@ mod tests {
             json!({"target_version": "--from=/tmp/evil"}),
             json!({"target_version": "0.3.0 --from"}),
             json!({"target_version": ""}),
+            json!({"target_version": "plan"}),
             json!({"from": "/tmp"}),
             json!({"dry_run": "no"}),
         ] {
@@ -323,7 +330,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(folder.path())).unwrap();
         std::fs::create_dir_all(home.run()).unwrap();
-        let mut one = operations::begin(&home, UPGRADE, Vec::new()).unwrap().operation;
+        let mut one = crate::home::operations::begin(&home, UPGRADE, Vec::new()).unwrap().operation;
         assert_eq!(shown(&one)["status"], "running");
         assert_eq!(shown(&one)["migrations_run"], json!([]));
         (one.status, one.error) = (Status::Failed, Some("no".to_owned()));
