@@ -227,7 +227,12 @@ fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::Co
             Check::warning("config", loaded.told(&home.config()).join("; "), "leoflow verify-config")
         }
         Ok(Some(_)) => Check::ok("config", home.config().display().to_string()),
-        Err(error @ config::ConfigError::Io { .. }) => Check::problem("config", error.to_string(), KEY_LOST),
+        Err(error @ config::ConfigError::Io { path, .. }) if *path == home.config() => {
+            Check::problem("config", error.to_string(), KEY_LOST)
+        }
+        Err(error @ config::ConfigError::Io { .. }) => {
+            Check::problem("config", error.to_string(), "make it readable, or move it away")
+        }
         Err(error) => Check::problem("config", error.to_string(), "leoflow verify-config names each line"),
     }
 }

@@ -62,7 +62,8 @@ pub enum FactsError {
 /// `workspace` is the one to use where the config does not name one. Whether the installed binary
 /// is this one is only looked at when asked for: it means reading both.
 pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: bool) -> Result<Facts, FactsError> {
-    let config = config::load(&home.config())?.map(|loaded| loaded.config);
+    // What goes over the file is not setup's to write into it.
+    let config = config::read_file(&home.config())?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());
     Ok(Facts {
         home: home.root().to_owned(),

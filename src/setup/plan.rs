@@ -1,6 +1,7 @@
 //! What to do, given what is there. Pure: `--dry-run` prints it, tests read it, `apply` follows it.
 
 use super::facts::{ConfigFact, Facts};
+use super::receipt::Receipt;
 use crate::postgres::MAJOR;
 use crate::postgres::cluster::ClusterState;
 use std::fmt;
@@ -146,11 +147,14 @@ pub fn plan(facts: &Facts, wishes: &Wishes) -> Result<Plan, Refusal> {
         Some(receipt) => receipt.password_shown,
         None => facts.unfinished.is_none(),
     };
+    // Setup made that one, and not whichever config.yaml names by now.
+    let made_before = |receipt: &Receipt| receipt.made_workspace && receipt.workspace == workspace;
+    let made_workspace = makes_workspace || facts.receipt.as_ref().is_some_and(made_before);
     Ok(Plan {
         workspace,
         instance_name: facts.instance_name.clone(),
         resumes: facts.unfinished.is_some(),
-        made_workspace: makes_workspace || facts.receipt.as_ref().is_some_and(|receipt| receipt.made_workspace),
+        made_workspace,
         password_known,
         steps,
     })
@@ -359,6 +363,10 @@ mod tests {
         assert!(!plan(&theirs, &Wishes::default()).unwrap().made_workspace);
         let killed = Facts { unfinished: Some(vec!["make-workspace".into()]), ..theirs };
         assert!(plan(&killed, &Wishes::default()).unwrap().made_workspace);
+        // The one that setup made, and not one that config.yaml names by now.
+        assert!(plan(&Facts { workspace: "/w".into(), ..complete() }, &Wishes::default()).unwrap().made_workspace);
+        let other = Facts { workspace: "/other".into(), workspace_exists: true, ..complete() };
+        assert!(!plan(&other, &Wishes::default()).unwrap().made_workspace);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::backup::restore_plan::{self, Facts, Machine};
 use crate::backup::{Manifest, RestoreError};
 use crate::cli::args::Restore;
 use crate::commands::context::Context;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::Error;
 use crate::home::{Home, absolute_workspace, check_workspace, instances, journal};
 use crate::postgres::cluster::{self, ClusterState};
@@ -40,7 +40,8 @@ impl Target {
         let lost_config = lost_config(home).filter(|_| args.force && is_there);
         let config = match lost_config {
             Some(_) => None,
-            None => context.config()?.map(|loaded| loaded.config),
+            // What goes over the file stays beside it.
+            None => config::read_file(&home.config())?.map(|loaded| loaded.config),
         };
         let receipt = Receipt::load(home)?;
         let configured = match (&config, &receipt) {
