@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench_load import Load, log_in
 from bench_machine import free_port, pss_mib, tree
-from bench_upgrade import MIGRATION, program, release, tool
+from bench_upgrade import old_and_new
 
 INSTANCES, RATE, IDLE_SECONDS = 5, 50, 20
 NAMES = [f"bench-{letter}" for letter in "abcde"]
@@ -40,17 +40,10 @@ class User:
 def measure(postgres):
     with tempfile.TemporaryDirectory(prefix="leoflow-bench-") as folder:
         folder = Path(folder)
-        key = folder / "key"
-        tool("keygen", key)
-        public = tool("public-key", key)
-        known = json.loads(subprocess.run([program(folder, "0.0.1", public), "version", "--json"], check=True, capture_output=True).stdout)
-        MIGRATION["file"] = f"V{known['schema_version'] + 1:04}__more.sql"
-        old_program = program(folder, "0.1.0", public)
-        old = release(folder, "old", "0.1.0", key, old_program, postgres)
-        new = release(folder, "new", "0.2.0", key, program(folder, "0.2.0", public, migrations=[MIGRATION]), postgres, old)
+        _, _, _, new = old_and_new(folder, postgres)
         home = folder / "user"
         home.mkdir()
-        user = User(home, old_program, Path(postgres))
+        user = User(home, folder / "leoflow-0.1.0", Path(postgres))
         try:
             return loaded(user, new)
         finally:

@@ -56,18 +56,24 @@ def try_upgrade(old, new, *more):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def old_and_new(folder, postgres):
+    """Two releases that follow one another, the second with a migration; and the key that they are signed with."""
+    key = folder / "key"
+    tool("keygen", key)
+    public = tool("public-key", key)
+    # The migration has the next number, whatever it is.
+    known = json.loads(subprocess.run([program(folder, "0.0.1", public), "version", "--json"], check=True, capture_output=True).stdout)
+    MIGRATION["file"] = f"V{known['schema_version'] + 1:04}__more.sql"
+    old = release(folder, "old", "0.1.0", key, program(folder, "0.1.0", public), postgres)
+    new = release(folder, "new", "0.2.0", key, program(folder, "0.2.0", public, migrations=[MIGRATION]), postgres, old)
+    return key, public, old, new
+
+
 def measure(postgres, runs):
     samples = {}
     with tempfile.TemporaryDirectory(prefix="leoflow-bench-") as folder:
         folder = Path(folder)
-        key = folder / "key"
-        tool("keygen", key)
-        public = tool("public-key", key)
-        # The migration has the next number, whatever it is.
-        known = json.loads(subprocess.run([program(folder, "0.0.1", public), "version", "--json"], check=True, capture_output=True).stdout)
-        MIGRATION["file"] = f"V{known['schema_version'] + 1:04}__more.sql"
-        old = release(folder, "old", "0.1.0", key, program(folder, "0.1.0", public), postgres)
-        new = release(folder, "new", "0.2.0", key, program(folder, "0.2.0", public, migrations=[MIGRATION]), postgres, old)
+        key, public, old, new = old_and_new(folder, postgres)
         bad_program = program(folder, "0.3.0", public, migrations=[MIGRATION], faults={"live-server": "exits"})
         bad = release(folder, "bad", "0.3.0", key, bad_program, postgres, old)
 

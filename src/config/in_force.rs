@@ -19,7 +19,7 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
 }
 
 fn values(loaded: &Loaded) -> Values {
-    let is_of_file = |setting: &&Setting| !matches!(loaded.origins.get(setting.name), Some(Origin::Variable(_)));
+    let is_of_file = |setting: &&Setting| !is_of_variable(loaded, setting.name);
     let value = |setting: &Setting| {
         // A default that is written out is the same.
         setting.value_in(loaded).or_else(|| setting.is_value.then(|| setting.default.to_owned()))
@@ -31,14 +31,21 @@ pub fn note(home: &Home, loaded: &Loaded) -> io::Result<()> {
     files::write_atomic(&home.in_force(), &serde_json::to_vec(&values(loaded))?, 0o600)
 }
 
-/// Where the supervisor listens, which a restart of its children does not change.
-pub fn note_host(home: &Home, host: Ipv4Addr) -> io::Result<()> {
-    files::write_atomic(&home.host(), host.to_string().as_bytes(), 0o600)
+/// Where the supervisor listens, which a restart of its children does not change. Nothing where a variable says so.
+pub fn note_host(home: &Home, host: Ipv4Addr, loaded: &Loaded) -> io::Result<()> {
+    match is_of_variable(loaded, "host") {
+        true => files::remove_any(&home.host()),
+        false => files::write_atomic(&home.host(), host.to_string().as_bytes(), 0o600),
+    }
 }
 
 /// `None` where it was not written down.
 pub fn host(home: &Home) -> Option<Ipv4Addr> {
     files::read_text(&home.host(), 64).ok()??.trim().parse().ok()
+}
+
+pub fn is_of_variable(loaded: &Loaded, setting: &str) -> bool {
+    matches!(loaded.origins.get(setting), Some(Origin::Variable(_)))
 }
 
 /// Those that are another now than when the server began. None where that is not known.

@@ -1,7 +1,7 @@
 //! `config.yaml` as users damage it.
 
 use crate::support::http::Session;
-use crate::support::{TestHome, wait_until};
+use crate::support::{TestHome, free_port, wait_until};
 use serde_json::json;
 use std::time::Duration;
 
@@ -349,4 +349,37 @@ fn a_secret_that_is_kept_elsewhere_is_in_the_backup() {
     other.run(&["connections", "export", exported.to_str().unwrap()]).expect(0);
     let exported = std::fs::read_to_string(exported).unwrap();
     assert!(exported.contains("swordfish"), "{exported}");
+}
+
+#[test]
+fn a_variable_counts_from_the_first_start_on_and_a_shell_without_it_finds_nothing_changed() {
+    let test = TestHome::new();
+    let other = free_port();
+    let started = test
+        .command(&["lite", "start", "--json"])
+        .env("LEOFLOW_PORT", other.to_string())
+        .env("LEOFLOW_LOG_LEVEL", "debug")
+        .output()
+        .unwrap();
+    assert!(started.status.success(), "{started:?}");
+    assert_eq!(crate::support::http::get(other, "/api/healthz").status, 200);
+    assert!(test.status().get("needs_restart").is_none(), "{}", test.status());
+    let left = test.run(&["lite", "restart", "--if-needed"]).expect(0);
+    assert!(left.stdout.contains("No setting was changed"), "{}", left.stdout);
+    // A restart stays where it was started.
+    test.run(&["lite", "restart"]).expect(0);
+    assert_eq!(crate::support::http::get(other, "/api/healthz").status, 200);
+    // The host is the supervisor's, and 0.0.0.0 is another than the one by which this machine reaches it.
+    test.run(&["config", "set", "host", "0.0.0.0"]).expect(0);
+    assert_eq!(test.status()["needs_restart"], json!(["host"]));
+    test.run(&["lite", "restart", "--if-needed"]).expect(0);
+    assert!(test.status().get("needs_restart").is_none());
+    test.run(&["config", "set", "host", "127.0.0.1"]).expect(0);
+    assert_eq!(test.status()["needs_restart"], json!(["host"]));
+    let before = std::fs::read_to_string(test.home.join("config.yaml")).unwrap();
+    std::fs::write(test.home.join("config-a.yaml"), "backup: {passphrase: 'file:/p'}\n").unwrap();
+    let key = "age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z";
+    let refused = test.run(&["config", "set", "backup.recipients", key]).expect(1);
+    assert!(refused.stderr.contains("backup.passphrase"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(test.home.join("config.yaml")).unwrap(), before);
 }

@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::protocol::control::{self, Answer, ControlClient, Request};
 use crate::setup::service::{self, Service};
 use crate::sys::listener;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// A restart may recover a database on its way.
@@ -61,11 +60,11 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
 pub fn changed_settings(context: &Context<'_>) -> Result<Vec<&'static str>, Error> {
     let Some(loaded) = config::load(&context.home.config())? else { return Ok(Vec::new()) };
     let mut changed = in_force::changed_since(&context.home, &loaded);
-    if let Some((host, port)) = running_address(context) {
+    let is_of_file = |setting: &str| !in_force::is_of_variable(&loaded, setting);
+    if let Some(port) = running_port(context) {
         let is_asked = asked_port(context).is_some();
-        let is_same = is_same_host(context, host, &loaded.config);
-        changed.extend((!is_same).then_some("host"));
-        changed.extend((!is_asked && port != loaded.config.port).then_some("port"));
+        changed.extend((is_of_file("host") && !is_same_host(context, &loaded.config)).then_some("host"));
+        changed.extend((is_of_file("port") && !is_asked && port != loaded.config.port).then_some("port"));
     }
     Ok(changed)
 }
@@ -89,15 +88,12 @@ fn restart_service(context: &Context<'_>, args: &LiteRestart, service: &Service)
 fn serves_elsewhere(context: &Context<'_>) -> Result<bool, Error> {
     let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(false) };
     let next = asked_port(context).unwrap_or(config.port);
-    Ok(running_address(context).is_some_and(|(host, port)| port != next || !is_same_host(context, host, &config)))
+    Ok(running_address(context).is_some_and(|(_, port)| port != next || !is_same_host(context, &config)))
 }
 
-/// `host` is by what this machine reaches it.
-fn is_same_host(context: &Context<'_>, host: Ipv4Addr, config: &Config) -> bool {
-    match in_force::host(&context.home) {
-        Some(host) => host == config.host,
-        None => host == config.own_address(),
-    }
+/// Where that is not known, because a variable said it, it is taken to be.
+fn is_same_host(context: &Context<'_>, config: &Config) -> bool {
+    in_force::host(&context.home).is_none_or(|host| host == config.host)
 }
 
 /// Before what works is stopped for it.

@@ -45,16 +45,23 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     }
     let started = Instant::now();
     let home = &context.home;
-    let configured = context.config()?.map(|loaded| loaded.config);
-    // A new instance gets one of its own, which it keeps.
-    let own_port = if configured.is_none() { Some(setup::own_port(home)) } else { None };
-    let first = if configured.is_none() { Some(config::load_first(&home.config())?) } else { None };
-    let said = first.as_ref().filter(|first| first.origins.contains_key("port")).map(|first| first.config.port);
-    let known = configured.as_ref().map(|config| config.port);
-    let port = args.port.or(known).or(said).or(own_port).unwrap_or(DEFAULT_PORT);
-    let in_force = configured.as_ref().or(first.as_ref().map(|first| &first.config));
-    let host = in_force.map_or(Ipv4Addr::LOCALHOST, |config| config.host);
-    let url = context.url(configured.as_ref(), port);
+    let loaded = context.config()?;
+    // A new instance gets a port of its own, which it keeps.
+    let own_port = if loaded.is_none() { Some(setup::own_port(home)) } else { None };
+    let (is_first, loaded) = match loaded {
+        Some(loaded) => (false, loaded),
+        None => (true, config::load_first(&home.config())?),
+    };
+    // One that a variable says is as one that is asked for here.
+    let of_variable = in_force::is_of_variable(&loaded, "port").then_some(loaded.config.port);
+    let said = (!is_first || loaded.origins.contains_key("port")).then_some(loaded.config.port);
+    let asked = args.port.or(of_variable);
+    let (port, host) = (asked.or(said).or(own_port).unwrap_or(DEFAULT_PORT), loaded.config.host);
+    let written = match is_first {
+        true => args.port.or(own_port),
+        false => config::read_file(&home.config())?.map(|loaded| loaded.config.port),
+    };
+    let url = context.url(Some(&loaded.config), port);
     if let Some(workspace) = args.workspace.as_deref() {
         check_workspace(home, &absolute_workspace(workspace)?)?;
     }
@@ -67,8 +74,8 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     // What an earlier run left may have the port, so it is ended first.
     end_leftovers(context, sink)?;
     home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
-    stop::note_asked_port(home, args.port, configured.as_ref())?;
-    in_force::note_host(home, host).map_err(|error| Error::io("write", &home.host(), &error))?;
+    stop::note_asked_port(home, asked.filter(|asked| Some(*asked) != written))?;
+    in_force::note_host(home, host, &loaded).map_err(|error| Error::io("write", &home.host(), &error))?;
     let tcp = match early {
         Some(tcp) => tcp,
         None => bind_patiently(context, host, port)?,

@@ -3,7 +3,6 @@
 use crate::agent;
 use crate::cli::args::LiteStop;
 use crate::commands::context::Context;
-use crate::config::Config;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::lock::{self, Holder, HomeLock};
@@ -141,10 +140,10 @@ pub fn asked_port(context: &Context<'_>) -> Option<u16> {
     files::read_text(&context.home.asked_port(), 16).ok()??.trim().parse().ok()
 }
 
-pub fn note_asked_port(home: &Home, asked: Option<u16>, config: Option<&Config>) -> Result<(), Error> {
+/// `None` where it is the configured one, also of a new configuration.
+pub fn note_asked_port(home: &Home, asked: Option<u16>) -> Result<(), Error> {
     let path = home.asked_port();
-    // The first start writes it into the new configuration.
-    let noted = match asked.filter(|port| config.is_some_and(|config| config.port != *port)) {
+    let noted = match asked {
         Some(port) => files::write_atomic(&path, port.to_string().as_bytes(), 0o600),
         None => files::remove_any(&path),
     };
