@@ -32,12 +32,6 @@ pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     read_file(path)?.map(|loaded| over(loaded, path, env_vars::text)).transpose()
 }
 
-/// What a home that has no `config.yaml` yet begins with.
-pub fn load_first(path: &Path) -> Result<Loaded, ConfigError> {
-    let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-    over(parse("", DEPRECATED).map_err(invalid)?, path, env_vars::text)
-}
-
 /// The same without the variables of this process, for a home that they are not for.
 pub fn load_files(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     read_file(path)?.map(|loaded| over(loaded, path, |_| None)).transpose()
@@ -48,6 +42,12 @@ pub fn load_with_secrets(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     let Some(mut loaded) = load(path)? else { return Ok(None) };
     resolve(&mut loaded, path, env_vars::text)?;
     Ok(Some(loaded))
+}
+
+/// What a home that has no `config.yaml` yet begins with.
+pub fn load_first(path: &Path) -> Result<Loaded, ConfigError> {
+    let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+    over(parse("", DEPRECATED).map_err(invalid)?, path, env_vars::text)
 }
 
 /// Whether what the text would bring into force is allowed together with what goes over it.

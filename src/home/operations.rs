@@ -15,6 +15,8 @@ const MOST_LINES: usize = 50;
 /// Those that are kept.
 const KEPT: usize = 20;
 const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
+const CUT_OFF: &str = "it was cut off, and what became of it was not written down\nhint: leoflow versions, leoflow lite backups \
+                       and leoflow doctor tell how things are";
 /// Until its process has to be there.
 const BEGINS_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -60,6 +62,11 @@ impl Record {
         let progress = &mut self.operation.progress;
         progress.push(line.to_owned());
         progress.drain(..progress.len().saturating_sub(MOST_LINES));
+    }
+
+    /// Whether it has no end, and nobody is there any more to bring it to one.
+    pub fn is_abandoned(&self) -> bool {
+        self.operation.status == Status::Running && !self.is_under_way()
     }
 
     /// Whether its process is there, or may still be beginning.
@@ -119,16 +126,15 @@ pub fn read(home: &Home, id: u64) -> Option<Record> {
 
 /// How it is, whatever its process could write at last.
 pub fn find(home: &Home, id: u64) -> Option<Operation> {
-    let is_settled = |record: &Record| record.operation.status != Status::Running || record.is_under_way();
     let found = read(home, id)?;
-    if is_settled(&found) {
+    if !found.is_abandoned() {
         return Some(found.operation);
     }
     // It may have ended just now, after it has written how.
     let mut found = read(home, id)?;
-    if !is_settled(&found) {
+    if found.is_abandoned() {
         found.operation.status = Status::Failed;
-        found.operation.error = Some("it was cut off, and what became of it was not written down\nhint: leoflow versions, leoflow lite backups and leoflow doctor tell how things are".to_owned());
+        found.operation.error = Some(CUT_OFF.to_owned());
     }
     Some(found.operation)
 }

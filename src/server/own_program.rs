@@ -4,7 +4,7 @@
 use super::api_error::ApiError;
 use crate::home::Home;
 use crate::home::lock;
-use crate::home::operations::{self, Operation, Status};
+use crate::home::operations::{self, Operation, Record, Status};
 use crate::protocol::own_command::{self, Printed};
 use crate::sys::env_vars;
 use axum::http::StatusCode;
@@ -39,13 +39,10 @@ impl OwnProgram {
         arguments: Vec<String>,
     ) -> Result<Operation, ApiError> {
         let (begun, mut child) = self.start(home, kind, arguments).await?;
-        let told = begun.clone();
-        // Nobody else tells the system that its end was seen. It goes on if this server leaves.
-        tokio::task::spawn_blocking(move || match child.wait() {
-            Ok(status) if status.success() => {}
-            ended => warn!("the process of operation {} ({}) ended badly: {ended:?}", begun.id, begun.kind),
-        });
-        Ok(told)
+        let (home, id) = (home.clone(), begun.id);
+        // It goes on if this server leaves.
+        tokio::task::spawn_blocking(move || see_to_its_end(&home, id, &mut child));
+        Ok(begun)
     }
 
     /// The same to its end. `None` where another is under way.
@@ -109,9 +106,8 @@ fn see_to_its_end(home: &Home, id: u64, child: &mut Child) {
         Err(error) => error.to_string(),
     };
     warn!("the process of operation {id} ended badly: {ended}; logs/operation.log may say why");
-    let Some(record) = operations::read(home, id).filter(|record| record.operation.status == Status::Running) else {
-        return;
-    };
+    // The command itself may go on without it.
+    let Some(record) = operations::read(home, id).filter(Record::is_abandoned) else { return };
     let reason =
         format!("what became of it was not written down ({ended})\nhint: see logs/operation.log, and leoflow doctor");
     if let Err(error) = operations::end(home, record, Err((None, reason))) {
