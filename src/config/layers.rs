@@ -46,14 +46,19 @@ pub fn load_with_secrets(path: &Path) -> Result<Option<Loaded>, ConfigError> {
 
 /// What a home that has no `config.yaml` yet begins with.
 pub fn load_first(path: &Path) -> Result<Loaded, ConfigError> {
-    let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-    over(parse("", DEPRECATED).map_err(invalid)?, path, env_vars::text)
+    load_text(path, "")
 }
 
-/// Whether what the text would bring into force is allowed together with what goes over it.
-pub fn check_text(path: &Path, text: &str) -> Result<(), ConfigError> {
+/// What a text would bring into force in the place of the file's.
+pub fn load_text(path: &Path, text: &str) -> Result<Loaded, ConfigError> {
     let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-    over(parse(text, DEPRECATED).map_err(invalid)?, path, env_vars::text).map(drop)
+    over(parse(text, DEPRECATED).map_err(invalid)?, path, env_vars::text)
+}
+
+/// The files that go over the one at `path`.
+fn others(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let folder = path.parent().unwrap_or(path);
+    config_files::over(path).map_err(|source| ConfigError::Io { path: folder.to_owned(), source })
 }
 
 /// What is wrong with each file by itself; where nothing is, what they say together.
@@ -68,9 +73,7 @@ pub fn problems_of_each(path: &Path) -> Result<Vec<(PathBuf, Problem)>, ConfigEr
         Err(other) => Err(other),
     };
     take(read_file(path).map(drop))?;
-    let folder = path.parent().unwrap_or(path);
-    let io = |source| ConfigError::Io { path: folder.to_owned(), source };
-    for other in config_files::over(path).map_err(io)? {
+    for other in others(path)? {
         take(read_other(&other, &mut Origins::new()).map(drop))?;
     }
     if found.is_empty()
@@ -85,9 +88,7 @@ pub fn problems_of_each(path: &Path) -> Result<Vec<(PathBuf, Problem)>, ConfigEr
 fn over(mut loaded: Loaded, path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Loaded, ConfigError> {
     let mut origins = Origins::new();
     note(&mut origins, path, &loaded.text, &loaded.mapping);
-    let folder = path.parent().unwrap_or(path);
-    let others = config_files::over(path).map_err(|source| ConfigError::Io { path: folder.to_owned(), source })?;
-    for path in others {
+    for path in others(path)? {
         let (mapping, warnings) = read_other(&path, &mut origins)?;
         merge(&mut loaded.mapping, mapping);
         loaded.others.push((path, warnings));
@@ -324,8 +325,8 @@ mod tests {
         let key = age::x25519::Identity::generate().to_public();
         let play = Play::new(&[("config.yaml", ""), ("config-a.yaml", &format!("backup: {{recipients: [{key}]}}"))]);
         let path = play.path("config.yaml");
-        assert!(check_text(&path, "port: 1\n").is_ok());
-        assert!(check_text(&path, "backup: {passphrase: 'file:/p'}\n").is_err());
+        assert!(load_text(&path, "port: 1\n").is_ok());
+        assert!(load_text(&path, "backup: {passphrase: 'file:/p'}\n").is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Changing the file on the disk. One writer at a time: a login that renews a hash and a password
 //! reset may come at the same moment, and neither may undo the other.
 
-use super::layers::check_text;
+use super::layers::load_text;
 use super::{ConfigError, DEPRECATED, EditError, Loaded, SettingError, load_with_secrets, parse, read_file, set_keys};
 use crate::home::Home;
 use crate::sys::files;
@@ -51,7 +51,8 @@ pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingE
     if changed == loaded.text {
         return Ok(());
     }
-    check_text(&home.config(), &changed)?;
+    // Together with what goes over it.
+    load_text(&home.config(), &changed)?;
     write(home, &changed)
 }
 

@@ -21,6 +21,14 @@ pub struct Printed {
     pub failure: Option<Failure>,
 }
 
+impl Printed {
+    /// Why not all was well; `None` where it was.
+    pub fn problem(&self) -> Option<Failure> {
+        let found = || Failure::new("it has found something wrong");
+        (!self.is_good).then(|| self.failure.clone().unwrap_or_else(found))
+    }
+}
+
 /// What a command says of its failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -29,12 +29,14 @@ pub struct Recovery<'a> {
 impl Recovery<'_> {
     /// The configuration, its warnings said.
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
-        let path = self.home.config();
-        let loaded = config::load(&path)?;
-        for warning in loaded.iter().flat_map(|loaded| loaded.told(&path)) {
+        Ok(self.telling(config::load(&self.home.config())?))
+    }
+
+    fn telling(&self, loaded: Option<Loaded>) -> Option<Loaded> {
+        for warning in loaded.iter().flat_map(|loaded| loaded.told(&self.home.config())) {
             self.reporter.report(Progress::Warning(warning));
         }
-        Ok(loaded)
+        loaded
     }
 
     fn end_leftovers(&self) -> Result<(), Error> {

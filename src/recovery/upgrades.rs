@@ -181,9 +181,8 @@ impl Recovery<'_> {
     /// The configuration, with the address at which the instance serves, where it runs: the file may say another by
     /// now.
     pub fn running_config(&self) -> Result<Config, Error> {
-        // Its warnings are said; and who asks a server needs the secret that its tokens are made with.
-        self.config()?;
-        let loaded = config::load_with_secrets(&self.home.config())?;
+        // Who asks a server needs the secret that its tokens are made with.
+        let loaded = self.telling(config::load_with_secrets(&self.home.config())?);
         let loaded = loaded.ok_or_else(|| Error::failed("config.yaml is gone").hint("leoflow setup"))?;
         Ok(match lock::holder(self.home).and_then(|holder| holder.address()) {
             Some((host, port)) => Config { host, port, ..loaded.config },

@@ -10,7 +10,7 @@ use crate::config::{self, SETTINGS};
 use crate::error::Error;
 use crate::home::progress::{Progress, Reporter};
 use crate::home::{Home, all_instances};
-use crate::protocol::own_command::{self, Failure, Printed};
+use crate::protocol::own_command::{self, Failure};
 use crate::sys::process::{Signal, signal_process};
 use crate::sys::{env_vars, files};
 use jiff::{SignedDuration, Timestamp};
@@ -289,11 +289,10 @@ async fn one(
         }
     };
     let ended = match ended.unwrap_or_else(|error| Err(Failure::new(error))) {
-        Ok(Printed { is_good: true, json, .. }) => Ended::Done(json),
-        Ok(Printed { json, failure, .. }) => {
-            let failure = failure.unwrap_or_else(|| Failure::new("it has found something wrong"));
-            Ended::Failed { result: Some(json), failure }
-        }
+        Ok(printed) => match printed.problem() {
+            None => Ended::Done(printed.json),
+            Some(failure) => Ended::Failed { result: Some(printed.json), failure },
+        },
         Err(failure) => Ended::Failed { result: None, failure },
     };
     (ended, stopped)

@@ -61,12 +61,10 @@ pub fn run(context: &Context<'_>, id: u64) -> Result<u8, Error> {
 
 fn outcome(ended: Result<Printed, Failure>) -> Result<Value, (Option<Value>, String)> {
     match ended {
-        Ok(Printed { is_good: true, json, .. }) => Ok(json),
-        Ok(Printed { json, failure, .. }) => {
-            let reason =
-                failure.map_or_else(|| "it has found something wrong".to_owned(), |failure| failure.to_string());
-            Err((Some(json), reason))
-        }
+        Ok(printed) => match printed.problem() {
+            None => Ok(printed.json),
+            Some(failure) => Err((Some(printed.json), failure.to_string())),
+        },
         Err(failure) => Err((None, failure.to_string())),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::pages::{problems, size_text};
 use super::render::page;
-use crate::config;
+use crate::config::{self, Config};
 use crate::home::operations::Operation;
 use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
@@ -80,14 +80,13 @@ pub async fn restore(
     begin_restore(&state, &backup, &instance).await.map(Accepted)
 }
 
-/// What the instance is called.
-fn own_name(state: &AppState) -> String {
-    let config = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config);
-    config::instance_name(config.as_ref()).to_owned()
+fn own_config(state: &AppState) -> Option<Config> {
+    config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config)
 }
 
 async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result<Operation, ApiError> {
-    let own = own_name(state);
+    let config = own_config(state);
+    let own = config::instance_name(config.as_ref());
     if instance != own {
         let reason = format!("A restore replaces everything in this instance; repeat its name, which is {own:?}");
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason));
@@ -129,14 +128,15 @@ async fn shown(state: &AppState, refused: Option<&str>) -> Result<Html<String>, 
     };
     let backups: Vec<Value> = backups.iter().map(row).collect();
     let operation = newest(&state.home).await;
-    let settings = config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
+    let config = own_config(state);
+    let settings = config.as_ref().map(|config| &config.backup);
     page(
         "backups.html",
         &json!({
             "backups": backups, "reason": reason, "operation": operation,
-            "schedule": settings.as_ref().map(|settings| settings.schedule.to_string()),
-            "verify": settings.as_ref().map(|settings| settings.verify.to_string()),
-            "problems": problems(state), "instance": own_name(state), "refused": refused,
+            "schedule": settings.map(|settings| settings.schedule.to_string()),
+            "verify": settings.map(|settings| settings.verify.to_string()),
+            "problems": problems(state), "instance": config::instance_name(config.as_ref()), "refused": refused,
         }),
     )
 }
