@@ -1,4 +1,4 @@
-//! What a version number promises: a patch has no migration, a minor only such as add.
+//! What a version number promises: a patch has no migration, a minor only such as can be undone.
 
 use super::Outcome;
 use leoflow::upgrade::manifest::{Migration, Release};
@@ -30,16 +30,16 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
     if let (true, Some(migration)) = (is_patch, new.first()) {
         return Err(format!("{version} is a patch release, and may not have the migration {}", label(migration)));
     }
-    match new.iter().find(|migration| migration.phase != "expand") {
+    match new.iter().find(|migration| !migration.reversible) {
         Some(migration) if version.major == base.version.major => {
-            Err(format!("{version} is a minor release, and {} does more than add", label(migration)))
+            Err(format!("{version} is a minor release, and {} cannot be undone", label(migration)))
         }
         _ => Ok(()),
     }
 }
 
-/// The phases that an upgrade applies; the others wait for a gate that is not there yet.
-const APPLIED: [&str; 2] = ["expand", "data"];
+/// The phases that there are.
+const APPLIED: [&str; 4] = ["expand", "data", "postdeploy", "contract"];
 
 /// The newest stable release below a version.
 pub fn base<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> {

@@ -7,6 +7,7 @@ pub use super::backup_args::{
 };
 pub use super::config_args::{Config, ConfigCommand};
 pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
+use super::data_migrate_args::DataMigrate;
 use super::engine_args::{Dags, Init, Runs, Validate};
 pub use super::env_args::{Add, Env, EnvCommand};
 pub use super::hitl_args::{Hitl, HitlCommand, HitlRespond};
@@ -90,6 +91,8 @@ pub enum Command {
     VerifyConfig(VerifyConfig),
     /// Bring the database's schema up to date, or back
     MigrateDb(MigrateDb),
+    /// Data migrations: what an upgrade changes batch by batch, beside the running server
+    DataMigrate(DataMigrate),
     /// DAGs: list, trigger, pause, test
     Dags(Dags),
     /// Runs of a DAG: list, show, watch, clear, cancel
@@ -201,6 +204,9 @@ pub struct MigrateDb {
     /// With --supervised: another database of the datastore, for a rehearsal
     #[arg(long, hide = true)]
     pub database: Option<String>,
+    /// Started by the server: what comes after an upgrade, as far as it may come now
+    #[arg(long, hide = true)]
+    pub later: bool,
     #[command(subcommand)]
     pub command: Option<MigrateCommand>,
 }

@@ -8,6 +8,7 @@ pub mod backup_args;
 pub mod complete;
 mod config_args;
 mod data_args;
+pub mod data_migrate_args;
 pub mod engine_args;
 pub mod env_args;
 mod hitl_args;

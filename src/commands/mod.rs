@@ -67,6 +67,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Config(args) => lite::config::run(&context, &args),
         Command::VerifyConfig(_) => lite::verify_config::run(&context),
         Command::MigrateDb(args) => release::migrate_db::run(&context, &args).await,
+        Command::DataMigrate(args) => release::data_migrate::run(&context, &args).await,
         Command::Dags(args) => engine::dags::run(&context, &args.command).await,
         Command::Runs(args) => engine::runs::run(&context, &args.command).await,
         Command::Tasks(args) => engine::tasks::run(&context, &args.command).await,

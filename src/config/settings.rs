@@ -91,6 +91,11 @@ pub const SETTINGS: &[Setting] = &[
         "24h",
         "how long the copy of the database from before an upgrade stays: 24h, 90m, 2d",
     ),
+    text(
+        "upgrade.contract_after",
+        "7d",
+        "how long what a release takes away of the schema stays after it was first seen: 7d, 24h, 90m",
+    ),
 ];
 
 /// Keys that are never shown nor set one by one, each with the command that changes it.

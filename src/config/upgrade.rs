@@ -40,20 +40,28 @@ pub struct UpgradeSettings {
     pub keep_versions: u64,
     /// How long the copy of the database from before an upgrade stays.
     pub keep_snapshot: Duration,
+    /// How long what a release takes away of the schema stays after it was first seen.
+    pub contract_after: Duration,
 }
 
 impl Default for UpgradeSettings {
     fn default() -> Self {
-        Self { channel: Channel::Stable, from: None, keep_versions: 3, keep_snapshot: 24 * HOUR }
+        Self {
+            channel: Channel::Stable,
+            from: None,
+            keep_versions: 3,
+            keep_snapshot: 24 * HOUR,
+            contract_after: 7 * 24 * HOUR,
+        }
     }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
 const ALLOWED: &str =
-    "a mapping of channel, from, keep_versions and keep_snapshot, as `leoflow config --help` has them";
+    "a mapping of channel, from, keep_versions, keep_snapshot and contract_after, as docs/upgrades.md has them";
 
 impl UpgradeSettings {
-    pub const KEYS: &[&str] = &["channel", "from", "keep_versions", "keep_snapshot"];
+    pub const KEYS: &[&str] = &["channel", "from", "keep_versions", "keep_snapshot", "contract_after"];
 
     /// From the value of the key. `Err` is what is allowed.
     pub fn read(value: &Value) -> Result<Self, Wrong> {
@@ -77,6 +85,11 @@ impl UpgradeSettings {
                     let time = value.as_str().and_then(duration);
                     settings.keep_snapshot = time.ok_or(Wrong::in_key("keep_snapshot", "a time as 24h, 90m or 2d"))?;
                 }
+                Some("contract_after") => {
+                    let time = value.as_str().and_then(duration);
+                    settings.contract_after =
+                        time.ok_or(Wrong::in_key("contract_after", "a time as 7d, 24h or 90m"))?;
+                }
                 // As in `backup`.
                 _ => {}
             }
@@ -94,8 +107,16 @@ mod tests {
         let read = |text: &str| UpgradeSettings::read(&serde_yaml::from_str(text).unwrap());
         assert_eq!(read("{}"), Ok(UpgradeSettings::default()));
         assert_eq!(read("{channel: rc}").unwrap().channel, Channel::Rc);
+        assert_eq!(read("{contract_after: 90m}").unwrap().contract_after, 90 * HOUR / 60);
         assert_eq!(read("{keep_snapshot: 2d}").unwrap().keep_snapshot, 48 * HOUR);
-        for wrong in ["{channel: beta}", "{keep_versions: 0}", "{keep_snapshot: 3}", "{keep_snapshot: h}", "3"] {
+        for wrong in [
+            "{channel: beta}",
+            "{keep_versions: 0}",
+            "{keep_snapshot: 3}",
+            "{keep_snapshot: h}",
+            "{contract_after: soon}",
+            "3",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

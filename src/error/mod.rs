@@ -328,6 +328,7 @@ impl From<SchemaError> for Error {
             SchemaError::NotNewest { newest, .. } => Self::refused(&error)
                 .hint(format!("leoflow migrate-db rollback {newest}"))
                 .hint("leoflow migrate-db rollback --to VERSION undoes several"),
+            SchemaError::NoDataMigration(_) => Self::usage(&error).hint("leoflow data-migrate list"),
             SchemaError::NothingToUndo => Self::failed(&error).hint("leoflow migrate-db status"),
             SchemaError::NotMigrated { .. } => Self::failed(&error).hint("leoflow migrate-db"),
             SchemaError::Failed { .. } => Self::failed(&error).hint("what was committed before it stays; mend the cause and run `leoflow migrate-db`, which goes on from there"),

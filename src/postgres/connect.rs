@@ -35,6 +35,12 @@ pub enum PgError {
 }
 
 impl PgError {
+    /// PostgreSQL's own code for what was wrong with a query; `None` where the connection was.
+    pub fn sql_state(&self) -> Option<&SqlState> {
+        let Self::Query(error) = self else { return None };
+        error.as_db_error().map(tokio_postgres::error::DbError::code)
+    }
+
     /// Whether the files are not what they were: classes of Postgres's own for that, or what reading a page says.
     pub fn is_damage(&self) -> bool {
         let Self::Query(error) = self else { return false };

@@ -78,17 +78,28 @@ pub fn classify(known: &[Known], found: &Found) -> State {
         return State::Edited { files: edited };
     }
     let embedded: BTreeSet<i64> = known.iter().map(|known| known.version).collect();
-    let missing: Vec<i64> =
-        embedded.symmetric_difference(&applied).copied().filter(|version| *version <= database).collect();
+    let later: BTreeSet<i64> = waiting(known, found).iter().map(|known| known.version).collect();
+    let missing: Vec<i64> = embedded
+        .symmetric_difference(&applied)
+        .copied()
+        .filter(|version| *version <= database && !later.contains(version))
+        .collect();
     if !missing.is_empty() {
         return State::Gap { missing };
     }
-    let pending: Vec<i64> = embedded.difference(&applied).copied().collect();
+    let pending: Vec<i64> = embedded.difference(&applied).copied().filter(|version| !later.contains(version)).collect();
     match (applied.is_empty(), pending.is_empty()) {
         (true, _) => State::Fresh,
         (false, true) => State::Current { version: database },
         (false, false) => State::Pending { from: database, versions: pending },
     }
+}
+
+/// What is not applied and need not be for a server to start, oldest first. Nothing waits in a new database.
+pub fn waiting<'a>(known: &'a [Known], found: &Found) -> Vec<&'a Known> {
+    let applied: BTreeSet<i64> = found.ledger.iter().flatten().map(|row| row.version).collect();
+    let waits = |known: &&Known| known.phase.comes_later() && !applied.contains(&known.version);
+    known.iter().filter(waits).collect()
 }
 
 /// What is wrong with the records themselves. refinery panics on rows that this refuses.
@@ -131,12 +142,12 @@ fn was_edited(known: &Known, found: &Found) -> bool {
 mod tests {
     use super::*;
 
+    fn one(n: i32, phase: &str) -> Known {
+        Known::parse(&format!("V{n:04}__m{n}.sql"), &format!("-- phase: {phase}\nSELECT {n};\n"), None).unwrap()
+    }
+
     fn known(count: i32) -> Vec<Known> {
-        (1..=count)
-            .map(|n| {
-                Known::parse(&format!("V{n:04}__m{n}.sql"), &format!("-- phase: data\nSELECT {n};\n"), None).unwrap()
-            })
-            .collect()
+        (1..=count).map(|n| one(n, "data")).collect()
     }
 
     fn applied(known: &[Known]) -> Found {
@@ -213,6 +224,19 @@ mod tests {
         let mut ours = known(3);
         ours.remove(1);
         assert_eq!(classify(&ours, &applied(&known(3))), State::Gap { missing: vec![2] });
+    }
+
+    #[test]
+    fn what_comes_later_holds_nothing_up_and_leaves_no_hole() {
+        let all = [one(1, "data"), one(2, "postdeploy"), one(3, "contract"), one(4, "data")];
+        let found = |versions: &[usize]| applied(&versions.iter().map(|n| all[n - 1].clone()).collect::<Vec<_>>());
+        let waiting_of = |versions| waiting(&all, &found(versions)).iter().map(|known| known.version).collect();
+        assert_eq!(classify(&all, &Found::default()), State::Fresh, "all of them, in their order");
+        assert_eq!(classify(&all, &found(&[1])), State::Pending { from: 1, versions: vec![4] });
+        assert_eq!(classify(&all, &found(&[1, 4])), State::Current { version: 4 });
+        assert_eq!(classify(&all, &found(&[1, 3, 4])), State::Current { version: 4 });
+        assert_eq!(classify(&all, &found(&[2, 4])), State::Gap { missing: vec![1] });
+        assert_eq!((waiting_of(&[1, 4]), waiting_of(&[1, 3, 4])), (vec![2, 3], vec![2]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The migrations inside this binary.
 
+use super::batches::Batches;
 use crate::build_info::{MigrationFile, build_info};
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
@@ -10,11 +11,13 @@ const FILES: &[MigrationFile] = include!(concat!(env!("OUT_DIR"), "/migrations.r
 /// When in an upgrade a migration may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Adds; the release before goes on working.
+    /// Adds, before the new server starts; the release before goes on working.
     Expand,
+    /// Changes what is there. What it has as batches runs beside the server; an upgrade only writes down that it is to.
     Data,
+    /// What the new release can do without, once the upgrade to it is committed.
     Postdeploy,
-    /// Takes away what no supported release uses.
+    /// Takes away what no release here uses any more, once its gates are open.
     Contract,
 }
 
@@ -38,6 +41,11 @@ impl Phase {
             Self::Contract => "contract",
         }
     }
+
+    /// Whether a server starts without it.
+    pub fn comes_later(self) -> bool {
+        matches!(self, Self::Postdeploy | Self::Contract)
+    }
 }
 
 /// One migration this binary knows.
@@ -51,6 +59,10 @@ pub struct Known {
     /// Of the file.
     pub sha256: String,
     pub rollback: Option<String>,
+    /// Of a data migration that is too much for one transaction.
+    pub batches: Option<Batches>,
+    /// Of a contract: the data migrations that must have been verified.
+    pub after: Vec<i64>,
     /// What is executed: the file and the row it writes into the ledger. refinery's checksum covers
     /// this text, so nothing in it varies from run to run.
     pub migration: refinery::Migration,
@@ -85,6 +97,14 @@ impl Known {
             .strip_prefix("-- phase: ")
             .and_then(Phase::parse)
             .ok_or_else(|| format!("{file} does not begin with `-- phase: expand|data|postdeploy|contract`"))?;
+        let (once, batches) = Batches::split(file, sql)?;
+        if batches.is_some() && phase != Phase::Data {
+            return Err(format!("{file} has steps, which only a data migration has"));
+        }
+        let after = after(sql).ok_or_else(|| format!("{file} has an `-- after:` that names no migration"))?;
+        if !after.is_empty() && phase != Phase::Contract {
+            return Err(format!("{file} has an `-- after:`, which only a contract has"));
+        }
         if phase == Phase::Expand && rollback.is_none() {
             return Err(format!("{file} is an expand migration without {stem}.rollback.sql"));
         }
@@ -94,8 +114,13 @@ impl Known {
             .ok_or_else(|| format!("{file} is not called V0001__name.sql"))?;
         let version: i32 = number.parse().map_err(|_| format!("{file} has no version number"))?;
         let sha256 = hex::encode(Sha256::digest(sql.as_bytes()));
-        let text = format!("{sql}\n{}", ledger_row(version, name, phase, &sha256, rollback));
-        let migration = refinery::Migration::unapplied(stem, &text).map_err(|error| error.to_string())?;
+        let begun = batches.as_ref().map(|_| format!("INSERT INTO data_migration (version) VALUES ({version});\n"));
+        let begun = begun.unwrap_or_default();
+        let text = format!("{once}\n{begun}{}", ledger_row(version, name, phase, &sha256, rollback));
+        // By refinery's U what comes later may come after a newer one.
+        let prefix = if phase.comes_later() { 'U' } else { 'V' };
+        let migration = refinery::Migration::unapplied(&format!("{prefix}{number}__{name}"), &text)
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             version: version.into(),
             name: name.to_owned(),
@@ -103,9 +128,17 @@ impl Known {
             phase,
             sha256,
             rollback: rollback.map(str::to_owned),
+            batches,
+            after,
             migration,
         })
     }
+}
+
+/// The versions of the lines `-- after: V0013`; `None` where one is no version.
+fn after(sql: &str) -> Option<Vec<i64>> {
+    let named = sql.lines().filter_map(|line| line.strip_prefix("-- after: "));
+    named.map(|name| name.trim().strip_prefix('V')?.parse().ok()).collect()
 }
 
 fn ledger_row(version: i32, name: &str, phase: Phase, sha256: &str, rollback: Option<&str>) -> String {
@@ -152,6 +185,11 @@ mod tests {
             ("V0001__a.sql", "-- phase: sideways\n", Some("")),
             ("0001_a.sql", "-- phase: data\n", None),
             ("Vx__a.sql", "-- phase: data\n", None),
+            ("V0001__a.sql", "-- phase: contract\n-- after: something\n", None),
+            ("V0001__a.sql", "-- phase: data\n-- after: V0001\n", None),
+            ("V0001__a.sql", "-- phase: postdeploy\n-- step: batch\nSELECT 1;\n-- step: left\nSELECT 0;\n", None),
+            ("V0001__a.sql", "-- phase: data\n-- step: batch\nSELECT 1;\n", None),
+            ("V0001__a.sql", "-- phase: data\n-- step: sideways\nSELECT 1;\n", None),
         ] {
             assert!(Known::parse(file, sql, rollback).unwrap_err().contains(file));
         }

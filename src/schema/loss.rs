@@ -25,11 +25,29 @@ enum Loss {
     Unknown(String),
 }
 
+impl Loss {
+    fn is_of(&self, name: &str) -> bool {
+        match self {
+            Self::Table(table) | Self::Column { table, .. } | Self::Rows { table, .. } => table == name,
+            Self::Unknown(_) => false,
+        }
+    }
+}
+
+/// The tables of a line `-- carried back: a, b`: the script itself puts what they hold to where the release before
+/// has it, or nobody misses it.
+fn carried_back(script: &str) -> BTreeSet<String> {
+    let lines = script.lines().filter_map(|line| line.strip_prefix("-- carried back: "));
+    lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_owned()).collect()
+}
+
 /// A line for each thing that undoing these migrations loses, with counts of what is there now.
 pub async fn lost(client: &Client, extent: Extent) -> Result<Vec<String>, SchemaError> {
     let mut losses: Vec<Loss> = Vec::new();
     for Undoable { rollback_sql, .. } in steps(client, extent).await? {
-        losses.extend(of_script(&rollback_sql.unwrap_or_default()));
+        let script = rollback_sql.unwrap_or_default();
+        let carried = carried_back(&script);
+        losses.extend(of_script(&script).into_iter().filter(|loss| !carried.iter().any(|table| loss.is_of(table))));
     }
     let dropped: BTreeSet<String> = losses
         .iter()
@@ -235,6 +253,14 @@ mod tests {
                 Loss::Unknown("DO $x$ BEGIN; END $x$".into()),
             ]
         );
+    }
+
+    #[test]
+    fn what_the_script_itself_carries_back_is_no_loss() {
+        let script = "-- carried back: one, two\nUPDATE two SET a = 1; DROP TABLE one; DROP TABLE three;";
+        let carried = carried_back(script);
+        let lost = of_script(script).into_iter().filter(|loss| !carried.iter().any(|table| loss.is_of(table)));
+        assert_eq!(lost.collect::<Vec<_>>(), [Loss::Table("three".into())]);
     }
 
     #[test]

@@ -59,15 +59,30 @@ async fn migrate_locked(
     if pending.is_empty() {
         return Ok(Applied { files: Vec::new(), version: newest(known) });
     }
+    apply(work, known, &pending, version, TABLE_LOCK_PATIENCE, report).await
+}
+
+/// Applies these of `known`, oldest first, each in one transaction with its row in the ledger.
+pub(super) async fn apply(
+    work: &mut Client,
+    known: &[Known],
+    versions: &[i64],
+    version: &str,
+    patience: &str,
+    report: &mut dyn FnMut(&str),
+) -> Result<Applied, SchemaError> {
     work.execute("SELECT set_config('leoflow.version', $1, false)", &[&version]).await?;
-    work.batch_execute(&format!("SET lock_timeout = '{TABLE_LOCK_PATIENCE}'")).await?;
-    let migrations: Vec<refinery::Migration> = known.iter().map(|known| known.migration.clone()).collect();
+    work.batch_execute(&format!("SET lock_timeout = '{patience}'")).await?;
+    let found = ledger::inspect(work).await?;
+    let is_applied = |known: &&Known| found.ledger.iter().flatten().any(|row| row.version == known.version);
+    let mut there: Vec<refinery::Migration> =
+        known.iter().filter(is_applied).map(|known| known.migration.clone()).collect();
     let mut files = Vec::new();
-    for known in known.iter().filter(|known| pending.contains(&known.version)) {
-        let target = i32::try_from(known.version).unwrap_or(i32::MAX);
-        refinery::Runner::new(&migrations)
+    for known in known.iter().filter(|known| versions.contains(&known.version)) {
+        // No other: what waits below it is not its business.
+        there.push(known.migration.clone());
+        refinery::Runner::new(&there)
             .set_grouped(false)
-            .set_target(refinery::Target::Version(target))
             .run_async(work)
             .await
             .map_err(|error| SchemaError::Failed { migration: known.file.clone(), reason: reason(&error) })?;

@@ -1,8 +1,11 @@
 //! The database's schema: what this binary knows, what the database has, and getting from one to
 //! the other without losing anything.
 
+mod batches;
 pub mod classify;
+pub mod data_migration;
 pub mod embedded;
+pub mod later;
 mod ledger;
 mod loss;
 mod migrate;
@@ -10,7 +13,7 @@ mod rollback;
 pub mod shape;
 pub mod tables;
 
-pub use classify::{State, classify};
+pub use classify::{State, classify, waiting};
 pub use embedded::{Known, known};
 pub use ledger::{applied, inspect, own_rollbacks};
 pub use loss::lost;
@@ -45,6 +48,8 @@ pub enum SchemaError {
     Busy,
     #[error("version {asked} is not the newest; the newest is {newest}")]
     NotNewest { asked: i64, newest: i64 },
+    #[error("{0} is no data migration of this version that runs in batches")]
+    NoDataMigration(String),
     #[error("there is no migration to undo")]
     NothingToUndo,
     #[error("migration {0} cannot be undone: it came without rollback SQL")]

@@ -2,7 +2,7 @@
 //! database with, so that none is written that a restore would refuse. A test holds the files to what the
 //! migrations really make.
 
-use super::SchemaError;
+use super::{SchemaError, known, ledger, waiting};
 use std::collections::BTreeSet;
 use tokio_postgres::GenericClient;
 
@@ -19,6 +19,8 @@ const SHAPES: &[&str] = &[
     include_str!("shapes/0009.txt"),
     include_str!("shapes/0010.txt"),
     include_str!("shapes/0011.txt"),
+    include_str!("shapes/0012.txt"),
+    include_str!("shapes/0013.txt"),
 ];
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with
@@ -59,6 +61,11 @@ pub async fn differences(
     version: i64,
     tables: &[String],
 ) -> Result<Vec<String>, SchemaError> {
+    // The shapes are of all up to a version: with one that waits below it there is none to compare with.
+    let found = ledger::inspect(client).await?;
+    if waiting(known(), &found).iter().any(|known| known.version < version) {
+        return Ok(Vec::new());
+    }
     let Some(expected) = expected(version) else { return Ok(Vec::new()) };
     let expected: BTreeSet<&str> = expected.collect();
     let rows = client.query(QUERY, &[]).await?;

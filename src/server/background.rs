@@ -2,6 +2,7 @@
 
 use super::dag_code::{Asker, DagCode};
 use super::dag_files;
+use super::later_migrations;
 use super::questions::Questions;
 use super::state::AppState;
 use super::ui_component;
@@ -55,6 +56,7 @@ impl Background {
         }));
         self.helpers.push(spawn_local(state.environments.clone().get_plain_python()));
         self.helpers.push(spawn_local(upkeep::keep(state.clone())));
+        self.helpers.push(spawn_local(later_migrations::keep(state.clone())));
         self.helpers.push(spawn_local(ui_component::keep(state.home.clone(), state.ui.clone())));
         self.scheduler = Some(spawn_local(async move {
             let (told, beat) = (|event: Option<&_>| state.changes.tell(event), || state.scheduler_beat.beat());

@@ -22,6 +22,7 @@ mod docs;
 mod environments;
 mod guard;
 mod health;
+mod later_migrations;
 mod listen;
 mod listing;
 mod lite;

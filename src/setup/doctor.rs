@@ -15,7 +15,7 @@ use crate::postgres::install;
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::python;
-use crate::schema::{self, State};
+use crate::schema::{self, State, data_migration};
 use crate::supervisor;
 use crate::sys::user_namespace::Identity;
 use crate::sys::{disk, files, ports, user};
@@ -42,7 +42,7 @@ pub struct Unasked {
 pub fn examine(
     home: &Home,
     sources: &Sources,
-    schema: Option<Result<State, Unasked>>,
+    schema: Option<Result<SchemaFound, Unasked>>,
     servers: &ServersPython,
 ) -> Vec<Check> {
     let running = lock::is_held(home).unwrap_or(false);
@@ -304,10 +304,18 @@ fn datastore(home: &Home) -> Check {
     }
 }
 
-fn schema_check(schema: Option<Result<State, Unasked>>) -> Check {
+/// How the database compares with this release, and a data migration that has failed.
+pub type SchemaFound = (State, Option<data_migration::Progress>);
+
+fn schema_check(schema: Option<Result<SchemaFound, Unasked>>) -> Check {
     match schema {
         None => Check::ok("schema", "no datastore yet"),
-        Some(Ok(state)) => schema_verdict(&state),
+        Some(Ok((_, Some(failed)))) => Check::warning(
+            "schema",
+            format!("data migration {} has failed: {}", failed.migration, failed.error.unwrap_or_default()),
+            format!("mend the cause, then: leoflow data-migrate resume {}", failed.version),
+        ),
+        Some(Ok((state, None))) => schema_verdict(&state),
         Some(Err(unasked)) => Check::problem("schema", unasked.reason, unasked.remedy),
     }
 }

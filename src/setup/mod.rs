@@ -17,7 +17,7 @@ pub mod uninstall;
 
 pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, note_version, renew_unseen_password};
 pub use check::{Check, Mend, Verdict};
-pub use doctor::{RESTORE, Unasked, examine, mend};
+pub use doctor::{RESTORE, SchemaFound, Unasked, examine, mend};
 pub use doctor_python::ServersPython;
 pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};

@@ -73,6 +73,7 @@ pub fn as_change(facts: &Facts, ways: &Ways<'_>, to: &Version, schema: i64) -> P
         schema_from: ways.schema,
         schema_to: schema,
         migrations: Vec::new(),
+        later: Vec::new(),
         program: Wanted { url: String::new(), sha256: String::new(), size: 0 },
         components: Vec::new(),
         needs_bytes: 0,

@@ -74,8 +74,11 @@ pub struct Plan {
     pub live: bool,
     pub schema_from: i64,
     pub schema_to: i64,
-    /// Those that are not yet applied, oldest first.
+    /// Those that it applies, oldest first.
     pub migrations: Vec<Migration>,
+    /// Those that come once it is committed, and their gates are open.
+    #[serde(default)]
+    pub later: Vec<Migration>,
     pub program: Wanted,
     pub components: Vec<ComponentPlan>,
     pub needs_bytes: u64,
@@ -161,6 +164,8 @@ pub enum Refusal {
 pub const POSTGRES: &str = "postgres";
 /// What this version can put into its place.
 const KNOWN: [&str; 2] = [POSTGRES, web_ui::COMPONENT];
+/// What this version can apply: the first two in an upgrade, the others once it is committed.
+const PHASES: [&str; 4] = ["expand", "data", "postdeploy", "contract"];
 /// What is left free beside everything, bytes: the datastore needs room to go on.
 const SPARE: u64 = 256 * 1024 * 1024;
 
@@ -178,7 +183,7 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
     if let Some(stop) = required_stop(from, release) {
         return Err(Refusal::Stop { stop, to: to.clone() });
     }
-    let (schema_from, migrations) = pending(&facts.database, release)?;
+    let (schema_from, migrations, later) = pending(&facts.database, release)?;
     // What ails it may be just that: the release before the last one does not know its schema.
     let is_cure = schema_from > facts.own_schema;
     if let Instance::Ailing(reason) = &facts.instance
@@ -204,9 +209,10 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
         to: to.clone(),
         live: facts.instance != Instance::Stopped,
         schema_from,
-        schema_to: release.schema_version(),
+        schema_to: migrations.iter().map(|migration| migration.version).fold(schema_from, i64::max),
         warnings: warnings(from, manifest, release, &migrations),
         migrations,
+        later,
         program: Wanted::of(asset)?,
         components,
         needs_bytes,
@@ -241,8 +247,8 @@ fn required_stop(from: &Version, release: &Release) -> Option<Version> {
     release.required_stops.iter().filter(ahead).min_by(|one, other| one.cmp_precedence(other)).cloned()
 }
 
-/// The schema's version, and what the release adds to it.
-fn pending(database: &Database, release: &Release) -> Result<(i64, Vec<Migration>), Refusal> {
+/// The schema's version, what the release adds to it in the upgrade, and what after it.
+fn pending(database: &Database, release: &Release) -> Result<(i64, Vec<Migration>, Vec<Migration>), Refusal> {
     let applied = match database {
         Database::Applied(applied) => applied,
         Database::Damaged(reason) => return Err(Refusal::Damaged(reason.clone())),
@@ -261,11 +267,17 @@ fn pending(database: &Database, release: &Release) -> Result<(i64, Vec<Migration
     let is_applied = |migration: &Migration| applied.iter().any(|(version, _)| *version == migration.version);
     let pending: Vec<Migration> =
         release.migrations.iter().filter(|migration| !is_applied(migration)).cloned().collect();
-    match pending.iter().find(|migration| !["expand", "data"].contains(&migration.phase.as_str())) {
+    match pending.iter().find(|migration| !PHASES.contains(&migration.phase.as_str())) {
         Some(Migration { version, name, phase, .. }) => {
             Err(Refusal::Phase { version: *version, name: name.clone(), phase: phase.clone() })
         }
-        None => Ok((newest, pending)),
+        // A new database has nothing that a later one could have to wait for.
+        None if applied.is_empty() => Ok((newest, pending, Vec::new())),
+        None => {
+            let (later, now) =
+                pending.into_iter().partition(|one| ["postdeploy", "contract"].contains(&one.phase.as_str()));
+            Ok((newest, now, later))
+        }
     }
 }
 

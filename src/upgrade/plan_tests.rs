@@ -167,9 +167,11 @@ fn a_datastore_that_the_release_does_not_know_is_left_alone() {
     refused!(applied(vec![(1, sum(1)), (2, sum(9))]), Refusal::OtherHistory { version: 2, .. });
     refused!(planned(|facts, _| facts.database = Database::Damaged("a hole".to_owned())), Refusal::Damaged(_));
     refused!(
-        planned(|_, release| release.migrations[2].phase = "contract".to_owned()),
+        planned(|_, release| release.migrations[2].phase = "sideways".to_owned()),
         Refusal::Phase { version: 3, .. }
     );
+    let later = planned(|_, release| release.migrations[2].phase = "contract".to_owned()).unwrap();
+    assert_eq!((later.migrations.len(), later.later.len(), later.schema_to), (0, 1, later.schema_from));
     // One that is applied already may be of any phase.
     assert!(planned(|_, release| release.migrations[1].phase = "contract".to_owned()).is_ok());
     assert_eq!(applied(vec![]).unwrap().migrations.len(), 3);

@@ -174,6 +174,7 @@ mod tests {
             schema_from: 3,
             schema_to: 4,
             migrations: Vec::new(),
+            later: Vec::new(),
             program: Wanted { url: String::new(), sha256: String::new(), size: 0 },
             components: Vec::new(),
             needs_bytes: 0,

@@ -42,6 +42,7 @@ mod migrator;
 mod own_pages;
 mod partitions;
 mod passwords;
+mod phases;
 mod places;
 mod ports;
 mod postgres_sources;

@@ -119,6 +119,20 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
                 (SELECT event FROM event_log), (SELECT count(*) FROM revoked_token), (SELECT count(*) FROM hitl_detail_history)",
         "seen|t|patch_dag|1|1",
     ),
+    (
+        12,
+        "INSERT INTO rendered_task_instance_fields VALUES ('d', 'r', 't', -1, '{\"a\" : 1}');",
+        "SELECT (SELECT coalesce(f.rendered_fields, ti.rendered)::text FROM task_instance ti
+                 LEFT JOIN rendered_task_instance_fields f USING (dag_id, run_id, task_id, map_index)
+                 WHERE task_id = 't')",
+        "{\"a\" : 1}",
+    ),
+    (
+        13,
+        "UPDATE task_instance SET rendered = '{\"b\": 2}' WHERE task_id = 'u' AND map_index = -1",
+        "SELECT (SELECT status FROM data_migration WHERE version = 13), (SELECT count(*) FROM task_instance WHERE rendered IS NOT NULL)",
+        "pending|1",
+    ),
 ];
 
 fn at_version(test: &TestHome, version: i64) {

@@ -263,7 +263,7 @@ fn a_release_tool_holds_to_what_a_version_number_promises() {
     let from = ["--from", dist.to_str().unwrap()];
     for (version, migration, why) in [
         ("0.1.1", Migration::Adds, "0.1.1 is a patch release"),
-        ("0.2.0", Migration::Data, "does more than add"),
+        ("0.2.0", Migration::Data, "cannot be undone"),
         ("0.2.0-rc1", Migration::Adds, "--channel rc"),
     ] {
         write_program(&first.program(version), &Release { version, migration, fault: None });

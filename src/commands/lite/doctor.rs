@@ -12,8 +12,8 @@ use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::protocol::control;
 use crate::recovery::datastore::Datastore;
-use crate::schema::{self, State};
-use crate::setup::{self, Check, Mend, Unasked, Verdict};
+use crate::schema::{self, State, data_migration};
+use crate::setup::{self, Check, Mend, SchemaFound, Unasked, Verdict};
 use crate::supervisor;
 use serde_json::json;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
 }
 
 /// Asks the running datastore, or for a moment a private one.
-async fn schema_state(context: &Context<'_>) -> Option<Result<State, Unasked>> {
+async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaFound, Unasked>> {
     if cluster::state(&context.home) != ClusterState::Ready {
         return None;
     }
@@ -63,15 +63,22 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<State, Unasked>> {
         let look = async {
             // As it is: a role or database that is missing is not made for a look.
             match access.endpoint.connect(&config).await {
-                Err(PgError::NoDatabase | PgError::WrongPassword) => Ok(State::Fresh),
+                Err(PgError::NoDatabase | PgError::WrongPassword) => Ok((State::Fresh, None)),
                 Err(error) => Err(error.into()),
-                Ok(client) => Ok(schema::classify(schema::known(), &schema::inspect(&client).await?)),
+                Ok(client) => {
+                    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
+                    let data = match state {
+                        State::Current { .. } => data_migration::list(&client, schema::known()).await?,
+                        _ => Vec::new(),
+                    };
+                    Ok((state, data.into_iter().find(|one| one.status == data_migration::Status::Failed)))
+                }
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(10), look).await;
         in_time.unwrap_or_else(|_| Err(Error::failed("the datastore does not answer")))
     };
-    let found: Result<State, Error> = asked.await;
+    let found: Result<SchemaFound, Error> = asked.await;
     Some(found.map_err(|error| {
         let remedy = match error.is_damage {
             true => setup::RESTORE.to_owned(),

@@ -1,15 +1,18 @@
 //! `leoflow migrate-db`, its status and its rollback; and the supervisor's one-shot migrator.
 
+use super::later_migrations;
 use crate::backup::automatic::{self, Automatic};
 use crate::cli::args::{MigrateCommand, MigrateDb, Rollback};
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::{Error, Kind};
+use crate::home::lock::OperationLock;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::child::Inheritance;
 use crate::protocol::log;
 use crate::recovery::datastore::Datastore;
+use crate::schema::embedded::Phase;
 use crate::schema::{self, Extent, State, classify, embedded, known};
 use crate::upgrade::{history, stage, versions};
 use serde_json::json;
@@ -18,6 +21,7 @@ use tracing::{info, warn};
 
 pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     match &args.command {
+        None if args.later => later(context).await,
         None if args.supervised => supervised(context, args).await,
         None if args.dry_run => status(context, true).await,
         None => migrate(context, args).await,
@@ -38,15 +42,60 @@ async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
             printer.line(format!("applied: {file}"));
         }
     };
-    let applied = schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?;
+    if !args.no_backup {
+        back_up_before_contract(context, &datastore, printer).await?;
+    }
+    let mut applied = schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?;
+    let (more, waiting) = later_migrations::apply(context, &datastore, &mut report).await?;
+    applied.files.extend(more.files);
+    applied.version = classify::database_version(&schema::inspect(&work).await?);
     if printer.json {
-        printer.json(&json!({"applied": applied.files, "database_version": applied.version}))?;
+        printer.json(&json!({"applied": applied.files, "database_version": applied.version, "waiting": waiting}))?;
     } else {
+        later_migrations::show(context, &waiting);
         let count = applied.files.len();
         let plural = if count == 1 { "migration" } else { "migrations" };
         let is = if count == 0 { "is" } else { "is now" };
         printer.line(format!("{count} {plural} applied, schema {is} at version {:04}", applied.version));
     }
+    Ok(0)
+}
+
+/// Into the log of the process.
+struct LogReporter;
+
+impl Reporter for LogReporter {
+    fn report(&self, progress: Progress) {
+        match progress {
+            Progress::Note(text) => info!("{text}"),
+            Progress::Warning(text) => warn!("{text}"),
+            _ => {}
+        }
+    }
+}
+
+/// What it takes away is in a backup first.
+async fn back_up_before_contract(
+    context: &Context<'_>,
+    datastore: &Datastore,
+    reporter: &dyn Reporter,
+) -> Result<(), Error> {
+    let waiting = later_migrations::waiting(context, datastore).await?;
+    let contract = Phase::Contract.name();
+    if waiting.iter().any(|one| one.phase == contract && one.gates_shut.is_empty()) {
+        back_up(context, &datastore.access, "migration", reporter).await?;
+    }
+    Ok(())
+}
+
+/// Asked for by the server, beside it. Holds nobody up: what it would have to wait for is tried again later.
+async fn later(context: &Context<'_>) -> Result<u8, Error> {
+    let _operation = OperationLock::take(&context.home, "leoflow migrate-db").map_err(Error::from)?;
+    let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
+    back_up_before_contract(context, &datastore, &LogReporter).await?;
+    let mut report = |file: &str| info!("applied: {file}");
+    let (applied, waiting) = later_migrations::apply(context, &datastore, &mut report).await?;
+    context.printer.json(&json!({"applied": applied.files, "waiting": waiting}))?;
     Ok(0)
 }
 
@@ -68,12 +117,7 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             let installation = install::installed(&context.home)
                 .ok_or_else(|| Error::failed("PostgreSQL's files are gone").hint("leoflow setup"))?;
             let access = Access { endpoint: endpoint.clone(), credentials: credentials.clone(), installation };
-            let report = |progress: Progress| match progress {
-                Progress::Note(text) => info!("{text}"),
-                Progress::Warning(text) => warn!("{text}"),
-                _ => {}
-            };
-            back_up(context, &access, "migration", &report).await?;
+            back_up(context, &access, "migration", &LogReporter).await?;
         }
         let lock = connect().await?;
         // Whoever upgrades has taken its backup, and reads these lines: docs/process-protocol.md.
@@ -174,6 +218,7 @@ async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
         State::Fresh => known().iter().map(|known| known.file.as_str()).collect(),
         _ => Vec::new(),
     };
+    let waiting = later_migrations::waiting(context, &datastore).await?;
     let printer = context.printer;
     if printer.json {
         printer.json(&json!({
@@ -181,12 +226,14 @@ async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
             "binary_version": binary,
             "pending": pending,
             "state": state.name(),
+            "waiting": waiting,
         }))?;
         return Ok(0);
     }
     for file in &pending {
         printer.line(format!("pending: {file}"));
     }
+    later_migrations::show(context, &waiting);
     if !dry_run {
         printer.line(format!("{}: database at version {database:04}, binary knows {binary:04}", state.name()));
         if let Some(error) = schema::refusal(&state) {

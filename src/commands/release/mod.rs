@@ -1,8 +1,10 @@
 //! What is installed: setup, upgrades, the way back, removal.
 
 pub mod completions;
+pub mod data_migrate;
 pub mod every_instance;
 pub mod instances;
+mod later_migrations;
 pub mod migrate_db;
 pub mod operation;
 pub mod rollback;

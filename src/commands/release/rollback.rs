@@ -117,7 +117,7 @@ fn unfinished(context: &Context<'_>, facts: &Facts) -> Option<Version> {
     let schema = applied.last()?.0;
     let about = program::about(&stage::program_of(&context.home, &facts.installed)).ok()?;
     let changes = history::history(&context.home).into_iter().rev();
-    let mut led_away = changes.filter(|change| change.from == facts.installed && change.schema_to == schema);
+    let mut led_away = changes.filter(|change| change.from == facts.installed && change.schema_to <= schema);
     led_away.next().filter(|_| schema > about.schema_version).map(|change| change.to)
 }
 

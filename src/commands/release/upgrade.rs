@@ -99,6 +99,11 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
         printer
             .line(format!("  migration  V{:04}__{} ({}, {undo})", migration.version, migration.name, migration.phase));
     }
+    for migration in &plan.later {
+        let what = if migration.phase == "contract" { "once its gates are open" } else { "after the upgrade" };
+        printer
+            .line(format!("  later      V{:04}__{} ({}, {what})", migration.version, migration.name, migration.phase));
+    }
     if plan.migrations.is_empty() {
         printer.line(format!("  schema     stays at version {:04}", plan.schema_from));
     }

@@ -30,6 +30,8 @@ pub enum Event {
     Callback,
     /// Assets have been updated.
     Assets,
+    /// A data migration was resumed, or has rows again.
+    Migrations,
 }
 
 /// For the scheduler and the pages.

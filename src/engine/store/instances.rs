@@ -43,7 +43,7 @@ pub struct Instance {
 }
 
 const COLUMNS: &str = "
-    ti.*, ti.rendered::text AS rendered_text, r.logical_date, r.run_after, v.version_number,
+    ti.*, coalesce(f.rendered_fields, ti.rendered)::text AS rendered_text, r.logical_date, r.run_after, v.version_number,
     v.created_at AS version_created_at,
     (SELECT pid FROM task_try t
      WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
@@ -57,6 +57,11 @@ const SOURCE: Source<'static> = Source {
     joins: &[
         ("r", "JOIN dag_run r USING (dag_id, run_id)"),
         ("v", "LEFT JOIN dag_version v ON v.id = r.dag_version_id"),
+        (
+            "f",
+            "LEFT JOIN rendered_task_instance_fields f ON (f.dag_id, f.run_id, f.task_id, f.map_index)
+                                                       = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)",
+        ),
     ],
     key: KEY,
 };

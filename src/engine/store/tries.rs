@@ -317,9 +317,13 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
               AND state = 'running'
             RETURNING try_number),
         shown AS (
-            UPDATE task_instance SET rendered = $13, rendered_map_index = $14
+            INSERT INTO rendered_task_instance_fields (dag_id, run_id, task_id, map_index, rendered_fields)
+            SELECT $1, $2, $3, $4, $13 FROM ended WHERE $13::json IS NOT NULL
+            ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE SET rendered_fields = EXCLUDED.rendered_fields),
+        named AS (
+            UPDATE task_instance SET rendered_map_index = $14
             WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND $15
-              AND EXISTS (SELECT FROM ended)),
+              AND rendered_map_index IS DISTINCT FROM $14 AND EXISTS (SELECT FROM ended)),
         returned AS (
             INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
             SELECT $1, $2, $3, $4, key, value::json FROM unnest($16::text[], $17::text[]) AS new (key, value)

@@ -37,6 +37,8 @@ pub enum Migration {
     Fails,
     /// Adds a table, and fails to take it back.
     Stays,
+    /// One of each phase, the contract after the data migration, which runs in batches.
+    Phases,
 }
 
 pub const FIRST: Release = Release { version: "0.1.0", migration: Migration::None, fault: None };
@@ -144,6 +146,7 @@ pub fn write_program(path: &Path, release: &Release) {
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY);\n",
             "rollback": "SELECT 1 / 0;\n",
         }]),
+        Migration::Phases => phases(newest + 1),
         Migration::Fails => json!([{
             "file": file("broken"),
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint);\nSELECT 1 / 0;\n",
@@ -155,6 +158,39 @@ pub fn write_program(path: &Path, release: &Release) {
         said["faults"] = json!({role: fault});
     }
     append(path, &said);
+}
+
+/// Variables get a summary, from their descriptions; what only the release before needed goes in the end.
+fn phases(first: i64) -> Value {
+    let file = |ahead: i64, name: &str| format!("V{:04}__{name}.sql", first + ahead);
+    json!([
+        {
+            "file": file(0, "summary"),
+            "sql": "-- phase: expand\nALTER TABLE variable ADD COLUMN summary text;\nCREATE TABLE outdated (id bigint);\n",
+            "rollback": "DROP TABLE outdated;\nALTER TABLE variable DROP COLUMN summary;\n",
+        },
+        {
+            "file": file(1, "summaries"),
+            "sql": "-- phase: data\n\
+                -- step: batch\n\
+                WITH part AS (SELECT key FROM variable WHERE key > coalesce($1::jsonb->>0, '') ORDER BY key LIMIT $2),\n\
+                changed AS (UPDATE variable v SET summary = description FROM part\n\
+                            WHERE v.key = part.key AND summary IS DISTINCT FROM description RETURNING 1)\n\
+                SELECT (SELECT jsonb_build_array(max(key)) FROM part HAVING count(*) > 0), (SELECT count(*) FROM changed);\n\
+                -- step: left\n\
+                SELECT count(*) FROM variable WHERE summary IS DISTINCT FROM description;\n",
+            "rollback": format!("DELETE FROM data_migration WHERE version = {};\n", first + 1),
+        },
+        {
+            "file": file(2, "summary_index"),
+            "sql": "-- phase: postdeploy\nCREATE INDEX variable_summary ON variable (summary);\n",
+            "rollback": "DROP INDEX variable_summary;\n",
+        },
+        {
+            "file": file(3, "outdated"),
+            "sql": format!("-- phase: contract\n-- after: V{:04}\nDROP TABLE outdated;\n", first + 1),
+        },
+    ])
 }
 
 fn append(path: &Path, said: &Value) {

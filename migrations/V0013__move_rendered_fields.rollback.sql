@@ -1,0 +1,2 @@
+-- carried back: data_migration
+DELETE FROM data_migration WHERE version = 13;

@@ -1,0 +1,147 @@
+"""A data migration of 1 M rows beside 200 requests a second, and one whose server is killed 20 times on the way, whose result
+has to be exact. Part of scripts/bench; also `python3 scripts/bench_data_migration.py`.
+
+It is V0013, which moves what tasks' template fields became into a table of their own. The server does it batch by batch, as
+after an upgrade; requests come from before it to after it, each on a connection of its own.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from bench_load import Load, log_in
+from bench_machine import free_port
+
+ROWS, RATE, KILLS, VERSION = 1_000_000, 200, 20, 13
+# What every row holds, in the old place or in the new one.
+CONTENT = """
+    SELECT count(*), sum(hashtextextended(concat_ws('|', ti.dag_id, ti.run_id, ti.task_id, ti.map_index,
+                                                    coalesce(f.rendered_fields, ti.rendered)::text), 0)::numeric),
+           count(ti.rendered), count(f.rendered_fields)
+    FROM task_instance ti LEFT JOIN rendered_task_instance_fields f USING (dag_id, run_id, task_id, map_index)
+"""
+FILL = f"""
+    INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, run_after, queued_at, start_date, end_date)
+    SELECT 'hello', 'old__' || n, 'manual', 'success', at, at, at, at, at
+    FROM (SELECT n, now() - n * interval '1 minute' AS at FROM generate_series(1, {ROWS // 10}) n) old;
+    INSERT INTO task_instance (dag_id, run_id, task_id, map_index, state, try_number, start_date, end_date, rendered)
+    SELECT dag_id, run_id, 't' || n, -1, 'success', 1, start_date, end_date,
+           json_build_object('op_args', json_build_array(run_id, n), 'bash_command', 'echo ' || repeat(run_id, 5))
+    FROM dag_run, generate_series(0, 9) n WHERE run_id LIKE 'old\\_\\_%';
+"""
+AGAIN = f"""
+    UPDATE task_instance ti SET rendered = f.rendered_fields FROM rendered_task_instance_fields f
+    WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (f.dag_id, f.run_id, f.task_id, f.map_index);
+    TRUNCATE rendered_task_instance_fields;
+"""
+PENDING = f"""
+    UPDATE data_migration SET status = 'pending', watermark = NULL, rows = 0, batches = 0, round = 1, batch_size = 500
+    WHERE version = {VERSION};
+"""
+
+
+class Instance:
+    def __init__(self, binary, folder, postgres_bin):
+        self.binary, self.home, self.port = binary, folder / "home", free_port()
+        self.environment = {
+            **os.environ, "HOME": str(folder), "PATH": f"{postgres_bin}:{os.environ['PATH']}",
+            "LEOFLOW_POSTGRES_SOURCE": "system", "LEOFLOW_UI": "none", "LEOFLOW_PYTHON_PACKAGES": "none",
+        }
+
+    def run(self, *arguments, check=True):
+        return subprocess.run([self.binary, "--home", self.home, *arguments], env=self.environment, check=check, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True).stdout
+
+    def sql(self, text):
+        return self.run("lite", "psql", "--", "-X", "-A", "-t", "-q", "-c", text).strip()
+
+    def start(self):
+        self.password = json.loads(self.run("lite", "start", "--port", str(self.port), "--json"))["admin_password"]
+        self.run("config", "set", "backup.schedule", "off")
+
+    def migration(self):
+        return json.loads(self.run("data-migrate", "list", "--json"))["data_migrations"][0]
+
+    def prepare(self, statements):
+        """The rows are there, none is moved, and the server begins anew. Returns what they hold."""
+        self.sql(statements)
+        self.sql("ANALYZE")
+        content = self.sql(CONTENT).split("|")[:2]
+        self.sql(PENDING)
+        return content
+
+    def check(self, content):
+        *found, left, moved = self.sql(CONTENT).split("|")
+        return found == content and left == "0" and int(moved) >= ROWS
+
+    def server_pid(self):
+        """`None` while there is none, as after a kill."""
+        status = json.loads(self.run("lite", "status", "--json", check=False))
+        return next((one["pid"] for one in status["processes"] if one["name"] == "server"), None) if status["state"] == "healthy" else None
+
+
+def measure(binary, postgres_bin):
+    values = {}
+    with tempfile.TemporaryDirectory(prefix="leoflow-bench-") as folder:
+        instance = Instance(binary, Path(folder), postgres_bin)
+        instance.start()
+        try:
+            content = instance.prepare(FILL)
+            instance.run("lite", "restart")
+            values.update(under_load(instance))
+            values["exact"] = instance.check(content)
+            content = instance.prepare(AGAIN)
+            instance.run("lite", "restart")
+            values["kills"] = killed(instance)
+            values["exact after kills"] = instance.check(content)
+        finally:
+            instance.run("lite", "stop", "--yes")
+    return values
+
+
+def under_load(instance):
+    load = Load(instance.port, log_in(instance.port, instance.password), RATE)
+    begun = time.monotonic()
+    try:
+        while instance.migration()["status"] != "verified":
+            time.sleep(1)
+        seconds = time.monotonic() - begun
+        time.sleep(2)
+    finally:
+        load.end()
+    return {"seconds": seconds, "requests": load.sent, "failed": len(load.failed), "slowest": max(load.seconds), "batches": instance.migration()["batches"]}
+
+
+def killed(instance):
+    kills = 0
+    while kills < KILLS and instance.migration()["status"] != "verified":
+        # It begins some seconds after each start of a server.
+        time.sleep(5 + random.random())
+        pid = instance.server_pid()
+        if pid and instance.migration()["status"] == "running":
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+    while instance.migration()["status"] != "verified":
+        time.sleep(1)
+    return kills
+
+
+def show(values):
+    print(f"data migration, {ROWS} rows   {values['seconds']:8.1f} s   {values['batches']} batches beside {RATE} requests/s")
+    print(f"   failed requests           {values['failed']:8.0f} of {values['requests']}, slowest {values['slowest']:.2f} s")
+    print(f"   exact                     {values['exact']!s:>8}")
+    print(f"   server killed             {values['kills']:8.0f} times, exact {values['exact after kills']}")
+
+
+if __name__ == "__main__":
+    import argparse
+
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--binary", required=True)
+    arguments.add_argument("--postgres", required=True, help="the folder with PostgreSQL's programs")
+    options = arguments.parse_args()
+    show(measure(options.binary, options.postgres))
