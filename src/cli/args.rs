@@ -5,6 +5,7 @@ pub use super::asset_args::{Assets, AssetsCommand, BackfillCommand, Pools, Pools
 pub use super::backup_args::{
     Backup, Backups, BackupsCommand, Decryption, ResetPassword, Restore, Uninstall, VerifyBackups,
 };
+use super::cluster_args::Export;
 pub use super::config_args::{Config, ConfigCommand};
 pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::data_migrate_args::DataMigrate;
@@ -109,6 +110,8 @@ pub enum Command {
     Variables(Variables),
     /// Connections: list, read, change, import, export
     Connections(Connections),
+    /// Export everything, for Apache Airflow
+    Export(Export),
     /// Environments: what is installed for projects
     Env(Env),
     /// Add to what a project depends on, and install it

@@ -5,6 +5,7 @@ pub mod api;
 pub mod args;
 pub mod asset_args;
 pub mod backup_args;
+pub mod cluster_args;
 pub mod complete;
 mod config_args;
 mod data_args;

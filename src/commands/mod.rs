@@ -1,5 +1,6 @@
 //! One file a command: glue between arguments, features and the printer.
 
+mod cluster;
 mod context;
 mod data;
 mod engine;
@@ -7,6 +8,7 @@ mod lite;
 mod release;
 
 use crate::cli::args::{Cli, Command, Lite, LiteCommand, LiteStop};
+use crate::cli::cluster_args::{Export, ExportCommand};
 use crate::cli::printer::Printer;
 use crate::error::Error;
 use context::Context;
@@ -67,6 +69,9 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Config(args) => lite::config::run(&context, &args),
         Command::VerifyConfig(_) => lite::verify_config::run(&context),
         Command::MigrateDb(args) => release::migrate_db::run(&context, &args).await,
+        Command::Export(Export { command: ExportCommand::Airflow(args) }) => {
+            cluster::export::airflow(&context, &args).await
+        }
         Command::DataMigrate(args) => release::data_migrate::run(&context, &args).await,
         Command::Dags(args) => engine::dags::run(&context, &args.command).await,
         Command::Runs(args) => engine::runs::run(&context, &args.command).await,

@@ -44,4 +44,5 @@ mod ui;
 mod ui_component;
 mod upkeep;
 
+pub use lite::render::shown as template_value;
 pub use run::{Options, ServerError, run};

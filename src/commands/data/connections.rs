@@ -12,7 +12,7 @@ use crate::engine::store::connections::Connection;
 use crate::error::Error;
 use serde_json::{Value, json};
 
-const LOCAL: &str = "/local/connections";
+pub const LOCAL: &str = "/local/connections";
 const PUBLIC: &str = "/api/v2/connections";
 
 pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<u8, Error> {

@@ -36,21 +36,26 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
         }
         PoolsCommand::Export { file } => {
             let all = api.all(POOLS, "", "pools").await?;
-            let entry = |pool: &Value| {
-                let whole = json!({
-                    "slots": pool["slots"], "description": pool["description"].as_str().unwrap_or_default(),
-                    "include_deferred": pool["include_deferred"],
-                });
-                (pool["name"].as_str().unwrap_or_default().to_owned(), whole)
-            };
-            write_json(context, file, &all.iter().map(entry).collect::<Map<_, _>>().into())?;
+            write_json(context, file, &to_airflow(&all))?;
             printer.note(format!("{} pools exported", all.len()));
         }
     }
     Ok(0)
 }
 
-const POOLS: &str = "/api/v2/pools";
+pub const POOLS: &str = "/api/v2/pools";
+
+/// What the API tells of them, as Airflow's own export has it.
+pub fn to_airflow(all: &[Value]) -> Value {
+    let entry = |pool: &Value| {
+        let whole = json!({
+            "slots": pool["slots"], "description": pool["description"].as_str().unwrap_or_default(),
+            "include_deferred": pool["include_deferred"],
+        });
+        (pool["name"].as_str().unwrap_or_default().to_owned(), whole)
+    };
+    all.iter().map(entry).collect::<Map<_, _>>().into()
+}
 
 fn place(name: &str) -> String {
     format!("/api/v2/pools/{}", encode(name))

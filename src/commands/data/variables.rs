@@ -9,7 +9,7 @@ use crate::engine::store::variables::{Variable, as_text};
 use crate::error::Error;
 use serde_json::{Map, Value, json};
 
-const LOCAL: &str = "/local/variables";
+pub const LOCAL: &str = "/local/variables";
 
 pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8, Error> {
     let api = Api::new(&context.home);
@@ -71,13 +71,13 @@ async fn exists(api: &Api<'_>, key: &str) -> Result<bool, Error> {
     Ok(all.iter().any(|variable| variable.key == key))
 }
 
-async fn import(api: &Api<'_>, entries: Vec<Variable>, on_existing: OnExisting) -> Result<Value, Error> {
+pub async fn import(api: &Api<'_>, entries: Vec<Variable>, on_existing: OnExisting) -> Result<Value, Error> {
     api.patient().put(LOCAL, &json!({"on_existing": on_existing.for_store(), "entries": entries})).await
 }
 
 /// `{"key": value}` or `{"key": {"value": …, "description": …}}`; a value that is not text is kept
 /// as its JSON.
-fn from_airflow(file: Value) -> Result<Vec<Variable>, Error> {
+pub fn from_airflow(file: Value) -> Result<Vec<Variable>, Error> {
     let Value::Object(entries) = file else {
         return Err(Error::failed("the file is not a JSON object of variables").hint("nothing was imported"));
     };
@@ -93,7 +93,7 @@ fn from_airflow(file: Value) -> Result<Vec<Variable>, Error> {
 
 /// A value that is JSON is written as JSON, as Airflow does, but only where its import gives back
 /// the very same text.
-fn to_airflow(all: &[Variable]) -> Value {
+pub fn to_airflow(all: &[Variable]) -> Value {
     let entry = |variable: &Variable| {
         let json = serde_json::from_str(&variable.value).ok().filter(|json| as_text(json) == variable.value);
         let parsed = json.unwrap_or_else(|| Value::from(variable.value.as_str()));

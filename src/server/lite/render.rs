@@ -69,7 +69,7 @@ pub fn page(name: &str, given: &Value) -> Result<Html<String>, ApiError> {
 }
 
 /// As templates know it: their numbers are no texts.
-fn shown(value: &Value) -> Shown {
+pub fn shown(value: &Value) -> Shown {
     match value {
         Value::Null => Shown::from(()),
         Value::Bool(is) => Shown::from(*is),

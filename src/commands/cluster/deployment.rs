@@ -1,0 +1,173 @@
+//! What Airflow's official images need around the DAGs: `Dockerfile`, `compose.yaml`, `values.yaml`, `import.sh`, `README.md`.
+
+use crate::error::Error;
+use crate::server::template_value;
+use crate::sys::files;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// By its name, its text, and the rights of the file.
+const TEMPLATES: [(&str, &str, u32); 5] = [
+    ("Dockerfile", include_str!("templates/Dockerfile"), 0o644),
+    ("compose.yaml", include_str!("templates/compose.yaml"), 0o644),
+    ("values.yaml", include_str!("templates/values.yaml"), 0o644),
+    ("import.sh", include_str!("templates/import.sh"), 0o755),
+    ("README.md", include_str!("templates/README.md"), 0o644),
+];
+/// Of the official image; what is older or newer gets the nearest.
+const PYTHONS: [u32; 5] = [10, 11, 12, 13, 14];
+
+/// What the templates name.
+#[derive(Debug, Serialize)]
+pub struct Facts<'a, F: Serialize> {
+    pub airflow: &'a str,
+    pub leoflow: &'a str,
+    pub date: String,
+    /// `3.12`
+    pub python: String,
+    /// Of the environment of every container; as YAML has a text.
+    pub settings: BTreeMap<String, String>,
+    /// As a shell has a word.
+    pub active: Vec<String>,
+    pub email: String,
+    pub dags: usize,
+    pub files: usize,
+    pub variables: usize,
+    pub connections: usize,
+    pub pools: usize,
+    /// `.age` or nothing.
+    pub suffix: &'a str,
+    pub history: bool,
+    pub findings: &'a [F],
+    pub to_fill: &'a [String],
+}
+
+/// Writes all of them, and `.env` with keys that nobody else has.
+pub fn write<F: Serialize>(folder: &Path, facts: &Facts<'_, F>) -> Result<(), Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    let facts = template_value(&serde_json::to_value(facts).map_err(Error::bug)?);
+    for (name, template, mode) in TEMPLATES {
+        let mut text = environment.render_str(template, facts.clone()).map_err(Error::bug)?;
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        let path = folder.join(name);
+        files::write_atomic(&path, text.as_bytes(), mode).map_err(|error| Error::io("write", &path, &error))?;
+    }
+    let path = folder.join(".env");
+    files::write_atomic(&path, secrets()?.as_bytes(), 0o600).map_err(|error| Error::io("write", &path, &error))
+}
+
+fn secrets() -> Result<String, Error> {
+    let names = ["POSTGRES_PASSWORD", "ADMIN_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY"];
+    let mut text = String::new();
+    for name in names {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(Error::failed)?;
+        // Fernet wants just this alphabet, padded; in a URL only the padding would have to be escaped.
+        let key = URL_SAFE.encode(bytes);
+        let key = if name == "FERNET_KEY" { key.as_str() } else { key.trim_end_matches('=') };
+        text.push_str(&format!("{name}={key}\n"));
+    }
+    Ok(text)
+}
+
+/// The image's Python that is nearest to `3.MINOR.PATCH`.
+pub fn python(version: Option<&str>) -> String {
+    let minor = version.and_then(|version| version.split('.').nth(1)?.parse::<u32>().ok()).unwrap_or(12);
+    let nearest = PYTHONS.into_iter().min_by_key(|known| known.abs_diff(minor)).unwrap_or(12);
+    format!("3.{nearest}")
+}
+
+/// Airflow's settings, as YAML has a text. `roots` are the folders below the DAG folder where modules are looked for too.
+pub fn settings<'a>(roots: impl Iterator<Item = &'a String>, max_map_length: u64) -> BTreeMap<String, String> {
+    let path: Vec<String> = roots.map(|root| format!("/opt/airflow/dags/{root}")).collect();
+    let mut settings = BTreeMap::from([
+        ("AIRFLOW__CORE__LOAD_EXAMPLES".to_owned(), "False".to_owned()),
+        ("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION".to_owned(), "True".to_owned()),
+        ("AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX".to_owned(), "glob".to_owned()),
+        ("AIRFLOW__CORE__MAX_MAP_LENGTH".to_owned(), max_map_length.to_string()),
+    ]);
+    if !path.is_empty() {
+        settings.insert("PYTHONPATH".to_owned(), path.join(":"));
+    }
+    // A JSON text is a YAML text; Compose replaces a dollar sign that stands alone.
+    let quoted = |value: String| serde_json::Value::from(value.replace('$', "$$")).to_string();
+    settings.into_iter().map(|(name, value)| (name, quoted(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::cluster::AIRFLOW;
+    use serde_yaml::Value;
+
+    fn made(suffix: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = ["etl".to_owned(), "it's \"$odd\"".to_owned()];
+        let facts = Facts {
+            airflow: AIRFLOW,
+            leoflow: "0.1.0",
+            date: "2026-01-01".to_owned(),
+            python: python(Some("3.12.4")),
+            settings: settings(roots.iter(), 1024),
+            active: vec!["'hello'".to_owned()],
+            email: "'a@b'".to_owned(),
+            dags: 1,
+            files: 2,
+            variables: 3,
+            connections: 4,
+            pools: 5,
+            suffix,
+            history: true,
+            findings: &[super::super::findings::Finding { what: "w".into(), why: "y".into(), remedy: "r".into() }],
+            to_fill: &["db: password".to_owned()],
+        };
+        write(folder.path(), &facts).unwrap();
+        folder
+    }
+
+    #[test]
+    fn what_is_written_is_what_it_says_it_is() {
+        let folder = made("");
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let compose: Value = serde_yaml::from_str(&read("compose.yaml")).unwrap();
+        let services: Vec<&str> = compose["services"].as_mapping().unwrap().keys().filter_map(Value::as_str).collect();
+        assert_eq!(services, ["postgres", "init", "api-server", "scheduler", "dag-processor", "triggerer"]);
+        let path = compose["x-airflow"]["environment"]["PYTHONPATH"].as_str().unwrap();
+        assert_eq!(path, "/opt/airflow/dags/etl:/opt/airflow/dags/it's \"$$odd\"");
+        let values: Value = serde_yaml::from_str(&read("values.yaml")).unwrap();
+        assert_eq!(values["airflowVersion"].as_str(), Some(AIRFLOW));
+        assert!(values["env"].as_sequence().unwrap().iter().all(|one| one["value"].is_string()));
+        assert!(read("Dockerfile").contains("FROM apache/airflow:3.3.2-python3.12\n"));
+        assert!(read("README.md").contains("**w**: y. r.\n") && read("README.md").contains("- db: password\n"));
+        let checked =
+            std::process::Command::new("bash").arg("-n").arg(folder.path().join("import.sh")).status().unwrap();
+        assert!(checked.success());
+        assert!(read("import.sh").contains("airflow dags unpause 'hello'\n"));
+        assert!(made(".age").path().join("README.md").exists());
+    }
+
+    #[test]
+    fn the_keys_are_new_each_time_and_what_airflow_wants() {
+        let (one, other) = (secrets().unwrap(), secrets().unwrap());
+        assert_ne!(one, other);
+        let fernet = one.lines().find_map(|line| line.strip_prefix("FERNET_KEY=")).unwrap();
+        assert_eq!(URL_SAFE.decode(fernet).unwrap().len(), 32);
+        assert_eq!(one.lines().filter(|line| line.contains('=') && !line.ends_with('=')).count(), 4);
+    }
+
+    #[test]
+    fn the_nearest_python_is_taken() {
+        let of = |version| python(Some(version));
+        assert_eq!(
+            (of("3.12.4"), of("3.9.1"), of("3.20"), python(None)),
+            ("3.12".into(), "3.10".into(), "3.14".into(), "3.12".into())
+        );
+    }
+}

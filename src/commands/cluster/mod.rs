@@ -1,0 +1,12 @@
+//! The way to Apache Airflow, and from there: `leoflow export airflow`, `leoflow import airflow`.
+
+mod dag_folder;
+mod deployment;
+pub mod export;
+mod findings;
+mod history;
+mod requirements;
+mod secrets;
+
+/// What an export is made for: the official image of this version.
+pub const AIRFLOW: &str = "3.3.2";
