@@ -5,7 +5,7 @@ pub use super::asset_args::{Assets, AssetsCommand, BackfillCommand, Pools, Pools
 pub use super::backup_args::{
     Backup, Backups, BackupsCommand, Decryption, ResetPassword, Restore, Uninstall, VerifyBackups,
 };
-use super::cluster_args::Export;
+use super::cluster_args::{Export, Import};
 pub use super::config_args::{Config, ConfigCommand};
 pub use super::data_args::{AddConnection, Connections, ConnectionsCommand, OnExisting, Variables, VariablesCommand};
 use super::data_migrate_args::DataMigrate;
@@ -112,6 +112,8 @@ pub enum Command {
     Connections(Connections),
     /// Export everything, for Apache Airflow
     Export(Export),
+    /// Import from Apache Airflow
+    Import(Import),
     /// Environments: what is installed for projects
     Env(Env),
     /// Add to what a project depends on, and install it

@@ -8,7 +8,7 @@ mod lite;
 mod release;
 
 use crate::cli::args::{Cli, Command, Lite, LiteCommand, LiteStop};
-use crate::cli::cluster_args::{Export, ExportCommand};
+use crate::cli::cluster_args::{Export, ExportCommand, Import, ImportCommand};
 use crate::cli::printer::Printer;
 use crate::error::Error;
 use context::Context;
@@ -71,6 +71,9 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::MigrateDb(args) => release::migrate_db::run(&context, &args).await,
         Command::Export(Export { command: ExportCommand::Airflow(args) }) => {
             cluster::export::airflow(&context, &args).await
+        }
+        Command::Import(Import { command: ImportCommand::Airflow(args) }) => {
+            cluster::import::airflow(&context, &args).await
         }
         Command::DataMigrate(args) => release::data_migrate::run(&context, &args).await,
         Command::Dags(args) => engine::dags::run(&context, &args.command).await,

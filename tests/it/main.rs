@@ -16,6 +16,7 @@ mod backups;
 mod browser_walk;
 mod cli;
 mod clients;
+mod cluster;
 mod config;
 mod dag_files;
 mod damage;

@@ -1,4 +1,4 @@
-//! The workspace as Airflow's DAG folder: copied file by file, less what other tools keep, with what is Leoflow's own found
+//! A folder of DAG files, copied file by file, less what other tools keep. On the way to Airflow what is Leoflow's own is found
 //! and named.
 
 use super::findings::Findings;
@@ -37,14 +37,24 @@ struct Copying<'a> {
     to: &'a Path,
     made: DagFolder,
     findings: &'a mut Findings,
+    direction: Direction,
 }
 
-/// Copies the workspace to `to`, which must not be there yet.
-pub fn copy(workspace: &Path, to: &Path, findings: &mut Findings) -> Result<DagFolder, Error> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    ToAirflow,
+    FromAirflow,
+}
+
+/// Copies the folder to `to`, which must not be there yet.
+pub fn copy(workspace: &Path, to: &Path, direction: Direction, findings: &mut Findings) -> Result<DagFolder, Error> {
     let from = Folder::open(workspace).map_err(|error| Error::io("read", workspace, &error))?;
-    let mut copying = Copying { from: &from, workspace, to, made: DagFolder::default(), findings };
+    let mut copying = Copying { from: &from, workspace, to, made: DagFolder::default(), findings, direction };
     copying.folder(Path::new(""), 0)?;
     let Copying { made, findings, .. } = copying;
+    if direction == Direction::FromAirflow {
+        return Ok(made);
+    }
     for (module, projects) in made.modules.iter().filter(|(_, projects)| projects.len() > 1) {
         let projects = projects.iter().cloned().collect::<Vec<_>>().join(", ");
         findings.add(
@@ -63,8 +73,14 @@ impl Copying<'_> {
         let listed = self.from.below(below).and_then(|folder| folder.entries().map(|entries| (folder, entries)));
         let (folder, entries) = match listed {
             Ok(both) if depth <= DEPTH_LIMIT => both,
-            Ok(_) => return Ok(self.left(below, "it is nested too deep")),
-            Err(error) => return Ok(self.left(below, &format!("it cannot be read: {error}"))),
+            Ok(_) => {
+                self.left(below, "it is nested too deep");
+                return Ok(());
+            }
+            Err(error) => {
+                self.left(below, &format!("it cannot be read: {error}"));
+                return Ok(());
+            }
         };
         let mut ignored = String::new();
         for entry in &entries {
@@ -105,7 +121,10 @@ impl Copying<'_> {
         let (name, target) = (path.file_name().unwrap_or_default(), self.to.join(path));
         let mut source = match folder.open_file(name) {
             Ok(source) => source,
-            Err(error) => return Ok(self.left(path, &format!("it cannot be read: {error}"))),
+            Err(error) => {
+                self.left(path, &format!("it cannot be read: {error}"));
+                return Ok(());
+            }
         };
         let is_executable = source.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o100 != 0);
         let mode = if is_executable { 0o755 } else { 0o644 };
@@ -113,7 +132,7 @@ impl Copying<'_> {
         let copied = made.and_then(|mut made| io::copy(&mut source, &mut made));
         copied.map_err(|error| Error::io("write", &target, &error))?;
         self.made.files += 1;
-        if path.extension().is_some_and(|extension| extension == "py") {
+        if self.direction == Direction::ToAirflow && path.extension().is_some_and(|extension| extension == "py") {
             self.note_module(path);
             if let Ok(text) = read(folder, path) {
                 self.look_at_imports(path, &text);
@@ -172,7 +191,7 @@ impl Copying<'_> {
     }
 
     fn look_at_settings(&mut self, below: &Path, depth: usize) {
-        if depth != 1 {
+        if depth != 1 || self.direction == Direction::FromAirflow {
             return;
         }
         let Ok(Some(Value::Object(settings))) = project::load(&self.workspace.join(below)) else { return };
@@ -230,7 +249,7 @@ mod tests {
         symlink(workspace.path().join("one/helper.py"), workspace.path().join("two/far.py")).unwrap();
         symlink("/etc/passwd", workspace.path().join("two/out.py")).unwrap();
         let (to, mut findings) = (workspace.path().with_extension("export"), Findings::default());
-        let made = copy(workspace.path(), &to, &mut findings).unwrap();
+        let made = copy(workspace.path(), &to, Direction::ToAirflow, &mut findings).unwrap();
         assert_eq!(made.files, 5);
         assert_eq!(made.roots.into_iter().collect::<Vec<_>>(), ["one", "two"]);
         let whats: Vec<&str> = findings.all().iter().map(|one| one.what.as_str()).collect();

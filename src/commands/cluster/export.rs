@@ -1,5 +1,6 @@
 //! `leoflow export airflow`.
 
+use super::dag_folder::Direction;
 use super::deployment::{self, Facts};
 use super::findings::{Finding, Findings};
 use super::{AIRFLOW, dag_folder, history, requirements, secrets};
@@ -157,7 +158,7 @@ impl Export<'_> {
     /// Writes all of it into a new folder. Returns what `export.json` says.
     async fn write(&self, folder: &Path, history: bool, findings: &mut Findings) -> Result<Value, Error> {
         files::create_private_dir(folder).map_err(|error| Error::io("create", folder, &error))?;
-        let copied = dag_folder::copy(self.workspace, &folder.join("dags"), findings)?;
+        let copied = dag_folder::copy(self.workspace, &folder.join("dags"), Direction::ToAirflow, findings)?;
         let pins = requirements::lines(&self.found.environments, findings);
         let path = folder.join("requirements.txt");
         let text: String = pins.iter().map(|pin| format!("{pin}\n")).collect();

@@ -4,7 +4,10 @@ mod dag_folder;
 mod deployment;
 pub mod export;
 mod findings;
+mod from_home;
+mod from_url;
 mod history;
+pub mod import;
 mod requirements;
 mod secrets;
 

@@ -77,7 +77,7 @@ fn show(context: &Context<'_>, pools: &[Value]) -> Result<(), Error> {
     Ok(())
 }
 
-async fn set(
+pub async fn set(
     api: &Api<'_>,
     name: &str,
     slots: i32,
@@ -96,15 +96,15 @@ async fn set(
     Ok(())
 }
 
-struct Entry {
-    name: String,
-    slots: i32,
-    description: Option<String>,
-    include_deferred: bool,
+pub struct Entry {
+    pub name: String,
+    pub slots: i32,
+    pub description: Option<String>,
+    pub include_deferred: bool,
 }
 
 /// `{"name": {"slots": …, "description": …}}`.
-fn from_airflow(file: Value) -> Result<Vec<Entry>, Error> {
+pub fn from_airflow(file: Value) -> Result<Vec<Entry>, Error> {
     let Value::Object(entries) = file else {
         return Err(Error::failed("the file is not a JSON object of pools").hint("nothing was imported"));
     };
