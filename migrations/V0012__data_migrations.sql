@@ -15,6 +15,8 @@ CREATE TABLE data_migration (
     -- Of the next one, by how long the last one took.
     batch_size  bigint NOT NULL DEFAULT 500,
     error       text,
+    -- Batches in a row that did not get through.
+    faults      integer NOT NULL DEFAULT 0,
     started_at  timestamptz,
     updated_at  timestamptz NOT NULL DEFAULT now(),
     verified_at timestamptz

@@ -18,6 +18,8 @@ from bench_load import Load, log_in
 from bench_machine import free_port
 
 ROWS, RATE, KILLS, VERSION = 1_000_000, 200, 20, 13
+# For all of it, seconds.
+LIMIT = 3000
 # What every row holds, in the old place or in the new one.
 CONTENT = """
     SELECT count(*), sum(hashtextextended(concat_ws('|', ti.dag_id, ti.run_id, ti.task_id, ti.map_index,
@@ -48,6 +50,7 @@ PENDING = f"""
 class Instance:
     def __init__(self, binary, folder, postgres_bin):
         self.binary, self.home, self.port = binary, folder / "home", free_port()
+        self.begun = time.monotonic()
         self.environment = {
             **os.environ, "HOME": str(folder), "PATH": f"{postgres_bin}:{os.environ['PATH']}",
             "LEOFLOW_POSTGRES_SOURCE": "system", "LEOFLOW_UI": "none", "LEOFLOW_PYTHON_PACKAGES": "none",
@@ -64,7 +67,10 @@ class Instance:
         self.run("config", "set", "backup.schedule", "off")
 
     def migration(self):
-        return json.loads(self.run("data-migrate", "list", "--json"))["data_migrations"][0]
+        found = json.loads(self.run("data-migrate", "list", "--json"))["data_migrations"][0]
+        if found["status"] == "failed" or time.monotonic() - self.begun > LIMIT:
+            raise SystemExit(f"it does not end: {found}")
+        return found
 
     def prepare(self, statements):
         """The rows are there, none is moved, and the server begins anew. Returns what they hold."""

@@ -30,9 +30,10 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
     if let (true, Some(migration)) = (is_patch, new.first()) {
         return Err(format!("{version} is a patch release, and may not have the migration {}", label(migration)));
     }
-    match new.iter().find(|migration| !migration.reversible) {
+    match new.iter().find(|migration| !migration.reversible || migration.phase == "contract") {
         Some(migration) if version.major == base.version.major => {
-            Err(format!("{version} is a minor release, and {} cannot be undone", label(migration)))
+            let what = if migration.reversible { "takes something away" } else { "cannot be undone" };
+            Err(format!("{version} is a minor release, and {} {what}", label(migration)))
         }
         _ => Ok(()),
     }

@@ -1,10 +1,11 @@
 //! The arguments of `leoflow export` and `leoflow import`.
 
-use super::args::OnExisting;
+use super::data_args::OnExisting;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow export airflow --output ~/to-airflow")]
 pub struct Export {
     #[command(subcommand)]
     pub command: ExportCommand,
@@ -29,7 +30,7 @@ pub struct ExportAirflow {
     /// [default: backup.recipients]
     #[arg(long, value_name = "KEY")]
     pub recipient: Vec<String>,
-    /// Leave secrets out, though backup.recipients are configured
+    /// Encrypt nothing, and leave out what may be secret, though backup.recipients are configured
     #[arg(long, conflicts_with = "recipient")]
     pub no_secrets: bool,
     /// Runs and task instances that are over, too
@@ -38,6 +39,7 @@ pub struct ExportAirflow {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  leoflow import airflow --from ~/airflow --dry-run")]
 pub struct Import {
     #[command(subcommand)]
     pub command: ImportCommand,

@@ -17,7 +17,9 @@ const SMALLEST: i64 = 10;
 const LARGEST: i64 = 5_000;
 /// It may never be in the way of others for longer.
 const LIMITS: &str = "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '1s'";
-/// Somebody else was in the way, not the rows.
+/// What is only passing may be in the way of so many batches in a row.
+const MOST_FAULTS: i32 = 100;
+/// Something else was in the way, not the rows.
 const PASSING: [SqlState; 4] = [
     SqlState::T_R_SERIALIZATION_FAILURE,
     SqlState::T_R_DEADLOCK_DETECTED,
@@ -152,6 +154,8 @@ pub async fn left(client: &impl GenericClient, known: &Known) -> Result<i64, Sch
 pub enum Batch {
     /// There may be more. `took` is how long others had to wait for its rows.
     Moved { rows: i64, took: Duration },
+    /// Somebody else is at it, or in the way: it is tried again in a while.
+    Hindered,
     /// The round is over.
     Done,
     /// It is paused, has failed, is done, or is not there any more.
@@ -160,7 +164,6 @@ pub enum Batch {
 
 /// Does the next batch. Two that do this at the same time take turns.
 pub async fn advance(client: &mut Client, known: &Known) -> Result<Batch, SchemaError> {
-    let began = Instant::now();
     match one_batch(client, known).await {
         Ok(batch) => Ok(batch),
         Err(SchemaError::Postgres(error)) => {
@@ -168,11 +171,10 @@ pub async fn advance(client: &mut Client, known: &Known) -> Result<Batch, Schema
             let Some(fault) = error.sql_state().filter(|fault| !fault.code().starts_with("57P")) else {
                 return Err(error.into());
             };
-            let may_pass = PASSING.contains(fault);
-            if note_fault(client, known, &error.to_string(), may_pass).await? {
-                return Ok(Batch::Moved { rows: 0, took: began.elapsed() });
-            }
-            Ok(Batch::Nothing)
+            // Class 53: the disk, memory or connections are used up.
+            let may_pass = PASSING.contains(fault) || fault.code().starts_with("53");
+            let goes_on = note_fault(client, known, &error.to_string(), may_pass).await?;
+            Ok(if goes_on { Batch::Hindered } else { Batch::Nothing })
         }
         Err(other) => Err(other),
     }
@@ -182,20 +184,24 @@ async fn one_batch(client: &mut Client, known: &Known) -> Result<Batch, SchemaEr
     let batches = batches(known)?;
     let transaction = client.transaction().await?;
     transaction.batch_execute(LIMITS).await?;
-    let query = format!("SELECT {COLUMNS} FROM data_migration WHERE version = $1 FOR UPDATE");
-    let Some(row) = transaction.query_opt(&query, &[&key(known)]).await? else { return Ok(Batch::Nothing) };
+    let query = format!("SELECT {COLUMNS} FROM data_migration WHERE version = $1 FOR UPDATE SKIP LOCKED");
+    let Some(row) = transaction.query_opt(&query, &[&key(known)]).await? else {
+        let is_there = progress(&transaction, known).await?.is_some();
+        return Ok(if is_there { Batch::Hindered } else { Batch::Nothing });
+    };
     let now = read(known, &row);
     if now.is_paused || !matches!(now.status, Status::Pending | Status::Running) {
         return Ok(Batch::Nothing);
     }
     let began = Instant::now();
-    let row = transaction.query_one(&batches.batch, &[&now.watermark, &now.batch_size]).await?;
+    let row =
+        transaction.query_one(&batches.batch, &[&now.watermark, &now.batch_size.clamp(SMALLEST, LARGEST)]).await?;
     let (watermark, rows): (Option<Value>, i64) = (row.get(0), row.get(1));
     let took = began.elapsed();
     let status = if watermark.is_some() { Status::Running } else { Status::Done };
     let update = "UPDATE data_migration
                   SET status = $2, watermark = $3, batches = batches + 1, rows = rows + $4, batch_size = $5,
-                      error = NULL, started_at = coalesce(started_at, now()), updated_at = now()
+                      error = NULL, faults = 0, started_at = coalesce(started_at, now()), updated_at = now()
                   WHERE version = $1";
     let size = next_size(now.batch_size, took);
     transaction.execute(update, &[&key(known), &status.name(), &watermark, &rows, &size]).await?;
@@ -213,13 +219,13 @@ fn next_size(size: i64, took: Duration) -> i64 {
     next.clamp(SMALLEST, LARGEST)
 }
 
-/// Whether it goes on, with a smaller batch: what is passing is tried until the smallest does not get through.
+/// Whether it goes on, with a smaller batch.
 async fn note_fault(client: &Client, known: &Known, error: &str, may_pass: bool) -> Result<bool, SchemaError> {
     let update = "UPDATE data_migration
-                  SET error = $2, updated_at = now(), batch_size = greatest(batch_size / 2, $3),
-                      status = CASE WHEN $4 AND batch_size > $3 THEN status ELSE 'failed' END
+                  SET error = $2, updated_at = now(), batch_size = greatest(batch_size / 2, $3), faults = faults + 1,
+                      status = CASE WHEN $4 AND faults < $5 THEN status ELSE 'failed' END
                   WHERE version = $1 AND status IN ('pending', 'running') RETURNING status";
-    let row = client.query_opt(update, &[&key(known), &error, &SMALLEST, &may_pass]).await?;
+    let row = client.query_opt(update, &[&key(known), &error, &SMALLEST, &may_pass, &MOST_FAULTS]).await?;
     Ok(row.is_some_and(|row| row.get::<_, String>(0) != Status::Failed.name()))
 }
 
@@ -248,7 +254,7 @@ pub async fn pause(client: &impl GenericClient, known: &Known) -> Result<(), Sch
 /// It goes on, also where it has failed.
 pub async fn resume(client: &impl GenericClient, known: &Known) -> Result<(), SchemaError> {
     let update = "UPDATE data_migration
-                  SET is_paused = false, error = NULL, updated_at = now(),
+                  SET is_paused = false, error = NULL, faults = 0, updated_at = now(),
                       status = CASE status WHEN 'failed' THEN 'pending' ELSE status END
                   WHERE version = $1";
     client.execute(update, &[&key(known)]).await?;

@@ -61,8 +61,6 @@ pub struct Known {
     pub rollback: Option<String>,
     /// Of a data migration that is too much for one transaction.
     pub batches: Option<Batches>,
-    /// Of a contract: the data migrations that must have been verified.
-    pub after: Vec<i64>,
     /// What is executed: the file and the row it writes into the ledger. refinery's checksum covers
     /// this text, so nothing in it varies from run to run.
     pub migration: refinery::Migration,
@@ -101,10 +99,6 @@ impl Known {
         if batches.is_some() && phase != Phase::Data {
             return Err(format!("{file} has steps, which only a data migration has"));
         }
-        let after = after(sql).ok_or_else(|| format!("{file} has an `-- after:` that names no migration"))?;
-        if !after.is_empty() && phase != Phase::Contract {
-            return Err(format!("{file} has an `-- after:`, which only a contract has"));
-        }
         if phase == Phase::Expand && rollback.is_none() {
             return Err(format!("{file} is an expand migration without {stem}.rollback.sql"));
         }
@@ -129,16 +123,9 @@ impl Known {
             sha256,
             rollback: rollback.map(str::to_owned),
             batches,
-            after,
             migration,
         })
     }
-}
-
-/// The versions of the lines `-- after: V0013`; `None` where one is no version.
-fn after(sql: &str) -> Option<Vec<i64>> {
-    let named = sql.lines().filter_map(|line| line.strip_prefix("-- after: "));
-    named.map(|name| name.trim().strip_prefix('V')?.parse().ok()).collect()
 }
 
 fn ledger_row(version: i32, name: &str, phase: Phase, sha256: &str, rollback: Option<&str>) -> String {
@@ -185,8 +172,6 @@ mod tests {
             ("V0001__a.sql", "-- phase: sideways\n", Some("")),
             ("0001_a.sql", "-- phase: data\n", None),
             ("Vx__a.sql", "-- phase: data\n", None),
-            ("V0001__a.sql", "-- phase: contract\n-- after: something\n", None),
-            ("V0001__a.sql", "-- phase: data\n-- after: V0001\n", None),
             ("V0001__a.sql", "-- phase: postdeploy\n-- step: batch\nSELECT 1;\n-- step: left\nSELECT 0;\n", None),
             ("V0001__a.sql", "-- phase: data\n-- step: batch\nSELECT 1;\n", None),
             ("V0001__a.sql", "-- phase: data\n-- step: sideways\nSELECT 1;\n", None),

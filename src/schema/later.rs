@@ -1,8 +1,8 @@
 //! What comes after an upgrade: `postdeploy` once it is committed, `contract` once its gates are open.
 
-use super::classify::{State, classify, waiting};
+use super::classify::{State, classify, database_version, waiting};
 use super::data_migration::{self, Status};
-use super::embedded::Known;
+use super::embedded::{Known, Phase};
 use super::migrate::{self, Applied, release_lock, take_lock};
 use super::{SchemaError, ledger};
 use jiff::{SignedDuration, Timestamp};
@@ -19,7 +19,7 @@ pub struct Gates {
     pub kept: Vec<(String, Option<i64>)>,
     /// How long a contract waits from when it was first seen.
     pub contract_after: Duration,
-    /// An upgrade that is not committed.
+    /// Why nothing may come at all: a change of release that is not committed.
     pub under_way: Option<String>,
 }
 
@@ -30,6 +30,8 @@ pub struct Waiting {
     pub migration: String,
     pub phase: &'static str,
     pub gates_shut: Vec<String>,
+    /// When a contract was first seen to wait, which its time counts from.
+    pub since: Option<String>,
 }
 
 /// What waits in the database. Changes nothing.
@@ -41,23 +43,26 @@ pub async fn look(client: &impl GenericClient, known: &[Known], gates: &Gates) -
     let mut all = Vec::new();
     for one in waiting(known, &found) {
         let gates_shut = shut(client, known, one, gates).await?;
+        let since = seen(client, one.version).await?.map(|at| at.to_string());
         let (version, migration, phase) = (one.version, one.file.clone(), one.phase.name());
-        all.push(Waiting { version, migration, phase, gates_shut });
+        all.push(Waiting { version, migration, phase, gates_shut, since });
     }
     Ok(all)
 }
 
-/// Applies what waits and may come now, and says what waits on. Nothing while something else is pending.
+/// Applies what waits and may come now, as far as `only` names it, and says what waits on. Nothing while something else is
+/// pending. `gates` is asked once nobody else can migrate.
 pub async fn apply(
     lock: &Client,
     work: &mut Client,
     known: &[Known],
     version: &str,
-    gates: &Gates,
+    only: &[i64],
+    gates: impl FnOnce() -> Gates,
     report: &mut dyn FnMut(&str),
 ) -> Result<(Applied, Vec<Waiting>), SchemaError> {
     take_lock(lock).await?;
-    let applied = apply_locked(work, known, version, gates, report).await;
+    let applied = apply_locked(work, known, version, only, &gates(), report).await;
     release_lock(lock).await;
     applied
 }
@@ -66,27 +71,28 @@ async fn apply_locked(
     work: &mut Client,
     known: &[Known],
     version: &str,
+    only: &[i64],
     gates: &Gates,
     report: &mut dyn FnMut(&str),
 ) -> Result<(Applied, Vec<Waiting>), SchemaError> {
-    let state = classify(known, &ledger::inspect(work).await?);
+    let found = ledger::inspect(work).await?;
+    let state = classify(known, &found);
     if let Some(error) = migrate::refusal(&state) {
         return Err(error);
     }
-    let nothing = Applied { files: Vec::new(), version: super::embedded::newest(known) };
+    let mut applied = Applied { files: Vec::new(), version: database_version(&found) };
     if !matches!(state, State::Current { .. }) {
-        return Ok((nothing, look(work, known, gates).await?));
+        return Ok((applied, look(work, known, gates).await?));
     }
-    let mut applied = nothing;
-    for one in look(work, known, gates).await? {
-        if one.phase == super::embedded::Phase::Contract.name() {
+    for one in waiting(known, &found) {
+        if one.phase == Phase::Contract {
             note_seen(work, one.version).await?;
         }
-        // Asked anew: the one before it may have opened or shut something.
-        let Some(known_one) = known.iter().find(|known| known.version == one.version) else { continue };
-        if shut(work, known, known_one, gates).await?.is_empty() {
+        // Asked for each: the one before it may have opened something.
+        if only.contains(&one.version) && shut(work, known, one, gates).await?.is_empty() {
             let done = migrate::apply(work, known, &[one.version], version, PATIENCE, report).await?;
             applied.files.extend(done.files);
+            applied.version = done.version;
         }
     }
     let left = look(work, known, gates).await?;
@@ -102,9 +108,9 @@ async fn shut(
 ) -> Result<Vec<String>, SchemaError> {
     let mut shut = Vec::new();
     if let Some(upgrade) = &gates.under_way {
-        shut.push(format!("{upgrade} is under way"));
+        shut.push(upgrade.clone());
     }
-    if one.phase != super::embedded::Phase::Contract {
+    if one.phase != Phase::Contract {
         return Ok(shut);
     }
     for (release, schema) in &gates.kept {
@@ -114,21 +120,16 @@ async fn shut(
             None => shut.push(format!("release {release} is kept, and does not say which schema it knows")),
         }
     }
-    for version in &one.after {
-        let named = known.iter().find(|known| known.version == *version);
-        let name = named.map_or_else(|| format!("V{version:04}"), |known| known.file.clone());
-        let Some(known) = named.filter(|known| known.batches.is_some()) else {
-            shut.push(format!("data migration {name} is not known here"));
-            continue;
-        };
-        let progress = data_migration::progress(client, known).await?;
+    // What it takes away may be what one of them reads.
+    for before in known.iter().filter(|before| before.batches.is_some() && before.version < one.version) {
+        let progress = data_migration::progress(client, before).await?;
         if progress.is_none_or(|progress| progress.status != Status::Verified) {
-            shut.push(format!("data migration {name} is not verified"));
+            shut.push(format!("data migration {} is not verified", before.file));
         } else {
             // Its record may be older than what somebody wrote since.
-            match data_migration::left(client, known).await? {
+            match data_migration::left(client, before).await? {
                 0 => {}
-                left => shut.push(format!("data migration {name} has {left} row(s) left")),
+                left => shut.push(format!("data migration {} has {left} row(s) left", before.file)),
             }
         }
     }
@@ -148,19 +149,45 @@ fn wait_of(gates: &Gates) -> SignedDuration {
     SignedDuration::try_from(gates.contract_after).unwrap_or(SignedDuration::MAX)
 }
 
-fn fact(version: i64) -> String {
-    format!("contract-seen-{version}")
+const SEEN: &str = "contract-seen-";
+const BACKED_UP: &str = "contract-backed-up-";
+
+/// What is noted of contracts above a version is over when the schema goes back to it: an older release is in use again.
+pub(super) async fn forget(client: &impl GenericClient, above: i64) -> Result<(), SchemaError> {
+    if client.query_one("SELECT to_regclass('public.instance_fact') IS NULL", &[]).await?.get(0) {
+        return Ok(());
+    }
+    let delete = "DELETE FROM instance_fact
+                  WHERE (starts_with(name, $1) OR starts_with(name, $2)) AND substring(name FROM '[0-9]{1,9}$')::bigint > $3";
+    client.execute(delete, &[&SEEN, &BACKED_UP, &above]).await?;
+    Ok(())
+}
+
+/// Whether a backup was made for it within a day: it may be tried again and again.
+pub async fn is_backed_up(client: &impl GenericClient, version: i64) -> Result<bool, SchemaError> {
+    let at = noted(client, &format!("{BACKED_UP}{version}")).await?;
+    Ok(at.is_some_and(|at| Timestamp::now().duration_since(at).as_hours() < 24))
+}
+
+pub async fn note_backed_up(client: &impl GenericClient, version: i64) -> Result<(), SchemaError> {
+    let insert = "INSERT INTO instance_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2";
+    client.execute(insert, &[&format!("{BACKED_UP}{version}"), &Timestamp::now().to_string().into_bytes()]).await?;
+    Ok(())
 }
 
 /// When a contract was first seen to wait.
 async fn seen(client: &impl GenericClient, version: i64) -> Result<Option<Timestamp>, SchemaError> {
-    let row = client.query_opt("SELECT value FROM instance_fact WHERE name = $1", &[&fact(version)]).await?;
+    noted(client, &format!("{SEEN}{version}")).await
+}
+
+async fn noted(client: &impl GenericClient, name: &str) -> Result<Option<Timestamp>, SchemaError> {
+    let row = client.query_opt("SELECT value FROM instance_fact WHERE name = $1", &[&name]).await?;
     let text = row.and_then(|row| String::from_utf8(row.get(0)).ok());
     Ok(text.and_then(|text| text.parse().ok()))
 }
 
 async fn note_seen(client: &impl GenericClient, version: i64) -> Result<(), SchemaError> {
     let insert = "INSERT INTO instance_fact (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    client.execute(insert, &[&fact(version), &Timestamp::now().to_string().into_bytes()]).await?;
+    client.execute(insert, &[&format!("{SEEN}{version}"), &Timestamp::now().to_string().into_bytes()]).await?;
     Ok(())
 }

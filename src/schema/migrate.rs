@@ -46,7 +46,8 @@ async fn migrate_locked(
     version: &str,
     report: &mut dyn FnMut(&str),
 ) -> Result<Applied, SchemaError> {
-    let state = classify(known, &ledger::inspect(work).await?);
+    let found = ledger::inspect(work).await?;
+    let state = classify(known, &found);
     let pending: Vec<i64> = match refusal(&state) {
         Some(error) => return Err(error),
         None => match state {
@@ -57,7 +58,7 @@ async fn migrate_locked(
     };
     // refinery creates its table and asks for rows even when there is nothing to do.
     if pending.is_empty() {
-        return Ok(Applied { files: Vec::new(), version: newest(known) });
+        return Ok(Applied { files: Vec::new(), version: classify::database_version(&found) });
     }
     apply(work, known, &pending, version, TABLE_LOCK_PATIENCE, report).await
 }
@@ -90,7 +91,9 @@ pub(super) async fn apply(
         report(&known.file);
         files.push(known.file.clone());
     }
-    Ok(Applied { files, version: newest(known) })
+    // What comes later may be newer.
+    let version = classify::database_version(&ledger::inspect(work).await?);
+    Ok(Applied { files, version })
 }
 
 /// The server's own words, which refinery keeps as the source of its error.

@@ -2,7 +2,7 @@
 
 use super::ledger::{self, Undoable};
 use super::migrate::{release_lock, take_lock};
-use super::{SchemaError, State, classify, known};
+use super::{SchemaError, State, classify, known, later};
 use tokio_postgres::Client;
 
 /// What was undone.
@@ -78,6 +78,7 @@ async fn rollback_locked(
         undone.push(label(step));
     }
     let version = classify::database_version(&ledger::inspect(work).await?);
+    later::forget(work, version).await?;
     Ok(RolledBack { undone, version })
 }
 

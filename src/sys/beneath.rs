@@ -116,6 +116,11 @@ impl Folder {
         Ok(readlinkat(self.0.as_fd(), name)?)
     }
 
+    /// Its own rights, as `chmod` has them.
+    pub fn mode(&self) -> io::Result<u32> {
+        Ok(nix::sys::stat::fstat(&self.0)?.st_mode & 0o777)
+    }
+
     /// Whether a name is there, of whatever kind.
     pub fn has(&self, name: &str) -> bool {
         self.look(OsStr::new(name)).is_ok()

@@ -210,7 +210,7 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
         live: facts.instance != Instance::Stopped,
         schema_from,
         schema_to: migrations.iter().map(|migration| migration.version).fold(schema_from, i64::max),
-        warnings: warnings(from, manifest, release, &migrations),
+        warnings: warnings(from, manifest, release, migrations.iter().chain(&later)),
         migrations,
         later,
         program: Wanted::of(asset)?,
@@ -318,7 +318,12 @@ fn needed<'a>(
     facts.database_bytes.saturating_mul(4).saturating_add(fetched).saturating_add(program).saturating_add(SPARE)
 }
 
-fn warnings(from: &Version, manifest: &Manifest, release: &Release, migrations: &[Migration]) -> Vec<String> {
+fn warnings<'a>(
+    from: &Version,
+    manifest: &Manifest,
+    release: &Release,
+    migrations: impl Iterator<Item = &'a Migration>,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     let minor = |version: &Version| (version.major, version.minor);
     let mut skipped: Vec<(u64, u64)> = manifest
@@ -334,7 +339,6 @@ fn warnings(from: &Version, manifest: &Manifest, release: &Release, migrations: 
         warnings.push(format!("this skips {}: what they deprecated may be gone", names.join(", ")));
     }
     let fixed: Vec<String> = migrations
-        .iter()
         .filter(|migration| !migration.reversible)
         .map(|migration| format!("V{:04}__{}", migration.version, migration.name))
         .collect();

@@ -40,6 +40,15 @@ pub fn list(home: &Home) -> Vec<Kept> {
     all
 }
 
+/// Each with the newest schema that it knows, also where its program cannot be asked.
+pub fn schemas(home: &Home) -> Vec<(String, Option<i64>)> {
+    let asked = |version: Version| {
+        let program = home.versions().join(version.to_string()).join("leoflow");
+        (version.to_string(), program::about(&program).ok().map(|about| about.schema_version))
+    };
+    versions(home).into_iter().map(asked).collect()
+}
+
 fn versions(home: &Home) -> Vec<Version> {
     let entries = fs::read_dir(home.versions()).into_iter().flatten().flatten();
     entries.filter_map(|entry| Version::parse(entry.file_name().to_str()?).ok()).collect()

@@ -40,7 +40,10 @@ fn outcomes(test: &TestHome) -> Value {
             'data_interval_start', to_char(r.data_interval_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
             'data_interval_end', to_char(r.data_interval_end AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
             'instances', (SELECT json_agg(json_build_array(ti.task_id, ti.map_index, ti.state, ti.try_number,
-                                                           ti.rendered, ti.rendered_map_index))
+                                                           (SELECT rendered_fields FROM rendered_task_instance_fields f
+                                                            WHERE (f.dag_id, f.run_id, f.task_id, f.map_index)
+                                                                  = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)),
+                                                           ti.rendered_map_index))
                           FROM task_instance ti WHERE (ti.dag_id, ti.run_id) = (r.dag_id, r.run_id)),
             'xcoms', (SELECT json_agg(json_build_array(x.task_id, x.map_index, x.key, x.value))
                       FROM xcom x WHERE (x.dag_id, x.run_id) = (r.dag_id, r.run_id)))

@@ -16,7 +16,7 @@ def greet():
 with DAG('greeting') as dag:
     greet()
 ";
-const SECRETS: [&str; 3] = ["p4ssw0rd-of-db", "t0ken-of-db", "s3cret-extra"];
+const SECRETS: [&str; 4] = ["p4ssw0rd-of-db", "t0ken-of-db", "s3cret-extra", "k3y-of-the-api"];
 
 /// A home with a project, a run that is over, and things that are secret.
 fn prepared() -> TestHome {
@@ -27,6 +27,7 @@ fn prepared() -> TestHome {
     wait_until("it is found", Duration::from_secs(60), || test.run(&["dags", "list"]).stdout.contains("greeting"));
     test.run(&["dags", "trigger", "greeting", "--wait"]).expect(0);
     test.run(&["variables", "set", "bucket", "s3://data", "--description", "where"]).expect(0);
+    test.run(&["variables", "set", "api_key", SECRETS[3]]).expect(0);
     let connections = json!({
         "db": {"conn_type": "postgres", "host": "h", "login": "me", "password": SECRETS[0], "extra": {"token": SECRETS[1]}},
         "odd": {"conn_type": "http", "extra": {"key": SECRETS[2]}},
@@ -72,7 +73,7 @@ fn an_export_has_everything_but_secrets_and_says_what_does_not_fit() {
     assert!(SECRETS.iter().all(|secret| !all.contains(secret)));
     let found = told["does_not_fit"].to_string();
     assert!(found.contains("greetings/leoflow.yaml") && found.contains("owner"), "{found}");
-    assert_eq!(told["to_fill"], json!(["db: password, extra.token", "odd: extra.key"]));
+    assert_eq!(told["to_fill"], json!(["db: password, extra.token", "odd: extra.key", "variable api_key"]));
     assert!(read("README.md").contains("- db: password, extra.token"));
 
     // The tables as Airflow has them, as far as the file names them.
@@ -114,10 +115,14 @@ fn an_export_has_everything_but_secrets_and_says_what_does_not_fit() {
     assert_eq!(test.sql(loaded), "greetingsuccess|greetsuccesstrue");
 
     let key = "age1lvyvwawkr0mcnnnncaghunadrqkmuf9e6507x9y920xxpp866cnql7dp2z";
-    let (folder, told) = export(&test, "encrypted", &["--recipient", key]);
+    let (folder, told) = export(&test, "encrypted", &["--recipient", key, "--history"]);
     assert_eq!((&told["encrypted"], folder.join("variables.json").exists()), (&json!(true), false));
     assert!(fs::read(folder.join("connections.json.age")).unwrap().starts_with(b"age-encryption.org/"));
-    assert!(!texts(&folder).contains("s3://data"));
+    assert!(!texts(&folder).contains("s3://data") && !texts(&folder).contains("manual__"));
+    assert!(
+        folder.join("history.sql.age").exists()
+            && fs::read_to_string(folder.join(".dockerignore")).unwrap().contains("*\n")
+    );
 }
 
 #[test]
@@ -161,6 +166,7 @@ fn an_import_of_a_home_takes_what_fits_once() {
     import(&["--action-on-existing-key", "fail"]).expect(3);
     assert!(test.run(&["pools", "list"]).expect(0).stdout.find("small").is_none(), "nothing was imported");
     import(&["--project", "airflow"]).expect(2);
+    import(&["--username", "me"]).expect(2);
 
     fs::rename(folder.join("connections.template.json"), folder.join("connections.json")).unwrap();
     let done = import(&[]).expect(0).json();
@@ -178,7 +184,6 @@ fn an_import_of_a_home_takes_what_fits_once() {
 #[test]
 fn an_import_over_http_names_what_is_masked() {
     let from = prepared();
-    from.run(&["variables", "set", "api_key", "k3y"]).expect(0);
     let url = from.status()["url"].as_str().unwrap().to_owned();
     let password =
         from.run(&["lite", "reset-password", "--generate", "--json"]).expect(0).json()["admin_password"].clone();
@@ -195,6 +200,9 @@ fn an_import_over_http_names_what_is_masked() {
     assert_eq!(fs::read_to_string(test.workspace().join("imported/greetings/dag.py")).unwrap(), DAG);
     assert!(found.contains("not the modules that they import"));
     assert_eq!(test.run(&["variables", "get", "bucket"]).expect(0).stdout, "s3://data\n");
+    let with_login =
+        test.run(&["import", "airflow", "--from", "http://me:pw@127.0.0.1:1", "--project", "x"]).expect(2).stderr;
+    assert!(with_login.contains("--username") && !with_login.contains("pw@"), "{with_login}");
     let nobody = test.run(&["import", "airflow", "--from", "http://127.0.0.1:1", "--project", "x"]).expect(1).stderr;
     assert!(nobody.contains("does not answer") && nobody.contains("nothing was imported"), "{nobody}");
 }

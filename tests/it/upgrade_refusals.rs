@@ -131,11 +131,11 @@ fn a_release_that_does_not_fit_is_refused_with_the_way() {
     assert!(stop.stderr.contains("leoflow upgrade 0.4.0"), "{}", stop.stderr);
     let edited = with(&|release| release["migrations"][0]["sha256"] = "0".repeat(64).into());
     refused(&test, &edited, 3, "migration 1 of the database is not the one that 0.2.0 has");
-    let contract = with(&|release| {
+    let phase = with(&|release| {
         let last = release["migrations"].as_array().unwrap().len() - 1;
-        release["migrations"][last]["phase"] = "contract".into();
+        release["migrations"][last]["phase"] = "sideways".into();
     });
-    refused(&test, &contract, 3, "of the phase contract");
+    refused(&test, &phase, 3, "of the phase sideways");
     let major = with(&|release| release["components"][0]["version"] = "19.1".into());
     refused(&test, &major, 3, "PostgreSQL 19.1");
     let huge = with(&|release| {

@@ -6,9 +6,10 @@ use crate::backup::left_out::is_left_out;
 use crate::config::project;
 use crate::error::Error;
 use crate::sys::beneath::{Folder, Kind};
+use crate::sys::files::is_temporary_neighbour;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
@@ -34,7 +35,8 @@ pub struct DagFolder {
 struct Copying<'a> {
     from: &'a Folder,
     workspace: &'a Path,
-    to: &'a Path,
+    /// `None` only looks.
+    to: Option<&'a Path>,
     made: DagFolder,
     findings: &'a mut Findings,
     direction: Direction,
@@ -46,14 +48,33 @@ pub enum Direction {
     FromAirflow,
 }
 
-/// Copies the folder to `to`, which must not be there yet.
-pub fn copy(workspace: &Path, to: &Path, direction: Direction, findings: &mut Findings) -> Result<DagFolder, Error> {
+/// Copies the folder to `to`, which must not be there yet; with none it only looks.
+pub fn copy(
+    workspace: &Path,
+    to: Option<&Path>,
+    direction: Direction,
+    findings: &mut Findings,
+) -> Result<DagFolder, Error> {
+    let real = |path: &Path| path.canonicalize().ok();
+    if let Some(parent) = to.and_then(Path::parent).and_then(real)
+        && real(workspace).is_some_and(|from| parent.starts_with(from))
+    {
+        return Err(Error::refused(format!("{} would be copied into itself", workspace.display()))
+            .hint("choose a folder that does not hold the other"));
+    }
     let from = Folder::open(workspace).map_err(|error| Error::io("read", workspace, &error))?;
     let mut copying = Copying { from: &from, workspace, to, made: DagFolder::default(), findings, direction };
     copying.folder(Path::new(""), 0)?;
     let Copying { made, findings, .. } = copying;
     if direction == Direction::FromAirflow {
         return Ok(made);
+    }
+    for root in made.roots.iter().filter(|root| root.contains(':')) {
+        findings.add(
+            root,
+            "its modules are not found: a folder of PYTHONPATH cannot have a colon",
+            "rename the folder",
+        );
     }
     for (module, projects) in made.modules.iter().filter(|(_, projects)| projects.len() > 1) {
         let projects = projects.iter().cloned().collect::<Vec<_>>().join(", ");
@@ -68,8 +89,11 @@ pub fn copy(workspace: &Path, to: &Path, direction: Direction, findings: &mut Fi
 
 impl Copying<'_> {
     fn folder(&mut self, below: &Path, depth: usize) -> Result<(), Error> {
-        let target = self.to.join(below);
-        fs::create_dir(&target).map_err(|error| Error::io("create", &target, &error))?;
+        let target = self.to.map(|to| to.join(below));
+        if let Some(target) = &target {
+            // Its rights are set when all is in it.
+            fs::create_dir(target).map_err(|error| Error::io("create", target, &error))?;
+        }
         let listed = self.from.below(below).and_then(|folder| folder.entries().map(|entries| (folder, entries)));
         let (folder, entries) = match listed {
             Ok(both) if depth <= DEPTH_LIMIT => both,
@@ -87,6 +111,7 @@ impl Copying<'_> {
             let path = below.join(&entry.name);
             if is_left_out(&folder, entry)
                 || entry.name.to_string_lossy().starts_with(crate::backup::left_out::OWN_FOLDER)
+                || is_temporary_neighbour(&entry.name.to_string_lossy())
             {
                 continue;
             }
@@ -101,9 +126,14 @@ impl Copying<'_> {
                 Kind::File => self.file(&folder, &path)?,
             }
         }
-        if !ignored.is_empty() {
-            let path = target.join(AIRFLOW_IGNORE);
-            fs::write(&path, ignored).map_err(|error| Error::io("write", &path, &error))?;
+        if let Some(target) = &target {
+            if !ignored.is_empty() {
+                let path = target.join(AIRFLOW_IGNORE);
+                fs::write(&path, ignored).map_err(|error| Error::io("write", &path, &error))?;
+                self.set_mode(&path, 0o644)?;
+            }
+            let mode = folder.mode().unwrap_or(0o700);
+            self.set_mode(target, mode | 0o700)?;
         }
         self.look_at_settings(below, depth);
         Ok(())
@@ -118,7 +148,7 @@ impl Copying<'_> {
     }
 
     fn file(&mut self, folder: &Folder, path: &Path) -> Result<(), Error> {
-        let (name, target) = (path.file_name().unwrap_or_default(), self.to.join(path));
+        let name = path.file_name().unwrap_or_default();
         let mut source = match folder.open_file(name) {
             Ok(source) => source,
             Err(error) => {
@@ -126,11 +156,20 @@ impl Copying<'_> {
                 return Ok(());
             }
         };
-        let is_executable = source.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o100 != 0);
-        let mode = if is_executable { 0o755 } else { 0o644 };
-        let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(&target);
-        let copied = made.and_then(|mut made| io::copy(&mut source, &mut made));
-        copied.map_err(|error| Error::io("write", &target, &error))?;
+        let mode = source.metadata().map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
+        if self.direction == Direction::ToAirflow && mode & 0o077 == 0 {
+            self.findings.add(
+                path.to_string_lossy(),
+                "nobody else may read it, and it is so in the export",
+                "let the image's user read it, or keep what it holds in a connection",
+            );
+        }
+        if let Some(target) = self.to.map(|to| to.join(path)) {
+            let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target);
+            let copied = made.and_then(|mut made| io::copy(&mut source, &mut made));
+            copied.map_err(|error| Error::io("write", &target, &error))?;
+            self.set_mode(&target, mode)?;
+        }
         self.made.files += 1;
         if self.direction == Direction::ToAirflow && path.extension().is_some_and(|extension| extension == "py") {
             self.note_module(path);
@@ -139,6 +178,17 @@ impl Copying<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Private stays private; on the way to Airflow everything else is for the image's user too, whatever the umask was.
+    fn set_mode(&self, path: &Path, mode: u32) -> Result<(), Error> {
+        let mode = match self.direction {
+            Direction::ToAirflow if path.is_dir() => 0o755,
+            Direction::ToAirflow if mode & 0o077 != 0 && mode & 0o100 != 0 => 0o755,
+            Direction::ToAirflow if mode & 0o077 != 0 => 0o644,
+            _ => mode,
+        };
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|error| Error::io("write", path, &error))
     }
 
     /// A project's folder comes before the workspace, where its modules are looked for.
@@ -185,7 +235,7 @@ impl Copying<'_> {
         if !stays_inside(path, &relative) {
             return self.left(path, "it is a link that leads out of the workspace");
         }
-        if let Err(error) = symlink(&relative, self.to.join(path)) {
+        if let Some(Err(error)) = self.to.map(|to| symlink(&relative, to.join(path))) {
             self.left(path, &format!("it cannot be made: {error}"));
         }
     }
@@ -249,7 +299,7 @@ mod tests {
         symlink(workspace.path().join("one/helper.py"), workspace.path().join("two/far.py")).unwrap();
         symlink("/etc/passwd", workspace.path().join("two/out.py")).unwrap();
         let (to, mut findings) = (workspace.path().with_extension("export"), Findings::default());
-        let made = copy(workspace.path(), &to, Direction::ToAirflow, &mut findings).unwrap();
+        let made = copy(workspace.path(), Some(&to), Direction::ToAirflow, &mut findings).unwrap();
         assert_eq!(made.files, 5);
         assert_eq!(made.roots.into_iter().collect::<Vec<_>>(), ["one", "two"]);
         let whats: Vec<&str> = findings.all().iter().map(|one| one.what.as_str()).collect();

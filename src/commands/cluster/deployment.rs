@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// By its name, its text, and the rights of the file.
-const TEMPLATES: [(&str, &str, u32); 5] = [
+const TEMPLATES: [(&str, &str, u32); 6] = [
+    (".dockerignore", include_str!("templates/dockerignore"), 0o644),
     ("Dockerfile", include_str!("templates/Dockerfile"), 0o644),
     ("compose.yaml", include_str!("templates/compose.yaml"), 0o644),
     ("values.yaml", include_str!("templates/values.yaml"), 0o644),
@@ -38,12 +39,21 @@ pub struct Facts<'a, F: Serialize> {
     pub files: usize,
     pub variables: usize,
     pub connections: usize,
-    pub pools: usize,
+    pub pools: Vec<Pool>,
     /// `.age` or nothing.
     pub suffix: &'a str,
     pub history: bool,
     pub findings: &'a [F],
     pub to_fill: &'a [String],
+}
+
+/// What `airflow pools set` is given; texts as a shell has a word.
+#[derive(Debug, Serialize)]
+pub struct Pool {
+    pub name: String,
+    pub slots: i64,
+    pub description: String,
+    pub include_deferred: bool,
 }
 
 /// Writes all of them, and `.env` with keys that nobody else has.
@@ -96,8 +106,8 @@ pub fn settings<'a>(roots: impl Iterator<Item = &'a String>, max_map_length: u64
     if !path.is_empty() {
         settings.insert("PYTHONPATH".to_owned(), path.join(":"));
     }
-    // A JSON text is a YAML text; Compose replaces a dollar sign that stands alone.
-    let quoted = |value: String| serde_json::Value::from(value.replace('$', "$$")).to_string();
+    // A JSON text is a YAML text.
+    let quoted = |value: String| serde_json::Value::from(value).to_string();
     settings.into_iter().map(|(name, value)| (name, quoted(value))).collect()
 }
 
@@ -122,7 +132,12 @@ mod tests {
             files: 2,
             variables: 3,
             connections: 4,
-            pools: 5,
+            pools: vec![Pool {
+                name: "'p'".into(),
+                slots: 5,
+                description: "'it'\\''s'".into(),
+                include_deferred: true,
+            }],
             suffix,
             history: true,
             findings: &[super::super::findings::Finding { what: "w".into(), why: "y".into(), remedy: "r".into() }],
@@ -143,6 +158,9 @@ mod tests {
         assert_eq!(path, "/opt/airflow/dags/etl:/opt/airflow/dags/it's \"$$odd\"");
         let values: Value = serde_yaml::from_str(&read("values.yaml")).unwrap();
         assert_eq!(values["airflowVersion"].as_str(), Some(AIRFLOW));
+        let path = values["env"].as_sequence().unwrap().iter().find(|one| one["name"] == "PYTHONPATH").unwrap();
+        assert!(path["value"].as_str().unwrap().ends_with("it's \"$odd\""));
+        assert!(read("import.sh").contains("airflow pools set 'p' 5 'it'\\''s' --include-deferred\n"));
         assert!(values["env"].as_sequence().unwrap().iter().all(|one| one["value"].is_string()));
         assert!(read("Dockerfile").contains("FROM apache/airflow:3.3.2-python3.12\n"));
         assert!(read("README.md").contains("**w**: y. r.\n") && read("README.md").contains("- db: password\n"));

@@ -1,7 +1,7 @@
 //! `leoflow export airflow`.
 
 use super::dag_folder::Direction;
-use super::deployment::{self, Facts};
+use super::deployment::{self, Facts, Pool};
 use super::findings::{Finding, Findings};
 use super::{AIRFLOW, dag_folder, history, requirements, secrets};
 use crate::cli::api::{Api, list_of};
@@ -19,12 +19,18 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+const DEFAULT_POOL: &str = "default_pool";
+const AIRFLOWS_DEFAULT_SLOTS: i64 = 128;
+
 pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let config = config.ok_or_else(|| Error::failed("Leoflow is not set up in this home").hint("leoflow setup"))?;
     let workspace =
         config.workspace.clone().ok_or_else(|| Error::failed("there is no workspace").hint("leoflow setup"))?;
     let recipients = recipients(args, &config)?;
+    if recipients.is_empty() && config.backup.passphrase.is_some() && !args.no_secrets {
+        context.printer.note("backup.passphrase is for backups alone; --recipient KEY encrypts an export");
+    }
     let output = std::path::absolute(&args.output).map_err(|error| Error::io("find", &args.output, &error))?;
     refuse_what_is_there(&output, &workspace)?;
     let found = Found::read(&Api::new(&context.home)).await?;
@@ -58,7 +64,7 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
     }
     let to_fill = list_of(&told["to_fill"]).count();
     if to_fill > 0 {
-        printer.warning(format!("{to_fill} connections are to be filled in: no --recipient, so no secret was written"));
+        printer.warning(format!("{to_fill} connections and variables are to be filled in: without --recipient what may be secret is left out"));
     }
     for Finding { what, why, remedy } in findings.all() {
         printer.warning(format!("{what}: {why}; {remedy}"));
@@ -125,6 +131,15 @@ impl Found {
     }
 
     fn tell(&self, findings: &mut Findings) {
+        let default =
+            self.pools.iter().find(|pool| pool["name"] == DEFAULT_POOL).and_then(|pool| pool["slots"].as_i64());
+        if let Some(slots) = default.filter(|slots| *slots != AIRFLOWS_DEFAULT_SLOTS) {
+            findings.add(
+                format!("pool {DEFAULT_POOL}"),
+                format!("it has {slots} slots here, and {AIRFLOWS_DEFAULT_SLOTS} in a new Airflow"),
+                format!("airflow pools set {DEFAULT_POOL} {slots} ''"),
+            );
+        }
         for error in &self.import_errors {
             let file = error["filename"].as_str().unwrap_or_default();
             findings.add(file, "it cannot be imported here", "mend it first: leoflow validate");
@@ -158,14 +173,14 @@ impl Export<'_> {
     /// Writes all of it into a new folder. Returns what `export.json` says.
     async fn write(&self, folder: &Path, history: bool, findings: &mut Findings) -> Result<Value, Error> {
         files::create_private_dir(folder).map_err(|error| Error::io("create", folder, &error))?;
-        let copied = dag_folder::copy(self.workspace, &folder.join("dags"), Direction::ToAirflow, findings)?;
+        let copied = dag_folder::copy(self.workspace, Some(&folder.join("dags")), Direction::ToAirflow, findings)?;
         let pins = requirements::lines(&self.found.environments, findings);
         let path = folder.join("requirements.txt");
         let text: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
         files::write_atomic(&path, text.as_bytes(), 0o644).map_err(|error| Error::io("write", &path, &error))?;
         let (suffix, to_fill) = self.write_secrets(folder)?;
         let history = match history {
-            true => Some(self.write_history(folder, findings).await?),
+            true => Some(self.write_history(folder, suffix, findings).await?),
             false => None,
         };
         let found = self.found;
@@ -188,7 +203,7 @@ impl Export<'_> {
             files: copied.files,
             variables: found.variables.len(),
             connections: found.connections.len(),
-            pools: found.pools.len(),
+            pools: found.pools.iter().filter_map(pool).collect(),
             suffix,
             history: history.is_some(),
             findings: findings.all(),
@@ -217,18 +232,20 @@ impl Export<'_> {
             secrets::write_encrypted(&folder.join("connections.json.age"), &connections, self.recipients)?;
             return Ok((".age", Vec::new()));
         }
+        let (variables, hidden) = secrets::open_variables(&variables);
         secrets::write(&folder.join("variables.json"), &variables)?;
-        let (template, to_fill) = secrets::template(&connections);
+        let (template, mut to_fill) = secrets::template(&connections);
         let name: PathBuf =
             folder.join(if to_fill.is_empty() { "connections.json" } else { "connections.template.json" });
         secrets::write(&name, &template)?;
+        to_fill.extend(hidden);
         Ok(("", to_fill))
     }
 
-    async fn write_history(&self, folder: &Path, findings: &mut Findings) -> Result<Value, Error> {
+    async fn write_history(&self, folder: &Path, suffix: &str, findings: &mut Findings) -> Result<Value, Error> {
         let datastore = Datastore::open(&self.context.recovery(), "leoflow export").await?;
         let mut client = datastore.connect().await?;
-        let counts = history::write(&mut client, &folder.join("history.sql")).await?;
+        let counts = history::write(&mut client, &folder.join(format!("history.sql{suffix}")), self.recipients).await?;
         if counts.left_out > 0 {
             findings.add(
                 format!("{} runs", counts.left_out),
@@ -238,6 +255,17 @@ impl Export<'_> {
         }
         Ok(json!({"runs": counts.runs, "task_instances": counts.task_instances}))
     }
+}
+
+/// Airflow makes `default_pool` itself.
+fn pool(pool: &Value) -> Option<Pool> {
+    let name = pool["name"].as_str().filter(|name| *name != DEFAULT_POOL)?;
+    Some(Pool {
+        name: shell_word(name),
+        slots: pool["slots"].as_i64()?,
+        description: shell_word(pool["description"].as_str().unwrap_or_default()),
+        include_deferred: pool["include_deferred"] == true,
+    })
 }
 
 fn shell_word(text: &str) -> String {

@@ -1,10 +1,10 @@
 //! What an Airflow's home has: its DAG folder, and what `airflow variables|connections|pools export` wrote beside it.
 
 use super::findings::Findings;
-use super::import::{DagFiles, Taken};
+use super::taken::{DagFiles, Taken};
 use crate::commands::data::{connections_format, pools, transfer_file, variables};
 use crate::error::Error;
-use crate::sys::files;
+use crate::sys::{env_vars, files};
 use std::path::{Path, PathBuf};
 
 const CONFIG_LIMIT: u64 = 4 * 1024 * 1024;
@@ -41,7 +41,7 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<Taken, Error> {
             _ => taken.pools = pools::from_airflow(json)?,
         }
     }
-    match dag_folder(home) {
+    match dag_folder(home, findings) {
         Some(folder) => {
             let requirements = Some(home.join("requirements.txt"))
                 .filter(|file| file.is_file() && !folder.join("requirements.txt").exists());
@@ -57,13 +57,27 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<Taken, Error> {
 }
 
 /// What its `airflow.cfg` says, or `dags`.
-fn dag_folder(home: &Path) -> Option<PathBuf> {
+fn dag_folder(home: &Path, findings: &mut Findings) -> Option<PathBuf> {
     let text = files::read_text(&home.join("airflow.cfg"), CONFIG_LIMIT).ok().flatten().unwrap_or_default();
     let said =
         text.lines().find_map(|line| Some(line.strip_prefix("dags_folder")?.trim_start().strip_prefix('=')?.trim()));
-    // As in its container, which this is not.
-    let said = said.map(|path| home.join(path)).filter(|path| path.is_dir());
-    said.or_else(|| Some(home.join("dags")).filter(|path| path.is_dir()))
+    let usual = Some(home.join("dags")).filter(|path| path.is_dir());
+    let Some(said) = said else { return usual };
+    let path = match said.strip_prefix("~/") {
+        Some(below) => env_vars::path("HOME").unwrap_or_default().join(below),
+        None => home.join(said),
+    };
+    if path.is_dir() {
+        return Some(path);
+    }
+    let instead =
+        usual.as_ref().map_or("nothing was taken".to_owned(), |usual| format!("{} was taken", usual.display()));
+    findings.add(
+        "DAG files",
+        format!("airflow.cfg says {said}, where there is no folder; {instead}"),
+        "copy others into the workspace by hand",
+    );
+    usual
 }
 
 #[cfg(test)]

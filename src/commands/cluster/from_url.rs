@@ -2,7 +2,7 @@
 //! <https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html>
 
 use super::findings::Findings;
-use super::import::{DagFiles, Taken};
+use super::taken::{DagFiles, Taken};
 use crate::cli::api::{encode, list_of};
 use crate::commands::data::pools::Entry;
 use crate::engine::store::connections::Connection;
@@ -38,6 +38,11 @@ struct Airflow {
 pub async fn read(url: &str, login: &Login, findings: &mut Findings) -> Result<Taken, Error> {
     let client = web::client().redirect(reqwest::redirect::Policy::none()).build().map_err(Error::failed)?;
     let base = url.trim_end_matches('/').to_owned();
+    let authority = base.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+    if authority.contains('@') {
+        return Err(Error::usage("a login does not belong into the URL, which messages repeat")
+            .hint("--username NAME --password-file FILE, or --token-file FILE"));
+    }
     let token = match login {
         Login::Token(token) => token.clone(),
         Login::Password { username, password } => {

@@ -1,11 +1,11 @@
 //! Runs and task instances that are over, as SQL for a database that `airflow db migrate` has made.
 
+use super::secrets::Output;
+use crate::config::Recipient;
 use crate::error::Error;
 use crate::postgres::PgError;
 use futures_util::StreamExt;
-use std::fs::OpenOptions;
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Write;
 use std::path::Path;
 use tokio_postgres::Client;
 
@@ -17,6 +17,8 @@ struct Table {
     /// What Airflow has besides and we have not: column and expression.
     besides: &'static str,
     besides_values: &'static str,
+    /// Which of the rows; a run may be there already under another name.
+    of_those: &'static str,
 }
 
 const DAG_RUN: Table = Table {
@@ -42,6 +44,7 @@ const DAG_RUN: Table = Table {
     from: "dag_run r WHERE r.state IN ('success', 'failed')",
     besides: "clear_number, created_at, updated_at, log_template_id",
     besides_values: "0, queued_at, now(), (SELECT max(id) FROM log_template)",
+    of_those: "true",
 };
 
 const TASK_INSTANCE: Table = Table {
@@ -68,6 +71,7 @@ const TASK_INSTANCE: Table = Table {
     from: "task_instance i JOIN dag_run r USING (dag_id, run_id) WHERE r.state IN ('success', 'failed')",
     besides: "id, updated_at, queue, hostname",
     besides_values: "gen_random_uuid(), now(), 'default', ''",
+    of_those: "EXISTS (SELECT FROM dag_run r WHERE (r.dag_id, r.run_id) = (of_leoflow.dag_id, of_leoflow.run_id))",
 };
 
 /// What was written, and what was not because it is not over.
@@ -78,11 +82,10 @@ pub struct Counts {
 }
 
 /// Writes the file for `psql`; run twice it adds nothing.
-pub async fn write(client: &mut Client, path: &Path) -> Result<Counts, Error> {
+pub async fn write(client: &mut Client, path: &Path, recipients: &[Recipient]) -> Result<Counts, Error> {
     let io = |error: std::io::Error| Error::io("write", path, &error);
     let query = |error: tokio_postgres::Error| Error::from(PgError::from(error));
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-    let mut file = BufWriter::new(file);
+    let mut file = Output::create(path, recipients).map_err(io)?;
     // Runs and their task instances are of one moment.
     let snapshot = client
         .build_transaction()
@@ -91,14 +94,14 @@ pub async fn write(client: &mut Client, path: &Path) -> Result<Counts, Error> {
         .start()
         .await
         .map_err(query)?;
-    file.write_all(b"-- For the database of Apache Airflow: psql -v ON_ERROR_STOP=1 -f history.sql\nBEGIN;\n")
+    file.write_all(b"-- For the database of Apache Airflow: psql -v ON_ERROR_STOP=1 -f history.sql\nSET client_encoding = 'UTF8';\nBEGIN;\n")
         .map_err(io)?;
     let runs = table(&snapshot, &DAG_RUN, &mut file, &io).await?;
     let task_instances = table(&snapshot, &TASK_INSTANCE, &mut file, &io).await?;
     let left_out = "SELECT count(*) FROM dag_run WHERE state NOT IN ('success', 'failed')";
     let left_out = snapshot.query_one(left_out, &[]).await.map_err(query)?.get(0);
     file.write_all(b"COMMIT;\n").map_err(io)?;
-    file.into_inner().map_err(|error| io(error.into_error()))?.sync_all().map_err(io)?;
+    file.finish().map_err(io)?;
     Ok(Counts { runs, task_instances, left_out })
 }
 
@@ -109,7 +112,7 @@ async fn table(
     file: &mut impl Write,
     io: &impl Fn(std::io::Error) -> Error,
 ) -> Result<u64, Error> {
-    let Table { name, columns, from, besides, besides_values } = table;
+    let Table { name, columns, from, besides, besides_values, of_those } = table;
     let list = |pick: fn(&(&'static str, &'static str, &'static str)) -> String| {
         columns.iter().map(pick).collect::<Vec<_>>().join(", ")
     };
@@ -127,7 +130,7 @@ async fn table(
         file.write_all(&chunk).map_err(io)?;
     }
     let end = format!(
-        "\\.\nINSERT INTO {name} ({names}, {besides})\nSELECT {names}, {besides_values} FROM of_leoflow\nON CONFLICT DO NOTHING;\n\
+        "\\.\nINSERT INTO {name} ({names}, {besides})\nSELECT {names}, {besides_values} FROM of_leoflow\nWHERE {of_those}\nON CONFLICT DO NOTHING;\n\
          DROP TABLE of_leoflow;\n"
     );
     file.write_all(end.as_bytes()).map_err(io)?;

@@ -3,6 +3,7 @@
 use super::dag_folder::{self, Direction};
 use super::findings::{Finding, Findings};
 use super::from_url::Login;
+use super::taken::{DagFiles, Taken};
 use super::{from_home, from_url};
 use crate::cli::api::Api;
 use crate::cli::args::OnExisting;
@@ -14,34 +15,12 @@ use crate::engine::store::variables::Variable;
 use crate::error::Error;
 use crate::sys::files;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const SECRET_LIMIT: u64 = 64 * 1024;
-
-/// What there is to take.
-#[derive(Default)]
-pub struct Taken {
-    pub variables: Vec<Variable>,
-    pub connections: Vec<Connection>,
-    pub pools: Vec<pools::Entry>,
-    pub files: DagFiles,
-}
-
-#[derive(Default)]
-pub enum DagFiles {
-    #[default]
-    None,
-    Folder {
-        folder: PathBuf,
-        /// What stands beside the folder, and is looked for in it here.
-        requirements: Option<PathBuf>,
-    },
-    /// By their paths below the DAG folder.
-    Texts(BTreeMap<PathBuf, String>),
-}
 
 pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
@@ -52,14 +31,25 @@ pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, 
     // First, because without a server nothing else can be done.
     let present = Present::read(&api).await?;
     let mut findings = Findings::default();
-    let mut taken = match args.from.starts_with("http://") || args.from.starts_with("https://") {
-        true => from_url::read(&args.from, &login(args)?, &mut findings).await?,
-        false => from_home::read(Path::new(&args.from), &mut findings)?,
+    let scheme = args.from.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let mut taken = match scheme.as_deref() {
+        Some("http" | "https") => from_url::read(&args.from, &login(args)?, &mut findings).await?,
+        Some(other) => {
+            return Err(
+                Error::usage(format!("--from is no {other} URL")).hint("an Airflow's home, or http://… or https://…")
+            );
+        }
+        None if args.username.is_some() || args.token_file.is_some() => {
+            return Err(
+                Error::usage("a login is for a URL, and --from is a folder").hint("leave it out, or name the URL")
+            );
+        }
+        None => from_home::read(Path::new(&args.from), &mut findings)?,
     };
     drop_odd_extras(&mut taken, &mut findings);
     let skipped = present.sift(&mut taken, args.action_on_existing_key)?;
     let made = beside(&workspace, &project);
-    let files = place(&taken.files, &made, &mut findings);
+    let files = place(&taken.files, (!args.dry_run).then_some(&made), &mut findings);
     let files = files.inspect_err(|_| drop(files::remove_any(&made)))?;
     let told = json!({
         "variables": taken.variables.len(), "connections": taken.connections.len(), "pools": taken.pools.len(), "files": files,
@@ -67,7 +57,7 @@ pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, 
     });
     let outcome = match args.dry_run {
         true => Ok(()),
-        false => take(&api, &taken, &made, &project, files).await,
+        false => take(&api, &taken, args.action_on_existing_key, &made, &project, files).await,
     };
     // What was moved is not there any more.
     let _ = files::remove_any(&made);
@@ -194,22 +184,21 @@ impl Present {
     }
 }
 
-/// Puts the DAG files into a folder beside their place. Returns how many there are.
-fn place(from: &DagFiles, to: &Path, findings: &mut Findings) -> Result<usize, Error> {
+/// Puts the DAG files into a folder beside their place, or with none only looks at them. Returns how many there are.
+fn place(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -> Result<usize, Error> {
     match from {
         DagFiles::None => Ok(0),
         DagFiles::Folder { folder, requirements } => {
-            let copied = dag_folder::copy(folder, to, Direction::FromAirflow, findings)?;
-            if let Some(file) = requirements {
-                let target = to.join("requirements.txt");
-                fs::copy(file, &target).map_err(|error| Error::io("copy", file, &error))?;
+            let copied = dag_folder::copy(folder, to.map(PathBuf::as_path), Direction::FromAirflow, findings)?;
+            if let (Some(file), Some(to)) = (requirements, to) {
+                fs::copy(file, to.join("requirements.txt")).map_err(|error| Error::io("copy", file, &error))?;
             }
             Ok(copied.files + usize::from(requirements.is_some()))
         }
         DagFiles::Texts(texts) => {
             for (path, text) in texts {
-                let target = to.join(path);
-                let folder = target.parent().unwrap_or(to);
+                let Some(target) = to.map(|to| to.join(path)) else { continue };
+                let folder = target.parent().unwrap_or(&target);
                 fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, &error))?;
                 fs::write(&target, text).map_err(|error| Error::io("write", &target, &error))?;
             }
@@ -219,11 +208,17 @@ fn place(from: &DagFiles, to: &Path, findings: &mut Findings) -> Result<usize, E
 }
 
 /// What DAGs are given comes before they do. Cut off, it is done again: what is there already is passed over.
-async fn take(api: &Api<'_>, taken: &Taken, made: &Path, project: &Path, files: usize) -> Result<(), Error> {
-    let overwrite = OnExisting::Overwrite.for_store();
-    let entries = json!({"on_existing": overwrite, "entries": taken.variables});
-    let _: Value = api.patient().put(variables::LOCAL, &entries).await?;
-    let entries = json!({"on_existing": overwrite, "entries": taken.connections});
+async fn take(
+    api: &Api<'_>,
+    taken: &Taken,
+    on_existing: OnExisting,
+    made: &Path,
+    project: &Path,
+    files: usize,
+) -> Result<(), Error> {
+    // The server looks again: what came meanwhile is as somebody has just set it.
+    let _ = variables::import(api, taken.variables.clone(), on_existing).await?;
+    let entries = json!({"on_existing": on_existing.for_store(), "entries": taken.connections});
     let _: Value = api.patient().put(connections::LOCAL, &entries).await?;
     for pool in &taken.pools {
         pools::set(api, &pool.name, pool.slots, pool.description.as_deref(), pool.include_deferred).await?;

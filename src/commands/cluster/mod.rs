@@ -10,6 +10,7 @@ mod history;
 pub mod import;
 mod requirements;
 mod secrets;
+mod taken;
 
 /// What an export is made for: the official image of this version.
 pub const AIRFLOW: &str = "3.3.2";

@@ -24,6 +24,10 @@ pub fn lines(environments: &Value, findings: &mut Findings) -> Vec<String> {
             .filter_map(|package| Some((normal(package["name"].as_str()?), package["version"].as_str()?)))
             .collect();
         for requirement in list_of(&environment["requirements"]).filter_map(Value::as_str) {
+            if is_place(requirement) {
+                others.insert(requirement.to_owned());
+                continue;
+            }
             let (name, wanted) = parts(requirement);
             if OF_AIRFLOW.contains(&name.as_str()) {
                 continue;
@@ -34,7 +38,7 @@ pub fn lines(environments: &Value, findings: &mut Findings) -> Vec<String> {
                     of_name.entry((*version).to_owned()).or_default().extend(dags.iter().cloned());
                     extras.entry(name).or_default().extend(wanted);
                 }
-                // A URL or a path: as it stands.
+                // As one for another system, by its marker: as it stands.
                 None => {
                     others.insert(requirement.to_owned());
                 }
@@ -54,8 +58,12 @@ pub fn lines(environments: &Value, findings: &mut Findings) -> Vec<String> {
             "requirements.txt has the newest: try the others with it",
         );
     }
-    for other in &others {
-        findings.add(other.clone(), "it comes from no package index", "see that the image's build can reach it");
+    for other in others.iter().filter(|other| is_place(other)) {
+        findings.add(
+            without_login(other),
+            "it comes from no package index",
+            "see that the image's build can reach it, logged in where it has to be",
+        );
     }
     let newest =
         |of_name: &BTreeMap<String, BTreeSet<String>>| of_name.keys().max_by_key(|version| key(version)).cloned();
@@ -64,7 +72,7 @@ pub fn lines(environments: &Value, findings: &mut Findings) -> Vec<String> {
         let extras = if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) };
         format!("{name}{extras}=={}", newest(of_name).unwrap_or_default())
     };
-    versions.iter().map(pin).chain(others.iter().cloned()).collect()
+    versions.iter().map(pin).chain(others.iter().map(|other| without_login(other))).collect()
 }
 
 /// A name as package indexes compare it: <https://packaging.python.org/en/latest/specifications/name-normalization/>
@@ -90,6 +98,19 @@ fn parts(requirement: &str) -> (String, Vec<String>) {
     (normal(name), extras.collect())
 }
 
+/// Whether it names where it is: a URL or a path.
+fn is_place(requirement: &str) -> bool {
+    requirement.contains("://") || requirement.contains(" @ ") || requirement.starts_with(['.', '/', '-'])
+}
+
+/// `https://user:token@host` is `https://host`.
+fn without_login(requirement: &str) -> String {
+    let Some((scheme, rest)) = requirement.split_once("://") else { return requirement.to_owned() };
+    let end = rest.find(['/', ' ', '#', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    format!("{scheme}://{}{path}", authority.rsplit_once('@').map_or(authority, |(_, host)| host))
+}
+
 /// Numbers as numbers, so that 2.10 comes after 2.9.
 fn key(version: &str) -> Vec<(u64, String)> {
     let part = |part: &str| {
@@ -107,8 +128,8 @@ mod tests {
     #[test]
     fn what_was_asked_for_is_pinned_at_what_is_installed() {
         let environments = json!({"environments": [
-            {"dags": ["a"], "requirements": ["Pandas[excel]>=2", "six", "apache-airflow-task-sdk==1.3.2", "own @ file:///x"],
-             "packages": [{"name": "pandas", "version": "2.9.1"}, {"name": "six", "version": "1.17.0"}, {"name": "numpy", "version": "2.0"}]},
+            {"dags": ["a"], "requirements": ["Pandas[excel]>=2", "six", "apache-airflow-task-sdk==1.3.2", "own @ file:///x", "git+https://me:t0k@host/x@v1", "colorama; sys_platform == 'win32'"],
+             "packages": [{"name": "pandas", "version": "2.9.1"}, {"name": "six", "version": "1.17.0"}, {"name": "own", "version": "0.1"}, {"name": "numpy", "version": "2.0"}]},
             {"dags": ["b"], "requirements": ["pandas [sql, excel] < 3", "apache_airflow.providers--http"],
              "packages": [{"name": "pandas", "version": "2.10.0"}, {"name": "apache-airflow-providers-http", "version": "5.0.0"}]},
             {"dags": [], "requirements": ["left-over"], "packages": [{"name": "left-over", "version": "1"}]},
@@ -116,10 +137,17 @@ mod tests {
         let mut findings = Findings::default();
         assert_eq!(
             lines(&environments, &mut findings),
-            ["apache-airflow-providers-http==5.0.0", "pandas[excel,sql]==2.10.0", "six==1.17.0", "own @ file:///x"]
+            [
+                "apache-airflow-providers-http==5.0.0",
+                "pandas[excel,sql]==2.10.0",
+                "six==1.17.0",
+                "colorama; sys_platform == 'win32'",
+                "git+https://host/x@v1",
+                "own @ file:///x"
+            ]
         );
         let whats: Vec<&str> = findings.all().iter().map(|one| one.what.as_str()).collect();
-        assert_eq!(whats, ["package pandas", "own @ file:///x"]);
+        assert_eq!(whats, ["package pandas", "git+https://host/x@v1", "own @ file:///x"]);
         assert!(findings.all()[0].why.contains("2.10.0 for b; 2.9.1 for a"), "{:?}", findings.all()[0]);
     }
 }

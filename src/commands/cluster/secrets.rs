@@ -1,12 +1,16 @@
 //! Variables, connections and pools, in the files that `airflow variables|connections|pools import` read. What is secret is
 //! encrypted to an age key, or left to be filled in.
 
+use crate::auth::masking::is_sensitive;
 use crate::config::Recipient;
 use crate::error::Error;
 use crate::sys::files;
 use age::Encryptor;
+use age::stream::StreamWriter;
 use serde_json::{Map, Value};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 pub fn write(path: &Path, value: &Value) -> Result<(), Error> {
@@ -15,8 +19,10 @@ pub fn write(path: &Path, value: &Value) -> Result<(), Error> {
 
 /// Encrypted to all of them; `age -d -i KEY FILE` gives the JSON back.
 pub fn write_encrypted(path: &Path, value: &Value, recipients: &[Recipient]) -> Result<(), Error> {
-    let encrypted = encrypt(&text(value)?, recipients).map_err(|error| Error::io("write", path, &error))?;
-    files::write_atomic(path, &encrypted, 0o600).map_err(|error| Error::io("write", path, &error))
+    let io = |error: io::Error| Error::io("write", path, &error);
+    let mut output = Output::create(path, recipients).map_err(io)?;
+    output.write_all(&text(value)?).map_err(io)?;
+    output.finish().map_err(io)
 }
 
 fn text(value: &Value) -> Result<Vec<u8>, Error> {
@@ -25,14 +31,68 @@ fn text(value: &Value) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-fn encrypt(bytes: &[u8], recipients: &[Recipient]) -> io::Result<Vec<u8>> {
+fn encryptor(recipients: &[Recipient]) -> io::Result<Encryptor> {
     let keys: Vec<_> = recipients.iter().filter_map(Recipient::of_age).collect();
-    let encryptor = Encryptor::with_recipients(keys.iter().map(|key| &**key as &dyn age::Recipient));
-    let mut encrypted = Vec::new();
-    let mut writer = encryptor.map_err(io::Error::other)?.wrap_output(&mut encrypted)?;
-    writer.write_all(bytes)?;
-    writer.finish()?;
-    Ok(encrypted)
+    Encryptor::with_recipients(keys.iter().map(|key| &**key as &dyn age::Recipient)).map_err(io::Error::other)
+}
+
+/// Variables less those that Airflow would mask, and the names of these: `variable api_key`.
+pub fn open_variables(variables: &Value) -> (Value, Vec<String>) {
+    let (hidden, open): (Vec<_>, Vec<_>) = variables
+        .as_object()
+        .into_iter()
+        .flatten()
+        .partition(|(key, entry)| is_sensitive(key) || holds_sensitive(entry));
+    let open: Map<String, Value> = open.into_iter().map(|(key, entry)| (key.clone(), entry.clone())).collect();
+    (open.into(), hidden.into_iter().map(|(key, _)| format!("variable {key}")).collect())
+}
+
+fn holds_sensitive(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, value)| is_sensitive(name) || holds_sensitive(value)),
+        Value::Array(all) => all.iter().any(holds_sensitive),
+        _ => false,
+    }
+}
+
+/// A private file, encrypted where there are recipients.
+pub enum Output {
+    Plain(BufWriter<File>),
+    Encrypted(Box<StreamWriter<BufWriter<File>>>),
+}
+
+impl Output {
+    pub fn create(path: &Path, recipients: &[Recipient]) -> io::Result<Self> {
+        let file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
+        if recipients.is_empty() {
+            return Ok(Self::Plain(file));
+        }
+        Ok(Self::Encrypted(Box::new(encryptor(recipients)?.wrap_output(file)?)))
+    }
+
+    pub fn finish(self) -> io::Result<()> {
+        let file = match self {
+            Self::Plain(file) => file,
+            Self::Encrypted(writer) => writer.finish()?,
+        };
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.write(bytes),
+            Self::Encrypted(writer) => writer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.flush(),
+            Self::Encrypted(writer) => writer.flush(),
+        }
+    }
 }
 
 /// Connections less what may be secret, and the names of what is to be filled in: `id: password, extra.token`.
@@ -87,10 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_airflow_masks_are_left_to_be_set() {
+        let all = json!({"api_key": "k3y", "bucket": "b", "deep": {"value": {"list": [{"password": "p"}]}, "description": "d"}, "plain": {"a": 1}});
+        let (open, hidden) = open_variables(&all);
+        assert_eq!(open, json!({"bucket": "b", "plain": {"a": 1}}));
+        assert_eq!(hidden, ["variable api_key", "variable deep"]);
+    }
+
+    #[test]
     fn what_is_encrypted_is_read_by_its_key_alone() {
         let (ours, other) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
         let recipient = Recipient::parse(&ours.to_public().to_string()).unwrap();
-        let encrypted = encrypt(b"{}\n", &[recipient]).unwrap();
+        let path = tempfile::tempdir().unwrap().keep().join("file");
+        write_encrypted(&path, &json!({}), &[recipient]).unwrap();
+        let encrypted = std::fs::read(&path).unwrap();
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
         assert_eq!(age::decrypt(&ours, &encrypted).unwrap(), b"{}\n");
         assert!(age::decrypt(&other, &encrypted).is_err());
     }

@@ -23,7 +23,7 @@ pub async fn run(context: &Context<'_>, args: &DataMigrate) -> Result<u8, Error>
         DataMigrateCommand::Status(chosen) => status(context, &datastore, &client, chosen).await,
         DataMigrateCommand::Verify(chosen) => verify(context, &client, chosen).await,
         DataMigrateCommand::Pause(chosen) => pause(context, &client, chosen).await,
-        DataMigrateCommand::Resume(chosen) => resume(context, &client, chosen).await,
+        DataMigrateCommand::Resume(chosen) => resume(context, &datastore, &client, chosen).await,
     }
 }
 
@@ -76,7 +76,8 @@ async fn status(context: &Context<'_>, datastore: &Datastore, client: &Client, w
         printer.line(format!("{}: {}", one.migration, word(one)));
         let at = one.watermark.as_ref().map(|watermark| format!(", up to {watermark}")).unwrap_or_default();
         printer.line(format!("  {} row(s) changed in {} batch(es), round {}{at}", one.rows, one.batches, one.round));
-        for (what, when) in [("begun", one.started_at), ("last batch", one.updated_at), ("verified", one.verified_at)] {
+        for (what, when) in [("begun", one.started_at), ("last change", one.updated_at), ("verified", one.verified_at)]
+        {
             if let Some(when) = when.map(|when| when.to_string()) {
                 printer.line(format!("  {what} {}", printer.time(Some(&when))));
             }
@@ -107,6 +108,10 @@ async fn dry_run(context: &Context<'_>, client: &Client, which: &Chosen) -> Resu
     Ok(0)
 }
 
+/// Somebody else is at it, or holds rows.
+const HINDERED: std::time::Duration = std::time::Duration::from_secs(1);
+/// Over rows that somebody held.
+const MOST_ROUNDS: u32 = 10;
 /// So often somebody who watches is told.
 const TELL: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -121,6 +126,7 @@ async fn to_the_end(context: &Context<'_>, mut client: Client, which: &Chosen, n
             return Err(failed(&before));
         }
         let mut told = std::time::Instant::now();
+        let mut rounds = 0;
         loop {
             match data_migration::advance(&mut client, known).await? {
                 Batch::Moved { took, .. } => {
@@ -135,14 +141,26 @@ async fn to_the_end(context: &Context<'_>, mut client: Client, which: &Chosen, n
                     }
                 }
                 Batch::Done => {}
+                Batch::Hindered => tokio::time::sleep(HINDERED).await,
                 Batch::Nothing => {
                     let now = data_migration::progress(&client, known).await?;
                     let Some(now) = now else { break };
                     match now.status {
                         Status::Failed => return Err(failed(&now)),
-                        Status::Done => {
-                            data_migration::verify(&client, known).await?;
-                        }
+                        Status::Done => match data_migration::verify(&client, known).await? {
+                            0 => {}
+                            left if rounds >= MOST_ROUNDS => {
+                                return Err(Error::failed(format!(
+                                    "{left} row(s) of {} are held by others, or change all the time",
+                                    now.migration
+                                ))
+                                .hint("leoflow data-migrate run, when they are done"));
+                            }
+                            _ => {
+                                rounds += 1;
+                                tokio::time::sleep(HINDERED).await;
+                            }
+                        },
                         Status::Verified => break,
                         Status::Pending | Status::Running => {
                             return Err(Error::failed(format!("{} was paused meanwhile", now.migration))
@@ -183,6 +201,9 @@ async fn verify(context: &Context<'_>, client: &Client, which: &Chosen) -> Resul
         if !context.printer.json {
             let what = if left == 0 { "nothing is left".to_owned() } else { format!("{left} row(s) are left") };
             context.printer.line(format!("{}: {}, {what}", now.migration, word(&now)));
+            if now.status == Status::Failed || now.is_paused {
+                context.printer.line(format!("  leoflow data-migrate resume {}", now.version));
+            }
         }
         told.push(json!({"left": left, "data_migration": now}));
     }
@@ -209,11 +230,17 @@ async fn pause(context: &Context<'_>, client: &Client, which: &Chosen) -> Result
     Ok(0)
 }
 
-async fn resume(context: &Context<'_>, client: &Client, which: &Chosen) -> Result<u8, Error> {
+async fn resume(context: &Context<'_>, datastore: &Datastore, client: &Client, which: &Chosen) -> Result<u8, Error> {
     for (known, progress) in chosen(client, which).await? {
+        if progress.status == Status::Verified {
+            context.printer.note(format!("{} is over", progress.migration));
+            continue;
+        }
         data_migration::resume(client, known).await?;
         tell_server(client).await?;
-        context.printer.note(format!("{} goes on beside the server", progress.migration));
+        let when =
+            if datastore.runs_for_lite { "beside the server" } else { "at the next start, or with `data-migrate run`" };
+        context.printer.note(format!("{} goes on {when}", progress.migration));
     }
     Ok(0)
 }

@@ -12,7 +12,6 @@ use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::child::Inheritance;
 use crate::protocol::log;
 use crate::recovery::datastore::Datastore;
-use crate::schema::embedded::Phase;
 use crate::schema::{self, Extent, State, classify, embedded, known};
 use crate::upgrade::{history, stage, versions};
 use serde_json::json;
@@ -32,6 +31,11 @@ pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
 
 async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
+    // An upgrade goes by the schema that it has begun with.
+    let _operation = match datastore.runs_for_lite {
+        true => Some(OperationLock::take(&context.home, "leoflow migrate-db").map_err(Error::from)?),
+        false => None,
+    };
     let (lock, mut work) = (datastore.connect().await?, datastore.connect().await?);
     let printer = context.printer;
     if !args.no_backup && is_pending(&work).await? {
@@ -42,13 +46,14 @@ async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
             printer.line(format!("applied: {file}"));
         }
     };
-    if !args.no_backup {
-        back_up_before_contract(context, &datastore, printer).await?;
-    }
     let mut applied = schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?;
-    let (more, waiting) = later_migrations::apply(context, &datastore, &mut report).await?;
+    let back_up = async || match args.no_backup {
+        true => Ok(()),
+        false => back_up(context, &datastore.access, "migration", printer).await,
+    };
+    let (more, waiting) = later_migrations::apply(context, &datastore, back_up, &mut report).await?;
     applied.files.extend(more.files);
-    applied.version = classify::database_version(&schema::inspect(&work).await?);
+    applied.version = more.version;
     if printer.json {
         printer.json(&json!({"applied": applied.files, "database_version": applied.version, "waiting": waiting}))?;
     } else {
@@ -74,27 +79,13 @@ impl Reporter for LogReporter {
     }
 }
 
-/// What it takes away is in a backup first.
-async fn back_up_before_contract(
-    context: &Context<'_>,
-    datastore: &Datastore,
-    reporter: &dyn Reporter,
-) -> Result<(), Error> {
-    let waiting = later_migrations::waiting(context, datastore).await?;
-    let contract = Phase::Contract.name();
-    if waiting.iter().any(|one| one.phase == contract && one.gates_shut.is_empty()) {
-        back_up(context, &datastore.access, "migration", reporter).await?;
-    }
-    Ok(())
-}
-
 /// Asked for by the server, beside it. Holds nobody up: what it would have to wait for is tried again later.
 async fn later(context: &Context<'_>) -> Result<u8, Error> {
     let _operation = OperationLock::take(&context.home, "leoflow migrate-db").map_err(Error::from)?;
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
-    back_up_before_contract(context, &datastore, &LogReporter).await?;
     let mut report = |file: &str| info!("applied: {file}");
-    let (applied, waiting) = later_migrations::apply(context, &datastore, &mut report).await?;
+    let back_up = async || back_up(context, &datastore.access, "migration", &LogReporter).await;
+    let (applied, waiting) = later_migrations::apply(context, &datastore, back_up, &mut report).await?;
     context.printer.json(&json!({"applied": applied.files, "waiting": waiting}))?;
     Ok(0)
 }

@@ -188,7 +188,7 @@ fn phases(first: i64) -> Value {
         },
         {
             "file": file(3, "outdated"),
-            "sql": format!("-- phase: contract\n-- after: V{:04}\nDROP TABLE outdated;\n", first + 1),
+            "sql": "-- phase: contract\nDROP TABLE outdated;\n",
         },
     ])
 }

@@ -7,14 +7,20 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 airflow db migrate
-airflow pools import pools.json
-{% for kind in ["variables", "connections"] -%}
-if [ -f {{ kind }}.json ]; then
-    airflow {{ kind }} import {{ kind }}.json{{ " --overwrite" if kind == "connections" }}
-else
-    echo "import.sh: {{ kind }}.json is not there yet: README.md says how it is made" >&2
-fi
+# What is there already stays as somebody has set it.
+{% for pool in pools -%}
+airflow pools get {{ pool.name }} >/dev/null 2>&1 || airflow pools set {{ pool.name }} {{ pool.slots }} {{ pool.description }}{{ " --include-deferred" if pool.include_deferred }}
 {% endfor -%}
+if [ -f variables.json ]; then
+    airflow variables import variables.json --action-on-existing-key skip
+else
+    echo "import.sh: variables.json is not there yet: README.md says how it is made" >&2
+fi
+if [ -f connections.json ]; then
+    airflow connections import connections.json
+else
+    echo "import.sh: connections.json is not there yet: README.md says how it is made" >&2
+fi
 for argument in "$@"; do
     case "$argument" in
         --first-user)
