@@ -16,8 +16,8 @@ pub enum ExportCommand {
     /// Everything that Apache Airflow needs to go on with what runs here
     #[command(after_help = "Examples:\n  leoflow export airflow --output ~/to-airflow\n  \
                       leoflow export airflow --output ~/to-airflow --recipient age1… --history\n\n\
-                      Without a recipient passwords of connections are left out, to be filled in. Its README.md says how it goes on,\n\
-                      and what does not fit.")]
+                      Without a recipient what may be secret is left out, to be filled in.\n\
+                      Its README.md says how it goes on, and what does not fit.")]
     Airflow(ExportAirflow),
 }
 
@@ -50,8 +50,9 @@ pub enum ImportCommand {
     /// Variables, connections, pools and DAG files of an Apache Airflow
     #[command(after_help = "Examples:\n  leoflow import airflow --from ~/airflow --dry-run\n  \
                       leoflow import airflow --from http://localhost:8080 --username admin --password-file FILE\n\n\
-                      A home has its DAG folder, and what its CLI exports into it: variables.json, connections.json and pools.json.\n\
-                      A URL is of an Airflow 3: it masks passwords, and shows DAG files without the modules that they import.\n\
+                      A home has its DAG folder, and what its CLI exports into it:\n\
+                      variables.json, connections.json and pools.json. A URL is of an Airflow 3:\n\
+                      it masks passwords, and shows DAG files without the modules they import.\n\
                       What does not fit is listed.")]
     Airflow(ImportAirflow),
 }

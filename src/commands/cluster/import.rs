@@ -24,7 +24,8 @@ const SECRET_LIMIT: u64 = 64 * 1024;
 
 pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
-    let workspace = config.and_then(|config| config.workspace);
+    let config = config.ok_or_else(|| Error::failed("Leoflow is not set up in this home").hint("leoflow setup"))?;
+    let workspace = config.workspace;
     let workspace = workspace.ok_or_else(|| Error::failed("there is no workspace").hint("leoflow setup"))?;
     let project = project(&workspace, &args.project)?;
     let api = Api::new(&context.home);
