@@ -62,9 +62,8 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
     if let Some(history) = told["history"].as_object() {
         printer.line(format!("  {} runs with {} task instances", history["runs"], history["task_instances"]));
     }
-    let to_fill = list_of(&told["to_fill"]).count();
-    if to_fill > 0 {
-        printer.warning(format!("{to_fill} connections and variables are to be filled in: without --recipient what may be secret is left out"));
+    for name in list_of(&told["to_fill"]).filter_map(Value::as_str) {
+        printer.warning(format!("left out, because it may be secret and there is no --recipient: {name}"));
     }
     for Finding { what, why, remedy } in findings.all() {
         printer.warning(format!("{what}: {why}; {remedy}"));
