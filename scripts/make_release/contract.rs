@@ -1,6 +1,7 @@
 //! What a version number promises: a patch has no migration, a minor only such as can be undone.
 
 use super::Outcome;
+use leoflow::schema::embedded::Phase;
 use leoflow::upgrade::manifest::{Migration, Release};
 use semver::Version;
 use std::fs;
@@ -15,7 +16,7 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
         return Err(format!("{} was released already", same.version));
     }
     let label = |migration: &Migration| format!("V{:04}__{} ({})", migration.version, migration.name, migration.phase);
-    if let Some(unknown) = migrations.iter().find(|migration| !APPLIED.contains(&migration.phase.as_str())) {
+    if let Some(unknown) = migrations.iter().find(|migration| Phase::parse(&migration.phase).is_none()) {
         return Err(format!("{} would be refused by every upgrade", label(unknown)));
     }
     // What is promised is promised to those who have the last stable release before it.
@@ -30,7 +31,7 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
     if let (true, Some(migration)) = (is_patch, new.first()) {
         return Err(format!("{version} is a patch release, and may not have the migration {}", label(migration)));
     }
-    match new.iter().find(|migration| !migration.reversible || migration.phase == "contract") {
+    match new.iter().find(|migration| !migration.reversible || migration.phase == Phase::Contract.name()) {
         Some(migration) if version.major == base.version.major => {
             let what = if migration.reversible { "takes something away" } else { "cannot be undone" };
             Err(format!("{version} is a minor release, and {} {what}", label(migration)))
@@ -38,9 +39,6 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
         _ => Ok(()),
     }
 }
-
-/// The phases that there are.
-const APPLIED: [&str; 4] = ["expand", "data", "postdeploy", "contract"];
 
 /// The newest stable release below a version.
 pub fn base<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> {

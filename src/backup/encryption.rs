@@ -2,8 +2,7 @@
 //!
 //! <https://age-encryption.org/v1>
 
-use super::archive::Hashed;
-use crate::config::{BackupSettings, SecretPlace};
+use crate::config::{BackupSettings, Recipient, SecretPlace};
 use crate::sys::{env_vars, files};
 use age::secrecy::SecretString;
 use age::stream::StreamWriter;
@@ -40,15 +39,19 @@ impl EncryptTo {
         if let Some(place) = &settings.passphrase {
             return passphrase_at(place).map(Self::Passphrase);
         }
-        let recipients: Vec<_> = settings.recipients.iter().filter_map(|one| one.of_age()).collect();
-        Ok(if recipients.is_empty() { Self::Nobody } else { Self::Recipients(recipients) })
+        Ok(Self::recipients(&settings.recipients))
+    }
+
+    pub fn recipients(recipients: &[Recipient]) -> Self {
+        let recipients: Vec<_> = recipients.iter().filter_map(Recipient::of_age).collect();
+        if recipients.is_empty() { Self::Nobody } else { Self::Recipients(recipients) }
     }
 
     pub fn is_nobody(&self) -> bool {
         matches!(self, Self::Nobody)
     }
 
-    pub fn writer<W: Write>(&self, writer: Hashed<W>) -> io::Result<Output<W>> {
+    pub fn writer<W: Write>(&self, writer: W) -> io::Result<Output<W>> {
         let encryptor = match self {
             Self::Nobody => return Ok(Output::Plain(writer)),
             Self::Passphrase(passphrase) => Encryptor::with_user_passphrase(passphrase.clone()),
@@ -73,14 +76,14 @@ fn passphrase_at(place: &SecretPlace) -> Result<SecretString, EncryptionError> {
     if first.is_empty() { Err(wrong("its first line is empty".to_owned())) } else { Ok(first.to_owned().into()) }
 }
 
-/// Where an archive goes: as it is, or encrypted. What is hashed and counted is the file.
+/// Where something goes: as it is, or encrypted.
 pub enum Output<W: Write> {
-    Plain(Hashed<W>),
-    Encrypted(Box<StreamWriter<Hashed<W>>>),
+    Plain(W),
+    Encrypted(Box<StreamWriter<W>>),
 }
 
 impl<W: Write> Output<W> {
-    pub fn finish(self) -> io::Result<Hashed<W>> {
+    pub fn finish(self) -> io::Result<W> {
         match self {
             Self::Plain(writer) => Ok(writer),
             Self::Encrypted(stream) => stream.finish(),
@@ -278,6 +281,7 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::archive::Hashed;
     use age::secrecy::ExposeSecret;
 
     fn settings(text: &str) -> BackupSettings {

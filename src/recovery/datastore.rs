@@ -77,6 +77,7 @@ pub fn check(home: &Home) -> Result<(), Error> {
     }
 }
 
-fn not_set_up() -> Error {
+/// What every command says that needs a home.
+pub fn not_set_up() -> Error {
     Error::failed("Leoflow is not set up in this home").hint("leoflow setup")
 }

@@ -29,7 +29,7 @@ impl Phase {
         (Self::Contract, "contract"),
     ];
 
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, name)| *name == text).map(|(phase, _)| *phase)
     }
 

@@ -133,20 +133,14 @@ async fn shut(
             }
         }
     }
-    let until = match seen(client, one.version).await? {
-        None => Timestamp::now().checked_add(wait_of(gates)).ok(),
-        Some(seen) => seen.checked_add(wait_of(gates)).ok(),
-    };
-    match until {
-        Some(until) if until <= Timestamp::now() => {}
-        Some(until) => shut.push(format!("it waits until {until:.0} (upgrade.contract_after)")),
-        None => shut.push("it waits for longer than there are dates (upgrade.contract_after)".to_owned()),
+    let wait = SignedDuration::try_from(gates.contract_after).unwrap_or(SignedDuration::MAX);
+    let since = seen(client, one.version).await?.unwrap_or_else(Timestamp::now);
+    match since.checked_add(wait) {
+        Ok(until) if until <= Timestamp::now() => {}
+        Ok(until) => shut.push(format!("it waits until {until:.0} (upgrade.contract_after)")),
+        Err(_) => shut.push("it waits for longer than there are dates (upgrade.contract_after)".to_owned()),
     }
     Ok(shut)
-}
-
-fn wait_of(gates: &Gates) -> SignedDuration {
-    SignedDuration::try_from(gates.contract_after).unwrap_or(SignedDuration::MAX)
 }
 
 const SEEN: &str = "contract-seen-";

@@ -4,6 +4,7 @@
 use super::manifest::{Asset, Component, Manifest, ManifestError, Migration, Release};
 use super::source::Wanted;
 use crate::config::Channel;
+use crate::schema::embedded::Phase;
 use crate::web_ui;
 use semver::{BuildMetadata, Version};
 use serde::{Deserialize, Serialize};
@@ -164,8 +165,6 @@ pub enum Refusal {
 pub const POSTGRES: &str = "postgres";
 /// What this version can put into its place.
 const KNOWN: [&str; 2] = [POSTGRES, web_ui::COMPONENT];
-/// What this version can apply: the first two in an upgrade, the others once it is committed.
-const PHASES: [&str; 4] = ["expand", "data", "postdeploy", "contract"];
 /// What is left free beside everything, bytes: the datastore needs room to go on.
 const SPARE: u64 = 256 * 1024 * 1024;
 
@@ -267,7 +266,7 @@ fn pending(database: &Database, release: &Release) -> Result<(i64, Vec<Migration
     let is_applied = |migration: &Migration| applied.iter().any(|(version, _)| *version == migration.version);
     let pending: Vec<Migration> =
         release.migrations.iter().filter(|migration| !is_applied(migration)).cloned().collect();
-    match pending.iter().find(|migration| !PHASES.contains(&migration.phase.as_str())) {
+    match pending.iter().find(|migration| Phase::parse(&migration.phase).is_none()) {
         Some(Migration { version, name, phase, .. }) => {
             Err(Refusal::Phase { version: *version, name: name.clone(), phase: phase.clone() })
         }
@@ -275,7 +274,7 @@ fn pending(database: &Database, release: &Release) -> Result<(i64, Vec<Migration
         None if applied.is_empty() => Ok((newest, pending, Vec::new())),
         None => {
             let (later, now) =
-                pending.into_iter().partition(|one| ["postdeploy", "contract"].contains(&one.phase.as_str()));
+                pending.into_iter().partition(|one| Phase::parse(&one.phase).is_some_and(Phase::comes_later));
             Ok((newest, now, later))
         }
     }

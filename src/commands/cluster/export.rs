@@ -9,22 +9,22 @@ use crate::cli::cluster_args::ExportAirflow;
 use crate::commands::context::Context;
 use crate::commands::data::{connections, connections_format, pools, variables};
 use crate::config::{Config, Recipient};
+use crate::engine::dag::DEFAULT_POOL;
 use crate::engine::store::connections::Connection;
 use crate::engine::store::variables::Variable;
 use crate::error::Error;
-use crate::recovery::datastore::Datastore;
+use crate::recovery::datastore::{Datastore, not_set_up};
 use crate::sys::files;
 use serde_json::{Value, json};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const DEFAULT_POOL: &str = "default_pool";
 const AIRFLOWS_DEFAULT_SLOTS: i64 = 128;
 
 pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
-    let config = config.ok_or_else(|| Error::failed("Leoflow is not set up in this home").hint("leoflow setup"))?;
+    let config = config.ok_or_else(not_set_up)?;
     let workspace =
         config.workspace.clone().ok_or_else(|| Error::failed("there is no workspace").hint("leoflow setup"))?;
     let recipients = recipients(args, &config)?;

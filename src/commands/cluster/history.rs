@@ -1,6 +1,6 @@
 //! Runs and task instances that are over, as SQL for a database that `airflow db migrate` has made.
 
-use super::secrets::Output;
+use super::secrets::PrivateFile;
 use crate::config::Recipient;
 use crate::error::Error;
 use crate::postgres::PgError;
@@ -85,7 +85,8 @@ pub struct Counts {
 pub async fn write(client: &mut Client, path: &Path, recipients: &[Recipient]) -> Result<Counts, Error> {
     let io = |error: std::io::Error| Error::io("write", path, &error);
     let query = |error: tokio_postgres::Error| Error::from(PgError::from(error));
-    let mut file = Output::create(path, recipients).map_err(io)?;
+    let mut output = PrivateFile::create(path, recipients).map_err(io)?;
+    let file = output.writer();
     // Runs and their task instances are of one moment.
     let snapshot = client
         .build_transaction()
@@ -96,12 +97,12 @@ pub async fn write(client: &mut Client, path: &Path, recipients: &[Recipient]) -
         .map_err(query)?;
     file.write_all(b"-- For the database of Apache Airflow: psql -v ON_ERROR_STOP=1 -f history.sql\nSET client_encoding = 'UTF8';\nBEGIN;\n")
         .map_err(io)?;
-    let runs = table(&snapshot, &DAG_RUN, &mut file, &io).await?;
-    let task_instances = table(&snapshot, &TASK_INSTANCE, &mut file, &io).await?;
+    let runs = table(&snapshot, &DAG_RUN, file, &io).await?;
+    let task_instances = table(&snapshot, &TASK_INSTANCE, file, &io).await?;
     let left_out = "SELECT count(*) FROM dag_run WHERE state NOT IN ('success', 'failed')";
     let left_out = snapshot.query_one(left_out, &[]).await.map_err(query)?.get(0);
     file.write_all(b"COMMIT;\n").map_err(io)?;
-    file.finish().map_err(io)?;
+    output.finish().map_err(io)?;
     Ok(Counts { runs, task_instances, left_out })
 }
 

@@ -13,6 +13,7 @@ use crate::commands::data::{connections, pools, variables};
 use crate::engine::store::connections::Connection;
 use crate::engine::store::variables::Variable;
 use crate::error::Error;
+use crate::recovery::datastore::not_set_up;
 use crate::sys::files;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ const SECRET_LIMIT: u64 = 64 * 1024;
 
 pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
-    let config = config.ok_or_else(|| Error::failed("Leoflow is not set up in this home").hint("leoflow setup"))?;
+    let config = config.ok_or_else(not_set_up)?;
     let workspace = config.workspace;
     let workspace = workspace.ok_or_else(|| Error::failed("there is no workspace").hint("leoflow setup"))?;
     let project = project(&workspace, &args.project)?;

@@ -2,11 +2,10 @@
 //! encrypted to an age key, or left to be filled in.
 
 use crate::auth::masking::is_sensitive;
+use crate::backup::encryption::{EncryptTo, Output};
 use crate::config::Recipient;
 use crate::error::Error;
 use crate::sys::files;
-use age::Encryptor;
-use age::stream::StreamWriter;
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -20,20 +19,15 @@ pub fn write(path: &Path, value: &Value) -> Result<(), Error> {
 /// Encrypted to all of them; `age -d -i KEY FILE` gives the JSON back.
 pub fn write_encrypted(path: &Path, value: &Value, recipients: &[Recipient]) -> Result<(), Error> {
     let io = |error: io::Error| Error::io("write", path, &error);
-    let mut output = Output::create(path, recipients).map_err(io)?;
-    output.write_all(&text(value)?).map_err(io)?;
-    output.finish().map_err(io)
+    let mut file = PrivateFile::create(path, recipients).map_err(io)?;
+    file.writer().write_all(&text(value)?).map_err(io)?;
+    file.finish().map_err(io)
 }
 
 fn text(value: &Value) -> Result<Vec<u8>, Error> {
     let mut text = serde_json::to_vec_pretty(value).map_err(Error::bug)?;
     text.push(b'\n');
     Ok(text)
-}
-
-fn encryptor(recipients: &[Recipient]) -> io::Result<Encryptor> {
-    let keys: Vec<_> = recipients.iter().filter_map(Recipient::of_age).collect();
-    Encryptor::with_recipients(keys.iter().map(|key| &**key as &dyn age::Recipient)).map_err(io::Error::other)
 }
 
 /// Variables less those that Airflow would mask, and the names of these: `variable api_key`.
@@ -56,42 +50,20 @@ fn holds_sensitive(value: &Value) -> bool {
 }
 
 /// A private file, encrypted where there are recipients.
-pub enum Output {
-    Plain(BufWriter<File>),
-    Encrypted(Box<StreamWriter<BufWriter<File>>>),
-}
+pub struct PrivateFile(Output<BufWriter<File>>);
 
-impl Output {
+impl PrivateFile {
     pub fn create(path: &Path, recipients: &[Recipient]) -> io::Result<Self> {
         let file = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?);
-        if recipients.is_empty() {
-            return Ok(Self::Plain(file));
-        }
-        Ok(Self::Encrypted(Box::new(encryptor(recipients)?.wrap_output(file)?)))
+        EncryptTo::recipients(recipients).writer(file).map(Self)
+    }
+
+    pub fn writer(&mut self) -> &mut impl Write {
+        &mut self.0
     }
 
     pub fn finish(self) -> io::Result<()> {
-        let file = match self {
-            Self::Plain(file) => file,
-            Self::Encrypted(writer) => writer.finish()?,
-        };
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-    }
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(file) => file.write(bytes),
-            Self::Encrypted(writer) => writer.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(file) => file.flush(),
-            Self::Encrypted(writer) => writer.flush(),
-        }
+        self.0.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
     }
 }
 

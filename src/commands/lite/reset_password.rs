@@ -5,6 +5,7 @@ use crate::cli::args::ResetPassword;
 use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
+use crate::recovery::datastore::not_set_up;
 use crate::setup;
 use crate::sys::{checkpoint, terminal};
 use serde_json::json;
@@ -15,7 +16,7 @@ const COMMAND: &str = "leoflow lite reset-password";
 pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Error> {
     let home = &context.home;
     let Some(loaded) = context.config()? else {
-        return Err(Error::failed("Leoflow is not set up in this home").hint("leoflow setup"));
+        return Err(not_set_up());
     };
     let new = if args.generate { password::generate() } else { asked(args)? };
     password::acceptable(&new).map_err(|why| {
