@@ -3,6 +3,8 @@
 //! from what is on the disk how far it came, so that it can be gone on with. A step that fails turns
 //! the whole back; a process that was killed is gone on with by the next start.
 
+use super::content;
+use super::exchange_content::SideContent;
 use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_workspace::{CONFLICTS, WorkspaceExchange};
 use super::scratch::{RestoreId, drop_strays};
@@ -26,8 +28,11 @@ pub struct Swap {
     pub workspace: Option<PathBuf>,
     /// Where its other content is: folders `in` and `out`.
     pub workspace_side: PathBuf,
-    /// The object id of the database that is in force before.
+    /// The object id of the database that is in force before; 0 where the server is somebody else's.
     pub database: u32,
+    /// Says in the database, where the server is somebody else's, that this exchange was made.
+    #[serde(default)]
+    pub mark: String,
     pub kept: Kept,
     /// Turned back after a step had failed.
     #[serde(default)]
@@ -169,7 +174,7 @@ impl<'a> Work<'a> {
             Step::MoveIn => self.on_workspace(|workspace| workspace.move_in())?,
             Step::CarryOver => self.on_workspace(|workspace| workspace.carry_over())?,
             Step::TaskLogs => self.exchange_logs()?,
-            Step::Database => self.rename_databases(true).await?,
+            Step::Database => self.exchange_databases(true).await?,
             Step::Config => self.put_files(When::After)?,
             Step::Settle => self.settle()?,
             Step::Forget => self.forget_older().await,
@@ -185,7 +190,7 @@ impl<'a> Work<'a> {
             Step::MoveIn => self.on_workspace(|workspace| workspace.move_back_in())?,
             Step::CarryOver => self.on_workspace(|workspace| workspace.carry_back())?,
             Step::TaskLogs => self.exchange_logs_back()?,
-            Step::Database => self.rename_databases(false).await?,
+            Step::Database => self.exchange_databases(false).await?,
             Step::Config => self.put_files(When::Before)?,
             Step::Settle | Step::Forget => {}
         }
@@ -247,6 +252,16 @@ impl<'a> Work<'a> {
         }
     }
 
+    async fn exchange_databases(&self, forward: bool) -> Result<(), ExchangeError> {
+        match self.access.is_ours() {
+            true => self.rename_databases(forward).await,
+            false => {
+                let content = SideContent { home: self.home, access: self.access, side: &self.side };
+                content.exchange(&self.swap.mark, forward).await
+            }
+        }
+    }
+
     /// Both renames in one transaction. Which database is which is told by its object id.
     async fn rename_databases(&self, forward: bool) -> Result<(), ExchangeError> {
         let mut client = self.access.superuser("postgres").await?;
@@ -301,6 +316,8 @@ impl<'a> Work<'a> {
         ] {
             self.rename_if_there(&pair.0, &pair.1)?;
         }
+        let (before, after) = (side.content(When::Before), side.content(When::After));
+        content::rename(&before, &after).map_err(|source| io_error("move", &before, source))?;
         self.on_workspace(|workspace| workspace.settle())?;
         // Before the journal says that all is done: afterwards nobody may take the fresh cluster for a left-over.
         set_aside::settle(self.home).map_err(|source| io_error("remove the note of", &self.home.postgres(), source))?;
@@ -315,7 +332,7 @@ impl<'a> Work<'a> {
         for older in others() {
             let _ = older.forget_kept();
         }
-        if drop_strays(self.access, std::slice::from_ref(&self.side.id)).await.is_err() {
+        if self.access.is_ours() && drop_strays(self.access, std::slice::from_ref(&self.side.id)).await.is_err() {
             return;
         }
         for older in others() {

@@ -1,8 +1,10 @@
 //! Why an exchange of what is in force could not be made.
 
+use super::content::ContentError;
 use crate::config::UpdateError;
 use crate::home::journal::JournalError;
 use crate::postgres::PgError;
+use crate::postgres::place::PlaceError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,10 @@ pub enum ExchangeError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
     Postgres(#[from] PgError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Content(#[from] Box<ContentError>),
     #[error(transparent)]
     Config(#[from] UpdateError),
     #[error("the plan in the journal cannot be read: {0}")]

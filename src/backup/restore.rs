@@ -3,24 +3,28 @@
 //! and dropping the work leaves nothing of it.
 
 use super::archive_read::{ArchiveError, ArchiveReader, Sink, opening};
+use super::content::{self, Content, ContentError};
 use super::encryption::{Input, NotOpened};
 use super::exchange::{self, Swap, database_oid};
 use super::exchange_error::ExchangeError;
 use super::exchange_workspace::write_names;
 use super::load::{self, LoadError};
 use super::manifest::{CONFIG, DUMP, Entry, Manifest};
-use super::restore_plan::{ConfigRefusal, Refusal};
-use super::scratch::{RestoreId, Scratch, drop_strays};
+use super::restore_plan::{ConfigRefusal, Refusal, with_datastore};
+use super::scratch::{RestoreId, Scratch};
 use super::set_aside;
 use super::side::{self, Elsewhere, Kept, Side, When};
 use super::stage::{Places, Stage};
+use super::strays;
+use super::watched::Watched;
+use super::workshop::{Workshop, WorkshopError};
 use crate::auth::cipher::Cipher;
 use crate::config::{self, DEPRECATED};
 use crate::home::Home;
 use crate::home::journal::Operation;
-use crate::home::progress::{Progress, Reporter};
-use crate::postgres::{APPLICATION_DATABASE, Access, PgError};
-use crate::sys::{checkpoint, files};
+use crate::home::progress::Reporter;
+use crate::postgres::{APPLICATION_DATABASE, Access, Login, PgError, place};
+use crate::sys::{checkpoint, files, random};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -42,10 +46,14 @@ pub enum RestoreError {
     #[error(transparent)]
     Postgres(#[from] PgError),
     #[error(transparent)]
+    Workshop(#[from] WorkshopError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    #[error(transparent)]
     Exchange(#[from] ExchangeError),
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("the workspace that was kept is gone: {0} is not there")]
+    #[error("what was kept is gone: {0} is not there")]
     KeptGone(PathBuf),
     #[error("no state is kept that could be brought back")]
     NothingKept,
@@ -81,33 +89,8 @@ fn archive_in<'a>(input: &Input, file: impl Read + 'a) -> Result<ArchiveReader<'
 pub fn read(input: &Input, sink: &mut dyn Sink, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
     let file = open(&input.path)?;
     let total = file.metadata().map_or(0, |meta| meta.len());
-    let source = Watched { file, done: 0, said: 0, total, reporter };
+    let source = Watched::new(file, total, reporter);
     archive_in(input, source)?.read(sink).map_err(refused(&input.path))
-}
-
-/// Tells how much of the file has been read.
-struct Watched<'a> {
-    file: File,
-    done: u64,
-    said: u64,
-    total: u64,
-    reporter: &'a dyn Reporter,
-}
-
-/// Bytes between two words on the progress.
-const STRIDE: u64 = 4 * 1024 * 1024;
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
-        self.done += count as u64;
-        if self.done - self.said >= STRIDE {
-            self.said = self.done;
-            let what = "Checking the backup".to_owned();
-            self.reporter.report(Progress::Bytes { what, done: self.done, total: self.total });
-        }
-        Ok(count)
-    }
 }
 
 /// Keeps the config and the dump, and only compares the rest.
@@ -227,24 +210,36 @@ pub async fn prove(
     let cipher = cipher_of(&staged.config)?;
     // From here on there is something in the cluster too, and the folder says so until it is gone.
     staged.is_ours = false;
-    let outcome = match Scratch::create(access, staged.side.id.clone()).await {
-        Ok(scratch) => {
-            let loaded = load::load(&scratch, &staged.side.dump(), &staged.manifest, &cipher, version, reporter).await;
-            match loaded {
-                Ok(()) => scratch.adopt().await.map(drop).map_err(RestoreError::from),
-                Err(error) => Err(error.into()),
-            }
-        }
-        Err(error) => Err(error.into()),
-    };
+    let outcome = load_in_workshop(home, access, (&staged.side, &staged.manifest), &cipher, version, reporter).await;
     checkpoint("restore.proven");
     match outcome {
         Ok(()) => Ok(Ready { staged }),
         Err(error) => {
-            staged.is_ours = remove_strays_from(home, access).await.is_ok();
+            staged.is_ours = strays::remove_from(home, access).await.is_ok();
             Err(error)
         }
     }
+}
+
+/// Loads a staged dump where a stranger's may be loaded, and proves it. It belongs to the application then: beside the
+/// database in force, or written down for one on somebody else's server.
+async fn load_in_workshop(
+    home: &Home,
+    access: &Access,
+    (side, manifest): (&Side, &Manifest),
+    cipher: &Cipher,
+    version: &str,
+    reporter: &dyn Reporter,
+) -> Result<(), RestoreError> {
+    let workshop = Workshop::open(home, access).await?;
+    let scratch = Scratch::create(&workshop.access, side.id.clone()).await?;
+    load::load(&scratch, &side.dump(), manifest, cipher, version, reporter).await?;
+    scratch.adopt().await?;
+    if !access.is_ours() {
+        let login = Login { database: side.id.side_database(), ..workshop.access.application() };
+        Content::write(&workshop.access, &login, &side.content(When::After)).await?;
+    }
+    Ok(())
 }
 
 /// The cipher by which a backup's secrets open.
@@ -274,7 +269,7 @@ impl Ready {
         let workspace = has_workspace.then(|| real(&staged.workspace));
         write_after(side, records)?;
         copy_before(home, side)?;
-        let database = require_oid(access).await?;
+        let (database, mark) = before_exchange(access, side).await?;
         write_names(&staged.workspace_side.join("in"), &side.names())?;
         let kept = Kept {
             unreadable: set_aside::pending(home).map(|aside| aside.folder),
@@ -290,6 +285,7 @@ impl Ready {
             workspace,
             workspace_side: staged.workspace_side.clone(),
             database,
+            mark,
             kept,
             backward: false,
         };
@@ -306,7 +302,8 @@ pub async fn undo(
 ) -> Result<Kept, RestoreError> {
     let (side, kept) = side::kept(home).ok_or(RestoreError::NothingKept)?;
     copy_before(home, &side)?;
-    let database = require_oid(access).await?;
+    keep_datastore(home, &side)?;
+    let (database, mark) = before_exchange(access, &side).await?;
     let there = kept.workspace.as_ref().map(|workspace| side.workspace_there(workspace));
     let workspace_side = there.filter(|path| path.is_dir()).unwrap_or_else(|| side.workspace_here());
     let incoming = workspace_side.join("in");
@@ -320,6 +317,7 @@ pub async fn undo(
         workspace: kept.workspace,
         workspace_side,
         database,
+        mark,
         kept: now.clone(),
         backward: false,
     };
@@ -327,9 +325,16 @@ pub async fn undo(
     Ok(now)
 }
 
-async fn require_oid(access: &Access) -> Result<u32, RestoreError> {
+/// By what the exchange will tell which database is in force. On somebody else's server what is in it is written down.
+async fn before_exchange(access: &Access, side: &Side) -> Result<(u32, String), RestoreError> {
+    let mark = hex::encode(random::bytes::<8>());
+    if !access.is_ours() {
+        content::check_replaceable(access, &access.application()).await?;
+        Content::write(access, &access.application(), &side.content(When::Before)).await?;
+        return Ok((0, mark));
+    }
     let client = access.superuser("postgres").await?;
-    Ok(database_oid(&client, APPLICATION_DATABASE).await?.ok_or(PgError::NoDatabase)?)
+    Ok((database_oid(&client, APPLICATION_DATABASE).await?.ok_or(PgError::NoDatabase)?, mark))
 }
 
 fn write_after(side: &Side, records: &Records) -> Result<(), RestoreError> {
@@ -353,6 +358,16 @@ fn copy_before(home: &Home, side: &Side) -> Result<(), RestoreError> {
     Ok(())
 }
 
+/// What comes back knows nothing of a move since, nor of another password.
+fn keep_datastore(home: &Home, side: &Side) -> Result<(), RestoreError> {
+    let path = side.config(When::After);
+    let write = |source| RestoreError::Write { path: path.clone(), source };
+    let Some(text) = files::read_text(&path, 1024 * 1024).map_err(write)? else { return Ok(()) };
+    let present = place::configured(home).map_err(ExchangeError::from)?;
+    let fitted = with_datastore(&text, &present)?;
+    files::write_atomic(&path, fitted.as_bytes(), 0o600).map_err(write)
+}
+
 /// The folder that a link as its last part leads to.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
@@ -367,17 +382,10 @@ pub fn has_strays(home: &Home) -> bool {
 /// home or the operation to itself, and no exchange is under way.
 pub async fn remove_strays(home: &Home, access: Option<&Access>) -> Result<(), RestoreError> {
     if let Some(access) = access {
-        remove_strays_from(home, access).await?;
+        strays::remove_from(home, access).await?;
     }
     for side in side::all(home).into_iter().filter(Side::is_stray) {
         side.remove().map_err(|source| RestoreError::Write { path: side.folder().to_owned(), source })?;
     }
     Ok(())
-}
-
-/// The same for the cluster alone.
-pub async fn remove_strays_from(home: &Home, access: &Access) -> Result<(), PgError> {
-    let kept: Vec<RestoreId> =
-        side::all(home).into_iter().filter(|side| !side.is_stray()).map(|side| side.id).collect();
-    drop_strays(access, &kept).await
 }

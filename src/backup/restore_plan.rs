@@ -2,7 +2,7 @@
 //! changed yet when this says no.
 
 use super::manifest::{Entry, Manifest, WORKSPACE};
-use crate::config::{self, BackupSettings, EditError, Problem, SecretPlace};
+use crate::config::{self, BackupSettings, DatastoreSetting, EditError, Problem, SecretPlace};
 use crate::schema::SchemaError;
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
@@ -25,6 +25,8 @@ pub struct Facts<'a> {
     pub home_inside: bool,
     /// Something is mounted inside the workspace, which then cannot be moved away.
     pub mount: Option<PathBuf>,
+    /// How often the database is on this machine's disk meanwhile.
+    pub database_copies: u64,
     /// Free bytes where the home is.
     pub free: u64,
     /// Free bytes where the workspace is, if that is another file system.
@@ -76,7 +78,8 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
         Some(free) => (manifest.total_size() - of_workspace, Some((of_workspace, free))),
         None => (manifest.total_size(), None),
     };
-    let needed = here.saturating_add(manifest.database.bytes).saturating_add(MARGIN);
+    let database = manifest.database.bytes.saturating_mul(facts.database_copies);
+    let needed = here.saturating_add(database).saturating_add(MARGIN);
     if needed > facts.free {
         return Err(Refusal::Space { path: home.to_owned(), needed, free: facts.free });
     }
@@ -99,6 +102,8 @@ pub struct Machine<'a> {
     pub python: Option<&'a Path>,
     /// Whoever made the backup does not decide who may reach this machine.
     pub host: Option<Ipv4Addr>,
+    /// Nor where its data is. The one under the home is not written down.
+    pub datastore: &'a DatastoreSetting,
     /// Nor who may read the backups that are made here. `None` where nothing is set up yet.
     pub backup: Option<&'a BackupSettings>,
 }
@@ -142,11 +147,19 @@ pub fn fitted_config(text: &str, machine: &Machine<'_>) -> Result<String, Config
         }
         None => config::remove_key(&text, "host")?,
     };
-    let text = config::set_keys(&text, &changes)?;
+    let text = with_datastore(&config::set_keys(&text, &changes)?, machine.datastore)?;
     match machine.backup {
         Some(own) => with_own_encryption(text, own),
         None => Ok(text),
     }
+}
+
+/// The one under the home is not written down.
+pub fn with_datastore(text: &str, datastore: &DatastoreSetting) -> Result<String, ConfigRefusal> {
+    Ok(match datastore {
+        DatastoreSetting::Managed => config::remove_key(text, "datastore")?,
+        other => config::set_keys(text, &[("datastore", other.to_value())])?,
+    })
 }
 
 fn with_own_encryption(text: String, own: &BackupSettings) -> Result<String, ConfigRefusal> {
@@ -173,6 +186,8 @@ mod tests {
     use super::*;
     use crate::backup::manifest::Content;
 
+    const MANAGED: DatastoreSetting = DatastoreSetting::Managed;
+
     fn facts(manifest: &Manifest) -> Facts<'_> {
         Facts {
             manifest,
@@ -184,6 +199,7 @@ mod tests {
             force: true,
             home_inside: false,
             mount: None,
+            database_copies: 1,
             free: u64::MAX,
             workspace_free: None,
         }
@@ -241,7 +257,14 @@ mod tests {
             "# mine\nworkspace: /old\nport: 1\npython: /old/python\njwt_secret: '{key}'\nencryption_key: '{key}'\nhost: 0.0.0.0\n\
              admin_password_hash: '$argon2id$x'\nsession_epoch: 2\n"
         );
-        let machine = Machine { workspace: Path::new("/new"), port: Some(9), python: None, host: None, backup: None };
+        let machine = Machine {
+            workspace: Path::new("/new"),
+            port: Some(9),
+            python: None,
+            host: None,
+            datastore: &MANAGED,
+            backup: None,
+        };
         let fitted = fitted_config(&text, &machine).unwrap();
         assert!(fitted.starts_with("# mine\nworkspace: /new\nport: 9\njwt_secret"), "{fitted}");
         assert!(
@@ -264,7 +287,14 @@ mod tests {
         let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN";
         let settings = |text: &str| BackupSettings::read(&serde_yaml::from_str(text).unwrap()).unwrap();
         let own = settings(&format!("{{recipients: ['{public}'], identity: /k, keep: 3}}"));
-        let machine = Machine { workspace: Path::new("/w"), port: None, python: None, host: None, backup: Some(&own) };
+        let machine = Machine {
+            workspace: Path::new("/w"),
+            port: None,
+            python: None,
+            host: None,
+            datastore: &MANAGED,
+            backup: Some(&own),
+        };
         let fitted = |backup: &str, machine: &Machine<'_>| {
             let fitted = fitted_config(&text(backup), machine).unwrap();
             config::parse(&fitted, &[]).unwrap().config.backup

@@ -3,6 +3,7 @@
 //! does, it does there and as nobody.
 
 use super::survey::quoted;
+use crate::postgres::rights::LIKE_OURS;
 use crate::postgres::{APPLICATION_ROLE, Access, Login, PgError};
 use crate::sys::random;
 use std::time::{Duration, Instant};
@@ -160,6 +161,22 @@ async fn drop_database(access: &Access, name: &String) -> Result<(), PgError> {
         upkeep.batch_execute(&attributes_as_new(name)).await?;
     }
     Ok(upkeep.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", quoted(name))).await?)
+}
+
+/// Makes the database of one on somebody else's server, where the role may.
+pub async fn create_side(access: &Access, id: &RestoreId) -> Result<(), PgError> {
+    let (upkeep, name) = (access.upkeep().await?, id.side_database());
+    Ok(upkeep.batch_execute(&format!("CREATE DATABASE {name} {LIKE_OURS}")).await?)
+}
+
+/// Drops it again.
+pub async fn drop_side(access: &Access, id: &RestoreId) -> Result<(), PgError> {
+    let (upkeep, name) = (access.upkeep().await?, id.side_database());
+    let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1::text::name)";
+    if upkeep.query_one(exists, &[&name]).await?.get(0) {
+        upkeep.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
+    }
+    Ok(())
 }
 
 /// Removes what restores and verifications that were killed have left. `keep` is the one whose

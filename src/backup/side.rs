@@ -47,6 +47,11 @@ impl Side {
         self.folder.join(format!("task-logs.{}", when.name()))
     }
 
+    /// What is in the database, where that cannot be beside the one in force.
+    pub fn content(&self, when: When) -> PathBuf {
+        self.folder.join(format!("database.{}", when.name()))
+    }
+
     pub fn dump(&self) -> PathBuf {
         self.folder.join(super::manifest::DUMP)
     }

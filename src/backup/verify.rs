@@ -1,16 +1,19 @@
 //! Proving a backup: every hash, then a restore into a database of its own, which is dropped again.
 
 use super::archive_read::NoSink;
+use super::content::{Content, Whose};
 use super::encryption::Input;
 use super::load;
 use super::manifest::Manifest;
-use super::restore::{DatabaseOnly, RestoreError, cipher_of, read, remove_strays_from};
+use super::restore::{DatabaseOnly, RestoreError, cipher_of, read};
 use super::restore_plan::Refusal;
-use super::scratch::{RestoreId, Scratch};
-use super::side::{Elsewhere, Side};
+use super::scratch::{self, RestoreId, Scratch};
+use super::side::{Elsewhere, Side, When};
+use super::strays;
+use super::workshop::Workshop;
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
-use crate::postgres::Access;
+use crate::postgres::{Access, Login};
 use crate::schema::{SchemaError, embedded, known};
 use crate::sys::{disk, files};
 
@@ -30,14 +33,20 @@ pub async fn trial(
     let manifest = super::restore::peek(input)?;
     fits(home, &manifest)?;
     let side = Side::of(home, RestoreId::new());
-    let outcome = try_it(access, &side, input, version, reporter).await.map(|(manifest, _)| manifest);
+    let outcome = match Workshop::open(home, access).await {
+        Ok(workshop) => {
+            let tried = try_it(&workshop.access, &side, input, version, reporter).await;
+            tried.map(|(manifest, _)| manifest)
+        }
+        Err(error) => Err(error.into()),
+    };
     clean_up(home, access, side, reporter).await;
     outcome
 }
 
 /// The folder is what strays are known by: it goes when the database has.
 async fn clean_up(home: &Home, access: &Access, side: Side, reporter: &dyn Reporter) {
-    match remove_strays_from(home, access).await {
+    match strays::remove_from(home, access).await {
         Ok(()) => drop(side.remove()),
         Err(error) => {
             reporter.report(Progress::Warning(format!("the database of the trial cannot be removed: {error}")))
@@ -63,11 +72,20 @@ impl Rehearsal {
         fits(home, &manifest)?;
         let side = Side::of(home, RestoreId::new());
         let restored = async {
-            let (_, scratch) = try_it(access, &side, input, version, reporter).await?;
-            Ok(scratch.adopt().await?)
+            let workshop = Workshop::open(home, access).await?;
+            let (_, scratch) = try_it(&workshop.access, &side, input, version, reporter).await?;
+            scratch.adopt().await?;
+            if !access.is_ours() {
+                let on = |access: &Access| Login { database: side.id.side_database(), ..access.application() };
+                let content =
+                    Content::write(&workshop.access, &on(&workshop.access), &side.content(When::After)).await?;
+                scratch::create_side(access, &side.id).await?;
+                content.bring_into(access, &on(access), Whose::Nobodys, &[]).await?;
+            }
+            Ok(())
         };
         match restored.await {
-            Ok(_) => Ok(Self { side }),
+            Ok(()) => Ok(Self { side }),
             Err(error) => {
                 clean_up(home, access, side, reporter).await;
                 Err(error)

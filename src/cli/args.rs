@@ -13,7 +13,7 @@ use super::engine_args::{Dags, Init, Runs, Validate};
 pub use super::env_args::{Add, Env, EnvCommand};
 pub use super::hitl_args::{Hitl, HitlCommand, HitlRespond};
 use super::instance_args::Instances;
-pub use super::lite_args::{Lite, LiteCommand, LiteRestart, LiteRun, LiteStatus, LiteStop, Logs, Psql};
+pub use super::lite_args::{Lite, LiteCommand, LiteRestart, LiteRun, LiteStatus, LiteStop, Logs, MoveDatastore, Psql};
 pub use super::output_args::OutputFormat;
 use super::service_args::Service;
 use super::task_args::{Tasks, Xcom};
@@ -148,6 +148,9 @@ pub enum Command {
     /// The agent process (started by `leoflow lite`)
     #[command(hide = true)]
     Agent,
+    /// Between the home's socket and a datastore that is elsewhere; started by the supervisor
+    #[command(hide = true)]
+    DatastoreRelay,
     /// What the server was asked for (started by it)
     #[command(hide = true)]
     Operation { id: u64 },
@@ -155,7 +158,7 @@ pub enum Command {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  leoflow setup                  make everything ready\n  leoflow setup --dry-run        only say what would be done"
+    after_help = "Examples:\n  leoflow setup                  make everything ready\n  leoflow setup --dry-run        only say what would be done\n  leoflow setup --datastore env:DATABASE_URL    your data in a PostgreSQL of yours"
 )]
 pub struct Setup {
     /// The folder for your projects [default: ~/leoflow]
@@ -164,6 +167,10 @@ pub struct Setup {
     /// The port to write into config.yaml [default: 8088]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Where your data shall be: managed, docker, postgres://ROLE:PASSWORD@HOST/DATABASE, or file:/PATH or env:NAME with
+    /// such a URL [default: managed]
+    #[arg(long, value_name = "WHERE")]
+    pub datastore: Option<String>,
     /// Never ask anything
     #[arg(long)]
     pub non_interactive: bool,

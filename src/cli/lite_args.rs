@@ -66,6 +66,19 @@ pub struct LiteRestart {
     pub workspace: Option<PathBuf>,
 }
 
+#[derive(Args, Debug)]
+pub struct MoveDatastore {
+    /// managed, docker, postgres://ROLE:PASSWORD@HOST/DATABASE, or file:/PATH or env:NAME with such a URL
+    #[arg(long, value_name = "WHERE")]
+    pub to: String,
+    /// Look at both, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum LiteCommand {
     /// Run in the background; returns when it is healthy, or says why it is not
@@ -100,6 +113,11 @@ pub enum LiteCommand {
     Backups(Backups),
     /// Bring a backup back, or undo that
     Restore(Restore),
+    /// Move your data to another datastore; the old one is kept
+    #[command(
+        after_help = "Examples:\n  leoflow lite move-datastore --to env:DATABASE_URL    to a PostgreSQL of yours\n  leoflow lite move-datastore --to managed            back under the home\n  leoflow lite move-datastore --to docker --dry-run   only say what would be done"
+    )]
+    MoveDatastore(MoveDatastore),
     /// Set a new admin password; every session ends
     ResetPassword(ResetPassword),
 }

@@ -48,6 +48,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
             LiteCommand::Backup(args) => lite::backup::run(&context, &args).await,
             LiteCommand::Backups(args) => lite::backups::run(&context, &args).await,
             LiteCommand::Restore(args) => lite::restore::run(&context, &args).await,
+            LiteCommand::MoveDatastore(args) => lite::move_datastore::run(&context, &args).await,
             LiteCommand::ResetPassword(args) => lite::reset_password::run(&context, &args).await,
         },
         Command::Start(run) => lite::start::run(&context, &run),
@@ -92,6 +93,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
         Command::Connections(args) => data::connections::run(&context, &args.command).await,
         Command::Server(args) => lite::server_and_agent::server(&context, &args).await,
         Command::Operation { id } => release::operation::run(&context, id),
+        Command::DatastoreRelay => lite::server_and_agent::relay(&context).await,
         Command::Agent => lite::server_and_agent::agent(&context).await,
         Command::Version(_) | Command::Completions(_) => {
             Err(Error::bug("this command needs no home and was run without one"))

@@ -1,6 +1,6 @@
 //! The table of keys: what each may hold. Everything that reads or checks the file goes by it.
 
-use super::{BackupSettings, SecretPlace, UpgradeSettings};
+use super::{BackupSettings, DatastoreSetting, SecretPlace, UpgradeSettings};
 use crate::protocol::log;
 use serde_yaml::Value;
 use std::net::Ipv4Addr;
@@ -50,6 +50,7 @@ pub const KEYS: &[Key] = &[
     key("python", |value| Ok(absolute_path(value)?)),
     key("max_map_length", |value| Ok(map_length(value)?)),
     key("log_level", |value| Ok(log_level(value)?)),
+    Key { name: "datastore", check: |value| DatastoreSetting::read(value).map(drop), inner: DatastoreSetting::KEYS },
     Key { name: "backup", check: |value| BackupSettings::read(value).map(drop), inner: BackupSettings::KEYS },
     Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop), inner: UpgradeSettings::KEYS },
 ];

@@ -1,6 +1,6 @@
 //! What is in force: `config.yaml`, over it `config-*.yaml` beside it in the order of their names, over those the variables
 //! `LEOFLOW_…`. Mappings are merged, everything else is replaced. Where each value comes from is told. The secrets, and the
-//! workspace, which backups and restores go by, stand in `config.yaml` alone.
+//! workspace and the datastore, which backups and restores go by, stand in `config.yaml` alone.
 
 use super::document::{Problem, line_of, line_of_inner, to_mapping};
 use super::keys::{KEYS, Wrong};
@@ -14,11 +14,12 @@ use crate::sys::{env_vars, files};
 use serde_yaml::{Mapping, Value};
 use std::path::{Path, PathBuf};
 
-const WORKSPACE: &str = "workspace";
+/// What of an instance is where: backups and restores go by it.
+const PLACES: [&str; 3] = ["workspace", "datastore", "datastore.url"];
 
 /// Whether a key stands in `config.yaml` alone.
 fn stands_alone(name: &str) -> bool {
-    name == WORKSPACE || SECRETS.iter().any(|(secret, _)| *secret == name)
+    PLACES.contains(&name) || SECRETS.iter().any(|(secret, _)| *secret == name)
 }
 
 /// The variable that a setting can be given by.

@@ -3,7 +3,10 @@
 use super::document::{Problem, line_of, line_of_inner, show, to_mapping};
 use super::keys::{Deprecated, KEYS, Wrong};
 use super::origin::Origins;
-use super::{BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, UpgradeSettings};
+use super::{
+    BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
+    UpgradeSettings,
+};
 use crate::protocol::log;
 use crate::sys::files;
 use serde_yaml::{Mapping, Value};
@@ -34,6 +37,8 @@ pub struct Config {
     pub max_map_length: u64,
     /// What processes say for their logs.
     pub log_level: Level,
+    /// Where the data is.
+    pub datastore: DatastoreSetting,
     pub backup: BackupSettings,
     pub upgrade: UpgradeSettings,
 }
@@ -166,7 +171,8 @@ pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]
 pub(super) fn describe(name: &str, value: &Value, Wrong { inner, allowed }: Wrong) -> String {
     let inside = inner.and_then(|inner| Some((format!("{name}.{inner}"), value.get(inner)?)));
     let (name, value) = inside.unwrap_or_else(|| (name.to_owned(), value));
-    let is_hidden = is_secret(&name) || ["backup.passphrase", "backup.identity"].contains(&name.as_str());
+    let is_hidden = is_secret(&name)
+        || ["backup.passphrase", "backup.identity", "datastore", "datastore.url"].contains(&name.as_str());
     let found = if is_hidden { "this value".to_owned() } else { show(value) };
     format!("{name}: {found} is not {allowed}")
 }
@@ -209,6 +215,10 @@ impl From<&Mapping> for Config {
             python: text("python").map(PathBuf::from),
             max_map_length: number("max_map_length").unwrap_or(DEFAULT_MAX_MAP_LENGTH),
             log_level: text("log_level").and_then(|word| log::level(&word)).unwrap_or(Level::INFO),
+            datastore: mapping
+                .get("datastore")
+                .and_then(|value| DatastoreSetting::read(value).ok())
+                .unwrap_or_default(),
             backup: mapping.get("backup").and_then(|value| BackupSettings::read(value).ok()).unwrap_or_default(),
             upgrade: mapping.get("upgrade").and_then(|value| UpgradeSettings::read(value).ok()).unwrap_or_default(),
         }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod cadence;
+mod datastore;
 mod document;
 mod edit;
 pub mod in_force;
@@ -19,6 +20,7 @@ mod wanted;
 
 pub use backup::BackupSettings;
 pub use cadence::Cadence;
+pub use datastore::{Address, DatastoreSetting, ExternalUrl, Tls};
 pub use document::Problem;
 pub use edit::{EditError, remove_inner_key, remove_key, set_keys};
 pub use keys::{DEPRECATED, Deprecated};

@@ -1,7 +1,7 @@
 //! The keys of `config.yaml` that are a user's to choose, one by one: what each is for, and how it is set.
 
 use super::load::{Loaded, parse};
-use super::{DEPRECATED, EditError, Problem, remove_inner_key, remove_key, set_keys};
+use super::{DEPRECATED, DatastoreSetting, EditError, Problem, remove_inner_key, remove_key, set_keys};
 use serde_yaml::{Mapping, Value};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,16 @@ pub const SETTINGS: &[Setting] = &[
     )),
     text("admin_email", super::DEFAULT_ADMIN_EMAIL, "who logs in"),
     at_start(found("python", "the first on the PATH that is new enough", "the Python that runs your DAGs")),
+    at_start(found(
+        "datastore",
+        "managed",
+        "where your data is: managed, docker, or datastore.url; `leoflow lite move-datastore` changes it",
+    )),
+    at_start(found(
+        "datastore.url",
+        "none",
+        "postgres://ROLE:PASSWORD@HOST/DATABASE of a server of your own, or file:/PATH or env:NAME with that",
+    )),
     at_start(number("max_map_length", "1024", "how many elements a task may return that others are mapped over")),
     at_start(text("log_level", "info", "how much the logs say: error, warn, info, debug or trace")),
     text(
@@ -137,6 +147,10 @@ impl Setting {
             (outer, Some(inner)) => mapping.get(outer)?.get(inner)?.clone(),
         };
         match value {
+            // A password is not shown.
+            Value::String(text) if self.name == "datastore.url" => {
+                Some(DatastoreSetting::parse(&text).map_or(text, |setting| setting.to_string()))
+            }
             Value::String(text) => Some(text),
             Value::Number(number) => Some(number.to_string()),
             Value::Bool(flag) => Some(flag.to_string()),

@@ -2,11 +2,14 @@
 
 use super::{Error, with_disk_hint};
 use crate::backup::CollectError;
+use crate::backup::WorkshopError;
 use crate::backup::archive_read::ArchiveError;
+use crate::backup::content::ContentError;
 use crate::backup::create::CreateError;
 use crate::backup::dump::DumpError;
 use crate::backup::encryption::{EncryptionError, NotOpened};
 use crate::backup::load::LoadError;
+use crate::backup::relocation::RelocationError;
 use crate::backup::restore_plan::{ConfigRefusal, Refusal};
 use crate::backup::{ExchangeError, RestoreError};
 use crate::config::UpdateError;
@@ -113,10 +116,60 @@ impl From<RestoreError> for Error {
             RestoreError::Load(error) => error.into(),
             RestoreError::Postgres(error) => error.into(),
             RestoreError::Exchange(error) => error.into(),
+            RestoreError::Workshop(error) => error.into(),
+            RestoreError::Content(error) => error.into(),
             RestoreError::Write { ref path, ref source } => Self::io("write", path, source),
             RestoreError::KeptGone(_) => Self::refused(&error).hint("nothing was changed"),
             RestoreError::NothingKept => {
                 Self::failed(&error).hint("only a restore that replaced something can be undone, until the next one")
+            }
+        }
+    }
+}
+
+impl From<WorkshopError> for Error {
+    fn from(error: WorkshopError) -> Self {
+        match error {
+            WorkshopError::Io(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
+            WorkshopError::Home(error) => error.into(),
+            WorkshopError::Cluster(error) => error.into(),
+            WorkshopError::Credentials(error) => error.into(),
+            WorkshopError::Private(error) => error.into(),
+            WorkshopError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+impl From<RelocationError> for Error {
+    fn from(error: RelocationError) -> Self {
+        match error {
+            RelocationError::Io { ref path, ref source } => Self::io("write or move", path, source),
+            RelocationError::InTheWay(_) => {
+                Self::refused(&error).hint("move it elsewhere, or remove it when nobody needs it")
+            }
+            RelocationError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
+            RelocationError::Journal(error) => error.into(),
+            RelocationError::Home(error) => error.into(),
+            RelocationError::Config(error) => error.into(),
+            RelocationError::Place(error) => error.into(),
+            RelocationError::Container(error) => error.into(),
+            RelocationError::Credentials(error) => error.into(),
+            RelocationError::Cluster(error) => error.into(),
+            RelocationError::Private(error) => error.into(),
+            RelocationError::Postgres(error) => error.into(),
+            RelocationError::Content(error) => error.into(),
+        }
+    }
+}
+
+impl From<ContentError> for Error {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Dump(error) => error.into(),
+            ContentError::Postgres(error) => error.into(),
+            ContentError::Io { ref path, ref source } => Self::io("write or read", path, source),
+            ContentError::Refused(_) | ContentError::Lost => {
+                Self::failed(&error).hint("what was there is untouched; try again")
             }
         }
     }
@@ -156,6 +209,8 @@ impl From<ExchangeError> for Error {
             ExchangeError::Journal(error) => Self::from(error).hint(NEXT_START),
             ExchangeError::Postgres(error @ PgError::WrongPassword) => error.into(),
             ExchangeError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
+            ExchangeError::Place(error) => error.into(),
+            ExchangeError::Content(error) => Self::from(*error).hint(NEXT_START),
             ExchangeError::Io { .. } | ExchangeError::Postgres(_) | ExchangeError::Config(_) => {
                 Self::failed(&error).hint(NEXT_START)
             }

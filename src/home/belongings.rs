@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const ENTRIES: &[(&str, Inside)] = &[
     ("config.yaml", Inside::All),
     ("setup.json", Inside::All),
+    ("datastore.json", Inside::All),
     ("bin", Inside::Only(is_program)),
     ("versions", Inside::Only(is_version)),
     ("managed-postgres", Inside::All),

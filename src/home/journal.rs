@@ -16,6 +16,7 @@ pub enum Operation {
     RestoreUndo,
     Purge,
     Upgrade,
+    MoveDatastore,
 }
 
 impl std::fmt::Display for Operation {
@@ -26,6 +27,7 @@ impl std::fmt::Display for Operation {
             Self::RestoreUndo => f.write_str("restore-undo"),
             Self::Purge => f.write_str("purge"),
             Self::Upgrade => f.write_str("upgrade"),
+            Self::MoveDatastore => f.write_str("move-datastore"),
         }
     }
 }

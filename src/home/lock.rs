@@ -82,8 +82,9 @@ impl HomeLock {
     pub fn is_in_place(&self, home: &Home) -> bool {
         let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
         let is_gone = |path: PathBuf| matches!(path.try_exists(), Ok(false));
+        let has_data = || !is_gone(home.postgres_data()) || !is_gone(home.datastore());
         match (self._folder.metadata().map(identity), std::fs::metadata(home.root()).map(identity)) {
-            (Ok(own), Ok(now)) => own == now && !(is_gone(home.lock()) && is_gone(home.postgres_data())),
+            (Ok(own), Ok(now)) => own == now && (!is_gone(home.lock()) || has_data()),
             (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
             (Err(_), Ok(_)) => true,
         }

@@ -56,6 +56,11 @@ impl Home {
         self.run().join("service-failure.json")
     }
 
+    /// Where the data is, when it is not under the home.
+    pub fn datastore(&self) -> PathBuf {
+        self.root().join("datastore.json")
+    }
+
     pub fn receipt(&self) -> PathBuf {
         self.root.join("setup.json")
     }

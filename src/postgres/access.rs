@@ -2,7 +2,7 @@
 //! PostgreSQL's own client programs.
 
 use super::tools::clean_command;
-use super::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, Installation, PgError, SOCKET_PORT};
+use super::{Credentials, Endpoint, Installation, Login, PgError, SOCKET_PORT};
 use std::process::Command;
 use tokio_postgres::{Client, Config};
 
@@ -14,21 +14,9 @@ pub struct Access {
     pub installation: Installation,
 }
 
-/// A role with its password, on one database.
-#[derive(Clone)]
-pub struct Login {
-    pub role: String,
-    pub password: String,
-    pub database: String,
-}
-
 impl Access {
     pub fn application(&self) -> Login {
-        Login {
-            role: APPLICATION_ROLE.to_owned(),
-            password: self.credentials.application_password.clone(),
-            database: APPLICATION_DATABASE.to_owned(),
-        }
+        self.credentials.application.clone()
     }
 
     pub async fn connect(&self, login: &Login) -> Result<Client, PgError> {
@@ -51,9 +39,21 @@ impl Access {
 
     /// A connection for our own upkeep. Nothing that came from a file may be run over it.
     pub async fn superuser(&self, database: &str) -> Result<Client, PgError> {
-        let mut config = self.credentials.superuser(&self.endpoint, database);
+        let mut config = self.credentials.superuser(&self.endpoint, database).ok_or(PgError::NotOurs)?;
         config.options("-c search_path=pg_catalog");
         self.endpoint.connect(&config).await
+    }
+
+    /// The same where the server may be somebody else's: as the application, with what rights that has.
+    pub async fn upkeep(&self) -> Result<Client, PgError> {
+        let mut config = self.credentials.upkeep(&self.endpoint);
+        config.options("-c search_path=pg_catalog");
+        self.endpoint.connect(&config).await
+    }
+
+    /// Whether the server is ours, and not only a database of it.
+    pub fn is_ours(&self) -> bool {
+        self.credentials.has_superuser()
     }
 
     /// One of PostgreSQL's client programs, with nothing of the user's own settings and the password

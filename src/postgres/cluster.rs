@@ -1,6 +1,7 @@
 //! The data directory: made by `initdb` in a staging folder and moved into place, so that it is
 //! complete or absent.
 
+use super::place::{self, Kind};
 use super::tools::unprivileged_command;
 use super::{Credentials, Installation, MAJOR, SUPERUSER};
 use crate::home::Home;
@@ -33,8 +34,11 @@ pub enum ClusterError {
     NoUserNamespace(String),
 }
 
-/// What `managed-postgres/data` is. Reads, changes nothing.
+/// What `managed-postgres/data` is. Reads, changes nothing. A server that is elsewhere tells when it is asked.
 pub fn state(home: &Home) -> ClusterState {
+    if place::kind(home) != Kind::Managed {
+        return ClusterState::Ready;
+    }
     let data = home.postgres_data();
     if std::fs::symlink_metadata(&data).is_err() {
         return ClusterState::Absent;
@@ -114,7 +118,7 @@ fn initdb(
     let io = |source| ClusterError::Io { path: staging.to_owned(), source };
     files::create_private_dir(staging).map_err(io)?;
     let password_file = files::temporary_neighbour(staging);
-    let password = format!("{}\n", credentials.superuser_password);
+    let password = format!("{}\n", credentials.superuser_password().unwrap_or_default());
     files::write_atomic(&password_file, password.as_bytes(), 0o600).map_err(io)?;
     let mut command = unprivileged_command(&installation.program("initdb"), identity);
     command

@@ -20,6 +20,11 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 pub enum PgError {
     #[error("the datastore does not answer at {0}")]
     Unreachable(PathBuf),
+    /// A server that is elsewhere, in the relay's words.
+    #[error("{0}")]
+    Far(String),
+    #[error("this needs a server that is Leoflow's own")]
+    NotOurs,
     #[error("the datastore is starting up or recovering")]
     Recovering,
     #[error("the datastore refuses the stored password: its data directory is of another instance")]
@@ -112,11 +117,13 @@ impl Endpoint {
 
     pub fn config(&self, role: &str, password: &str, database: &str) -> Config {
         let mut config = Config::new();
+        if !password.is_empty() {
+            config.password(password);
+        }
         config
             .host_path(&self.socket_folder)
             .port(SOCKET_PORT)
             .user(role)
-            .password(password)
             .dbname(database)
             .application_name("leoflow")
             .connect_timeout(Duration::from_secs(5));
@@ -157,9 +164,12 @@ impl Endpoint {
         Ok((client, receiver))
     }
 
-    fn classify(&self, error: tokio_postgres::Error) -> PgError {
+    pub(super) fn classify(&self, error: tokio_postgres::Error) -> PgError {
         match error.code() {
             Some(&SqlState::CANNOT_CONNECT_NOW) => PgError::Recovering,
+            Some(&SqlState::SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION) => {
+                PgError::Far(error.as_db_error().map(|db| db.message().to_owned()).unwrap_or_default())
+            }
             Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
                 PgError::WrongPassword
             }

@@ -4,24 +4,31 @@
 mod access;
 pub mod acquire;
 pub mod archive;
+pub mod claim;
 pub mod cluster;
 pub mod connect;
+pub mod container;
 pub mod credentials;
 mod download;
 mod generic_client;
 pub mod install;
+pub mod instance_fact;
 pub mod leftovers;
+pub mod place;
 pub mod private;
 pub mod provision;
+pub mod relay;
+pub mod rights;
 pub mod server;
 mod system;
+mod tls;
 pub mod tools;
 pub mod wheel;
 pub mod words;
 
-pub use access::{Access, Login};
+pub use access::Access;
 pub use connect::{Endpoint, PgError};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, Login};
 pub use generic_client::GenericClient;
 pub use install::Installation;
 

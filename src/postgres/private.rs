@@ -3,18 +3,18 @@
 
 use super::connect::within;
 use super::words::{self, Words};
-use super::{APPLICATION_DATABASE, Credentials, Endpoint, Installation, PgError, leftovers, server};
+use super::{Credentials, Endpoint, Installation, PgError, leftovers, server};
 use crate::home::Home;
 use crate::sys::process::{Signal, signal_process};
 use crate::sys::reaper::{self, Exit};
 use crate::sys::spawn::{Spawn, SpawnError};
-use crate::sys::user_namespace::Identity;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
+use tokio_postgres::Config;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
@@ -53,15 +53,15 @@ impl PrivateServer {
         let said_before = std::fs::metadata(&log_path).map_or(0, |meta| meta.len());
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path)?;
         let pid = Spawn {
+            single_user: command.identity().single_user().cloned(),
             program: command.program,
-            called: None,
+            called: command.called,
             arguments: command.arguments,
             environment: command.environment,
             output: log.as_fd(),
             errors: None,
             folder: None,
             passed: Vec::new(),
-            single_user: Identity::for_postgres().single_user().cloned(),
             parent_death: Some(Signal::Interrupt),
             own_session: false,
         }
@@ -87,7 +87,14 @@ impl PrivateServer {
                 self.ended = true;
                 return Err(PrivateError::Ended { exit, words: None });
             }
-            let final_answer = !matches!(error, PgError::Unreachable(_) | PgError::Recovering | PgError::Timeout(_));
+            // A container is asked before it is up; a server that is elsewhere is or is not.
+            let comes_up = matches!(error, PgError::Far(_)) && credentials.has_superuser();
+            let may_pass = match error {
+                PgError::Unreachable(_) | PgError::Recovering => true,
+                PgError::Timeout(_) => credentials.has_superuser(),
+                _ => false,
+            };
+            let final_answer = !comes_up && !may_pass;
             if matches!(error, PgError::Recovering) {
                 // It takes what it takes; cutting it short would only begin it again.
                 deadline = tokio::time::Instant::now() + READY_LIMIT;
@@ -134,21 +141,26 @@ fn words_since(log: &Path, from: u64) -> Option<Words> {
 /// Whether the server answers a real query.
 pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<(), PgError> {
     within(Duration::from_secs(5), async {
-        let client = endpoint.connect(&credentials.superuser(endpoint, "postgres")).await?;
-        client.simple_query("SELECT 1").await?;
+        endpoint.connect(&any_login(endpoint, credentials)).await?.simple_query("SELECT 1").await?;
         Ok(())
     })
     .await
+    .map_err(|error| credentials.explain(error))
+}
+
+/// One that is there before the application's is made.
+fn any_login(endpoint: &Endpoint, credentials: &Credentials) -> Config {
+    credentials.superuser(endpoint, "postgres").unwrap_or_else(|| credentials.application(endpoint))
 }
 
 /// How many pages were read by anybody that are not what was written, since the counts began.
 pub async fn checksum_failures(endpoint: &Endpoint, credentials: &Credentials) -> Result<i64, PgError> {
     within(Duration::from_secs(5), async {
-        let client = endpoint.connect(&credentials.superuser(endpoint, "postgres")).await?;
+        let client = endpoint.connect(&any_login(endpoint, credentials)).await?;
         // Of the database in force, and of what all share: a copy that is kept may be the damaged one.
         let query = "SELECT coalesce(sum(checksum_failures), 0)::bigint FROM pg_stat_database
                      WHERE datid = 0 OR datname = $1::text::name";
-        Ok(client.query_one(query, &[&APPLICATION_DATABASE]).await?.get(0))
+        Ok(client.query_one(query, &[&credentials.application.database]).await?.get(0))
     })
     .await
 }

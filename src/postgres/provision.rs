@@ -9,22 +9,22 @@ use tokio_postgres::error::SqlState;
 pub async fn connect(endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {
     let application = credentials.application(endpoint);
     match endpoint.connect(&application).await {
-        Err(PgError::WrongPassword | PgError::NoDatabase) => {
+        Err(PgError::WrongPassword | PgError::NoDatabase) if credentials.has_superuser() => {
             create(endpoint, credentials).await?;
             endpoint.connect(&application).await
         }
-        other => other,
+        other => other.map_err(|error| credentials.explain(error)),
     }
 }
 
 async fn create(endpoint: &Endpoint, credentials: &Credentials) -> Result<(), PgError> {
-    let client = endpoint.connect(&credentials.superuser(endpoint, "postgres")).await?;
+    let client = endpoint.connect(&credentials.upkeep(endpoint)).await?;
     // A failing statement must not put the password into the log.
     client.batch_execute("SET log_min_error_statement = panic").await?;
     let exists = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)";
     if !client.query_one(exists, &[&APPLICATION_ROLE]).await?.get::<_, bool>(0) {
         // The password is hexadecimal, so it needs no quoting that it could break.
-        let password = &credentials.application_password;
+        let password = &credentials.application.password;
         unless_another_did(
             client.batch_execute(&format!("CREATE ROLE {APPLICATION_ROLE} LOGIN PASSWORD '{password}'")).await,
         )?;

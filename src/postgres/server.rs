@@ -1,17 +1,31 @@
-//! How the postmaster is started: directly, with every setting on its command line, where neither
-//! a file nor `ALTER SYSTEM` can change it.
+//! How the datastore is started. The postmaster: directly, with every setting on its command line, where neither a file
+//! nor `ALTER SYSTEM` can change it. In the place of one that is elsewhere, the relay to it.
 
+use super::place::{self, Kind};
 use super::tools::clean_environment;
 use super::{Endpoint, Installation, SOCKET_PORT};
 use crate::home::Home;
+use crate::protocol::child;
+use crate::sys::user_namespace::Identity;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What to execute.
 pub struct ServerCommand {
     pub program: PathBuf,
+    /// What it is called, where that is another name.
+    pub called: Option<OsString>,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
+    /// PostgreSQL itself refuses to run as root.
+    pub runs_as_anybody: bool,
+}
+
+impl ServerCommand {
+    /// As whom it is started.
+    pub fn identity(&self) -> Identity {
+        if self.runs_as_anybody { Identity::Own } else { Identity::for_postgres() }
+    }
 }
 
 /// Durable as Postgres is by default, and sized for a laptop: one local application, no
@@ -42,6 +56,24 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 pub fn command(home: &Home, installation: &Installation, endpoint: &Endpoint) -> ServerCommand {
+    match place::kind(home) {
+        Kind::Managed => postmaster(home, installation, endpoint),
+        Kind::Docker | Kind::External => relay(home),
+    }
+}
+
+fn relay(home: &Home) -> ServerCommand {
+    ServerCommand {
+        program: "/proc/self/exe".into(),
+        called: Some("leoflow".into()),
+        arguments: vec!["--home".into(), home.root().into(), "datastore-relay".into()],
+        // The URL may be in a variable.
+        environment: child::environment(),
+        runs_as_anybody: true,
+    }
+}
+
+fn postmaster(home: &Home, installation: &Installation, endpoint: &Endpoint) -> ServerCommand {
     let folder = endpoint.socket_folder.to_string_lossy().replace('"', "\"\"");
     let mut arguments: Vec<OsString> = vec!["-D".into(), home.postgres_data().into()];
     let mut set = |name: &str, value: &str| {
@@ -54,5 +86,11 @@ pub fn command(home: &Home, installation: &Installation, endpoint: &Endpoint) ->
     set("port", &SOCKET_PORT.to_string());
     set("unix_socket_directories", &format!("\"{folder}\""));
     let environment = clean_environment().into_iter().map(|(name, value)| (name.into(), value.into()));
-    ServerCommand { program: installation.program("postgres"), arguments, environment: environment.collect() }
+    ServerCommand {
+        program: installation.program("postgres"),
+        called: None,
+        arguments,
+        environment: environment.collect(),
+        runs_as_anybody: false,
+    }
 }

@@ -1,7 +1,7 @@
 //! A datastore to talk to, whether or not Lite runs: the running one, or a private one for this
 //! command's moment.
 
-use super::{Purges, Recovery, access};
+use super::{Purges, Recovery, access, claims};
 use crate::backup::set_aside;
 use crate::error::Error;
 use crate::home::Home;
@@ -15,6 +15,7 @@ use tokio_postgres::Client;
 pub struct Datastore {
     pub access: Access,
     pub runs_for_lite: bool,
+    home: Home,
     // In this order: the server is stopped before the home is let go.
     server: Option<PrivateServer>,
     lock: Option<HomeLock>,
@@ -32,6 +33,7 @@ impl Datastore {
             return Ok(Self {
                 access: access(home).ok_or_else(not_set_up)??,
                 runs_for_lite: true,
+                home: home.clone(),
                 server: None,
                 lock: None,
             });
@@ -50,7 +52,7 @@ impl Datastore {
         check(home)?;
         let access = access(home).ok_or_else(not_set_up)??;
         let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
-        Ok(Self { access, runs_for_lite: false, server: Some(server), lock: Some(held) })
+        Ok(Self { access, runs_for_lite: false, home: home.clone(), server: Some(server), lock: Some(held) })
     }
 
     /// What to talk to, and what goes with it where Lite is stopped.
@@ -60,7 +62,9 @@ impl Datastore {
 
     /// A connection as the application, its role and database made where they are missing.
     pub async fn connect(&self) -> Result<Client, Error> {
-        Ok(provision::connect(&self.access.endpoint, &self.access.credentials).await?)
+        let client = provision::connect(&self.access.endpoint, &self.access.credentials).await?;
+        claims::require(&self.home, &client).await?;
+        Ok(client)
     }
 }
 

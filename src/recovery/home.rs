@@ -51,6 +51,7 @@ impl Recovery<'_> {
             Some(entry @ Entry { operation: Operation::Restore | Operation::RestoreUndo, .. }) => {
                 self.finish_exchange(entry).await?;
             }
+            Some(entry @ Entry { operation: Operation::MoveDatastore, .. }) => self.finish_move(entry).await?,
             Some(Entry { operation: Operation::Upgrade, .. }) => {
                 let is_anothers = self.finish_upgrade_of_stopped(false).await?;
                 if is_anothers && purges == Purges::Finish {

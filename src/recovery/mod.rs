@@ -1,5 +1,6 @@
 //! What was begun and did not come to its end is finished, or undone: by the next command that takes the home.
 
+pub mod claims;
 pub mod datastore;
 mod home;
 mod restores;

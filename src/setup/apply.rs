@@ -5,13 +5,15 @@ use super::plan::{Plan, Step, Wishes};
 use super::receipt::{RECEIPT_VERSION, Receipt, ReceiptError};
 use super::scaffold;
 use crate::auth::password::{self, HashError};
-use crate::config::{self, ConfigError, EditError, UpdateError};
+use crate::config::{self, ConfigError, DatastoreSetting, EditError, UpdateError};
 use crate::home::Home;
 use crate::home::journal::{self, Journal, JournalError, Operation};
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::acquire::{self, AcquireError, Sources};
 use crate::postgres::cluster::{self, ClusterError};
+use crate::postgres::container::{Container, ContainerError};
 use crate::postgres::credentials::CredentialsError;
+use crate::postgres::place::{self, Place, PlaceError};
 use crate::postgres::{Credentials, Installation, install};
 use crate::python::{self, PackageSource};
 use crate::sys::user_namespace::Identity;
@@ -42,6 +44,10 @@ pub enum ApplyError {
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     #[error(transparent)]
     Install(#[from] InstallError),
     #[error(transparent)]
@@ -88,6 +94,8 @@ pub async fn apply(
             Step::AcquirePackages => Extra::got(packages.take(), reporter).await,
             Step::AcquireUi => Extra::got(ui.take(), reporter).await,
             Step::CreateCluster => create_cluster(home, reporter)?,
+            Step::SetDatastore { setting } => config::update(home, |_| vec![("datastore", setting.to_value())])?,
+            Step::UseDatastore { setting } => use_datastore(home, setting, reporter)?,
             Step::InstallBinary { version } => install_self::install(home, version)?,
             Step::SetPort { port } => set_port(home, *port)?,
             Step::MakeWorkspace { path } | Step::AdoptWorkspace { path } => {
@@ -171,6 +179,7 @@ fn write_config(home: &Home, plan: &Plan, wishes: &Wishes) -> Result<String, App
     for key in ["instance_name", "workspace"] {
         changes.push((key, new_secret(key, plan, &password)?));
     }
+    changes.extend(wishes.datastore.as_ref().map(|setting| ("datastore", setting.to_value())));
     changes.push(("port", wishes.port.unwrap_or(config::DEFAULT_PORT).into()));
     changes.push(("admin_email", config::DEFAULT_ADMIN_EMAIL.into()));
     changes.push(("admin_password_hash", new_secret("admin_password_hash", plan, &password)?));
@@ -213,6 +222,25 @@ fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError
     cluster::create(home, &installation, &credentials, &identity)?;
     reporter.report(Progress::Finished("Datastore created".to_owned()));
     Ok(())
+}
+
+/// It was looked at before.
+fn use_datastore(home: &Home, setting: &DatastoreSetting, reporter: &dyn Reporter) -> Result<(), ApplyError> {
+    if let Some(url) = setting.external().map_err(PlaceError::Url)? {
+        return Ok(Place::external(home, &url)?.write(home)?);
+    }
+    let home_id = place::home_id(home)?;
+    let container = Container::plan(home, &home_id)?;
+    // Only what a first setup has left that did not come to its end is made anew: nothing was put into it yet.
+    let has_run = home.receipt().exists() || home.logs().join("server.log").exists();
+    if !has_run {
+        container.remove(&home_id)?;
+    }
+    container.refuse_existing()?;
+    reporter.report(Progress::Started(format!("Getting {}", Container::image())));
+    container.create(home, &home_id, &Credentials::load_or_create(home)?)?;
+    reporter.report(Progress::Finished(format!("Made {}", container.shown())));
+    Ok(Place::docker(home, container)?.write(home)?)
 }
 
 fn installation(home: &Home) -> Result<Installation, ApplyError> {

@@ -11,7 +11,7 @@ use crate::home::{Home, journal, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::credentials::Credentials;
-use crate::postgres::install;
+use crate::postgres::{install, place};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::python;
@@ -282,6 +282,22 @@ pub const RESTORE: &str =
 
 fn datastore(home: &Home) -> Check {
     let data = home.postgres_data();
+    match place::recorded(home) {
+        Ok(None) => {}
+        Ok(Some(place)) => {
+            let away = control::status_of(home).filter(|status| status.state == InstanceState::Degraded);
+            return match (place::external(home), away.and_then(|status| status.reason)) {
+                (Ok(_), None) => Check::ok("datastore", place.shown),
+                (Ok(_), Some(reason)) => Check::problem("datastore", reason, "leoflow lite logs postgres"),
+                (Err(error), _) => {
+                    Check::problem("datastore", error.to_string(), "put back what config.yaml said of the datastore")
+                }
+            };
+        }
+        Err(error) => {
+            return Check::problem("datastore", error.to_string(), "put datastore.json back from a copy of the home");
+        }
+    }
     match cluster::state(home) {
         _ if home.set_aside_note().exists() => Check::problem(
             "datastore",

@@ -3,11 +3,12 @@
 use super::install_self;
 use super::receipt::{Receipt, ReceiptError};
 use super::scaffold;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, DatastoreSetting};
 use crate::home::journal::{self, JournalError, Operation};
 use crate::home::{Home, instances};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
+use crate::postgres::place::{self, Kind, Place, PlaceError};
 use crate::postgres::{Installation, install};
 use crate::python::{self, PackageSource};
 use crate::sys::files;
@@ -28,6 +29,12 @@ pub struct Facts {
     pub config: ConfigFact,
     pub receipt: Option<Receipt>,
     pub cluster: ClusterState,
+    /// What `config.yaml` says of the datastore.
+    pub datastore: DatastoreSetting,
+    /// Where the data is, when it is not under the home.
+    pub place: Option<Place>,
+    /// Whether that is what `config.yaml` says.
+    pub place_is_configured: bool,
     pub credentials_present: bool,
     pub installation: Option<Installation>,
     /// Whether getting one takes longer than anything else: it comes over the network.
@@ -57,6 +64,8 @@ pub enum FactsError {
     Receipt(#[from] ReceiptError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
 }
 
 /// `workspace` is the one to use where the config does not name one. Whether the installed binary
@@ -65,12 +74,17 @@ pub fn gather(home: &Home, own_version: &str, workspace: &Path, compare_binary: 
     // What goes over the file is not setup's to write into it.
     let config = config::read_file(&home.config())?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());
+    let place = place::recorded(home)?;
     Ok(Facts {
         home: home.root().to_owned(),
         instance_name: instances::name_of(home).filter(|name| name != instances::DEFAULT),
         receipt: Receipt::load(home)?,
         cluster: cluster::state(home),
-        credentials_present: home.postgres_credentials().exists(),
+        place_is_configured: place.is_none() || place::is_configured(home)?,
+        datastore: config.as_ref().map(|config| config.datastore.clone()).unwrap_or_default(),
+        credentials_present: home.postgres_credentials().exists()
+            || place.as_ref().is_some_and(|place| place.kind == Kind::External),
+        place,
         installation: install::installed(home),
         postgres_is_far: Sources::from_environment().are_far(),
         packages_present: python::installed_packages(home).is_some()

@@ -2,6 +2,7 @@
 
 use super::facts::{ConfigFact, Facts};
 use super::receipt::Receipt;
+use crate::config::DatastoreSetting;
 use crate::postgres::MAJOR;
 use crate::postgres::cluster::ClusterState;
 use std::fmt;
@@ -13,6 +14,8 @@ pub struct Wishes {
     pub port: Option<u16>,
     /// Given on the command line, not defaulted.
     pub workspace: Option<PathBuf>,
+    /// Where the data of a new home shall be.
+    pub datastore: Option<DatastoreSetting>,
     /// `setup` always installs the running binary and writes the port down; `lite` installs only
     /// where nothing is, and takes the port for this run.
     pub install_always: bool,
@@ -35,6 +38,14 @@ pub enum Step {
     /// Airflow's web UI; without it everything else works.
     AcquireUi,
     CreateCluster,
+    /// Into the config of a home that has no datastore yet.
+    SetDatastore {
+        setting: DatastoreSetting,
+    },
+    /// To a server that somebody else looks after.
+    UseDatastore {
+        setting: DatastoreSetting,
+    },
     InstallBinary {
         version: String,
     },
@@ -60,6 +71,8 @@ impl Step {
             Self::AcquirePackages => "acquire-packages",
             Self::AcquireUi => "acquire-ui",
             Self::CreateCluster => "create-cluster",
+            Self::SetDatastore { .. } => "set-datastore",
+            Self::UseDatastore { .. } => "use-datastore",
             Self::InstallBinary { .. } => "install-binary",
             Self::SetPort { .. } => "set-port",
             Self::MakeWorkspace { .. } => MAKE_WORKSPACE,
@@ -78,6 +91,8 @@ impl fmt::Display for Step {
             Self::AcquirePackages => f.write_str("get jinja2 and pendulum for DAGs"),
             Self::AcquireUi => f.write_str("get Airflow's web UI"),
             Self::CreateCluster => f.write_str("create the datastore"),
+            Self::SetDatastore { setting } => write!(f, "set datastore to {setting} in config.yaml"),
+            Self::UseDatastore { setting } => write!(f, "keep the data in {setting}"),
             Self::InstallBinary { version } => write!(f, "install leoflow {version}"),
             Self::SetPort { port } => write!(f, "set port to {port} in config.yaml"),
             Self::MakeWorkspace { path } => write!(f, "create the workspace {}", path.display()),
@@ -103,6 +118,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The datastore that it begins to use, where that is not under the home.
+    pub fn other_datastore(&self) -> Option<&DatastoreSetting> {
+        self.steps.iter().find_map(|step| match step {
+            Step::UseDatastore { setting } => Some(setting),
+            _ => None,
+        })
+    }
+
     /// Whether all that is missing may come in beside a running instance.
     pub fn is_only_extras(&self) -> bool {
         let is_extra = |step: &Step| matches!(step, Step::AcquirePackages | Step::AcquireUi);
@@ -123,6 +146,8 @@ pub enum Refusal {
         "there is a datastore in {0}, but managed-postgres/credentials.json is gone, which it cannot be opened without"
     )]
     CredentialsLost(PathBuf),
+    #[error("the data of this home is in {recorded}, and {asked} was asked for")]
+    OtherDatastore { recorded: String, asked: String },
     #[error("the workspace is {configured}, as config.yaml says, not {asked}")]
     OtherWorkspace { configured: PathBuf, asked: PathBuf },
 }
@@ -165,6 +190,9 @@ fn refusal(facts: &Facts, wishes: &Wishes, has_data: bool) -> Option<Refusal> {
     if has_data && !facts.credentials_present {
         return Some(Refusal::CredentialsLost(facts.home.clone()));
     }
+    if let Some(refusal) = other_datastore(facts, wishes, has_data) {
+        return Some(refusal);
+    }
     // A new encryption key would make every stored secret unreadable, for ever.
     if has_data && missing_keys(facts).contains(&"encryption_key") {
         return Some(Refusal::SecretLost { home: facts.home.clone(), key: "encryption_key" });
@@ -174,13 +202,29 @@ fn refusal(facts: &Facts, wishes: &Wishes, has_data: bool) -> Option<Refusal> {
     Some(Refusal::OtherWorkspace { configured: configured.clone(), asked: asked.clone() })
 }
 
+/// Data does not move by another word in the config.
+fn other_datastore(facts: &Facts, wishes: &Wishes, has_data: bool) -> Option<Refusal> {
+    let asked = wishes.datastore.as_ref().unwrap_or(&facts.datastore);
+    let is_other = match &facts.place {
+        Some(_) => !facts.place_is_configured || *asked != facts.datastore,
+        None => has_data && *asked != DatastoreSetting::Managed,
+    };
+    is_other.then(|| Refusal::OtherDatastore {
+        recorded: facts.place.as_ref().map_or("the datastore under it".to_owned(), |place| place.shown.clone()),
+        asked: asked.to_string(),
+    })
+}
+
 fn steps(facts: &Facts, wishes: &Wishes, has_data: bool, workspace: &Path) -> Vec<Step> {
     let mut steps = config_steps(facts, wishes);
     if facts.installation.is_none() {
         steps.push(Step::AcquirePostgres);
     }
     if !has_data {
-        steps.push(Step::CreateCluster);
+        steps.push(match wishes.datastore.as_ref().unwrap_or(&facts.datastore) {
+            DatastoreSetting::Managed => Step::CreateCluster,
+            setting => Step::UseDatastore { setting: setting.clone() },
+        });
     }
     let other_installed =
         facts.installed_version.as_ref() != Some(&facts.own_version) || !facts.own_version_is_installed;
@@ -213,7 +257,9 @@ fn config_steps(facts: &Facts, wishes: &Wishes) -> Vec<Step> {
     let missing = missing_keys(facts);
     let complete = (!missing.is_empty()).then_some(Step::CompleteConfig { keys: missing });
     let port = wishes.port.filter(|port| wishes.install_always && config.port != *port);
-    complete.into_iter().chain(port.map(|port| Step::SetPort { port })).collect()
+    let asked = wishes.datastore.clone().filter(|asked| *asked != facts.datastore);
+    let datastore = asked.map(|setting| Step::SetDatastore { setting });
+    complete.into_iter().chain(datastore).chain(port.map(|port| Step::SetPort { port })).collect()
 }
 
 /// Keys that setup makes and the config has not.
@@ -246,6 +292,9 @@ mod tests {
             config: ConfigFact::Absent,
             receipt: None,
             cluster: ClusterState::Absent,
+            datastore: DatastoreSetting::Managed,
+            place: None,
+            place_is_configured: true,
             credentials_present: false,
             installation: None,
             installed_version: None,

@@ -23,6 +23,11 @@ pub enum Event {
     Alive {
         pid: i32,
     },
+    /// The same, and whether what it stands for answers: why not, where it does not.
+    Stands {
+        pid: i32,
+        away: Option<String>,
+    },
     Detail {
         pid: i32,
         text: String,

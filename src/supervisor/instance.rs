@@ -8,11 +8,11 @@ use crate::postgres::{self, Credentials, Endpoint, Installation, PgError, leftov
 use crate::protocol::child;
 use crate::sys::process::Signal;
 use crate::sys::user_namespace::Identity;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Everything the descriptions are made of.
 #[derive(Clone)]
@@ -37,6 +37,8 @@ pub fn own_program() -> SharedProgram {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+/// How long a server that is elsewhere is waited for at a start: a machine that has just come up has no network yet.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
 
 impl Instance {
     pub fn specs(&self) -> Vec<Spec> {
@@ -58,7 +60,10 @@ impl Instance {
                 stop: vec![(Signal::Interrupt, 20 * SECOND), (Signal::Quit, 3 * SECOND), (Signal::Kill, 3 * SECOND)],
                 stop_now_at: 1,
             },
-            readiness: Readiness::Probe(self.postgres_probe()),
+            readiness: Readiness::Probe(match self.credentials.has_superuser() {
+                true => self.postgres_probe(),
+                false => self.relay_probe(),
+            }),
             launch: Box::new(move || instance.launch_postgres()),
             clean_up: Some(Box::new(move || {
                 // What cannot be ended now is ended by the next start.
@@ -74,7 +79,7 @@ impl Instance {
         // An upgrade may have brought a newer one, or taken one back.
         let installation = postgres::install::installed(&self.home).unwrap_or_else(|| self.installation.clone());
         let command = postgres::server::command(&self.home, &installation, &self.endpoint);
-        let identity = Identity::for_postgres();
+        let identity = command.identity();
         if matches!(identity, Identity::Impossible) {
             return Err(
                 "PostgreSQL refuses to run as this user, and the machine has no other user to show it".to_owned()
@@ -82,7 +87,7 @@ impl Instance {
         }
         Ok(Launch {
             program: command.program,
-            called: None,
+            called: command.called,
             arguments: command.arguments,
             environment: command.environment,
             single_user: identity.single_user().cloned(),
@@ -107,9 +112,42 @@ impl Instance {
                         _ => ProbeResult::Ready,
                     },
                     Err(PgError::Recovering) => ProbeResult::Busy("recovering".to_owned()),
-                    Err(PgError::Unreachable(_) | PgError::Timeout(_)) => ProbeResult::NotYet,
+                    Err(PgError::Unreachable(_) | PgError::Timeout(_) | PgError::Far(_)) => ProbeResult::NotYet,
                     Err(PgError::Query(error)) if error.as_db_error().is_none() => ProbeResult::NotYet,
                     Err(error) => ProbeResult::Unfit(error.to_string()),
+                }
+            })
+        })
+    }
+
+    /// Of a server that is elsewhere. Before it has answered once, that it does not is a reason to give up, and said.
+    /// Afterwards it comes back when it does: the relay is not what is to be ended for it.
+    fn relay_probe(&self) -> Probe {
+        let (endpoint, credentials) = (self.endpoint.clone(), self.credentials.clone());
+        let (answered, begun) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None::<Instant>)));
+        Rc::new(move || {
+            let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
+            let (answered, begun) = (answered.clone(), begun.clone());
+            Box::pin(async move {
+                let error = match private::probe(&endpoint, &credentials).await {
+                    Ok(()) => {
+                        answered.set(true);
+                        return ProbeResult::Ready;
+                    }
+                    Err(error) => error,
+                };
+                let waits = begun.get().unwrap_or_else(Instant::now);
+                begun.set(Some(waits));
+                match error {
+                    // The relay itself.
+                    PgError::Unreachable(_) => ProbeResult::NotYet,
+                    // The relay answers before this, where the server does not: it is frozen, or one of the two hangs.
+                    PgError::Timeout(_) if answered.get() || waits.elapsed() < FIRST_ANSWER => ProbeResult::NotYet,
+                    error if answered.get() => ProbeResult::Away(error.to_string()),
+                    error @ (PgError::Recovering | PgError::Far(_)) if waits.elapsed() < FIRST_ANSWER => {
+                        ProbeResult::Busy(format!("waiting: {error}"))
+                    }
+                    error => ProbeResult::Unfit(error.to_string()),
                 }
             })
         })

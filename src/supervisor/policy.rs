@@ -172,7 +172,8 @@ impl Model {
                     self.restarting = true;
                 }
             }
-            Event::Busy { pid, .. }
+            Event::Stands { pid, .. }
+            | Event::Busy { pid, .. }
             | Event::Ready { pid }
             | Event::Alive { pid }
             | Event::Detail { pid, .. }

@@ -25,7 +25,7 @@ impl Supervisor {
                     }
                     ProbeResult::Unfit(reason) => break Event::Unfit { pid, reason },
                     ProbeResult::Busy(text) => drop(events.send(Event::Busy { pid, text })),
-                    ProbeResult::NotYet => {}
+                    ProbeResult::NotYet | ProbeResult::Away(_) => {}
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -43,7 +43,9 @@ impl Supervisor {
             let (probe, events) = (probe.clone(), self.events.clone());
             tokio::task::spawn_local(async move {
                 match probe().await {
-                    ProbeResult::Ready | ProbeResult::Busy(_) => drop(events.send(Event::Alive { pid })),
+                    ProbeResult::Ready => drop(events.send(Event::Stands { pid, away: None })),
+                    ProbeResult::Away(reason) => drop(events.send(Event::Stands { pid, away: Some(reason) })),
+                    ProbeResult::Busy(_) => drop(events.send(Event::Alive { pid })),
                     ProbeResult::Damaged(text) => {
                         drop(events.send(Event::Damaged { pid, text }));
                         drop(events.send(Event::Alive { pid }));

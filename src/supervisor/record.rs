@@ -3,6 +3,7 @@
 
 use crate::home::Home;
 use crate::postgres::leftovers;
+use crate::postgres::place::{self, Kind};
 use crate::sys::files;
 use crate::sys::process::{ProcessId, Signal, signal_group};
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,8 @@ impl Record {
 /// What a killed supervisor left running, by name. Changes nothing.
 pub fn find_leftovers(home: &Home) -> Vec<(String, ProcessId)> {
     let children = Record::read(home).children.into_iter();
-    let ours = children.filter(|(name, process)| name != "postgres" && process.is_alive());
+    let has_relay = place::kind(home) != Kind::Managed;
+    let ours = children.filter(|(name, process)| (has_relay || name != "postgres") && process.is_alive());
     let servers = leftovers::find(home).into_iter().map(|process| ("postgres".to_owned(), process));
     ours.chain(servers).collect()
 }
@@ -41,7 +43,8 @@ pub fn find_leftovers(home: &Home) -> Vec<(String, ProcessId)> {
 /// The caller holds the home's lock, so no live supervisor's children can be meant.
 pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
     let found = find_leftovers(home);
-    for (_, process) in found.iter().rev().filter(|(name, _)| name != "postgres") {
+    let has_relay = place::kind(home) != Kind::Managed;
+    for (_, process) in found.iter().rev().filter(|(name, _)| has_relay || name != "postgres") {
         process.signal(Signal::Terminate);
         if !process.wait_gone(Duration::from_secs(2)) {
             signal_group(process.pid, Signal::Kill);

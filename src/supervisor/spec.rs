@@ -41,6 +41,8 @@ pub enum ProbeResult {
     NotYet,
     /// There, and not all that it keeps is what was written.
     Damaged(String),
+    /// Its part here runs, and what that stands for, which is elsewhere, does not answer for now.
+    Away(String),
     /// There, and busy with something worth telling.
     Busy(String),
     /// It will never be what we need.

@@ -87,6 +87,8 @@ pub struct Child {
     pub(super) on_trial: Option<Duration>,
     /// What is wrong with what it keeps.
     pub damage: Option<String>,
+    /// Why what it stands for, which is elsewhere, does not answer.
+    pub away: Option<String>,
     /// Why it ended, in its own words.
     pub words: Option<LastWords>,
     /// Whether it may be waited for: only what has been up once may, a first start fails at once.
@@ -126,6 +128,7 @@ impl Child {
             was_ready: false,
             on_trial: None,
             damage: None,
+            away: None,
             words: None,
             may_wait: false,
             passing: 0,
@@ -142,10 +145,10 @@ impl Child {
         match event {
             Event::Busy { text, .. } => self.busy(text, now),
             Event::Ready { pid } => self.ready(pid, now),
-            Event::Alive { .. } => {
-                if let Phase::Running { heard, .. } = &mut self.phase {
-                    *heard = now;
-                }
+            Event::Alive { .. } => self.alive(now),
+            Event::Stands { away, .. } => {
+                self.away = away;
+                self.alive(now);
             }
             Event::Detail { text, .. } => self.detail = Some(text),
             Event::Failure { json, .. } => self.failure = Some(json),
@@ -164,6 +167,12 @@ impl Child {
     }
 
     /// It shows that it is getting on; its time begins anew.
+    fn alive(&mut self, now: Instant) {
+        if let Phase::Running { heard, .. } = &mut self.phase {
+            *heard = now;
+        }
+    }
+
     pub(super) fn busy(&mut self, text: String, now: Instant) {
         if let Phase::Starting { since, .. } = &mut self.phase {
             *since = now;
@@ -175,6 +184,7 @@ impl Child {
         self.phase = Phase::Starting { pid, begun: now, since: now };
         self.words = None;
         self.damage = None;
+        self.away = None;
         self.failure = None;
         self.detail = None;
         self.was_ready = false;

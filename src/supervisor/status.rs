@@ -70,7 +70,9 @@ impl Supervisor {
 
     pub(super) fn status(&self) -> InstanceStatus {
         let damage = self.model.children.iter().find_map(|child| child.damage.clone());
+        let away = self.model.children.iter().find_map(|child| child.away.clone());
         let state = match self.model.overall() {
+            Overall::Healthy if away.is_some() => InstanceState::Degraded,
             Overall::Healthy if damage.is_some() => InstanceState::Damaged,
             Overall::Healthy => InstanceState::Healthy,
             Overall::Starting => InstanceState::Starting,
@@ -90,6 +92,7 @@ impl Supervisor {
             reason: match state {
                 InstanceState::Healthy => None,
                 InstanceState::Damaged => damage,
+                InstanceState::Degraded if away.is_some() => away,
                 _ => reason(&self.model),
             },
             detached: self.identity.detached,

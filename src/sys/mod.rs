@@ -23,6 +23,7 @@ pub mod seqpacket;
 pub mod signals;
 pub mod spawn;
 pub mod stdio;
+pub mod stream;
 pub mod terminal;
 pub mod unix_socket;
 pub mod user;

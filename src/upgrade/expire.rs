@@ -33,7 +33,7 @@ async fn drop_it(home: &Home, access: &Access, database: &str) {
     if !matches!(journal::unfinished(home), Ok(None)) {
         return;
     }
-    let dropped = snapshot::remove(access, database).await;
+    let dropped = snapshot::remove(home, access, database).await;
     let forgotten = dropped
         .map_err(|error| error.to_string())
         .and_then(|()| history::forget_snapshots(home, None).map_err(|error| error.to_string()));

@@ -78,13 +78,13 @@ pub async fn end(
 async fn go_back(work: &mut Work<'_>, state: &State, copied: bool) -> Result<(), UpgradeError> {
     back_down(work, state).await?;
     if copied {
-        let put_back = snapshot::put_back(&work.access, &state.snapshot).await?;
+        let put_back = snapshot::put_back(work.home, &work.access, &state.snapshot).await?;
         // Gone already when this is done a second time; then the schema is the old one.
         if !put_back && schema_now(work).await? != state.plan.schema_from {
             return Err(UpgradeError::NoSnapshot(state.snapshot.clone()));
         }
     } else {
-        snapshot::forget(&work.access, &state.snapshot).await?;
+        snapshot::forget(work.home, &work.access, &state.snapshot).await?;
     }
     checkpoint("upgrade.put-back");
     work.host.back_up()?;
@@ -114,7 +114,7 @@ async fn leave(work: &mut Work<'_>, state: &State) -> Result<(), UpgradeError> {
         setup::link(work.home, &from.to_string()).map_err(write)?;
     }
     work.host.back_up()?;
-    if let Err(error) = snapshot::remove(&work.access, &state.snapshot).await {
+    if let Err(error) = snapshot::remove(work.home, &work.access, &state.snapshot).await {
         let text = format!("the copy of the database from before cannot be dropped: {error}");
         work.reporter.report(Progress::Warning(text));
     }
@@ -234,7 +234,7 @@ fn commit(work: &Work<'_>, state: &State) -> Result<(), UpgradeError> {
 /// What only costs room. What resists is tried again by the next one.
 async fn tidy(work: &Work<'_>, state: &State) {
     let _ = files::remove_any(&work.home.upgrade().join("download"));
-    if snapshot::drop_others(&work.access, Some(&state.snapshot)).await.is_ok() {
+    if snapshot::drop_others(work.home, &work.access, Some(&state.snapshot)).await.is_ok() {
         let _ = history::forget_snapshots(work.home, Some(&state.snapshot));
     }
     super::versions::remove_over_limit(work.home, &state.plan.to, &state.plan.from, work.config.upgrade.keep_versions);
@@ -254,7 +254,7 @@ async fn forget_rehearsal(work: &Work<'_>, state: &State) {
         work.reporter.report(Progress::Warning(format!("what the rehearsal left cannot be removed: {error}")));
     };
     // First: a copy that is still being made holds what the other needs.
-    if let Err(error) = snapshot::forget(&work.access, &state.snapshot).await {
+    if let Err(error) = snapshot::forget(work.home, &work.access, &state.snapshot).await {
         told(error.to_string());
     }
     if let Err(error) = restore::remove_strays(work.home, Some(&work.access)).await {

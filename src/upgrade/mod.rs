@@ -25,6 +25,7 @@ mod work;
 pub use run::{Outcome, ReleaseSource, Status, upgrade};
 pub use work::{Notes, Work};
 
+use crate::backup::content::ContentError;
 use crate::backup::create::CreateError;
 use crate::backup::restore::RestoreError;
 use crate::home::journal::JournalError;
@@ -61,6 +62,8 @@ pub enum UpgradeError {
     Host(#[from] host::HostError),
     #[error(transparent)]
     Postgres(#[from] PgError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error(transparent)]

@@ -8,13 +8,23 @@ use super::{UpgradeError, snapshot};
 use crate::backup::Input;
 use crate::backup::verify::Rehearsal;
 use crate::home::progress::Progress;
+use crate::postgres::{Access, PgError};
 use crate::schema::{embedded, known};
 use std::time::Instant;
 
 impl Work<'_> {
     /// Returns the seconds that the switch will take, and those of them that are the server's on trial.
-    /// The backup is restored into a database of its own, and the new release has to work with that.
-    pub async fn rehearse(&mut self, state: &State, backup: &std::path::Path) -> Result<(f64, f64), UpgradeError> {
+    /// `None` on a server where no database can be made for it. The backup is restored into a database of its own, and the new release has to work with that.
+    pub async fn rehearse(
+        &mut self,
+        state: &State,
+        backup: &std::path::Path,
+    ) -> Result<Option<(f64, f64)>, UpgradeError> {
+        if !may_make_databases(&self.access).await? {
+            let text = "the upgrade is not rehearsed: the role may not make databases on that server";
+            self.reporter.report(Progress::Warning(text.to_owned()));
+            return Ok(None);
+        }
         let is_known = state.plan.schema_from <= embedded::newest(known());
         let rehearsal = if is_known {
             Rehearsal::restore(self.home, &self.access, &Input::plain(backup), self.own_version, self.reporter).await?
@@ -29,7 +39,7 @@ impl Work<'_> {
         };
         let outcome = self.rehearse_in(state, &rehearsal.database()).await;
         rehearsal.remove(self.home, &self.access, self.reporter).await;
-        outcome
+        outcome.map(Some)
     }
 
     async fn rehearse_in(&mut self, state: &State, database: &str) -> Result<(f64, f64), UpgradeError> {
@@ -51,4 +61,16 @@ impl Work<'_> {
         self.reporter.report(Progress::Note(format!("the pause will take about {seconds:.1} s")));
         Ok((seconds, trial_began.elapsed().as_secs_f64()))
     }
+}
+
+/// Of our own server always.
+async fn may_make_databases(access: &Access) -> Result<bool, UpgradeError> {
+    if access.is_ours() {
+        return Ok(true);
+    }
+    let client = access.connect(&access.application()).await?;
+    let query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user";
+    let may: bool = client.query_one(query, &[]).await.map_err(PgError::from)?.get(0);
+    // Hosters let nobody into the database that it is done from.
+    Ok(may && access.upkeep().await.is_ok())
 }

@@ -225,8 +225,7 @@ impl Work<'_> {
         match release_source {
             ReleaseSource::Fetched(_) => {
                 let rehearsed = self.step(journal, Step::Rehearse, async |work| work.rehearse(state, &backup).await);
-                let (pause, trial) = rehearsed.await?;
-                (state.expected_pause, state.rehearsed_trial) = (Some(pause), Some(trial));
+                (state.expected_pause, state.rehearsed_trial) = rehearsed.await?.unzip();
             }
             // What is undone was tried when it was done; the copy of the database is the net.
             ReleaseSource::Installed => journal.advance()?,
@@ -291,8 +290,10 @@ impl Work<'_> {
             Ok(work.host.restart_datastore(work.home, &mut work.access).await?)
         })
         .await?;
-        self.step(journal, Step::Snapshot, async |work| Ok(snapshot::take(&work.access, &state.snapshot).await?))
-            .await?;
+        self.step(journal, Step::Snapshot, async |work| {
+            Ok(snapshot::take(work.home, &work.access, &state.snapshot).await?)
+        })
+        .await?;
         state.migrations_run = self
             .step(journal, Step::Migrate, async |work| match state.direction {
                 Direction::Up => Ok(program::migrate(&state.new_program, work.home, None)?),

@@ -260,13 +260,12 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
         if round >= rounds / 2 {
             wait_until("one process waits for all", LIMIT, || hosts(&test).len() == 1);
         }
-        let victims = match (round + seed()) % 4 {
-            0 => hosts(&test),
-            1 => vec![test.pid("server")],
-            2 => vec![test.pid("agent")],
-            _ => zygotes(&test),
-        };
-        victims.into_iter().for_each(|pid| signal(pid, "KILL"));
+        match (round + seed()) % 4 {
+            0 => hosts(&test).into_iter().for_each(|pid| signal(pid, "KILL")),
+            1 => test.kill_and_wait("server"),
+            2 => test.kill_and_wait("agent"),
+            _ => zygotes(&test).into_iter().for_each(|pid| signal(pid, "KILL")),
+        }
         if is_soak() {
             // Five ends of one process in a minute are a crash loop, which the supervisor gives up.
             std::thread::sleep(Duration::from_secs(4));

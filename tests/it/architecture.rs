@@ -65,8 +65,7 @@ fn what_bytes_go_through_is_built_for_speed() {
 }
 
 /// Modules of one layer that must not know each other.
-const SIBLINGS: &[&[&str]] =
-    &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["config", "postgres"], &["backup", "setup"]];
+const SIBLINGS: &[&[&str]] = &[&["supervisor", "server", "agent"], &["auth", "schema", "python"], &["backup", "setup"]];
 
 pub fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -1,6 +1,5 @@
 //! Tasks that defer with our own package: no process, no slot, until their trigger fires.
 
-use crate::support::processes::signal;
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -90,8 +89,7 @@ fn a_task_of_our_own_package_defers() {
     assert_eq!(state(&test, "file"), "deferred");
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE state = 'running'"), "0", "no process waits");
     for name in ["agent", "server"] {
-        signal(test.pid(name), "KILL");
-        test.wait_healthy();
+        test.kill_and_wait(name);
     }
     assert_eq!(state(&test, "file"), "deferred");
     std::fs::write(&sign, "").unwrap();

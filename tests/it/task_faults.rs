@@ -132,8 +132,7 @@ fn the_agent_killed_disturbs_no_task() {
     let run_id = test.trigger("counted");
     for round in 1..=5 {
         wait_begun(&test, round);
-        signal(test.pid("agent"), "KILL");
-        test.wait_healthy();
+        test.kill_and_wait("agent");
     }
     expect_undisturbed(&test, &test.wait_run("counted", &run_id), 6);
 }
@@ -145,8 +144,7 @@ fn the_server_or_postgres_killed_disturbs_no_task() {
     let run_id = test.trigger("counted");
     for (round, process) in ["server", "postgres", "server", "postgres"].into_iter().enumerate() {
         wait_begun(&test, round + 1);
-        signal(test.pid(process), "KILL");
-        test.wait_healthy();
+        test.kill_and_wait(process);
     }
     expect_undisturbed(&test, &test.wait_run("counted", &run_id), 6);
 }

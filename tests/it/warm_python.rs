@@ -17,6 +17,14 @@ def dispositions():
     names = {one: str(signal.getsignal(one)) for one in signal.valid_signals() if one not in (9, 19)}
     return {str(one): name.split(" at 0x")[0] for one, name in names.items()}
 
+def keeper():
+    # It has no words for the moment in which it becomes another program.
+    for _ in range(500):
+        words = open(f"/proc/{os.getppid()}/cmdline").read().split("\0")
+        if len(words) > 1:
+            return words[1]
+        __import__("time").sleep(0.01)
+
 def seen():
     status = open("/proc/self/status").read()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -24,7 +32,7 @@ def seen():
     own = {"_", "LC_OF_ITS_OWN", "LEOFLOW_TASK", "AIRFLOW_CTX_TASK_ID"}
     return {
         "group": os.getpgid(0) == os.getpid(), "session": os.getsid(0) == os.getsid(os.getppid()),
-        "keeper": open(f"/proc/{os.getppid()}/cmdline").read().split("\0")[1],
+        "keeper": keeper(),
         "mark": mark == ["LEOFLOW_TASK=" + os.environ["LEOFLOW_TASK"]] and len(mark[0]) == 37,
         "descriptors": [[one, os.readlink(f"/proc/self/fd/{one}").split(":")[0]] for one in range(3)],
         "more": sorted(int(one) for one in os.listdir("/proc/self/fd"))[3:5],

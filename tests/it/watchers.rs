@@ -38,7 +38,7 @@ fn what_is_seen_is_an_event_of_the_asset(test: &TestHome) {
         match victim {
             "" => {}
             "host" => signal(hosts(test)[0], "KILL"),
-            name => signal(test.pid(name), "KILL"),
+            name => test.kill_and_wait(name),
         }
         test.wait_healthy();
         std::fs::write(&letter, "").unwrap();

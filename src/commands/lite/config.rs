@@ -2,9 +2,10 @@
 
 use crate::cli::args::{Config, ConfigCommand};
 use crate::commands::context::Context;
-use crate::config::{self, Loaded, Origin, SECRETS, Setting, SettingError, UpdateError};
+use crate::config::{self, DatastoreSetting, Loaded, Origin, SECRETS, Setting, SettingError, UpdateError};
 use crate::error::Error;
 use crate::home::{absolute_workspace, check_workspace};
+use crate::postgres::cluster::{self, ClusterState};
 use crate::protocol::control;
 use crate::python;
 use crate::sys::files;
@@ -73,9 +74,21 @@ fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// Without a password.
+fn shown(key: &str, value: &str) -> String {
+    match DatastoreSetting::parse(value) {
+        Ok(setting) if key.starts_with("datastore") => setting.to_string(),
+        _ => value.to_owned(),
+    }
+}
+
 /// `None` takes it out.
 fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, Error> {
     let setting = find(key)?;
+    if key.starts_with("datastore") && cluster::state(&context.home) != ClusterState::Absent {
+        let text = "another datastore in the configuration would not have your data";
+        return Err(Error::refused(text).hint("leoflow lite move-datastore --to WHERE moves it there"));
+    }
     let value = value.map(|value| looked_at(context, setting, value)).transpose()?;
     let changed = config::rewrite(&context.home, |text| match &value {
         Some(value) => setting.set(text, value),
@@ -92,10 +105,10 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
         other => Error::from(other),
     })?;
     if context.printer.json {
-        context.printer.json(&json!({"key": key, "value": value}))?;
+        context.printer.json(&json!({"key": key, "value": value.as_deref().map(|value| shown(key, value))}))?;
     } else {
         match &value {
-            Some(value) => context.printer.line(format!("{key} is {value} now")),
+            Some(value) => context.printer.line(format!("{key} is {} now", shown(key, value))),
             None => context.printer.line(format!("{key} is {} again", setting.default)),
         }
     }

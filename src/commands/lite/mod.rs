@@ -3,8 +3,10 @@
 pub mod backup;
 pub mod backups;
 pub mod config;
+pub mod datastore;
 pub mod doctor;
 pub mod logs;
+pub mod move_datastore;
 pub mod psql;
 pub mod replaced;
 pub mod reset_password;

@@ -3,7 +3,7 @@
 use crate::cli::args::Psql;
 use crate::commands::context::Context;
 use crate::error::Error;
-use crate::postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, SOCKET_PORT};
+use crate::postgres::SOCKET_PORT;
 use crate::recovery::datastore::Datastore;
 use crate::sys::{env_vars, process};
 use std::process::Command;
@@ -11,6 +11,7 @@ use std::process::Command;
 pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
     let datastore = Datastore::open(&context.recovery(), "leoflow lite psql").await?;
     drop(datastore.connect().await?);
+    let login = datastore.access.application();
     let program = datastore.access.installation.program("psql");
     let mut command = Command::new(&program);
     // The user's own psql settings and history, and nothing that says another server.
@@ -22,10 +23,10 @@ pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
     command
         .env("PGHOST", &datastore.access.endpoint.socket_folder)
         .env("PGPORT", SOCKET_PORT.to_string())
-        .env("PGUSER", APPLICATION_ROLE)
-        .env("PGDATABASE", APPLICATION_DATABASE)
+        .env("PGUSER", &login.role)
+        .env("PGDATABASE", &login.database)
         // Not in argv, where every user of the machine could read it.
-        .env("PGPASSWORD", &datastore.access.credentials.application_password)
+        .env("PGPASSWORD", &login.password)
         .args(&args.arguments);
     // Ctrl-C is for psql: it cancels a query there.
     let status = process::ignoring_interrupts(|| command.status());

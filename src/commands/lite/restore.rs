@@ -237,7 +237,7 @@ fn tell_what_is_kept(context: &Context<'_>, config_aside: Option<ConfigAside>, w
 
 /// In an empty home: programs, a cluster, a configuration that the backup's will replace.
 async fn prepare_home(context: &Context<'_>, target: &Target, held: Option<HomeLock>) -> Result<Datastore, Error> {
-    let wishes = Wishes { port: None, workspace: target.wished_workspace(), install_always: false };
+    let wishes = Wishes { workspace: target.wished_workspace(), ..Wishes::default() };
     set_up(context, &wishes, context.printer).await?;
     let datastore = open(context, held).await?;
     drop(datastore.connect().await?);

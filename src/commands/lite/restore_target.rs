@@ -4,11 +4,12 @@ use crate::backup::restore_plan::{self, Facts, Machine};
 use crate::backup::{Manifest, RestoreError};
 use crate::cli::args::Restore;
 use crate::commands::context::Context;
-use crate::config::{self, Config};
+use crate::config::{self, Config, DatastoreSetting};
 use crate::error::Error;
 use crate::home::{Home, absolute_workspace, check_workspace, instances, journal};
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::credentials::{Credentials, CredentialsError};
+use crate::postgres::place::{self, Kind};
 use crate::schema::{embedded, known};
 use crate::setup::{self, Receipt};
 use crate::sys::{disk, files, mounts};
@@ -38,6 +39,11 @@ impl Target {
         let cluster = cluster::state(home);
         let is_there = !matches!(cluster, ClusterState::Absent | ClusterState::OtherMajor(_));
         let lost_config = lost_config(home).filter(|_| args.force && is_there);
+        if let (Some(error), Some(place)) = (&lost_config, place::recorded(home)?) {
+            return Err(Error::refused(format!("{}; the data is in {}", error.message, place.shown))
+                .hint("put config.yaml back from a copy of the home")
+                .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"));
+        }
         let config = match lost_config {
             Some(_) => None,
             // What goes over the file stays beside it.
@@ -95,6 +101,8 @@ impl Target {
             force,
             home_inside: self.holds(root),
             mount: self.mount_inside(),
+            // Proven here, and both states written down, where the database in force is elsewhere.
+            database_copies: if place::kind(&context.home) == Kind::External { 3 } else { 1 },
             free: free(root)?,
             workspace_free: if same { None } else { Some(free(&self.workspace)?) },
         };
@@ -124,6 +132,7 @@ impl Target {
             port: self.port,
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
             host: self.config.as_ref().map(|config| config.host).filter(|host| !host.is_loopback()),
+            datastore: self.config.as_ref().map_or(&DatastoreSetting::Managed, |config| &config.datastore),
             backup: self.config.as_ref().map(|config| &config.backup),
         }
     }
@@ -153,6 +162,7 @@ fn lost_config(home: &Home) -> Option<Error> {
 
 fn unreadable(home: &Home, cluster: &ClusterState) -> Option<Error> {
     match (cluster, Credentials::load(home)) {
+        _ if place::kind(home) != Kind::Managed => None,
         (ClusterState::Ready, Ok(None)) => {
             Some(Error::failed("managed-postgres/credentials.json is gone, and with it the way into the datastore"))
         }

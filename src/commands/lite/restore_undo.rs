@@ -2,7 +2,8 @@
 
 use super::replaced;
 use super::restore_present::{alone_with_it, refuse_beside_a_terminal};
-use crate::backup::side::{self, Kept};
+use crate::backup::content::Content;
+use crate::backup::side::{self, Kept, Side, When};
 use crate::backup::{RestoreError, dump, restore};
 use crate::cli::args::Restore;
 use crate::commands::context::Context;
@@ -11,7 +12,8 @@ use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::postgres::Login;
 use crate::recovery::datastore::Datastore;
-use crate::schema::{self, SchemaError};
+use crate::schema::embedded::newest;
+use crate::schema::{self, SchemaError, known};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,7 +38,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         context.recovery().clean_up(Some(&datastore.access)).await?;
     }
     let now = replaced::summary(context, &datastore).await?;
-    let rows = count_kept(&datastore, side.id.side_database()).await?;
+    let rows = count_kept(&datastore, &side).await?;
     let lost = replaced::changes(&kept.rows, &now.rows);
     tell_plan(context, &kept, &lost);
     if args.dry_run {
@@ -80,22 +82,32 @@ fn was_unreadable(datastore: &Path, others: &Path) -> Error {
 }
 
 /// The rows of what would come back, which has to be of a schema that this program knows.
-async fn count_kept(datastore: &Datastore, database: String) -> Result<BTreeMap<String, i64>, Error> {
-    let login = Login { database, ..datastore.access.application() };
-    let client = datastore.access.connect(&login).await?;
-    let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
-    match schema::refusal(&state) {
-        None => {}
-        Some(SchemaError::Newer { database, binary }) => {
-            return Err(Error::refused(format!(
-                "what that restore replaced is of a newer leoflow: its schema is {database}, this one knows up to {binary}"
-            ))
-            .hint("leoflow upgrade VERSION to the release that it was of (`leoflow versions` names those that are here)")
-            .hint("then leoflow lite restore --undo"));
-        }
-        Some(error) => return Err(error.into()),
+async fn count_kept(datastore: &Datastore, side: &Side) -> Result<BTreeMap<String, i64>, Error> {
+    if !datastore.access.is_ours() {
+        let path = side.content(When::After);
+        let content = Content::at(&path).map_err(|error| Error::io("read", &path, &error))?;
+        let facts = content.ok_or(RestoreError::KeptGone(path))?.facts;
+        return match facts.schema_version > newest(known()) {
+            true => Err(of_newer(facts.schema_version, newest(known()))),
+            false => Ok(facts.rows),
+        };
     }
-    Ok(dump::count_all(&client).await?)
+    let login = Login { database: side.id.side_database(), ..datastore.access.application() };
+    let client = datastore.access.connect(&login).await?;
+    let state = schema::classify(known(), &schema::inspect(&client).await?);
+    match schema::refusal(&state) {
+        None => Ok(dump::count_all(&client).await?),
+        Some(SchemaError::Newer { database, binary }) => Err(of_newer(database, binary)),
+        Some(error) => Err(error.into()),
+    }
+}
+
+fn of_newer(database: i64, binary: i64) -> Error {
+    Error::refused(format!(
+        "what that restore replaced is of a newer leoflow: its schema is {database}, this one knows up to {binary}"
+    ))
+    .hint("leoflow upgrade VERSION to the release that it was of (`leoflow versions` names those that are here)")
+    .hint("then leoflow lite restore --undo")
 }
 
 fn tell_plan(context: &Context<'_>, kept: &Kept, lost: &[String]) {

@@ -1,5 +1,6 @@
 //! `leoflow lite`: set up what is missing, then supervise until told to stop.
 
+use super::datastore;
 use super::stop::{self, ended_tasks};
 use crate::agent;
 use crate::cli::args::LiteRun;
@@ -10,7 +11,7 @@ use crate::error::Error;
 use crate::home::progress::Progress;
 use crate::home::{absolute_workspace, check_workspace, instances, lock};
 use crate::postgres::acquire::Sources;
-use crate::postgres::{Access, Credentials, Endpoint, install};
+use crate::postgres::{Access, Credentials, Endpoint, PgError, install};
 use crate::protocol::child::SERVICE;
 use crate::protocol::log;
 use crate::recovery::{Purges, Recovery};
@@ -84,6 +85,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let wishes = Wishes {
         port: args.port.or(own_port),
         workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
+        datastore: None,
         install_always: false,
     };
     let password = set_up(context, &wishes, sink).await?;
@@ -218,7 +220,13 @@ fn leave(
             sink.report(Progress::Note(ended_tasks(tasks)));
         }
     }
-    ended?;
+    ended.map_err(|error| match error {
+        // There is nothing under the home that could be another's.
+        SupervisorError::Start { unfit: true, reason, .. } if !instance.credentials.has_superuser() => {
+            PgError::Far(reason).into()
+        }
+        other => Error::from(other),
+    })?;
     sink.report(Progress::Finished("Leoflow has stopped; your data stays".to_owned()));
     Ok(())
 }
@@ -272,6 +280,7 @@ pub async fn set_up(context: &Context<'_>, wishes: &Wishes, sink: &dyn Sink) -> 
     if plan.resumes {
         sink.report(Progress::Note("finishing the setup that was interrupted".to_owned()));
     }
+    datastore::look(home, &plan, sink).await?;
     let applied = setup::apply(home, &plan, wishes, context.version, &Sources::from_environment(), sink).await?;
     match applied.password {
         Some(password) => Ok(Some(password)),

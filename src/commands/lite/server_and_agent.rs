@@ -4,6 +4,7 @@ use crate::agent;
 use crate::cli::args::Server;
 use crate::commands::context::Context;
 use crate::error::Error;
+use crate::postgres::relay;
 use crate::protocol::child::Inheritance;
 use crate::protocol::log;
 use crate::server::{self, Options};
@@ -24,6 +25,11 @@ pub async fn agent(context: &Context<'_>) -> Result<u8, Error> {
     let notifier = inheritance.notifier();
     let ended = agent::run(&context.home, inheritance).await;
     ended.map(|()| 0).map_err(|error| told(&notifier, error.into()))
+}
+
+pub async fn relay(context: &Context<'_>) -> Result<u8, Error> {
+    log::start("postgres", context.log_level());
+    relay::run(&context.home).await.map(|()| 0).map_err(Error::failed)
 }
 
 fn told(notifier: &crate::protocol::child::Notifier, error: Error) -> Error {

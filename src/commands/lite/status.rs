@@ -7,6 +7,7 @@ use crate::commands::context::Context;
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::{all_instances, journal, lock, upkeep};
+use crate::postgres::place;
 use crate::protocol::control;
 use crate::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
 use crate::setup::installed_version;
@@ -149,6 +150,9 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     }
     let schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
     printer.line(format!("version {}, schema {schema}, up {}", status.version, duration(status.uptime_seconds)));
+    if let Ok(Some(place)) = place::recorded(&context.home) {
+        printer.line(format!("datastore {}", place.shown));
+    }
     let rows: Vec<Vec<String>> = status.processes.iter().map(row).collect();
     printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], &rows);
     show_backups(context, status);

@@ -112,6 +112,7 @@ async fn create(context: &Context<'_>, name: &str, port: Option<u16>, workspace:
     let args = Setup {
         workspace: workspace.map(Path::to_owned),
         port,
+        datastore: None,
         non_interactive: true,
         modify_path: false,
         dry_run: false,

@@ -11,6 +11,7 @@ use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{Access, Credentials, Endpoint, install, provision};
 use crate::protocol::child::Inheritance;
 use crate::protocol::log;
+use crate::recovery::claims;
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, State, classify, embedded, known};
 use crate::upgrade::{history, stage, versions};
@@ -102,7 +103,11 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
         // The usual start: nothing to do, one connection, one question.
         let state = schema::classify(known(), &schema::inspect(&work).await?);
         if let State::Current { version } = state {
+            claims::take(&context.home, &work).await?;
             return Ok(version);
+        }
+        if !matches!(state, State::Fresh) {
+            claims::take(&context.home, &work).await?;
         }
         if matches!(state, State::Pending { .. }) && !args.no_backup {
             let installation = install::installed(&context.home)
@@ -114,7 +119,9 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
         // Whoever upgrades has taken its backup, and reads these lines: docs/process-protocol.md.
         let is_read = args.no_backup;
         let mut report = |file: &str| if is_read { eprintln!("applied: {file}") } else { info!("applied: {file}") };
-        Ok::<_, Error>(schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?.version)
+        let version = schema::migrate(&lock, &mut work, known(), context.version, &mut report).await?.version;
+        claims::take(&context.home, &work).await?;
+        Ok::<_, Error>(version)
     };
     match outcome.await {
         Ok(version) => {

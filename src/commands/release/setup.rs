@@ -2,6 +2,7 @@
 
 use crate::cli::args::Setup;
 use crate::commands::context::Context;
+use crate::commands::lite::datastore;
 use crate::commands::lite::run::{planned, set_up};
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
@@ -20,11 +21,13 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     let wishes = Wishes {
         port: args.port.or_else(|| (!context.home.config().exists()).then(|| setup::own_port(&context.home))),
         workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
+        datastore: args.datastore.as_deref().map(|text| datastore::parse(text, "--datastore")).transpose()?,
         install_always: true,
     };
     refuse_newer(context)?;
     let plan = planned(context, &wishes)?;
     if args.dry_run {
+        datastore::look(&context.home, &plan, context.printer).await?;
         return show_plan(context, &plan);
     }
     let password = if plan.steps.is_empty() && !plan.resumes {

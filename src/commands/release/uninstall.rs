@@ -8,7 +8,7 @@ use crate::config;
 use crate::error::Error;
 use crate::home::journal::{self, Entry, Operation};
 use crate::home::lock::{HomeLock, OperationLock};
-use crate::postgres::Endpoint;
+use crate::postgres::{Endpoint, place};
 use crate::setup::uninstall::{self, Part, Plan, Wishes};
 use crate::supervisor;
 use serde_json::{Value, json};
@@ -52,20 +52,30 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
         return Err(Error::refused("something has changed since this was shown; nothing was removed")
             .hint("run the same command again, and look again"));
     }
+    let place = place::recorded(home)?;
     if plan.purge {
+        if let Some((place, container)) = place.as_ref().and_then(|place| Some((place, place.container.as_ref()?))) {
+            container.remove(&place.home_id)?;
+        }
         uninstall::purge(home, &again)?;
     } else {
         uninstall::remove_programs(home, &again)?;
     }
     Endpoint::for_home(home).tidy();
     drop(lock);
-    tell(context, &plan)
+    tell(context, &plan)?;
+    if let Some(place) = place.filter(|place| !context.printer.json && (!plan.purge || place.container.is_none())) {
+        context.printer.line(format!("  your data stays in {}", place.shown));
+    }
+    Ok(0)
 }
 
 /// What an earlier command left half done comes first; only a purge makes it meaningless.
 fn refuse_other_work(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
     let other = journal::unfinished(&context.home)?.filter(|entry| {
-        matches!(entry.operation, Operation::Restore | Operation::RestoreUndo | Operation::Upgrade) && !plan.purge
+        let is_change = matches!(entry.operation, Operation::Restore | Operation::RestoreUndo | Operation::Upgrade);
+        // One that was interrupted may have made a container.
+        entry.operation == Operation::MoveDatastore || (is_change && !plan.purge)
     });
     match other {
         None => Ok(()),
@@ -180,6 +190,10 @@ fn show(context: &Context<'_>, plan: &Plan) {
             in_words(workspace.bytes),
             workspace.path.display()
         ));
+    }
+    if let Ok(Some(place)) = place::recorded(&context.home) {
+        let goes = plan.purge && place.container.is_some();
+        printer.note(format!("{}              {}  (your data)", if goes { "remove" } else { "keep  " }, place.shown));
     }
     if let Some(file) = &plan.service {
         printer.note(format!("remove  the service {}", file.display()));

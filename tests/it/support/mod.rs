@@ -3,6 +3,7 @@
 pub mod airflow;
 pub mod archive;
 pub mod clients;
+pub mod external;
 pub mod http;
 pub mod index;
 pub mod mirror;
@@ -12,6 +13,7 @@ pub mod processes;
 pub mod releases;
 pub mod rounds;
 pub mod services;
+pub mod tls;
 
 use serde_json::Value;
 use std::net::TcpListener;
@@ -21,7 +23,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-use postgres::quick_bin;
+pub use postgres::quick_bin;
 pub use postgres::{
     archive as postgres_archive, bin as postgres_bin, cache as shared_cache, held, packages, ruff, shellcheck, uv,
     wheels,
@@ -244,6 +246,17 @@ impl TestHome {
         let status = self.status();
         let found = status["processes"].as_array().unwrap().iter().find(|process| process["name"] == name)?;
         found["pid"].as_i64().filter(|_| found["state"] == "running").map(|pid| pid as i32)
+    }
+
+    /// Kills one of the processes and waits until another runs in its place and all is well. Without the wait for
+    /// another, the status may still be the one from before the supervisor saw the end of the old.
+    #[track_caller]
+    pub fn kill_and_wait(&self, name: &str) {
+        let old = self.pid(name);
+        processes::signal(old, "KILL");
+        wait_until(&format!("another {name} in the place of the killed"), Duration::from_secs(60), || {
+            self.running_pid(name).is_some_and(|pid| pid != old) && self.state() == "healthy"
+        });
     }
 
     #[track_caller]

@@ -1,0 +1,23 @@
+//! The rows of `instance_fact` that say something of the database itself, also where there is no such table yet.
+
+use super::PgError;
+use tokio_postgres::Client;
+
+/// `None` also in a database that nothing was put into yet, or that a migration has left without the table.
+pub async fn read(client: &Client, name: &str) -> Result<Option<Vec<u8>>, PgError> {
+    if client.query_one("SELECT to_regclass('public.instance_fact') IS NULL", &[]).await?.get(0) {
+        return Ok(None);
+    }
+    let row = client.query_opt("SELECT value FROM public.instance_fact WHERE name = $1", &[&name]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// A statement for a script, which does nothing where there is no such table. `value` is text without a dollar sign.
+pub fn statement(name: &str, value: &str) -> String {
+    let value = value.replace('\'', "''");
+    format!(
+        "DO $facts$ BEGIN IF pg_catalog.to_regclass('public.instance_fact') IS NOT NULL THEN \
+         INSERT INTO public.instance_fact (name, value) VALUES ('{name}', pg_catalog.convert_to('{value}', 'UTF8')) \
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value; END IF; END $facts$"
+    )
+}

@@ -1,0 +1,249 @@
+//! Between the socket under the home, where everything of ours looks for its datastore, and a server that is
+//! elsewhere: connections go through as they are, over TLS that is verified here. PostgreSQL's programs come without
+//! TLS in some builds, and so there is one way to speak it. What keeps a connection from coming about is told to the
+//! client in the protocol's own form.
+//! Source: <https://www.postgresql.org/docs/18/protocol-flow.html>.
+
+use super::container::Container;
+use super::tls::{self, TlsError};
+use super::{Credentials, Endpoint, PgError, SOCKET_PORT, place};
+use crate::config::{Address, ExternalUrl, Tls};
+use crate::home::Home;
+use crate::sys::{command, stream, unix_socket};
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_postgres::{Client, NoTls};
+use tokio_rustls::TlsConnector;
+use tracing::{info, warn};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Place(#[from] place::PlaceError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A server that is there answers sooner.
+const ANSWER_LIMIT: Duration = Duration::from_secs(4);
+/// What is read at once, bytes.
+const BUFFER: usize = 16 * 1024;
+/// The code in the place of a protocol version with which a client asks for TLS or GSSAPI.
+const SSL_REQUEST: u32 = 80_877_103;
+const GSS_REQUEST: u32 = 80_877_104;
+/// The same for one that cancels another's query.
+const CANCEL_REQUEST: u32 = 80_877_102;
+/// As long as PostgreSQL takes one, bytes.
+const LONGEST_FIRST: usize = 10_000;
+
+/// Relays until it is told to stop; connections end with it.
+pub async fn run(home: &Home) -> Result<(), RelayError> {
+    let container = place::recorded(home)?.and_then(|place| place.container);
+    let url = match &container {
+        Some(container) => ExternalUrl::parse(&container.url()).map_err(io::Error::other)?,
+        None => place::external(home)?,
+    };
+    let endpoint = Endpoint::for_home(home);
+    endpoint.prepare()?;
+    let upstream = Upstream::new(url)?;
+    let listener = unix_socket::listen(&endpoint.socket_folder.join(format!(".s.PGSQL.{SOCKET_PORT}")))?;
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let mut stop = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit()].map(signal);
+    let [Ok(interrupt), Ok(terminate), Ok(quit)] = &mut stop else {
+        return Err(io::Error::other("signals cannot be listened to").into());
+    };
+    info!("relaying to {}", upstream.url.address);
+    let mut attached = container.as_ref().map(Attached::start).transpose()?;
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => drop(tokio::task::spawn_local(upstream.clone().serve(client))),
+                // As with too many open files: those that are open go on, and some end.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = quit.recv() => return Ok(()),
+            _ = look.tick(), if attached.is_some() => {
+                if let Some(status) = attached.as_mut().and_then(Attached::ended) {
+                    return Err(RelayError::Io(io::Error::other(format!("the container ended: {status}"))));
+                }
+            }
+        }
+    }
+}
+
+/// How often it is looked whether the container still runs.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A container that runs as long as this.
+struct Attached<'a> {
+    container: &'a Container,
+    program: Child,
+}
+
+impl<'a> Attached<'a> {
+    /// What it prints goes where this process prints.
+    fn start(container: &'a Container) -> io::Result<Self> {
+        let mut command = container.start_attached();
+        // Ctrl-C is for us: what stops the container is below.
+        command::in_own_session(command.stdin(Stdio::null()));
+        Ok(Self { container, program: command.spawn()? })
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.program.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.container.stop() {
+            warn!("the container does not stop: {error}");
+        }
+        // It ends with the container; one that does not is of no use.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+/// A connection without a socket in between, for a look before the home uses it.
+pub async fn connect_directly(url: &ExternalUrl) -> Result<Client, PgError> {
+    let upstream = Upstream::new(url.clone()).map_err(|error| PgError::Far(error.to_string()))?;
+    let stream = upstream.in_time(upstream.connect()).await.map_err(PgError::Far)?;
+    let endpoint = Endpoint { socket_folder: PathBuf::new() };
+    let mut config = Credentials::from(url.clone()).application(&endpoint);
+    config.options("-c search_path=pg_catalog -c statement_timeout=30s");
+    let connecting = tokio::time::timeout(ANSWER_LIMIT, config.connect_raw(stream, NoTls)).await;
+    let connected = connecting.map_err(|_| PgError::Timeout(ANSWER_LIMIT))?;
+    let (client, connection) = connected.map_err(|error| endpoint.classify(error))?;
+    // An error here ends the connection, which the client reports at its next use.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(client)
+}
+
+#[derive(Clone)]
+struct Upstream {
+    url: ExternalUrl,
+    tls: Option<TlsConnector>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Upstream {
+    fn new(url: ExternalUrl) -> Result<Self, TlsError> {
+        let tls = match &url.tls {
+            Tls::Off => None,
+            Tls::Verified { authorities } => Some(tls::connector(authorities.as_deref())?),
+        };
+        Ok(Self { url, tls })
+    }
+
+    async fn serve(self, mut client: UnixStream) {
+        let Ok(first) = first_message(&mut client).await else { return };
+        let answered = async {
+            let mut server = self.connect().await?;
+            server.write_all(&first.bytes).await.map_err(|error| error.to_string())?;
+            let mut answer = vec![0; BUFFER];
+            // A cancel request has none but the end.
+            let count = if first.is_cancel { 0 } else { server.read(&mut answer).await.map_err(|e| e.to_string())? };
+            answer.truncate(count);
+            Ok((server, answer))
+        };
+        match self.in_time(answered).await {
+            Ok((mut server, answer)) => {
+                let relayed = async {
+                    client.write_all(&answer).await?;
+                    copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
+                };
+                // Either end may be cut off at any time; both learn it by the end of this.
+                drop(relayed.await);
+            }
+            // The client may have left.
+            Err(reason) => drop(client.write_all(&refusal(&reason)).await),
+        }
+    }
+
+    /// Whoever asks has hardly more patience, and is to hear which of the two does not answer.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+        let done = tokio::time::timeout(ANSWER_LIMIT, work).await;
+        done.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
+            .map_err(|reason| format!("the datastore at {} cannot be reached: {reason}", self.url.address))
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, String> {
+        let told = |error: io::Error| error.to_string();
+        let (host, port) = match &self.url.address {
+            Address::Tcp { host, port } => (host.as_str(), *port),
+            Address::Socket { .. } => {
+                let path = self.url.address.socket().unwrap_or_default();
+                return Ok(Box::new(UnixStream::connect(path).await.map_err(told)?));
+            }
+        };
+        let mut tcp = TcpStream::connect((host, port)).await.map_err(told)?;
+        tcp.set_nodelay(true).map_err(told)?;
+        stream::notice_when_gone(&tcp).map_err(told)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
+        let mut request = [0; 8];
+        request[..4].copy_from_slice(&8_u32.to_be_bytes());
+        request[4..].copy_from_slice(&SSL_REQUEST.to_be_bytes());
+        tcp.write_all(&request).await.map_err(told)?;
+        if tcp.read_u8().await.map_err(told)? != b'S' {
+            return Err("it does not speak TLS; with sslmode=disable in the URL nothing is encrypted".to_owned());
+        }
+        let name = tls::server_name(host)?;
+        let encrypted = tls.connect(name, tcp).await;
+        Ok(Box::new(encrypted.map_err(|error| format!("TLS: {error}"))?))
+    }
+}
+
+/// What a client begins with.
+struct First {
+    bytes: Vec<u8>,
+    is_cancel: bool,
+}
+
+/// Read whole. The client is told that nothing is encrypted on this machine.
+async fn first_message(client: &mut UnixStream) -> io::Result<First> {
+    let mut head = [0; 8];
+    loop {
+        client.read_exact(&mut head).await?;
+        let [length, code] =
+            [&head[..4], &head[4..]].map(|four| four.iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte)));
+        if [SSL_REQUEST, GSS_REQUEST].contains(&code) {
+            client.write_all(b"N").await?;
+            continue;
+        }
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if !(8..=LONGEST_FIRST).contains(&length) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut bytes = head.to_vec();
+        bytes.resize(length, 0);
+        client.read_exact(&mut bytes[8..]).await?;
+        return Ok(First { bytes, is_cancel: code == CANCEL_REQUEST });
+    }
+}
+
+/// An ErrorResponse of the class for connections that do not come about.
+fn refusal(text: &str) -> Vec<u8> {
+    let mut fields = Vec::new();
+    for (field, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "08001"), (b'M', text)] {
+        fields.push(field);
+        fields.extend(value.bytes().filter(|byte| *byte != 0));
+        fields.push(0);
+    }
+    fields.push(0);
+    let length = u32::try_from(fields.len() + 4).unwrap_or(u32::MAX);
+    [&b"E"[..], &length.to_be_bytes(), &fields].concat()
+}

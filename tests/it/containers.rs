@@ -1,0 +1,206 @@
+//! A datastore in a container, by the command line of docker: against a stand-in that remembers what it was told, and
+//! against a real one where it runs.
+
+use crate::support::{TestHome, postgres_bin, quick_bin, wait_until};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const DOCKER: &str = include_str!("support/fake_docker.sh");
+
+/// A home for which `docker` is the stand-in.
+struct Docker {
+    test: TestHome,
+    state: TempDir,
+}
+
+impl Docker {
+    fn new() -> Self {
+        let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir().unwrap();
+        let mut docker = Self { test: TestHome::new(), state };
+        let folder = docker.state.path().join("bin");
+        fs::create_dir(&folder).unwrap();
+        docker.script("bin/docker", DOCKER);
+        let programs = [
+            format!("export FAKE_DOCKER='{}'", docker.state.path().display()),
+            format!("export FAKE_POSTGRES='{}'", quick_bin().display()),
+            format!("export PATH='{}':\"$PATH\"", folder.display()),
+            format!("exec '{}' \"$@\"", docker.test.program.display()),
+        ];
+        docker.test.program = docker.script("leoflow", &format!("#!/bin/sh\n{}\n", programs.join("\n")));
+        docker
+    }
+
+    fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.state.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn calls(&self) -> String {
+        fs::read_to_string(self.state.path().join("calls")).unwrap_or_default()
+    }
+
+    /// Folders of containers and volumes.
+    fn things(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.state.path()).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut found: Vec<String> =
+            names.filter(|name| name.starts_with("container-") || name.starts_with("volume-")).collect();
+        found.sort();
+        found
+    }
+
+    fn set_up(&self) {
+        self.test.run(&["setup", "--port", &self.test.port.to_string(), "--datastore", "docker"]).expect(0);
+    }
+
+    fn is_stopped(&self) -> bool {
+        let container = self.things().into_iter().find(|name| name.starts_with("container-")).unwrap();
+        !self.state.path().join(container).join(".s.PGSQL.lock").exists() && self.runs().is_empty()
+    }
+
+    /// What works in one of the volumes.
+    fn runs(&self) -> Vec<i32> {
+        let volumes = self.things().into_iter().filter(|name| name.starts_with("volume-"));
+        let folders = volumes.map(|name| self.state.path().join(name).join("data"));
+        folders.flat_map(|data| leoflow::sys::process::working_in(&data)).map(|process| process.pid).collect()
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        for pid in self.runs() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+#[test]
+fn a_container_of_ours_is_made_started_stopped_and_purged_with_its_volume() {
+    let docker = Docker::new();
+    docker.set_up();
+    let things = docker.things();
+    assert!(things[0].starts_with("container-leoflow-postgres-") && things[1].starts_with("volume-leoflow-data-"));
+    let calls = docker.calls();
+    assert!(calls.contains("--publish 127.0.0.1:") && calls.contains("docker.io/library/postgres:18.4"), "{calls}");
+    let credentials = fs::read_to_string(docker.test.home.join("managed-postgres/credentials.json")).unwrap();
+    let credentials: serde_json::Value = serde_json::from_str(&credentials).unwrap();
+    assert!(!calls.contains(credentials["superuser_password"].as_str().unwrap()), "no password in argv");
+    assert!(
+        !docker.test.home.join("run/container.env").exists()
+            && !docker.test.home.join("managed-postgres/data").exists()
+    );
+    docker.test.start();
+    docker.test.run(&["variables", "set", "colour", "blue"]).expect(0);
+    docker.test.run(&["dags", "trigger", "hello", "--wait"]).expect(0);
+    let backup = docker.test.backup("one.tar.zst");
+    docker.test.run(&["lite", "backups", "verify", backup.to_str().unwrap()]).expect(0);
+    docker.test.run(&["variables", "set", "colour", "red"]).expect(0);
+    docker.test.restore(&backup, &["--force", "--yes"]).expect(0);
+    assert_eq!(docker.test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue");
+    docker.test.run(&["lite", "stop", "--yes"]).expect(0);
+    assert!(docker.is_stopped(), "{:?}", docker.runs());
+    assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1", "for a command's moment");
+    assert!(docker.is_stopped(), "{:?}", docker.runs());
+    // Killed with everything, the container does not stay.
+    docker.test.start();
+    let pid = docker.test.pid("supervisor");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_until("the container stops", Duration::from_secs(30), || docker.is_stopped());
+    docker.test.start();
+    assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
+    // Without its record it is not taken for new.
+    docker.test.run(&["lite", "stop", "--yes"]).expect(0);
+    let record = docker.test.home.join("datastore.json");
+    let kept = fs::read(&record).unwrap();
+    fs::remove_file(&record).unwrap();
+    let said = docker.test.run(&["lite", "start"]).expect(3).stderr;
+    assert!(said.contains("is still there"), "{said}");
+    fs::write(&record, kept).unwrap();
+    assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
+    // A purge that cannot ask the runtime removes nothing.
+    fs::write(docker.state.path().join("down"), "").unwrap();
+    docker.test.run(&["uninstall", "--purge", "--yes"]).expect(1);
+    assert!(docker.test.home.join("config.yaml").exists() && docker.things().len() == 2);
+    fs::remove_file(docker.state.path().join("down")).unwrap();
+    let shown = docker.test.run(&["uninstall", "--purge", "--dry-run"]).expect(0).stderr;
+    assert!(shown.contains("leoflow-data-"), "{shown}");
+    docker.test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    assert_eq!(docker.things(), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone_and_without_a_runtime_it_is_said() {
+    let docker = Docker::new();
+    let refused = |expected: &str| {
+        let port = docker.test.port.to_string();
+        let done = docker.test.run(&["setup", "--port", &port, "--datastore", "docker"]);
+        assert!(done.code != Some(0) && done.stderr.contains(expected), "{done:?}");
+        assert!(!docker.test.home.join("config.yaml").exists(), "nothing was changed");
+    };
+    fs::write(docker.state.path().join("down"), "").unwrap();
+    refused("Cannot connect to the Docker daemon");
+    fs::remove_file(docker.state.path().join("down")).unwrap();
+    // Somebody's own volume of that name.
+    docker.set_up();
+    let volume = docker.things().pop().unwrap();
+    docker.test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    fs::create_dir(docker.state.path().join(&volume)).unwrap();
+    fs::write(docker.state.path().join(&volume).join("label"), "<no value>\n").unwrap();
+    refused("this home has not made it");
+    assert_eq!(docker.things(), [volume]);
+}
+
+#[test]
+fn data_moves_into_a_container_and_back_and_what_is_left_is_not_written_over() {
+    let docker = Docker::new();
+    let test = &docker.test;
+    test.start();
+    test.run(&["variables", "set", "colour", "blue"]).expect(0);
+    let to = |place: &str| test.run(&["lite", "move-datastore", "--to", place, "--yes"]);
+    to("docker").expect(0);
+    assert_eq!(test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue");
+    assert!(fs::read_to_string(test.home.join("config.yaml")).unwrap().contains("datastore: docker"));
+    to("managed").expect(0);
+    assert_eq!(test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue");
+    assert!(docker.is_stopped());
+    let said = to("docker").expect(3).stderr;
+    assert!(
+        said.contains("is still there, with what was left in it") && said.contains("docker container rm"),
+        "{said}"
+    );
+    assert_eq!(docker.things().len(), 2);
+    // Killed on its way there, what was made of it goes.
+    for name in docker.things() {
+        fs::remove_dir_all(docker.state.path().join(name)).unwrap();
+    }
+    test.run(&["lite", "stop", "--yes"]).expect(0);
+    for at in ["move-datastore.prepare", "content.in-place"] {
+        let arguments = ["lite", "move-datastore", "--to", "docker", "--yes"];
+        let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", at).output().unwrap();
+        assert!(!killed.status.success(), "{at}");
+        assert_eq!(test.sql("SELECT count(*) FROM variable"), "1", "after {at}");
+        assert_eq!(docker.things(), Vec::<String>::new(), "after {at}");
+    }
+}
+
+#[test]
+fn a_real_runtime_does_the_same_where_there_is_one() {
+    let answers = Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
+    if !answers.is_ok_and(|output| output.status.success()) {
+        eprintln!("no docker daemon answers here: only the stand-in was tried");
+        assert!(postgres_bin().join("postgres").exists());
+        return;
+    }
+    let test = TestHome::new();
+    test.run(&["setup", "--port", &test.port.to_string(), "--datastore", "docker"]).expect(0);
+    test.start();
+    test.run(&["variables", "set", "colour", "blue"]).expect(0);
+    assert_eq!(test.sql("SELECT count(*) FROM variable"), "1");
+    test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+}

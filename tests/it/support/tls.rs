@@ -1,0 +1,64 @@
+//! TLS in front of a PostgreSQL that has none, with certificates made for the test.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// Runs until it is dropped.
+pub struct TlsFront {
+    pub port: u16,
+    _end: tokio::sync::oneshot::Sender<()>,
+}
+
+/// An authority, and a certificate of it for a name. Returns the file of the authority.
+pub fn front(folder: &Path, name: &str, to: u16) -> (TlsFront, PathBuf) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let file = folder.join(format!("authority-of-{name}.pem"));
+    std::fs::write(&file, authority.pem()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (end, mut ended) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let (listener, acceptor) = (TcpListener::from_std(listener).unwrap(), TlsAcceptor::from(Arc::new(config)));
+            loop {
+                tokio::select! {
+                    _ = &mut ended => return,
+                    accepted = listener.accept() => {
+                        let (client, _) = accepted.unwrap();
+                        // What a client breaks off is what some tests are about.
+                        drop(tokio::spawn(serve(client, acceptor.clone(), to)));
+                    }
+                }
+            }
+        });
+    });
+    (TlsFront { port, _end: end }, file)
+}
+
+async fn serve(mut client: TcpStream, acceptor: TlsAcceptor, to: u16) -> std::io::Result<()> {
+    let mut request = [0; 8];
+    client.read_exact(&mut request).await?;
+    assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "it asks for TLS before anything else");
+    client.write_all(b"S").await?;
+    let mut client = acceptor.accept(client).await?;
+    let mut server = TcpStream::connect(("127.0.0.1", to)).await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
