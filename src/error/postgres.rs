@@ -58,11 +58,11 @@ impl From<ContainerError> for Error {
             ContainerError::NoRuntime => {
                 Self::failed(&error).hint("install docker or podman, or choose another datastore")
             }
-            ContainerError::Failed { .. } | ContainerError::DoesNotRun { .. } => {
-                Self::failed(&error).hint("does it run? docker version")
+            ContainerError::Failed { runtime, .. } | ContainerError::DoesNotRun { runtime, .. } => {
+                Self::failed(&error).hint(format!("does it run? {runtime} version"))
             }
-            ContainerError::Taken { kind, name } | ContainerError::Exists { kind, name } => {
-                Self::refused(&error).hint(format!("when nobody needs it: docker {kind} rm {name}"))
+            ContainerError::Taken { runtime, kind, name } | ContainerError::Exists { runtime, kind, name } => {
+                Self::refused(&error).hint(format!("when nobody needs it: {runtime} {kind} rm {name}"))
             }
             ContainerError::Io(_) => Self::failed(&error).hint("leoflow doctor"),
         }

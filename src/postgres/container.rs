@@ -27,14 +27,14 @@ pub struct Container {
 pub enum ContainerError {
     #[error("neither docker nor podman is on the PATH")]
     NoRuntime,
-    #[error("{command} failed: {said}")]
-    Failed { command: String, said: String },
-    #[error("{command} does not run: {source}")]
-    DoesNotRun { command: String, source: io::Error },
+    #[error("{runtime} {verb} failed: {said}")]
+    Failed { runtime: String, verb: String, said: String },
+    #[error("{runtime} {verb} does not run: {source}")]
+    DoesNotRun { runtime: String, verb: String, source: io::Error },
     #[error("there is a {kind} {name} already, and this home has not made it")]
-    Taken { kind: &'static str, name: String },
+    Taken { runtime: String, kind: &'static str, name: String },
     #[error("the {kind} {name} is still there, with what was left in it")]
-    Exists { kind: &'static str, name: String },
+    Exists { runtime: String, kind: &'static str, name: String },
     #[error("cannot prepare it: {0}")]
     Io(#[from] io::Error),
 }
@@ -55,35 +55,47 @@ const SETTINGS: &[&str] =
 const INITDB: &str = "--data-checksums --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 --auth-host=scram-sha-256";
 
 impl Container {
-    /// One that this home would have. Whether there is a runtime that answers is asked; nothing is changed.
+    /// One that this home would have, by the first runtime that answers. Nothing is changed.
     pub fn plan(home: &Home, home_id: &str) -> Result<Self, ContainerError> {
-        let found = |name: &&str| env_vars::search_path().iter().any(|folder| folder.join(name).is_file());
-        let runtime = RUNTIMES.iter().find(|name| found(name)).ok_or(ContainerError::NoRuntime)?;
         let instance = instances::name_of(home).unwrap_or_else(|| {
             // Homes elsewhere have no name; one that is moved keeps what its record says.
             hex::encode(&Sha256::digest(home.root().as_os_str().as_bytes())[..4])
         });
-        let container = Self {
-            runtime: (*runtime).to_owned(),
+        let mut container = Self {
+            runtime: String::new(),
             name: format!("leoflow-postgres-{instance}"),
             volume: format!("leoflow-data-{instance}"),
             port: free_port()?,
         };
-        container.run(&["version", "--format", "{{.Server.Version}}"], LIMIT)?;
+        container.choose_runtime()?;
         for (kind, name) in [("container", &container.name), ("volume", &container.volume)] {
             let whose = container.label_of(kind, name)?;
             if whose.is_some_and(|whose| whose != home_id) {
-                return Err(ContainerError::Taken { kind, name: name.clone() });
+                return Err(ContainerError::Taken { runtime: container.runtime.clone(), kind, name: name.clone() });
             }
         }
         Ok(container)
+    }
+
+    /// The client of one may be there without its daemon; then the error of the first is told if no other answers.
+    fn choose_runtime(&mut self) -> Result<(), ContainerError> {
+        let is_found = |name: &&str| env_vars::search_path().iter().any(|folder| folder.join(name).is_file());
+        let mut failed = None;
+        for runtime in RUNTIMES.into_iter().filter(is_found) {
+            runtime.clone_into(&mut self.runtime);
+            match self.run(&["version", "--format", "{{.Server.Version}}"], LIMIT) {
+                Ok(_) => return Ok(()),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        Err(failed.unwrap_or(ContainerError::NoRuntime))
     }
 
     /// An error where there is one: it may have what an earlier move has left.
     pub fn refuse_existing(&self) -> Result<(), ContainerError> {
         for (kind, name) in [("container", &self.name), ("volume", &self.volume)] {
             if self.label_of(kind, name)?.is_some() {
-                return Err(ContainerError::Exists { kind, name: name.clone() });
+                return Err(ContainerError::Exists { runtime: self.runtime.clone(), kind, name: name.clone() });
             }
         }
         Ok(())
@@ -155,16 +167,16 @@ impl Container {
     }
 
     fn run(&self, arguments: &[&str], limit: Duration) -> Result<String, ContainerError> {
-        let told = || format!("{} {}", self.runtime, arguments.iter().take(2).copied().collect::<Vec<_>>().join(" "));
-        let mut program = Command::new(&self.runtime);
-        let output = command::output_within(program.args(arguments), limit)
-            .map_err(|source| ContainerError::DoesNotRun { command: told(), source })?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => {
+        let runtime = self.runtime.clone();
+        let verb = arguments.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+        let mut program = Command::new(&runtime);
+        match command::output_within(program.args(arguments), limit) {
+            Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                Err(ContainerError::Failed { command: told(), said })
+                Err(ContainerError::Failed { runtime, verb, said })
             }
+            Err(source) => Err(ContainerError::DoesNotRun { runtime, verb, source }),
         }
     }
 

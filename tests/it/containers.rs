@@ -1,10 +1,10 @@
 //! A datastore in a container, by the command line of docker: against a stand-in that remembers what it was told, and
 //! against a real one where it runs.
 
-use crate::support::{TestHome, postgres_bin, quick_bin, wait_until};
+use crate::support::{TestHome, quick_bin, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -15,23 +15,44 @@ const DOCKER: &str = include_str!("support/fake_docker.sh");
 struct Docker {
     test: TestHome,
     state: TempDir,
+    is_real: bool,
 }
 
 impl Docker {
     fn new() -> Self {
         let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir().unwrap();
-        let mut docker = Self { test: TestHome::new(), state };
+        let mut docker = Self { test: TestHome::new(), state, is_real: false };
         let folder = docker.state.path().join("bin");
         fs::create_dir(&folder).unwrap();
-        docker.script("bin/docker", DOCKER);
-        let programs = [
-            format!("export FAKE_DOCKER='{}'", docker.state.path().display()),
-            format!("export FAKE_POSTGRES='{}'", quick_bin().display()),
-            format!("export PATH='{}':\"$PATH\"", folder.display()),
-            format!("exec '{}' \"$@\"", docker.test.program.display()),
-        ];
-        docker.test.program = docker.script("leoflow", &format!("#!/bin/sh\n{}\n", programs.join("\n")));
+        for name in ["docker", "podman"] {
+            docker.script(&format!("bin/{name}"), DOCKER);
+        }
+        docker.find_first(&folder);
         docker
+    }
+
+    /// A home for which one of the runtimes is real; the others do not answer.
+    fn real(runtime: &str) -> Self {
+        let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir().unwrap();
+        let mut docker = Self { test: TestHome::new(), state, is_real: true };
+        let folder = docker.state.path().join("bin");
+        fs::create_dir(&folder).unwrap();
+        for other in ["docker", "podman"].into_iter().filter(|name| *name != runtime) {
+            docker.script(&format!("bin/{other}"), "#!/bin/sh\necho it does not answer >&2\nexit 1\n");
+        }
+        docker.find_first(&folder);
+        docker
+    }
+
+    fn find_first(&mut self, folder: &Path) {
+        let lines = [
+            format!("export FAKE_DOCKER='{}'", self.state.path().display()),
+            format!("export FAKE_POSTGRES='{}'", quick_bin().display()),
+            // Podman asks the programs of the network, which are with those of the system.
+            format!("export PATH='{}':\"$PATH\":/usr/sbin:/sbin", folder.display()),
+            format!("exec '{}' \"$@\"", self.test.program.display()),
+        ];
+        self.test.program = self.script("leoflow", &format!("#!/bin/sh\n{}\n", lines.join("\n")));
     }
 
     fn script(&self, name: &str, text: &str) -> PathBuf {
@@ -74,6 +95,10 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
+        if self.is_real {
+            // A test that failed leaves no container: the home's own way to remove it.
+            let _ = self.test.command(&["uninstall", "--purge", "--yes"]).output();
+        }
         for pid in self.runs() {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
@@ -190,17 +215,59 @@ fn data_moves_into_a_container_and_back_and_what_is_left_is_not_written_over() {
 }
 
 #[test]
+fn where_docker_does_not_answer_podman_is_asked() {
+    let docker = Docker::new();
+    fs::write(docker.state.path().join("down-docker"), "").unwrap();
+    docker.set_up();
+    let record = fs::read_to_string(docker.test.home.join("datastore.json")).unwrap();
+    assert!(record.contains("\"podman\""), "{record}");
+    docker.test.start();
+    assert_eq!(docker.test.sql("SELECT 1"), "1");
+}
+
+/// Whether it answers, and has the image: a test fetches none.
+fn is_ready(runtime: &str) -> bool {
+    let image = leoflow::postgres::container::Container::image();
+    let asked = Command::new(runtime).args(["image", "inspect", &image]).output();
+    asked.is_ok_and(|output| output.status.success())
+}
+
+#[test]
 fn a_real_runtime_does_the_same_where_there_is_one() {
-    let answers = Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
-    if !answers.is_ok_and(|output| output.status.success()) {
-        eprintln!("no docker daemon answers here: only the stand-in was tried");
-        assert!(postgres_bin().join("postgres").exists());
-        return;
+    let ready: Vec<&str> = ["docker", "podman"].into_iter().filter(|name| is_ready(name)).collect();
+    if ready.is_empty() {
+        eprintln!("neither docker nor podman has the image here: only the stand-in was tried");
     }
-    let test = TestHome::new();
-    test.run(&["setup", "--port", &test.port.to_string(), "--datastore", "docker"]).expect(0);
-    test.start();
-    test.run(&["variables", "set", "colour", "blue"]).expect(0);
-    assert_eq!(test.sql("SELECT count(*) FROM variable"), "1");
-    test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    for runtime in ready {
+        let docker = Docker::real(runtime);
+        let test = &docker.test;
+        test.start();
+        test.run(&["variables", "set", "colour", "blue"]).expect(0);
+        let moved = test.run(&["lite", "move-datastore", "--to", "docker", "--yes", "--json"]).expect(0).json();
+        let named = format!("({runtime})");
+        assert!(moved["to"].as_str().unwrap().ends_with(&named), "{moved}");
+        let name = moved["to"].as_str().unwrap().split_whitespace().nth(2).unwrap();
+        let inspect = |kind: &str, name: &str| Command::new(runtime).args([kind, "inspect", name]).output().unwrap();
+        let running = || {
+            let arguments = ["container", "inspect", "--format", "{{.State.Running}}", name];
+            String::from_utf8(Command::new(runtime).args(arguments).output().unwrap().stdout).unwrap().trim() == "true"
+        };
+        assert!(running());
+        let backup = test.backup("one.tar.zst");
+        test.run(&["variables", "set", "colour", "red"]).expect(0);
+        test.restore(&backup, &["--force", "--yes"]).expect(0);
+        assert_eq!(test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue");
+        assert!(Command::new(runtime).args(["kill", name]).output().unwrap().status.success());
+        wait_until("another start of it", Duration::from_secs(30), || running() && test.state() == "healthy");
+        test.run(&["lite", "stop", "--yes"]).expect(0);
+        assert!(!running());
+        test.start();
+        let pid = test.pid("supervisor");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        wait_until("the container stops", Duration::from_secs(30), || !running());
+        assert_eq!(test.sql("SELECT count(*) FROM variable"), "1");
+        test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+        let volume = name.replace("leoflow-postgres-", "leoflow-data-");
+        assert!(!inspect("container", name).status.success() && !inspect("volume", &volume).status.success());
+    }
 }

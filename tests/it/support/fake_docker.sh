@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands in for docker: remembers what it was told, keeps containers and volumes as folders below $FAKE_DOCKER, and
+# Stands in for docker, or by another name for podman: remembers what it was told, keeps containers and volumes as folders below $FAKE_DOCKER, and
 # starts PostgreSQL itself where the image would.
 set -eu
 
@@ -22,7 +22,7 @@ fail() {
     exit 1
 }
 
-[ ! -e "$state/down" ] || fail "Cannot connect to the Docker daemon"
+[ ! -e "$state/down" ] && [ ! -e "$state/down-${0##*/}" ] || fail "Cannot connect to the Docker daemon"
 case $1 in
 version) echo 99.0 ;;
 volume | container)
