@@ -3,7 +3,8 @@
 use super::process::{Signal, signal_group};
 use super::spawn::{FIRST_PASSED, close_at_exec_from};
 use std::io::{self, BufRead, Read};
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Runs `command` to its end and returns what it printed; ends it, with an error of kind `TimedOut`,
@@ -39,8 +40,7 @@ pub fn output_limited(
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     };
-    let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
-    Ok(std::process::Output { status, stdout: text(stdout), stderr: text(stderr) })
+    Ok(std::process::Output { status, stdout: stdout.bytes(), stderr: stderr.bytes() })
 }
 
 /// Runs `command` to its end and gives each line that it writes to its standard error to `take`, as it comes; the rest is
@@ -84,11 +84,14 @@ pub fn output_and_errors_line_by_line(
     let status = loop {
         match lines.recv_timeout(ROUND) {
             Ok(line) => take(&line),
-            Err(RecvTimeoutError::Disconnected) => break child.wait()?,
-            // What it has left running may keep the pipe open.
-            Err(RecvTimeoutError::Timeout) => {
+            // It has closed its pipe, or what it has left running keeps the pipe open.
+            Err(why) => {
                 if let Some(status) = child.try_wait()? {
+                    rest(&lines, take);
                     break status;
+                }
+                if why == RecvTimeoutError::Disconnected {
+                    std::thread::sleep(Duration::from_millis(1));
                 }
             }
         }
@@ -102,22 +105,62 @@ pub fn output_and_errors_line_by_line(
             return Err(io::Error::new(io::ErrorKind::TimedOut, message));
         }
     };
-    Ok((status, output.join().unwrap_or_default()))
+    Ok((status, output.bytes()))
 }
 
 /// How often it is looked whether a program that says nothing has ended.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// Reads in a thread of its own, so that neither pipe fills up while the other is read.
-fn read_aside(pipe: Option<impl Read + Send + 'static>, limit: u64) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(pipe) = pipe {
-            // What could be read is what can be shown.
-            let _ = pipe.take(limit).read_to_end(&mut bytes);
+/// For what a program that has ended wrote last and is not read yet. Whatever it has left running may keep
+/// the pipe open, and write to it, for as long as it likes.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Gives `take` what was written between the last look at the lines and the end.
+fn rest(lines: &Receiver<String>, take: &mut dyn FnMut(&str)) {
+    let deadline = Instant::now() + LAST_WORDS;
+    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        take(&line);
+        if Instant::now() >= deadline {
+            return;
         }
-        bytes
-    })
+    }
+}
+
+/// What is read in a thread of its own, so that neither pipe fills up while the other is read.
+struct Aside {
+    thread: std::thread::JoinHandle<()>,
+    read: Arc<Mutex<Vec<u8>>>,
+}
+
+fn read_aside(pipe: Option<impl Read + Send + 'static>, limit: u64) -> Aside {
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&read);
+    let thread = std::thread::spawn(move || {
+        let Some(mut pipe) = pipe.map(|pipe| pipe.take(limit)) else { return };
+        let mut part = [0; 8 * 1024];
+        loop {
+            match pipe.read(&mut part) {
+                Ok(count @ 1..) => shared.lock().unwrap_or_else(PoisonError::into_inner).extend(&part[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What could be read is what can be shown.
+                Ok(0) | Err(_) => return,
+            }
+        }
+    });
+    Aside { thread, read }
+}
+
+impl Aside {
+    /// What a program that has ended wrote.
+    fn bytes(self) -> Vec<u8> {
+        let deadline = Instant::now() + LAST_WORDS;
+        let mut pause = Duration::from_micros(50);
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        std::mem::take(&mut self.read.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Makes the kernel end `command` when the thread that starts it ends. Last among what is done
@@ -140,5 +183,71 @@ pub fn in_own_session(command: &mut std::process::Command) {
             close_at_exec_from(FIRST_PASSED);
             nix::unistd::setsid().map(drop).map_err(io::Error::from)
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn what_comes_after_the_last_look_is_heard() {
+        let (sender, lines) = std::sync::mpsc::channel();
+        let left_running = sender.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            sender.send("error: too late".to_owned()).unwrap();
+        });
+        let mut heard = Vec::new();
+        rest(&lines, &mut |line| heard.push(line.to_owned()));
+        assert_eq!(heard, ["error: too late"]);
+        drop(left_running);
+    }
+
+    #[test]
+    fn what_a_program_leaves_running_holds_up_nobody() {
+        let mut started = Vec::new();
+        let script = "sleep 30 & echo $! >&2; echo done";
+        let (status, said) = output_and_errors_line_by_line(&mut shell(script), LIMIT, 100, &mut |_| {}, &mut |line| {
+            started.push(line.to_owned());
+        })
+        .unwrap();
+        assert!(status.success());
+        assert_eq!(said, b"done\n");
+        let output = output_within(&mut shell("sleep 30 & echo $!"), LIMIT).unwrap();
+        started.push(String::from_utf8(output.stdout).unwrap().trim().to_owned());
+        assert_eq!(started.len(), 2);
+        for pid in started {
+            assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        }
+    }
+
+    #[test]
+    fn one_that_takes_too_long_is_ended() {
+        let taken = output_within(&mut shell("sleep 300"), Duration::from_millis(50)).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::TimedOut);
+        let mut heard = Vec::new();
+        let mut hear = |line: &str| heard.push(line.to_owned());
+        let script = "echo begun >&2; sleep 300";
+        let taken = errors_line_by_line(&mut shell(script), Duration::from_secs(1), &mut hear).unwrap_err();
+        assert_eq!((taken.kind(), heard), (io::ErrorKind::TimedOut, vec!["begun".to_owned()]));
+        let script = "exec 2>&-; sleep 30";
+        let taken = errors_line_by_line(&mut shell(script), Duration::from_secs(1), &mut |_| {}).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn no_more_is_kept_than_is_asked_for() {
+        let output = output_limited(&mut shell("yes 2>/dev/null"), LIMIT, 10).unwrap();
+        assert_eq!(output.stdout, b"y\ny\ny\ny\ny\n");
     }
 }
