@@ -122,6 +122,7 @@ fn a_container_of_ours_is_made_started_stopped_and_purged_with_its_volume() {
     );
     docker.test.start();
     docker.test.run(&["variables", "set", "colour", "blue"]).expect(0);
+    docker.test.wait_dag("hello", 1);
     docker.test.run(&["dags", "trigger", "hello", "--wait"]).expect(0);
     let backup = docker.test.backup("one.tar.zst");
     docker.test.run(&["lite", "backups", "verify", backup.to_str().unwrap()]).expect(0);

@@ -34,6 +34,7 @@ fn a_home_works_with_a_server_that_somebody_else_looks_after() {
     assert!(!test.home.join("managed-postgres/data").exists());
     assert_eq!(test.sql("SELECT current_user || ' ' || current_database()"), "ada pipelines");
     test.run(&["variables", "set", "colour", "blue"]).expect(0);
+    test.wait_dag("hello", 1);
     test.run(&["dags", "trigger", "hello", "--wait"]).expect(0);
     let told = test.run(&["config", "list"]).expect(0).stdout;
     assert!(told.contains("postgres://ada@127.0.0.1") && !told.contains("lovelace"), "{told}");
@@ -143,6 +144,7 @@ fn a_server_that_goes_away_is_told_and_comes_back() {
     test.wait_healthy();
     let state = "SELECT string_agg(state, ' ') FROM dag_run WHERE dag_id = 'patient'";
     wait_until("its end is known", Duration::from_secs(60), || test.sql(state) == "success");
+    test.wait_dag("hello", 1);
     test.run(&["dags", "trigger", "hello", "--wait"]).expect(0);
     test.run(&["lite", "stop", "--yes"]).expect(0);
     external.stop();
@@ -185,6 +187,7 @@ fn data_moves_from_any_datastore_to_any_other_and_the_old_one_is_kept() {
     external.sql("postgres", &format!("CREATE DATABASE second OWNER ada {LIKE_OURS}"));
     let test = TestHome::started();
     test.run(&["variables", "set", "colour", "blue"]).expect(0);
+    test.wait_dag("hello", 1);
     test.run(&["dags", "trigger", "hello", "--wait"]).expect(0);
     let runs = test.sql("SELECT count(*) FROM dag_run");
     let to = |url: &str| test.run(&["lite", "move-datastore", "--to", url, "--yes", "--json"]);
