@@ -34,28 +34,21 @@ async fn all(state: &Arc<AppState>) -> Result<Vec<(Interpreter, Arc<Vec<Provider
         if !interpreter.is_airflows {
             continue;
         }
-        let known = state.providers.lock().await.get(&one.hash).cloned();
-        let providers = match known {
-            Some(providers) => providers,
-            None => match asked(state, &interpreter).await {
-                Ok(providers) => state.providers.lock().await.entry(one.hash).or_insert(Arc::new(providers)).clone(),
-                Err(reason) => {
-                    warn!("the providers of {} are not known: {reason}", folder.display());
-                    continue;
-                }
-            },
-        };
-        found.push((interpreter, providers));
+        let asked = asked(state.clone(), interpreter.clone());
+        match state.providers.of(&one.hash, asked).await {
+            Ok(providers) => found.push((interpreter, providers)),
+            Err(reason) => warn!("the providers of {} are not known: {reason}", folder.display()),
+        }
     }
     Ok(found)
 }
 
-async fn asked(state: &Arc<AppState>, interpreter: &Interpreter) -> Result<Vec<Provider>, String> {
+async fn asked(state: Arc<AppState>, interpreter: Interpreter) -> Result<Vec<Provider>, String> {
     #[derive(Deserialize)]
     struct Answer {
         providers: Vec<Provider>,
     }
-    let answer = ask(state, interpreter.clone(), json!({"kind": "providers"})).await?;
+    let answer = ask(&state, interpreter, json!({"kind": "providers"})).await?;
     let Answer { providers } = serde_json::from_value(answer).map_err(|error| error.to_string())?;
     Ok(providers)
 }

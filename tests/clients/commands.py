@@ -83,6 +83,8 @@ def main(url, username, password, *_):
     with tempfile.TemporaryDirectory() as folder:
         # Without a keyring of the machine: the token lies in that folder.
         os.environ |= {"AIRFLOW_CLI_DEBUG_MODE": "true", "AIRFLOW_HOME": folder, "COLUMNS": "200", "NO_COLOR": "1"}
+        # What a command gets is looked at here, and not how fast it is: a busy machine answers late, and it waits 5 s.
+        os.environ["AIRFLOW_CLI_API_RETRIES"] = "6"
         login = ["--api-url", url, "--username", username, "--password", password]
         wrong = [f"auth login: {problem}"] if (problem := call("auth login", login)) else []
         values = files(Path(folder)) | {
