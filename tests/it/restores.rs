@@ -57,6 +57,23 @@ fn a_binary_and_one_file_are_the_old_machine() {
 }
 
 #[test]
+fn a_dag_goes_with_its_workspace_before_its_file_is_read_there() {
+    let old = TestHome::started();
+    let text = "import time\nfrom airflow.sdk import DAG, task\nif '/user/leoflow/' not in __file__:\n    \
+                time.sleep(20)\nwith DAG('slow'):\n    @task\n    def t():\n        pass\n    t()\n";
+    old.add_dag("slow", text);
+    let backup = old.backup("b.tar.zst");
+    old.run(&["lite", "stop"]).expect(0);
+    let new = TestHome::new();
+    let workspace = new.folder().join("elsewhere");
+    new.restore(&backup, &["--workspace", workspace.to_str().unwrap()]).expect(0);
+    new.start();
+    new.trigger("slow");
+    let place = new.sql("SELECT fileloc FROM dag WHERE dag_id = 'slow'");
+    assert_eq!(Path::new(&place), workspace.join("slow.py"));
+}
+
+#[test]
 fn over_an_instance_only_by_force_and_then_undone() {
     let (test, password) = used();
     let backup = test.backup("b.tar.zst");

@@ -299,13 +299,17 @@ async fn save_error(transaction: &Transaction<'_>, fileloc: &str, text: &str) ->
     Ok(())
 }
 
-/// Forgets what is of no file any more: its DAGs stay with their history, and are not active. `unseen` are the
-/// places that could not be looked at, with the reason: what is there stays as it is, and the reason is told.
+/// Forgets what is of no file any more: its DAGs stay with their history, and are not active. `files` are those that
+/// there are, each with its path below the workspace: where the workspace has another place than before, as after a
+/// restore, a DAG goes with its file and stays active. `unseen` are the places that could not be looked at, with the
+/// reason: what is there stays as it is, and the reason is told.
 pub async fn keep_only(
     transaction: &Transaction<'_>,
-    files: &[String],
+    files: &[(String, String)],
     unseen: &[(String, String)],
 ) -> Result<(), StoreError> {
+    let (files, relative): (Vec<&str>, Vec<&str>) =
+        files.iter().map(|(file, relative)| (file.as_str(), relative.as_str())).unzip();
     let (places, reasons): (Vec<&str>, Vec<&str>) =
         unseen.iter().map(|(place, reason)| (place.as_str(), reason.as_str())).unzip();
     let below = |column: &str| {
@@ -313,6 +317,12 @@ pub async fn keep_only(
             "EXISTS (SELECT FROM unnest($2::text[]) AS at (place) WHERE {column} = place OR starts_with({column}, place || '/'))"
         )
     };
+    let moved = format!(
+        "UPDATE dag SET fileloc = here FROM unnest($1::text[], $3::text[]) AS found (here, relative)
+         WHERE is_active AND relative_fileloc = relative AND fileloc <> ALL ($1) AND NOT {}",
+        below("fileloc")
+    );
+    transaction.execute(&moved, &[&files, &places, &relative]).await?;
     let gone = format!(
         "UPDATE dag SET is_active = false WHERE is_active AND fileloc <> ALL ($1) AND NOT {}",
         below("fileloc")

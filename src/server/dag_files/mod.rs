@@ -201,7 +201,8 @@ impl DagFileLoop {
     /// Tells the datastore which files there are.
     async fn sweep(&mut self) {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let files: Vec<String> = self.index.dag_files().map(|path| text(path)).collect();
+        let placed = |path: &Path| (text(path), relative_to(&self.shared.workspace, path));
+        let files: Vec<(String, String)> = self.index.dag_files().map(|path| placed(path)).collect();
         let unseen: Vec<(String, String)> =
             self.index.unseen().iter().map(|(path, reason)| (text(path), reason.clone())).collect();
         let swept = async {
