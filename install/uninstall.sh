@@ -77,7 +77,7 @@ command_of() {
 # Data may be half way between two states, and only that file says where.
 refuse_interrupted() {
     if [ -e "$home/run/journal.json" ] && [ "$purge" = no ]; then
-        fail "something was interrupted there and is not finished: $home/run/journal.json" "install Leoflow again: its start finishes it" "or remove everything: --purge"
+        fail "something was interrupted there and is not finished: $home/run/journal.json" "install Leoflow again: its start finishes it" "or, for a purge, remove everything: --purge"
     fi
 }
 

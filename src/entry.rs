@@ -7,7 +7,7 @@ use crate::cli::printer::Printer;
 use crate::commands;
 use crate::error::Error;
 use crate::protocol::log;
-use crate::sys::{env_vars, replace};
+use crate::sys::{env_vars, limits, replace};
 use clap::Parser;
 use serde_json::json;
 use std::ffi::OsString;
@@ -18,6 +18,7 @@ use tracing::{Level, error};
 
 /// One executable, three names.
 pub fn main() -> ExitCode {
+    limits::report(time_is_up());
     if let [_, word, rest @ ..] = env_vars::arguments().as_slice()
         && word == "keep-task"
     {
@@ -55,6 +56,16 @@ pub fn main() -> ExitCode {
     };
     printer.error(&error);
     ExitCode::from(error.exit_code())
+}
+
+/// The error of a process that has used up its processor time.
+fn time_is_up() -> String {
+    let error = "the limit on processor time is used up (ulimit -t)";
+    let hint = "raise the limit and run the same command again";
+    match asks_for_json(&env_vars::arguments()) {
+        true => format!("{}\n", json!({"error": error, "cause": null, "hints": [hint], "exit_code": 1})),
+        false => format!("error: {error}\nhint: {hint}\n"),
+    }
 }
 
 /// The process that keeps one task, which the agent or its warm Python starts: `keep-task FOLDER [--started PID]`. There

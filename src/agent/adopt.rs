@@ -3,6 +3,7 @@
 
 use super::folder::TaskFolder;
 use crate::sys::process::ProcessId;
+use std::io;
 
 /// What can be seen of such a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +47,16 @@ pub fn decide(seen: Seen) -> Adoption {
     }
 }
 
-/// What can be seen of a try, and who keeps it.
-pub fn look_at(folder: &TaskFolder, same_boot: bool) -> (Seen, Option<ProcessId>) {
-    let process = folder.keeper().ok().flatten();
+/// What can be seen of a try, and who keeps it. An error says nothing about the try: it is looked at again later.
+pub fn look_at(folder: &TaskFolder, same_boot: bool) -> io::Result<(Seen, Option<ProcessId>)> {
+    let process = folder.keeper()?;
     let keeper = match &process {
         None => KeeperState::Never,
         Some(process) if process.is_alive() => KeeperState::Alive,
         Some(_) => KeeperState::Gone,
     };
-    let told = folder.outcome().ok().flatten().is_some() || folder.result().ok().flatten().is_some();
-    (Seen { keeper, has_ended: told, same_boot }, process)
+    let has_ended = folder.outcome()?.is_some() || folder.result()?.is_some();
+    Ok((Seen { keeper, has_ended, same_boot }, process))
 }
 
 #[cfg(test)]

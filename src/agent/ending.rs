@@ -13,7 +13,14 @@ pub fn never_began(key: TryKey, reason: String) -> Ended {
 }
 
 /// How a try ended of which both, one or none of the two files is there.
-pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>, now: Timestamp) -> Ended {
+/// `keeper_log` is what the keeper last wrote of its own errors.
+pub fn ended(
+    key: TryKey,
+    outcome: Option<&Outcome>,
+    result: Option<TaskResult>,
+    keeper_log: &str,
+    now: Timestamp,
+) -> Ended {
     let end_date = outcome.map_or(now, |outcome| outcome.ended_at);
     let rendered = result.as_ref().map(|result| (result.rendered.clone(), result.map_index.clone()));
     let (rendered, rendered_map_index) = rendered.unwrap_or_default();
@@ -57,13 +64,14 @@ pub fn ended(key: TryKey, outcome: Option<&Outcome>, result: Option<TaskResult>,
             rendered_map_index: result.map_index,
             key,
         },
-        None => failed(true, without_result(outcome)),
+        None => failed(true, without_result(outcome, keeper_log)),
     }
 }
 
-fn without_result(outcome: Option<&Outcome>) -> String {
+fn without_result(outcome: Option<&Outcome>, keeper_log: &str) -> String {
     match outcome {
-        None => "its process is gone, and nobody saw its end".to_owned(),
+        None if keeper_log.is_empty() => "its process is gone and left no result".to_owned(),
+        None => format!("its process is gone and left no result; its keeper logged: {keeper_log}"),
         Some(Outcome { problem: Some(problem), .. }) => problem.clone(),
         Some(Outcome { cause: Some(cause), .. }) => in_words(*cause).to_owned(),
         Some(Outcome { exit: Some(Exit::Code(code)), .. }) => {
@@ -96,7 +104,7 @@ mod tests {
         };
         let now = Timestamp::UNIX_EPOCH;
         let outcome =
-            exit.map(|exit| Outcome { exit: Some(exit), ended_at: Timestamp::UNIX_EPOCH, cause, problem: None });
+            exit.map(|exit| Outcome { exit: Some(exit), ended_at: now, cause, problem: None, transient: false });
         let result = result.map(|(state, retry)| TaskResult {
             state,
             retry,
@@ -111,7 +119,7 @@ mod tests {
             map_index: None,
             libraries: Vec::new(),
         });
-        let ended = ended(key, outcome.as_ref(), result, now);
+        let ended = ended(key, outcome.as_ref(), result, "", now);
         (ended.state, ended.may_retry, ended.outcome.unwrap())
     }
 
@@ -130,6 +138,7 @@ mod tests {
         for (exit, cause, words) in [
             (Some(Exit::Code(0)), None, "exit code 0 before"),
             (Some(Exit::Signal(11)), None, "SIGSEGV"),
+            (Some(Exit::Signal(24)), None, "ulimit -t"),
             (Some(Exit::Signal(9)), Some(Cause::Memory), "out of memory"),
             (Some(Exit::Signal(15)), Some(Cause::Timeout), "execution_timeout"),
             (Some(Exit::Signal(15)), Some(Cause::Stopped), "told to end"),

@@ -4,7 +4,8 @@
 //! `spec.json` (agent) what to run; `began` (task) its own code runs; `process.json` (keeper) who runs it: whoever links it first does,
 //! so that a try runs once however many keepers are started; `child.json` (keeper) the task's own
 //! process; `result.json` (task) what became of it, whole or absent; `outcome.json` (keeper) how its
-//! process ended.
+//! process ended. Keeper and task each write a reserve of `RESERVE` bytes when they begin, and put what they have to say
+//! in its place: a disk that is full when the task ends loses neither.
 
 use crate::engine::keys::TryKey;
 use crate::engine::store::triggers::Deferral;
@@ -18,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskFolder(PathBuf);
@@ -78,6 +80,17 @@ pub struct Outcome {
     pub cause: Option<Cause>,
     /// Why it never began.
     pub problem: Option<String>,
+    /// True where it never began for a cause that passes: then the try is queued again.
+    #[serde(default)]
+    pub transient: bool,
+}
+
+impl Outcome {
+    /// Of a task that never began.
+    pub fn not_started(error: &io::Error, transient: bool) -> Self {
+        let problem = Some(format!("the task could not be started: {error}"));
+        Self { exit: None, ended_at: Timestamp::now(), cause: None, problem, transient }
+    }
 }
 
 /// Why it ended, where that was not its own doing.
@@ -139,6 +152,12 @@ pub enum ResultState {
     AwaitingInput,
 }
 
+/// Bytes that the keeper keeps ready for its outcome, and the task for its result: more than an outcome ever has.
+const RESERVE: usize = 4096;
+const OUTCOME_RESERVE: &str = "outcome.reserve";
+/// How much of a keeper's own log is looked at.
+const KEEPER_LOG_BYTES: usize = 2048;
+
 /// The most that is read of any file here: results have their own, lower limits.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 
@@ -160,10 +179,14 @@ impl TaskFolder {
         Self(path)
     }
 
-    /// All that are there.
-    pub fn all(home: &Home) -> Vec<Self> {
-        let entries = fs::read_dir(home.running_tasks()).into_iter().flatten().flatten();
-        entries.map(|entry| Self(entry.path())).collect()
+    /// All that are there; none where the folder of folders is missing.
+    pub fn all(home: &Home) -> io::Result<Vec<Self>> {
+        let entries = match fs::read_dir(home.running_tasks()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        entries.map(|entry| Ok(Self(entry?.path()))).collect()
     }
 
     pub fn path(&self) -> &Path {
@@ -198,13 +221,23 @@ impl TaskFolder {
         let mine = self.file(&format!("process.{}", process.pid));
         fs::write(&mine, serde_json::to_vec(process)?)?;
         // A link is made or it is not: there is no moment with half a file.
-        let taken = fs::hard_link(&mine, self.file("process.json"));
-        fs::remove_file(&mine)?;
+        let taken = match fs::hard_link(&mine, self.file("process.json")) {
+            Err(error) if has_no_links(&error) => self.take_without_links(&mine),
+            other => other,
+        };
+        let removed = files::remove_any(&mine);
         match taken {
-            Ok(()) => Ok(true),
+            Ok(()) => removed.map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Where the file system has no hard links: a file that only one process can create stands for the link.
+    /// `warm_try.py` does the same.
+    fn take_without_links(&self, mine: &Path) -> io::Result<()> {
+        File::create_new(self.file("taken"))?;
+        fs::rename(mine, self.file("process.json"))
     }
 
     /// Who has it, if anybody ever had.
@@ -220,7 +253,24 @@ impl TaskFolder {
         self.read("child.json")
     }
 
+    /// Sets aside room for the outcome, so that a full disk does not lose it.
+    pub fn reserve_outcome(&self) -> io::Result<()> {
+        fs::write(self.file(OUTCOME_RESERVE), [0; RESERVE])
+    }
+
+    /// Uses the reserve where there is one.
     pub fn write_outcome(&self, outcome: &Outcome) -> io::Result<()> {
+        let text = serde_json::to_vec(outcome)?;
+        let in_reserve = || {
+            let reserve = self.file(OUTCOME_RESERVE);
+            let mut file = File::options().write(true).open(&reserve)?;
+            file.write_all(&text)?;
+            file.set_len(text.len() as u64)?;
+            fs::rename(&reserve, self.file("outcome.json"))
+        };
+        if text.len() <= RESERVE && in_reserve().is_ok() {
+            return Ok(());
+        }
         self.write("outcome.json", outcome)
     }
 
@@ -232,8 +282,26 @@ impl TaskFolder {
         self.read("result.json")
     }
 
+    /// What its keeper wrote of its own errors, the end of it, for a reason; empty where there is nothing to read.
+    pub fn keeper_log(&self) -> String {
+        let bytes = fs::read(self.file("keeper.log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(KEEPER_LOG_BYTES)..]).into_owned();
+        text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
+    }
+
+    pub fn exists(&self) -> io::Result<bool> {
+        self.0.try_exists()
+    }
+
     pub fn remove(&self) -> io::Result<()> {
         files::remove_any(&self.0)
+    }
+
+    /// Removes it, and only logs a failure: the folder is removed with the next look at all of them.
+    pub fn discard(&self) {
+        if let Err(error) = self.remove() {
+            warn!("{} cannot be removed: {error}", self.path().display());
+        }
     }
 
     /// Whole or absent for every process of this machine. Not fsynced: what a power loss takes with
@@ -244,7 +312,8 @@ impl TaskFolder {
         fs::rename(&partial, self.file(name))
     }
 
-    /// `Ok(None)` for a file that is not there, or that a power loss cut short.
+    /// `Ok(None)` for a file that is not there, or that a power loss cut short. Every other error says nothing about the
+    /// file: the caller asks again.
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let text = match files::read_text(&self.file(name), LARGEST_FILE) {
             Ok(text) => text,
@@ -255,9 +324,57 @@ impl TaskFolder {
     }
 }
 
+/// Errors of link(2) on a file system that knows no hard links, or where they are not allowed.
+fn has_no_links(error: &io::Error) -> bool {
+    use nix::libc::{EACCES, EMLINK, ENOSYS, ENOTSUP, EPERM};
+    error.raw_os_error().is_some_and(|code| [EACCES, EMLINK, ENOSYS, ENOTSUP, EPERM].contains(&code))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_try_is_taken_once_without_hard_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        let mine = |number: u32| {
+            let path = folder.path().join(format!("process.{number}"));
+            fs::write(&path, "{}").unwrap();
+            path
+        };
+        task.take_without_links(&mine(1)).unwrap();
+        let second = task.take_without_links(&mine(2)).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
+        for code in [nix::libc::EPERM, nix::libc::EOPNOTSUPP] {
+            assert!(has_no_links(&io::Error::from_raw_os_error(code)));
+        }
+        assert!(!has_no_links(&io::Error::from_raw_os_error(nix::libc::EEXIST)));
+    }
+
+    #[test]
+    fn an_outcome_takes_the_place_of_its_reserve() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        let outcome = Outcome::not_started(&io::Error::other("x"), true);
+        task.write_outcome(&outcome).unwrap();
+        assert_eq!(task.outcome().unwrap(), Some(outcome.clone()), "also without a reserve");
+        task.reserve_outcome().unwrap();
+        let ended = Outcome { exit: Some(Exit::Code(3)), ..outcome };
+        task.write_outcome(&ended).unwrap();
+        assert_eq!(task.outcome().unwrap(), Some(ended));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the reserve is gone");
+    }
+
+    #[test]
+    fn an_unreadable_file_is_an_error_and_not_a_missing_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        // Root may read every file: a folder in its place fails for all users.
+        fs::create_dir(folder.path().join("outcome.json")).unwrap();
+        assert!(task.outcome().is_err());
+        assert_eq!(task.result().unwrap(), None);
+    }
 
     #[test]
     fn a_try_is_taken_once() {

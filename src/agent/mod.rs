@@ -4,16 +4,20 @@
 mod adopt;
 mod ending;
 mod environments;
+mod finish;
 mod folder;
+mod hindrance;
 mod keeper;
 mod keepers;
 mod log;
+mod probe;
 mod run;
 mod secrets;
 mod start;
 mod stop;
 mod take_over;
 mod trigger_host;
+mod trigger_troubles;
 mod triggers;
 mod warm;
 
@@ -44,6 +48,8 @@ pub enum AgentError {
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    #[error("this machine does not run tasks: {0}")]
+    Probe(String),
 }
 
 /// Runs until told to leave.
@@ -56,21 +62,26 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     let max_map_length = config.as_ref().map_or(config::DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
     let (workspace, python) = config.map(|config| (config.workspace, config.python)).unwrap_or_default();
     let application = credentials.application(&endpoint);
+    files::create_private_dir(&home.running_tasks())?;
+    // Beside the connection to the datastore: neither waits for the other.
+    let probed = home.clone();
+    let probe = tokio::task::spawn_local(async move { probe::run(&probed).await });
     let check = async {
         let client = endpoint.connect(&application).await.map_err(SchemaError::from)?;
         schema::require_current(&client, schema::known()).await?;
-        Ok::<_, AgentError>(only_agent(home).await?)
+        let only = only_agent(home).await?;
+        probe.await.map_err(io::Error::other)?.map_err(AgentError::Probe)?;
+        Ok::<_, AgentError>(only)
     };
     tokio::pin!(leave);
     let _only = tokio::select! {
         () = &mut leave => return Ok(()),
         checked = check => checked?,
     };
-    files::create_private_dir(&home.running_tasks())?;
     let boot_id = ProcessId::current().map(|own| own.boot_id).unwrap_or_default();
     let surroundings =
         start::Surroundings { home: home.clone(), workspace: workspace.unwrap_or_default(), max_map_length };
-    let agent = run::Agent::new(surroundings, python, boot_id);
+    let agent = run::Agent::new(surroundings, python, boot_id, notifier.clone());
     notifier.ready("waiting for tasks");
     let alive = tokio::task::spawn_local(keep_saying_alive(notifier.clone()));
     tokio::select! {

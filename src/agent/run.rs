@@ -1,28 +1,30 @@
-//! The agent's loop: claim, start, watch, record.
+//! The agent's loop: claim, start, watch.
 
 use super::ending;
 use super::environments::Environments;
 use super::folder::TaskFolder;
+use super::hindrance::Hindrance;
 use super::keepers::{self, Stopped};
-use super::start::{Surroundings, Versions};
-use super::stop::end_orphans;
+use super::start::{self, Surroundings, Versions};
 use super::triggers::{self, Triggers};
 use super::warm;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::events::{self, Event};
-use crate::engine::store::tries::{self, Claimed, Ended};
+use crate::engine::store::tries::{self, Claimed};
 use crate::postgres::{Endpoint, PgError};
-use crate::python::{Interpreter, SharedInterpreter, Warm};
+use crate::protocol::child::Notifier;
+use crate::protocol::task_log::Level;
+use crate::python::{Interpreter, NoPython, SharedInterpreter, Warm};
 use crate::sys::process::ProcessId;
-use crate::sys::{memory, random, reaper};
+use crate::sys::transient::is_transient;
+use crate::sys::{memory, random};
 use deadpool_postgres::ClientWrapper;
-use futures_util::future::join_all;
-use jiff::Timestamp;
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
@@ -30,6 +32,10 @@ use tracing::{debug, warn};
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Between attempts to reach a datastore that restarts.
 const RECONNECT: Duration = Duration::from_millis(200);
+/// A connection that lasted this long had no fault from the start.
+const SETTLED: Duration = Duration::from_secs(5);
+/// So many failures in a row are more than a datastore that restarts.
+const REPEATED: u32 = 10;
 /// Until tasks that somebody else had locked are asked for again, the first time; then twice as long each time.
 const LOCKED: Duration = Duration::from_millis(1);
 const LOCKED_LONGEST: Duration = Duration::from_millis(100);
@@ -43,7 +49,7 @@ pub struct Agent {
     pub boot_id: String,
     interpreter: SharedInterpreter,
     pub(super) environments: Environments,
-    warm: Warm,
+    pub(super) warm: Warm,
     versions: Versions,
     pub(super) running: HashMap<TryKey, Running>,
     stopped: Stopped,
@@ -51,30 +57,20 @@ pub struct Agent {
     watchers: JoinSet<TryKey>,
     /// Whether the warm Python of a start has been made ready.
     is_prepared: bool,
-    /// Whether this connection has.
+    /// True once this connection has claimed a task.
     has_claimed: bool,
+    pub(super) hindrance: Hindrance,
+    /// Whether some of what the datastore takes for running could not be read.
+    pub(super) must_look_again: bool,
 }
 
 pub(super) struct Running {
     pub(super) folder: TaskFolder,
-    /// Who keeps it.
-    keeper: ProcessId,
+    /// The process that keeps it.
+    pub(super) keeper: ProcessId,
     /// What it was started with; unknown of one that was taken over.
-    interpreter: Option<Rc<Interpreter>>,
+    pub(super) interpreter: Option<Rc<Interpreter>>,
     told_to_end: bool,
-}
-
-/// A try whose keeper has ended.
-pub(super) struct Settled {
-    key: TryKey,
-    folder: TaskFolder,
-    interpreter: Option<Rc<Interpreter>>,
-}
-
-impl Settled {
-    pub(super) fn of(key: &TryKey, folder: &TaskFolder) -> Self {
-        Self { key: key.clone(), folder: folder.clone(), interpreter: None }
-    }
 }
 
 /// What came of a look for queued tasks.
@@ -91,10 +87,12 @@ enum Beginning {
     Waits,
     /// It fails without having run, for this reason.
     Impossible(String),
+    /// It cannot begin now, for a reason that passes: it waits in the queue.
+    NotNow(String),
 }
 
 impl Agent {
-    pub fn new(surroundings: Surroundings, python: Option<PathBuf>, boot_id: String) -> Self {
+    pub fn new(surroundings: Surroundings, python: Option<PathBuf>, boot_id: String, notifier: Notifier) -> Self {
         Self {
             interpreter: SharedInterpreter::new(surroundings.home.clone(), python),
             environments: Environments::new(&surroundings.home),
@@ -108,14 +106,23 @@ impl Agent {
             watchers: JoinSet::new(),
             is_prepared: false,
             has_claimed: false,
+            hindrance: Hindrance::new(notifier),
+            must_look_again: false,
         }
     }
 
     /// Runs until it is dropped; what it started goes on.
     pub async fn run(mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) {
+        let mut failures = 0;
         loop {
+            let begun = Instant::now();
             if let Err(error) = self.session(endpoint, config).await {
-                warn!("{error}; trying again");
+                failures = if begun.elapsed() > SETTLED { 1 } else { failures + 1 };
+                if failures >= REPEATED {
+                    self.hindrance.note(format!("tasks wait in the queue: {error}"), tokio::time::Instant::now());
+                } else {
+                    warn!("{error}; trying again");
+                }
                 tokio::time::sleep(RECONNECT).await;
             }
         }
@@ -190,6 +197,12 @@ impl Agent {
                     }
                 }
                 () = self.warm.idle() => self.warm.let_go(),
+                () = self.hindrance.due() => {
+                    self.hindrance.step(tokio::time::Instant::now());
+                    if std::mem::take(&mut self.must_look_again) {
+                        self.take_over(&client).await?;
+                    }
+                }
                 () = tokio::time::sleep_until(heard + BACKSTOP) => {
                     heard = tokio::time::Instant::now();
                     untold = true;
@@ -219,7 +232,8 @@ impl Agent {
 
     /// Fills the free slots.
     async fn claim(&mut self, client: &ClientWrapper) -> Result<Filled, StoreError> {
-        let room = tries::SLOTS.saturating_sub(self.running.len() + self.environments.slots_taken());
+        let slots = tries::SLOTS.saturating_sub(self.running.len() + self.environments.slots_taken());
+        let room = self.hindrance.room(slots);
         if room == 0 {
             return Ok(Filled { started: 0, locked: false });
         }
@@ -245,13 +259,15 @@ impl Agent {
         match self.try_start(client, claimed, is_of_many).await? {
             Beginning::Started | Beginning::Waits => Ok(()),
             Beginning::Impossible(reason) => self.fail(client, &claimed.key, reason).await,
+            Beginning::NotNow(reason) => self.queue_again(client, &claimed.key, reason).await,
         }
     }
 
     /// A try that has not begun and never will.
-    async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
+    pub(super) async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
+        start::say_in_log(&self.surroundings.home, key, |log| log.say(Level::Error, &reason));
         tries::record(client, &ending::never_began(key.clone(), reason)).await?;
-        forget(&TaskFolder::of(&self.surroundings.home, key));
+        TaskFolder::of(&self.surroundings.home, key).discard();
         Ok(())
     }
 
@@ -267,7 +283,8 @@ impl Agent {
         let version = self.versions.get(client, version).await?;
         let plain = match self.interpreter.get().await {
             Ok(interpreter) => interpreter,
-            Err(reason) => return Ok(Beginning::Impossible(reason)),
+            Err(NoPython { reason, is_transient: true }) => return Ok(Beginning::NotNow(reason)),
+            Err(NoPython { reason, .. }) => return Ok(Beginning::Impossible(reason)),
         };
         let interpreter = match &version.environment {
             None => Rc::new(plain),
@@ -284,10 +301,13 @@ impl Agent {
         if self.environments.wait_for_warm(claimed, &mut self.warm, &interpreter) {
             return Ok(Beginning::Waits);
         }
-        let impossible = |error| Ok(Beginning::Impossible(format!("the task could not be started: {error}")));
+        let refused = |error: io::Error| {
+            let reason = format!("the task could not be started: {error}");
+            Ok(if is_transient(&error) { Beginning::NotNow(reason) } else { Beginning::Impossible(reason) })
+        };
         let mut request = match self.surroundings.prepare(claimed, &version, &interpreter) {
             Ok(request) => request,
-            Err(error) => return impossible(error),
+            Err(error) => return refused(error),
         };
         if self.warm.uses_large(&request.user) && warm::may_set_variables(&version.sources) {
             // It imports the libraries itself.
@@ -297,7 +317,7 @@ impl Agent {
             Some(keeper) => keeper,
             None => match keepers::start_cold(&request.folder) {
                 Ok(keeper) => keeper,
-                Err(error) => return impossible(error),
+                Err(error) => return refused(error),
             },
         };
         debug!("{}: started, keeper {}", claimed.key, keeper.pid);
@@ -312,70 +332,27 @@ impl Agent {
         keeper: ProcessId,
         interpreter: Option<Rc<Interpreter>>,
     ) {
+        self.watch_after(Duration::ZERO, key, folder, keeper, interpreter);
+    }
+
+    /// The same, looking for its end only after a pause.
+    pub(super) fn watch_after(
+        &mut self,
+        pause: Duration,
+        key: TryKey,
+        folder: TaskFolder,
+        keeper: ProcessId,
+        interpreter: Option<Rc<Interpreter>>,
+    ) {
         let watched = keeper.clone();
         self.running.insert(key.clone(), Running { folder, keeper, interpreter, told_to_end: false });
         self.watchers.spawn_local(async move {
+            if pause > Duration::ZERO {
+                tokio::time::sleep(pause).await;
+            }
             keepers::wait_for(&watched).await;
             key
         });
-    }
-
-    /// The keeper of this try has ended, and with it the try, but where another keeper has it.
-    fn settle(&mut self, key: TryKey, ended: Running) -> Option<Settled> {
-        let Running { folder, keeper, interpreter, .. } = ended;
-        // Ours, if it was our child; otherwise somebody else's to wait for.
-        reaper::ended_child(keeper.pid);
-        let taken_by = folder.keeper().ok().flatten();
-        if let Some(other) = taken_by.filter(|other| *other != keeper && other.is_alive()) {
-            // Another keeper was faster: that one is it.
-            self.watch(key, folder, other, interpreter);
-            return None;
-        }
-        Some(Settled { key, folder, interpreter })
-    }
-
-    /// Writes down how tries ended whose keepers are gone, and forgets their folders. Returns whether one is deferred.
-    pub(super) async fn record(&mut self, client: &ClientWrapper, over: Vec<Settled>) -> Result<bool, StoreError> {
-        let mut ended = Vec::with_capacity(over.len());
-        for one in &over {
-            ended.push(self.outcome(one).await);
-        }
-        // On their way together, each for itself: together they would hold what a clear takes in another order.
-        let written = join_all(ended.iter().map(|one| tries::record(client, one))).await;
-        for (one, written) in ended.iter().zip(written) {
-            // A value that the database refuses is its task's fault; everything else is tried again.
-            match written {
-                Err(StoreError::Invalid(reason)) => {
-                    let reason = format!("its result cannot be kept: {reason}");
-                    tries::record(client, &ending::never_began(one.key.clone(), reason)).await?;
-                }
-                written => drop(written?),
-            }
-        }
-        over.iter().for_each(|one| forget(&one.folder));
-        Ok(ended.iter().any(|one| one.deferral.is_some()))
-    }
-
-    /// How a try ended, by its folder.
-    async fn outcome(&mut self, settled: &Settled) -> Ended {
-        let Settled { key, folder, interpreter } = settled;
-        let outcome = folder.outcome().ok().flatten();
-        if outcome.is_none() {
-            let marked = folder.clone();
-            let cleaned = tokio::task::spawn_blocking(move || end_orphans(&marked)).await;
-            if let Err(error) = cleaned {
-                warn!("{}: {error}", folder.path().display());
-            }
-        }
-        let result = folder.result().ok().flatten();
-        if let (Some(result), Some(interpreter)) = (&result, interpreter)
-            && self.warm.learn(interpreter, &warm::user(key), &result.libraries)
-        {
-            self.warm.prepare_large(interpreter);
-        }
-        let ended = ending::ended(key.clone(), outcome.as_ref(), result, Timestamp::now());
-        debug!("{}: {}", ended.key, ended.state.as_str());
-        ended
     }
 
     /// Ends what is cancelled or cleared; each is told once.
@@ -390,11 +367,5 @@ impl Agent {
             }
         }
         Ok(())
-    }
-}
-
-pub(super) fn forget(folder: &TaskFolder) {
-    if let Err(error) = folder.remove() {
-        warn!("{} cannot be removed: {error}", folder.path().display());
     }
 }

@@ -10,7 +10,7 @@ use crate::engine::store::tries::Claimed;
 use crate::engine::store::versions::{self, Version};
 use crate::home::Home;
 use crate::postgres::GenericClient;
-use crate::protocol::task_log::{self, TryName};
+use crate::protocol::task_log::{self, Level, TryName};
 use crate::python::{Interpreter, Job, VersionCode, environment};
 use crate::sys::spawn::{FIRST_PASSED, Spawn};
 use jiff::Timestamp;
@@ -58,7 +58,7 @@ impl Surroundings {
         let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
         let task = version.structure.tasks.iter().find(|task| task.task_id == key.task_id);
         let options = interpreter.options(&json!({
-            "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.roots,
+            "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.folders,
             "read_by_libraries": warm::READ_BY_LIBRARIES,
         }));
         let sets = task.map(|task| task.env.keys().cloned().collect()).unwrap_or_default();
@@ -80,7 +80,7 @@ impl Surroundings {
 
     /// Says in the log of a try what keeps it from beginning.
     pub fn say_that_it_waits(&self, key: &TryKey, why: &str) {
-        say_in_log(&self.home, key, |log| log.say(why));
+        say_in_log(&self.home, key, |log| log.say(Level::Info, why));
     }
 
     fn describe(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {

@@ -5,6 +5,7 @@ use crate::home::Home;
 use crate::python::TASK_MARK;
 use crate::sys::process::{self, ProcessId, Signal};
 use crate::sys::reaper;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// What tasks have to leave at a stop: their keepers' own five seconds, and a little.
@@ -13,19 +14,32 @@ const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// For the task's own process, once its keeper is gone: the kernel is ending it.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many tasks of a home run now.
-pub fn running(home: &Home) -> usize {
-    let is_kept = |folder: &TaskFolder| folder.keeper().ok().flatten().is_some_and(|keeper| keeper.is_alive());
-    TaskFolder::all(home).iter().filter(|folder| is_kept(folder)).count()
+/// How many tasks of a home run now, as far as their folders can be read, and the first error.
+pub fn running(home: &Home) -> (usize, Option<io::Error>) {
+    let (kept, unread) = kept(home);
+    (kept.len(), unread)
 }
 
-/// Ends all tasks of a home whose processes have left. Returns how many there were.
-pub fn end_all(home: &Home) -> usize {
-    let mut left: Vec<(TaskFolder, ProcessId)> = TaskFolder::all(home)
-        .into_iter()
-        .filter_map(|folder| Some((folder.clone(), folder.keeper().ok().flatten()?)))
-        .filter(|(_, keeper)| keeper.is_alive())
-        .collect();
+/// The tries of a home whose keepers live, as far as their folders can be read, and the first error.
+fn kept(home: &Home) -> (Vec<(TaskFolder, ProcessId)>, Option<io::Error>) {
+    let (mut kept, mut unread) = (Vec::new(), None);
+    let folders = TaskFolder::all(home).unwrap_or_else(|error| {
+        unread = Some(error);
+        Vec::new()
+    });
+    for folder in folders {
+        match folder.keeper() {
+            Ok(keeper) => kept.extend(keeper.filter(ProcessId::is_alive).map(|keeper| (folder, keeper))),
+            Err(error) => unread = unread.or(Some(error)),
+        }
+    }
+    (kept, unread)
+}
+
+/// Ends all tasks of a home whose processes have left, as far as their folders can be read. Returns how many there were, and
+/// the first error.
+pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
+    let (mut left, unread) = kept(home);
     let count = left.len();
     left.iter().for_each(|(_, keeper)| keeper.signal(Signal::Terminate));
     let deadline = Instant::now() + STOP_LIMIT;
@@ -37,7 +51,7 @@ pub fn end_all(home: &Home) -> usize {
     for (folder, _) in &left {
         end_now(folder);
     }
-    count
+    (count, unread)
 }
 
 /// A keeper that was killed takes the task's process with it, by the kernel's hand, and nothing
@@ -65,4 +79,29 @@ pub fn end_now(folder: &TaskFolder) {
         keeper.signal(Signal::Kill);
     }
     end_marked(folder);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn an_unreadable_task_does_not_hide_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let of = |name: &str| TaskFolder::at(home.running_tasks().join(name));
+        // A folder in the place of the file fails every read, also as root.
+        std::fs::create_dir_all(of("a").path().join("process.json")).unwrap();
+        std::fs::create_dir_all(of("b").path()).unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let keeper = ProcessId::of(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(of("b").take(&keeper).unwrap());
+        assert!(of("a").keeper().is_err());
+
+        let (count, unread) = running(&home);
+        assert_eq!((count, unread.is_some()), (1, true));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

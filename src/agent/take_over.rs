@@ -1,8 +1,9 @@
 //! What an agent finds when it begins, or comes back to the datastore.
 
 use super::adopt::{self, Adoption};
+use super::finish::Settled;
 use super::folder::TaskFolder;
-use super::run::{Agent, Settled, forget};
+use super::run::Agent;
 use super::start;
 use super::stop::end_now;
 use crate::engine::store::StoreError;
@@ -10,6 +11,7 @@ use crate::engine::store::tries::{self, Claimed};
 use crate::sys::process::ProcessId;
 use crate::sys::random;
 use deadpool_postgres::ClientWrapper;
+use tokio::time::Instant;
 
 impl Agent {
     /// Tries of an agent before this one, or of a connection before this one.
@@ -23,14 +25,22 @@ impl Agent {
                 continue;
             }
             let same_boot = one.boot_id.as_deref() == Some(self.boot_id.as_str());
-            let (seen, keeper) = adopt::look_at(folder, same_boot);
+            let (seen, keeper) = match adopt::look_at(folder, same_boot) {
+                Ok(seen) => seen,
+                Err(error) => {
+                    let reason = format!("{key}: {} cannot be read: {error}", folder.path().display());
+                    self.hindrance.note_unread(reason, Instant::now());
+                    self.must_look_again = true;
+                    continue;
+                }
+            };
             match (adopt::decide(seen), keeper) {
                 (Adoption::Watch, Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper, None),
-                // What is prepared may be on its way into a keeper: it stays as it is.
-                (Adoption::Start, _) if folder.spec().ok().flatten().is_some() => {
+                // A spec that is whole or cannot be read is left as it is: a keeper may already be reading it.
+                (Adoption::Start, _) if !matches!(folder.spec(), Ok(None)) => {
                     match start::keeper(folder).map(ProcessId::of) {
                         Ok(Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper, None),
-                        _ => drop(self.record(client, vec![Settled::of(key, folder)]).await?),
+                        _ => drop(self.record(client, vec![Settled::adopted(key, folder, None, same_boot)]).await?),
                     }
                 }
                 (Adoption::Start, _) => {
@@ -38,15 +48,19 @@ impl Agent {
                     tries::renew_token(client, key, &claimed.token).await?;
                     self.start(client, &claimed, false).await?;
                 }
-                _ => drop(self.record(client, vec![Settled::of(key, folder)]).await?),
+                (_, keeper) => {
+                    let settled = Settled::adopted(key, folder, keeper, same_boot);
+                    self.record(client, vec![settled]).await?;
+                }
             }
         }
         let running: Vec<&TaskFolder> = self.running.values().map(|one| &one.folder).collect();
-        for folder in TaskFolder::all(&self.surroundings.home) {
+        // What cannot be listed now is removed at a later look.
+        for folder in TaskFolder::all(&self.surroundings.home).unwrap_or_default() {
             if !known.contains(&folder) && !running.contains(&&folder) {
                 // Of a run that was deleted, or told already.
                 end_now(&folder);
-                forget(&folder);
+                folder.discard();
             }
         }
         Ok(())

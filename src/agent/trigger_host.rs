@@ -4,40 +4,65 @@ use crate::engine::state::TryState;
 use crate::engine::store::watchers::WatcherEvent;
 use crate::home::Home;
 use crate::python::{Interpreter, Job, VersionCode, environment};
+use crate::sys::listener;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, Signal};
 use crate::sys::reaper::{self, Exit};
 use crate::sys::spawn::Spawn;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedWriteHalf, pipe};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 
 /// For a process that has said all to end.
 const FAREWELL: Duration = Duration::from_secs(15);
 
-/// Where triggers run: the environment and the project's folder.
-pub(super) type Place = (PathBuf, PathBuf);
+/// How long the output of a process that has ended is waited for: something that it started may keep the pipe open.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How much of the output is kept.
+const LAST_OUTPUT: usize = 4 * 1024;
+
+/// Where triggers run. Each place has a process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// The Python of the environment.
+    pub program: PathBuf,
+    /// The project's folder.
+    pub folder: PathBuf,
+    /// The packages that come with Leoflow, once they are installed: a process that began without them lacks them.
+    pub packages: Option<PathBuf>,
+}
 
 pub(super) struct Host {
     pub pid: i32,
     pub to: UnboundedSender<Value>,
     pub has: HashSet<i64>,
     pub used: Instant,
+    pub begun: Instant,
 }
 
 /// By a process, or of it.
 pub(super) enum Said {
     Told(Told),
-    Ended(Option<Exit>),
+    Ended(Ending),
+}
+
+/// How a process has ended.
+pub(super) struct Ending {
+    /// `None` when that is not known.
+    pub exit: Option<Exit>,
+    /// The last lines of its output.
+    pub output: Vec<String>,
 }
 
 /// What a process says of a trigger: what it has come to, or lines for the log of its task.
@@ -73,14 +98,14 @@ impl Host {
     ) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let options = json!({"work_in": code.roots, "socket": home.api_socket()});
-        let errors = io::stderr();
+        let options = json!({"roots": code.roots, "work_in": code.folders, "socket": home.api_socket()});
+        let (output_reader, output) = listener::pipe_with_async_reader()?;
         let spawn = Spawn {
             program: python.program.clone(),
             called: None,
             arguments: python.arguments(Job::Triggers, &options),
             environment: environment(),
-            output: errors.as_fd(),
+            output: output.as_fd(),
             errors: None,
             folder: None,
             passed: vec![theirs.as_fd()],
@@ -89,7 +114,9 @@ impl Host {
             own_session: false,
         };
         let pid = spawn.start().map_err(io::Error::other)?;
-        drop(theirs);
+        drop((theirs, output));
+        let last_output = Rc::new(RefCell::default());
+        let passing_on = tokio::task::spawn_local(pass_on(output_reader, last_output.clone()));
         let (reader, writer) = UnixStream::from_std(ours)?.into_split();
         let (to, messages) = unbounded_channel();
         let sending = tokio::task::spawn_local(send(writer, messages));
@@ -126,9 +153,11 @@ impl Host {
                     let _ = ended.await;
                 }
             }
-            let _ = telling.send((place, pid, Said::Ended(reaper::ended_child(pid)))).await;
+            let _ = tokio::time::timeout(DRAIN, passing_on).await;
+            let ending = Ending { exit: reaper::ended_child(pid), output: last_lines(&last_output.take()) };
+            let _ = telling.send((place, pid, Said::Ended(ending))).await;
         });
-        Ok(Self { pid, to, has: HashSet::new(), used: Instant::now() })
+        Ok(Self { pid, to, has: HashSet::new(), used: Instant::now(), begun: Instant::now() })
     }
 }
 
@@ -138,5 +167,40 @@ async fn send(mut writer: OwnedWriteHalf, mut messages: UnboundedReceiver<Value>
         if writer.write_all(format!("{message}\n").as_bytes()).await.is_err() {
             return;
         }
+    }
+}
+
+/// Writes the output of a process to where our own errors go, and keeps the end of it.
+async fn pass_on(mut output: pipe::Receiver, last: Rc<RefCell<Vec<u8>>>) {
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = output.read(&mut buffer).await {
+        // The log may be full; the process must not wait for it.
+        let _ = io::stderr().write_all(&buffer[..length]);
+        let mut last = last.borrow_mut();
+        last.extend_from_slice(&buffer[..length]);
+        let excess = last.len().saturating_sub(LAST_OUTPUT);
+        last.drain(..excess);
+    }
+}
+
+/// From the last traceback on, or the last line where there is none.
+fn last_lines(output: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(output);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let traceback = lines.iter().rposition(|line| line.starts_with("Traceback "));
+    let from = traceback.unwrap_or(lines.len().saturating_sub(1));
+    lines[from..].iter().map(|line| (*line).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_traceback_says_why_a_process_ended() {
+        let output = b"[INFO] waiting\nTraceback (most recent call last):\nKeyError: 1\n\nTraceback (most recent call last):\n  File \"x\"\nValueError: no\n";
+        assert_eq!(last_lines(output), ["Traceback (most recent call last):", "  File \"x\"", "ValueError: no"]);
+        assert_eq!(last_lines(b"one\nSegmentation fault\n"), ["Segmentation fault"]);
+        assert!(last_lines(b"").is_empty());
     }
 }

@@ -2,14 +2,15 @@
 //! there only while something waits. What they are is in the datastore, so that they survive each of the processes.
 
 use super::start::{self, Versions};
-use super::trigger_host::{Host, Outcome, Place, Said, Told};
+use super::trigger_host::{Ending, Host, Outcome, Place, Said, Told};
+use super::trigger_troubles::Troubles;
 use crate::engine::keys::TryKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::hitl;
 use crate::engine::store::triggers::{self, FAILURE, Fired, TIMED_OUT, Waiting};
 use crate::engine::store::watchers::{self, Watcher, WatcherEvent};
 use crate::home::Home;
-use crate::python::{Interpreter, VersionCode};
+use crate::python::{Interpreter, VersionCode, installed_packages};
 use crate::sys::reaper::Exit;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -31,6 +32,10 @@ const MOST_EXITS: u32 = 5;
 const MOST_DEATHS: u32 = 50;
 /// What processes have said and nobody has taken yet; then they wait.
 const UNHEARD: usize = 256;
+/// One that has run for so long is well, though its triggers may take hours.
+const SETTLED: Duration = Duration::from_secs(60);
+/// What its end means for tasks, while it is begun again.
+const WAIT: &str = "its deferred tasks wait";
 /// Until a process is begun again that does nothing but end.
 const RARELY: Duration = Duration::from_secs(60);
 
@@ -45,6 +50,7 @@ pub struct Triggers {
     places: HashMap<i64, Place>,
     hosts: HashMap<Place, Host>,
     failures: HashMap<Place, Failures>,
+    troubles: Troubles,
     next_look: Instant,
     told: Receiver<(Place, i32, Said)>,
     telling: Sender<(Place, i32, Said)>,
@@ -71,6 +77,7 @@ impl Triggers {
             places: HashMap::new(),
             hosts: HashMap::new(),
             failures: HashMap::new(),
+            troubles: Troubles::new(home),
             next_look: Instant::now() + LOOK,
             told,
             telling,
@@ -91,6 +98,9 @@ impl Triggers {
         mut interpreter: impl FnMut(Option<&str>) -> Option<Rc<Interpreter>>,
     ) -> Result<(), StoreError> {
         self.next_look = Instant::now() + LOOK;
+        for (place, _) in self.hosts.iter().filter(|(_, host)| host.begun.elapsed() > SETTLED) {
+            self.troubles.remove(place);
+        }
         self.write_seen(client).await?;
         let wanted = triggers::waiting(client).await?;
         let watched = watchers::all(client).await?;
@@ -99,7 +109,14 @@ impl Triggers {
         let gone: Vec<i64> = known.filter(|id| !ids.contains(id)).copied().collect();
         gone.into_iter().for_each(|id| self.forget(id, true));
         let mut new = Vec::new();
-        for one in wanted.into_iter().filter(|one| !runs(&self.places, &self.hosts, one.id)) {
+        for one in wanted {
+            if runs(&self.places, &self.hosts, one.id) {
+                // Its time is another after a clock that was ahead has been set back.
+                if let Some(known) = self.waiting.get_mut(&one.id) {
+                    known.timeout_at = one.timeout_at;
+                }
+                continue;
+            }
             // A person is waited for without a process.
             if !one.is_for_input() {
                 new.push((one.id, one.version_id));
@@ -115,14 +132,19 @@ impl Triggers {
             // It is built meanwhile; the time of what waits runs all the same.
             let Some(python) = interpreter(version.environment.as_deref()) else { continue };
             let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
-            let place = (python.program.clone(), code.roots.first().map(PathBuf::from).unwrap_or_default());
+            let place = Place {
+                program: python.program.clone(),
+                folder: code.folders.first().cloned().unwrap_or_default(),
+                packages: installed_packages(&self.home).filter(|_| !python.is_airflows),
+            };
             if let Some(at) = self.failures.get(&place).and_then(|one| one.again_at).filter(|at| *at > Instant::now()) {
                 self.next_look = self.next_look.min(at);
                 continue;
             }
             self.places.insert(id, place.clone());
-            if let Err(error) = self.begin(id, place, &python, &code) {
+            if let Err(error) = self.begin(id, place.clone(), &python, &code) {
                 warn!("triggers cannot be run: {error}");
+                self.troubles.add(&place, format!("it cannot be started: {error}"), WAIT.to_owned(), Some(LOOK));
             }
         }
         Ok(())
@@ -186,7 +208,7 @@ impl Triggers {
         tokio::select! {
             Some((place, pid, said)) = self.told.recv() => match said {
                 Said::Told(told) => Happening::Told(place, told),
-                Said::Ended(exit) => Happening::Ended(place, pid, exit),
+                Said::Ended(ending) => Happening::Ended(place, pid, ending),
             },
             () = tokio::time::sleep(until) => match first.filter(|(at, _)| *at <= Timestamp::now()) {
                 Some((_, id)) => Happening::TimedOut(id),
@@ -200,7 +222,7 @@ impl Triggers {
         match happened {
             Happening::Look => Ok(true),
             Happening::TimedOut(id) => {
-                let fired = Fired::Failed { error: TIMED_OUT, traceback: None };
+                let fired = Fired::Failed { error: TIMED_OUT.to_owned(), traceback: None };
                 self.fire(client, id, fired, true).await?;
                 Ok(false)
             }
@@ -212,6 +234,7 @@ impl Triggers {
             }
             Happening::Told(place, Told::Outcome(outcome)) => {
                 self.failures.remove(&place);
+                self.troubles.remove(&place);
                 let Outcome { id, next_kwargs, failed, ended, xcoms, event } = *outcome;
                 if let Some(event) = event {
                     self.seen.push_back(event);
@@ -221,7 +244,7 @@ impl Triggers {
                 let fired = match (next_kwargs, ended) {
                     (Some(next_kwargs), _) => Fired::Event { next_kwargs },
                     (None, Some(state)) => Fired::Ended { state, xcoms },
-                    (None, None) => Fired::Failed { error: FAILURE, traceback: failed },
+                    (None, None) => Fired::Failed { error: FAILURE.to_owned(), traceback: failed },
                 };
                 let written = self.fire(client, id, fired, false).await;
                 if written.is_err() {
@@ -233,7 +256,7 @@ impl Triggers {
                 }
                 written.map(|()| false)
             }
-            Happening::Ended(place, pid, exit) => self.has_ended(client, place, pid, exit).await,
+            Happening::Ended(place, pid, ending) => self.has_ended(client, place, pid, ending).await,
         }
     }
 
@@ -256,7 +279,7 @@ impl Triggers {
         client: &mut ClientWrapper,
         place: Place,
         pid: i32,
-        exit: Option<Exit>,
+        Ending { exit, output }: Ending,
     ) -> Result<bool, StoreError> {
         // Another may have begun in its place.
         if self.hosts.get(&place).is_none_or(|host| host.pid != pid) {
@@ -264,18 +287,27 @@ impl Triggers {
         }
         let has = self.hosts.remove(&place).map(|host| host.has).unwrap_or_default();
         let how = exit.map_or_else(|| "somehow".to_owned(), |exit| exit.to_string());
-        warn!("the process of {} trigger(s) in {} has ended: {how}", has.len(), place.1.display());
+        warn!("the process of {} trigger(s) in {} has ended: {how}", has.len(), place.folder.display());
         let failures = self.failures.entry(place.clone()).or_default();
         // That somebody has killed it is no fault of its own, but for how often.
         failures.exits += u32::from(matches!(exit, Some(Exit::Code(_))));
         failures.deaths += 1;
         let pause = Duration::from_secs(u64::from(failures.deaths - 1).min(10));
         failures.again_at = Some(Instant::now() + pause);
+        let last_line = output.last().map(|line| format!(": {line}")).unwrap_or_default();
+        let reason = format!("it has ended {} times in a row, with {how}{last_line}", failures.deaths);
         if failures.exits >= MOST_EXITS || failures.deaths >= MOST_DEATHS {
-            let words = "the process that runs the triggers ends again and again; agent.log says why".to_owned();
+            let error = format!(
+                "{FAILURE}: the process that runs triggers has ended {} times in a row, with {how}{last_line}",
+                failures.deaths,
+            );
             let watches = has.iter().any(|id| self.watchers.contains_key(id));
+            let failing = has.iter().filter(|id| self.waiting.contains_key(id)).count();
+            let effect = format!("{failing} deferred task(s) failed with it");
+            self.troubles.add(&place, reason, effect, watches.then_some(RARELY));
             for id in has {
-                let fired = Fired::Failed { error: FAILURE, traceback: Some(vec![words.clone()]) };
+                let traceback = Some(output.clone()).filter(|lines| !lines.is_empty());
+                let fired = Fired::Failed { error: error.clone(), traceback };
                 self.fire(client, id, fired, false).await?;
             }
             if watches {
@@ -285,6 +317,8 @@ impl Triggers {
             } else {
                 self.failures.remove(&place);
             }
+        } else {
+            self.troubles.add(&place, reason, WAIT.to_owned(), Some(pause));
         }
         Ok(true)
     }
@@ -326,5 +360,5 @@ pub(super) enum Happening {
     Look,
     TimedOut(i64),
     Told(Place, Told),
-    Ended(Place, i32, Option<Exit>),
+    Ended(Place, i32, Ending),
 }

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const READ_AT_START: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "PYTHON"];
 /// Those that numpy, pandas and what works for them read when they are imported, which may have been before the try.
 pub const READ_BY_LIBRARIES: &[&str] =
-    &["BLIS_", "GOTO_", "MKL_", "NPY_", "NUMEXPR_", "OMP_", "OPENBLAS_", "PANDAS_", "VECLIB_"];
+    &["ARROW_", "BLIS_", "GOTO_", "JE_ARROW_", "MKL_", "NPY_", "NUMEXPR_", "OMP_", "OPENBLAS_", "PANDAS_", "VECLIB_"];
 
 /// What a try is started with.
 pub struct Request {

@@ -1,9 +1,11 @@
 //! Backups that Lite takes by itself: before it changes the schema of a database that has something in it, and when one is due.
 
 use super::catalog::{self, Listed};
-use super::create::{CreateError, Made, Request, create};
+use super::create::{CreateError, Request, create};
 use super::dump::{DumpError, has_rows};
 use super::encryption::EncryptTo;
+use super::made::Made;
+use super::notes;
 use super::retention::{self, Limits};
 use crate::config::{self, Config};
 use crate::home::Home;
@@ -78,7 +80,7 @@ async fn make(why: &str, with: &Automatic<'_>, encrypt_to: &EncryptTo) -> Result
         encrypt_to,
     };
     let made = create(&request, reporter).await?;
-    if let Err(error) = catalog::note_made(home, &made) {
+    if let Err(error) = notes::note_made(home, &made) {
         reporter
             .report(Progress::Warning(format!("what can be said of it without its key is not written down: {error}")));
     }
@@ -95,15 +97,18 @@ fn remove(all: &[Listed], made: &Path, with: &Automatic<'_>, lacking: u64) {
 }
 
 impl CreateError {
-    /// Whether the disk is the reason.
-    pub fn is_full_disk(&self) -> bool {
-        let full = |error: &std::io::Error| {
-            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        };
+    /// The kind of the error if the backup could not be written.
+    pub fn write_failure(&self) -> Option<std::io::ErrorKind> {
         match self {
-            Self::Write { source, .. } | Self::Dump(DumpError::Write(source)) => full(source),
-            Self::Collect(super::collect::CollectError::Spool(source)) => full(source),
-            _ => false,
+            Self::Write { source, .. } | Self::Dump(DumpError::Write(source)) => Some(source.kind()),
+            Self::Collect(super::collect::CollectError::Spool(source)) => Some(source.kind()),
+            _ => None,
         }
+    }
+
+    /// True where the disk is the reason.
+    pub fn is_full_disk(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self.write_failure(), Some(StorageFull | QuotaExceeded))
     }
 }

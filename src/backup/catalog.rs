@@ -1,14 +1,13 @@
 //! The backups in the home, and what was proven of them.
 
 use super::archive::Hashed;
-use super::create::Made;
 use super::encryption::Input;
-use super::manifest::Manifest;
-use super::restore::{RestoreError, peek};
+use super::notes::{Facts, MadeHere, add_note, made_here, read_notes};
+use super::restore::peek;
+use super::restore_error::RestoreError;
 use crate::home::Home;
-use crate::sys::{clock, files};
+use crate::sys::clock;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -63,31 +62,15 @@ impl Remembered {
     }
 }
 
-/// Proofs of backups that lie elsewhere are remembered too, but not without end.
-const REMEMBERED_LIMIT: usize = 500;
 const MEMORY: &str = "verified.json";
 
 fn modified(meta: &Metadata) -> i128 {
     i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
 }
 
-/// A memory that cannot be read has been lost; each proof can be made again.
+/// The stored proofs; none where the file cannot be read. Only for display.
 fn memory(home: &Home) -> Vec<Remembered> {
-    notes(home, MEMORY)
-}
-
-fn notes<T: DeserializeOwned>(home: &Home, name: &str) -> Vec<T> {
-    let text = files::read_text(&home.backups().join(name), 1024 * 1024).ok().flatten();
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
-}
-
-/// With one more, and not without end: the oldest go.
-fn add_note<T: Serialize>(home: &Home, name: &str, mut all: Vec<T>, new: T) -> io::Result<()> {
-    let excess = (all.len() + 1).saturating_sub(REMEMBERED_LIMIT);
-    all.drain(..excess);
-    all.push(new);
-    files::create_private_dir(&home.backups())?;
-    files::write_atomic(&home.backups().join(name), &serde_json::to_vec_pretty(&all)?, 0o600)
+    read_notes(home, MEMORY).unwrap_or_default()
 }
 
 /// What was found of the file as it is now.
@@ -106,7 +89,7 @@ pub fn last_trial(home: &Home) -> Option<String> {
 /// Remembers what was found of the file at `path`.
 pub fn remember(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
     let (path, meta) = (path.canonicalize()?, fs::metadata(path)?);
-    let mut all = memory(home);
+    let mut all: Vec<Remembered> = read_notes(home, MEMORY)?;
     if proof.ok && !proof.is_whole() && all.iter().any(|old| old.is_of(&path, &meta) && old.proof.is_whole()) {
         // What was proven before is more than that.
         return Ok(());
@@ -114,59 +97,6 @@ pub fn remember(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
     all.retain(|old| old.path != path && old.path.exists());
     let new = Remembered { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() };
     add_note(home, MEMORY, all, new)
-}
-
-/// What a manifest says of its backup as a whole.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Facts {
-    created_at: Option<String>,
-    leoflow_version: Option<String>,
-    schema_version: Option<i64>,
-    rows: Option<i64>,
-}
-
-impl Facts {
-    fn of(manifest: &Manifest) -> Self {
-        Self {
-            created_at: Some(manifest.created_at.clone()),
-            leoflow_version: Some(manifest.leoflow_version.clone()),
-            schema_version: Some(manifest.schema_version),
-            rows: Some(manifest.rows()),
-        }
-    }
-}
-
-/// What was written down of an encrypted backup when it was made: nothing of it is in the file for all to read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct MadeHere {
-    name: String,
-    size: u64,
-    sha256: String,
-    facts: Facts,
-}
-
-const MADE: &str = "made.json";
-
-fn made_here(home: &Home) -> Vec<MadeHere> {
-    notes(home, MADE)
-}
-
-/// Writes down what can be said of an encrypted backup without its key.
-pub fn note_made(home: &Home, made: &Made) -> io::Result<()> {
-    let name = made.path.file_name().and_then(OsStr::to_str);
-    let Some(name) = name.filter(|_| made.encrypted) else { return Ok(()) };
-    let new = MadeHere {
-        name: name.to_owned(),
-        size: made.size_bytes,
-        sha256: made.sha256.to_string(),
-        facts: Facts {
-            created_at: Some(made.created_at.clone()),
-            leoflow_version: Some(made.leoflow_version.clone()),
-            schema_version: Some(made.schema_version),
-            rows: Some(made.tables.values().sum()),
-        },
-    };
-    add_note(home, MADE, made_here(home), new)
 }
 
 /// What can be said of an encrypted backup that does not open: whether it is, byte by byte, one that was made on this machine.

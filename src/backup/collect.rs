@@ -1,11 +1,11 @@
 //! Copying files into the spool: the workspace, and the newest task logs. What cannot be taken is
 //! said, by name and reason; nothing is left out in silence.
 
-use super::left_out::{OWN_FOLDER, is_left_out};
-use super::manifest::{Content, ENTRY_LIMIT, Entry, Skipped, TASK_LOGS, WORKSPACE, link_stays_inside};
+use super::manifest::{Content, ENTRY_LIMIT, Entry, Skipped, TASK_LOGS, WORKSPACE};
+use super::own_backups::OwnBackups;
+use super::selection::{self, OWN, Selection};
 use super::spool::{Piece, Spool, SpoolError};
-use crate::sys::beneath::{self, Folder, Kind};
-use std::ffi::OsString;
+use crate::sys::beneath::{self, Folder};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -37,8 +37,6 @@ pub enum CollectError {
     Read { path: PathBuf, source: io::Error },
 }
 
-/// Deeper trees are somebody's mistake, or a trap.
-const DEPTH_LIMIT: usize = 100;
 /// What is listed of what could not be taken.
 const SKIPPED_LIMIT: usize = 10_000;
 /// How often a file that changes under the reader is read before it is left out.
@@ -89,14 +87,14 @@ impl Collected {
     }
 
     /// Adds the workspace, less what other tools keep. `not` are folders of ours that may be below it.
-    pub fn add_workspace(&mut self, root: &Path, not: &[PathBuf]) -> Result<(), CollectError> {
+    pub fn add_workspace(&mut self, root: &Path, not: &[PathBuf], own: &OwnBackups) -> Result<(), CollectError> {
         let open = Folder::open(root).map_err(|source| CollectError::Read { path: root.to_owned(), source })?;
         self.push(WORKSPACE.to_owned(), Content::Directory { private: false }, None, 0)?;
         let inside: Vec<&Path> = not.iter().filter_map(|path| path.strip_prefix(root).ok()).collect();
-        self.walk(&open, PathBuf::new(), 0, &inside)
+        self.walk(&open, PathBuf::new(), &inside, own)
     }
 
-    fn walk(&mut self, root: &Folder, below: PathBuf, depth: usize, not: &[&Path]) -> Result<(), CollectError> {
+    fn walk(&mut self, root: &Folder, below: PathBuf, not: &[&Path], own: &OwnBackups) -> Result<(), CollectError> {
         let listed = root.below(&below).and_then(|folder| folder.entries().map(|entries| (folder, entries)));
         let (folder, entries) = match listed {
             Ok(both) => both,
@@ -108,46 +106,22 @@ impl Collected {
         for entry in entries {
             let path = below.join(&entry.name);
             let shown = shown(&path);
-            if let Some(reason) = unfit_name(&path, depth) {
-                self.skip(&shown, reason);
-            } else if not.contains(&path.as_path()) || is_our_own(&entry, depth) {
-                self.skip(&shown, "it is Leoflow's own");
-            } else if is_left_out(&folder, &entry) {
-                self.left_out.push(shown);
-            } else {
-                match entry.kind {
-                    Kind::File => self.add_file(&folder, &entry, shown)?,
-                    Kind::Folder => {
-                        self.push(shown, Content::Directory { private: entry.is_private }, None, 0)?;
-                        self.walk(root, path, depth + 1, not)?;
-                    }
-                    Kind::Link => self.add_link(&folder, &entry, shown)?,
-                    Kind::Other => self.skip(&shown, "it is a FIFO, a socket or a device"),
+            if not.contains(&path.as_path()) {
+                self.skip(&shown, OWN);
+                continue;
+            }
+            match selection::in_workspace(&folder, &entry, &path, own) {
+                Selection::File => self.add_file(&folder, &entry, shown)?,
+                Selection::Folder => {
+                    self.push(shown, Content::Directory { private: entry.is_private }, None, 0)?;
+                    self.walk(root, path, not, own)?;
                 }
+                Selection::Link { target } => self.push(shown, Content::Symlink { target }, None, 0)?,
+                Selection::LeftOut => self.left_out.push(shown),
+                Selection::Skipped(reason) => self.skip(&shown, reason),
             }
         }
         Ok(())
-    }
-
-    fn add_link(&mut self, folder: &Folder, entry: &beneath::Entry, path: String) -> Result<(), CollectError> {
-        let target = match folder.link_target(&entry.name).map(OsString::into_string) {
-            Ok(Ok(target)) => target,
-            Ok(Err(_)) => {
-                self.skip(&path, "it is a link to a name that is not UTF-8 text");
-                return Ok(());
-            }
-            Err(error) => {
-                self.skip(&path, format!("it cannot be read: {error}"));
-                return Ok(());
-            }
-        };
-        let below = path.strip_prefix(WORKSPACE).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&path);
-        if link_stays_inside(below, &target) {
-            self.push(path, Content::Symlink { target }, None, 0)
-        } else {
-            self.skip(&path, format!("it is a link that leads out of the workspace, to {target}"));
-            Ok(())
-        }
     }
 
     fn add_file(&mut self, folder: &Folder, entry: &beneath::Entry, path: String) -> Result<(), CollectError> {
@@ -204,8 +178,8 @@ impl Collected {
 
     /// Regular files below the task logs; nothing else is put there by us.
     fn find_logs(&mut self, root: &Folder, folder: PathBuf, found: &mut Vec<Log>) {
-        let entries = match root.below(&folder).and_then(|open| open.entries()) {
-            Ok(entries) => entries,
+        let (entries, open) = match root.below(&folder).and_then(|open| Ok((open.entries()?, open))) {
+            Ok(both) => both,
             Err(error) => {
                 self.skip(&below(TASK_LOGS, &folder), format!("it cannot be read: {error}"));
                 return;
@@ -213,15 +187,11 @@ impl Collected {
         };
         for entry in entries {
             let path = folder.join(&entry.name);
-            let shown = below(TASK_LOGS, &path);
-            if let Some(reason) = unfit_name(&path, path.components().count()) {
-                self.skip(&shown, reason);
-                continue;
-            }
-            match entry.kind {
-                Kind::Folder => self.find_logs(root, path, found),
-                Kind::File => found.push(Log { path, size: entry.size, modified: entry.modified }),
-                Kind::Link | Kind::Other => self.skip(&shown, "it is not a regular file"),
+            match selection::in_task_logs(&open, &entry, &path) {
+                Selection::Folder => self.find_logs(root, path, found),
+                Selection::File => found.push(Log { path, size: entry.size, modified: entry.modified }),
+                Selection::Skipped(reason) => self.skip(&below(TASK_LOGS, &path), reason),
+                Selection::Link { .. } | Selection::LeftOut => {}
             }
         }
     }
@@ -303,24 +273,4 @@ fn below(top: &str, path: &Path) -> String {
 
 fn shown(path: &Path) -> String {
     below(WORKSPACE, path)
-}
-
-/// Backups in the folder that is backed up would hold each other for ever.
-fn is_our_own(entry: &beneath::Entry, depth: usize) -> bool {
-    let name = entry.name.to_string_lossy();
-    let is_backup = entry.kind == Kind::File
-        && name.trim_start_matches('.').starts_with("leoflow-backup-")
-        && (name.contains(".tar.zst") || name.contains(".tar.gz"));
-    is_backup || (depth == 0 && name.starts_with(OWN_FOLDER))
-}
-
-/// What a manifest cannot hold.
-fn unfit_name(path: &Path, depth: usize) -> Option<&'static str> {
-    match path.to_str() {
-        None => Some("its name is not UTF-8 text"),
-        Some(text) if text.chars().any(char::is_control) => Some("its name holds a control character"),
-        Some(text) if text.len() > 3900 => Some("its path is too long"),
-        Some(_) if depth > DEPTH_LIMIT => Some("it is too deep in folders"),
-        Some(_) => None,
-    }
 }

@@ -7,7 +7,7 @@ use super::dump::{DumpError, count, last_words, start};
 use super::survey::{Tables, pattern, quoted, survey};
 use crate::postgres::{Access, Login, PgError};
 use crate::schema;
-use crate::sys::{checkpoint, files};
+use crate::sys::{blocking, checkpoint, command, files};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -160,7 +160,7 @@ impl Content {
         }
         let child = start("pg_dump", &mut command)?;
         let target = path.to_owned();
-        let written = tokio::task::spawn_blocking(move || write_down(child, &target));
+        let written = blocking::begin(move || write_down(child, &target));
         let counted = async {
             let state = schema::inspect(&client).await.map_err(DumpError::from)?;
             let rows = count(&client, found.tables()).await?;
@@ -193,7 +193,7 @@ impl Content {
         let path = self.path.clone();
         let begin = format!("BEGIN;\n{LOCK_TIMEOUT}{}{DROP_ALL}", whose.guard());
         let end = format!("{}{}COMMIT;\n", self.rows_as_counted(), lines(last));
-        let brought = tokio::task::spawn_blocking(move || bring(child, &path, (&begin, &end))).await;
+        let brought = blocking::run(move || bring(child, &path, (&begin, &end))).await;
         brought.map_err(|_| ContentError::Lost)??;
         checkpoint("content.in-place");
         Ok(())
@@ -232,7 +232,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// Moves one, what makes it one last.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     for (from, to) in [(from.to_owned(), to.to_owned()), (facts_path(from), facts_path(to))] {
-        if from.exists() {
+        if files::is_there(&from)? {
             files::rename_durably(&from, &to)?;
         }
     }
@@ -241,7 +241,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 fn write_down(mut child: Child, path: &Path) -> Result<(), ContentError> {
     let io = |source| ContentError::Io { path: path.to_owned(), source };
-    let errors = child.stderr.take().map(|pipe| std::thread::spawn(move || last_words(pipe)));
+    let errors = child.stderr.take().map(|pipe| blocking::thread(move || last_words(pipe)));
     let copied = copy_out(&mut child, path);
     if copied.is_err() {
         // It could not go on writing either.
@@ -251,7 +251,9 @@ fn write_down(mut child: Child, path: &Path) -> Result<(), ContentError> {
     let said = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
     match copied {
         Err(error) => Err(io(error)),
-        Ok(()) if !status.success() => Err(DumpError::Failed { program: "pg_dump", said }.into()),
+        Ok(()) if !status.success() => {
+            Err(DumpError::Failed { program: "pg_dump", said: command::failure(&said, status) }.into())
+        }
         Ok(()) => Ok(()),
     }
 }
@@ -268,8 +270,8 @@ fn copy_out(child: &mut Child, path: &Path) -> io::Result<()> {
 /// What fails on our side ends psql before it has seen the end, and with it the transaction.
 fn bring(mut child: Child, path: &Path, around: (&str, &str)) -> Result<(), ContentError> {
     let io = |source| ContentError::Io { path: path.to_owned(), source };
-    let errors = child.stderr.take().map(|pipe| std::thread::spawn(move || last_words(pipe)));
-    let output = child.stdout.take().map(|pipe| std::thread::spawn(move || last_words(pipe)));
+    let errors = child.stderr.take().map(|pipe| blocking::thread(move || last_words(pipe)));
+    let output = child.stdout.take().map(|pipe| blocking::thread(move || last_words(pipe)));
     let fed = feed(&mut child, path, around);
     if matches!(fed, Err(Fed::Source(_))) {
         let _ = child.kill();
@@ -280,8 +282,8 @@ fn bring(mut child: Child, path: &Path, around: (&str, &str)) -> Result<(), Cont
     drop(output.map(std::thread::JoinHandle::join));
     match fed {
         Err(Fed::Source(error)) => Err(io(error)),
-        Err(Fed::Pipe) => Err(ContentError::Refused(said)),
-        Ok(()) if !status.success() => Err(ContentError::Refused(said)),
+        Err(Fed::Pipe) => Err(ContentError::Refused(command::failure(&said, status))),
+        Ok(()) if !status.success() => Err(ContentError::Refused(command::failure(&said, status))),
         Ok(()) => Ok(()),
     }
 }

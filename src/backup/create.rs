@@ -5,10 +5,12 @@ use super::archive::{ArchiveWriter, Compression, Hashed, is_encrypted_name};
 use super::collect::{CollectError, Collected};
 use super::dump::{DumpError, Dumped, Snapshot};
 use super::encryption::{EncryptTo, EncryptionError};
+use super::made::Made;
 use super::manifest::{
     CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Sha256Hex, Skipped,
 };
-use super::spool::Spool;
+use super::own_backups::OwnBackups;
+use super::spool::{AtRest, Spool};
 use crate::config;
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
@@ -63,22 +65,6 @@ pub struct Request<'a> {
     pub encrypt_to: &'a EncryptTo,
 }
 
-/// A finished backup.
-#[derive(Debug)]
-pub struct Made {
-    pub path: PathBuf,
-    pub size_bytes: u64,
-    pub sha256: Sha256Hex,
-    pub encrypted: bool,
-    pub created_at: String,
-    pub leoflow_version: String,
-    pub schema_version: i64,
-    pub tables: BTreeMap<String, i64>,
-    pub skipped: Vec<Skipped>,
-    /// How many names are left out on purpose.
-    pub left_out: usize,
-}
-
 const TICK: Duration = Duration::from_millis(100);
 
 /// Makes the backup. The database is read in one snapshot; nothing is changed but the output.
@@ -94,7 +80,8 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Ma
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     refuse_a_folder(output)?;
     remove_killed_attempts(folder, output);
-    let spool = Spool::new(folder, request.keep_free).map_err(write)?;
+    let at_rest = if request.encrypt_to.is_nobody() { AtRest::Plain } else { AtRest::Sealed };
+    let spool = Spool::new(folder, request.keep_free, at_rest).map_err(write)?;
     let login = request.access.application();
     let snapshot = Snapshot::take(request.access, &login, request.may_be_newer).await?;
     checkpoint("backup.begun");
@@ -152,7 +139,7 @@ fn collect(request: &Request<'_>, snapshot: &Snapshot, dumped: Dumped, now: u64)
     if let Some(workspace) = request.workspace {
         // The workspace itself may be a link; what is below it is not followed.
         match workspace.canonicalize() {
-            Ok(root) => collected.add_workspace(&root, &own_folders(request.home))?,
+            Ok(root) => collected.add_workspace(&root, &own_folders(request.home), &OwnBackups::of(request.home))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 collected.skipped.push(Skipped { path: "workspace".to_owned(), reason: "it is not there".to_owned() });
             }

@@ -6,6 +6,7 @@ use super::spool::{Piece, Spool, SpoolError};
 use super::survey::{self, Survey, Tables, pattern, quoted};
 use crate::postgres::{Access, Login, PgError};
 use crate::schema::{self, SchemaError, State, classify, shape, tables};
+use crate::sys::blocking;
 use crate::sys::command;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -114,9 +115,9 @@ impl Snapshot {
             command.arg("--table").arg(pattern);
         }
         let mut child = start("pg_dump", &mut command)?;
-        Ok(tokio::task::spawn_blocking(move || {
+        Ok(blocking::begin(move || {
             let mut output = child.stdout.take().ok_or(DumpError::Lost)?;
-            let errors = child.stderr.take().map(|pipe| std::thread::spawn(move || last_words(pipe)));
+            let errors = child.stderr.take().map(|pipe| blocking::thread(move || last_words(pipe)));
             let copied = spool.add_compressed(&mut output, &mut seen);
             drop(output);
             if copied.is_err() {
@@ -127,7 +128,9 @@ impl Snapshot {
             let said = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
             match copied {
                 Err(SpoolError::Spool(error)) => Err(DumpError::Write(error)),
-                _ if !status.success() => Err(DumpError::Failed { program: "pg_dump", said }),
+                _ if !status.success() => {
+                    Err(DumpError::Failed { program: "pg_dump", said: command::failure(&said, status) })
+                }
                 Err(SpoolError::Source(error)) => Err(DumpError::Write(error)),
                 Ok((piece, bytes)) => Ok(Dumped { spool, piece, bytes }),
             }
@@ -198,7 +201,7 @@ pub fn schema_text(access: &Access, login: &Login, without: &[String]) -> Result
     if !output.status.success() {
         return Err(DumpError::Failed {
             program: "pg_dump",
-            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            said: command::failure(&String::from_utf8_lossy(&output.stderr), output.status),
         });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

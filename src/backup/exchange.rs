@@ -6,10 +6,12 @@
 use super::content;
 use super::exchange_content::SideContent;
 use super::exchange_error::{ExchangeError, io_error};
-use super::exchange_workspace::{CONFLICTS, WorkspaceExchange};
+use super::exchange_tree::{CONFLICTS, Tree, TreeExchange};
+use super::own_backups::OwnBackups;
 use super::scratch::{RestoreId, drop_strays};
 use super::set_aside;
 use super::side::{self, Kept, Side, When};
+use super::stays::Stays;
 use crate::config::{self};
 use crate::home::Home;
 use crate::home::journal::{Entry, Journal, Operation};
@@ -28,6 +30,9 @@ pub struct Swap {
     pub workspace: Option<PathBuf>,
     /// Where its other content is: folders `in` and `out`.
     pub workspace_side: PathBuf,
+    /// The folder of the task logs, real, and where its other content is.
+    pub task_logs: PathBuf,
+    pub task_logs_side: PathBuf,
     /// The object id of the database that is in force before; 0 where the server is somebody else's.
     pub database: u32,
     /// Says in the database, where the server is somebody else's, that this exchange was made.
@@ -44,6 +49,8 @@ enum Step {
     MoveOut,
     MoveIn,
     CarryOver,
+    LogsOut,
+    LogsIn,
     TaskLogs,
     Database,
     Config,
@@ -51,10 +58,12 @@ enum Step {
     Forget,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 10] = [
     Step::MoveOut,
     Step::MoveIn,
     Step::CarryOver,
+    Step::LogsOut,
+    Step::LogsIn,
     Step::TaskLogs,
     Step::Database,
     Step::Config,
@@ -68,6 +77,8 @@ impl Step {
             Self::MoveOut => "move-out",
             Self::MoveIn => "move-in",
             Self::CarryOver => "carry-over",
+            Self::LogsOut => "task-logs-out",
+            Self::LogsIn => "task-logs-in",
             Self::TaskLogs => "task-logs",
             Self::Database => "database",
             Self::Config => "config",
@@ -88,7 +99,7 @@ pub async fn exchange(home: &Home, access: &Access, operation: Operation, swap: 
     let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
     let mut work = Work::new(home, access, swap)?;
     work.flush()?;
-    let mut journal = Journal::begin_with(home, operation, names, work.plan())?;
+    let mut journal = Journal::begin_with(home, operation, names, work.plan()?)?;
     work.forward(&mut journal, 0).await?;
     Ok(journal.finish()?)
 }
@@ -104,6 +115,9 @@ pub enum Resumed {
 
 /// Goes on with an exchange that was interrupted.
 pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<Resumed, ExchangeError> {
+    if entry.steps.iter().map(String::as_str).ne(STEPS.iter().map(|step| step.name())) {
+        return Err(ExchangeError::OtherSteps);
+    }
     let swap: Swap =
         serde_json::from_value(entry.plan.clone()).map_err(|error| ExchangeError::Plan(error.to_string()))?;
     let (at, backward) = (entry.at, swap.backward);
@@ -126,17 +140,21 @@ struct Work<'a> {
     access: &'a Access,
     swap: Swap,
     side: Side,
+    stays: Stays,
+    own: OwnBackups,
 }
 
 impl<'a> Work<'a> {
     fn new(home: &'a Home, access: &'a Access, swap: Swap) -> Result<Self, ExchangeError> {
         let id = RestoreId::parse(&swap.id).ok_or_else(|| ExchangeError::Plan(format!("{:?} is no id", swap.id)))?;
-        Ok(Self { home, access, side: Side::of(home, id), swap })
+        let side = Side::of(home, id);
+        let stays = Stays::read(&side.stays()).map_err(|source| io_error("read", &side.stays(), source))?;
+        Ok(Self { home, access, side, swap, stays, own: OwnBackups::of(home) })
     }
 
-    fn plan(&self) -> serde_json::Value {
-        // Text, numbers and paths that came from text.
-        serde_json::to_value(&self.swap).unwrap_or_default()
+    /// A path that is not text cannot be written down: that is found out before anything moves.
+    fn plan(&self) -> Result<serde_json::Value, ExchangeError> {
+        serde_json::to_value(&self.swap).map_err(|error| ExchangeError::Plan(error.to_string()))
     }
 
     async fn forward(&mut self, journal: &mut Journal, from: usize) -> Result<(), ExchangeError> {
@@ -146,7 +164,7 @@ impl<'a> Work<'a> {
                     return Err(error);
                 }
                 self.swap.backward = true;
-                journal.set_plan(self.plan())?;
+                journal.set_plan(self.plan()?)?;
                 return Err(match self.backward(journal, at).await {
                     Ok(()) => {
                         journal.remove()?;
@@ -170,10 +188,12 @@ impl<'a> Work<'a> {
 
     async fn act(&self, step: Step) -> Result<(), ExchangeError> {
         match step {
-            Step::MoveOut => self.on_workspace(|workspace| workspace.move_out())?,
-            Step::MoveIn => self.on_workspace(|workspace| workspace.move_in())?,
-            Step::CarryOver => self.on_workspace(|workspace| workspace.carry_over())?,
-            Step::TaskLogs => self.exchange_logs()?,
+            Step::MoveOut => self.workspace().move_out()?,
+            Step::MoveIn => self.workspace().move_in()?,
+            Step::CarryOver => self.workspace().carry_over()?,
+            Step::LogsOut => self.task_logs().move_out()?,
+            Step::LogsIn => self.task_logs().move_in()?,
+            Step::TaskLogs => self.task_logs().carry_over()?,
             Step::Database => self.exchange_databases(true).await?,
             Step::Config => self.put_files(When::After)?,
             Step::Settle => self.settle()?,
@@ -186,10 +206,12 @@ impl<'a> Work<'a> {
 
     async fn take_back(&self, step: Step) -> Result<(), ExchangeError> {
         match step {
-            Step::MoveOut => self.on_workspace(|workspace| workspace.move_back_out())?,
-            Step::MoveIn => self.on_workspace(|workspace| workspace.move_back_in())?,
-            Step::CarryOver => self.on_workspace(|workspace| workspace.carry_back())?,
-            Step::TaskLogs => self.exchange_logs_back()?,
+            Step::MoveOut => self.workspace().move_back_out()?,
+            Step::MoveIn => self.workspace().move_back_in()?,
+            Step::CarryOver => self.workspace().carry_back()?,
+            Step::LogsOut => self.task_logs().move_back_out()?,
+            Step::LogsIn => self.task_logs().move_back_in()?,
+            Step::TaskLogs => self.task_logs().carry_back()?,
             Step::Database => self.exchange_databases(false).await?,
             Step::Config => self.put_files(When::Before)?,
             Step::Settle | Step::Forget => {}
@@ -199,56 +221,47 @@ impl<'a> Work<'a> {
 
     /// The renames of a step reach the disk before the journal says so.
     fn flush(&self) -> Result<(), ExchangeError> {
-        let places = [Some(self.home.root()), self.swap.workspace.as_deref()];
+        let places = [Some(self.home.root()), self.swap.workspace.as_deref(), Some(self.swap.task_logs.as_path())];
         for place in places.into_iter().flatten().filter(|place| place.exists()) {
             files::sync_file_system(place).map_err(|source| io_error("flush", place, source))?;
         }
         Ok(())
     }
 
-    fn on_workspace(
-        &self,
-        step: impl FnOnce(&WorkspaceExchange<'_>) -> Result<(), ExchangeError>,
-    ) -> Result<(), ExchangeError> {
-        step(&WorkspaceExchange {
-            workspace: self.swap.workspace.as_deref(),
+    fn workspace(&self) -> TreeExchange<'_> {
+        let root = self.swap.workspace.as_deref();
+        TreeExchange {
+            tree: Tree::Workspace(&self.own),
+            root,
             beside: &self.swap.workspace_side,
-            list: &self.side.carried(),
-            names: &self.side.names(),
-            conflicts: &self.conflicts(),
-        })
+            names: self.side.names(),
+            carried: self.side.carried(),
+            conflicts: self.conflicts_in(root.unwrap_or(Path::new(""))),
+            stays: &self.stays.workspace,
+        }
     }
 
-    fn conflicts(&self) -> PathBuf {
-        let workspace = self.swap.workspace.clone().unwrap_or_default();
-        workspace.join(format!("{CONFLICTS}{}", self.side.id.as_str()))
+    fn task_logs(&self) -> TreeExchange<'_> {
+        TreeExchange {
+            tree: Tree::TaskLogs,
+            root: Some(&self.swap.task_logs),
+            beside: &self.swap.task_logs_side,
+            names: self.side.log_names(),
+            carried: self.side.carried_logs(),
+            conflicts: self.conflicts_in(&self.swap.task_logs),
+            stays: &self.stays.task_logs,
+        }
     }
 
-    fn exchange_logs(&self) -> Result<(), ExchangeError> {
-        let (here, after, before) = (self.home.task_logs(), self.side.logs(When::After), self.side.logs(When::Before));
-        if !before.exists() {
-            self.rename_if_there(&here, &before)?;
-            // That there were none is said by an empty folder.
-            files::create_private_dir(&before).map_err(|source| io_error("make", &before, source))?;
-        }
-        if !here.exists() { self.rename_if_there(&after, &here) } else { Ok(()) }
-    }
-
-    fn exchange_logs_back(&self) -> Result<(), ExchangeError> {
-        let (here, after, before) = (self.home.task_logs(), self.side.logs(When::After), self.side.logs(When::Before));
-        if !before.exists() {
-            return Ok(());
-        }
-        if !after.exists() {
-            self.rename_if_there(&here, &after)?;
-        }
-        self.rename_if_there(&before, &here)
+    fn conflicts_in(&self, root: &Path) -> PathBuf {
+        root.join(format!("{CONFLICTS}{}", self.side.id.as_str()))
     }
 
     fn rename_if_there(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
-        match fs::symlink_metadata(from) {
-            Err(_) => Ok(()),
-            Ok(_) => files::rename_durably(from, to).map_err(|source| io_error("move", from, source)),
+        match files::is_there(from) {
+            Ok(false) => Ok(()),
+            Ok(true) => files::rename_durably(from, to).map_err(|source| io_error("move", from, source)),
+            Err(source) => Err(io_error("move", from, source)),
         }
     }
 
@@ -301,9 +314,12 @@ impl<'a> Work<'a> {
             text.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
         };
         config::exchange(self.home, &read(&self.side.config(when))?)?;
-        let receipt = self.home.receipt();
-        files::write_atomic(&receipt, read(&self.side.receipt(when))?.as_bytes(), 0o600)
-            .map_err(|source| io_error("write", &receipt, source))
+        let (receipt, text) = (self.home.receipt(), read(&self.side.receipt(when))?);
+        if files::read_text(&receipt, 1024 * 1024).is_ok_and(|current| current.as_deref() == Some(text.as_str())) {
+            return Ok(());
+        }
+        let target = receipt.canonicalize().unwrap_or_else(|_| receipt.clone());
+        files::write_atomic(&target, text.as_bytes(), 0o600).map_err(|source| io_error("write", &receipt, source))
     }
 
     /// What was in force becomes what is kept: under the names that the next exchange expects.
@@ -312,16 +328,17 @@ impl<'a> Work<'a> {
         for pair in [
             (side.config(When::Before), side.config(When::After)),
             (side.receipt(When::Before), side.receipt(When::After)),
-            (side.logs(When::Before), side.logs(When::After)),
         ] {
             self.rename_if_there(&pair.0, &pair.1)?;
         }
         let (before, after) = (side.content(When::Before), side.content(When::After));
         content::rename(&before, &after).map_err(|source| io_error("move", &before, source))?;
-        self.on_workspace(|workspace| workspace.settle())?;
+        self.workspace().settle()?;
+        self.task_logs().settle()?;
         // Before the journal says that all is done: afterwards nobody may take the fresh cluster for a left-over.
         set_aside::settle(self.home).map_err(|source| io_error("remove the note of", &self.home.postgres(), source))?;
-        side.write_kept(&self.swap.kept).map_err(|source| io_error("write", side.folder(), source))
+        side.write_kept(&self.swap.kept, &self.swap.task_logs)
+            .map_err(|source| io_error("write", side.folder(), source))
     }
 
     /// One state is kept, the last one that was replaced. What of the others cannot be removed now is a
@@ -341,10 +358,11 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Folders in the workspace with what was in the way of an exchange.
+/// Folders with what was in the way of an exchange.
 pub fn conflicts(home: &Home) -> Vec<PathBuf> {
     let workspace = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
-    let entries = workspace.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let roots = workspace.into_iter().chain([home.task_logs()]);
+    let entries = roots.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     entries
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(CONFLICTS))
         .map(|entry| entry.path())

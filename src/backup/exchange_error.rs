@@ -22,8 +22,10 @@ pub enum ExchangeError {
     Content(#[from] Box<ContentError>),
     #[error(transparent)]
     Config(#[from] UpdateError),
-    #[error("the plan in the journal cannot be read: {0}")]
+    #[error("the plan of the exchange cannot be read or written: {0}")]
     Plan(String),
+    #[error("another release began this restore, and its steps are others here")]
+    OtherSteps,
     #[error("everything is as it was before: {0}")]
     TurnedBack(Box<ExchangeError>),
     #[error("it could not be finished ({0}), nor undone ({1})")]

@@ -1,5 +1,5 @@
 //! What of a workspace a backup leaves out: what other tools keep elsewhere or can make again. A
-//! restore moves these over from the workspace that it replaces.
+//! restore leaves these in their place.
 
 use crate::sys::beneath::{Entry, Folder, Kind};
 use std::path::Path;

@@ -14,7 +14,7 @@ use crate::home::progress::{Progress, Reporter};
 use crate::postgres::PgError;
 use crate::postgres::words::{self, Cause};
 use crate::schema::{self, Known, SchemaError};
-use crate::sys::{checkpoint, disk};
+use crate::sys::{blocking, checkpoint, command, disk};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
@@ -179,7 +179,7 @@ async fn compare_schemas(
 }
 
 async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| LoadError::Lost)
+    blocking::run(work).await.map_err(|_| LoadError::Lost)
 }
 
 async fn compare_counts(
@@ -227,7 +227,7 @@ async fn run_pg_restore(
     let file = File::open(dump).map_err(LoadError::Read)?;
     let child = start("pg_restore", &mut command)?;
     let (declared, counter) = (manifest.database.dump_bytes, fed.clone());
-    let fed = tokio::task::spawn_blocking(move || feed(child, file, declared, &counter)).await;
+    let fed = blocking::run(move || feed(child, file, declared, &counter)).await;
     match fed.map_err(|_| LoadError::Lost)? {
         Err(LoadError::Program(DumpError::Failed { said, .. })) => {
             Err(why_it_failed(said, disk::free_bytes(dump).unwrap_or(u64::MAX)))
@@ -260,8 +260,8 @@ fn why_it_failed(said: String, free: u64) -> LoadError {
 
 /// Decompresses into the child, no more than was declared, and waits for its end.
 fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<(), LoadError> {
-    let errors = child.stderr.take().map(|pipe| std::thread::spawn(move || last_words(pipe)));
-    let output = child.stdout.take().map(|pipe| std::thread::spawn(move || last_words(pipe)));
+    let errors = child.stderr.take().map(|pipe| blocking::thread(move || last_words(pipe)));
+    let output = child.stdout.take().map(|pipe| blocking::thread(move || last_words(pipe)));
     let copied = match child.stdin.take() {
         Some(mut stdin) => copy(file, &mut stdin, declared, fed),
         None => Err(Fed::Pipe),
@@ -275,7 +275,9 @@ fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<
     drop(join(output));
     match copied {
         Err(Fed::Failed(error)) => Err(error),
-        _ if !status.success() => Err(DumpError::Failed { program: "pg_restore", said }.into()),
+        _ if !status.success() => {
+            Err(DumpError::Failed { program: "pg_restore", said: command::failure(&said, status) }.into())
+        }
         Err(Fed::Pipe) => {
             Err(DumpError::Failed { program: "pg_restore", said: "it stopped reading".to_owned() }.into())
         }

@@ -3,6 +3,7 @@
 //! says so, it has not happened; afterwards it is finished.
 
 use super::content::{Content, ContentError, Whose};
+use super::obstacles::{self, Obstacle};
 use crate::config::{self, DatastoreSetting, ExternalUrl, UpdateError};
 use crate::home::journal::{Entry, Journal, JournalError, Operation};
 use crate::home::progress::{Progress, Reporter};
@@ -29,6 +30,8 @@ pub enum RelocationError {
     InTheWay(PathBuf),
     #[error("the plan in the journal cannot be read: {0}")]
     Plan(String),
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -81,6 +84,27 @@ pub enum Resumed {
 impl Relocation {
     /// To a datastore that was found to do. Changes nothing but the home's own id.
     pub fn plan(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
+        let io = |source| RelocationError::Io { path: home.postgres(), source };
+        if place::recorded(home)?.is_none()
+            && let Some(obstacle) = obstacles::of_cluster(home).map_err(io)?
+        {
+            return Err(obstacle.into());
+        }
+        if matches!((to.external(), to), (Ok(None), other) if *other != DatastoreSetting::Docker) {
+            files::create_private_dir(&home.postgres()).map_err(io)?;
+            if let Some(obstacle) = obstacles::between(&home.run(), &home.postgres()).map_err(io)? {
+                return Err(obstacle.into());
+            }
+        }
+        Self::planned(home, to)
+    }
+
+    fn planned(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
+        // Past the point of no return it has to be replaced.
+        let io = |source| RelocationError::Io { path: home.config(), source };
+        if let Some(obstacle) = obstacles::of_file(&home.config()).map_err(io)? {
+            return Err(obstacle.into());
+        }
         let to_place = match (to.external().map_err(PlaceError::Url)?, to) {
             (Some(url), _) => Some(Place::external(home, &url)?),
             (None, DatastoreSetting::Docker) => {
@@ -112,7 +136,7 @@ impl Relocation {
 
     /// The same for a URL that leads to the database that the home uses already.
     pub fn plan_address(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
-        Ok(Self { is_same: true, ..Self::plan(home, to)? })
+        Ok(Self { is_same: true, ..Self::planned(home, to)? })
     }
 
     /// For people.

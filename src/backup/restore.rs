@@ -3,21 +3,23 @@
 //! and dropping the work leaves nothing of it.
 
 use super::archive_read::{ArchiveError, ArchiveReader, Sink, opening};
-use super::content::{self, Content, ContentError};
-use super::encryption::{Input, NotOpened};
+use super::content::{self, Content};
+use super::encryption::Input;
 use super::exchange::{self, Swap, database_oid};
 use super::exchange_error::ExchangeError;
-use super::exchange_workspace::write_names;
-use super::load::{self, LoadError};
+use super::exchange_tree::write_names;
+use super::load;
 use super::manifest::{CONFIG, DUMP, Entry, Manifest};
-use super::restore_plan::{ConfigRefusal, Refusal, with_datastore};
+use super::restore_error::RestoreError;
+use super::restore_plan::{ConfigRefusal, with_datastore};
 use super::scratch::{RestoreId, Scratch};
 use super::set_aside;
 use super::side::{self, Elsewhere, Kept, Side, When};
 use super::stage::{Places, Stage};
+use super::stays::Stays;
 use super::strays;
 use super::watched::Watched;
-use super::workshop::{Workshop, WorkshopError};
+use super::workshop::Workshop;
 use crate::auth::cipher::Cipher;
 use crate::config::{self, DEPRECATED};
 use crate::home::Home;
@@ -25,39 +27,9 @@ use crate::home::journal::Operation;
 use crate::home::progress::Reporter;
 use crate::postgres::{APPLICATION_DATABASE, Access, Login, PgError, place};
 use crate::sys::{checkpoint, files, random};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    #[error("cannot open {path}: {source}")]
-    Open { path: PathBuf, source: io::Error },
-    #[error("{path} is encrypted, and {why}")]
-    NotOpened { path: PathBuf, why: NotOpened },
-    #[error("{path} cannot be restored: {source}")]
-    Archive { path: PathBuf, source: ArchiveError },
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Config(#[from] ConfigRefusal),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Postgres(#[from] PgError),
-    #[error(transparent)]
-    Workshop(#[from] WorkshopError),
-    #[error(transparent)]
-    Content(#[from] ContentError),
-    #[error(transparent)]
-    Exchange(#[from] ExchangeError),
-    #[error("cannot write {path}: {source}")]
-    Write { path: PathBuf, source: io::Error },
-    #[error("what was kept is gone: {0} is not there")]
-    KeptGone(PathBuf),
-    #[error("no state is kept that could be brought back")]
-    NothingKept,
-}
 
 fn open(input: &Path) -> Result<File, RestoreError> {
     let failed = |source| RestoreError::Open { path: input.to_owned(), source };
@@ -98,7 +70,7 @@ pub struct DatabaseOnly(Stage);
 
 impl DatabaseOnly {
     pub fn new(side: &Side) -> Self {
-        Self(Stage::new(places(side, None)))
+        Self(Stage::new(places(side, &side.workspace_here(), &side.logs_here())))
     }
 }
 
@@ -111,9 +83,9 @@ impl Sink for DatabaseOnly {
     }
 }
 
-fn places(side: &Side, workspace_side: Option<&Path>) -> Places {
-    let workspace = workspace_side.map_or_else(|| side.workspace_here(), Path::to_owned);
-    Places { own: side.folder().to_owned(), task_logs: side.logs(When::After), workspace: workspace.join("in") }
+fn places(side: &Side, workspace_side: &Path, logs_side: &Path) -> Places {
+    let own = side.folder().to_owned();
+    Places { own, task_logs: logs_side.join("in"), workspace: workspace_side.join("in") }
 }
 
 /// A backup unpacked into a side folder, every entry compared.
@@ -124,6 +96,9 @@ pub struct Staged {
     pub config: String,
     pub workspace: PathBuf,
     workspace_side: PathBuf,
+    input: PathBuf,
+    task_logs: PathBuf,
+    logs_side: PathBuf,
     /// Whether it goes with this value: until there is more of it than files.
     is_ours: bool,
 }
@@ -142,14 +117,22 @@ impl Staged {
     pub fn unpack(home: &Home, input: &Input, workspace: &Path, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
         let side = Side::of(home, RestoreId::new());
         let write = |source| RestoreError::Write { path: side.folder().to_owned(), source };
-        let elsewhere = Elsewhere { workspace: Some(workspace.to_owned()), made_workspace: !workspace.exists() };
+        let task_logs = real(&home.task_logs());
+        let elsewhere = Elsewhere {
+            workspace: Some(workspace.to_owned()),
+            made_workspace: !workspace.exists(),
+            task_logs: Some(task_logs.clone()),
+        };
         side.create(&elsewhere).map_err(write)?;
-        let workspace_side = place_beside(&side, workspace).map_err(|source| {
+        let beside = side
+            .place_beside(side.workspace_here(), workspace)
+            .and_then(|workspace_side| Ok((workspace_side, side.place_beside(side.logs_here(), &task_logs)?)));
+        let (workspace_side, logs_side) = beside.map_err(|source| {
             // Nothing is in it yet.
             let _ = side.remove();
             RestoreError::Write { path: workspace.to_owned(), source }
         })?;
-        let mut stage = Stage::new(places(&side, Some(&workspace_side)));
+        let mut stage = Stage::new(places(&side, &workspace_side, &logs_side));
         let unpacked = read(input, &mut stage, reporter).and_then(|manifest| {
             stage.finish().map_err(write)?;
             let config = files::read_text(&side.folder().join(CONFIG), 1024 * 1024).map_err(write)?;
@@ -159,7 +142,18 @@ impl Staged {
         match unpacked {
             Ok((manifest, config)) => {
                 let workspace = workspace.to_owned();
-                Ok(Self { side, manifest, config, workspace, workspace_side, is_ours: true })
+                let input = input.path.clone();
+                Ok(Self {
+                    side,
+                    input,
+                    manifest,
+                    config,
+                    workspace,
+                    workspace_side,
+                    task_logs,
+                    logs_side,
+                    is_ours: true,
+                })
             }
             Err(error) => {
                 // What cannot be removed now is removed as a stray.
@@ -167,29 +161,6 @@ impl Staged {
                 Err(error)
             }
         }
-    }
-}
-
-/// Where the workspace's other content can be so that renames lead from there into the workspace: in
-/// the home, or in a hidden folder of the workspace when that is another file system (or mount).
-fn place_beside(side: &Side, workspace: &Path) -> io::Result<PathBuf> {
-    let here = side.workspace_here();
-    files::create_private_dir(&here)?;
-    let nearest = workspace.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-    let there = side.workspace_there(nearest);
-    match fs::rename(&here, &there) {
-        Ok(()) => {
-            fs::rename(&there, &here)?;
-            Ok(here)
-        }
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            fs::remove_dir(&here)?;
-            fs::create_dir_all(workspace)?;
-            let there = side.workspace_there(workspace);
-            files::create_private_dir(&there)?;
-            Ok(there)
-        }
-        Err(error) => Err(error),
     }
 }
 
@@ -270,9 +241,13 @@ impl Ready {
         write_after(side, records)?;
         copy_before(home, side)?;
         let (database, mark) = before_exchange(access, side).await?;
+        let stays = Stays::of(&staged.manifest, &staged.input, workspace.as_deref(), &staged.task_logs);
+        stays.and_then(|stays| stays.write(&side.stays())).map_err(|source| write(&side.stays(), source))?;
         write_names(&staged.workspace_side.join("in"), &side.names())?;
+        write_names(&staged.logs_side.join("in"), &side.log_names())?;
+        let aside = set_aside::pending(home).map_err(|source| write(&home.set_aside_note(), source))?;
         let kept = Kept {
-            unreadable: set_aside::pending(home).map(|aside| aside.folder),
+            unreadable: aside.map(|aside| aside.folder),
             ..Kept::now(
                 records.in_force.clone(),
                 records.set_aside.clone(),
@@ -284,6 +259,8 @@ impl Ready {
             id: side.id.as_str().to_owned(),
             workspace,
             workspace_side: staged.workspace_side.clone(),
+            task_logs: staged.task_logs.clone(),
+            task_logs_side: staged.logs_side.clone(),
             database,
             mark,
             kept,
@@ -301,21 +278,31 @@ pub async fn undo(
     rows: std::collections::BTreeMap<String, i64>,
 ) -> Result<Kept, RestoreError> {
     let (side, kept) = side::kept(home).ok_or(RestoreError::NothingKept)?;
+    let task_logs = real(&home.task_logs());
+    let logs_side = side.found_beside(side.logs_here(), &task_logs);
+    let workspace_side = match &kept.workspace {
+        Some(workspace) => side.found_beside(side.workspace_here(), workspace),
+        None => side.workspace_here(),
+    };
+    take_over_older_logs(&side)?;
+    let (incoming, logs) = (workspace_side.join("in"), logs_side.join("in"));
+    for (folder, is_needed) in [(&incoming, kept.workspace.is_some()), (&logs, true)] {
+        if is_needed && !folder.is_dir() {
+            return Err(RestoreError::KeptGone(folder.clone()));
+        }
+    }
     copy_before(home, &side)?;
     keep_datastore(home, &side)?;
     let (database, mark) = before_exchange(access, &side).await?;
-    let there = kept.workspace.as_ref().map(|workspace| side.workspace_there(workspace));
-    let workspace_side = there.filter(|path| path.is_dir()).unwrap_or_else(|| side.workspace_here());
-    let incoming = workspace_side.join("in");
-    if kept.workspace.is_some() && !incoming.is_dir() {
-        return Err(RestoreError::KeptGone(incoming));
-    }
     write_names(&incoming, &side.names())?;
+    write_names(&logs, &side.log_names())?;
     let now = Kept::now(kept.set_aside.clone(), kept.in_force.clone(), rows, kept.workspace.clone());
     let swap = Swap {
         id: side.id.as_str().to_owned(),
         workspace: kept.workspace,
         workspace_side,
+        task_logs,
+        task_logs_side: logs_side,
         database,
         mark,
         kept: now.clone(),
@@ -323,6 +310,16 @@ pub async fn undo(
     };
     exchange::exchange(home, access, Operation::RestoreUndo, swap).await?;
     Ok(now)
+}
+
+/// A release before this one kept the task logs under another name.
+fn take_over_older_logs(side: &Side) -> Result<(), RestoreError> {
+    let (older, here) = (side.folder().join("task-logs.after"), side.logs_here());
+    let moved = match files::is_there(&older) {
+        Ok(true) => files::create_private_dir(&here).and_then(|()| files::rename_durably(&older, &here.join("in"))),
+        other => other.map(drop),
+    };
+    moved.map_err(|source| RestoreError::Write { path: older, source })
 }
 
 /// By what the exchange will tell which database is in force. On somebody else's server what is in it is written down.

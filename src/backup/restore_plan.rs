@@ -2,6 +2,7 @@
 //! changed yet when this says no.
 
 use super::manifest::{Entry, Manifest, WORKSPACE};
+use super::obstacles::Obstacle;
 use crate::config::{self, BackupSettings, DatastoreSetting, EditError, Problem, SecretPlace};
 use crate::schema::SchemaError;
 use serde_yaml::{Mapping, Value};
@@ -23,8 +24,8 @@ pub struct Facts<'a> {
     pub force: bool,
     /// Whether the home is inside the workspace, which then cannot be moved away either.
     pub home_inside: bool,
-    /// Something is mounted inside the workspace, which then cannot be moved away.
-    pub mount: Option<PathBuf>,
+    /// What cannot be replaced or moved.
+    pub obstacle: Option<Obstacle>,
     /// How often the database is on this machine's disk meanwhile.
     pub database_copies: u64,
     /// Free bytes where the home is.
@@ -43,8 +44,8 @@ pub enum Refusal {
     WorkspaceInUse(PathBuf),
     #[error("Leoflow's home is inside the workspace {0}, which then cannot be replaced")]
     HomeInside(PathBuf),
-    #[error("{0} is a mount point in the workspace, and cannot be moved aside")]
-    Mount(PathBuf),
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
     #[error("{needed} bytes are needed where {path} is, and {free} are free")]
     Space { path: PathBuf, needed: u64, free: u64 },
 }
@@ -70,8 +71,8 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
     if facts.home_inside {
         return Err(Refusal::HomeInside(facts.workspace.to_owned()));
     }
-    if let Some(mount) = &facts.mount {
-        return Err(Refusal::Mount(mount.clone()));
+    if let Some(obstacle) = &facts.obstacle {
+        return Err(Refusal::Obstacle(obstacle.clone()));
     }
     let of_workspace: u64 = manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::size).sum();
     let (here, there) = match facts.workspace_free {
@@ -198,7 +199,7 @@ mod tests {
             workspace_is_ours: true,
             force: true,
             home_inside: false,
-            mount: None,
+            obstacle: None,
             database_copies: 1,
             free: u64::MAX,
             workspace_free: None,
@@ -224,8 +225,8 @@ mod tests {
     #[test]
     fn what_cannot_be_moved_aside_is_found_before() {
         let manifest = manifest(vec![]);
-        let mounted = Facts { mount: Some("/w/data".into()), ..facts(&manifest) };
-        assert!(matches!(refused(&mounted), Some(Refusal::Mount(_))));
+        let mounted = Facts { obstacle: Some(Obstacle::InWorkspace("/w/data".into())), ..facts(&manifest) };
+        assert!(matches!(refused(&mounted), Some(Refusal::Obstacle(_))));
     }
 
     #[test]

@@ -49,10 +49,10 @@ pub fn damaged(home: &Home, name: &str) -> PathBuf {
     }
 }
 
-/// One whose restore is not through.
-pub fn pending(home: &Home) -> Option<SetAside> {
-    let text = files::read_text(&home.set_aside_note(), 2 * 1024 * 1024).ok().flatten()?;
-    serde_json::from_str(&text).ok()
+/// One whose restore is not through. A note that cannot be read is an error: without it the cluster is never put back.
+pub fn pending(home: &Home) -> io::Result<Option<SetAside>> {
+    let text = files::read_text(&home.set_aside_note(), 2 * 1024 * 1024)?;
+    text.map(|text| serde_json::from_str(&text)).transpose().map_err(io::Error::from)
 }
 
 /// Nothing may run from the cluster. The caller has the home.
@@ -97,7 +97,7 @@ fn sha256_of(path: &Path) -> io::Result<Option<String>> {
 
 /// The restore did not come into force: what it made goes, what was there is there again.
 pub fn put_back(home: &Home) -> io::Result<()> {
-    let Some(aside) = pending(home) else { return Ok(()) };
+    let Some(aside) = pending(home)? else { return Ok(()) };
     if let Some(made) = &aside.credentials {
         let path = home.postgres_credentials();
         // Others are somebody's who has found the lost ones.
@@ -108,7 +108,7 @@ pub fn put_back(home: &Home) -> io::Result<()> {
             }
         }
     }
-    if aside.folder.exists() {
+    if files::is_there(&aside.folder)? {
         if let Some(receipt) = &aside.receipt {
             files::write_atomic(&home.receipt(), receipt.as_bytes(), 0o600)?;
         }
@@ -119,7 +119,7 @@ pub fn put_back(home: &Home) -> io::Result<()> {
 }
 
 fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
-    if from.exists() { files::rename_durably(from, to) } else { Ok(()) }
+    if files::is_there(from)? { files::rename_durably(from, to) } else { Ok(()) }
 }
 
 /// The restore is in force: what is set aside stays where it is.
@@ -146,11 +146,11 @@ mod tests {
         fs::write(home.receipt(), "old receipt").unwrap();
         let data = home.postgres_data();
         let aside = begin(&home, "damaged").unwrap();
-        assert!(!data.exists() && pending(&home) == Some(aside));
+        assert!(!data.exists() && pending(&home).unwrap() == Some(aside));
         fs::create_dir_all(&data).unwrap();
         fs::write(home.receipt(), "new receipt").unwrap();
         put_back(&home).unwrap();
-        assert!(data.join("old").exists() && pending(&home).is_none());
+        assert!(data.join("old").exists() && pending(&home).unwrap().is_none());
         assert_eq!(fs::read_to_string(home.receipt()).unwrap(), "old receipt");
         let aside = begin(&home, "damaged").unwrap();
         settle(&home).unwrap();

@@ -43,8 +43,51 @@ impl Side {
         self.folder.join(format!("setup.{}", when.name()))
     }
 
-    pub fn logs(&self, when: When) -> PathBuf {
-        self.folder.join(format!("task-logs.{}", when.name()))
+    /// Where the other content of the task logs is when it can be in the home.
+    pub fn logs_here(&self) -> PathBuf {
+        self.folder.join("task-logs")
+    }
+
+    /// The names that come into the task logs, and what is carried over there.
+    pub fn log_names(&self) -> PathBuf {
+        self.folder.join("log-names.json")
+    }
+
+    pub fn carried_logs(&self) -> PathBuf {
+        self.folder.join("carried-logs.json")
+    }
+
+    /// What stays in its place by the backup's own account.
+    pub fn stays(&self) -> PathBuf {
+        self.folder.join("stays.json")
+    }
+
+    /// Where the other content of the folder `root` can be so that renames lead from there into it: `here`, in the home,
+    /// or in a hidden folder of `root` when that is on another file system (or mount).
+    pub fn place_beside(&self, here: PathBuf, root: &Path) -> io::Result<PathBuf> {
+        files::create_private_dir(&here)?;
+        let nearest = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+        let probe = self.hidden_in(nearest);
+        match std::fs::rename(&here, &probe) {
+            Ok(()) => {
+                std::fs::rename(&probe, &here)?;
+                Ok(here)
+            }
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                std::fs::remove_dir(&here)?;
+                std::fs::create_dir_all(root)?;
+                let there = self.hidden_in(root);
+                files::create_private_dir(&there)?;
+                Ok(there)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where `place_beside` has put it.
+    pub fn found_beside(&self, here: PathBuf, root: &Path) -> PathBuf {
+        let there = self.hidden_in(root);
+        if there.is_dir() { there } else { here }
     }
 
     /// What is in the database, where that cannot be beside the one in force.
@@ -75,9 +118,9 @@ impl Side {
         self.folder.join("workspace")
     }
 
-    /// And where it is when a rename cannot lead from the home into the workspace.
-    pub fn workspace_there(&self, workspace: &Path) -> PathBuf {
-        workspace.join(format!("{OWN_FOLDER}{}", self.id.as_str()))
+    /// And where it is when a rename cannot lead from the home into the folder `root`.
+    pub fn hidden_in(&self, root: &Path) -> PathBuf {
+        root.join(format!("{OWN_FOLDER}{}", self.id.as_str()))
     }
 
     /// What is remembered of it; `None` also when that cannot be read.
@@ -99,18 +142,23 @@ impl Side {
     }
 
     /// From here on it is the user's old state, and no folder that was made for it goes with it.
-    pub fn write_kept(&self, kept: &Kept) -> io::Result<()> {
-        let elsewhere = Elsewhere { workspace: kept.workspace.clone(), made_workspace: false };
+    pub fn write_kept(&self, kept: &Kept, task_logs: &Path) -> io::Result<()> {
+        let (workspace, task_logs) = (kept.workspace.clone(), Some(task_logs.to_owned()));
+        let elsewhere = Elsewhere { workspace, made_workspace: false, task_logs };
         files::write_atomic(&self.folder.join(ELSEWHERE), &serde_json::to_vec(&elsewhere)?, 0o600)?;
         files::write_atomic(&self.kept(), &serde_json::to_vec_pretty(kept)?, 0o600)
     }
 
-    /// Removes the folder, and what it has in a workspace.
+    /// Removes the folder, and what it has in a workspace or in the task logs.
     pub fn remove(&self) -> io::Result<()> {
-        let text = files::read_text(&self.folder.join(ELSEWHERE), 64 * 1024).ok().flatten();
+        let text = files::read_text(&self.folder.join(ELSEWHERE), 64 * 1024)?;
+        // One that is torn was never used: it is written before anything else.
         let elsewhere = text.and_then(|text| serde_json::from_str::<Elsewhere>(&text).ok()).unwrap_or_default();
+        if let Some(logs) = &elsewhere.task_logs {
+            files::remove_any(&self.hidden_in(logs))?;
+        }
         if let Some(workspace) = &elsewhere.workspace {
-            files::remove_any(&self.workspace_there(workspace))?;
+            files::remove_any(&self.hidden_in(workspace))?;
             if elsewhere.made_workspace {
                 // Only when it is empty.
                 let _ = std::fs::remove_dir(workspace);
@@ -128,6 +176,9 @@ pub struct Elsewhere {
     pub workspace: Option<PathBuf>,
     /// Whether the folder was made for it.
     pub made_workspace: bool,
+    /// The task logs, real.
+    #[serde(default)]
+    pub task_logs: Option<PathBuf>,
 }
 
 /// Which of two states a file in the side folder belongs to.

@@ -174,6 +174,15 @@ impl ExternalUrl {
         })
     }
 
+    /// Whether the server has to prove that it knows the password: nothing else says that it is the right one. Without TLS
+    /// any program may have taken its port, and in a folder where anybody may write its socket.
+    pub fn requires_scram(&self) -> bool {
+        match &self.address {
+            Address::Tcp { .. } => self.tls == Tls::Off,
+            Address::Socket { folder, .. } => files::mode(folder).map_or(true, |mode| mode & 0o002 != 0),
+        }
+    }
+
     /// Whether what goes there can be read on its way over a network.
     pub fn is_open_to_others(&self) -> bool {
         self.tls == Tls::Off && !self.address.is_here()
@@ -274,6 +283,18 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_tls_the_server_has_to_prove_itself() {
+        let of = |text: &str| ExternalUrl::parse(text).unwrap().requires_scram();
+        assert!(of("postgres://a@127.0.0.1/b") && of("postgres://a@h/b?sslmode=disable"));
+        assert!(!of("postgres://a@h/b") && !of("postgres://a@127.0.0.1/b?sslmode=verify-full"));
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("postgres://a@/b?host={}", folder.path().display());
+        assert!(!of(&url), "a folder of one user's");
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
+        assert!(of(&url), "a folder of all users'");
+    }
 
     #[test]
     fn a_url_says_who_logs_in_where_and_that_the_server_is_verified() {

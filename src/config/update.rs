@@ -71,7 +71,11 @@ pub fn exchange(home: &Home, text: &str) -> Result<(), UpdateError> {
         }
         _ => text.to_owned(),
     };
-    write(home, &text)
+    // Taking back what was not done must not need what doing it needs: a file that can be replaced.
+    match read_file(&home.config()) {
+        Ok(Some(current)) if current.text == text => Ok(()),
+        _ => write(home, &text),
+    }
 }
 
 /// Replaces the whole file, or makes it.
@@ -82,7 +86,9 @@ pub fn replace(home: &Home, text: &str) -> Result<(), UpdateError> {
 
 fn write(home: &Home, text: &str) -> Result<(), UpdateError> {
     let path = home.config();
-    files::write_atomic(&path, text.as_bytes(), 0o600).map_err(|source| UpdateError::Io { path, source })
+    // A link, as into a folder of dotfiles, stays one.
+    let target = path.canonicalize().unwrap_or_else(|_| path.clone());
+    files::write_atomic(&target, text.as_bytes(), 0o600).map_err(|source| UpdateError::Io { path, source })
 }
 
 /// A change takes milliseconds.
@@ -124,5 +130,21 @@ mod tests {
         replace(&home, &config("cd", 1)).unwrap();
         update(&home, |loaded| vec![("session_epoch", (loaded.config.session_epoch + 1).into())]).unwrap();
         assert_eq!(epoch(), 2);
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written_and_a_link_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let place = folder.path().join("dotfile");
+        std::fs::write(&place, "port: 1\n").unwrap();
+        std::os::unix::fs::symlink(&place, home.config()).unwrap();
+        let before = files::inode(&place);
+        exchange(&home, "port: 1\n").unwrap();
+        assert_eq!(files::inode(&place), before, "not replaced by itself");
+        exchange(&home, "port: 2\n").unwrap();
+        assert!(home.config().is_symlink());
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "port: 2\n");
     }
 }

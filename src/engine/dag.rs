@@ -45,7 +45,7 @@ pub struct Structure {
     #[serde(default)]
     pub tags: Vec<String>,
     /// By name: `value`, `schema`, `description`; only the value in versions of an older Leoflow.
-    #[serde(default)]
+    #[serde(default, with = "super::param_order")]
     pub params: Map<String, Value>,
     #[serde(default)]
     pub owners: Vec<String>,
@@ -265,7 +265,7 @@ pub struct Task {
     pub outlets: Vec<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub template_fields: Vec<String>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty", with = "super::param_order")]
     pub params: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
@@ -374,5 +374,40 @@ pub enum TriggerRule {
 impl TriggerRule {
     pub fn is_default(&self) -> bool {
         *self == Self::AllSuccess
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// As `jsonb` gives it back.
+    fn stored(structure: &Structure) -> Value {
+        let mut value = serde_json::to_value(structure).unwrap();
+        value.sort_all_objects();
+        value
+    }
+
+    #[test]
+    fn params_come_back_in_the_order_of_the_file() {
+        let param = |value: &str| json!({"schema": {}, "description": null, "value": value});
+        let (several, one) =
+            (json!({"zeta": param("1"), "a": param("2"), "mid": param("3")}), json!({"only": param("4")}));
+        let task = json!({"task_id": "t", "operator": "x", "params": several});
+        let given = json!({"dag_id": "d", "params": several, "tasks": [task]});
+        let read: Structure = serde_json::from_value(given).unwrap();
+        let back: Structure = serde_json::from_value(stored(&read)).unwrap();
+        let names = |params: &Map<String, Value>| params.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&back.params), ["zeta", "a", "mid"]);
+        assert_eq!(names(&back.tasks[0].params), ["zeta", "a", "mid"]);
+        assert_eq!(back.params["zeta"], param("1"), "a position is the column's alone");
+        let alone: Structure = serde_json::from_value(json!({"dag_id": "d", "params": one, "tasks": []})).unwrap();
+        assert_eq!(stored(&alone)["params"], one, "its version is the one that it was");
+        // As an earlier release stored it.
+        let old: Structure =
+            serde_json::from_value(json!({"dag_id": "d", "params": {"a": 1, "b": {"position": 2}}, "tasks": []}))
+                .unwrap();
+        assert_eq!(old.params["b"], json!({"position": 2}));
     }
 }

@@ -4,6 +4,7 @@ pub mod dag;
 pub mod dag_check;
 pub mod keys;
 pub mod length;
+mod param_order;
 pub mod params;
 pub mod planner;
 pub mod schedule;

@@ -93,8 +93,14 @@ impl TaskState {
         matches!(self, Self::Deferred | Self::AwaitingInput)
     }
 
-    /// Whether it takes one of the run's `max_active_tasks`.
-    pub fn is_active(self) -> bool {
-        matches!(self, Self::Queued | Self::Running | Self::Restarting)
+    /// Whether it takes slots of its pool and one of its run's `max_active_tasks`: Airflow's `EXECUTION_STATES`.
+    /// A deferred one takes slots of a pool with `include_deferred` only.
+    pub fn is_executing(self) -> bool {
+        matches!(self, Self::Queued | Self::Running)
+    }
+
+    /// Whether it counts for `max_active_tis_per_dag` and `max_active_tis_per_dagrun`: Airflow's `ACTIVE_STATES`.
+    pub fn is_in_flight(self) -> bool {
+        self.is_executing() || self.is_deferred()
     }
 }

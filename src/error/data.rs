@@ -9,6 +9,7 @@ use crate::backup::create::CreateError;
 use crate::backup::dump::DumpError;
 use crate::backup::encryption::{EncryptionError, NotOpened};
 use crate::backup::load::LoadError;
+use crate::backup::obstacles::Obstacle;
 use crate::backup::relocation::RelocationError;
 use crate::backup::restore_plan::{ConfigRefusal, Refusal};
 use crate::backup::{ExchangeError, RestoreError};
@@ -16,8 +17,9 @@ use crate::config::UpdateError;
 use crate::postgres::PgError;
 use crate::setup::uninstall::{FactsError, Refusal as UninstallRefusal, RemoveError};
 use std::io;
+use std::path::Path;
 
-const NEXT_START: &str = "the next command finishes it: run `leoflow lite start`";
+const NEXT_START: &str = "fix the cause, then run `leoflow lite start`: it finishes what was begun, or takes it back";
 
 impl From<UpdateError> for Error {
     fn from(error: UpdateError) -> Self {
@@ -50,7 +52,7 @@ impl From<DumpError> for Error {
 
 impl From<CreateError> for Error {
     fn from(error: CreateError) -> Self {
-        let is_full = error.is_full_disk();
+        let write_failure = error.write_failure();
         let base = match error {
             CreateError::Dump(error) => error.into(),
             CreateError::Collect(CollectError::TooMany) => Self::failed(&error)
@@ -66,10 +68,10 @@ impl From<CreateError> for Error {
             CreateError::ForNobody(_) => Self::usage(&error).hint("leoflow config set backup.recipients age1…"),
             CreateError::Encryption(error) => error.into(),
         };
-        if is_full && base.hints.is_empty() {
-            return with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into()));
+        match write_failure {
+            Some(kind) if base.hints.is_empty() => with_disk_hint(base, Some(&kind.into())),
+            _ => base,
         }
-        base
     }
 }
 
@@ -85,7 +87,19 @@ impl From<Refusal> for Error {
                 base.hint("choose an empty folder with --workspace DIR, or move its content away")
             }
             Refusal::HomeInside(_) => base.hint("restore into another folder: --workspace DIR"),
-            Refusal::Mount(_) => base.hint("unmount it, or restore into another folder: --workspace DIR"),
+            Refusal::Obstacle(Obstacle::InWorkspace(_)) => {
+                base.hint("unmount it, or restore into another folder: --workspace DIR")
+            }
+            Refusal::Obstacle(Obstacle::Mount(_)) => base
+                .hint("unmount it, or mount the folder that it is in instead; then run the same command again")
+                .hint("nothing was changed"),
+            Refusal::Obstacle(Obstacle::Link(ref path) | Obstacle::LeadsNowhere(ref path)) => {
+                base.hint(format!("see where it leads: ls -l '{}'", path.display())).hint("nothing was changed")
+            }
+            Refusal::Obstacle(Obstacle::NotWritable(ref path)) => base
+                .hint(format!("make it writable: chmod u+rwx '{}' (`ls -ld` shows whose it is)", path.display()))
+                .hint("nothing was changed"),
+            Refusal::Obstacle(Obstacle::Apart { .. }) => base.hint("nothing was changed"),
             Refusal::Space { .. } => base.hint("free some space, then run the same command again; nothing was changed"),
         }
     }
@@ -147,6 +161,7 @@ impl From<RelocationError> for Error {
             RelocationError::InTheWay(_) => {
                 Self::refused(&error).hint("move it elsewhere, or remove it when nobody needs it")
             }
+            RelocationError::Obstacle(obstacle) => Refusal::from(obstacle).into(),
             RelocationError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
             RelocationError::Journal(error) => error.into(),
             RelocationError::Home(error) => error.into(),
@@ -204,17 +219,38 @@ impl From<ExchangeError> for Error {
         match error {
             ExchangeError::TurnedBack(cause) => Self::failed("it could not be done; everything is as it was before")
                 .cause(cause)
-                .hint("mend the cause, then run the same command again"),
-            ExchangeError::Stuck(..) => Self::failed(&error).hint(NEXT_START),
+                .hint("fix the cause, then run the same command again"),
+            ExchangeError::Stuck(_, ref second) => {
+                let base = Self::failed(&error);
+                match mounted(second) {
+                    Some(path) => base.hint(format!("{} is a mount point: unmount it first", path.display())),
+                    None => base,
+                }
+                .hint(NEXT_START)
+            }
             ExchangeError::Journal(error) => Self::from(error).hint(NEXT_START),
             ExchangeError::Postgres(error @ PgError::WrongPassword) => error.into(),
-            ExchangeError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
+            ExchangeError::Plan(_) | ExchangeError::OtherSteps => {
+                Self::refused(&error).hint("run the leoflow that began it")
+            }
             ExchangeError::Place(error) => error.into(),
             ExchangeError::Content(error) => Self::from(*error).hint(NEXT_START),
             ExchangeError::Io { .. } | ExchangeError::Postgres(_) | ExchangeError::Config(_) => {
                 Self::failed(&error).hint(NEXT_START)
             }
         }
+    }
+}
+
+/// The path that nothing can be renamed over.
+fn mounted(error: &ExchangeError) -> Option<&Path> {
+    match error {
+        ExchangeError::Io { path, source, .. } | ExchangeError::Config(UpdateError::Io { path, source })
+            if source.kind() == io::ErrorKind::ResourceBusy =>
+        {
+            Some(path)
+        }
+        _ => None,
     }
 }
 
@@ -287,7 +323,18 @@ impl From<RemoveError> for Error {
             }
             RemoveError::Journal(error) => error.into(),
             RemoveError::Receipt(error) => error.into(),
-            RemoveError::Service(error) => error.into(),
+            RemoveError::NothingRemoved(cause) => {
+                let cause = match *cause {
+                    RemoveError::Io { path, source } => Self::io("move", &path, &source),
+                    other => Self::from(other),
+                };
+                Self {
+                    message: format!("{}; the purge was taken back, and nothing was removed", cause.message),
+                    ..cause
+                }
+            }
+            RemoveError::Place(error) => error.into(),
+            RemoveError::Container(error) => error.into(),
             RemoveError::Plan(_) => Self::refused(&error).hint("run the leoflow that began it"),
         }
     }

@@ -133,6 +133,11 @@ impl Error {
 
 fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
     match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::ResourceBusy) => error.hint("it is a mount point or in use: `findmnt` shows mounts"),
+        Some(io::ErrorKind::FileTooLarge) => error.hint(
+            "a limit on the size of files is in force here (`ulimit -f`): raise it and run the same command again; \
+             nothing was lost",
+        ),
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
             error.hint("the disk is full: free some space and run the same command again; nothing was lost")
         }
@@ -152,7 +157,8 @@ impl From<LockError> for Error {
                 match holder.url {
                     Some(url) => Self::failed(format!("Leoflow is already running on this home: pid {pid}, {url}"))
                         .hint("leoflow lite status")
-                        .hint("leoflow lite stop, then try again; or use another home with --home DIR"),
+                        .hint("leoflow lite restart starts its processes anew")
+                        .hint("leoflow lite stop ends it; for another instance: --home DIR"),
                     None => Self::failed(format!("this home is in use by `{command}`, pid {pid}"))
                         .hint("wait until it is done"),
                 }
@@ -323,6 +329,10 @@ impl From<AgentError> for Error {
             AgentError::Credentials(error) => error.into(),
             AgentError::Schema(error) => error.into(),
             AgentError::Io(_) => Self::failed(&error),
+            AgentError::Probe(_) => Self::failed(&error).hint(
+                "a container's or service manager's filter of system calls, or the file system of the home, is the usual \
+                 cause; docs/running-tasks.md says what a task needs",
+            ),
         }
     }
 }

@@ -64,6 +64,9 @@ impl From<ContainerError> for Error {
             ContainerError::Taken { runtime, kind, name } | ContainerError::Exists { runtime, kind, name } => {
                 Self::refused(&error).hint(format!("when nobody needs it: {runtime} {kind} rm {name}"))
             }
+            ContainerError::InUse { runtime, user, .. } => {
+                Self::refused(&error).hint(format!("when nobody needs it: {runtime} rm {user}"))
+            }
             ContainerError::Io(_) => Self::failed(&error).hint("leoflow doctor"),
         }
     }

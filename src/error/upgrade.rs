@@ -100,7 +100,6 @@ impl From<back::Refusal> for Error {
 impl From<ShellError> for Error {
     fn from(error: ShellError) -> Self {
         match error {
-            ShellError::Write { path, source } => Self::io("write", &path, &source),
             ShellError::Unquotable(_) => Self::failed(&error).hint("put it on the PATH by hand"),
             ShellError::Receipt(error) => error.into(),
         }
@@ -123,6 +122,7 @@ impl From<UpgradeError> for Error {
             UpgradeError::Schema(error) => error.into(),
             UpgradeError::Receipt(error) => error.into(),
             UpgradeError::Host(error) => error.into(),
+            UpgradeError::Read { path, source } => Self::io("read", &path, &source),
             UpgradeError::Write { path, source } => Self::io("write", &path, &source),
             UpgradeError::Stage(StageError::Write { path, source }) => Self::io("write", &path, &source),
             UpgradeError::Program(ProgramError::Io { path, source }) => Self::io("prepare", &path, &source),

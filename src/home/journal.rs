@@ -200,7 +200,7 @@ impl Journal {
         let text = serde_json::to_vec_pretty(&self.entry).map_err(|error| io(error.into()))?;
         if text.len() as u64 > SIZE_LIMIT {
             // Nobody could go on with it.
-            return Err(io(io::Error::new(io::ErrorKind::FileTooLarge, "the plan is too long")));
+            return Err(io(io::Error::other("the plan is too long")));
         }
         files::write_atomic(&self.path, &text, 0o600).map_err(io)
     }

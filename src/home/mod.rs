@@ -41,8 +41,13 @@ impl Home {
         self.root.join("config.yaml")
     }
 
-    /// What became of the backups and verifications that are made by themselves.
+    /// What became of the scheduled backups and verifications. Not in `backups/`, which may not be writable.
     pub fn upkeep(&self) -> PathBuf {
+        self.run().join("upkeep.json")
+    }
+
+    /// The same by older releases.
+    pub fn older_upkeep(&self) -> PathBuf {
         self.backups().join("upkeep.json")
     }
 
@@ -206,6 +211,11 @@ impl Home {
     /// One folder for each task that runs.
     pub fn running_tasks(&self) -> PathBuf {
         self.run().join("tasks")
+    }
+
+    /// What is wrong for now with the Pythons of running processes.
+    pub fn python_notes(&self) -> PathBuf {
+        self.run().join("python")
     }
 
     /// Held by the one agent of this home.

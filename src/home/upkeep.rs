@@ -1,4 +1,4 @@
-//! `backups/upkeep.json`: what is done by itself, when it was done last, and what went wrong.
+//! `run/upkeep.json`: the scheduled jobs, when each was done last, and what went wrong.
 
 use super::Home;
 use crate::sys::files;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,11 +53,27 @@ const AFTER_FAILURES: SignedDuration = SignedDuration::from_hours(12);
 /// A change takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A clock differs from itself by this much at most.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
+
 const LIMIT: u64 = 64 * 1024;
 
 impl Job {
     fn since(now: Timestamp) -> Self {
         Self { since: now, tried_at: None, done_at: None, problem: None, failures: 0, partial: false, awake_seconds: 0 }
+    }
+
+    /// True if a date was written by a clock that was ahead.
+    fn is_ahead(&self, now: Timestamp) -> bool {
+        let limit = now.checked_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX);
+        [Some(self.since), self.tried_at, self.done_at].into_iter().flatten().any(|at| at > limit)
+    }
+
+    /// Forgets dates of a clock that was ahead: the job is due earlier rather than never.
+    fn forget_future(&mut self, now: Timestamp) {
+        self.since = self.since.min(now);
+        self.tried_at = self.tried_at.filter(|at| *at <= now);
+        self.done_at = self.done_at.filter(|at| *at <= now);
     }
 
     /// From when on its next time is counted. A clock that was ahead is not believed.
@@ -100,15 +117,17 @@ impl Upkeep {
     }
 }
 
-/// What is known; `None` before it was first looked after. A file that cannot be read is as none.
+/// The record; `None` before the first. One that cannot be read counts as none.
 pub fn read(home: &Home) -> Option<Upkeep> {
-    let text = files::read_text(&home.upkeep(), LIMIT).ok().flatten()?;
-    serde_json::from_str(&text).ok()
+    let read = |path: &Path| {
+        let text = files::read_text(path, LIMIT).ok().flatten()?;
+        serde_json::from_str(&text).ok()
+    };
+    read(&home.upkeep()).or_else(|| read(&home.older_upkeep()))
 }
 
 fn change(home: &Home, now: Timestamp, change: impl FnOnce(&mut Upkeep)) -> io::Result<Upkeep> {
     files::create_private_dir(&home.run())?;
-    files::create_private_dir(&home.backups())?;
     // The server and a command may come at the same moment, and neither may undo the other.
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(home.upkeep_lock())?;
     let _lock = FileLock::exclusive_within(file, PATIENCE)?;
@@ -118,11 +137,14 @@ fn change(home: &Home, now: Timestamp, change: impl FnOnce(&mut Upkeep)) -> io::
     Ok(upkeep)
 }
 
-/// What is known, from now on.
+/// The record, begun now if there is none.
 pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
     match read(home) {
-        Some(upkeep) => Ok(upkeep),
-        None => change(home, now, |_| {}),
+        Some(upkeep) if ![&upkeep.backup, &upkeep.verification].iter().any(|job| job.is_ahead(now)) => Ok(upkeep),
+        _ => change(home, now, |upkeep| {
+            upkeep.backup.forget_future(now);
+            upkeep.verification.forget_future(now);
+        }),
     }
 }
 
@@ -200,5 +222,31 @@ mod tests {
         assert_eq!((done.backup.last(at(100)), done.backup.rests_until(at(100))), (at(100), None));
         std::fs::write(home.upkeep(), "not JSON").unwrap();
         assert_eq!((read(&home), begin(&home, at(1)).unwrap().backup.last(at(9))), (None, at(1)));
+    }
+
+    #[test]
+    fn dates_of_a_clock_that_was_ahead_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home { root: folder.path().to_owned() };
+        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        begin(&home, at(0)).unwrap();
+        note_end(&home, at(300_000), Kind::Backup, End::Done).unwrap();
+        let right = begin(&home, at(100)).unwrap();
+        assert_eq!(
+            (right.backup.done_at, right.backup.last(at(200))),
+            (None, at(0)),
+            "due at its next date, not in three days"
+        );
+    }
+
+    #[test]
+    fn the_record_is_not_in_the_folder_of_the_backups() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home { root: folder.path().to_owned() };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        // Not even root can write there.
+        std::fs::write(home.backups(), "").unwrap();
+        note_end(&home, now, Kind::Backup, End::Failed("no folder".to_owned())).unwrap();
+        assert_eq!(read(&home).unwrap().problems().len(), 1);
     }
 }

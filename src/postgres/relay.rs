@@ -5,6 +5,7 @@
 //! Source: <https://www.postgresql.org/docs/18/protocol-flow.html>.
 
 use super::container::Container;
+use super::scram::{NotScram, ScramOnly};
 use super::tls::{self, TlsError};
 use super::{Credentials, Endpoint, PgError, SOCKET_PORT, place};
 use crate::config::{Address, ExternalUrl, Tls};
@@ -125,7 +126,10 @@ pub async fn connect_directly(url: &ExternalUrl) -> Result<Client, PgError> {
     config.options("-c search_path=pg_catalog -c statement_timeout=30s");
     let connecting = tokio::time::timeout(ANSWER_LIMIT, config.connect_raw(stream, NoTls)).await;
     let connected = connecting.map_err(|_| PgError::Timeout(ANSWER_LIMIT))?;
-    let (client, connection) = connected.map_err(|error| endpoint.classify(error))?;
+    let (client, connection) = connected.map_err(|error| match NotScram::cause_of(&error) {
+        Some(refusal) => PgError::Far(format!("the datastore at {}: {refusal}", url.address)),
+        None => endpoint.classify(error),
+    })?;
     // An error here ends the connection, which the client reports at its next use.
     tokio::spawn(async move { drop(connection.await) });
     Ok(client)
@@ -181,7 +185,13 @@ impl Upstream {
             .map_err(|reason| format!("the datastore at {} cannot be reached: {reason}", self.url.address))
     }
 
+    /// Connects; without TLS only to a server that proves that it knows the password.
     async fn connect(&self) -> Result<Box<dyn Stream>, String> {
+        let stream = self.open().await?;
+        Ok(if self.url.requires_scram() { Box::new(ScramOnly::new(stream)) } else { stream })
+    }
+
+    async fn open(&self) -> Result<Box<dyn Stream>, String> {
         let told = |error: io::Error| error.to_string();
         let (host, port) = match &self.url.address {
             Address::Tcp { host, port } => (host.as_str(), *port),
@@ -246,4 +256,37 @@ fn refusal(text: &str) -> Vec<u8> {
     fields.push(0);
     let length = u32::try_from(fields.len() + 4).unwrap_or(u32::MAX);
     [&b"E"[..], &length.to_be_bytes(), &fields].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_has_taken_the_port_gets_no_password() {
+        for code in [0_u32, 3, 5] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let serving = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut sent = vec![0; 4096];
+                let first = stream.read(&mut sent).await.unwrap();
+                stream
+                    .write_all(&[&b"R"[..], &12_u32.to_be_bytes(), &code.to_be_bytes(), b"salt"].concat())
+                    .await
+                    .unwrap();
+                let mut more = Vec::new();
+                let _ = stream.read_to_end(&mut more).await;
+                sent.truncate(first);
+                [sent, more].concat()
+            });
+            let url = ExternalUrl::parse(&format!("postgres://ada:lovelace@127.0.0.1:{port}/b")).unwrap();
+            let Err(PgError::Far(reason)) = connect_directly(&url).await else { panic!("{code}") };
+            let sent = String::from_utf8_lossy(&serving.await.unwrap()).into_owned();
+            assert!(
+                reason.contains("SCRAM") && sent.contains("ada") && !sent.contains("lovelace") && !sent.contains("md5"),
+                "{sent}"
+            );
+        }
+    }
 }

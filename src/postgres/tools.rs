@@ -51,21 +51,30 @@ pub fn complete(bin: &Path) -> Result<(), String> {
     }
 }
 
+/// Runs those that no first start runs. `Err` is what the first one that does not run says.
+pub fn try_clients(bin: &Path) -> Result<(), String> {
+    NEEDED.iter().filter(|name| **name != "initdb").try_for_each(|name| asked_version(&bin.join(name)).map(drop))
+}
+
 /// Longer than any program takes to say its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// `(major, "18.4")` as `postgres --version` says, or what went wrong.
 pub fn postgres_version(bin: &Path) -> Result<(u32, String), String> {
     let program = bin.join("postgres");
-    let mut command = clean_command(&program);
+    let text = asked_version(&program)?;
+    parse_version(&text).ok_or_else(|| format!("{} says {:?} of itself", program.display(), text.trim()))
+}
+
+fn asked_version(program: &Path) -> Result<String, String> {
+    let mut command = clean_command(program);
     let output = command::output_within(command.arg("--version"), VERSION_LIMIT)
         .map_err(|error| format!("{} does not run: {error}", program.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        let reason = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{} --version failed: {}", program.display(), reason.trim()));
+        let reason = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
+        return Err(format!("{} --version failed: {reason}", program.display()));
     }
-    parse_version(&text).ok_or_else(|| format!("{} says {:?} of itself", program.display(), text.trim()))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// From `postgres (PostgreSQL) 18.4 (Debian …)`.

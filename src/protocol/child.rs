@@ -1,10 +1,12 @@
 //! A child's side: the listeners it was given, the word that it is ready, and the lifeline that
 //! tells it that its supervisor is gone.
 
-use crate::sys::{env_vars, memory, notify, spawn};
+use crate::sys::notify::NotifySender;
+use crate::sys::{env_vars, memory, spawn};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,6 +17,9 @@ pub const FAILURE_KEY: &str = "X_LEOFLOW_FAILURE";
 /// The schema version that the database has, as the process that checked it saw it.
 pub const SCHEMA_KEY: &str = "X_LEOFLOW_SCHEMA";
 
+/// Why this process cannot do its work for now, though it runs; empty once it can again.
+pub const HINDERED_KEY: &str = "X_LEOFLOW_HINDERED";
+
 /// What the supervisor gave this process.
 pub struct Inheritance {
     pub listeners: Vec<(String, OwnedFd)>,
@@ -24,9 +29,7 @@ pub struct Inheritance {
 
 /// Speaks sd_notify(3) to whoever started us; silent when nobody asked for it.
 #[derive(Clone)]
-pub struct Notifier {
-    address: Option<String>,
-}
+pub struct Notifier(Option<Arc<NotifySender>>);
 
 impl Inheritance {
     /// Takes what `LISTEN_FDS`, `LISTEN_FDNAMES`, `LISTEN_PID` and `NOTIFY_SOCKET` describe.
@@ -89,7 +92,20 @@ async fn closed(lifeline: Option<pipe::Receiver>) {
 
 impl Notifier {
     pub fn from_environment() -> Self {
-        Self { address: env_vars::text("NOTIFY_SOCKET") }
+        Self(env_vars::text("NOTIFY_SOCKET").and_then(|address| NotifySender::new(address).ok()).map(Arc::new))
+    }
+
+    /// One that sends nothing.
+    #[cfg(test)]
+    pub fn silent() -> Self {
+        Self(None)
+    }
+
+    /// Why this process cannot do its work for now; `None` once it can again.
+    pub fn hindered(&self, reason: Option<&str>) {
+        // A newline would end the field.
+        let reason = reason.unwrap_or_default().replace('\n', " ");
+        self.send(&format!("{HINDERED_KEY}={reason}"));
     }
 
     pub fn ready(&self, status: &str) {
@@ -119,9 +135,9 @@ impl Notifier {
     }
 
     fn send(&self, text: &str) {
-        if let Some(address) = &self.address {
+        if let Some(sender) = &self.0 {
             // Nobody listening is not this process's problem; its exit code tells the rest.
-            let _ = notify::send(address, text);
+            let _ = sender.send(text);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::home::Home;
 use crate::sys::command;
+use crate::sys::reaper::Exit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
@@ -103,7 +104,7 @@ pub fn run(
             Ok(Printed { is_good: status.success(), json, failure: failure.as_ref().map(Failure::read) })
         }
         (Some(failure), _) | (None, Some(failure)) => Err(Failure::read(&failure)),
-        (None, None) => Err(Failure::new(format!("it ended with {status}"))),
+        (None, None) => Err(Failure::new(format!("it ended with {}", Exit::from(status)))),
     }
 }
 

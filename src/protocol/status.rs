@@ -9,13 +9,13 @@ use std::fmt;
 pub enum InstanceState {
     Healthy,
     Starting,
-    /// Serving, but a process is being restarted.
+    /// Serving, but a process is being restarted, or cannot do its work.
     Degraded,
     /// An upgrade has taken a part of it down, for a moment; requests wait.
     Upgrading,
     /// Everything runs, and not all that the datastore keeps is what was written.
     Damaged,
-    /// A process keeps failing and is not restarted any more.
+    /// A process has ended for a reason that lasts, and is not started again.
     Failed,
     Stopped,
 }
@@ -71,6 +71,16 @@ pub struct BackupsStatus {
     pub last_verified_at: Option<String>,
     /// Why what is done by itself did not go well the last time.
     pub problems: Vec<String>,
+    /// True if a scheduled backup failed or is overdue.
+    #[serde(default)]
+    pub are_missing: bool,
+}
+
+impl InstanceStatus {
+    /// Healthy, and with the backups that were due.
+    pub fn is_well(&self) -> bool {
+        self.state == InstanceState::Healthy && !self.backups.as_ref().is_some_and(|backups| backups.are_missing)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

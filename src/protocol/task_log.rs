@@ -1,9 +1,11 @@
 //! The log of one try of a task: where it is, and what its lines look like. Written by the process
 //! that keeps the task, read by the server and the command line.
 //!
-//! A line is `<RFC 3339 time, microseconds, UTC> <out|err|sys> <text>`.
+//! A line is `<RFC 3339 time, microseconds, UTC> <out|err|sys|log> <text>`. The text of `log` is a JSON object: the event of a
+//! logger with its `level`, `logger`, `event` and whatever else belongs to it, under Airflow's names.
 
 use crate::home::Home;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,29 @@ pub const HEAD_BYTES: u64 = 8 * 1024 * 1024;
 /// The last part that is kept, bytes: of the two pieces below, the full one and the one in work.
 pub const TAIL_PIECE_BYTES: u64 = 2 * 1024 * 1024;
 
+/// Begins a record in what a task writes to its output, up to the end of the line: RFC 7464.
+pub const RECORD_START: u8 = 0x1e;
+
+/// How serious an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Info,
+    Warning,
+    Error,
+    Critical,
+}
+
+impl Level {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -19,6 +44,8 @@ pub enum Stream {
     Errors,
     /// Said by Leoflow about the task.
     System,
+    /// An event of a logger.
+    Log,
 }
 
 impl Stream {
@@ -27,6 +54,7 @@ impl Stream {
             Self::Output => "out",
             Self::Errors => "err",
             Self::System => "sys",
+            Self::Log => "log",
         }
     }
 }
@@ -46,12 +74,138 @@ impl<'a> Line<'a> {
         let parsed = || {
             let time = parts.next()?.parse().ok()?;
             let word = parts.next()?;
-            let stream = [Stream::Output, Stream::Errors, Stream::System].into_iter().find(|s| s.word() == word)?;
+            let stream =
+                [Stream::Output, Stream::Errors, Stream::System, Stream::Log].into_iter().find(|s| s.word() == word)?;
             Some(Self { time: Some(time), stream, text: parts.next().unwrap_or_default() })
         };
         let mut parsed = parsed;
         parsed().unwrap_or(Self { time: None, stream: Stream::Output, text: line })
     }
+
+    /// The line as an event. What a program prints is one of Airflow's `task.stdout` and `task.stderr`.
+    pub fn record(&self) -> Record {
+        let plain = |level: Level, logger| Record::new(level, logger, self.text);
+        match self.stream {
+            Stream::Output => plain(Level::Info, STDOUT),
+            Stream::Errors => plain(Level::Error, STDERR),
+            Stream::System => plain(Level::Info, OWN),
+            Stream::Log => Record::parse(self.text.as_bytes()).unwrap_or_else(|| plain(Level::Info, STDOUT)),
+        }
+    }
+}
+
+const STDOUT: &str = "task.stdout";
+const STDERR: &str = "task.stderr";
+const OWN: &str = "leoflow";
+/// Of what these say, people see the text alone: it is what a program prints.
+const PRINTED: &[&str] =
+    &[STDOUT, STDERR, "airflow.task.hooks.airflow.providers.standard.hooks.subprocess.SubprocessHook"];
+/// Where the code is that says it.
+const CALL_SITE: &[&str] = &["filename", "lineno", "loc"];
+
+/// An event of a log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub level: String,
+    pub logger: String,
+    pub event: String,
+    /// `error_detail` and whatever else its logger says with it.
+    pub others: Map<String, Value>,
+}
+
+impl Record {
+    fn new(level: Level, logger: &str, event: &str) -> Self {
+        Self { level: level.word().to_owned(), logger: logger.to_owned(), event: event.to_owned(), others: Map::new() }
+    }
+
+    /// Leoflow's own.
+    pub fn own(level: Level, event: &str) -> Self {
+        Self::new(level, OWN, event)
+    }
+
+    /// `None` for what is no event.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut others: Map<String, Value> = serde_json::from_slice(text).ok()?;
+        let mut take = |name: &str| match others.shift_remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        };
+        let (event, level) = (take("event")?, take("level")?);
+        let logger = take("logger").unwrap_or_default();
+        Some(Self { level, logger, event, others })
+    }
+
+    /// Changes whatever it says; of what is no event any more, as it was.
+    pub fn change(&mut self, change: impl FnOnce(&mut Value)) {
+        let mut json = self.to_json();
+        change(&mut json);
+        if let Some(changed) = Self::parse(json.to_string().as_bytes()) {
+            *self = changed;
+        }
+    }
+
+    pub fn to_json(&self) -> Value {
+        let mut all = json!({"level": self.level, "logger": self.logger, "event": self.event});
+        if let Some(map) = all.as_object_mut() {
+            map.extend(self.others.clone());
+        }
+        all
+    }
+
+    pub fn is_error(&self) -> bool {
+        ["error", "critical"].contains(&self.level.as_str())
+    }
+
+    /// In words: level, logger, event, what is said with it, and the traceback below.
+    pub fn text(&self) -> String {
+        if self.others.is_empty() && PRINTED.contains(&self.logger.as_str()) {
+            return self.event.clone();
+        }
+        let is_printed = PRINTED.contains(&self.logger.as_str());
+        let mut text = match is_printed {
+            true => self.event.clone(),
+            false => format!("[{}] {}: {}", self.level.to_uppercase(), self.logger, self.event),
+        };
+        for (name, value) in &self.others {
+            if name != "error_detail" && !(is_printed || CALL_SITE.contains(&name.as_str())) {
+                text += &format!(" {name}={value}");
+            }
+        }
+        match self.others.get("error_detail") {
+            Some(detail) => format!("{text}\n{}", traceback(detail)),
+            None => text,
+        }
+    }
+}
+
+/// As Python shows it, the cause first.
+fn traceback(detail: &Value) -> String {
+    let Some(errors) = detail.as_array() else {
+        return detail.as_str().map_or_else(|| detail.to_string(), str::to_owned);
+    };
+    let parts: Vec<String> = errors.iter().rev().map(one_traceback).collect();
+    parts.join("\n\n")
+}
+
+fn one_traceback(error: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let list = |name: &str| error[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut lines = Vec::new();
+    if !list("frames").is_empty() {
+        lines.push("Traceback (most recent call last):".to_owned());
+    }
+    for frame in list("frames") {
+        lines.push(format!("  File {}, line {}, in {}", frame["filename"], frame["lineno"], text(&frame["name"])));
+        lines.extend(frame["line"].as_str().map(|line| format!("    {line}")));
+    }
+    lines.push(match text(&error["exc_value"]) {
+        value if value.is_empty() => text(&error["exc_type"]),
+        value => format!("{}: {value}", text(&error["exc_type"])),
+    });
+    lines.extend(list("exc_notes").iter().map(text));
+    // Of an exception group.
+    lines.extend(list("exceptions").iter().map(|inside| traceback(inside).replace('\n', "\n  ")));
+    lines.join("\n")
 }
 
 /// Which try of which task instance.
@@ -101,6 +255,40 @@ mod tests {
         assert_eq!(Line::parse("2026-11-20T10:00:00Z sys ").text, "");
         let strange = Line::parse("no time here");
         assert_eq!((strange.time, strange.text), (None, "no time here"));
+    }
+
+    #[test]
+    fn every_line_is_an_event_with_a_level_and_a_logger() {
+        let record = |line: &str| {
+            let Record { level, logger, event, .. } = Line::parse(&format!("2026-11-20T10:00:00Z {line}")).record();
+            (level, logger, event)
+        };
+        let own = |parts: [&str; 3]| (parts[0].to_owned(), parts[1].to_owned(), parts[2].to_owned());
+        assert_eq!(record("out a  b"), own(["info", "task.stdout", "a  b"]));
+        assert_eq!(record("err a"), own(["error", "task.stderr", "a"]));
+        assert_eq!(record("sys a"), own(["info", "leoflow", "a"]));
+        assert_eq!(
+            record(r#"log {"level": "warning", "logger": "x", "event": "a\nb"}"#),
+            own(["warning", "x", "a\nb"])
+        );
+        assert_eq!(record("log no JSON"), own(["info", "task.stdout", "no JSON"]));
+    }
+
+    #[test]
+    fn an_event_reads_as_python_shows_it() {
+        let text = r#"{"level": "error", "logger": "task", "event": "Task failed with exception", "lineno": 7, "n": 1, "error_detail": [
+            {"exc_type": "KeyError", "exc_value": "'b'", "exc_notes": ["a note"], "frames": [{"filename": "/w/d.py", "lineno": 3, "name": "f", "line": "x['b']"}]},
+            {"exc_type": "ValueError", "exc_value": "", "exc_notes": [], "is_cause": true, "frames": []}]}"#;
+        let shown = "[ERROR] task: Task failed with exception n=1\nValueError\n\nTraceback (most recent call last):\n  \
+                     File \"/w/d.py\", line 3, in f\n    x['b']\nKeyError: 'b'\na note";
+        let record = Record::parse(text.as_bytes()).unwrap();
+        assert_eq!(record.text(), shown);
+        assert_eq!(Record::parse(record.to_json().to_string().as_bytes()), Some(record));
+        assert_eq!(
+            Record::parse(br#"{"level": "info", "logger": "task.stderr", "event": "plain"}"#).unwrap().text(),
+            "plain"
+        );
+        assert_eq!(Record::parse(br#"{"event": "without a level"}"#), None);
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl Child {
         Self { pid, mark, exit: None, result, output }
     }
 
+    /// Its session has the same number.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     pub async fn ended(&mut self) -> Exit {
         let exit = leftovers::wait(self.pid).await;
         self.exit = Some(exit);

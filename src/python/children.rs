@@ -2,27 +2,30 @@
 //! do nothing to the others and nothing to us.
 
 use super::child::Child;
+use super::import_timeout::{ImportTimeout, Spent};
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
 use super::leftovers::{self, Forking};
+use super::no_result::NoResult;
 use super::warm::Warm;
 use crate::home::Home;
 use crate::sys::process::{self, Signal};
 use crate::sys::reaper::Exit;
 use crate::sys::spawn::{FIRST_PASSED, Spawn};
-use crate::sys::{listener, random};
+use crate::sys::transient::is_transient;
+use crate::sys::{blocking, listener, processor, random};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
-/// Airflow's `dagbag_import_timeout`.
-pub const TIME_LIMIT: Duration = Duration::from_secs(30);
+/// For a project's settings on a mount that hangs; then the default counts.
+const SETTINGS_LIMIT: Duration = Duration::from_secs(5);
 /// Of writable memory.
 const MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// How long a child waits for a warm Python with Airflow's own SDK.
@@ -65,26 +68,32 @@ impl Children {
         Rc::new(Self { warm, recent: RefCell::default(), is_watched: Cell::new(false) })
     }
 
-    /// Runs one to its end, in the first folder of its `work_in` that is there. `Err` is for people: why there is
-    /// nothing. Dropped, it ends the child. Must be called on the main thread of the process, inside a `LocalSet`.
-    pub async fn run(self: &Rc<Self>, interpreter: &Interpreter, job: Job, options: Value) -> Result<Left, String> {
+    /// Runs one to its end, in the first folder of its `work_in` that is there. Says in `used` how much processor time it
+    /// has used so far. Dropped, it ends the child. Must be called on the main thread of the process, inside a `LocalSet`.
+    pub async fn run(
+        self: &Rc<Self>,
+        interpreter: &Interpreter,
+        job: Job,
+        options: Value,
+        used: &Cell<Duration>,
+    ) -> Result<Left, NoResult> {
+        let timeout = timeout_of(&options).await.map_err(NoResult::Lasting)?;
         let (children, with) = (self.clone(), interpreter.clone());
         // In a task of its own, because half a fork cannot be given up; whoever gives up lets go of the child.
-        let starting = tokio::task::spawn_local(async move { children.start(&with, job, options).await });
+        let starting = tokio::task::spawn_local(async move { children.start(&with, job, options, timeout).await });
         let started = starting.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let mut child =
-            started.map_err(|error| format!("{} cannot be started: {error}", interpreter.program.display()))?;
-        let exit = tokio::time::timeout(TIME_LIMIT, child.ended()).await;
+        let mut child = started.map_err(|error| {
+            let reason = format!("{} cannot be started: {error}", interpreter.program.display());
+            if is_transient(&error) { NoResult::Passing(reason) } else { NoResult::Lasting(reason) }
+        })?;
+        let ended = ended_in_time(&mut child, job, timeout, used).await;
         // What it left running goes with it, and lets go of the pipes.
         child.end_all(self.are_many()).await;
         let (result, output) = child.harvest().await;
         let said = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
-        match exit {
-            Err(_) => {
-                let what = if job == Job::Ask { "The answer" } else { "Importing it" };
-                Err(format!("{what} took longer than {} s and was ended.{said}", TIME_LIMIT.as_secs()))
-            }
+        match ended {
             Ok(exit) => Ok(Left { result, exit, said }),
+            Err(spent) => Err(NoResult::Passing(timeout.message(job, spent) + &said)),
         }
     }
 
@@ -99,12 +108,19 @@ impl Children {
     }
 
     /// `options` are the job's own.
-    async fn start(self: Rc<Self>, interpreter: &Interpreter, job: Job, options: Value) -> io::Result<Child> {
+    async fn start(
+        self: Rc<Self>,
+        interpreter: &Interpreter,
+        job: Job,
+        options: Value,
+        timeout: ImportTimeout,
+    ) -> io::Result<Child> {
         let mut options = options;
         options["descriptor"] = FIRST_PASSED.into();
-        options["limits"] = json!({
-            "RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CPU": TIME_LIMIT.as_secs() + 5, "RLIMIT_CORE": 0,
-        });
+        options["limits"] = json!({"RLIMIT_DATA": MEMORY_BYTES, "RLIMIT_CORE": 0});
+        if let Some(seconds) = timeout.last_resort(processor::count()) {
+            options["limits"]["RLIMIT_CPU"] = seconds.into();
+        }
         // What it forks twice, with an environment of its own, becomes our child and not init's.
         process::become_subreaper()?;
         self.one_begins();
@@ -172,6 +188,45 @@ impl Children {
                 }
             }
         });
+    }
+}
+
+/// The limit that the project's own variables set. The error is for people.
+async fn timeout_of(options: &Value) -> Result<ImportTimeout, String> {
+    let folders = options["work_in"].as_array().into_iter().flatten();
+    let folders: Vec<PathBuf> = folders.filter_map(Value::as_str).map(PathBuf::from).collect();
+    let asked = blocking::run(move || ImportTimeout::of(&folders));
+    match tokio::time::timeout(SETTINGS_LIMIT, asked).await {
+        Ok(Ok(timeout)) => timeout,
+        Ok(Err(_)) | Err(_) => ImportTimeout::of(&[]),
+    }
+}
+
+/// How it ended; else what it has spent once it has taken too long.
+async fn ended_in_time(
+    child: &mut Child,
+    job: Job,
+    timeout: ImportTimeout,
+    used: &Cell<Duration>,
+) -> Result<Exit, Spent> {
+    let (begun, pid) = (Instant::now(), child.pid());
+    loop {
+        let look = tokio::time::sleep(timeout.next_look(begun.elapsed()));
+        tokio::select! {
+            exit = child.ended() => {
+                return Ok(exit);
+            }
+            () = look => used.set(processor::used(pid)),
+        }
+        if timeout.may_be_over(begun.elapsed()) {
+            let measured = blocking::run(move || (processor::used_by_session(pid), processor::queued(pid)));
+            let (processor, queued) = measured.await.unwrap_or_default();
+            let spent = Spent { elapsed: begun.elapsed(), processor, queued };
+            if timeout.is_over(job, spent) {
+                used.set(processor);
+                return Err(spent);
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which Python runs the user's DAGs.
 
+use crate::sys::transient::is_transient;
 use crate::sys::{command, env_vars};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +13,27 @@ pub const MINIMUM: (u32, u32) = (3, 10);
 /// Longer than any Python takes to start.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Why there is no Python to run DAGs with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoPython {
+    /// For people.
+    pub reason: String,
+    /// Whether the system refused for now: no process, no descriptor, no room.
+    pub is_transient: bool,
+}
+
+impl From<NoPython> for String {
+    fn from(missing: NoPython) -> Self {
+        missing.reason
+    }
+}
+
+impl fmt::Display for NoPython {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Python {
     pub path: PathBuf,
@@ -19,21 +42,25 @@ pub struct Python {
 
 /// The configured one, else the first on the search path that is new enough. The error says what
 /// there was instead.
-pub fn find(configured: Option<&Path>) -> Result<Python, String> {
+pub fn find(configured: Option<&Path>) -> Result<Python, NoPython> {
     if let Some(path) = configured {
         return ask(path);
     }
     let names = ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
-    let mut reasons = Vec::new();
+    let (mut reasons, mut is_transient) = (Vec::new(), false);
     for folder in env_vars::search_path() {
         for path in names.map(|name| folder.join(name)).iter().filter(|path| path.is_file()) {
             match ask(path) {
                 Ok(found) => return Ok(found),
-                Err(reason) => reasons.push(reason),
+                Err(refused) => {
+                    is_transient |= refused.is_transient;
+                    reasons.push(refused.reason);
+                }
             }
         }
     }
-    if reasons.is_empty() { Err("no python3 on PATH".to_owned()) } else { Err(reasons.join("; ")) }
+    let reason = if reasons.is_empty() { "no python3 on PATH".to_owned() } else { reasons.join("; ") };
+    Err(NoPython { reason, is_transient })
 }
 
 /// Every Python of this machine that is new enough: on the search path, of pyenv, asdf and uv. Asks each, which takes a
@@ -88,11 +115,14 @@ impl Python {
     }
 }
 
-fn ask(path: &Path) -> Result<Python, String> {
+fn ask(path: &Path) -> Result<Python, NoPython> {
     let mut command = Command::new(path);
     command.args(["-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3], sys.executable)"]);
-    let output = command::output_within(&mut command, LIMIT)
-        .map_err(|error| format!("{} does not run: {error}", path.display()))?;
+    let output = command::output_within(&mut command, LIMIT).map_err(|error| NoPython {
+        reason: format!("{} does not run: {error}", path.display()),
+        is_transient: is_transient(&error),
+    })?;
+    let refused = |reason| Err(NoPython { reason, is_transient: false });
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let (version, program) = said.split_once(' ').unwrap_or((&said, ""));
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
@@ -101,9 +131,9 @@ fn ask(path: &Path) -> Result<Python, String> {
             Ok(Python { path: beyond_shim(path, Path::new(program)), version: version.to_owned() })
         }
         (Some(_), Some(_)) => {
-            Err(format!("{} is Python {version}; {}.{} or newer is needed", path.display(), MINIMUM.0, MINIMUM.1))
+            refused(format!("{} is Python {version}; {}.{} or newer is needed", path.display(), MINIMUM.0, MINIMUM.1))
         }
-        _ => Err(format!("{} does not say its version", path.display())),
+        _ => refused(format!("{} does not say its version", path.display())),
     }
 }
 

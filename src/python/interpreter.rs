@@ -1,8 +1,11 @@
 //! A Python that is ready to run the user's DAGs: which one, with which of our files.
 
-use super::{discover, environments, package, support};
-use crate::home::Home;
-use crate::sys::{command, env_vars};
+use super::discover::{self, NoPython};
+use super::{environments, package, support};
+use crate::config;
+use crate::home::{Home, lock};
+use crate::sys::transient::is_transient;
+use crate::sys::{blocking, command, env_vars};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -50,28 +53,35 @@ pub struct Interpreter {
     /// Whether it is one of an environment, which keeps its compiled modules itself.
     is_of_environment: bool,
     home: Home,
+    /// Where the web page is, for links in what tasks send.
+    base_url: Option<Box<str>>,
     /// Whether Airflow's own SDK parses and runs the DAGs: it does in an environment that has it.
     pub is_airflows: bool,
 }
 
 impl Interpreter {
     /// The configured Python, or the first on the path that is new enough, or one that was got. The error is for people.
-    pub fn prepare(home: &Home, configured: Option<&Path>) -> Result<Self, String> {
-        let got = |reason| match environments::managed_plain(home) {
+    pub fn prepare(home: &Home, configured: Option<&Path>) -> Result<Self, NoPython> {
+        let got = |missing| match environments::managed_plain(home) {
             Some(python) if configured.is_none() => Ok(python),
-            _ => Err(reason),
+            _ => Err(missing),
         };
-        let python = discover::find(configured).or_else(got).map_err(|reason| {
+        let python = discover::find(configured).or_else(got).map_err(|missing| {
             let (major, minor) = discover::MINIMUM;
-            format!(
-                "Leoflow needs Python {major}.{minor} or newer to run DAGs, and has none: {reason}\n\
+            let reason = format!(
+                "Leoflow needs Python {major}.{minor} or newer to run DAGs, and has none: {missing}\n\
                  Install one with the system's package manager, or name one as `python` in {}.",
                 home.config().display()
-            )
+            );
+            NoPython { reason, ..missing }
         })?;
-        let package = package::install(home)
-            .map_err(|error| format!("{} cannot be written: {error}", home.python().display()))?;
-        Ok(Self { program: python.path, package, is_of_environment: false, home: home.clone(), is_airflows: false })
+        let package = package::install(home).map_err(|error| NoPython {
+            reason: format!("{} cannot be written: {error}", home.python().display()),
+            is_transient: is_transient(&error),
+        })?;
+        let base_url = base_url(home);
+        let (program, home) = (python.path, home.clone());
+        Ok(Self { program, package, is_of_environment: false, home, base_url, is_airflows: false })
     }
 
     /// The same with the Python and the packages of an environment.
@@ -81,7 +91,7 @@ impl Interpreter {
     }
 
     /// The version that is asked for, which takes a moment; the error is for people.
-    pub fn python(&self) -> Result<discover::Python, String> {
+    pub fn python(&self) -> Result<discover::Python, NoPython> {
         discover::find(Some(&self.program))
     }
 
@@ -108,6 +118,9 @@ impl Interpreter {
             let (uv, cache) = environments::uv_of_tasks(&self.home);
             map.insert("uv".to_owned(), uv.to_string_lossy().into());
             map.insert("uv_cache".to_owned(), cache.to_string_lossy().into());
+            if let Some(url) = &self.base_url {
+                map.insert("base_url".to_owned(), (&**url).into());
+            }
             let packages = support::folder(&self.home);
             if self.is_airflows {
                 // Where it keeps what it writes.
@@ -158,14 +171,15 @@ impl SharedInterpreter {
     }
 
     /// The error is for people.
-    pub async fn get(&self) -> Result<Interpreter, String> {
+    pub async fn get(&self) -> Result<Interpreter, NoPython> {
         let mut found = self.found.lock().await;
         if let Some(one) = found.as_ref().filter(|one| one.is_intact()) {
             return Ok(one.clone());
         }
         let (home, configured) = (self.home.clone(), self.configured.clone());
-        let prepared = tokio::task::spawn_blocking(move || Interpreter::prepare(&home, configured.as_deref())).await;
-        let one = prepared.map_err(|error| error.to_string())??;
+        let prepared = blocking::run(move || Interpreter::prepare(&home, configured.as_deref())).await;
+        let lost = |error: tokio::task::JoinError| NoPython { reason: error.to_string(), is_transient: false };
+        let one = prepared.map_err(lost)??;
         *found = Some(one.clone());
         Ok(one)
     }
@@ -204,4 +218,37 @@ pub fn environment() -> Vec<(OsString, OsString)> {
     let is_passed =
         |name: &str| PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
+}
+
+/// Where the instance serves that runs, or would serve.
+fn base_url(home: &Home) -> Option<Box<str>> {
+    if let Some(url) = lock::holder(home).and_then(|holder| holder.url) {
+        return Some(url.into());
+    }
+    // A file that cannot be read is an error of the command that needs it.
+    let config = config::load(&home.config()).ok()??.config;
+    Some(format!("http://{}:{}", config.own_address(), config.port).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_process_learns_where_the_page_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        std::fs::write(home.config(), "port: 9123\n").unwrap();
+        let interpreter = Interpreter {
+            program: "/bin/python3".into(),
+            package: folder.path().into(),
+            is_of_environment: false,
+            base_url: base_url(&home),
+            home,
+            is_airflows: false,
+        };
+        assert_eq!(interpreter.options(&json!({}))["base_url"], "http://127.0.0.1:9123");
+    }
 }

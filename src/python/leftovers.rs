@@ -1,6 +1,7 @@
 //! What children leave running: found below us once they have ended, and ended too.
 
 use super::interpreter::TASK_MARK;
+use crate::sys::blocking;
 use crate::sys::pidfd::PidFd;
 use crate::sys::process::{self, Signal};
 use crate::sys::reaper::{self, Exit};
@@ -87,7 +88,7 @@ async fn look(have_ended: bool) {
     let marks = ENDED.take();
     let known = LIVE.with_borrow(|live| live.clone());
     // Reads about every process, which takes its time.
-    let looked = tokio::task::spawn_blocking(move || {
+    let looked = blocking::run(move || {
         let children = process::children_in_other_sessions();
         // Once they have ended, whatever they left is below a child of ours that we have not started.
         if have_ended && children.iter().all(|pid| known.contains(pid)) {

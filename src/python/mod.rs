@@ -3,25 +3,32 @@
 mod child;
 mod children;
 mod discover;
+mod dotenv;
 pub mod environments;
 mod ignore;
+mod import_timeout;
 mod interpreter;
 mod leftovers;
+mod no_result;
+pub mod notes;
 mod package;
 mod parse;
 mod roots;
 mod scan;
 mod support;
 mod warm;
+mod warm_outlook;
 mod zygote;
 
 pub use children::{Children, Left};
+pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
 pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
-pub use parse::{Beside, Found, Request, Said, beside, declared_with, look_beside, parse};
-pub use roots::{VersionCode, as_in_workspace, project_of, roots};
-pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, is_dag_file, python_files, scan};
+pub use no_result::NoResult;
+pub use parse::{Beside, Found, Request, Said, beside, declared_with, listed_beside, look_beside, parse};
+pub use roots::{DagPlaces, VersionCode, as_in_workspace, project_of, roots};
+pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, dag_files, is_dag_file, scan};
 pub use support::{
     PackageSource, checked as checked_packages, download as download_packages, install as install_packages,
     installed as installed_packages,

@@ -2,17 +2,25 @@
 //! nothing to the others and nothing to us.
 
 use super::child::RESULT_BYTES;
-use super::children::{Children, Left, TIME_LIMIT};
+use super::children::{Children, Left};
+use super::dotenv;
 use super::environments::{self, Declared, Place};
 use super::interpreter::{Interpreter, Job};
-use super::roots::{project_of, roots};
+use super::no_result::NoResult;
+use super::roots::{folders, project_of, roots};
 use crate::config::Problem;
 use crate::config::project::{self, Unusable};
+use crate::sys::blocking;
 use crate::sys::reaper::Exit;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// For what stands beside a file: longer than any mount takes that answers.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a file gave. `structures` are as the Python package describes DAGs.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,8 +51,10 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct Request {
     pub path: PathBuf,
-    /// Folders whose modules belong to it, the nearest first. It is run in the first, as its tasks are.
+    /// Folders whose modules belong to it, the nearest first.
     pub roots: Vec<PathBuf>,
+    /// Where its settings are, the nearest first. It is run in the first, as its tasks are.
+    pub folders: Vec<PathBuf>,
     /// The folder with its settings; a file outside of projects has none.
     pub project: Option<PathBuf>,
     /// Settings there are for all projects that have none.
@@ -59,11 +69,13 @@ impl Request {
         match workspace.filter(|workspace| path.starts_with(workspace)) {
             Some(workspace) => {
                 let (roots, project) = (roots(workspace, &path), project_of(workspace, &path));
-                Self { roots, project, workspace: Some(workspace.to_owned()), path, api_socket }
+                let folders = folders(workspace, &path);
+                Self { roots, folders, project, workspace: Some(workspace.to_owned()), path, api_socket }
             }
             None => {
                 let folder = path.parent().map(Path::to_owned);
-                Self { roots: folder.iter().cloned().collect(), project: folder, workspace: None, path, api_socket }
+                let roots: Vec<PathBuf> = folder.iter().cloned().collect();
+                Self { folders: roots.clone(), roots, project: folder, workspace: None, path, api_socket }
             }
         }
     }
@@ -72,8 +84,8 @@ impl Request {
 /// What stands beside a DAG file and decides how it is run.
 #[derive(Debug)]
 pub struct Beside {
-    /// The error is for people: what is wrong with it.
-    pub said: Result<Said, String>,
+    /// The error says what is wrong with it.
+    pub said: Result<Said, NoResult>,
     /// Files that decided it, there or not.
     pub read: Vec<PathBuf>,
 }
@@ -89,22 +101,23 @@ pub struct Said {
 /// Looks, without holding anybody up: it may lie on a mount that hangs.
 pub async fn look_beside(request: &Request) -> Beside {
     let asked = request.clone();
-    let looked = tokio::task::spawn_blocking(move || beside(&asked));
+    let looked = blocking::run(move || beside(&asked));
     let place = request.project.as_deref().unwrap_or(&request.path).display().to_string();
-    match tokio::time::timeout(TIME_LIMIT, looked).await {
+    match tokio::time::timeout(LOOK_LIMIT, looked).await {
         Ok(Ok(beside)) => beside,
-        Ok(Err(error)) => Beside { said: Err(error.to_string()), read: Vec::new() },
+        Ok(Err(error)) => Beside { said: Err(NoResult::Passing(error.to_string())), read: Vec::new() },
         Err(_) => {
-            let reason = format!("{place} could not be read within {} s", TIME_LIMIT.as_secs());
-            Beside { said: Err(reason), read: Vec::new() }
+            let reason = format!("{place} could not be read within {} s", LOOK_LIMIT.as_secs());
+            Beside { said: Err(NoResult::Passing(reason)), read: Vec::new() }
         }
     }
 }
 
 /// The same, holding up whoever asks.
 pub fn beside(request: &Request) -> Beside {
-    let mut read = Vec::new();
-    let said = said_beside(request, &mut read);
+    // Also where a parse gives nothing: a variable there may be why.
+    let mut read = request.folders.iter().map(|folder| dotenv::path(folder)).collect();
+    let said = said_beside(request, &mut read).map_err(NoResult::Lasting);
     Beside { said, read }
 }
 
@@ -129,29 +142,39 @@ pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, 
     environments::look(&place_of(request), Some(project::take_wanted(&mut settings)), |_| Ok(None), &mut Vec::new())
 }
 
+/// The place beside the project's settings that lists what is needed, if one does; settings that include it list more.
+pub fn listed_beside(request: &Request, settings: &str) -> Result<Option<String>, String> {
+    let folder = request.project.as_deref().unwrap_or(Path::new("/"));
+    let mut settings =
+        project::parse(settings, folder).map_err(|problems| told(&folder.join(project::FILE), &problems))?;
+    let included = project::take_wanted(&mut settings).requirements.map(|name| folder.join(name));
+    environments::listed_beside(&place_of(request), included.as_deref())
+}
+
 fn place_of(request: &Request) -> Place<'_> {
     Place { workspace: request.workspace.as_deref(), project: request.project.as_deref(), file: &request.path }
 }
 
-/// Parses in a child. `Err` is for people: why there is no result. Dropped, it ends the child.
+/// Parses in a child, and says in `used` how much processor time that has used so far. Dropped, it ends the child.
 /// Must be called on the main thread of the process, inside a `LocalSet`.
 pub async fn parse(
     children: &Rc<Children>,
     interpreter: &Interpreter,
     request: &Request,
     settings: Option<Value>,
-) -> Result<Found, String> {
+    used: &Cell<Duration>,
+) -> Result<Found, NoResult> {
     if request.path.to_str().is_none() {
-        return Err("The path of this file is not UTF-8; rename it.".to_owned());
+        return Err(NoResult::Lasting("The path of this file is not UTF-8; rename it.".to_owned()));
     }
     let options = json!({
         "path": request.path,
         "roots": request.roots,
         "socket": request.api_socket,
         "settings": settings,
-        "work_in": request.roots,
+        "work_in": request.folders,
     });
-    let Left { result, exit, said } = children.run(interpreter, Job::Parse, options).await?;
+    let Left { result, exit, said } = children.run(interpreter, Job::Parse, options, used).await?;
     let found = read_result(&result, exit);
     if let Ok(found) = &found {
         children.learn(interpreter, &request.path, &found.libraries).await;
@@ -164,7 +187,7 @@ pub async fn parse(
             found.settings = settings;
             found
         })
-        .map_err(|reason| format!("{reason}{said}"))
+        .map_err(|none| none.followed_by(&said))
 }
 
 /// The settings in a folder, without which its files cannot be imported; the error says what is wrong with them.
@@ -181,15 +204,18 @@ fn told(file: &Path, problems: &[Problem]) -> String {
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn read_result(bytes: &[u8], exit: Exit) -> Result<Found, String> {
+fn read_result(bytes: &[u8], exit: Exit) -> Result<Found, NoResult> {
     if bytes.len() >= RESULT_BYTES {
-        return Err(format!("Its DAGs are larger than {} MiB.", RESULT_BYTES / 1024 / 1024));
+        return Err(NoResult::Lasting(format!("Its DAGs are larger than {} MiB.", RESULT_BYTES / 1024 / 1024)));
     }
     match serde_json::from_slice(bytes) {
         Ok(found) => Ok(found),
-        Err(_) if exit == Exit::Signal(9) => {
-            Err("The process that imported it was killed: it may have used too much memory.".to_owned())
+        // As the kernel does where the machine has no memory left.
+        Err(_) if exit == Exit::Signal(9) => Err(NoResult::Passing(
+            "The process that imported it was killed: it may have used too much memory.".to_owned(),
+        )),
+        Err(_) => {
+            Err(NoResult::Lasting(format!("The process that imported it ended before the import was done: {exit}.")))
         }
-        Err(_) => Err(format!("The process that imported it ended before the import was done: {exit}.")),
     }
 }

@@ -1,7 +1,15 @@
-//! To which project a DAG file belongs, and where its modules are looked for.
+//! To which project a DAG file belongs, where DAG files are looked for, and where their modules are.
 
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+/// Where a project has this folder, it is Airflow's folder of DAGs, and there are none beside it.
+const DAGS: &str = "dags";
+/// Airflow's folder of plugins, of a project or of the workspace.
+const PLUGINS: &str = "plugins";
+/// Tests import DAGs, and make some to test with; these are nobody's to run.
+const TESTS: &str = "tests";
 
 /// The folder of its project, which is the one directly below the workspace; none for a bare file.
 pub fn project_of(workspace: &Path, file: &Path) -> Option<PathBuf> {
@@ -9,15 +17,80 @@ pub fn project_of(workspace: &Path, file: &Path) -> Option<PathBuf> {
     below.iter().next().map(|project| workspace.join(project))
 }
 
-/// The folder of its project, then the workspace.
-pub fn roots(workspace: &Path, file: &Path) -> Vec<PathBuf> {
+/// The folder of its project, then the workspace: where its settings are, and where it is run.
+pub fn folders(workspace: &Path, file: &Path) -> Vec<PathBuf> {
     project_of(workspace, file).into_iter().chain([workspace.to_owned()]).collect()
+}
+
+/// Where its modules are looked for: `dags` of its project where it lies in there, then those folders.
+pub fn roots(workspace: &Path, file: &Path) -> Vec<PathBuf> {
+    let dags = project_of(workspace, file).map(|project| project.join(DAGS)).filter(|dags| file.starts_with(dags));
+    dags.into_iter().chain(folders(workspace, file)).collect()
+}
+
+/// Which files of a workspace may be DAG files, by their places alone. What is asked for by name may stand anywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DagPlaces {
+    workspace: PathBuf,
+    /// Projects that have a folder for their DAGs.
+    with_dags: BTreeSet<PathBuf>,
+}
+
+impl DagPlaces {
+    /// Of a workspace with these folders, among others.
+    pub fn new(workspace: &Path, folders: &[PathBuf]) -> Self {
+        let is_one = |folder: &&PathBuf| folder.ends_with(DAGS);
+        let projects = folders.iter().filter(is_one).filter_map(|folder| folder.parent());
+        let is_project = |folder: &&Path| folder.parent() == Some(workspace);
+        let with_dags = projects.filter(is_project).map(Path::to_owned).collect();
+        Self { workspace: workspace.to_owned(), with_dags }
+    }
+
+    /// Of the workspace that holds a folder, or of the folder's parent: a folder elsewhere is a project of its own.
+    pub fn around(folder: &Path, workspace: Option<&Path>, folders: &[PathBuf]) -> Self {
+        let holds = |workspace: &&Path| folder.starts_with(workspace);
+        let top = workspace.filter(holds).or_else(|| folder.parent()).unwrap_or(folder);
+        let mut places = Self::new(top, folders);
+        // A folder below `dags` or beside it does not show that.
+        let project = project_of(top, &folder.join("any"));
+        places.with_dags.extend(project.filter(|project| project.join(DAGS).is_dir()));
+        places
+    }
+
+    /// What could not be seen this time is as it was.
+    pub fn or_as_before(mut self, before: &Self, unseen: &BTreeMap<PathBuf, String>) -> Self {
+        let is_unseen =
+            |project: &&PathBuf| unseen.keys().any(|path| project.starts_with(path) || path.starts_with(project));
+        self.with_dags.extend(before.with_dags.iter().filter(is_unseen).cloned());
+        self
+    }
+
+    pub fn hold(&self, file: &Path) -> bool {
+        let Some(below) = file.strip_prefix(&self.workspace).ok().and_then(Path::parent) else { return true };
+        let folders: Vec<&str> = below.components().filter_map(name_of).collect();
+        if folders.contains(&TESTS) || folders.iter().take(2).any(|folder| *folder == PLUGINS) {
+            return false;
+        }
+        match project_of(&self.workspace, file) {
+            Some(project) if self.with_dags.contains(&project) => file.starts_with(project.join(DAGS)),
+            _ => true,
+        }
+    }
+}
+
+fn name_of(part: Component<'_>) -> Option<&str> {
+    match part {
+        Component::Normal(name) => name.to_str(),
+        _ => None,
+    }
 }
 
 /// The code of a DAG's version at the place where it was read, as the Python package is told of it.
 pub struct VersionCode {
     pub file: PathBuf,
     pub roots: Vec<PathBuf>,
+    /// Where its settings are, and where it is run: its project's folder first.
+    pub folders: Vec<PathBuf>,
     /// Texts by absolute path. They count, whatever is on the disk by now.
     pub sources: Map<String, Value>,
 }
@@ -28,7 +101,12 @@ impl VersionCode {
         let file = workspace.join(relative_fileloc);
         let placed =
             |(path, text): (&String, &Value)| (workspace.join(path).to_string_lossy().into_owned(), text.clone());
-        Self { roots: roots(workspace, &file), file, sources: sources.iter().map(placed).collect() }
+        Self {
+            roots: roots(workspace, &file),
+            folders: folders(workspace, &file),
+            file,
+            sources: sources.iter().map(placed).collect(),
+        }
     }
 }
 
@@ -70,5 +148,38 @@ mod tests {
         let workspace = Path::new("/w");
         assert_eq!(roots(workspace, Path::new("/w/a.py")), [PathBuf::from("/w")]);
         assert_eq!(roots(workspace, Path::new("/w/p/x/dag.py")), [PathBuf::from("/w/p"), PathBuf::from("/w")]);
+        let of_dags = Path::new("/w/p/dags/x/dag.py");
+        assert_eq!(roots(workspace, of_dags), ["/w/p/dags", "/w/p", "/w"].map(PathBuf::from));
+        assert_eq!(folders(workspace, of_dags), ["/w/p", "/w"].map(PathBuf::from));
+        assert_eq!(roots(workspace, Path::new("/w/dags/dag.py")), ["/w/dags", "/w"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn dags_are_looked_for_where_airflow_has_them() {
+        let places =
+            DagPlaces::new(Path::new("/w"), &["/w", "/w/p", "/w/p/dags", "/w/q", "/w/q/x/dags"].map(PathBuf::from));
+        for (file, may_be) in [
+            ("/w/a.py", true),
+            ("/w/p/dags/a.py", true),
+            ("/w/p/dags/x/plugins/a.py", true),
+            ("/w/p/a.py", false),
+            ("/w/p/include/a.py", false),
+            ("/w/p/dags/tests/a.py", false),
+            ("/w/p/plugins/a.py", false),
+            ("/w/q/a.py", true),
+            ("/w/q/x/dags/a.py", true),
+            ("/w/q/plugins/x/a.py", false),
+            ("/w/q/x/tests/y/a.py", false),
+            ("/w/q/tests.py", true),
+            ("/w/plugins/a.py", false),
+            ("/w/tests/a.py", false),
+            ("/elsewhere/tests/a.py", true),
+        ] {
+            assert_eq!(places.hold(Path::new(file)), may_be, "{file}");
+        }
+        let unseen = BTreeMap::from([(PathBuf::from("/w/p"), String::new())]);
+        let later = DagPlaces::new(Path::new("/w"), &[]);
+        assert_eq!(later.clone().or_as_before(&places, &unseen), places);
+        assert_eq!(later.clone().or_as_before(&places, &BTreeMap::new()), later);
     }
 }

@@ -1,7 +1,9 @@
 //! What is in a workspace: its Python files, and the folders to watch.
 
 use super::ignore::{IGNORE_FILE, Rules, Syntax};
+use super::roots::DagPlaces;
 use crate::config::project;
+use crate::sys::blocking;
 use crate::sys::files;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, DirEntry, FileType, Metadata};
@@ -43,6 +45,8 @@ const CLOCK_GRAIN: i64 = 1;
 pub struct Scan {
     /// Every Python file, DAGs or not, and the settings of projects.
     pub files: BTreeMap<PathBuf, Stamp>,
+    /// Which of them may be DAG files.
+    pub dag_places: DagPlaces,
     /// Those to watch: the ones looked into, and those that linked files are in.
     pub folders: Vec<PathBuf>,
     /// Folders and files that could not be looked through whole, and why, for people. What is known of files
@@ -109,6 +113,7 @@ pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<P
         }
     }
     let linked = std::mem::take(&mut *seen.linked.lock().unwrap_or_else(PoisonError::into_inner));
+    scan.dag_places = DagPlaces::new(workspace, &scan.folders);
     let known: HashSet<PathBuf> = scan.folders.iter().cloned().collect();
     scan.folders.extend(linked.into_iter().filter(|folder| !known.contains(folder)));
     Ok(scan)
@@ -130,7 +135,7 @@ impl Walker {
     fn start(limits: Limits, seen: Arc<Seen>) -> Self {
         let (projects, waiting) = mpsc::channel::<Waiting>();
         let (answer, found) = mpsc::channel();
-        std::thread::spawn(move || {
+        blocking::thread(move || {
             for project in waiting {
                 if answer.send(walk(project, limits, &seen)).is_err() {
                     return;
@@ -303,7 +308,7 @@ fn is_skipped(name: &str) -> bool {
 fn behind_link(path: &Path) -> io::Result<Metadata> {
     let (sender, answer) = mpsc::channel();
     let asked = path.to_owned();
-    std::thread::spawn(move || {
+    blocking::thread(move || {
         // Nobody may wait for it any more.
         let _ = sender.send(fs::metadata(asked));
     });
@@ -312,10 +317,11 @@ fn behind_link(path: &Path) -> io::Result<Metadata> {
 
 const LINK_LIMIT: Duration = Duration::from_secs(2);
 
-/// The Python files of a folder and of those below it, as the server would find them.
-pub fn python_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let found = scan(folder, Syntax::from_environment(), LIMITS, &BTreeMap::new())?.files;
-    Ok(found.into_keys().filter(|path| path.extension().is_some_and(|end| end == "py")).collect())
+/// The DAG files of a folder and of those below it, as the server would find them in its workspace.
+pub fn dag_files(folder: &Path, workspace: Option<&Path>) -> io::Result<Vec<PathBuf>> {
+    let found = scan(folder, Syntax::from_environment(), LIMITS, &BTreeMap::new())?;
+    let places = DagPlaces::around(folder, workspace, &found.folders);
+    Ok(found.files.into_keys().filter(|path| places.hold(path) && is_dag_file(path)).collect())
 }
 
 /// Larger files are data, whatever they are called.

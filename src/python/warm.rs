@@ -1,6 +1,9 @@
-//! A warm Python as long as it is of use: there while tries or parses begin, gone when none has for a while.
+//! A warm Python as long as it is of use: there while tries or parses begin, gone when none has for a while. After failures
+//! it is made without libraries, or after a pause; see `warm_outlook.rs`.
 
 use super::interpreter::Interpreter;
+use super::notes::{Note, Notes};
+use super::warm_outlook::{Outlook, Trouble};
 use super::zygote::Zygote;
 use crate::home::Home;
 use serde_json::Value;
@@ -14,8 +17,6 @@ use tracing::warn;
 
 /// So long after it was last used it is gone: idle memory counts.
 const IDLE: Duration = Duration::from_secs(10);
-/// In a row; from then on all start cold, until the interpreter is another one.
-const MOST_FAILURES: u32 = 2;
 /// A message takes no more. What is larger starts cold.
 const LARGEST_REQUEST: usize = 100 * 1024;
 
@@ -33,6 +34,9 @@ pub struct Warm {
     users: HashSet<String>,
     /// How many there may be at once. With one, once there are users of large libraries, it is the large one.
     most: usize,
+    /// What it is for, in words.
+    starts: &'static str,
+    notes: Notes,
 }
 
 /// A zygote that is there or not, and what it loads ahead.
@@ -41,8 +45,7 @@ struct Slot {
     is_large: bool,
     kept: Option<Kept>,
     libraries: BTreeSet<String>,
-    failures: u32,
-    failed: Option<Source>,
+    outlook: Outlook,
 }
 
 struct Kept {
@@ -62,13 +65,19 @@ struct Source {
 }
 
 impl Warm {
+    /// For tasks.
     pub fn new(home: &Home) -> Self {
-        Self { home: home.root().to_owned(), slots: Vec::new(), users: HashSet::new(), most: MOST }
+        Self::with(home, MOST, "tasks")
     }
 
-    /// With one zygote at a time.
+    /// For DAG files, with one zygote at a time.
     pub fn alone(home: &Home) -> Self {
-        Self { most: 1, ..Self::new(home) }
+        Self::with(home, 1, "DAG files")
+    }
+
+    fn with(home: &Home, most: usize, starts: &'static str) -> Self {
+        let notes = Notes::new(home, "warm");
+        Self { home: home.root().to_owned(), slots: Vec::new(), users: HashSet::new(), most, starts, notes }
     }
 
     /// Has one made before it is needed. What our package needs is compiled by that, so that the first run after an
@@ -101,11 +110,13 @@ impl Warm {
         // With Airflow's own SDK a fork copies so much that what a library adds is little.
         let is_large = !interpreter.is_airflows && (self.uses_large(user) || self.most == 1 && !self.users.is_empty());
         let mut at = self.slot(interpreter, is_large);
-        if is_large && self.slots[at].has_given_up() {
+        if is_large && !self.slots[at].has_large() {
             at = self.slot(interpreter, false);
         }
         self.make_room(at);
-        self.slots[at].fork(&self.home, request, descriptors, patience).await
+        let pid = self.slots[at].fork(&self.home, request, descriptors, patience).await;
+        self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.starts)).collect());
+        pid
     }
 
     /// Where a cold start would take as long as a warm Python does to begin, which is with Airflow's own SDK: completes
@@ -195,22 +206,21 @@ impl Warm {
 impl Slot {
     fn new(interpreter: &Interpreter, is_large: bool) -> Self {
         let libraries = BTreeSet::new();
-        Self { interpreter: interpreter.clone(), is_large, kept: None, libraries, failures: 0, failed: None }
+        Self { interpreter: interpreter.clone(), is_large, kept: None, libraries, outlook: Outlook::default() }
     }
 
     fn prepare(&mut self, home: &Path) {
-        if cfg!(target_os = "linux") && self.kept.is_none() {
+        if cfg!(target_os = "linux") && self.kept.is_none() && !self.rests() {
             self.kept = Kept::begin(self.source(), home).ok();
         }
     }
 
     /// Begins it, unless it is there or cannot be. `None` when nothing is to be waited for.
     fn begins(&mut self, home: &Path) -> Option<impl Future<Output = ()> + use<>> {
-        if self.has_given_up() {
+        if self.rests() {
             return None;
         }
-        let source = self.source();
-        self.kept = self.kept.take().filter(|kept| kept.source == source && !kept.is_out_of_date());
+        self.drop_outdated();
         self.prepare(home);
         let kept = self.kept.as_mut().filter(|kept| kept.path.is_none())?;
         kept.used = Instant::now();
@@ -218,11 +228,42 @@ impl Slot {
     }
 
     fn source(&self) -> Source {
-        Source { interpreter: self.interpreter.clone(), libraries: self.libraries.clone() }
+        let libraries = self.outlook.usable(&self.libraries, Instant::now());
+        Source { interpreter: self.interpreter.clone(), libraries }
     }
 
-    fn has_given_up(&self) -> bool {
-        self.failures >= MOST_FAILURES && self.failed.as_ref() == Some(&self.source())
+    fn rests(&self) -> bool {
+        self.outlook.rests(Instant::now())
+    }
+
+    /// Whether there is, or is to be, one with a large library.
+    fn has_large(&self) -> bool {
+        self.source().libraries.iter().any(|name| LARGE.contains(&name.as_str()))
+    }
+
+    /// Lets go one that would be made otherwise now.
+    fn drop_outdated(&mut self) {
+        if self.kept.as_ref().is_some_and(Kept::is_out_of_date) {
+            // What failed may work with other packages.
+            (self.kept, self.outlook) = (None, Outlook::default());
+        }
+        let source = self.source();
+        self.kept = self.kept.take().filter(|kept| kept.source == source);
+    }
+
+    /// What `doctor` says of it; `starts` is what it is for.
+    fn notes(&self, starts: &str) -> Vec<Note> {
+        let note = |effect: String, trouble: &Trouble| Note {
+            subject: format!("the warm Python for {starts}"),
+            program: self.interpreter.program.clone(),
+            effect,
+            reason: trouble.reason.clone(),
+            since: trouble.since,
+            next_try: Some(trouble.next_try),
+        };
+        let none = self.outlook.trouble().map(|trouble| note(format!("{starts} start cold"), trouble));
+        let without = self.outlook.missing().map(|(name, trouble)| note(format!("is without {name}"), trouble));
+        none.into_iter().chain(without).collect()
     }
 
     fn idle_at(&self) -> Option<Instant> {
@@ -238,27 +279,21 @@ impl Slot {
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Option<i32> {
-        let request = request.to_string();
-        if !cfg!(target_os = "linux") || request.len() > LARGEST_REQUEST {
+        if !cfg!(target_os = "linux") || self.rests() || request.to_string().len() > LARGEST_REQUEST {
             return None;
         }
-        if self.has_given_up() {
-            return None;
-        }
-        let source = self.source();
-        let has_failed = self.failed.as_ref() == Some(&source);
-        match self.try_fork(&source, home, &request, descriptors, patience).await {
+        self.drop_outdated();
+        match self.try_fork(home, request, descriptors, patience).await {
             Ok(pid) => {
-                if pid.is_some() {
-                    (self.failures, self.failed) = (0, None);
+                if let Some(kept) = self.kept.as_ref().filter(|_| pid.is_some()) {
+                    self.outlook.worked(&kept.source.libraries);
                 }
                 pid
             }
             Err(error) => {
-                self.failures = if has_failed { self.failures + 1 } else { 1 };
-                let outlook = if self.failures >= MOST_FAILURES { " from now on" } else { "" };
-                warn!("the warm Python: {error}; each starts with its own{outlook}");
-                (self.kept, self.failed) = (None, Some(source));
+                let had = self.kept.take().map_or_else(|| self.source(), |kept| kept.source).libraries;
+                self.outlook.failed(&had, &error.to_string(), Instant::now());
+                warn!("the warm Python of {}: {error}; this one starts cold", self.interpreter.program.display());
                 None
             }
         }
@@ -266,27 +301,30 @@ impl Slot {
 
     async fn try_fork(
         &mut self,
-        source: &Source,
         home: &Path,
-        request: &str,
+        request: &Value,
         descriptors: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> io::Result<Option<i32>> {
-        self.kept = self.kept.take().filter(|kept| kept.source == *source && !kept.is_out_of_date());
+        let source = self.source();
         let kept = match &mut self.kept {
             Some(kept) => kept,
-            none => none.insert(Kept::begin(source.clone(), home)?),
+            none => none.insert(Kept::begin(source, home)?),
         };
         kept.used = Instant::now();
         if kept.path.is_none() {
-            let Some(path) = kept.zygote.ready(patience).await? else { return Ok(None) };
+            let Some(ready) = kept.zygote.ready(patience).await? else { return Ok(None) };
+            for (name, reason) in &ready.left_out {
+                self.outlook.left_out(name, reason, Instant::now());
+                kept.source.libraries.remove(name);
+            }
             let with_time = |folder: PathBuf| {
                 let at = changed(&folder);
                 (folder, at)
             };
-            kept.path = Some(path.into_iter().map(with_time).collect());
+            kept.path = Some(ready.path.into_iter().map(with_time).collect());
         }
-        kept.zygote.fork(request, descriptors).await.map(Some)
+        kept.zygote.fork(request, descriptors).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! A datastore to talk to, whether or not Lite runs: the running one, or a private one for this
 //! command's moment.
 
-use super::{Purges, Recovery, access, claims};
+use super::{AfterUpgrade, Recovery, access, claims};
 use crate::backup::set_aside;
 use crate::error::Error;
 use crate::home::Home;
@@ -38,12 +38,13 @@ impl Datastore {
                 lock: None,
             });
         }
-        if !home.journal().exists() && set_aside::pending(home).is_none() {
+        let aside = set_aside::pending(home).map_err(|error| Error::io("read", &home.set_aside_note(), &error))?;
+        if !home.journal().exists() && aside.is_none() {
             // Before anything is written into a folder that is not ours.
             check(home)?;
         }
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let held = recovery.take_home(command, None, Purges::Refuse).await?;
+        let held = recovery.take_home(command, None, AfterUpgrade::GoOn).await?;
         Self::open_held(home, held).await
     }
 

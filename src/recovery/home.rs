@@ -10,43 +10,30 @@ use crate::protocol::control;
 use crate::setup::uninstall;
 use crate::sys::{env_vars, replace};
 
-/// What becomes of a purge that was interrupted after it had removed something. Only a command that
-/// makes a new instance out of nothing may finish it; another one was not meant to lose anything.
+/// What a command does if the upgrade that it finishes puts another release in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purges {
-    Finish,
-    Refuse,
+pub enum AfterUpgrade {
+    /// Starts that release in its place.
+    HandOn,
+    GoOn,
 }
+
+/// Why a home with a half-done purge cannot be used.
+const PURGE_BEGAN: &str = "a purge of this home was interrupted, and part of it is gone already";
 
 impl Recovery<'_> {
     /// Takes the home; what was interrupted is finished or undone, with one line that says so.
     /// `command` is what others are told who want the home meanwhile.
-    pub async fn take_home(&self, command: &str, url: Option<&str>, purges: Purges) -> Result<HomeLock, Error> {
+    pub async fn take_home(&self, command: &str, url: Option<&str>, after: AfterUpgrade) -> Result<HomeLock, Error> {
         let lock = HomeLock::take(self.home, command, url)?;
         match journal::unfinished(self.home)? {
             None => {}
             Some(Entry { operation: Operation::Setup, .. }) => {}
             Some(entry @ Entry { operation: Operation::Purge, .. }) => {
-                if purges == Purges::Refuse && uninstall::has_begun(&entry) {
-                    return Err(Error::refused("a purge of this home was interrupted, and part of it is gone already")
-                        .hint("finish it: leoflow uninstall --purge")
-                        .hint("finish it and begin anew: leoflow lite start"));
+                self.take_back_purge(entry)?;
+                if let Some(entry) = journal::unfinished(self.home)? {
+                    self.finish_exchange(entry).await?;
                 }
-                if uninstall::resume_purge(self.home, entry)? == uninstall::Resumed::TakenBack {
-                    let text = "forgot a purge that was interrupted before it removed anything";
-                    self.reporter.report(Progress::Note(text.to_owned()));
-                    if let Some(entry) = journal::unfinished(self.home)? {
-                        self.finish_exchange(entry).await?;
-                    }
-                    self.remove_strays().await?;
-                    return Ok(lock);
-                }
-                let text = "finished the purge that was interrupted; nothing is left of what was here";
-                self.reporter.report(Progress::Note(text.to_owned()));
-                // The lock went with the home.
-                drop(lock);
-                self.home.create().map_err(|error| Error::io("create", self.home.root(), &error))?;
-                return Ok(HomeLock::take(self.home, command, url)?);
             }
             Some(entry @ Entry { operation: Operation::Restore | Operation::RestoreUndo, .. }) => {
                 self.finish_exchange(entry).await?;
@@ -54,7 +41,7 @@ impl Recovery<'_> {
             Some(entry @ Entry { operation: Operation::MoveDatastore, .. }) => self.finish_move(entry).await?,
             Some(Entry { operation: Operation::Upgrade, .. }) => {
                 let is_anothers = self.finish_upgrade_of_stopped(false).await?;
-                if is_anothers && purges == Purges::Finish {
+                if is_anothers && after == AfterUpgrade::HandOn {
                     return Err(self.hand_on());
                 }
             }
@@ -64,9 +51,26 @@ impl Recovery<'_> {
         Ok(lock)
     }
 
+    /// Forgets an interrupted purge that had removed nothing. The caller holds the home's lock.
+    pub fn take_back_purge(&self, entry: Entry) -> Result<(), Error> {
+        refuse_begun_purge(&entry)?;
+        if let uninstall::Resumed::TakenBack(Some(left)) = uninstall::resume_purge(self.home, entry, self.reporter)? {
+            self.reporter.report(Progress::Warning(uninstall::workspace_left(&left)));
+        }
+        let text = "forgot a purge that was interrupted before it removed anything";
+        self.reporter.report(Progress::Note(text.to_owned()));
+        Ok(())
+    }
+
+    /// For a command that looks before it takes the home.
+    pub fn refuse_half_purged(&self) -> Result<(), Error> {
+        journal::unfinished(self.home)?.as_ref().map_or(Ok(()), refuse_begun_purge)
+    }
+
     /// What a restore that did not come through had set aside because it could not be read.
     pub(super) fn put_back_cluster(&self) -> Result<(), Error> {
-        if set_aside::pending(self.home).is_none() {
+        let note = self.home.set_aside_note();
+        if set_aside::pending(self.home).map_err(|error| Error::io("read", &note, &error))?.is_none() {
             return Ok(());
         }
         self.end_leftovers()?;
@@ -89,7 +93,7 @@ impl Recovery<'_> {
     /// For a command that decides by what is there: what was interrupted is finished before it looks.
     pub async fn finish_first(&self, command: &str) -> Result<(), Error> {
         if self.interrupted()?.is_some() || self.is_set_aside() {
-            self.take_home(command, None, Purges::Refuse).await?;
+            self.take_home(command, None, AfterUpgrade::GoOn).await?;
         }
         Ok(())
     }
@@ -100,6 +104,7 @@ impl Recovery<'_> {
             return Err(Error::failed("a restore was interrupted, and what it had set aside has to be put back first")
                 .hint("leoflow lite start puts it back"));
         }
+        self.refuse_half_purged()?;
         match self.interrupted()? {
             None => Ok(()),
             Some(entry) => {
@@ -111,10 +116,19 @@ impl Recovery<'_> {
 
     /// By a restore that did not come through; not by one that is under way.
     fn is_set_aside(&self) -> bool {
-        set_aside::pending(self.home).is_some() && control::status_of(self.home).is_none()
+        // One that cannot be read may be there.
+        set_aside::pending(self.home).map_or(true, |aside| aside.is_some()) && control::status_of(self.home).is_none()
     }
 
     fn interrupted(&self) -> Result<Option<Entry>, Error> {
         Ok(journal::unfinished(self.home)?.filter(|entry| entry.operation != Operation::Setup))
     }
+}
+
+/// Only a purge finishes a purge: no other command was meant to lose anything.
+fn refuse_begun_purge(entry: &Entry) -> Result<(), Error> {
+    if entry.operation == Operation::Purge && uninstall::has_begun(entry) {
+        return Err(Error::refused(PURGE_BEGAN).hint("finish it: leoflow uninstall --purge"));
+    }
+    Ok(())
 }

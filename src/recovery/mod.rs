@@ -7,7 +7,7 @@ mod restores;
 mod strays;
 mod upgrades;
 
-pub use home::Purges;
+pub use home::AfterUpgrade;
 pub use restores::tell_conflicts;
 pub use upgrades::interrupted_upgrade;
 

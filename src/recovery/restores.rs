@@ -8,6 +8,8 @@ use crate::home::Home;
 use crate::home::journal::{Entry, Operation};
 use crate::home::progress::{Progress, Reporter};
 use crate::upgrade::snapshot;
+use std::fs;
+use std::path::Path;
 
 impl Recovery<'_> {
     pub(super) async fn finish_move(&self, entry: Entry) -> Result<(), Error> {
@@ -50,9 +52,34 @@ impl Recovery<'_> {
     }
 }
 
-/// What had been put into the workspace while an exchange was interrupted, and was in its way.
+/// What was in the way of an exchange, by name.
 pub fn tell_conflicts(home: &Home, reporter: &dyn Reporter) {
     for folder in exchange::conflicts(home) {
-        reporter.report(Progress::Warning(format!("what was in the way in the workspace is in {}", folder.display())));
+        let mut names: Vec<String> = files_below(&folder);
+        let more = names.len().saturating_sub(NAMED);
+        names.truncate(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let text =
+            format!("what was in the way in the workspace is in {}: {}{more}", folder.display(), names.join(", "));
+        reporter.report(Progress::Warning(text));
     }
+}
+
+const NAMED: usize = 20;
+
+/// Relative paths of what is in a folder, a version control folder or the like as one.
+fn files_below(folder: &Path) -> Vec<String> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            match is_folder && !entry.file_name().to_string_lossy().starts_with('.') && found.len() < 1000 {
+                true => folders.push(path),
+                false => found.extend(path.strip_prefix(folder).map(|path| path.display().to_string())),
+            }
+        }
+    }
+    found.sort();
+    found
 }

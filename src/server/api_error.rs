@@ -46,6 +46,14 @@ impl ApiError {
         }
     }
 
+    /// All connections to the datastore are in use.
+    pub fn busy() -> Self {
+        Self {
+            retry_after_seconds: Some(1),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "Too many requests at once; try again")
+        }
+    }
+
     pub fn internal(cause: &dyn Display) -> Self {
         error!("internal error: {cause}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")

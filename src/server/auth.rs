@@ -12,6 +12,7 @@ use super::state::AppState;
 use crate::auth::{password, token};
 use crate::config;
 use crate::home::Home;
+use crate::sys::blocking;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -55,7 +56,7 @@ async fn check_now(state: &AppState, turn: &Turn, given: Credentials) -> Result<
     let right_name = given.username.eq_ignore_ascii_case(&email);
     let short_enough = given.password.len() <= password::LONGEST;
     let home = state.home.clone();
-    let hashed = tokio::task::spawn_blocking(move || {
+    let hashed = blocking::run(move || {
         let right = short_enough && password::verify(&given.password, &hash);
         if right && right_name && password::is_outdated(&hash) {
             renew(&home, &given.password, hash);

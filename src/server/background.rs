@@ -1,5 +1,6 @@
 //! What the server does without being asked: it parses DAG files, schedules, and calls callbacks.
 
+use super::child_slots::ChildSlots;
 use super::dag_code::{Asker, DagCode};
 use super::dag_files;
 use super::later_migrations;
@@ -26,9 +27,12 @@ impl Background {
     /// Watches and parses the workspace, where there is one.
     pub fn parsing(state: &Arc<AppState>, workspace: Option<PathBuf>) -> Self {
         let children = Children::new(&state.home);
-        let ask = |workspace| Questions::new(workspace, children.clone());
+        // Shared: together they are as many as there are processors.
+        let slots = ChildSlots::new();
+        let ask = |workspace| Questions::new(workspace, children.clone(), slots.clone());
         let questions = workspace.clone().map(ask);
-        let files = workspace.map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone())));
+        let files = workspace
+            .map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone(), slots.clone())));
         if files.is_none() {
             state.first_look.send_replace(true);
         }

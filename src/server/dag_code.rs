@@ -68,10 +68,10 @@ impl DagCode {
             let client = self.state.database.get().await.map_err(|error| error.message())?;
             versions::version(&*client, version_id).await.map_err(|error| error.to_string())?
         };
-        let VersionCode { file, roots, sources } =
+        let VersionCode { file, roots, folders, sources } =
             VersionCode::of(self.questions.workspace(), &version.relative_fileloc, &version.sources);
         let options = json!({
-            "path": file, "roots": roots, "work_in": roots, "sources": sources, "settings": version.structure.settings,
+            "path": file, "roots": roots, "work_in": folders, "sources": sources, "settings": version.structure.settings,
             "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
         });
         let interpreter = match &version.environment {

@@ -2,14 +2,18 @@
 
 use super::api_error::ApiError;
 use crate::sys::memory;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolConfig, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_postgres::NoTls;
 
 /// Few: the datastore is local and every request is short.
 const CONNECTIONS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a check waits for a connection of the pool.
+const POOL_PATIENCE: Duration = Duration::from_millis(100);
 /// So long after it was used a connection beyond the first is given back: each is a process of Postgres.
 const SPARE: Duration = Duration::from_secs(5);
 /// One that was used more often has grown, and is given back too.
@@ -18,6 +22,12 @@ const MANY_USES: usize = 20;
 pub struct Database {
     pool: Pool,
     used: Notify,
+    config: tokio_postgres::Config,
+    checking: Mutex<()>,
+}
+
+async fn ask(client: &tokio_postgres::Client) -> Result<(), String> {
+    client.simple_query("SELECT 1").await.map(drop).map_err(|error| error.to_string())
 }
 
 impl Database {
@@ -26,15 +36,18 @@ impl Database {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config.clone(), NoTls, recycling);
         let timeouts = Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) };
-        let config = PoolConfig { max_size: CONNECTIONS, timeouts, ..PoolConfig::default() };
-        let pool = Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build();
+        let pool_config = PoolConfig { max_size: CONNECTIONS, timeouts, ..PoolConfig::default() };
+        let pool = Pool::builder(manager).config(pool_config).runtime(Runtime::Tokio1).build();
         let pool = pool.expect("a pool with timeouts has been given the runtime they need");
-        Self { pool, used: Notify::new() }
+        Self { pool, used: Notify::new(), config: config.clone(), checking: Mutex::new(()) }
     }
 
     pub async fn get(&self) -> Result<Object, ApiError> {
         self.used.notify_one();
-        self.pool.get().await.map_err(|error| ApiError::unavailable(&error))
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Timeout(TimeoutType::Wait) => ApiError::busy(),
+            other => ApiError::unavailable(&other),
+        })
     }
 
     /// Gives back connections that nobody has used for a while. Never returns; sleeps while nobody asks for any.
@@ -58,12 +71,26 @@ impl Database {
         }
     }
 
-    /// Whether the datastore answers a query within `limit`; the reason when it does not.
+    /// Whether the datastore answers a query within `limit`; the reason when it does not. Where all connections of the
+    /// pool are in use, a connection of its own asks: requests that wait say nothing about the datastore.
     pub async fn check(&self, limit: Duration) -> Result<(), String> {
         let asked = async {
-            let client = self.pool.get().await.map_err(|error| error.to_string())?;
-            client.simple_query("SELECT 1").await.map_err(|error| error.to_string())?;
-            Ok(())
+            match tokio::time::timeout(POOL_PATIENCE, self.pool.get()).await {
+                Ok(client) => {
+                    let client = client.map_err(|error| error.to_string())?;
+                    ask(&client).await
+                }
+                Err(_) => {
+                    // One at a time, however many ask.
+                    let _alone = self.checking.lock().await;
+                    let (client, connection) = self.config.connect(NoTls).await.map_err(|error| error.to_string())?;
+                    let connection = tokio::spawn(connection);
+                    let answer = ask(&client).await;
+                    drop(client);
+                    connection.abort();
+                    answer
+                }
+            }
         };
         let in_time = tokio::time::timeout(limit, asked).await;
         in_time.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs())))

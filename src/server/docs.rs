@@ -4,28 +4,26 @@ use super::api;
 use super::api_error::ApiError;
 use super::lite::render::page;
 use super::openapi::document::document;
-use super::state::AppState;
+use crate::sys::blocking;
+use crate::web_ui;
 use axum::Json;
-use axum::extract::State;
 use axum::response::Html;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Made anew for each who asks, which is seldom: nothing of it stays in memory.
-pub async fn openapi(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
-    described(&state).await.map(Json)
+pub async fn openapi() -> Result<Json<Value>, ApiError> {
+    described().await.map(Json)
 }
 
-async fn described(state: &AppState) -> Result<Value, ApiError> {
-    let version = state.version.to_string();
-    let made = tokio::task::spawn_blocking(move || document(&version, &api::all_routes().entries)).await;
+async fn described() -> Result<Value, ApiError> {
+    let made = blocking::run(|| document(web_ui::VERSION, &api::all_routes().entries)).await;
     made.map_err(|error| ApiError::internal(&error))
 }
 
-pub async fn docs(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
-    let document = described(&state).await?;
-    let rendered = tokio::task::spawn_blocking(move || rendered(&document)).await;
+pub async fn docs() -> Result<Html<String>, ApiError> {
+    let document = described().await?;
+    let rendered = blocking::run(move || rendered(&document)).await;
     rendered.map_err(|error| ApiError::internal(&error))?
 }
 

@@ -2,9 +2,11 @@
 
 use super::lite::pages;
 use super::state::AppState;
+use crate::web_ui;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -24,7 +26,7 @@ pub async fn healthz(State(state): State<Arc<AppState>>) -> Response {
             let told = pages::ask_supervisor(&state).await.ok().and_then(|status| status.reason);
             let reason = told.unwrap_or_else(|| format!("datastore: {reason}"));
             let body = json!({"ok": false, "version": state.version, "reason": reason});
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], Json(body)).into_response()
         }
     }
 }
@@ -35,8 +37,9 @@ pub struct VersionInfo {
     git_version: Option<String>,
 }
 
+/// The version of the Airflow whose API is served, by which clients choose their dialect, and our own.
 pub async fn version(State(state): State<Arc<AppState>>) -> Json<VersionInfo> {
-    Json(VersionInfo { version: state.version.to_string(), git_version: None })
+    Json(VersionInfo { version: web_ui::VERSION.to_owned(), git_version: Some(state.version.to_string()) })
 }
 
 /// A part of the instance that is a process of its own on Airflow.

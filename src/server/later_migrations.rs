@@ -149,7 +149,13 @@ async fn apply_later(state: &Arc<AppState>) -> bool {
         return false;
     }
     let arguments = ["migrate-db", "--later"].map(str::to_owned).to_vec();
-    let Some(ended) = state.own_program.perform(&state.home, "migration", arguments).await else { return false };
+    let ended = match state.own_program.perform(&state.home, "migration", arguments).await {
+        Ok(ended) => ended,
+        Err(refused) => {
+            warn!("what comes after the upgrade was not begun: {}", refused.message());
+            return false;
+        }
+    };
     if ended.status != Status::Done {
         warn!("what comes after the upgrade was not applied: {}", ended.error.unwrap_or_default());
     }

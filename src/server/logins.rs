@@ -3,7 +3,7 @@
 
 use super::caller::Caller;
 use crate::auth::throttle::Throttle;
-use crate::sys::ports;
+use crate::sys::{blocking, ports};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,7 @@ impl Source {
         }
         let Some(Peer { client, server }) = peer else { return Self::Unknown };
         let otherwise = if client.ip().is_loopback() { Self::Unknown } else { Self::Address(client.ip()) };
-        let asked = tokio::task::spawn_blocking(move || ports::uid_of_client(client, server)).await;
+        let asked = blocking::run(move || ports::uid_of_client(client, server)).await;
         asked.ok().flatten().map_or(otherwise, Self::Uid)
     }
 }

@@ -38,6 +38,7 @@ mod request;
 mod revoked;
 mod run;
 mod settings_reload;
+mod slot_policy;
 mod state;
 mod task;
 mod ui;

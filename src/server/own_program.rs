@@ -6,7 +6,7 @@ use crate::home::Home;
 use crate::home::lock;
 use crate::home::operations::{self, Operation, Record, Status};
 use crate::protocol::own_command::{self, Printed};
-use crate::sys::env_vars;
+use crate::sys::{blocking, env_vars};
 use axum::http::StatusCode;
 use serde_json::Value;
 use std::fs::OpenOptions;
@@ -41,25 +41,25 @@ impl OwnProgram {
         let (begun, mut child) = self.start(home, kind, arguments).await?;
         let (home, id) = (home.clone(), begun.id);
         // It goes on if this server leaves.
-        tokio::task::spawn_blocking(move || see_to_its_end(&home, id, &mut child));
+        tokio::spawn(blocking::run(move || see_to_its_end(&home, id, &mut child)));
         Ok(begun)
     }
 
-    /// The same to its end. `None` where another is under way.
+    /// The same to its end. An error where it could not be begun.
     pub async fn perform(
         self: &Arc<Self>,
         home: &Home,
         kind: &'static str,
         arguments: Vec<String>,
-    ) -> Option<Operation> {
-        let (begun, mut child) = self.start(home, kind, arguments).await.ok()?;
+    ) -> Result<Operation, ApiError> {
+        let (begun, mut child) = self.start(home, kind, arguments).await?;
         let (home, id) = (home.clone(), begun.id);
-        let ended = tokio::task::spawn_blocking(move || {
+        let ended = blocking::run(move || {
             see_to_its_end(&home, id, &mut child);
             operations::find(&home, id).ok_or_else(|| "what became of it is not known".to_owned())
         });
         let ended = ended.await.unwrap_or_else(|error| Err(error.to_string()));
-        Some(ended.unwrap_or_else(|reason| Operation { status: Status::Failed, error: Some(reason), ..begun }))
+        Ok(ended.unwrap_or_else(|reason| Operation { status: Status::Failed, error: Some(reason), ..begun }))
     }
 
     async fn start(
@@ -94,7 +94,7 @@ impl OwnProgram {
                 }
             }
         };
-        tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&error))?
+        blocking::run(work).await.map_err(|error| ApiError::internal(&error))?
     }
 }
 
@@ -118,19 +118,19 @@ fn see_to_its_end(home: &Home, id: u64, child: &mut Child) {
 /// The last that was begun.
 pub async fn newest(home: &Home) -> Option<Operation> {
     let home = home.clone();
-    tokio::task::spawn_blocking(move || operations::newest(&home)).await.ok()?
+    blocking::run(move || operations::newest(&home)).await.ok()?
 }
 
 /// One by its number.
 pub async fn find(home: &Home, id: u64) -> Option<Operation> {
     let home = home.clone();
-    tokio::task::spawn_blocking(move || operations::find(&home, id)).await.ok()?
+    blocking::run(move || operations::find(&home, id)).await.ok()?
 }
 
 /// Whether one is under way.
 pub async fn is_busy(home: &Home) -> bool {
     let home = home.clone();
-    tokio::task::spawn_blocking(move || operations::running(&home).is_some()).await.unwrap_or(true)
+    blocking::run(move || operations::running(&home).is_some()).await.unwrap_or(true)
 }
 
 /// In a group of its own: what is asked of it may be to replace this server. In our session: what is in another, a DAG file
@@ -154,7 +154,7 @@ pub async fn ask(home: &Home, arguments: &[&str]) -> Result<Value, String> {
     // It is never closed.
     let _slot = ASKED.acquire().await;
     let (home, arguments) = (home.clone(), arguments.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
-    let asked = tokio::task::spawn_blocking(move || {
+    let asked = blocking::run(move || {
         let program = env_vars::current_exe().map_err(|error| error.to_string())?;
         let mut own = own_command::command(&program, Some(&home));
         match own_command::run(own.args(&arguments), QUICK, &mut |_| {}, &mut |_| {}) {

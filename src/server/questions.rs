@@ -1,6 +1,7 @@
 //! Questions to the code of DAG files, on their way to the children that answer them.
 
 use super::child_slots::ChildSlots;
+use super::slot_policy::Pace;
 use crate::python::{Children, Interpreter, Job, Left};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -24,9 +25,9 @@ struct Asked {
 
 impl Questions {
     /// They are answered by these children as long as anybody may ask.
-    pub fn new(workspace: PathBuf, children: Rc<Children>) -> Self {
+    pub fn new(workspace: PathBuf, children: Rc<Children>, slots: Rc<ChildSlots>) -> Self {
         let (asked, questions) = unbounded_channel();
-        tokio::task::spawn_local(answer(children, questions));
+        tokio::task::spawn_local(answer(children, slots, questions));
         Self { workspace, asked }
     }
 
@@ -44,14 +45,17 @@ impl Questions {
 }
 
 /// Starts a child for each question. Never returns while anybody may ask.
-async fn answer(children: Rc<Children>, mut questions: UnboundedReceiver<Asked>) {
-    let slots = Rc::new(ChildSlots::new());
+async fn answer(children: Rc<Children>, slots: Rc<ChildSlots>, mut questions: UnboundedReceiver<Asked>) {
     while let Some(Asked { interpreter, options, mut answer }) = questions.recv().await {
         let (children, slots) = (children.clone(), slots.clone());
         tokio::task::spawn_local(async move {
-            let run = slots.run(children.run(&interpreter, Job::Ask, options));
+            let (children, interpreter) = (&children, &interpreter);
+            let run = slots.run(Pace::Question, |used| {
+                let options = options.clone();
+                async move { children.run(interpreter, Job::Ask, options, &used).await }
+            });
             tokio::select! {
-                left = run => drop(answer.send(left)),
+                ran = run => drop(answer.send(ran.result.map_err(|none| none.to_string()))),
                 // Nobody wants to know any more.
                 () = answer.closed() => {}
             }

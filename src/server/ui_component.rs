@@ -1,6 +1,7 @@
 //! Where Airflow's web UI is, and getting it where a setup has not.
 
 use crate::home::Home;
+use crate::sys::blocking;
 use crate::web_ui::{self, UiSource};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,7 +35,7 @@ pub async fn keep(home: Home, ui: Arc<UiComponent>) {
     while web_ui::installed(&home).is_none() {
         ui.set(None);
         let (folder, from) = (home.clone(), source.clone());
-        let installed = tokio::task::spawn_blocking(move || web_ui::install(&folder, &from)).await;
+        let installed = blocking::run(move || web_ui::install(&folder, &from)).await;
         match installed.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(()) => info!("Airflow's web UI is there"),
             Err(reason) if source == UiSource::None => return ui.set(Some(reason)),

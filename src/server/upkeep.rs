@@ -1,4 +1,4 @@
-//! Backups and verifications that nobody has to ask for: begun when they are due, by this program's own commands.
+//! Scheduled backups and verifications: begun when they are due, by this program's own commands.
 
 use super::own_program::is_busy;
 use super::state::AppState;
@@ -6,8 +6,11 @@ use crate::config::{self, BackupSettings, Cadence};
 use crate::home::lock;
 use crate::home::operations::{Operation, Status};
 use crate::home::upkeep::{self, End, Job, Kind, Upkeep};
+use crate::protocol::child::Notifier;
+use axum::http::StatusCode;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -19,77 +22,109 @@ const LOOK: Duration = Duration::from_secs(10);
 const UNREADABLE: &str = "the settings cannot be read: ";
 /// How long is waited for what is under way.
 const BUSY: Duration = Duration::from_secs(5);
+/// From then on the wait is told.
+const LATE: SignedDuration = SignedDuration::from_hours(1);
+const WAITS: &str = "it waits for ";
 /// How often the time awake is written down.
 const NOTE_AWAKE: Duration = Duration::from_secs(600);
 
 pub async fn keep(state: Arc<AppState>) {
     let started = Timestamp::now();
     let mut counted = Instant::now();
+    let mut record = RecordTrouble { notifier: Notifier::from_environment(), reason: None };
     loop {
-        let now = Timestamp::now();
-        let Some((settings, known)) = look(&state, now, &mut counted) else {
-            tokio::time::sleep(LOOK).await;
-            continue;
+        let pause = match round(&state, started, &mut counted).await {
+            Ok(pause) => {
+                record.is_over();
+                pause
+            }
+            Err(error) => {
+                record.note(&error);
+                LOOK
+            }
         };
-        match next(&settings, &known, counted.elapsed(), started, &now.to_zoned(TimeZone::system())) {
-            Some((kind, at)) if at <= now => {
-                note_awake(&state, now, &mut counted);
-                if !perform(&state, kind).await {
-                    tokio::time::sleep(BUSY).await;
-                }
-            }
-            next => {
-                let left = next.and_then(|(_, at)| Duration::try_from(at.duration_since(now)).ok());
-                tokio::time::sleep(left.unwrap_or(LOOK).min(LOOK)).await;
-            }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The record of the jobs cannot be written, so none is begun. The supervisor tells of it, which needs no disk.
+struct RecordTrouble {
+    notifier: Notifier,
+    reason: Option<String>,
+}
+
+impl RecordTrouble {
+    fn note(&mut self, error: &io::Error) {
+        let reason = format!("scheduled backups are not made: run/upkeep.json cannot be written: {error}");
+        // A supervisor that takes over has not heard it.
+        self.notifier.hindered(Some(&reason));
+        if self.reason.as_ref() != Some(&reason) {
+            warn!("{reason}");
+            self.reason = Some(reason);
+        }
+    }
+
+    fn is_over(&mut self) {
+        if self.reason.take().is_some() {
+            info!("scheduled backups are made again");
+            self.notifier.hindered(None);
         }
     }
 }
 
-/// The settings as they are now, and what is known. `None` where either cannot be had.
-fn look(state: &AppState, now: Timestamp, counted: &mut Instant) -> Option<(BackupSettings, Upkeep)> {
-    let settings = settings(state, now)?;
+/// Does what is due. Returns for how long nothing is; an error where the record cannot be written.
+async fn round(state: &Arc<AppState>, started: Timestamp, counted: &mut Instant) -> io::Result<Duration> {
+    let now = Timestamp::now();
+    let mut known = upkeep::begin(&state.home, now)?;
+    let Some(settings) = settings(state, &known, now)? else { return Ok(LOOK) };
     if counted.elapsed() >= NOTE_AWAKE {
-        note_awake(state, now, counted);
+        known = note_awake(state, now, counted)?;
     }
-    let known = upkeep::begin(&state.home, now);
-    known
-        .inspect_err(|error| warn!("what is done by itself cannot be written down: {error}"))
-        .ok()
-        .map(|k| (settings, k))
+    let due = next(&settings, &known, counted.elapsed(), started, &now.to_zoned(TimeZone::system()));
+    let Some((kind, at)) = due else { return Ok(LOOK) };
+    if let Ok(left @ 1..) = u64::try_from(at.duration_since(now).as_millis()) {
+        return Ok(Duration::from_millis(left).min(LOOK));
+    }
+    known = note_awake(state, now, counted)?;
+    let Begun::Waits(other) = perform(state, kind).await? else { return Ok(Duration::ZERO) };
+    let problem = format!("{WAITS}{other}");
+    let is_new = known.job(kind).problem.as_ref().is_none_or(|said| said.starts_with(WAITS) && *said != problem);
+    if is_new && now.duration_since(at) >= LATE {
+        warn!("a scheduled job is late: {problem}");
+        upkeep::note_problem(&state.home, now, kind, Some(problem))?;
+    }
+    Ok(BUSY)
 }
 
-/// What is not written down is counted on.
-fn note_awake(state: &AppState, now: Timestamp, counted: &mut Instant) {
-    if upkeep::note_awake(&state.home, now, counted.elapsed().as_secs()).is_ok() {
-        *counted = Instant::now();
-    }
+fn note_awake(state: &AppState, now: Timestamp, counted: &mut Instant) -> io::Result<Upkeep> {
+    let known = upkeep::note_awake(&state.home, now, counted.elapsed().as_secs())?;
+    *counted = Instant::now();
+    Ok(known)
 }
 
-/// Those of config.yaml. One that cannot be read is told of as what keeps backups from being made.
-fn settings(state: &AppState, now: Timestamp) -> Option<BackupSettings> {
-    let (home, known) = (&state.home, upkeep::begin(&state.home, now).ok()?);
-    // Told again at the next look, where it cannot be written down.
-    let tell = |kind, problem| drop(upkeep::note_problem(home, now, kind, problem));
-    match config::load(&home.config()) {
-        Ok(loaded) => {
-            let settings = loaded?.config.backup;
+/// Those of config.yaml; `None` without one, or where it cannot be read, which is the job's problem then.
+fn settings(state: &AppState, known: &Upkeep, now: Timestamp) -> io::Result<Option<BackupSettings>> {
+    let note = |kind, problem| upkeep::note_problem(&state.home, now, kind, problem).map(drop);
+    match config::load(&state.home.config()) {
+        Ok(None) => Ok(None),
+        Ok(Some(loaded)) => {
+            let settings = loaded.config.backup;
             let was_of_config = |problem: &String| problem.starts_with(UNREADABLE);
-            if known.backup.problem.is_some_and(|it| settings.schedule == Cadence::Off || was_of_config(&it)) {
-                tell(Kind::Backup, None);
+            if known.backup.problem.as_ref().is_some_and(|it| settings.schedule == Cadence::Off || was_of_config(it)) {
+                note(Kind::Backup, None)?;
             }
             if known.verification.problem.is_some() && settings.verify == Cadence::Off {
-                tell(Kind::Verification, None);
+                note(Kind::Verification, None)?;
             }
-            Some(settings)
+            Ok(Some(settings))
         }
         Err(error) => {
             let problem = format!("{UNREADABLE}{error}");
             if known.backup.problem.as_ref() != Some(&problem) {
-                warn!("backups are not made by themselves: {error}");
-                tell(Kind::Backup, Some(problem));
+                warn!("scheduled backups are not made: {error}");
+                note(Kind::Backup, Some(problem))?;
             }
-            None
+            Ok(None)
         }
     }
 }
@@ -119,33 +154,48 @@ fn next(
     [Kind::Backup, Kind::Verification].into_iter().filter_map(due).min_by_key(|(_, at)| *at)
 }
 
-/// Whether it was begun. What else is under way goes first.
-async fn perform(state: &Arc<AppState>, kind: Kind) -> bool {
-    if lock::operation_holder(&state.home).is_some() || is_busy(&state.home).await {
-        return false;
+enum Begun {
+    Ended,
+    /// Another operation goes first.
+    Waits(String),
+}
+
+async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Begun> {
+    let home = &state.home;
+    if let Some(holder) = lock::operation_holder(home) {
+        return Ok(Begun::Waits(format!("`{}` (pid {})", holder.command, holder.process.pid)));
+    }
+    if is_busy(home).await {
+        return Ok(Begun::Waits("an operation that is under way".to_owned()));
     }
     let (name, arguments): (_, &[&str]) = match kind {
         Kind::Backup => ("backup", &["lite", "backup", "--scheduled"]),
         Kind::Verification => ("verify", &["lite", "backups", "verify", "--scheduled"]),
     };
-    let begun = upkeep::note_try(&state.home, Timestamp::now(), kind);
-    if let Err(error) = begun {
-        warn!("the scheduled {name} is not begun: what becomes of it cannot be written down: {error}");
-        return false;
-    }
+    let begun = Timestamp::now();
+    upkeep::note_try(home, begun, kind)?;
     let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
-    let Some(ended) = state.own_program.perform(&state.home, name, arguments).await else { return false };
-    if ended.status == Status::Done {
-        // The command has written that down itself: it goes on without this server.
-        info!("the scheduled {name} is done");
-        return true;
+    let failure = match state.own_program.perform(home, name, arguments).await {
+        Ok(ended) if ended.status == Status::Done => None,
+        Ok(ended) => Some(reason(&ended)),
+        Err(other) if other.status() == StatusCode::CONFLICT => return Ok(Begun::Waits(other.message())),
+        Err(refused) => Some(refused.message()),
+    };
+    let now = Timestamp::now();
+    match failure {
+        Some(reason) => {
+            warn!("the scheduled {name} failed: {}", reason.replace('\n', "; "));
+            upkeep::note_end(home, now, kind, End::Failed(reason))?;
+        }
+        None => {
+            info!("the scheduled {name} is done");
+            // The command records that itself: it goes on without this server. Where it could not, it would be due again at once.
+            if upkeep::begin(home, now)?.job(kind).done_at.is_none_or(|done| done < begun) {
+                upkeep::note_end(home, now, kind, End::Done)?;
+            }
+        }
     }
-    let reason = reason(&ended);
-    warn!("the scheduled {name} failed: {}", reason.replace('\n', "; "));
-    if let Err(error) = upkeep::note_end(&state.home, Timestamp::now(), kind, End::Failed(reason)) {
-        warn!("that cannot be written down: {error}");
-    }
-    true
+    Ok(Begun::Ended)
 }
 
 /// Why it did not go well: what a verification found, or what the command says of its failure.

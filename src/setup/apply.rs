@@ -14,8 +14,9 @@ use crate::postgres::cluster::{self, ClusterError};
 use crate::postgres::container::{Container, ContainerError};
 use crate::postgres::credentials::CredentialsError;
 use crate::postgres::place::{self, Place, PlaceError};
-use crate::postgres::{Credentials, Installation, install};
+use crate::postgres::{Credentials, Installation, NEWEST, install};
 use crate::python::{self, PackageSource};
+use crate::sys::blocking;
 use crate::sys::user_namespace::Identity;
 use crate::sys::{clock, random, user};
 use crate::web_ui::{self, UiSource};
@@ -91,6 +92,7 @@ pub async fn apply(
             Step::WriteConfig => applied.password = Some(write_config(home, plan, wishes)?),
             Step::CompleteConfig { keys } => applied.password = complete_config(home, plan, keys)?,
             Step::AcquirePostgres => drop(acquire::acquire(home, sources, reporter).await?),
+            Step::UpdatePostgres { from } => update_postgres(home, from, sources, reporter).await,
             Step::AcquirePackages => Extra::got(packages.take(), reporter).await,
             Step::AcquireUi => Extra::got(ui.take(), reporter).await,
             Step::CreateCluster => create_cluster(home, reporter)?,
@@ -112,11 +114,29 @@ pub async fn apply(
 }
 
 /// What of the plan may come in beside a running instance.
-pub async fn get_extras(home: &Home, plan: &Plan, reporter: &dyn Reporter) {
+pub async fn get_extras(home: &Home, plan: &Plan, sources: &Sources, reporter: &dyn Reporter) {
     let packages = plan.steps.contains(&Step::AcquirePackages).then(|| Extra::packages(home));
     let ui = plan.steps.contains(&Step::AcquireUi).then(|| Extra::ui(home));
     Extra::got(packages, reporter).await;
     Extra::got(ui, reporter).await;
+    for step in &plan.steps {
+        if let Step::UpdatePostgres { from } = step {
+            update_postgres(home, from, sources, reporter).await;
+        }
+    }
+}
+
+/// The one in use works, so it is no error to go on with it.
+async fn update_postgres(home: &Home, from: &str, sources: &Sources, reporter: &dyn Reporter) {
+    reporter.report(match acquire::update(home, sources, from, reporter).await {
+        Ok(found) => Progress::Finished(format!(
+            "PostgreSQL {} is installed beside {from}; what runs uses it after: leoflow lite restart",
+            found.version
+        )),
+        Err(error) => {
+            Progress::Warning(format!("PostgreSQL {NEWEST} is not installed, and {from} stays in use: {error}"))
+        }
+    });
 }
 
 /// Something that is fetched beside everything else, and is no reason to stop where it cannot be had.
@@ -134,29 +154,24 @@ impl Extra {
         Self {
             name: "jinja2 and pendulum for DAGs",
             without: "DAGs that need them will say so",
-            fetching: tokio::task::spawn_blocking(fetch),
+            fetching: blocking::begin(fetch),
         }
     }
 
     fn ui(home: &Home) -> Self {
         let home = home.clone();
         let fetch = move || web_ui::install(&home, &UiSource::from_environment());
-        Self {
-            name: "Airflow's web UI",
-            without: "its page says how to get it",
-            fetching: tokio::task::spawn_blocking(fetch),
-        }
+        Self { name: "Airflow's web UI", without: "its page says how to get it", fetching: blocking::begin(fetch) }
     }
 
     async fn got(extra: Option<Self>, reporter: &dyn Reporter) {
         let Some(Self { name, without, fetching }) = extra else { return };
         reporter.report(Progress::Started(format!("Getting {name}")));
-        let told = match fetching.await {
-            Ok(Ok(())) => name.to_owned(),
-            Ok(Err(reason)) => format!("{name} could not be had, and {without}: {reason}"),
-            Err(error) => format!("{name} could not be had: {error}"),
-        };
-        reporter.report(Progress::Finished(told));
+        reporter.report(match fetching.await {
+            Ok(Ok(())) => Progress::Finished(name.to_owned()),
+            Ok(Err(reason)) => Progress::Warning(format!("{name} could not be had, and {without}: {reason}")),
+            Err(error) => Progress::Warning(format!("{name} could not be had, and {without}: {error}")),
+        });
     }
 }
 
@@ -295,5 +310,19 @@ pub fn mark_password_shown(home: &Home) -> Result<(), ReceiptError> {
     match Receipt::load(home)? {
         Some(receipt) => Receipt { password_shown: true, ..receipt }.write(home),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_could_not_be_had_is_a_warning() {
+        let fetching = tokio::task::spawn_blocking(|| Err("no network".to_owned()));
+        let reported = std::sync::Mutex::new(Vec::new());
+        let report = |progress: Progress| reported.lock().unwrap().push(progress);
+        Extra::got(Some(Extra { name: "x", without: "y", fetching }), &report).await;
+        assert!(matches!(reported.lock().unwrap().last(), Some(Progress::Warning(_))));
     }
 }

@@ -3,15 +3,12 @@
 use super::check::{Check, Mend};
 use super::doctor_python::{self, ServersPython};
 use super::facts::config_is_blank;
-use super::install_self;
 use super::service;
+use super::{doctor_backups, doctor_postgres, install_self};
 use crate::config::{self, Config};
-use crate::home::upkeep::{self, Job};
 use crate::home::{Home, journal, lock};
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
-use crate::postgres::credentials::Credentials;
-use crate::postgres::{install, place};
 use crate::protocol::control;
 use crate::protocol::status::InstanceState;
 use crate::python;
@@ -28,6 +25,17 @@ use std::path::Path;
 const SPACE_WANTED: u64 = 1024 * 1024 * 1024;
 const SPACE_NEEDED: u64 = 300 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
+
+/// What the database says of itself.
+#[derive(Debug)]
+pub struct SchemaFound {
+    /// How it compares with this release.
+    pub state: State,
+    /// A data migration that has failed.
+    pub failed: Option<data_migration::Progress>,
+    /// As the server says, perhaps with the name of its packager.
+    pub server_version: Option<String>,
+}
 
 /// Why the database does not say what it is, and what to do about it.
 #[derive(Debug)]
@@ -52,41 +60,25 @@ pub fn examine(
     checks.extend(permissions(home));
     checks.push(configuration(home, &loaded));
     checks.push(port(home, config.as_ref(), running));
-    checks.push(postgres(home, sources));
-    checks.push(datastore(home));
+    let server = schema.as_ref().and_then(|found| found.as_ref().ok()?.server_version.clone());
+    checks.push(doctor_postgres::programs(home, sources, server.as_deref()));
+    checks.push(doctor_postgres::datastore(home, server.as_deref()));
+    checks.extend(instance(home));
     match journal::change_under_way(home) {
         // What the schema is meanwhile says nothing.
         Some(change) => checks.push(Check::warning("upgrade", change.to_string(), "leoflow upgrade --resume")),
         None => checks.push(schema_check(schema)),
     }
     checks.push(binaries(home));
-    checks.extend(backups(home));
+    checks.extend(doctor_backups::backups(home, config.as_ref()));
     checks.extend(service(home));
     let configured = config.as_ref().and_then(|config| config.python.as_deref());
     checks.push(doctor_python::python_found(servers.python.as_deref().or(configured)));
     checks.push(doctor_python::environments(home, &servers.failed));
+    checks.push(doctor_python::processes(home));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(remains(home, running));
     checks
-}
-
-/// What became of the backups that are made by themselves; nothing before the first is due.
-fn backups(home: &Home) -> Option<Check> {
-    let upkeep = upkeep::read(home)?;
-    let said = |what: &str, job: &Job| match job.done_at.filter(|_| !job.partial) {
-        Some(at) => format!("{what} {}", at.strftime("%Y-%m-%d %H:%M UTC")),
-        None => format!("never {what}"),
-    };
-    let times = format!("{}, {}", said("made", &upkeep.backup), said("restored on trial", &upkeep.verification));
-    Some(match upkeep.problems().as_slice() {
-        [] => Check::ok("backups", format!("by schedule: {times}")),
-        problems if upkeep.backup.problem.is_some() => {
-            Check::problem("backups", format!("{}; {times}", problems.join("; ")), "leoflow lite backup")
-        }
-        problems => {
-            Check::problem("backups", format!("{}; {times}", problems.join("; ")), "leoflow lite backups verify")
-        }
-    })
 }
 
 /// What starts it at login, where that is installed.
@@ -258,80 +250,27 @@ fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
     }
 }
 
-fn postgres(home: &Home, sources: &Sources) -> Check {
-    match install::installed(home) {
-        Some(found) => Check::ok("postgres", format!("{} ({})", found.version, found.source)),
-        None => match sources.plan() {
-            Ok(plan) => {
-                let places: Vec<String> = plan.iter().map(ToString::to_string).collect();
-                Check::warning(
-                    "postgres",
-                    format!("not there yet; will be looked for in: {}", places.join(", ")),
-                    "leoflow setup",
-                )
-            }
-            Err(error) => Check::problem("postgres", error.to_string(), "unset LEOFLOW_POSTGRES_SOURCE"),
-        },
-    }
-}
-
 const KEY_LOST: &str = "put it back from a copy: a new one would have another encryption key; or bring back a backup: \
                         leoflow lite restore --input FILE --force, which keeps what is there";
-pub const RESTORE: &str =
-    "leoflow lite backups list, then leoflow lite restore --input FILE --force, which keeps what is there";
-
-fn datastore(home: &Home) -> Check {
-    let data = home.postgres_data();
-    match place::recorded(home) {
-        Ok(None) => {}
-        Ok(Some(place)) => {
-            let away = control::status_of(home).filter(|status| status.state == InstanceState::Degraded);
-            return match (place::external(home), away.and_then(|status| status.reason)) {
-                (Ok(_), None) => Check::ok("datastore", place.shown),
-                (Ok(_), Some(reason)) => Check::problem("datastore", reason, "leoflow lite logs postgres"),
-                (Err(error), _) => {
-                    Check::problem("datastore", error.to_string(), "put back what config.yaml said of the datastore")
-                }
-            };
-        }
-        Err(error) => {
-            return Check::problem("datastore", error.to_string(), "put datastore.json back from a copy of the home");
-        }
-    }
-    match cluster::state(home) {
-        _ if home.set_aside_note().exists() => Check::problem(
-            "datastore",
-            "a restore was interrupted or is under way, and has set aside what was here",
-            "leoflow lite start, which puts it back",
-        ),
-        ClusterState::Absent => Check::warning("datastore", "not created yet", "leoflow setup"),
-        ClusterState::Ready if !matches!(Credentials::load(home), Ok(Some(_))) => {
-            let detail = "managed-postgres/credentials.json is gone or cannot be read: the way into the datastore";
-            Check::problem("datastore", detail, format!("put it back from a copy of the home; or {RESTORE}"))
-        }
-        ClusterState::Ready => match control::status_of(home).filter(|status| status.state == InstanceState::Damaged) {
-            None => Check::ok("datastore", data.display().to_string()),
-            Some(status) => Check::problem("datastore", status.reason.unwrap_or_default(), RESTORE),
-        },
-        ClusterState::OtherMajor(major) => {
-            Check::problem("datastore", format!("is of PostgreSQL {major}"), "run the leoflow release that made it")
-        }
-        ClusterState::NotACluster(why) => Check::problem("datastore", format!("{}: {why}", data.display()), RESTORE),
-    }
+/// An instance that runs and cannot do its work, with the reason of `lite status`.
+fn instance(home: &Home) -> Option<Check> {
+    let status = control::status_of(home)?;
+    let is_unwell = matches!(status.state, InstanceState::Degraded | InstanceState::Failed);
+    is_unwell.then(|| {
+        let reason = status.reason.unwrap_or_else(|| status.state.to_string());
+        Check::problem("instance", reason, "leoflow lite status, then leoflow lite logs")
+    })
 }
-
-/// How the database compares with this release, and a data migration that has failed.
-pub type SchemaFound = (State, Option<data_migration::Progress>);
 
 fn schema_check(schema: Option<Result<SchemaFound, Unasked>>) -> Check {
     match schema {
         None => Check::ok("schema", "no datastore yet"),
-        Some(Ok((_, Some(failed)))) => Check::warning(
+        Some(Ok(SchemaFound { failed: Some(failed), .. })) => Check::warning(
             "schema",
             format!("data migration {} has failed: {}", failed.migration, failed.error.unwrap_or_default()),
             format!("mend the cause, then: leoflow data-migrate resume {}", failed.version),
         ),
-        Some(Ok((state, None))) => schema_verdict(&state),
+        Some(Ok(found)) => schema_verdict(&found.state),
         Some(Err(unasked)) => Check::problem("schema", unasked.reason, unasked.remedy),
     }
 }
@@ -376,10 +315,14 @@ fn remains(home: &Home, running: bool) -> Check {
     if running {
         return Check::ok("leftovers", "none looked for while it runs");
     }
-    let left = supervisor::find_leftovers(home);
-    if left.is_empty() {
-        return Check::ok("leftovers", "none");
-    }
+    let left = match supervisor::find_leftovers(home) {
+        Ok(left) if left.is_empty() => return Check::ok("leftovers", "none"),
+        Ok(left) => left,
+        Err(error) => {
+            let detail = format!("cannot read {}: {error}", home.processes().display());
+            return Check::problem("leftovers", detail, "check the disk, then leoflow doctor");
+        }
+    };
     let pids: Vec<String> = left.iter().map(|(name, process)| format!("{name} {}", process.pid)).collect();
     Check::warning(
         "leftovers",

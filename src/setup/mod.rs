@@ -4,6 +4,8 @@
 mod apply;
 mod check;
 mod doctor;
+mod doctor_backups;
+mod doctor_postgres;
 mod doctor_python;
 mod facts;
 mod install_self;
@@ -17,7 +19,8 @@ pub mod uninstall;
 
 pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, note_version, renew_unseen_password};
 pub use check::{Check, Mend, Verdict};
-pub use doctor::{RESTORE, SchemaFound, Unasked, examine, mend};
+pub use doctor::{SchemaFound, Unasked, examine, mend};
+pub use doctor_postgres::RESTORE;
 pub use doctor_python::ServersPython;
 pub use facts::{ConfigFact, Facts, FactsError, gather};
 pub use install_self::{InstallError, installed_version, link, linked_version};

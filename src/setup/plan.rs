@@ -3,8 +3,8 @@
 use super::facts::{ConfigFact, Facts};
 use super::receipt::Receipt;
 use crate::config::DatastoreSetting;
-use crate::postgres::MAJOR;
 use crate::postgres::cluster::ClusterState;
+use crate::postgres::{MAJOR, NEWEST, version};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,10 @@ pub enum Step {
         port: u16,
     },
     AcquirePostgres,
+    /// To the newest minor version; without it the one in use stays.
+    UpdatePostgres {
+        from: String,
+    },
     /// Packages that DAG files expect; a DAG that needs none runs without them.
     AcquirePackages,
     /// Airflow's web UI; without it everything else works.
@@ -68,6 +72,7 @@ impl Step {
             Self::WriteConfig => "write-config",
             Self::CompleteConfig { .. } => "complete-config",
             Self::AcquirePostgres => "acquire-postgres",
+            Self::UpdatePostgres { .. } => "update-postgres",
             Self::AcquirePackages => "acquire-packages",
             Self::AcquireUi => "acquire-ui",
             Self::CreateCluster => "create-cluster",
@@ -88,6 +93,7 @@ impl fmt::Display for Step {
             Self::WriteConfig => f.write_str("write config.yaml with new secrets and an admin password"),
             Self::CompleteConfig { keys } => write!(f, "add {} to config.yaml", keys.join(", ")),
             Self::AcquirePostgres => write!(f, "get PostgreSQL {MAJOR}"),
+            Self::UpdatePostgres { from } => write!(f, "update PostgreSQL from {from} to {NEWEST}"),
             Self::AcquirePackages => f.write_str("get jinja2 and pendulum for DAGs"),
             Self::AcquireUi => f.write_str("get Airflow's web UI"),
             Self::CreateCluster => f.write_str("create the datastore"),
@@ -128,7 +134,8 @@ impl Plan {
 
     /// Whether all that is missing may come in beside a running instance.
     pub fn is_only_extras(&self) -> bool {
-        let is_extra = |step: &Step| matches!(step, Step::AcquirePackages | Step::AcquireUi);
+        let is_extra =
+            |step: &Step| matches!(step, Step::AcquirePackages | Step::AcquireUi | Step::UpdatePostgres { .. });
         !self.resumes && !self.steps.is_empty() && self.steps.iter().all(is_extra)
     }
 }
@@ -246,6 +253,11 @@ fn steps(facts: &Facts, wishes: &Wishes, has_data: bool, workspace: &Path) -> Ve
     if !facts.ui_present && (fetches || wishes.install_always) {
         steps.push(Step::AcquireUi);
     }
+    // A start does not wait for a download that it can do without.
+    let behind = facts.installation.as_ref().filter(|found| version::is_behind(&found.version));
+    if let Some(found) = behind.filter(|_| wishes.install_always) {
+        steps.push(Step::UpdatePostgres { from: found.version.clone() });
+    }
     if has_others {
         steps.push(Step::WriteReceipt);
     }
@@ -328,7 +340,7 @@ mod tests {
             cluster: ClusterState::Ready,
             credentials_present: true,
             installation: Some(Installation {
-                version: "18.4".into(),
+                version: NEWEST.into(),
                 bin: "/b".into(),
                 source: "x".into(),
                 sha256: None,
@@ -355,6 +367,17 @@ mod tests {
         assert!(!plan(&near, &Wishes::default()).unwrap().steps.contains(&Step::AcquirePackages));
         let setup = Wishes { install_always: true, ..Wishes::default() };
         assert!(plan(&near, &setup).unwrap().steps.contains(&Step::AcquirePackages));
+    }
+
+    #[test]
+    fn setup_updates_an_older_minor_version_beside_what_runs() {
+        let installation = complete().installation.map(|found| Installation { version: "18.4".into(), ..found });
+        let facts = Facts { installation, ..complete() };
+        let setup = Wishes { install_always: true, ..Wishes::default() };
+        let planned = plan(&facts, &setup).unwrap();
+        assert_eq!(planned.steps, [Step::UpdatePostgres { from: "18.4".into() }]);
+        assert!(planned.is_only_extras());
+        assert!(names(&facts, &Wishes::default()).is_empty(), "a start fetches nothing");
     }
 
     #[test]

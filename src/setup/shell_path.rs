@@ -2,7 +2,7 @@
 //! the receipt names each file, so that uninstall takes out exactly these.
 
 use super::receipt::{Receipt, ReceiptError};
-use super::uninstall::MARK;
+use super::uninstall::{MARK, SIZE_LIMIT};
 use crate::home::Home;
 use crate::sys::files;
 use std::io;
@@ -10,20 +10,25 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ShellError {
-    #[error("cannot write {path}: {source}")]
-    Write { path: PathBuf, source: io::Error },
     #[error("{0} cannot be put into a shell file as it is")]
     Unquotable(PathBuf),
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
 }
 
+/// The files that have the line now, and those that could not be written.
+#[derive(Debug, Default)]
+pub struct Added {
+    pub files: Vec<PathBuf>,
+    pub failed: Vec<(PathBuf, io::Error)>,
+}
+
 /// A file of a shell, and whether it is made when it is not there.
 const SHELLS: [(&str, bool); 4] = [(".profile", true), (".bash_profile", false), (".bashrc", false), (".zshrc", false)];
 const FISH: &str = ".config/fish/conf.d";
 
-/// Adds the line where it is not there yet. Returns the files that have it now.
-pub fn add_to_path(home: &Home, user_home: &Path) -> Result<Vec<PathBuf>, ShellError> {
+/// Adds the line where it is not there yet. A file that cannot be written does not keep the others from it.
+pub fn add_to_path(home: &Home, user_home: &Path) -> Result<Added, ShellError> {
     let bin = home.bin();
     let quoted = quoted(&bin).ok_or_else(|| ShellError::Unquotable(bin.clone()))?;
     let mut wanted: Vec<(PathBuf, String)> = SHELLS
@@ -42,20 +47,20 @@ pub fn add_to_path(home: &Home, user_home: &Path) -> Result<Vec<PathBuf>, ShellE
             .extend(wanted.iter().map(|(path, _)| path.clone()).filter(|path| !receipt.shell_files.contains(path)));
         Receipt { shell_files, ..receipt }.write(home)?;
     }
-    for (path, line) in &wanted {
-        add_line(path, line).map_err(|source| ShellError::Write { path: path.clone(), source })?;
+    let mut added = Added::default();
+    for (path, line) in wanted {
+        match add_line(&path, &line) {
+            Ok(()) => added.files.push(path),
+            Err(error) => added.failed.push((path, error)),
+        }
     }
-    Ok(wanted.into_iter().map(|(path, _)| path).collect())
+    Ok(added)
 }
 
 /// A link stays a link: what it leads to is changed.
 fn add_line(path: &Path, line: &str) -> io::Result<()> {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut bytes = match std::fs::read(&real) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
+    let mut bytes = files::read_regular(&real, SIZE_LIMIT)?.unwrap_or_default();
     if bytes.split(|byte| *byte == b'\n').any(|found| found == line.as_bytes()) {
         return Ok(());
     }

@@ -28,6 +28,11 @@ pub enum Event {
         pid: i32,
         away: Option<String>,
     },
+    /// It runs, and cannot do its work for now; empty once it can again.
+    Hindered {
+        pid: i32,
+        reason: String,
+    },
     Detail {
         pid: i32,
         text: String,
@@ -44,6 +49,11 @@ pub enum Event {
     },
     /// It runs, but will never be what we need.
     Unfit {
+        pid: i32,
+        reason: String,
+    },
+    /// What it stands for, which is elsewhere, has not answered since its start.
+    Unanswered {
         pid: i32,
         reason: String,
     },

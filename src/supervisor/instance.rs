@@ -1,7 +1,7 @@
 //! Lite's own processes, described for the supervisor: Postgres, the one-shot migrator, the server,
 //! the agent, in that order.
 
-use super::spec::{LastWords, Launch, Plan, Probe, ProbeResult, Readiness, Spec};
+use super::spec::{LastWords, Launch, Outlook, Plan, Probe, ProbeResult, Readiness, Spec};
 use crate::home::Home;
 use crate::postgres::words::{self, Cause, Words};
 use crate::postgres::{self, Credentials, Endpoint, Installation, PgError, leftovers, private};
@@ -114,6 +114,8 @@ impl Instance {
                     Err(PgError::Recovering) => ProbeResult::Busy("recovering".to_owned()),
                     Err(PgError::Unreachable(_) | PgError::Timeout(_) | PgError::Far(_)) => ProbeResult::NotYet,
                     Err(PgError::Query(error)) if error.as_db_error().is_none() => ProbeResult::NotYet,
+                    // It is short of memory or connections, or is being stopped: that says nothing of whose it is.
+                    Err(error) if error.passes() => ProbeResult::NotYet,
                     Err(error) => ProbeResult::Unfit(error.to_string()),
                 }
             })
@@ -147,6 +149,10 @@ impl Instance {
                     error @ (PgError::Recovering | PgError::Far(_)) if waits.elapsed() < FIRST_ANSWER => {
                         ProbeResult::Busy(format!("waiting: {error}"))
                     }
+                    error @ (PgError::Recovering | PgError::Far(_) | PgError::Timeout(_)) => {
+                        ProbeResult::Unanswered(error.to_string())
+                    }
+                    error if error.passes() => ProbeResult::Unanswered(error.to_string()),
                     error => ProbeResult::Unfit(error.to_string()),
                 }
             })
@@ -201,15 +207,15 @@ impl Instance {
 fn words_of_postgres(lines: &[String]) -> Option<LastWords> {
     let Words { text, cause } = words::last(lines)?;
     Some(match cause {
-        Cause::DiskFull => LastWords { text: format!("{text}. {MAKE_ROOM}"), passes: true },
+        Cause::DiskFull => LastWords { text: format!("{text}. {MAKE_ROOM}"), outlook: Outlook::Passes },
         Cause::Damaged => LastWords {
             text: format!(
                 "the datastore is damaged: {text}. A backup brings it back: leoflow lite backups list, then leoflow \
                  lite restore --input FILE --force"
             ),
-            passes: false,
+            outlook: Outlook::Lasts,
         },
-        Cause::Other => LastWords { text, passes: false },
+        Cause::Other => LastWords { text, outlook: Outlook::Unknown },
     })
 }
 
@@ -218,7 +224,7 @@ const MAKE_ROOM: &str = "Free some space; it goes on by itself";
 /// Of our own processes only what may pass is of interest: otherwise they say themselves why they end.
 fn words_of_own(lines: &[String]) -> Option<LastWords> {
     let line = lines.iter().rev().find(|line| words::cause_of(line) == Cause::DiskFull)?;
-    Some(LastWords { text: format!("{}. {MAKE_ROOM}", line.trim()), passes: true })
+    Some(LastWords { text: format!("{}. {MAKE_ROOM}", line.trim()), outlook: Outlook::Passes })
 }
 
 fn own_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {

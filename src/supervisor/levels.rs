@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How often a change of release that was left in the middle is taken up again, each time after twice the pause.
-const RESUMES: u32 = 8;
+/// The longest pause before a change of release that was left in the middle is taken up again; each is twice the one before.
+const LONGEST_RESUME_PAUSE: Duration = Duration::from_secs(300);
 
 /// How many of the children, in the order of `Instance::specs`, are up at a level.
 fn count(level: Level, all: usize) -> usize {
@@ -119,11 +119,12 @@ impl Supervisor {
         let now = Instant::now();
         let waits = self.change.not_before.is_some_and(|at| now < at);
         let leaves = matches!(self.model.overall(), Overall::Stopping | Overall::Stopped);
-        if self.resume.is_some() || waits || leaves || self.change.taken_up >= RESUMES {
+        if self.resume.is_some() || waits || leaves {
             return;
         }
-        self.change.not_before = now.checked_add(Duration::from_secs(1 << self.change.taken_up));
-        self.change.taken_up += 1;
+        let pause = Duration::from_secs(1 << self.change.taken_up.min(8)).min(LONGEST_RESUME_PAUSE);
+        self.change.not_before = now.checked_add(pause);
+        self.change.taken_up = self.change.taken_up.saturating_add(1);
         self.own_log.warn("a change of release was left in the middle; taking it up again");
         match self.spawn_resume() {
             Ok(pid) => self.resume = Some(pid),

@@ -3,7 +3,7 @@
 
 pub use super::event::Event;
 use super::spec::Plan;
-use super::state::{Action, Child, Phase};
+use super::state::{Action, Child, Persistence, Phase};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,16 +149,49 @@ impl Model {
         self.children.get(index)?.phase.pid()
     }
 
-    fn by_pid(&mut self, pid: i32) -> Option<&mut Child> {
-        self.children.iter_mut().find(|child| child.phase.pid() == Some(pid))
+    /// An instance that has worked recovers without help, however long that takes.
+    fn persistence(&self) -> Persistence {
+        match self.was_healthy && self.level == self.children.len() {
+            true => Persistence::KeepTrying,
+            false => Persistence::GiveUp,
+        }
+    }
+
+    /// One that is started again and again, and does not stay up.
+    pub fn looping(&self) -> Option<&Child> {
+        self.children.iter().find(|child| self.goal == Goal::Run && child.keeps_ending())
+    }
+
+    fn take_in_of(&mut self, index: usize, event: Event, now: Instant, actions: &mut Vec<Action>) {
+        let (may_wait, persistence) = (self.was_healthy, self.persistence());
+        let has_ground = self.children[..index].iter().all(|below| below.phase.is_up());
+        let child = &mut self.children[index];
+        let was_up = child.phase.is_up();
+        match event {
+            Event::Exited { exit, .. }
+                if persistence == Persistence::KeepTrying
+                    && !has_ground
+                    && !exit.success()
+                    && matches!(child.phase, Phase::Starting { .. } | Phase::Running { .. }) =>
+            {
+                child.ended_with_its_ground(exit, now);
+            }
+            event => child.take_in(event, may_wait, persistence, now, actions),
+        }
+        if !was_up && child.phase.is_up() && persistence == Persistence::KeepTrying {
+            self.children[index + 1..].iter_mut().for_each(|above| above.try_on_new_ground(now));
+        }
     }
 
     fn take_in(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
             Event::Spawned { index, pid } => self.children[index].spawned(pid, now),
-            Event::SpawnFailed { index, reason, is_final: false } => self.children[index].ended(reason, now),
-            Event::SpawnFailed { index, reason, is_final: true } => {
+            Event::SpawnFailed { index, reason, is_final: true } if self.persistence() == Persistence::GiveUp => {
                 self.children[index].phase = Phase::Failed { reason }
+            }
+            Event::SpawnFailed { index, reason, .. } => {
+                let persistence = self.persistence();
+                self.children[index].not_spawned(reason, persistence, now);
             }
             Event::OnTrial { index, limit } => self.children[index].on_trial = Some(limit),
             Event::TryNow => self.children.iter_mut().for_each(|child| child.try_now(now)),
@@ -176,16 +209,17 @@ impl Model {
             | Event::Busy { pid, .. }
             | Event::Ready { pid }
             | Event::Alive { pid }
+            | Event::Hindered { pid, .. }
             | Event::Detail { pid, .. }
             | Event::Failure { pid, .. }
             | Event::Unfit { pid, .. }
+            | Event::Unanswered { pid, .. }
             | Event::Words { pid, .. }
             | Event::Exited { pid, .. }
             | Event::Damaged { pid, .. } => {
-                let may_wait = self.was_healthy;
                 // Of one that was replaced meanwhile nothing counts any more.
-                if let Some(child) = self.by_pid(pid) {
-                    child.take_in(event, may_wait, now, actions);
+                if let Some(index) = self.children.iter().position(|child| child.phase.pid() == Some(pid)) {
+                    self.take_in_of(index, event, now, actions);
                 }
             }
         }
@@ -206,8 +240,11 @@ impl Model {
         self.level = level.min(self.children.len());
         self.children.iter_mut().for_each(|child| child.on_trial = None);
         // What failed before has another chance at a new level.
-        for child in self.children.iter_mut().filter(|child| matches!(child.phase, Phase::Failed { .. })) {
-            child.reset();
+        for child in &mut self.children {
+            match child.phase {
+                Phase::Failed { .. } | Phase::Backoff { .. } => child.reset(),
+                _ => child.forget_ends(),
+            }
         }
     }
 
@@ -221,7 +258,7 @@ impl Model {
                 }
                 Phase::Running { pid, heard } if now >= heard + child.plan.silence_limit => {
                     let reason = format!("silent for {} s", child.plan.silence_limit.as_secs());
-                    child.end_silent(pid, reason, now, actions);
+                    child.end_broken(pid, reason, now, actions);
                 }
                 Phase::Stopping { pid, step, deadline, broken } if now >= deadline => {
                     let next = (step + 1).min(child.plan.stop.len() - 1);

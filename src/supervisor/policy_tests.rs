@@ -1,5 +1,5 @@
-use super::super::spec::LastWords;
-use super::super::state::{LOOP_LIMIT, SILENCE_LIMIT, START_TRIES};
+use super::super::spec::{LastWords, Outlook};
+use super::super::state::{LONGEST_BACKOFF, LOOP_LIMIT, START_TRIES};
 use super::*;
 use crate::sys::process::Signal;
 use crate::sys::reaper::Exit;
@@ -226,30 +226,160 @@ fn a_restart_that_was_asked_for_is_no_trouble() {
     assert_eq!(fake.model.overall(), Overall::Healthy);
 }
 
+/// The pause before the next start of a child that has ended.
+fn pause(fake: &Fake, name: &str) -> Duration {
+    let Phase::Backoff { until } = *fake.phase(name) else { panic!("{:?}", fake.phase(name)) };
+    until - fake.now
+}
+
 #[test]
-fn a_crash_loop_ends_in_a_clear_failed_state_and_the_rest_stays_up() {
+fn a_crash_loop_goes_on_for_ever_with_growing_pauses_and_ends_without_help() {
     let mut fake = Fake::up();
+    let mut pauses = Vec::new();
+    for end in 1..=30 {
+        fake.exit("server", Exit::Signal(9));
+        pauses.push(pause(&fake, "server"));
+        assert_eq!(fake.model.overall(), Overall::Degraded);
+        assert_eq!(fake.model.looping().is_some(), end > LOOP_LIMIT, "{end}");
+        fake.live(pauses[end as usize - 1].as_secs() + 1, "");
+        assert!(matches!(fake.phase("server"), Phase::Starting { .. }), "{end}: {:?}", fake.phase("server"));
+        fake.ready("server");
+    }
+    assert!(pauses.is_sorted() && pauses[0] < Duration::from_secs(1) && pauses[29] == LONGEST_BACKOFF, "{pauses:?}");
+    assert_eq!(fake.model.overall(), Overall::Healthy);
+    // A stable stretch, and the next end is the first.
+    fake.live(61, "");
+    fake.exit("server", Exit::Code(1));
+    assert_eq!(pause(&fake, "server"), pauses[0]);
+}
+
+#[test]
+fn a_crash_loop_of_a_first_start_is_given_up() {
+    let mut fake = Fake::new();
+    fake.ready("db");
+    fake.exit("migrate", Exit::Code(0));
     for _ in 0..=LOOP_LIMIT {
-        if fake.phase("server").pid().is_none() {
-            fake.keep_alive();
-            fake.pass(Duration::ZERO);
-            fake.ready("server");
-        }
+        fake.ready("server");
         fake.exit("server", Exit::Code(1));
+        fake.live(6, "");
     }
+    assert_eq!(fake.model.start_failure, Some(2), "{:?}", fake.model);
     let Phase::Failed { reason } = fake.phase("server") else { panic!("{:?}", fake.phase("server")) };
-    assert!(reason.contains("exit code 1") && reason.contains("6 times"), "{reason}");
-    assert_eq!(fake.model.overall(), Overall::Failed);
-    assert!(matches!(fake.phase("db"), Phase::Running { .. }));
-    let started = fake.started.len();
-    fake.keep_alive();
-    fake.pass(Duration::ZERO);
-    assert_eq!(fake.started.len(), started, "not tried again");
-    fake.tell(Event::Restart);
-    for name in ["agent", "db"] {
-        fake.exit(name, Exit::Code(0));
+    assert_eq!(reason, "ended with exit code 1, 6 times in a row");
+}
+
+#[test]
+fn one_that_does_not_get_ready_any_more_is_tried_for_ever() {
+    let mut fake = Fake::up();
+    for end in 1..=20_u32 {
+        fake.exit("agent", Exit::Code(1));
+        let is_looping = end > START_TRIES;
+        assert_eq!(fake.model.looping().is_some(), is_looping, "{end}");
+        if is_looping {
+            let trouble = fake.model.looping().and_then(|child| child.trouble(fake.now)).unwrap();
+            assert!(trouble.contains("exit code 1") && trouble.contains("without ever getting ready"), "{trouble}");
+        }
+        let seconds = pause(&fake, "agent").as_secs() + 1;
+        fake.live(seconds, "");
+        fake.pid("agent");
     }
-    assert_eq!(fake.started.last(), Some(&"db"), "until it is asked for");
+    fake.ready("agent");
+    assert_eq!((fake.model.overall(), fake.model.looping().is_some()), (Overall::Healthy, false));
+}
+
+#[test]
+fn ends_while_the_datastore_is_away_do_not_count() {
+    let mut fake = Fake::up();
+    for _ in 0..20 {
+        fake.exit("db", Exit::Signal(9));
+        fake.exit("agent", Exit::Code(1));
+        fake.exit("server", Exit::Code(1));
+        let seconds = pause(&fake, "db").as_secs() + 1;
+        fake.live(seconds, "");
+        assert_eq!(fake.started.last(), Some(&"db"), "nothing starts before what it stands on");
+        fake.ready("db");
+        // At once, whatever pause they had come to.
+        fake.ready("server");
+        fake.ready("agent");
+        assert_eq!(fake.model.overall(), Overall::Healthy);
+    }
+}
+
+#[test]
+fn a_datastore_that_is_back_ends_the_pauses_of_the_others() {
+    let mut fake = Fake::up();
+    for _ in 0..9 {
+        fake.exit("server", Exit::Code(1));
+        let seconds = pause(&fake, "server").as_secs() + 1;
+        fake.live(seconds, "");
+    }
+    fake.exit("server", Exit::Code(1));
+    assert_eq!(pause(&fake, "server"), LONGEST_BACKOFF);
+    fake.exit("db", Exit::Signal(9));
+    fake.live(1, "");
+    fake.ready("db");
+    assert_eq!(fake.started.last(), Some(&"server"));
+}
+
+#[test]
+fn a_migrator_that_is_killed_at_a_restart_is_tried_again_and_one_that_refuses_is_not() {
+    let mut fake = Fake::up();
+    let restart = |fake: &mut Fake| {
+        fake.tell(Event::Restart);
+        for name in ["agent", "server", "db"] {
+            if fake.phase(name).pid().is_some() {
+                fake.exit(name, Exit::Code(0));
+            }
+        }
+        fake.ready("db");
+    };
+    restart(&mut fake);
+    fake.exit("migrate", Exit::Signal(9));
+    fake.live(1, "");
+    fake.exit("migrate", Exit::Code(0));
+    fake.ready("server");
+    fake.ready("agent");
+    assert_eq!(fake.model.overall(), Overall::Healthy);
+    restart(&mut fake);
+    fake.exit("migrate", Exit::Code(3));
+    assert_eq!(fake.model.overall(), Overall::Failed);
+}
+
+#[test]
+fn damaged_files_are_given_up() {
+    let mut fake = Fake::up();
+    let words = LastWords { text: "invalid page".to_owned(), outlook: Outlook::Lasts };
+    for _ in 0..=START_TRIES {
+        let pid = fake.pid("db");
+        fake.tell(Event::Words { pid, words: words.clone() });
+        fake.exit("db", Exit::Code(1));
+        fake.live(1, "");
+    }
+    assert!(matches!(fake.phase("db"), Phase::Failed { reason } if reason.contains("invalid page")));
+    assert_eq!(fake.model.overall(), Overall::Failed);
+}
+
+#[test]
+fn a_server_elsewhere_that_does_not_answer_fails_a_first_start_and_no_later_one() {
+    let away = |pid| Event::Unanswered { pid, reason: "no route to host".into() };
+    let mut fake = Fake::new();
+    let pid = fake.pid("db");
+    fake.tell(away(pid));
+    fake.exit("db", Exit::Code(0));
+    assert_eq!((fake.model.overall(), fake.model.start_failure), (Overall::Stopped, Some(0)));
+    let mut fake = Fake::up();
+    for _ in 0..10 {
+        fake.exit("db", Exit::Signal(9));
+        let seconds = pause(&fake, "db").as_secs() + 1;
+        fake.live(seconds, "");
+        let pid = fake.pid("db");
+        fake.tell(away(pid));
+        fake.exit("db", Exit::Code(0));
+        let seconds = pause(&fake, "db").as_secs() + 1;
+        fake.live(seconds, "");
+    }
+    fake.ready("db");
+    assert_eq!(fake.model.overall(), Overall::Healthy);
 }
 
 #[test]
@@ -309,19 +439,20 @@ fn a_frozen_child_is_ended_and_started_again() {
 }
 
 #[test]
-fn one_that_falls_silent_again_and_again_has_failed_and_says_so() {
+fn one_that_falls_silent_again_and_again_is_tried_for_ever() {
     let mut fake = Fake::up();
-    for silence in 1..=SILENCE_LIMIT {
+    for _ in 0..10 {
         fake.live(21, "server");
         fake.exit("server", Exit::Signal(9));
-        if silence < SILENCE_LIMIT {
-            fake.live(2, "nobody");
-            fake.ready("server");
-        }
+        assert_eq!(fake.model.overall(), Overall::Degraded);
+        let seconds = pause(&fake, "server").as_secs() + 1;
+        fake.live(seconds, "");
+        fake.ready("server");
     }
-    assert_eq!(fake.model.overall(), Overall::Failed);
-    let Phase::Failed { reason } = &fake.model.children[2].phase else { panic!("{:?}", fake.model.children[2]) };
-    assert_eq!(reason, "silent for 20 s, 3 times within 5 minutes");
+    fake.live(21, "server");
+    fake.exit("server", Exit::Signal(9));
+    let trouble = fake.model.looping().and_then(|child| child.trouble(fake.now)).unwrap();
+    assert!(trouble.starts_with("silent for 20 s, 11 times in a row; it is started again in"), "{trouble}");
 }
 
 #[test]
@@ -430,7 +561,7 @@ fn adopted_children_are_watched_like_its_own() {
 #[test]
 fn what_may_pass_is_tried_again_however_often_and_at_once_when_it_has() {
     let mut fake = Fake::up();
-    let words = LastWords { text: "No space left on device".to_owned(), passes: true };
+    let words = LastWords { text: "No space left on device".to_owned(), outlook: Outlook::Passes };
     let mut pauses = Vec::new();
     for _ in 0..10 {
         let pid = fake.pid("db");
@@ -462,7 +593,7 @@ fn a_first_start_does_not_wait_for_better_times() {
     let mut fake = Fake::new();
     for _ in 0..START_TRIES {
         let pid = fake.pid("db");
-        let words = LastWords { text: "No space left on device".to_owned(), passes: true };
+        let words = LastWords { text: "No space left on device".to_owned(), outlook: Outlook::Passes };
         fake.tell(Event::Words { pid, words });
         fake.exit("db", Exit::Code(1));
         fake.pass(Duration::ZERO);

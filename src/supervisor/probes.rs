@@ -24,6 +24,7 @@ impl Supervisor {
                         break Event::Ready { pid };
                     }
                     ProbeResult::Unfit(reason) => break Event::Unfit { pid, reason },
+                    ProbeResult::Unanswered(reason) => break Event::Unanswered { pid, reason },
                     ProbeResult::Busy(text) => drop(events.send(Event::Busy { pid, text })),
                     ProbeResult::NotYet | ProbeResult::Away(_) => {}
                 }
@@ -50,7 +51,7 @@ impl Supervisor {
                         drop(events.send(Event::Damaged { pid, text }));
                         drop(events.send(Event::Alive { pid }));
                     }
-                    ProbeResult::NotYet | ProbeResult::Unfit(_) => {}
+                    ProbeResult::NotYet | ProbeResult::Unfit(_) | ProbeResult::Unanswered(_) => {}
                 }
             });
         }

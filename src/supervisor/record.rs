@@ -23,26 +23,26 @@ impl Record {
         std::fs::rename(&neighbour, home.processes())
     }
 
-    fn read(home: &Home) -> Self {
-        // One that cannot be read proves nothing, and without proof nothing is ended.
-        let text = files::read_text(&home.processes(), 1024 * 1024).ok().flatten();
-        text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    /// A damaged one proves nothing, and without proof nothing is ended. A failed read is an error: what was left running
+    /// would go on beside the new processes.
+    fn read(home: &Home) -> io::Result<Self> {
+        files::read_json_or_default(&home.processes(), 1024 * 1024)
     }
 }
 
 /// What a killed supervisor left running, by name. Changes nothing.
-pub fn find_leftovers(home: &Home) -> Vec<(String, ProcessId)> {
-    let children = Record::read(home).children.into_iter();
+pub fn find_leftovers(home: &Home) -> io::Result<Vec<(String, ProcessId)>> {
+    let children = Record::read(home)?.children.into_iter();
     let has_relay = place::kind(home) != Kind::Managed;
     let ours = children.filter(|(name, process)| (has_relay || name != "postgres") && process.is_alive());
     let servers = leftovers::find(home).into_iter().map(|process| ("postgres".to_owned(), process));
-    ours.chain(servers).collect()
+    Ok(ours.chain(servers).collect())
 }
 
 /// Ends it. Returns the names of what there was.
 /// The caller holds the home's lock, so no live supervisor's children can be meant.
 pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
-    let found = find_leftovers(home);
+    let found = find_leftovers(home)?;
     let has_relay = place::kind(home) != Kind::Managed;
     for (_, process) in found.iter().rev().filter(|(name, _)| has_relay || name != "postgres") {
         process.signal(Signal::Terminate);

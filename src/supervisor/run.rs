@@ -12,7 +12,7 @@ use super::state::Action;
 use super::stop_signals::{Patience, StopSignals};
 use crate::home::Home;
 use crate::home::lock::HomeLock;
-use crate::protocol::child::{FAILURE_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
+use crate::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
 use crate::protocol::control::{Answer, Request};
 use crate::sys::memory;
 use crate::sys::notify::{Notification, NotifySocket};
@@ -318,6 +318,7 @@ impl Supervisor {
                 "READY" if value == "1" => self.feed(Event::Ready { pid }),
                 "WATCHDOG" if value == "1" => self.feed(Event::Alive { pid }),
                 "STATUS" => self.feed(Event::Detail { pid, text: value.to_owned() }),
+                HINDERED_KEY => self.feed(Event::Hindered { pid, reason: value.to_owned() }),
                 FAILURE_KEY => self.feed(Event::Failure { pid, json: value.to_owned() }),
                 SCHEMA_KEY if self.index_of(pid).is_some() => self.schema_version = value.parse().ok(),
                 _ => {}

@@ -45,6 +45,8 @@ pub enum ProbeResult {
     Away(String),
     /// There, and busy with something worth telling.
     Busy(String),
+    /// What its part here stands for, which is elsewhere, has not answered since its start.
+    Unanswered(String),
     /// It will never be what we need.
     Unfit(String),
 }
@@ -69,8 +71,17 @@ pub struct Launch {
 pub struct LastWords {
     /// For people, with what they can do about it.
     pub text: String,
-    /// The cause may go away by itself, as a full disk does: trying again is worth while, however often.
-    pub passes: bool,
+    pub outlook: Outlook,
+}
+
+/// What a child's last words say about another start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The cause may go away by itself, as a full disk does.
+    Passes,
+    /// Another start ends the same, as with damaged files.
+    Lasts,
+    Unknown,
 }
 
 /// One child.

@@ -1,7 +1,7 @@
 //! What can be true of a child, and how one truth follows from another.
 
 use super::event::Event;
-use super::spec::{LastWords, Plan};
+use super::spec::{LastWords, Outlook, Plan};
 use crate::sys::process::Signal;
 use crate::sys::reaper::Exit;
 use std::time::{Duration, Instant};
@@ -17,20 +17,27 @@ pub enum Action {
     },
 }
 
-/// Ends within this time of one another count as one loop.
-const LOOP_WINDOW: Duration = Duration::from_secs(60);
-/// More ends than this within the window: it will not get better by itself.
-pub(super) const LOOP_LIMIT: usize = 5;
-/// The same of ends for silence, each of which takes longer than a crash.
-const SILENCE_WINDOW: Duration = Duration::from_secs(300);
-pub(super) const SILENCE_LIMIT: usize = 3;
-/// Starts in a row that came to nothing.
+/// A child that was ready for this long has got over what ended it before.
+const STABLE: Duration = Duration::from_secs(60);
+/// More ends than this in a row are a crash loop.
+pub(super) const LOOP_LIMIT: u32 = 5;
+/// Starts in a row that never get ready are one earlier.
 pub(super) const START_TRIES: u32 = 3;
-/// Between attempts while a cause lasts that may pass.
+/// Pauses between attempts while a cause lasts that may pass.
 const FIRST_PASSING: Duration = Duration::from_secs(1);
-const LONGEST_PASSING: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// Up to here a pause is four times the one before, and from here on twice.
+const QUICK_BACKOFF: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// What to do about a child that ends again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Persistence {
+    /// It has worked before: it is tried for ever, with growing pauses.
+    KeepTrying,
+    /// A first start, or a step of an upgrade, which has somebody who waits for its result.
+    GiveUp,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
@@ -77,17 +84,18 @@ pub struct Child {
     /// The reason it gave for its end, for the one who reports it.
     pub failure: Option<String>,
     pub last_exit: Option<Exit>,
-    ends: Vec<Instant>,
-    /// Those of them that were ours, because it did not answer.
-    silences: Vec<Instant>,
+    /// Why it last ended.
+    last_reason: Option<String>,
+    /// Ends in a row, without a stable stretch between them.
+    ends: u32,
     /// Starts in a row that never got ready.
     unready: u32,
-    was_ready: bool,
+    ready_since: Option<Instant>,
     /// It has one try, and so long for it.
     pub(super) on_trial: Option<Duration>,
     /// What is wrong with what it keeps.
     pub damage: Option<String>,
-    /// Why what it stands for, which is elsewhere, does not answer.
+    /// Why it cannot do its work though it runs, or why what it stands for, which is elsewhere, does not answer.
     pub away: Option<String>,
     /// Why it ended, in its own words.
     pub words: Option<LastWords>,
@@ -122,10 +130,10 @@ impl Child {
             detail: None,
             failure: None,
             last_exit: None,
-            ends: Vec::new(),
-            silences: Vec::new(),
+            last_reason: None,
+            ends: 0,
             unready: 0,
-            was_ready: false,
+            ready_since: None,
             on_trial: None,
             damage: None,
             away: None,
@@ -141,7 +149,15 @@ impl Child {
     }
 
     /// What was heard of it, or from it; events that are nobody's in particular are nothing to it.
-    pub(super) fn take_in(&mut self, event: Event, may_wait: bool, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn take_in(
+        &mut self,
+        event: Event,
+        may_wait: bool,
+        persistence: Persistence,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let is_unfit = matches!(event, Event::Unfit { .. }) || persistence == Persistence::GiveUp;
         match event {
             Event::Busy { text, .. } => self.busy(text, now),
             Event::Ready { pid } => self.ready(pid, now),
@@ -150,17 +166,18 @@ impl Child {
                 self.away = away;
                 self.alive(now);
             }
+            Event::Hindered { reason, .. } => self.away = Some(reason).filter(|reason| !reason.is_empty()),
             Event::Detail { text, .. } => self.detail = Some(text),
             Event::Failure { json, .. } => self.failure = Some(json),
-            Event::Unfit { pid, reason } => {
-                self.unfit = true;
+            Event::Unfit { pid, reason } | Event::Unanswered { pid, reason } => {
+                self.unfit = is_unfit;
                 // One that is being stopped already is not stopped more gently for it.
                 if !matches!(self.phase, Phase::Stopping { .. }) {
                     self.stop_step(pid, 0, Some(reason), now, actions);
                 }
             }
             Event::Words { words, .. } => (self.words, self.may_wait) = (Some(words), may_wait),
-            Event::Exited { exit, .. } => self.exited(exit, now),
+            Event::Exited { exit, .. } => self.exited(exit, persistence, now),
             Event::Damaged { text, .. } => self.damage = Some(text),
             _ => {}
         }
@@ -187,13 +204,13 @@ impl Child {
         self.away = None;
         self.failure = None;
         self.detail = None;
-        self.was_ready = false;
+        self.ready_since = None;
     }
 
     pub(super) fn ready(&mut self, pid: i32, now: Instant) {
         if matches!(self.phase, Phase::Starting { .. }) && !self.plan.one_shot {
             self.phase = Phase::Running { pid, heard: now };
-            self.was_ready = true;
+            self.ready_since = Some(now);
             self.detail = None;
             self.words = None;
             self.passing = 0;
@@ -202,7 +219,7 @@ impl Child {
 
     /// It runs already, started by a supervisor before this one.
     pub(super) fn adopt(&mut self, pid: Option<i32>, now: Instant) {
-        self.was_ready = pid.is_some();
+        self.ready_since = pid.map(|_| now);
         self.phase = match pid {
             Some(pid) => Phase::Running { pid, heard: now },
             None if self.plan.one_shot => Phase::Done,
@@ -213,14 +230,17 @@ impl Child {
     /// As if it had never been started.
     pub(super) fn reset(&mut self) {
         self.phase = Phase::Waiting;
-        self.ends.clear();
-        self.silences.clear();
-        self.unready = 0;
+        self.forget_ends();
         self.unfit = false;
         self.failure = None;
         self.last_exit = None;
         self.words = None;
-        self.passing = 0;
+    }
+
+    /// A new attempt begins with the shortest pause.
+    pub(super) fn forget_ends(&mut self) {
+        (self.ends, self.unready, self.passing) = (0, 0, 0);
+        self.last_reason = None;
     }
 
     pub(super) fn stop_step(
@@ -242,59 +262,98 @@ impl Child {
         self.stop_step(pid, last, Some(reason), now, actions);
     }
 
-    /// It does not answer any more. Ended for that again and again, it will not get better by itself.
-    pub(super) fn end_silent(&mut self, pid: i32, reason: String, now: Instant, actions: &mut Vec<Action>) {
-        self.silences.retain(|end| now.saturating_duration_since(*end) < SILENCE_WINDOW);
-        self.silences.push(now);
-        self.end_broken(pid, reason, now, actions);
-    }
-
-    pub(super) fn exited(&mut self, exit: Exit, now: Instant) {
+    pub(super) fn exited(&mut self, exit: Exit, persistence: Persistence, now: Instant) {
         self.last_exit = Some(exit);
         match &self.phase {
             Phase::Stopping { broken: None, .. } => self.phase = Phase::Stopped,
             Phase::Stopping { broken: Some(reason), .. } => {
                 let reason = reason.clone();
-                self.ended(reason, now);
+                self.ended(reason, persistence, now);
             }
             _ if self.plan.one_shot && exit.success() => self.phase = Phase::Done,
-            _ => self.ended(format!("ended with {exit}"), now),
+            _ => self.ended(format!("ended with {exit}"), persistence, now),
         }
     }
 
-    /// It ended and should not have: again, a little later each time, or not any more.
-    pub(super) fn ended(&mut self, reason: String, now: Instant) {
+    /// It ended and should not have: it is started again after a pause, or has failed.
+    pub(super) fn ended(&mut self, reason: String, persistence: Persistence, now: Instant) {
         self.detail = None;
-        if self.waits_for_better_times() && !self.plan.one_shot && !self.unfit {
-            let pause = FIRST_PASSING.saturating_mul(1 << self.passing.min(6)).min(LONGEST_PASSING);
+        let reason = self.words.as_ref().map_or(reason, |words| words.text.clone());
+        self.last_reason = Some(reason.clone());
+        if self.waits_for_better_times() && !self.unfit {
+            let pause = FIRST_PASSING.saturating_mul(1 << self.passing.min(6)).min(LONGEST_BACKOFF);
             self.passing += 1;
             self.phase = Phase::Backoff { until: now + pause };
             return;
         }
-        let reason = self.words.as_ref().map_or(reason, |words| words.text.clone());
-        self.ends.retain(|end| now.saturating_duration_since(*end) < LOOP_WINDOW);
-        self.silences.retain(|end| now.saturating_duration_since(*end) < SILENCE_WINDOW);
-        self.ends.push(now);
-        let count = self.ends.len();
-        self.unready = if self.was_ready { 0 } else { self.unready + 1 };
-        self.phase = if self.plan.one_shot || self.unfit || self.on_trial.is_some() {
+        let was_stable = self.ready_since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
+        self.ends = if was_stable { 1 } else { self.ends + 1 };
+        self.unready = if self.ready_since.is_some() { 0 } else { self.unready + 1 };
+        let gives_up = persistence == Persistence::GiveUp || self.outlook() == Outlook::Lasts;
+        self.phase = if self.unfit || self.on_trial.is_some() || self.has_spoken_for_good(persistence) {
             Phase::Failed { reason }
-        } else if count > LOOP_LIMIT {
-            Phase::Failed { reason: format!("{reason}, {count} times within a minute") }
-        } else if self.silences.len() >= SILENCE_LIMIT {
-            let minutes = SILENCE_WINDOW.as_secs() / 60;
-            Phase::Failed { reason: format!("{reason}, {SILENCE_LIMIT} times within {minutes} minutes") }
-        } else if self.unready >= START_TRIES {
-            Phase::Failed { reason: format!("{reason}, {START_TRIES} times without ever getting ready") }
+        } else if gives_up && self.is_loop() {
+            Phase::Failed { reason: format!("{reason}, {}", self.times()) }
         } else {
-            let backoff = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(count as u32 - 1)).min(LONGEST_BACKOFF);
-            Phase::Backoff { until: now + backoff }
+            Phase::Backoff { until: now + backoff(self.ends) }
         };
+    }
+
+    /// It could not be started.
+    pub(super) fn not_spawned(&mut self, reason: String, persistence: Persistence, now: Instant) {
+        self.last_exit = None;
+        self.ready_since = None;
+        self.ended(reason, persistence, now);
+    }
+
+    /// What stands below it is not up: it starts again when that is, and the end does not count.
+    pub(super) fn ended_with_its_ground(&mut self, exit: Exit, now: Instant) {
+        self.last_exit = Some(exit);
+        self.detail = None;
+        self.phase = Phase::Backoff { until: now };
+    }
+
+    /// A one-shot that ended by itself means what it says. One that was killed has said nothing.
+    fn has_spoken_for_good(&self, persistence: Persistence) -> bool {
+        let was_killed = matches!(self.last_exit, Some(Exit::Signal(_)) | None);
+        self.plan.one_shot && !(persistence == Persistence::KeepTrying && was_killed)
+    }
+
+    fn outlook(&self) -> Outlook {
+        self.words.as_ref().map_or(Outlook::Unknown, |words| words.outlook)
+    }
+
+    /// True for a child that does not stay up, or does not come up, however often it is started.
+    pub fn keeps_ending(&self) -> bool {
+        !self.phase.is_up() && self.is_loop()
+    }
+
+    fn is_loop(&self) -> bool {
+        self.unready >= START_TRIES || self.ends > LOOP_LIMIT
+    }
+
+    fn times(&self) -> String {
+        match self.unready >= START_TRIES {
+            true => format!("{} times without ever getting ready", self.unready),
+            false => format!("{} times in a row", self.ends),
+        }
+    }
+
+    /// Why a child that keeps ending does not run, and when it is tried again; `None` for another.
+    pub fn trouble(&self, now: Instant) -> Option<String> {
+        let reason = self.last_reason.as_ref().filter(|_| self.keeps_ending())?;
+        Some(match &self.phase {
+            Phase::Backoff { until } => {
+                let seconds = until.saturating_duration_since(now).as_secs() + 1;
+                format!("{reason}, {}; it is started again in {seconds} s", self.times())
+            }
+            _ => format!("{reason}, {}; it is being started again", self.times()),
+        })
     }
 
     /// Whether it ended for a cause that may pass, and is tried again and again.
     pub fn waits_for_better_times(&self) -> bool {
-        self.may_wait && self.words.as_ref().is_some_and(|words| words.passes)
+        self.may_wait && self.outlook() == Outlook::Passes
     }
 
     /// What kept it may be gone.
@@ -306,4 +365,19 @@ impl Child {
             *until = now;
         }
     }
+
+    /// What stands below it is up again, and may have been the reason.
+    pub(super) fn try_on_new_ground(&mut self, now: Instant) {
+        if let Phase::Backoff { until } = &mut self.phase {
+            *until = now;
+            self.forget_ends();
+        }
+    }
+}
+
+/// The pause after so many ends in a row: 20 ms, 80 ms, 320 ms, 1.3 s, 5 s, 10 s, 20 s, 40 s, 60 s.
+fn backoff(ends: u32) -> Duration {
+    let quick = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(ends.saturating_sub(1))).min(QUICK_BACKOFF);
+    let slow = QUICK_BACKOFF.saturating_mul(2u32.saturating_pow(ends.saturating_sub(LOOP_LIMIT)));
+    if ends <= LOOP_LIMIT { quick } else { slow.min(LONGEST_BACKOFF) }
 }

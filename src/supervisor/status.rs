@@ -7,7 +7,7 @@ use crate::postgres::words;
 use crate::protocol::control::Answer;
 use crate::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use crate::sys::process;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Every start is busy for a moment; this much is worth a line.
 const WORTH_TELLING: Duration = Duration::from_millis(500);
@@ -59,7 +59,9 @@ impl Supervisor {
             Overall::Failed => Answer::Error(self.failure_of_restart()),
             Overall::Stopping | Overall::Stopped => Answer::Error("it is being stopped".to_owned()),
             // Nobody can tell when that will be.
-            _ if self.model.blocked().is_some() => Answer::Error(self.failure_of_restart()),
+            _ if self.model.blocked().is_some() || self.model.looping().is_some() => {
+                Answer::Error(self.failure_of_restart())
+            }
             Overall::Starting | Overall::Degraded | Overall::Switching => return,
         };
         for waiter in self.waiters.drain(..) {
@@ -132,6 +134,7 @@ impl Supervisor {
     /// The failed child's own words, whole, or ours.
     pub(super) fn failure_of_restart(&self) -> String {
         let failed = self.model.children.iter().find(|child| matches!(child.phase, Phase::Failed { .. }));
+        let failed = failed.or_else(|| self.model.looping());
         failed.and_then(|child| child.failure.clone()).or_else(|| reason(&self.model)).unwrap_or_default()
     }
 
@@ -168,7 +171,15 @@ pub(super) fn reason(model: &Model) -> Option<String> {
         let child = model.blocked()?;
         Some(format!("{} does not run: {}", child.plan.name, child.words.as_ref()?.text))
     };
-    told.or_else(blocked).or_else(|| {
+    let looping = || {
+        let child = model.looping()?;
+        let (name, trouble) = (child.plan.name, child.trouble(Instant::now())?);
+        Some(match own_words(child) {
+            Some(words) => format!("{name} does not stay up: {words}; {trouble}"),
+            None => format!("{name} does not stay up: {trouble}"),
+        })
+    };
+    told.or_else(blocked).or_else(looping).or_else(|| {
         model.children.iter().find_map(|child| match &child.phase {
             Phase::Running { .. } | Phase::Done => None,
             _ => Some(match (&child.last_exit, &child.detail) {

@@ -1,11 +1,22 @@
 //! What `std::process::Command` lacks: a time limit, an end with its starter, a session of its own.
 
 use super::process::{Signal, signal_group};
+use super::reaper::Exit;
 use super::spawn::{FIRST_PASSED, close_at_exec_from};
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Why a program failed: its own words, and how it ended where a signal did that or it said nothing.
+pub fn failure(said: &str, status: std::process::ExitStatus) -> String {
+    let (said, exit) = (said.trim(), Exit::from(status));
+    match (said.is_empty(), exit) {
+        (true, _) => format!("it ended with {exit}"),
+        (false, Exit::Signal(_)) => format!("{said} (it ended with {exit})"),
+        (false, Exit::Code(_)) => said.to_owned(),
+    }
+}
 
 /// Runs `command` to its end and returns what it printed; ends it, with an error of kind `TimedOut`,
 /// when it takes longer than `limit`.
@@ -71,7 +82,7 @@ pub fn output_and_errors_line_by_line(
     let output = read_aside(child.stdout.take(), bytes);
     let (sender, lines) = std::sync::mpsc::channel();
     let errors = child.stderr.take();
-    std::thread::spawn(move || {
+    super::blocking::thread(move || {
         for line in errors.into_iter().flat_map(|errors| io::BufReader::new(errors).split(b'\n')) {
             // Nobody listens any more when it has ended or took too long.
             let Ok(line) = line else { return };
@@ -135,7 +146,7 @@ struct Aside {
 fn read_aside(pipe: Option<impl Read + Send + 'static>, limit: u64) -> Aside {
     let read = Arc::new(Mutex::new(Vec::new()));
     let shared = Arc::clone(&read);
-    let thread = std::thread::spawn(move || {
+    let thread = super::blocking::thread(move || {
         let Some(mut pipe) = pipe.map(|pipe| pipe.take(limit)) else { return };
         let mut part = [0; 8 * 1024];
         loop {
@@ -197,6 +208,14 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         command
+    }
+
+    #[test]
+    fn a_failure_without_words_says_how_the_program_ended() {
+        let status = |script| shell(script).status().unwrap();
+        assert_eq!(failure("", status("kill -XFSZ $$")), "it ended with SIGXFSZ (the limit on file sizes, ulimit -f)");
+        assert_eq!(failure(" no\n", status("exit 3")), "no");
+        assert_eq!(failure("no", status("kill -9 $$")), "no (it ended with SIGKILL)");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Durable files: a file is whole or absent, and a rename that was reported has reached the disk.
 
+use serde::de::DeserializeOwned;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -142,6 +143,15 @@ pub fn remove_any(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether something is at `path`, links not followed. What cannot be found out is an error, and not "no".
+pub fn is_there(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Gives their owner all rights to a folder and the folders below it; links are not followed.
 pub fn make_folders_writable(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.is_dir() {
@@ -167,6 +177,16 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<Option<String>> {
     String::from_utf8(bytes).map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
+/// Reads a JSON file of at most `limit` bytes. One that is absent or damaged gives the default; a failed read is an error,
+/// because the file may be whole: a rewrite would lose what it holds.
+pub fn read_json_or_default<T: DeserializeOwned + Default>(path: &Path, limit: u64) -> io::Result<T> {
+    match read_text(path, limit) {
+        Ok(text) => Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(T::default()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads a file of at most `limit` bytes; `Ok(None)` when there is none. Anything but a regular file is an error
 /// at once: to open a pipe for reading would wait for a writer.
 pub fn read_regular(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
@@ -189,6 +209,12 @@ pub fn read_regular(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("larger than {limit} bytes")));
     }
     Ok(Some(bytes))
+}
+
+/// A file without a name, gone with its last descriptor.
+pub fn in_memory(name: &str) -> io::Result<File> {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from).map_err(io::Error::from)
 }
 
 /// Permission bits of `path`, links followed.

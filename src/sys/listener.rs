@@ -5,8 +5,8 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 
-/// Listens at an address and port of this machine. The kernel keeps up to 1,024 connections waiting, so that a
-/// server can be replaced without refusing one.
+/// Listens at an address and port of this machine. The kernel keeps up to 4,096 connections waiting, or
+/// as many as net.core.somaxconn allows: a server can be replaced, or stand still for seconds, without refusing one.
 pub fn bind_at(host: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     use nix::sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
@@ -18,7 +18,7 @@ pub fn bind_at(host: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     setsockopt(&descriptor, sockopt::ReuseAddr, &true)?;
     let address = std::net::SocketAddrV4::new(host, port);
     bind(descriptor.as_raw_fd(), &SockaddrIn::from(address))?;
-    listen(&descriptor, Backlog::new(1024).unwrap_or(Backlog::MAXCONN))?;
+    listen(&descriptor, Backlog::new(4096).unwrap_or(Backlog::MAXCONN))?;
     Ok(TcpListener::from(descriptor))
 }
 

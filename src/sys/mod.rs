@@ -2,6 +2,7 @@
 //! lives here, so that another platform is a port of this folder.
 
 pub mod beneath;
+pub mod blocking;
 pub mod checkpoint;
 pub mod clock;
 pub mod command;
@@ -9,6 +10,8 @@ pub mod disk;
 pub mod env_vars;
 pub mod files;
 pub mod flock;
+pub mod free_memory;
+pub mod limits;
 pub mod listener;
 pub mod memory;
 pub mod mounts;
@@ -16,6 +19,7 @@ pub mod notify;
 pub mod pidfd;
 pub mod ports;
 pub mod process;
+pub mod processor;
 pub mod random;
 pub mod reaper;
 pub mod replace;
@@ -25,6 +29,7 @@ pub mod spawn;
 pub mod stdio;
 pub mod stream;
 pub mod terminal;
+pub mod transient;
 pub mod unix_socket;
 pub mod user;
 pub mod user_namespace;

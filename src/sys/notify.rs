@@ -100,17 +100,30 @@ fn receive_one(descriptor: &OwnedFd) -> io::Result<Option<Notification>> {
     Ok(sender.map(|pid| Notification { pid, text: String::from_utf8_lossy(&buffer[..length]).into_owned() }))
 }
 
-/// Sends one datagram to the socket that `address` (a `NOTIFY_SOCKET` value) names. Never blocks:
-/// a reader that is not there or not reading is no reason to wait.
-pub fn send(address: &str, text: &str) -> io::Result<()> {
-    let descriptor = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let send_to = |target: UnixAddr| {
-        sendto(descriptor.as_raw_fd(), text.as_bytes(), &target, flags)?;
-        Ok(())
-    };
-    match address.strip_prefix('@') {
-        Some(name) => send_to(UnixAddr::new_abstract(name.as_bytes())?),
-        None => through_folder(Path::new(address), |short| send_to(UnixAddr::new(short)?)),
+/// The sending end. It keeps its descriptor: a process that has none left can still say so.
+#[derive(Debug)]
+pub struct NotifySender {
+    descriptor: OwnedFd,
+    address: String,
+}
+
+impl NotifySender {
+    /// `address` is a `NOTIFY_SOCKET` value.
+    pub fn new(address: String) -> io::Result<Self> {
+        let descriptor = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        Ok(Self { descriptor, address })
+    }
+
+    /// Sends one datagram. Never blocks: a reader that is not there or not reading is no reason to wait.
+    pub fn send(&self, text: &str) -> io::Result<()> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let send_to = |target: UnixAddr| {
+            sendto(self.descriptor.as_raw_fd(), text.as_bytes(), &target, flags)?;
+            Ok(())
+        };
+        match self.address.strip_prefix('@') {
+            Some(name) => send_to(UnixAddr::new_abstract(name.as_bytes())?),
+            None => through_folder(Path::new(&self.address), |short| send_to(UnixAddr::new(short)?)),
+        }
     }
 }

@@ -82,24 +82,27 @@ impl ProcessId {
     }
 }
 
-struct Stat {
+pub(super) struct Stat {
     state: char,
     parent: i32,
-    session: i32,
+    pub(super) session: i32,
+    /// In user and kernel mode, of children that were waited for too: fields 14 to 17.
+    pub(super) processor_ticks: u64,
     start_ticks: u64,
 }
 
 impl Stat {
     /// Fields as numbered in proc_pid_stat(5); the name in field 2 may hold blanks and brackets,
     /// so counting starts after the last one.
-    fn read(pid: i32) -> Option<Self> {
+    pub(super) fn read(pid: i32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
-        let start_ticks = fields.nth(15)?.parse().ok()?;
-        Some(Self { state, parent, session, start_ticks })
+        let processor: Vec<u64> = fields.by_ref().skip(7).take(4).filter_map(|field| field.parse().ok()).collect();
+        let start_ticks = fields.nth(4)?.parse().ok()?;
+        Some(Self { state, parent, session, processor_ticks: processor.iter().sum(), start_ticks })
     }
 }
 
@@ -117,6 +120,11 @@ pub fn command_line(pid: i32) -> Option<String> {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let line = String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned();
     if line.is_empty() { fs::read_to_string(format!("/proc/{pid}/comm")).ok() } else { Some(line) }
+}
+
+/// The processor time that a process has used, in clock ticks; `None` when there is none, or it cannot be told.
+pub fn processor_ticks(pid: i32) -> Option<u64> {
+    Stat::read(pid).map(|stat| stat.processor_ticks)
 }
 
 /// Whether some process has `pid` now.

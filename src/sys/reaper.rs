@@ -24,9 +24,27 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
+                Ok(signal @ nix::sys::signal::Signal::SIGXFSZ) => {
+                    write!(f, "{signal} (the limit on file sizes, ulimit -f)")
+                }
+                Ok(signal @ nix::sys::signal::Signal::SIGXCPU) => {
+                    write!(f, "{signal} (the limit on processor time, ulimit -t)")
+                }
                 Ok(signal) => write!(f, "{signal}"),
                 Err(_) => write!(f, "signal {number}"),
             },
+        }
+    }
+}
+
+impl From<std::process::ExitStatus> for Exit {
+    fn from(status: std::process::ExitStatus) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, Some(signal)) => Self::Signal(signal),
+            // Stopped and continued processes have not ended and are not waited for here.
+            (None, None) => Self::Code(-1),
         }
     }
 }
@@ -61,5 +79,19 @@ pub fn ended_children() -> Vec<(i32, Exit)> {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(_) => return ended,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_of_limits_name_the_limit() {
+        assert_eq!(Exit::Signal(24).to_string(), "SIGXCPU (the limit on processor time, ulimit -t)");
+        assert_eq!(Exit::Signal(25).to_string(), "SIGXFSZ (the limit on file sizes, ulimit -f)");
+        assert_eq!(Exit::Signal(9).to_string(), "SIGKILL");
+        let killed = std::process::Command::new("sh").args(["-c", "kill -XFSZ $$"]).status().unwrap();
+        assert_eq!(Exit::from(killed), Exit::Signal(25));
     }
 }

@@ -15,10 +15,15 @@ impl SeqPacket {
     /// Ours and the child's. Must be called inside a runtime.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        super::listener::set_nonblocking(&ours)?;
+        Ok((Self::from_end(ours)?, theirs))
+    }
+
+    /// One end of a pair. Must be called inside a runtime.
+    pub fn from_end(end: OwnedFd) -> io::Result<Self> {
+        super::listener::set_nonblocking(&end)?;
         // SAFETY: an `OwnedFd` gives the same descriptor for as long as it lives.
-        let ours = unsafe { AsyncFd::register_with_interest(ours, Interest::READABLE | Interest::WRITABLE) }?;
-        Ok((Self(ours), theirs))
+        let end = unsafe { AsyncFd::register_with_interest(end, Interest::READABLE | Interest::WRITABLE) }?;
+        Ok(Self(end))
     }
 
     /// Sends one message whole, with descriptors that the other end gets its own of.

@@ -61,6 +61,19 @@ pub enum SpawnError {
     Exec { program: PathBuf, source: io::Error },
 }
 
+impl SpawnError {
+    /// The system's error, where it is one.
+    pub(super) fn source_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Nul(_) => None,
+            Self::Fork(source)
+            | Self::UserNamespace(source)
+            | Self::Folder { source, .. }
+            | Self::Exec { source, .. } => Some(source),
+        }
+    }
+}
+
 const STAGE_NAMESPACE: u8 = 1;
 const STAGE_EXEC: u8 = 2;
 const STAGE_FOLDER: u8 = 3;

@@ -34,10 +34,14 @@ pub struct Snapshot {
 const LIMIT: usize = 50;
 const SIZE_LIMIT: u64 = 1024 * 1024;
 
-/// All of them, oldest first. What cannot be read has been lost, and is only missed by who goes back.
+/// All of them, oldest first; none where the file cannot be read. Only for display: whoever writes or removes uses [`read`].
 pub fn history(home: &Home) -> Vec<Change> {
-    let text = files::read_text(&path(home), SIZE_LIMIT).ok().flatten();
-    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    read(home).unwrap_or_default()
+}
+
+/// All of them, oldest first. A damaged file counts as empty; a failed read is an error, because the file may be whole.
+fn read(home: &Home) -> io::Result<Vec<Change>> {
+    files::read_json_or_default(&path(home), SIZE_LIMIT)
 }
 
 /// The change that led to `version`, the last one.
@@ -45,10 +49,10 @@ pub fn led_to(home: &Home, version: &Version) -> Option<Change> {
     history(home).into_iter().rev().find(|change| change.to == *version)
 }
 
-/// The backups that are the way back from a release that is kept, to one that is kept.
-pub fn ways_back(home: &Home) -> Vec<PathBuf> {
+/// The backups that lead from one kept release back to another. Pruning must not remove them, so a failed read is an error.
+pub fn ways_back(home: &Home) -> io::Result<Vec<PathBuf>> {
     let is_kept = |version: &Version| stage::program_of(home, version).exists();
-    let changes = history(home);
+    let changes = read(home)?;
     let last = |version: &Version| changes.iter().rev().find(|change| change.to == *version);
     let mut found: Vec<PathBuf> = changes
         .iter()
@@ -56,11 +60,11 @@ pub fn ways_back(home: &Home) -> Vec<PathBuf> {
         .filter_map(|change| change.backup.clone())
         .collect();
     found.dedup();
-    found
+    Ok(found)
 }
 
 pub fn add(home: &Home, change: Change) -> io::Result<()> {
-    let mut all = history(home);
+    let mut all = read(home)?;
     all.push(change);
     let excess = all.len().saturating_sub(LIMIT);
     all.drain(..excess);
@@ -69,7 +73,7 @@ pub fn add(home: &Home, change: Change) -> io::Result<()> {
 
 /// The snapshots that are there no more.
 pub fn forget_snapshots(home: &Home, but: Option<&str>) -> io::Result<()> {
-    let mut all = history(home);
+    let mut all = read(home)?;
     for change in &mut all {
         if change.snapshot.as_ref().is_some_and(|snapshot| Some(snapshot.database.as_str()) != but) {
             change.snapshot = None;
@@ -103,5 +107,37 @@ impl Change {
             backup,
             snapshot: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_history_is_neither_overwritten_nor_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let (from, to) = (Version::new(1, 0, 0), Version::new(1, 1, 0));
+        let change = Change::now(&from, &to, (1, 2), None);
+        add(&home, change.clone()).unwrap();
+        assert_eq!(read(&home).unwrap(), std::slice::from_ref(&change));
+
+        // A folder in its place fails every read, also as root.
+        let aside = path(&home).with_extension("aside");
+        std::fs::rename(path(&home), &aside).unwrap();
+        std::fs::create_dir(path(&home)).unwrap();
+        assert!(ways_back(&home).is_err());
+        assert!(add(&home, change.clone()).is_err());
+        assert!(forget_snapshots(&home, None).is_err());
+
+        std::fs::remove_dir(path(&home)).unwrap();
+        std::fs::rename(aside, path(&home)).unwrap();
+        add(&home, change.clone()).unwrap();
+        assert_eq!(read(&home).unwrap().len(), 2);
+
+        std::fs::write(path(&home), "not JSON").unwrap();
+        add(&home, change.clone()).unwrap();
+        assert_eq!(read(&home).unwrap(), [change]);
     }
 }

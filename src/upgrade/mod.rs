@@ -25,9 +25,9 @@ mod work;
 pub use run::{Outcome, ReleaseSource, Status, upgrade};
 pub use work::{Notes, Work};
 
+use crate::backup::RestoreError;
 use crate::backup::content::ContentError;
 use crate::backup::create::CreateError;
-use crate::backup::restore::RestoreError;
 use crate::home::journal::JournalError;
 use crate::postgres::PgError;
 use crate::schema::SchemaError;
@@ -68,6 +68,8 @@ pub enum UpgradeError {
     Schema(#[from] SchemaError),
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
 }

@@ -83,7 +83,7 @@ pub fn migrate(program: &Path, home: &Home, database: Option<&str>) -> Result<Ve
         .map_err(|error| ProgramError::DoesNotRun { program: program.to_owned(), reason: error.to_string() })?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(ProgramError::Migration(said.trim().to_owned()));
+        return Err(ProgramError::Migration(command::failure(&said, output.status)));
     }
     Ok(said.lines().filter_map(|line| line.strip_prefix("applied: ")).map(str::to_owned).collect())
 }

@@ -10,6 +10,7 @@ use crate::backup::verify::Rehearsal;
 use crate::home::progress::Progress;
 use crate::postgres::{Access, PgError};
 use crate::schema::{embedded, known};
+use crate::sys::blocking;
 use std::time::Instant;
 
 impl Work<'_> {
@@ -48,7 +49,7 @@ impl Work<'_> {
         let begun = Instant::now();
         // In a thread of its own, so that this can be given up meanwhile.
         let (program, home, name) = (state.new_program.clone(), self.home.clone(), database.to_owned());
-        let migrated = tokio::task::spawn_blocking(move || program::migrate(&program, &home, Some(&name))).await;
+        let migrated = blocking::run(move || program::migrate(&program, &home, Some(&name))).await;
         migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
         let trial_began = Instant::now();
         let mut server = TrialServer::start(&state.new_program, self.home, self.config.port, Some(database))?;

@@ -259,12 +259,14 @@ impl Work<'_> {
     }
 
     async fn back_up(&mut self, why: &str) -> Result<PathBuf, UpgradeError> {
+        let pinned =
+            history::ways_back(self.home).map_err(|source| UpgradeError::Read { path: self.home.upgrade(), source })?;
         let with = Automatic {
             home: self.home,
             access: &self.access,
             config: self.config,
             version: self.own_version,
-            pinned: &history::ways_back(self.home),
+            pinned: &pinned,
             reporter: self.reporter,
         };
         Ok(automatic::always(why, &with).await?.path)

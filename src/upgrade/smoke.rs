@@ -44,7 +44,9 @@ pub struct Smoke<'a> {
 
 /// For one request. A first one may wait for the DAG files to be parsed.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For what comes up a moment after the doors have opened.
+/// Between two attempts of a request.
+const AGAIN: Duration = Duration::from_millis(200);
+/// For what comes up a moment after the listeners are handed over.
 const SETTLING: Duration = Duration::from_secs(10);
 const PAGES: [&str; 2] = ["/", "/auth/login"];
 /// How many DAGs' pages are looked at.
@@ -53,7 +55,7 @@ const DAG_PAGES: usize = 5;
 impl Smoke<'_> {
     /// Whether it answers at all.
     pub async fn answers(&self) -> bool {
-        matches!(self.get("/api/healthz").await, Ok((StatusCode::OK, _)))
+        matches!(self.send_once(Method::GET, "/api/healthz", None).await, Ok((StatusCode::OK, _)))
     }
 
     /// What can be asked of a server on trial. Stops at the first that is wrong.
@@ -108,11 +110,7 @@ impl Smoke<'_> {
     }
 
     async fn datastore(&self) -> Result<String, String> {
-        let answer = self.json("/api/v2/monitor/health").await?;
-        match answer["metadatabase"]["status"].as_str() {
-            Some("healthy") => Ok("healthy".to_owned()),
-            other => Err(format!("{other:?}")),
-        }
+        self.settled("metadatabase", "healthy").await
     }
 
     async fn read(&self) -> Result<String, String> {
@@ -129,7 +127,8 @@ impl Smoke<'_> {
         let path = format!("/api/v2/variables/{key}");
         let body = json!({"key": key, "value": "smoke"});
         let (created, answer) = self.send(Method::POST, "/api/v2/variables", Some(&body)).await?;
-        if !created.is_success() {
+        // A first attempt that was answered with 503 may have made it: nothing else knows its name.
+        if !created.is_success() && created != StatusCode::CONFLICT {
             return Err(format!("a variable cannot be made: {created} {}", String::from_utf8_lossy(&answer)));
         }
         let read = self.json(&path).await;
@@ -191,11 +190,16 @@ impl Smoke<'_> {
 
     /// It leads a moment after it has started.
     async fn scheduler(&self) -> Result<String, String> {
+        self.settled("scheduler", "beats").await
+    }
+
+    /// A part of the instance that is healthy within the settling time.
+    async fn settled(&self, part: &str, detail: &str) -> Result<String, String> {
         let deadline = Instant::now() + SETTLING;
         loop {
             let answer = self.json("/api/v2/monitor/health").await?;
-            match answer["scheduler"]["status"].as_str() {
-                Some("healthy") => return Ok("beats".to_owned()),
+            match answer[part]["status"].as_str() {
+                Some("healthy") => return Ok(detail.to_owned()),
                 other if Instant::now() >= deadline => return Err(format!("{other:?}")),
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -222,7 +226,27 @@ impl Smoke<'_> {
         self.send(Method::GET, path, None).await
     }
 
+    /// A server that has no room for a moment is asked again within the settling time.
     async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, hyper::body::Bytes), String> {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            match self.send_once(method.clone(), path, body).await {
+                Ok((StatusCode::SERVICE_UNAVAILABLE, _)) if Instant::now() < deadline => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                // Listeners may be changing hands.
+                Err(_) if method == Method::GET && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                other => return other,
+            }
+        }
+    }
+
+    async fn send_once(
         &self,
         method: Method,
         path: &str,

@@ -241,6 +241,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_python_package_is_of_the_same_airflow() {
+        let text = include_str!("../python/package/leoflow/common/airflow_version.py");
+        assert!(text.contains(&format!("version = \"{VERSION}\"\n")), "{text}");
+    }
+
+    #[test]
     fn of_the_wheel_only_the_ui_and_its_licence_are_taken() {
         for (path, is_taken) in [
             ("airflow/ui/dist/index.html", true),

@@ -1,5 +1,6 @@
 """The DAGs that clients of the API are tried with."""
 
+import time
 from datetime import datetime
 
 from airflow.providers.standard.operators.hitl import HITLOperator
@@ -11,6 +12,12 @@ START = datetime(2026, 1, 1)
 @task(outlets=[Asset("made")])
 def one():
     return {"n": 1}
+
+
+@task(outlets=[Asset("made")])
+def slowly():
+    """A backfill of these is not over before it is cancelled."""
+    time.sleep(1)
 
 
 @task
@@ -27,7 +34,7 @@ with DAG("makes"):
 with DAG("waiting", schedule=[Asset("made"), Asset("never")]):
     one.override(task_id="later")()
 with DAG("daily", schedule="@daily", start_date=START, catchup=False):
-    one.override(task_id="daily_one")()
+    slowly.override(task_id="daily_one")()
 with DAG("weekly", schedule="@weekly", start_date=START, catchup=False):
     one.override(task_id="weekly_one")()
 with DAG("asks"):

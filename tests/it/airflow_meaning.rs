@@ -129,6 +129,8 @@ fn schedules_of_ones_own_backfills_and_callbacks() {
     });
     let refused = test.run(&["dags", "trigger", "monthly", "--conf", "{\"n\": 1.5}"]).expect(1);
     assert!(refused.stderr.contains("Invalid input for param n"), "{}", refused.stderr);
+    // Its runs wait, so that there is something to cancel.
+    test.run(&["dags", "pause", "monthly"]).expect(0);
     let again = test.run(&[&create[..], &["--reprocess-behavior", "completed", "--json"]].concat()).expect(0).json();
     test.run(&["backfill", "cancel", &again["id"].to_string()]).expect(0);
     test.run(&["runs", "list", "monthly"]).expect(0);

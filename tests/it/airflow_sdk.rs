@@ -267,7 +267,7 @@ fn deferred_tasks_go_on_whatever_is_killed_meanwhile() {
             _ => zygotes(&test).into_iter().for_each(|pid| signal(pid, "KILL")),
         }
         if is_soak() {
-            // Five ends of one process in a minute are a crash loop, which the supervisor gives up.
+            // One that ends again and again is started later and later.
             std::thread::sleep(Duration::from_secs(4));
         }
         test.wait_healthy();

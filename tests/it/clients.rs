@@ -59,3 +59,8 @@ fn every_command_of_airflowctl_works() {
 fn every_operation_refuses_what_it_must() {
     passes("bad_input.py", " bad requests work");
 }
+
+#[test]
+fn every_command_of_af_works() {
+    passes("af.py", "53 of 53 commands of af");
+}

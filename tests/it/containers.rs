@@ -112,7 +112,10 @@ fn a_container_of_ours_is_made_started_stopped_and_purged_with_its_volume() {
     let things = docker.things();
     assert!(things[0].starts_with("container-leoflow-postgres-") && things[1].starts_with("volume-leoflow-data-"));
     let calls = docker.calls();
-    assert!(calls.contains("--publish 127.0.0.1:") && calls.contains("docker.io/library/postgres:18.4"), "{calls}");
+    assert!(
+        calls.contains("--publish 127.0.0.1:") && calls.contains("docker.io/library/postgres:18.6@sha256:"),
+        "{calls}"
+    );
     let credentials = fs::read_to_string(docker.test.home.join("managed-postgres/credentials.json")).unwrap();
     let credentials: serde_json::Value = serde_json::from_str(&credentials).unwrap();
     assert!(!calls.contains(credentials["superuser_password"].as_str().unwrap()), "no password in argv");
@@ -154,8 +157,25 @@ fn a_container_of_ours_is_made_started_stopped_and_purged_with_its_volume() {
     docker.test.run(&["uninstall", "--purge", "--yes"]).expect(1);
     assert!(docker.test.home.join("config.yaml").exists() && docker.things().len() == 2);
     fs::remove_file(docker.state.path().join("down")).unwrap();
+    // Nor one whose volume somebody else uses.
+    let other = docker.state.path().join("container-other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("volume"), docker.things().iter().find_map(|name| name.strip_prefix("volume-")).unwrap())
+        .unwrap();
+    let said = docker.test.run(&["uninstall", "--purge", "--yes"]).expect(3).stderr;
+    assert!(said.contains("in use by the container other") && said.contains("docker rm other"), "{said}");
+    fs::remove_dir_all(&other).unwrap();
+    assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
     let shown = docker.test.run(&["uninstall", "--purge", "--dry-run"]).expect(0).stderr;
     assert!(shown.contains("leoflow-data-"), "{shown}");
+    // Once the container is gone, only the purge itself goes on.
+    let keeps = docker.state.path().join("keeps-volumes");
+    fs::write(&keeps, "").unwrap();
+    let said = docker.test.run(&["uninstall", "--purge", "--yes"]).expect(1).stderr;
+    assert!(said.contains("it is in use") && !said.contains("nothing was removed"), "{said}");
+    let said = docker.test.run(&["lite", "start"]).expect(3).stderr;
+    assert!(said.contains("leoflow uninstall --purge"), "{said}");
+    fs::remove_file(&keeps).unwrap();
     docker.test.run(&["uninstall", "--purge", "--yes"]).expect(0);
     assert_eq!(docker.things(), Vec::<String>::new());
 }

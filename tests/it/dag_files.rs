@@ -174,8 +174,8 @@ fn what_is_not_supported_names_file_line_and_thing() {
 fn hostile_files_harm_nobody() {
     let test = TestHome::started();
     let files: &[(&str, &str, &str)] = &[
-        ("loops", "while True: pass\n", "longer than 30 s"),
-        ("sleeps", "import time\ntime.sleep(3600)\n", "longer than 30 s"),
+        ("loops", "while True: pass\n", "longer than 6 s"),
+        ("sleeps", "import time\ntime.sleep(3600)\n", "longer than 6 s"),
         ("exits", "import os\nos._exit(3)\n", "exit code 3"),
         ("segfaults", "import ctypes\nctypes.string_at(0)\n", "SIGSEGV"),
         ("eats", "x = []\nwhile True: x.append(bytearray(200_000_000))\n", "MemoryError"),
@@ -217,6 +217,7 @@ fn hostile_files_harm_nobody() {
             "threaded",
         ),
     ];
+    std::fs::write(test.workspace().join(".env"), "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=6\n").unwrap();
     for (name, text, _) in files {
         let text = format!("from airflow.sdk import DAG\n{text}");
         // One of them is no UTF-8.
@@ -402,4 +403,23 @@ fn is_a_parse(pid: i32) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let is_zygote = String::from_utf8_lossy(&environment).contains("LEOFLOW_TASK=________");
     !is_zygote && command.split(|byte| *byte == 0).any(|word| word == b"parse" || word == b"zygote")
+}
+
+#[test]
+fn an_import_that_timed_out_is_tried_again_untouched() {
+    let test = TestHome::started();
+    // Outside of the workspace, and looked for without reading: no change tells that it has come.
+    let marker = test.folder().join("there-is-time");
+    test.save("heavy/.env", "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=1.5\n");
+    test.save("heavy/dag.py", &one_task("heavy", "return 1"));
+    test.wait_dag("heavy", 1);
+    let second = one_task("heavy", "return 2");
+    test.save("heavy/dag.py", &format!("import os\nwhile not os.path.exists({marker:?}): pass\n{second}"));
+    let error = wait_import_error(&test, "heavy/dag.py", SOON);
+    assert!(error.contains("longer than 1.5 s") && error.contains("It is tried again at 20"), "{error}");
+    assert_eq!(test.run_dag("heavy")["state"], "success", "what ran is the last good version");
+    assert_eq!(test.run(&["xcom", "get", "heavy", "latest", "t"]).expect(0).stdout, "1\n");
+    std::fs::write(&marker, "").unwrap();
+    test.wait_dag("heavy", 2);
+    assert_eq!(import_error(&test, "heavy/dag.py"), None);
 }

@@ -99,3 +99,62 @@ fn what_cannot_be_moved_aside_is_refused_or_everything_is_taken_back() {
     test.restore(&backup, &["--force", "--yes"]).expect(0);
     assert!(!test.workspace().join("later.py").exists());
 }
+
+#[test]
+fn a_mounted_config_is_refused_and_never_leaves_a_restore_stuck() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestHome::on_one_disk();
+    test.set_up();
+    test.run(&["lite", "start"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    let backup = test.backup("b.tar.zst");
+    let text = std::fs::read_to_string(test.home.join("config.yaml")).unwrap();
+    std::fs::write(test.home.join("config.yaml"), text + "# later\n").unwrap();
+    test.save("later.py", "# later\n");
+    let (input, config) = (backup.display(), test.home.join("config.yaml"));
+    let mount = format!("cp -p '{0}' $d/c; mount --bind $d/c '{0}' || exit 99;", config.display());
+    let refused = script(&test, &format!("{mount} \"$@\" lite restore --input {input} --force --yes"));
+    assert!(refused.code == Some(3) && refused.stderr.contains("config.yaml is a mount point"), "{refused:?}");
+    // Mounted while a restore was interrupted: it is taken back, and the next command works.
+    let taken_back = script(
+        &test,
+        &format!(
+            "LEOFLOW_KILL_AT=restore.begun \"$@\" lite restore --input {input} --force --yes; {mount} \
+             \"$@\" lite psql -- -c 'SELECT 1' || fail 'the next command does not work'; test -f $w/later.py || fail 'lost'"
+        ),
+    );
+    assert!(taken_back.code == Some(0) && taken_back.stderr.contains("took back the restore"), "{taken_back:?}");
+    test.restore(&backup, &["--force", "--yes"]).expect(0);
+    let refused = script(&test, &format!("{mount} \"$@\" lite restore --undo --yes"));
+    assert!(refused.code == Some(3) && refused.stderr.contains("is a mount point"), "{refused:?}");
+}
+
+#[test]
+fn task_logs_on_another_disk_are_exchanged_there() {
+    if !can_mount() {
+        return;
+    }
+    for how in [
+        "mount -t tmpfs -o size=20m,mode=700 tmpfs $L",
+        "mkdir $d/disk; mount -t tmpfs -o mode=700 tmpfs $d/disk; mv $L $L.old; ln -s $d/disk $L",
+    ] {
+        let test = TestHome::on_one_disk();
+        test.start();
+        test.run_dag("hello");
+        let backup = test.backup("b.tar.zst");
+        test.run(&["lite", "stop"]).expect(0);
+        let text = format!(
+            "L='{}'; {{ {how}; }} || exit 99; mkdir -p $L/hello; echo mine > $L/hello/now.log; kind=$(stat -c %F $L); \
+             \"$@\" lite restore --input {} --force --yes || fail restore; \
+             test \"$(stat -c %F $L)\" = \"$kind\" || fail 'the link is gone'; \
+             test ! -e $L/hello/now.log -a -n \"$(find -L $L/hello -name 1.log)\" || fail \"not restored: $(find -L $L)\"; \
+             \"$@\" lite restore --undo --yes || fail undo; test \"$(cat $L/hello/now.log)\" = mine || fail \"not undone: $(find -L $L)\"",
+            test.home.join("task-logs").display(),
+            backup.display()
+        );
+        let done = script(&test, &text);
+        assert_eq!(done.code, Some(0), "{how}: {done:?}");
+    }
+}

@@ -122,3 +122,44 @@ fn a_task_of_our_own_package_defers() {
         here.stderr
     );
 }
+
+#[test]
+fn a_deferred_task_keeps_the_slots_of_a_pool_that_counts_it() {
+    let test = TestHome::started();
+    test.run(&["pools", "set", "single", "1", "one at a time", "--include-deferred"]).expect(0);
+    let go = test.folder().join("go");
+    let holds = r#"
+from airflow.providers.standard.triggers.file import FileTrigger
+from airflow.sdk import DAG, BaseOperator
+
+class Holds(BaseOperator):
+    def execute(self, context):
+        self.defer(trigger=FileTrigger(filepath="GO", poke_interval=0.1), method_name="after")
+    def after(self, context, event=None):
+        return "done"
+
+with DAG("holds"):
+    for name in ("left", "right"):
+        Holds(task_id=name, pool="single")
+"#;
+    test.add_dag("holds", &holds.replace("GO", go.to_str().unwrap()));
+    let run_id = test.trigger("holds");
+    wait_until("one is deferred", LIMIT, || {
+        test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'") != "0"
+    });
+    // The other is admitted in the transaction in which the first is deferred, or not before the pool has room.
+    assert_eq!(test.sql("SELECT string_agg(state, ' ' ORDER BY state) FROM task_instance"), "deferred scheduled");
+    let slots = || {
+        let shown = test.run(&["pools", "get", "single", "--json"]).expect(0).json();
+        ["occupied_slots", "deferred_slots", "open_slots"].map(|name| shown["pools"][0][name].as_i64().unwrap())
+    };
+    assert_eq!(slots(), [1, 1, 0]);
+    // Without the switch a deferred task gives its slot back.
+    test.run(&["pools", "set", "single", "1", "one at a time"]).expect(0);
+    wait_until("both are deferred", LIMIT, || {
+        test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'") == "2"
+    });
+    assert_eq!(slots(), [0, 2, 1]);
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(test.wait_run("holds", &run_id)["state"], "success");
+}

@@ -283,3 +283,22 @@ fn a_disk_that_was_full_for_a_while_is_got_over_without_a_hand() {
     assert!(done.stdout.contains("No space left on device. Free some space"), "{done:?}");
     assert!(!done.stdout.contains("failed"), "{done:?}");
 }
+
+#[test]
+fn seven_ends_in_a_minute_are_recovered_from_and_a_start_does_not_wait() {
+    let test = TestHome::started();
+    for _ in 0..7 {
+        // Its pauses grow to 20 s.
+        test.kill_and_wait("agent");
+    }
+    let old = test.pid("agent");
+    signal(old, "KILL");
+    wait_until("status says why", Duration::from_secs(10), || {
+        let reason = test.status()["reason"].as_str().unwrap_or_default().to_owned();
+        reason.contains("8 times in a row") && reason.contains("started again in")
+    });
+    assert_eq!(test.state(), "degraded");
+    test.run(&["lite", "start"]).expect(0);
+    assert_eq!(test.state(), "healthy");
+    assert_ne!(test.pid("agent"), old);
+}

@@ -299,7 +299,18 @@ fn a_step_that_fails_is_taken_back_or_finished_and_nothing_of_either_state_is_lo
     test.run(&["lite", "stop"]).expect(0);
     let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
     let undo = ["lite", "restore", "--undo", "--yes"];
-    for step in ["move-out", "move-in", "carry-over", "task-logs", "database", "config", "settle", "forget"] {
+    for step in [
+        "move-out",
+        "move-in",
+        "carry-over",
+        "task-logs-out",
+        "task-logs-in",
+        "task-logs",
+        "database",
+        "config",
+        "settle",
+        "forget",
+    ] {
         let name = format!("exchange.{step}");
         let failed: Done = test.command(&restore).env("LEOFLOW_FAIL_AT", &name).output().unwrap().into();
         assert_eq!(failed.code, Some(1), "{step}: {failed:?}");
@@ -450,7 +461,7 @@ fn an_exchange_of_thousands_of_odd_names_is_gone_on_with_and_taken_back() {
     fs::write(&odd, "odd").unwrap();
     test.run(&["lite", "stop"]).expect(0);
     test.restore(&backup, &["--force", "--yes"]).expect(0);
-    assert!(!odd.exists());
+    assert_eq!(fs::read(&odd).unwrap(), b"odd", "no backup holds it");
     let undo = ["lite", "restore", "--undo", "--yes"];
     let failed: Done = test.command(&undo).env("LEOFLOW_FAIL_AT", "exchange.config").output().unwrap().into();
     assert!(failed.stderr.contains("everything is as it was before"), "{}", failed.stderr);
@@ -459,10 +470,49 @@ fn an_exchange_of_thousands_of_odd_names_is_gone_on_with_and_taken_back() {
         let entries = fs::read_dir(test.workspace()).unwrap().flatten();
         entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with(".leoflow-restore-")).count()
     };
-    assert_eq!(theirs(), 1, "of the other state nothing is left");
+    assert_eq!(theirs(), 2, "of the other state nothing is left");
     let killed = test.command(&undo).env("LEOFLOW_KILL_AT", "restore-undo.move-in").output().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
     test.run(&["lite", "psql", "--", "-c", "SELECT 1"]).expect(0);
     assert_eq!(fs::read(&odd).unwrap(), b"odd");
     assert_eq!(theirs(), 6002);
+}
+
+#[test]
+fn what_no_backup_holds_stays_in_the_workspace() {
+    let (test, _) = used();
+    let workspace = test.workspace();
+    fs::create_dir_all(workspace.join("data")).unwrap();
+    std::os::unix::fs::symlink("/etc", workspace.join("data/outside")).unwrap();
+    nix::unistd::mkfifo(&workspace.join("data/pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    // The backup lies in the workspace, under a name of the user's.
+    let backup = workspace.join("monday.tar.zst");
+    test.run(&["lite", "backup", "--output", backup.to_str().unwrap()]).expect(0);
+    fs::create_dir_all(workspace.join("new/.git")).unwrap();
+    fs::write(workspace.join("new/.git/HEAD"), "ref").unwrap();
+    let all = ["data/outside", "data/pipe", "monday.tar.zst", "new/.git/HEAD"];
+    let assert_there = |when: &str| {
+        let lost: Vec<_> = all.iter().filter(|name| fs::symlink_metadata(workspace.join(name)).is_err()).collect();
+        assert!(lost.is_empty(), "{when}: {lost:?}");
+    };
+    test.restore(&backup, &["--force", "--yes"]).expect(0);
+    assert_there("after a restore");
+    test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
+    assert_there("after it was undone");
+    let other = test.backup("other.tar.zst");
+    test.restore(&backup, &["--force", "--yes"]).expect(0);
+    test.restore(&other, &["--force", "--yes"]).expect(0);
+    assert_there("after a second restore");
+    assert!(!Unpacked::open(&other).paths().contains(&"workspace/monday.tar.zst"), "no backup holds another");
+}
+
+#[test]
+fn task_logs_over_the_limit_stay() {
+    let (test, _) = used();
+    test.run(&["config", "set", "backup.task_logs_bytes", "0"]).expect(0);
+    let backup = test.backup("b.tar.zst");
+    test.restore(&backup, &["--force", "--yes"]).expect(0);
+    assert!(test.task_log("hello", "greet").contains("Hello"));
+    test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
+    assert!(test.task_log("hello", "greet").contains("Hello"));
 }

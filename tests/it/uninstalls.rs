@@ -201,7 +201,7 @@ fn all_but_the_workspace_can_be_purged() {
 }
 
 #[test]
-fn killed_at_each_checkpoint_a_purge_is_finished_by_the_next_one_or_by_the_next_start() {
+fn a_killed_purge_is_taken_back_or_finished_by_the_next_one() {
     let log_names = {
         let test = TestHome::on_one_disk();
         test.set_up();
@@ -216,25 +216,31 @@ fn killed_at_each_checkpoint_a_purge_is_finished_by_the_next_one_or_by_the_next_
     for name in a_few(&log_names, 3) {
         for by_start in [false, true] {
             let test = TestHome::on_one_disk();
-            let first = test.set_up();
+            test.set_up();
             let killed = killed_purge(&test, name);
-            // Nothing that is not meant to lose anything goes on with it.
-            if name != "purge.begun" && killed {
-                test.run(&["uninstall", "--yes"]).expect(3);
+            // Until then it only renames.
+            let is_taken_back = ["purge.begun", "purge.decided", "purge.set-aside"].contains(&name.as_str());
+            // Only a purge finishes a purge: no other command was meant to lose anything.
+            if killed && !is_taken_back {
+                let port = test.port.to_string();
                 let backup = test.run(&["lite", "backup"]);
                 assert!(matches!(backup.code, Some(1 | 3)), "{name}: {backup:?}");
+                for command in [&["uninstall", "--yes"][..], &["setup"], &["lite", "start", "--port", &port]] {
+                    let refused = test.run(command).expect(3);
+                    assert!(refused.stderr.contains("leoflow uninstall --purge"), "{name}: {refused:?}");
+                }
             }
-            if !by_start {
+            if !by_start || killed && !is_taken_back {
                 test.run(&["uninstall", "--purge", "--yes"]).expect(0);
                 assert!(!test.home.exists() && !test.workspace().exists(), "{name}");
                 continue;
             }
             let started = test.start();
-            if name == "purge.begun" {
+            if is_taken_back {
                 assert!(started["admin_password"].is_null(), "it had not begun to remove anything");
+                assert!(test.workspace().join("hello/dag.py").exists(), "{name}");
             } else {
-                assert_ne!(started["admin_password"], first["admin_password"], "{name}: a new instance");
-                assert!(started["admin_password"].is_string(), "{name}: {started}");
+                assert!(started["admin_password"].is_string(), "{name}: a new instance: {started}");
             }
             assert!(!test.home.join("run/journal.json").exists());
         }
@@ -258,6 +264,9 @@ fn what_came_to_the_place_of_a_purged_workspace_is_left_alone() {
         fs::rename(test.workspace(), test.folder().join("moved")).ok();
         fs::create_dir(test.workspace()).unwrap();
         fs::write(test.workspace().join("precious.py"), "# new work\n").unwrap();
+        if name != "purge.decided" {
+            test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+        }
         test.start();
         assert_eq!(fs::read_to_string(test.workspace().join("precious.py")).unwrap(), "# new work\n", "{name}");
     }
@@ -294,6 +303,40 @@ fn a_killed_uninstall_is_finished_by_the_next_and_a_first_setup_that_was_killed_
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9));
     test.run(&["uninstall", "--purge", "--yes"]).expect(0);
     assert!(!test.home.exists());
+}
+
+#[test]
+fn a_shell_file_that_cannot_be_written_is_a_warning() {
+    let test = TestHome::on_one_disk();
+    let user = test.folder().join("user");
+    let port = test.port.to_string();
+    // Not even root can write it.
+    fs::create_dir(user.join(".bashrc")).unwrap();
+    let others = [".profile", ".zshrc"].map(|name| user.join(name));
+    others.iter().for_each(|path| fs::write(path, "mine\n").unwrap());
+    let done = test.run(&["setup", "--modify-path", "--port", &port]).expect(0);
+    assert!(done.stderr.contains(".bashrc"), "{done:?}");
+    for path in &others {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.contains("# added by leoflow"), "one that fails does not keep the next from it: {text}");
+    }
+    let done = test.run(&["uninstall", "--yes"]).expect(0);
+    assert!(done.stderr.contains(".bashrc") && !test.home.join("versions").exists(), "{done:?}");
+    others.iter().for_each(|path| assert_eq!(fs::read_to_string(path).unwrap(), "mine\n"));
+    let done = test.run(&["uninstall", "--purge", "--yes"]).expect(0);
+    assert!(done.stderr.contains(".bashrc") && !test.home.exists(), "{done:?}");
+}
+
+#[test]
+fn a_purge_that_fails_before_it_removes_anything_is_taken_back() {
+    let test = TestHome::on_one_disk();
+    test.set_up();
+    let purge = ["uninstall", "--purge", "--yes"];
+    let failed = test.command(&purge).env("LEOFLOW_FAIL_AT", "purge.no-return").output().unwrap();
+    let failed = Done::from(failed).expect(1);
+    assert!(failed.stderr.contains("nothing was removed"), "{failed:?}");
+    assert!(!test.home.join("run/journal.json").exists() && test.workspace().join("hello/dag.py").exists());
+    test.start();
 }
 
 #[test]

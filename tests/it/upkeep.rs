@@ -1,5 +1,6 @@
 //! Backups that look after themselves: made, verified and removed by the settings, and told of when they fail.
 
+use crate::support::http::Session;
 use crate::support::{TestHome, wait_until};
 use serde_json::Value;
 use std::fs;
@@ -139,4 +140,43 @@ fn prune_shows_what_goes_and_leaves_the_rest() {
     assert!(left.iter().any(|one| one["path"] == own.as_str()));
     let bad = test.run(&["config", "set", "backup.schedule", "0 25 * * *"]).expect(2);
     assert!(bad.stderr.contains("backup.schedule: \"0 25 * * *\" is not a cron expression"), "{bad:?}");
+}
+
+#[test]
+fn backups_that_cannot_be_written_show_everywhere() {
+    let test = TestHome::new();
+    let first = test.set_up();
+    configure(&test, "{schedule: '* * * * * *', verify: 'off'}");
+    let folder = test.home.join("backups");
+    let _ = fs::remove_dir_all(&folder);
+    // Not even root can write into it.
+    fs::write(&folder, "").unwrap();
+    test.start();
+    let problems = || test.status()["backups"]["problems"].as_array().unwrap().clone();
+    wait_until("status says it", Duration::from_secs(60), || !problems().is_empty());
+    assert!(problems()[0].as_str().unwrap().contains("scheduled backup failed"), "{:?}", problems());
+    let status = test.run(&["lite", "status"]).expect(1);
+    assert!(status.stdout.contains("healthy") && status.stderr.contains("scheduled backup"), "{status:?}");
+    let doctor = test.run(&["doctor"]).expect(1);
+    assert!(doctor.stdout.contains("scheduled backup"), "{doctor:?}");
+    let session = Session::login(test.port, first["admin_password"].as_str().unwrap());
+    for page in ["/lite/", "/lite/backups"] {
+        assert!(session.request("GET", page, "").body.contains("scheduled backup"), "{page}");
+    }
+    fs::remove_file(&folder).unwrap();
+    test.run(&["lite", "backup"]).expect(0);
+    test.run(&["lite", "status"]).expect(0);
+}
+
+#[test]
+fn a_record_that_cannot_be_written_shows_in_the_status() {
+    let test = TestHome::new();
+    test.set_up();
+    fs::create_dir_all(test.home.join("run/upkeep.json")).unwrap();
+    test.run(&["lite", "start", "--port", &test.port.to_string()]);
+    let reason = || test.status()["reason"].as_str().unwrap_or_default().to_owned();
+    wait_until("status says it", Duration::from_secs(60), || reason().contains("upkeep.json"));
+    test.run(&["lite", "status"]).expect(1);
+    fs::remove_dir(test.home.join("run/upkeep.json")).unwrap();
+    test.wait_healthy();
 }

@@ -263,3 +263,34 @@ fn numpy_is_there_before_a_task_that_uses_it_and_is_the_same() {
     }
     assert!(again("plain").0, "it is still there");
 }
+
+const STARTS_A_THREAD: &str =
+    "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n";
+const USES_PANDAS: &str = "from airflow.sdk import DAG, task\nwith DAG('d'):\n    @task\n    def t():\n        \
+    import pandas\n        return 'zygote' in open('/proc/self/cmdline').read().split(chr(0))\n    t()\n";
+
+#[test]
+fn a_library_with_a_thread_leaves_tasks_warm() {
+    let test = TestHome::new();
+    test.set_up();
+    let (python, site) = test.virtual_environment();
+    std::fs::create_dir_all(site.join("pandas")).unwrap();
+    std::fs::write(site.join("pandas/__init__.py"), STARTS_A_THREAD).unwrap();
+    test.run(&["config", "set", "python", python.to_str().unwrap()]).expect(0);
+    test.start();
+    test.save("d/dag.py", USES_PANDAS);
+    test.wait_dag("d", 1);
+    let is_told = || {
+        let checks = test.run(&["doctor", "--json"]).json();
+        let mut of = checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");
+        of.any(|check| check["detail"].as_str().unwrap().contains("is without pandas since "))
+    };
+    let value = "SELECT value FROM xcom ORDER BY created_at DESC LIMIT 1";
+    let mut warm_while_told = 0;
+    wait_until("tasks are warm without it", SOON, || {
+        assert_eq!(test.run_dag("d")["state"], "success", "{}", test.sql("SELECT outcome FROM task_try"));
+        warm_while_told += usize::from(test.sql(value) == "true" && is_told());
+        warm_while_told == 2
+    });
+    assert_eq!(test.state(), "healthy");
+}

@@ -4,11 +4,18 @@ import importlib
 import unittest
 
 import airflow
+import airflow.sdk
 from leoflow.common.exceptions import Unsupported
 from leoflow.names import HOME_OF, MODULES
 
 
 class Names(unittest.TestCase):
+    def test_the_version_is_the_same_wherever_it_is_asked(self):
+        from airflow.version import version
+
+        self.assertEqual(airflow.__version__, version)
+        self.assertRegex(airflow.sdk.__version__, r"^\d+\.\d+\.\d+$")
+
     def test_every_name_is_where_the_table_says(self):
         for module, names in MODULES.items():
             found = importlib.import_module(module)

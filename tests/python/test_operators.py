@@ -1,12 +1,15 @@
 """What operators take, and where their arguments come from."""
 
+import os
 import unittest
+import unittest.mock
 from datetime import timedelta
 
 from airflow.models import MappedOperator
 from airflow.sdk import DAG, BaseOperator, TaskGroup, task
 from leoflow.authoring.operator_arguments import backoff, callbacks, limit, priority, seconds, whole_retries
 from leoflow.common.exceptions import AirflowException, Unsupported
+from leoflow.running.task_instance import TaskInstance
 
 
 class Hello(BaseOperator):
@@ -39,6 +42,46 @@ class DefaultArgs(unittest.TestCase):
             own = Hello(task_id="own", name="x", retries=3)
         self.assertEqual((made.retries, made.owner, own.retries), (2, "dag", 3))
 
+    def test_they_fill_in_the_parameters_of_decorated_functions(self):
+        def function(colour, n=3):
+            return "true" if colour else n
+
+        def conditional(function):
+            return task.run_if(lambda _: True)(task(function))
+
+        for decorator in (task, task.branch, task.short_circuit, task.sensor, task.bash, conditional):
+            with DAG("d", default_args={"colour": "of the DAG"}):
+                alone = decorator(function)().operator
+                with TaskGroup("g", default_args={"colour": "of the group"}):
+                    grouped = task(function)().operator
+                own = task(function, default_args={"colour": "its own"})().operator
+                given = task(function)("said").operator
+            self.assertEqual(alone.op_kwargs["colour"], "of the DAG", decorator)
+            self.assertEqual(grouped.op_kwargs["colour"], "of the group")
+            self.assertEqual(own.op_kwargs["colour"], "its own")
+            self.assertEqual((given.op_args, "colour" in given.op_kwargs), (["said"], False))
+        with DAG("d"), self.assertRaisesRegex(TypeError, "missing a required argument: 'colour'"):
+            task(function)()
+
+    def test_a_tasks_own_count_most_in_functions_and_mapped_tasks(self):
+        own = {"retries": 7, "colour": "its own"}
+
+        def function(colour, n=3):
+            return "true" if colour else n
+
+        with DAG("d", default_args={"retries": 1, "colour": "of the DAG"}):
+            for decorator in (task, task.branch, task.short_circuit, task.sensor, task.bash):
+                self.assertEqual(decorator(default_args=own)(function)().operator.retries, 7, decorator)
+            mapped = task(default_args=own)(function).expand(n=[1]).operator
+            partial = Hello.partial(task_id="t", default_args={"retries": 8, "greeting": "hi"}).expand(name=["x"])
+            several = task(function).expand_kwargs([{"n": 1}, {"colour": "given"}]).operator
+        instance = mapped.unmapped({}, 0)
+        self.assertEqual((mapped.retries, instance.retries, instance.op_kwargs["colour"]), (7, 7, "its own"))
+        instance = partial.unmapped({}, 0)
+        self.assertEqual((partial.retries, instance.retries, instance.greeting), (8, 8, "hi"))
+        colours = [several.unmapped({}, index).op_kwargs["colour"] for index in (0, 1)]
+        self.assertEqual(colours, ["of the DAG", "given"])
+
     def test_a_missing_argument_is_named(self):
         with DAG("d"), self.assertRaisesRegex(TypeError, "missing keyword argument 'name'"):
             Hello(task_id="t")
@@ -49,6 +92,18 @@ class DefaultArgs(unittest.TestCase):
 
     def test_one_template_field_may_be_a_text(self):
         self.assertEqual(Hello.template_fields, ["name"])
+
+
+class Links(unittest.TestCase):
+    def test_a_try_knows_its_page(self):
+        with DAG("d"):
+            made = Hello(task_id="t", name="x")
+        spec = {"dag_id": "d", "run_id": "manual__2026-01-01T00:00:00+00:00", "map_index": 2, "try_number": 3, "max_tries": 3,
+                "run_type": "manual", "conf": {}}
+        with unittest.mock.patch.dict(os.environ, AIRFLOW__API__BASE_URL="http://127.0.0.1:9000/"):
+            found = TaskInstance(spec, made, None, None).log_url
+        run = "manual__2026-01-01T00%3A00%3A00%2B00%3A00"
+        self.assertEqual(found, f"http://127.0.0.1:9000/dags/d/runs/{run}/tasks/t/mapped/2?try_number=3")
 
 
 class Arguments(unittest.TestCase):

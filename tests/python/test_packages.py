@@ -36,6 +36,15 @@ class TestMissingPackages(unittest.TestCase):
         with unittest.mock.patch.dict(sys.modules, {"airflow.providers.amazon": sys, "airflow.providers.amazon.aws": sys}):
             self.assertIsNone(missing_package(ModuleNotFoundError("no", name="airflow.providers.amazon.aws.renamed")))
 
+    def test_every_hint_names_the_same_places(self):
+        from leoflow.common.exceptions import of_airflow
+
+        hints = [fails("import not_there")[1], str(of_airflow("airflow.utils.email")),
+                 missing_package(ModuleNotFoundError("no", name="airflow.providers.http.hooks"))]
+        for hint in hints:
+            self.assertRegex(hint, r"`leoflow add [\w-]+` in the project's folder, or in its leoflow.yaml\n    dependencies: \[")
+            self.assertIn("requirements.txt, pyproject.toml or `# /// script`", hint)
+
     def test_of_what_was_raised_in_its_place(self):
         text = "try:\n    import not_there\nexcept ImportError as error:\n    raise ValueError('no') from error"
         self.assertIn("`leoflow add not-there`", fails(text)[1])

@@ -195,15 +195,19 @@ impl Copying<'_> {
     /// A project's folder comes before the workspace, where its modules are looked for.
     fn note_module(&mut self, path: &Path) {
         let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
-        let (project, module) = match parts[..] {
-            [project, file] => (project, file.strip_suffix(".py").unwrap_or(file)),
-            [project, package, "__init__.py"] => (project, package),
+        let stem = |file: &str| file.strip_suffix(".py").unwrap_or(file).to_owned();
+        // `dags` of a project comes before the project.
+        let (root, module) = match parts[..] {
+            [project, file] => (project.to_owned(), stem(file)),
+            [project, package, "__init__.py"] => (project.to_owned(), package.to_owned()),
+            [project, "dags", file] => (format!("{project}/dags"), stem(file)),
+            [project, "dags", package, "__init__.py"] => (format!("{project}/dags"), package.to_owned()),
             _ => return,
         };
         // What is only run as a DAG file is imported by nobody.
         if module != "dag" && module != "__init__" {
-            self.made.roots.insert(project.to_owned());
-            self.made.modules.entry(module.to_owned()).or_default().insert(project.to_owned());
+            self.made.roots.insert(root.clone());
+            self.made.modules.entry(module).or_default().insert(root);
         }
     }
 

@@ -13,4 +13,4 @@ mod secrets;
 mod taken;
 
 /// What an export is made for: the official image of this version.
-pub const AIRFLOW: &str = "3.3.2";
+pub const AIRFLOW: &str = crate::web_ui::VERSION;

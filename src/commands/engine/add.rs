@@ -6,7 +6,7 @@ use crate::cli::env_args::Add;
 use crate::commands::context::Context;
 use crate::config::project;
 use crate::error::Error;
-use crate::python::{Request, Said, as_in_workspace, declared_with, is_dag_file, python_files};
+use crate::python::{Request, Said, as_in_workspace, dag_files, declared_with, listed_beside};
 use crate::sys::{env_vars, files};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let here = env_vars::current_dir().map_err(Error::failed)?;
     let folder =
         as_in_workspace(workspace.as_deref(), &args.project.as_ref().map_or(here.clone(), |one| here.join(one)));
-    let file = dag_file(&folder)?;
+    let file = dag_file(&folder, workspace.as_deref())?;
     let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
     if request.project.as_ref() != Some(&folder) {
         return Err(Error::failed(format!("{} is no project of its own", folder.display()))
@@ -30,6 +30,12 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let text = read()?;
     let refused =
         |why: String| Error::failed(why).hint("nothing was changed; docs/environments.md says where it may stand");
+    let listed = listed_beside(&request, text.as_deref().unwrap_or_default()).map_err(refused)?;
+    if let Some(listed) = listed {
+        let what = args.packages.join(", ");
+        return Err(Error::failed(format!("{listed} lists what this project depends on"))
+            .hint(format!("nothing was changed; add {what} to it")));
+    }
     let changed = project::add_dependencies(text.as_deref().unwrap_or_default(), &args.packages)
         .map_err(|error| refused(format!("{}: {error}", place.display())))?;
     let declared = declared_with(&request, &changed).map_err(refused)?;
@@ -51,9 +57,8 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
 }
 
 /// Some DAG file of the project, by which it is known what stands beside it.
-fn dag_file(folder: &Path) -> Result<PathBuf, Error> {
-    let mut found = python_files(folder).map_err(|error| Error::io("read", folder, &error))?;
-    found.retain(|file| is_dag_file(file));
+fn dag_file(folder: &Path, workspace: Option<&Path>) -> Result<PathBuf, Error> {
+    let mut found = dag_files(folder, workspace).map_err(|error| Error::io("read", folder, &error))?;
     found.sort_by_key(|file| file.components().count());
     found.into_iter().next().ok_or_else(|| {
         Error::failed(format!("{} has no DAG file, so it is no project", folder.display()))

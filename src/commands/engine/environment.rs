@@ -4,6 +4,7 @@ use crate::cli::api::Api;
 use crate::commands::context::Context;
 use crate::python::environments::{self, Lock};
 use crate::python::{Children, Found, Interpreter, Request, Said, beside, parse};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub async fn parse_in_its_own(
 ) -> Result<(Interpreter, Found), String> {
     let said = beside(request).said?;
     let interpreter = of(context, plain, &said).await?;
-    let found = parse(children, &interpreter, request, said.settings).await?;
+    let found = parse(children, &interpreter, request, said.settings, &Cell::default()).await?;
     Ok((interpreter, found))
 }
 

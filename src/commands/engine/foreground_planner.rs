@@ -4,9 +4,10 @@
 use crate::engine::dag::Structure;
 use crate::engine::length::Length;
 use crate::engine::planner::graph::Graph;
-use crate::engine::planner::plan::{self, Decision, EndedTry, Instance, Outcome, Snapshot};
+use crate::engine::planner::plan::{self, Decision, EndedTry, Instance, Outcome, Returned, Snapshot};
 use crate::engine::planner::retry;
 use crate::engine::state::TaskState;
+use crate::sys::blocking;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -64,7 +65,7 @@ pub fn serve(listener: &UnixListener, structure: Structure) {
     for stream in listener.incoming().flatten() {
         let graph = graph.clone();
         // One that leaves in the middle is nobody's trouble.
-        std::thread::spawn(move || answer_all(&graph, stream));
+        blocking::thread(move || answer_all(&graph, stream));
     }
 }
 
@@ -105,7 +106,7 @@ fn answer(graph: &Graph, question: Next) -> Value {
         polled: HashMap::new(),
         dates: None,
         deadline: None,
-        lengths: question.lengths,
+        lengths: question.lengths.into_iter().map(|(task, length)| (task, Returned::Elements(length))).collect(),
         decisions,
         held_by_past: HashSet::new(),
         instances: question.instances.into_iter().map(|one| instance(graph, one, now)).collect(),

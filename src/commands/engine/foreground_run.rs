@@ -12,9 +12,9 @@ use crate::commands::context::Context;
 use crate::config::DEFAULT_MAX_MAP_LENGTH;
 use crate::engine::dag::Structure;
 use crate::error::Error;
-use crate::python::{
-    Children, Found, Interpreter, Job, Request, as_in_workspace, beside, environment, is_dag_file, python_files,
-};
+use crate::python::{Children, Found, Interpreter, Job, Request, as_in_workspace, beside, dag_files, environment};
+use crate::sys::blocking;
+use crate::sys::reaper::Exit;
 use crate::sys::{env_vars, files, process, random, unix_socket};
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
@@ -123,11 +123,11 @@ impl Wanted<'_> {
             .await
             .map_err(|error| Error::failed("the DAG file cannot be imported").cause(error))?;
         let options = json!({
-            "path": request.path, "roots": request.roots, "dag_id": self.dag_id, "conf": conf, "pdb": self.pdb,
+            "path": request.path, "roots": request.roots, "work_in": request.folders, "dag_id": self.dag_id, "conf": conf, "pdb": self.pdb,
             "logical_date": logical_date.map(|date| date.to_string()), "socket": context.home.api_socket(),
             "settings": found.settings, "max_map_length": max_map_length,
         });
-        Ok(Prepared { interpreter, file: request.path, folder: request.roots.first().cloned(), found, options })
+        Ok(Prepared { interpreter, file: request.path, folder: request.folders.first().cloned(), found, options })
     }
 }
 
@@ -141,7 +141,7 @@ impl Prepared {
         let listener = unix_socket::listen(&path).map_err(|error| Error::io("make", &path, &error))?;
         self.options["planner"] = path.to_string_lossy().into();
         // It ends with the process that asks; until that has come, nobody waits for it.
-        std::thread::spawn(move || foreground_planner::serve(&listener, structure));
+        blocking::thread(move || foreground_planner::serve(&listener, structure));
         let done = self.run_process(dag_id);
         let _ = files::remove_any(&folder);
         done
@@ -161,11 +161,10 @@ impl Prepared {
             (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
             // Whoever read its output has left.
             (None, Some(13)) => Ok(128 + 13),
-            (None, signal) => Err(Error::failed(format!(
-                "the process that ran {dag_id} was ended by signal {}",
-                signal.unwrap_or_default()
-            ))
-            .hint("the lines above are all that it said")),
+            (None, _) => {
+                Err(Error::failed(format!("the process that ran {dag_id} was ended by {}", Exit::from(status)))
+                    .hint("the lines above are all that it printed"))
+            }
         }
     }
 }
@@ -183,8 +182,7 @@ async fn find(
             .hint(format!("leoflow dags test {dag_id} --file FILE"))
     };
     let workspace = workspace.ok_or_else(missing)?;
-    let mut files = python_files(workspace).map_err(|error| Error::io("read", workspace, &error))?;
-    files.retain(|file| is_dag_file(file));
+    let mut files = dag_files(workspace, Some(workspace)).map_err(|error| Error::io("read", workspace, &error))?;
     // The likely ones first: those that name it, and a project is often called as its DAG is. What the others depend on
     // is not to be installed for nothing.
     files.sort_by_cached_key(|file| {

@@ -97,17 +97,23 @@ fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) 
         let parsed = Line::parse(line);
         if context.printer.json {
             let time = parsed.time.map(|time| time.to_string());
-            context.printer.json(&json!({"time": time, "stream": parsed.stream.word(), "text": parsed.text}))?;
+            let record = parsed.record();
+            context.printer.json(&json!({
+                "time": time, "stream": parsed.stream.word(), "level": record.level, "logger": record.logger,
+                "text": record.text(),
+            }))?;
         } else if args.plain {
-            context.printer.line(parsed.text);
+            context.printer.line(parsed.record().text());
         } else {
-            let code = match parsed.stream {
-                Stream::Output => "0",
-                Stream::Errors => "33",
-                Stream::System => "36",
+            let record = parsed.record();
+            let code = match (record.level.as_str(), parsed.stream) {
+                ("error" | "critical", _) => "31",
+                ("warning", _) => "33",
+                (_, Stream::System) => "36",
+                _ => "0",
             };
             let time = parsed.time.map(|time| context.printer.moment(time)).unwrap_or_default();
-            context.printer.line(format!("{time} {}", context.printer.paint(code, parsed.text)));
+            context.printer.line(format!("{time} {}", context.printer.paint(code, &record.text())));
         }
     }
     Ok(offset + whole as u64)

@@ -6,7 +6,7 @@ use crate::cli::engine_args::Validate;
 use crate::commands::context::Context;
 use crate::engine::dag_check;
 use crate::error::Error;
-use crate::python::{Children, Found, Interpreter, Request, as_in_workspace, is_dag_file, python_files};
+use crate::python::{Children, Found, Interpreter, Request, as_in_workspace, dag_files};
 use crate::setup::ServersPython;
 use crate::sys::env_vars;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     let python = config.and_then(|config| config.python);
     let mut files = Vec::new();
     for path in paths_of(args, workspace.as_deref())? {
-        files.extend(files_of(path)?);
+        files.extend(files_of(path, workspace.as_deref())?);
     }
     // Named twice, it is still one.
     files.sort();
@@ -63,8 +63,8 @@ pub async fn prepare(context: &Context<'_>, configured: Option<&Path>) -> Result
     let servers = servers_python(context).await.and_then(|servers| servers.python);
     let python = servers.as_deref().or(configured);
     context.home.create().map_err(|error| Error::io("create", context.home.root(), &error))?;
-    Interpreter::prepare(&context.home, python).map_err(|reason| {
-        let mut lines = reason.lines();
+    Interpreter::prepare(&context.home, python).map_err(|missing| {
+        let mut lines = missing.reason.lines();
         let base = Error::failed(lines.next().unwrap_or_default());
         lines.fold(base, |error, line| error.hint(line))
     })
@@ -83,13 +83,11 @@ fn paths_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, E
     }
 }
 
-fn files_of(path: PathBuf) -> Result<Vec<PathBuf>, Error> {
+fn files_of(path: PathBuf, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     if path.is_file() {
         return Ok(vec![path]);
     }
-    let mut files = python_files(&path).map_err(|error| Error::io("read", &path, &error))?;
-    files.retain(|file| is_dag_file(file));
-    Ok(files)
+    dag_files(&path, workspace).map_err(|error| Error::io("read", &path, &error))
 }
 
 impl Checked {

@@ -2,7 +2,7 @@
 
 use crate::backup::automatic::{self, Automatic};
 use crate::backup::encryption::EncryptTo;
-use crate::backup::{self, Made, Request, catalog};
+use crate::backup::{self, Made, Request, notes};
 use crate::cli::args::Backup;
 use crate::cli::printer::in_words;
 use crate::commands::context::Context;
@@ -32,14 +32,15 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
         }
         false => write(context, &config, &output, &encrypt_to).await?,
     };
-    if args.output.is_none() {
-        // One that somebody made by hand is as good as one that was due. It is there, whatever becomes of the notes.
-        let known = if args.scheduled { Ok(()) } else { catalog::note_made(home, &made) };
-        let noted =
-            known.and_then(|()| upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, End::Done).map(drop));
-        if let Err(error) = noted {
-            context.printer.warning(format!("the backup is made, and that cannot be written down: {error}"));
-        }
+    // It is there, whatever becomes of the notes.
+    let known = if args.scheduled { Ok(()) } else { notes::note_made(home, &made) };
+    // A backup made by hand in the home's own folder counts as the one that was due.
+    let noted = known.and_then(|()| match args.output {
+        None => upkeep::note_end(home, Timestamp::now(), upkeep::Kind::Backup, End::Done).map(drop),
+        Some(_) => Ok(()),
+    });
+    if let Err(error) = noted {
+        context.printer.warning(format!("backup created, but recording it failed: {error}"));
     }
     show(context, &made)?;
     Ok(0)
@@ -84,7 +85,8 @@ async fn write(context: &Context<'_>, config: &Config, output: &Path, encrypt_to
 }
 
 async fn scheduled(context: &Context<'_>, access: &Access, config: &Config) -> Result<Made, Error> {
-    let pinned = history::ways_back(&context.home);
+    let pinned =
+        history::ways_back(&context.home).map_err(|error| Error::io("read", &context.home.upgrade(), &error))?;
     let with = Automatic {
         home: &context.home,
         access,

@@ -48,7 +48,8 @@ fn prune(context: &Context<'_>, dry_run: bool, yes: bool) -> Result<u8, Error> {
     // Nobody makes one, or goes back to one, meanwhile.
     let _alone = (!dry_run).then(|| OperationLock::take(home, "leoflow lite backups prune")).transpose()?;
     let limits = Limits::of(&settings, Timestamp::now());
-    let excess = retention::excess(&catalog::list(home), Path::new(""), &history::ways_back(home), &limits);
+    let pinned = history::ways_back(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
+    let excess = retention::excess(&catalog::list(home), Path::new(""), &pinned, &limits);
     let freed: u64 = excess.iter().map(|one| one.size_bytes).sum();
     if !printer.json {
         for one in &excess {

@@ -7,13 +7,13 @@ use crate::commands::engine::validate::servers_python;
 use crate::error::Error;
 use crate::home::journal::{self, Operation};
 use crate::home::lock::{self, HomeLock};
-use crate::postgres::PgError;
 use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
+use crate::postgres::{PgError, version};
 use crate::protocol::control;
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, State, data_migration};
-use crate::setup::{self, Check, Mend, SchemaFound, Unasked, Verdict};
+use crate::setup::{self, Check, Mend, SchemaFound, Unasked, Verdict, uninstall};
 use crate::supervisor;
 use serde_json::json;
 use std::time::Duration;
@@ -45,13 +45,16 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaFound, Unask
         // Another command has the home for a moment; that is no trouble.
         return None;
     }
-    let interrupted =
-        journal::unfinished(&context.home).ok().flatten().is_some_and(|e| e.operation != Operation::Setup);
-    if !held && (interrupted || restore::has_strays(&context.home)) {
+    let interrupted = journal::unfinished(&context.home).ok().flatten().filter(|e| e.operation != Operation::Setup);
+    if !held && interrupted.as_ref().is_some_and(|e| e.operation == Operation::Purge && uninstall::has_begun(e)) {
+        let reason = "a purge was interrupted, and part of the home is gone".to_owned();
+        return Some(Err(Unasked { reason, remedy: "leoflow uninstall --purge".to_owned() }));
+    }
+    if !held && (interrupted.is_some() || restore::has_strays(&context.home)) {
         let reason = "something was interrupted, and the next start finishes it".to_owned();
         return Some(Err(Unasked { reason, remedy: "leoflow lite start".to_owned() }));
     }
-    if !held && !supervisor::find_leftovers(&context.home).is_empty() {
+    if !held && supervisor::find_leftovers(&context.home).is_ok_and(|left| !left.is_empty()) {
         // Looking must not end them.
         let reason = "it cannot be asked while processes of a killed run are there".to_owned();
         return Some(Err(Unasked { reason, remedy: "leoflow lite start, which ends them".to_owned() }));
@@ -63,7 +66,9 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaFound, Unask
         let look = async {
             // As it is: a role or database that is missing is not made for a look.
             match access.endpoint.connect(&config).await {
-                Err(PgError::NoDatabase | PgError::WrongPassword) => Ok((State::Fresh, None)),
+                Err(PgError::NoDatabase | PgError::WrongPassword) => {
+                    Ok(SchemaFound { state: State::Fresh, failed: None, server_version: None })
+                }
                 Err(error) => Err(error.into()),
                 Ok(client) => {
                     let state = schema::classify(schema::known(), &schema::inspect(&client).await?);
@@ -71,7 +76,8 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaFound, Unask
                         State::Current { .. } => data_migration::list(&client, schema::known()).await?,
                         _ => Vec::new(),
                     };
-                    Ok((state, data.into_iter().find(|one| one.status == data_migration::Status::Failed)))
+                    let failed = data.into_iter().find(|one| one.status == data_migration::Status::Failed);
+                    Ok(SchemaFound { state, failed, server_version: Some(version::of_server(&client).await?) })
                 }
             }
         };

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::postgres::{place, rights};
 use crate::protocol::control;
-use crate::recovery::Purges;
+use crate::recovery::AfterUpgrade;
 use crate::recovery::datastore::Datastore;
 use crate::sys::disk;
 use crate::upgrade::snapshot;
@@ -74,7 +74,7 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
 async fn go(context: &Context<'_>, relocation: &Relocation) -> Result<i64, Error> {
     let (home, reporter) = (&context.home, context.printer);
     if relocation.is_same() {
-        let _held = context.recovery().take_home(COMMAND, None, Purges::Refuse).await?;
+        let _held = context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await?;
         return Ok(relocation::readdress(home, relocation, reporter).await.map(|()| 0)?);
     }
     let opened = Datastore::open(&context.recovery(), COMMAND).await?;

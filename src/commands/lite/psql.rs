@@ -3,8 +3,9 @@
 use crate::cli::args::Psql;
 use crate::commands::context::Context;
 use crate::error::Error;
-use crate::postgres::SOCKET_PORT;
+use crate::postgres::{SOCKET_PORT, scram};
 use crate::recovery::datastore::Datastore;
+use crate::sys::reaper::Exit;
 use crate::sys::{env_vars, process};
 use std::process::Command;
 
@@ -28,8 +29,14 @@ pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
         // Not in argv, where every user of the machine could read it.
         .env("PGPASSWORD", &login.password)
         .args(&args.arguments);
+    if datastore.access.credentials.requires_scram() {
+        command.env("PGREQUIREAUTH", scram::METHOD);
+    }
     // Ctrl-C is for psql: it cancels a query there.
     let status = process::ignoring_interrupts(|| command.status());
     let status = status.map_err(|error| Error::io("run", &program, &error))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    match Exit::from(status) {
+        Exit::Code(code) => Ok(u8::try_from(code).unwrap_or(1)),
+        exit => Err(Error::failed(format!("psql was ended by {exit}"))),
+    }
 }

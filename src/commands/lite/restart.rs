@@ -6,13 +6,9 @@ use crate::cli::args::{LiteRestart, LiteRun};
 use crate::commands::context::Context;
 use crate::config::{self, Config, in_force};
 use crate::error::Error;
-use crate::protocol::control::{self, Answer, ControlClient, Request};
+use crate::protocol::control;
 use crate::setup::service::{self, Service};
 use crate::sys::listener;
-use std::time::Duration;
-
-/// A restart may recover a database on its way.
-const RESTART_LIMIT: Duration = Duration::from_secs(330);
 
 pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     start::refuse_other_workspace(context, args.workspace.as_deref())?;
@@ -109,20 +105,9 @@ fn refuse_taken_port(context: &Context<'_>, asked: Option<u16>) -> Result<(), Er
 }
 
 fn restart_in_place(context: &Context<'_>) -> Result<u8, Error> {
-    let home = &context.home;
-    let connected =
-        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
-    let mut client = connected.ok_or_else(crate::cli::api::not_running)?;
-    match client.ask(&Request::Restart, RESTART_LIMIT) {
-        Ok(Answer::Error(reason)) => {
-            Err(Error::from_child(&reason).unwrap_or_else(|| Error::failed(reason).hint("leoflow lite status")))
-        }
-        Ok(_) => {
-            context.printer.line("Leoflow has restarted");
-            Ok(0)
-        }
-        Err(error) => Err(Error::failed("the supervisor does not answer").cause(error).hint("leoflow lite status")),
-    }
+    start::restart_children(context)?;
+    context.printer.line("Leoflow has restarted");
+    Ok(0)
 }
 
 /// An instance that was stopped, and is to run again.

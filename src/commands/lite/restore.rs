@@ -7,8 +7,8 @@ use super::restore_target::Target;
 use super::run::set_up;
 use super::stop;
 use crate::backup::restore::{self, Records, Staged};
-use crate::backup::restore_plan::fitted_config;
-use crate::backup::{Input, Keys, Manifest, set_aside, verify};
+use crate::backup::restore_plan::{Refusal, fitted_config};
+use crate::backup::{Input, Keys, Manifest, RestoreError, obstacles, set_aside, side, verify};
 use crate::cli::args::{Decryption, Restore};
 use crate::commands::context::Context;
 use crate::config;
@@ -16,11 +16,11 @@ use crate::error::Error;
 use crate::home::lock::{HomeLock, OperationLock};
 use crate::protocol::control;
 use crate::recovery::datastore::Datastore;
-use crate::recovery::{self, Purges};
+use crate::recovery::{self, AfterUpgrade};
 use crate::schema::{embedded, known};
 use crate::setup::Wishes;
 use crate::supervisor;
-use crate::sys::{checkpoint, env_vars, terminal};
+use crate::sys::{checkpoint, env_vars, files, terminal};
 use serde_json::json;
 use std::path::Path;
 
@@ -106,14 +106,14 @@ async fn bring_back(context: &Context<'_>, args: &Restore, input: &Input) -> Res
     // Nobody may set this home up or start in it from here on; a running instance has it already.
     let held = match control::status_of(home) {
         Some(_) => None,
-        None => Some(context.recovery().take_home(COMMAND, None, Purges::Refuse).await?),
+        None => Some(context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await?),
     };
     let alone = OperationLock::take(home, COMMAND)?;
     let mut stopped = None;
     let outcome = replace(context, args, input, held, &mut stopped).await;
-    if outcome.is_err() && set_aside::pending(home).is_some() {
+    if outcome.is_err() && set_aside::pending(home).is_ok_and(|aside| aside.is_some()) {
         // Everything that ran from the new one has gone with it.
-        match context.recovery().take_home(COMMAND, None, Purges::Refuse).await {
+        match context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await {
             Ok(held) => drop(held),
             Err(error) => context.printer.warning(format!("it is not in its place again: {}", error.in_one_line())),
         }
@@ -170,6 +170,10 @@ async fn replace(
     let (manifest, config) = (staged.manifest.clone(), fitted_config(&staged.config, &target.machine())?);
     let Present { opened, before, unreadable } = present;
     if let Some(error) = &unreadable {
+        let obstacle = obstacles::of_cluster(home).map_err(|error| Error::io("look at", &home.postgres(), &error))?;
+        if let Some(obstacle) = obstacle {
+            return Err(RestoreError::from(Refusal::from(obstacle)).into());
+        }
         held = Some(make_way(context, held, stopped).await?);
         set_aside::begin(home, &error.in_one_line()).map_err(Error::failed)?;
     }
@@ -214,7 +218,7 @@ async fn make_way(
         None => {
             *stopped = control::status_of(home).map(|_| WasRunning::of(context));
             stop::stop_whole(context)?;
-            context.recovery().take_home(COMMAND, None, Purges::Refuse).await?
+            context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await?
         }
     };
     supervisor::end_leftovers(home).map_err(Error::failed)?;
@@ -271,6 +275,13 @@ fn tell_plan(
             }
             note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
             note("What is replaced is kept, for `leoflow lite restore --undo`.".to_owned());
+            let older = side::kept(&context.home).filter(|(_, kept)| kept.unreadable.is_none());
+            if let Some((_, kept)) = older {
+                note(format!(
+                    "What the restore of {} replaced can no longer be undone then, and is removed: {}.",
+                    kept.exchanged_at, kept.set_aside
+                ));
+            }
         }
         (None, None) => note(format!("It goes into {home} and {workspace}.")),
     }
@@ -278,7 +289,7 @@ fn tell_plan(
 
 fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result<(), Error> {
     let (printer, manifest) = (context.printer, &replaced.manifest);
-    let email = config::load(&context.home.config())?.map(|loaded| loaded.config.admin_email).unwrap_or_default();
+    let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     if printer.json {
         return printer.json(&json!({
             "restored": true,
@@ -291,13 +302,19 @@ fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result
         }));
     }
     printer.line(format!("Restored {} of {}: {} rows", manifest.instance, manifest.created_at, manifest.rows()));
+    let workspace = config.as_ref().and_then(|config| config.workspace.as_deref());
     for skipped in &manifest.skipped {
+        let below = skipped.path.strip_prefix("workspace/");
+        let stays =
+            below.zip(workspace).is_some_and(|(below, root)| files::is_there(&root.join(below)).unwrap_or(true));
+        let outcome = if stays { "; the one in the workspace stays" } else { "" };
         printer.warning(format!(
-            "the backup does not have {}: {}",
+            "the backup does not have {}: {}{outcome}",
             skipped.path.escape_debug(),
             skipped.reason.escape_debug()
         ));
     }
+    let email = config.map(|config| config.admin_email).unwrap_or_default();
     printer.line(format!("  log in as {email}, with the password of that time"));
     printer.line(if runs { "  Leoflow is running again" } else { "  Start it:  leoflow lite start" });
     if replaced.can_undo {

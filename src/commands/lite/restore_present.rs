@@ -80,7 +80,9 @@ pub struct ConfigAside {
 
 impl ConfigAside {
     pub fn begin(home: &Home) -> Result<Self, Error> {
-        let (config, place) = (home.config(), set_aside::damaged(home, "config.yaml"));
+        // A link stays one.
+        let config = home.config().canonicalize().unwrap_or_else(|_| home.config());
+        let place = set_aside::damaged(home, "config.yaml");
         let failed = |error| Error::io("move", &config, &error);
         let had_one = config.exists();
         if had_one {

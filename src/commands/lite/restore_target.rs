@@ -1,5 +1,6 @@
 //! Where a restore would go, and what is there.
 
+use crate::backup::obstacles::{self, Obstacle};
 use crate::backup::restore_plan::{self, Facts, Machine};
 use crate::backup::{Manifest, RestoreError};
 use crate::cli::args::Restore;
@@ -12,7 +13,7 @@ use crate::postgres::credentials::{Credentials, CredentialsError};
 use crate::postgres::place::{self, Kind};
 use crate::schema::{embedded, known};
 use crate::setup::{self, Receipt};
-use crate::sys::{disk, files, mounts};
+use crate::sys::{disk, files};
 use std::path::{Path, PathBuf};
 
 pub struct Target {
@@ -100,7 +101,7 @@ impl Target {
             workspace_is_ours: self.workspace_is_ours,
             force,
             home_inside: self.holds(root),
-            mount: self.mount_inside(),
+            obstacle: self.obstacle(&context.home)?,
             // Proven here, and both states written down, where the database in force is elsewhere.
             database_copies: if place::kind(&context.home) == Kind::External { 3 } else { 1 },
             free: free(root)?,
@@ -110,9 +111,14 @@ impl Target {
     }
 
     /// The workspace may be a mount point itself: its entries move, it stays.
-    fn mount_inside(&self) -> Option<PathBuf> {
-        let real = self.workspace.canonicalize().ok()?;
-        mounts::at_or_below(&real).ok()?.into_iter().find(|mount| *mount != real)
+    fn obstacle(&self, home: &Home) -> Result<Option<Obstacle>, Error> {
+        let found =
+            obstacles::of_exchange(home, Some(&self.workspace)).and_then(|found| match (found, &self.unreadable) {
+                // It is set aside.
+                (None, Some(_)) => obstacles::of_cluster(home),
+                (found, _) => Ok(found),
+            });
+        found.map_err(|error| Error::io("look at", home.root(), &error))
     }
 
     fn holds(&self, home: &Path) -> bool {

@@ -3,8 +3,9 @@
 use super::replaced;
 use super::restore_present::{alone_with_it, refuse_beside_a_terminal};
 use crate::backup::content::Content;
+use crate::backup::restore_plan::Refusal;
 use crate::backup::side::{self, Kept, Side, When};
-use crate::backup::{RestoreError, dump, restore};
+use crate::backup::{RestoreError, dump, obstacles, restore};
 use crate::cli::args::Restore;
 use crate::commands::context::Context;
 use crate::config;
@@ -30,6 +31,10 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let Some((side, kept)) = side::kept(home) else { return Err(RestoreError::NothingKept.into()) };
     if let Some(folder) = &kept.unreadable {
         return Err(was_unreadable(folder, side.folder()));
+    }
+    let obstacle = obstacles::of_exchange(home, kept.workspace.as_deref());
+    if let Some(obstacle) = obstacle.map_err(|error| Error::io("look at", home.root(), &error))? {
+        return Err(RestoreError::from(Refusal::from(obstacle)).into());
     }
     refuse_beside_a_terminal(context)?;
     let alone = OperationLock::take(home, COMMAND)?;

@@ -14,7 +14,7 @@ use crate::postgres::acquire::Sources;
 use crate::postgres::{Access, Credentials, Endpoint, PgError, install};
 use crate::protocol::child::SERVICE;
 use crate::protocol::log;
-use crate::recovery::{Purges, Recovery};
+use crate::recovery::{AfterUpgrade, Recovery};
 use crate::setup::{self, Plan, Wishes};
 use crate::supervisor::instance::{Instance, own_program};
 use crate::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
@@ -46,6 +46,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     }
     let started = Instant::now();
     let home = &context.home;
+    context.recovery().refuse_half_purged()?;
     let loaded = context.config()?;
     // A new instance gets a port of its own, which it keeps.
     let own_port = if loaded.is_none() { Some(setup::own_port(home)) } else { None };
@@ -70,7 +71,9 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let early = if home.exists() { None } else { Some(bind(context, host, port)?) };
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
     let lock = Rc::new(
-        Recovery { reporter: sink, ..context.recovery() }.take_home("leoflow lite", Some(&url), Purges::Finish).await?,
+        Recovery { reporter: sink, ..context.recovery() }
+            .take_home("leoflow lite", Some(&url), AfterUpgrade::HandOn)
+            .await?,
     );
     // What an earlier run left may have the port, so it is ended first.
     end_leftovers(context, sink)?;
@@ -215,7 +218,10 @@ fn leave(
     instance.endpoint.tidy();
     if sink.is_terminal() && !is_service() {
         // Detached, or by a service manager, it is the command that stops it that does this: a restart lets tasks go on.
-        let tasks = agent::end_all(&context.home);
+        let (tasks, unread) = agent::end_all(&context.home);
+        if let Some(error) = unread {
+            sink.report(Progress::Note(format!("not all running tasks could be ended: {error}")));
+        }
         if tasks > 0 {
             sink.report(Progress::Note(ended_tasks(tasks)));
         }

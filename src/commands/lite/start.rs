@@ -9,30 +9,43 @@ use crate::config;
 use crate::error::Error;
 use crate::home::absolute_workspace;
 use crate::home::progress::Reporter;
-use crate::protocol::control;
-use crate::protocol::status::InstanceState;
+use crate::protocol::control::{self, Answer, ControlClient, Request};
+use crate::protocol::status::{InstanceState, InstanceStatus};
 use crate::setup::{self, service};
 use crate::supervisor;
+use crate::sys::reaper::Exit;
 use crate::sys::{command, env_vars, files};
-use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// An instance whose process has just ended is well again within this time.
+const SETTLES: Duration = Duration::from_secs(5);
+/// A restart may recover a database on its way.
+const RESTART_LIMIT: Duration = Duration::from_secs(330);
+/// A child that has closed its reports ends within this time.
+const TO_END: Duration = Duration::from_secs(5);
+/// Bytes, and lines, that are shown of what it wrote.
+const LAST_WORDS: u64 = 64 * 1024;
+const MOST_LINES: usize = 10;
+const SIGKILL: i32 = 9;
 
 pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
-    if let Some(status) = control::status_of(&context.home)
-        && matches!(status.state, InstanceState::Healthy | InstanceState::Damaged)
-    {
-        refuse_other(context, args.port, args.workspace.as_deref())?;
-        status.reason.iter().for_each(|reason| context.printer.warning(reason));
-        if context.printer.json {
-            context.printer.json(&status)?;
-        } else {
-            context.printer.line(format!("Leoflow is already running at {} (pid {})", status.url, status.pid));
+    match control::status_of(&context.home) {
+        Some(status) if matches!(status.state, InstanceState::Healthy | InstanceState::Damaged) => {
+            refuse_other(context, args.port, args.workspace.as_deref())?;
+            return show_running(context, &status);
         }
-        return Ok(0);
+        Some(status) if matches!(status.state, InstanceState::Degraded | InstanceState::Failed) => {
+            refuse_other(context, args.port, args.workspace.as_deref())?;
+            if let Some(code) = revive(context, status)? {
+                return Ok(code);
+            }
+        }
+        _ => {}
     }
     let ready = start(context, args)?;
     if context.printer.json {
@@ -60,6 +73,62 @@ fn refuse_other(context: &Context<'_>, port: Option<u16>, workspace: Option<&Pat
     }
 }
 
+fn show_running(context: &Context<'_>, status: &InstanceStatus) -> Result<u8, Error> {
+    status.reason.iter().for_each(|reason| context.printer.warning(reason));
+    if context.printer.json {
+        context.printer.json(status)?;
+    } else {
+        context.printer.line(format!("Leoflow is already running at {} (pid {})", status.url, status.pid));
+    }
+    Ok(0)
+}
+
+/// An instance that runs and is not well: waits a moment, then starts its processes anew. `None` where it has stopped
+/// meanwhile.
+fn revive(context: &Context<'_>, mut status: InstanceStatus) -> Result<Option<u8>, Error> {
+    let begun = Instant::now();
+    let is_stopping = |status: &InstanceStatus| status.processes.iter().any(|process| process.state == "stopping");
+    while status.state == InstanceState::Degraded
+        && begun.elapsed() < if is_stopping(&status) { stop::STOP_LIMIT } else { SETTLES }
+    {
+        std::thread::sleep(Duration::from_millis(100));
+        match control::status_of(&context.home) {
+            Some(now) => status = now,
+            None => return Ok(None),
+        }
+    }
+    if status.state == InstanceState::Healthy {
+        return show_running(context, &status).map(Some);
+    }
+    let reason = status.reason.clone().unwrap_or_else(|| format!("it is {}", status.state));
+    if status.processes.iter().all(|process| process.state == "running") {
+        // What keeps it from its work is outside: a restart may change nothing.
+        let text = format!("Leoflow is already running at {}, and cannot do its work: {reason}", status.url);
+        return Err(Error::failed(text).hint("leoflow lite status").hint("leoflow lite restart"));
+    }
+    context.printer.warning(format!("Leoflow runs at {}, but {reason}; its processes are started anew", status.url));
+    restart_children(context)?;
+    match control::status_of(&context.home) {
+        Some(status) => show_running(context, &status).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Restarts the processes of the supervisor that runs, and waits until all are up.
+pub fn restart_children(context: &Context<'_>) -> Result<(), Error> {
+    let home = &context.home;
+    let connected =
+        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    let mut client = connected.ok_or_else(crate::cli::api::not_running)?;
+    match client.ask(&Request::Restart, RESTART_LIMIT) {
+        Ok(Answer::Error(reason)) => Err(Error::from_child(&reason)
+            .unwrap_or_else(|| Error::failed(reason).hint("leoflow lite status"))
+            .hint("its processes are started again after growing pauses; leoflow lite logs says more")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::failed("the supervisor does not answer").cause(error).hint("leoflow lite status")),
+    }
+}
+
 /// Another workspace is another decision than a start.
 pub fn refuse_other_workspace(context: &Context<'_>, workspace: Option<&Path>) -> Result<(), Error> {
     let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
@@ -77,7 +146,8 @@ pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
     if let Some(ready) = start_service(context, args)? {
         return Ok(ready);
     }
-    let reports = spawn_detached(context, args)?;
+    let mut detached = Detached::spawn(context, args)?;
+    let reports = detached.child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))?;
     for line in BufReader::new(reports).lines() {
         let line = line.map_err(Error::failed)?;
         match serde_json::from_str(&line) {
@@ -88,8 +158,7 @@ pub fn start(context: &Context<'_>, args: &LiteRun) -> Result<Ready, Error> {
             Ok(Report::Done { .. }) | Err(_) => context.printer.note(line),
         }
     }
-    let last = supervisor::last_lines(&context.home, "supervisor", 10);
-    Err(Error::failed("it ended before it was up").cause(last.join("\n")).hint("leoflow lite logs supervisor"))
+    Err(detached.ended_early(context))
 }
 
 /// By the service manager, where Leoflow is installed as a service: so it is restarted by it, and stopped with the session.
@@ -128,25 +197,82 @@ fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>,
     }))
 }
 
-fn spawn_detached(context: &Context<'_>, args: &LiteRun) -> Result<ChildStdout, Error> {
-    let program = env_vars::current_exe().map_err(Error::failed)?;
-    let mut command = Command::new(&program);
-    command.arg("--home").arg(context.home.root()).args(["lite", "--report-to-stdout"]);
-    if context.printer.verbose {
-        command.arg("--verbose");
+/// A `leoflow lite` in a session of its own.
+struct Detached {
+    child: Child,
+    /// What it writes to its standard error, and where that begins.
+    errors: Option<(File, u64)>,
+}
+
+impl Detached {
+    fn spawn(context: &Context<'_>, args: &LiteRun) -> Result<Self, Error> {
+        let program = env_vars::current_exe().map_err(Error::failed)?;
+        let mut command = Command::new(&program);
+        command.arg("--home").arg(context.home.root()).args(["lite", "--report-to-stdout"]);
+        if context.printer.verbose {
+            command.arg("--verbose");
+        }
+        if let Some(port) = args.port {
+            command.arg("--port").arg(port.to_string());
+        }
+        if let Some(workspace) = &args.workspace {
+            command.arg("--workspace").arg(workspace);
+        }
+        // A panic's last words belong into the log. Before the first setup there is none: then they are kept in memory.
+        let log = context.home.logs().join("supervisor.log");
+        let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(log);
+        let errors = log.or_else(|_| files::in_memory("leoflow-start")).ok();
+        let errors = errors.and_then(|file| Some((file.metadata().ok()?.len(), file))).map(|(from, file)| (file, from));
+        let stderr = errors.as_ref().and_then(|(file, _)| file.try_clone().ok()).map_or_else(Stdio::null, Stdio::from);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        command::in_own_session(&mut command);
+        let child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
+        Ok(Self { child, errors })
     }
-    if let Some(port) = args.port {
-        command.arg("--port").arg(port.to_string());
+
+    /// Why it closed its reports before it was up.
+    fn ended_early(mut self, context: &Context<'_>) -> Error {
+        let exit = self.exit();
+        let text = match exit {
+            Some(exit) => format!("it ended before it was up: {exit}"),
+            None => "it has closed its reports before it was up, and still runs".to_owned(),
+        };
+        let error = Error::failed(text).cause(self.last_words(context));
+        let error = match exit {
+            Some(Exit::Signal(SIGKILL)) => {
+                error.hint("is there too little memory? the kernel's log says so: journalctl -k, or dmesg")
+            }
+            Some(Exit::Signal(_)) => error.hint("the limits in force: ulimit -a"),
+            _ => error,
+        };
+        error.hint("leoflow lite logs supervisor")
     }
-    if let Some(workspace) = &args.workspace {
-        command.arg("--workspace").arg(workspace);
+
+    fn exit(&mut self) -> Option<Exit> {
+        let deadline = Instant::now() + TO_END;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return Some(status.into()),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                _ => return None,
+            }
+        }
     }
-    // A panic's last words belong somewhere. Before the first setup there is no place for them yet.
-    let log = context.home.logs().join("supervisor.log");
-    let errors =
-        OpenOptions::new().append(true).create(true).mode(0o600).open(log).map_or_else(|_| Stdio::null(), Stdio::from);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-    command::in_own_session(&mut command);
-    let mut child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
-    child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))
+
+    /// What it wrote itself, not a run before it.
+    fn last_words(&mut self, context: &Context<'_>) -> String {
+        let mut bytes = Vec::new();
+        let from = self.errors.as_ref().map_or(0, |(_, from)| *from);
+        if let Some((file, from)) = &mut self.errors {
+            // What can be read is what can be shown.
+            let _ = file.seek(SeekFrom::Start(*from)).and_then(|_| file.take(LAST_WORDS).read_to_end(&mut bytes));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        match lines.as_slice() {
+            // It made its log itself.
+            [] if from == 0 => supervisor::last_lines(&context.home, "supervisor", MOST_LINES).join("\n"),
+            lines => lines[lines.len().saturating_sub(MOST_LINES)..].join("\n"),
+        }
+    }
 }

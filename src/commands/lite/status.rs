@@ -4,13 +4,15 @@ use super::restart::changed_settings;
 use crate::backup::catalog;
 use crate::cli::args::LiteStatus;
 use crate::commands::context::Context;
-use crate::config::{self, DEFAULT_PORT};
+use crate::config::{self, DEFAULT_PORT, Overdue};
 use crate::error::Error;
-use crate::home::{all_instances, journal, lock, upkeep};
+use crate::home::upkeep::{self, Kind, Upkeep};
+use crate::home::{all_instances, journal, lock};
 use crate::postgres::place;
 use crate::protocol::control;
 use crate::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
 use crate::setup::installed_version;
+use jiff::{SignedDuration, Timestamp, Zoned};
 use serde_json::{Value, json};
 
 pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
@@ -23,7 +25,7 @@ pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
     } else {
         show(context, &status);
     }
-    Ok(if status.state == InstanceState::Healthy { 0 } else { 1 })
+    Ok(u8::from(!status.is_well()))
 }
 
 /// A line each.
@@ -43,8 +45,8 @@ fn all(context: &Context<'_>) -> Result<u8, Error> {
             problems.for_each(|problem| context.printer.warning(format!("{name}: {problem}")));
         }
     }
-    let are_healthy = all.iter().all(|(_, status)| status.state == InstanceState::Healthy);
-    Ok(u8::from(all.is_empty() || !are_healthy))
+    let are_well = all.iter().all(|(_, status)| status.is_well());
+    Ok(u8::from(all.is_empty() || !are_well))
 }
 
 fn row_of_one(context: &Context<'_>, name: &str, status: &InstanceStatus) -> Vec<String> {
@@ -76,19 +78,33 @@ fn of_another(context: &Context<'_>) -> InstanceStatus {
     if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
         status.state = InstanceState::Upgrading;
     }
-    status.backups = Some(backups(context));
+    status.backups = Some(backups(context, &status));
     status
 }
 
-fn backups(context: &Context<'_>) -> BackupsStatus {
+fn backups(context: &Context<'_>, status: &InstanceStatus) -> BackupsStatus {
     // No backup is opened for it: a status is asked often.
     let upkeep = upkeep::read(&context.home);
-    let made = upkeep.as_ref().and_then(|upkeep| upkeep.backup.done_at);
+    let overdue = overdue(context, upkeep.as_ref(), status);
+    let mut problems = upkeep.as_ref().map(Upkeep::problems).unwrap_or_default();
+    problems.extend(overdue.iter().map(ToString::to_string));
+    let has_failed = upkeep.as_ref().is_some_and(|upkeep| upkeep.backup.problem.is_some());
     BackupsStatus {
-        last_backup_at: made.map(|at| at.to_string()),
+        last_backup_at: upkeep.as_ref().and_then(|upkeep| upkeep.backup.done_at).map(|at| at.to_string()),
         last_verified_at: catalog::last_trial(&context.home),
-        problems: upkeep.map(|upkeep| upkeep.problems()).unwrap_or_default(),
+        problems,
+        are_missing: has_failed || overdue.iter().any(|one| one.kind == Kind::Backup),
     }
+}
+
+/// Only a running instance makes backups.
+fn overdue(context: &Context<'_>, upkeep: Option<&Upkeep>, status: &InstanceStatus) -> Vec<Overdue> {
+    let settings = config::load_files(&context.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
+    let Some(settings) = settings.filter(|_| !status.processes.is_empty()) else { return Vec::new() };
+    let now = Zoned::now();
+    let uptime = SignedDuration::from_secs(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
+    let since = now.timestamp().checked_sub(uptime).unwrap_or(Timestamp::MIN);
+    settings.overdue(upkeep, since, &now)
 }
 
 /// What can be told of an instance whose supervisor does not answer.

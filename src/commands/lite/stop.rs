@@ -15,21 +15,25 @@ use std::time::{Duration, Instant};
 /// How often it is looked whether tasks still run.
 const TASKS_ROUND: Duration = Duration::from_millis(200);
 /// The longest a clean stop takes: every child's deadlines, one after another.
-const STOP_LIMIT: Duration = Duration::from_secs(75);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(75);
 
 pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
-    let running = || agent::running(&context.home);
-    if args.wait && running() > 0 {
-        let count = running();
+    let (mut count, unread) = agent::running(&context.home);
+    if let Some(error) = unread {
+        context
+            .printer
+            .warning(format!("not every task that runs is known: {}", unread_tasks(&context.home, &error).message));
+    }
+    if args.wait && count > 0 {
         context.printer.note(format!(
             "waiting until none of {count} running task(s) is left; what is due meanwhile still begins, so pause what \
              is not to. Ctrl-C waits no longer"
         ));
-        while running() > 0 {
+        while count > 0 {
             std::thread::sleep(TASKS_ROUND);
+            count = agent::running(&context.home).0;
         }
     }
-    let count = running();
     if count > 0 && !args.yes {
         context.printer.note(format!("{count} task(s) run; a stop ends them. `--wait` lets them finish first."));
         if !context.confirm("Stop, and end them?", false)? {
@@ -37,7 +41,10 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
         }
     }
     let stopped = stop_running(context)?;
-    let ended = end_tasks(context);
+    let (ended, unread) = end_tasks(context);
+    if let Some(error) = unread {
+        context.printer.warning(format!("tasks may run on: {}", unread_tasks(&context.home, &error).message));
+    }
     if ended > 0 && !context.printer.json {
         context.printer.note(ended_tasks(ended));
     }
@@ -55,22 +62,26 @@ pub fn stop_whole(context: &Context<'_>) -> Result<(), Error> {
     if stop_running(context)? {
         context.printer.note("Leoflow was stopped for this");
     }
-    let ended = end_tasks(context);
+    let (ended, unread) = end_tasks(context);
     if ended > 0 {
         context.printer.note(ended_tasks(ended));
     }
-    Ok(())
+    unread.map_or(Ok(()), |error| Err(unread_tasks(&context.home, &error)))
 }
 
-/// Tasks outlive the processes that started them, and a restart; not a stop. Returns how many there
-/// were.
-fn end_tasks(context: &Context<'_>) -> usize {
+/// Tasks outlive the processes that started them, and a restart; not a stop. Returns how many were ended, and the first error.
+fn end_tasks(context: &Context<'_>) -> (usize, Option<std::io::Error>) {
     if !context.home.running_tasks().exists() {
-        return 0;
+        return (0, None);
     }
     // Another start has taken them over: then they are its.
-    let Ok(_held) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return 0 };
+    let Ok(_held) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return (0, None) };
     agent::end_all(&context.home)
+}
+
+/// Which tasks run cannot be read.
+pub fn unread_tasks(home: &Home, error: &std::io::Error) -> Error {
+    Error::io("read", &home.running_tasks(), error)
 }
 
 pub fn ended_tasks(count: usize) -> String {

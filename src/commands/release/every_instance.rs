@@ -6,11 +6,13 @@ use crate::cli::args::{Backup, LiteStop};
 use crate::cli::printer::in_words;
 use crate::cli::upgrade_args::Upgrade;
 use crate::commands::context::Context;
+use crate::commands::lite::stop::unread_tasks;
 use crate::config::{self, SETTINGS};
 use crate::error::Error;
 use crate::home::progress::{Progress, Reporter};
 use crate::home::{Home, all_instances};
 use crate::protocol::own_command::{self, Failure};
+use crate::sys::blocking;
 use crate::sys::process::{Signal, signal_process};
 use crate::sys::{env_vars, files};
 use jiff::{SignedDuration, Timestamp};
@@ -109,7 +111,16 @@ fn names(all: &[Instance]) -> String {
 /// `leoflow lite stop --all`.
 pub async fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     let all = instances(&args.all.only)?;
-    let running: usize = all.iter().map(|(_, home)| agent::running(home)).sum();
+    let mut running = 0;
+    for (_, home) in &all {
+        let (count, unread) = agent::running(home);
+        if let Some(error) = unread {
+            context
+                .printer
+                .warning(format!("not every task that runs is known: {}", unread_tasks(home, &error).message));
+        }
+        running += count;
+    }
     if running > 0 && !args.yes && !args.wait {
         context.printer.note(format!("{running} task(s) run; a stop ends them. `--wait` lets them finish first."));
         if !context.confirm(&format!("Stop {}, and end them?", names(&all)), false)? {
@@ -268,7 +279,7 @@ async fn one(
     let pid = Arc::new(AtomicI32::new(0));
     let (of_child, (said, mut lines)) = (pid.clone(), unbounded_channel());
     context.printer.report(Progress::Started(name.to_owned()));
-    let mut work = tokio::task::spawn_blocking(move || {
+    let mut work = blocking::begin(move || {
         let tell = &mut |line: &str| drop(said.send(line.to_owned()));
         own_command::run(&mut own, Duration::MAX, &mut |pid| of_child.store(pid, Ordering::SeqCst), tell)
     });

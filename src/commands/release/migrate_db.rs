@@ -178,7 +178,7 @@ async fn back_up(context: &Context<'_>, access: &Access, before: &str, reporter:
         "rollback" => "leoflow migrate-db rollback VERSION --no-backup",
         _ => "leoflow migrate-db --no-backup",
     };
-    let pinned = history::ways_back(home);
+    let pinned = history::ways_back(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
     let with = Automatic { home, access, config: &config, version: context.version, pinned: &pinned, reporter };
     match automatic::before(before, &with).await {
         Ok(Some(made)) => {

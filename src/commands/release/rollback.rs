@@ -4,8 +4,8 @@
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_worker;
 use super::watch_worker;
+use crate::backup::Made;
 use crate::backup::automatic::{self, Automatic};
-use crate::backup::create::Made;
 use crate::backup::{Input, restore};
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::commands::context::Context;
@@ -255,14 +255,8 @@ async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> R
 async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<Made, Error> {
     let home = &context.home;
     let _alone = OperationLock::take(home, "leoflow rollback")?;
-    let with = Automatic {
-        home,
-        access,
-        config,
-        version: context.version,
-        pinned: &history::ways_back(home),
-        reporter: context.printer,
-    };
+    let pinned = history::ways_back(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
+    let with = Automatic { home, access, config, version: context.version, pinned: &pinned, reporter: context.printer };
     Ok(automatic::always("rollback", &with).await?)
 }
 

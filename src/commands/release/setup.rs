@@ -7,9 +7,10 @@ use crate::commands::lite::run::{planned, set_up};
 use crate::config::{self, DEFAULT_PORT};
 use crate::error::Error;
 use crate::home::absolute_workspace;
+use crate::postgres::acquire::Sources;
 use crate::postgres::cluster::{self, ClusterState};
 use crate::python::{self, environments};
-use crate::recovery::Purges;
+use crate::recovery::AfterUpgrade;
 use crate::schema::{embedded, known};
 use crate::setup::{self, Plan, Wishes};
 use crate::sys::env_vars;
@@ -18,6 +19,7 @@ use semver::Version;
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
+    context.recovery().refuse_half_purged()?;
     let wishes = Wishes {
         port: args.port.or_else(|| (!context.home.config().exists()).then(|| setup::own_port(&context.home))),
         workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
@@ -34,12 +36,12 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         // Also beside a running instance: there is nothing to do.
         None
     } else if plan.is_only_extras() {
-        setup::get_extras(&context.home, &plan, context.printer).await;
+        setup::get_extras(&context.home, &plan, &Sources::from_environment(), context.printer).await;
         None
     } else {
         let home = &context.home;
         home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-        let _lock = context.recovery().take_home("leoflow setup", None, Purges::Finish).await?;
+        let _lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::HandOn).await?;
         set_up(context, &wishes, context.printer).await?
     };
     show_result(context, &plan, password.as_deref())?;
@@ -79,9 +81,14 @@ fn modify_path(context: &Context<'_>) {
         return context.printer.warning(format!("HOME is not set; by hand: {by_hand}"));
     };
     match setup::add_to_path(&context.home, &user_home) {
-        Ok(changed) => {
-            let names: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
-            context.printer.note(format!("put it on the PATH in {}; a new terminal has it", names.join(", ")));
+        Ok(added) => {
+            for (path, error) in &added.failed {
+                context.printer.warning(format!("cannot write {}: {error}; by hand: {by_hand}", path.display()));
+            }
+            if !added.files.is_empty() {
+                let names: Vec<String> = added.files.iter().map(|path| path.display().to_string()).collect();
+                context.printer.note(format!("put it on the PATH in {}; a new terminal has it", names.join(", ")));
+            }
         }
         Err(error) => context.printer.warning(format!("{error}; by hand: {by_hand}")),
     }

@@ -21,8 +21,14 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
         return tell_empty(context, args);
     }
     let interrupted = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Purge);
-    if let Some(entry) = interrupted.filter(uninstall::has_begun) {
-        return finish_purge(context, args, entry);
+    match interrupted {
+        Some(entry) if uninstall::has_begun(&entry) => return finish_purge(context, args, entry),
+        // Its workspace may be set aside: the plan is made of what is in its place.
+        Some(entry) if !args.dry_run => {
+            let _held = HomeLock::take(home, "leoflow uninstall", None)?;
+            context.recovery().take_back_purge(entry)?;
+        }
+        _ => {}
     }
     let wishes = Wishes {
         purge: args.purge,
@@ -53,13 +59,9 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
             .hint("run the same command again, and look again"));
     }
     let place = place::recorded(home)?;
-    if plan.purge {
-        if let Some((place, container)) = place.as_ref().and_then(|place| Some((place, place.container.as_ref()?))) {
-            container.remove(&place.home_id)?;
-        }
-        uninstall::purge(home, &again)?;
-    } else {
-        uninstall::remove_programs(home, &again)?;
+    match plan.purge {
+        true => uninstall::purge(home, &again, context.printer)?,
+        false => uninstall::remove_programs(home, &again, context.printer)?,
     }
     Endpoint::for_home(home).tidy();
     drop(lock);
@@ -95,7 +97,7 @@ fn finish_purge(context: &Context<'_>, args: &Uninstall, entry: Entry) -> Result
         return tell_json_of_nothing(context, args).map(|()| 0);
     }
     let _lock = HomeLock::take(&context.home, "leoflow uninstall", None)?;
-    uninstall::resume_purge(&context.home, entry)?;
+    uninstall::resume_purge(&context.home, entry, context.printer)?;
     context.printer.note("The purge that was interrupted is finished; nothing is left");
     tell_json_of_nothing(context, args).map(|()| 0)
 }

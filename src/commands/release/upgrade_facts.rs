@@ -43,7 +43,7 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
         free_bytes: disk::free_bytes(home.root()).ok(),
         database_bytes: u64::try_from(size.get::<_, i64>(0)).unwrap_or(0),
         instance,
-        running_tasks: TaskFolder::all(home).len(),
+        running_tasks: TaskFolder::all(home).map_err(|error| Error::io("read", &home.running_tasks(), &error))?.len(),
     };
     Ok(Looked { facts, datastore })
 }

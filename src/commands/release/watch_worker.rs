@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::home::journal;
 use crate::home::progress::Reporter;
 use crate::sys::process::{Signal, signal_process};
+use crate::sys::reaper::Exit;
 use crate::sys::{command, env_vars, files};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -37,13 +38,14 @@ pub async fn watch(context: &Context<'_>, arguments: &[OsString]) -> Result<u8, 
     let mut was_interrupted = false;
     let outcome = follow(context, reports, pid, &mut was_interrupted).await;
     // It has said all it had to say.
-    let _ = child.wait();
+    let ended = child.wait().map_or_else(|error| error.to_string(), |status| Exit::from(status).to_string());
+    let silent = || Error::failed(format!("it ended without a report: {ended}"));
     outcome.unwrap_or_else(|| match journal::change_under_way(&context.home) {
         None if was_interrupted => Err(Error::signal(2, "it was cancelled: nothing was changed")),
-        None => Err(Error::failed("it ended without a word").cause(format!("see {}", log.display()))),
-        Some(change) => Err(Error::failed("it ended without a word")
-            .cause(format!("{change}\nsee {}", log.display()))
-            .hint("leoflow upgrade --resume")),
+        None => Err(silent().cause(format!("see {}", log.display()))),
+        Some(change) => {
+            Err(silent().cause(format!("{change}\nsee {}", log.display())).hint("leoflow upgrade --resume"))
+        }
     })
 }
 

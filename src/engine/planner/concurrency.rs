@@ -49,30 +49,69 @@ impl Waiting {
             max_active_tis_per_dagrun: task.max_active_tis_per_dagrun,
         }
     }
+
+    /// What it takes once it is queued.
+    fn taken(&self) -> Taken<'_> {
+        let (task_id, pool, slots) = (self.task_id.as_str(), self.pool.as_str(), self.pool_slots.into());
+        Taken { task_id, state: TaskState::Queued, pool, slots, count: 1 }
+    }
 }
 
-/// What runs already, or is about to.
+/// The slots of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSlots {
+    /// -1 is no limit.
+    pub all: i64,
+    pub used: i64,
+    pub include_deferred: bool,
+}
+
+impl PoolSlots {
+    fn takes(&self, state: TaskState) -> bool {
+        state.is_executing() || (self.include_deferred && state == TaskState::Deferred)
+    }
+}
+
+/// Task instances of one task and state.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'a> {
+    pub task_id: &'a str,
+    pub state: TaskState,
+    pub pool: &'a str,
+    /// Of all of them.
+    pub slots: i64,
+    pub count: u32,
+}
+
+/// What the limits count.
 #[derive(Debug, Default)]
 pub struct Usage {
-    /// Slots of each pool: all, and those in use. -1 is no limit.
-    pub pools: HashMap<String, (i64, i64)>,
+    pub pools: HashMap<String, PoolSlots>,
+    /// For `max_active_tasks`.
     pub runs: HashMap<RunKey, u32>,
+    /// For `max_active_tis_per_dag` and `max_active_tis_per_dagrun`.
     pub tasks: HashMap<(RunKey, String), u32>,
 }
 
 impl Usage {
-    pub fn take(&mut self, run: &RunKey, task_id: &str, pool: &str, slots: i64, count: u32) {
-        if let Some((_, used)) = self.pools.get_mut(pool) {
-            *used += slots;
+    /// Counts task instances of a run for each limit that counts their state.
+    pub fn take(&mut self, run: &RunKey, taken: Taken<'_>) {
+        let Taken { task_id, state, pool, slots, count } = taken;
+        if let Some(pool) = self.pools.get_mut(pool).filter(|pool| pool.takes(state)) {
+            pool.used += slots;
         }
-        *self.runs.entry(run.clone()).or_default() += count;
-        *self.tasks.entry((run.clone(), task_id.to_owned())).or_default() += count;
+        if state.is_executing() {
+            *self.runs.entry(run.clone()).or_default() += count;
+        }
+        if state.is_in_flight() {
+            *self.tasks.entry((run.clone(), task_id.to_owned())).or_default() += count;
+        }
     }
 
     fn has_room(&self, one: &Waiting) -> bool {
         // A pool that is not there has no slots.
-        let Some((all, used)) = self.pools.get(&one.pool) else { return false };
-        if *all >= 0 && i64::from(one.pool_slots) > all - used {
+        let Some(pool) = self.pools.get(&one.pool) else { return false };
+        if pool.all >= 0 && i64::from(one.pool_slots) > pool.all - pool.used {
             return false;
         }
         let of_run = self.runs.get(&one.run).copied().unwrap_or(0);
@@ -108,7 +147,7 @@ fn choose_among(waiting: &[&Waiting], mut usage: Usage) -> Vec<usize> {
     for index in order {
         let one = waiting[index];
         if usage.has_room(one) {
-            usage.take(&one.run, &one.task_id, &one.pool, one.pool_slots.into(), 1);
+            usage.take(&one.run, one.taken());
             chosen.push(index);
         }
     }
@@ -135,11 +174,12 @@ pub fn admit(
                 own.push(index);
                 candidates.push(Waiting::new(run, graph, task_index, map_index, snapshot.logical_date));
             }
-            Some(state) if state.is_active() => {
+            Some(state) => {
                 let task = graph.task(task_index);
-                usage.take(run, &task.task_id, task.pool(), task.pool_slots.into(), 1);
+                let (task_id, pool, slots) = (task.task_id.as_str(), task.pool(), task.pool_slots.into());
+                usage.take(run, Taken { task_id, state, pool, slots, count: 1 });
             }
-            _ => {}
+            None => {}
         }
     }
     let all: Vec<&Waiting> = candidates.iter().chain(others).collect();
@@ -188,7 +228,8 @@ mod tests {
     }
 
     fn pool(all: i64, used: i64) -> Usage {
-        Usage { pools: HashMap::from([("p".to_owned(), (all, used))]), ..Usage::default() }
+        let pool = PoolSlots { all, used, include_deferred: false };
+        Usage { pools: HashMap::from([("p".to_owned(), pool)]), ..Usage::default() }
     }
 
     #[test]
@@ -224,7 +265,8 @@ mod tests {
         let tasks = ["a", "b", "c"].map(|task_id| Waiting { max_active_tasks: 2, ..waiting("r", task_id) });
         assert_eq!(choose(&tasks, pool(-1, 0)), [0, 1]);
         let mut usage = pool(-1, 0);
-        usage.take(&run("d", "r"), "z", "p", 1, 2);
+        let two = Taken { task_id: "z", state: TaskState::Running, pool: "p", slots: 2, count: 2 };
+        usage.take(&run("d", "r"), two);
         assert_eq!(choose(&tasks, usage), [0_usize; 0]);
     }
 
@@ -238,5 +280,28 @@ mod tests {
         let elsewhere = Waiting { run: run("other", "r"), max_active_tis_per_dag: Some(2), ..waiting("r", "t") };
         let both = [of_dag[0].clone(), of_dag[1].clone(), elsewhere];
         assert_eq!(choose(&both, pool(-1, 0)), [0, 1, 2], "another DAG's task of that name is another task");
+    }
+
+    /// Which limits count a state: the pool's slots without and with `include_deferred`, `max_active_tasks`, and
+    /// `max_active_tis_per_dag`. Source: `EXECUTION_STATES`, `ACTIVE_STATES` and `Pool.get_occupied_states` of
+    /// Airflow 3.3.2.
+    #[test]
+    fn each_limit_counts_the_states_that_airflow_counts() {
+        let counted = |state, include_deferred| {
+            let mut usage = pool(9, 0);
+            usage.pools.values_mut().for_each(|pool| pool.include_deferred = include_deferred);
+            usage.take(&run("d", "r"), Taken { task_id: "t", state, pool: "p", slots: 1, count: 1 });
+            (usage.pools["p"].used, usage.runs.values().sum::<u32>(), usage.tasks.values().sum::<u32>())
+        };
+        for state in TaskState::ALL {
+            let (without, with) = (counted(*state, false), counted(*state, true));
+            let expected = match state {
+                TaskState::Queued | TaskState::Running => ((1, 1, 1), (1, 1, 1)),
+                TaskState::Deferred => ((0, 0, 1), (1, 0, 1)),
+                TaskState::AwaitingInput => ((0, 0, 1), (0, 0, 1)),
+                _ => ((0, 0, 0), (0, 0, 0)),
+            };
+            assert_eq!((without, with), expected, "{state}");
+        }
     }
 }

@@ -27,8 +27,10 @@ pub struct Node {
     pub scope: Vec<usize>,
     /// The mapped groups it is in, the innermost first.
     pub mapped_groups: Vec<usize>,
-    /// Tasks whose results decide how many instances there are of it.
+    /// Tasks whose results decide how many instances there are of it: its own, or those of its innermost mapped group.
     pub sources: Vec<usize>,
+    /// The same with those of all the groups around it.
+    pub length_sources: Vec<usize>,
     /// Whether the run's state depends on it.
     pub is_leaf: bool,
     /// What has to be looked at again when this one has changed.
@@ -127,6 +129,7 @@ fn nodes(structure: &Structure, task_indices: &HashMap<String, usize>) -> Vec<No
             .chain(&node.indirect_setups)
             .chain(&node.scope)
             .chain(&node.sources)
+            .chain(&node.length_sources)
             .copied()
             .collect();
         for other in others {
@@ -153,6 +156,9 @@ fn add_groups(structure: &Structure, task_indices: &HashMap<String, usize>, node
             }
             group = structure.groups[at].parent.as_deref().and_then(|id| by_id.get(id).copied());
         }
+        let of_groups = nodes[task_index].mapped_groups.iter().flat_map(|at| &structure.groups[*at].sources);
+        let ids: BTreeSet<&String> = task.sources.iter().chain(of_groups).collect();
+        nodes[task_index].length_sources = ids.into_iter().filter_map(|id| task_indices.get(id).copied()).collect();
         // As in Airflow, only the innermost group's sources are waited for.
         if nodes[task_index].sources.is_empty()
             && let Some(innermost) = nodes[task_index].mapped_groups.first()

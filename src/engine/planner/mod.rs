@@ -1,7 +1,10 @@
 //! What happens next to the tasks of a run. Pure.
 
 pub mod concurrency;
+pub mod copies;
 pub mod graph;
+#[cfg(test)]
+mod mapping_tests;
 pub mod pass_view;
 pub mod plan;
 pub mod retry;

@@ -1,8 +1,9 @@
 //! A run as it looks at the beginning of a pass, and what one task instance is to do, seen from there. Pure.
 
+use super::copies::{self, Relevant};
 use super::graph::Graph;
 use super::rules::{self, Tally, Verdict};
-use super::snapshot::Snapshot;
+use super::snapshot::{Returned, Snapshot};
 use crate::engine::dag::TriggerRule;
 use crate::engine::state::TaskState;
 use jiff::Timestamp;
@@ -34,13 +35,6 @@ pub struct PassView<'a> {
     /// Indices of tasks that have changed since the pass began.
     changed: BTreeSet<usize>,
     counts: RefCell<HashMap<usize, Option<usize>>>,
-}
-
-/// Which instances of a task above matter to one.
-enum Relevant {
-    All,
-    /// Those with this index, and one that has none yet.
-    Range(Range<i64>),
 }
 
 impl<'a> PassView<'a> {
@@ -131,6 +125,14 @@ impl<'a> PassView<'a> {
         self.counts.get_mut().clear();
     }
 
+    /// Whether a task has as many instances as it is to have, none of them removed. The cheap answer: `false` may be
+    /// wrong.
+    pub fn is_complete(&self, task_index: usize, count: usize) -> bool {
+        let rows = &self.rows[task_index];
+        let first = rows.first().map_or(0, |row| self.map_indexes[*row]);
+        rows.len() == count && first == 0 && self.tallies[task_index].removed == 0
+    }
+
     /// The instances of all tasks that these matter to.
     pub fn dependants(&self, changed: &BTreeSet<usize>) -> BTreeSet<usize> {
         let task_indices: BTreeSet<usize> =
@@ -148,16 +150,29 @@ impl<'a> PassView<'a> {
         count
     }
 
-    /// How much a task has returned; of a mapped one, how many of its instances returned something.
+    /// How much a task has returned; of a mapped one, how many of its instances returned something. `None` until it has
+    /// ended: what is there until then may be of an earlier try.
     fn length_of(&self, task_id: &str) -> Option<usize> {
         let graph = self.snapshot.graph;
         let task_index = graph.task_index(task_id)?;
-        let known = self.snapshot.lengths.get(task_id).copied();
+        let known = self.snapshot.lengths.get(task_id);
         if !graph.is_expandable(task_index) {
-            return known;
+            let tally = &self.tallies[task_index];
+            return known.filter(|_| tally.success == tally.all).map(Returned::count);
         }
-        let finished = |index: &usize| self.seen[*index].is_some_and(TaskState::is_finished);
-        self.rows[task_index].iter().all(finished).then(|| known.unwrap_or(0))
+        let rows = &self.rows[task_index];
+        let is_there = |row: &&usize| self.seen[**row] != Some(TaskState::Removed);
+        self.has_ended(task_index).then(|| match known {
+            Some(Returned::Instances(indexes)) => {
+                rows.iter().filter(is_there).filter(|row| indexes.contains(&self.map_indexes[**row])).count()
+            }
+            Some(Returned::Elements(length)) => *length,
+            None => 0,
+        })
+    }
+
+    fn has_ended(&self, task_index: usize) -> bool {
+        self.tallies[task_index].is_done()
     }
 
     /// `due` is when a retry or a rescheduled sensor may go on.
@@ -168,10 +183,15 @@ impl<'a> PassView<'a> {
         if self.is_decided_against(task_index, map_index) {
             return Step::End(TaskState::Skipped);
         }
-        let expandable = map_index < 0 && graph.is_expandable(task_index);
-        let sources = if expandable { self.sources(task_index) } else { Verdict::Run };
+        let is_expandable = graph.is_expandable(task_index);
+        let expandable = map_index < 0 && is_expandable;
+        let sources = if is_expandable { self.sources(task_index) } else { Verdict::Run };
         if let Verdict::End(state) = sources {
             return Step::End(state);
+        }
+        if is_expandable && !expandable && !graph.node(task_index).length_sources.iter().all(|up| self.has_ended(*up)) {
+            // What it is mapped over runs again: whether this instance is still one of them is not known.
+            return Step::Wait;
         }
         match self.trigger(task_index, map_index) {
             Verdict::End(state) => return Step::End(state),
@@ -228,7 +248,7 @@ impl<'a> PassView<'a> {
                 return setups;
             }
         }
-        let verdict = rules::judge(task.trigger_rule, &self.tally(task_index, map_index, &node.upstream), map_index);
+        let verdict = rules::judge(task.trigger_rule, &self.tally(task_index, map_index, &node.upstream));
         if verdict != Verdict::Run {
             return verdict;
         }
@@ -267,26 +287,14 @@ impl<'a> PassView<'a> {
         }
     }
 
-    /// Inside of one copy of a mapped group, the tasks of that copy; otherwise all.
+    /// Which instances of a task above matter to one.
     fn relevant(&self, task_index: usize, map_index: i32, up: usize) -> Relevant {
         let graph = self.snapshot.graph;
-        let own = &graph.node(task_index).mapped_groups;
-        if own.is_empty() {
-            return Relevant::All;
-        }
         if map_index < 0 && graph.is_hasty(task_index) && !self.decides_length(task_index, up) {
             return Relevant::All;
         }
-        let Some(count) = self.count(task_index).filter(|count| *count > 0) else { return Relevant::All };
-        let theirs = &graph.node(up).mapped_groups;
-        let Some(at) = own.iter().position(|group| theirs.contains(group)) else { return Relevant::All };
-        let copies: Option<usize> =
-            own[at..].iter().map(|group| graph.group_count(*group, &|task| self.length_of(task))).product();
-        let Some(copies) = copies.filter(|copies| *copies > 0) else { return Relevant::All };
-        let copy = (i64::from(map_index) * copies as i64).div_euclid(count as i64);
-        let is_mapped_further = graph.task(up).mapped || theirs.first() != own.get(at);
-        let width = if is_mapped_further { (count / copies) as i64 } else { 1 };
-        Relevant::Range(copy * width..(copy + 1) * width)
+        let (count, length) = (|task_index| self.count(task_index), |task: &str| self.length_of(task));
+        copies::relevant(graph, (task_index, map_index), up, &count, &length)
     }
 
     /// Whether one is mapped over what the other returns.

@@ -7,7 +7,7 @@
 
 use super::pass_view::{PassView, Step};
 pub use super::snapshot::{
-    Dates, Decision, EndedTry, Instance, Kind, Outcome, Plan, Polled, Reason, Snapshot, Transition,
+    Dates, Decision, EndedTry, Instance, Kind, Outcome, Plan, Polled, Reason, Returned, Snapshot, Transition,
 };
 use super::{retry, waits};
 use crate::engine::dag::Task;
@@ -35,6 +35,7 @@ struct Planner<'a> {
     changes: Vec<Option<Transition>>,
     expanded: Vec<usize>,
     added: Vec<(usize, i32)>,
+    restored: Vec<usize>,
     /// Indices of tasks whose number of instances was compared with what it is to be.
     revised: HashSet<usize>,
 }
@@ -49,6 +50,7 @@ impl<'a> Planner<'a> {
             changes: vec![None; snapshot.instances.len()],
             expanded: Vec::new(),
             added: Vec::new(),
+            restored: Vec::new(),
             revised: HashSet::new(),
         }
     }
@@ -99,10 +101,11 @@ impl<'a> Planner<'a> {
     }
 
     fn after(&self, instance: &Instance, ended: &EndedTry) -> (TaskState, Option<Timestamp>) {
+        let now = self.snapshot.now;
         match ended.outcome {
             Outcome::Success => (TaskState::Success, None),
             Outcome::Skipped => (TaskState::Skipped, None),
-            Outcome::Rescheduled { due } => (TaskState::UpForReschedule, Some(due)),
+            Outcome::Rescheduled { due } => (TaskState::UpForReschedule, Some(retry::set_right(due, ended.at, now))),
             Outcome::Deferred { fired } => (TaskState::Deferred, fired),
             Outcome::AwaitingInput { answered } => (TaskState::AwaitingInput, answered),
             Outcome::Failed { may_retry, due } => {
@@ -112,7 +115,7 @@ impl<'a> Planner<'a> {
                         let dag_id = &self.snapshot.graph.structure.dag_id;
                         let date = self.snapshot.logical_date;
                         let due = due.unwrap_or_else(|| retry::due(dag_id, task, date, instance.try_number, ended.at));
-                        (TaskState::UpForRetry, Some(due))
+                        (TaskState::UpForRetry, Some(retry::set_right(due, ended.at, now)))
                     }
                     _ => (TaskState::Failed, None),
                 }
@@ -140,7 +143,8 @@ impl<'a> Planner<'a> {
             let is_teardown =
                 instance.task_index.is_some_and(|task_index| self.snapshot.graph.task(task_index).is_teardown);
             let state = self.view.state(index);
-            if same || is_teardown || matches!(state, Some(TaskState::Success | TaskState::Failed)) {
+            if same || is_teardown || matches!(state, Some(TaskState::Success | TaskState::Failed | TaskState::Removed))
+            {
                 continue;
             }
             let to = if state == Some(TaskState::Running) { TaskState::Failed } else { TaskState::Skipped };
@@ -152,17 +156,17 @@ impl<'a> Planner<'a> {
     fn follow_arrows(&mut self) {
         let mut candidates: BTreeSet<usize> = (0..self.snapshot.instances.len()).collect();
         while !candidates.is_empty() {
+            self.revise_all(&mut candidates);
             let mut changed = BTreeSet::new();
             for (index, step) in self.steps(&candidates) {
                 let task_index = self.view.task_index(index);
                 let number = self.try_number(index);
                 match step {
-                    Step::Wait => continue,
+                    // `Expand` is only made while the steps are worked out.
+                    Step::Wait | Step::Expand(_) => continue,
                     Step::End(state) => self.change(index, state, number, None, Kind::NeverRan),
                     Step::Run if self.snapshot.is_paused => continue,
                     Step::Run => self.run(index),
-                    // Only made while the steps are worked out.
-                    Step::Expand(_) => continue,
                 }
                 changed.extend(task_index);
             }
@@ -192,12 +196,6 @@ impl<'a> Planner<'a> {
                 Step::Expand(None) => steps.push((index, Step::End(TaskState::UpstreamFailed))),
                 Step::Expand(Some(0)) => steps.push((index, Step::End(TaskState::Skipped))),
                 Step::Expand(Some(length)) => waiting.extend(self.expand(index, length)),
-                Step::Run => {
-                    steps.extend(self.revise(index));
-                    if self.may_be_scheduled(index) {
-                        steps.push((index, Step::Run));
-                    }
-                }
                 other => steps.push((index, other)),
             }
         }
@@ -236,35 +234,66 @@ impl<'a> Planner<'a> {
         self.view.add(task_index, map_index)
     }
 
-    /// What is mapped over more, or less, than it was: some are missing, or too many.
-    fn revise(&mut self, index: usize) -> Vec<(usize, Step)> {
-        let Some(task_index) =
-            self.view.task_index(index).filter(|task_index| self.snapshot.graph.is_expandable(*task_index))
-        else {
-            return Vec::new();
-        };
-        if !self.revised.insert(task_index) {
-            return Vec::new();
-        }
-        let length = self.view.count(task_index).unwrap_or(0);
-        let rows = self.view.rows(task_index).to_vec();
-        let mut steps = Vec::new();
-        let mut there = HashSet::new();
-        for row in rows {
-            match usize::try_from(self.view.map_index(row)) {
-                Ok(at) if at < length => drop(there.insert(at)),
-                _ if self.view.state(row) == Some(TaskState::Removed) => {}
-                _ => {
-                    let number = self.try_number(row);
-                    self.change(row, TaskState::Removed, number, None, Kind::Cut);
-                }
+    /// Before a mapped task goes on, it gets as many instances as it is mapped over by now. Others may be mapped over
+    /// what it returns.
+    fn revise_all(&mut self, candidates: &mut BTreeSet<usize>) {
+        loop {
+            let is_due = |index: &usize| self.may_be_scheduled(*index) && self.view.map_index(*index) >= 0;
+            let due: BTreeSet<usize> =
+                candidates.iter().copied().filter(is_due).filter_map(|index| self.view.task_index(index)).collect();
+            let revised: BTreeSet<usize> = due.into_iter().filter(|task_index| self.revise(*task_index)).collect();
+            if revised.is_empty() {
+                return;
             }
+            self.view.end_pass();
+            candidates.extend(self.view.dependants(&revised));
+            candidates.extend(revised.iter().flat_map(|task_index| self.view.rows(*task_index)));
         }
-        for at in (0..length).filter(|at| !there.contains(at)) {
-            let added = self.add(task_index, at);
-            steps.push((added, Step::Run));
+    }
+
+    /// Removes the instances that are too many, and adds or restores those that are missing. Returns whether there were
+    /// any.
+    fn revise(&mut self, task_index: usize) -> bool {
+        if !self.snapshot.graph.is_expandable(task_index) || self.revised.contains(&task_index) {
+            return false;
         }
-        steps
+        // Not known as long as what it is mapped over runs, or when that has failed.
+        let Some(count) = self.view.count(task_index) else { return false };
+        self.revised.insert(task_index);
+        if self.view.is_complete(task_index, count) {
+            return false;
+        }
+        let mut is_changed = false;
+        let mut missing = 0..count;
+        for row in self.view.rows(task_index).to_vec() {
+            let at = usize::try_from(self.view.map_index(row)).ok().filter(|at| *at < count);
+            let is_removed = self.view.state(row) == Some(TaskState::Removed);
+            if let Some(at) = at {
+                is_changed |= missing.start < at;
+                for at in missing.start..at {
+                    self.add(task_index, at);
+                }
+                missing.start = at + 1;
+            }
+            match at {
+                Some(_) if is_removed => self.restore(row),
+                None if !is_removed => self.change(row, TaskState::Removed, self.try_number(row), None, Kind::Cut),
+                _ => continue,
+            }
+            is_changed = true;
+        }
+        is_changed |= !missing.is_empty();
+        for at in missing {
+            self.add(task_index, at);
+        }
+        is_changed
+    }
+
+    /// A removed instance has no state again.
+    fn restore(&mut self, index: usize) {
+        self.view.set(index, None);
+        self.dues[index] = None;
+        self.restored.push(index);
     }
 
     /// It may run: what has nothing to do has done it.
@@ -358,7 +387,7 @@ impl<'a> Planner<'a> {
     /// One transition for each instance: what it was on the way is nobody's business.
     fn finish(self, run: Option<(RunState, Reason)>) -> Plan {
         let transitions = self.changes.into_iter().flatten().collect();
-        Plan { expanded: self.expanded, added: self.added, transitions, run }
+        Plan { expanded: self.expanded, added: self.added, restored: self.restored, transitions, run }
     }
 }
 

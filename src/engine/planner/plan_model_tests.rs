@@ -1,12 +1,13 @@
 //! The planner against a slow, obvious model of Airflow's rules: random graphs with mapping, groups, setups and
-//! teardowns, random outcomes in a random order. The model looks at everything in every pass and counts nothing.
+//! teardowns, random outcomes in a random order; tasks are cleared in between, so that lists become shorter and longer.
+//! The model looks at everything in every pass and counts nothing.
 
 use super::*;
 use crate::engine::dag::Structure;
 use crate::engine::dag::TriggerRule;
 use crate::engine::planner::graph::Graph;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// xorshift: the same numbers for the same seed.
 struct Dice(u64);
@@ -43,9 +44,14 @@ fn random_dag(dice: &mut Dice) -> Structure {
     let count = 2 + dice.roll(9);
     // From here on, for some tasks, they are in one mapped group.
     let grouped = if dice.one_in(2) { 1 + dice.roll(count - 1)..count } else { 0..0 };
+    // The group is mapped over what the first task returns, or over a literal.
+    let has_source = dice.one_in(2);
     let mut tasks: Vec<Value> = Vec::new();
     for at in 0..count {
-        let up: Vec<usize> = (0..at).filter(|_| dice.one_in(3)).collect();
+        let mut up: Vec<usize> = (0..at).filter(|_| dice.one_in(3)).collect();
+        if has_source && grouped.contains(&at) && !up.contains(&0) {
+            up.insert(0, 0);
+        }
         let mut rule = if dice.one_in(2) { "all_success" } else { RULES[dice.roll(RULES.len())] };
         let in_group = grouped.contains(&at);
         if in_group && rule == "always" {
@@ -79,7 +85,8 @@ fn random_dag(dice: &mut Dice) -> Structure {
         }
         tasks.push(task);
     }
-    if count > 3 && dice.one_in(3) {
+    let is_chain = count > 3 && dice.one_in(3);
+    if is_chain {
         // A setup, its teardown, and a chain between them of which the teardown knows one link.
         for task in &mut tasks {
             for key in ["mapped", "length", "sources", "group", "is_setup", "is_teardown", "is_nothing"] {
@@ -97,7 +104,10 @@ fn random_dag(dice: &mut Dice) -> Structure {
         tasks[count - 1]["is_teardown"] = true.into();
         tasks[count - 1]["trigger_rule"] = "all_done_setup_success".into();
     }
-    let groups = json!([{"group_id": "g", "length": 1 + dice.roll(3)}]);
+    let mut groups = json!([{"group_id": "g", "length": 1 + dice.roll(3)}]);
+    if has_source && !is_chain && tasks[0]["mapped"].is_null() {
+        groups = json!([{"group_id": "g", "length": {"task": "t0"}, "sources": ["t0"]}]);
+    }
     serde_json::from_value(json!({"dag_id": "d", "groups": groups, "tasks": tasks})).unwrap()
 }
 
@@ -120,6 +130,40 @@ impl Model<'_> {
         (0..self.graph.len()).filter(|other| self.all_above(*other).contains(&task_index)).collect()
     }
 
+    /// How much a task returns, once it has succeeded.
+    fn count(&self, states: &States, task_index: usize) -> Option<usize> {
+        let has_succeeded = |id: &str| {
+            let source = self.graph.task_index(id).unwrap();
+            states.get(&(source, -1)).copied().flatten() == Some(TaskState::Success)
+        };
+        self.graph.count(task_index, &|id| self.lengths.get(id).copied().filter(|_| has_succeeded(id)))
+    }
+
+    fn sources(&self, task_index: usize) -> Vec<usize> {
+        let of_group: &[String] = if self.is_in_group(task_index) { &self.graph.group(0).sources } else { &[] };
+        let own = &self.graph.task(task_index).sources;
+        own.iter().chain(of_group).map(|id| self.graph.task_index(id).unwrap()).collect()
+    }
+
+    /// Where one of a mapped task is to go on, there are as many as it is mapped over by now.
+    fn revise(&self, states: &mut States) {
+        for task_index in (0..self.graph.len()).filter(|task_index| self.graph.is_expandable(*task_index)) {
+            let own: Vec<i32> = states.keys().filter(|key| key.0 == task_index).map(|key| key.1).collect();
+            let is_due = |at: &i32| matches!(states[&(task_index, *at)], None | Some(TaskState::UpForRetry));
+            let (true, Some(count)) = (own.iter().any(|at| *at >= 0 && is_due(at)), self.count(states, task_index))
+            else {
+                continue;
+            };
+            for at in own.into_iter().filter(|at| *at >= count as i32) {
+                states.insert((task_index, at), Some(TaskState::Removed));
+            }
+            for at in 0..count as i32 {
+                let state = states.entry((task_index, at)).or_insert(None);
+                *state = state.filter(|state| *state != TaskState::Removed);
+            }
+        }
+    }
+
     fn is_in_group(&self, task_index: usize) -> bool {
         self.graph.task(task_index).group.is_some()
     }
@@ -135,7 +179,9 @@ impl Model<'_> {
                 | TriggerRule::OneDone
                 | TriggerRule::NoneFailedMinOneSuccess
         );
-        let same_copy = self.is_in_group(task_index) && self.is_in_group(up) && !(index < 0 && hasty);
+        let is_known = || self.count(states, task_index).is_some_and(|count| count > 0);
+        let has_copy = index >= 0 || !hasty && is_known();
+        let same_copy = self.is_in_group(task_index) && self.is_in_group(up) && has_copy;
         all.into_iter().filter(|(at, _)| !same_copy || *at == index || *at < 0).map(|(_, state)| state).collect()
     }
 
@@ -145,7 +191,7 @@ impl Model<'_> {
 
     /// `Err` ends it, `Ok` says whether it may run.
     fn rule(&self, states: &States, key: Key) -> Result<bool, TaskState> {
-        use TaskState::{Failed, Skipped, Success, UpstreamFailed};
+        use TaskState::{Failed, Removed, Skipped, Success, UpstreamFailed};
         let task = self.graph.task(key.0);
         let above = &self.graph.node(key.0).upstream;
         if above.is_empty() || task.trigger_rule == TriggerRule::Always {
@@ -167,9 +213,9 @@ impl Model<'_> {
         let met = match task.trigger_rule {
             TriggerRule::AllSuccess if any(&bad) => return Err(UpstreamFailed),
             TriggerRule::AllSuccess if any(&[Skipped]) => return Err(Skipped),
-            TriggerRule::AllSuccess => all(&[Success]),
+            TriggerRule::AllSuccess => all(&[Success, Removed]),
             TriggerRule::AllFailed if any(&[Success, Skipped]) => return Err(Skipped),
-            TriggerRule::AllFailed => all(&bad),
+            TriggerRule::AllFailed => all(&[Failed, UpstreamFailed, Removed]),
             TriggerRule::AllDone => done,
             TriggerRule::AllDoneMinOneSuccess if any(&[Skipped]) => return Err(Skipped),
             TriggerRule::AllDoneMinOneSuccess if done && !any(&[Success]) => return Err(UpstreamFailed),
@@ -183,10 +229,11 @@ impl Model<'_> {
             TriggerRule::OneDone if done && !any(&[Success, Failed]) => return Err(Skipped),
             TriggerRule::OneDone => any(&[Success, Failed]),
             TriggerRule::NoneFailed if any(&bad) => return Err(UpstreamFailed),
-            TriggerRule::NoneFailed => all(&[Success, Skipped]),
+            TriggerRule::NoneFailed => all(&[Success, Skipped, Removed]),
             TriggerRule::NoneFailedMinOneSuccess if any(&bad) => return Err(UpstreamFailed),
             TriggerRule::NoneFailedMinOneSuccess if all(&[Skipped]) => return Err(Skipped),
-            TriggerRule::NoneFailedMinOneSuccess => all(&[Success, Skipped]) && any(&[Success]),
+            TriggerRule::NoneFailedMinOneSuccess if done && !any(&[Success]) => return Err(UpstreamFailed),
+            TriggerRule::NoneFailedMinOneSuccess => all(&[Success, Skipped, Removed]) && any(&[Success]),
             TriggerRule::NoneSkipped if any(&[Skipped]) => return Err(Skipped),
             TriggerRule::NoneSkipped => done,
             TriggerRule::AllSkipped if any(&[Success, Failed, UpstreamFailed]) => return Err(Skipped),
@@ -245,6 +292,7 @@ impl Model<'_> {
     /// Pass after pass until nothing changes; what may run is `scheduled`.
     fn settle(&self, states: &mut States) {
         loop {
+            self.revise(states);
             let before = states.clone();
             let mut waiting: Vec<Key> = before.keys().copied().collect();
             while let Some(key) = waiting.pop() {
@@ -252,24 +300,25 @@ impl Model<'_> {
                     continue;
                 }
                 let mapped = key.1 < 0 && self.graph.is_expandable(key.0);
-                let source = self.graph.task(key.0).sources.first().and_then(|id| self.graph.task_index(id));
-                if mapped && let Some(source) = source {
-                    match before.get(&(source, -1)).copied().flatten() {
-                        Some(TaskState::Failed | TaskState::UpstreamFailed) => {
-                            states.insert(key, Some(TaskState::UpstreamFailed));
-                            continue;
-                        }
-                        Some(TaskState::Skipped) => {
-                            states.insert(key, Some(TaskState::Skipped));
-                            continue;
-                        }
-                        _ => {}
-                    }
+                let sources = self.sources(key.0);
+                let of_sources: Vec<Option<TaskState>> =
+                    sources.iter().map(|source| before.get(&(*source, -1)).copied().flatten()).collect();
+                let any = |wanted: &[TaskState]| of_sources.iter().flatten().any(|state| wanted.contains(state));
+                if any(&[TaskState::Failed, TaskState::UpstreamFailed]) {
+                    states.insert(key, Some(TaskState::UpstreamFailed));
+                    continue;
+                }
+                if any(&[TaskState::Skipped]) {
+                    states.insert(key, Some(TaskState::Skipped));
+                    continue;
+                }
+                if key.1 >= 0 && !of_sources.iter().all(|state| state.is_some_and(TaskState::is_finished)) {
+                    continue;
                 }
                 match self.rule(&before, key) {
                     Err(state) => drop(states.insert(key, Some(state))),
                     Ok(false) => {}
-                    Ok(true) if mapped => match self.graph.count(key.0, &|task| self.lengths.get(task).copied()) {
+                    Ok(true) if mapped => match self.count(&before, key.0) {
                         None => drop(states.insert(key, Some(TaskState::UpstreamFailed))),
                         Some(0) => drop(states.insert(key, Some(TaskState::Skipped))),
                         Some(count) => {
@@ -314,13 +363,38 @@ fn first_instances(graph: &Graph) -> Vec<Instance> {
         .collect()
 }
 
+/// A task is to run again, mostly with all below it, all of these instances or some.
+fn clear(dice: &mut Dice, graph: &Graph, instances: &mut [Instance]) {
+    let sources = graph.length_sources();
+    let task_index = match sources.len() {
+        0 => dice.roll(graph.len()),
+        _ if dice.one_in(2) => dice.roll(graph.len()),
+        count => graph.task_index(sources[dice.roll(count)]).unwrap(),
+    };
+    let below = if dice.one_in(6) { BTreeSet::new() } else { graph.below(task_index) };
+    let only_some = dice.one_in(4);
+    let leaves_removed = dice.one_in(3);
+    for one in instances {
+        let is_chosen =
+            one.task_index == Some(task_index) || one.task_index.is_some_and(|other| below.contains(&other));
+        let is_left = leaves_removed && one.state == Some(TaskState::Removed) || only_some && dice.one_in(3);
+        if is_chosen && !is_left {
+            one.max_tries = one.try_number + graph.task(one.task_index.unwrap()).retries as i32;
+            (one.state, one.due_at, one.ended) = (None, None, None);
+        }
+    }
+}
+
 fn play(seed: u64) {
     let mut dice = Dice(seed * 0x9e37_79b9 + 1);
     let graph = Graph::new(random_dag(&mut dice));
     // What others are mapped over is known before it has been returned: only success makes it count.
     let lengths: HashMap<String, usize> =
         graph.structure.tasks.iter().map(|task| (task.task_id.clone(), dice.roll(4))).collect();
-    let model = Model { graph: &graph, lengths: lengths.clone() };
+    let mut model = Model { graph: &graph, lengths };
+    let mut clears = dice.roll(8);
+    // With few failures and skips, more of what is mapped is there.
+    let sides = if dice.one_in(2) { 4 } else { 16 };
     let mut instances = first_instances(&graph);
     let mut states: States = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), None)).collect();
     for step in 0..1000 {
@@ -333,7 +407,7 @@ fn play(seed: u64) {
             polled: HashMap::new(),
             dates: None,
             deadline: None,
-            lengths: lengths.clone(),
+            lengths: model.lengths.iter().map(|(id, length)| (id.clone(), Returned::Elements(*length))).collect(),
             decisions: HashMap::new(),
             held_by_past: HashSet::new(),
         };
@@ -342,7 +416,7 @@ fn play(seed: u64) {
         model.settle(&mut states);
         let ours: States = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), one.state)).collect();
         let dag = || serde_json::to_string_pretty(&graph.structure).unwrap();
-        assert_eq!(ours, states, "seed {seed}, step {step}: {lengths:?}\n{}", dag());
+        assert_eq!(ours, states, "seed {seed}, step {step}: {:?}\n{}", model.lengths, dag());
         let ready: Vec<usize> =
             (0..instances.len()).filter(|at| instances[*at].state == Some(TaskState::Scheduled)).collect();
         let unfinished = instances.iter().any(|one| !one.state.is_some_and(TaskState::is_finished));
@@ -362,13 +436,22 @@ fn play(seed: u64) {
                 counts && matches!(one.state, Some(TaskState::Failed | TaskState::UpstreamFailed))
             });
             assert_eq!(state == RunState::Failed, failed || unfinished, "seed {seed}\n{}", dag());
-            return;
+            if clears == 0 {
+                return;
+            }
+        } else {
+            assert!(plan.run.is_none(), "seed {seed}: over, and something runs");
         }
-        assert!(plan.run.is_none(), "seed {seed}: over, and something runs");
+        if clears > 0 && (ready.is_empty() || dice.one_in(6)) {
+            clears -= 1;
+            clear(&mut dice, &graph, &mut instances);
+            states = instances.iter().map(|one| ((one.task_index.unwrap(), one.map_index), one.state)).collect();
+            continue;
+        }
         let at = ready[dice.roll(ready.len())];
         let one = &mut instances[at];
         one.state = Some(TaskState::Running);
-        let (outcome, state) = match dice.roll(4) {
+        let (outcome, state) = match dice.roll(sides) {
             0 => (Outcome::Skipped, TaskState::Skipped),
             1 if one.try_number <= one.max_tries && one.max_tries > 0 => {
                 (Outcome::Failed { may_retry: true, due: None }, TaskState::UpForRetry)
@@ -377,6 +460,10 @@ fn play(seed: u64) {
             _ => (Outcome::Success, TaskState::Success),
         };
         one.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
+        if state == TaskState::Success {
+            // Another list than the last time.
+            model.lengths.insert(graph.task(one.task_index.unwrap()).task_id.clone(), dice.roll(4));
+        }
         states.insert((one.task_index.unwrap(), one.map_index), Some(state));
     }
     panic!("seed {seed}: no end");

@@ -1,7 +1,7 @@
 use super::*;
 use crate::engine::dag::Structure;
 use crate::engine::keys::RunKey;
-use crate::engine::planner::concurrency::{self, Usage, Waiting};
+use crate::engine::planner::concurrency::{self, PoolSlots, Usage, Waiting};
 use crate::engine::planner::graph::Graph;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -106,7 +106,7 @@ impl Play {
     fn admit(&self, plan: &mut Plan) {
         let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
         let mut usage = Usage::default();
-        usage.pools.insert("default_pool".into(), (128, 0));
+        usage.pools.insert("default_pool".into(), PoolSlots { all: 128, used: 0, include_deferred: false });
         let others = concurrency::admit(&run, &self.snapshot(false), plan, usage, &[]);
         assert_eq!(others, [0_usize; 0]);
     }
@@ -199,6 +199,17 @@ fn retries_wait_their_delay_and_end() {
     }
     play.end("retry", FAILED);
     assert_eq!((play.run, play.instances[0].try_number), (Some(RunState::Failed), 3));
+}
+
+#[test]
+fn a_retry_waits_its_delay_once_the_clock_is_set_back() {
+    let mut play = Play::new(&["retry"], 16);
+    play.settle();
+    let at = play.now + SignedDuration::from_hours(3);
+    play.instances[0].state = Some(TaskState::Running);
+    play.instances[0].ended = Some(EndedTry { outcome: FAILED, at, skips: Vec::new() });
+    play.settle();
+    assert_eq!(play.instances[0].due_at, Some(play.now + SignedDuration::from_secs(10)));
 }
 
 #[test]
@@ -356,7 +367,7 @@ fn admitted(play: &Play, is_paused: bool, slots: i64, others: &[Waiting]) -> (Ve
     let snapshot = play.snapshot(is_paused);
     let mut plan = plan(&snapshot);
     let mut usage = Usage::default();
-    usage.pools.insert("default_pool".into(), (slots, 0));
+    usage.pools.insert("default_pool".into(), PoolSlots { all: slots, used: 0, include_deferred: false });
     let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
     let chosen = concurrency::admit(&run, &snapshot, &mut plan, usage, others);
     let queued = plan.transitions.iter().filter(|one| one.to == TaskState::Queued);

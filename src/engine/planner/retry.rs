@@ -13,6 +13,11 @@ pub fn has_tries_left(try_number: i32, max_tries: i32) -> bool {
     max_tries > 0 && try_number <= max_tries
 }
 
+/// The most tries of an instance that is to run again after so many: clearing gives it all of its retries anew.
+pub fn max_tries_again(task: &Task, try_number: i32) -> i32 {
+    i32::try_from(task.retries).unwrap_or(i32::MAX).saturating_add(try_number).min(i32::MAX - 1)
+}
+
 /// When the try after `try_number`, which ended at `ended`, may begin. A delay that grows is spread by a
 /// hash, so that tasks that failed together are not tried again together; the formula is that of
 /// Airflow's `TaskInstance.next_retry_datetime`.
@@ -28,6 +33,12 @@ pub fn due(dag_id: &str, task: &Task, date: Option<Timestamp>, try_number: i32, 
         _ => task.retry_delay,
     };
     later(ended, seconds)
+}
+
+/// A date that was worked out at `at`, by a clock that may have been set back since: then it comes as long after `now` as
+/// it was to come after `at`.
+pub fn set_right(date: Timestamp, at: Timestamp, now: Timestamp) -> Timestamp {
+    if at <= now || date <= at { date } else { later(now, date.duration_since(at).as_secs_f64()) }
 }
 
 /// Less than `below`, and the same for the same try.
@@ -81,6 +92,14 @@ mod tests {
         assert_eq!(delays(limited)[1..], [15_000; 3]);
         let huge = json!({"task_id": "t", "operator": "o", "retry_delay": 1e300, "retry_backoff": 1e300});
         assert_eq!(delays(huge), [86_400_000; 4]);
+    }
+
+    #[test]
+    fn a_date_of_a_clock_that_was_ahead_comes_after_its_delay() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        assert_eq!(set_right(at(130), at(100), at(101)), at(130), "the clock went on");
+        assert_eq!(set_right(at(10_930), at(10_900), at(100)), at(130), "it was set back");
+        assert_eq!(set_right(at(115), at(10_900), at(100)), at(115), "only its beginning was ahead");
     }
 
     /// The number that Python's `int(sha1(…).hexdigest(), 16) % 10` gives.

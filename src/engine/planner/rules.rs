@@ -75,20 +75,21 @@ pub enum Verdict {
     End(TaskState),
 }
 
-/// What a rule says. `map_index` matters to what was mapped over more elements than there are now.
-pub fn judge(rule: TriggerRule, tally: &Tally, map_index: i32) -> Verdict {
-    match ends(rule, tally, map_index) {
+/// What a rule says. Airflow also removes an instance whose map index is beyond the number of those above that
+/// succeeded; here the planner removes what is too many before it asks, by what the task itself is mapped over.
+pub fn judge(rule: TriggerRule, tally: &Tally) -> Verdict {
+    match ends(rule, tally) {
         Some(state) => Verdict::End(state),
         None if is_met(rule, tally) => Verdict::Run,
         None => Verdict::Wait,
     }
 }
 
-fn ends(rule: TriggerRule, t: &Tally, map_index: i32) -> Option<TaskState> {
+fn ends(rule: TriggerRule, t: &Tally) -> Option<TaskState> {
     use TaskState::{Skipped, UpstreamFailed};
     let when = |condition: bool, state: TaskState| condition.then_some(state);
     match rule {
-        TriggerRule::AllSuccess => all_success_ends(t, map_index),
+        TriggerRule::AllSuccess => all_success_ends(t),
         TriggerRule::AllFailed => when(t.success + t.skipped > 0, Skipped),
         TriggerRule::AllDone | TriggerRule::Always => None,
         TriggerRule::AllDoneMinOneSuccess => when(t.skipped > 0, Skipped).or(when(
@@ -114,15 +115,11 @@ fn ends(rule: TriggerRule, t: &Tally, map_index: i32) -> Option<TaskState> {
     }
 }
 
-fn all_success_ends(t: &Tally, map_index: i32) -> Option<TaskState> {
+fn all_success_ends(t: &Tally) -> Option<TaskState> {
     if t.any_failed() {
         return Some(TaskState::UpstreamFailed);
     }
-    if t.skipped > 0 {
-        return Some(TaskState::Skipped);
-    }
-    let beyond = usize::try_from(map_index).is_ok_and(|index| index >= t.success);
-    (t.removed > 0 && t.success > 0 && beyond).then_some(TaskState::Removed)
+    (t.skipped > 0).then_some(TaskState::Skipped)
 }
 
 fn is_met(rule: TriggerRule, t: &Tally) -> bool {
@@ -147,7 +144,7 @@ fn is_met(rule: TriggerRule, t: &Tally) -> bool {
 
 /// What the setups further up say, whatever the task's own rule: all of them must have succeeded.
 pub fn judge_setups(tally: &Tally, map_index: i32) -> Verdict {
-    match all_success_ends(tally, map_index) {
+    match all_success_ends(tally) {
         Some(state) => Verdict::End(state),
         None => {
             let removed = if map_index > -1 { tally.removed } else { 0 };

@@ -1,6 +1,7 @@
 //! What goes into the planner, and what comes out of it.
 
 use super::graph::Graph;
+use super::retry;
 use crate::engine::state::{RunState, TaskState};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
@@ -21,11 +22,29 @@ pub struct Snapshot<'a> {
     /// When the dagrun_timeout is over.
     pub deadline: Option<Timestamp>,
     /// How much the tasks have returned that others are mapped over, by task.
-    pub lengths: HashMap<String, usize>,
+    pub lengths: HashMap<String, Returned>,
     /// What branches and short circuits have decided, by the task's index and the map index.
     pub decisions: HashMap<(usize, i32), Decision>,
     /// Tasks that wait for their own past.
     pub held_by_past: HashSet<usize>,
+}
+
+/// How much a task has returned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Returned {
+    /// So many elements.
+    Elements(usize),
+    /// Of a mapped task: which of its instances returned something.
+    Instances(HashSet<i32>),
+}
+
+impl Returned {
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Elements(length) => *length,
+            Self::Instances(indexes) => indexes.len(),
+        }
+    }
 }
 
 /// What a sensor's look has found.
@@ -142,6 +161,8 @@ pub struct Plan {
     pub expanded: Vec<usize>,
     /// Instances that are new, by the task's index and the map index.
     pub added: Vec<(usize, i32)>,
+    /// Removed instances that are there again, without a state.
+    pub restored: Vec<usize>,
     /// Those that may run have the state `scheduled`, until `concurrency::admit` lets some of them begin.
     pub transitions: Vec<Transition>,
     /// The run's new state and the reason, when it is over.
@@ -162,6 +183,13 @@ impl Plan {
             waits_since: None,
             ended: None,
         }));
+        for index in &self.restored {
+            let instance = &mut instances[*index];
+            let task = instance.task_index.map(|task_index| graph.task(task_index));
+            instance.max_tries = task.map_or(0, |task| retry::max_tries_again(task, instance.try_number));
+            instance.state = None;
+            instance.due_at = None;
+        }
         for one in &self.transitions {
             let instance = &mut instances[one.index];
             instance.state = Some(one.to);
@@ -176,6 +204,7 @@ impl Plan {
     pub fn states_after(&self, snapshot: &Snapshot<'_>) -> Vec<Option<TaskState>> {
         let mut states: Vec<Option<TaskState>> = snapshot.instances.iter().map(|instance| instance.state).collect();
         states.resize(states.len() + self.added.len(), None);
+        self.restored.iter().for_each(|index| states[*index] = None);
         self.transitions.iter().for_each(|one| states[one.index] = Some(one.to));
         states
     }

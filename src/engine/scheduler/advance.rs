@@ -14,6 +14,8 @@ use crate::engine::store::assets;
 use crate::engine::store::backfill_end;
 use crate::engine::store::callbacks;
 use crate::engine::store::events::{self, Event};
+use crate::engine::store::lengths;
+use crate::engine::store::new_run;
 use crate::postgres::GenericClient;
 use deadpool_postgres::{ClientWrapper, Transaction};
 use futures_util::future::try_join;
@@ -46,19 +48,21 @@ pub async fn begin_runs(client: &impl GenericClient) -> Result<Vec<RunKey>, Stor
             SELECT n.dag_id, n.run_id, line.timeout FROM line CROSS JOIN LATERAL (
                 SELECT dag_id, run_id FROM dag_run r
                 WHERE r.dag_id = line.dag_id AND coalesce(r.backfill_id, 0) = line.backfill
-                  AND r.state = 'queued' AND r.run_after <= now()
+                  AND r.state = 'queued'
+                  -- Also one that was due when it was queued, by a clock that has been set back since.
+                  AND (r.run_after <= $1 OR r.run_after <= r.queued_at)
                 ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
                 LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
         -- By the key alone: one more condition, and the planner takes them for so few that all are compared with all. One
         -- that somebody has ended meanwhile stays as it is.
         UPDATE dag_run r SET state = CASE r.state WHEN 'queued' THEN 'running' ELSE r.state END,
-               start_date = CASE r.state WHEN 'queued' THEN now() ELSE r.start_date END,
+               start_date = CASE r.state WHEN 'queued' THEN $1 ELSE r.start_date END,
                -- No longer than the calendar goes.
-               deadline_at = CASE r.state WHEN 'queued' THEN now() + make_interval(secs => least(w.timeout, 1e9))
+               deadline_at = CASE r.state WHEN 'queued' THEN $1 + make_interval(secs => least(w.timeout, 1e9))
                                           ELSE r.deadline_at END
         FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id
         RETURNING r.dag_id, r.run_id, old.state = 'queued'";
-    let rows = client.query(query, &[]).await?;
+    let rows = client.query(query, &[&new_run::now()]).await?;
     Ok(rows.iter().filter(|row| row.get(2)).map(key).collect())
 }
 
@@ -86,26 +90,26 @@ pub struct Clock {
 /// All of one moment, so that nothing falls between them.
 pub async fn clock(client: &impl GenericClient) -> Result<Clock, StoreError> {
     // First what is due once, which has an index: by their runs all that these consist of would be read. `IS TRUE` as in
-    // `pools::usage`.
+    // `apply::others_waiting`.
     let query = "
         WITH once AS MATERIALIZED (SELECT dag_id, run_id, due_at FROM task_instance WHERE due_at IS NOT NULL),
         waiting AS MATERIALIZED (
             SELECT dag_id, run_id, due_at FROM once JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
             WHERE (r.state = 'running') IS TRUE AND NOT d.is_paused),
         due AS (
-            SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= now()
-            UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= now())
+            SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= $1
+            UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= $1)
         SELECT (SELECT array_agg(dag_id) FROM due), (SELECT array_agg(run_id) FROM due),
-               EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= now()),
-               least((SELECT min(due_at) FROM waiting WHERE due_at > now()),
-                     (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > now()),
+               EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= $1),
+               least((SELECT min(due_at) FROM waiting WHERE due_at > $1),
+                     (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > $1),
                      (SELECT min(next_run_after) FROM dag
-                      WHERE is_active AND NOT is_paused AND next_run_after > now()),
+                      WHERE is_active AND NOT is_paused AND next_run_after > $1),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
                       -- The second says what the third does, in the index's words.
-                      WHERE r.state = 'queued' AND r.run_after > r.queued_at AND r.run_after > now()
+                      WHERE r.state = 'queued' AND r.run_after > r.queued_at AND r.run_after > $1
                         AND d.is_active AND NOT d.is_paused))";
-    let row = client.query_one(query, &[]).await?;
+    let row = client.query_one(query, &[&new_run::now()]).await?;
     let dags: Vec<String> = row.get::<_, Option<_>>(0).unwrap_or_default();
     let runs: Vec<String> = row.get::<_, Option<_>>(1).unwrap_or_default();
     let due = dags.into_iter().zip(runs).map(|(dag_id, run_id)| RunKey { dag_id, run_id }).collect();
@@ -198,9 +202,9 @@ async fn step(client: &mut ClientWrapper, memory: &mut Memory, key: &RunKey) -> 
     let snapshot = look(&transaction, &memory.files, key, &graph, std::mem::take(&mut run.instances), &row).await?;
     let mut plan = plan::plan(&snapshot);
     let mut rows = Rows::new(std::mem::take(&mut run.names));
-    rows.expand(&transaction, key, &graph, &plan).await?;
+    rows.expand(&transaction, key, &snapshot, &plan).await?;
     let queued = apply::admit(&transaction, key, &snapshot, &mut plan, room).await?;
-    let changed = plan.run.is_some() || !plan.transitions.is_empty();
+    let changed = plan.run.is_some() || !plan.transitions.is_empty() || !plan.restored.is_empty();
     if changed {
         let write = apply::transitions(&transaction, key, &rows, &snapshot, &plan.transitions);
         let tell = async {
@@ -242,7 +246,7 @@ async fn look<'a>(
         is_mapped && (one.state.is_none() || one.ended.is_some() || waits)
     };
     let waits = graph.has_expandable() && instances.iter().any(may_begin);
-    let (now, run_after) = (Timestamp::now(), row.get(6));
+    let (now, run_after) = (new_run::now(), row.get(6));
     Ok(Snapshot {
         graph,
         is_paused: row.get(4),
@@ -251,7 +255,7 @@ async fn look<'a>(
         polled: looks::look(transaction, files, graph, &instances, logical_date.unwrap_or(run_after), now).await?,
         dates: Some(Dates { interval_end: row.get(5), run_after }),
         deadline: row.get(3),
-        lengths: if waits { load::lengths(transaction, key, graph).await? } else { Default::default() },
+        lengths: if waits { lengths::of_run(transaction, key, graph).await? } else { Default::default() },
         decisions: load::decisions(transaction, key, graph).await?,
         held_by_past: load::held_by_past(transaction, key, graph, logical_date).await?,
         instances,
@@ -264,7 +268,7 @@ fn is_news(snapshot: &Snapshot<'_>, plan: &Plan) -> bool {
         let waited = snapshot.instances.get(one.index).is_some_and(|instance| instance.waits_since.is_some());
         waited && matches!(one.kind, Kind::Waits { .. })
     };
-    plan.run.is_some() || !plan.transitions.iter().all(waits_on)
+    plan.run.is_some() || !plan.restored.is_empty() || !plan.transitions.iter().all(waits_on)
 }
 
 /// Whoever waits for what has changed.
@@ -279,7 +283,7 @@ async fn tell(
     if any(&|state| state == TaskState::Queued) {
         events::notify(transaction, &Event::Queued).await?;
     }
-    if plan.run.is_some() || graph.structure.fail_fast {
+    if plan.run.is_some() || graph.structure.fail_fast || any(&|state| state == TaskState::Removed) {
         // What ran on is to end.
         events::notify(transaction, &Event::Stop).await?;
     }
@@ -309,8 +313,8 @@ async fn finish(
     state: RunState,
     reason: Reason,
 ) -> Result<(), StoreError> {
-    let query = "UPDATE dag_run SET state = $3, end_date = clock_timestamp() WHERE dag_id = $1 AND run_id = $2";
-    transaction.execute(query, &[&key.dag_id, &key.run_id, &state.as_str()]).await?;
+    let query = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date) WHERE dag_id = $1 AND run_id = $2";
+    transaction.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &new_run::now()]).await?;
     let structure = &graph.structure;
     let has_callback =
         if state == RunState::Success { structure.on_success_callback } else { structure.on_failure_callback };

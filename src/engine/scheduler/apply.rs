@@ -4,7 +4,6 @@ use super::load::Graphs;
 use crate::engine::dag::Task;
 use crate::engine::keys::RunKey;
 use crate::engine::planner::concurrency::{self, Usage, Waiting};
-use crate::engine::planner::graph::Graph;
 use crate::engine::planner::plan::{Instance, Kind, Plan, Snapshot, Transition};
 use crate::engine::state::TaskState;
 use crate::engine::store::StoreError;
@@ -14,6 +13,7 @@ use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use jiff::Timestamp;
+use std::collections::HashSet;
 use tokio_postgres::types::ToSql;
 use tracing::debug;
 
@@ -21,21 +21,23 @@ use tracing::debug;
 pub struct Rows {
     pub names: Vec<(String, i32)>,
     known: usize,
+    restored: HashSet<usize>,
 }
 
 impl Rows {
     pub fn new(names: Vec<(String, i32)>) -> Self {
-        Self { known: names.len(), names }
+        Self { known: names.len(), names, restored: HashSet::new() }
     }
 
-    /// Makes the rows of what is mapped over more than was known.
+    /// Makes the rows of what is mapped over more than was known, and takes back those that were removed.
     pub async fn expand(
         &mut self,
         transaction: &Transaction<'_>,
         key: &RunKey,
-        graph: &Graph,
+        snapshot: &Snapshot<'_>,
         plan: &Plan,
     ) -> Result<(), StoreError> {
+        let graph = snapshot.graph;
         if !plan.expanded.is_empty() {
             let tasks: Vec<&str> = plan.expanded.iter().map(|index| self.names[*index].0.as_str()).collect();
             let query = "UPDATE task_instance SET map_index = 0
@@ -55,14 +57,20 @@ impl Rows {
         }
         let added: Vec<(&Task, i32)> =
             plan.added.iter().map(|(task_index, map_index)| (graph.task(*task_index), *map_index)).collect();
-        instances::insert(transaction, &key.dag_id, &[&key.run_id], &added).await?;
+        let of_row =
+            |index: &usize| snapshot.instances[*index].task_index.map(|at| (graph.task(at), self.names[*index].1));
+        let restored = plan.restored.iter().filter_map(of_row);
+        let rows: Vec<(&Task, i32)> = added.iter().copied().chain(restored).collect();
+        instances::insert(transaction, &key.dag_id, &[&key.run_id], &rows).await?;
+        self.restored.extend(&plan.restored);
         self.names.extend(added.iter().map(|(task, map_index)| (task.task_id.clone(), *map_index)));
         Ok(())
     }
 
     /// The state that the database has for a row.
     fn before(&self, instances: &[Instance], index: usize) -> Option<&'static str> {
-        if index >= self.known { None } else { instances[index].state.map(TaskState::as_str) }
+        let is_new = index >= self.known || self.restored.contains(&index);
+        if is_new { None } else { instances[index].state.map(TaskState::as_str) }
     }
 }
 
@@ -79,7 +87,8 @@ pub async fn transitions(
     }
     let ended_at = |one: &Transition| {
         let instance = snapshot.instances.get(one.index)?;
-        (one.kind == Kind::TryEnded).then(|| instance.ended.as_ref().map(|ended| ended.at)).flatten()
+        // Not later than now: the clock may have been set back since.
+        (one.kind == Kind::TryEnded).then(|| instance.ended.as_ref().map(|ended| ended.at.min(snapshot.now))).flatten()
     };
     let tasks: Vec<&str> = transitions.iter().map(|one| rows.names[one.index].0.as_str()).collect();
     let maps: Vec<i32> = transitions.iter().map(|one| rows.names[one.index].1).collect();
@@ -114,15 +123,15 @@ pub async fn transitions(
                scheduled_at = CASE WHEN new.state IN ('scheduled', 'queued') AND ti.state IS DISTINCT FROM 'scheduled'
                                    THEN clock_timestamp() ELSE ti.scheduled_at END,
                queued_at = CASE WHEN new.state = 'queued' THEN clock_timestamp() ELSE ti.queued_at END,
-               start_date = CASE WHEN new.nothing OR new.waits AND ti.state IS DISTINCT FROM 'up_for_reschedule' THEN now()
-                                 WHEN new.never_ran THEN coalesce(ti.start_date, now()) ELSE ti.start_date END,
+               start_date = CASE WHEN new.nothing OR new.waits AND ti.state IS DISTINCT FROM 'up_for_reschedule' THEN $13
+                                 WHEN new.never_ran THEN coalesce(ti.start_date, $13) ELSE ti.start_date END,
                -- A sensor that nothing runs for has begun, and not ended.
-               end_date = CASE WHEN new.nothing OR new.never_ran THEN now() WHEN new.waits THEN NULL
+               end_date = CASE WHEN new.nothing OR new.never_ran THEN $13 WHEN new.waits THEN NULL
                                ELSE coalesce(new.ended, ti.end_date) END
         FROM new
         WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
           AND ti.state IS NOT DISTINCT FROM new.before";
-    let parameters: [&(dyn ToSql + Sync); 12] = [
+    let parameters: [&(dyn ToSql + Sync); 13] = [
         &key.dag_id,
         &key.run_id,
         &tasks,
@@ -135,6 +144,7 @@ pub async fn transitions(
         &never_ran,
         &waits,
         &ended,
+        &snapshot.now,
     ];
     let changed = transaction.execute(query, &parameters).await?;
     Ok(changed == transitions.len() as u64)
@@ -168,7 +178,7 @@ async fn others_waiting(
     but: Option<&RunKey>,
 ) -> Result<Vec<Waiting>, StoreError> {
     let (dag_id, run_id) = but.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
-    // `IS TRUE` as in `pools::usage`.
+    // `IS TRUE` keeps the index of running runs out, in which all are read for a few.
     let query = "
         SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, r.logical_date, r.dag_version_id
         FROM task_instance ti JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)

@@ -39,6 +39,8 @@ struct Stale {
     last: Option<Interval>,
     /// The run that could not be made because there was one.
     stuck_at: Option<Timestamp>,
+    /// When this was read, by the process's clock.
+    now: Timestamp,
 }
 
 /// Until a timetable of the user's own that did not answer is asked again.
@@ -97,7 +99,7 @@ pub async fn look_ahead(
     for stale in stale(client).await? {
         let found = match &stale.structure.timetable {
             None => Ok(None),
-            Some(timetable) => timetable.next(stale.last, stale.structure.restriction(), Timestamp::now()),
+            Some(timetable) => timetable.next(stale.last, stale.structure.restriction(), stale.now),
         };
         match found {
             Err(TimetableProblem::Custom) => {
@@ -108,7 +110,7 @@ pub async fn look_ahead(
                     continue;
                 };
                 // One that did not answer is asked again when its time comes, or when something has changed.
-                let later = || crate::engine::planner::retry::later(Timestamp::now(), ASK_AGAIN_SECONDS);
+                let later = || crate::engine::planner::retry::later(stale.now, ASK_AGAIN_SECONDS);
                 let ask_again = answer.is_err().then(later);
                 keep(client, &stale, answer, ask_again).await?;
             }
@@ -140,12 +142,17 @@ async fn keep(
 /// the moment in which it is unpaused), and the last run that was made by itself.
 const KEY: &str = "
     concat_ws('|', d.current_version_id::text, d.is_paused::text, l.run_id)";
+/// Before the time at which the next run was worked out and the key itself. A time that lies ahead was written by a clock
+/// that has been set back since: the next run is worked out anew.
+const WORKED_OUT_AT: &str = "at ";
 /// Before the time after it and the key itself, of one that is to be asked again.
 const ASK_AGAIN: &str = "again ";
 /// Before the time of a run that could not be made.
 const STUCK: &str = "stuck ";
 
-/// A run of a partition that is counted up has no other date than when it was due.
+/// A run of a partition that is counted up has no other date than when it was due. `$1` is now: a run whose dates lie
+/// ahead was made by a clock that has been set back since, and does not hold up those before it: when its time comes it is
+/// there already. `@once` has no second one in either case.
 const LAST: &str = "
     LEFT JOIN LATERAL (
         (SELECT run_id, coalesce(data_interval_start, logical_date) AS data_interval_start,
@@ -153,11 +160,13 @@ const LAST: &str = "
          FROM dag_run
          WHERE dag_id = d.dag_id AND logical_date IS NOT NULL
            AND (run_type IN ('scheduled', 'backfill') OR stands_for_scheduled)
+           AND (least(logical_date, data_interval_end, run_after) <= $1
+                OR 'once' IN (v.structure->'timetable'->>'kind', v.structure->'timetable'->'timetable'->>'kind'))
          ORDER BY logical_date DESC LIMIT 1)
         UNION ALL
         (SELECT run_id, run_after, run_after FROM dag_run
          WHERE dag_id = d.dag_id AND v.structure->'timetable'->>'kind' = 'cron_partition'
-           AND run_type = 'scheduled' AND partition_key IS NOT NULL
+           AND run_type = 'scheduled' AND partition_key IS NOT NULL AND run_after <= $1
          ORDER BY run_after DESC LIMIT 1)
         ORDER BY data_interval_end DESC LIMIT 1) l ON true";
 
@@ -167,12 +176,16 @@ async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
          FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
          WHERE d.is_active
            AND (coalesce(v.structure->'timetable'->>'kind', 'null') NOT IN ('null', 'asset') OR d.next_run_after IS NOT NULL)
-           AND CASE WHEN d.schedule_key LIKE 'again %'
-                    THEN split_part(d.schedule_key, ' ', 2)::timestamptz <= now()
+           AND CASE split_part(d.schedule_key, ' ', 1)
+                    WHEN 'again' THEN split_part(d.schedule_key, ' ', 2)::timestamptz <= $1
+                         OR split_part(d.schedule_key, ' ', 2)::timestamptz > $1 + $2::float8 * interval '1 second'
                          OR d.schedule_key <> concat_ws(' ', 'again', split_part(d.schedule_key, ' ', 2), {KEY})
-                    ELSE d.schedule_key IS DISTINCT FROM {KEY} END"
+                    WHEN 'at' THEN split_part(d.schedule_key, ' ', 2)::timestamptz > $1
+                         OR d.schedule_key <> concat_ws(' ', 'at', split_part(d.schedule_key, ' ', 2), {KEY})
+                    ELSE true END"
     );
-    let rows = client.query(&query, &[]).await?;
+    let now = new_run::now();
+    let rows = client.query(&query, &[&now, &ASK_AGAIN_SECONDS]).await?;
     Ok(rows
         .iter()
         .map(|row| {
@@ -188,6 +201,7 @@ async fn stale(client: &impl GenericClient) -> Result<Vec<Stale>, StoreError> {
                     .get::<_, Option<&str>>(6)
                     .and_then(|key| key.strip_prefix(STUCK))
                     .and_then(|at| at.parse().ok()),
+                now,
             }
         })
         .collect())
@@ -199,7 +213,10 @@ async fn note(
     info: Option<&Info>,
     ask_again: Option<Timestamp>,
 ) -> Result<(), StoreError> {
-    let key = ask_again.map_or_else(|| stale.key.clone(), |at| format!("{ASK_AGAIN}{at} {}", stale.key));
+    let key = match ask_again {
+        None => format!("{WORKED_OUT_AT}{} {}", stale.now, stale.key),
+        Some(at) => format!("{ASK_AGAIN}{at} {}", stale.key),
+    };
     let query = "
         UPDATE dag SET schedule_key = $2, next_logical_date = $3, next_interval_start = $4, next_interval_end = $5,
                next_run_after = $6, next_run_id = $7 WHERE dag_id = $1";
@@ -252,13 +269,14 @@ async fn make_some(client: &mut ClientWrapper) -> Result<usize, StoreError> {
         SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
                d.next_run_id, v.id, v.structure
         FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
-        WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= now() AND d.schedule_key = {KEY}
+        WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= $1
+          AND d.schedule_key = concat_ws(' ', 'at', split_part(d.schedule_key, ' ', 2), {KEY})
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
           AND {MAY_HAVE_ONE_MORE}
         ORDER BY d.next_run_after LIMIT {AT_ONCE} FOR UPDATE OF d SKIP LOCKED"
     );
     let transaction = client.transaction().await?;
-    let rows = transaction.query(&query, &[]).await?;
+    let rows = transaction.query(&query, &[&new_run::now()]).await?;
     let mut made: Vec<String> = Vec::new();
     for row in &rows {
         let Json(structure): Json<Structure> = row.get(7);

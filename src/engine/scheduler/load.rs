@@ -109,39 +109,6 @@ fn ended(row: &Row) -> Option<EndedTry> {
     Some(EndedTry { outcome, at, skips: row.get::<_, Option<Vec<String>>>("skipped_tasks").unwrap_or_default() })
 }
 
-/// How much the tasks have returned that others are mapped over. Only asked where something waits for it.
-pub async fn lengths(
-    client: &impl GenericClient,
-    key: &RunKey,
-    graph: &Graph,
-) -> Result<HashMap<String, usize>, StoreError> {
-    let sources = graph.length_sources();
-    let mut found = HashMap::new();
-    if sources.is_empty() {
-        return Ok(found);
-    }
-    let query = "
-        SELECT task_id, map_index,
-               CASE json_typeof(value)
-                   WHEN 'array' THEN json_array_length(value)
-                   WHEN 'object' THEN CASE WHEN value->>'__classname__' = 'builtins.tuple'
-                                                AND json_typeof(value->'__data__') = 'array'
-                                           THEN json_array_length(value->'__data__')
-                                           ELSE (SELECT count(*)::integer FROM json_object_keys(value)) END
-               END AS length
-        FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND key = 'return_value'";
-    for row in client.query(query, &[&key.dag_id, &key.run_id, &sources]).await? {
-        let (task_id, map_index): (String, i32) = (row.get(0), row.get(1));
-        if map_index >= 0 {
-            // Of a mapped task, those count that have returned something.
-            *found.entry(task_id).or_insert(0) += 1;
-        } else if let Some(length) = row.get::<_, Option<i32>>(2) {
-            found.insert(task_id, usize::try_from(length).unwrap_or(0));
-        }
-    }
-    Ok(found)
-}
-
 /// What branches and short circuits have decided.
 pub async fn decisions(
     client: &impl GenericClient,

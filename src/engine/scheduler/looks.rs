@@ -6,6 +6,7 @@ use crate::engine::planner::snapshot::{Instance, Polled};
 use crate::engine::store::StoreError;
 use crate::engine::store::other_runs::{self, Counted};
 use crate::postgres::GenericClient;
+use crate::sys::blocking;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -91,7 +92,7 @@ impl FileLooks {
             }
         }
         let path = path.to_owned();
-        let look = tokio::task::spawn_blocking(move || {
+        let look = blocking::run(move || {
             let found = std::fs::metadata(&path);
             hanging.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
             found

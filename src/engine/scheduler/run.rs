@@ -6,9 +6,11 @@ use super::due_runs::{self, Asking, Oracle};
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::assets;
+use crate::engine::store::clock_step::{self, Sensors};
 use crate::engine::store::events::{self, Event};
 use crate::engine::store::partitions;
 use crate::postgres::{Endpoint, PgError};
+use crate::sys::clock::ClockWatch;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -45,9 +47,12 @@ pub async fn run(
     beat: impl Fn(),
     oracle: impl Oracle,
 ) {
+    let mut watch = None;
     loop {
-        if let Err(error) = session(endpoint, config, &told, &beat, &oracle).await {
+        if let Err(error) = session(endpoint, config, &told, &beat, &oracle, &mut watch).await {
             warn!("the scheduler: {error}; trying again");
+            // What was to be set right may not have been.
+            watch = None;
             tokio::time::sleep(RECONNECT).await;
         }
     }
@@ -60,6 +65,7 @@ async fn session(
     told: &impl Fn(Option<&Event>),
     beat: &impl Fn(),
     oracle: &impl Oracle,
+    watch: &mut Option<ClockWatch>,
 ) -> Result<(), StoreError> {
     let (mut client, mut events) = endpoint.listen(config, events::ENGINE).await?;
     // What happened while nobody listened.
@@ -84,6 +90,16 @@ async fn session(
     let mut looked = Instant::now();
     let mut rounds = 0;
     loop {
+        let is_first = watch.is_none();
+        let set_back = watch.get_or_insert_default().set_back(Timestamp::now(), Instant::now());
+        if let Some(by) = set_back {
+            warn!("the clock was set back by {by:#}: what is due by it is worked out anew");
+        }
+        if is_first || set_back.is_some() {
+            // What was done before this process began is not known.
+            set_clock_right(&client, &mut memory, Sensors::LookAtOnce).await?;
+            work.schedules = true;
+        }
         if looked.elapsed() >= BACKSTOP {
             looked = Instant::now();
             for RunKey { dag_id, run_id } in std::mem::take(&mut work.unheard) {
@@ -94,7 +110,8 @@ async fn session(
             work.untold = advance::running(&client).await?.into_iter().collect();
             // What is due now is nothing that anybody was to tell of.
             work.runs.extend(advance::clock(&client).await?.due);
-            (work.room, work.assets) = (true, true);
+            set_clock_right(&client, &mut memory, Sensors::Wait).await?;
+            (work.room, work.assets, work.schedules) = (true, true, true);
         }
         let next = work.do_all(&mut client, &mut memory, oracle, &mut asking).await?;
         beat();
@@ -110,6 +127,14 @@ async fn session(
             () = asking.answered() => work.schedules = true,
         }
     }
+}
+
+/// What is remembered of task instances whose dates are set right is read again.
+async fn set_clock_right(client: &ClientWrapper, memory: &mut Memory, sensors: Sensors) -> Result<(), StoreError> {
+    if clock_step::set_right(client, sensors).await? {
+        memory.runs.forget_all();
+    }
+    Ok(())
 }
 
 fn closed() -> StoreError {

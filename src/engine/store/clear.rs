@@ -2,7 +2,9 @@
 
 use super::dags::{self, Dag};
 use super::events::{self, Event};
+use super::lengths;
 use super::new_run;
+use super::relatives::{Chosen, Direction, Relatives};
 use super::runs;
 use super::{ReadFor, StoreError};
 use crate::engine::dag::Task;
@@ -11,7 +13,7 @@ use crate::engine::planner::graph::Graph;
 use crate::engine::state::TaskState;
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -43,44 +45,46 @@ impl Selection {
 pub struct Clearing<'a> {
     which: &'a Selection,
     pub dag: Dag,
-    /// The tasks that are named, with those that come along.
-    chosen: BTreeSet<String>,
-    /// Those that are named as they are, and those of which one instance alone is.
-    plain: BTreeSet<&'a str>,
-    single: BTreeSet<&'a str>,
+    graph: Graph,
 }
 
 impl<'a> Clearing<'a> {
     /// Over the arrows of the DAG as it is now, which is what its runs will go on with.
     pub async fn of(client: &impl GenericClient, dag_id: &str, which: &'a Selection) -> Result<Self, StoreError> {
         let dag = dags::get(client, dag_id).await?;
-        let chosen = with_relatives(&Graph::new((*dag.structure).clone()), which);
-        let named = |is_single: bool| {
-            which.tasks.iter().filter(move |(_, at)| at.is_some() == is_single).map(|(id, _)| id.as_str()).collect()
-        };
-        Ok(Self { which, dag, chosen, plain: named(false), single: named(true) })
+        let graph = Graph::new((*dag.structure).clone());
+        Ok(Self { which, dag, graph })
     }
 
-    fn takes(&self, task_id: &str, map_index: i32, state: Option<&str>) -> bool {
-        let which = self.which;
-        let is_single = self.single.contains(task_id);
-        let named = || which.tasks.iter().any(|(id, at)| id == task_id && *at == Some(map_index));
-        let by_name = which.tasks.is_empty()
-            || self.plain.contains(task_id)
-            || (self.chosen.contains(task_id) && !is_single)
-            || (is_single && named());
-        by_name && which.takes_state(state) && !which.except.iter().any(|id| id == task_id)
-    }
-
-    /// The instances of a run that would run again.
+    /// The instances of a run that would run again. Removed ones are among them: what they are mapped over may have
+    /// more elements by then, and the planner removes again what is too many.
     pub async fn select(&self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
+        let has_single = self.which.tasks.iter().any(|(_, at)| at.is_some_and(|at| at >= 0));
+        let lengths = if has_single && (self.which.upstream || self.which.downstream) {
+            lengths::of_run(client, key, &self.graph).await?
+        } else {
+            HashMap::new()
+        };
+        let chosen = with_relatives(self.which, &Relatives { graph: &self.graph, lengths: &lengths });
         let query = "
             SELECT task_id, map_index, state FROM task_instance
-            WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM 'removed' ORDER BY task_id, map_index";
+            WHERE dag_id = $1 AND run_id = $2 ORDER BY task_id, map_index";
         let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-        let found = rows.iter().filter(|row| self.takes(row.get(0), row.get(1), row.get(2)));
+        let found = rows.iter().filter(|row| self.takes(&chosen, row.get(0), row.get(1), row.get(2)));
         let one = |row: &Row| InstanceKey { run: key.clone(), task_id: row.get(0), map_index: row.get(1) };
         Ok(found.map(one).collect())
+    }
+
+    fn takes(&self, chosen: &Chosen, task_id: &str, map_index: i32, state: Option<&str>) -> bool {
+        let which = self.which;
+        let is_chosen = match self.graph.task_index(task_id) {
+            _ if which.tasks.is_empty() => true,
+            Some(task_index) => chosen.contains(task_index, map_index),
+            // A task that the DAG has no more has no relatives.
+            None => which.tasks.iter().any(|(id, at)| id == task_id && at.is_none_or(|at| at == map_index)),
+        };
+        let is_lost = state == Some("removed") && self.graph.task_index(task_id).is_none();
+        is_chosen && !is_lost && which.takes_state(state) && !which.except.iter().any(|id| id == task_id)
     }
 
     /// Makes what was selected of a run run again, with the DAG as it is now. The caller has held the run since before
@@ -130,7 +134,7 @@ impl<'a> Clearing<'a> {
                    state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END
             FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
                  AS chosen (id, at, retries, new_pool, new_slots, new_weight)
-            WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at AND state IS DISTINCT FROM 'removed'";
+            WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&key.dag_id, &key.run_id, &ids, &maps, &retries, &pools, &slots, &weights];
         transaction.execute(query, &parameters).await?;
@@ -138,33 +142,18 @@ impl<'a> Clearing<'a> {
     }
 }
 
-/// The tasks that are named, those asked for above and below them, and the setups and teardowns that
-/// they need.
-fn with_relatives(graph: &Graph, which: &Selection) -> BTreeSet<String> {
-    let mut task_indices: BTreeSet<usize> = which.tasks.iter().filter_map(|(id, _)| graph.task_index(id)).collect();
-    let named: Vec<usize> = task_indices.iter().copied().collect();
-    for task_index in named {
-        if which.downstream {
-            task_indices.extend(graph.below(task_index));
-        }
-        if which.upstream {
-            task_indices.extend(graph.above(task_index));
-        }
+/// What is named, what is asked for above and below it, and the setups and teardowns that all of these need. With both,
+/// what is below starts from what is above too, as in Airflow.
+fn with_relatives(which: &Selection, relatives: &Relatives<'_>) -> Chosen {
+    let mut chosen = Chosen::named(relatives.graph, which.tasks.iter().map(|(id, at)| (id.as_str(), *at)));
+    if which.upstream {
+        chosen.extend(relatives.of(&chosen, Direction::Up));
     }
-    let mut more = BTreeSet::new();
-    for task_index in &task_indices {
-        let task = graph.task(*task_index);
-        if task.is_setup {
-            more.extend(graph.node(*task_index).downstream.iter().filter(|down| graph.task(**down).is_teardown));
-        } else if !task.is_teardown {
-            for setup in graph.relevant_setups(*task_index) {
-                more.insert(setup);
-                more.extend(graph.node(setup).downstream.iter().filter(|down| graph.task(**down).is_teardown));
-            }
-        }
+    if which.downstream {
+        chosen.extend(relatives.of(&chosen, Direction::Down));
     }
-    task_indices.extend(more);
-    task_indices.into_iter().map(|task_index| graph.task(task_index).task_id.clone()).collect()
+    chosen.extend(relatives.setups(&chosen));
+    chosen
 }
 
 /// Makes what is selected of one run run again. Returns which instances that are.

@@ -209,7 +209,8 @@ pub async fn has_try(
     Ok(row.is_some())
 }
 
-/// New rows, without a state, the same in each of these runs.
+/// New rows, without a state, the same in each of these runs. One that is there and removed loses its state, and has all
+/// of its retries again, as after a clear.
 pub async fn insert(
     client: &impl GenericClient,
     dag_id: &str,
@@ -232,7 +233,11 @@ pub async fn insert(
         SELECT $1, run.id, task_id, map_index, retries, operator, pool, slots, weight FROM unnest($2::text[]) AS run (id)
         CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
                           $9::integer[]) AS new (task_id, map_index, retries, operator, pool, slots, weight)
-        ON CONFLICT DO NOTHING";
+        ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
+        SET state = NULL, due_at = NULL, pool = EXCLUDED.pool, pool_slots = EXCLUDED.pool_slots,
+            priority_weight = EXCLUDED.priority_weight, operator = EXCLUDED.operator,
+            max_tries = least(task_instance.try_number::bigint + EXCLUDED.max_tries, 2147483646)
+        WHERE task_instance.state = 'removed'";
     client.execute(query, &[&dag_id, &run_ids, &tasks, &maps, &retries, &operators, &pools, &slots, &weights]).await?;
     Ok(())
 }

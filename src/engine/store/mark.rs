@@ -5,6 +5,8 @@ use super::clear::{Clearing, Selection};
 use super::dags::{self, Dag};
 use super::events::{self, Event};
 use super::instances;
+use super::lengths;
+use super::relatives::{Chosen, Direction, Relatives};
 use super::runs;
 use super::{ReadFor, StoreError};
 use crate::engine::keys::{InstanceKey, RunKey};
@@ -12,7 +14,7 @@ use crate::engine::planner::graph::Graph;
 use crate::engine::state::{RunState, TaskState};
 use crate::postgres::GenericClient;
 use deadpool_postgres::Transaction;
-use std::collections::BTreeSet;
+use tokio_postgres::types::ToSql;
 
 /// Which task instances get a state, starting from those of one run.
 #[derive(Debug, Clone)]
@@ -60,45 +62,64 @@ pub async fn select(
     which: &Marking,
 ) -> Result<Vec<InstanceKey>, StoreError> {
     let dag = dags::get(client, &key.dag_id).await?;
-    let relatives = relatives(&dag, which);
+    let graph = Graph::new((*dag.structure).clone());
     let mut found = Vec::new();
     for run in reached(client, &dag, key, which).await? {
-        found.extend(of_run(client, run, which, &relatives).await?);
+        found.extend(of_run(client, run, which, &graph).await?);
     }
     Ok(found)
 }
 
+/// Removed instances are only marked by their map index: nothing is mapped over their elements any more.
 async fn of_run(
     client: &impl GenericClient,
     run: RunKey,
     which: &Marking,
-    relatives: &[String],
+    graph: &Graph,
 ) -> Result<Vec<InstanceKey>, StoreError> {
+    let relatives = relatives(client, &run, which, graph).await?;
+    let id = |task_index: &usize| graph.task(*task_index).task_id.as_str();
+    let whole: Vec<&str> = relatives.whole.iter().map(id).collect();
+    let (tasks, indexes): (Vec<&str>, Vec<i32>) = relatives.single.iter().map(|(one, at)| (id(one), *at)).unzip();
     let query = "
         SELECT task_id, map_index FROM task_instance
         WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM $3
-          AND (task_id = ANY ($4) OR task_id = ANY ($5) AND ($6::integer IS NULL OR map_index = $6))
+          AND (task_id = ANY ($5) AND map_index = $6 OR state IS DISTINCT FROM 'removed'
+               AND (task_id = ANY ($4) OR task_id = ANY ($5) AND $6::integer IS NULL
+                    OR (task_id, map_index) IN (SELECT * FROM unnest($7::text[], $8::integer[]))))
         ORDER BY task_id, map_index";
     let state = which.state.as_str();
-    let rows =
-        client.query(query, &[&run.dag_id, &run.run_id, &state, &relatives, &which.tasks, &which.map_index]).await?;
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&run.dag_id, &run.run_id, &state, &whole, &which.tasks, &which.map_index, &tasks, &indexes];
+    let rows = client.query(query, &parameters).await?;
     let one = |task_id, map_index| InstanceKey { run: run.clone(), task_id, map_index };
     Ok(rows.iter().map(|row| one(row.get(0), row.get(1))).collect())
 }
 
-/// The tasks above and below that are asked for. Teardowns below are left to themselves.
-fn relatives(dag: &Dag, which: &Marking) -> Vec<String> {
-    let graph = Graph::new((*dag.structure).clone());
-    let mut found = BTreeSet::new();
-    for task_index in which.tasks.iter().filter_map(|id| graph.task_index(id)) {
-        if which.downstream {
-            found.extend(graph.below(task_index).into_iter().filter(|below| !graph.task(*below).is_teardown));
-        }
-        if which.upstream {
-            found.extend(graph.above(task_index));
-        }
+/// The instances above and below that are asked for: of a mapped group those of the same copy. Teardowns below are left
+/// to themselves.
+async fn relatives(
+    client: &impl GenericClient,
+    run: &RunKey,
+    which: &Marking,
+    graph: &Graph,
+) -> Result<Chosen, StoreError> {
+    if !which.upstream && !which.downstream {
+        return Ok(Chosen::default());
     }
-    found.into_iter().map(|task_index| graph.task(task_index).task_id.clone()).collect()
+    let lengths = lengths::of_run(client, run, graph).await?;
+    let relatives = Relatives { graph, lengths: &lengths };
+    let named = Chosen::named(graph, which.tasks.iter().map(|id| (id.as_str(), which.map_index)));
+    let mut found = Chosen::default();
+    if which.downstream {
+        found = relatives.of(&named, Direction::Down);
+        found.whole.retain(|below| !graph.task(*below).is_teardown);
+        found.single.retain(|(below, _)| !graph.task(*below).is_teardown);
+    }
+    if which.upstream {
+        found.extend(relatives.of(&named, Direction::Up));
+    }
+    Ok(found)
 }
 
 /// Gives the instances their state, ends what runs of them, and lets what failed for them run again. Returns which
@@ -109,20 +130,20 @@ pub async fn mark(
     which: &Marking,
 ) -> Result<Vec<InstanceKey>, StoreError> {
     let below = Selection {
-        tasks: which.tasks.iter().map(|id| (id.clone(), None)).collect(),
+        tasks: which.tasks.iter().map(|id| (id.clone(), which.map_index)).collect(),
         downstream: true,
         only_failed: true,
         except: which.tasks.clone(),
         ..Selection::default()
     };
     let below = Clearing::of(transaction, &key.dag_id, &below).await?;
-    let relatives = relatives(&below.dag, which);
+    let graph = Graph::new((*below.dag.structure).clone());
     let runs = reached(transaction, &below.dag, key, which).await?;
     // The scheduler plans a run under the same lock.
     runs::lock(transaction, &runs).await?;
     let mut changed = Vec::new();
     for run in runs {
-        let found = of_run(transaction, run.clone(), which, &relatives).await?;
+        let found = of_run(transaction, run.clone(), which, &graph).await?;
         if !found.is_empty() {
             set(transaction, &run, &found, which.state).await?;
         }

@@ -69,7 +69,8 @@ impl<'a> NewRun<'a> {
     }
 }
 
-/// The moment, in microseconds, which is what Postgres keeps.
+/// The moment, in microseconds, which is what Postgres keeps. Every date that is compared with another is of this clock:
+/// that of the datastore's machine may be another.
 pub fn now() -> Timestamp {
     Timestamp::now().round(jiff::Unit::Microsecond).unwrap_or_else(|_| Timestamp::now())
 }
@@ -92,14 +93,17 @@ pub async fn insert(
     let query = "
         INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
                              run_after, conf, note, dag_version_id, triggered_by, triggering_user_name, backfill_id,
-                             backfill_ordinal, partition_key, partition_date)
-        VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                             backfill_ordinal, partition_key, partition_date, queued_at)
+        VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                -- What its schedule or its assets make is due, also where another clock says when.
+                CASE WHEN $3 IN ('scheduled', 'asset_triggered') THEN greatest($17::timestamptz, $7::timestamptz)
+                     ELSE $17 END)
         ON CONFLICT DO NOTHING";
     let (start, end) = run.interval.map(|interval| (interval.start, interval.end)).unzip();
     let (backfill, ordinal) = run.backfill.unzip();
     let partition = run.partition.map(|partition| (&partition.key, partition.date));
     let (partition_key, partition_date) = (partition.map(|one| one.0), partition.and_then(|one| one.1));
-    let parameters: [&(dyn ToSql + Sync); 16] = [
+    let parameters: [&(dyn ToSql + Sync); 17] = [
         &run.key.dag_id,
         &run.key.run_id,
         &run.run_type,
@@ -116,6 +120,7 @@ pub async fn insert(
         &ordinal,
         &partition_key,
         &partition_date,
+        &now(),
     ];
     if transaction.execute(query, &parameters).await? == 0 {
         return Ok(false);
@@ -142,9 +147,9 @@ pub async fn insert_all(
     let query = "
         INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
                              run_after, conf, dag_version_id, triggered_by, triggering_user_name, backfill_id,
-                             backfill_ordinal)
+                             backfill_ordinal, queued_at)
         SELECT $1, new.run_id, $2, 'queued', new.logical_date, new.starts, new.ends, new.run_after, $3, $4, $5, $6, $7,
-               new.ordinal
+               new.ordinal, $14::timestamptz
         FROM unnest($8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
                     $13::integer[]) AS new (run_id, logical_date, starts, ends, run_after, ordinal)
         ON CONFLICT DO NOTHING RETURNING run_id";
@@ -155,7 +160,7 @@ pub async fn insert_all(
     let afters: Vec<_> = runs.iter().map(|run| run.run_after).collect();
     let ordinals: Vec<_> = runs.iter().map(|run| run.backfill.map(|(_, ordinal)| ordinal)).collect();
     let backfill = first.backfill.map(|(id, _)| id);
-    let parameters: [&(dyn ToSql + Sync); 13] = [
+    let parameters: [&(dyn ToSql + Sync); 14] = [
         &first.key.dag_id,
         &first.run_type,
         &Json(first.conf),
@@ -169,6 +174,7 @@ pub async fn insert_all(
         &ends,
         &afters,
         &ordinals,
+        &now(),
     ];
     let rows = transaction.query(query, &parameters).await?;
     let made: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();

@@ -7,7 +7,8 @@ use super::events::{self, Event};
 use super::listing::{Column, Found, Listing, Source};
 use crate::engine::dag::DEFAULT_POOL;
 use crate::engine::keys::RunKey;
-use crate::engine::planner::concurrency::Usage;
+use crate::engine::planner::concurrency::{PoolSlots, Taken, Usage};
+use crate::engine::state::TaskState;
 use crate::postgres::GenericClient;
 use tokio_postgres::Row;
 
@@ -24,11 +25,12 @@ pub struct Pool {
     pub running: i64,
     pub queued: i64,
     pub scheduled: i64,
+    pub deferred: i64,
 }
 
 impl Pool {
     pub fn occupied(&self) -> i64 {
-        self.running + self.queued
+        self.running + self.queued + if self.include_deferred { self.deferred } else { 0 }
     }
 
     pub fn open(&self) -> i64 {
@@ -43,10 +45,11 @@ const ALL: &str = "
 
 const USED: &str = "
     LEFT JOIN LATERAL (
-        SELECT coalesce(sum(pool_slots) FILTER (WHERE state IN ('running', 'restarting')), 0)::bigint AS running,
+        SELECT coalesce(sum(pool_slots) FILTER (WHERE state = 'running'), 0)::bigint AS running,
                coalesce(sum(pool_slots) FILTER (WHERE state = 'queued'), 0)::bigint AS queued,
-               coalesce(sum(pool_slots) FILTER (WHERE state = 'scheduled'), 0)::bigint AS scheduled
-        FROM task_instance WHERE pool = p.name AND state IN ('running', 'restarting', 'queued', 'scheduled')) u ON true";
+               coalesce(sum(pool_slots) FILTER (WHERE state = 'scheduled'), 0)::bigint AS scheduled,
+               coalesce(sum(pool_slots) FILTER (WHERE state = 'deferred'), 0)::bigint AS deferred
+        FROM task_instance WHERE pool = p.name AND state IN ('running', 'queued', 'scheduled', 'deferred')) u ON true";
 
 fn read(row: &Row) -> Pool {
     Pool {
@@ -57,6 +60,7 @@ fn read(row: &Row) -> Pool {
         running: row.get("running"),
         queued: row.get("queued"),
         scheduled: row.get("scheduled"),
+        deferred: row.get("deferred"),
     }
 }
 
@@ -120,27 +124,65 @@ async fn changed(client: &impl GenericClient) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What runs, everywhere but in one run, and the slots of all pools.
+/// In SQL, how many task instances and slots each task of each run has in each state that a limit counts, but those of
+/// the run `($1, $2)`.
+const IN_FLIGHT: &str = "
+    WITH in_flight AS MATERIALIZED (
+        -- In two parts, because each has an index.
+        SELECT dag_id, run_id, task_id, map_index, try_number, state, pool, pool_slots FROM task_instance
+        WHERE state IN ('queued', 'running') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))
+        UNION ALL
+        SELECT dag_id, run_id, task_id, map_index, try_number, state, pool, pool_slots FROM task_instance
+        WHERE state IN ('deferred', 'awaiting_input') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))),
+    -- What ends in a run that does not run is settled once it does: until then its try says what it is. Each of those that
+    -- run is looked up by its key, and there are few: a join would read all runs.
+    counted AS (
+        SELECT dag_id, run_id, task_id, pool, pool_slots,
+               CASE WHEN i.state = 'running' AND (SELECT r.state FROM dag_run r WHERE (r.dag_id, r.run_id)
+                                                         = (i.dag_id, i.run_id)) IS DISTINCT FROM 'running'
+                    THEN (SELECT t.state FROM task_try t
+                          WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
+                                = (i.dag_id, i.run_id, i.task_id, i.map_index, i.try_number))
+                    ELSE i.state END AS state
+        FROM in_flight i)
+    SELECT dag_id, run_id, task_id, state, pool, sum(pool_slots)::bigint, count(*)
+    FROM counted GROUP BY dag_id, run_id, task_id, state, pool";
+
+/// What the limits count, everywhere but in one run and whatever the state of the run is, and the slots of all pools.
 pub async fn usage(client: &impl GenericClient, but: Option<&RunKey>) -> Result<Usage, StoreError> {
     let mut usage = Usage::default();
-    usage.pools.insert(DEFAULT_POOL.to_owned(), (DEFAULT_SLOTS.into(), 0));
-    for row in client.query("SELECT name, slots FROM pool", &[]).await? {
-        usage.pools.insert(row.get(0), (row.get::<_, i32>(1).into(), 0));
+    let unused = |all: i32, include_deferred| PoolSlots { all: all.into(), used: 0, include_deferred };
+    usage.pools.insert(DEFAULT_POOL.to_owned(), unused(DEFAULT_SLOTS, false));
+    for row in client.query("SELECT name, slots, include_deferred FROM pool", &[]).await? {
+        usage.pools.insert(row.get(0), unused(row.get(1), row.get(2)));
     }
     let (dag_id, run_id) = but.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
-    // First those that take slots, which have an index: by their runs all that these consist of would be read. Then the
-    // runs by their key: `IS TRUE` keeps the index of running ones out, in which all are read for a few.
-    let query = "
-        WITH active AS MATERIALIZED (
-            SELECT dag_id, run_id, task_id, pool, pool_slots FROM task_instance
-            WHERE state IN ('queued', 'running', 'restarting') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2)))
-        SELECT dag_id, run_id, task_id, pool, sum(pool_slots)::bigint, count(*)
-        FROM active JOIN dag_run r USING (dag_id, run_id) WHERE (r.state = 'running') IS TRUE
-        GROUP BY dag_id, run_id, task_id, pool";
-    for row in client.query(query, &[&dag_id, &run_id]).await? {
+    for row in client.query(IN_FLIGHT, &[&dag_id, &run_id]).await? {
         let run = RunKey { dag_id: row.get(0), run_id: row.get(1) };
-        let count = u32::try_from(row.get::<_, i64>(5)).unwrap_or(u32::MAX);
-        usage.take(&run, row.get(2), row.get(3), row.get(4), count);
+        let Some(state) = row.get::<_, Option<&str>>(3).and_then(TaskState::parse) else { continue };
+        let count = u32::try_from(row.get::<_, i64>(6)).unwrap_or(u32::MAX);
+        usage.take(&run, Taken { task_id: row.get(2), state, pool: row.get(4), slots: row.get(5), count });
     }
     Ok(usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deferred_slots_are_occupied_where_the_pool_counts_them() {
+        let pool = |include_deferred| Pool {
+            name: "p".to_owned(),
+            slots: 9,
+            description: None,
+            include_deferred,
+            running: 1,
+            queued: 2,
+            scheduled: 8,
+            deferred: 4,
+        };
+        assert_eq!((pool(false).occupied(), pool(false).open()), (3, 6));
+        assert_eq!((pool(true).occupied(), pool(true).open()), (7, 2));
+    }
 }

@@ -279,13 +279,13 @@ pub async fn revise(client: &impl GenericClient, key: &RunKey) -> Result<(), Sto
     Ok(())
 }
 
-/// A run that is over begins again when its turn comes.
+/// A run that is over begins again when its turn comes: it has been due before, whatever the clock says by now.
 pub async fn queue_again(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query =
-        "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = now(), start_date = NULL,
-                        end_date = NULL, deadline_at = NULL
+        "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
+                        start_date = NULL, end_date = NULL, deadline_at = NULL
                  WHERE dag_id = $1 AND run_id = $2";
-    client.execute(query, &[&key.dag_id, &key.run_id]).await?;
+    client.execute(query, &[&key.dag_id, &key.run_id, &new_run::now()]).await?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 use super::StoreError;
 use super::events::{self, Event};
+use super::new_run;
 use super::partitions;
 use super::triggers::{self, Deferral, Resumption};
 use super::xcoms;
@@ -86,7 +87,7 @@ pub async fn claim(
             SELECT dag_id, run_id, task_id, map_index, row_number() OVER () AS number,
                    CASE WHEN end_date IS NULL THEN start_date END AS waited_since FROM picked),
         taken AS (
-            UPDATE task_instance ti SET state = 'running', start_date = now(), end_date = NULL
+            UPDATE task_instance ti SET state = 'running', start_date = $5, end_date = NULL
             FROM numbered p WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
                                   = (p.dag_id, p.run_id, p.task_id, p.map_index)
             RETURNING ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number, ti.max_tries, p.number,
@@ -103,24 +104,24 @@ pub async fn claim(
         begun AS (
             INSERT INTO task_try (dag_id, run_id, task_id, map_index, try_number, state, heartbeat_at, boot_id, token_hash,
                                   first_start_date)
-            SELECT dag_id, run_id, task_id, map_index, try_number, 'running', now(), $2, ($3::bytea[])[number],
+            SELECT dag_id, run_id, task_id, map_index, try_number, 'running', $5, $2, ($3::bytea[])[number],
                    first_start_date
             FROM described
             ON CONFLICT (dag_id, run_id, task_id, map_index, try_number) DO UPDATE
-            SET state = 'running', heartbeat_at = now(), boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
+            SET state = 'running', heartbeat_at = $5, boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
                 first_start_date = CASE WHEN task_try.state IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                         THEN coalesce(task_try.first_start_date, task_try.start_date) END,
                 reschedules = CASE task_try.state WHEN 'up_for_reschedule' THEN task_try.reschedules + 1
                                                   WHEN 'deferred' THEN task_try.reschedules
                                                   WHEN 'awaiting_input' THEN task_try.reschedules ELSE 0 END,
-                start_date = now(), end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
+                start_date = $5, end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
                 skipped_tasks = NULL, asset_events = NULL),
         forgotten AS (
             DELETE FROM xcom x USING described gone
             WHERE (x.dag_id, x.run_id, x.task_id, x.map_index)
                   = (gone.dag_id, gone.run_id, gone.task_id, gone.map_index) AND NOT gone.goes_on),
         resumed AS (
-            UPDATE task_trigger w SET resumed_at = now() FROM described d
+            UPDATE task_trigger w SET resumed_at = $5 FROM described d
             WHERE (w.dag_id, w.run_id, w.task_id, w.map_index, w.try_number)
                   = (d.dag_id, d.run_id, d.task_id, d.map_index, d.try_number) AND d.was_deferred
             RETURNING w.dag_id, w.run_id, w.task_id, w.map_index, w.next_method, w.next_kwargs),
@@ -133,7 +134,7 @@ pub async fn claim(
                first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM told) AS told
         FROM described LEFT JOIN resumed USING (dag_id, run_id, task_id, map_index) ORDER BY number";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let rows = client.query(take, &[&most, &boot_id, &hashes, &events::ENGINE]).await?;
+    let rows = client.query(take, &[&most, &boot_id, &hashes, &events::ENGINE, &new_run::now()]).await?;
     let numbered = rows.iter().map(|row| (row, row.get::<_, i64>("number")));
     let token = |number: i64| usize::try_from(number - 1).ok().and_then(|at| tokens.get(at)).cloned();
     Ok(numbered.filter_map(|(row, number)| Some(read_claimed(row, token(number)?))).collect())
@@ -363,8 +364,10 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
         &events::ENGINE,
         &payload,
     ];
-    let deferral = ended.deferral.as_ref().map(Json);
-    parameters.extend(deferral.as_ref().map(|deferral| deferral as &(dyn ToSql + Sync)));
+    let (deferral, now) = (ended.deferral.as_ref().map(Json), new_run::now());
+    if let Some(deferral) = &deferral {
+        parameters.extend([deferral as &(dyn ToSql + Sync), &now]);
+    }
     let told = client.query(&query, &parameters).await?;
     Ok(!told.is_empty())
 }

@@ -40,18 +40,19 @@ pub(super) fn resumption(row: &Row) -> Option<Resumption> {
     Some(Resumption { next_method, next_kwargs })
 }
 
-/// A part of the statement that records how a try ended: `$20` is a `Deferral`.
+/// A part of the statement that records how a try ended: `$20` is a `Deferral`, `$21` now.
 pub(super) const DEFERRED: &str = ",
         deferred AS (
             INSERT INTO task_trigger (dag_id, run_id, task_id, map_index, try_number, classpath, kwargs, timeout_at,
-                                      next_method, next_kwargs)
+                                      next_method, next_kwargs, created_at)
             SELECT $1, $2, $3, $4, try_number, ($20::json)->>'classpath', ($20::json)->'kwargs',
-                   now() + (($20::json)->>'timeout')::float8 * interval '1 second', ($20::json)->>'next_method', ($20::json)->'next_kwargs'
+                   $21::timestamptz + (($20::json)->>'timeout')::float8 * interval '1 second', ($20::json)->>'next_method',
+                   ($20::json)->'next_kwargs', $21
             FROM ended
             ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
             SET try_number = EXCLUDED.try_number, id = DEFAULT, classpath = EXCLUDED.classpath, kwargs = EXCLUDED.kwargs,
                 timeout_at = EXCLUDED.timeout_at, next_method = EXCLUDED.next_method, next_kwargs = EXCLUDED.next_kwargs,
-                created_at = now(), fired_at = NULL, resumed_at = NULL)";
+                created_at = EXCLUDED.created_at, fired_at = NULL, resumed_at = NULL)";
 
 /// One that has not fired.
 #[derive(Debug, Clone)]
@@ -87,7 +88,7 @@ pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool, StoreEr
 /// All whose task waits for them.
 pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreError> {
     let query = format!(
-        "SELECT w.*, r.dag_version_id, CASE WHEN w.classpath = '' THEN least(w.timeout_at, h.responded_at)
+        "SELECT w.*, r.dag_version_id, CASE WHEN w.classpath = '' AND h.responded_at IS NOT NULL THEN 'epoch'
                                             ELSE w.timeout_at END AS until
          FROM task_trigger w JOIN task_try t USING (dag_id, run_id, task_id, map_index, try_number)
          JOIN task_instance ti USING (dag_id, run_id, task_id, map_index) JOIN dag_run r USING (dag_id, run_id)
@@ -138,7 +139,7 @@ pub enum Fired {
     /// The task goes on, with its event among the arguments.
     Event { next_kwargs: Value },
     /// The task goes on only to fail: why, and the lines of a traceback.
-    Failed { error: &'static str, traceback: Option<Vec<String>> },
+    Failed { error: String, traceback: Option<Vec<String>> },
     /// The task has ended without going on.
     Ended { state: TryState, xcoms: BTreeMap<String, Value> },
 }

@@ -105,6 +105,13 @@ pub struct Pull<'a> {
     pub limit: Option<i64>,
 }
 
+/// In SQL, whether the instance that left the value `x` is there. One that was removed because the list has become
+/// shorter keeps its values, as in Airflow, but what reads those of all instances does not see them.
+const IS_THERE: &str = "(x.map_index < 0 OR NOT EXISTS (
+    SELECT FROM task_instance ti
+    WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (x.dag_id, x.run_id, x.task_id, x.map_index)
+      AND ti.state = 'removed'))";
+
 /// The values that some tasks left under a key: task, map index and JSON, in the order of the indexes.
 pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>, StoreError> {
     // Of all instances Airflow gives what each of the runs has left, of one that is named the newest.
@@ -116,7 +123,7 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
         "SELECT {newest} x.task_id, x.map_index, x.value::text
          FROM xcom x JOIN dag_run r USING (dag_id, run_id)
          WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
-           AND ($5::integer[] IS NULL OR x.map_index = ANY ($5))
+           AND ($5::integer[] IS NULL AND {IS_THERE} OR x.map_index = ANY ($5))
            AND (x.run_id = $2
                 OR $6 AND r.logical_date <= (SELECT logical_date FROM dag_run WHERE dag_id = $1 AND run_id = $2))
          ORDER BY {by_date} {order}, x.map_index OFFSET $7 LIMIT $8"
@@ -130,8 +137,11 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
 
 /// How many instances of a task have left one under a key.
 pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key: &str) -> Result<i64, StoreError> {
-    let query = "SELECT count(*) FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND key = $4";
-    Ok(client.query_one(query, &[&run.dag_id, &run.run_id, &task_id, &key]).await?.get(0))
+    let query = format!(
+        "SELECT count(*) FROM xcom x
+         WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {IS_THERE}"
+    );
+    Ok(client.query_one(&query, &[&run.dag_id, &run.run_id, &task_id, &key]).await?.get(0))
 }
 
 /// One of a running try's own that is not there is no error.

@@ -5,6 +5,7 @@ use super::declared::Declared;
 use super::installed::{self, program};
 use super::managed;
 use super::uv::Uv;
+use super::{airflow_versions, pins};
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
 use crate::python::{Python, discover};
@@ -79,6 +80,18 @@ impl Lock {
         }
         all.into_iter().map(|(name, versions)| (name, versions.join(" or "))).collect()
     }
+
+    /// With the files alone that its project pins. The error is for people: what the project or this release forbids.
+    pub fn allowed(mut self) -> Result<Self, String> {
+        self.text = pins::applied(&self.text, self.declared.pinning())?;
+        airflow_versions::check(&self.packages())?;
+        Ok(self)
+    }
+
+    /// Whether it may be installed as it is. One of an earlier release may have what is not allowed.
+    pub fn is_allowed(&self) -> bool {
+        self.clone().allowed().is_ok_and(|allowed| allowed == *self)
+    }
 }
 
 /// Works out what is to be installed: the newest versions that fit.
@@ -94,7 +107,7 @@ pub fn lock(
         (staging.0.join("requirements.in"), staging.0.join("constraints.txt"), staging.0.join("lock.txt"));
     let write = || -> io::Result<()> {
         std::fs::write(&wanted, lines(&declared.requirements))?;
-        std::fs::write(&limits, lines(&declared.constraints))
+        std::fs::write(&limits, lines(&declared.constraints) + &lines(&airflow_versions::bounds()))
     };
     write().map_err(|error| unwritable(home, &error))?;
     let mut arguments: Vec<OsString> = ["pip", "compile", "--universal", "--generate-hashes", "--no-header"]
@@ -104,8 +117,7 @@ pub fn lock(
         .collect();
     let version = declared.python_of_lock(python);
     arguments.push(version.clone().into());
-    let constraints = (!declared.constraints.is_empty()).then_some(("--constraints", &limits));
-    for (name, value) in [("--python", &python.path), ("--output-file", &locked)].into_iter().chain(constraints) {
+    for (name, value) in [("--constraints", &limits), ("--python", &python.path), ("--output-file", &locked)] {
         arguments.extend([name.into(), value.into()]);
     }
     if let Some(moment) = &declared.index.exclude_newer {
@@ -114,10 +126,10 @@ pub fn lock(
     arguments.push(wanted.clone().into());
     arguments.extend(index(declared));
     reporter.report(Progress::Started(format!("Working out what to install: {}", declared.requirements.join(", "))));
-    uv.run(arguments, LOCK_LIMIT, reporter)?;
+    uv.run(arguments, LOCK_LIMIT, reporter).map_err(airflow_versions::explained)?;
     checkpoint("environment.locked");
     let text = std::fs::read_to_string(&locked).map_err(|error| unwritable(home, &error))?;
-    Ok(Lock { declared: declared.clone(), python: version, text })
+    Lock { declared: declared.clone(), python: version, text }.allowed()
 }
 
 fn lines(all: &[String]) -> String {
@@ -238,8 +250,10 @@ fn install(uv: &Uv, lock: &Lock, staging: &Path, tree: &Path, reporter: &dyn Rep
     }
     let locked = staging.join("lock.txt");
     std::fs::write(&locked, &lock.text).map_err(|error| format!("{}: {error}", locked.display()))?;
+    // A git address has no files with hashes; the lock names its commit.
+    let hashes = if pins::has_commits(&lock.text) { "--verify-hashes" } else { "--require-hashes" };
     let sync = |offline: &[&str]| {
-        let mut arguments: Vec<OsString> = ["pip", "sync", "--require-hashes", "--python"].map(Into::into).into();
+        let mut arguments: Vec<OsString> = ["pip", "sync", hashes, "--python"].map(Into::into).into();
         arguments.extend([program(tree).into(), locked.clone().into()]);
         arguments.extend(offline.iter().map(Into::into));
         arguments.extend(index(&lock.declared));
@@ -343,6 +357,21 @@ mod tests {
         let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: text.to_owned() };
         let named = |name: &str, version: &str| (name.to_owned(), version.to_owned());
         assert_eq!(lock.packages(), [named("certifi", "2026.1"), named("numpy", "2.4 or 2.5")]);
+    }
+
+    #[test]
+    fn a_stored_lock_with_other_files_or_a_newer_airflow_is_not_allowed() {
+        let (pinned, other) = ("ab".repeat(32), "cd".repeat(32));
+        let declared = Declared { requirements: vec![format!("n==1 --hash=sha256:{pinned}")], ..Declared::default() };
+        let lock = |text: &str| Lock { declared: declared.clone(), python: "3.11".to_owned(), text: text.to_owned() };
+        let both = lock(&format!("n==1 \\\n    --hash=sha256:{pinned} \\\n    --hash=sha256:{other}\n"));
+        assert!(!both.is_allowed());
+        let allowed = both.allowed().unwrap();
+        assert!(allowed.is_allowed() && !allowed.text.contains(&other), "{}", allowed.text);
+        let refused = lock(&format!("n==1 \\\n    --hash=sha256:{other}\n")).allowed().unwrap_err();
+        assert!(refused.starts_with("n==1: hash mismatch"), "{refused}");
+        let newer = lock(&format!("apache-airflow-core==3.4.0 \\\n    --hash=sha256:{other}\n"));
+        assert!(newer.allowed().unwrap_err().contains("runs Apache Airflow 3.0 to 3.3"));
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Missing {
 }
 
 /// The environment of what is declared, for this Python: the one that is there, or else a new one. `known` is the lock to
-/// go by where one was chosen before. Returns the lock and the folder. It may take minutes; the error is for people.
+/// go by where one was chosen before; one that is not allowed any more counts as none. Returns the lock and the folder. It
+/// may take minutes; the error is for people.
 pub fn ensure(
     home: &Home,
     declared: &Declared,
@@ -69,22 +70,28 @@ pub fn ensure(
     known: Option<Lock>,
     reporter: &dyn Reporter,
 ) -> Result<(Lock, PathBuf), String> {
+    let known = known.and_then(|lock| lock.allowed().ok());
     let Some(lock) = known.or_else(|| of_same_inputs(home, &declared.inputs_with(python))) else {
         return renew(home, declared, python, reporter);
     };
-    let folder = match build::find(home, &lock.hash()) {
-        Some(folder) => folder,
-        None => build::build(&uv::get(home, reporter)?, home, &lock, python, reporter)?,
-    };
+    let folder = of_lock(home, &lock, python, reporter)?;
     Ok((lock, folder))
+}
+
+/// The environment of exactly this lock, built where it is not there. The error is for people.
+pub fn of_lock(home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
+    match build::find(home, &lock.hash()) {
+        Some(folder) => Ok(folder),
+        None => build::build(&uv::get(home, reporter)?, home, lock, python, reporter),
+    }
 }
 
 /// What the newest environment on this machine has that was made for the same.
 fn of_same_inputs(home: &Home, inputs: &str) -> Option<Lock> {
     let mut found: Vec<Stamp> =
         build::all(home).into_iter().map(|(_, stamp)| stamp).filter(|stamp| stamp.lock.inputs() == inputs).collect();
-    found.sort_by(|a, b| a.created_at.cmp(&b.created_at));
-    found.pop().map(|stamp| stamp.lock)
+    found.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+    found.into_iter().find_map(|stamp| stamp.lock.allowed().ok())
 }
 
 /// The newest versions that do for what is declared, installed. The error is for people.

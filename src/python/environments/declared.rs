@@ -1,12 +1,14 @@
 //! What a project says about the environment of its DAGs: `leoflow.yaml`, `pyproject.toml`, `requirements.txt` beside
 //! the DAG, or a block in the file itself. Two that say different things are an error that names both.
 
+use super::project_text;
 use super::python_range::PythonRange;
 use super::requirements::{self, Index, Said};
 use crate::config::project::{self, Wanted};
 use crate::python::Python;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// What packages are wanted. Equal ones share an environment.
@@ -33,6 +35,11 @@ impl Declared {
     /// The same with a Python that is there.
     pub fn inputs_with(&self, python: &Python) -> String {
         self.inputs(&self.python_of_lock(python))
+    }
+
+    /// All that may pin a file or a commit.
+    pub fn pinning(&self) -> impl Iterator<Item = &String> {
+        self.requirements.iter().chain(&self.constraints)
     }
 
     /// Whether nothing is to be installed, and the Python that was chosen for it is the plain one.
@@ -88,25 +95,44 @@ pub fn look(
     }
     claims.extend(beside(place, included.as_deref(), read)?);
     // The file itself is read when it is parsed; that it changes is known.
-    if let Some(text) = requirements::text_of(place.file, &mut Vec::new()).ok().flatten() {
+    if let Some(text) = project_text::text_of(place.file, &mut Vec::new()).ok().flatten() {
         let said = requirements::of_script(place.file, &text)?;
         claims.extend(said.map(|said| Claim { by: place.file.display().to_string(), said }));
     }
-    let says_something = |claim: &Claim| claim.said.requirements.is_some() || claim.said.python.is_some();
-    if !claims.iter().any(says_something)
-        && let Some(workspace) = place.workspace
-        && let Some(wanted) = of_workspace(read)?
+    let says_something = |claim: &Claim| {
+        let said = &claim.said;
+        said.requirements.is_some() || said.airflow.is_some() || said.python.is_some()
+    };
+    let is_silent = !claims.iter().any(says_something);
+    if let Some(workspace) = place.workspace
+        && (is_silent || place.project.is_none())
+        && let Some(mut wanted) = of_workspace(read)?
     {
+        if !is_silent {
+            // A file outside of projects has its limits from there, and what it needs from its own block.
+            (wanted.dependencies, wanted.requirements, wanted.python_version) = (None, None, None);
+        }
         claims.extend(of_settings(workspace, wanted, read)?);
     }
     agreed(claims)
+}
+
+/// The place beside the settings that lists what is needed, if one does.
+pub fn listed_beside(place: &Place<'_>, included: Option<&Path>) -> Result<Option<String>, String> {
+    let mut claims = beside(place, included, &mut Vec::new())?;
+    if let Some(text) = project_text::text_of(place.file, &mut Vec::new()).ok().flatten() {
+        let said = requirements::of_script(place.file, &text)?;
+        claims.extend(said.map(|said| Claim { by: place.file.display().to_string(), said }));
+    }
+    let lists = |claim: &Claim| claim.said.requirements.as_ref().is_some_and(|all| !all.is_empty());
+    Ok(claims.into_iter().find(lists).map(|claim| claim.by))
 }
 
 fn of_settings(folder: &Path, wanted: Wanted, read: &mut Vec<PathBuf>) -> Result<Option<Claim>, String> {
     let mut said = Said { requirements: wanted.dependencies, python: wanted.python_version, ..Said::default() };
     if let Some(version) = wanted.airflow {
         let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
-        said.requirements.get_or_insert_default().push(format!("apache-airflow=={exact}"));
+        said.airflow = Some(format!("apache-airflow=={exact}"));
     }
     said.index = Index { first: wanted.index, extra: wanted.extra_index, exclude_newer: wanted.exclude_newer };
     said.constraints = wanted.constraints;
@@ -116,6 +142,11 @@ fn of_settings(folder: &Path, wanted: Wanted, read: &mut Vec<PathBuf>) -> Result
         let found = found.ok_or_else(|| format!("{}: there is no file {}", project::FILE, file.display()))?;
         said.requirements.get_or_insert_default().extend(found.requirements.into_iter().flatten());
         said.constraints.extend(found.constraints);
+        if let (Some(ours), Some(theirs)) = (&said.index.first, &found.index.first)
+            && ours != theirs
+        {
+            return odds(folder.join(project::FILE).display(), file.display(), "the index");
+        }
         said.index.first = said.index.first.or(found.index.first);
         said.index.extra.extend(found.index.extra);
     }
@@ -149,13 +180,14 @@ fn beside(place: &Place<'_>, included: Option<&Path>, read: &mut Vec<PathBuf>) -
     Ok(claims)
 }
 
+fn odds<T>(one: impl Display, other: impl Display, what: &str) -> Result<T, String> {
+    Err(format!("{one} and {other} do not agree on {what}; keep one of the two, or let both say the same"))
+}
+
 fn agreed(claims: Vec<Claim>) -> Result<Option<Declared>, String> {
     let mut declared = Declared::default();
     let mut first: Option<(&str, Vec<String>)> = None;
     let mut index: Option<(&str, &String)> = None;
-    let odds = |one: &str, other: &str, what: &str| {
-        Err(format!("{one} and {other} do not agree on {what}; keep one of the two, or let both say the same"))
-    };
     for claim in &claims {
         let by = claim.by.as_str();
         // An empty list, as tools write it into a new project, stands against nobody.
@@ -191,7 +223,9 @@ fn agreed(claims: Vec<Claim>) -> Result<Option<Declared>, String> {
         }
     }
     declared.index.first = index.map(|(_, url)| url.clone());
-    declared.requirements = first.map(|(_, found)| found).unwrap_or_default();
+    let airflow = claims.iter().filter_map(|claim| claim.said.airflow.clone());
+    declared.requirements =
+        in_order(&first.into_iter().flat_map(|(_, found)| found).chain(airflow).collect::<Vec<_>>());
     declared.constraints = in_order(&declared.constraints);
     let is_wanted = !declared.requirements.is_empty() || !declared.python.is_empty();
     Ok(is_wanted.then_some(declared))
@@ -270,6 +304,50 @@ mod tests {
     }
 
     #[test]
+    fn airflow_of_the_settings_goes_with_what_any_place_lists() {
+        let script = "# /// script\n# dependencies = ['a']\n# ///\n";
+        for beside in [
+            ("p/requirements.txt", "a\n"),
+            ("p/pyproject.toml", "[project]\nname='x'\ndependencies=['a']\n"),
+            ("p/dags/dag.py", script),
+        ] {
+            let found = Folder::with(&[beside]).look(Some(&json!({"airflow": "3.3"})), None).unwrap().unwrap();
+            assert_eq!(found.requirements, ["a", "apache-airflow==3.3.*"], "{}", beside.0);
+        }
+        let found = Folder::with(&[]).look(Some(&json!({"airflow": "3.3.2"})), Some(&json!({"dependencies": ["d"]})));
+        assert_eq!(found.unwrap().unwrap().requirements, ["apache-airflow==3.3.2"]);
+        let constrained = json!({"constraints": ["apache-airflow-core<3.4"]});
+        let found = Folder::with(&[("p/dags/dag.py", script)]).look(Some(&constrained), None).unwrap().unwrap();
+        assert_eq!(
+            (found.requirements, found.constraints),
+            (vec!["a".to_owned()], vec!["apache-airflow-core<3.4".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_file_outside_of_projects_has_its_limits_from_the_workspace() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dag.py");
+        std::fs::write(&file, "# /// script\n# dependencies = ['a']\n# ///\n").unwrap();
+        let place = Place { workspace: Some(folder.path()), project: None, file: &file };
+        let mut settings = json!({"dependencies": ["b"], "constraints": ["a<2"], "index": "https://i.example/simple"});
+        let found = look(&place, None, |_| Ok(Some(project::take_wanted(&mut settings))), &mut Vec::new());
+        let found = found.unwrap().unwrap();
+        assert_eq!((found.requirements, found.constraints), (vec!["a".to_owned()], vec!["a<2".to_owned()]));
+        assert_eq!(found.index.first.as_deref(), Some("https://i.example/simple"));
+    }
+
+    #[test]
+    fn the_place_that_lists_what_is_needed_is_named() {
+        let folder = Folder::with(&[("p/requirements.txt", "a\n")]);
+        let (root, project) = (folder.0.path(), folder.0.path().join("p"));
+        let place = Place { workspace: Some(root), project: Some(&project), file: &root.join("p/dags/dag.py") };
+        let listed = |included: Option<&Path>| listed_beside(&place, included).unwrap();
+        assert_eq!(listed(None), Some(project.join("requirements.txt").display().to_string()));
+        assert_eq!(listed(Some(&project.join("requirements.txt"))), None);
+    }
+
+    #[test]
     fn every_range_has_to_hold_the_python() {
         let folder = Folder::with(&[("p/pyproject.toml", "[project]\nname='x'\nrequires-python='>=3.11'\n")]);
         let found = folder.look(Some(&json!({"python_version": "3.12"})), None).unwrap().unwrap();
@@ -282,6 +360,9 @@ mod tests {
     fn two_indexes_are_both_named() {
         let folder = Folder::with(&[("p/requirements.txt", "--index-url https://a.example/simple\na\n")]);
         let told = folder.look(Some(&json!({"index": "https://b.example/simple"})), None).unwrap_err();
+        assert!(told.contains("requirements.txt do not agree on the index"), "{told}");
+        let included = json!({"index": "https://b.example/simple", "requirements": "requirements.txt"});
+        let told = folder.look(Some(&included), None).unwrap_err();
         assert!(told.contains("requirements.txt do not agree on the index"), "{told}");
     }
 

@@ -56,5 +56,6 @@ fn ask(folder: &Path, room: &Path, code: &str) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("its Python does not work: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    let why = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
+    Err(format!("its Python does not work: {why}"))
 }

@@ -1,13 +1,11 @@
 //! What a project needs, as its files say it: `requirements.txt`, `pyproject.toml`, and the block of a script.
 
-use crate::sys::files;
+use super::project_text::text_of;
+use super::{lock_files, pins};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
-/// Bytes; a locked file of a large project has some hundred thousand.
-const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 /// Files that one names, which name others.
 const MOST_FILES: usize = 20;
 
@@ -28,19 +26,11 @@ pub struct Index {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Said {
     pub requirements: Option<Vec<String>>,
+    /// The requirement of Airflow that the settings make of `airflow`: it goes with those of any other place.
+    pub airflow: Option<String>,
     pub constraints: Vec<String>,
     pub python: Option<String>,
     pub index: Index,
-}
-
-/// A text of a project, or `None` where there is no such file. `read` notes what was looked at, there or not.
-pub fn text_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<String>, String> {
-    read.push(path.to_owned());
-    files::read_text(path, SIZE_LIMIT).map_err(|error| unreadable(path, &error))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> String {
-    format!("{} cannot be read: {error}", path.display())
 }
 
 /// A file of requirements as pip reads it, with those that it names. `None` when it is not there.
@@ -141,7 +131,7 @@ pub fn check(requirement: &str) -> Result<(), String> {
         Some((_, rest)) if rest.split(['/', '#']).next().unwrap_or_default().contains('@') => {
             Err(format!("{name}: its address must not hold a password or a token; put it into ~/.netrc"))
         }
-        _ => Ok(()),
+        _ => pins::check(requirement),
     }
 }
 
@@ -165,6 +155,8 @@ struct Project {
 #[derive(Deserialize)]
 struct Tool {
     uv: Option<BTreeMap<String, toml::Value>>,
+    poetry: Option<toml::Value>,
+    pdm: Option<toml::Value>,
 }
 
 /// Of `[tool.uv]`, what says nothing about which packages are installed.
@@ -189,7 +181,11 @@ pub fn of_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Said>
         let why = "its dependencies are `dynamic`, so only its build can say them; list them in [project]";
         return Err(format!("{}: {why}", path.display()));
     }
-    Ok(Some(said(project)))
+    let mut said = said(project);
+    if said.requirements.as_ref().is_some_and(|all| !all.is_empty()) {
+        said.constraints = lock_files::beside(path, read)?;
+    }
+    Ok(Some(said))
 }
 
 /// The block `# /// script` of a Python file, <https://peps.python.org/pep-0723/>. `None` when it has none.
@@ -208,17 +204,37 @@ fn parse(text: &str, path: &Path) -> Result<Toml, String> {
     toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// What uv would heed in a project of its own is not passed over in silence: an index decides whose code is run.
+/// What uv, Poetry or PDM would heed in a project of its own is not passed over in silence: an index decides whose code is run.
 fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), String> {
-    let settings = tool.and_then(|tool| tool.uv).unwrap_or_default();
-    match settings.keys().find(|key| !NOTHING_HERE.contains(&key.as_str())) {
-        Some(key) => {
+    let Some(tool) = tool else { return Ok(()) };
+    let of_uv = tool.uv.iter().flatten().find(|(key, _)| !NOTHING_HERE.contains(&key.as_str()));
+    let unsupported = of_uv.map(|(key, _)| (key.clone(), "uv"));
+    let unsupported = unsupported.or_else(|| places_in("poetry", tool.poetry.as_ref()));
+    match unsupported.or_else(|| places_in("pdm", tool.pdm.as_ref())) {
+        Some((key, tool)) => {
             let instead = "leoflow.yaml has `index`, `extra_index` and `constraints`; an address goes into the requirement, \
                            as in `name @ https://…`";
-            Err(format!("{}: {key} of [tool.uv] is not supported; {instead}", path.display()))
+            Err(format!("{}: {key} of [tool.{tool}] is not supported; {instead}", path.display()))
         }
         None => Ok(()),
     }
+}
+
+/// The setting that says where a package comes from: an index, or a place of its own.
+fn places_in(tool: &'static str, settings: Option<&toml::Value>) -> Option<(String, &'static str)> {
+    let settings = settings?;
+    if settings.get("source").is_some() {
+        return Some(("source".to_owned(), tool));
+    }
+    let names_a_place =
+        |value: &toml::Value| ["source", "git", "path", "url"].iter().any(|key| value.get(key).is_some());
+    let is_placed = |value: &toml::Value| match value {
+        toml::Value::Array(several) => several.iter().any(names_a_place),
+        one => names_a_place(one),
+    };
+    let dependencies = settings.get("dependencies")?.as_table()?;
+    let placed = dependencies.iter().find(|(_, value)| is_placed(value))?;
+    Some((format!("the place of {}", placed.0), tool))
 }
 
 fn said(project: Project) -> Said {
@@ -292,12 +308,13 @@ mod tests {
             ("mine @ file:///x.whl", "cannot be locked"),
             ("--index-url https://me:secret@i.example", "--index-url is no requirement"),
             ("mine @ git+https://secret@g.example/x", "mine: its address must not hold"),
+            ("mine==1 --hash=md5:ab", "mine: a hash of \"md5\" pins no file"),
         ] {
             let told = check(requirement).unwrap_err();
             assert!(told.contains(wanted) && !told.contains("secret"), "{told}");
         }
         assert_eq!(check("mine[extra]>=1 ; python_version < '4'"), Ok(()));
-        assert_eq!(check("mine @ https://e.example/mine@1.whl#sha256=ab"), Ok(()));
+        assert_eq!(check(&format!("mine @ https://e.example/mine@1.whl#sha256={}", "ab".repeat(32))), Ok(()));
     }
 
     #[test]
@@ -313,6 +330,10 @@ mod tests {
         assert_eq!(of_project.requirements.unwrap(), ["pandas"]);
         assert_eq!(super::of_script(&path, "# /// script\n# dependencies = []\n"), Ok(None));
         assert!(super::of_script(&path, &script.repeat(2)).unwrap_err().contains("2 blocks"));
+        let lock = "[[package]]\nname = \"pandas\"\nversion = \"2.0\"\nwheels = [{ hash = \"sha256:ab\" }]\n";
+        file(folder.path(), "uv.lock", lock);
+        let locked = of_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
+        assert_eq!(locked.constraints, ["pandas==2.0 --hash=sha256:ab"]);
         let tools = file(folder.path(), "pyproject.toml", "[tool.ruff]\nline-length = 120\n");
         assert_eq!(of_pyproject(&tools, &mut Vec::new()), Ok(None));
     }
@@ -324,6 +345,12 @@ mod tests {
             ("[project]\nname = \"x\"\ndynamic = [\"dependencies\"]\n", "`dynamic`"),
             ("[project]\nname = \"x\"\n[tool.uv.sources]\nx = { path = \"../x\" }\n", "sources of [tool.uv]"),
             ("[project]\nname = \"x\"\n[[tool.uv.index]]\nurl = \"https://i\"\n", "index of [tool.uv]"),
+            ("[project]\nname = \"x\"\n[[tool.poetry.source]]\nname = \"i\"\n", "source of [tool.poetry]"),
+            ("[project]\nname = \"x\"\n[[tool.pdm.source]]\nname = \"i\"\n", "source of [tool.pdm]"),
+            (
+                "[project]\nname = \"x\"\n[tool.poetry.dependencies]\ny = { version = \"1\", source = \"i\" }\n",
+                "the place of y of [tool.poetry]",
+            ),
             ("[project\n", "pyproject.toml"),
         ] {
             let path = file(folder.path(), "pyproject.toml", text);

@@ -1,13 +1,14 @@
 //! uv, which works out what is to be installed and installs it: a program of its own, found or got once.
 
 use super::super::interpreter::environment;
+use super::uv_settings;
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{archive, wheel};
 use crate::sys::{command, env_vars, files};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,7 +31,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// go to, and which Python, is said by us.
 const PASSED: &[&str] = &[
     "NETRC",
-    "UV_CONFIG_FILE",
     "UV_DEFAULT_INDEX",
     "UV_EXTRA_INDEX_URL",
     "UV_FIND_LINKS",
@@ -204,8 +204,11 @@ impl Uv {
         // One that is the user's own has come without it.
         let folder = folder(&self.home);
         self.home.create_folder(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let settings = settings(&folder)?;
         command
-            .args(["--no-progress", "--color", "never", "--cache-dir"])
+            .args(["--no-progress", "--color", "never", "--config-file"])
+            .arg(settings)
+            .arg("--cache-dir")
             .arg(cache(&self.home))
             .env_clear()
             .envs(environment())
@@ -233,6 +236,44 @@ const PATIENCE: [(&str, &str); 2] = [("UV_HTTP_TIMEOUT", "20"), ("UV_HTTP_RETRIE
 fn passed() -> Vec<(OsString, OsString)> {
     let is_passed = |name: &str| PASSED.contains(&name) || name.starts_with(PASSED_PREFIX);
     env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
+}
+
+/// The settings that count here, as a file of ours: naming one keeps uv from all others.
+fn settings(folder: &Path) -> Result<PathBuf, String> {
+    let read =
+        |path: &Path| files::read_text(path, 1024 * 1024).map_err(|error| format!("{}: {error}", path.display()));
+    let mut found = Vec::new();
+    for path in settings_files() {
+        match files::read_text(&path, 1024 * 1024) {
+            Ok(Some(text)) => found.push((path, text)),
+            Ok(None) => {}
+            // uv passes over these too.
+            Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::PermissionDenied) => {}
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        }
+    }
+    let named: Vec<(&Path, String)> = found.iter().map(|(path, text)| (path.as_path(), text.clone())).collect();
+    let (text, file) = (uv_settings::kept(&named)?, folder.join("uv.toml"));
+    if read(&file)?.as_ref() != Some(&text) {
+        // It may name an index with its password.
+        files::write_atomic(&file, text.as_bytes(), 0o600).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(file)
+}
+
+/// Where uv looks, the first going over the second: <https://docs.astral.sh/uv/concepts/configuration-files/>.
+fn settings_files() -> Vec<PathBuf> {
+    if env_vars::is_set("UV_NO_CONFIG") {
+        return Vec::new();
+    }
+    if let Some(named) = env_vars::path("UV_CONFIG_FILE") {
+        return vec![named];
+    }
+    let user = env_vars::path("XDG_CONFIG_HOME").or_else(|| env_vars::user_home().map(|home| home.join(".config")));
+    let systems = env_vars::text("XDG_CONFIG_DIRS").unwrap_or_else(|| "/etc/xdg".to_owned());
+    let system = systems.split(':').map(|folder| Path::new(folder).join("uv/uv.toml")).find(|path| path.is_file());
+    let system = system.unwrap_or_else(|| "/etc/uv/uv.toml".into());
+    user.map(|folder| folder.join("uv/uv.toml")).into_iter().chain([system]).collect()
 }
 
 /// What it says went wrong: from the first line that says so to the end.

@@ -9,15 +9,23 @@ if __name__ == "__main__":
     # First, whatever the user's files are called: `leoflow` is ours, and `airflow` too where Airflow is not installed.
     sys.path[0] = here
     what, options = sys.argv[1], json.loads(sys.argv[2])
+    from leoflow.entry import working_folder
+
+    working_folder.enter(options)
+    if what != "zygote":
+        from leoflow.entry import dotenv
+
+        # Before Airflow or a library is imported, which may read variables then and never again.
+        dotenv.load_first(options.get("work_in") or [])
+    if "base_url" in options:
+        # What links to the web page are made of; a project's .env may say another.
+        os.environ.setdefault("AIRFLOW__API__BASE_URL", options["base_url"])
     if "airflow_home" in options:
         from leoflow.common import real_sdk
 
         real_sdk.use(options["airflow_home"])
     else:
         sys.path.insert(0, os.path.join(here, "small"))
-    from leoflow.entry import working_folder
-
-    working_folder.enter(options)
     if "uv" in options:
         from leoflow.common import uv
 

@@ -14,6 +14,7 @@ use crate::server::listing::{Fields, NOTHING, collection};
 use crate::server::query::{Asked, Kind, Parameter, Query};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
+use crate::sys::blocking;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -139,8 +140,7 @@ async fn infos(code: Option<DagCode>, dag: &Dag, wanted: &Wanted) -> Result<Vec<
     } else {
         let (timetable, range) = (timetable.clone(), (wanted.from_date, wanted.to_date));
         // Some thousands of dates take their time.
-        let followed =
-            tokio::task::spawn_blocking(move || upcoming::in_range(&timetable, range, now, MOST_RUNS, COUNTING)).await;
+        let followed = blocking::run(move || upcoming::in_range(&timetable, range, now, MOST_RUNS, COUNTING)).await;
         found = followed.map_err(|error| ApiError::internal(&error))?.map_err(|why| problem(why_not(&why)))?;
     }
     if wanted.run_backwards {

@@ -2,6 +2,7 @@
 
 use crate::config::{self, Config};
 use crate::engine::store::tries::SLOTS;
+use crate::home::lock;
 use crate::server::api_error::ApiError;
 use crate::server::openapi::answers::{Either, Plain};
 use crate::server::query::{Asked, Kind, Parameter, Query};
@@ -47,7 +48,8 @@ fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
         return Err(ApiError::unavailable(&"there is no config.yaml"));
     };
     let workspace = config.workspace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let address = format!("http://{}:{}", config.own_address(), state.port);
+    let served = lock::holder(&state.home).and_then(|holder| holder.url);
+    let address = served.unwrap_or_else(|| format!("http://{}:{}", config.own_address(), state.port));
     let core = vec![
         ("dags_folder", workspace.clone()),
         ("executor", "LocalExecutor".to_owned()),

@@ -62,7 +62,7 @@ fn view(pool: Pool) -> PoolResponse {
         running_slots: pool.running,
         queued_slots: pool.queued,
         scheduled_slots: pool.scheduled,
-        deferred_slots: 0,
+        deferred_slots: pool.deferred,
         team_name: None,
     }
 }

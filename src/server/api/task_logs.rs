@@ -5,12 +5,13 @@ use super::views::Stamp;
 use crate::engine::keys::RunKey;
 use crate::engine::store::StoreError;
 use crate::engine::store::instances;
-use crate::protocol::task_log::{self, Line, Stream, TryName};
+use crate::protocol::task_log::{self, Line, Record, TryName};
 use crate::server::api_error::ApiError;
 use crate::server::openapi::answers::{Either, Lines, Media};
 use crate::server::query::{Asked, Kind, Parameter, Query};
 use crate::server::request::Segments;
 use crate::server::state::AppState;
+use crate::sys::blocking;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -111,7 +112,7 @@ pub async fn get(
     let whole = as_lines || params.flag("full_content")?.unwrap_or(false);
     let limit = if whole { u64::MAX } else { PIECE_BYTES };
     let runs_on = is_newest && matches!(instance.state.as_deref(), Some("running" | "restarting"));
-    let read = tokio::task::spawn_blocking(move || read_piece(&path, offset, limit, runs_on)).await;
+    let read = blocking::run(move || read_piece(&path, offset, limit, runs_on)).await;
     let piece = read
         .map_err(|error| ApiError::internal(&error))?
         .map_err(|error| ApiError::internal(&format!("the log cannot be read: {error}")))?;
@@ -131,17 +132,10 @@ fn answer(as_lines: bool, messages: Vec<StructuredLogMessage>, token: Option<Str
 
 fn message(line: &str) -> StructuredLogMessage {
     let line = Line::parse(line);
-    let (level, logger) = match line.stream {
-        Stream::Output => ("info", "task.stdout"),
-        Stream::Errors => ("error", "task.stderr"),
-        Stream::System => ("info", "leoflow"),
-    };
-    let others = [("level", level), ("logger", logger)].map(|(name, value)| (name.to_owned(), value.into()));
-    StructuredLogMessage {
-        timestamp: line.time.map(Stamp),
-        event: line.text.to_owned(),
-        others: others.into_iter().collect(),
-    }
+    let Record { level, logger, event, others: more } = line.record();
+    let named = [("level", level), ("logger", logger)].map(|(name, value)| (name.to_owned(), value.into()));
+    let others = named.into_iter().chain(more).collect();
+    StructuredLogMessage { timestamp: line.time.map(Stamp), event, others }
 }
 
 struct Piece {

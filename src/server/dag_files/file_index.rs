@@ -1,6 +1,7 @@
 //! What is known about each file: how it was when it was parsed, and on what it depends.
 
-use crate::python::{Scan, Stamp};
+use crate::python::{DagPlaces, Scan, Stamp};
+use crate::sys::blocking;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -29,7 +30,7 @@ pub fn stamps(paths: Vec<PathBuf>) -> Stamps {
         return Stamps::new();
     }
     let (sender, found) = mpsc::channel();
-    std::thread::spawn(move || {
+    blocking::thread(move || {
         for path in paths {
             let stamp = Stamp::of_path(&path);
             if sender.send((path, stamp)).is_err() {
@@ -51,6 +52,8 @@ const STAMPS_LIMIT: Duration = Duration::from_secs(5);
 pub struct FileIndex {
     /// Every Python file of the last look.
     files: BTreeMap<PathBuf, Stamp>,
+    /// Which of them may be DAG files.
+    places: DagPlaces,
     /// Counts the looks, and tells in which each file was last found changed.
     look: u64,
     changed_in: HashMap<PathBuf, u64>,
@@ -111,9 +114,17 @@ pub struct Change {
 }
 
 impl FileIndex {
-    /// The files that are not as they were when they were last looked at.
+    /// Which files may be DAG files, by what a look has seen and what is known of the rest.
+    pub fn dag_places(&self, scan: &Scan) -> DagPlaces {
+        scan.dag_places.clone().or_as_before(&self.places, &scan.unseen)
+    }
+
+    /// The files that are not as they were when they were last looked at, or whose place is another one now.
     pub fn changed(&self, scan: &Scan) -> Vec<PathBuf> {
-        let is_new = |(path, stamp): &(&PathBuf, &Stamp)| self.files.get(*path) != Some(*stamp);
+        let places = self.dag_places(scan);
+        let is_new = |(path, stamp): &(&PathBuf, &Stamp)| {
+            self.files.get(*path) != Some(*stamp) || places.hold(path) != self.places.hold(path)
+        };
         scan.files.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
     }
 
@@ -127,6 +138,8 @@ impl FileIndex {
     /// Takes a new look for the truth, of which these are the changed files that may have DAGs, and the stamps of
     /// what it does not list. What is in neither did not answer, and is as it was.
     pub fn compare(&mut self, scan: Scan, dag_files: &HashSet<PathBuf>, outside: &Stamps) -> Change {
+        let places = self.dag_places(&scan);
+        let before_places = std::mem::replace(&mut self.places, places);
         let before = std::mem::replace(&mut self.files, scan.files);
         // What could not be looked at is as it was: nothing is gone that was not seen to be.
         for (path, stamp) in &before {
@@ -136,8 +149,10 @@ impl FileIndex {
         }
         let told_otherwise = self.unseen != scan.unseen;
         self.unseen = scan.unseen;
-        let changed: Vec<&PathBuf> =
-            self.files.iter().filter(|(path, stamp)| before.get(*path) != Some(stamp)).map(|(path, _)| path).collect();
+        let is_changed = |(path, stamp): &(&PathBuf, &Stamp)| {
+            before.get(*path) != Some(*stamp) || before_places.hold(path) != self.places.hold(path)
+        };
+        let changed: Vec<&PathBuf> = self.files.iter().filter(is_changed).map(|(path, _)| path).collect();
         self.look += 1;
         for path in &changed {
             self.changed_in.insert((*path).clone(), self.look);
@@ -183,6 +198,11 @@ impl FileIndex {
 
     pub fn knows(&self, path: &Path) -> bool {
         self.dag_files.contains_key(path)
+    }
+
+    /// How it was at the last look.
+    pub fn stamp(&self, path: &Path) -> Option<Stamp> {
+        self.files.get(path).copied()
     }
 
     /// How long to wait before it is parsed: no time, unless it is parsed again and again without

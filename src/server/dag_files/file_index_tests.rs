@@ -191,3 +191,24 @@ async fn one_that_is_asked_for_again_and_again_gets_its_end_and_waits_longer_eac
         (Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(8))
     );
 }
+
+#[test]
+fn files_beside_a_new_folder_of_dags_are_dag_files_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (workspace, mut index) = (folder.path(), FileIndex::default());
+    let (file, stamp) = (workspace.join("p/dag.py"), Stamp::of_path(workspace).unwrap());
+    // As the loop does.
+    let mut look = |folders: &[PathBuf]| {
+        let files = BTreeMap::from([(file.clone(), stamp)]);
+        let scan = Scan { files, dag_places: DagPlaces::new(workspace, folders), ..Scan::default() };
+        let places = index.dag_places(&scan);
+        let dag_files = index.changed(&scan).into_iter().filter(|path| places.hold(path)).collect();
+        let Change { to_parse, removed } = index.compare(scan, &dag_files, &Stamps::new());
+        (to_parse, removed)
+    };
+    let dags = [workspace.join("p/dags")];
+    assert_eq!(look(&[]), (vec![file.clone()], false));
+    assert_eq!(look(&dags), (vec![], true));
+    assert_eq!(look(&dags), (vec![], false));
+    assert_eq!(look(&[]), (vec![file.clone()], false));
+}

@@ -5,6 +5,7 @@ pub mod asked;
 mod file_index;
 mod one_file;
 mod packages;
+mod tries;
 mod watch;
 
 use super::child_slots::ChildSlots;
@@ -12,7 +13,8 @@ use super::state::AppState;
 use crate::engine::dag_check;
 use crate::engine::store::StoreError;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile, Saved};
-use crate::python::{Children, Found, LIMITS, NO_ANSWER, Scan, Syntax, is_dag_file, scan};
+use crate::python::{Children, Found, LIMITS, NO_ANSWER, NoResult, Scan, Syntax, is_dag_file, scan};
+use crate::sys::{blocking, clock};
 use file_index::{FileIndex, Read, stamps};
 use one_file::{Parsed, Shared, parse_one};
 use packages::{Change, Packages};
@@ -23,7 +25,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::Instant;
 use tracing::{debug, warn};
+use tries::Tries;
 use watch::{Folders, watch};
 
 /// The longest that anybody waits for the files that are there at the start.
@@ -34,14 +38,15 @@ const RETRY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs until it is dropped.
-pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children>) {
+pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children>, slots: Rc<ChildSlots>) {
     let (sender, results) = unbounded_channel();
-    let shared = Shared { state: state.clone(), workspace, children, slots: ChildSlots::new(), results: sender };
+    let shared = Shared { state: state.clone(), workspace, children, slots, results: sender };
     DagFileLoop {
         state,
         shared: Rc::new(shared),
         results,
         index: FileIndex::default(),
+        tries: Tries::default(),
         hanging: BTreeMap::new(),
         unsaved: Vec::new(),
         swept: false,
@@ -57,6 +62,7 @@ struct DagFileLoop {
     shared: Rc<Shared>,
     results: UnboundedReceiver<Parsed>,
     index: FileIndex,
+    tries: Tries,
     /// Projects that did not answer when they were last looked at.
     hanging: BTreeMap<PathBuf, String>,
     unsaved: Vec<Parsed>,
@@ -78,7 +84,7 @@ impl DagFileLoop {
         let mut packages = Packages::new(self.state.clone());
         let (mut folders, mut changes) = watch();
         let mut look = true;
-        let mut look_again = tokio::time::Instant::now() + LOOK_AGAIN;
+        let mut look_again = Instant::now() + LOOK_AGAIN;
         loop {
             if look {
                 let (then, again) = self.look(folders).await;
@@ -90,6 +96,7 @@ impl DagFileLoop {
             look = false;
             let again = !self.unsaved.is_empty() || !self.swept;
             let is_partly_unseen = !self.index.unseen().is_empty();
+            let next_try = self.tries.next();
             tokio::select! {
                 () = changes.next(folders.are_complete()) => look = true,
                 () = self.state.store_changed.notified() => {
@@ -118,9 +125,12 @@ impl DagFileLoop {
                 },
                 Some(parsed) = self.results.recv() => self.save(parsed).await,
                 () = tokio::time::sleep(RETRY), if again => self.save_again().await,
+                () = tokio::time::sleep_until(next_try.unwrap_or_else(Instant::now)), if next_try.is_some() => {
+                    self.tries.due(Instant::now()).into_iter().for_each(|path| self.parse(path));
+                }
                 // Nobody tells when a mount answers again.
                 () = tokio::time::sleep_until(look_again), if is_partly_unseen => {
-                    look_again = tokio::time::Instant::now() + LOOK_AGAIN;
+                    look_again = Instant::now() + LOOK_AGAIN;
                     self.hanging.clear();
                     look = true;
                 }
@@ -133,7 +143,7 @@ impl DagFileLoop {
     async fn look(&mut self, mut folders: Folders) -> (Folders, bool) {
         let workspace = self.shared.workspace.clone();
         let avoid = self.hanging.clone();
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = blocking::run(move || {
             let scan = scan(&workspace, Syntax::from_environment(), LIMITS, &avoid);
             // Watched before the files are read: what changes from here on is seen.
             let has_new = folders.set(scan.as_ref().map_or(&[], |scan| &scan.folders));
@@ -173,16 +183,19 @@ impl DagFileLoop {
             scan.unseen.iter().filter(hangs).map(|(path, why)| (path.clone(), why.clone())).collect();
         self.hanging = hanging;
         let (changed, outside) = (self.index.changed(&scan), self.index.outside(&scan));
+        let places = self.index.dag_places(&scan);
         let read = move || {
-            let dag_files: HashSet<PathBuf> = changed.into_iter().filter(|path| is_dag_file(path)).collect();
+            let may_be = |path: &PathBuf| places.hold(path) && is_dag_file(path);
+            let dag_files: HashSet<PathBuf> = changed.into_iter().filter(may_be).collect();
             (dag_files, stamps(outside))
         };
-        let Ok((dag_files, outside)) = tokio::task::spawn_blocking(read).await else { return };
+        let Ok((dag_files, outside)) = blocking::run(read).await else { return };
         let change = self.index.compare(scan, &dag_files, &outside);
         self.swept &= !change.removed;
         if change.removed {
             self.state.environments.keep_only(|file| self.index.knows(file));
             self.waiting.retain(|file| self.index.knows(file));
+            self.tries.keep_only(|file| self.index.knows(file));
         }
         if !*self.state.first_look.borrow() {
             self.first.extend(change.to_parse.iter().cloned());
@@ -227,16 +240,18 @@ impl DagFileLoop {
     }
 
     fn parse(&mut self, path: PathBuf) {
+        self.tries.begins(&path);
         let Some(pause) = self.index.pause_for(&path) else { return };
         let (shared, file, socket) = (self.shared.clone(), path.clone(), self.state.own_socket());
+        let pace = self.tries.pace(&path);
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            parse_one(shared, file, socket).await;
+            parse_one(shared, file, pace, socket).await;
         });
         self.index.is_being_parsed(path, task);
     }
 
-    async fn save(&mut self, parsed: Parsed) {
+    async fn save(&mut self, mut parsed: Parsed) {
         // What could not be written before is older than this.
         self.unsaved.retain(|other| other.path != parsed.path);
         if !self.index.knows(&parsed.path) {
@@ -253,7 +268,7 @@ impl DagFileLoop {
         let has_failed = parsed.found.as_ref().map_or(true, |found| found.error.is_some());
         let failed = has_failed.then_some(parsed.began);
         let unlisted = self.index.unlisted(&sources);
-        let mut outside = tokio::task::spawn_blocking(move || stamps(unlisted)).await.unwrap_or_default();
+        let mut outside = blocking::run(move || stamps(unlisted)).await.unwrap_or_default();
         outside.extend(parsed.beside.iter().map(|(path, stamp)| (path.clone(), *stamp)));
         if !self.index.was_parsed(&parsed.path, Read { sources, absent, asks }, failed, &outside) {
             return self.parse(parsed.path);
@@ -271,6 +286,7 @@ impl DagFileLoop {
             }
             return;
         }
+        self.note_try(&mut parsed);
         match self.try_save(&parsed).await {
             Ok(saved) => {
                 debug!(
@@ -295,6 +311,15 @@ impl DagFileLoop {
                 self.unsaved.push(parsed);
             }
         }
+    }
+
+    /// Notes what came out for the next parse, and adds to a failure when that is.
+    fn note_try(&mut self, parsed: &mut Parsed) {
+        let Parsed { path, pace, found, .. } = parsed;
+        let Err(NoResult::Passing(reason)) = found else { return self.tries.ended(path, *pace) };
+        let pause = self.tries.failed(path, *pace, self.index.stamp(path), Instant::now());
+        let what = format!("\n\nIt is tried again at {}, or when a file changes.", clock::rfc3339_in(pause));
+        reason.push_str(&what);
     }
 
     /// Nobody waits for it at the start any more.
@@ -329,7 +354,7 @@ impl DagFileLoop {
             fileloc: parsed.path.to_string_lossy().into_owned(),
             duration: parsed.took.as_secs_f64(),
             result: match &parsed.found {
-                Err(reason) => Err(reason.clone()),
+                Err(none) => Err(none.to_string()),
                 Ok(Found { error: Some(text), .. }) => Err(text.clone()),
                 Ok(found) => understand(found, &self.shared.workspace, parsed),
             },

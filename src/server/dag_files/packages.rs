@@ -3,6 +3,7 @@
 
 use super::super::state::AppState;
 use crate::python::{PackageSource, Stamp, install_packages, installed_packages};
+use crate::sys::blocking;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ impl Packages {
             let mut pause = FETCH_AGAIN;
             loop {
                 let (home, source) = (home.clone(), source.clone());
-                let done = tokio::task::spawn_blocking(move || install_packages(&home, &source)).await;
+                let done = blocking::run(move || install_packages(&home, &source)).await;
                 let Err(reason) = done.map_err(|error| error.to_string()).and_then(|done| done) else { return };
                 warn!("jinja2 and pendulum for DAGs could not be had: {reason}");
                 tokio::time::sleep(pause).await;
@@ -129,7 +130,7 @@ impl Packages {
                 let folders = known.unwrap_or_else(|| interpreter.site_folders());
                 folders.into_iter().map(|folder| (folder.clone(), Stamp::of_path(&folder))).collect::<Vec<_>>()
             };
-            tokio::task::spawn_blocking(look).await.ok().filter(|theirs| !theirs.is_empty())
+            blocking::run(look).await.ok().filter(|theirs| !theirs.is_empty())
         }));
     }
 }

@@ -13,6 +13,7 @@ use crate::home::Home;
 use crate::home::progress::Progress;
 use crate::python::environments::{self, Declared, Lock};
 use crate::python::{Interpreter, Python, SharedInterpreter};
+use crate::sys::blocking;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,7 +152,7 @@ impl Environments {
     pub async fn of(self: &Arc<Self>, declared: &Declared, file: &Path) -> Asked {
         let plain = match self.interpreter.get().await {
             Ok(plain) => plain,
-            Err(reason) => return Asked::Failed(reason),
+            Err(missing) => return Asked::Failed(missing.reason),
         };
         // How it is known for as long as there is no Python for it.
         let before = declared.inputs(&format!("none of {}", declared.python.join(" ")));
@@ -238,13 +239,14 @@ impl Environments {
         Ok(times)
     }
 
-    /// The lock that was chosen before, and its environment if that is there.
+    /// The lock that was chosen before, and its environment if that is there and may still be used.
     async fn look_for(&self, inputs: &str, plain: &Interpreter) -> Result<(Option<Lock>, Option<Environment>), String> {
         let lock = {
             let client = self.database.get().await.map_err(|error| error.message())?;
             store::chosen(&*client, inputs).await.map_err(|error| error.to_string())?
         };
-        let built = match &lock {
+        // What is not allowed any more is worked out anew.
+        let built = match lock.as_ref().filter(|lock| lock.is_allowed()) {
             Some(lock) => self.built(lock.hash(), plain).await,
             None => None,
         };
@@ -268,7 +270,7 @@ impl Environments {
     async fn built(&self, hash: String, plain: &Interpreter) -> Option<Environment> {
         let (home, asked) = (self.home.clone(), hash.clone());
         let find = move || environments::find(&home, &asked).inspect(|folder| environments::note_use(folder));
-        let found = tokio::task::spawn_blocking(find).await.ok()??;
+        let found = blocking::run(find).await.ok()??;
         Some(Environment { hash: Some(hash), interpreter: plain.in_environment(&found) })
     }
 
@@ -326,7 +328,7 @@ impl Environments {
             };
             environments::ensure(&this.home, &declared, &python, lock, &report)
         };
-        let (lock, folder) = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
+        let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
         let client = self.database.get().await.map_err(|error| error.message())?;
         store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
         Ok(Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) })

@@ -4,6 +4,7 @@ use super::{Environments, Known, pause_after};
 use crate::home::progress::Progress;
 use crate::python::environments::{self, Declared, Missing};
 use crate::python::{Interpreter, Python};
+use crate::sys::blocking;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,10 +53,10 @@ impl Environments {
         }
         let (home, declared, plain) = (self.home.clone(), declared.clone(), plain.clone());
         let look = move || plain.python().map(|plain| environments::choose(&home, &declared, &plain));
-        match tokio::task::spawn_blocking(look).await {
+        match blocking::run(look).await {
             Ok(Ok(Ok(python))) => Ok(python),
             Ok(Ok(Err(missing))) => Err(self.begin_to_get(missing)),
-            Ok(Err(reason)) => Err(Without::Any(reason)),
+            Ok(Err(missing)) => Err(Without::Any(missing.reason)),
             Err(error) => Err(Without::Any(error.to_string())),
         }
     }
@@ -82,11 +83,11 @@ impl Environments {
     /// Where this machine has no Python at all, and nobody has named one, gets one for whatever asks for none. Returns when
     /// there is one.
     pub async fn get_plain_python(self: Arc<Self>) {
-        while let Err(reason) = self.interpreter.get().await {
+        while let Err(missing) = self.interpreter.get().await {
             if self.interpreter.is_configured() {
                 return;
             }
-            let message = reason.lines().next().unwrap_or_default().to_owned();
+            let message = missing.reason.lines().next().unwrap_or_default().to_owned();
             self.begin_to_get(Missing { ranges: Vec::new(), message });
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -103,7 +104,7 @@ impl Environments {
             };
             missing.get(&this.home, &report)
         };
-        let got = tokio::task::spawn_blocking(get).await.unwrap_or_else(|error| Err(error.to_string()));
+        let got = blocking::run(get).await.unwrap_or_else(|error| Err(error.to_string()));
         match got {
             Ok(python) => {
                 info!("Python {} is there now", python.version);

@@ -5,6 +5,7 @@ use crate::engine::store::environments as store;
 use crate::home::progress::Progress;
 use crate::python::environments::{self, Declared, Lock};
 use crate::python::{Interpreter, Python};
+use crate::sys::blocking;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -34,9 +35,9 @@ impl Environments {
             // Whatever ranges it was wanted with: it is for this one.
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
             let python = environments::choose_or_get(&home, &declared, &of_plain.python()?, &|_: Progress| {})?;
-            environments::ensure(&home, &declared, &python, Some(lock), &|_: Progress| {}).map(|(_, folder)| folder)
+            environments::of_lock(&home, &lock, &python, &|_: Progress| {})
         };
-        let folder = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
+        let folder = blocking::run(work).await.map_err(|error| error.to_string())??;
         Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
     }
 
@@ -87,7 +88,7 @@ impl Environments {
         let _turn = self.turn.lock().await;
         let (home, of_python, of_declared) = (self.home.clone(), python.clone(), declared.clone());
         let work = move || environments::renew(&home, &of_declared, &of_python, &|_: Progress| {});
-        let (lock, folder) = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
+        let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
         let client = self.database.get().await.map_err(|error| error.message())?;
         store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
         let one = Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) };
@@ -101,7 +102,7 @@ impl Environments {
         let in_use = self.in_use().await?;
         let home = self.home.clone();
         let work = move || environments::prune(&home, &in_use, unused_for, dry_run);
-        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+        blocking::run(work).await.map_err(|error| error.to_string())?
     }
 
     /// Hashes of the locks that something needs.
@@ -123,7 +124,7 @@ impl Environments {
         };
         let home = self.home.clone();
         let work = move || environments::renew_managed(&home, &in_use, &|_: Progress| {});
-        let Ok((renewed, problems)) = tokio::task::spawn_blocking(work).await else { return };
+        let Ok((renewed, problems)) = blocking::run(work).await else { return };
         for reason in problems {
             warn!("an environment could not be built again with a newer Python: {reason}");
         }

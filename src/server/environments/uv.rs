@@ -2,6 +2,7 @@
 
 use super::Environments;
 use crate::python::environments;
+use crate::sys::blocking;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ impl Environments {
     pub async fn uv(self: &Arc<Self>) -> Result<Option<PathBuf>, String> {
         let home = self.home.clone();
         let find = move || environments::find_uv(&home).map(|uv| uv.program);
-        if let Some(found) = tokio::task::spawn_blocking(find).await.map_err(|error| error.to_string())? {
+        if let Some(found) = blocking::run(find).await.map_err(|error| error.to_string())? {
             return Ok(Some(found));
         }
         let mut state = self.getting_uv.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +41,7 @@ impl Environments {
             let _turn = this.turn.lock().await;
             let home = this.home.clone();
             let get = move || environments::get_uv(&home, &|_| {}).map(drop);
-            let got = tokio::task::spawn_blocking(get).await.unwrap_or_else(|error| Err(error.to_string()));
+            let got = blocking::run(get).await.unwrap_or_else(|error| Err(error.to_string()));
             let ended = got.map_or_else(|reason| State::Failed(reason, Instant::now()), |()| State::Idle);
             *this.getting_uv.0.lock().unwrap_or_else(PoisonError::into_inner) = ended;
         });

@@ -6,6 +6,7 @@ use crate::server::api_error::ApiError;
 use crate::server::body::bad_body;
 use crate::server::request::Id;
 use crate::server::state::AppState;
+use crate::sys::blocking;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -27,7 +28,7 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
     };
     let home = state.home.clone();
     let look = move || all.into_iter().map(|one| (environments::find(&home, &one.hash), one)).collect::<Vec<_>>();
-    let looked = tokio::task::spawn_blocking(look).await.map_err(|error| ApiError::internal(&error))?;
+    let looked = blocking::run(look).await.map_err(|error| ApiError::internal(&error))?;
     let kept: Vec<Value> = looked
         .into_iter()
         .map(|(folder, one)| {

@@ -11,6 +11,7 @@ use crate::server::environments;
 use crate::server::providers::{self, Tested};
 use crate::server::request::Id;
 use crate::server::state::AppState;
+use crate::sys::blocking;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -89,7 +90,7 @@ pub async fn export_connections(State(state): Shared) -> Result<Json<Vec<Connect
 
 /// Of any size that is read: taken apart where nobody waits for it.
 pub async fn import_variables(State(state): Shared, body: Bytes) -> Result<Json<Imported>, ApiError> {
-    let read = tokio::task::spawn_blocking(move || serde_json::from_slice::<Import<Variable>>(&body));
+    let read = blocking::run(move || serde_json::from_slice::<Import<Variable>>(&body));
     let import = match read.await {
         Ok(read) => read.map_err(|error| ApiError::unprocessable(&["body"], "value_error", error.to_string()))?,
         Err(error) => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),

@@ -1,14 +1,17 @@
 //! The pages of our own: a login, what runs, and what stands in for Airflow's web UI.
 
 use super::render::{file, page};
+use crate::config;
 use crate::home::upkeep;
 use crate::protocol::control;
 use crate::protocol::status::InstanceStatus;
 use crate::server::api_error::ApiError;
 use crate::server::state::AppState;
+use crate::sys::blocking;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{Html, IntoResponse};
+use jiff::Zoned;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -80,9 +83,15 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
     )
 }
 
-/// What went wrong the last time with what is done by itself.
+/// Problems of the scheduled jobs.
 pub fn problems(state: &AppState) -> Vec<String> {
-    upkeep::read(&state.home).map(|upkeep| upkeep.problems()).unwrap_or_default()
+    let known = upkeep::read(&state.home);
+    let mut problems = known.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
+    if let Ok(Some(loaded)) = config::load(&state.home.config()) {
+        let overdue = loaded.config.backup.overdue(known.as_ref(), state.started_at, &Zoned::now());
+        problems.extend(overdue.iter().map(ToString::to_string));
+    }
+    problems
 }
 
 /// The same for the page's script, which keeps it fresh.
@@ -92,7 +101,7 @@ pub async fn status(State(state): State<Arc<AppState>>) -> Result<Json<InstanceS
 
 pub(in crate::server) async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, ApiError> {
     let home = state.home.clone();
-    let asked = tokio::task::spawn_blocking(move || control::status_of(&home)).await;
+    let asked = blocking::run(move || control::status_of(&home)).await;
     asked
         .map_err(|error| ApiError::internal(&error))?
         .ok_or_else(|| ApiError::unavailable(&"the supervisor does not answer"))

@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
     // Without a Python no task runs, whatever the release.
-    if let Err(reason) = state.interpreter.get().await {
-        return Ok(Json(json!({"state": "skipped", "reason": reason})));
+    if let Err(missing) = state.interpreter.get().await {
+        return Ok(Json(json!({"state": "skipped", "reason": missing.reason})));
     }
     if every_slot_is_taken(&state).await? {
         return Ok(Json(json!({"state": "skipped", "reason": "as many tasks run as ever run at once"})));

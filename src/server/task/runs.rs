@@ -3,10 +3,11 @@
 use crate::engine::keys::{RunKey, TryKey};
 use crate::engine::length::Length;
 use crate::engine::planner::graph::Graph;
+use crate::engine::planner::snapshot::Returned;
 use crate::engine::schedule::timetable::{Interval, Restriction};
-use crate::engine::scheduler::load;
 use crate::engine::store::clear::{self, Selection};
 use crate::engine::store::dags;
+use crate::engine::store::lengths;
 use crate::engine::store::other_runs::{self, Counted};
 use crate::engine::store::runs::{self, Trigger};
 use crate::engine::store::versions;
@@ -139,8 +140,8 @@ pub async fn length(
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
     let version = versions::version(&*client, version).await?;
     let graph = Graph::new(version.structure);
-    let lengths = load::lengths(&*client, &of.run, &graph).await?;
-    Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).copied())})))
+    let lengths = lengths::of_run(&*client, &of.run, &graph).await?;
+    Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).map(Returned::count))})))
 }
 
 /// The last run of the DAG before the task's own that has succeeded.

@@ -5,6 +5,7 @@ use crate::server::guard;
 use crate::server::lite::pages;
 use crate::server::request::Id;
 use crate::server::state::AppState;
+use crate::sys::blocking;
 use crate::web_ui;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -52,7 +53,7 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     let Some(folder) = web_ui::installed(&state.home) else {
         return Ok(pages::without_ui(state.ui.reason().as_deref())?.into_response());
     };
-    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(folder.join("index.html"))).await;
+    let text = blocking::run(move || std::fs::read_to_string(folder.join("index.html"))).await;
     let text = text.map_err(|error| ApiError::internal(&error))?.map_err(|error| ApiError::internal(&error))?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
@@ -80,7 +81,7 @@ pub async fn file(
         .any(|one| one.trim().split(';').next() == Some("gzip") && !one.replace(' ', "").ends_with(";q=0"));
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let whole = folder.join(relative);
-    let read = tokio::task::spawn_blocking(move || read(&whole, takes_gzip, known.as_deref())).await;
+    let read = blocking::run(move || read(&whole, takes_gzip, known.as_deref())).await;
     let found = match read.map_err(|error| ApiError::internal(&error))? {
         Ok(found) => found,
         // Also of a name that no file can have.

@@ -116,8 +116,9 @@ impl Definition {
              [Unit]\n\
              Description=Leoflow Lite in {shown}\n\
              {HOME_KEY}={home_line}\n\
-             StartLimitIntervalSec=120\n\
-             StartLimitBurst=5\n\
+             ConditionPathExists={condition}\n\
+             # It is started again for as long as it takes: what ended it may pass.\n\
+             StartLimitIntervalSec=0\n\
              \n\
              [Service]\n\
              Type=notify\n\
@@ -134,14 +135,18 @@ impl Definition {
              OOMPolicy=continue\n\
              SuccessExitStatus=130 143\n\
              Restart=on-failure\n\
-             RestartSec=2\n\
-             # Wrong use, and a refusal to protect data: the same again would end the same.\n\
-             RestartPreventExitStatus=2 3\n\
+             # The pauses grow to five minutes from systemd 254 on; older ones ignore the two settings.\n\
+             RestartSec=5\n\
+             RestartSteps=6\n\
+             RestartMaxDelaySec=300\n\
+             # Wrong use, a refusal to protect data, and a program that is gone: the same again would end the same.\n\
+             RestartPreventExitStatus=2 3 126 127\n\
              \n\
              [Install]\n\
              WantedBy=default.target\n",
             shown = self.home.to_string_lossy().replace('%', "%%"),
             home_line = self.home.to_string_lossy(),
+            condition = self.program.to_string_lossy().replace('%', "%%"),
             program = path(&self.program),
             home = path(&self.home),
         )

@@ -1,8 +1,7 @@
 //! Asking systemd's or launchd's own command.
 
 use super::definition::Kind;
-use crate::sys::command::output_within;
-use crate::sys::{env_vars, user};
+use crate::sys::{command, env_vars, user};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -60,7 +59,7 @@ impl Manager {
             }
         }
         command.args(arguments).env("LC_ALL", "C");
-        output_within(&mut command, limit).map_err(|error| match error.kind() {
+        command::output_within(&mut command, limit).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Unavailable::NotThere(match self.kind {
                 Kind::Systemd => "systemd",
                 Kind::Launchd => "launchd",
@@ -169,9 +168,7 @@ fn shown(program: &str, arguments: &[&str]) -> String {
 }
 
 fn said(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr);
-    let text = text.trim();
-    if text.is_empty() { output.status.to_string() } else { text.to_owned() }
+    command::failure(&String::from_utf8_lossy(&output.stderr), output.status)
 }
 
 /// Whether systemd keeps this user's services running while nobody is logged in.

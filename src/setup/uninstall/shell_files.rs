@@ -2,18 +2,24 @@
 //! in the file is touched.
 
 use crate::sys::files;
-use std::fs;
 use std::io;
 use std::path::Path;
 
 /// What every line ends in that an install adds to a shell file.
 pub const MARK: &str = "# added by leoflow";
 
+/// Bytes; no shell file is longer.
+pub const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
+
 /// A file that is gone or has none of our lines is left as it is. A link stays a link: what it leads
 /// to is changed.
 pub fn remove_lines(path: &Path) -> io::Result<()> {
-    let Ok(real) = path.canonicalize() else { return Ok(()) };
-    let bytes = fs::read(&real)?;
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let Some(bytes) = files::read_regular(&real, SIZE_LIMIT)? else { return Ok(()) };
     let is_ours = |line: &[u8]| line.trim_ascii_end().ends_with(MARK.as_bytes());
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     if !lines.iter().any(|line| is_ours(line)) {
@@ -26,6 +32,7 @@ pub fn remove_lines(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn only_our_lines_go_and_a_link_stays_a_link() {

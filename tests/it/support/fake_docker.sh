@@ -35,7 +35,7 @@ volume | container)
         [ "$3" != --label ] || echo "${4#*=}" >"$folder/label"
         ;;
     inspect) [ -d "$folder" ] && cat "$folder/label" || fail "no such $kind: $last" ;;
-    rm) rm -r "$folder" ;;
+    rm) [ ! -e "$state/keeps-volumes" ] && rm -r "$folder" || fail "remove $last: it is in use" ;;
     esac
     ;;
 create)
@@ -83,6 +83,12 @@ rm)
         while runs "$pid"; do sleep 0.02; done
     fi
     rm -r "$state/container-$last"
+    ;;
+ps)
+    # ps --all --filter volume=NAME --format …
+    for folder in "$state"/container-*; do
+        [ ! -e "$folder/volume" ] || [ "$(cat "$folder/volume")" != "${4#volume=}" ] || echo "${folder##*/container-}"
+    done
     ;;
 *) fail "unknown command $1" ;;
 esac

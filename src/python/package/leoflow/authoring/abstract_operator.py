@@ -8,7 +8,11 @@ from leoflow.authoring import setup_teardown
 from leoflow.authoring.default_args import OperatorMeta
 from leoflow.authoring.edges import Linkable, check_key, connect
 from leoflow.authoring.operator_arguments import (
+    EXECUTION_TIMEOUT,
+    OWNER,
+    RETRIES,
     RETRY_DELAY,
+    WEIGHT_RULE,
     backoff,
     callbacks,
     check_doc,
@@ -26,7 +30,7 @@ from leoflow.authoring.operator_arguments import (
 from leoflow.authoring.params import ParamsDict
 from leoflow.authoring.priority import check_weight_rule
 from leoflow.authoring.trigger_rule import TriggerRule, check_trigger_rule
-from leoflow.common import current
+from leoflow.common import airflow_settings, current
 from leoflow.common.dates import aware
 from leoflow.common.exceptions import TaskDeferred, Unsupported
 from leoflow.common.reports import user_line
@@ -71,12 +75,12 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     is_mapped = False
     skips_downstream = False
 
-    def __init__(self, *, task_id, owner="airflow", email=None, email_on_retry=None, email_on_failure=None, retries=0,
+    def __init__(self, *, task_id, owner=OWNER, email=None, email_on_retry=None, email_on_failure=None, retries=RETRIES,
                  retry_delay=RETRY_DELAY, retry_exponential_backoff=0, max_retry_delay=None, start_date=None,
                  end_date=None, depends_on_past=False, ignore_first_depends_on_past=False,
                  wait_for_past_depends_before_skipping=False, wait_for_downstream=False, dag=None, params=None,
-                 default_args=None, priority_weight=1, weight_rule="downstream", queue="default", pool=None,
-                 pool_slots=1, sla=None, execution_timeout=None, on_execute_callback=None, on_failure_callback=None,
+                 default_args=None, priority_weight=1, weight_rule=WEIGHT_RULE, queue="default", pool=None,
+                 pool_slots=1, sla=None, execution_timeout=EXECUTION_TIMEOUT, on_execute_callback=None, on_failure_callback=None,
                  on_success_callback=None, on_retry_callback=None, on_skipped_callback=None, pre_execute=None,
                  post_execute=None, trigger_rule="all_success", resources=None, run_as_user=None,
                  map_index_template=None, max_active_tis_per_dag=None, max_active_tis_per_dagrun=None, executor=None,
@@ -89,6 +93,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
                 f"Invalid arguments were passed to {type(self).__name__} (task_id: {task_id}). "
                 f"Invalid arguments were:\n**kwargs: {others}"
             )
+        owner, retries, retry_delay, weight_rule, execution_timeout = (
+            airflow_settings.given(one) for one in (owner, retries, retry_delay, weight_rule, execution_timeout))
         self._check_what_is_not_done(email, email_on_failure, email_on_retry, retries, default_args or {}, run_as_user=run_as_user,
                                      executor=executor, retry_policy=retry_policy, queue=queue)
         mapped = current.unmapped()
@@ -292,9 +298,9 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     @property
     def log(self):
-        import logging
+        from leoflow.authoring.loggers import of_operator
 
-        return logging.getLogger("airflow.task.operators")
+        return of_operator(type(self))
 
     def pre_execute(self, context):
         """Called before `execute`, for those who extend it."""

@@ -13,6 +13,7 @@ from leoflow.authoring.params import ParamsDict
 from leoflow.authoring.task_group import TaskGroup
 from leoflow.authoring.xcom_arg import _MISSING as NO_DEFAULT
 from leoflow.common import current, topology
+from leoflow.common.airflow_settings import Setting, given
 from leoflow.common.dates import aware
 from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, Unsupported
 from leoflow.common.reports import PACKAGE
@@ -41,12 +42,20 @@ NEUTRAL = {
 }
 
 
+# As in Airflow's default configuration.
+CATCHUP = Setting("scheduler", "catchup_by_default", False, bool)
+MAX_ACTIVE_RUNS = Setting("core", "max_active_runs_per_dag", 16, int)
+MAX_ACTIVE_TASKS = Setting("core", "max_active_tasks_per_dag", 16, int)
+MAX_CONSECUTIVE_FAILED_RUNS = Setting("core", "max_consecutive_failed_dag_runs_per_dag", 0, int)
+
+
 class DAG:
     """<https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html>"""
 
     def __init__(self, dag_id, *, description=None, schedule=None, start_date=None, end_date=None, default_args=None,
-                 params=None, tags=None, doc_md=None, catchup=False, max_active_runs=16, max_active_tasks=16,
-                 max_consecutive_failed_dag_runs=0, dagrun_timeout=None, is_paused_upon_creation=None, fail_fast=False,
+                 params=None, tags=None, doc_md=None, catchup=CATCHUP, max_active_runs=MAX_ACTIVE_RUNS,
+                 max_active_tasks=MAX_ACTIVE_TASKS, max_consecutive_failed_dag_runs=MAX_CONSECUTIVE_FAILED_RUNS,
+                 dagrun_timeout=None, is_paused_upon_creation=None, fail_fast=False,
                  on_success_callback=None, on_failure_callback=None, user_defined_macros=None,
                  user_defined_filters=None, template_searchpath=None, template_undefined=None,
                  jinja_environment_kwargs=None, render_template_as_native_obj=False, dag_display_name=None, **others):
@@ -68,10 +77,10 @@ class DAG:
         self.params = ParamsDict({**(self.default_args.pop("params", None) or {}), **(params or {})})
         self.tags = check_tags(tags)
         self.doc_md = check_doc(doc_md)
-        self.catchup = bool(catchup)
-        self.max_active_runs = positive("max_active_runs", max_active_runs)
-        self.max_active_tasks = positive("max_active_tasks", max_active_tasks)
-        self.max_consecutive_failed_dag_runs = positive("max_consecutive_failed_dag_runs", max_consecutive_failed_dag_runs)
+        self.catchup = bool(given(catchup))
+        self.max_active_runs = positive("max_active_runs", given(max_active_runs))
+        self.max_active_tasks = positive("max_active_tasks", given(max_active_tasks))
+        self.max_consecutive_failed_dag_runs = positive("max_consecutive_failed_dag_runs", given(max_consecutive_failed_dag_runs))
         self.dagrun_timeout = timeout(dagrun_timeout)
         self.is_paused_upon_creation = is_paused_upon_creation
         self.fail_fast = bool(fail_fast)

@@ -3,11 +3,28 @@
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#default-arguments>
 """
 
+from __future__ import annotations
+
 import abc
 import functools
 
 from leoflow.common import current
 from leoflow.common.signatures import VAR_KEYWORD, VAR_POSITIONAL, parameters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from leoflow.authoring.dag import DAG
+    from leoflow.authoring.task_group import TaskGroup
+
+
+def in_force(dag: DAG | None, group: TaskGroup | None, own: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of a task: the DAG's, over them the group's, over them its own. Where no DAG and no group is given, those
+    of the block that the task is made in."""
+    dag = dag or current.dag()
+    group = group or (current.group(dag) if dag else None)
+    return {**(dag.default_args if dag else {}), **(group.default_args if group else {}), **own}
 
 
 def applies_defaults(init):
@@ -24,11 +41,8 @@ def applies_defaults(init):
         is_outermost = not hasattr(self, "_building")
         if is_outermost:
             object.__setattr__(self, "_building", True)
-        dag = given.get("dag") or current.dag()
-        group = given.get("task_group") or (current.group(dag) if dag else None)
-        defaults = {**(dag.default_args if dag else {}), **(group.default_args if group else {})}
         own = given.get("default_args") or {}
-        defaults.update(own)
+        defaults = in_force(given.get("dag"), given.get("task_group"), own)
         for name, value in defaults.items():
             # The DAG's params are the DAG's; those of a task come with the task.
             if name in own_names and name not in given and name != "params":

@@ -3,6 +3,7 @@
 import logging
 import os
 
+from leoflow.authoring.loggers import name_of, of_hook
 from leoflow.common.exceptions import AirflowNotFoundException, Unsupported
 
 
@@ -11,7 +12,7 @@ class LoggingMixin:
 
     @property
     def log(self):
-        return self.__dict__.get("_log") or logging.getLogger(type(self).__module__)
+        return self.__dict__.get("_log") or self.make_logger()
 
     @log.setter
     def log(self, logger):
@@ -19,13 +20,18 @@ class LoggingMixin:
 
     logger = log
 
+    def make_logger(self):
+        return logging.getLogger(name_of(type(self)))
+
 
 class BaseHook(LoggingMixin):
     """<https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/connections.html#hooks>"""
 
     def __init__(self, logger_name=None):
-        if logger_name:
-            self.log = logging.getLogger(logger_name)
+        self._logger_name = logger_name
+
+    def make_logger(self):
+        return of_hook(type(self), self.__dict__.get("_logger_name"))
 
     @classmethod
     def get_connection(cls, conn_id):

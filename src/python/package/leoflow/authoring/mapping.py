@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from leoflow.authoring.abstract_operator import BASE_ARGUMENTS, AbstractOperator
+from leoflow.authoring.default_args import in_force
 from leoflow.authoring.xcom_arg import RETURN, Argument, MappedArgument, XComArg, operators_in
 from leoflow.common.exceptions import AirflowException, Unsupported
 from leoflow.common.signatures import parameters
@@ -144,10 +145,15 @@ class OperatorPartial:
         return self.make(ListOfDicts(kwargs), strict=strict)
 
     def make(self, expand_input, strict):
-        base = {name: value for name, value in self.given.items() if name in BASE_ARGUMENTS}
-        own = {name: value for name, value in self.given.items() if name not in BASE_ARGUMENTS}
+        base, own = split_arguments(self.given)
         return MappedOperator(operator_class=self.operator_class, expand_input=expand_input, partial_kwargs=own,
                               strict=strict, **base)
+
+
+def split_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those that every operator takes, which the mapped task takes too, and the others."""
+    base = {name: value for name, value in given.items() if name in BASE_ARGUMENTS or name == "default_args"}
+    return base, {name: value for name, value in given.items() if name not in base}
 
 
 def accepted_by(operator_class):
@@ -170,12 +176,10 @@ class MappedOperator(AbstractOperator):
         self.expand_input = expand_input
         self.partial_kwargs = partial_kwargs
         self.strict = strict
-        # Whatever else the DAG's default_args say for the operator's own arguments.
-        dag = base.get("dag")
         self.base_kwargs = base
         super().__init__(**base)
-        self.default_args_used = {**(self.dag.default_args if self.dag else dag.default_args if dag else {}),
-                                  **(self.task_group.default_args if self.task_group else {})}
+        # Those of the operator's own arguments among them.
+        self.default_args_used = in_force(self.dag or base.get("dag"), self.task_group, base.get("default_args") or {})
         if self.trigger_rule == "always" and expand_input.operators():
             raise ValueError(
                 "Task-generated mapping within a task using 'expand' is not allowed with trigger rule 'always'."

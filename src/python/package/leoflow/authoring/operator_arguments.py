@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
+from leoflow.common.airflow_settings import Setting
 from leoflow.common.exceptions import AirflowException, Unsupported
 from leoflow.common.reports import user_line
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from leoflow.authoring.dag import DAG
 
 # As in Airflow's default configuration.
-RETRY_DELAY = timedelta(seconds=300)
+OWNER = Setting("operators", "default_owner", "airflow", str)
+RETRIES = Setting("core", "default_task_retries", 0, int)
+RETRY_DELAY = Setting("core", "default_task_retry_delay", timedelta(seconds=300), timedelta)
+WEIGHT_RULE = Setting("core", "default_task_weight_rule", "downstream", str)
+EXECUTION_TIMEOUT = Setting("core", "default_task_execution_timeout", None, timedelta)
 
 
 def seconds(name: str, value: Any) -> timedelta:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import types
 
 from leoflow.authoring.base_operator import BaseOperator
@@ -11,6 +10,7 @@ from leoflow.authoring.xcom_arg import Argument
 from leoflow.common.exceptions import AirflowException, AirflowSkipException
 from leoflow.common.masking import hide
 from leoflow.common.signatures import KEYWORD_ONLY, POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_KEYWORD, parameters
+from leoflow.common.task_log import PROGRAM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class PythonOperator(BaseOperator):
 
             result = asyncio.run(result)
         if self.show_return_value_in_logs:
-            print(hide(f"Done. Returned value was: {result!r}"[:10_000]))
+            self.log.info("Done. Returned value was: %s", hide(f"{result!r}"[:10_000]))
         return result
 
 
@@ -180,10 +180,12 @@ class BashOperator(BaseOperator):
 
     def stream(self, command, environment, folder):
         """Runs it, passing its output on; returns the last line."""
+        import logging
         import shutil
         import subprocess
 
-        print(f"Running command: {hide(command)}", flush=True)
+        self.program_log = logging.getLogger(PROGRAM)
+        self.program_log.info("Running command: %s", hide(command))
         self.process = subprocess.Popen(
             [shutil.which("bash") or "bash", "-c", command],
             stdout=subprocess.PIPE,
@@ -196,7 +198,7 @@ class BashOperator(BaseOperator):
         )
         last = self.pass_on()
         self.process.wait()
-        print(f"Command exited with return code {self.process.returncode}", flush=True)
+        self.program_log.info("Command exited with return code %s", self.process.returncode)
         return last
 
     def pass_on(self):
@@ -210,12 +212,13 @@ class BashOperator(BaseOperator):
         for raw in iter(lambda: self.process.stdout.readline(PIECE_BYTES), b""):
             text, ends = decoder.decode(raw), raw.endswith(b"\n")
             last = text if is_new else last + text if len(last) <= LARGEST_BYTES else last
-            sys.stdout.write(f"{text.rstrip()}\n" if ends else text)
+            self.program_log.info("%s", text.rstrip() if ends else text)
             is_new = ends
         if not is_new:
             rest = decoder.decode(b"", True)
             last += rest
-            sys.stdout.write(f"{rest}\n")
+            if rest:
+                self.program_log.info("%s", rest)
         return last.rstrip()
 
     def on_kill(self):
@@ -240,7 +243,8 @@ class BashOperator(BaseOperator):
         """What it still says. The pipe's own reader was interrupted, and may hold its lock."""
         pipe = self.process.stdout.fileno()
         while chunk := os.read(pipe, 65536):
-            sys.stdout.write(chunk.decode(self.output_encoding, errors="backslashreplace"))
+            for line in chunk.decode(self.output_encoding, errors="backslashreplace").splitlines():
+                self.program_log.info("%s", line)
 
 
 def determine_kwargs(func, args, kwargs):

@@ -115,7 +115,8 @@ def call(function: Callable, python: str, arguments: dict[str, Any], *, serializ
         with open(strings, "w", encoding="utf-8") as file:
             file.write("\n".join(map(str, string_args)))
         sys.stdout.flush()
-        code = subprocess.run([python, script, given, result, strings, failure], env=environment).returncode
+        command = [python, script, given, result, strings, failure]
+        code = subprocess.run(command, env=environment, stderr=subprocess.STDOUT).returncode
         if code in skip_on_exit_code:
             raise AirflowSkipException(f"Process exited with code {code}. Skipping.")
         if code != 0:

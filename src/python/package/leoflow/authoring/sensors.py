@@ -211,6 +211,7 @@ class BashSensor(BaseSensorOperator):
         code = subprocess.run(
             [shutil.which("bash") or "bash", "-c", self.bash_command],
             stdin=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
             env={**(os.environ if self.env is None else self.env), **context["ti"].airflow_environment()},
         ).returncode
         if code == 0:

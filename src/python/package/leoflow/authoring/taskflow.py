@@ -9,8 +9,15 @@ import functools
 import re
 from collections.abc import Mapping
 
-from leoflow.authoring.abstract_operator import BASE_ARGUMENTS
-from leoflow.authoring.mapping import DictOfLists, ListOfDicts, MappedOperator, check_list_of_dicts, check_mappable
+from leoflow.authoring.default_args import in_force
+from leoflow.authoring.mapping import (
+    DictOfLists,
+    ListOfDicts,
+    MappedOperator,
+    check_list_of_dicts,
+    check_mappable,
+    split_arguments,
+)
 from leoflow.authoring.operators import PythonOperator
 from leoflow.authoring.xcom_arg import XComArg
 from leoflow.common import current, signatures
@@ -44,12 +51,13 @@ class Decorated:
     def __init__(self, *, python_callable, op_args=(), op_kwargs=None, multiple_outputs=None, dag=None,
                  default_args=None, **others):
         dag = dag or current.dag()
-        kwargs = complete(python_callable, op_args, dict(op_kwargs or {}), default_args or {})
+        defaults = in_force(dag, others.get("task_group"), default_args or {})
+        kwargs = complete(python_callable, op_args, dict(op_kwargs or {}), defaults)
         check_call(python_callable, op_args, kwargs)
         if multiple_outputs is None:
             multiple_outputs = returns_mapping(python_callable)
         self.set_up(python_callable=python_callable, op_args=list(op_args), op_kwargs=kwargs, dag=dag,
-                    multiple_outputs=bool(multiple_outputs), **others)
+                    multiple_outputs=bool(multiple_outputs), default_args=default_args, **others)
         # An asset that is an argument is read, one that is an element of those too.
         from leoflow.authoring.assets import BaseAsset
 
@@ -207,19 +215,10 @@ class TaskFunction:
 
     def map_over(self, expand_input, strict):
         given = self.given()
-        dag = given.get("dag") or current.dag()
         given.setdefault("multiple_outputs", returns_mapping(self.function))
-        base = {name: value for name, value in given.items() if name in BASE_ARGUMENTS}
-        own = {name: value for name, value in given.items() if name not in BASE_ARGUMENTS}
-        group = given.get("task_group") or (current.group(dag) if dag is not None else None)
-        defaults = {**(dag.default_args if dag else {}), **(group.default_args if group else {})}
-        names = expand_input.kwargs if isinstance(expand_input, DictOfLists) else ()
-        parameters = signatures.parameters(self.function)
-        op_kwargs = dict(self.partial_kwargs or {})
-        for name in parameters:
-            if name in defaults and name not in names and name not in CONTEXT_KEYS:
-                op_kwargs.setdefault(name, defaults[name])
-        own.update(python_callable=self.function, op_kwargs=op_kwargs)
+        base, own = split_arguments(given)
+        # Each instance takes what default_args say for parameters that it is not given.
+        own.update(python_callable=self.function, op_kwargs=dict(self.partial_kwargs or {}))
         made = MappedFunction(operator_class=self.operator_class, expand_input=expand_input, partial_kwargs=own,
                               strict=strict, **base)
         return XComArg(self.marked(made))

@@ -10,6 +10,7 @@ import datetime as _datetime
 from collections import namedtuple
 from datetime import datetime, timedelta
 
+from leoflow.common.airflow_settings import Setting
 from leoflow.common.dates import aware, stamp, zone_name
 from leoflow.common.exceptions import AirflowTimetableInvalid, Unsupported
 from leoflow.common.reports import user_line
@@ -309,8 +310,12 @@ class AssetOrTimeSchedule(BuiltIn):
         return {"kind": self.kind, "timetable": self.timetable.described()}
 
 
+# Airflow asks for this one of timedeltas, too.
+INTERVALS = Setting("scheduler", "create_cron_data_intervals", False, bool)
+
+
 def of_schedule(schedule: Any, timezone: tzinfo | None) -> Timetable:
-    """The timetable that a DAG's `schedule` means, by Airflow's default configuration."""
+    """The timetable that a DAG's `schedule` means, by Airflow's configuration."""
     from leoflow.authoring.assets import BaseAsset, condition_of
 
     if isinstance(schedule, Timetable):
@@ -328,7 +333,7 @@ def of_schedule(schedule: Any, timezone: tzinfo | None) -> Timetable:
     if schedule == "@continuous":
         return ContinuousTimetable()
     if isinstance(schedule, timedelta) or is_relativedelta(schedule):
-        return DeltaTriggerTimetable(schedule)
+        return (DeltaDataIntervalTimetable if INTERVALS.value() else DeltaTriggerTimetable)(schedule)
     if isinstance(schedule, str):
-        return CronTriggerTimetable(schedule, timezone=timezone)
+        return (CronDataIntervalTimetable if INTERVALS.value() else CronTriggerTimetable)(schedule, timezone=timezone)
     raise ValueError(f"{schedule!r} is not a valid schedule.")

@@ -12,6 +12,7 @@ import glob
 import logging
 import os
 
+from leoflow.authoring.loggers import name_of
 from leoflow.common.dates import moment as read
 from leoflow.common.dates import of
 
@@ -65,7 +66,7 @@ class BaseTrigger:
 
     @property
     def log(self) -> logging.Logger:
-        return logging.getLogger(f"{type(self).__module__}.{type(self).__qualname__}")
+        return logging.getLogger(name_of(type(self)))
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class with its module, and the arguments that it is made with again."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 
+from leoflow.common import task_log
 from leoflow.common.exceptions import AirflowRuntimeError
 from leoflow.common.leoflow_server import NotRunning, read, write
 from leoflow.common.masking import note_secret
@@ -31,7 +31,7 @@ class Variable:
             except NotRunning as error:
                 if default is _UNSET:
                     raise
-                sys.stderr.write(f"warning: {error}; its default is used\n")
+                task_log.say("warning", task_log.OWN, f"{error}; its default is used")
                 found = None
             if found is None:
                 if default is _UNSET:

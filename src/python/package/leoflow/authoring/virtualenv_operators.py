@@ -70,7 +70,7 @@ class OtherPythonOperator(PythonOperator):
 
         result = self.with_python(use)
         if self.show_return_value_in_logs:
-            print(hide(f"Done. Returned value was: {result!r}"[:10_000]))
+            self.log.info("Done. Returned value was: %s", hide(f"{result!r}"[:10_000]))
         return result
 
     def environment(self):
@@ -154,7 +154,7 @@ class ExternalPythonOperator(OtherPythonOperator):
         self.check()
         found = subprocess.run([self.python, "-c", "import pendulum"], capture_output=True).returncode == 0
         if self.expect_pendulum and not found:
-            print(f"{self.python} has no pendulum: the times of the context are not given to the function")
+            self.log.warning("%s has no pendulum: the times of the context are not given to the function", self.python)
         return found
 
     def check(self):

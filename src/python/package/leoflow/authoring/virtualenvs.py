@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-from leoflow.common import uv
+from leoflow.common import task_log, uv
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.masking import hide
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 COMPLETE = "install_complete_marker.json"
+# Airflow's logger of what is done for such tasks.
+UTILITY = "airflow.providers.standard.utils.python_virtualenv"
 
 
 class Wanted:
@@ -59,8 +61,10 @@ def index_variables(urls):
 
 
 def run(command, variables=None):
-    print(f"Running command: {hide(' '.join(command))}", flush=True)
-    code = subprocess.run(command, stdin=subprocess.DEVNULL, env={**os.environ, **(variables or {})}).returncode
+    task_log.say("info", UTILITY, f"Executing cmd: {hide(' '.join(command))}")
+    environment = {**os.environ, **(variables or {})}
+    # What it says is no error, wherever it writes it.
+    code = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, env=environment).returncode
     if code != 0:
         raise AirflowException(f"the virtual environment could not be made: {' '.join(command[:3])} … ended with exit status {code}")
 
@@ -77,7 +81,7 @@ def cached(wanted: Wanted, cache: str, key: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         python = os.path.join(folder, "bin", "python")
         if os.path.exists(os.path.join(folder, COMPLETE)) and os.path.exists(python):
-            print(f"Reusing cached Python virtual environment in {folder}", flush=True)
+            task_log.say("info", UTILITY, f"Reusing cached Python virtual environment in {folder}")
             return python
         # What was begun by one that was killed, or is of a Python that is gone.
         shutil.rmtree(folder, ignore_errors=True)

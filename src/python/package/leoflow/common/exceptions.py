@@ -1,6 +1,6 @@
 """The exceptions that DAG files catch and raise, and the one for what is not supported."""
 
-from leoflow.common.packages import provider_package
+from leoflow.common.packages import how_to_add, provider_package
 from leoflow.common.reports import user_line
 
 
@@ -172,6 +172,5 @@ class Unsupported(AirflowException, ImportError):
 def of_airflow(name: str) -> Unsupported:
     """For a name of Airflow's that our own package has not: Airflow's own SDK may have it, and this line brings that."""
     package = provider_package(name.removeprefix("the module ")) or "apache-airflow"
-    more = (f"'s own small Airflow package. Apache Airflow's own SDK has it: `leoflow add {package}` in the project's folder, or in "
-            f"its leoflow.yaml\n    dependencies: [{package}]")
+    more = f"'s own small Airflow package. Apache Airflow's own SDK has it: {how_to_add(package)}"
     return Unsupported(name, more=more)

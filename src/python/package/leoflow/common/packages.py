@@ -30,6 +30,12 @@ def provider_modules(provider):
     return {loaded for loaded in sys.modules if f"{loaded}.".startswith(f"{name}.")}
 
 
+def how_to_add(package: str) -> str:
+    """The commands and lines that add a package, wherever the project lists what it depends on."""
+    return (f"`leoflow add {package}` in the project's folder, or in its leoflow.yaml\n    dependencies: [{package}]\n"
+            "or a line in the requirements.txt, pyproject.toml or `# /// script` block that lists what it depends on")
+
+
 def missing_package(error: BaseException) -> str | None:
     """The line that brings a module which is not installed, or None. What was raised in its place counts, too."""
     seen = []
@@ -40,15 +46,13 @@ def missing_package(error: BaseException) -> str | None:
         error = error.__cause__
     provider = provider_package(whole_name(error))
     if provider is not None and error.name.rpartition(".")[0] not in provider_modules(provider):
-        return (f"{error.name} is not installed for this project. Add its provider to what the project depends on:\n"
-                f"`leoflow add {provider}` in its folder, or in its leoflow.yaml\n    dependencies: [{provider}]")
+        return f"{error.name} is not installed for this project. Add its provider: {how_to_add(provider)}"
     top = error.name.partition(".")[0]
     if top in sys.stdlib_module_names or top in ("airflow", "leoflow") or sys.modules.get(top):
         return None
     package = PACKAGE_OF.get(top, top.replace("_", "-"))
-    return (f"{top} is not installed for this project. Where it is a package of others, and no file of yours, add it to what\n"
-            f"the project depends on: `leoflow add {package}` in its folder, or in its leoflow.yaml\n"
-            f"    dependencies: [{package}]")
+    return (f"{top} is not installed for this project. Where it is a package of others, and no file of yours, add it:\n"
+            f"{how_to_add(package)}")
 
 
 def whole_name(error):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+from leoflow.common import local_modules
+
 _used = False
 
 
@@ -32,7 +34,7 @@ def use(home: str) -> None:
 def enter_project(roots: list[str]) -> None:
     """The folders of its plugins and its DAGs are the project's, where it does not say otherwise itself."""
     os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", roots[0])
-    folders = [os.path.join(root, "plugins") for root in roots]
+    folders = [os.path.join(root, "plugins") for root in local_modules.without_dags(roots)]
     plugins = next((folder for folder in folders if os.path.isdir(folder)), folders[0])
     os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", plugins)
 

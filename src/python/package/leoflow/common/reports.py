@@ -62,10 +62,6 @@ def describe(error: BaseException) -> str:
     return masking.hide(f"{type(error).__name__}: {error}".rstrip(": "))[:1000]
 
 
-def show(error: BaseException) -> None:
-    sys.stderr.write(masking.hide(explain(error)) + "\n")
-
-
 # What a run of no date does not have, as in Airflow 3.
 OF_THE_DATE = ("logical_date", "data_interval_start", "data_interval_end", "ds", "ds_nodash", "ts", "ts_nodash",
                "ts_nodash_with_tz", "prev_data_interval_start_success", "prev_data_interval_end_success")
@@ -97,5 +93,5 @@ def clean(value: Any) -> Any:
     return value
 
 
-def is_ours(file):
+def is_ours(file: str) -> bool:
     return file.startswith((PACKAGE, "<frozen importlib"))

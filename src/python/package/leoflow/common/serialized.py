@@ -12,6 +12,8 @@ import decimal
 import sys
 import uuid
 
+from leoflow.common import dates
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -179,15 +181,13 @@ def read_datetime(data):
 
 
 def read_pendulum(data):
-    import pendulum
-
-    return pendulum.instance(read_datetime(data))
+    """A plain date where this process has no pendulum."""
+    return dates.of(read_datetime(data))
 
 
 def read_pendulum_date(data):
-    import pendulum
-
-    return pendulum.Date.fromisoformat(data)
+    pendulum = dates.pendulum_or_none()
+    return (datetime.date if pendulum is None else pendulum.Date).fromisoformat(data)
 
 
 def read_bytes(data):

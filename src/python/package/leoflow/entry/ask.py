@@ -12,7 +12,7 @@ from leoflow.common import leoflow_server
 from leoflow.common.dates import of, stamp
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import clean, explain
-from leoflow.entry import sides
+from leoflow.entry import libraries, sides
 from leoflow.entry.workspace import Workspace, prepare
 
 TYPE_CHECKING = False
@@ -44,8 +44,10 @@ def ask(timetable, data_interval, time_restriction, run_type, question):
 
 def find(options):
     workspace = Workspace(options["roots"], options["sources"])
-    workspace.install()
+    environment = dict(os.environ)
     workspace.enter()
+    libraries.begin_again_if_too_late(environment, "ask", options)
+    workspace.install()
     for dag in sides.current().dags_of(workspace, options["path"], options.get("settings")):
         if dag.dag_id == options["dag_id"]:
             return dag
@@ -54,11 +56,13 @@ def find(options):
 
 def answer_to(options, question):
     if question["kind"] in ("providers", "test_connection"):
-        from leoflow.sdk import providers
+        from leoflow.sdk import named_classes, providers
 
-        if question["kind"] == "providers":
-            return {"providers": providers.installed()}
-        return providers.test_connection(question["connection_id"])
+        # Of no project, so that a class of a project's own is not to be found.
+        with named_classes.left_out():
+            if question["kind"] == "providers":
+                return {"providers": providers.installed()}
+            return providers.test_connection(question["connection_id"])
     dag = find(options)
     if question["kind"] == "callback":
         return {"problems": sides.current().call_back(dag, options["spec"])}

@@ -5,12 +5,36 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 
 LARGEST = 256 * 1024
+# Read by the loader and the C library when a process begins, so that only a process that begins with them has them.
+READ_AT_START = ("GLIBC_TUNABLES", "LD_", "MALLOC_")
 
 
-def load(roots: list[str]) -> None:
+def load_first(roots: list[str]) -> None:
+    """Before anything is imported that reads variables. Where it is too late for that, this process begins again."""
+    before = dict(os.environ)
+    load(roots, warn=False)
+    at_start = read_at_start()
+    if at_start != {name: before.get(name) for name in at_start}:
+        os.execve(sys.executable, sys.orig_argv, {**before, **at_start})
+
+
+def read_at_start() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(READ_AT_START)}
+
+
+def load(roots: list[str], warn: bool = True) -> None:
     """The nearest counts; all of them count more than what was there."""
+    zone = os.environ.get("TZ")
+    read(roots, sys.stderr.write if warn else len)
+    if os.environ.get("TZ") != zone:
+        # The C library keeps the time zone that it has read.
+        time.tzset()
+
+
+def read(roots, say):
     for root in reversed(roots):
         path = os.path.join(root, ".env")
         try:
@@ -20,14 +44,14 @@ def load(roots: list[str]) -> None:
                 with open(path, encoding="utf-8-sig") as file:
                     text = file.read(LARGEST)
                     if file.read(1):
-                        sys.stderr.write(f"warning: {path} is larger than {LARGEST} characters; it is not read\n")
+                        say(f"warning: {path} is larger than {LARGEST} characters; it is not read\n")
                         continue
             else:
                 continue
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
-            sys.stderr.write(f"warning: {path} cannot be read: {error}\n")
+            say(f"warning: {path} cannot be read: {error}\n")
             continue
         os.environ.update(parse(text))
 
@@ -63,6 +87,11 @@ def quoted(text):
         characters.append(one)
         at += 1
     return text
+
+
+def python_path() -> list[str]:
+    """The folders of `PYTHONPATH`. Python itself reads it when it begins, and for our processes it is told not to."""
+    return [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 def own_python_first() -> None:

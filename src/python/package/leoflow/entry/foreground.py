@@ -11,7 +11,7 @@ import sys
 import time
 from datetime import datetime, timezone
 
-from leoflow.common import leoflow_server, topology
+from leoflow.common import leoflow_server, task_log, topology
 from leoflow.common.client import connect
 from leoflow.common.reports import explain, missing_date
 from leoflow.entry import sides
@@ -56,8 +56,10 @@ class Planner:
 def choose(options):
     """The DAG that was asked for."""
     workspace = Workspace(options["roots"])
-    workspace.install()
     workspace.enter()
+    # Before Airflow is imported: a setting may name a class of the project.
+    workspace.install()
+    sides.current().begin_log(task_log.to_terminal)
     found = sides.current().dags_of(workspace, options["path"], options.get("settings"))
     for dag in found:
         if dag.dag_id == options["dag_id"]:
@@ -248,7 +250,6 @@ class Run:
 
 def main(options: dict[str, Any]) -> None:
     prepare(support=options.get("support"))
-    sides.current().begin_log()
     # Ctrl-C is for the task, or for its debugger; a reader that has left ends us without a word.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN if options["pdb"] else signal.SIG_DFL)

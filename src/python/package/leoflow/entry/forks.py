@@ -124,6 +124,7 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         _is_loading = True
         gc.set_threshold(*WHILE_LOADING)
         gc.enable()
+        libraries.forked_from_warm = True
         libraries.seed_numpy()
         work()
     except SystemExit as error:

@@ -32,12 +32,12 @@ def note_reads(workspace, read):
     sys.addaudithook(hook)
 
 
-def parse(path, roots, settings):
+def parse(path, roots, settings, enter=Workspace.enter):
     workspace = Workspace(roots)
-    workspace.install()
     read = {}
     note_reads(workspace, read)
-    workspace.enter()
+    enter(workspace)
+    workspace.install()
     result = {"dags": [], "error": None}
     try:
         side = sides.current()
@@ -69,7 +69,13 @@ def main(options: dict[str, Any]) -> None:
         # A file's top level has half a minute; it must not spend it on a server that is away.
         leoflow_server.use(options["socket"], patience=5)
     own = os.getpid()
-    result = parse(options["path"], options["roots"], options.get("settings"))
+    environment = dict(os.environ)
+
+    def enter(workspace):
+        workspace.enter()
+        libraries.begin_again_if_too_late(environment, "parse", options)
+
+    result = parse(options["path"], options["roots"], options.get("settings"), enter)
     if os.getpid() != own:
         # A fork of the file's own doing: only one of the two may answer.
         os._exit(0)

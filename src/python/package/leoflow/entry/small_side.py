@@ -8,7 +8,7 @@ from leoflow.authoring import parsing_context
 from leoflow.authoring.dag import of_file
 from leoflow.authoring.run_types import DagRunType
 from leoflow.authoring.timetables import DataInterval, TimeRestriction
-from leoflow.common import current
+from leoflow.common import current, task_log
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
 from leoflow.entry import structure
@@ -21,6 +21,7 @@ from leoflow.running.xcoms import TaskXComs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from leoflow.authoring.dag import DAG
@@ -67,12 +68,9 @@ def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: st
     return deferred.KIND.run_here(deferral, {**spec, "task_id": task_id})
 
 
-def begin_log() -> None:
-    """What Python's loggers write is part of the task's log."""
-    import logging
-    import sys
-
-    logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(name)s: %(message)s", stream=sys.stderr)
+def begin_log(take: Callable[[dict[str, Any]], None]) -> None:
+    """What Python's loggers say is part of the task's log. `take` takes each event."""
+    task_log.begin_loggers(take)
 
 
 def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:

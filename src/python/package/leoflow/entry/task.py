@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 
-from leoflow.common import leoflow_server, plain_files
-from leoflow.common.reports import clean, describe, show
+from leoflow.common import leoflow_server, plain_files, task_log
+from leoflow.common.reports import clean, describe
+from leoflow.common.task_log import show
 from leoflow.entry import forks, libraries, sides
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running.keeper_pipe import tell_secrets_to
@@ -16,13 +16,6 @@ from leoflow.running.keeper_pipe import tell_secrets_to
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-def write_whole(path, value):
-    """Complete or absent, for whoever reads it after we are gone."""
-    partial = f"{path}.partial"
-    plain_files.write(partial, json.dumps(clean(value), ensure_ascii=False).encode())
-    os.rename(partial, path)
 
 
 def forget_in_forks():
@@ -39,24 +32,28 @@ def main(options: dict[str, Any]) -> None:
     prepare(support=options.get("support"))
     own = os.getpid()
     forget_in_forks()
-    side = sides.current()
     folder = options["folder"]
-    spec = json.loads(plain_files.read(os.path.join(folder, "spec.json")))
+    spec_file, reserved = os.path.join(folder, "spec.json"), os.path.join(folder, "result.reserve")
+    spec = json.loads(plain_files.until_it_passes("spec.json", lambda: plain_files.read(spec_file)))
+    plain_files.reserve(reserved)
     leoflow_server.use(spec["socket"], spec["token"])
     workspace = Workspace(spec["roots"], spec["sources"])
     environment = dict(os.environ)
     workspace.enter()
     os.environ.update(spec.get("env") or {})
-    libraries.begin_again_if_too_late(environment, options)
-    side.begin_log()
+    libraries.begin_again_if_too_late(environment, "task", options)
+    take = task_log.to_keeper()
     if "secrets" in options:
         tell_secrets_to(options["secrets"])
     attempt = None
     try:
+        # Before Airflow is imported: a setting may name a class of the project.
         workspace.install()
+        side = sides.current()
+        side.begin_log(take)
         attempt = side.begin_try(spec, workspace, folder)
     except BaseException as error:
-        show(error)
+        show(error, "Failed to import the DAG file")
         what = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"
         result = {"state": "failed", "retry": True, "reason": f"{what}: {describe(error)}"}
     else:
@@ -67,14 +64,13 @@ def main(options: dict[str, Any]) -> None:
         os._exit(0 if result["state"] != "failed" else 1)
     # From here on the task has ended: no signal may turn its outcome round.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    task_log.finish()
     used = libraries.in_use(workspace)
     if used:
         result["libraries"] = used
-    write_whole(os.path.join(folder, "result.json"), result)
+    text = json.dumps(clean(result), ensure_ascii=False).encode()
+    plain_files.write_whole(os.path.join(folder, "result.json"), reserved, text)
     if attempt is not None:
         attempt.tell()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        task_log.finish()
     os._exit(0 if result["state"] != "failed" else 1)

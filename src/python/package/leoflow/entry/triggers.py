@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leoflow.common import real_sdk
-from leoflow.entry import dotenv
+from leoflow.entry.workspace import Workspace, prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 
 
 def main(options: dict[str, Any]) -> None:
-    dotenv.load(options["work_in"])
-    dotenv.own_python_first()
+    # The environment and the path are those of a task, and both are set before anything is imported that reads them.
+    prepare(support=options.get("support"))
+    workspace = Workspace(options["roots"])
+    workspace.enter()
+    workspace.install()
     if real_sdk.is_used():
         from leoflow.sdk.triggers import main as wait
     else:

@@ -40,9 +40,9 @@ def start(request: dict[str, Any], mark: forks.Mark, owner: socket.socket, descr
             finally:
                 # Only one of the two may answer.
                 os._exit(1)
-        answer = {"pid": child}
+        answer = {"id": request["id"], "pid": child}
     except BaseException as error:
-        answer = {"error": str(error)}
+        answer = {"id": request["id"], "error": str(error), "errno": getattr(error, "errno", None)}
     owner.send(json.dumps(answer).encode())
     os._exit(0)
 

@@ -4,6 +4,7 @@ is the keeper's own child, as in a cold start, and nothing of it depends on the 
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import sys
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # Another process has the try, or something failed before there was a task.
 NOT_NEEDED, CANNOT_START = 75, 70
+# What link(2) answers on a file system that knows no hard links, or where they are not allowed.
+NO_LINKS = frozenset((errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM))
 
 
 def start(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> int:
@@ -40,12 +43,29 @@ def take(folder, boot_id):
     told = f'{{"pid": {pid}, "start_ticks": {int(forks.stat_fields()[19])}, "boot_id": "{boot_id}"}}'
     plain_files.write(mine, told.encode(), 0o600)
     try:
-        os.link(mine, os.path.join(folder, "process.json"))
+        link(mine, folder)
         return True
     except FileExistsError:
         return False
     finally:
-        os.unlink(mine)
+        try:
+            os.unlink(mine)
+        except FileNotFoundError:
+            # It was renamed.
+            pass
+
+
+def link(mine, folder):
+    """Takes the try or raises FileExistsError. Where the file system has no hard links, a file that only one process can
+    create stands for the link, as in `TaskFolder::take_without_links`."""
+    taken = os.path.join(folder, "process.json")
+    try:
+        os.link(mine, taken)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.close(os.open(os.path.join(folder, "taken"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.rename(mine, taken)
 
 
 def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> NoReturn:
@@ -61,24 +81,27 @@ def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, progr
     null = os.open("/dev/null", os.O_RDONLY)
     log = os.open(os.path.join(folder, "keeper.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     output, task_output = os.pipe()
+    errors, task_errors = os.pipe()
     secrets, task_secrets = os.pipe()
     if not take(folder, boot_id):
         os._exit(NOT_NEEDED)
+    task = None
     try:
         mark.write(os.path.basename(folder))
         keeper = os.getpid()
         task = os.fork()
         if task == 0:
-            become_task(request, keeper, [null, task_output, task_output, task_secrets])
+            become_task(request, keeper, [null, task_output, task_errors, task_secrets])
         # Also done by the task: whoever is first.
         try:
             os.setpgid(task, task)
         except OSError:
             pass
-        execute(folder, task, [null, log, log, output, secrets, os.dup(program)])
+        execute(folder, task, [null, log, log, output, errors, secrets, os.dup(program)])
     except BaseException as error:
         # The try is ours, so its end is ours to tell; the kernel ends a task that there may be.
-        tell_problem(folder, f"the task could not be kept: {error!r}")
+        passes = task is None and isinstance(error, OSError) and error.errno in plain_files.TRANSIENT
+        write_problem(folder, f"the task could not be kept: {error!r}", passes)
         raise
 
 
@@ -91,12 +114,18 @@ def execute(folder, task, descriptors):
     os.execve(program, ["leoflow", "keep-task", folder, "--started", str(task)], environment)
 
 
-def tell_problem(folder, problem):
+def write_problem(folder, problem, passes):
+    """`passes` is whether no task was started, for a cause that passes: then the try is queued again."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
     partial = os.path.join(folder, f"outcome.json.{os.getpid()}")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump({"exit": None, "ended_at": now, "cause": None, "problem": problem}, file)
-    os.rename(partial, os.path.join(folder, "outcome.json"))
+    outcome = {"exit": None, "ended_at": now, "cause": None, "problem": problem, "transient": passes}
+    text = json.dumps(outcome).encode()
+
+    def attempt():
+        plain_files.write(partial, text, 0o600)
+        os.rename(partial, os.path.join(folder, "outcome.json"))
+
+    plain_files.until_it_passes("the outcome", attempt)
 
 
 def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) -> NoReturn:

@@ -10,8 +10,8 @@ import os
 import sys
 import types
 
-from leoflow.common import real_sdk
-from leoflow.entry import libraries
+from leoflow.common import local_modules, real_sdk
+from leoflow.entry import dotenv, libraries
 
 # Names that no file of the workspace can take.
 NOT_LOCAL = frozenset(sys.stdlib_module_names) | {"airflow", "leoflow"}
@@ -34,7 +34,8 @@ def offer_submodules(package, names):
 
 
 class Workspace:
-    """The folders whose modules belong to the DAG file: the project's, then the whole workspace."""
+    """The folders whose modules belong to the DAG file: `dags` of the project where there is one, the project's, then the whole
+    workspace."""
 
     def __init__(self, roots, stored=None):
         self.roots = [os.path.abspath(root) for root in roots]
@@ -42,6 +43,13 @@ class Workspace:
         self.stored = stored or {}
         # What was run, by path.
         self.ran = {}
+
+    @property
+    def places(self):
+        """Where its modules are looked for: `PYTHONPATH` of its `.env`, then the roots, then Airflow's folders of plugins."""
+        plugins = [os.path.join(root, "plugins") for root in local_modules.without_dags(self.roots)]
+        there = [one for one in plugins if os.path.isdir(one) or any(path.startswith(one + os.sep) for path in self.stored)]
+        return list(dict.fromkeys([*dotenv.python_path(), *self.roots, *there]))
 
     def owns(self, path):
         return any(path == root or path.startswith(root + os.sep) for root in self.roots)
@@ -64,7 +72,8 @@ class Workspace:
         return text
 
     def install(self):
-        """Local modules are found in the roots: after Python's own, before installed packages."""
+        """Local modules are found in its places: after Python's own, before installed packages. Where these are is known
+        once its environment was entered."""
         workspace = self
 
         class Loader(importlib.machinery.SourceFileLoader):
@@ -88,7 +97,7 @@ class Workspace:
             def find_spec(self, name, path=None, target=None):
                 if name.partition(".")[0] in NOT_LOCAL:
                     return None
-                for folder in workspace.roots if path is None else path:
+                for folder in workspace.places if path is None else path:
                     place = os.path.join(folder, name.rpartition(".")[2])
                     for file, is_package in ((os.path.join(place, "__init__.py"), True), (f"{place}.py", False)):
                         if file in workspace.stored:
@@ -109,12 +118,12 @@ class Workspace:
             sys.meta_path.insert(0, Stored())
         installed = (at for at, one in enumerate(sys.path) if "site-packages" in one or "dist-packages" in one)
         at = next(installed, len(sys.path))
-        sys.path[at:at] = self.roots
+        sys.path[at:at] = self.places
 
     def forget_loaded_ahead(self):
         """The workspace's own module of a name comes before the installed one, also before one that is loaded."""
         for name in libraries.loaded_ahead - NOT_LOCAL:
-            places = [os.path.join(root, name) for root in self.roots]
+            places = [os.path.join(folder, name) for folder in self.places]
             files = [file for place in places for file in (f"{place}.py", os.path.join(place, "__init__.py"))]
             if any(file in self.stored or os.path.exists(file) for file in files) or any(map(os.path.isdir, places)):
                 for module in [one for one in sys.modules if one.partition(".")[0] == name]:
@@ -122,9 +131,7 @@ class Workspace:
 
     def enter(self):
         """From here on the environment is the project's."""
-        from leoflow.entry import dotenv
-
-        dotenv.load(self.roots)
+        dotenv.load(local_modules.without_dags(self.roots))
         dotenv.own_python_first()
         if real_sdk.is_used():
             real_sdk.enter_project(self.roots)
@@ -165,5 +172,8 @@ def prepare(limits: dict[str, int] | None = None, support: str | None = None) ->
 
         for name, most in limits.items():
             soft, hard = resource.getrlimit(getattr(resource, name))
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(getattr(resource, name), (most, most))
+            # Beyond the soft limit comes SIGXCPU, which names its reason; SIGKILL a second later does not.
+            last = most + 1 if name == "RLIMIT_CPU" else most
+            last = last if hard == resource.RLIM_INFINITY else min(last, hard)
+            first = max(1, min(most, last - 1)) if name == "RLIMIT_CPU" else min(most, last)
+            resource.setrlimit(getattr(resource, name), (first, last))

@@ -1,6 +1,6 @@
 """A warm Python: it has what every task or every parse needs loaded, runs nothing of the user's, and forks for each.
 
-Its owner sends one JSON datagram for each and gets `{"pid"}` or `{"error"}`; `warm_try.py` and `warm_child.py` tell
+Its owner sends one JSON datagram for each and gets `{"id", "pid"}` or `{"id", "error"}`; `warm_try.py` and `warm_child.py` tell
 what the forks become.
 """
 
@@ -16,6 +16,7 @@ import sys
 import time
 
 from leoflow.common import real_sdk
+from leoflow.common.reports import describe
 from leoflow.entry import forks, libraries, warm_child, warm_try
 
 TYPE_CHECKING = False
@@ -44,7 +45,7 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
         boot_id = file.read().strip()
     os.chdir(options["folder"])
     time.tzset()
-    libraries.end_threads()
+    refuse_threads()
     # Keepers are nobody's to wait for: how they ended is in their folders.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
@@ -53,20 +54,21 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
     # What a module has printed is nobody's task's.
     sys.stdout.flush()
     sys.stderr.flush()
-    owner.send(json.dumps({"ready": True, "path": [folder for folder in sys.path if os.path.isdir(folder)]}).encode())
+    path = [folder for folder in sys.path if os.path.isdir(folder)]
+    owner.send(json.dumps({"ready": True, "path": path, "left_out": options.get("left_out", {})}).encode())
     while True:
         text, descriptors, _, _ = socket.recv_fds(owner, LARGEST_REQUEST, MOST_DESCRIPTORS)
         if not text:
             return
+        request = json.loads(text)
         try:
-            request = json.loads(text)
             if "job" in request:
                 warm_child.start(request, mark, owner, descriptors)
             else:
                 pid = warm_try.start(request, mark, boot_id, PROGRAM)
-                owner.send(json.dumps({"pid": pid}).encode())
+                owner.send(json.dumps({"id": request["id"], "pid": pid}).encode())
         except OSError as error:
-            owner.send(json.dumps({"error": str(error)}).encode())
+            owner.send(json.dumps({"id": request["id"], "error": str(error), "errno": error.errno}).encode())
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -75,13 +77,41 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
 def main(options: dict[str, Any]) -> None:
     owner = socket.socket(fileno=OWNER)
     os.set_inheritable(OWNER, False)
+    try:
+        begin(options)
+        serve(owner, options)
+    except Exception as error:
+        owner.send(json.dumps({"error": describe(error)}).encode())
+        raise
+
+
+def begin(options):
+    """Loads what forks use."""
+    environment = dict(os.environ)
     # Where packages are that DAG files expect; a task adds them itself.
     support = [options["support"]] if "support" in options else []
     sys.path += support
     load((*STANDARD, *our_own()))
-    libraries.load_ahead(options["preload"], load)
+    refuse_threads()
+    left_out = libraries.load_ahead(options["preload"], load)
+    if left_out:
+        begin_again_without(*left_out, options, environment)
     sys.path[:] = [folder for folder in sys.path if folder not in support]
-    serve(owner, options)
+
+
+def refuse_threads():
+    libraries.end_threads()
+    names = libraries.threads()
+    if names:
+        raise RuntimeError(f"a module has started threads, which no fork has: {', '.join(names)}")
+
+
+def begin_again_without(name, reason, options, environment):
+    """A thread that stays can be left only by the next program. That is the same process, and its owner waits on."""
+    preload = [one for one in options["preload"] if one != name]
+    options = {**options, "preload": preload, "left_out": {**options.get("left_out", {}), name: reason}}
+    os.set_inheritable(OWNER, True)
+    os.execve(sys.executable, [*sys.orig_argv[:-1], json.dumps(options)], environment)
 
 
 def load(names):
@@ -97,7 +127,7 @@ def our_own():
     if real_sdk.is_used():
         from leoflow.sdk import preload
 
-        preload.everything()
+        libraries.is_loaded_too_early = preload.everything()
         return
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     for room in ("common", "authoring", "running"):

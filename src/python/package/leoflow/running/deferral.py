@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 
-from leoflow.common import leoflow_server
+from leoflow.common import leoflow_server, task_log
 from leoflow.common.exceptions import (
     AirflowException,
     AirflowSensorTimeout,
@@ -71,7 +70,7 @@ def go_on(task, next_method, next_kwargs, context):
     if next_method == FAIL:
         kwargs = next_kwargs or {}
         if kwargs.get("traceback"):
-            sys.stderr.write("Trigger failed:\n" + "\n".join(kwargs["traceback"]) + "\n")
+            task.log.error("Trigger failed:\n%s", "\n".join(kwargs["traceback"]))
         error = kwargs.get("error", "Unknown")
         raise (TaskDeferralTimeout if error == TIMED_OUT else TaskDeferralError)(error)
     return getattr(task, next_method)(context, **read(next_kwargs or {}))
@@ -92,27 +91,8 @@ def to_errors(text):
 KIND = trigger_host.Kind(lambda value: written("the event", value), read, Instance, to_errors)
 
 
-class Lines(logging.Handler):
-    def __init__(self, take):
-        super().__init__()
-        self.take = take
-
-    def emit(self, record):
-        try:
-            self.take(self.format(record) + "\n")
-        except Exception:
-            self.handleError(record)
-
-
-def begin_logs(take):
-    handler = Lines(take)
-    handler.setFormatter(logging.Formatter("[%(levelname)s] %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
 def wait(options: dict[str, Any]) -> None:
-    """In a project's folder, with its variables: until the agent has gone."""
+    """In a project's folder, with its variables and its modules: until the agent has gone."""
     os.set_inheritable(trigger_host.AGENT, False)
     leoflow_server.use(options["socket"])
-    sys.path.extend(options["work_in"])
-    asyncio.run(trigger_host.serve(KIND, begin_logs))
+    asyncio.run(trigger_host.serve(KIND, task_log.begin_loggers))

@@ -170,7 +170,15 @@ class TaskInstance:
 
     @property
     def log_url(self):
-        return ""
+        """The page of this try, as Airflow makes its address."""
+        from urllib.parse import quote
+
+        base = os.environ.get("AIRFLOW__API__BASE_URL", "http://localhost:8088").rstrip("/")
+        instance = f"/mapped/{self.map_index}" if self.map_index >= 0 else ""
+        attempt = f"?try_number={self.try_number}" if self.try_number > 0 else ""
+        return f"{base}/dags/{self.dag_id}/runs/{quote(self.run_id)}/tasks/{self.task_id}{instance}{attempt}"
+
+    mark_success_url = log_url
 
     @property
     def key(self):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 
 from leoflow.authoring.xcom_arg import concrete
-from leoflow.common import current, plain_files
+from leoflow.common import current, plain_files, task_log
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -20,7 +19,8 @@ from leoflow.common.exceptions import (
     UnmappableXComLengthPushed,
     UnmappableXComTypePushed,
 )
-from leoflow.common.reports import describe, missing_date, show
+from leoflow.common.reports import describe, missing_date
+from leoflow.common.task_log import show
 from leoflow.common.values import encode
 
 TYPE_CHECKING = False
@@ -45,8 +45,7 @@ class Deadline:
             raise AirflowTaskTerminated("Task received SIGTERM signal")
 
         if self.folder:
-            # From here on the time counts, for whoever looks from outside too.
-            plain_files.write(os.path.join(self.folder, "began"), b"")
+            plain_files.mark(os.path.join(self.folder, "began"))
         signal.signal(signal.SIGALRM, over)
         signal.signal(signal.SIGTERM, terminated)
         if self.task.execution_timeout is not None:
@@ -182,7 +181,7 @@ class Try:
             events = self.context["outlet_events"].told() if self.task.outlets else []
             self.result.update(state="success", skipped_tasks=list(decided.tasks), **({"asset_events": events} if events else {}))
         except AirflowSkipException as error:
-            print(f"Skipped: {error}")
+            task_log.say("info", task_log.TASK, "Skipping task.", reason=str(error))
             self.fail("skipped", error)
         except AirflowRescheduleException as error:
             self.result.update(state="up_for_reschedule", due=error.reschedule_date.isoformat())
@@ -195,7 +194,7 @@ class Try:
             show(error)
             hint = missing_date(error) if self.ti.dag_run.logical_date is None else None
             if hint:
-                sys.stderr.write(hint + "\n")
+                task_log.say("error", task_log.OWN, hint)
             self.fail("failed", error, retry=True)
             if hint:
                 self.result["reason"] += f" ({hint})"
@@ -220,7 +219,7 @@ class Try:
             try:
                 function(self.context)
             except Exception as error:
-                show(error)
+                show(error, "Failed to run task callback")
 
     def tell(self) -> None:
         """The user's callbacks, once it is known how the try has ended."""

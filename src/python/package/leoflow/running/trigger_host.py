@@ -11,7 +11,7 @@ import os
 import threading
 import traceback
 
-from leoflow.common import masking
+from leoflow.common import masking, task_log
 from leoflow.common.packages import missing_package
 from leoflow.common.reports import clean
 
@@ -112,15 +112,15 @@ class Host:
     def tell(self, **message):
         self.writer.write(json.dumps(clean(message), allow_nan=False).encode() + b"\n")
 
-    def log(self, text: str) -> None:
-        """Lines of a logger: of a trigger they are part of its task's log. From any thread."""
-        current = CURRENT.get()
+    def log(self, record: dict[str, Any]) -> None:
+        """An event of a logger: of a trigger it is part of its task's log. From any thread."""
+        current, record = CURRENT.get(), task_log.hidden(record)
         if current is None:
-            self.kind.to_errors(masking.hide(text))
+            self.kind.to_errors(task_log.shown(record) + "\n")
         elif threading.get_ident() == self.thread:
-            self.tell(id=current, log=masking.hide(text))
+            self.tell(id=current, log=task_log.line(record))
         else:
-            self.loop.call_soon_threadsafe(lambda: self.tell(id=current, log=masking.hide(text)))
+            self.loop.call_soon_threadsafe(lambda: self.tell(id=current, log=task_log.line(record)))
 
     async def run(self, told):
         """One trigger, until its first event."""
@@ -184,8 +184,8 @@ def trace(error):
     return clean(masking.hide(text)).splitlines()
 
 
-async def serve(kind: Kind, begin_logs: Callable[[Callable[[str], None]], None]) -> None:
-    """Never returns. `begin_logs` is given what takes the lines of loggers."""
+async def serve(kind: Kind, begin_logs: Callable[[Callable[[dict[str, Any]], None]], None]) -> None:
+    """Never returns. `begin_logs` is given what takes the events of loggers."""
     import socket
 
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=AGENT), limit=64 * 1024 * 1024)
@@ -194,7 +194,8 @@ async def serve(kind: Kind, begin_logs: Callable[[Callable[[str], None]], None])
         begin_logs(host.log)
         await host.serve()
     except BaseException:
-        traceback.print_exc()
+        # Its end becomes the reason of the tasks that wait.
+        kind.to_errors(masking.hide(traceback.format_exc()))
         os._exit(1)
     # A thread that a trigger has left must not keep us.
     os._exit(0)

@@ -73,14 +73,14 @@ class Server:
         """Where such a process writes what its loggers say: it becomes part of the task's log."""
         reader, writer = os.pipe()
 
-        def pass_on():
-            lines = logs.Lines()
+        def copy():
+            lines = logs.Lines(logs.pass_on)
             while text := os.read(reader, 65536):
                 lines.write(text)
             lines.write(b"\n")
             os.close(reader)
 
-        self.logs.append(threading.Thread(target=pass_on, daemon=True))
+        self.logs.append(threading.Thread(target=copy, daemon=True))
         self.logs[-1].start()
         return writer
 

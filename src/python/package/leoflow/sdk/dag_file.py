@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def enter_project() -> None:
-    """Airflow has read where plugins are when it was imported, which may have been for another project."""
+    """Airflow has read where DAGs and plugins are when it was imported, which may have been for another project."""
     from airflow import settings
 
+    settings.DAGS_FOLDER = os.path.expanduser(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     folder = os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"]
     settings.PLUGINS_FOLDER = folder
     if os.path.isdir(folder) and folder not in sys.path:

@@ -1,5 +1,4 @@
-"""What Airflow's own loggers write, as lines of the task's log: level, logger, event and what is told with it. The time is
-put before each line by whoever keeps the log."""
+"""What Airflow's own loggers say, as events of the task's log. The keeper of the log puts the time before each."""
 
 from __future__ import annotations
 
@@ -8,6 +7,8 @@ import json
 import linecache
 import os
 
+from leoflow.common import task_log
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 
 # Known of every line of a try, or of no use in it.
 LEFT_OUT = frozenset(
-    "timestamp level event logger dag_id task_id run_id try_number map_index ti_id filename lineno loc "
-    "exception error_detail stack dag_run_id ti".split()
+    "timestamp level event logger dag_id task_id run_id try_number map_index ti_id exception error_detail dag_run_id ti".split()
 )
 FOLDS = ("::group::", "::endgroup::")
 
@@ -29,20 +29,20 @@ def to_errors(text: str) -> None:
 
 
 class Lines:
-    """What the loggers take for a binary file: a line of JSON for each event. `put` takes them as people read them."""
+    """What the loggers take for a binary file: a line of JSON for each event."""
 
     mode = "wb"
 
-    def __init__(self, put: Callable[[str], None] = to_errors):
-        self.put = put
+    def __init__(self, take: Callable[[dict[str, Any]], None]):
+        self.take = take
         self.open = b""
 
     def write(self, data):
         data = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
         *whole, self.open = (self.open + data).split(b"\n")
-        text = "".join(f"{line}\n" for line in map(shown, whole) if line is not None)
-        if text:
-            self.put(text)
+        for record in map(record_of, whole):
+            if record is not None:
+                self.take(record)
         return len(data)
 
     def flush(self):
@@ -51,58 +51,54 @@ class Lines:
 
 # The variables that say how, as they were when it was done.
 _configured_with = None
+# What takes the events: a fork of a warm Python has its own, and the loggers that were made before it.
+_take = None
 
 
-def configure(put: Callable[[str], None] = to_errors) -> None:
-    """For this process and its forks. `put` is what takes the lines."""
-    global _configured_with
+def configure(take: Callable[[dict[str, Any]], None] | None = None) -> None:
+    """For this process and its forks. `take` takes the events; without one they go where errors go."""
+    global _configured_with, _take
+    _take = take or _take
     said = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__LOGGING__")}
     if said == _configured_with:
         return
     _configured_with = said
+    # A logging configuration of the project's is put in force when `airflow` is imported, as in Airflow's worker.
     from airflow.sdk.log import configure_logging
 
     known = inspect.signature(configure_logging).parameters
-    wanted = {"json_output": True, "enable_pretty_log": False, "output": Lines(put), "sending_to_supervisor": True}
+    wanted = {"json_output": True, "enable_pretty_log": False, "output": Lines(pass_on), "sending_to_supervisor": True}
     configure_logging(**{name: value for name, value in wanted.items() if name in known})
 
 
-def shown(line: bytes) -> str | None:
-    """One event in words; None for one that says nothing here."""
+def pass_on(record):
+    (_take or task_log.to_terminal)(record)
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """One event, as Airflow's supervisor has it; None for one that says nothing here."""
     if not line.strip():
         return None
     try:
         told = json.loads(line)
-        event = told["event"]
+        event = str(told["event"])
     except (ValueError, KeyError, TypeError):
-        return line.decode("utf-8", "backslashreplace")
-    if str(event).startswith(FOLDS):
+        return {"level": "info", "logger": "airflow", "event": line.decode("utf-8", "backslashreplace")}
+    if event.startswith(FOLDS):
         return None
-    more = "".join(f" {name}={value}" if isinstance(value, (int, float)) else f" {name}={value!r}"
-                   for name, value in told.items() if name not in LEFT_OUT)
-    head = f"[{str(told.get('level', 'info')).upper()}] {told.get('logger') or 'airflow'}: {event}{more}"
+    record = {"level": told.get("level") or "info", "logger": told.get("logger") or "airflow", "event": event,
+              **{name: value for name, value in told.items() if name not in LEFT_OUT}}
     errors = told.get("error_detail") or told.get("exception")
-    return head if not errors else f"{head}\n{trace(errors)}"
+    if isinstance(errors, list):
+        record["error_detail"] = [detail(one) for one in errors]
+    elif errors:
+        record["event"] = f"{event}\n{errors}"
+    return record
 
 
-def frames_of_users(frames):
-    """Without those of the SDK itself, where there are others."""
-    return [frame for frame in frames if "/airflow/sdk/" not in frame["filename"]] or frames
-
-
-def trace(errors: Any) -> str:
-    """A traceback, from its parts: the cause first, as Python has it."""
-    if not isinstance(errors, list):
-        return str(errors)
-    parts = []
-    for one in reversed(errors):
-        lines = ["Traceback (most recent call last):"] if one.get("frames") else []
-        for frame in frames_of_users(one.get("frames") or []):
-            lines.append(f'  File "{frame["filename"]}", line {frame["lineno"]}, in {frame["name"]}')
-            code = linecache.getline(frame["filename"], frame["lineno"]).strip()
-            if code:
-                lines.append(f"    {code}")
-        value = one.get("exc_value")
-        lines.append(f"{one.get('exc_type')}: {value}" if value else str(one.get("exc_type")))
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+def detail(error):
+    """Without the frames of the SDK itself, where there are others; each with its line of code."""
+    frames = error.get("frames") or []
+    frames = [frame for frame in frames if "/airflow/sdk/" not in frame["filename"]] or frames
+    with_code = [{**frame, "line": linecache.getline(frame["filename"], frame["lineno"]).strip()} for frame in frames]
+    return {**error, "frames": with_code}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from leoflow.sdk import logs
+from leoflow.sdk import logs, named_classes
 
 # Of the SDK, what every try and every parse of a DAG file uses.
 MODULES = (
@@ -21,12 +21,19 @@ MODULES = (
     "airflow.utils.net", "encodings.idna", "jinja2.ext", "jinja2.nativetypes", "jinja2.sandbox", "setproctitle",
 )
 NAMES = ("DAG", "BaseOperator", "BaseHook", "Asset", "Variable", "Connection", "Param", "TaskGroup", "XComArg", "dag", "task")
-OURS = ("asset_messages", "child_processes", "dag_file", "logs", "models", "refusals", "settings", "side", "startup", "state_messages",
-        "structure", "supervisor", "task_try", "timetables", "xcom_messages")
+OURS = ("asset_messages", "child_processes", "dag_file", "logs", "models", "named_classes", "refusals", "settings", "side", "startup",
+        "state_messages", "structure", "supervisor", "task_try", "timetables", "xcom_messages")
 
 
-def everything() -> None:
-    """What is not there in this version, or not installed, is passed over: who needs it hears of it."""
+def everything() -> bool:
+    """What is not there in this version, or not installed, is passed over: who needs it hears of it. Returns whether it was
+    loaded without classes that settings name, so that a fork has to begin again with them."""
+    with named_classes.left_out() as names_any:
+        load_all()
+    return names_any
+
+
+def load_all():
     ours = [*(f"leoflow.sdk.{one}" for one in OURS), *(f"leoflow.entry.{one}" for one in ("ask", "dotenv", "parse", "task"))]
     for name in (*MODULES, *ours):
         try:

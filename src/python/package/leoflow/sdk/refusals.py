@@ -24,7 +24,7 @@ def line_of(name: str, source: str) -> int:
     return next(numbers, 1)
 
 
-# What `scripts/compare-airflow` has been run with.
+# What `scripts/compare-airflow` has been run with. `environments/airflow_versions.rs` has the same.
 OLDEST, NEWEST = (3, 0), (3, 3)
 
 
@@ -35,9 +35,11 @@ def check_version() -> None:
     found = tuple(int(part) for part in airflow.__version__.split(".")[:2])
     if not OLDEST <= found <= NEWEST:
         oldest, newest = (".".join(map(str, one)) for one in (OLDEST, NEWEST))
+        limit = f"{NEWEST[0]}.{NEWEST[1] + 1}"
         raise AirflowException(
             f"Apache Airflow {airflow.__version__} is installed for this project, and this release of Leoflow runs {oldest} to "
-            f"{newest}. Write in its leoflow.yaml\n    airflow: {newest}\nand what else it depends on in versions for that."
+            f"{newest}. Wherever the project lists what it depends on, its leoflow.yaml may limit the versions of Airflow and of "
+            f"providers:\n    constraints: ['apache-airflow<{limit}', 'apache-airflow-core<{limit}']"
         )
 
 

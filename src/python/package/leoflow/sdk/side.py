@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
-from leoflow.sdk import dag_file, hitl_messages, logs, structure, task_try
+from leoflow.sdk import dag_file, hitl_messages, logs, named_classes, structure, task_try
 from leoflow.sdk.offline import OfflineSupervisor
 from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from airflow.sdk import DAG
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
     """The DAGs that the file makes, with what the project's own settings say."""
+    # First: whatever is imported of Airflow may want one of them.
+    named_classes.check()
     from airflow.sdk.execution_time import task_runner
 
     task_runner.SUPERVISOR_COMMS = Supervisor()
@@ -38,6 +41,7 @@ def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try
                 return dag
         raise AirflowException(f"{spec['fileloc']} does not make the DAG {spec['dag_id']!r} any more")
 
+    named_classes.check()
     # Listeners hear of the beginning.
     dag_file.enter_project()
     return task_try.Try(spec, make_dag, TaskSupervisor(spec), folder)
@@ -61,9 +65,9 @@ def ask_here(attempt: task_try.Try, deferral: dict[str, Any]) -> dict[str, Any]:
     return hitl_messages.answered_here(attempt.supervisor.question, deferral)
 
 
-def begin_log() -> None:
-    """What Airflow's loggers write is part of the task's log."""
-    logs.configure()
+def begin_log(take: Callable[[dict[str, Any]], None]) -> None:
+    """What Airflow's loggers say is part of the task's log. `take` takes each event."""
+    logs.configure(take)
 
 
 def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
@@ -79,8 +83,9 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
     """The DAG's own callbacks, with the context of the task that decided. Returns what went wrong."""
-    from airflow.sdk.definitions._internal.contextmanager import set_current_context
+    from airflow.sdk.execution_time.context import set_current_context
 
+    logs.configure()
     context = task_try.context_of(dag, spec)
     context["reason"] = spec["reason"]
     functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback

@@ -6,9 +6,8 @@ from __future__ import annotations
 import inspect
 import os
 import pathlib
-import sys
 
-from leoflow.common import local_modules, plain_files
+from leoflow.common import local_modules, plain_files, task_log
 from leoflow.common.packages import missing_package
 from leoflow.common.reports import describe, missing_date
 from leoflow.sdk import child_processes, older_versions, startup
@@ -78,8 +77,7 @@ class Try:
     def run(self) -> dict[str, Any]:
         """What became of it: state, reason, XComs."""
         if self.folder:
-            # From here on the time counts, for whoever looks from outside too.
-            plain_files.write(os.path.join(self.folder, "began"), b"")
+            plain_files.mark(os.path.join(self.folder, "began"))
         children = child_processes.Server(self.supervisor) if child_processes.starts_some(self.ti.task) else None
         state, _, self.error = self.runner.run(self.ti, self.context, self.log)
         if children is not None:
@@ -102,7 +100,7 @@ class Try:
         """After the error, which Airflow has shown."""
         date = missing_date(self.error) if self.context["dag_run"].logical_date is None else None
         for hint in filter(None, [missing_package(self.error), date]):
-            sys.stderr.write(hint + "\n")
+            task_log.say("error", task_log.OWN, hint)
         if date:
             result["reason"] += f" ({date})"
 
@@ -130,8 +128,9 @@ def context_of(dag: Any, spec: dict[str, Any]) -> dict[str, Any]:
 
     if spec.get("run_type") is None:
         return {"dag": dag, "run_id": spec["run_id"]}
+    spec = {**spec, "fileloc": dag.fileloc}
     if spec.get("task_id") not in dag.task_dict:
-        details = startup.details({"task_id": "", "map_index": -1, "try_number": 0, "max_tries": 0, **spec}, [])
+        details = startup.details({"map_index": -1, "try_number": 0, "max_tries": 0, **spec, "task_id": ""}, [])
         return {"dag": dag, "run_id": spec["run_id"], "dag_run": details.ti_context.dag_run}
     task_runner.SUPERVISOR_COMMS = TaskSupervisor(spec)
     return instance(startup.details(spec, []), dag.get_task(spec["task_id"]), dag.fileloc).get_template_context()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 
-from leoflow.common import leoflow_server, real_sdk
+from leoflow.common import leoflow_server
 from leoflow.running import trigger_host
-from leoflow.sdk import logs, older_versions, startup
+from leoflow.sdk import logs, named_classes, older_versions, startup
 from leoflow.sdk.supervisor import TaskSupervisor
 
 TYPE_CHECKING = False
@@ -60,15 +59,15 @@ KIND = SdkKind(older_versions.encode, older_versions.decode, make_instance, logs
 
 
 def main(options: dict[str, Any]) -> None:
-    """In a project's folder, with its variables."""
+    """In a project's folder, with its variables and its modules."""
+    # First: whatever is imported of Airflow may want one of them.
+    named_classes.check()
     from airflow.sdk.execution_time import task_runner
     from leoflow.sdk import task_try
     from leoflow.sdk.dag_file import enter_project
 
     os.set_inheritable(trigger_host.AGENT, False)
     leoflow_server.use(options["socket"])
-    sys.path.extend(options["work_in"])
-    real_sdk.enter_project(options["work_in"])
     enter_project()
     task_runner.SUPERVISOR_COMMS = TriggerSupervisor()
     task_try.block_database()

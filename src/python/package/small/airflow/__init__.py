@@ -4,6 +4,7 @@
 import importlib.machinery
 import sys
 
+from leoflow.common import airflow_version
 from leoflow.common.exceptions import of_airflow
 from leoflow.common.packages import IN_TWO_PARTS
 from leoflow.names import MODULES, look_up
@@ -25,10 +26,12 @@ class _Modules:
         if module.__name__ in MODULES:
             module.__all__ = sorted(MODULES[module.__name__])
             module.__getattr__ = look_up(module.__name__)
+        if module.__name__ == "airflow.sdk":
+            module.__version__ = airflow_version.sdk_version
 
 
 sys.meta_path.insert(0, _Modules())
 
-__version__ = "3.3.2"
+__version__ = airflow_version.version
 __all__ = sorted(MODULES["airflow"])
 __getattr__ = look_up("airflow")

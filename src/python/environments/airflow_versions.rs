@@ -1,0 +1,101 @@
+//! Which versions of Apache Airflow this release runs. A newer one is on the package index some months before a release of
+//! Leoflow that has been tried with it, so it is never chosen.
+
+/// The packages that have Airflow's version or its SDK's, each with the first minor version that this release does not run.
+/// `leoflow/sdk/refusals.py` says the same of what is imported.
+const TOO_NEW: [(&str, (u32, u32)); 3] =
+    [("apache-airflow", (3, 4)), ("apache-airflow-core", (3, 4)), ("apache-airflow-task-sdk", (1, 4))];
+const OLDEST: &str = "3.0";
+const NEWEST: &str = "3.3";
+
+/// Constraints, as pip reads them; they ask for nothing where Airflow is not wanted.
+pub fn bounds() -> Vec<String> {
+    TOO_NEW.iter().map(|(name, (major, minor))| format!("{name}<{major}.{minor}")).collect()
+}
+
+/// Whether this release runs what is locked. The error is for people.
+pub fn check(packages: &[(String, String)]) -> Result<(), String> {
+    let is_too_new = |(name, versions): &&(String, String)| {
+        let first = TOO_NEW.iter().find(|(known, _)| known == name).map(|(_, first)| *first);
+        first.is_some_and(|first| {
+            versions.split(" or ").any(|version| minor(version).is_some_and(|found| found >= first))
+        })
+    };
+    match packages.iter().find(is_too_new) {
+        Some((name, version)) => Err(format!("{name} {version} would be installed. {}", advice())),
+        None => Ok(()),
+    }
+}
+
+/// uv's words, with ours where the bounds are why there is no solution.
+pub fn explained(reason: String) -> String {
+    if bounds().iter().any(|bound| reason.contains(bound.as_str())) {
+        format!("{reason}\n{}", advice())
+    } else {
+        reason
+    }
+}
+
+fn advice() -> String {
+    let bounds: Vec<String> = bounds().iter().map(|bound| format!("'{bound}'")).collect();
+    format!(
+        "This release of Leoflow runs Apache Airflow {OLDEST} to {NEWEST}. Wherever the project lists what it depends on, its \
+         leoflow.yaml may limit the versions of Airflow and of providers:\n    constraints: [{}]",
+        bounds.join(", ")
+    )
+}
+
+/// Of `3.4.0rc1`: 3 and 4.
+fn minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(name: &str, version: &str) -> Result<(), String> {
+        check(&[("attrs".to_owned(), "25.1.0".to_owned()), (name.to_owned(), version.to_owned())])
+    }
+
+    #[test]
+    fn a_newer_airflow_than_this_release_runs_is_refused() {
+        for (name, version) in [
+            ("apache-airflow", "3.4.0"),
+            ("apache-airflow-core", "3.4.0rc1"),
+            ("apache-airflow-core", "3.3.2 or 3.10.0"),
+            ("apache-airflow-task-sdk", "1.4.0"),
+            ("apache-airflow-task-sdk", "2.0"),
+        ] {
+            let refused = checked(name, version).unwrap_err();
+            assert!(refused.starts_with(&format!("{name} {version} would be")), "{refused}");
+            assert!(refused.contains("constraints: ['apache-airflow<3.4', "), "{refused}");
+        }
+        for (name, version) in [
+            ("apache-airflow", "3.3.9"),
+            ("apache-airflow", "2.11.0"),
+            ("apache-airflow-core", "3.0.6"),
+            ("apache-airflow-task-sdk", "1.3.2"),
+            ("apache-airflow-providers-http", "6.3.0"),
+        ] {
+            assert_eq!(checked(name, version), Ok(()), "{name} {version}");
+        }
+    }
+
+    #[test]
+    fn no_solution_within_the_bounds_says_which_versions_are_run() {
+        let ours =
+            "Because you require apache-airflow==3.4.* and apache-airflow<3.4, your requirements are unsatisfiable.";
+        assert!(explained(ours.to_owned()).contains("Apache Airflow 3.0 to 3.3"));
+        assert_eq!(explained("no version of x==3.4".to_owned()), "no version of x==3.4");
+    }
+
+    #[test]
+    fn both_languages_say_the_same() {
+        let python = include_str!("../package/leoflow/sdk/refusals.py");
+        assert!(python.contains("OLDEST, NEWEST = (3, 0), (3, 3)"));
+        assert_eq!((OLDEST, NEWEST), ("3.0", "3.3"));
+        assert_eq!(bounds(), ["apache-airflow<3.4", "apache-airflow-core<3.4", "apache-airflow-task-sdk<1.4"]);
+    }
+}

@@ -1,0 +1,40 @@
+//! Examining the scheduled backups.
+
+use super::check::Check;
+use crate::config::{Config, Overdue};
+use crate::home::Home;
+use crate::home::upkeep::{self, Job, Kind};
+use crate::protocol::control;
+use jiff::{SignedDuration, Timestamp, Zoned};
+
+/// The scheduled backups and verifications; nothing before the first is due.
+pub fn backups(home: &Home, config: Option<&Config>) -> Option<Check> {
+    let upkeep = upkeep::read(home);
+    let overdue = config.map(|config| overdue(home, config)).unwrap_or_default();
+    let mut problems = upkeep.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
+    problems.extend(overdue.iter().map(ToString::to_string));
+    let said = |what: &str, job: &Job| match job.done_at.filter(|_| !job.partial) {
+        Some(at) => format!("{what} {}", at.strftime("%Y-%m-%d %H:%M UTC")),
+        None => format!("never {what}"),
+    };
+    let times = match &upkeep {
+        Some(known) => format!("{}, {}", said("made", &known.backup), said("test-restored", &known.verification)),
+        None if problems.is_empty() => return None,
+        None => "never made".to_owned(),
+    };
+    let of_backup = upkeep.is_some_and(|known| known.backup.problem.is_some())
+        || overdue.iter().any(|one| one.kind == Kind::Backup);
+    let remedy = if of_backup { "leoflow lite backup" } else { "leoflow lite backups verify" };
+    Some(match problems.as_slice() {
+        [] => Check::ok("backups", format!("by schedule: {times}")),
+        problems => Check::problem("backups", format!("{}; {times}", problems.join("; ")), remedy),
+    })
+}
+
+fn overdue(home: &Home, config: &Config) -> Vec<Overdue> {
+    let Some(status) = control::status_of(home) else { return Vec::new() };
+    let now = Zoned::now();
+    let uptime = SignedDuration::from_secs(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
+    let since = now.timestamp().checked_sub(uptime).unwrap_or(Timestamp::MIN);
+    config.backup.overdue(upkeep::read(home).as_ref(), since, &now)
+}

@@ -1,0 +1,111 @@
+"""Calls every command of `af`, Astronomer's command line for Airflow (astro-airflow-mcp).
+
+    python af.py URL USERNAME PASSWORD
+
+A command works when it ends with 0 and says what is asked for. It chooses its dialect by `GET /api/v2/version`. Commands that
+it has and the list below has not are an error. They run in this process, one after another. The exit code is 1 when one
+does not work."""
+
+import os
+import sys
+
+import world
+
+RUN = ["shown", "first"]
+TRIGGERED = ["shown", "{run}"]
+# In the order in which they are called, each with a text that its answer has; `{…}` is what the server calls it.
+COMMANDS = [
+    # It calls an instance with an import error unhealthy.
+    ("health", [], '"overall_status": "unhealthy"'),
+    ("dags list", ["--limit", "50", "--order-by", "-dag_id"], '"weekly"'),
+    ("dags list", ["--tags", "red", "--only-active", "--not-paused", "--dag-id-pattern", "sho%"], '"shown"'),
+    ("dags get", ["shown"], '"is_paused": false'),
+    ("dags source", ["shown"], "The DAGs that clients of the API are tried with."),
+    ("dags stats", ["--dag-id", "shown"], '"success"'),
+    ("dags pause", ["shown"], '"is_paused": true'), ("dags unpause", ["shown"], '"is_paused": false'),
+    ("dags explore", ["shown"], '"group.one"'),
+    ("dags warnings", [], '"dag_warnings"'), ("dags errors", [], "broken.py"),
+    ("runs list", ["--dag-id", "shown", "--state", "success", "--start-date-gte", "2026-01-01T00:00:00Z", "--limit", "5"], '"first"'),
+    ("runs list", [], '"dag_run_id"'),
+    ("runs get", RUN, '"success"'),
+    ("runs trigger", ["shown", "--conf", '{{"name": "y"}}'], '"dag_run_id"'),
+    ("runs trigger-wait", ["shown", "--timeout", "90", "--poll-interval", "0.2"], '"success"'),
+    ("runs diagnose", RUN, '"success"'),
+    ("runs clear", [*RUN, "--dry-run"], '"group.one"'), ("runs clear", ["shown", "second", "--yes"], '"second"'),
+    ("tasks list", ["shown"], '"many"'), ("tasks get", ["shown", "group.one"], '"group.one"'),
+    ("tasks instance", [*RUN, "group.one"], '"success"'),
+    ("tasks logs", [*RUN, "group.one", "--try", "1"], '"content"'),
+    ("tasks logs", [*RUN, "many", "--map-index", "1"], '"content"'),
+    ("tasks clear", [*RUN, "group.one,many", "--dry-run", "--all", "--downstream"], '"group.one"'),
+    ("tasks clear", [*RUN, "group.one", "--no-dry-run", "--all"], '"group.one"'),
+    ("assets list", [], '"made"'), ("assets events", ["--dag-id", "shown", "--task-id", "group.one"], '"made"'),
+    ("assets triggers", RUN, '"triggered_by_events"'),
+    ("config show", [], '"parallelism"'), ("config version", [], '"version": "{version}"'),
+    ("config connections", [], '"there"'), ("config variables", [], '"there"'),
+    ("config variable", ["there"], '"there"'), ("config pools", [], '"default_pool"'), ("config pool", ["there"], '"slots": 2'),
+    ("config plugins", [], '"plugins"'), ("config providers", [], '"providers"'),
+    ("api", ["ls"], "/api/v2/dags"), ("api", ["spec"], '"openapi"'),
+    ("api", ["dags", "-F", "limit=1"], '"total_entries"'),
+    ("api", ["variables", "-X", "POST", "-F", "key=of_af", "-f", "value=1"], '"of_af"'),
+    ("api", ["variables/of_af", "-X", "DELETE"], ""),
+    ("instance add", ["here", "--url", "{url}", "--username", "{username}", "--password", "{password}"], "here"),
+    ("instance use", ["here"], "here"), ("instance list", [], "here"), ("instance current", [], "here"),
+    ("instance show", ["here"], "{url}"), ("instance delete", ["here"], "here"), ("instance reset", ["--force"], ""),
+    ("telemetry", ["disable"], '"disabled"'), ("migrate", [], ""),
+    ("runs delete", [*TRIGGERED, "--yes"], ""),
+]
+# What asks servers that are not Airflow's.
+ELSEWHERE = {
+    "instance discover", "instance discover astro", "instance discover local",
+    "registry providers", "registry modules", "registry parameters", "registry connections",
+}
+
+
+def main(url, username, password, *_):
+    there = world.World(url, username, password)
+    there.prepare()
+    run = there.sure("POST", "/api/v2/dags/shown/dagRuns", {"dag_run_id": "for_af", "logical_date": None})["dag_run_id"]
+    there.wait_for_run(f"/api/v2/dags/shown/dagRuns/{run}")
+    os.environ |= {
+        "AIRFLOW_API_URL": url, "AIRFLOW_USERNAME": username, "AIRFLOW_PASSWORD": password, "AF_TELEMETRY_DISABLED": "1",
+        "COLUMNS": "200", "NO_COLOR": "1",
+    }
+    version = there.sure("GET", "/api/v2/version")["version"]
+    values = {"url": url, "username": username, "password": password, "run": run, "version": version}
+    wrong = []
+    for name, arguments, said in COMMANDS:
+        problem = call(name, [argument.format(**values) for argument in arguments], said.format(**values))
+        if problem:
+            wrong.append(f"{name} {' '.join(arguments)}: {problem}")
+    unknown = every_command() - {name for name, *_ in COMMANDS} - ELSEWHERE
+    wrong += [f"{name}: is not among those that are tried" for name in sorted(unknown)]
+    return world.report("commands of af", wrong, len(COMMANDS))
+
+
+def call(name, arguments, said):
+    """What is wrong with it, if anything is."""
+    from astro_airflow_mcp.cli.main import app
+    from typer.testing import CliRunner
+
+    done = CliRunner().invoke(app, [*name.split(), *arguments])
+    if done.exit_code:
+        return f"{done.exit_code}: {done.output[-600:]} {done.exception!r}"
+    return None if said in done.output else f"does not say {said}: {done.output[-600:]}"
+
+
+def every_command():
+    from astro_airflow_mcp.cli.main import app
+    from typer.main import get_command
+
+    def below(command, name):
+        inside = getattr(command, "commands", {})
+        own = {name} if not inside or command.invoke_without_command else set()
+        # Other names of a group are hidden.
+        seen = {word: one for word, one in inside.items() if not one.hidden}
+        return own.union(*(below(one, f"{name} {word}".strip()) for word, one in seen.items()))
+
+    return below(get_command(app), "") - {""}
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

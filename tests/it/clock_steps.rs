@@ -1,0 +1,70 @@
+//! A machine's clock that was ahead by hours and is right again holds up nothing.
+
+use crate::support::{TestHome, wait_until};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const DAGS: &str = r#"
+import datetime
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.providers.standard.triggers.file import FileTrigger
+from airflow.sdk import DAG, BaseOperator, task
+
+with DAG("often", schedule=datetime.timedelta(seconds=2), start_date=datetime.datetime(2026, 1, 1), catchup=False, max_active_runs=1):
+    EmptyOperator(task_id="t")
+
+class Holds(BaseOperator):
+    def execute(self, context):
+        self.defer(trigger=FileTrigger("/nowhere/at/all"), method_name="after", timeout=datetime.timedelta(hours=1))
+
+with DAG("again"):
+    Holds(task_id="holds")
+    @task(retries=1, retry_delay=datetime.timedelta(hours=1))
+    def fails(ti):
+        if ti.try_number == 1:
+            raise ValueError("once")
+    fails()
+"#;
+
+/// What the datastore would hold had the clock been three hours ahead until now.
+const AHEAD: &str = "
+    UPDATE task_instance SET end_date = now() + interval '3 hours', due_at = now() + interval '3 hours 1 second'
+    WHERE task_id = 'fails';
+    UPDATE task_trigger SET created_at = now() + interval '3 hours', timeout_at = now() + interval '3 hours 1 second';
+    INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end, run_after,
+                         queued_at, dag_version_id)
+    SELECT 'often', 'ahead_' || state, 'scheduled', state, at, at, at, at, at, current_version_id
+    FROM dag, (VALUES ('success', now() + interval '3 hours'), ('queued', now() + interval '2 hours')) ahead (state, at)
+    WHERE dag_id = 'often';
+    UPDATE dag SET next_run_after = now() + interval '3 hours', next_logical_date = now() + interval '3 hours',
+        schedule_key = regexp_replace(schedule_key, '^at [^ ]+',
+                                      'at ' || to_char(now() AT TIME ZONE 'UTC' + interval '3 hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))
+    WHERE dag_id = 'often';";
+
+#[test]
+fn a_clock_that_was_ahead_and_is_right_again_stops_nothing() {
+    let test = TestHome::started();
+    test.save("dags.py", DAGS);
+    for dag_id in ["often", "again"] {
+        test.wait_dag(dag_id, 1);
+    }
+    test.run(&["dags", "unpause", "often"]).expect(0);
+    let run_id = test.trigger("again");
+    let of_again = "SELECT string_agg(state, ' ' ORDER BY task_id) FROM task_instance WHERE dag_id = 'again'";
+    wait_until("it waits", LIMIT, || test.sql(of_again) == "up_for_retry deferred");
+    let past = "SELECT count(*) FROM dag_run WHERE dag_id = 'often' AND run_after <= now() AND state = 'success'";
+    wait_until("the schedule runs", LIMIT, || test.sql(past) != "0");
+    test.sql(AHEAD);
+    let before: i64 = test.sql(past).parse().unwrap();
+    test.kill_and_wait("server");
+    wait_until("the schedule goes on", LIMIT, || test.sql(past).parse::<i64>().unwrap() > before + 1);
+    let queued = "SELECT state FROM dag_run WHERE run_id = 'ahead_queued'";
+    wait_until("the queued run has its turn", LIMIT, || test.sql(queued) == "success");
+    test.wait_run("again", &run_id);
+    assert_eq!(test.sql(of_again), "success failed");
+    let outcome = test.sql("SELECT outcome FROM task_try WHERE task_id = 'holds'");
+    assert!(outcome.starts_with("TaskDeferralTimeout: "), "{outcome}");
+    let twice = "SELECT count(*) - count(DISTINCT logical_date) FROM dag_run WHERE dag_id = 'often'";
+    assert_eq!(test.sql(twice), "0");
+}

@@ -1,0 +1,159 @@
+//! Mapped tasks that run again: with another list, and one copy of a group alone.
+
+use crate::support::TestHome;
+use crate::support::http::{Api, Session};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+fn started(dags: &str, dag_id: &str) -> (TestHome, Api) {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    test.save("dags.py", dags);
+    test.wait_dag(dag_id, 1);
+    let api = Api(Session::login(test.port, &password));
+    (test, api)
+}
+
+/// State and number of tries of each instance.
+fn instances(api: &Api, run: &str) -> BTreeMap<String, (String, i64)> {
+    let found = api.get(&format!("{run}/taskInstances?limit=100"));
+    let one = |one: &Value| {
+        let name = format!("{}[{}]", one["task_id"].as_str().unwrap(), one["map_index"]);
+        (name, (one["state"].as_str().unwrap_or("none").to_owned(), one["try_number"].as_i64().unwrap()))
+    };
+    found["task_instances"].as_array().unwrap().iter().map(one).collect()
+}
+
+const LISTS: &str = "
+from airflow.sdk import Variable, dag, task, task_group
+
+@dag(schedule=None)
+def lists():
+    @task
+    def files():
+        return Variable.get('files', deserialize_json=True)
+
+    @task
+    def load(name):
+        return name.upper()
+
+    @task
+    def longer(name):
+        return name * 2
+
+    @task_group
+    def group(name):
+        return longer(load.override(task_id='inner')(name))
+
+    @task
+    def total(names, longer):
+        # As on Airflow, a single value of a group comes bare, and none of none.
+        longer = [longer] if isinstance(longer, str) else longer or []
+        return [sorted(names), sorted(longer)]
+
+    found = files()
+    total(load.expand(name=found), group.expand(name=found))
+
+lists()
+";
+
+#[test]
+fn a_list_that_shrinks_and_grows_gives_its_own_values() {
+    let (test, api) = started(LISTS, "lists");
+    let run = "dags/lists/dagRuns/first";
+    let mut most = 0;
+    for (turn, list) in ["abc", "x", "pqrs", "", "mn"].into_iter().enumerate() {
+        let names: Vec<String> = list.chars().map(String::from).collect();
+        test.run(&["variables", "set", "files", &json!(names).to_string()]).expect(0);
+        if turn == 0 {
+            test.run(&["dags", "trigger", "lists", "--run-id", "first", "--wait"]).expect(0);
+        } else {
+            let body = json!({"dag_run_id": "first", "dry_run": false, "only_failed": false, "task_ids": ["files"],
+                              "include_downstream": true});
+            api.expect("POST", "dags/lists/clearTaskInstances", body, 200);
+            assert_eq!(test.wait_run("lists", "first")["state"], "success");
+        }
+        most = most.max(names.len());
+        let found = instances(&api, run);
+        for task_id in ["load", "group.inner", "group.longer"] {
+            for at in 0..most {
+                let expected = if at < names.len() { "success" } else { "removed" };
+                assert_eq!(found[&format!("{task_id}[{at}]")].0, expected, "{list}: {found:?}");
+            }
+        }
+        let total = api.get(&format!("{run}/taskInstances/total/xcomEntries/return_value?stringify=false"));
+        let each = |times: usize| names.iter().map(|name| name.to_uppercase().repeat(times)).collect::<Vec<_>>();
+        assert_eq!(total["value"], json!([each(1), each(2)]), "{list}");
+    }
+}
+
+const LANES: &str = "
+from airflow.sdk import dag, task, task_group
+
+@dag(schedule=None)
+def lanes():
+    @task
+    def letters():
+        return ['a', 'b', 'c']
+
+    @task
+    def first(one):
+        return one
+
+    @task
+    def second(one):
+        return one + one
+
+    @task_group
+    def lane(one):
+        second(first(one))
+
+    @task
+    def after():
+        return 'after'
+
+    lane.expand(one=letters()) >> after()
+
+lanes()
+";
+
+#[test]
+fn clearing_one_copy_of_a_group_runs_that_copy_alone() {
+    let (test, api) = started(LANES, "lanes");
+    let run = "dags/lanes/dagRuns/first";
+    test.run(&["dags", "trigger", "lanes", "--run-id", "first", "--wait"]).expect(0);
+    let names = |answer: &Value| {
+        let one = |one: &Value| format!("{}[{}]", one["task_id"].as_str().unwrap(), one["map_index"]);
+        answer["task_instances"].as_array().unwrap().iter().map(one).collect::<Vec<_>>()
+    };
+    let clear = |task: Value, upstream: bool, downstream: bool, dry_run: bool| {
+        let body = json!({"dag_run_id": "first", "dry_run": dry_run, "only_failed": false, "task_ids": [task],
+                          "include_upstream": upstream, "include_downstream": downstream});
+        names(&api.expect("POST", "dags/lanes/clearTaskInstances", body, 200))
+    };
+    let below = ["after[-1]", "lane.first[1]", "lane.second[1]"];
+    assert_eq!(clear(json!(["lane.first", 1]), false, true, true), below);
+    assert_eq!(clear(json!(["lane.second", 2]), true, false, true), ["lane.first[2]", "lane.second[2]", "letters[-1]"]);
+    // As in Airflow: below what is above, which is all.
+    assert_eq!(clear(json!(["lane.second", 2]), true, true, true).len(), 8);
+    let mark = json!({"new_state": "failed", "include_downstream": true});
+    let marked = api.expect("PATCH", &format!("{run}/taskInstances/lane.first/1/dry_run"), mark, 200);
+    assert_eq!(names(&marked), below);
+
+    assert_eq!(clear(json!(["lane.first", 1]), false, true, false), below);
+    assert_eq!(test.wait_run("lanes", "first")["state"], "success");
+    let again = |tries: i64| {
+        let found = instances(&api, run).into_iter().filter(|(_, one)| one.1 == tries);
+        found.map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(again(2), below);
+    test.run(&["tasks", "clear", "lanes", "first", "lane.first[0]", "--downstream", "--yes"]).expect(0);
+    assert_eq!(test.wait_run("lanes", "first")["state"], "success");
+    assert_eq!(
+        (again(2), again(3)),
+        (
+            ["lane.first[0]", "lane.first[1]", "lane.second[0]", "lane.second[1]"].map(String::from).to_vec(),
+            vec!["after[-1]".to_owned()]
+        )
+    );
+}

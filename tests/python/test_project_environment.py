@@ -1,0 +1,124 @@
+"""A project's `.env`: in force before anything is imported, in a process that starts and in a fork of a warm Python."""
+
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+import unittest.mock
+from pathlib import Path
+
+import leoflow
+
+ENTRY = Path(leoflow.__file__).parent.parent / "_leoflow_entry.py"
+MARK = "parse-" + "0" * 18
+SET_CHILD_SUBREAPER = 36
+DAG = """
+    import time
+
+    import inner
+    from airflow.sdk import DAG, task
+
+    assert time.localtime(0).tm_hour == 9
+
+    with DAG("d"):
+        @task
+        def t(): ...
+
+        t()
+"""
+VARIABLES = """
+    AIRFLOW__CORE__DEFAULT_TASK_RETRIES=3
+    AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG=2
+    PYTHONPATH=src:other
+    TZ=Asia/Tokyo
+"""
+
+
+def project(folder):
+    (folder / "src").mkdir()
+    (folder / "src/inner.py").write_text("")
+    (folder / "dag.py").write_text(textwrap.dedent(DAG))
+    (folder / ".env").write_text(textwrap.dedent(VARIABLES))
+    return {"path": str(folder / "dag.py"), "roots": [str(folder)], "work_in": [str(folder)]}
+
+
+def environment():
+    return {"PATH": os.environ["PATH"], "LEOFLOW_TASK": "_" * len(MARK)}
+
+
+def python(job, options, passed, *flags):
+    """Starts our entry with these descriptors, from 3 on."""
+    read = [os.dup(one) for one in passed]
+
+    def place():
+        for number, one in enumerate(read, 3):
+            os.dup2(one, number)
+
+    arguments = [sys.executable, *flags, "-E", "-X", "utf8", str(ENTRY), job, json.dumps(options)]
+    numbers = range(3, 3 + len(read))
+    started = subprocess.Popen(arguments, env=environment(), preexec_fn=place, pass_fds=[*read, *numbers])  # noqa: PLW1509
+    for one in read:
+        os.close(one)
+    return started
+
+
+def everything(descriptor):
+    with os.fdopen(descriptor, "rb") as pipe:
+        return json.loads(pipe.read())
+
+
+def become_subreaper():
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def parse_in_fork(zygote, options):
+    """What a fork of the warm Python at the other end finds in a file."""
+    reader, writer = os.pipe()
+    request = json.dumps({"id": 1, "job": "parse", "mark": MARK, "options": {**options, "descriptor": 3}})
+    with open(os.devnull, "wb") as output:
+        socket.send_fds(zygote, [request.encode()], [output.fileno(), writer])
+    os.close(writer)
+    answer = json.loads(zygote.recv(65536))
+    found = everything(reader)
+    os.waitpid(answer["pid"], 0)
+    return found
+
+
+class TestProjectEnvironment(unittest.TestCase):
+    def check(self, found):
+        self.assertIsNone(found["error"])
+        dag, = found["dags"]
+        self.assertEqual((dag["tasks"][0]["retries"], dag["max_active_tasks"]), (3, 2))
+        self.assertTrue(any(name.endswith("src/inner.py") for name in found["sources"]), found["sources"])
+        self.assertTrue(any(name.endswith(".env") for name in found["reads"]), found["reads"])
+
+    def test_of_a_process_that_starts(self):
+        with tempfile.TemporaryDirectory() as folder:
+            reader, writer = os.pipe()
+            started = python("parse", {**project(Path(folder)), "descriptor": 3}, [writer])
+            os.close(writer)
+            self.check(everything(reader))
+            started.wait()
+
+    @unittest.skipUnless(sys.platform == "linux", "a warm Python is of Linux alone")
+    def test_of_a_fork_of_a_warm_python(self):
+        become_subreaper()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with tempfile.TemporaryDirectory() as folder, ours:
+            started = python("zygote", {"folder": folder, "preload": []}, [theirs.fileno(), theirs.fileno()])
+            theirs.close()
+            self.assertTrue(json.loads(ours.recv(65536))["ready"])
+            self.check(parse_in_fork(ours, project(Path(folder))))
+        started.wait()
+
+    def test_of_what_no_setting_is(self):
+        from leoflow.authoring.operator_arguments import RETRIES
+        from leoflow.common.exceptions import AirflowException
+
+        with unittest.mock.patch.dict(os.environ, {RETRIES.variable: "many"}), self.assertRaisesRegex(AirflowException, "RETRIES: 'many'"):
+            RETRIES.value()
