@@ -131,7 +131,9 @@ impl<'a> Clearing<'a> {
                    start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
                    max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
                    pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
-                   state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting' END
+                   state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting'
+                                -- The DAG has no such task any more, so it has no pool either.
+                                WHEN new_pool IS NULL THEN 'removed' END
             FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
                  AS chosen (id, at, retries, new_pool, new_slots, new_weight)
             WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";

@@ -43,13 +43,18 @@ pub fn try_request(port: u16, method: &str, path: &str, headers: &[(&str, &str)]
 /// A request with a JSON body over a home's own socket.
 #[track_caller]
 pub fn ask_socket(home: &Path, method: &str, path: &str, headers: &str, body: &str) -> Response {
-    let stream = UnixStream::connect(home.join("run/api.sock")).unwrap();
+    try_ask_socket(home, method, path, headers, body).expect("an answer")
+}
+
+/// The same; `None` when the connection is refused or cut.
+pub fn try_ask_socket(home: &Path, method: &str, path: &str, headers: &str, body: &str) -> Option<Response> {
+    let stream = UnixStream::connect(home.join("run/api.sock")).ok()?;
     let text = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    exchange(stream, text.as_bytes()).expect("an answer")
+    exchange(stream, text.as_bytes())
 }
 
 /// Whatever bytes, and what comes back.

@@ -3,6 +3,7 @@
 pub mod airflow;
 pub mod archive;
 pub mod clients;
+mod datastore;
 pub mod external;
 pub mod http;
 pub mod index;
@@ -15,6 +16,8 @@ pub mod rounds;
 pub mod services;
 pub mod tls;
 
+use leoflow::home::journal;
+use leoflow::protocol::control;
 use serde_json::Value;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -232,7 +235,17 @@ impl TestHome {
     }
 
     pub fn state(&self) -> String {
-        self.status()["state"].as_str().unwrap().to_owned()
+        let status = self.running_status().unwrap_or_else(|| self.status());
+        status["state"].as_str().unwrap().to_owned()
+    }
+
+    /// What the supervisor answers, without a program that asks it. `None` where none answers, and during a change of
+    /// releases or data, which the command sees in the journal.
+    fn running_status(&self) -> Option<Value> {
+        let home = leoflow::home::resolve(Some(&self.home)).ok()?;
+        let status = control::status_of(&home)?;
+        let is_settled = journal::change_under_way(&home).is_none();
+        is_settled.then(|| serde_json::to_value(status).unwrap())
     }
 
     /// Pid of one of the processes, as the status tells it.
@@ -243,7 +256,7 @@ impl TestHome {
 
     /// The same, if it runs.
     pub fn running_pid(&self, name: &str) -> Option<i32> {
-        let status = self.status();
+        let status = self.running_status().unwrap_or_else(|| self.status());
         let found = status["processes"].as_array().unwrap().iter().find(|process| process["name"] == name)?;
         found["pid"].as_i64().filter(|_| found["state"] == "running").map(|pid| pid as i32)
     }
@@ -264,9 +277,14 @@ impl TestHome {
         wait_until("healthy", Duration::from_secs(60), || self.state() == "healthy");
     }
 
-    /// SQL as the application, over `lite psql`; one value.
+    /// SQL as the application: over the datastore's socket where it listens, otherwise by `lite psql`, which starts it for
+    /// that moment. Rows as `psql -A -t` prints them.
     #[track_caller]
     pub fn sql(&self, text: &str) -> String {
+        if let Some(answer) = datastore::query(&self.home, text) {
+            let answer = answer.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+            return answer.trim().to_owned();
+        }
         self.run(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", text])
             .expect(0)
             .stdout
@@ -342,13 +360,22 @@ impl TestHome {
     pub fn wait_dag(&self, dag_id: &str, version: i64) {
         let (mut pauses, mut last) = (Pauses::until(Duration::from_secs(30)), None);
         while pauses.next() {
-            let shown = self.run(&["dags", "show", dag_id, "--json"]);
-            if shown.code == Some(0) && shown.json()["version_number"] == version {
+            last = self.shown_dag(dag_id);
+            if last.as_ref().is_some_and(|shown| shown["version_number"] == version) {
                 return;
             }
-            last = Some(shown);
         }
         panic!("no {dag_id} in version {version}: {last:?}\n{:?}", self.run(&["dags", "list"]));
+    }
+
+    /// What `dags show` prints, without a program where the socket's path is short enough; `None` where there is no such DAG.
+    fn shown_dag(&self, dag_id: &str) -> Option<Value> {
+        if self.home.as_os_str().len() < LONGEST_SOCKET_HOME {
+            let shown = http::try_ask_socket(&self.home, "GET", &format!("/api/lite/dags/{dag_id}"), "", "")?;
+            return (shown.status == 200).then(|| shown.json());
+        }
+        let shown = self.run(&["dags", "show", dag_id, "--json"]);
+        (shown.code == Some(0)).then(|| shown.json())
     }
 
     /// Saves a file that makes one DAG, and waits until it is there.
@@ -362,7 +389,7 @@ impl TestHome {
     #[track_caller]
     pub fn run_dag(&self, dag_id: &str) -> Value {
         wait_until(&format!("{dag_id} is there"), Duration::from_secs(30), || {
-            self.run(&["dags", "show", dag_id]).code == Some(0)
+            self.shown_dag(dag_id).is_some()
         });
         let run = self.trigger(dag_id);
         self.wait_run(dag_id, &run)
@@ -513,6 +540,9 @@ impl Pauses {
         !is_over
     }
 }
+
+/// Bytes of a home's path below which the paths of its sockets fit into an address (108 with the final NUL, unix(7)).
+const LONGEST_SOCKET_HOME: usize = 90;
 
 /// Of each log of a test that failed.
 const LAST_LINES: usize = 30;
