@@ -14,6 +14,9 @@ from airflow.sdk import DAG, BaseOperator, task
 with DAG("often", schedule=datetime.timedelta(seconds=2), start_date=datetime.datetime(2026, 1, 1), catchup=False, max_active_runs=1):
     EmptyOperator(task_id="t")
 
+with DAG("ever", schedule="@continuous", start_date=datetime.datetime(2026, 1, 1), max_active_runs=1):
+    EmptyOperator(task_id="t")
+
 class Holds(BaseOperator):
     def execute(self, context):
         self.defer(trigger=FileTrigger("/nowhere/at/all"), method_name="after", timeout=datetime.timedelta(hours=1))
@@ -40,25 +43,39 @@ const AHEAD: &str = "
     UPDATE dag SET next_run_after = now() + interval '3 hours', next_logical_date = now() + interval '3 hours',
         schedule_key = regexp_replace(schedule_key, '^at [^ ]+',
                                       'at ' || to_char(now() AT TIME ZONE 'UTC' + interval '3 hours', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'))
-    WHERE dag_id = 'often';";
+    WHERE dag_id = 'often';
+    UPDATE dag_run SET data_interval_end = now() + interval '3 hours', run_after = now() + interval '3 hours'
+    WHERE dag_id = 'ever' AND logical_date = (SELECT max(logical_date) FROM dag_run WHERE dag_id = 'ever');
+    UPDATE dag SET next_run_after = now() + interval '3 hours', next_logical_date = now() + interval '3 hours'
+    WHERE dag_id = 'ever';";
 
 #[test]
 fn a_clock_that_was_ahead_and_is_right_again_stops_nothing() {
     let test = TestHome::started();
     test.save("dags.py", DAGS);
-    for dag_id in ["often", "again"] {
+    for dag_id in ["often", "ever", "again"] {
         test.wait_dag(dag_id, 1);
     }
-    test.run(&["dags", "unpause", "often"]).expect(0);
+    for dag_id in ["often", "ever"] {
+        test.run(&["dags", "unpause", dag_id]).expect(0);
+    }
     let run_id = test.trigger("again");
     let of_again = "SELECT string_agg(state, ' ' ORDER BY task_id) FROM task_instance WHERE dag_id = 'again'";
     wait_until("it waits", LIMIT, || test.sql(of_again) == "up_for_retry deferred");
     let past = "SELECT count(*) FROM dag_run WHERE dag_id = 'often' AND run_after <= now() AND state = 'success'";
     wait_until("the schedule runs", LIMIT, || test.sql(past) != "0");
+    let of_ever = "SELECT count(*) FROM dag_run WHERE dag_id = 'ever' AND run_after <= now() AND state = 'success'";
+    wait_until("the continuous schedule runs", LIMIT, || test.sql(of_ever) != "0");
+    test.run(&["dags", "pause", "ever"]).expect(0);
     test.sql(AHEAD);
+    let of_ever_before: i64 = test.sql(of_ever).parse().unwrap();
+    test.run(&["dags", "unpause", "ever"]).expect(0);
     let before: i64 = test.sql(past).parse().unwrap();
     test.kill_and_wait("server");
     wait_until("the schedule goes on", LIMIT, || test.sql(past).parse::<i64>().unwrap() > before + 1);
+    wait_until("the continuous schedule goes on", LIMIT, || {
+        test.sql(of_ever).parse::<i64>().unwrap() > of_ever_before + 1
+    });
     let queued = "SELECT state FROM dag_run WHERE run_id = 'ahead_queued'";
     wait_until("the queued run has its turn", LIMIT, || test.sql(queued) == "success");
     test.wait_run("again", &run_id);

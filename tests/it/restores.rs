@@ -88,6 +88,7 @@ fn over_an_instance_only_by_force_and_then_undone() {
     test.restore(&backup, &["--force"]).expect(3);
     let dry = test.restore(&backup, &["--force", "--dry-run"]).expect(0);
     assert!(dry.stderr.contains("1 runs") && dry.stderr.contains("Nothing was changed"), "{}", dry.stderr);
+    assert!(dry.stderr.contains("1 file(s)") && dry.stderr.contains(": later.py."), "{}", dry.stderr);
     assert_eq!((who(&test).as_str(), test.pid("postgres")), ("later", pid));
 
     let shown = test.restore(&backup, &["--force", "--yes"]).expect(0);

@@ -8,7 +8,7 @@ use super::run::set_up;
 use super::stop;
 use crate::backup::restore::{self, Records, Staged};
 use crate::backup::restore_plan::{Refusal, fitted_config};
-use crate::backup::{Input, Keys, Manifest, RestoreError, obstacles, set_aside, side, verify};
+use crate::backup::{Input, Keys, Manifest, RestoreError, newer_files, obstacles, set_aside, side, verify};
 use crate::cli::args::{Decryption, Restore};
 use crate::commands::context::Context;
 use crate::config;
@@ -72,6 +72,8 @@ async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Resul
         _ => None,
     };
     tell_plan(context, target, &Summary::of(&manifest), target.unreadable.as_ref(), before.as_ref());
+    let newer = newer_files(&context.home, &manifest, &input.path, &target.workspace);
+    name_newer_files(context, target, &newer);
     context.printer.note("Nothing was changed.");
     if context.printer.json {
         context.printer.json(&json!({
@@ -80,6 +82,7 @@ async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Resul
             "workspace": target.workspace,
             "backup": Summary::of(&manifest),
             "replaces": before,
+            "newer_files": newer,
         }))?;
     }
     Ok(0)
@@ -151,6 +154,7 @@ async fn replace(
     }
     if target.is_set_up {
         tell_plan(context, &target, &Summary::of(&backup), present.unreadable.as_ref(), Some(&present.before));
+        name_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
         let name = config::instance_name(target.config.as_ref());
         if !context.confirm_by_name("Replace it?", name, args.yes)? {
             return Err(Error::failed("nothing was changed"));
@@ -286,6 +290,24 @@ fn tell_plan(
         (None, None) => note(format!("It goes into {home} and {workspace}.")),
     }
 }
+
+/// Files that leave the workspace though the backup does not hold them as they are.
+fn name_newer_files(context: &Context<'_>, target: &Target, newer: &[String]) {
+    if newer.is_empty() {
+        return;
+    }
+    let names: Vec<String> = newer.iter().take(NAMED).map(|path| path.escape_debug().to_string()).collect();
+    let more = if newer.len() > NAMED { format!(" and {} more", newer.len() - NAMED) } else { String::new() };
+    context.printer.note(format!(
+        "{} file(s) in {} are not in the backup or have changed since; they are replaced too: {}{more}.",
+        newer.len(),
+        target.workspace.display(),
+        names.join(", ")
+    ));
+}
+
+/// As many files as a message lists.
+const NAMED: usize = 20;
 
 fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result<(), Error> {
     let (printer, manifest) = (context.printer, &replaced.manifest);

@@ -9,8 +9,8 @@ use super::partition_mapper::Mappers;
 use super::partition_ticks::PartitionTicks;
 pub use super::run_dates::{Delta, Info, Interval, Partition, Restriction, TimetableProblem, zone};
 use super::series::{CronSeries, DeltaSeries, covered, triggered};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -171,7 +171,12 @@ impl Timetable {
                 let first = earliest.unwrap_or(now);
                 let (start, end) = match last {
                     None => (first, first.max(now)),
-                    Some(last) if last.end > now => (first, first + last.end.duration_since(last.start)),
+                    Some(last) if last.end > now && first > now => (first, first + last.end.duration_since(last.start)),
+                    // A clock that was ahead made it, and has been set back since. The run after this one begins where this
+                    // one ends, and needs another logical date.
+                    Some(last) if last.end > now => {
+                        (now.checked_sub(SignedDuration::from_micros(1)).unwrap_or(now), now)
+                    }
                     Some(last) => (last.end, now),
                 };
                 in_time(Info::interval(start, end), end)

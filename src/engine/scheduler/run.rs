@@ -32,6 +32,8 @@ const BACKSTOP: Duration = Duration::from_secs(60);
 /// After so many rounds of work on a connection, and so long a silence, there is another one.
 const MANY_ROUNDS: u32 = 10;
 const QUIET: Duration = Duration::from_secs(10);
+/// Of work, until events are heard again.
+const LONGEST_STRETCH: Duration = Duration::from_millis(50);
 /// For more files to be parsed, of the many that a start or a checkout brings: what they may have due is
 /// looked for once.
 const MORE_FILES: Duration = Duration::from_millis(100);
@@ -186,7 +188,8 @@ impl Work {
         self.dags && self.runs.is_empty() && !self.schedules && !self.assets && !self.room
     }
 
-    /// Does all there is, what is due included. Returns when the clock will give more.
+    /// Does all there is, what is due included, as far as there is time: what ends at once may be due again at once, as with
+    /// `@continuous`, and others must have their turn. Returns when the clock will give more, which is now where work is left.
     async fn do_all(
         &mut self,
         client: &mut ClientWrapper,
@@ -198,6 +201,7 @@ impl Work {
         // again.
         let mut looked = BTreeSet::new();
         let mut looked_at_schedules = false;
+        let begun = Instant::now();
         if std::mem::take(&mut self.dags) {
             (self.schedules, self.assets) = (true, true);
         }
@@ -235,6 +239,9 @@ impl Work {
             self.runs.extend(clock.due.into_iter().filter(|run| looked.insert(run.clone())));
             if self.runs.is_empty() && !self.schedules && !self.assets {
                 return Ok(clock.next);
+            }
+            if begun.elapsed() > LONGEST_STRETCH {
+                return Ok(Some(Timestamp::now()));
             }
         }
     }

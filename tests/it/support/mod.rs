@@ -388,9 +388,7 @@ impl TestHome {
     /// Starts a run and waits for its end; returns it as `runs show` does.
     #[track_caller]
     pub fn run_dag(&self, dag_id: &str) -> Value {
-        wait_until(&format!("{dag_id} is there"), Duration::from_secs(30), || {
-            self.shown_dag(dag_id).is_some()
-        });
+        wait_until(&format!("{dag_id} is there"), Duration::from_secs(30), || self.shown_dag(dag_id).is_some());
         let run = self.trigger(dag_id);
         self.wait_run(dag_id, &run)
     }
