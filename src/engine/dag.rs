@@ -404,6 +404,12 @@ mod tests {
         assert_eq!(back.params["zeta"], param("1"), "a position is the column's alone");
         let alone: Structure = serde_json::from_value(json!({"dag_id": "d", "params": one, "tasks": []})).unwrap();
         assert_eq!(stored(&alone)["params"], one, "its version is the one that it was");
+        let nested = json!({"only": {"schema": {}, "value": [{"b": 1, "a": {"zz": 1, "y": 2}}]}});
+        let read: Structure =
+            serde_json::from_value(json!({"dag_id": "d", "params": nested.clone(), "tasks": []})).unwrap();
+        let back: Structure = serde_json::from_value(stored(&read)).unwrap();
+        assert_eq!(back.params["only"]["value"].to_string(), nested["only"]["value"].to_string());
+        assert_eq!(back.params["only"], nested["only"], "the text is the column's alone");
         // As an earlier release stored it.
         let old: Structure =
             serde_json::from_value(json!({"dag_id": "d", "params": {"a": 1, "b": {"position": 2}}, "tasks": []}))

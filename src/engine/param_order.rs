@@ -1,19 +1,24 @@
 //! Params in the order in which the file declares them. `jsonb` sorts the names in an object, so each param has its place
-//! in its own object; an earlier release ignores it.
+//! in its own object, and the text of a default value whose own names have another order; an earlier release ignores both.
 
 use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::{Map, Value};
 
 const POSITION: &str = "position";
+const VALUE: &str = "value";
+const VALUE_TEXT: &str = "value_text";
 
 pub fn serialize<S: Serializer>(params: &Map<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(params.iter().enumerate().map(|(position, (name, param))| {
         let mut param = param.clone();
-        // One alone has no order, and keeps the hash of its version.
-        if params.len() > 1
-            && let Some(parts) = parts(&mut param)
-        {
-            parts.insert(POSITION.to_owned(), position.into());
+        if let Some(parts) = parts(&mut param) {
+            // One alone has no order, and keeps the hash of its version.
+            if params.len() > 1 {
+                parts.insert(POSITION.to_owned(), position.into());
+            }
+            if let Some(value) = parts.get(VALUE).filter(|value| !is_in_order_of_jsonb(value)) {
+                parts.insert(VALUE_TEXT.to_owned(), value.to_string().into());
+            }
         }
         (name, param)
     }))
@@ -23,7 +28,13 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<Str
     let mut params: Vec<_> = Map::<String, Value>::deserialize(deserializer)?
         .into_iter()
         .map(|(name, mut param)| {
-            let position = parts(&mut param).and_then(|parts| parts.shift_remove(POSITION)).and_then(|at| at.as_u64());
+            let Some(parts) = parts(&mut param) else { return (None, name, param) };
+            if let Some(value) =
+                parts.shift_remove(VALUE_TEXT).and_then(|text| serde_json::from_str(text.as_str()?).ok())
+            {
+                parts.insert(VALUE.to_owned(), value);
+            }
+            let position = parts.shift_remove(POSITION).and_then(|at| at.as_u64());
             (position, name, param)
         })
         .collect();
@@ -35,4 +46,16 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<Str
 /// `None` for the plain value that an older Leoflow stored.
 fn parts(param: &mut Value) -> Option<&mut Map<String, Value>> {
     param.as_object_mut().filter(|parts| parts.contains_key("schema"))
+}
+
+/// `jsonb` orders the names of an object by their lengths in bytes, then by their bytes:
+/// <https://www.postgresql.org/docs/18/datatype-json.html>.
+fn is_in_order_of_jsonb(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().all(is_in_order_of_jsonb),
+        Value::Object(map) => {
+            map.keys().is_sorted_by_key(|name| (name.len(), name.as_bytes())) && map.values().all(is_in_order_of_jsonb)
+        }
+        _ => true,
+    }
 }

@@ -33,15 +33,21 @@ fn assignment(line: &str) -> Option<(&str, String)> {
     let line = line.trim();
     let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
     let (name, value) = line.split_once('=')?;
-    let (name, value) = (name.trim(), value.trim());
     if line.contains('\0') {
         return None;
     }
-    let value = match value.chars().next() {
-        Some(mark @ ('\'' | '"')) => quoted(value, mark),
-        _ => value.split(" #").next().unwrap_or_default().trim_end().to_owned(),
+    let text = value.trim();
+    let value = match text.chars().next() {
+        Some(mark @ ('\'' | '"')) => quoted(text, mark),
+        _ => without_comment(value).trim().to_owned(),
     };
-    Some((name, value))
+    Some((name.trim(), value))
+}
+
+/// A comment begins with a `#` behind a blank, which may be all that is before it.
+fn without_comment(value: &str) -> &str {
+    let begins = |at: &usize| value[..*at].ends_with([' ', '\t']);
+    value.match_indices('#').map(|(at, _)| at).find(begins).map_or(value, |at| &value[..at])
 }
 
 /// What stands between the quotes; without an end it is taken as it stands.
@@ -70,12 +76,12 @@ mod tests {
     /// The same cases as tests/python has for dotenv.py.
     #[test]
     fn values_are_as_python_reads_them() {
-        let text =
-            "\u{feff}A=1\n# A=2\nexport B = two # not this\nC='a # b'\nD=\"x\\n\\\"y\\\"\" # z\nE='open\nA=3\nF=\n";
-        let values: Vec<_> = ["A", "B", "C", "D", "E", "F", "G"].map(|name| value_of(text, name)).into();
-        let wanted = ["3", "two", "a # b", "x\n\"y\"", "'open", ""].map(|value| Some(value.to_owned()));
-        assert_eq!(values[..6], wanted);
-        assert_eq!(values[6], None);
+        let text = "\u{feff}A=1\n# A=2\nexport B = two # not this\nC='a # b'\nD=\"x\\n\\\"y\\\"\" # z\nE='open\nA=3\nF=\nG=  # none\nH=val\t# tab\nI=#x#y #z\n";
+        let values: Vec<_> = ["A", "B", "C", "D", "E", "F", "G", "H", "I"].map(|name| value_of(text, name)).into();
+        let wanted =
+            ["3", "two", "a # b", "x\n\"y\"", "'open", "", "", "val", "#x#y"].map(|value| Some(value.to_owned()));
+        assert_eq!(values, wanted);
+        assert_eq!(value_of(text, "J"), None);
     }
 
     #[test]

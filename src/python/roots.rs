@@ -22,10 +22,13 @@ pub fn folders(workspace: &Path, file: &Path) -> Vec<PathBuf> {
     project_of(workspace, file).into_iter().chain([workspace.to_owned()]).collect()
 }
 
-/// Where its modules are looked for: `dags` of its project where it lies in there, then those folders.
+/// Where its modules are looked for: the outermost folder `dags` of its project that it lies in, then those folders.
 pub fn roots(workspace: &Path, file: &Path) -> Vec<PathBuf> {
-    let dags = project_of(workspace, file).map(|project| project.join(DAGS)).filter(|dags| file.starts_with(dags));
-    dags.into_iter().chain(folders(workspace, file)).collect()
+    let project = project_of(workspace, file);
+    let inside =
+        |folder: &&Path| project.as_ref().is_some_and(|project| folder.starts_with(project) && folder != project);
+    let dags = file.ancestors().skip(1).take_while(inside).filter(|folder| folder.ends_with(DAGS)).last();
+    dags.map(Path::to_owned).into_iter().chain(folders(workspace, file)).collect()
 }
 
 /// Which files of a workspace may be DAG files, by their places alone. What is asked for by name may stand anywhere.
@@ -152,6 +155,8 @@ mod tests {
         assert_eq!(roots(workspace, of_dags), ["/w/p/dags", "/w/p", "/w"].map(PathBuf::from));
         assert_eq!(folders(workspace, of_dags), ["/w/p", "/w"].map(PathBuf::from));
         assert_eq!(roots(workspace, Path::new("/w/dags/dag.py")), ["/w/dags", "/w"].map(PathBuf::from));
+        let of_a_part = Path::new("/w/mono/airflow/dags/x/dags/dag.py");
+        assert_eq!(roots(workspace, of_a_part), ["/w/mono/airflow/dags", "/w/mono", "/w"].map(PathBuf::from));
     }
 
     #[test]

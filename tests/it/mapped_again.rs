@@ -157,3 +157,34 @@ fn clearing_one_copy_of_a_group_runs_that_copy_alone() {
         )
     );
 }
+
+const PAST: &str = "
+from airflow.sdk import DAG, Variable, task
+
+with DAG('past', default_args={'depends_on_past': True, 'wait_for_downstream': True}):
+    @task
+    def files():
+        return Variable.get('files', deserialize_json=True)
+
+    @task
+    def load(name):
+        return name
+
+    load.expand(name=files())
+";
+
+#[test]
+fn a_list_that_was_cut_short_holds_up_no_later_run() {
+    let (test, api) = started(PAST, "past");
+    let set = |files: &[&str]| test.run(&["variables", "set", "files", &json!(files).to_string()]).expect(0);
+    let ends = |date: &str, files: &[&str]| {
+        set(files);
+        test.run(&["dags", "trigger", "past", "--logical-date", date, "--run-id", date, "--wait"]).expect(0);
+    };
+    ends("2024-01-01", &["a", "b"]);
+    set(&["a"]);
+    test.run(&["runs", "clear", "past", "2024-01-01", "--yes"]).expect(0);
+    test.wait_run("past", "2024-01-01");
+    assert_eq!(instances(&api, "dags/past/dagRuns/2024-01-01")["load[1]"].0, "removed");
+    ends("2024-01-02", &["a", "b"]);
+}

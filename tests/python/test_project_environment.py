@@ -116,6 +116,32 @@ class TestProjectEnvironment(unittest.TestCase):
             self.check(parse_in_fork(ours, project(Path(folder))))
         started.wait()
 
+    def test_a_dag_file_named_like_the_package_that_it_uses(self):
+        with tempfile.TemporaryDirectory() as folder:
+            dags, support = Path(folder, "p/dags"), Path(folder, "site-packages")
+            for one in (dags / "own", support / "sh_lib"):
+                one.mkdir(parents=True)
+            (support / "sh_lib/__init__.py").write_text("NAME = 'installed'")
+            (dags / "own/__init__.py").write_text("NAME = 'own'")
+            text = "import own, sh_lib\nfrom airflow.sdk import DAG\ndag = DAG(f'{sh_lib.NAME}_{own.NAME}')\n"
+            (dags / "sh_lib.py").write_text(text)
+            roots = [str(dags), str(dags.parent), folder]
+            reader, writer = os.pipe()
+            options = {"path": str(dags / "sh_lib.py"), "roots": roots, "work_in": roots[1:], "support": str(support)}
+            started = python("parse", {**options, "descriptor": 3}, [writer])
+            os.close(writer)
+            found = everything(reader)
+            started.wait()
+        self.assertIsNone(found["error"])
+        self.assertEqual([dag["dag_id"] for dag in found["dags"]], ["installed_own"])
+
+    def test_comments_of_values(self):
+        from leoflow.entry import dotenv
+
+        text = "\ufeffA=1\n# A=2\nexport B = two # not this\nC='a # b'\nE='open\nG=  # none\nH=val\t# tab\nI=#x#y #z\n"
+        values = {"A": "1", "B": "two", "C": "a # b", "E": "'open", "G": "", "H": "val", "I": "#x#y"}
+        self.assertEqual(dotenv.parse(text.removeprefix("\ufeff")), values)
+
     def test_of_what_no_setting_is(self):
         from leoflow.authoring.operator_arguments import RETRIES
         from leoflow.common.exceptions import AirflowException

@@ -152,8 +152,9 @@ pub async fn held_by_past(
     let (true, Some(date)) = (graph.has_past, logical_date) else { return Ok(held) };
     let catchup = graph.structure.catchup;
     let Some(before) = run_before(client, key, date, catchup).await? else { return Ok(held) };
+    // An instance that a shorter list has removed says nothing; a task that has no other went well.
     let query = "
-        SELECT task_id, bool_and(coalesce(state IN ('success', 'skipped'), false)) FROM task_instance
+        SELECT task_id, bool_and(coalesce(state IN ('success', 'skipped', 'removed'), false)) FROM task_instance
         WHERE dag_id = $1 AND run_id = $2 GROUP BY task_id";
     let rows = client.query(query, &[&key.dag_id, &before.run_id]).await?;
     let went_well: HashMap<String, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();

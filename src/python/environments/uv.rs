@@ -31,7 +31,10 @@ const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// go to, and which Python, is said by us.
 const PASSED: &[&str] = &[
     "NETRC",
+    "UV_CONCURRENT_DOWNLOADS",
     "UV_DEFAULT_INDEX",
+    "UV_EXCLUDE_NEWER",
+    "UV_EXCLUDE_NEWER_PACKAGE",
     "UV_EXTRA_INDEX_URL",
     "UV_FIND_LINKS",
     "UV_HTTP_RETRIES",
@@ -39,7 +42,11 @@ const PASSED: &[&str] = &[
     "UV_INSECURE_HOST",
     "UV_KEYRING_PROVIDER",
     "UV_NATIVE_TLS",
+    "UV_NO_BUILD",
+    "UV_NO_BUILD_PACKAGE",
+    "UV_NO_INDEX",
     "UV_OFFLINE",
+    "UV_PYPY_INSTALL_MIRROR",
     "UV_PYTHON_DOWNLOADS",
     "UV_PYTHON_DOWNLOADS_JSON_URL",
     "UV_PYTHON_INSTALL_MIRROR",
@@ -233,8 +240,11 @@ impl Uv {
 /// Others wait behind one whose index does not answer. Seconds without a byte, and how often again.
 const PATIENCE: [(&str, &str); 2] = [("UV_HTTP_TIMEOUT", "20"), ("UV_HTTP_RETRIES", "2")];
 
+fn is_passed(name: &str) -> bool {
+    PASSED.contains(&name) || name.starts_with(PASSED_PREFIX)
+}
+
 fn passed() -> Vec<(OsString, OsString)> {
-    let is_passed = |name: &str| PASSED.contains(&name) || name.starts_with(PASSED_PREFIX);
     env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
 }
 
@@ -288,6 +298,17 @@ fn sentence(said: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_setting_counts_in_a_variable_as_in_a_file() {
+        // Variables of these are named otherwise, or are of all programs.
+        let others = ["allow-insecure-host", "http-proxy", "https-proxy", "no-proxy"];
+        for name in uv_settings::KEPT.iter().filter(|name| !others.contains(name)) {
+            let variable = format!("UV_{}", name.replace('-', "_").to_uppercase());
+            assert!(is_passed(&variable), "{variable}");
+        }
+        assert!(!is_passed("UV_CONSTRAINT") && !is_passed("UV_REQUIRE_HASHES"));
+    }
 
     #[test]
     fn its_version_is_told_from_other_words() {

@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 /// At the top of a file, and in its table `pip`.
-const KEPT: &[&str] = &[
+pub(super) const KEPT: &[&str] = &[
     "allow-insecure-host",
     "concurrent-downloads",
     "exclude-newer",

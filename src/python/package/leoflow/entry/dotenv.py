@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import time
 
 LARGEST = 256 * 1024
 # Read by the loader and the C library when a process begins, so that only a process that begins with them has them.
+COMMENT = re.compile(r"(?<=[ \t])#")
 READ_AT_START = ("GLIBC_TUNABLES", "LD_", "MALLOC_")
 
 
@@ -58,18 +60,18 @@ def read(roots, say):
 
 def parse(text):
     """`NAME=value` a line, also after `export`. A value may be in quotes: in double ones `\\n` is a new line, in
-    single ones all is as it stands; without any, ` #` begins a comment."""
+    single ones all is as it stands; without any, a `#` behind a blank begins a comment."""
     found = {}
     for line in text.splitlines():
         line = line.strip().removeprefix("export ").lstrip()
-        name, equals, value = line.partition("=")
-        name, value = name.strip(), value.strip()
+        name, equals, raw = line.partition("=")
+        name, value = name.strip(), raw.strip()
         if not equals or not name or name.startswith("#") or "\0" in line or " " in name:
             continue
         if value[:1] in ("'", '"'):
             value = quoted(value)
         else:
-            value = value.split(" #", 1)[0].rstrip()
+            value = COMMENT.split(raw, maxsplit=1)[0].strip()
         found[name] = value
     return found
 

@@ -34,8 +34,8 @@ def offer_submodules(package, names):
 
 
 class Workspace:
-    """The folders whose modules belong to the DAG file: `dags` of the project where there is one, the project's, then the whole
-    workspace."""
+    """The folders whose modules belong to the DAG file, the nearest first: `dags` of the project where there is one, the project's,
+    then the whole workspace."""
 
     def __init__(self, roots, stored=None):
         self.roots = [os.path.abspath(root) for root in roots]
@@ -45,11 +45,17 @@ class Workspace:
         self.ran = {}
 
     @property
-    def places(self):
-        """Where its modules are looked for: `PYTHONPATH` of its `.env`, then the roots, then Airflow's folders of plugins."""
+    def places_before(self):
+        """Where its modules are looked for before the installed packages: `PYTHONPATH` of its `.env`, then the roots."""
+        dags = local_modules.dags_folder(self.roots)
+        return list(dict.fromkeys([*dotenv.python_path(), *(root for root in self.roots if root not in dags)]))
+
+    @property
+    def places_behind(self):
+        """And behind them: Airflow's folders of DAGs and of plugins."""
         plugins = [os.path.join(root, "plugins") for root in local_modules.without_dags(self.roots)]
         there = [one for one in plugins if os.path.isdir(one) or any(path.startswith(one + os.sep) for path in self.stored)]
-        return list(dict.fromkeys([*dotenv.python_path(), *self.roots, *there]))
+        return [one for one in (*local_modules.dags_folder(self.roots), *there) if one not in self.places_before]
 
     def owns(self, path):
         return any(path == root or path.startswith(root + os.sep) for root in self.roots)
@@ -72,8 +78,8 @@ class Workspace:
         return text
 
     def install(self):
-        """Local modules are found in its places: after Python's own, before installed packages. Where these are is known
-        once its environment was entered."""
+        """Local modules are found after Python's own and before installed packages; those of `dags` and `plugins` behind them, as on
+        Airflow. Where these are is known once its environment was entered."""
         workspace = self
 
         class Loader(importlib.machinery.SourceFileLoader):
@@ -94,10 +100,13 @@ class Workspace:
         class Stored:
             """Modules of the version, also those that are not on the disk any more."""
 
+            def __init__(self, places):
+                self.places = places
+
             def find_spec(self, name, path=None, target=None):
                 if name.partition(".")[0] in NOT_LOCAL:
                     return None
-                for folder in workspace.places if path is None else path:
+                for folder in self.places if path is None else path:
                     place = os.path.join(folder, name.rpartition(".")[2])
                     for file, is_package in ((os.path.join(place, "__init__.py"), True), (f"{place}.py", False)):
                         if file in workspace.stored:
@@ -115,15 +124,17 @@ class Workspace:
         for path in [path for path in sys.path_importer_cache if self.owns(os.path.abspath(path))]:
             del sys.path_importer_cache[path]
         if self.stored:
-            sys.meta_path.insert(0, Stored())
+            sys.meta_path.insert(0, Stored(self.places_before))
+            sys.meta_path.append(Stored(self.places_behind))
         installed = (at for at, one in enumerate(sys.path) if "site-packages" in one or "dist-packages" in one)
         at = next(installed, len(sys.path))
-        sys.path[at:at] = self.places
+        sys.path[at:at] = self.places_before
+        sys.path.extend(self.places_behind)
 
     def forget_loaded_ahead(self):
         """The workspace's own module of a name comes before the installed one, also before one that is loaded."""
         for name in libraries.loaded_ahead - NOT_LOCAL:
-            places = [os.path.join(folder, name) for folder in self.places]
+            places = [os.path.join(folder, name) for folder in self.places_before]
             files = [file for place in places for file in (f"{place}.py", os.path.join(place, "__init__.py"))]
             if any(file in self.stored or os.path.exists(file) for file in files) or any(map(os.path.isdir, places)):
                 for module in [one for one in sys.modules if one.partition(".")[0] == name]:
