@@ -3,6 +3,7 @@
 use super::Outcome;
 use leoflow::schema::embedded::Phase;
 use leoflow::upgrade::manifest::{Migration, Release};
+use leoflow::upgrade::version_order;
 use semver::Version;
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,7 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
         let channel = if version.pre.is_empty() { "stable" } else { "rc" };
         return Err(format!("{version} belongs into the channel {channel}: --channel {channel}"));
     }
-    if let Some(same) = releases.iter().find(|release| release.version.cmp_precedence(version).is_eq()) {
+    if let Some(same) = releases.iter().find(|release| version_order::compare(&release.version, version).is_eq()) {
         return Err(format!("{} was released already", same.version));
     }
     let label = |migration: &Migration| format!("V{:04}__{} ({})", migration.version, migration.name, migration.phase);
@@ -42,9 +43,10 @@ pub fn check(version: &Version, is_candidate: bool, migrations: &[Migration], re
 
 /// The newest stable release below a version.
 pub fn base<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> {
-    let is_below =
-        |release: &&Release| release.version.pre.is_empty() && release.version.cmp_precedence(version).is_lt();
-    releases.iter().filter(is_below).max_by(|one, other| one.version.cmp_precedence(&other.version))
+    let is_below = |release: &&Release| {
+        release.version.pre.is_empty() && version_order::compare(&release.version, version).is_lt()
+    };
+    releases.iter().filter(is_below).max_by(|one, other| version_order::compare(&one.version, &other.version))
 }
 
 /// What a release adds to the last one.

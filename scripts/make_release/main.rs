@@ -15,6 +15,7 @@ use leoflow::python;
 use leoflow::upgrade::manifest::{Asset, Component, MANIFEST, Manifest, Release, SIGNATURE_SUFFIX};
 use leoflow::upgrade::plan::POSTGRES;
 use leoflow::upgrade::program::{self, About};
+use leoflow::upgrade::version_order;
 use leoflow::web_ui;
 use semver::Version;
 use std::fs;
@@ -252,7 +253,7 @@ impl Publishing {
     /// Writes the signed manifest and the sums of what is in the folder. It is of the date given, but never older
     /// than what was issued last: whoever reads it would take it for an old one.
     fn publish(&self, mut all: Vec<Release>, last: Option<Timestamp>, key: &sign::Key) -> Outcome<()> {
-        all.sort_by(|one, other| other.version.cmp_precedence(&one.version));
+        all.sort_by(|one, other| version_order::compare(&other.version, &one.version));
         let newest = all.first().map(|release| release.version.clone()).ok_or("there is no release in it")?;
         let mut manifest = Manifest::new(all);
         let valid = SignedDuration::from_hours(24 * i64::from(self.valid_days));
@@ -299,8 +300,8 @@ impl Publishing {
 
 /// The newest release below a version, candidates too.
 fn below<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> {
-    let is_below = |release: &&Release| release.version.cmp_precedence(version).is_lt();
-    releases.iter().filter(is_below).max_by(|one, other| one.version.cmp_precedence(&other.version))
+    let is_below = |release: &&Release| version_order::compare(&release.version, version).is_lt();
+    releases.iter().filter(is_below).max_by(|one, other| version_order::compare(&one.version, &other.version))
 }
 
 /// Only what we have signed ourselves is carried on.

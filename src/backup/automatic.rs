@@ -15,8 +15,10 @@ use crate::sys::{disk, files};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
-/// What an automatic backup leaves free on the disk, in bytes: the datastore needs room to go on.
+/// What a scheduled backup leaves free on the disk, in bytes: the datastore needs room to go on.
 const KEEP_FREE: u64 = 256 * 1024 * 1024;
+/// The same for one that is taken before a change: it may be the change that makes room, or the way out.
+const KEEP_FREE_BEFORE: u64 = 16 * 1024 * 1024;
 
 /// What taking one needs.
 pub struct Automatic<'a> {
@@ -42,7 +44,7 @@ pub async fn before(what: &str, with: &Automatic<'_>) -> Result<Option<Made>, Cr
 /// The same for a database that may be empty.
 pub async fn always(what: &str, with: &Automatic<'_>) -> Result<Made, CreateError> {
     // What is the way back has to open on this machine, by itself.
-    make(&format!("before-{what}"), with, &EncryptTo::Nobody).await
+    make(&format!("before-{what}"), with, &EncryptTo::Nobody, KEEP_FREE_BEFORE).await
 }
 
 /// One that is due. Where it would have no room, the oldest go first.
@@ -54,7 +56,7 @@ pub async fn scheduled(with: &Automatic<'_>) -> Result<Made, CreateError> {
     if lacking > 0 {
         remove(&all, Path::new(""), with, lacking);
     }
-    make("scheduled", with, &EncryptTo::of(&with.config.backup)?).await
+    make("scheduled", with, &EncryptTo::of(&with.config.backup)?, KEEP_FREE).await
 }
 
 /// What the next one takes while it is made, if it is like the last: the copy that it is made of, and itself.
@@ -62,7 +64,7 @@ fn room_for(last: u64) -> u64 {
     KEEP_FREE + last * 5 / 2
 }
 
-async fn make(why: &str, with: &Automatic<'_>, encrypt_to: &EncryptTo) -> Result<Made, CreateError> {
+async fn make(why: &str, with: &Automatic<'_>, encrypt_to: &EncryptTo, keep_free: u64) -> Result<Made, CreateError> {
     let Automatic { home, access, config, version, reporter, .. } = *with;
     let output = catalog::automatic_path(home, why, !encrypt_to.is_nobody());
     let write = |source| CreateError::Write { path: output.clone(), source };
@@ -75,7 +77,7 @@ async fn make(why: &str, with: &Automatic<'_>, encrypt_to: &EncryptTo) -> Result
         workspace: config.workspace.as_deref(),
         output: &output,
         task_logs_bytes: config.backup.task_logs_bytes,
-        keep_free: KEEP_FREE,
+        keep_free,
         may_be_newer: true,
         encrypt_to,
     };

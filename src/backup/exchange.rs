@@ -15,7 +15,7 @@ use super::stays::Stays;
 use crate::config::{self};
 use crate::home::Home;
 use crate::home::journal::{Entry, Journal, Operation};
-use crate::postgres::{APPLICATION_DATABASE, Access, PgError};
+use crate::postgres::{APPLICATION_DATABASE, Access, PgError, database_attributes};
 use crate::sys::{files, may_fail};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -282,6 +282,10 @@ impl<'a> Work<'a> {
         let (side, between) = (self.side.id.side_database(), format!("leoflow_between_{}", self.side.id.as_str()));
         if is_old != forward {
             return Ok(allow_connections(&client, [APPLICATION_DATABASE, &side], true).await?);
+        }
+        if forward && is_old {
+            // A dump has none of them.
+            database_attributes::carry(&client, APPLICATION_DATABASE, &side).await?;
         }
         // A database that somebody is connected to cannot be renamed, and somebody may always come.
         allow_connections(&client, [APPLICATION_DATABASE, &side], false).await?;

@@ -289,7 +289,9 @@ impl From<ApplyError> for Error {
 impl From<SchemaError> for Error {
     fn from(error: SchemaError) -> Self {
         match error {
-            SchemaError::Newer { .. } => Self::refused(&error),
+            SchemaError::Newer { .. } => Self::refused(&error)
+                .hint("your data is whole: a newer leoflow reads it; `leoflow versions` lists those that are kept here")
+                .hint("go back with a newer one, with your data: leoflow rollback --to VERSION"),
             SchemaError::Edited(_) | SchemaError::Gap(_) | SchemaError::Damaged(_) => Self::refused(&error)
                 .hint("nothing was changed; run the leoflow that wrote this database, or restore a backup"),
             SchemaError::NotReversible(_) => Self::refused(&error).hint("restore the backup that was taken before it"),

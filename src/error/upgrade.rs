@@ -1,6 +1,7 @@
 //! Upgrades and rollbacks, in the user's words.
 
 use super::{Error, with_disk_hint};
+use crate::schema::SchemaError;
 use crate::setup::ShellError;
 use crate::upgrade::UpgradeError;
 use crate::upgrade::back;
@@ -16,14 +17,18 @@ impl From<FetchError> for Error {
     fn from(error: FetchError) -> Self {
         let base = Self::failed(&error);
         match error {
+            FetchError::Absent { .. } => base
+                .hint("the host may be in the middle of an update: try again in a few minutes")
+                .hint("is it the right address? leoflow upgrade --from FOLDER_OR_URL"),
             FetchError::Unreachable { .. } => base
                 .hint("is there a network? run the same command again, it goes on where it was")
                 .hint("without a network: leoflow upgrade --from FOLDER"),
-            FetchError::Different { is_short: true, .. } => {
-                base.hint("run the same command again, it goes on where it was")
-            }
+            FetchError::Different { is_short: true, .. } => base
+                .hint("run the same command again, it goes on where it was")
+                .hint("or the host is in the middle of an update: try again in a few minutes"),
             FetchError::Unsigned { .. } | FetchError::TooLarge { .. } | FetchError::Different { .. } => {
                 Self::refused(&base.message)
+                    .hint("the host may be in the middle of an update: try again in a few minutes")
                     .hint("nothing of it was used; fetch it from where the releases are published")
             }
             FetchError::Write { ref source, .. } => with_disk_hint(base, Some(source)),
@@ -31,7 +36,10 @@ impl From<FetchError> for Error {
                 Self::refused(&base.message).hint("install a release first: its install.sh is beside the manifest")
             }
             FetchError::Signature { .. } => {
-                Self::refused(&base.message).hint("nothing of it was used; do not install what is there")
+                Self::refused(&base.message)
+                    .hint("the host may be in the middle of an update: try again in a few minutes")
+                    .hint("if it stays so, ask the publishers whether their key has changed: a new release then comes by its install.sh, which keeps your data")
+                    .hint("nothing of it was used; otherwise do not install what is there")
             }
             FetchError::Manifest { source: ManifestError::Newer(_), .. } => {
                 base.hint("run the install.sh that is beside it: it upgrades what is here, with a backup")
@@ -119,6 +127,9 @@ impl From<UpgradeError> for Error {
             UpgradeError::Rehearsal(error) => error.into(),
             UpgradeError::Postgres(error) => error.into(),
             UpgradeError::Content(error) => error.into(),
+            UpgradeError::Schema(SchemaError::Failed { .. }) => Self::failed(text)
+                .hint("mend the cause, then run the same command again; nothing of the migration stays")
+                .hint(WHAT_WAS_DONE),
             UpgradeError::Schema(error) => error.into(),
             UpgradeError::Receipt(error) => error.into(),
             UpgradeError::Host(error) => error.into(),

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod connect;
 pub mod container;
 pub mod credentials;
+pub mod database_attributes;
 mod download;
 mod generic_client;
 pub mod install;

@@ -9,6 +9,7 @@ use crate::home::progress::Progress;
 use crate::protocol::control;
 use crate::setup::uninstall;
 use crate::sys::{env_vars, replace};
+use crate::upgrade::rollback_record::Settled;
 
 /// What a command does if the upgrade that it finishes puts another release in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,12 @@ impl Recovery<'_> {
     /// `command` is what others are told who want the home meanwhile.
     pub async fn take_home(&self, command: &str, url: Option<&str>, after: AfterUpgrade) -> Result<HomeLock, Error> {
         let lock = HomeLock::take(self.home, command, url)?;
+        self.take_held_home(after).await?;
+        Ok(lock)
+    }
+
+    /// The same for a caller that has the home's lock. Returns what became of a rollback that was interrupted.
+    pub(super) async fn take_held_home(&self, after: AfterUpgrade) -> Result<Option<Settled>, Error> {
         match journal::unfinished(self.home)? {
             None => {}
             Some(Entry { operation: Operation::Setup, .. }) => {}
@@ -48,7 +55,14 @@ impl Recovery<'_> {
         }
         self.put_back_cluster()?;
         self.remove_strays().await?;
-        Ok(lock)
+        match self.settle_rollback_of_stopped().await? {
+            Some(Settled::Finished(record))
+                if after == AfterUpgrade::HandOn && record.to.to_string() != self.version =>
+            {
+                Err(self.hand_on())
+            }
+            settled => Ok(settled),
+        }
     }
 
     /// Forgets an interrupted purge that had removed nothing. The caller holds the home's lock.

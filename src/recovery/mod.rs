@@ -4,11 +4,13 @@ pub mod claims;
 pub mod datastore;
 mod home;
 mod restores;
+mod rollbacks;
 mod strays;
 mod upgrades;
 
 pub use home::AfterUpgrade;
 pub use restores::tell_conflicts;
+pub use rollbacks::{OF_ROLLBACK, rollback_record};
 pub use upgrades::interrupted_upgrade;
 
 use crate::config::{self, Loaded};

@@ -140,6 +140,7 @@ impl Recovery<'_> {
     /// For a command that needs a release that stays: a change of release that was interrupted is finished or undone
     /// first, at once where it had changed nothing. One that is under way is left to whoever is at it.
     pub async fn settle_change(&self, look_only: bool) -> Result<(), Error> {
+        self.settle_rollback(look_only).await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(()) };
         let change = journal::change_under_way(self.home);
         let told = change.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -3,6 +3,7 @@
 use super::check::{Check, Mend};
 use super::doctor_python::{self, ServersPython};
 use super::facts::config_is_blank;
+use super::other_copy::other_copy;
 use super::service;
 use super::{doctor_backups, doctor_postgres, install_self};
 use crate::config::{self, Config};
@@ -70,6 +71,7 @@ pub fn examine(
         None => checks.push(schema_check(schema)),
     }
     checks.push(binaries(home));
+    checks.extend(path(home));
     checks.extend(doctor_backups::backups(home, config.as_ref()));
     checks.extend(service(home));
     let configured = config.as_ref().and_then(|config| config.python.as_deref());
@@ -277,6 +279,14 @@ fn schema_check(schema: Option<Result<SchemaFound, Unasked>>) -> Check {
 
 fn schema_verdict(state: &State) -> Check {
     match (state, schema::refusal(state)) {
+        (State::Newer { database, binary }, _) => Check::problem(
+            "schema",
+            format!(
+                "the database is at version {database} and this program knows up to {binary}: it is an older copy of leoflow; \
+                 the data is whole"
+            ),
+            "run a newer one: leoflow versions lists those that are kept",
+        ),
         (_, Some(error)) => Check::problem("schema", error.to_string(), "leoflow migrate-db status"),
         (State::Current { version }, None) => Check::ok("schema", format!("version {version}")),
         (State::Pending { versions, .. }, None) => Check::warning(
@@ -297,6 +307,12 @@ fn binaries(home: &Home) -> Check {
             None => Check::warning("binary", "not installed into the home", "leoflow setup"),
         },
     }
+}
+
+fn path(home: &Home) -> Option<Check> {
+    let other = other_copy(home)?;
+    let remedy = format!("remove it, or put {} first on the PATH", home.bin().display());
+    Some(Check::warning("path", other.warning(home), remedy))
 }
 
 fn newest_version(home: &Home) -> Option<String> {

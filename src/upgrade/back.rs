@@ -85,6 +85,7 @@ pub fn as_change(facts: &Facts, ways: &Ways<'_>, to: &Version, schema: i64) -> P
 
 #[cfg(test)]
 mod tests {
+    use super::super::history::Kind;
     use super::*;
 
     fn about(schema_version: i64) -> About {
@@ -93,7 +94,8 @@ mod tests {
 
     fn change() -> Change {
         let version = |text: &str| Version::parse(text).unwrap();
-        Change::now(&version("0.1.0"), &version("0.2.0"), (3, 4), Some("/b.tar.zst".into()))
+        let backup = Some("/b.tar.zst".into());
+        Change::now(Kind::Upgrade, (&version("0.1.0"), &version("0.2.0")), (3, 4), backup)
     }
 
     #[test]

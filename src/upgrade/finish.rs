@@ -2,8 +2,8 @@
 //! before, away from what has failed, or complete.
 
 use super::ending::Ending;
-use super::history::{self, Change, Snapshot};
-use super::steps::{self, State, Step};
+use super::history::{self, Change, Kind, Snapshot};
+use super::steps::{self, Direction, State, Step};
 use super::work::Work;
 use super::{UpgradeError, program, snapshot, stage};
 use crate::backup::restore;
@@ -220,9 +220,14 @@ fn commit(work: &Work<'_>, state: &State) -> Result<(), UpgradeError> {
     setup::link(work.home, &plan.to.to_string()).map_err(write)?;
     checkpoint("upgrade.linked");
     setup::note_version(work.home, &plan.to.to_string())?;
-    let is_recorded = history::led_to(work.home, &plan.to).is_some_and(|change| change.backup == state.backup);
+    let is_recorded = history::last_to(work.home, &plan.to).is_some_and(|change| change.backup == state.backup);
     if !is_recorded {
-        let mut change = Change::now(&plan.from, &plan.to, (plan.schema_from, plan.schema_to), state.backup.clone());
+        let kind = match state.direction {
+            Direction::Up => Kind::Upgrade,
+            Direction::Down => Kind::Rollback,
+        };
+        let schema = (plan.schema_from, plan.schema_to);
+        let mut change = Change::now(kind, (&plan.from, &plan.to), schema, state.backup.clone());
         let keep = i64::try_from(work.config.upgrade.keep_snapshot.as_secs()).unwrap_or(i64::MAX);
         let until = clock::unix_seconds().saturating_add(keep);
         change.snapshot = Some(Snapshot { database: state.snapshot.clone(), until });

@@ -113,7 +113,13 @@ impl Host {
             Self::Stopped { trial, .. } => {
                 let mut started = TrialServer::start(program, home, smoke.config.port, None)?;
                 let endpoint = ServerEndpoint::Private(started.socket.clone());
-                let ask = Smoke { endpoint, version: smoke.version.clone(), known_import_errors: None, ..*smoke };
+                let ask = Smoke {
+                    endpoint,
+                    version: smoke.version.clone(),
+                    known_import_errors: None,
+                    releases: None,
+                    ..*smoke
+                };
                 started.wait_ready(async || ask.answers().await).await?;
                 let socket = started.socket.clone();
                 *trial = Some(started);

@@ -1,6 +1,7 @@
 //! `manifest.json`: which releases there are, and everything about one that has to be known before it is
 //! fetched. `docs/release-format.md` describes it; the fields that `self_update` knows are as it wants them.
 
+use super::version_order;
 use crate::config::Channel;
 use jiff::Timestamp;
 use semver::Version;
@@ -125,8 +126,8 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(text).map_err(unreadable)?;
         manifest.releases.iter().try_for_each(Release::check)?;
         let mut versions: Vec<&Version> = manifest.releases.iter().map(|release| &release.version).collect();
-        versions.sort();
-        match versions.windows(2).find(|pair| pair[0].cmp_precedence(pair[1]).is_eq()) {
+        versions.sort_by(|one, other| version_order::compare(one, other));
+        match versions.windows(2).find(|pair| version_order::compare(pair[0], pair[1]).is_eq()) {
             Some(pair) => Err(ManifestError::Unreadable(format!("it has two releases {}", pair[0]))),
             None => Ok(manifest),
         }
@@ -154,7 +155,7 @@ impl Manifest {
     /// The newest release of a channel; release candidates get stable releases too.
     pub fn newest(&self, channel: Channel) -> Option<&Release> {
         let is_in = |release: &&Release| channel == Channel::Rc || release.channel == Channel::Stable;
-        self.releases.iter().filter(is_in).max_by(|one, other| one.version.cmp_precedence(&other.version))
+        self.releases.iter().filter(is_in).max_by(|one, other| version_order::compare(&one.version, &other.version))
     }
 }
 

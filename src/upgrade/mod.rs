@@ -1,6 +1,7 @@
 //! From one release to another and back: the plan (pure), and a worker that follows it step by step, each
 //! written down before it acts.
 
+mod address;
 pub mod back;
 pub mod ending;
 pub mod expire;
@@ -8,10 +9,13 @@ pub mod finish;
 pub mod freshness;
 pub mod history;
 pub mod host;
+mod import_evidence;
 pub mod manifest;
 pub mod plan;
 pub mod program;
+mod range;
 mod rehearse;
+pub mod rollback_record;
 mod run;
 pub mod signature;
 pub mod smoke;
@@ -19,6 +23,7 @@ pub mod snapshot;
 pub mod source;
 pub mod stage;
 pub mod steps;
+pub mod version_order;
 pub mod versions;
 mod work;
 

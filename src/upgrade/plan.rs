@@ -3,6 +3,7 @@
 
 use super::manifest::{Asset, Component, Manifest, ManifestError, Migration, Release};
 use super::source::Wanted;
+use super::version_order;
 use crate::config::Channel;
 use crate::schema::embedded::Phase;
 use crate::web_ui;
@@ -172,7 +173,7 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
     let release = choose(facts, manifest, target)?;
     let (from, to) = (&facts.installed, &release.version);
     let asset = release.asset(facts.target).ok_or_else(|| Refusal::Platform(to.clone(), facts.target))?;
-    if from.cmp_precedence(&release.upgrades_from).is_lt() {
+    if version_order::compare(from, &release.upgrades_from).is_lt() {
         let floor = release.upgrades_from.clone();
         return Err(match required_stop(from, release) {
             Some(stop) => Refusal::Stop { stop, to: to.clone() },
@@ -182,14 +183,8 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
     if let Some(stop) = required_stop(from, release) {
         return Err(Refusal::Stop { stop, to: to.clone() });
     }
-    let (schema_from, migrations, later) = pending(&facts.database, release)?;
-    // What ails it may be just that: the release before the last one does not know its schema.
-    let is_cure = schema_from > facts.own_schema;
-    if let Instance::Ailing(reason) = &facts.instance
-        && !is_cure
-    {
-        return Err(Refusal::Ailing(reason.clone()));
-    }
+    let (schema_from, migrations, later) = pending(&facts.database, &release.migrations, to)?;
+    check_health(facts, schema_from)?;
     if let Some(unknown) = release.components(facts.target).find(|component| !KNOWN.contains(&component.name.as_str()))
     {
         return Err(Refusal::UnknownComponent(unknown.name.clone()));
@@ -220,6 +215,40 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
     })
 }
 
+/// To a newer release that is kept on this machine: its program says what it knows, and no host is asked.
+pub fn plan_kept(facts: &Facts, migrations: &[Migration], to: &Version) -> Result<Plan, Refusal> {
+    let (schema_from, pending, later) = pending(&facts.database, migrations, to)?;
+    check_health(facts, schema_from)?;
+    let needs_bytes = facts.database_bytes.saturating_mul(4).saturating_add(SPARE);
+    let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
+    if free < needs_bytes {
+        return Err(Refusal::Space { needed: needs_bytes, free });
+    }
+    Ok(Plan {
+        from: facts.installed.clone(),
+        to: to.clone(),
+        live: facts.instance != Instance::Stopped,
+        schema_from,
+        schema_to: pending.iter().map(|migration| migration.version).fold(schema_from, i64::max),
+        warnings: irreversible(pending.iter().chain(&later)).into_iter().collect(),
+        migrations: pending,
+        later,
+        program: Wanted { url: String::new(), sha256: String::new(), size: 0 },
+        components: Vec::new(),
+        needs_bytes,
+        running_tasks: facts.running_tasks,
+        notes: String::new(),
+    })
+}
+
+/// What ails it may be just that the release in force does not know its schema: a newer one is the cure.
+fn check_health(facts: &Facts, schema: i64) -> Result<(), Refusal> {
+    match &facts.instance {
+        Instance::Ailing(reason) if schema <= facts.own_schema => Err(Refusal::Ailing(reason.clone())),
+        _ => Ok(()),
+    }
+}
+
 fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<&'a Release, Refusal> {
     let release = match target {
         Target::Version(version) => manifest.release(version).ok_or_else(|| Refusal::Unknown(version.clone()))?,
@@ -227,7 +256,7 @@ fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<
     };
     // What was built from the same version's sources on a developer's machine is not the release.
     let is_release = facts.installed.build == BuildMetadata::EMPTY;
-    match release.version.cmp_precedence(&facts.installed) {
+    match version_order::compare(&release.version, &facts.installed) {
         std::cmp::Ordering::Equal if is_release => match target {
             Target::Newest(_) => Err(Refusal::UpToDate(facts.installed.clone())),
             Target::Version(_) => Err(Refusal::Installed(facts.installed.clone())),
@@ -242,30 +271,35 @@ fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<
 
 /// The first of the required stops that lies ahead.
 fn required_stop(from: &Version, release: &Release) -> Option<Version> {
-    let ahead = |stop: &&Version| from.cmp_precedence(stop).is_lt() && stop.cmp_precedence(&release.version).is_lt();
-    release.required_stops.iter().filter(ahead).min_by(|one, other| one.cmp_precedence(other)).cloned()
+    let ahead = |stop: &&Version| {
+        version_order::compare(from, stop).is_lt() && version_order::compare(stop, &release.version).is_lt()
+    };
+    release.required_stops.iter().filter(ahead).min_by(|one, other| version_order::compare(one, other)).cloned()
 }
 
 /// The schema's version, what the release adds to it in the upgrade, and what after it.
-fn pending(database: &Database, release: &Release) -> Result<(i64, Vec<Migration>, Vec<Migration>), Refusal> {
+fn pending(
+    database: &Database,
+    known: &[Migration],
+    to: &Version,
+) -> Result<(i64, Vec<Migration>, Vec<Migration>), Refusal> {
     let applied = match database {
         Database::Applied(applied) => applied,
         Database::Damaged(reason) => return Err(Refusal::Damaged(reason.clone())),
     };
-    let (to, known) = (release.version.clone(), release.schema_version());
+    let newest_known = known.iter().map(|migration| migration.version).max().unwrap_or(0);
     let newest = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
-    if newest > known {
-        return Err(Refusal::NewerSchema { database: newest, to, known });
+    if newest > newest_known {
+        return Err(Refusal::NewerSchema { database: newest, to: to.clone(), known: newest_known });
     }
     for (version, sha256) in applied {
-        let same = release.migrations.iter().any(|known| known.version == *version && known.sha256 == *sha256);
+        let same = known.iter().any(|known| known.version == *version && known.sha256 == *sha256);
         if !same {
-            return Err(Refusal::OtherHistory { version: *version, to });
+            return Err(Refusal::OtherHistory { version: *version, to: to.clone() });
         }
     }
     let is_applied = |migration: &Migration| applied.iter().any(|(version, _)| *version == migration.version);
-    let pending: Vec<Migration> =
-        release.migrations.iter().filter(|migration| !is_applied(migration)).cloned().collect();
+    let pending: Vec<Migration> = known.iter().filter(|migration| !is_applied(migration)).cloned().collect();
     match pending.iter().find(|migration| Phase::parse(&migration.phase).is_none()) {
         Some(Migration { version, name, phase, .. }) => {
             Err(Refusal::Phase { version: *version, name: name.clone(), phase: phase.clone() })
@@ -337,15 +371,18 @@ fn warnings<'a>(
         let names: Vec<String> = skipped.iter().map(|(major, minor)| format!("{major}.{minor}")).collect();
         warnings.push(format!("this skips {}: what they deprecated may be gone", names.join(", ")));
     }
+    warnings.extend(irreversible(migrations));
+    warnings
+}
+
+fn irreversible<'a>(migrations: impl Iterator<Item = &'a Migration>) -> Option<String> {
     let fixed: Vec<String> = migrations
         .filter(|migration| !migration.reversible)
         .map(|migration| format!("V{:04}__{}", migration.version, migration.name))
         .collect();
-    if !fixed.is_empty() {
-        let them = fixed.join(", ");
-        warnings.push(format!("{them} cannot be taken back by itself: the way back is the backup that is taken first"));
-    }
-    warnings
+    let them = fixed.join(", ");
+    (!fixed.is_empty())
+        .then(|| format!("{them} cannot be taken back by itself: the way back is the backup that is taken first"))
 }
 
 #[cfg(test)]

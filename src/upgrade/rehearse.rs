@@ -1,7 +1,7 @@
 //! The rehearsal of an upgrade: with a copy of the data, while the release before goes on as ever.
 
 use super::program::{self, TrialServer};
-use super::smoke::{self, ServerEndpoint};
+use super::smoke::ServerEndpoint;
 use super::steps::State;
 use super::work::Work;
 use super::{UpgradeError, snapshot};
@@ -55,7 +55,8 @@ impl Work<'_> {
         let mut server = TrialServer::start(&state.new_program, self.home, self.config.port, Some(database))?;
         let smoke = self.smoke(state, ServerEndpoint::Private(server.socket.clone()));
         server.wait_ready(async || smoke.answers().await).await?;
-        if let Some(reason) = smoke::failure(&smoke.on_trial().await) {
+        let checks = smoke.on_trial().await;
+        if let Some(reason) = self.judge(&checks) {
             return Err(UpgradeError::Smoke { reason, log: server.last_words() });
         }
         let seconds = (copy + begun.elapsed()).as_secs_f64();

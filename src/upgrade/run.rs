@@ -2,6 +2,7 @@
 
 use super::ending::{self, Ending};
 use super::finish::{self, Ended};
+use super::import_evidence::Releases;
 use super::plan::Plan;
 use super::program;
 use super::smoke::{self, ServerEndpoint, Smoke};
@@ -44,6 +45,9 @@ pub struct Outcome {
     pub migrations_run: Vec<String>,
     pub backup_path: Option<PathBuf>,
     pub details: Vec<String>,
+    /// For people, behind the message.
+    #[serde(skip)]
+    pub notes: Vec<String>,
     /// Seconds, from the rehearsal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_pause: Option<f64>,
@@ -61,14 +65,16 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy)]
 pub enum ReleaseSource<'a> {
     Fetched(&'a Source),
-    /// It is kept among the versions.
+    /// A newer one that is kept among the versions.
+    Kept,
+    /// An older one that is kept: the way back.
     Installed,
 }
 
 impl ReleaseSource<'_> {
     fn direction(self) -> Direction {
         match self {
-            Self::Fetched(_) => Direction::Up,
+            Self::Fetched(_) | Self::Kept => Direction::Up,
             Self::Installed => Direction::Down,
         }
     }
@@ -195,7 +201,16 @@ impl Work<'_> {
             endpoint,
             version: state.plan.to.to_string(),
             known_import_errors: state.known_import_errors.clone(),
+            releases: Some(stage::program_of(self.home, &state.plan.from))
+                .filter(|before| before.is_file())
+                .map(|before| Releases { home: self.home.clone(), before, new: state.new_program.clone() }),
         }
+    }
+
+    /// What a smoke test has found against the release; what is wrong elsewhere is reported.
+    pub fn judge(&mut self, checks: &[smoke::Check]) -> Option<String> {
+        smoke::warnings(checks).for_each(|text| self.reporter.report(Progress::Warning(text)));
+        smoke::failure(checks)
     }
 
     /// Everything that can be done while the release before goes on as ever. Returns a PostgreSQL that is to be
@@ -211,7 +226,7 @@ impl Work<'_> {
             ReleaseSource::Fetched(source) => {
                 self.step(journal, Step::Fetch, async |work| work.fetch(&plan, source).await).await?
             }
-            ReleaseSource::Installed => {
+            ReleaseSource::Kept | ReleaseSource::Installed => {
                 let about = stage::check(&state.new_program, &plan.to)?;
                 journal.advance()?;
                 self.notes.commit = about.commit;
@@ -223,7 +238,7 @@ impl Work<'_> {
         state.backup = Some(backup.clone());
         journal.set_plan(state.to_json())?;
         match release_source {
-            ReleaseSource::Fetched(_) => {
+            ReleaseSource::Fetched(_) | ReleaseSource::Kept => {
                 let rehearsed = self.step(journal, Step::Rehearse, async |work| work.rehearse(state, &backup).await);
                 (state.expected_pause, state.rehearsed_trial) = rehearsed.await?.unzip();
             }
@@ -313,7 +328,7 @@ impl Work<'_> {
                 let reason = format!("it did not pass within {} s", limit.as_secs());
                 return Err(UpgradeError::Smoke { reason, log: String::new() });
             };
-            match smoke::failure(&checks) {
+            match work.judge(&checks) {
                 Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
                 None => Ok(()),
             }
@@ -333,7 +348,8 @@ impl Work<'_> {
         let text = format!("the pause took {:.1} s{}", pause.as_secs_f64(), expected.unwrap_or_default());
         self.reporter.report(Progress::Note(text));
         self.step(journal, Step::Smoke, async |work| {
-            match smoke::failure(&work.smoke(state, ServerEndpoint::Open).whole().await) {
+            let checks = work.smoke(state, ServerEndpoint::Open).whole().await;
+            match work.judge(&checks) {
                 Some(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
                 None => Ok(()),
             }
@@ -362,6 +378,7 @@ impl Work<'_> {
             migrations_run: state.migrations_run.clone(),
             backup_path: state.backup.clone(),
             details,
+            notes: Vec::new(),
             expected_pause: state.expected_pause,
             pause: pause.map(|pause| pause.as_secs_f64()),
             problem: fault.as_ref().map(ToString::to_string),

@@ -1,6 +1,7 @@
 //! Whether a release works: asked of its server over a private socket before it gets the listeners, and
 //! whole, through the public address, afterwards.
 
+use super::import_evidence::Releases;
 use crate::auth::token::Signer;
 use crate::config::Config;
 use crate::protocol::http::{self, Ask, encode};
@@ -29,6 +30,9 @@ pub struct Check {
     pub ok: bool,
     /// What was found.
     pub detail: String,
+    /// What is wrong and not the release's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     pub seconds: f64,
 }
 
@@ -40,6 +44,8 @@ pub struct Smoke<'a> {
     pub version: String,
     /// DAG files that could not be imported before; `None` when nothing is known of that.
     pub known_import_errors: Option<BTreeSet<String>>,
+    /// Who is asked whether a file that cannot be imported any more is a release's fault.
+    pub releases: Option<Releases>,
 }
 
 /// For one request. A first one may wait for the DAG files to be parsed.
@@ -142,17 +148,27 @@ impl Smoke<'_> {
         }
     }
 
-    async fn dags(&self) -> Result<String, String> {
+    async fn dags(&self) -> Result<Passed, String> {
         let dags = self.json("/api/v2/dags?limit=1").await?["total_entries"].as_i64().unwrap_or(-1);
         let errors = self.import_errors().await?;
         let new: Vec<&str> = match &self.known_import_errors {
             Some(known) => errors.difference(known).map(String::as_str).collect(),
             None => Vec::new(),
         };
+        let found = format!("{dags} DAGs, {} import errors", errors.len());
         if new.is_empty() {
-            Ok(format!("{dags} DAGs, {} import errors", errors.len()))
-        } else {
-            Err(format!("cannot be imported any more: {}", new.join(", ")))
+            return Ok(found.into());
+        }
+        let evidence = match &self.releases {
+            Some(releases) => releases.evidence(&new).await,
+            None => Some(new.join(", ")),
+        };
+        match evidence {
+            Some(file) => Err(format!("cannot be imported any more: {file}")),
+            None => {
+                let text = format!("cannot be imported, by the release before neither: {}", new.join(", "));
+                Ok(Passed { detail: found, warning: Some(text) })
+            }
         }
     }
 
@@ -285,19 +301,40 @@ impl Smoke<'_> {
     }
 }
 
+/// What a check has found that is well.
+struct Passed {
+    detail: String,
+    warning: Option<String>,
+}
+
+impl From<String> for Passed {
+    fn from(detail: String) -> Self {
+        Self { detail, warning: None }
+    }
+}
+
 /// In order; the first that fails is the last.
 #[derive(Default)]
 struct Checks(Vec<Check>);
 
 impl Checks {
-    async fn run(&mut self, name: &'static str, work: impl Future<Output = Result<String, String>>) -> Result<(), ()> {
+    async fn run<P: Into<Passed>>(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<P, String>>,
+    ) -> Result<(), ()> {
         let begun = Instant::now();
         let outcome = work.await;
         let ok = outcome.is_ok();
-        let detail = outcome.unwrap_or_else(|reason| reason);
-        self.0.push(Check { name, ok, detail, seconds: begun.elapsed().as_secs_f64() });
+        let Passed { detail, warning } = outcome.map_or_else(Passed::from, Into::into);
+        self.0.push(Check { name, ok, detail, warning, seconds: begun.elapsed().as_secs_f64() });
         if ok { Ok(()) } else { Err(()) }
     }
+}
+
+/// What is wrong and not the release's fault.
+pub fn warnings(checks: &[Check]) -> impl Iterator<Item = String> {
+    checks.iter().filter_map(|check| check.warning.as_ref().map(|text| format!("{}: {text}", check.name)))
 }
 
 /// The first that is wrong.

@@ -7,7 +7,7 @@ use super::history;
 use crate::backup::content::ContentError;
 use crate::backup::quoted;
 use crate::home::Home;
-use crate::postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, Access, PgError};
+use crate::postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, Access, PgError, database_attributes};
 use crate::sys::random;
 use std::io;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ pub async fn copy_idle(access: &Access, name: &str) -> Result<(), PgError> {
 
 async fn copy_ours(upkeep: &Client, name: &str) -> Result<(), PgError> {
     copy(upkeep, APPLICATION_DATABASE, name, Some(APPLICATION_ROLE)).await?;
-    carry_attributes(upkeep, name).await
+    database_attributes::carry(upkeep, APPLICATION_DATABASE, name).await
 }
 
 /// Gives up one that may be half made: whoever still makes it is ended first. Everybody may connect again.
@@ -141,32 +141,6 @@ pub async fn time_copy(access: &Access, template: &str, name: &str) -> Result<Du
     let took = begun.elapsed();
     drop_one(&upkeep, name).await?;
     Ok(took)
-}
-
-/// What is of the database as a whole is not copied with it: settings and grants.
-async fn carry_attributes(upkeep: &Client, name: &str) -> Result<(), PgError> {
-    let statements = "
-        SELECT format('ALTER %s DATABASE %I SET %I TO %L',
-                      CASE setrole WHEN 0 THEN '' ELSE format('ROLE %s IN', setrole::regrole) END,
-                      $2::text, split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1))
-        FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS setting
-        WHERE d.datname = $1::text::name
-        UNION ALL
-        SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s', $2::text, datconnlimit)
-        FROM pg_database WHERE datname = $1::text::name AND datconnlimit <> -1
-        UNION ALL
-        SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', $2::text)
-        FROM pg_database WHERE datname = $1::text::name AND datacl IS NOT NULL
-        UNION ALL
-        SELECT format('GRANT %s ON DATABASE %I TO %s%s', g.privilege_type, $2::text,
-                      CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END,
-                      CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-        FROM pg_database d, aclexplode(d.datacl) AS g
-        WHERE d.datname = $1::text::name";
-    for row in upkeep.query(statements, &[&APPLICATION_DATABASE, &name]).await? {
-        upkeep.batch_execute(&row.get::<_, String>(0)).await?;
-    }
-    Ok(())
 }
 
 /// Brings the snapshot back, if it is there: what is in force now is set aside, and dropped by `clean_up`. Whether

@@ -1,10 +1,14 @@
 //! Where releases are: a folder, or a server of plain files. What is fetched is checked as it comes, and a
 //! download that was cut off goes on where it was.
 
+use super::address::{Address, is_address, without_secrets};
 use super::manifest::{Asset, MANIFEST, Manifest, ManifestError, SIGNATURE_SUFFIX, SIZE_LIMIT};
+use super::range::{RangeAnswer, answer_to_range};
 use super::signature::{self, SignatureError};
 use crate::home::progress::{Progress, Reporter};
 use crate::protocol::web::{self, chain};
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_RANGE, RANGE};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,12 +19,13 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     Folder(PathBuf),
-    /// Ends in `/`.
-    Url(String),
+    Url(Address),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
+    #[error("{place} is not there")]
+    Absent { place: String },
     #[error("cannot read {place}: {reason}")]
     Unreachable { place: String, reason: String },
     #[error("{place} is larger than the {limit} bytes that it may have")]
@@ -66,7 +71,7 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Folder(folder) => write!(f, "{}", folder.display()),
-            Self::Url(url) => f.write_str(url),
+            Self::Url(address) => write!(f, "{address}"),
         }
     }
 }
@@ -74,20 +79,40 @@ impl std::fmt::Display for Source {
 impl Source {
     /// A URL, a `file://` URL, a folder, or a manifest in one.
     pub fn parse(text: &str) -> Self {
-        if text.starts_with("http://") || text.starts_with("https://") {
-            let base = text.strip_suffix(MANIFEST).unwrap_or(text);
-            return Self::Url(format!("{}/", base.trim_end_matches('/')));
+        if is_address(text) {
+            return Self::Url(Address::parse(text));
         }
         let path = Path::new(text.strip_prefix("file://").unwrap_or(text));
         let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
         Self::Folder(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
     }
 
+    /// With the secrets of an address, for a process of the same user to parse.
+    pub fn whole(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.display().to_string(),
+            Self::Url(address) => address.whole(),
+        }
+    }
+
+    /// Whether its address holds what nobody else may see.
+    pub fn has_secret(&self) -> bool {
+        matches!(self, Self::Url(address) if address.whole() != address.shown(""))
+    }
+
+    /// A file of it, for people.
     fn place(&self, name: &str) -> String {
         match self {
-            _ if name.starts_with("http://") || name.starts_with("https://") => name.to_owned(),
+            Self::Folder(_) if is_address(name) => without_secrets(name),
             Self::Folder(folder) => folder.join(name).display().to_string(),
-            Self::Url(base) => format!("{base}{name}"),
+            Self::Url(address) => address.shown(name),
+        }
+    }
+
+    fn request(&self, name: &str) -> String {
+        match self {
+            Self::Folder(_) => name.to_owned(),
+            Self::Url(address) => address.request(name),
         }
     }
 
@@ -98,6 +123,7 @@ impl Source {
         let name = format!("{MANIFEST}{SIGNATURE_SUFFIX}");
         let signature = self.read(&name, SIGNATURE_LIMIT).await.map_err(|error| match error {
             FetchError::Unreachable { place, reason } => FetchError::Unsigned { place, reason },
+            FetchError::Absent { place } => FetchError::Unsigned { place, reason: "it is not there".to_owned() },
             other => other,
         })?;
         signature::verify(public_key, &text, &String::from_utf8_lossy(&signature))
@@ -112,12 +138,12 @@ impl Source {
         let mut bytes = Vec::new();
         match self {
             Self::Folder(folder) => {
-                let file = File::open(folder.join(name)).map_err(|error| unreachable(error.to_string()))?;
+                let file = File::open(folder.join(name)).map_err(|error| not_opened(&place, &error))?;
                 file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| unreachable(error.to_string()))?;
             }
             Self::Url(_) => {
                 let read = async {
-                    let mut response = client()?.get(&place).send().await?.error_for_status()?;
+                    let mut response = client()?.get(self.request(name)).send().await?.error_for_status()?;
                     while let Some(chunk) = response.chunk().await? {
                         bytes.extend_from_slice(&chunk);
                         if bytes.len() as u64 > limit {
@@ -126,7 +152,7 @@ impl Source {
                     }
                     Ok(())
                 };
-                within(read).await.map_err(unreachable)?;
+                within(&place, read).await?;
             }
         }
         if bytes.len() as u64 > limit {
@@ -147,7 +173,9 @@ impl Source {
         let had = fs::metadata(&part).map(|meta| meta.len()).unwrap_or(0);
         let mut outcome =
             self.fetch_patiently(wanted, &part, reporter).await.and_then(|()| check(&part, wanted, &place));
-        if matches!(outcome, Err(FetchError::Different { is_short: false, .. })) && had > 0 {
+        let is_other =
+            matches!(outcome, Err(FetchError::Different { is_short: false, .. } | FetchError::TooLarge { .. }));
+        if is_other && had > 0 {
             // The beginning was of something else.
             remove(&part)?;
             outcome = self.fetch_into(wanted, &part, reporter).await.and_then(|()| check(&part, wanted, &place));
@@ -186,8 +214,8 @@ impl Source {
         let told = |done: u64| reporter.report(Progress::Bytes { what: what.clone(), done, total: wanted.size });
         let unreachable = |reason: String| FetchError::Unreachable { place: place.clone(), reason };
         match self {
-            Self::Folder(folder) if !place.starts_with("http") => {
-                let mut file = File::open(folder.join(&wanted.url)).map_err(|error| unreachable(error.to_string()))?;
+            Self::Folder(folder) if !is_address(&wanted.url) => {
+                let mut file = File::open(folder.join(&wanted.url)).map_err(|error| not_opened(&place, &error))?;
                 target.restart()?;
                 let mut buffer = vec![0; 256 * 1024];
                 loop {
@@ -205,17 +233,34 @@ impl Source {
                 }
                 let mut fault = None;
                 let read = async {
-                    let mut request = client()?.get(&place);
-                    if target.length > 0 {
-                        request = request.header("range", format!("bytes={}-", target.length));
+                    let client = client()?;
+                    let url = self.request(&wanted.url);
+                    let mut response = match target.length {
+                        0 => client.get(&url).send().await?,
+                        from => {
+                            let part = client.get(&url).header(RANGE, format!("bytes={from}-")).send().await?;
+                            match answer_to_range(part.status(), part.headers().get(CONTENT_RANGE), from, wanted.size) {
+                                RangeAnswer::Rest => part,
+                                RangeAnswer::Whole => {
+                                    if let Err(error) = target.restart() {
+                                        fault = Some(error);
+                                        return Ok(());
+                                    }
+                                    part
+                                }
+                                // It cannot serve parts, whatever it says of them.
+                                RangeAnswer::Useless => {
+                                    if let Err(error) = target.restart() {
+                                        fault = Some(error);
+                                        return Ok(());
+                                    }
+                                    client.get(&url).send().await?
+                                }
+                                RangeAnswer::Failed => part,
+                            }
+                        }
                     }
-                    let mut response = request.send().await?.error_for_status()?;
-                    if response.status() != reqwest::StatusCode::PARTIAL_CONTENT
-                        && let Err(error) = target.restart()
-                    {
-                        fault = Some(error);
-                        return Ok(());
-                    }
+                    .error_for_status()?;
                     while let Some(chunk) = response.chunk().await? {
                         if let Err(error) = target.write(&chunk) {
                             fault = Some(error);
@@ -225,7 +270,7 @@ impl Source {
                     }
                     Ok(())
                 };
-                within(read).await.map_err(unreachable)?;
+                within(&place, read).await?;
                 fault.map_or(Ok(()), Err)
             }
         }
@@ -271,6 +316,14 @@ fn remove(path: &Path) -> Result<(), FetchError> {
     crate::sys::files::remove_any(path).map_err(|source| FetchError::Write { path: path.to_owned(), source })
 }
 
+fn not_opened(place: &str, error: &io::Error) -> FetchError {
+    let place = place.to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => FetchError::Absent { place },
+        _ => FetchError::Unreachable { place, reason: error.to_string() },
+    }
+}
+
 /// Compares what was fetched.
 fn check(path: &Path, wanted: &Wanted, place: &str) -> Result<(), FetchError> {
     let read =
@@ -309,9 +362,16 @@ fn client() -> reqwest::Result<reqwest::Client> {
     web::client().redirect(reqwest::redirect::Policy::limited(REDIRECTS)).build()
 }
 
-async fn within(work: impl Future<Output = reqwest::Result<()>>) -> Result<(), String> {
+async fn within(place: &str, work: impl Future<Output = reqwest::Result<()>>) -> Result<(), FetchError> {
+    let place = place.to_owned();
     match tokio::time::timeout(TOTAL_TIMEOUT, work).await {
-        Ok(done) => done.map_err(|error| chain(&error.without_url())),
-        Err(_) => Err(format!("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60)),
+        Ok(Err(error)) if matches!(error.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
+            Err(FetchError::Absent { place })
+        }
+        Ok(done) => done.map_err(|error| FetchError::Unreachable { place, reason: chain(&error.without_url()) }),
+        Err(_) => {
+            let reason = format!("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60);
+            Err(FetchError::Unreachable { place, reason })
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `versions/`: the programs that are kept.
 
-use super::program;
+use super::{program, version_order};
 use crate::home::Home;
 use crate::setup;
 use crate::sys::files;
@@ -36,7 +36,7 @@ pub fn list(home: &Home) -> Vec<Kept> {
             })
         })
         .collect();
-    all.sort_by(|one, other| other.version.cmp(&one.version));
+    all.sort_by(|one, other| version_order::compare(&other.version, &one.version));
     all
 }
 

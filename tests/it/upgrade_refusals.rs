@@ -230,7 +230,7 @@ fn a_net_that_does_not_work_is_a_message_and_no_more() {
         (answer(200, b"<html>log in first</html>"), "the signature cannot be read"),
         (mirror::serve_redirects(), "redirect"),
         ("http://127.0.0.1:9".to_owned(), "cannot read"),
-        (test.folder().join("nothing").to_str().unwrap().to_owned(), "cannot read"),
+        (test.folder().join("nothing").to_str().unwrap().to_owned(), "is not there"),
     ] {
         let done = plan(&test, &base, &[]);
         assert!(matches!(done.code, Some(1 | 3)), "{base}: {done:?}");

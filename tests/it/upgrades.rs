@@ -5,6 +5,7 @@ use crate::support::releases::{FIRST, Migration, Release, Releases, SECOND, rele
 use crate::support::{PATIENT, TestHome, newest, wait_until};
 use serde_json::{Value, json};
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -530,4 +531,87 @@ fn going_back_from_what_cannot_be_undone_brings_the_backup_back() {
     let refused = test.run(&["setup"]).expect(3);
     assert!(refused.stderr.contains("leoflow 1.0.0 is installed here"), "{}", refused.stderr);
     assert_eq!(fs::read_link(test.home.join("bin/leoflow")).unwrap(), before);
+}
+
+/// 1.0.0 cannot be gone back from by its migrations' own SQL.
+const THIRD: Release = Release { version: "1.0.0", migration: Migration::AddsThenData, fault: None };
+
+/// The one that is installed is the one that the shell finds.
+fn installed(all: &Releases) -> TestHome {
+    let mut test = started(all);
+    test.program = test.home.join("bin/leoflow");
+    test
+}
+
+fn go(test: &TestHome, all: &Releases, version: &str) {
+    let from = all.dist();
+    test.run(&["upgrade", version, "--from", from.to_str().unwrap(), "--yes"]).expect(0);
+    assert_eq!(self::version(test), version);
+}
+
+#[test]
+fn two_rollbacks_lead_two_releases_back_and_forward_again_without_a_host() {
+    let all = releases(&[FIRST, SECOND, THIRD]);
+    let test = installed(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    go(&test, &all, "0.2.0");
+    go(&test, &all, "1.0.0");
+    test.run(&["variables", "set", "new", "value"]).expect(0);
+    for expected in ["0.2.0", "0.1.0"] {
+        test.run(&["rollback", "--yes"]).expect(0);
+        assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), (expected, Some("value")));
+    }
+    assert_eq!(variable(&test, "new"), None);
+    let nowhere = test.run(&["rollback", "--yes"]).expect(1);
+    assert!(nowhere.stderr.contains("no upgrade led to 0.1.0"), "{}", nowhere.stderr);
+    // The releases are kept, and nobody says where others would be.
+    let again = test.run(&["upgrade", "0.2.0", "--yes"]).expect(0);
+    assert!(again.stderr.contains("you went back from 0.2.0"), "{}", again.stderr);
+    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
+    test.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(version(&test), "0.1.0");
+}
+
+#[test]
+fn a_rollback_by_backup_works_from_a_stopped_instance_and_a_moved_home() {
+    let all = releases(&[FIRST, SECOND, THIRD]);
+    let mut test = installed(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    go(&test, &all, "0.2.0");
+    for has_moved in [false, true] {
+        go(&test, &all, "1.0.0");
+        test.run(&["lite", "stop"]).expect(0);
+        if has_moved {
+            let moved = test.home.with_file_name("moved");
+            fs::rename(&test.home, &moved).unwrap();
+            test.home = moved;
+            test.program = test.home.join("bin/leoflow");
+        }
+        test.run(&["rollback", "--yes"]).expect(0);
+        assert_eq!(fs::read_link(test.home.join("bin/leoflow")).unwrap(), Path::new("../versions/0.2.0/leoflow"));
+        test.start();
+        test.wait_healthy();
+        assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
+    }
+}
+
+#[test]
+fn a_file_that_is_broken_meanwhile_is_no_evidence_against_a_release() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = started(&all);
+    test.wait_dag("hello", 1);
+    let from = all.dist();
+    let arguments = ["upgrade", "--from", from.to_str().unwrap(), "--yes", "--json"];
+    let mut command = test.command(&arguments);
+    command.stdout(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_until("it has begun", Duration::from_secs(30), || test.home.join("run/journal.json").exists());
+    test.save("broken.py", "from airflow.sdk import DAG\nDAG('broken'\n");
+    wait_until("the error is known", Duration::from_secs(30), || {
+        test.sql("SELECT count(*) FROM import_error") == "1" || version(&test) == "0.2.0"
+    });
+    let done = child.wait_with_output().unwrap();
+    let result: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(result["status"], "upgraded", "{result}");
+    assert_eq!(version(&test), "0.2.0");
 }

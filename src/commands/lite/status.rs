@@ -11,7 +11,8 @@ use crate::home::{all_instances, journal, lock};
 use crate::postgres::place;
 use crate::protocol::control;
 use crate::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
-use crate::setup::installed_version;
+use crate::recovery::rollback_record;
+use crate::setup::{self, installed_version};
 use jiff::{SignedDuration, Timestamp, Zoned};
 use serde_json::{Value, json};
 
@@ -157,6 +158,12 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     if let Some(reason) = &status.reason {
         printer.line(reason);
     }
+    if let Ok(Some(record)) = rollback_record(&context.home) {
+        printer.line(match record.is_under_way() {
+            true => format!("a rollback to {} is under way", record.to),
+            false => format!("a rollback to {} was interrupted; finish it: leoflow rollback", record.to),
+        });
+    }
     if let Some(change) = &status.change {
         printer.line(change.to_string());
     }
@@ -172,6 +179,9 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     let rows: Vec<Vec<String>> = status.processes.iter().map(row).collect();
     printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], &rows);
     show_backups(context, status);
+    if let Some(other) = setup::other_copy(&context.home) {
+        printer.warning(other.warning(&context.home));
+    }
     if !status.needs_restart.is_empty() {
         printer.warning(format!(
             "changed, and not in force yet: {}; leoflow lite restart --if-needed",

@@ -1,6 +1,7 @@
 //! `--all`: a command for every instance of this user, one after another, each by its own program. A table as it goes; the
 //! first that fails ends it, unless it is to go on; the same again does what is left.
 
+use super::wanted_release::SOURCE_VARIABLE;
 use crate::agent;
 use crate::cli::args::{Backup, LiteStop};
 use crate::cli::printer::in_words;
@@ -15,6 +16,7 @@ use crate::protocol::own_command::{self, Failure};
 use crate::sys::blocking;
 use crate::sys::process::{Signal, signal_process};
 use crate::sys::{env_vars, files};
+use crate::upgrade::source::Source;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -83,6 +85,7 @@ impl Stops {
 /// What is done with each, and how that is told.
 struct Task<'a> {
     arguments: Vec<OsString>,
+    variables: Vec<(&'static str, OsString)>,
     keep_going: bool,
     /// Of what the command prints.
     in_words: fn(&Value) -> String,
@@ -134,7 +137,7 @@ pub async fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
         (true, _) => "stopped".to_owned(),
     };
     let arguments = ["lite", "stop", how].map(OsString::from).to_vec();
-    let task = Task { arguments, keep_going: args.all.keep_going, in_words, round: None };
+    let task = Task { arguments, variables: Vec::new(), keep_going: args.all.keep_going, in_words, round: None };
     each(context, all, task).await
 }
 
@@ -150,7 +153,13 @@ pub async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error>
     }
     let mut arguments = vec![OsString::from("upgrade")];
     arguments.extend(args.version.as_ref().map(OsString::from));
-    arguments.extend(args.from.from.iter().flat_map(|from| ["--from".into(), OsString::from(from)]));
+    let mut variables = Vec::new();
+    match args.from.from.as_deref() {
+        // Not among the arguments, which every user of the machine can read.
+        Some(from) if Source::parse(from).has_secret() => variables.push((SOURCE_VARIABLE, from.into())),
+        Some(from) => arguments.extend(["--from".into(), from.into()]),
+        None => {}
+    }
     arguments.push(if args.dry_run { "--dry-run" } else { "--yes" }.into());
     if args.no_rollback {
         arguments.push("--no-rollback".into());
@@ -163,7 +172,8 @@ pub async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error>
             _ => format!("upgraded from {} to {}", text("previous_version"), text("new_version")),
         }
     };
-    each(context, instances, Task { arguments, keep_going: args.all.keep_going, in_words, round: None }).await
+    each(context, instances, Task { arguments, variables, keep_going: args.all.keep_going, in_words, round: None })
+        .await
 }
 
 /// `leoflow lite backup --all`.
@@ -181,7 +191,7 @@ pub async fn backup(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     };
     let arguments = ["lite", "backup"].map(OsString::from).to_vec();
     let keep_going = args.all.keep_going;
-    each(context, all, Task { arguments, keep_going, in_words, round: round.as_mut() }).await
+    each(context, all, Task { arguments, variables: Vec::new(), keep_going, in_words, round: round.as_mut() }).await
 }
 
 async fn each(context: &Context<'_>, all: Vec<Instance>, mut task: Task<'_>) -> Result<u8, Error> {
@@ -201,7 +211,7 @@ async fn each(context: &Context<'_>, all: Vec<Instance>, mut task: Task<'_>) -> 
             Some(round) if round.done.contains(&name) => Ended::DoneBefore,
             _ => {
                 let began = Instant::now();
-                let (one, by) = one(context, &name, &home, &task.arguments, &mut stops).await;
+                let (one, by) = one(context, &name, &home, &task, &mut stops).await;
                 stopped = by;
                 is_over = by.is_some() || matches!(one, Ended::Failed { .. }) && !task.keep_going;
                 if let Ended::Done(result) = &one {
@@ -261,7 +271,7 @@ async fn one(
     context: &Context<'_>,
     name: &str,
     home: &Home,
-    arguments: &[OsString],
+    task: &Task<'_>,
     stops: &mut Stops,
 ) -> (Ended, Option<i32>) {
     let installed = home.bin().join("leoflow");
@@ -271,11 +281,12 @@ async fn one(
         Err(error) => return (Ended::Failed { result: None, failure: Failure::new(error) }, None),
     };
     let mut own = own_command::command(&program, Some(home));
-    own.args(arguments);
+    own.args(&task.arguments);
     // They are for the instance that this command would be for, and not for each.
     for name in SETTINGS.iter().filter_map(config::variable_of) {
         own.env_remove(name);
     }
+    own.envs(task.variables.iter().cloned());
     let pid = Arc::new(AtomicI32::new(0));
     let (of_child, (said, mut lines)) = (pid.clone(), unbounded_channel());
     context.printer.report(Progress::Started(name.to_owned()));

@@ -1,50 +1,50 @@
 //! `leoflow rollback`: to a release before, with the data. It works from any version that is kept, also when
 //! the one in force is broken or gone.
 
+use super::rollback_restore;
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_worker;
 use super::watch_worker;
-use crate::backup::Made;
-use crate::backup::automatic::{self, Automatic};
 use crate::backup::{Input, restore};
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::commands::context::Context;
 use crate::commands::lite::replaced;
-use crate::config::Config;
 use crate::error::Error;
-use crate::home::Home;
 use crate::home::lock::OperationLock;
-use crate::postgres::Access;
-use crate::protocol::log;
+use crate::protocol::{control, log};
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
-use crate::sys::{checkpoint, files, process, stdio};
+use crate::sys::stdio;
 use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
-use crate::upgrade::history::{self, Change};
-use crate::upgrade::plan::{Database, Facts, Plan};
+use crate::upgrade::history;
+use crate::upgrade::plan::{Facts, Plan};
 use crate::upgrade::program::{self, About};
-use crate::upgrade::{self, Outcome, ReleaseSource, stage};
+use crate::upgrade::rollback_record::{RollbackRecord, Settled};
+use crate::upgrade::{self, Outcome, ReleaseSource, stage, version_order};
 use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
 
 /// What going back would be.
-struct Looking {
+pub struct Looking {
     to: Version,
     facts: Facts,
-    datastore: Datastore,
-    plan: Plan,
+    pub datastore: Datastore,
+    pub plan: Plan,
     back: Back,
+    /// The newest schema that the release knows that is gone back to.
+    pub own_schema_of_target: i64,
 }
 
 pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Error> {
     if args.worker {
         log::start("upgrade", context.log_level());
         return upgrade_worker::tell(work(context, args).await);
+    }
+    if let Some(Settled::Finished(record)) = context.recovery().settle_rollback(args.dry_run).await? {
+        // It has done what this command is for, once.
+        return finished(context, &record);
     }
     context.recovery().settle_change(args.dry_run).await?;
     let looking = look(context, args).await?;
@@ -57,38 +57,52 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
         context.printer.note("Nothing was changed");
         return Ok(1);
     }
-    match looking.back {
-        Back::Undo { .. } => {
-            let to = looking.to.to_string();
-            // A private datastore is the worker's from here on.
-            drop(looking.datastore);
-            let arguments: [OsString; 5] =
-                ["rollback".into(), "--to".into(), to.into(), "--yes".into(), "--worker".into()];
-            watch_worker::watch(context, &arguments).await
-        }
-        Back::Restore { ref backup } => {
-            let backup = backup.clone();
-            bring_back(context, looking, &backup).await
-        }
+    if let Back::Restore { .. } = looking.back {
+        rollback_restore::check(context, &looking)?;
     }
+    let to = looking.to.to_string();
+    // A private datastore is the worker's from here on.
+    drop(looking.datastore);
+    let arguments: [OsString; 5] = ["rollback".into(), "--to".into(), to.into(), "--yes".into(), "--worker".into()];
+    watch_worker::watch(context, &arguments, &[]).await
+}
+
+fn finished(context: &Context<'_>, record: &RollbackRecord) -> Result<u8, Error> {
+    let made = record.made.as_ref().map(|made| context.home.root().join(made));
+    if context.printer.json {
+        context.printer.json(&json!({
+            "status": "rolled_back", "previous_version": record.from, "new_version": record.to, "commit": null,
+            "migrations_run": [], "backup_path": made, "details": [],
+        }))?;
+    } else {
+        context.printer.line(format!("Leoflow is {} again (it was {})", record.to, record.from));
+    }
+    if control::status_of(&context.home).is_none() {
+        context.printer.note("Start it:  leoflow lite start");
+    }
+    Ok(0)
 }
 
 async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, Error> {
     let home = &context.home;
     let Looked { mut facts, datastore } = upgrade_facts::look(context).await?;
-    if let Some(version) = unfinished(context, &facts).or_else(|| linked_by_the_last_change(context)) {
+    if let Some(version) = linked_by_the_last_change(context) {
         facts.installed = version;
     }
-    let change = history::led_to(home, &facts.installed);
+    let changes = history::history(home);
+    let way = history::way(&changes);
     let to = match &args.to {
         Some(text) => Version::parse(text.strip_prefix('v').unwrap_or(text))
             .map_err(|error| Error::usage(format!("{text:?} is no version: {error}")).hint("leoflow versions"))?,
-        None => change.as_ref().map(|change| change.from.clone()).ok_or(Refusal::NoHistory(facts.installed.clone()))?,
+        None => {
+            let led_here = way.iter().rev().find(|change| change.to == facts.installed);
+            led_here.map(|change| change.from.clone()).ok_or(Refusal::NoHistory(facts.installed.clone()))?
+        }
     };
     if to == facts.installed {
         return Err(Refusal::Same(to).into());
     }
-    if to > facts.installed {
+    if version_order::compare(&to, &facts.installed).is_gt() {
         return Err(Refusal::Newer(to).into());
     }
     let kept = stage::program_of(home, &to);
@@ -96,29 +110,19 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
         return Err(Refusal::NotKept(to).into());
     }
     let about = program::about(&kept).map_err(upgrade::UpgradeError::from)?;
-    let change = change.filter(|change| change.from == to);
+    let change = way.into_iter().rev().find(|change| change.from == to);
     let (schema, to_undo) = schema_of(&datastore, &about).await?;
-    let backup = change.as_ref().and_then(|change| change.backup.as_ref());
+    let backup = change.and_then(|change| change.backup.as_ref());
     let backup_exists = backup.is_some_and(|path| path.is_file());
-    let ways = Ways { about: &about, schema, to_undo, change: change.as_ref(), backup_exists };
+    let ways = Ways { about: &about, schema, to_undo, change, backup_exists };
     let back = back::plan(&ways)?;
     let target = match &back {
         Back::Undo { schema, .. } => *schema,
-        Back::Restore { .. } => change.as_ref().map_or(0, |change| change.schema_from),
+        Back::Restore { .. } => change.map_or(0, |change| change.schema_from),
     };
     let plan = as_change(&facts, &ways, &to, target);
-    Ok(Looking { to, facts, datastore, plan, back })
-}
-
-/// A rollback by backup that was cut off: the older program is linked already, and the database is still the newer
-/// one's. Which version that is.
-fn unfinished(context: &Context<'_>, facts: &Facts) -> Option<Version> {
-    let Database::Applied(applied) = &facts.database else { return None };
-    let schema = applied.last()?.0;
-    let about = program::about(&stage::program_of(&context.home, &facts.installed)).ok()?;
-    let changes = history::history(&context.home).into_iter().rev();
-    let mut led_away = changes.filter(|change| change.from == facts.installed && change.schema_to <= schema);
-    led_away.next().filter(|_| schema > about.schema_version).map(|change| change.to)
+    let own_schema_of_target = about.schema_version;
+    Ok(Looking { to, facts, datastore, plan, back, own_schema_of_target })
 }
 
 /// What `bin/` leads to, where the last change of release says the same: the supervisor may still be of the release
@@ -185,17 +189,19 @@ fn show(context: &Context<'_>, looking: &Looking, lost: &[String], dry_run: bool
     Ok(())
 }
 
-/// By the migrations' own rollbacks: the steps of an upgrade, the other way round.
+/// By the migrations' own rollbacks, with the steps of an upgrade; or by the backup from before it.
 async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, Error> {
     let home = &context.home;
     let cancelled = upgrade_worker::cancelled()?;
     stdio::set_stdout_blocking(false);
-    let _alone = OperationLock::take(home, "leoflow rollback")?;
+    let alone = OperationLock::take(home, "leoflow rollback")?;
     upgrade_worker::refuse_interrupted(home)?;
-    let Looking { facts, datastore, plan, back, .. } = look(context, args).await?;
-    if let Back::Restore { .. } = back {
-        return Err(Error::failed("something has changed since it was planned").hint("leoflow rollback"));
+    let looking = look(context, args).await?;
+    if let Back::Restore { backup } = &looking.back {
+        let backup = backup.clone();
+        return rollback_restore::bring_back(context, looking, &backup, alone).await;
     }
+    let Looking { facts, datastore, plan, .. } = looking;
     let config = context.recovery().running_config()?;
     upgrade_worker::change(
         context,
@@ -207,94 +213,4 @@ async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, 
         cancelled,
     )
     .await
-}
-
-/// By the backup from before the upgrade, which the release that it belongs to restores itself.
-async fn bring_back(context: &Context<'_>, looking: Looking, backup: &Path) -> Result<u8, Error> {
-    let home = &context.home;
-    crate::commands::lite::restore_present::refuse_beside_a_terminal(context)?;
-    let config = context.recovery().running_config()?;
-    // A name of its own: the backup that is taken now may push the old one out.
-    let kept = home.upgrade().join(backup.file_name().unwrap_or_default());
-    keep(backup, &kept).map_err(|error| Error::io("write", &kept, &error))?;
-    let made = back_up(context, &looking.datastore.access, &config).await?;
-    drop(looking.datastore);
-    let Plan { from, to, schema_from, schema_to, .. } = looking.plan;
-    let program = stage::program_of(home, &to);
-    let link = |version: &Version| {
-        setup::link(home, &version.to_string()).map_err(|error| Error::io("write", &home.bin(), &error))
-    };
-    // First: killed after it, the older program refuses the newer database, and nothing is lost; the other way round
-    // the newer one would migrate what was just brought back.
-    link(&to)?;
-    checkpoint("rollback.linked");
-    let ran = restore_with(&program, home, &kept);
-    let is_back = async || schema_now(context).await.is_ok_and(|schema| schema <= schema_to);
-    let has_come_back = ran.as_ref().is_ok_and(ExitStatus::success) || is_back().await;
-    if !has_come_back {
-        link(&from)?;
-        let why = ran.map_or_else(|error| error.to_string(), |status| status.to_string());
-        return Err(Error::failed(format!("{to} could not restore the backup: {why}"))
-            .hint(format!("{from} is what is installed, as before; the backup: {}", backup.display()))
-            .hint(format!("what is there now is also in {}", made.path.display())));
-    }
-    // One that stays takes room and nothing else.
-    let _ = files::remove_any(&kept);
-    setup::note_version(home, &to.to_string())?;
-    let change = Change::now(&from, &to, (schema_from, schema_to), Some(made.path.clone()));
-    history::add(home, change).map_err(|error| Error::io("write", &home.upgrade(), &error))?;
-    if !ran.is_ok_and(|status| status.success()) {
-        return Err(Error::failed(format!("{to} is back with its data, and does not start"))
-            .hint("leoflow lite start")
-            .hint(format!("what was there is in {}", made.path.display())));
-    }
-    tell_rolled_back(context, &from, &to, &made.path)?;
-    Ok(0)
-}
-
-async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<Made, Error> {
-    let home = &context.home;
-    let _alone = OperationLock::take(home, "leoflow rollback")?;
-    let pinned = history::ways_back(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
-    let with = Automatic { home, access, config, version: context.version, pinned: &pinned, reporter: context.printer };
-    Ok(automatic::always("rollback", &with).await?)
-}
-
-/// By the program of the version that the backup is of.
-fn restore_with(program: &Path, home: &Home, backup: &Path) -> io::Result<ExitStatus> {
-    let mut command = Command::new(program);
-    command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(backup);
-    // It ends with a way to undo this that an older program cannot go; ours is told afterwards.
-    command.stdout(Stdio::null());
-    // A Ctrl-C is the restore's to answer; what comes after it is ours to put right.
-    process::ignoring_interrupts(|| command.status())
-}
-
-fn tell_rolled_back(context: &Context<'_>, from: &Version, to: &Version, backup: &Path) -> Result<(), Error> {
-    let printer = context.printer;
-    if printer.json {
-        return printer.json(&json!({
-            "status": "rolled_back", "previous_version": from, "new_version": to, "commit": null,
-            "migrations_run": [], "backup_path": backup, "details": [],
-        }));
-    }
-    printer.line(format!("Leoflow is {to} again (it was {from}), with its data of then"));
-    printer.line(format!("  what was there is in  {}", backup.display()));
-    printer.line(format!("  to have it back:  leoflow upgrade {from} && leoflow lite restore --undo"));
-    Ok(())
-}
-
-async fn schema_now(context: &Context<'_>) -> Result<i64, Error> {
-    let datastore = Datastore::open(&context.recovery(), "leoflow rollback").await?;
-    let client = datastore.connect().await?;
-    Ok(schema::classify::database_version(&schema::inspect(&client).await?))
-}
-
-fn keep(backup: &Path, kept: &PathBuf) -> std::io::Result<()> {
-    if let Some(folder) = kept.parent() {
-        files::create_private_dir(folder)?;
-    }
-    files::remove_any(kept)?;
-    // On another file system it is a copy.
-    std::fs::hard_link(backup, kept).or_else(|_| std::fs::copy(backup, kept).map(drop))
 }

@@ -10,8 +10,13 @@ use serde_json::json;
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let status = control::status_of(&context.home).ok_or_else(not_running)?;
     let config = context.recovery().running_config()?;
-    let smoke =
-        Smoke { config: &config, endpoint: ServerEndpoint::Open, version: status.version, known_import_errors: None };
+    let smoke = Smoke {
+        config: &config,
+        endpoint: ServerEndpoint::Open,
+        version: status.version,
+        known_import_errors: None,
+        releases: None,
+    };
     let checks = smoke.whole().await;
     let ok = checks.iter().all(|check| check.ok);
     let printer = context.printer;

@@ -3,14 +3,14 @@
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_install;
 use super::upgrade_worker;
-use super::wanted_release::{doubts, source, target};
+use super::wanted_release::{SOURCE_VARIABLE, doubts, kept, source, target, version_of, was_left};
 use super::watch_worker;
 use crate::build_info::build_info;
 use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
 use crate::commands::context::Context;
 use crate::config::{self};
 use crate::error::Error;
-use crate::upgrade::plan::{Action, Plan, Refusal, plan};
+use crate::upgrade::plan::{Action, Plan, Refusal, plan, plan_kept};
 use crate::upgrade::source::Source;
 use serde_json::json;
 use std::ffi::OsString;
@@ -34,7 +34,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     }
     context.recovery().settle_change(args.dry_run).await?;
     let looked = look_beyond(context, args.version.as_deref(), &args.from, args.dry_run).await?;
-    let Some((plan, source)) = looked else { return Ok(0) };
+    let Some((plan, from)) = looked else { return Ok(0) };
     if args.dry_run {
         show(context, &plan)?;
         return Ok(0);
@@ -48,23 +48,31 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         return Ok(1);
     }
     let mut arguments: Vec<OsString> = vec!["upgrade".into(), plan.to.to_string().into(), "--yes".into()];
-    arguments.extend(["--worker".into(), "--from".into(), source.to_string().into()]);
+    arguments.push("--worker".into());
     if args.no_rollback {
         arguments.push("--no-rollback".into());
     }
-    watch_worker::watch(context, &arguments).await
+    let variables: Vec<_> = from.iter().map(|source| (SOURCE_VARIABLE, source.whole().into())).collect();
+    watch_worker::watch(context, &arguments, &variables).await
 }
 
-/// What would be done; everything that is asked of the machine is asked here. `None` when there is nothing to do,
-/// which is said.
+/// What would be done, and where the release comes from, unless it is kept; everything that is asked of the machine is
+/// asked here. `None` when there is nothing to do, which is said.
 async fn look_beyond(
     context: &Context<'_>,
     version: Option<&str>,
     from: &From,
     look_only: bool,
-) -> Result<Option<(Plan, Source)>, Error> {
+) -> Result<Option<(Plan, Option<Source>)>, Error> {
     let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     let target = target(version, config.as_ref())?;
+    if let Some(about) = kept(context, &target, from, &upgrade_facts::installed_version(context)?)? {
+        let Looked { facts, .. } = upgrade_facts::look(context).await?;
+        let to = version_of(&about)?;
+        let mut plan = plan_kept(&facts, &about.migrations, &to)?;
+        plan.warnings.extend(was_left(context, &to));
+        return Ok(Some((plan, None)));
+    }
     let source = source(from, config.as_ref())?;
     let manifest = source.manifest(build_info().public_key).await?;
     let doubts = doubts(context, &manifest, &source, look_only);
@@ -72,7 +80,8 @@ async fn look_beyond(
     match plan(&facts, &manifest, &target) {
         Ok(mut plan) => {
             plan.warnings.extend(doubts);
-            Ok(Some((plan, source)))
+            plan.warnings.extend(was_left(context, &plan.to));
+            Ok(Some((plan, Some(source))))
         }
         Err(nothing @ (Refusal::UpToDate(_) | Refusal::Installed(_))) => {
             if context.printer.json {
@@ -114,7 +123,10 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
         };
         printer.line(format!("  {:<10} {} {what}", component.name, component.version));
     }
-    printer.line(format!("  program    is fetched, {:.1} MB", plan.program.size as f64 / 1e6));
+    match plan.program.url.as_str() {
+        "" => printer.line("  program    is kept on this machine"),
+        _ => printer.line(format!("  program    is fetched, {:.1} MB", plan.program.size as f64 / 1e6)),
+    }
     printer.line(format!("  disk       {:.0} MB are needed for the moment", plan.needs_bytes as f64 / 1e6));
     if plan.live {
         printer.line(format!("  running    {} task(s) run on; requests wait for a moment", plan.running_tasks));

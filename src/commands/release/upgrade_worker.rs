@@ -1,7 +1,7 @@
 //! The worker of `leoflow upgrade`: in a session of its own, with the operation to itself.
 
 use super::upgrade_facts::{self, Looked};
-use super::wanted_release::{source, target};
+use super::wanted_release::{kept, source, target, version_of};
 use crate::build_info::build_info;
 use crate::cli::report::{PipeSink, Report};
 use crate::cli::upgrade_args::Upgrade;
@@ -16,7 +16,7 @@ use crate::protocol::log;
 use crate::recovery;
 use crate::sys::{env_vars, stdio};
 use crate::upgrade::host::Host;
-use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan};
+use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan, plan_kept};
 use crate::upgrade::smoke::{ServerEndpoint, Smoke};
 use crate::upgrade::{self, Notes, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
 use std::collections::BTreeSet;
@@ -46,7 +46,7 @@ pub fn tell(done: Result<Outcome, Error>) -> Result<u8, Error> {
 }
 
 /// Over the pipe, and into `logs/upgrade.log`.
-struct LoggedSink;
+pub struct LoggedSink;
 
 impl Reporter for LoggedSink {
     fn report(&self, progress: Progress) {
@@ -68,6 +68,11 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
     refuse_interrupted(home)?;
     let config = context.recovery().running_config()?;
     let target = target(args.version.as_deref(), Some(&config))?;
+    if let Some(about) = kept(context, &target, &args.from, &upgrade_facts::installed_version(context)?)? {
+        let looked = upgrade_facts::look(context).await?;
+        let planned = plan_kept(&looked.facts, &about.migrations, &version_of(&about)?)?;
+        return change(context, &config, looked, planned, ReleaseSource::Kept, args.no_rollback, cancelled).await;
+    }
     let source = source(&args.from, Some(&config))?;
     let manifest = source.manifest(build_info().public_key).await?;
     let Looked { mut facts, datastore } = upgrade_facts::look(context).await?;
@@ -147,7 +152,7 @@ async fn import_errors_of(facts: &Facts, config: &Config) -> Result<Option<BTree
         return Ok(None);
     }
     let version = facts.installed.to_string();
-    let smoke = Smoke { config, endpoint: ServerEndpoint::Open, version, known_import_errors: None };
+    let smoke = Smoke { config, endpoint: ServerEndpoint::Open, version, known_import_errors: None, releases: None };
     smoke.import_errors().await.map(Some).map_err(|reason| {
         Error::failed("the instance does not say which DAG files it cannot import").cause(reason).hint("leoflow smoke")
     })
@@ -156,9 +161,10 @@ async fn import_errors_of(facts: &Facts, config: &Config) -> Result<Option<BTree
 fn result(outcome: &Outcome) -> serde_json::Value {
     let mut value = serde_json::to_value(outcome).unwrap_or_default();
     let (new, old) = (&outcome.new_version, &outcome.previous_version);
+    let notes: String = outcome.notes.iter().map(|note| format!("\n  {note}")).collect();
     match (outcome.status, &outcome.problem) {
         (Status::Upgraded, _) => value["message"] = format!("Leoflow is {new} now (it was {old})").into(),
-        (Status::RolledBack, None) => value["message"] = format!("Leoflow is {new} again (it was {old})").into(),
+        (Status::RolledBack, None) => value["message"] = format!("Leoflow is {new} again (it was {old}){notes}").into(),
         _ => {}
     }
     value

@@ -5,11 +5,14 @@ use crate::cli::upgrade_args::From;
 use crate::commands::context::Context;
 use crate::config::{self, Config};
 use crate::error::Error;
-use crate::upgrade::freshness;
+use crate::sys::env_vars;
 use crate::upgrade::manifest::Manifest;
 use crate::upgrade::plan::Target;
+use crate::upgrade::program::About;
 use crate::upgrade::source::Source;
+use crate::upgrade::{UpgradeError, freshness, history, stage, version_order};
 use jiff::Timestamp;
+use semver::Version;
 
 pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, Error> {
     let Some(text) = version else {
@@ -22,14 +25,43 @@ pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, 
     })
 }
 
+/// The source that a command hands on to a process that it starts: an address may hold a password, and every user of the
+/// machine can read arguments.
+pub const SOURCE_VARIABLE: &str = "LEOFLOW_RELEASE_SOURCE";
+
 pub fn source(from: &From, config: Option<&Config>) -> Result<Source, Error> {
     let configured = config.and_then(|config| config.upgrade.from.as_deref());
-    let text = from.from.as_deref().or(configured).or(build_info().releases_url).ok_or_else(|| {
-        Error::failed("this build does not know where releases are")
-            .hint("leoflow upgrade --from DIR_OR_URL")
-            .hint("or set it once, in config.yaml:  upgrade: {from: URL}")
-    })?;
+    let handed_on = env_vars::text(SOURCE_VARIABLE);
+    let text = from.from.as_deref().or(handed_on.as_deref()).or(configured).or(build_info().releases_url).ok_or_else(
+        || {
+            Error::failed("this build does not know where releases are")
+                .hint("leoflow upgrade --from DIR_OR_URL")
+                .hint("or set it once, in config.yaml:  upgrade: {from: URL}")
+        },
+    )?;
     Ok(Source::parse(text))
+}
+
+/// The program of a newer release that is asked for by its version and kept on this machine: no host is needed for it.
+pub fn kept(context: &Context<'_>, target: &Target, from: &From, installed: &Version) -> Result<Option<About>, Error> {
+    let Target::Version(version) = target else { return Ok(None) };
+    let is_named = from.from.is_some() || env_vars::text(SOURCE_VARIABLE).is_some();
+    let program = stage::program_of(&context.home, version);
+    if is_named || !version_order::compare(version, installed).is_gt() || !program.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(stage::check(&program, version).map_err(UpgradeError::from)?))
+}
+
+pub fn version_of(about: &About) -> Result<Version, Error> {
+    Version::parse(&about.version).map_err(|error| Error::bug(format!("{:?} is no version: {error}", about.version)))
+}
+
+/// What a user should know who takes a release again that was gone back from.
+pub fn was_left(context: &Context<'_>, to: &Version) -> Option<String> {
+    let changes = history::history(&context.home);
+    let at = history::left_at(&changes, to)?;
+    Some(format!("you went back from {to} on {at}; what was wrong with it then may be wrong still"))
 }
 
 /// Why the host may not say what is newest; what it says is remembered, unless this only looks.

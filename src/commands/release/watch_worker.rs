@@ -6,6 +6,7 @@ use crate::commands::context::Context;
 use crate::error::Error;
 use crate::home::journal;
 use crate::home::progress::Reporter;
+use crate::setup;
 use crate::sys::process::{Signal, signal_process};
 use crate::sys::reaper::Exit;
 use crate::sys::{command, env_vars, files};
@@ -19,8 +20,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Starts `leoflow` with these arguments, shows what it reports, and ends as it says.
-pub async fn watch(context: &Context<'_>, arguments: &[OsString]) -> Result<u8, Error> {
+/// Starts `leoflow` with these arguments and variables, shows what it reports, and ends as it says.
+pub async fn watch(context: &Context<'_>, arguments: &[OsString], variables: &[(&str, OsString)]) -> Result<u8, Error> {
     let program = env_vars::current_exe().map_err(Error::failed)?;
     let log = context.home.logs().join("upgrade.log");
     files::create_private_dir(&context.home.logs())
@@ -28,7 +29,7 @@ pub async fn watch(context: &Context<'_>, arguments: &[OsString]) -> Result<u8, 
     let errors = OpenOptions::new().append(true).create(true).mode(0o600).open(&log);
     let errors = errors.map_err(|error| Error::io("open", &log, &error))?;
     let mut command = Command::new(&program);
-    command.arg("--home").arg(context.home.root()).args(arguments);
+    command.arg("--home").arg(context.home.root()).args(arguments).envs(variables.iter().cloned());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
     command::in_own_session(&mut command);
     let mut child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
@@ -84,6 +85,9 @@ fn ended(context: &Context<'_>, result: &Value, error: Option<Error>) -> Result<
         printer.json(result)?;
     } else if let Some(text) = result["message"].as_str() {
         printer.line(text);
+    }
+    if let Some(other) = setup::other_copy(&context.home) {
+        printer.warning(other.warning(&context.home));
     }
     error.map_or(Ok(0), Err)
 }

@@ -100,6 +100,10 @@ fn respond_range(mut stream: TcpStream, folder: &std::path::Path, reach: &Reach)
     };
     let status = if from > 0 { "206 X" } else { "200 X" };
     let length = bytes.len() - from;
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").ok()?;
+    let range = match from {
+        0 => String::new(),
+        from => format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len()),
+    };
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{range}Connection: close\r\n\r\n").ok()?;
     stream.write_all(&bytes[from..reach(&name, from, bytes.len()).max(from)]).ok()
 }

@@ -33,6 +33,8 @@ pub enum Migration {
     Adds,
     /// Changes rows, and cannot be undone.
     Data,
+    /// What `Adds` does, and what `Data` does after it.
+    AddsThenData,
     /// Fails in its last statement.
     Fails,
     /// Adds a table, and fails to take it back.
@@ -131,16 +133,18 @@ pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&
 pub fn write_program(path: &Path, release: &Release) {
     let newest = super::newest();
     let file = |name: &str| format!("V{:04}__{name}.sql", newest + 1);
+    let adds = json!({
+        "file": file("more"),
+        "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY, note text);\n",
+        "rollback": "DROP TABLE more;\n",
+    });
+    let data =
+        |file: String| json!({"file": file, "sql": "-- phase: data\nUPDATE variable SET description = 'changed';\n"});
     let migrations = match release.migration {
         Migration::None => json!([]),
-        Migration::Adds => json!([{
-            "file": file("more"),
-            "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY, note text);\n",
-            "rollback": "DROP TABLE more;\n",
-        }]),
-        Migration::Data => json!([{
-            "file": file("fixed"), "sql": "-- phase: data\nUPDATE variable SET description = 'changed';\n",
-        }]),
+        Migration::Adds => json!([adds]),
+        Migration::Data => json!([data(file("fixed"))]),
+        Migration::AddsThenData => json!([adds, data(format!("V{:04}__fixed.sql", newest + 2))]),
         Migration::Stays => json!([{
             "file": file("more"),
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY);\n",

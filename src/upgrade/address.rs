@@ -1,0 +1,100 @@
+//! The address of a release host. A user name, a password or a token in it goes with each request and is shown nowhere.
+
+use super::manifest::MANIFEST;
+use std::fmt;
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Ends in `/`.
+    base: String,
+    /// What stands behind a `?`, such as a token.
+    query: Option<String>,
+}
+
+impl Address {
+    /// Of the folder, or of the manifest in it.
+    pub fn parse(text: &str) -> Self {
+        let text = text.split('#').next().unwrap_or(text);
+        let (path, query) = match text.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (text, None),
+        };
+        let base = path.strip_suffix(MANIFEST).unwrap_or(path);
+        Self { base: format!("{}/", base.trim_end_matches('/')), query }
+    }
+
+    /// What is asked for. An asset may have an address of its own, on another host, which none of the secrets are for.
+    pub fn request(&self, name: &str) -> String {
+        if is_address(name) {
+            return name.to_owned();
+        }
+        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{}{name}{query}", self.base)
+    }
+
+    /// The same, for people.
+    pub fn shown(&self, name: &str) -> String {
+        if is_address(name) { without_secrets(name) } else { format!("{}{name}", without_secrets(&self.base)) }
+    }
+
+    /// With its secrets, to hand on to a process of the same user.
+    pub fn whole(&self) -> String {
+        self.request("")
+    }
+}
+
+pub fn is_address(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// A URL as it may be shown: without user name, password and query.
+pub fn without_secrets(url: &str) -> String {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let url = &url[..end];
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(host_end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown(""))
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_go_with_requests_and_are_shown_nowhere() {
+        for (text, request, shown) in [
+            ("https://h/r", "https://h/r/a.tar", "https://h/r/a.tar"),
+            ("https://h/r/manifest.json", "https://h/r/a.tar", "https://h/r/a.tar"),
+            ("https://lena:pw@h:1/r/", "https://lena:pw@h:1/r/a.tar", "https://h:1/r/a.tar"),
+            ("https://le@na:p@w@h/r?token=x&y=1", "https://le@na:p@w@h/r/a.tar?token=x&y=1", "https://h/r/a.tar"),
+            ("https://h/r/manifest.json?token=x", "https://h/r/a.tar?token=x", "https://h/r/a.tar"),
+            ("http://h/a@b/#x", "http://h/a@b/a.tar", "http://h/a@b/a.tar"),
+        ] {
+            let address = Address::parse(text);
+            assert_eq!(
+                (address.request("a.tar").as_str(), address.shown("a.tar").as_str()),
+                (request, shown),
+                "{text}"
+            );
+            assert_eq!(Address::parse(&address.whole()), address);
+            assert!(!format!("{address:?} {address}").contains("pw"));
+        }
+        let address = Address::parse("https://lena:pw@h/r?token=x");
+        assert_eq!(address.request("https://other/f"), "https://other/f");
+        assert_eq!(address.shown("https://u:p@other/f?t=1"), "https://other/f");
+    }
+}
