@@ -54,6 +54,7 @@ mod ports;
 mod postgres_sources;
 mod python_package;
 mod restores;
+mod rollback_kills;
 mod runs;
 mod scheduler_memory;
 mod schema_states;
