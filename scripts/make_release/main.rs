@@ -51,6 +51,9 @@ struct Publishing {
     /// The secret key to sign with
     #[arg(long)]
     sign: PathBuf,
+    /// The secret key that will sign later releases: it signs too, and installed programs learn to trust it
+    #[arg(long)]
+    next_key: Option<PathBuf>,
     /// Where the release will be served; without it install.sh looks in its own folder
     #[arg(long, default_value = "")]
     url: String,
@@ -261,6 +264,8 @@ impl Publishing {
         let issued = after_last.map_or(self.date, |last| last.max(self.date));
         manifest.issued_at = Some(issued);
         manifest.expires_at = Some(issued.checked_add(valid).map_err(|error| error.to_string())?);
+        let next = self.next_key.as_deref().map(sign::Key::load).transpose()?;
+        manifest.next_public_key = next.as_ref().map(|next| next.public.clone());
         let text = serde_json::to_vec_pretty(&manifest).map_err(|error| error.to_string())?;
         // What we would not read is not published.
         let read = Manifest::parse(&text).map_err(|error| error.to_string())?;
@@ -268,9 +273,10 @@ impl Publishing {
             return Err("the manifest does not read as it was written".to_owned());
         }
         write(&self.output.join(MANIFEST), &text)?;
-        key.sign(&self.output.join(MANIFEST))?;
+        let keys: Vec<&sign::Key> = [key].into_iter().chain(&next).collect();
+        sign::sign_by(&keys, &self.output.join(MANIFEST))?;
         write(&self.output.join("SHA256SUMS"), pack::sums(&self.output)?.as_bytes())?;
-        key.sign(&self.output.join("SHA256SUMS"))?;
+        sign::sign_by(&keys, &self.output.join("SHA256SUMS"))?;
         println!("{newest} is in {}", self.output.display());
         Ok(())
     }
@@ -310,7 +316,7 @@ fn last_manifest(folder: &Path, key: &sign::Key) -> Outcome<Manifest> {
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let signature = fs::read_to_string(folder.join(format!("{MANIFEST}{SIGNATURE_SUFFIX}")));
     let signature = signature.map_err(|error| format!("{}: {error}", path.display()))?;
-    leoflow::upgrade::signature::verify(Some(&key.public), &text, &signature)
+    leoflow::upgrade::signature::verify(std::slice::from_ref(&key.public), &text, &signature)
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -30,13 +30,29 @@ impl Key {
 
     /// Puts the signature beside the file. It has chance in it: twice is two signatures of the same.
     pub fn sign(&self, path: &Path) -> Outcome<()> {
-        let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        sign_by(&[self], path)
+    }
+
+    fn signature(&self, name: &str, content: &[u8]) -> Outcome<String> {
         let comment = format!("leoflow {name}");
         let signed = minisign::sign(None, &self.secret, Cursor::new(content), Some(&comment), Some("leoflow release"));
-        let text = signed.map_err(|error| error.to_string())?.into_string();
-        write(&path.with_file_name(format!("{name}{SIGNATURE_SUFFIX}")), text.as_bytes())
+        Ok(signed.map_err(|error| error.to_string())?.into_string())
     }
+}
+
+/// Puts the signatures by these keys beside the file, one below the other. A program that knows of one signature reads the
+/// first.
+pub fn sign_by(keys: &[&Key], path: &Path) -> Outcome<()> {
+    let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut text = String::new();
+    for key in keys {
+        text.push_str(&key.signature(&name, &content)?);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    write(&path.with_file_name(format!("{name}{SIGNATURE_SUFFIX}")), text.as_bytes())
 }
 
 pub fn public_key(path: &Path) -> Outcome<String> {

@@ -56,10 +56,11 @@ fn cron(text: &str) -> Option<croner::Cron> {
     CronParser::builder().seconds(Seconds::Optional).build().parse(text).ok()
 }
 
-/// `90m`, `24h`, `2d`.
+/// `30s`, `90m`, `24h`, `2d`.
 pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
+        "s" => 1,
         "m" => 60,
         "h" => 3600,
         "d" => 86_400,

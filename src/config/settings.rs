@@ -106,6 +106,11 @@ pub const SETTINGS: &[Setting] = &[
         "7d",
         "how long what a release takes away of the schema stays after it was first seen: 7d, 24h, 90m",
     ),
+    text(
+        "upgrade.max_pause",
+        "60s",
+        "how long requests may wait for an upgrade before the release before goes on: 60s, 5m, 1h",
+    ),
 ];
 
 /// Keys that are never shown nor set one by one, each with the command that changes it.

@@ -42,6 +42,8 @@ pub struct UpgradeSettings {
     pub keep_snapshot: Duration,
     /// How long what a release takes away of the schema stays after it was first seen.
     pub contract_after: Duration,
+    /// How long requests may wait for an upgrade of a running instance before the release before goes on.
+    pub max_pause: Duration,
 }
 
 impl Default for UpgradeSettings {
@@ -52,16 +54,16 @@ impl Default for UpgradeSettings {
             keep_versions: 3,
             keep_snapshot: 24 * HOUR,
             contract_after: 7 * 24 * HOUR,
+            max_pause: Duration::from_secs(60),
         }
     }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-const ALLOWED: &str =
-    "a mapping of channel, from, keep_versions, keep_snapshot and contract_after, as docs/upgrades.md has them";
+const ALLOWED: &str = "a mapping of channel, from, keep_versions, keep_snapshot, contract_after and max_pause, as docs/upgrades.md has them";
 
 impl UpgradeSettings {
-    pub const KEYS: &[&str] = &["channel", "from", "keep_versions", "keep_snapshot", "contract_after"];
+    pub const KEYS: &[&str] = &["channel", "from", "keep_versions", "keep_snapshot", "contract_after", "max_pause"];
 
     /// From the value of the key. `Err` is what is allowed.
     pub fn read(value: &Value) -> Result<Self, Wrong> {
@@ -90,6 +92,10 @@ impl UpgradeSettings {
                     settings.contract_after =
                         time.ok_or(Wrong::in_key("contract_after", "a time as 7d, 24h or 90m"))?;
                 }
+                Some("max_pause") => {
+                    let time = value.as_str().and_then(duration).filter(|time| !time.is_zero());
+                    settings.max_pause = time.ok_or(Wrong::in_key("max_pause", "a time as 60s, 5m or 1h"))?;
+                }
                 // As in `backup`.
                 _ => {}
             }
@@ -108,6 +114,7 @@ mod tests {
         assert_eq!(read("{}"), Ok(UpgradeSettings::default()));
         assert_eq!(read("{channel: rc}").unwrap().channel, Channel::Rc);
         assert_eq!(read("{contract_after: 90m}").unwrap().contract_after, 90 * HOUR / 60);
+        assert_eq!(read("{max_pause: 90s}").unwrap().max_pause, Duration::from_secs(90));
         assert_eq!(read("{keep_snapshot: 2d}").unwrap().keep_snapshot, 48 * HOUR);
         for wrong in [
             "{channel: beta}",
@@ -115,6 +122,7 @@ mod tests {
             "{keep_snapshot: 3}",
             "{keep_snapshot: h}",
             "{contract_after: soon}",
+            "{max_pause: 0s}",
             "3",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");

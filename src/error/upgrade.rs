@@ -98,6 +98,12 @@ impl From<back::Refusal> for Error {
             back::Refusal::NoHistory(_) => {
                 Self::failed(text).hint("leoflow versions").hint("leoflow rollback --to VERSION")
             }
+            back::Refusal::Space { backups, .. } => Self::failed(text)
+                .hint(format!(
+                    "free some space; automatic backups take {} MB: leoflow lite backups list",
+                    backups / 1_000_000
+                ))
+                .hint("nothing was changed"),
             back::Refusal::NoWay { .. } => Self::refused(text)
                 .hint("leoflow lite backups")
                 .hint("leoflow lite restore --input FILE, by the version that made it"),

@@ -16,7 +16,7 @@ pub mod tables;
 pub use classify::{State, classify, waiting};
 pub use embedded::{Known, known};
 pub use ledger::{applied, inspect, own_rollbacks};
-pub use loss::lost;
+pub use loss::{in_the_way, lost};
 pub use migrate::refusal;
 pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};

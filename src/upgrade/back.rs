@@ -42,6 +42,11 @@ pub enum Refusal {
     Newer(Version),
     #[error("{0} is not kept on this machine")]
     NotKept(Version),
+    #[error(
+        "going back needs {} MB of free disk for a backup and a copy of the database, and there are {} MB",
+        .needed.div_ceil(1_000_000), .free / 1_000_000
+    )]
+    Space { needed: u64, free: u64, backups: u64 },
     #[error("{why}, and the backup from before the upgrade is gone")]
     NoWay { why: String },
 }

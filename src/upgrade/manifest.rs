@@ -28,6 +28,9 @@ pub struct Manifest {
     /// Until when a host that is looked after has a newer one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// A key by which later releases will be signed; whoever trusts this manifest trusts it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_public_key: Option<String>,
     /// The newest first.
     pub releases: Vec<Release>,
 }
@@ -108,7 +111,7 @@ pub enum ManifestError {
 
 impl Manifest {
     pub fn new(releases: Vec<Release>) -> Self {
-        Self { schema: SCHEMA, format: FORMAT, issued_at: None, expires_at: None, releases }
+        Self { schema: SCHEMA, format: FORMAT, issued_at: None, expires_at: None, next_public_key: None, releases }
     }
 
     /// Reads and checks one. The caller has verified its signature.

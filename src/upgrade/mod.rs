@@ -10,6 +10,7 @@ pub mod freshness;
 pub mod history;
 pub mod host;
 mod import_evidence;
+mod live_migration;
 pub mod manifest;
 pub mod plan;
 pub mod program;

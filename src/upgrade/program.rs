@@ -25,6 +25,8 @@ pub enum ProgramError {
     OtherVersion { program: PathBuf, found: String, expected: String },
     #[error("the migration failed: {0}")]
     Migration(String),
+    #[error("the migration has taken longer than {} s", .limit.as_secs())]
+    TooSlow { limit: Duration },
     #[error("its server does not start: {0}")]
     Spawn(#[from] SpawnError),
     #[error("its server ended before it was ready: {0}")]
@@ -74,13 +76,25 @@ pub fn about(program: &Path) -> Result<About, ProgramError> {
 /// Brings a database to the program's schema: the application's, or another. Returns the files that it
 /// applied. It ends with this process.
 pub fn migrate(program: &Path, home: &Home, database: Option<&str>) -> Result<Vec<String>, ProgramError> {
+    migrate_within(program, home, database, MIGRATION_LIMIT)
+}
+
+/// The same with a limit, after which the migration is ended and undone.
+pub fn migrate_within(
+    program: &Path,
+    home: &Home,
+    database: Option<&str>,
+    limit: Duration,
+) -> Result<Vec<String>, ProgramError> {
     let mut command = Command::new(program);
     command.arg("--home").arg(home.root()).args(["migrate-db", "--supervised", "--no-backup"]);
     command.args(database.iter().flat_map(|name| ["--database", name]));
     command.env_clear().envs(child::environment());
     command::dies_with_this_thread(&mut command);
-    let output = command::output_limited(&mut command, MIGRATION_LIMIT, OUTPUT_LIMIT)
-        .map_err(|error| ProgramError::DoesNotRun { program: program.to_owned(), reason: error.to_string() })?;
+    let output = command::output_limited(&mut command, limit, OUTPUT_LIMIT).map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => ProgramError::TooSlow { limit },
+        _ => ProgramError::DoesNotRun { program: program.to_owned(), reason: error.to_string() },
+    })?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(ProgramError::Migration(command::failure(&said, output.status)));

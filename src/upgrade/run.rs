@@ -313,7 +313,7 @@ impl Work<'_> {
         .await?;
         state.migrations_run = self
             .step(journal, Step::Migrate, async |work| match state.direction {
-                Direction::Up => Ok(program::migrate(&state.new_program, work.home, None)?),
+                Direction::Up => work.migrate(state).await,
                 Direction::Down => finish::undo_migrations(work, state.plan.schema_to).await,
             })
             .await?;

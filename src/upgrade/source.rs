@@ -117,7 +117,7 @@ impl Source {
     }
 
     /// The manifest, once its signature was found to be good.
-    pub async fn manifest(&self, public_key: Option<&str>) -> Result<Manifest, FetchError> {
+    pub async fn manifest(&self, keys: &[String]) -> Result<Manifest, FetchError> {
         let place = self.place(MANIFEST);
         let text = self.read(MANIFEST, SIZE_LIMIT).await?;
         let name = format!("{MANIFEST}{SIGNATURE_SUFFIX}");
@@ -126,7 +126,7 @@ impl Source {
             FetchError::Absent { place } => FetchError::Unsigned { place, reason: "it is not there".to_owned() },
             other => other,
         })?;
-        signature::verify(public_key, &text, &String::from_utf8_lossy(&signature))
+        signature::verify(keys, &text, &String::from_utf8_lossy(&signature))
             .map_err(|source| FetchError::Signature { place: place.clone(), source })?;
         Manifest::parse_at(&text, &place).map_err(|source| FetchError::Manifest { place, source })
     }

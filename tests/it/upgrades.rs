@@ -615,3 +615,44 @@ fn a_file_that_is_broken_meanwhile_is_no_evidence_against_a_release() {
     assert_eq!(result["status"], "upgraded", "{result}");
     assert_eq!(version(&test), "0.2.0");
 }
+
+#[test]
+fn a_view_in_the_way_of_a_rollback_is_named_and_nothing_is_changed() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = started(&all);
+    upgrade(&test, &all, &[]).expect(0);
+    test.sql("CREATE VIEW my_report AS SELECT note FROM more");
+    let named = "view my_report uses table more, which is dropped";
+    let planned = test.run(&["rollback", "--dry-run"]).expect(0);
+    assert!(planned.stderr.contains(named), "{}", planned.stderr);
+    let refused = test.run(&["rollback", "--yes"]).expect(3);
+    assert!(refused.stderr.contains("nothing was changed") && refused.stderr.contains(named), "{}", refused.stderr);
+    assert_eq!((version(&test).as_str(), test.sql("SELECT count(*) FROM my_report").as_str()), ("0.2.0", "0"));
+    test.sql("DROP VIEW my_report");
+    test.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(version(&test), "0.1.0");
+}
+
+#[test]
+fn a_migration_that_takes_too_long_on_the_live_database_is_taken_back() {
+    let slow = Release { version: "0.2.0", migration: Migration::SlowWhereItMatters, fault: None };
+    let all = releases(&[FIRST, slow]);
+    let test = started(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    test.run(&["config", "set", "upgrade.max_pause", "7s"]).expect(0);
+    // Lists of names, which are not one name.
+    test.sql("ALTER DATABASE leoflow SET search_path = public, mine; ALTER DATABASE leoflow SET temp_tablespaces = ''");
+    let settings = "SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+                    WHERE d.datname = 'leoflow'";
+    let before = test.sql(settings);
+    let done = upgrade(&test, &all, &[]).expect(1);
+    assert_eq!(done.json()["status"], "rolled_back", "{done:?}");
+    assert!(done.stderr.contains("requests have waited for 5 s"), "{}", done.stderr);
+    assert!(done.json()["problem"].as_str().unwrap().contains("the migration has taken longer than"), "{done:?}");
+    test.wait_healthy();
+    assert_eq!(test.sql(settings), before);
+    let backup = test.backup("b.tar.zst");
+    test.restore(&backup, &["--force", "--yes"]).expect(0);
+    assert_eq!(test.sql(settings), before, "after a restore too");
+    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.1.0", Some("value")));
+}

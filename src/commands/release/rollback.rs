@@ -5,11 +5,12 @@ use super::rollback_restore;
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_worker;
 use super::watch_worker;
-use crate::backup::{Input, restore};
+use crate::backup::{Input, catalog, restore};
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::commands::context::Context;
 use crate::commands::lite::replaced;
 use crate::error::Error;
+use crate::home::Home;
 use crate::home::lock::OperationLock;
 use crate::protocol::{control, log};
 use crate::recovery::datastore::Datastore;
@@ -35,6 +36,7 @@ pub struct Looking {
     back: Back,
     /// The newest schema that the release knows that is gone back to.
     pub own_schema_of_target: i64,
+    needed_bytes: u64,
 }
 
 pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Error> {
@@ -50,8 +52,14 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     let looking = look(context, args).await?;
     let lost = lost(context, &looking).await?;
     show(context, &looking, &lost, args.dry_run)?;
+    let in_the_way = in_the_way(&looking).await?;
+    in_the_way.iter().for_each(|line| context.printer.warning(line));
     if args.dry_run {
         return Ok(0);
+    }
+    if let Some(first) = in_the_way.first() {
+        return Err(Error::refused(format!("nothing was changed: {first}"))
+            .hint("keep its definition (leoflow lite psql, then \\d+ NAME), drop it, run the same command again, and make it anew"));
     }
     if !context.confirm(&format!("Go back to {}?", looking.to), args.yes)? {
         context.printer.note("Nothing was changed");
@@ -122,7 +130,33 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
     };
     let plan = as_change(&facts, &ways, &to, target);
     let own_schema_of_target = about.schema_version;
-    Ok(Looking { to, facts, datastore, plan, back, own_schema_of_target })
+    let needed_bytes = room_for(&facts, &back);
+    if let Some(free) = facts.free_bytes.filter(|free| *free < needed_bytes) {
+        return Err(Refusal::Space { needed: needed_bytes, free, backups: backups_bytes(home) }.into());
+    }
+    Ok(Looking { to, facts, datastore, plan, back, own_schema_of_target, needed_bytes })
+}
+
+/// A backup of what is there, and the copy of the database, or what comes back beside what is there. The last backup says how
+/// well the data packs.
+fn room_for(facts: &Facts, back: &Back) -> u64 {
+    let backup = match back {
+        Back::Restore { backup } => std::fs::metadata(backup).map_or(0, |meta| meta.len()),
+        Back::Undo { .. } => facts.database_bytes / 4,
+    };
+    let copies = match back {
+        Back::Restore { .. } => 2,
+        Back::Undo { .. } => 1,
+    };
+    facts.database_bytes.saturating_mul(copies).saturating_add(backup.saturating_mul(3)).saturating_add(LEAST_FREE)
+}
+
+/// For the datastore to go on.
+const LEAST_FREE: u64 = 16 * 1024 * 1024;
+
+/// What the backups take that are made by themselves.
+fn backups_bytes(home: &Home) -> u64 {
+    catalog::list(home).iter().filter(|backup| backup.automatic).map(|backup| backup.size_bytes).sum()
 }
 
 /// What `bin/` leads to, where the last change of release says the same: the supervisor may still be of the release
@@ -165,6 +199,15 @@ async fn lost(context: &Context<'_>, looking: &Looking) -> Result<Vec<String>, E
     }
 }
 
+async fn in_the_way(looking: &Looking) -> Result<Vec<String>, Error> {
+    match &looking.back {
+        Back::Undo { migrations, schema } if !migrations.is_empty() => {
+            Ok(schema::in_the_way(&looking.datastore.connect().await?, Extent::DownTo(*schema)).await?)
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
 fn show(context: &Context<'_>, looking: &Looking, lost: &[String], dry_run: bool) -> Result<(), Error> {
     let printer = context.printer;
     if printer.json {
@@ -185,7 +228,23 @@ fn show(context: &Context<'_>, looking: &Looking, lost: &[String], dry_run: bool
     for line in lost {
         printer.line(format!("  - {line}"));
     }
+    let tasks = looking.facts.running_tasks;
+    match &looking.back {
+        Back::Undo { .. } if looking.plan.live => {
+            printer.line(format!("  {tasks} running task(s) go on; requests wait for a moment"))
+        }
+        Back::Restore { .. } if looking.plan.live => {
+            printer.line(format!("  {tasks} running task(s) end; Leoflow stops and starts again"));
+        }
+        _ => {}
+    }
     printer.line("  what is there now is backed up first");
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    printer.line(format!(
+        "  disk: about {:.0} MB are needed for it, {:.0} MB are free",
+        megabytes(looking.needed_bytes),
+        looking.facts.free_bytes.map_or(0.0, megabytes)
+    ));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use crate::commands::context::Context;
 use crate::config::{self};
 use crate::error::Error;
 use crate::upgrade::plan::{Action, Plan, Refusal, plan, plan_kept};
+use crate::upgrade::signature;
 use crate::upgrade::source::Source;
 use serde_json::json;
 use std::ffi::OsString;
@@ -74,7 +75,7 @@ async fn look_beyond(
         return Ok(Some((plan, None)));
     }
     let source = source(from, config.as_ref())?;
-    let manifest = source.manifest(build_info().public_key).await?;
+    let manifest = source.manifest(&signature::trusted(&context.home, build_info().public_key)).await?;
     let doubts = doubts(context, &manifest, &source, look_only);
     let Looked { facts, .. } = upgrade_facts::look(context).await?;
     match plan(&facts, &manifest, &target) {

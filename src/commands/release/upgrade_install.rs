@@ -12,6 +12,7 @@ use crate::setup;
 use crate::sys::files;
 use crate::upgrade::manifest::Release;
 use crate::upgrade::plan::{Refusal, Target};
+use crate::upgrade::signature;
 use crate::upgrade::source::Wanted;
 use crate::upgrade::{UpgradeError, stage};
 
@@ -25,7 +26,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     upgrade_worker::refuse_interrupted(home)?;
     // Before anything is written: what there is not leaves nothing behind.
     let source = source(&args.from, None)?;
-    let manifest = source.manifest(build_info().public_key).await?;
+    let manifest = source.manifest(&signature::trusted(home, build_info().public_key)).await?;
     let release: &Release = match target(args.version.as_deref(), None)? {
         Target::Version(version) => manifest.release(&version).ok_or(Refusal::Unknown(version))?,
         Target::Newest(channel) => manifest.newest(channel).ok_or(Refusal::EmptyChannel(channel.name()))?,

@@ -17,6 +17,7 @@ use crate::recovery;
 use crate::sys::{env_vars, stdio};
 use crate::upgrade::host::Host;
 use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan, plan_kept};
+use crate::upgrade::signature;
 use crate::upgrade::smoke::{ServerEndpoint, Smoke};
 use crate::upgrade::{self, Notes, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
 use std::collections::BTreeSet;
@@ -74,7 +75,7 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
         return change(context, &config, looked, planned, ReleaseSource::Kept, args.no_rollback, cancelled).await;
     }
     let source = source(&args.from, Some(&config))?;
-    let manifest = source.manifest(build_info().public_key).await?;
+    let manifest = source.manifest(&signature::trusted(home, build_info().public_key)).await?;
     let Looked { mut facts, datastore } = upgrade_facts::look(context).await?;
     let mut planned = plan(&facts, &manifest, &target)?;
     if facts.database == Database::Applied(Vec::new()) {

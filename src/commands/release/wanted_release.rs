@@ -10,7 +10,7 @@ use crate::upgrade::manifest::Manifest;
 use crate::upgrade::plan::Target;
 use crate::upgrade::program::About;
 use crate::upgrade::source::Source;
-use crate::upgrade::{UpgradeError, freshness, history, stage, version_order};
+use crate::upgrade::{UpgradeError, freshness, history, signature, stage, version_order};
 use jiff::Timestamp;
 use semver::Version;
 
@@ -69,7 +69,11 @@ pub fn doubts(context: &Context<'_>, manifest: &Manifest, source: &Source, look_
     let (home, place) = (&context.home, source.to_string());
     let seen = freshness::seen(home);
     let doubts = freshness::doubts(manifest, &place, seen.as_ref(), Timestamp::now());
-    if !look_only && let Err(error) = freshness::remember(home, manifest, &place) {
+    let remember = || {
+        freshness::remember(home, manifest, &place)?;
+        signature::remember(home, manifest, build_info().public_key)
+    };
+    if !look_only && let Err(error) = remember() {
         context.printer.warning(format!("cannot write {}: {error}", home.upgrade().display()));
     }
     doubts

@@ -35,6 +35,8 @@ pub enum Migration {
     Data,
     /// What `Adds` does, and what `Data` does after it.
     AddsThenData,
+    /// Takes minutes on the live database, and no time in the rehearsal.
+    SlowWhereItMatters,
     /// Fails in its last statement.
     Fails,
     /// Adds a table, and fails to take it back.
@@ -151,6 +153,12 @@ pub fn write_program(path: &Path, release: &Release) {
             "rollback": "SELECT 1 / 0;\n",
         }]),
         Migration::Phases => phases(newest + 1),
+        Migration::SlowWhereItMatters => json!([{
+            "file": file("slow"),
+            "sql": "-- phase: expand\nCREATE TABLE more (id bigint);\n\
+                    DO $$ BEGIN IF current_database() = 'leoflow' THEN PERFORM pg_sleep(120); END IF; END $$;\n",
+            "rollback": "DROP TABLE more;\n",
+        }]),
         Migration::Fails => json!([{
             "file": file("broken"),
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint);\nSELECT 1 / 0;\n",
