@@ -144,6 +144,9 @@ impl From<UpgradeError> for Error {
             UpgradeError::Stage(StageError::Write { path, source }) => Self::io("write", &path, &source),
             UpgradeError::Program(ProgramError::Io { path, source }) => Self::io("prepare", &path, &source),
             UpgradeError::NoSnapshot(_) => Self::failed(text).hint("leoflow lite backups").hint("leoflow rollback"),
+            UpgradeError::LongPause { expected, .. } => Self::failed(text)
+                .hint(format!("allow it: leoflow config set upgrade.max_pause {:.0}m", (expected / 60.0).ceil() + 1.0))
+                .hint("or stop it first: leoflow lite stop, then leoflow upgrade"),
             UpgradeError::Cancelled => Self::failed(text).hint("nothing was changed"),
             UpgradeError::Stage(_)
             | UpgradeError::Component { .. }

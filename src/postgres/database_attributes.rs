@@ -2,21 +2,22 @@
 
 use super::PgError;
 use tokio_postgres::Client;
+use tracing::warn;
 
 /// Settings whose value is a list of names, quoted one by one as `pg_db_role_setting` stores it. As one literal it would be one
 /// name. They are those with `GUC_LIST_QUOTE`, as PostgreSQL's own `pg_dump` has them in `variable_is_guc_list_quote`.
-const LISTS: [&str; 7] = [
+const LISTS: [&str; 6] = [
     "local_preload_libraries",
     "search_path",
     "session_preload_libraries",
     "shared_preload_libraries",
     "temp_tablespaces",
     "unix_socket_directories",
-    "restrict_nonsystem_relation_kind",
 ];
 
 /// Gives the database `to` the attributes of `from`; those that `to` has stay unless `from` has them too. `upkeep` may change
-/// both.
+/// both. One that PostgreSQL does not take any more is left out, with a warning in the log: it must not keep the data from
+/// coming back.
 pub async fn carry(upkeep: &Client, from: &str, to: &str) -> Result<(), PgError> {
     let settings = "
         SELECT CASE setrole WHEN 0 THEN '' ELSE format('ROLE %s IN', setrole::regrole) END,
@@ -26,13 +27,8 @@ pub async fn carry(upkeep: &Client, from: &str, to: &str) -> Result<(), PgError>
     for row in upkeep.query(settings, &[&from]).await? {
         let (of_role, name, value): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
         let value = if LISTS.contains(&name) { list(value) } else { literal(value) };
-        upkeep
-            .batch_execute(&format!(
-                "ALTER {of_role} DATABASE {} SET {} TO {value}",
-                identifier(to),
-                setting_name(name)
-            ))
-            .await?;
+        let statement = format!("ALTER {of_role} DATABASE {} SET {} TO {value}", identifier(to), setting_name(name));
+        apply(upkeep, &statement).await?;
     }
     let others = "
         SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s', $2::text, datconnlimit)
@@ -47,9 +43,19 @@ pub async fn carry(upkeep: &Client, from: &str, to: &str) -> Result<(), PgError>
         FROM pg_database d, aclexplode(d.datacl) AS g
         WHERE d.datname = $1::text::name";
     for row in upkeep.query(others, &[&from, &to]).await? {
-        upkeep.batch_execute(&row.get::<_, String>(0)).await?;
+        apply(upkeep, &row.get::<_, String>(0)).await?;
     }
     Ok(())
+}
+
+async fn apply(upkeep: &Client, statement: &str) -> Result<(), PgError> {
+    match upkeep.batch_execute(statement).await {
+        Err(error) if error.as_db_error().is_some() => {
+            warn!("a setting of the database is not carried over: {statement}: {error}");
+            Ok(())
+        }
+        done => Ok(done?),
+    }
 }
 
 /// Each name a literal of its own; an empty list is the empty text.

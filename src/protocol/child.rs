@@ -161,11 +161,28 @@ pub async fn keep_saying_alive(notifier: Notifier) {
 /// Set by a service manager's file: what runs has no terminal, and is stopped and started by it.
 pub const SERVICE: &str = "LEOFLOW_SERVICE";
 
+/// Where a release comes from, for a process that a command hands that on to: an address may hold a password, and every user of
+/// the machine can read arguments.
+pub const RELEASE_SOURCE: &str = "LEOFLOW_RELEASE_SOURCE";
+
+/// Set for the restore that a rollback has the older release do: it belongs to the rollback, which decides what runs
+/// afterwards.
+pub const RESTORE_OF_ROLLBACK: &str = "LEOFLOW_RESTORE_OF_ROLLBACK";
+
 /// The user's own, because tasks run in it, less what would steer Postgres or the protocol.
 pub fn environment() -> Vec<(OsString, OsString)> {
     let kept = |name: &str| {
-        let steers = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LEOFLOW_HOME", "LEOFLOW_INSTANCE", SERVICE]
-            .contains(&name);
+        let steers = [
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+            "WATCHDOG_PID",
+            "LEOFLOW_HOME",
+            "LEOFLOW_INSTANCE",
+            RELEASE_SOURCE,
+            RESTORE_OF_ROLLBACK,
+            SERVICE,
+        ]
+        .contains(&name);
         !(steers || name.starts_with("PG") || name.starts_with("LISTEN_"))
     };
     env_vars::all().into_iter().filter(|(name, _)| kept(&name.to_string_lossy())).collect()

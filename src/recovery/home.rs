@@ -27,8 +27,11 @@ impl Recovery<'_> {
     /// `command` is what others are told who want the home meanwhile.
     pub async fn take_home(&self, command: &str, url: Option<&str>, after: AfterUpgrade) -> Result<HomeLock, Error> {
         let lock = HomeLock::take(self.home, command, url)?;
-        self.take_held_home(after).await?;
-        Ok(lock)
+        match self.take_held_home(after).await? {
+            // This program would migrate what has just come back.
+            Some(Settled::Finished(record)) if record.to.to_string() != self.version => Err(self.hand_on()),
+            _ => Ok(lock),
+        }
     }
 
     /// The same for a caller that has the home's lock. Returns what became of a rollback that was interrupted.

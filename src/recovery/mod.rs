@@ -10,7 +10,7 @@ mod upgrades;
 
 pub use home::AfterUpgrade;
 pub use restores::tell_conflicts;
-pub use rollbacks::{OF_ROLLBACK, rollback_record};
+pub use rollbacks::{refuse_beside_a_rollback, rollback_record};
 pub use upgrades::interrupted_upgrade;
 
 use crate::config::{self, Loaded};

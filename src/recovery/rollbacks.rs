@@ -8,14 +8,12 @@ use crate::home::Home;
 use crate::home::lock::HomeLock;
 use crate::home::progress::Progress;
 use crate::postgres::Access;
+use crate::protocol::child::RESTORE_OF_ROLLBACK;
 use crate::protocol::control;
 use crate::schema;
 use crate::sys::env_vars;
 use crate::upgrade::rollback_record::{self, RollbackRecord, Settled};
 use std::time::{Duration, Instant};
-
-/// Set for the restore that a rollback has the older release do: it belongs to the rollback, and settles none.
-pub const OF_ROLLBACK: &str = "LEOFLOW_RESTORE_OF_ROLLBACK";
 
 /// How long a restore that goes on without its rollback is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -26,11 +24,20 @@ pub fn rollback_record(home: &Home) -> Result<Option<RollbackRecord>, Error> {
     rollback_record::read(home).map_err(|error| Error::io("read", &home.upgrade().join("rollback.json"), &error))
 }
 
+/// For a command that changes the schema, or the release: a rollback decides by the schema which release is in force.
+pub fn refuse_beside_a_rollback(home: &Home) -> Result<(), Error> {
+    match rollback_record(home)? {
+        Some(record) => Err(Error::failed(format!("a rollback to {} is under way, or was interrupted", record.to))
+            .hint("finish it: leoflow rollback")),
+        None => Ok(()),
+    }
+}
+
 impl Recovery<'_> {
     /// Finishes an interrupted rollback by backup, or forgets one that had changed nothing; `None` where there was none. One
     /// that is under way is left to whoever is at it.
     pub async fn settle_rollback(&self, look_only: bool) -> Result<Option<Settled>, Error> {
-        if env_vars::is_set(OF_ROLLBACK) {
+        if env_vars::is_set(RESTORE_OF_ROLLBACK) {
             return Ok(None);
         }
         let Some(mut record) = rollback_record(self.home)? else { return Ok(None) };
@@ -61,6 +68,11 @@ impl Recovery<'_> {
             let lock = HomeLock::take(self.home, "leoflow rollback", None)?;
             return self.settle_in(lock).await;
         }
+        // One at a time, and what is there then.
+        let _alone = self.wait_for_operation().await?;
+        let Some(record) = rollback_record(self.home)?.filter(|now| now.worker == record.worker) else {
+            return Ok(None);
+        };
         let datastore = Datastore::open(self, "leoflow rollback").await?;
         let schema = schema_of(&datastore.access).await?;
         self.tell_settled(record, schema).map(Some)
@@ -75,7 +87,7 @@ impl Recovery<'_> {
     /// The same where the caller has the home and nothing runs.
     pub(super) async fn settle_rollback_of_stopped(&self) -> Result<Option<Settled>, Error> {
         let Some(record) = rollback_record(self.home)? else { return Ok(None) };
-        if env_vars::is_set(OF_ROLLBACK) || record.is_under_way() {
+        if env_vars::is_set(RESTORE_OF_ROLLBACK) || record.is_under_way() {
             return Ok(None);
         }
         self.end_leftovers()?;

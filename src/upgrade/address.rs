@@ -44,7 +44,8 @@ impl Address {
 }
 
 pub fn is_address(text: &str) -> bool {
-    text.starts_with("http://") || text.starts_with("https://")
+    let begins = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    begins("http://") || begins("https://")
 }
 
 /// A URL as it may be shown: without user name, password and query.

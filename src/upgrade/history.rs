@@ -90,12 +90,6 @@ pub fn way(changes: &[Change]) -> Vec<&Change> {
     way
 }
 
-/// The upgrade that led to `version`, the release in force.
-pub fn led_to(home: &Home, version: &Version) -> Option<Change> {
-    let changes = history(home);
-    way(&changes).into_iter().rev().find(|change| change.to == *version).cloned()
-}
-
 /// The last change, if it went to that release, whichever way.
 pub fn last_to(home: &Home, version: &Version) -> Option<Change> {
     history(home).pop().filter(|change| change.to == *version)
@@ -116,6 +110,9 @@ pub fn ways_back(home: &Home) -> io::Result<Vec<PathBuf>> {
         .filter(|change| is_kept(&change.from) && is_kept(&change.to))
         .filter_map(|change| change.backup.clone())
         .collect();
+    // What was there before the last way back, while the release that knows it is kept.
+    let last = changes.last().filter(|change| change.kind() != Kind::Upgrade && is_kept(&change.from));
+    found.extend(last.and_then(|change| change.backup.clone()));
     found.dedup();
     Ok(found)
 }

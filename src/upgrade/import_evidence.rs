@@ -17,6 +17,14 @@ pub struct Releases {
     pub new: PathBuf,
 }
 
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Imports,
+    Refuses,
+    /// It took too long, or could not be asked.
+    Unknown,
+}
+
 /// Files of which both releases are asked; a fault of a release is not in one file alone.
 const ASKED: usize = 10;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -28,7 +36,11 @@ impl Releases {
         for file in files.iter().take(ASKED) {
             let (releases, path) = (self.clone(), PathBuf::from(file));
             let asked = blocking::run(move || {
-                releases.imports(&releases.before, &path) && !releases.imports(&releases.new, &path)
+                let imports = |program| releases.ask(program, &path) == Answer::Imports;
+                // Once more at the end: what the world has changed meanwhile is no release's fault.
+                imports(&releases.before)
+                    && releases.ask(&releases.new, &path) == Answer::Refuses
+                    && imports(&releases.before)
             });
             if asked.await.unwrap_or(false) {
                 return Some((*file).to_owned());
@@ -37,13 +49,15 @@ impl Releases {
         None
     }
 
-    /// False too where the program cannot be asked.
-    fn imports(&self, program: &Path, file: &Path) -> bool {
+    fn ask(&self, program: &Path, file: &Path) -> Answer {
         let mut command = Command::new(program);
         command.arg("--home").arg(self.home.root()).arg("validate").arg(file);
         command.env_clear().envs(child::environment());
-        let output = command::output_limited(&mut command, LIMIT, OUTPUT_LIMIT);
-        output.is_ok_and(|output| output.status.success())
+        match command::output_limited(&mut command, LIMIT, OUTPUT_LIMIT).map(|output| output.status.code()) {
+            Ok(Some(0)) => Answer::Imports,
+            Ok(Some(1)) => Answer::Refuses,
+            _ => Answer::Unknown,
+        }
     }
 }
 

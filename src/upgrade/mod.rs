@@ -40,6 +40,7 @@ use crate::schema::SchemaError;
 use crate::setup::ReceiptError;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What an upgrade or a rollback can fail of.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,8 @@ pub enum UpgradeError {
     NoSnapshot(String),
     #[error("it was cancelled")]
     Cancelled,
+    #[error("requests would wait for {expected:.0} s, and upgrade.max_pause is {} s", .most.as_secs())]
+    LongPause { expected: f64, most: Duration },
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]

@@ -25,7 +25,7 @@ pub enum ProgramError {
     OtherVersion { program: PathBuf, found: String, expected: String },
     #[error("the migration failed: {0}")]
     Migration(String),
-    #[error("the migration has taken longer than {} s", .limit.as_secs())]
+    #[error("requests would have waited for longer than upgrade.max_pause, {} s: the migration was not done", .limit.as_secs())]
     TooSlow { limit: Duration },
     #[error("its server does not start: {0}")]
     Spawn(#[from] SpawnError),

@@ -61,6 +61,10 @@ impl Work<'_> {
         }
         let seconds = (copy + begun.elapsed()).as_secs_f64();
         self.reporter.report(Progress::Note(format!("the pause will take about {seconds:.1} s")));
+        let most = self.config.upgrade.max_pause;
+        if self.host.is_live() && seconds > most.as_secs_f64() {
+            return Err(UpgradeError::LongPause { expected: seconds, most });
+        }
         Ok((seconds, trial_began.elapsed().as_secs_f64()))
     }
 }

@@ -94,8 +94,12 @@ impl RollbackRecord {
         self.forget(home)
     }
 
-    /// Removes it, with the copy of the backup.
+    /// Removes it, with the copy of the backup; another rollback's record stays.
     pub fn forget(&self, home: &Home) -> Result<(), UpgradeError> {
+        let is_ours = |now: &RollbackRecord| now.worker == self.worker;
+        if !read(home).ok().flatten().as_ref().is_some_and(is_ours) {
+            return Ok(());
+        }
         // A copy that stays takes room and nothing else.
         let _ = files::remove_any(&home.root().join(&self.restored));
         files::remove_any(&path(home)).map_err(|source| UpgradeError::Write { path: path(home), source })

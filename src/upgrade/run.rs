@@ -319,7 +319,9 @@ impl Work<'_> {
             .await?;
         journal.set_plan(state.to_json())?;
         self.step(journal, Step::Trial, async |work| {
-            let smoke = Smoke { config: work.config, ..work.smoke(state, ServerEndpoint::Open) };
+            // Import errors were judged in the rehearsal and are judged again behind the open door, where nobody waits.
+            let smoke = work.smoke(state, ServerEndpoint::Open);
+            let smoke = Smoke { config: work.config, known_import_errors: None, ..smoke };
             let limit = state.trial_limit(program::trial_limit());
             let endpoint =
                 ServerEndpoint::Private(work.host.begin_trial(&state.new_program, work.home, &smoke, limit).await?);

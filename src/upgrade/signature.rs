@@ -61,13 +61,12 @@ pub fn verify(keys: &[String], content: &[u8], signatures: &str) -> Result<(), S
         return Err(SignatureError::NoKey);
     }
     let lines: Vec<&str> = signatures.lines().filter(|line| !line.trim().is_empty()).collect();
-    let mut all = Vec::new();
-    for block in lines.chunks(LINES) {
-        let decoded = Signature::decode(&block.join("\n"));
-        all.push(decoded.map_err(|error| SignatureError::Unreadable(error.to_string()))?);
-    }
+    // What a later release adds and this one cannot read does not spoil the others.
+    let decoded: Vec<_> = lines.chunks(LINES).map(|block| Signature::decode(&block.join("\n"))).collect();
+    let all: Vec<&Signature> = decoded.iter().flatten().collect();
     if all.is_empty() {
-        return Err(SignatureError::Unreadable("it is empty".to_owned()));
+        let reason = decoded.iter().find_map(|one| one.as_ref().err());
+        return Err(SignatureError::Unreadable(reason.map_or("it is empty".to_owned(), ToString::to_string)));
     }
     for key in keys {
         let key = PublicKey::from_base64(key.trim()).map_err(|error| SignatureError::BadKey(error.to_string()))?;

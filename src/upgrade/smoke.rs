@@ -166,7 +166,7 @@ impl Smoke<'_> {
         match evidence {
             Some(file) => Err(format!("cannot be imported any more: {file}")),
             None => {
-                let text = format!("cannot be imported, by the release before neither: {}", new.join(", "));
+                let text = format!("cannot be imported, for a reason that is not the release's: {}", new.join(", "));
                 Ok(Passed { detail: found, warning: Some(text) })
             }
         }

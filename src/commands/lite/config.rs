@@ -9,6 +9,7 @@ use crate::postgres::cluster::{self, ClusterState};
 use crate::protocol::control;
 use crate::python;
 use crate::sys::files;
+use crate::upgrade::source::Source;
 use serde_json::json;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -78,6 +79,7 @@ fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
 fn shown(key: &str, value: &str) -> String {
     match DatastoreSetting::parse(value) {
         Ok(setting) if key.starts_with("datastore") => setting.to_string(),
+        _ if key == "upgrade.from" => Source::parse(value).to_string(),
         _ => value.to_owned(),
     }
 }

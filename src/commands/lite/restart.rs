@@ -6,8 +6,10 @@ use crate::cli::args::{LiteRestart, LiteRun};
 use crate::commands::context::Context;
 use crate::config::{self, Config, in_force};
 use crate::error::Error;
+use crate::protocol::child::RESTORE_OF_ROLLBACK;
 use crate::protocol::control;
 use crate::setup::service::{self, Service};
+use crate::sys::env_vars;
 use crate::sys::listener;
 
 pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
@@ -124,6 +126,10 @@ impl WasRunning {
     }
 
     pub fn restart(self, context: &Context<'_>) -> Result<(), Error> {
+        if env_vars::is_set(RESTORE_OF_ROLLBACK) {
+            // The rollback starts the release that is in force then.
+            return Ok(());
+        }
         start::start(context, &LiteRun { port: self.asked_port, ..LiteRun::default() }).map(drop).map_err(|error| {
             Error {
                 message: format!("what was asked for is done, but Leoflow does not start again: {}", error.message),

@@ -14,6 +14,7 @@ use crate::commands::context::Context;
 use crate::config;
 use crate::error::Error;
 use crate::home::lock::{HomeLock, OperationLock};
+use crate::protocol::child::RESTORE_OF_ROLLBACK;
 use crate::protocol::control;
 use crate::recovery::datastore::Datastore;
 use crate::recovery::{self, AfterUpgrade};
@@ -22,9 +23,13 @@ use crate::setup::Wishes;
 use crate::supervisor;
 use crate::sys::{checkpoint, env_vars, files, terminal};
 use serde_json::json;
+use std::io::Read;
 use std::path::Path;
 
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
+    if env_vars::is_set(RESTORE_OF_ROLLBACK) {
+        wait_for_rollback()?;
+    }
     let Some(input) = &args.input else { return super::restore_undo::run(context, args).await };
     let input = input_of(context, args, input)?;
     // Whatever can be refused by a look is refused before anything is written.
@@ -37,6 +42,12 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let (replaced, restarted) = bring_back(context, args, &input).await?;
     tell_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
     restarted.unwrap_or(Ok(())).map(|()| 0)
+}
+
+/// A byte on the standard input says that the rollback has written down that this runs; its end, that the rollback is gone.
+fn wait_for_rollback() -> Result<(), Error> {
+    let mut word = [0];
+    std::io::stdin().read_exact(&mut word).map_err(|_| Error::failed("the rollback that this belongs to has ended"))
 }
 
 fn input_of(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Input, Error> {

@@ -7,12 +7,14 @@ use crate::engine::store::events::{self, Event};
 use crate::error::Error;
 use crate::postgres::PgError;
 use crate::recovery::datastore::Datastore;
+use crate::recovery::refuse_beside_a_rollback;
 use crate::schema::data_migration::{self, Batch, Progress, Status};
 use crate::schema::{self, Known, SchemaError, known};
 use serde_json::json;
 use tokio_postgres::Client;
 
 pub async fn run(context: &Context<'_>, args: &DataMigrate) -> Result<u8, Error> {
+    refuse_beside_a_rollback(&context.home)?;
     let datastore = Datastore::open(&context.recovery(), "leoflow data-migrate").await?;
     let client = datastore.connect().await?;
     schema::require_current(&client, known()).await?;

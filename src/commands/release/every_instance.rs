@@ -1,7 +1,6 @@
 //! `--all`: a command for every instance of this user, one after another, each by its own program. A table as it goes; the
 //! first that fails ends it, unless it is to go on; the same again does what is left.
 
-use super::wanted_release::SOURCE_VARIABLE;
 use crate::agent;
 use crate::cli::args::{Backup, LiteStop};
 use crate::cli::printer::in_words;
@@ -12,6 +11,7 @@ use crate::config::{self, SETTINGS};
 use crate::error::Error;
 use crate::home::progress::{Progress, Reporter};
 use crate::home::{Home, all_instances};
+use crate::protocol::child::RELEASE_SOURCE;
 use crate::protocol::own_command::{self, Failure};
 use crate::sys::blocking;
 use crate::sys::process::{Signal, signal_process};
@@ -156,7 +156,7 @@ pub async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error>
     let mut variables = Vec::new();
     match args.from.from.as_deref() {
         // Not among the arguments, which every user of the machine can read.
-        Some(from) if Source::parse(from).has_secret() => variables.push((SOURCE_VARIABLE, from.into())),
+        Some(from) if Source::parse(from).has_secret() => variables.push((RELEASE_SOURCE, from.into())),
         Some(from) => arguments.extend(["--from".into(), from.into()]),
         None => {}
     }

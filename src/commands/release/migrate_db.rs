@@ -13,6 +13,7 @@ use crate::protocol::child::Inheritance;
 use crate::protocol::log;
 use crate::recovery::claims;
 use crate::recovery::datastore::Datastore;
+use crate::recovery::refuse_beside_a_rollback;
 use crate::schema::{self, Extent, State, classify, embedded, known};
 use crate::upgrade::{history, stage, versions};
 use serde_json::json;
@@ -31,6 +32,7 @@ pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
 }
 
 async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
+    refuse_beside_a_rollback(&context.home)?;
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
     // An upgrade goes by the schema that it has begun with.
     let _operation = match datastore.runs_for_lite {

@@ -1,7 +1,7 @@
 //! `leoflow rollback`: to a release before, with the data. It works from any version that is kept, also when
 //! the one in force is broken or gone.
 
-use super::rollback_restore;
+use super::rollback_restore::{self, RestoreWay};
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_worker;
 use super::watch_worker;
@@ -19,7 +19,7 @@ use crate::setup;
 use crate::sys::stdio;
 use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
 use crate::upgrade::history;
-use crate::upgrade::plan::{Facts, Plan};
+use crate::upgrade::plan::{Facts, Instance, Plan};
 use crate::upgrade::program::{self, About};
 use crate::upgrade::rollback_record::{RollbackRecord, Settled};
 use crate::upgrade::{self, Outcome, ReleaseSource, stage, version_order};
@@ -28,14 +28,14 @@ use serde_json::json;
 use std::ffi::OsString;
 
 /// What going back would be.
-pub struct Looking {
+struct Looking {
     to: Version,
     facts: Facts,
-    pub datastore: Datastore,
-    pub plan: Plan,
+    datastore: Datastore,
+    plan: Plan,
     back: Back,
     /// The newest schema that the release knows that is gone back to.
-    pub own_schema_of_target: i64,
+    own_schema_of_target: i64,
     needed_bytes: u64,
 }
 
@@ -45,8 +45,11 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
         return upgrade_worker::tell(work(context, args).await);
     }
     if let Some(Settled::Finished(record)) = context.recovery().settle_rollback(args.dry_run).await? {
-        // It has done what this command is for, once.
-        return finished(context, &record);
+        let to = record.to.to_string();
+        // This command finishes the interrupted one, and goes no further back.
+        if args.to.as_deref().is_none_or(|asked| asked.strip_prefix('v').unwrap_or(asked) == to) {
+            return finished(context, &record);
+        }
     }
     context.recovery().settle_change(args.dry_run).await?;
     let looking = look(context, args).await?;
@@ -59,14 +62,14 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     }
     if let Some(first) = in_the_way.first() {
         return Err(Error::refused(format!("nothing was changed: {first}"))
-            .hint("keep its definition (leoflow lite psql, then \\d+ NAME), drop it, run the same command again, and make it anew"));
+            .hint("keep its definition (leoflow lite psql, then \\d+ NAME), drop it, run the same command again, and create it again"));
     }
     if !context.confirm(&format!("Go back to {}?", looking.to), args.yes)? {
         context.printer.note("Nothing was changed");
         return Ok(1);
     }
     if let Back::Restore { .. } = looking.back {
-        rollback_restore::check(context, &looking)?;
+        rollback_restore::check(context, &looking.datastore)?;
     }
     let to = looking.to.to_string();
     // A private datastore is the worker's from here on.
@@ -258,7 +261,10 @@ async fn work(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, 
     let looking = look(context, args).await?;
     if let Back::Restore { backup } = &looking.back {
         let backup = backup.clone();
-        return rollback_restore::bring_back(context, looking, &backup, alone).await;
+        let Looking { facts, datastore, plan, own_schema_of_target, .. } = looking;
+        let was_running = facts.instance != Instance::Stopped;
+        let way = RestoreWay { datastore, plan, schema_to: own_schema_of_target, backup, was_running };
+        return rollback_restore::bring_back(context, way, alone, cancelled).await;
     }
     let Looking { facts, datastore, plan, .. } = looking;
     let config = context.recovery().running_config()?;

@@ -1,103 +1,116 @@
 //! A rollback by the backup from before the upgrade: the worker's part. The release that the backup belongs to restores it.
 
-use super::rollback::Looking;
-use super::upgrade_worker::{self, LoggedSink};
+use super::upgrade_worker::LoggedSink;
 use crate::backup::Made;
 use crate::backup::automatic::{self, Automatic};
 use crate::commands::context::Context;
+use crate::commands::lite::stop::asked_port;
 use crate::config::Config;
 use crate::error::Error;
+use crate::error::upgrade::WHAT_WAS_DONE;
 use crate::home::Home;
 use crate::home::lock::OperationLock;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::Access;
+use crate::protocol::child::{RELEASE_SOURCE, RESTORE_OF_ROLLBACK};
+use crate::recovery::Recovery;
 use crate::recovery::datastore::Datastore;
-use crate::recovery::{OF_ROLLBACK, Recovery};
 use crate::schema;
 use crate::sys::process::ProcessId;
-use crate::sys::{checkpoint, files};
+use crate::sys::{checkpoint, command, files};
 use crate::upgrade::plan::Plan;
 use crate::upgrade::rollback_record::RollbackRecord;
 use crate::upgrade::{Outcome, Status, UpgradeError, history, stage};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Brings the backup back. `alone` is let go for the restore, which takes the operation itself.
+/// What is known of it.
+pub struct RestoreWay {
+    pub datastore: Datastore,
+    pub plan: Plan,
+    /// The newest schema that the release knows that is gone back to.
+    pub schema_to: i64,
+    pub backup: PathBuf,
+    pub was_running: bool,
+}
+
+/// Brings the backup back. `alone` is let go for the restore, which takes the operation itself. Gives up while nothing was
+/// changed when `cancelled` completes.
 pub async fn bring_back(
     context: &Context<'_>,
-    looking: Looking,
-    backup: &Path,
+    way: RestoreWay,
     alone: OperationLock,
+    cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, Error> {
     let home = &context.home;
     let recovery = Recovery { reporter: &LoggedSink, ..context.recovery() };
-    // A datastore that is open for this moment has the home's lock, and nobody else runs.
-    if looking.datastore.runs_for_lite {
-        crate::commands::lite::restore_present::refuse_beside_a_terminal(context)?;
-    }
+    check(context, &way.datastore)?;
+    let RestoreWay { datastore, plan, schema_to, backup, was_running } = way;
+    // When it was started with another port than the configured one.
+    let port = asked_port(context);
     let config = recovery.running_config()?;
-    let Plan { from, to, schema_from, .. } = looking.plan;
+    let Plan { from, to, schema_from, .. } = plan;
     // A name of its own: the backup that is taken now may push the old one out.
     let restored = home.upgrade().join(backup.file_name().unwrap_or_default());
-    keep(backup, &restored).map_err(|error| Error::io("write", &restored, &error))?;
+    keep(&backup, &restored).map_err(|error| Error::io("write", &restored, &error))?;
     let mut record = RollbackRecord {
         from: from.clone(),
         to: to.clone(),
         schema_from,
-        schema_to: looking.own_schema_of_target,
+        schema_to,
         restored: below(home, &restored),
         made: None,
         worker: ProcessId::current(),
         restorer: None,
     };
-    let write =
-        |record: &RollbackRecord| record.write(home).map_err(|error| Error::io("write", &home.upgrade(), &error));
-    write(&record)?;
+    write(home, &record)?;
     checkpoint("rollback.begun");
-    let undone = |record: &RollbackRecord, error: Error| {
-        // What cannot be removed now is removed by the next command.
-        let _ = record.forget(home);
-        error
+    let mut steps = Steps::default();
+    let begun = steps.begin("Backing up");
+    let made = tokio::select! {
+        made = back_up(context, &datastore.access, &config) => made,
+        () = cancelled => Err(UpgradeError::Cancelled.into()),
     };
-    let mut details = Vec::new();
-    let mut step = |title: &str, begun: Instant| {
-        let line = format!("{title}... {:.1} s", begun.elapsed().as_secs_f64());
-        LoggedSink.report(Progress::Finished(line.clone()));
-        details.push(line);
-    };
-    let begun = Instant::now();
-    LoggedSink.report(Progress::Started("Backing up".to_owned()));
-    let made = back_up(context, &looking.datastore.access, &config).await.map_err(|error| undone(&record, error))?;
-    step("Backing up", begun);
+    let made = made.inspect_err(|_| forget(home, &record))?;
+    steps.end("Backing up", begun);
     record.made = Some(below(home, &made.path));
-    write(&record).map_err(|error| undone(&record, error))?;
+    write(home, &record).inspect_err(|_| forget(home, &record))?;
     checkpoint("rollback.backed-up");
-    drop(looking.datastore);
+    drop(datastore);
     drop(alone);
-    let begun = Instant::now();
-    LoggedSink.report(Progress::Started(format!("Restoring the backup with {to}")));
+    let begun = steps.begin("Restoring the backup");
     let ran = restore_with(&stage::program_of(home, &to), home, &restored, &mut record);
     checkpoint("rollback.restored");
-    let is_back = async || schema_now(&recovery).await.is_ok_and(|schema| schema <= record.schema_to);
-    let has_succeeded = ran.as_ref().is_ok_and(ExitStatus::success);
-    if !has_succeeded && !is_back().await {
+    // Not what the restore says of itself: one that was killed may have come through.
+    let schema = schema_now(&recovery).await.map_err(|error| {
+        Error { message: format!("the rollback to {to} was interrupted: {}", error.message), ..error }
+            .hint("finish it: leoflow rollback")
+    })?;
+    if schema > schema_to {
+        forget(home, &record);
         let why = ran.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let error =
-            Error::failed(format!("nothing was changed, {from} goes on as before: {to} could not restore the backup"))
-                .cause(why)
-                .hint(crate::error::upgrade::WHAT_WAS_DONE)
-                .hint(format!("the backup: {}", backup.display()))
-                .hint(format!("what is there now is also in {}", made.path.display()));
-        return Err(undone(&record, error));
+        let goes_on = match was_running.then(|| start(home, port)) {
+            None | Some(Ok(())) => format!("{from} goes on as before"),
+            Some(Err(error)) => format!("{from} is in force and does not start: {error}"),
+        };
+        return Err(Error::failed(format!("nothing was changed, {goes_on}: {to} could not restore the backup"))
+            .cause(why)
+            .hint(WHAT_WAS_DONE)
+            .hint(format!("the backup: {}", backup.display()))
+            .hint(format!("what is there now is also in {}", made.path.display())));
     }
-    step("Restoring the backup", begun);
+    steps.end("Restoring the backup", begun);
     record.finish(home)?;
-    if !has_succeeded {
-        return Err(Error::failed(format!("{to} is back with its data, and does not start"))
-            .hint("leoflow lite start")
-            .hint(format!("what was there is in {}", made.path.display())));
+    if was_running {
+        let begun = steps.begin("Starting");
+        start(home, port).map_err(|error| {
+            Error::failed(format!("{to} is back with its data, and does not start: {error}"))
+                .hint("leoflow lite start")
+                .hint(format!("what was there is in {}", made.path.display()))
+        })?;
+        steps.end("Starting", begun);
     }
     Ok(Outcome {
         status: Status::RolledBack,
@@ -111,13 +124,55 @@ pub async fn bring_back(
             format!("to have it back:  leoflow upgrade {from} && leoflow lite restore --undo"),
         ],
         backup_path: Some(made.path),
-        details,
+        details: steps.0,
         expected_pause: None,
         pause: None,
         problem: None,
         fault: None,
     })
 }
+
+/// Lines of the steps that are done.
+#[derive(Default)]
+struct Steps(Vec<String>);
+
+impl Steps {
+    fn begin(&self, title: &str) -> Instant {
+        LoggedSink.report(Progress::Started(title.to_owned()));
+        Instant::now()
+    }
+
+    fn end(&mut self, title: &str, begun: Instant) {
+        let line = format!("{title}... {:.1} s", begun.elapsed().as_secs_f64());
+        LoggedSink.report(Progress::Finished(line.clone()));
+        self.0.push(line);
+    }
+}
+
+fn write(home: &Home, record: &RollbackRecord) -> Result<(), Error> {
+    record.write(home).map_err(|error| Error::io("write", &home.upgrade(), &error))
+}
+
+/// What cannot be removed now is removed by the next command.
+fn forget(home: &Home, record: &RollbackRecord) {
+    let _ = record.forget(home);
+}
+
+/// Starts the release that `bin/` leads to.
+fn start(home: &Home, port: Option<u16>) -> Result<(), String> {
+    let mut command = Command::new(home.bin().join("leoflow"));
+    command.arg("--home").arg(home.root()).args(["lite", "start"]).env_remove(RELEASE_SOURCE);
+    command.args(port.iter().flat_map(|port| ["--port".to_owned(), port.to_string()]));
+    let output = command::output_limited(&mut command, START_LIMIT, OUTPUT_LIMIT).map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(command::failure(&String::from_utf8_lossy(&output.stderr), output.status)),
+    }
+}
+
+/// A first start after a restore reads every DAG file.
+const START_LIMIT: Duration = Duration::from_secs(300);
+const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
 async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<Made, Error> {
     let home = &context.home;
@@ -126,18 +181,24 @@ async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Res
     Ok(automatic::always("rollback", &with).await.map_err(UpgradeError::from)?)
 }
 
-/// By the program of the version that the backup is of. What it says goes to our log.
+/// By the program of the version that the backup is of. What it says goes to our log. It begins once the record names it: an
+/// interrupted rollback is not settled before it has ended.
 fn restore_with(program: &Path, home: &Home, backup: &Path, record: &mut RollbackRecord) -> io::Result<ExitStatus> {
     let mut command = Command::new(program);
     command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(backup);
     // It ends with a way to undo this that an older program cannot go; ours is told afterwards.
-    command.env(OF_ROLLBACK, "1").stdin(Stdio::null()).stdout(Stdio::null());
+    command.env(RESTORE_OF_ROLLBACK, "1").stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn()?;
     record.restorer = ProcessId::of(child.id() as i32);
-    // Without it an interrupted rollback may be settled before the restore has begun; the restore goes on all the same.
-    let _ = record.write(home);
+    let word = record.write(home).and_then(|()| {
+        let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        stdin.write_all(b"\n")
+    });
     checkpoint("rollback.restoring");
-    child.wait()
+    // Without the word it ends, having done nothing.
+    drop(child.stdin.take());
+    let status = child.wait()?;
+    word.map(|()| status)
 }
 
 async fn schema_now(recovery: &Recovery<'_>) -> Result<i64, Error> {
@@ -159,10 +220,11 @@ fn keep(backup: &Path, kept: &PathBuf) -> io::Result<()> {
     std::fs::hard_link(backup, kept).or_else(|_| std::fs::copy(backup, kept).map(drop))
 }
 
-/// Refuses beside an instance in a terminal, before anything is asked or begun.
-pub fn check(context: &Context<'_>, looking: &Looking) -> Result<(), Error> {
-    if looking.datastore.runs_for_lite {
+/// Refuses beside an instance in a terminal. A datastore that is open for this moment has the home's lock, and nobody else
+/// runs.
+pub fn check(context: &Context<'_>, datastore: &Datastore) -> Result<(), Error> {
+    if datastore.runs_for_lite {
         crate::commands::lite::restore_present::refuse_beside_a_terminal(context)?;
     }
-    upgrade_worker::refuse_interrupted(&context.home)
+    Ok(())
 }

@@ -3,13 +3,14 @@
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_install;
 use super::upgrade_worker;
-use super::wanted_release::{SOURCE_VARIABLE, doubts, kept, source, target, version_of, was_left};
+use super::wanted_release::{doubts, kept, source, target, version_of, was_left};
 use super::watch_worker;
 use crate::build_info::build_info;
 use crate::cli::upgrade_args::{From, Upgrade, UpgradeCommand};
 use crate::commands::context::Context;
 use crate::config::{self};
 use crate::error::Error;
+use crate::protocol::child::RELEASE_SOURCE;
 use crate::upgrade::plan::{Action, Plan, Refusal, plan, plan_kept};
 use crate::upgrade::signature;
 use crate::upgrade::source::Source;
@@ -53,7 +54,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if args.no_rollback {
         arguments.push("--no-rollback".into());
     }
-    let variables: Vec<_> = from.iter().map(|source| (SOURCE_VARIABLE, source.whole().into())).collect();
+    let variables: Vec<_> = from.iter().map(|source| (RELEASE_SOURCE, source.whole().into())).collect();
     watch_worker::watch(context, &arguments, &variables).await
 }
 
@@ -67,7 +68,7 @@ async fn look_beyond(
 ) -> Result<Option<(Plan, Option<Source>)>, Error> {
     let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     let target = target(version, config.as_ref())?;
-    if let Some(about) = kept(context, &target, from, &upgrade_facts::installed_version(context)?)? {
+    if let Some(about) = kept(context, &target, from, &upgrade_facts::installed_version(context)?) {
         let Looked { facts, .. } = upgrade_facts::look(context).await?;
         let to = version_of(&about)?;
         let mut plan = plan_kept(&facts, &about.migrations, &to)?;

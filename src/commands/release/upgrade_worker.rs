@@ -69,7 +69,7 @@ async fn work(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error> {
     refuse_interrupted(home)?;
     let config = context.recovery().running_config()?;
     let target = target(args.version.as_deref(), Some(&config))?;
-    if let Some(about) = kept(context, &target, &args.from, &upgrade_facts::installed_version(context)?)? {
+    if let Some(about) = kept(context, &target, &args.from, &upgrade_facts::installed_version(context)?) {
         let looked = upgrade_facts::look(context).await?;
         let planned = plan_kept(&looked.facts, &about.migrations, &version_of(&about)?)?;
         return change(context, &config, looked, planned, ReleaseSource::Kept, args.no_rollback, cancelled).await;
@@ -141,6 +141,7 @@ pub fn cancelled() -> Result<impl Future<Output = ()>, Error> {
 }
 
 pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
+    recovery::refuse_beside_a_rollback(home)?;
     match recovery::interrupted_upgrade(home)? {
         Some(_) => Err(Error::failed("an upgrade was interrupted").hint("leoflow upgrade --resume")),
         None => Ok(()),

@@ -5,12 +5,13 @@ use crate::cli::upgrade_args::From;
 use crate::commands::context::Context;
 use crate::config::{self, Config};
 use crate::error::Error;
+use crate::protocol::child::RELEASE_SOURCE;
 use crate::sys::env_vars;
 use crate::upgrade::manifest::Manifest;
 use crate::upgrade::plan::Target;
 use crate::upgrade::program::About;
 use crate::upgrade::source::Source;
-use crate::upgrade::{UpgradeError, freshness, history, signature, stage, version_order};
+use crate::upgrade::{freshness, history, signature, stage, version_order};
 use jiff::Timestamp;
 use semver::Version;
 
@@ -25,13 +26,9 @@ pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, 
     })
 }
 
-/// The source that a command hands on to a process that it starts: an address may hold a password, and every user of the
-/// machine can read arguments.
-pub const SOURCE_VARIABLE: &str = "LEOFLOW_RELEASE_SOURCE";
-
 pub fn source(from: &From, config: Option<&Config>) -> Result<Source, Error> {
     let configured = config.and_then(|config| config.upgrade.from.as_deref());
-    let handed_on = env_vars::text(SOURCE_VARIABLE);
+    let handed_on = env_vars::text(RELEASE_SOURCE);
     let text = from.from.as_deref().or(handed_on.as_deref()).or(configured).or(build_info().releases_url).ok_or_else(
         || {
             Error::failed("this build does not know where releases are")
@@ -43,14 +40,15 @@ pub fn source(from: &From, config: Option<&Config>) -> Result<Source, Error> {
 }
 
 /// The program of a newer release that is asked for by its version and kept on this machine: no host is needed for it.
-pub fn kept(context: &Context<'_>, target: &Target, from: &From, installed: &Version) -> Result<Option<About>, Error> {
-    let Target::Version(version) = target else { return Ok(None) };
-    let is_named = from.from.is_some() || env_vars::text(SOURCE_VARIABLE).is_some();
+pub fn kept(context: &Context<'_>, target: &Target, from: &From, installed: &Version) -> Option<About> {
+    let Target::Version(version) = target else { return None };
+    let is_named = from.from.is_some() || env_vars::text(RELEASE_SOURCE).is_some();
     let program = stage::program_of(&context.home, version);
     if is_named || !version_order::compare(version, installed).is_gt() || !program.is_file() {
-        return Ok(None);
+        return None;
     }
-    Ok(Some(stage::check(&program, version).map_err(UpgradeError::from)?))
+    // One that is damaged is fetched anew.
+    stage::check(&program, version).ok()
 }
 
 pub fn version_of(about: &About) -> Result<Version, Error> {
@@ -71,7 +69,8 @@ pub fn doubts(context: &Context<'_>, manifest: &Manifest, source: &Source, look_
     let doubts = freshness::doubts(manifest, &place, seen.as_ref(), Timestamp::now());
     let remember = || {
         freshness::remember(home, manifest, &place)?;
-        signature::remember(home, manifest, build_info().public_key)
+        // An old manifest announces nothing.
+        if doubts.is_empty() { signature::remember(home, manifest, build_info().public_key) } else { Ok(()) }
     };
     if !look_only && let Err(error) = remember() {
         context.printer.warning(format!("cannot write {}: {error}", home.upgrade().display()));
