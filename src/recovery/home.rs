@@ -58,14 +58,7 @@ impl Recovery<'_> {
         }
         self.put_back_cluster()?;
         self.remove_strays().await?;
-        match self.settle_rollback_of_stopped().await? {
-            Some(Settled::Finished(record))
-                if after == AfterUpgrade::HandOn && record.to.to_string() != self.version =>
-            {
-                Err(self.hand_on())
-            }
-            settled => Ok(settled),
-        }
+        self.settle_rollback_of_stopped().await
     }
 
     /// Forgets an interrupted purge that had removed nothing. The caller holds the home's lock.
