@@ -9,6 +9,8 @@ use tar::EntryType;
 const BUFFER: usize = 256 * 1024;
 /// Names longer than a header holds come in an entry of their own; none of ours is longer than this.
 const LONG_NAME_LIMIT: u64 = 8 * 1024;
+/// A file that is read for a plan, bytes.
+const ONE_LIMIT: u64 = 1024 * 1024;
 /// Zeros that fill a tar up to a whole record; common tools write up to 10 KiB.
 const PADDING_LIMIT: u64 = 64 * 1024;
 
@@ -69,6 +71,21 @@ impl<'a> ArchiveReader<'a> {
     /// The manifest alone. What comes after it has not been looked at.
     pub fn manifest(&mut self) -> Result<Manifest, ArchiveError> {
         manifest(&mut self.tar.entries().map_err(damaged)?.raw(true))
+    }
+
+    /// The manifest, and the content of the file `path` where the archive has one; nothing behind it is looked at. For a plan:
+    /// what comes into force is read with [`Self::read`].
+    pub fn one(&mut self, path: &str) -> Result<(Manifest, Option<Vec<u8>>), ArchiveError> {
+        let mut entries = self.tar.entries().map_err(damaged)?.raw(true);
+        let manifest = manifest(&mut entries)?;
+        while let Some(found) = next(&mut entries)? {
+            if found.path == path && found.kind == EntryType::Regular {
+                let mut content = Vec::new();
+                found.entry.take(ONE_LIMIT).read_to_end(&mut content).map_err(damaged)?;
+                return Ok((manifest, Some(content)));
+            }
+        }
+        Ok((manifest, None))
     }
 
     /// Reads everything: each entry goes to `sink`, and is compared. Returns the manifest only when all

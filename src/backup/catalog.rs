@@ -48,6 +48,7 @@ impl Proof {
 /// A proof holds for the file as it was: its place, size and time of change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
+    /// The real path; in the file it is relative to the home where it is below it, so that it is found when the home has moved.
     path: PathBuf,
     size: u64,
     /// Nanoseconds since 1970.
@@ -70,7 +71,21 @@ fn modified(meta: &Metadata) -> i128 {
 
 /// The stored proofs; none where the file cannot be read. Only for display.
 fn memory(home: &Home) -> Vec<Remembered> {
-    read_notes(home, MEMORY).unwrap_or_default()
+    read_memory(home).unwrap_or_default()
+}
+
+fn read_memory(home: &Home) -> io::Result<Vec<Remembered>> {
+    let mut all: Vec<Remembered> = read_notes(home, MEMORY)?;
+    let root = home.root().canonicalize().unwrap_or_else(|_| home.root().to_owned());
+    for one in &mut all {
+        // An absolute path, of an older release, may be of the place where the home was before.
+        let moved = one.path.file_name().map(|name| root.join("backups").join(name));
+        one.path = match moved {
+            Some(moved) if one.path.is_absolute() && !one.path.exists() && moved.exists() => moved,
+            _ => root.join(&one.path),
+        };
+    }
+    Ok(all)
 }
 
 /// What was found of the file as it is now.
@@ -89,13 +104,19 @@ pub fn last_trial(home: &Home) -> Option<String> {
 /// Remembers what was found of the file at `path`.
 pub fn remember(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
     let (path, meta) = (path.canonicalize()?, fs::metadata(path)?);
-    let mut all: Vec<Remembered> = read_notes(home, MEMORY)?;
+    let mut all = read_memory(home)?;
     if proof.ok && !proof.is_whole() && all.iter().any(|old| old.is_of(&path, &meta) && old.proof.is_whole()) {
         // What was proven before is more than that.
         return Ok(());
     }
     all.retain(|old| old.path != path && old.path.exists());
-    let new = Remembered { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() };
+    let mut new = Remembered { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() };
+    let root = home.root().canonicalize()?;
+    for one in all.iter_mut().chain([&mut new]) {
+        if let Ok(below) = one.path.strip_prefix(&root) {
+            one.path = below.to_owned();
+        }
+    }
     add_note(home, MEMORY, all, new)
 }
 

@@ -204,6 +204,11 @@ impl Manifest {
         self.entries.iter().map(Entry::size).sum()
     }
 
+    /// Bytes of the files beside the database's dump.
+    pub fn files_size(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.path != DUMP).map(Entry::size).sum()
+    }
+
     pub fn rows(&self) -> i64 {
         self.tables.values().sum()
     }

@@ -50,6 +50,13 @@ pub fn peek(input: &Input) -> Result<Manifest, RestoreError> {
     reader.manifest().map_err(refused(&input.path))
 }
 
+/// The manifest and `config.yaml`, for a plan.
+pub fn peek_config(input: &Input) -> Result<(Manifest, String), RestoreError> {
+    let mut reader = archive_in(input, open(&input.path)?)?;
+    let (manifest, config) = reader.one(CONFIG).map_err(refused(&input.path))?;
+    Ok((manifest, String::from_utf8_lossy(&config.unwrap_or_default()).into_owned()))
+}
+
 fn archive_in<'a>(input: &Input, file: impl Read + 'a) -> Result<ArchiveReader<'a>, RestoreError> {
     let refused = refused(&input.path);
     let opened = input.keys.open(file).map_err(|error| refused(opening(error)))?;

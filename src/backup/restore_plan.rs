@@ -4,7 +4,6 @@
 use super::manifest::{Entry, Manifest, WORKSPACE};
 use super::obstacles::Obstacle;
 use crate::config::{self, BackupSettings, DatastoreSetting, EditError, Problem, SecretPlace};
-use crate::schema::SchemaError;
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -32,12 +31,14 @@ pub struct Facts<'a> {
     pub free: u64,
     /// Free bytes where the workspace is, if that is another file system.
     pub workspace_free: Option<u64>,
+    /// Bytes that stay free where the home is: for the write-ahead log and whatever else runs meanwhile.
+    pub reserve: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error(transparent)]
-    NewerSchema(SchemaError),
+    #[error("the backup is of schema version {backup}, and this leoflow only knows up to {binary}")]
+    NewerSchema { backup: i64, binary: i64 },
     #[error("there is a Leoflow in this home already, and a restore replaces it")]
     SetUp,
     #[error("{0} is not empty")]
@@ -50,16 +51,13 @@ pub enum Refusal {
     Space { path: PathBuf, needed: u64, free: u64 },
 }
 
-/// Room for the write-ahead log and whatever else runs meanwhile.
-const MARGIN: u64 = 128 * 1024 * 1024;
+/// [`Facts::reserve`] of a restore that a user asks for.
+pub const RESERVE: u64 = 128 * 1024 * 1024;
 
 pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
     let manifest = facts.manifest;
     if manifest.schema_version > facts.binary_schema {
-        return Err(Refusal::NewerSchema(SchemaError::Newer {
-            database: manifest.schema_version,
-            binary: facts.binary_schema,
-        }));
+        return Err(Refusal::NewerSchema { backup: manifest.schema_version, binary: facts.binary_schema });
     }
     if facts.is_set_up && !facts.force {
         return Err(Refusal::SetUp);
@@ -80,7 +78,7 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
         None => (manifest.total_size(), None),
     };
     let database = manifest.database.bytes.saturating_mul(facts.database_copies);
-    let needed = here.saturating_add(database).saturating_add(MARGIN);
+    let needed = here.saturating_add(database).saturating_add(facts.reserve);
     if needed > facts.free {
         return Err(Refusal::Space { path: home.to_owned(), needed, free: facts.free });
     }
@@ -203,6 +201,7 @@ mod tests {
             database_copies: 1,
             free: u64::MAX,
             workspace_free: None,
+            reserve: RESERVE,
         }
     }
 
@@ -233,7 +232,7 @@ mod tests {
     fn a_newer_schema_is_refused_also_with_force() {
         let manifest = manifest(vec![]);
         let older = Facts { binary_schema: 2, ..facts(&manifest) };
-        assert!(matches!(refused(&older), Some(Refusal::NewerSchema(_))));
+        assert!(matches!(refused(&older), Some(Refusal::NewerSchema { .. })));
     }
 
     #[test]
@@ -242,7 +241,7 @@ mod tests {
         let directory =
             crate::backup::manifest::Entry { path: "workspace".into(), content: Content::Directory { private: false } };
         let manifest = manifest(vec![directory, big]);
-        let enough = 110 + 1000 + MARGIN;
+        let enough = 110 + 1000 + RESERVE;
         let fits = |free, workspace_free| refused(&Facts { free, workspace_free, ..facts(&manifest) }).is_none();
         assert!(fits(enough, Some(10_000)));
         assert!(!fits(enough, Some(9_999)));

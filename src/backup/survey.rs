@@ -161,6 +161,25 @@ pub async fn survey(client: &impl GenericClient, whose: Tables) -> Result<Survey
     Ok(survey)
 }
 
+/// What no backup holds of a database, for a plan: objects of the user's own, and rights on our tables.
+pub async fn left_behind(client: &impl GenericClient) -> Result<Vec<String>, PgError> {
+    let found = survey(client, Tables::Known).await?;
+    let mut names: Vec<String> = found.others.into_iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
+    names.extend(found.changes);
+    for row in client.query(GRANTS, &[]).await? {
+        names.push(row.get(0));
+    }
+    Ok(names)
+}
+
+/// Rights of roles other than the owner's on relations in `public`.
+const GRANTS: &str = "
+    SELECT 'rights of ' || CASE g.grantee WHEN 0 THEN 'everybody' ELSE g.grantee::pg_catalog.regrole::text END
+           || ' on ' || pg_catalog.string_agg(DISTINCT c.relname::text, ', ')
+    FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) g
+    WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v', 'm', 'S') AND g.grantee <> c.relowner
+    GROUP BY g.grantee ORDER BY 1";
+
 struct Candidate {
     schema: String,
     name: String,

@@ -15,7 +15,7 @@ use super::workshop::Workshop;
 use crate::home::Home;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{Access, Login};
-use crate::schema::{SchemaError, embedded, known};
+use crate::schema::{embedded, known};
 use crate::sys::{disk, files};
 
 /// Compares every entry with the manifest.
@@ -116,9 +116,10 @@ impl Rehearsal {
 fn fits(home: &Home, manifest: &Manifest) -> Result<(), Refusal> {
     let binary = embedded::newest(known());
     if manifest.schema_version > binary {
-        return Err(Refusal::NewerSchema(SchemaError::Newer { database: manifest.schema_version, binary }));
+        return Err(Refusal::NewerSchema { backup: manifest.schema_version, binary });
     }
-    let needed = manifest.database.bytes.saturating_add(manifest.total_size());
+    // Of its files only the configuration and the dump are unpacked.
+    let needed = manifest.database.bytes.saturating_add(manifest.total_size() - manifest.files_size());
     match disk::free_bytes(home.root()) {
         Ok(free) if free < needed => Err(Refusal::Space { path: home.root().to_owned(), needed, free }),
         _ => Ok(()),

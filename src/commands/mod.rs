@@ -5,6 +5,7 @@ mod context;
 mod data;
 mod engine;
 mod lite;
+mod newer_schema;
 mod release;
 
 use crate::cli::args::{Cli, Command, Lite, LiteCommand, LiteStop};
@@ -35,66 +36,70 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<u8, Error> {
             .hint("leave one of them out; --only NAMES chooses among all"));
     }
     let context = Context::new(&cli.global, printer)?;
-    match cli.command {
-        Command::Lite(Lite { run, command: None }) => lite::run::run(&context, &run).await,
+    run_command(cli.command, &context).await.map_err(|error| newer_schema::with_reader(&context.home, error))
+}
+
+async fn run_command(command: Command, context: &Context<'_>) -> Result<u8, Error> {
+    match command {
+        Command::Lite(Lite { run, command: None }) => lite::run::run(context, &run).await,
         Command::Lite(Lite { command: Some(command), .. }) => match command {
-            LiteCommand::Start(run) => lite::start::run(&context, &run),
-            LiteCommand::Stop(args) => stop(&context, &args).await,
-            LiteCommand::Restart(args) => lite::restart::restart(&context, &args),
-            LiteCommand::Status(args) => lite::status::run(&context, &args),
-            LiteCommand::Logs(args) => lite::logs::run(&context, &args),
-            LiteCommand::Psql(args) => lite::psql::run(&context, &args).await,
-            LiteCommand::Backup(args) if args.all.all => release::every_instance::backup(&context, &args).await,
-            LiteCommand::Backup(args) => lite::backup::run(&context, &args).await,
-            LiteCommand::Backups(args) => lite::backups::run(&context, &args).await,
-            LiteCommand::Restore(args) => lite::restore::run(&context, &args).await,
-            LiteCommand::MoveDatastore(args) => lite::move_datastore::run(&context, &args).await,
-            LiteCommand::ResetPassword(args) => lite::reset_password::run(&context, &args).await,
+            LiteCommand::Start(run) => lite::start::run(context, &run),
+            LiteCommand::Stop(args) => stop(context, &args).await,
+            LiteCommand::Restart(args) => lite::restart::restart(context, &args),
+            LiteCommand::Status(args) => lite::status::run(context, &args),
+            LiteCommand::Logs(args) => lite::logs::run(context, &args),
+            LiteCommand::Psql(args) => lite::psql::run(context, &args).await,
+            LiteCommand::Backup(args) if args.all.all => release::every_instance::backup(context, &args).await,
+            LiteCommand::Backup(args) => lite::backup::run(context, &args).await,
+            LiteCommand::Backups(args) => lite::backups::run(context, &args).await,
+            LiteCommand::Restore(args) => lite::restore::run(context, &args).await,
+            LiteCommand::MoveDatastore(args) => lite::move_datastore::run(context, &args).await,
+            LiteCommand::ResetPassword(args) => lite::reset_password::run(context, &args).await,
         },
-        Command::Start(run) => lite::start::run(&context, &run),
-        Command::Stop(args) => stop(&context, &args).await,
-        Command::Restart(args) => lite::restart::restart(&context, &args),
-        Command::Status(args) => lite::status::run(&context, &args),
-        Command::Logs(args) => lite::logs::run(&context, &args),
-        Command::Upgrade(args) if args.all.all => release::every_instance::upgrade(&context, &args).await,
-        Command::Upgrade(args) => release::upgrade::run(&context, &args).await,
-        Command::Rollback(args) => release::rollback::run(&context, &args).await,
-        Command::Versions(_) => release::versions::run(&context),
-        Command::SetChannel(args) => release::set_channel::run(&context, &args),
-        Command::Smoke(_) => release::smoke::run(&context).await,
-        Command::Uninstall(args) => release::uninstall::run(&context, &args),
-        Command::Setup(args) => release::setup::run(&context, &args).await,
-        Command::Doctor(args) => lite::doctor::run(&context, &args).await,
-        Command::Service(args) => lite::service::run(&context, &args.command),
-        Command::Instances(args) => release::instances::run(&context, args.command.as_ref()).await,
-        Command::Config(args) => lite::config::run(&context, &args),
-        Command::VerifyConfig(_) => lite::verify_config::run(&context),
-        Command::MigrateDb(args) => release::migrate_db::run(&context, &args).await,
+        Command::Start(run) => lite::start::run(context, &run),
+        Command::Stop(args) => stop(context, &args).await,
+        Command::Restart(args) => lite::restart::restart(context, &args),
+        Command::Status(args) => lite::status::run(context, &args),
+        Command::Logs(args) => lite::logs::run(context, &args),
+        Command::Upgrade(args) if args.all.all => release::every_instance::upgrade(context, &args).await,
+        Command::Upgrade(args) => release::upgrade::run(context, &args).await,
+        Command::Rollback(args) => release::rollback::run(context, &args).await,
+        Command::Versions(_) => release::versions::run(context),
+        Command::SetChannel(args) => release::set_channel::run(context, &args),
+        Command::Smoke(_) => release::smoke::run(context).await,
+        Command::Uninstall(args) => release::uninstall::run(context, &args),
+        Command::Setup(args) => release::setup::run(context, &args).await,
+        Command::Doctor(args) => lite::doctor::run(context, &args).await,
+        Command::Service(args) => lite::service::run(context, &args.command),
+        Command::Instances(args) => release::instances::run(context, args.command.as_ref()).await,
+        Command::Config(args) => lite::config::run(context, &args),
+        Command::VerifyConfig(_) => lite::verify_config::run(context),
+        Command::MigrateDb(args) => release::migrate_db::run(context, &args).await,
         Command::Export(Export { command: ExportCommand::Airflow(args) }) => {
-            cluster::export::airflow(&context, &args).await
+            cluster::export::airflow(context, &args).await
         }
         Command::Import(Import { command: ImportCommand::Airflow(args) }) => {
-            cluster::import::airflow(&context, &args).await
+            cluster::import::airflow(context, &args).await
         }
-        Command::DataMigrate(args) => release::data_migrate::run(&context, &args).await,
-        Command::Dags(args) => engine::dags::run(&context, &args.command).await,
-        Command::Runs(args) => engine::runs::run(&context, &args.command).await,
-        Command::Tasks(args) => engine::tasks::run(&context, &args.command).await,
-        Command::Xcom(args) => engine::xcom::run(&context, &args.command).await,
-        Command::Validate(args) => engine::validate::run(&context, &args).await,
-        Command::Init(args) => engine::init::run(&context, &args),
-        Command::Variables(args) => data::variables::run(&context, &args.command).await,
-        Command::Add(args) => engine::add::run(&context, &args).await,
-        Command::Env(args) => engine::env::run(&context, &args.command).await,
-        Command::Pools(args) => data::pools::run(&context, &args.command).await,
-        Command::Assets(args) => engine::assets::run(&context, &args.command).await,
-        Command::Hitl(args) => engine::hitl::run(&context, &args.command).await,
-        Command::Backfill(args) => engine::backfill::run(&context, &args.command).await,
-        Command::Connections(args) => data::connections::run(&context, &args.command).await,
-        Command::Server(args) => lite::server_and_agent::server(&context, &args).await,
-        Command::Operation { id } => release::operation::run(&context, id),
-        Command::DatastoreRelay => lite::server_and_agent::relay(&context).await,
-        Command::Agent => lite::server_and_agent::agent(&context).await,
+        Command::DataMigrate(args) => release::data_migrate::run(context, &args).await,
+        Command::Dags(args) => engine::dags::run(context, &args.command).await,
+        Command::Runs(args) => engine::runs::run(context, &args.command).await,
+        Command::Tasks(args) => engine::tasks::run(context, &args.command).await,
+        Command::Xcom(args) => engine::xcom::run(context, &args.command).await,
+        Command::Validate(args) => engine::validate::run(context, &args).await,
+        Command::Init(args) => engine::init::run(context, &args),
+        Command::Variables(args) => data::variables::run(context, &args.command).await,
+        Command::Add(args) => engine::add::run(context, &args).await,
+        Command::Env(args) => engine::env::run(context, &args.command).await,
+        Command::Pools(args) => data::pools::run(context, &args.command).await,
+        Command::Assets(args) => engine::assets::run(context, &args.command).await,
+        Command::Hitl(args) => engine::hitl::run(context, &args.command).await,
+        Command::Backfill(args) => engine::backfill::run(context, &args.command).await,
+        Command::Connections(args) => data::connections::run(context, &args.command).await,
+        Command::Server(args) => lite::server_and_agent::server(context, &args).await,
+        Command::Operation { id } => release::operation::run(context, id),
+        Command::DatastoreRelay => lite::server_and_agent::relay(context).await,
+        Command::Agent => lite::server_and_agent::agent(context).await,
         Command::Version(_) | Command::Completions(_) => {
             Err(Error::bug("this command needs no home and was run without one"))
         }

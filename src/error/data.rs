@@ -79,7 +79,8 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let base = Self::refused(&refusal);
         match refusal {
-            Refusal::NewerSchema(_) => base.hint("the backup was made by a newer leoflow: restore it with that one"),
+            Refusal::NewerSchema { backup, .. } => Self { newer_schema: Some(backup), ..base }
+                .hint("the backup was made by a newer leoflow: restore it with that one; nothing was changed"),
             Refusal::SetUp => base
                 .hint("see what it would replace: add --dry-run --force")
                 .hint("replace it, and keep what is replaced for --undo: add --force"),
@@ -350,7 +351,7 @@ impl RestoreError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Archive { source: ArchiveError::Sink(_) | ArchiveError::Open(_), .. } => false,
-            Self::Archive { .. } | Self::Config(_) | Self::Refused(Refusal::NewerSchema(_)) => true,
+            Self::Archive { .. } | Self::Config(_) | Self::Refused(Refusal::NewerSchema { .. }) => true,
             Self::Load(error) => error.is_of_the_data(),
             _ => false,
         }

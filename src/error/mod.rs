@@ -53,11 +53,22 @@ pub struct Error {
     /// The datastore's files are not what they were.
     #[serde(default)]
     pub is_damage: bool,
+    /// The schema version of a database or a backup that this program does not know: another one reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newer_schema: Option<i64>,
 }
 
 impl Error {
     fn new(kind: Kind, message: impl ToString) -> Self {
-        Self { kind, message: message.to_string(), cause: None, hints: Vec::new(), is_for_now: false, is_damage: false }
+        Self {
+            kind,
+            message: message.to_string(),
+            cause: None,
+            hints: Vec::new(),
+            is_for_now: false,
+            is_damage: false,
+            newer_schema: None,
+        }
     }
 
     pub fn failed(message: impl ToString) -> Self {
@@ -289,7 +300,7 @@ impl From<ApplyError> for Error {
 impl From<SchemaError> for Error {
     fn from(error: SchemaError) -> Self {
         match error {
-            SchemaError::Newer { .. } => Self::refused(&error)
+            SchemaError::Newer { database, .. } => Self { newer_schema: Some(database), ..Self::refused(&error) }
                 .hint("your data is whole: a newer leoflow reads it; `leoflow versions` lists those that are kept here")
                 .hint("go back with a newer one, with your data: leoflow rollback --to VERSION"),
             SchemaError::Edited(_) | SchemaError::Gap(_) | SchemaError::Damaged(_) => Self::refused(&error)

@@ -3,12 +3,13 @@
 use super::{Error, with_disk_hint};
 use crate::schema::SchemaError;
 use crate::setup::ShellError;
+use crate::sys::clock;
 use crate::upgrade::UpgradeError;
-use crate::upgrade::back;
 use crate::upgrade::host::HostError;
 use crate::upgrade::manifest::ManifestError;
 use crate::upgrade::plan::Refusal;
 use crate::upgrade::program::ProgramError;
+use crate::upgrade::rollback_plan;
 use crate::upgrade::signature::SignatureError;
 use crate::upgrade::source::FetchError;
 use crate::upgrade::stage::StageError;
@@ -20,6 +21,21 @@ impl From<FetchError> for Error {
             FetchError::Absent { .. } => base
                 .hint("the host may be in the middle of an update: try again in a few minutes")
                 .hint("is it the right address? leoflow upgrade --from FOLDER_OR_URL"),
+            FetchError::Page { .. } => {
+                base.hint("does this network want a login? open the address in a browser").hint("nothing was changed")
+            }
+            FetchError::Status { status: 401 | 403, .. } => base
+                .hint("the host wants a login: leoflow upgrade --from https://USER:PASSWORD@HOST/…")
+                .hint("or once, in config.yaml (0600):  upgrade: {from: URL}"),
+            FetchError::Status { status: 407, .. } => base.hint("the proxy wants a login: https_proxy=http://USER:PASSWORD@PROXY:PORT"),
+            FetchError::Status { status: 429, .. } => base.hint("the host limits how often it is asked: try again in an hour"),
+            FetchError::Status { .. } => base
+                .hint("the host has a problem of its own: try again in a few minutes, it goes on where it was")
+                .hint("without it: leoflow upgrade --from FOLDER"),
+            FetchError::Unreachable { ref reason, .. } if reason.contains("certificate") => base
+                .hint(format!("is this machine's clock right? it says {}", clock::now_rfc3339()))
+                .hint("does a proxy look into TLS? its certificate has to be among the system's: SSL_CERT_FILE")
+                .hint("without a network: leoflow upgrade --from FOLDER"),
             FetchError::Unreachable { .. } => base
                 .hint("is there a network? run the same command again, it goes on where it was")
                 .hint("without a network: leoflow upgrade --from FOLDER"),
@@ -54,6 +70,12 @@ impl From<Refusal> for Error {
         let text = refusal.to_string();
         match refusal {
             Refusal::UpToDate(_) | Refusal::Installed(_) => Self::failed(text).hint("nothing has to be done"),
+            Refusal::Ahead { ref newest, .. } => Self::failed(&text)
+                .hint("nothing has to be done")
+                .hint(format!("if it was withdrawn there: leoflow rollback, or leoflow rollback --to {newest}")),
+            Refusal::StopGone { stop, .. } => Self::refused(text).hint(format!(
+                "take it from a host or folder that has it: leoflow upgrade {stop} --from FOLDER_OR_URL"
+            )),
             Refusal::UnknownSpace => Self::refused(text).hint("df -h, in the home"),
             Refusal::UnknownComponent(_) => {
                 Self::refused(text).hint("run the install.sh of that release: it upgrades what is here, with a backup")
@@ -83,28 +105,32 @@ impl From<Refusal> for Error {
             Refusal::Ailing(_) => Self::refused(text)
                 .hint("leoflow lite status")
                 .hint("or stop it, and upgrade what is stopped: leoflow lite stop"),
-            Refusal::OtherMajor { .. } => Self::refused(text).hint("nothing was changed"),
+            Refusal::OtherMajor { .. } => Self::refused(text)
+                .hint("nothing was changed; a release with the PostgreSQL of this datastore: leoflow upgrade VERSION")
+                .hint("or move: leoflow lite backup, then restore it into a new home of that release"),
             Refusal::Manifest(_) => Self::failed(text).hint("nothing was changed; tell whoever publishes the releases"),
         }
     }
 }
 
-impl From<back::Refusal> for Error {
-    fn from(refusal: back::Refusal) -> Self {
+impl From<rollback_plan::Refusal> for Error {
+    fn from(refusal: rollback_plan::Refusal) -> Self {
         let text = refusal.to_string();
         match refusal {
-            back::Refusal::Same(_) | back::Refusal::NotKept(_) => Self::failed(text).hint("leoflow versions"),
-            back::Refusal::Newer(version) => Self::failed(text).hint(format!("leoflow upgrade {version}")),
-            back::Refusal::NoHistory(_) => {
+            rollback_plan::Refusal::Same(_) | rollback_plan::Refusal::NotKept(_) => {
+                Self::failed(text).hint("leoflow versions")
+            }
+            rollback_plan::Refusal::Newer(version) => Self::failed(text).hint(format!("leoflow upgrade {version}")),
+            rollback_plan::Refusal::NoHistory(_) => {
                 Self::failed(text).hint("leoflow versions").hint("leoflow rollback --to VERSION")
             }
-            back::Refusal::Space { backups, .. } => Self::failed(text)
+            rollback_plan::Refusal::Space { backups, .. } => Self::failed(text)
                 .hint(format!(
                     "free some space; automatic backups take {} MB: leoflow lite backups list",
                     backups / 1_000_000
                 ))
                 .hint("nothing was changed"),
-            back::Refusal::NoWay { .. } => Self::refused(text)
+            rollback_plan::Refusal::NoWay { .. } => Self::refused(text)
                 .hint("leoflow lite backups")
                 .hint("leoflow lite restore --input FILE, by the version that made it"),
         }

@@ -1,13 +1,14 @@
 //! Restores, their undoing, and moves to another datastore that did not come to their end.
 
-use super::Recovery;
+use super::{Recovery, rollback_record};
+use crate::backup::ExchangeError;
 use crate::backup::exchange::{self, Resumed};
 use crate::backup::relocation;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::journal::{Entry, Operation};
 use crate::home::progress::{Progress, Reporter};
-use crate::upgrade::snapshot;
+use crate::upgrade::{snapshot, stage};
 use std::fs;
 use std::path::Path;
 
@@ -35,7 +36,7 @@ impl Recovery<'_> {
             Operation::RestoreUndo => "undoing of a restore",
             _ => "restore",
         };
-        let resumed = exchange::resume(self.home, &access, entry).await?;
+        let resumed = exchange::resume(self.home, &access, entry).await.map_err(|error| self.named_restorer(error))?;
         drop(server);
         let text = match resumed {
             Resumed::Finished => format!("finished the {what} that was interrupted"),
@@ -49,6 +50,20 @@ impl Recovery<'_> {
         self.reporter.report(Progress::Note(text));
         tell_conflicts(self.home, self.reporter);
         Ok(())
+    }
+}
+
+impl Recovery<'_> {
+    /// In a rollback the older release restores: a newer one may not know its steps.
+    fn named_restorer(&self, error: ExchangeError) -> Error {
+        let is_of_another = matches!(error, ExchangeError::OtherSteps | ExchangeError::Plan(_));
+        let record = rollback_record(self.home).ok().flatten().filter(|_| is_of_another);
+        let mut error = Error::from(error);
+        if let Some(record) = record {
+            let program = stage::program_of(self.home, &record.to);
+            error.hints.insert(0, format!("finish it with {}: {} lite start", record.to, program.display()));
+        }
+        error
     }
 }
 

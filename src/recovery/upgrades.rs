@@ -11,7 +11,7 @@ use crate::sys::process::Signal;
 use crate::upgrade::ending::{self, Ending};
 use crate::upgrade::finish::{self, Ended};
 use crate::upgrade::host::Host;
-use crate::upgrade::steps::{self, State};
+use crate::upgrade::steps::{self, Direction, State};
 use crate::upgrade::{Notes, UpgradeError, Work};
 use std::time::{Duration, Instant};
 
@@ -116,18 +116,22 @@ impl Recovery<'_> {
         let journal = Journal::resume(self.home, entry);
         let ended = finish::end(&mut work, journal, &mut state, ending).await?;
         let (from, to) = (&state.plan.from, &state.plan.to);
+        let (what, way_on) = match state.direction {
+            Direction::Up => ("upgrade", "the way back: leoflow rollback".to_owned()),
+            Direction::Down => ("rollback", format!("forward again: leoflow upgrade {from}")),
+        };
         let text = match &ended {
-            Ended::Forgotten => format!("forgot the upgrade to {to} that was interrupted before it changed anything"),
+            Ended::Forgotten => format!("forgot the {what} to {to} that was interrupted before it changed anything"),
             Ended::WentBack => {
-                format!("took back the upgrade to {to} that was interrupted; everything is as it was before it")
+                format!("took back the {what} to {to} that was interrupted; everything is as it was before it")
             }
             Ended::Left => format!("left {to} again, which had failed; {from} is in force, with everything"),
             Ended::Stayed { .. } => format!("{to} stays, which had failed: it cannot be gone back from by itself"),
-            Ended::Completed { .. } => format!("finished the upgrade to {to} that was interrupted"),
+            Ended::Completed { .. } => format!("finished the {what} to {to} that was interrupted"),
         };
         let in_force = match ended {
             Ended::Stayed { lost: Some(fault) } | Ended::Completed { lost: Some(fault) } => {
-                return Err(Error::from(fault).hint("leoflow lite start").hint("the way back: leoflow rollback"));
+                return Err(Error::from(fault).hint("leoflow lite start").hint(way_on));
             }
             Ended::Stayed { .. } | Ended::Completed { .. } => Some(to.to_string()),
             Ended::Forgotten | Ended::WentBack | Ended::Left => None,

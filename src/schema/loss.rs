@@ -67,37 +67,6 @@ pub async fn lost(client: &Client, extent: Extent) -> Result<Vec<String>, Schema
     Ok(lines)
 }
 
-/// Views of the user's own that use what undoing these migrations drops: PostgreSQL refuses to drop that as long as they are
-/// there. A line each.
-pub async fn in_the_way(client: &Client, extent: Extent) -> Result<Vec<String>, SchemaError> {
-    // A view depends on its tables through its rule: <https://www.postgresql.org/docs/18/catalog-pg-depend.html>.
-    let query = "
-        SELECT DISTINCT CASE v.relkind WHEN 'm' THEN 'materialized view ' ELSE 'view ' END || v.oid::regclass::text
-        FROM pg_depend d
-             JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
-             JOIN pg_class v ON v.oid = r.ev_class AND v.relkind IN ('v', 'm')
-             JOIN pg_class t ON t.oid = d.refobjid AND d.refclassid = 'pg_class'::regclass AND t.oid <> v.oid
-             JOIN pg_namespace n ON n.oid = t.relnamespace
-             LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
-        WHERE n.nspname = 'public' AND t.relname = $1 AND ($2::text IS NULL OR a.attname = $2)
-        ORDER BY 1";
-    let mut lines = Vec::new();
-    for Undoable { rollback_sql, .. } in steps(client, extent).await? {
-        for loss in of_script(&rollback_sql.unwrap_or_default()) {
-            let (table, column, what) = match &loss {
-                Loss::Table(table) => (table, None, format!("table {table}")),
-                Loss::Column { table, column } => (table, Some(column), format!("column {column} of {table}")),
-                Loss::Rows { .. } | Loss::Unknown(_) => continue,
-            };
-            for row in client.query(query, &[table, &column]).await.map_err(PgError::from)? {
-                lines.push(format!("{} uses {what}, which is dropped", row.get::<_, String>(0)));
-            }
-        }
-    }
-    lines.dedup();
-    Ok(lines)
-}
-
 async fn in_words(client: &Client, loss: &Loss) -> Result<String, SchemaError> {
     Ok(match loss {
         Loss::Table(table) => match count(client, table, "*").await? {
@@ -211,7 +180,7 @@ fn plain(name: &str) -> String {
 }
 
 /// Without comments, and with one space where there was more.
-fn statements(sql: &str) -> Vec<String> {
+pub(super) fn statements(sql: &str) -> Vec<String> {
     let (mut all, mut now, mut rest) = (Vec::new(), String::new(), sql);
     while let Some(c) = rest.chars().next() {
         let length = match c {

@@ -103,7 +103,9 @@ fn reason(error: &refinery::Error) -> String {
         if let Some(postgres) = cause.downcast_ref::<tokio_postgres::Error>()
             && let Some(db) = postgres.as_db_error()
         {
-            return format!("{}: {}", db.severity(), db.message());
+            // What the detail names may be the user's: a view that uses a column.
+            let detail = db.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+            return format!("{}: {}{detail}", db.severity(), db.message());
         }
         source = cause.source();
     }

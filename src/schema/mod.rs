@@ -4,6 +4,7 @@
 mod batches;
 pub mod classify;
 pub mod data_migration;
+mod dependents;
 pub mod embedded;
 pub mod later;
 mod ledger;
@@ -14,9 +15,10 @@ pub mod shape;
 pub mod tables;
 
 pub use classify::{State, classify, waiting};
+pub use dependents::in_the_way;
 pub use embedded::{Known, known};
 pub use ledger::{applied, inspect, own_rollbacks};
-pub use loss::{in_the_way, lost};
+pub use loss::lost;
 pub use migrate::refusal;
 pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};

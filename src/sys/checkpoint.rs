@@ -35,8 +35,11 @@ pub fn may_fail(name: &str) -> std::io::Result<()> {
 /// `checkpoints`).
 pub fn limit(name: &str, usual: std::time::Duration) -> std::time::Duration {
     #[cfg(any(debug_assertions, feature = "checkpoints"))]
-    if let Some(seconds) = super::env_vars::text(name).and_then(|text| text.parse().ok()) {
-        return std::time::Duration::from_secs(seconds);
+    if let Some(limit) = super::env_vars::text(name)
+        .and_then(|text| text.parse().ok())
+        .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok())
+    {
+        return limit;
     }
     let _ = name;
     usual

@@ -5,7 +5,7 @@ use super::ending::Ending;
 use super::history::{self, Change, Kind, Snapshot};
 use super::steps::{self, Direction, State, Step};
 use super::work::Work;
-use super::{UpgradeError, program, snapshot, stage};
+use super::{UpgradeError, failed_release, program, snapshot, stage};
 use crate::backup::restore;
 use crate::home::journal::Journal;
 use crate::home::progress::Progress;
@@ -230,9 +230,12 @@ fn commit(work: &Work<'_>, state: &State) -> Result<(), UpgradeError> {
         let mut change = Change::now(kind, (&plan.from, &plan.to), schema, state.backup.clone());
         let keep = i64::try_from(work.config.upgrade.keep_snapshot.as_secs()).unwrap_or(i64::MAX);
         let until = clock::unix_seconds().saturating_add(keep);
+        change.pause = work.notes.pause.map(|pause| pause.as_secs_f64());
         change.snapshot = Some(Snapshot { database: state.snapshot.clone(), until });
         history::add(work.home, change).map_err(|source| UpgradeError::Write { path: work.home.upgrade(), source })?;
     }
+    // A note that stays only warns.
+    let _ = failed_release::forget(work.home, &plan.to);
     Ok(())
 }
 
@@ -242,7 +245,9 @@ async fn tidy(work: &Work<'_>, state: &State) {
     if snapshot::drop_others(work.home, &work.access, Some(&state.snapshot)).await.is_ok() {
         let _ = history::forget_snapshots(work.home, Some(&state.snapshot));
     }
-    super::versions::remove_over_limit(work.home, &state.plan.to, &state.plan.from, work.config.upgrade.keep_versions);
+    let mut needed = vec![state.plan.to.clone(), state.plan.from.clone()];
+    needed.extend(history::next_back(&history::history(work.home), &state.plan.to));
+    super::versions::remove_over_limit(work.home, &needed, work.config.upgrade.keep_versions);
 }
 
 async fn tidy_failed(work: &Work<'_>) {

@@ -4,7 +4,7 @@
 use super::manifest::Manifest;
 use crate::home::Home;
 use crate::sys::files;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -18,6 +18,8 @@ pub struct Seen {
 
 /// It is a hundred bytes.
 const SIZE_LIMIT: u64 = 64 * 1024;
+/// How far clocks of publishers and machines may differ.
+const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(24);
 
 fn path(home: &Home) -> PathBuf {
     home.upgrade().join("seen.json")
@@ -38,7 +40,12 @@ pub fn doubts(manifest: &Manifest, place: &str, seen: Option<&Seen>, now: Timest
              elsewhere; or this machine's clock is wrong"
         ));
     }
-    if let Some(seen) = seen.filter(|seen| manifest.issued_at.is_none_or(|issued| issued < seen.issued_at)) {
+    if let Some(issued) = manifest.issued_at.filter(|issued| is_in_the_future(*issued, now)) {
+        doubts.push(format!(
+            "what {place} says is dated {issued}, in the future: this machine's clock is wrong, or the publisher's was"
+        ));
+    }
+    if let Some(seen) = seen.filter(|_| is_old_copy(manifest, seen, now)) {
         let issued = manifest.issued_at.map_or("without a date".to_owned(), |issued| format!("of {issued}"));
         doubts.push(format!(
             "what {place} says is {issued}, and {} said more on {}: it is an old copy, or newer releases are held back",
@@ -48,10 +55,21 @@ pub fn doubts(manifest: &Manifest, place: &str, seen: Option<&Seen>, now: Timest
     doubts
 }
 
-/// Keeps the newer one.
-pub fn remember(home: &Home, manifest: &Manifest, place: &str) -> io::Result<()> {
-    let Some(issued_at) = manifest.issued_at else { return Ok(()) };
-    if seen(home).is_some_and(|seen| seen.issued_at >= issued_at) {
+/// Whether a newer one was seen before.
+pub fn is_old_copy(manifest: &Manifest, seen: Option<&Seen>, now: Timestamp) -> bool {
+    let seen = seen.filter(|seen| !is_in_the_future(seen.issued_at, now));
+    seen.is_some_and(|seen| manifest.issued_at.is_none_or(|issued| issued < seen.issued_at))
+}
+
+/// Dated so that every later manifest would count as an old copy.
+fn is_in_the_future(issued: Timestamp, now: Timestamp) -> bool {
+    issued.duration_since(now) > CLOCK_DIFFERENCE
+}
+
+/// Keeps the newer one; a date in the future is not remembered.
+pub fn remember(home: &Home, manifest: &Manifest, place: &str, now: Timestamp) -> io::Result<()> {
+    let Some(issued_at) = manifest.issued_at.filter(|issued| !is_in_the_future(*issued, now)) else { return Ok(()) };
+    if seen(home).is_some_and(|seen| seen.issued_at >= issued_at && !is_in_the_future(seen.issued_at, now)) {
         return Ok(());
     }
     files::create_private_dir(&home.upgrade())?;
@@ -88,15 +106,34 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_from_the_future_is_doubted_and_outlived() {
+        let now = at("2026-11-21T00:00:00Z");
+        let future = manifest(Some("2027-11-21T00:00:00Z"), None);
+        let found = doubts(&future, "here", None, now);
+        assert!(found.len() == 1 && found[0].contains("in the future"), "{found:?}");
+        assert!(doubts(&manifest(Some("2026-11-21T20:00:00Z"), None), "here", None, now).is_empty());
+        // One that an older release remembered says nothing against today's.
+        let seen = Seen { issued_at: at("2027-11-21T00:00:00Z"), place: "there".into() };
+        assert!(doubts(&manifest(Some("2026-11-20T00:00:00Z"), None), "here", Some(&seen), now).is_empty());
+    }
+
+    #[test]
     fn the_newest_is_remembered() {
         let folder = tempfile::tempdir().unwrap();
         let home = crate::home::resolve(Some(&folder.path().join("home"))).unwrap();
         home.create().unwrap();
         assert_eq!(seen(&home), None);
+        let now = at("2026-11-21T00:00:00Z");
         for issued in ["2026-10-01T00:00:00Z", "2026-09-01T00:00:00Z"] {
-            remember(&home, &manifest(Some(issued), None), "here").unwrap();
+            remember(&home, &manifest(Some(issued), None), "here", now).unwrap();
             assert_eq!(seen(&home).unwrap().issued_at, at("2026-10-01T00:00:00Z"));
         }
+        remember(&home, &manifest(Some("2028-01-01T00:00:00Z"), None), "here", now).unwrap();
+        assert_eq!(seen(&home).unwrap().issued_at, at("2026-10-01T00:00:00Z"), "a date in the future");
+        // One that an older release remembered is replaced.
+        remember(&home, &manifest(Some("2028-01-01T00:00:00Z"), None), "here", at("2028-01-01T00:00:00Z")).unwrap();
+        remember(&home, &manifest(Some("2026-11-01T00:00:00Z"), None), "here", now).unwrap();
+        assert_eq!(seen(&home).unwrap().issued_at, at("2026-11-01T00:00:00Z"));
         std::fs::write(path(&home), "no").unwrap();
         assert_eq!(seen(&home), None);
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// One change of release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// RFC 3339.
     pub at: String,
@@ -24,6 +24,10 @@ pub struct Change {
     pub backup: Option<PathBuf>,
     /// The database from before it, until this time.
     pub snapshot: Option<Snapshot>,
+    /// Seconds in which requests waited, or in which Leoflow was stopped for a restore; `None` where nothing ran, or where it
+    /// was interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +92,11 @@ pub fn way(changes: &[Change]) -> Vec<&Change> {
         }
     }
     way
+}
+
+/// The release that a rollback from `version` leads to.
+pub fn next_back(changes: &[Change], version: &Version) -> Option<Version> {
+    way(changes).into_iter().rev().find(|change| change.to == *version).map(|change| change.from.clone())
 }
 
 /// The last change, if it went to that release, whichever way.
@@ -167,6 +176,7 @@ impl Change {
             schema_to: schema.1,
             backup,
             snapshot: None,
+            pause: None,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::home::lock::HomeLock;
 use crate::postgres::private::{PrivateError, PrivateServer};
 use crate::postgres::{Access, install};
 use crate::protocol::control::{self, Answer, ControlClient, Level, Request};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -118,6 +119,8 @@ impl Host {
                     version: smoke.version.clone(),
                     known_import_errors: None,
                     releases: None,
+                    failed_before: BTreeSet::new(),
+                    config_file: None,
                     ..*smoke
                 };
                 started.wait_ready(async || ask.answers().await).await?;

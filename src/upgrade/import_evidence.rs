@@ -7,7 +7,7 @@ use crate::protocol::child;
 use crate::sys::{blocking, command};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The programs of both releases.
 #[derive(Debug, Clone)]
@@ -25,15 +25,16 @@ enum Answer {
     Unknown,
 }
 
-/// Files of which both releases are asked; a fault of a release is not in one file alone.
-const ASKED: usize = 10;
+/// How long files are asked about; a fault of a release is not in one file alone.
+const PATIENCE: Duration = Duration::from_secs(120);
 const LIMIT: Duration = Duration::from_secs(60);
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
 impl Releases {
     /// Of files that cannot be imported, the first that the release before imports and the new one does not.
     pub async fn evidence(&self, files: &[&str]) -> Option<String> {
-        for file in files.iter().take(ASKED) {
+        let deadline = Instant::now() + PATIENCE;
+        for file in files.iter().take_while(|_| Instant::now() < deadline) {
             let (releases, path) = (self.clone(), PathBuf::from(file));
             let asked = blocking::run(move || {
                 let imports = |program| releases.ask(program, &path) == Answer::Imports;

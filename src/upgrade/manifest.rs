@@ -155,9 +155,10 @@ impl Manifest {
         self.releases.iter().find(|release| release.version == *version)
     }
 
-    /// The newest release of a channel; release candidates get stable releases too.
-    pub fn newest(&self, channel: Channel) -> Option<&Release> {
-        let is_in = |release: &&Release| channel == Channel::Rc || release.channel == Channel::Stable;
+    /// The newest release of a channel that fits; release candidates get stable releases too.
+    pub fn newest(&self, channel: Channel, fits: impl Fn(&Release) -> bool) -> Option<&Release> {
+        let is_in =
+            |release: &&Release| (channel == Channel::Rc || release.channel == Channel::Stable) && fits(release);
         self.releases.iter().filter(is_in).max_by(|one, other| version_order::compare(&one.version, &other.version))
     }
 }

@@ -2,9 +2,10 @@
 //! written down before it acts.
 
 mod address;
-pub mod back;
+pub mod capacity;
 pub mod ending;
 pub mod expire;
+pub mod failed_release;
 pub mod finish;
 pub mod freshness;
 pub mod history;
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod program;
 mod range;
 mod rehearse;
+pub mod rollback_plan;
 pub mod rollback_record;
 mod run;
 pub mod signature;
@@ -28,7 +30,7 @@ pub mod version_order;
 pub mod versions;
 mod work;
 
-pub use run::{Outcome, ReleaseSource, Status, upgrade};
+pub use run::{KnownFaults, Outcome, ReleaseSource, Status, upgrade};
 pub use work::{Notes, Work};
 
 use crate::backup::RestoreError;

@@ -5,6 +5,7 @@ use super::manifest::{Asset, Component, Manifest, ManifestError, Migration, Rele
 use super::source::Wanted;
 use super::version_order;
 use crate::config::Channel;
+use crate::postgres::version;
 use crate::schema::embedded::Phase;
 use crate::web_ui;
 use semver::{BuildMetadata, Version};
@@ -41,6 +42,8 @@ pub struct Facts {
     pub free_bytes: Option<u64>,
     /// What the database takes, bytes.
     pub database_bytes: u64,
+    /// What a backup takes while it is made, bytes.
+    pub backup_bytes: u64,
     pub instance: Instance,
     pub running_tasks: usize,
 }
@@ -126,6 +129,8 @@ impl Plan {
 pub enum Refusal {
     #[error("leoflow {0} is the newest there is in its channel")]
     UpToDate(Version),
+    #[error("leoflow {installed} is newer than what is offered in its channel, {newest}")]
+    Ahead { installed: Version, newest: Version },
     #[error("leoflow {0} is what is installed")]
     Installed(Version),
     #[error("{to} is older than what is installed, {from}")]
@@ -140,6 +145,8 @@ pub enum Refusal {
     BelowFloor { from: Version, to: Version, floor: Version },
     #[error("{stop} must be passed through first")]
     Stop { stop: Version, to: Version },
+    #[error("{stop} must be passed through first, and is not offered there any more")]
+    StopGone { stop: Version, to: Version },
     #[error("the database is at schema version {database}, and {to} only knows up to {known}")]
     NewerSchema { database: i64, to: Version, known: i64 },
     #[error("migration {version} of the database is not the one that {to} has")]
@@ -173,15 +180,16 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
     let release = choose(facts, manifest, target)?;
     let (from, to) = (&facts.installed, &release.version);
     let asset = release.asset(facts.target).ok_or_else(|| Refusal::Platform(to.clone(), facts.target))?;
-    if version_order::compare(from, &release.upgrades_from).is_lt() {
-        let floor = release.upgrades_from.clone();
-        return Err(match required_stop(from, release) {
-            Some(stop) => Refusal::Stop { stop, to: to.clone() },
-            None => Refusal::BelowFloor { from: from.clone(), to: to.clone(), floor },
+    if let Some(stop) = required_stop(from, release) {
+        let to = to.clone();
+        return Err(match manifest.release(&stop) {
+            Some(_) => Refusal::Stop { stop, to },
+            None => Refusal::StopGone { stop, to },
         });
     }
-    if let Some(stop) = required_stop(from, release) {
-        return Err(Refusal::Stop { stop, to: to.clone() });
+    if version_order::compare(from, &release.upgrades_from).is_lt() {
+        let floor = release.upgrades_from.clone();
+        return Err(Refusal::BelowFloor { from: from.clone(), to: to.clone(), floor });
     }
     let (schema_from, migrations, later) = pending(&facts.database, &release.migrations, to)?;
     check_health(facts, schema_from)?;
@@ -204,7 +212,7 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
         live: facts.instance != Instance::Stopped,
         schema_from,
         schema_to: migrations.iter().map(|migration| migration.version).fold(schema_from, i64::max),
-        warnings: warnings(from, manifest, release, migrations.iter().chain(&later)),
+        warnings: warnings(facts, manifest, release, migrations.iter().chain(&later)),
         migrations,
         later,
         program: Wanted::of(asset)?,
@@ -219,7 +227,7 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
 pub fn plan_kept(facts: &Facts, migrations: &[Migration], to: &Version) -> Result<Plan, Refusal> {
     let (schema_from, pending, later) = pending(&facts.database, migrations, to)?;
     check_health(facts, schema_from)?;
-    let needs_bytes = facts.database_bytes.saturating_mul(4).saturating_add(SPARE);
+    let needs_bytes = for_data(facts).saturating_add(SPARE);
     let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
     if free < needs_bytes {
         return Err(Refusal::Space { needed: needs_bytes, free });
@@ -252,7 +260,11 @@ fn check_health(facts: &Facts, schema: i64) -> Result<(), Refusal> {
 fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<&'a Release, Refusal> {
     let release = match target {
         Target::Version(version) => manifest.release(version).ok_or_else(|| Refusal::Unknown(version.clone()))?,
-        Target::Newest(channel) => manifest.newest(*channel).ok_or(Refusal::EmptyChannel(channel.name()))?,
+        Target::Newest(channel) => {
+            let newest = manifest.newest(*channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?;
+            // One that this machine can run and that upgrades what is installed; where there is none, the newest says why.
+            manifest.newest(*channel, |release| is_within_reach(facts, release)).unwrap_or(newest)
+        }
     };
     // What was built from the same version's sources on a developer's machine is not the release.
     let is_release = facts.installed.build == BuildMetadata::EMPTY;
@@ -262,11 +274,16 @@ fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<
             Target::Version(_) => Err(Refusal::Installed(facts.installed.clone())),
         },
         std::cmp::Ordering::Less if matches!(target, Target::Newest(_)) => {
-            Err(Refusal::UpToDate(facts.installed.clone()))
+            let newest = release.version.clone();
+            Err(Refusal::Ahead { installed: facts.installed.clone(), newest })
         }
         std::cmp::Ordering::Less => Err(Refusal::Older { from: facts.installed.clone(), to: release.version.clone() }),
         _ => Ok(release),
     }
+}
+
+fn is_within_reach(facts: &Facts, release: &Release) -> bool {
+    release.asset(facts.target).is_some() && other_major(facts, release).is_none()
 }
 
 /// The first of the required stops that lies ahead.
@@ -328,6 +345,12 @@ fn component(facts: &Facts, new: &Component) -> ComponentPlan {
         Some(sha256) => (*sha256 == new.sha256).then_some(Action::Carried),
         None => (one.version == new.version).then_some(Action::Kept),
     });
+    // The newest that is installed is what runs: an older one would be fetched for nothing.
+    let is_older = |one: &Installed| version::numbers(&new.version) < version::numbers(&one.version);
+    let same = same.or_else(|| {
+        let mut installed = facts.components.iter().filter(|installed| installed.name == new.name);
+        installed.any(|one| one.name == POSTGRES && is_older(one)).then_some(Action::Kept)
+    });
     let action = match same {
         Some(action) => action,
         None => Action::Fetch(Wanted { url: new.url.clone(), sha256: new.sha256.clone(), size: new.size }),
@@ -335,7 +358,12 @@ fn component(facts: &Facts, new: &Component) -> ComponentPlan {
     ComponentPlan { name: new.name.clone(), version: new.version.clone(), sha256: new.sha256.clone(), action }
 }
 
-/// The database in a rehearsal, once more to time its copy, and as a snapshot, its backup, and what is fetched, packed and unpacked.
+/// The database in a rehearsal, once more to time its copy, and as a snapshot; and the backup.
+fn for_data(facts: &Facts) -> u64 {
+    facts.database_bytes.saturating_mul(3).saturating_add(facts.backup_bytes)
+}
+
+/// Beside the data, what is fetched, packed and unpacked.
 fn needed<'a>(
     facts: &Facts,
     asset: &Asset,
@@ -348,16 +376,23 @@ fn needed<'a>(
     let fetched: u64 = all.filter(is_fetched).map(|new| new.size.saturating_add(new.unpacked_size)).sum();
     // A program packs to a third; twice is more than enough room to unpack it.
     let program = asset.size.saturating_mul(4);
-    facts.database_bytes.saturating_mul(4).saturating_add(fetched).saturating_add(program).saturating_add(SPARE)
+    for_data(facts).saturating_add(fetched).saturating_add(program).saturating_add(SPARE)
 }
 
 fn warnings<'a>(
-    from: &Version,
+    facts: &Facts,
     manifest: &Manifest,
     release: &Release,
     migrations: impl Iterator<Item = &'a Migration>,
 ) -> Vec<String> {
+    let from = &facts.installed;
     let mut warnings = Vec::new();
+    if let Some(newer) = manifest.newest(release.channel, |_| true)
+        && version_order::compare(&newer.version, &release.version).is_gt()
+        && !is_within_reach(facts, newer)
+    {
+        warnings.push(format!("{} is newer, and not for this machine or its PostgreSQL", newer.version));
+    }
     let minor = |version: &Version| (version.major, version.minor);
     let mut skipped: Vec<(u64, u64)> = manifest
         .releases

@@ -58,6 +58,7 @@ fn facts() -> Facts {
         database: Database::Applied(vec![(1, sum(1)), (2, sum(2))]),
         own_schema: 2,
         components: vec![Installed { name: POSTGRES.to_owned(), version: "18.3".to_owned(), sha256: Some(sum(1)) }],
+        backup_bytes: 100 * MIB,
         free_bytes: Some(10_000 * MIB),
         database_bytes: 100 * MIB,
         instance: Instance::Healthy,
@@ -67,11 +68,13 @@ fn facts() -> Facts {
 
 const STABLE: Target = Target::Newest(Channel::Stable);
 
-/// Of one release, `0.2.0`, after `change`.
+/// Of one release, `0.2.0`, after `change`; the stops that it requires are offered too.
 fn planned(change: impl FnOnce(&mut Facts, &mut Release)) -> Result<Plan, Refusal> {
-    let (mut facts, mut release) = (facts(), release("0.2.0", Channel::Stable));
-    change(&mut facts, &mut release);
-    plan(&facts, &Manifest::new(vec![release]), &STABLE)
+    let (mut facts, mut newest) = (facts(), release("0.2.0", Channel::Stable));
+    change(&mut facts, &mut newest);
+    let stops = newest.required_stops.iter().filter(|stop| **stop != newest.version);
+    let stops: Vec<Release> = stops.map(|stop| release(&stop.to_string(), Channel::Rc)).collect();
+    plan(&facts, &Manifest::new([vec![newest], stops].concat()), &STABLE)
 }
 
 macro_rules! refused {
@@ -113,7 +116,7 @@ fn what_is_there_already_is_not_fetched() {
 #[test]
 fn nothing_newer_is_no_upgrade() {
     refused!(planned(|facts, _| facts.installed = version("0.2.0")), Refusal::UpToDate(_));
-    refused!(planned(|facts, _| facts.installed = version("0.3.0")), Refusal::UpToDate(_));
+    refused!(planned(|facts, _| facts.installed = version("0.3.0")), Refusal::Ahead { .. });
     // What was built from the same sources on a developer's machine is not the release.
     assert!(planned(|facts, _| facts.installed = version("0.2.0+12345678")).is_ok());
     let manifest = Manifest::new(vec![release("0.2.0", Channel::Stable)]);
@@ -216,4 +219,49 @@ fn warns_of_what_is_skipped_and_of_what_cannot_be_taken_back() {
     assert!(!plan.is_reversible());
     assert!(plan.warnings[0].starts_with("this skips 0.2, 0.3:"), "{:?}", plan.warnings);
     assert!(plan.warnings[1].starts_with("V0003__m3 cannot be taken back"), "{:?}", plan.warnings);
+}
+
+#[test]
+fn the_newest_that_this_machine_can_run_is_taken() {
+    let mut foreign = release("0.4.0", Channel::Stable);
+    foreign.assets[0].target = "riscv64gc-unknown-linux-gnu".to_owned();
+    let mut other_major = release("0.3.0", Channel::Stable);
+    other_major.components = vec![postgres("19.0")];
+    let manifest = Manifest::new(vec![foreign.clone(), other_major, release("0.2.0", Channel::Stable)]);
+    let found = plan(&facts(), &manifest, &Target::Newest(Channel::Stable)).unwrap();
+    assert_eq!(found.to, version("0.2.0"));
+    assert!(found.warnings.iter().any(|text| text.contains("0.4.0 is newer, and not for this machine")));
+    // Named, or alone, it says why not.
+    let named = Target::Version(version("0.4.0"));
+    assert!(matches!(plan(&facts(), &manifest, &named), Err(Refusal::Platform(..))));
+    let alone = Manifest::new(vec![foreign]);
+    assert!(matches!(plan(&facts(), &alone, &Target::Newest(Channel::Stable)), Err(Refusal::Platform(..))));
+}
+
+#[test]
+fn a_stop_that_the_host_has_no_more_is_not_advised() {
+    let mut far = release("0.4.0", Channel::Stable);
+    far.required_stops = vec![version("0.3.0")];
+    let to = Target::Version(version("0.4.0"));
+    let with = |others: Vec<Release>| plan(&facts(), &Manifest::new([vec![far.clone()], others].concat()), &to);
+    assert!(matches!(with(vec![release("0.3.0", Channel::Stable)]), Err(Refusal::Stop { .. })));
+    assert!(matches!(with(Vec::new()), Err(Refusal::StopGone { .. })));
+}
+
+#[test]
+fn a_newer_postgresql_is_not_replaced_by_an_older_one() {
+    let manifest = Manifest::new(vec![release("0.2.0", Channel::Stable)]);
+    let mut facts = facts();
+    facts.components[0].version = "18.10".to_owned();
+    let found = plan(&facts, &manifest, &Target::Newest(Channel::Stable)).unwrap();
+    assert_eq!(found.components[0].action, Action::Kept);
+}
+
+#[test]
+fn what_a_backup_takes_is_counted() {
+    let manifest = Manifest::new(vec![release("0.2.0", Channel::Stable)]);
+    let needed = |backup_bytes| {
+        plan(&Facts { backup_bytes, ..facts() }, &manifest, &Target::Newest(Channel::Stable)).unwrap().needs_bytes
+    };
+    assert_eq!(needed(900 * MIB), needed(0) + 900 * MIB);
 }

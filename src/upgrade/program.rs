@@ -97,9 +97,15 @@ pub fn migrate_within(
     })?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(ProgramError::Migration(command::failure(&said, output.status)));
+        return Err(ProgramError::Migration(command::failure(&without_advice(&said), output.status)));
     }
     Ok(said.lines().filter_map(|line| line.strip_prefix("applied: ")).map(str::to_owned).collect())
+}
+
+/// What a `migrate-db` says of a failure, less the hints for somebody who has called it and the lines on what it has applied.
+fn without_advice(said: &str) -> String {
+    let is_of_failure = |line: &&str| !line.starts_with("hint:") && !line.starts_with("applied: ");
+    said.lines().filter(is_of_failure).collect::<Vec<_>>().join("\n")
 }
 
 /// A server that serves one private socket, for as long as this lives.

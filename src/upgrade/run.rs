@@ -9,7 +9,7 @@ use super::smoke::{self, ServerEndpoint, Smoke};
 use super::source::Source;
 use super::steps::{self, Direction, State, Step};
 use super::work::{Notes, Work};
-use super::{UpgradeError, history, snapshot, stage};
+use super::{UpgradeError, failed_release, history, snapshot, stage};
 use crate::backup::automatic::{self, Automatic};
 use crate::home::Home;
 use crate::home::journal::{Journal, Operation};
@@ -32,6 +32,8 @@ pub enum Status {
     RolledBack,
     /// The new release is in force, and something is wrong with it.
     UpgradedWithProblem,
+    /// The same of a release that was gone back to.
+    RolledBackWithProblem,
 }
 
 /// What came of it.
@@ -80,16 +82,25 @@ impl ReleaseSource<'_> {
     }
 }
 
+/// What was wrong before the change, and is no release's fault.
+#[derive(Debug, Default)]
+pub struct KnownFaults {
+    /// DAG files that cannot be imported; `None` where nobody runs to ask.
+    pub import_errors: Option<BTreeSet<String>>,
+    /// Names of smoke checks.
+    pub failed_checks: BTreeSet<String>,
+}
+
 /// Changes the release. The caller has the operation to itself. While nothing was changed yet, it gives up when
 /// `cancelled` completes.
 pub async fn upgrade(
     work: &mut Work<'_>,
     plan: Plan,
     release_source: ReleaseSource<'_>,
-    known_import_errors: Option<BTreeSet<String>>,
+    known: KnownFaults,
     cancelled: impl Future<Output = ()>,
 ) -> Result<Outcome, UpgradeError> {
-    let mut state = begin(work.home, plan, release_source.direction(), known_import_errors);
+    let mut state = begin(work.home, plan, release_source.direction(), known);
     let steps = Step::ALL.map(|step| step.name().to_owned()).to_vec();
     let mut journal = Journal::begin_with(work.home, Operation::Upgrade, steps, state.to_json())?;
     let fault = work.follow(&mut journal, &mut state, release_source, cancelled).await.err();
@@ -101,11 +112,12 @@ pub async fn upgrade(
     let ended = finish::end(work, journal, &mut state, ending).await?;
     if matches!(ended, Ended::WentBack | Ended::Left) {
         work.took("Going back", begun);
+        work.remember_failure(&state, fault.as_ref());
     }
     Ok(work.outcome(&state, ended, fault))
 }
 
-fn begin(home: &Home, plan: Plan, direction: Direction, known_import_errors: Option<BTreeSet<String>>) -> State {
+fn begin(home: &Home, plan: Plan, direction: Direction, known: KnownFaults) -> State {
     State {
         snapshot: snapshot::name(&plan.to),
         had_program: stage::program_of(home, &plan.to).exists(),
@@ -117,7 +129,8 @@ fn begin(home: &Home, plan: Plan, direction: Direction, known_import_errors: Opt
         migrations_run: Vec::new(),
         expected_pause: None,
         rehearsed_trial: None,
-        known_import_errors,
+        known_import_errors: known.import_errors,
+        failed_before: known.failed_checks,
         leaving: None,
     }
 }
@@ -137,6 +150,15 @@ impl Work<'_> {
         };
         self.switch(journal, state, postgres).await?;
         self.open(journal, state).await
+    }
+
+    /// A release that was taken back. A note that cannot be written costs a warning the next time.
+    fn remember_failure(&self, state: &State, fault: Option<&UpgradeError>) {
+        let reason = fault.map(ToString::to_string).unwrap_or_default();
+        let _ = match state.direction {
+            Direction::Up => failed_release::remember(self.home, &state.plan.to, &reason),
+            Direction::Down => Ok(()),
+        };
     }
 
     /// What is to be done about a failure.
@@ -204,6 +226,8 @@ impl Work<'_> {
             releases: Some(stage::program_of(self.home, &state.plan.from))
                 .filter(|before| before.is_file())
                 .map(|before| Releases { home: self.home.clone(), before, new: state.new_program.clone() }),
+            failed_before: state.failed_before.clone(),
+            config_file: Some(self.home.config()),
         }
     }
 
@@ -365,7 +389,8 @@ impl Work<'_> {
             (Ended::Forgotten, _) | (Ended::WentBack, Direction::Down) => (Status::Failed, fault),
             (Ended::WentBack, Direction::Up) | (Ended::Left, _) => (Status::RolledBack, fault),
             (Ended::Stayed { lost, .. } | Ended::Completed { lost }, direction) => match (fault.or(lost), direction) {
-                (Some(fault), _) => (Status::UpgradedWithProblem, Some(fault)),
+                (Some(fault), Direction::Up) => (Status::UpgradedWithProblem, Some(fault)),
+                (Some(fault), Direction::Down) => (Status::RolledBackWithProblem, Some(fault)),
                 (None, Direction::Up) => (Status::Upgraded, None),
                 (None, Direction::Down) => (Status::RolledBack, None),
             },

@@ -3,9 +3,9 @@
 
 use super::import_evidence::Releases;
 use crate::auth::token::Signer;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::protocol::http::{self, Ask, encode};
-use crate::sys::{clock, random, unix_socket};
+use crate::sys::{self, clock, random, unix_socket};
 use hyper::{Method, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -46,6 +46,10 @@ pub struct Smoke<'a> {
     pub known_import_errors: Option<BTreeSet<String>>,
     /// Who is asked whether a file that cannot be imported any more is a release's fault.
     pub releases: Option<Releases>,
+    /// Where the present secrets are read for each request; `None` keeps those of `config`.
+    pub config_file: Option<PathBuf>,
+    /// Checks that failed before the change too: they say nothing about a release.
+    pub failed_before: BTreeSet<String>,
 }
 
 /// For one request. A first one may wait for the DAG files to be parsed.
@@ -53,7 +57,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts of a request.
 const AGAIN: Duration = Duration::from_millis(200);
 /// For what comes up a moment after the listeners are handed over.
-const SETTLING: Duration = Duration::from_secs(10);
+fn settling() -> Duration {
+    sys::limit("LEOFLOW_SMOKE_SETTLING", Duration::from_secs(30))
+}
 const PAGES: [&str; 2] = ["/", "/auth/login"];
 /// How many DAGs' pages are looked at.
 const DAG_PAGES: usize = 5;
@@ -66,21 +72,34 @@ impl Smoke<'_> {
 
     /// What can be asked of a server on trial. Stops at the first that is wrong.
     pub async fn on_trial(&self) -> Vec<Check> {
-        let mut checks = Checks::default();
+        let mut checks = self.none_yet();
         let _ = self.run_common(&mut checks).await;
-        checks.0
+        checks.done
     }
 
     /// Everything, through the public address.
     pub async fn whole(&self) -> Vec<Check> {
-        let mut checks = Checks::default();
+        let mut checks = self.none_yet();
         let _ = async {
             self.run_common(&mut checks).await?;
             checks.run("scheduler", self.scheduler()).await?;
             checks.run("trial task", self.trial_task()).await
         }
         .await;
-        checks.0
+        checks.done
+    }
+
+    /// The names of the checks that fail now: of the release that is still in force.
+    pub async fn failing(&self) -> BTreeSet<String> {
+        let mut checks = Checks { goes_on: true, ..self.none_yet() };
+        let _ = self.run_common(&mut checks).await;
+        let _ = checks.run("scheduler", self.scheduler()).await;
+        let _ = checks.run("trial task", self.trial_task()).await;
+        checks.done.into_iter().filter(|check| !check.ok).map(|check| check.name.to_owned()).collect()
+    }
+
+    fn none_yet(&self) -> Checks {
+        Checks { done: Vec::new(), failed_before: self.failed_before.clone(), goes_on: false }
     }
 
     async fn run_common(&self, checks: &mut Checks) -> Result<(), ()> {
@@ -196,9 +215,13 @@ impl Smoke<'_> {
         let dags = self.json(&format!("/ui/dags?limit={DAG_PAGES}")).await?;
         let ids = dags["dags"].as_array().ok_or("/ui/dags has no list")?;
         for id in ids.iter().filter_map(|dag| dag["dag_id"].as_str()) {
-            let structure = self.json(&format!("/ui/grid/structure/{}", encode(id))).await?;
-            if !structure.is_array() {
-                return Err(format!("the grid of {id} is not shown"));
+            let path = format!("/ui/grid/structure/{}", encode(id));
+            match self.get(&path).await? {
+                (StatusCode::OK, body) if parse(&body)?.is_array() => {}
+                // It was deleted meanwhile.
+                (StatusCode::NOT_FOUND, _) => {}
+                (StatusCode::OK, _) => return Err(format!("the grid of {id} is not shown")),
+                (status, _) => return Err(format!("{path} answers {status}")),
             }
         }
         Ok(format!("{} pages, {} grids", pages.len(), ids.len()))
@@ -211,7 +234,7 @@ impl Smoke<'_> {
 
     /// A part of the instance that is healthy within the settling time.
     async fn settled(&self, part: &str, detail: &str) -> Result<String, String> {
-        let deadline = Instant::now() + SETTLING;
+        let deadline = Instant::now() + settling();
         loop {
             let answer = self.json("/api/v2/monitor/health").await?;
             match answer[part]["status"].as_str() {
@@ -249,7 +272,7 @@ impl Smoke<'_> {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, hyper::body::Bytes), String> {
-        let deadline = Instant::now() + SETTLING;
+        let deadline = Instant::now() + settling();
         loop {
             match self.send_once(method.clone(), path, body).await {
                 Ok((StatusCode::SERVICE_UNAVAILABLE, _)) if Instant::now() < deadline => {
@@ -296,8 +319,11 @@ impl Smoke<'_> {
 
     /// A session of the admin's, as a login would give it.
     fn token(&self) -> String {
-        let secret = self.config.jwt_secret.as_deref().unwrap_or_default();
-        Signer::new(secret).issue(&self.config.admin_email, self.config.session_epoch, clock::unix_seconds())
+        // A new password or address, set meanwhile, ends the sessions of before.
+        let now = self.config_file.as_ref().and_then(|path| config::load_with_secrets(path).ok().flatten());
+        let config = now.as_ref().map_or(self.config, |loaded| &loaded.config);
+        let secret = config.jwt_secret.as_deref().unwrap_or_default();
+        Signer::new(secret).issue(&config.admin_email, config.session_epoch, clock::unix_seconds())
     }
 }
 
@@ -313,9 +339,13 @@ impl From<String> for Passed {
     }
 }
 
-/// In order; the first that fails is the last.
-#[derive(Default)]
-struct Checks(Vec<Check>);
+/// In order; the first that fails is the last, unless it failed before the change too.
+struct Checks {
+    done: Vec<Check>,
+    failed_before: BTreeSet<String>,
+    /// Also after one that fails.
+    goes_on: bool,
+}
 
 impl Checks {
     async fn run<P: Into<Passed>>(
@@ -326,9 +356,13 @@ impl Checks {
         let begun = Instant::now();
         let outcome = work.await;
         let ok = outcome.is_ok();
-        let Passed { detail, warning } = outcome.map_or_else(Passed::from, Into::into);
-        self.0.push(Check { name, ok, detail, warning, seconds: begun.elapsed().as_secs_f64() });
-        if ok { Ok(()) } else { Err(()) }
+        let Passed { detail, mut warning } = outcome.map_or_else(Passed::from, Into::into);
+        let is_old = !ok && self.failed_before.contains(name);
+        if is_old {
+            warning = Some(format!("failed before the change too: {detail}"));
+        }
+        self.done.push(Check { name, ok, detail, warning, seconds: begun.elapsed().as_secs_f64() });
+        if ok || is_old || self.goes_on { Ok(()) } else { Err(()) }
     }
 }
 
@@ -337,11 +371,37 @@ pub fn warnings(checks: &[Check]) -> impl Iterator<Item = String> {
     checks.iter().filter_map(|check| check.warning.as_ref().map(|text| format!("{}: {text}", check.name)))
 }
 
-/// The first that is wrong.
+/// The first that speaks against the release.
 pub fn failure(checks: &[Check]) -> Option<String> {
-    checks.iter().find(|check| !check.ok).map(|check| format!("{}: {}", check.name, check.detail))
+    checks
+        .iter()
+        .find(|check| !check.ok && check.warning.is_none())
+        .map(|check| format!("{}: {}", check.name, check.detail))
 }
 
 fn parse(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|error| format!("its answer cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_failed_before_the_change_says_nothing_about_a_release() {
+        let run = async |failed_before: &[&str]| {
+            let failed_before = failed_before.iter().map(|name| (*name).to_owned()).collect();
+            let mut checks = Checks { done: Vec::new(), failed_before, goes_on: false };
+            let _ = async {
+                checks.run("pages", async { Err::<String, _>("500".to_owned()) }).await?;
+                checks.run("scheduler", async { Ok("beats".to_owned()) }).await?;
+                checks.run("trial task", async { Err::<String, _>("it failed".to_owned()) }).await
+            }
+            .await;
+            (checks.done.len(), failure(&checks.done), warnings(&checks.done).count())
+        };
+        assert_eq!(run(&[]).await, (1, Some("pages: 500".to_owned()), 0));
+        assert_eq!(run(&["pages"]).await, (3, Some("trial task: it failed".to_owned()), 1));
+        assert_eq!(run(&["pages", "trial task"]).await, (3, None, 2));
+    }
 }

@@ -28,6 +28,12 @@ pub enum FetchError {
     Absent { place: String },
     #[error("cannot read {place}: {reason}")]
     Unreachable { place: String, reason: String },
+    /// It answers, with a status that another attempt does not change.
+    #[error("{place} answers {status}")]
+    Status { place: String, status: u16 },
+    /// A login page of the network, or an error page that a server calls a success.
+    #[error("{place} is a web page, and no release is behind it")]
+    Page { place: String },
     #[error("{place} is larger than the {limit} bytes that it may have")]
     TooLarge { place: String, limit: u64 },
     #[error("{place} is not what the manifest says: {found}")]
@@ -120,12 +126,21 @@ impl Source {
     pub async fn manifest(&self, keys: &[String]) -> Result<Manifest, FetchError> {
         let place = self.place(MANIFEST);
         let text = self.read(MANIFEST, SIZE_LIMIT).await?;
+        if is_page(&text) {
+            return Err(FetchError::Page { place });
+        }
         let name = format!("{MANIFEST}{SIGNATURE_SUFFIX}");
         let signature = self.read(&name, SIGNATURE_LIMIT).await.map_err(|error| match error {
             FetchError::Unreachable { place, reason } => FetchError::Unsigned { place, reason },
             FetchError::Absent { place } => FetchError::Unsigned { place, reason: "it is not there".to_owned() },
+            FetchError::Status { place, status } => {
+                FetchError::Unsigned { place, reason: format!("HTTP status {status}") }
+            }
             other => other,
         })?;
+        if is_page(&signature) {
+            return Err(FetchError::Page { place: self.place(&name) });
+        }
         signature::verify(keys, &text, &String::from_utf8_lossy(&signature))
             .map_err(|source| FetchError::Signature { place: place.clone(), source })?;
         Manifest::parse_at(&text, &place).map_err(|source| FetchError::Manifest { place, source })
@@ -348,7 +363,7 @@ fn check(path: &Path, wanted: &Wanted, place: &str) -> Result<(), FetchError> {
     if found == wanted.sha256 && size == wanted.size {
         return Ok(());
     }
-    let is_page = start.trim_ascii_start().first() == Some(&b'<');
+    let is_page = is_page(&start);
     let is_short = size < wanted.size && !is_page;
     let found = match size {
         _ if is_page => "a web page came instead".to_owned(),
@@ -356,6 +371,10 @@ fn check(path: &Path, wanted: &Wanted, place: &str) -> Result<(), FetchError> {
         _ => format!("its sha256 is {found}, expected {}", wanted.sha256),
     };
     Err(FetchError::Different { place: place.to_owned(), found, is_short })
+}
+
+fn is_page(text: &[u8]) -> bool {
+    text.trim_ascii_start().first() == Some(&b'<')
 }
 
 fn client() -> reqwest::Result<reqwest::Client> {
@@ -367,6 +386,9 @@ async fn within(place: &str, work: impl Future<Output = reqwest::Result<()>>) ->
     match tokio::time::timeout(TOTAL_TIMEOUT, work).await {
         Ok(Err(error)) if matches!(error.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE)) => {
             Err(FetchError::Absent { place })
+        }
+        Ok(Err(error)) if error.status().is_some() => {
+            Err(FetchError::Status { place, status: error.status().map_or(0, |status| status.as_u16()) })
         }
         Ok(done) => done.map_err(|error| FetchError::Unreachable { place, reason: chain(&error.without_url()) }),
         Err(_) => {

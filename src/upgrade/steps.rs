@@ -109,6 +109,9 @@ pub struct State {
     #[serde(default)]
     pub rehearsed_trial: Option<f64>,
     pub known_import_errors: Option<BTreeSet<String>>,
+    /// Smoke checks that failed before the change.
+    #[serde(default)]
+    pub failed_before: BTreeSet<String>,
     /// Why the new release is left again, by the rollback SQL of its migrations.
     pub leaving: Option<String>,
 }
@@ -194,6 +197,7 @@ mod tests {
             expected_pause: None,
             rehearsed_trial: None,
             known_import_errors: None,
+            failed_before: BTreeSet::new(),
             leaving: None,
         }
     }

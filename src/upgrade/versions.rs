@@ -54,17 +54,18 @@ fn versions(home: &Home) -> Vec<Version> {
     entries.filter_map(|entry| Version::parse(entry.file_name().to_str()?).ok()).collect()
 }
 
-/// Removes the oldest of those that are neither in use nor the way back.
-pub fn remove_over_limit(home: &Home, current: &Version, previous: &Version, keep: u64) {
-    for version in over_limit(versions(home), current, previous, keep) {
+/// Removes the oldest of those over the limit that are not in `needed`: the one in force, the one before it, and the next
+/// one back.
+pub fn remove_over_limit(home: &Home, needed: &[Version], keep: u64) {
+    for version in over_limit(versions(home), needed, keep) {
         // What stays takes room, and is tried again.
         let _ = files::remove_any(&home.versions().join(version.to_string()));
     }
 }
 
-fn over_limit(mut all: Vec<Version>, current: &Version, previous: &Version, keep: u64) -> Vec<Version> {
-    all.retain(|version| version != current && version != previous);
-    all.sort_by(|one, other| other.cmp(one));
+fn over_limit(mut all: Vec<Version>, needed: &[Version], keep: u64) -> Vec<Version> {
+    all.retain(|version| !needed.contains(version));
+    all.sort_by(|one, other| version_order::compare(other, one));
     // The previous one is one of those that are kept.
     let others = usize::try_from(keep.saturating_sub(1)).unwrap_or(usize::MAX);
     all.into_iter().skip(others).collect()
@@ -78,8 +79,12 @@ mod tests {
     fn the_oldest_go_and_the_way_back_stays() {
         let version = |text: &str| Version::parse(text).unwrap();
         let all = ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0"].map(version).to_vec();
-        let gone = over_limit(all.clone(), &version("0.5.0"), &version("0.1.0"), 2);
-        assert_eq!(gone, [version("0.3.0"), version("0.2.0")]);
-        assert!(over_limit(all, &version("0.5.0"), &version("0.4.0"), 9).is_empty());
+        let needed = ["0.5.0", "0.1.0"].map(version);
+        assert_eq!(over_limit(all.clone(), &needed, 2), [version("0.3.0"), version("0.2.0")]);
+        assert!(over_limit(all.clone(), &["0.5.0", "0.4.0"].map(version), 9).is_empty());
+        let twice_back = ["0.4.0", "0.5.0", "0.3.0"].map(version);
+        assert_eq!(over_limit(all, &twice_back, 1), [version("0.2.0"), version("0.1.0")]);
+        let candidates = ["0.2.0-rc9", "0.2.0-rc10", "0.2.0-rc2"].map(version).to_vec();
+        assert_eq!(over_limit(candidates, &[], 2), ["0.2.0-rc9", "0.2.0-rc2"].map(version));
     }
 }

@@ -150,7 +150,8 @@ fn a_newer_schema_or_manifest_is_refused_before_any_change_also_with_force() {
     for more in [&["--force", "--yes"][..], &["--force", "--dry-run"], &[]] {
         let refused = test.restore(&newer, more).expect(3);
         assert!(
-            refused.stderr.contains("database is at schema version 9999 but this binary only knows up to"),
+            refused.stderr.contains("the backup is of schema version 9999, and this leoflow only knows up to")
+                && !refused.stderr.contains("purge"),
             "{}",
             refused.stderr
         );

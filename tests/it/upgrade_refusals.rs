@@ -226,8 +226,11 @@ fn a_net_that_does_not_work_is_a_message_and_no_more() {
     let answer =
         |status: u16, body: &'static [u8]| mirror::serve(Arc::new(move |_: &str| (status, body.to_vec())), false);
     for (base, what) in [
-        (answer(403, b"no"), "403"),
-        (answer(200, b"<html>log in first</html>"), "the signature cannot be read"),
+        (answer(403, b"no"), "the host wants a login"),
+        (answer(407, b"no"), "the proxy wants a login"),
+        (answer(429, b"no"), "limits how often it is asked"),
+        (answer(503, b"no"), "the host has a problem of its own"),
+        (answer(200, b"<html>log in first</html>"), "does this network want a login?"),
         (mirror::serve_redirects(), "redirect"),
         ("http://127.0.0.1:9".to_owned(), "cannot read"),
         (test.folder().join("nothing").to_str().unwrap().to_owned(), "is not there"),

@@ -622,9 +622,12 @@ fn a_view_in_the_way_of_a_rollback_is_named_and_nothing_is_changed() {
     let test = started(&all);
     upgrade(&test, &all, &[]).expect(0);
     test.sql("CREATE VIEW my_report AS SELECT note FROM more");
-    let named = "view my_report uses table more, which is dropped";
+    let named = "view my_report depends on table more, which is dropped";
     let planned = test.run(&["rollback", "--dry-run"]).expect(0);
     assert!(planned.stderr.contains(named), "{}", planned.stderr);
+    let planned = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(planned["in_the_way"], serde_json::json!([named]));
+    assert!(planned["last_pause"].as_f64().is_some() && planned["needs_bytes"].as_u64().is_some(), "{planned}");
     let refused = test.run(&["rollback", "--yes"]).expect(3);
     assert!(refused.stderr.contains("nothing was changed") && refused.stderr.contains(named), "{}", refused.stderr);
     assert_eq!((version(&test).as_str(), test.sql("SELECT count(*) FROM my_report").as_str()), ("0.2.0", "0"));

@@ -1,7 +1,7 @@
 //! What a restore replaces and what it brings, in a few numbers that a user knows.
 
-use crate::backup::Manifest;
 use crate::backup::dump;
+use crate::backup::{Manifest, left_behind};
 use crate::commands::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
@@ -19,6 +19,9 @@ pub struct Summary {
     schema_version: i64,
     newest_run: Option<String>,
     pub rows: BTreeMap<String, i64>,
+    /// What no backup holds of it: views and other objects of the user's own, rights of other roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
 }
 
 /// Tables that users know by name.
@@ -38,6 +41,7 @@ impl Summary {
             schema_version: manifest.schema_version,
             newest_run: None,
             rows: manifest.tables.clone(),
+            left_behind: Vec::new(),
         }
     }
 }
@@ -63,8 +67,22 @@ pub async fn summary(context: &Context<'_>, datastore: &Datastore) -> Result<Sum
         schema_version: classify::database_version(&found),
         newest_run,
         rows,
+        left_behind: left_behind(&client).await.map_err(Error::from)?,
     })
 }
+
+/// The first of many names, and how many more there are; `None` without any.
+pub fn named(all: &[String]) -> Option<String> {
+    let names: Vec<String> = all.iter().take(NAMED).map(|name| name.escape_debug().to_string()).collect();
+    match (names.is_empty(), all.len() - names.len()) {
+        (true, _) => None,
+        (false, 0) => Some(names.join(", ")),
+        (false, more) => Some(format!("{} and {more} more", names.join(", "))),
+    }
+}
+
+/// As many as a message lists.
+const NAMED: usize = 20;
 
 /// On one line.
 pub fn in_words(summary: &Summary) -> String {

@@ -290,6 +290,9 @@ fn tell_plan(
             }
             note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
             note("What is replaced is kept, for `leoflow lite restore --undo`.".to_owned());
+            if let Some(names) = replaced::named(&before.left_behind) {
+                note(format!("What no backup holds is not in the new database: {names}."));
+            }
             let older = side::kept(&context.home).filter(|(_, kept)| kept.unreadable.is_none());
             if let Some((_, kept)) = older {
                 note(format!(
@@ -304,21 +307,13 @@ fn tell_plan(
 
 /// Files that leave the workspace though the backup does not hold them as they are.
 fn name_newer_files(context: &Context<'_>, target: &Target, newer: &[String]) {
-    if newer.is_empty() {
-        return;
-    }
-    let names: Vec<String> = newer.iter().take(NAMED).map(|path| path.escape_debug().to_string()).collect();
-    let more = if newer.len() > NAMED { format!(" and {} more", newer.len() - NAMED) } else { String::new() };
+    let Some(names) = replaced::named(newer) else { return };
     context.printer.note(format!(
-        "{} file(s) in {} are not in the backup or have changed since; they are replaced too: {}{more}.",
+        "{} file(s) in {} are not in the backup or have changed since; they are replaced too: {names}.",
         newer.len(),
         target.workspace.display(),
-        names.join(", ")
     ));
 }
-
-/// As many files as a message lists.
-const NAMED: usize = 20;
 
 fn tell_result(context: &Context<'_>, replaced: &Replaced, runs: bool) -> Result<(), Error> {
     let (printer, manifest) = (context.printer, &replaced.manifest);

@@ -11,9 +11,11 @@ use crate::home::{Home, absolute_workspace, check_workspace, instances, journal}
 use crate::postgres::cluster::{self, ClusterState};
 use crate::postgres::credentials::{Credentials, CredentialsError};
 use crate::postgres::place::{self, Kind};
+use crate::protocol::child::RESTORE_OF_ROLLBACK;
 use crate::schema::{embedded, known};
 use crate::setup::{self, Receipt};
-use crate::sys::{disk, files};
+use crate::sys::{disk, env_vars, files};
+use crate::upgrade::capacity;
 use std::path::{Path, PathBuf};
 
 pub struct Target {
@@ -106,6 +108,8 @@ impl Target {
             database_copies: if place::kind(&context.home) == Kind::External { 3 } else { 1 },
             free: free(root)?,
             workspace_free: if same { None } else { Some(free(&self.workspace)?) },
+            // A rollback has planned its own.
+            reserve: if env_vars::is_set(RESTORE_OF_ROLLBACK) { capacity::RESERVE } else { restore_plan::RESERVE },
         };
         restore_plan::check(&facts, root).map_err(|refusal| RestoreError::from(refusal).into())
     }

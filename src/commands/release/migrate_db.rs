@@ -4,8 +4,9 @@ use super::later_migrations;
 use crate::backup::automatic::{self, Automatic};
 use crate::cli::args::{MigrateCommand, MigrateDb, Rollback};
 use crate::commands::context::Context;
+use crate::commands::newer_schema;
 use crate::config;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::home::lock::OperationLock;
 use crate::home::progress::{Progress, Reporter};
 use crate::postgres::{Access, Credentials, Endpoint, install, provision};
@@ -15,7 +16,7 @@ use crate::recovery::claims;
 use crate::recovery::datastore::Datastore;
 use crate::recovery::refuse_beside_a_rollback;
 use crate::schema::{self, Extent, State, classify, embedded, known};
-use crate::upgrade::{history, stage, versions};
+use crate::upgrade::history;
 use serde_json::json;
 use tokio_postgres::Client;
 use tracing::{info, warn};
@@ -131,26 +132,10 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             Ok(0)
         }
         Err(error) => {
-            let error = with_kept(context, error);
+            let error = newer_schema::with_reader(&context.home, error);
             notifier.failure(&error.to_json());
             Err(error)
         }
-    }
-}
-
-/// For a database that is too new: a version that is kept here and knows it.
-fn with_kept(context: &Context<'_>, error: Error) -> Error {
-    if error.kind != Kind::Refused {
-        return error;
-    }
-    let newest = embedded::newest(known());
-    let knows_more = versions::list(&context.home).into_iter().find(|kept| kept.schema_version > Some(newest));
-    match knows_more {
-        Some(kept) => {
-            let program = stage::program_of(&context.home, &kept.version);
-            error.hint(format!("a version that knows more is kept here: {} lite start", program.display()))
-        }
-        None => error,
     }
 }
 

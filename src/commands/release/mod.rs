@@ -8,6 +8,7 @@ mod later_migrations;
 pub mod migrate_db;
 pub mod operation;
 pub mod rollback;
+mod rollback_consequences;
 mod rollback_restore;
 pub mod set_channel;
 pub mod setup;

@@ -1,6 +1,7 @@
 //! `leoflow rollback`: to a release before, with the data. It works from any version that is kept, also when
 //! the one in force is broken or gone.
 
+use super::rollback_consequences::Consequences;
 use super::rollback_restore::{self, RestoreWay};
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_worker;
@@ -8,7 +9,6 @@ use super::watch_worker;
 use crate::backup::{Input, catalog, restore};
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::commands::context::Context;
-use crate::commands::lite::replaced;
 use crate::error::Error;
 use crate::home::Home;
 use crate::home::lock::OperationLock;
@@ -17,10 +17,11 @@ use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
 use crate::sys::stdio;
-use crate::upgrade::back::{self, Back, Refusal, Ways, as_change};
+use crate::upgrade::capacity::{self, Need, Restored};
 use crate::upgrade::history;
 use crate::upgrade::plan::{Facts, Instance, Plan};
 use crate::upgrade::program::{self, About};
+use crate::upgrade::rollback_plan::{self, Back, Refusal, Ways, as_change};
 use crate::upgrade::rollback_record::{RollbackRecord, Settled};
 use crate::upgrade::{self, Outcome, ReleaseSource, stage, version_order};
 use semver::Version;
@@ -28,15 +29,17 @@ use serde_json::json;
 use std::ffi::OsString;
 
 /// What going back would be.
-struct Looking {
-    to: Version,
-    facts: Facts,
-    datastore: Datastore,
-    plan: Plan,
-    back: Back,
+pub(super) struct Looking {
+    pub to: Version,
+    pub facts: Facts,
+    pub datastore: Datastore,
+    pub plan: Plan,
+    pub back: Back,
     /// The newest schema that the release knows that is gone back to.
     own_schema_of_target: i64,
-    needed_bytes: u64,
+    pub needs: Vec<Need>,
+    /// Seconds that the last change of release kept requests waiting; `None` where none was measured.
+    pub last_pause: Option<f64>,
 }
 
 pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Error> {
@@ -53,9 +56,13 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     }
     context.recovery().settle_change(args.dry_run).await?;
     let looking = look(context, args).await?;
-    let lost = lost(context, &looking).await?;
-    show(context, &looking, &lost, args.dry_run)?;
-    let in_the_way = in_the_way(&looking).await?;
+    let consequences = Consequences::of(context, &looking).await?;
+    if !context.printer.json {
+        consequences.print(context, &looking);
+    } else if args.dry_run {
+        context.printer.json(&consequences.to_json(&looking))?;
+    }
+    let in_the_way = &consequences.in_the_way;
     in_the_way.iter().for_each(|line| context.printer.warning(line));
     if args.dry_run {
         return Ok(0);
@@ -105,10 +112,7 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
     let to = match &args.to {
         Some(text) => Version::parse(text.strip_prefix('v').unwrap_or(text))
             .map_err(|error| Error::usage(format!("{text:?} is no version: {error}")).hint("leoflow versions"))?,
-        None => {
-            let led_here = way.iter().rev().find(|change| change.to == facts.installed);
-            led_here.map(|change| change.from.clone()).ok_or(Refusal::NoHistory(facts.installed.clone()))?
-        }
+        None => history::next_back(&changes, &facts.installed).ok_or(Refusal::NoHistory(facts.installed.clone()))?,
     };
     if to == facts.installed {
         return Err(Refusal::Same(to).into());
@@ -126,36 +130,33 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
     let backup = change.and_then(|change| change.backup.as_ref());
     let backup_exists = backup.is_some_and(|path| path.is_file());
     let ways = Ways { about: &about, schema, to_undo, change, backup_exists };
-    let back = back::plan(&ways)?;
+    let back = rollback_plan::plan(&ways)?;
     let target = match &back {
         Back::Undo { schema, .. } => *schema,
         Back::Restore { .. } => change.map_or(0, |change| change.schema_from),
     };
     let plan = as_change(&facts, &ways, &to, target);
     let own_schema_of_target = about.schema_version;
-    let needed_bytes = room_for(&facts, &back);
-    if let Some(free) = facts.free_bytes.filter(|free| *free < needed_bytes) {
-        return Err(Refusal::Space { needed: needed_bytes, free, backups: backups_bytes(home) }.into());
+    let needs = needs(&facts, &back)?;
+    let needed = capacity::total(&needs);
+    if let Some(free) = facts.free_bytes.filter(|free| *free < needed) {
+        return Err(Refusal::Space { needs, free, backups: backups_bytes(home) }.into());
     }
-    Ok(Looking { to, facts, datastore, plan, back, own_schema_of_target, needed_bytes })
+    let last_pause = changes.iter().rev().find_map(|change| change.pause);
+    Ok(Looking { to, facts, datastore, plan, back, own_schema_of_target, needs, last_pause })
 }
 
-/// A backup of what is there, and the copy of the database, or what comes back beside what is there. The last backup says how
-/// well the data packs.
-fn room_for(facts: &Facts, back: &Back) -> u64 {
-    let backup = match back {
-        Back::Restore { backup } => std::fs::metadata(backup).map_or(0, |meta| meta.len()),
-        Back::Undo { .. } => facts.database_bytes / 4,
+/// How much is written, and for what.
+fn needs(facts: &Facts, back: &Back) -> Result<Vec<Need>, Error> {
+    let restored = match back {
+        Back::Undo { .. } => None,
+        Back::Restore { backup } => {
+            let manifest = restore::peek(&Input::plain(backup))?;
+            Some(Restored { files: manifest.total_size(), database: manifest.database.bytes })
+        }
     };
-    let copies = match back {
-        Back::Restore { .. } => 2,
-        Back::Undo { .. } => 1,
-    };
-    facts.database_bytes.saturating_mul(copies).saturating_add(backup.saturating_mul(3)).saturating_add(LEAST_FREE)
+    Ok(capacity::of_rollback(facts.backup_bytes, facts.database_bytes, restored))
 }
-
-/// For the datastore to go on.
-const LEAST_FREE: u64 = 16 * 1024 * 1024;
 
 /// What the backups take that are made by themselves.
 fn backups_bytes(home: &Home) -> u64 {
@@ -180,75 +181,6 @@ async fn schema_of(datastore: &Datastore, about: &About) -> Result<(i64, Result<
         Err(error) => return Err(error.into()),
     };
     Ok((schema, to_undo))
-}
-
-/// Exactly what will be gone, a line each.
-async fn lost(context: &Context<'_>, looking: &Looking) -> Result<Vec<String>, Error> {
-    match &looking.back {
-        Back::Undo { migrations, .. } if migrations.is_empty() => Ok(Vec::new()),
-        Back::Undo { schema, .. } => {
-            Ok(schema::lost(&looking.datastore.connect().await?, Extent::DownTo(*schema)).await?)
-        }
-        Back::Restore { backup } => {
-            let then = restore::peek(&Input::plain(backup))?;
-            let now = replaced::summary(context, &looking.datastore).await?;
-            let mut lost: Vec<String> = replaced::changes(&then.tables, &now.rows)
-                .into_iter()
-                .map(|change| format!("since the backup: {change}; they become what they were"))
-                .collect();
-            lost.push(format!("everything is as it was at {}, the workspace too", then.created_at));
-            Ok(lost)
-        }
-    }
-}
-
-async fn in_the_way(looking: &Looking) -> Result<Vec<String>, Error> {
-    match &looking.back {
-        Back::Undo { migrations, schema } if !migrations.is_empty() => {
-            Ok(schema::in_the_way(&looking.datastore.connect().await?, Extent::DownTo(*schema)).await?)
-        }
-        _ => Ok(Vec::new()),
-    }
-}
-
-fn show(context: &Context<'_>, looking: &Looking, lost: &[String], dry_run: bool) -> Result<(), Error> {
-    let printer = context.printer;
-    if printer.json {
-        if !dry_run {
-            return Ok(());
-        }
-        return printer.json(&json!({
-            "from": looking.facts.installed, "to": looking.to, "back": looking.back, "lost": lost,
-        }));
-    }
-    printer.line(format!("leoflow {} -> {}", looking.facts.installed, looking.to));
-    match &looking.back {
-        Back::Undo { migrations, .. } if migrations.is_empty() => printer.line("  nothing is lost: the schema stays"),
-        Back::Undo { .. } if lost.is_empty() => printer.line("  everything you have stays"),
-        Back::Undo { .. } => printer.line("  everything you have stays, but for:"),
-        Back::Restore { backup } => printer.line(format!("  the backup from before comes back: {}", backup.display())),
-    }
-    for line in lost {
-        printer.line(format!("  - {line}"));
-    }
-    let tasks = looking.facts.running_tasks;
-    match &looking.back {
-        Back::Undo { .. } if looking.plan.live => {
-            printer.line(format!("  {tasks} running task(s) go on; requests wait for a moment"))
-        }
-        Back::Restore { .. } if looking.plan.live => {
-            printer.line(format!("  {tasks} running task(s) end; Leoflow stops and starts again"));
-        }
-        _ => {}
-    }
-    printer.line("  what is there now is backed up first");
-    let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    printer.line(format!(
-        "  disk: about {:.0} MB are needed for it, {:.0} MB are free",
-        megabytes(looking.needed_bytes),
-        looking.facts.free_bytes.map_or(0.0, megabytes)
-    ));
-    Ok(())
 }
 
 /// By the migrations' own rollbacks, with the steps of an upgrade; or by the backup from before it.

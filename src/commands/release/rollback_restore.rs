@@ -102,7 +102,7 @@ pub async fn bring_back(
             .hint(format!("what is there now is also in {}", made.path.display())));
     }
     steps.end("Restoring the backup", begun);
-    record.finish(home)?;
+    record.finish(home, was_running.then(|| begun.elapsed().as_secs_f64()))?;
     if was_running {
         let begun = steps.begin("Starting");
         start(home, port).map_err(|error| {

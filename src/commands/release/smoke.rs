@@ -16,6 +16,8 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
         version: status.version,
         known_import_errors: None,
         releases: None,
+        failed_before: Default::default(),
+        config_file: None,
     };
     let checks = smoke.whole().await;
     let ok = checks.iter().all(|check| check.ok);

@@ -12,12 +12,16 @@ use crate::config::{self};
 use crate::error::Error;
 use crate::protocol::child::RELEASE_SOURCE;
 use crate::upgrade::plan::{Action, Plan, Refusal, plan, plan_kept};
-use crate::upgrade::signature;
 use crate::upgrade::source::Source;
+use crate::upgrade::{history, signature, stage, version_order};
+use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    if !(args.resume || args.abort || args.install || args.worker) {
+        refuse_an_older_copy(context)?;
+    }
     if let Some(UpgradeCommand::Plan(plan)) = &args.command {
         context.recovery().settle_change(true).await?;
         if let Some((plan, _)) = look_beyond(context, plan.version.as_deref(), &plan.from, true).await? {
@@ -58,6 +62,18 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     watch_worker::watch(context, &arguments, &variables).await
 }
 
+/// An older copy of the program does not know the schema that it would have to rehearse with.
+fn refuse_an_older_copy(context: &Context<'_>) -> Result<(), Error> {
+    let installed = upgrade_facts::installed_version(context)?;
+    let own = Version::parse(context.version).map_err(Error::bug)?;
+    let program = stage::program_of(&context.home, &installed);
+    if version_order::compare(&own, &installed).is_lt() && program.is_file() {
+        let text = format!("this is leoflow {own}, and {installed} is in force here; nothing was changed");
+        return Err(Error::refused(text).hint(format!("{} upgrade", program.display())));
+    }
+    Ok(())
+}
+
 /// What would be done, and where the release comes from, unless it is kept; everything that is asked of the machine is
 /// asked here. `None` when there is nothing to do, which is said.
 async fn look_beyond(
@@ -85,7 +101,7 @@ async fn look_beyond(
             plan.warnings.extend(was_left(context, &plan.to));
             Ok(Some((plan, Some(source))))
         }
-        Err(nothing @ (Refusal::UpToDate(_) | Refusal::Installed(_))) => {
+        Err(nothing @ (Refusal::UpToDate(_) | Refusal::Ahead { .. } | Refusal::Installed(_))) => {
             if context.printer.json {
                 let told = json!({"status": "up_to_date", "version": facts.installed, "warnings": doubts});
                 context.printer.json(&told)?;
@@ -101,8 +117,11 @@ async fn look_beyond(
 
 fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
     let printer = context.printer;
+    let last_pause = history::history(&context.home).iter().rev().find_map(|change| change.pause);
     if printer.json {
-        return printer.json(plan);
+        let mut value = serde_json::to_value(plan).map_err(Error::bug)?;
+        value["last_pause"] = json!(last_pause);
+        return printer.json(&value);
     }
     printer.line(format!("leoflow {} -> {}", plan.from, plan.to));
     for migration in &plan.migrations {
@@ -131,7 +150,9 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
     }
     printer.line(format!("  disk       {:.0} MB are needed for the moment", plan.needs_bytes as f64 / 1e6));
     if plan.live {
-        printer.line(format!("  running    {} task(s) run on; requests wait for a moment", plan.running_tasks));
+        let last = last_pause.map(|seconds| format!(" ({seconds:.1} s the last time)")).unwrap_or_default();
+        printer.line(format!("  running    {} task(s) run on; requests wait for a moment{last}", plan.running_tasks));
+        printer.line("  pause      the rehearsal measures it before anything is changed");
     } else {
         printer.line("  running    Leoflow is stopped, and stays so");
     }

@@ -2,6 +2,7 @@
 //! datastore runs for the moment.
 
 use crate::agent::TaskFolder;
+use crate::backup::{Input, catalog, files_size, restore};
 use crate::build_info;
 use crate::commands::context::Context;
 use crate::error::Error;
@@ -13,6 +14,7 @@ use crate::recovery::datastore::Datastore;
 use crate::schema::{self, embedded};
 use crate::setup::{self, Receipt};
 use crate::sys::disk;
+use crate::upgrade::capacity::{self, Packing, Sizes};
 use crate::upgrade::plan::{Database, Facts, Installed, Instance, POSTGRES};
 use crate::web_ui;
 use semver::Version;
@@ -34,6 +36,7 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
     };
     let client = datastore.connect().await?;
     let size = client.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(PgError::from)?;
+    let database_bytes = u64::try_from(size.get::<_, i64>(0)).unwrap_or(0);
     let facts = Facts {
         installed: installed_version(context)?,
         target: build_info::TARGET,
@@ -41,11 +44,27 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
         own_schema: embedded::newest(schema::known()),
         components: components(home),
         free_bytes: disk::free_bytes(home.root()).ok(),
-        database_bytes: u64::try_from(size.get::<_, i64>(0)).unwrap_or(0),
+        database_bytes,
+        backup_bytes: capacity::of_backup(&sizes(context, database_bytes)?),
         instance,
         running_tasks: TaskFolder::all(home).map_err(|error| Error::io("read", &home.running_tasks(), &error))?.len(),
     };
     Ok(Looked { facts, datastore })
+}
+
+/// What a backup would hold, and how the newest automatic one was packed.
+fn sizes(context: &Context<'_>, database: u64) -> Result<Sizes, Error> {
+    let home = &context.home;
+    let config = context.config()?.map(|loaded| loaded.config);
+    let workspace = config.as_ref().and_then(|config| config.workspace.as_deref());
+    let task_logs_bytes = config.as_ref().map_or(u64::MAX, |config| config.backup.task_logs_bytes);
+    let newest = catalog::list(home).into_iter().find(|backup| backup.automatic && !backup.encrypted);
+    let packing = newest.and_then(|backup| {
+        let manifest = restore::peek(&Input::plain(&backup.path)).ok()?;
+        let unpacked = manifest.files_size().saturating_add(manifest.database.bytes);
+        Some(Packing { packed: backup.size_bytes, unpacked })
+    });
+    Ok(Sizes { database, files: files_size(home, workspace, task_logs_bytes), packing })
 }
 
 fn components(home: &Home) -> Vec<Installed> {

@@ -29,7 +29,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let manifest = source.manifest(&signature::trusted(home, build_info().public_key)).await?;
     let release: &Release = match target(args.version.as_deref(), None)? {
         Target::Version(version) => manifest.release(&version).ok_or(Refusal::Unknown(version))?,
-        Target::Newest(channel) => manifest.newest(channel).ok_or(Refusal::EmptyChannel(channel.name()))?,
+        Target::Newest(channel) => manifest.newest(channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?,
     };
     let asset = release.asset(TARGET).ok_or_else(|| Refusal::Platform(release.version.clone(), TARGET))?;
     let wanted = Wanted::of(asset).map_err(Refusal::from)?;

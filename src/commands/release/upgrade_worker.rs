@@ -19,7 +19,7 @@ use crate::upgrade::host::Host;
 use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan, plan_kept};
 use crate::upgrade::signature;
 use crate::upgrade::smoke::{ServerEndpoint, Smoke};
-use crate::upgrade::{self, Notes, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
+use crate::upgrade::{self, KnownFaults, Notes, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
 use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -114,10 +114,11 @@ pub async fn change(
         Some((server, lock)) => Host::stopped(server, Some(lock)),
         None => Host::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
     };
-    let errors = match (import_errors_of(&facts, config).await, release_source) {
+    let known = match (known_faults(&facts, config).await, release_source) {
         // The way back asks nothing of a server that may be the reason for it.
-        (Err(_), ReleaseSource::Installed) => None,
-        (errors, _) => errors?,
+        (Err(_), ReleaseSource::Installed) => KnownFaults::default(),
+        (Ok(known), ReleaseSource::Installed) => KnownFaults { failed_checks: BTreeSet::new(), ..known },
+        (known, _) => known?,
     };
     let mut work = Work {
         home,
@@ -129,7 +130,7 @@ pub async fn change(
         no_rollback,
         notes: Notes::default(),
     };
-    Ok(upgrade::upgrade(&mut work, plan, release_source, errors, cancelled).await?)
+    Ok(upgrade::upgrade(&mut work, plan, release_source, known, cancelled).await?)
 }
 
 /// Completes when the one who watches asks to give up. From here on TERM does nothing else.
@@ -148,16 +149,25 @@ pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
     }
 }
 
-/// What cannot be imported already is not another release's fault; `None` when nobody runs to ask.
-async fn import_errors_of(facts: &Facts, config: &Config) -> Result<Option<BTreeSet<String>>, Error> {
+/// What is wrong already is not another release's fault.
+async fn known_faults(facts: &Facts, config: &Config) -> Result<KnownFaults, Error> {
     if facts.instance != Instance::Healthy {
-        return Ok(None);
+        return Ok(KnownFaults::default());
     }
     let version = facts.installed.to_string();
-    let smoke = Smoke { config, endpoint: ServerEndpoint::Open, version, known_import_errors: None, releases: None };
-    smoke.import_errors().await.map(Some).map_err(|reason| {
+    let smoke = Smoke {
+        config,
+        endpoint: ServerEndpoint::Open,
+        version,
+        known_import_errors: None,
+        releases: None,
+        failed_before: BTreeSet::new(),
+        config_file: None,
+    };
+    let import_errors = smoke.import_errors().await.map_err(|reason| {
         Error::failed("the instance does not say which DAG files it cannot import").cause(reason).hint("leoflow smoke")
-    })
+    })?;
+    Ok(KnownFaults { import_errors: Some(import_errors), failed_checks: smoke.failing().await })
 }
 
 fn result(outcome: &Outcome) -> serde_json::Value {
@@ -177,6 +187,7 @@ fn problem(outcome: &mut Outcome) -> Option<Error> {
     let fault = outcome.fault.take()?;
     let was_cancelled = matches!(fault, UpgradeError::Cancelled);
     let (new, old) = (&outcome.new_version, &outcome.previous_version);
+    let forward = format!("forward again: leoflow upgrade {old}");
     let (message, hint) = match outcome.status {
         Status::Upgraded => return None,
         Status::Failed if was_cancelled => {
@@ -186,6 +197,9 @@ fn problem(outcome: &mut Outcome) -> Option<Error> {
         Status::RolledBack => (format!("{old} is in force again, with everything: the upgrade to {new} failed"), None),
         Status::UpgradedWithProblem => {
             (format!("{new} is in force, and something is wrong with it"), Some("the way back: leoflow rollback"))
+        }
+        Status::RolledBackWithProblem => {
+            (format!("{new} is in force again, and something is wrong with it"), Some(forward.as_str()))
         }
     };
     let Error { kind, message: what, cause, hints, .. } = fault.into();

@@ -11,7 +11,7 @@ use crate::upgrade::manifest::Manifest;
 use crate::upgrade::plan::Target;
 use crate::upgrade::program::About;
 use crate::upgrade::source::Source;
-use crate::upgrade::{freshness, history, signature, stage, version_order};
+use crate::upgrade::{failed_release, freshness, history, signature, stage, version_order};
 use jiff::Timestamp;
 use semver::Version;
 
@@ -55,22 +55,29 @@ pub fn version_of(about: &About) -> Result<Version, Error> {
     Version::parse(&about.version).map_err(|error| Error::bug(format!("{:?} is no version: {error}", about.version)))
 }
 
-/// What a user should know who takes a release again that was gone back from.
-pub fn was_left(context: &Context<'_>, to: &Version) -> Option<String> {
+/// What a user should know who takes a release again that was gone back from, or that failed here.
+pub fn was_left(context: &Context<'_>, to: &Version) -> Vec<String> {
     let changes = history::history(&context.home);
-    let at = history::left_at(&changes, to)?;
-    Some(format!("you went back from {to} on {at}; what was wrong with it then may be wrong still"))
+    let left = history::left_at(&changes, to)
+        .map(|at| format!("you went back from {to} on {at}; what was wrong with it then may be wrong still"));
+    let failed = failed_release::read(&context.home).filter(|failed| failed.version == *to);
+    let failed = failed.map(|failed| format!("{to} failed here on {}: {}", failed.at, failed.reason));
+    left.into_iter().chain(failed).collect()
 }
 
 /// Why the host may not say what is newest; what it says is remembered, unless this only looks.
 pub fn doubts(context: &Context<'_>, manifest: &Manifest, source: &Source, look_only: bool) -> Vec<String> {
     let (home, place) = (&context.home, source.to_string());
     let seen = freshness::seen(home);
-    let doubts = freshness::doubts(manifest, &place, seen.as_ref(), Timestamp::now());
+    let now = Timestamp::now();
+    let doubts = freshness::doubts(manifest, &place, seen.as_ref(), now);
     let remember = || {
-        freshness::remember(home, manifest, &place)?;
-        // An old manifest announces nothing.
-        if doubts.is_empty() { signature::remember(home, manifest, build_info().public_key) } else { Ok(()) }
+        freshness::remember(home, manifest, &place, now)?;
+        // An old copy announces nothing; one that has only expired, or a wrong clock, does not keep the next key away.
+        match freshness::is_old_copy(manifest, seen.as_ref(), now) {
+            true => Ok(()),
+            false => signature::remember(home, manifest, build_info().public_key),
+        }
     };
     if !look_only && let Err(error) = remember() {
         context.printer.warning(format!("cannot write {}: {error}", home.upgrade().display()));

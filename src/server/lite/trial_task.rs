@@ -1,13 +1,13 @@
 //! A task that does nothing, run like any other: by the scheduler, the agent and Python. Nothing of it is
 //! left. `leoflow smoke` asks for it.
 
-use crate::engine::dag::Structure;
+use crate::engine::dag::{DEFAULT_POOL, Structure};
 use crate::engine::keys::RunKey;
 use crate::engine::state::RunState;
 use crate::engine::store::dags::{self, ParsedDags, ParsedFile};
 use crate::engine::store::runs::{self, Run, Trigger};
-use crate::engine::store::tries;
 use crate::engine::store::{ReadFor, StoreError};
+use crate::engine::store::{pools, tries};
 use crate::server::api_error::ApiError;
 use crate::server::state::AppState;
 use crate::sys::files;
@@ -33,8 +33,8 @@ pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiE
     if let Err(missing) = state.interpreter.get().await {
         return Ok(Json(json!({"state": "skipped", "reason": missing.reason})));
     }
-    if every_slot_is_taken(&state).await? {
-        return Ok(Json(json!({"state": "skipped", "reason": "as many tasks run as ever run at once"})));
+    if let Some(reason) = no_room(&state).await? {
+        return Ok(Json(json!({"state": "skipped", "reason": reason})));
     }
     // In a task of its own: it cleans up also when whoever asked has left.
     let work = tokio::task::spawn_local(async move { alone(&state).await });
@@ -49,6 +49,12 @@ async fn alone(state: &AppState) -> Result<Json<Value>, ApiError> {
     let removed = remove(state).await;
     let run = outcome?;
     removed?;
+    if matches!(run.state, RunState::Queued | RunState::Running)
+        && let Some(reason) = no_room(state).await?
+    {
+        // It waits behind other tasks.
+        return Ok(Json(json!({"state": "skipped", "reason": reason})));
+    }
     match run.state {
         RunState::Success => Ok(Json(json!({"state": "success"}))),
         other => {
@@ -58,9 +64,13 @@ async fn alone(state: &AppState) -> Result<Json<Value>, ApiError> {
     }
 }
 
-async fn every_slot_is_taken(state: &AppState) -> Result<bool, ApiError> {
+/// Why a task has to wait now, whatever the release.
+async fn no_room(state: &AppState) -> Result<Option<&'static str>, ApiError> {
     let client = state.database.get().await?;
-    Ok(tries::count_running(&*client).await? >= tries::SLOTS)
+    if tries::count_running(&*client).await? >= tries::SLOTS {
+        return Ok(Some("as many tasks run as ever run at once"));
+    }
+    Ok((pools::get(&*client, DEFAULT_POOL).await?.open() == 0).then_some("the default pool has no free slot"))
 }
 
 async fn run_once(state: &AppState) -> Result<Run, ApiError> {

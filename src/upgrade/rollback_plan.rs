@@ -1,5 +1,6 @@
-//! How a release before is come back to. Pure.
+//! Plans a rollback to an earlier release. Pure.
 
+use super::capacity::{self, Need};
 use super::history::Change;
 use super::plan::{Facts, Instance, Plan};
 use super::program::About;
@@ -42,13 +43,19 @@ pub enum Refusal {
     Newer(Version),
     #[error("{0} is not kept on this machine")]
     NotKept(Version),
+    /// All in bytes; `backups` is what automatic backups take.
     #[error(
-        "going back needs {} MB of free disk for a backup and a copy of the database, and there are {} MB",
-        .needed.div_ceil(1_000_000), .free / 1_000_000
+        "going back needs {} MB of free disk, and there are {} MB: {}",
+        capacity::total(.needs).div_ceil(1_000_000), .free / 1_000_000, in_words(.needs)
     )]
-    Space { needed: u64, free: u64, backups: u64 },
+    Space { needs: Vec<Need>, free: u64, backups: u64 },
     #[error("{why}, and the backup from before the upgrade is gone")]
     NoWay { why: String },
+}
+
+fn in_words(needs: &[Need]) -> String {
+    let words = |need: &Need| format!("{} MB {}", need.bytes.div_ceil(1_000_000), need.purpose);
+    needs.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 pub fn plan(ways: &Ways<'_>) -> Result<Back, Refusal> {

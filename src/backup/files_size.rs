@@ -1,0 +1,63 @@
+//! How many bytes of files a backup takes, without reading them.
+
+use super::own_backups::OwnBackups;
+use super::selection::{self, Selection};
+use crate::home::Home;
+use crate::sys::beneath::{Entry, Folder};
+use std::path::{Path, PathBuf};
+
+/// Of the workspace, and of the task logs up to `task_logs_bytes` (`backup.task_logs_bytes`). A folder that cannot be read
+/// counts as empty, as a backup leaves it out.
+pub fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes: u64) -> u64 {
+    let own = OwnBackups::of(home);
+    let roots = [Some(home.root().to_owned()), home.root().canonicalize().ok()];
+    let is_home = |path: &Path| roots.iter().flatten().any(|root| root == path);
+    let of_workspace = workspace.map_or(0, |root| {
+        size(root, &|folder, entry, path| match is_home(&root.join(path)) {
+            true => Selection::LeftOut,
+            false => selection::in_workspace(folder, entry, path, &own),
+        })
+    });
+    let of_logs = size(&home.task_logs(), &|folder, entry, path| selection::in_task_logs(folder, entry, path));
+    of_workspace.saturating_add(of_logs.min(task_logs_bytes))
+}
+
+fn size(root: &Path, select: &dyn Fn(&Folder, &Entry, &Path) -> Selection) -> u64 {
+    let Ok(root) = Folder::open(root) else { return 0 };
+    let (mut total, mut folders) = (0_u64, vec![PathBuf::new()]);
+    while let Some(below) = folders.pop() {
+        let Ok(folder) = root.below(&below) else { continue };
+        let Ok(entries) = folder.entries() else { continue };
+        for entry in entries {
+            let path = below.join(&entry.name);
+            match select(&folder, &entry, &path) {
+                Selection::Folder => folders.push(path),
+                Selection::File => total = total.saturating_add(entry.size),
+                Selection::Link { .. } | Selection::LeftOut | Selection::Skipped(_) => {}
+            }
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn counts_what_a_backup_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        let workspace = folder.path().join("w");
+        fs::create_dir_all(workspace.join("a/.git")).unwrap();
+        fs::write(workspace.join("a/dag.py"), [b'x'; 100]).unwrap();
+        fs::write(workspace.join("a/.git/pack"), [b'x'; 1000]).unwrap();
+        fs::create_dir_all(home.task_logs().join("dag/run")).unwrap();
+        fs::write(home.task_logs().join("dag/run/1.log"), [b'x'; 50]).unwrap();
+        assert_eq!(files_size(&home, Some(&workspace), u64::MAX), 150);
+        assert_eq!(files_size(&home, Some(&workspace), 20), 120);
+        assert_eq!(files_size(&home, Some(&folder.path().join("none")), 0), 0);
+    }
+}
