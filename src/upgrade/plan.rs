@@ -262,8 +262,10 @@ fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<
         Target::Version(version) => manifest.release(version).ok_or_else(|| Refusal::Unknown(version.clone()))?,
         Target::Newest(channel) => {
             let newest = manifest.newest(*channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?;
-            // One that this machine can run and that upgrades what is installed; where there is none, the newest says why.
-            manifest.newest(*channel, |release| is_within_reach(facts, release)).unwrap_or(newest)
+            // The newest upgrade that this machine can run; where there is none, the newest release says why.
+            let is_upgrade = |release: &Release| version_order::compare(&release.version, &facts.installed).is_gt();
+            let fits = |release: &Release| is_upgrade(release) && is_within_reach(facts, release);
+            manifest.newest(*channel, fits).unwrap_or(newest)
         }
     };
     // What was built from the same version's sources on a developer's machine is not the release.

@@ -55,6 +55,7 @@ mod postgres_sources;
 mod python_package;
 mod restores;
 mod rollback_kills;
+mod rollbacks;
 mod runs;
 mod scheduler_memory;
 mod schema_states;

@@ -154,7 +154,7 @@ fn a_release_that_does_not_fit_is_refused_with_the_way() {
 #[test]
 fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back() {
     let all = releases(&[FIRST, SECOND]);
-    let test = set_up(&all);
+    let mut test = set_up(&all);
     let dist = all.dist();
     let dist = dist.to_str().unwrap();
     let same = plan(&test, dist, &["0.1.0"]).expect(0);
@@ -162,6 +162,11 @@ fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back(
     refused(&test, &plan(&test, dist, &["0.9.0"]), 1, "there is no release 0.9.0");
     refused(&test, &plan(&test, dist, &["nonsense"]), 2, "neither a channel nor a version");
     plan(&test, dist, &["v0.2.0"]).expect(0);
+    let copy = plan(&test, dist, &["0.1.0"]).expect(3);
+    let installed = test.home.join("versions/0.2.0/leoflow");
+    assert!(copy.stderr.contains("this is leoflow 0.1.0, and 0.2.0 is in force here"), "{}", copy.stderr);
+    assert!(copy.stderr.contains(&format!("{} upgrade", installed.display())), "{}", copy.stderr);
+    test.program = installed;
     let older = plan(&test, dist, &["0.1.0"]);
     assert_eq!(older.code, Some(3), "{older:?}");
     assert!(older.stderr.contains("leoflow rollback --to 0.1.0"), "{}", older.stderr);
@@ -169,7 +174,7 @@ fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back(
     let old = releases(&[FIRST]);
     let replayed = plan(&test, old.dist().to_str().unwrap(), &[]);
     assert_eq!(replayed.code, Some(0), "{replayed:?}");
-    assert!(replayed.stdout.contains("0.2.0 is the newest"), "{}", replayed.stdout);
+    assert!(replayed.stdout.contains("newer than what is offered in its channel, 0.1.0"), "{}", replayed.stdout);
     // The channel is kept in the file, with everything else that is there.
     test.run(&["set-channel", "rc"]).expect(0);
     assert!(fs::read_to_string(test.home.join("config.yaml")).unwrap().contains("upgrade:\n  channel: rc\n"));

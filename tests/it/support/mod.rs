@@ -2,6 +2,7 @@
 
 pub mod airflow;
 pub mod archive;
+pub mod changing_release;
 pub mod clients;
 mod datastore;
 pub mod external;

@@ -1,0 +1,237 @@
+//! Rollbacks: by the migrations' own SQL and by the backup from before, from a running, a stopped, a moved and a broken
+//! instance.
+
+use crate::support::changing_release::{Load, assert_undisturbed, populated, started, upgrade, variable, version};
+use crate::support::releases::{FIRST, Migration, Release, Releases, SECOND, releases, write_program};
+use crate::support::{TestHome, newest, wait_until};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+#[test]
+fn going_back_keeps_what_was_written_since() {
+    let all = releases(&[FIRST, SECOND]);
+    let (test, session, run) = populated(&all);
+    upgrade(&test, &all, &[]).expect(0);
+    test.run(&["variables", "set", "since", "then"]).expect(0);
+    test.sql("INSERT INTO more SELECT n, 'x' FROM generate_series(1, 3) n");
+    let planned = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(planned["lost"], json!(["table more is dropped, with 3 row(s)"]), "{planned}");
+    assert_eq!((&planned["to"], &planned["back"]["way"]), (&json!("0.1.0"), &json!("undo")), "{planned}");
+    assert_eq!(version(&test), "0.2.0");
+    let load = Load::start(test.port, &session.token);
+    let done = test.run(&["rollback", "--yes", "--json"]).expect(0).json();
+    load.end().assert_nothing_lost(&test);
+    assert_eq!((&done["status"], &done["new_version"]), (&json!("rolled_back"), &json!("0.1.0")));
+    assert_eq!(version(&test), "0.1.0");
+    assert_eq!(test.status()["schema_version"], newest());
+    assert_eq!(variable(&test, "since").as_deref(), Some("then"));
+    assert_undisturbed(&test, &run);
+    // And forth again.
+    upgrade(&test, &all, &[]).expect(0);
+    assert_eq!(version(&test), "0.2.0");
+}
+
+#[test]
+fn going_back_from_what_cannot_be_undone_brings_the_backup_back() {
+    let all = releases(&[FIRST, Release { version: "1.0.0", migration: Migration::Data, fault: None }]);
+    let mut test = started(&all);
+    test.run(&["variables", "set", "before", "x"]).expect(0);
+    let plan = test.run(&["upgrade", "plan", "--from", all.dist().to_str().unwrap()]).expect(0);
+    assert!(plan.stderr.contains("cannot be taken back by itself"), "{}", plan.stderr);
+    assert!(plan.stdout.contains("NOT ADDITIVE"), "{}", plan.stdout);
+    upgrade(&test, &all, &[]).expect(0);
+    test.run(&["variables", "set", "since", "y"]).expect(0);
+    let planned = test.run(&["rollback", "--dry-run"]).expect(0);
+    assert!(planned.stdout.contains("1 row(s) more in variable"), "{}", planned.stdout);
+    let done = test.run(&["rollback", "--yes", "--json"]).expect(0).json();
+    assert_eq!(done["status"], "rolled_back", "{done}");
+    test.wait_healthy();
+    assert_eq!(version(&test), "0.1.0");
+    assert_eq!(variable(&test, "before").as_deref(), Some("x"));
+    assert_eq!(variable(&test, "since"), None);
+    let backup = done["backup_path"].as_str().unwrap();
+    assert!(fs::metadata(backup).unwrap().len() > 0, "what was lost is in it");
+    // What was set aside is of a schema that this release does not know; with the other one it comes back.
+    test.program = test.home.join("bin/leoflow");
+    let refused = test.run(&["lite", "restore", "--undo", "--yes"]).expect(3);
+    assert!(refused.stderr.contains("leoflow upgrade VERSION"), "{}", refused.stderr);
+    assert_eq!(variable(&test, "before").as_deref(), Some("x"));
+    upgrade(&test, &all, &[]).expect(0);
+    test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
+    test.wait_healthy();
+    assert_eq!((version(&test).as_str(), variable(&test, "since").as_deref()), ("1.0.0", Some("y")));
+    // An older program does not set itself up over it.
+    test.run(&["lite", "stop"]).expect(0);
+    let before = fs::read_link(test.home.join("bin/leoflow")).unwrap();
+    test.run(&["setup"]).expect(0);
+    test.program = test.home.join("versions/0.1.0/leoflow");
+    let refused = test.run(&["setup"]).expect(3);
+    assert!(refused.stderr.contains("leoflow 1.0.0 is installed here"), "{}", refused.stderr);
+    assert_eq!(fs::read_link(test.home.join("bin/leoflow")).unwrap(), before);
+}
+
+/// 1.0.0 cannot be gone back from by its migrations' own SQL.
+const THIRD: Release = Release { version: "1.0.0", migration: Migration::AddsThenData, fault: None };
+
+/// The one that is installed is the one that the shell finds.
+fn installed(all: &Releases) -> TestHome {
+    let mut test = started(all);
+    test.program = test.home.join("bin/leoflow");
+    test
+}
+
+fn go(test: &TestHome, all: &Releases, version: &str) {
+    let from = all.dist();
+    test.run(&["upgrade", version, "--from", from.to_str().unwrap(), "--yes"]).expect(0);
+    assert_eq!(self::version(test), version);
+}
+
+#[test]
+fn two_rollbacks_lead_two_releases_back_and_forward_again_without_a_host() {
+    let all = releases(&[FIRST, SECOND, THIRD]);
+    let test = installed(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    go(&test, &all, "0.2.0");
+    go(&test, &all, "1.0.0");
+    test.run(&["variables", "set", "new", "value"]).expect(0);
+    for expected in ["0.2.0", "0.1.0"] {
+        test.run(&["rollback", "--yes"]).expect(0);
+        assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), (expected, Some("value")));
+    }
+    assert_eq!(variable(&test, "new"), None);
+    let nowhere = test.run(&["rollback", "--yes"]).expect(1);
+    assert!(nowhere.stderr.contains("no upgrade led to 0.1.0"), "{}", nowhere.stderr);
+    // The releases are kept, and nobody says where others would be.
+    let again = test.run(&["upgrade", "0.2.0", "--yes"]).expect(0);
+    assert!(again.stderr.contains("you went back from 0.2.0"), "{}", again.stderr);
+    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
+    test.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(version(&test), "0.1.0");
+}
+
+#[test]
+fn a_rollback_by_backup_works_from_a_stopped_instance_and_a_moved_home() {
+    let all = releases(&[FIRST, SECOND, THIRD]);
+    let mut test = installed(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    go(&test, &all, "0.2.0");
+    for has_moved in [false, true] {
+        go(&test, &all, "1.0.0");
+        test.run(&["lite", "stop"]).expect(0);
+        if has_moved {
+            let moved = test.home.with_file_name("moved");
+            fs::rename(&test.home, &moved).unwrap();
+            test.home = moved;
+            test.program = test.home.join("bin/leoflow");
+        }
+        test.run(&["rollback", "--yes"]).expect(0);
+        assert_eq!(fs::read_link(test.home.join("bin/leoflow")).unwrap(), Path::new("../versions/0.2.0/leoflow"));
+        test.start();
+        test.wait_healthy();
+        assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
+    }
+}
+
+#[test]
+fn a_view_in_the_way_of_a_rollback_is_named_and_nothing_is_changed() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = started(&all);
+    upgrade(&test, &all, &[]).expect(0);
+    test.sql("CREATE VIEW my_report AS SELECT note FROM more");
+    let named = "view my_report depends on table more, which is dropped";
+    let planned = test.run(&["rollback", "--dry-run"]).expect(0);
+    assert!(planned.stderr.contains(named), "{}", planned.stderr);
+    let planned = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(planned["in_the_way"], serde_json::json!([named]));
+    assert!(planned["last_pause"].as_f64().is_some() && planned["needs_bytes"].as_u64().is_some(), "{planned}");
+    let refused = test.run(&["rollback", "--yes"]).expect(3);
+    assert!(refused.stderr.contains("nothing was changed") && refused.stderr.contains(named), "{}", refused.stderr);
+    assert_eq!((version(&test).as_str(), test.sql("SELECT count(*) FROM my_report").as_str()), ("0.2.0", "0"));
+    test.sql("DROP VIEW my_report");
+    test.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(version(&test), "0.1.0");
+}
+
+/// Of a schema that cannot be undone.
+fn third() -> Release {
+    Release { migration: Migration::Data, ..THIRD }
+}
+
+/// What goes wrong with a release once it is in force.
+const FAULTS: [&str; 3] = ["exits", "hangs", "dies-when-open"];
+
+#[test]
+fn a_rollback_by_backup_works_from_a_release_that_does_not_run() {
+    let all = releases(&[FIRST, third()]);
+    let test = installed(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    for fault in FAULTS {
+        go(&test, &all, "1.0.0");
+        let program = test.home.join("versions/1.0.0/leoflow");
+        let bad = program.with_extension("bad");
+        write_program(&bad, &Release { fault: Some(("server", fault)), ..third() });
+        fs::rename(&bad, &program).unwrap();
+        crate::support::processes::signal(test.pid("server"), "KILL");
+        wait_until("it is not well", Duration::from_secs(20), || test.state() != "healthy");
+        // By another kept version: the one in force may be unable to run any command.
+        let back = test.home.join("versions/0.1.0/leoflow");
+        let like = test.command(&["rollback", "--to", "0.1.0", "--yes"]);
+        let mut command = std::process::Command::new(back);
+        command.args(like.get_args()).env_clear().stdin(std::process::Stdio::null());
+        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{fault}: {}", String::from_utf8_lossy(&done.stderr));
+        test.wait_healthy();
+        assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.1.0", Some("value")), "{fault}");
+        fs::remove_dir_all(program.parent().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn of_two_rollbacks_at_once_one_happens() {
+    let all = releases(&[FIRST, SECOND, THIRD]);
+    let test = installed(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    go(&test, &all, "0.2.0");
+    go(&test, &all, "1.0.0");
+    let begin = || {
+        let mut command = test.command(&["rollback", "--to", "0.2.0", "--yes"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let (one, other) = (begin(), begin());
+    let done = [one, other].map(|child| child.wait_with_output().unwrap());
+    assert!(done.iter().any(|done| done.status.success()), "{done:?}");
+    test.wait_healthy();
+    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
+    let history: Value = serde_json::from_slice(&fs::read(test.home.join("upgrade/history.json")).unwrap()).unwrap();
+    let downs = history.as_array().unwrap().iter().filter(|change| change["kind"] == "restore").count();
+    assert_eq!(downs, 1, "{history}");
+    assert_eq!(history[2]["pause"].as_f64().map(|pause| pause > 0.0), Some(true), "{history}");
+}
+
+#[test]
+fn a_rollback_by_backup_says_what_it_changes() {
+    let all = releases(&[FIRST, third()]);
+    let test = installed(&all);
+    go(&test, &all, "1.0.0");
+    test.run(&["config", "set", "upgrade.keep_versions", "7"]).expect(0);
+    test.sql("CREATE VIEW my_report AS SELECT key FROM variable; GRANT SELECT ON variable TO PUBLIC");
+    test.run(&["variables", "set", "new", "value"]).expect(0);
+    test.save("later.py", "x = 1\n");
+    let plan = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(plan["settings"], json!(["setting upgrade.keep_versions: 7 becomes the default"]), "{plan}");
+    let lost = plan["lost"].to_string();
+    for expected in
+        ["1 row(s) more in variable", "later.py", "my_report (it is a view)", "rights of everybody on variable"]
+    {
+        assert!(lost.contains(expected), "{expected}: {lost}");
+    }
+    let purposes: Vec<&str> =
+        plan["needs"].as_array().unwrap().iter().map(|need| need["for"].as_str().unwrap()).collect();
+    let expected = ["a backup of what is there now", "the backup's files", "the backup's database", "reserve"];
+    assert_eq!(purposes, expected);
+    let shown = test.run(&["rollback", "--dry-run"]).expect(0).stdout;
+    assert!(shown.contains("0 running task(s) end; Leoflow stops and starts again"), "{shown}");
+}
