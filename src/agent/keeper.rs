@@ -23,14 +23,20 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// After the task's own deadline, for what it has to clean up.
-const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+fn timeout_grace() -> Duration {
+    crate::sys::limit("LEOFLOW_TIMEOUT_GRACE", Duration::from_secs(5))
+}
 /// The longest that a task with a time limit may import and wait for its arguments: as long as it waits
 /// for a server that is away, and then some.
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 /// How often it looks whether its folder is still there.
-const FOLDER_ROUND: Duration = Duration::from_secs(10);
+fn folder_round() -> Duration {
+    crate::sys::limit("LEOFLOW_FOLDER_ROUND", Duration::from_secs(10))
+}
 /// Between TERM and KILL.
-const TERM_GRACE: Duration = Duration::from_secs(5);
+fn term_grace() -> Duration {
+    crate::sys::limit("LEOFLOW_TERM_GRACE", Duration::from_secs(5))
+}
 /// How long what a task left running has to leave.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 /// Between attempts while an error of the system lasts.
@@ -185,7 +191,7 @@ impl TaskKeeper {
         // Without it the task runs all the same.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
         let limit = spec.keeper.time_limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_add(TIMEOUT_GRACE)));
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_add(timeout_grace())));
         Self {
             log,
             pid,
@@ -231,7 +237,7 @@ impl TaskKeeper {
 
     /// Waits for output, the end, a signal or the time, and does what each asks for.
     fn wait(&mut self, terminate: &TerminateSignal) -> io::Result<()> {
-        let look = Instant::now().checked_add(FOLDER_ROUND);
+        let look = Instant::now().checked_add(folder_round());
         let unannounced = self.ended.is_none().then(|| Instant::now() + END_ROUND);
         let next = [self.deadline, self.kill_at, look, unannounced].into_iter().flatten().min();
         let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
@@ -264,7 +270,7 @@ impl TaskKeeper {
         }
         if self.kill_at.is_some_and(|at| at <= now) {
             process::signal_group(self.pid, Signal::Kill);
-            self.kill_at = Some(now + TERM_GRACE);
+            self.kill_at = Some(now + term_grace());
         }
         Ok(())
     }
@@ -282,7 +288,7 @@ impl TaskKeeper {
             Err(_) if self.started.elapsed() < IMPORT_LIMIT => Duration::ZERO,
             Err(_) => self.started.elapsed(),
         };
-        self.limit.saturating_add(TIMEOUT_GRACE).saturating_sub(since)
+        self.limit.saturating_add(timeout_grace()).saturating_sub(since)
     }
 
     /// Reads what is in the pipes, and waits for more at most so long.
@@ -311,7 +317,7 @@ impl TaskKeeper {
         process::signal_group(self.pid, Signal::Terminate);
         // A stopped process hears nothing but KILL until it goes on.
         process::signal_group(self.pid, Signal::Continue);
-        self.kill_at = Some(Instant::now() + TERM_GRACE);
+        self.kill_at = Some(Instant::now() + term_grace());
     }
 
     /// Takes what is there; a pipe that is at its end is let go. A secret is told before it can be printed: what

@@ -26,7 +26,9 @@ use tracing::{debug, warn};
 /// Between looks while something waits: what nobody has told of is found then.
 const LOOK: Duration = Duration::from_secs(30);
 /// So long one is kept for what is deferred next: it takes two seconds to begin.
-const IDLE: Duration = Duration::from_secs(10);
+fn idle_limit() -> Duration {
+    crate::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
+}
 /// So often in a row without one event; then what waits for it fails.
 const MOST_EXITS: u32 = 5;
 const MOST_DEATHS: u32 = 50;
@@ -189,7 +191,7 @@ impl Triggers {
 
     /// Those that nothing waits in, and nothing has for a while. They end with their connection.
     fn let_go(&mut self) {
-        self.hosts.retain(|_, host| !host.has.is_empty() || host.used.elapsed() < IDLE);
+        self.hosts.retain(|_, host| !host.has.is_empty() || host.used.elapsed() < idle_limit());
     }
 
     /// Completes when something has to be done: `act` says what. Never where nothing waits.
@@ -199,7 +201,7 @@ impl Triggers {
         }
         self.let_go();
         let first = self.waiting.values().filter_map(|one| Some((one.timeout_at?, one.id))).min();
-        let idle = self.hosts.values().filter(|host| host.has.is_empty()).map(|host| host.used + IDLE).min();
+        let idle = self.hosts.values().filter(|host| host.has.is_empty()).map(|host| host.used + idle_limit()).min();
         let look_at = idle.unwrap_or(self.next_look).min(self.next_look);
         let longest = look_at.saturating_duration_since(Instant::now());
         let until = first.map_or(longest, |(at, _)| {

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -142,12 +143,19 @@ impl Notifier {
     }
 }
 
+/// A child that says nothing for this long is frozen.
+pub fn silence_limit() -> Duration {
+    crate::sys::limit("LEOFLOW_SILENCE_LIMIT", Duration::from_secs(20))
+}
+
 /// How often a child says that it still runs.
-pub const WATCHDOG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
+pub fn watchdog_interval() -> Duration {
+    silence_limit() / 4
+}
 
 /// Says so for as long as the runtime turns.
 pub async fn keep_saying_alive(notifier: Notifier) {
-    let mut interval = tokio::time::interval(WATCHDOG_INTERVAL);
+    let mut interval = tokio::time::interval(watchdog_interval());
     for round in 0_u64.. {
         interval.tick().await;
         notifier.alive();

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest silence in the middle of a download.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+fn stall_timeout() -> Duration {
+    crate::sys::limit("LEOFLOW_STALL_TIMEOUT", Duration::from_secs(30))
+}
 
 /// A client that waits no longer than anybody would for a connection, or for the next bytes.
 pub fn client() -> reqwest::ClientBuilder {
@@ -12,7 +14,7 @@ pub fn client() -> reqwest::ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(STALL_TIMEOUT)
+        .read_timeout(stall_timeout())
         .user_agent(concat!("leoflow/", env!("CARGO_PKG_VERSION")))
 }
 

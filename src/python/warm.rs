@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 /// So long after it was last used it is gone: idle memory counts.
-const IDLE: Duration = Duration::from_secs(10);
+fn idle_limit() -> Duration {
+    crate::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
+}
 /// A message takes no more. What is larger starts cold.
 const LARGEST_REQUEST: usize = 100 * 1024;
 
@@ -269,7 +271,7 @@ impl Slot {
     fn idle_at(&self) -> Option<Instant> {
         // One that begins is waited for.
         let kept = self.kept.as_ref()?;
-        kept.zygote.spoken_at().map(|at| at.max(kept.used) + IDLE)
+        kept.zygote.spoken_at().map(|at| at.max(kept.used) + idle_limit())
     }
 
     async fn fork(

@@ -18,7 +18,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// A start has other things to do first.
-const AFTER_START: Duration = Duration::from_secs(5);
+fn after_start() -> Duration {
+    crate::sys::limit("LEOFLOW_LATER_MIGRATIONS_AFTER", Duration::from_secs(5))
+}
 /// An upgrade is committed soon after its server has begun.
 const COMMIT: Duration = Duration::from_secs(2);
 /// For what is under way, and for rows that somebody holds.
@@ -35,7 +37,7 @@ const REST: Duration = Duration::from_millis(20);
 /// Sleeps while there is nothing to do, until somebody says that there is.
 pub async fn keep(state: Arc<AppState>) {
     let mut events = state.changes.events.subscribe();
-    tokio::time::sleep(AFTER_START).await;
+    tokio::time::sleep(after_start()).await;
     let mut look_at_gates = Instant::now();
     loop {
         // What is not committed may be undone: nothing is built on it.

@@ -18,7 +18,9 @@ use tracing::{info, warn};
 /// What was missed while Leoflow was off does not add to what a start has to do.
 const AFTER_START: SignedDuration = SignedDuration::from_mins(2);
 /// A sleep of this process does not count the sleep of the machine, and the settings may be others meanwhile.
-const LOOK: Duration = Duration::from_secs(10);
+fn look() -> Duration {
+    crate::sys::limit("LEOFLOW_UPKEEP_LOOK", Duration::from_secs(10))
+}
 const UNREADABLE: &str = "the settings cannot be read: ";
 /// How long is waited for what is under way.
 const BUSY: Duration = Duration::from_secs(5);
@@ -40,7 +42,7 @@ pub async fn keep(state: Arc<AppState>) {
             }
             Err(error) => {
                 record.note(&error);
-                LOOK
+                look()
             }
         };
         tokio::time::sleep(pause).await;
@@ -76,14 +78,14 @@ impl RecordTrouble {
 async fn round(state: &Arc<AppState>, started: Timestamp, counted: &mut Instant) -> io::Result<Duration> {
     let now = Timestamp::now();
     let mut known = upkeep::begin(&state.home, now)?;
-    let Some(settings) = settings(state, &known, now)? else { return Ok(LOOK) };
+    let Some(settings) = settings(state, &known, now)? else { return Ok(look()) };
     if counted.elapsed() >= NOTE_AWAKE {
         known = note_awake(state, now, counted)?;
     }
     let due = next(&settings, &known, counted.elapsed(), started, &now.to_zoned(TimeZone::system()));
-    let Some((kind, at)) = due else { return Ok(LOOK) };
+    let Some((kind, at)) = due else { return Ok(look()) };
     if let Ok(left @ 1..) = u64::try_from(at.duration_since(now).as_millis()) {
-        return Ok(Duration::from_millis(left).min(LOOK));
+        return Ok(Duration::from_millis(left).min(look()));
     }
     known = note_awake(state, now, counted)?;
     let Begun::Waits(other) = perform(state, kind).await? else { return Ok(Duration::ZERO) };

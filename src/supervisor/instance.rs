@@ -56,7 +56,8 @@ impl Instance {
                 one_shot: false,
                 // Counted anew from each word that it is recovering.
                 start_limit: 300 * SECOND,
-                silence_limit: 45 * SECOND,
+                // A busy machine's datastore may take longer to answer than a process of ours to say that it runs.
+                silence_limit: child::silence_limit() * 9 / 4,
                 stop: vec![(Signal::Interrupt, 20 * SECOND), (Signal::Quit, 3 * SECOND), (Signal::Kill, 3 * SECOND)],
                 stop_now_at: 1,
             },
@@ -232,7 +233,7 @@ fn own_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {
         name,
         one_shot,
         start_limit,
-        silence_limit: 20 * SECOND,
+        silence_limit: child::silence_limit(),
         stop: vec![(Signal::Terminate, 8 * SECOND), (Signal::Kill, 5 * SECOND)],
         stop_now_at: 1,
     }

@@ -12,7 +12,7 @@ use super::state::Action;
 use super::stop_signals::{Patience, StopSignals};
 use crate::home::Home;
 use crate::home::lock::HomeLock;
-use crate::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, WATCHDOG_INTERVAL};
+use crate::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, watchdog_interval};
 use crate::protocol::control::{Answer, Request};
 use crate::sys::memory;
 use crate::sys::notify::{Notification, NotifySocket};
@@ -105,7 +105,9 @@ pub struct Identity {
 }
 
 /// How often what cannot notify is looked at.
-const ROUND: Duration = Duration::from_secs(10);
+fn round_pause() -> Duration {
+    crate::sys::limit("LEOFLOW_ROUND", Duration::from_secs(10))
+}
 /// The same while a change of release is under way, of which something may wait.
 const CHANGE_ROUND: Duration = Duration::from_secs(1);
 /// How often it is looked at while something does not run for want of it.
@@ -133,7 +135,7 @@ impl Supervisor {
         // What had come for the program before us came while it could not be handled.
         replace::let_signals_through();
         let mut control = ControlSocket::open(&self.home, ask)?;
-        let mut round = tokio::time::interval(ROUND);
+        let mut round = tokio::time::interval(round_pause());
         let mut rounds = 0_u64;
         let mut patience = Patience::default();
         let mut was = Overall::Starting;
@@ -150,7 +152,8 @@ impl Supervisor {
             }
             let deadline = self.model.next_deadline();
             let wake = deadline.map(tokio::time::Instant::from_std);
-            let expected = deadline.unwrap_or_else(|| Instant::now() + ROUND).min(Instant::now() + ROUND);
+            let next_round = Instant::now() + round_pause();
+            let expected = deadline.unwrap_or(next_round).min(next_round);
             let event = tokio::select! {
                 _ = child_ended.recv() => None,
                 stop = signals.next() => {
@@ -330,7 +333,7 @@ impl Supervisor {
         let late = Instant::now().saturating_duration_since(expected);
         if late > OWN_PAUSE {
             self.own_log.warn(format_args!("did not run for {} s", late.as_secs()));
-            self.model.forgive(late + WATCHDOG_INTERVAL);
+            self.model.forgive(late + watchdog_interval());
         }
     }
 

@@ -27,7 +27,9 @@ pub(super) const START_TRIES: u32 = 3;
 const FIRST_PASSING: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 /// Up to here a pause is four times the one before, and from here on twice.
-const QUICK_BACKOFF: Duration = Duration::from_secs(5);
+fn quick_backoff() -> Duration {
+    crate::sys::limit("LEOFLOW_QUICK_BACKOFF", Duration::from_secs(5))
+}
 pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// What to do about a child that ends again and again.
@@ -377,7 +379,7 @@ impl Child {
 
 /// The pause after so many ends in a row: 20 ms, 80 ms, 320 ms, 1.3 s, 5 s, 10 s, 20 s, 40 s, 60 s.
 fn backoff(ends: u32) -> Duration {
-    let quick = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(ends.saturating_sub(1))).min(QUICK_BACKOFF);
-    let slow = QUICK_BACKOFF.saturating_mul(2u32.saturating_pow(ends.saturating_sub(LOOP_LIMIT)));
+    let quick = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(ends.saturating_sub(1))).min(quick_backoff());
+    let slow = quick_backoff().saturating_mul(2u32.saturating_pow(ends.saturating_sub(LOOP_LIMIT)));
     if ends <= LOOP_LIMIT { quick } else { slow.min(LONGEST_BACKOFF) }
 }

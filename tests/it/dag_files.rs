@@ -407,7 +407,7 @@ fn is_a_parse(pid: i32) -> bool {
 
 #[test]
 fn an_import_that_timed_out_is_tried_again_untouched() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_IMPORT_RETRY", "3")]);
     // Outside of the workspace, and looked for without reading: no change tells that it has come.
     let marker = test.folder().join("there-is-time");
     test.save("heavy/.env", "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=1.5\n");

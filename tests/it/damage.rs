@@ -45,6 +45,7 @@ fn assert_restores(test: &TestHome, backup: &Path) {
 #[test]
 fn a_flipped_bit_in_a_page_is_told_as_damage_and_the_backup_comes_back() {
     let (test, backup) = backed_up();
+    let test = test.with_limit("LEOFLOW_ROUND", "1");
     let file = test.sql("SELECT pg_relation_filepath('variable')");
     test.run(&["lite", "stop"]).expect(0);
     flip_a_byte(&test.home.join("managed-postgres/data").join(file), 8000);

@@ -128,7 +128,7 @@ fn another_datastore_in_the_config_is_not_begun_anew_without_a_word() {
 #[test]
 fn a_server_that_goes_away_is_told_and_comes_back() {
     let mut external = External::started();
-    let test = on(&external);
+    let test = on(&external).with_limit("LEOFLOW_ROUND", "1");
     test.start();
     test.save("patient.py", PATIENT);
     test.wait_dag("patient", 1);
@@ -458,7 +458,7 @@ fn a_copy_of_a_home_is_refused_while_the_first_one_works() {
 #[test]
 fn a_frozen_relay_is_replaced() {
     let external = External::started();
-    let test = on(&external);
+    let test = on(&external).with_limit("LEOFLOW_SILENCE_LIMIT", "4");
     test.start();
     let pid = nix::unistd::Pid::from_raw(test.pid("postgres"));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();

@@ -143,7 +143,7 @@ fn while_postgres_is_away_health_says_so_and_requests_get_a_clear_503() {
 
 #[test]
 fn a_frozen_server_is_replaced() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_SILENCE_LIMIT", "5")]);
     let frozen = test.pid("server");
     signal(frozen, "STOP");
     wait_until("a new server", Duration::from_secs(60), || test.running_pid("server").is_some_and(|pid| pid != frozen));
@@ -164,10 +164,11 @@ fn frozen_children_do_not_keep_a_stop_from_ending() {
 
 #[test]
 fn a_frozen_supervisor_is_nobody_elses_fault_once_it_goes_on() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_SILENCE_LIMIT", "5")]);
     let (supervisor, server) = (test.pid("supervisor"), test.pid("server"));
     signal(supervisor, "STOP");
-    std::thread::sleep(Duration::from_secs(25));
+    // Longer than a child may say nothing.
+    std::thread::sleep(Duration::from_secs(8));
     // A busy machine's datastore may take longer to answer than who asks for health waits.
     wait_until("served all the while", Duration::from_secs(20), || http::get(test.port, "/api/healthz").status == 200);
     let status = test.status();
@@ -286,9 +287,9 @@ fn a_disk_that_was_full_for_a_while_is_got_over_without_a_hand() {
 
 #[test]
 fn seven_ends_in_a_minute_are_recovered_from_and_a_start_does_not_wait() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_QUICK_BACKOFF", "0.5")]);
     for _ in 0..7 {
-        // Its pauses grow to 20 s.
+        // Its pauses grow, twenty-fold in the end.
         test.kill_and_wait("agent");
     }
     let old = test.pid("agent");

@@ -143,7 +143,8 @@ fn requests_wait_while_the_server_is_replaced_and_none_is_refused() {
 
 #[test]
 fn logs_are_shown_and_followed() {
-    let test = TestHome::started();
+    let test = TestHome::new();
+    test.first_start();
     let all = test.run(&["lite", "logs", "-n", "1000"]).expect(0).stdout;
     assert!(all.contains("postgres   | ") && all.contains("applied: V0001"), "{all}");
     let only = test.run(&["lite", "logs", "migrate"]).expect(0).stdout;

@@ -1,7 +1,9 @@
 //! Every migration on data of the version before, and back. A migration without its twin here
 //! fails the last test.
 
+use crate::support::own_datastore::{Datastore, run};
 use crate::support::{TestHome, migrations, newest};
+use leoflow::schema::{known, shape};
 
 /// Data of a version, and how to see that it is all there: `(version, SQL, check, expected)`.
 const TWINS: &[(i64, &str, &str, &str)] = &[
@@ -135,43 +137,40 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
     ),
 ];
 
-fn at_version(test: &TestHome, version: i64) {
-    test.set_up();
-    test.run(&["migrate-db"]).expect(0);
-    // Down to the version that is asked for, and with none of its data.
-    test.run(&["migrate-db", "rollback", "--to", "0", "--yes"]).expect(0);
-    test.run(&["migrate-db"]).expect(0);
-    let newest = TWINS.len() as i64;
-    if version < newest {
-        test.run(&["migrate-db", "rollback", "--to", &version.to_string(), "--yes"]).expect(0);
-    }
+/// Down to the version that is asked for, and with none of its data.
+async fn at_version(datastore: &Datastore, version: i64) {
+    datastore.roll_back(0).await;
+    datastore.migrate(known()).await.unwrap();
+    datastore.roll_back(version).await;
 }
 
 #[test]
 fn each_migration_keeps_the_data_of_the_version_before_and_its_rollback_gives_it_back() {
-    for (at, (version, _, _, _)) in TWINS.iter().enumerate() {
-        let test = TestHome::new();
-        at_version(&test, version - 1);
-        let before = &TWINS[..at];
-        for (_, data, _, _) in before {
-            test.sql(data);
-        }
-        let check = |when: &str| {
-            for (version, _, check, expected) in before {
-                assert_eq!(test.sql(check), *expected, "data of version {version} {when}");
+    let test = TestHome::new();
+    run(async || {
+        let datastore = Datastore::start(&test).await;
+        for (at, (version, data, own_check, own_expected)) in TWINS.iter().enumerate() {
+            at_version(&datastore, version - 1).await;
+            let before = &TWINS[..at];
+            for (_, data, _, _) in before {
+                datastore.sql(data).await;
             }
-        };
-        let done = test.run(&["migrate-db"]).expect(0);
-        assert!(done.stdout.starts_with(&format!("applied: V{version:04}__")), "{}", done.stdout);
-        check(&format!("after migration {version}"));
-        let (_, data, own_check, expected) = TWINS[at];
-        test.sql(data);
-        assert_eq!(test.sql(own_check), expected);
-        test.run(&["migrate-db", "rollback", "--to", &(version - 1).to_string(), "--yes"]).expect(0);
-        check(&format!("after the rollback of {version}"));
-        test.run(&["migrate-db"]).expect(0);
-        check("after both and the migration again");
-    }
+            let check = async |when: &str| {
+                for (version, _, check, expected) in before {
+                    assert_eq!(datastore.sql(check).await, *expected, "data of version {version} {when}");
+                }
+            };
+            let applied = datastore.migrate(known()).await.unwrap();
+            assert!(applied.files[0].starts_with(&format!("V{version:04}__")), "{:?}", applied.files);
+            check(&format!("after migration {version}")).await;
+            datastore.sql(data).await;
+            assert_eq!(datastore.sql(own_check).await, *own_expected);
+            datastore.roll_back(version - 1).await;
+            check(&format!("after the rollback of {version}")).await;
+            datastore.migrate(known()).await.unwrap();
+            check("after both and the migration again").await;
+        }
+    });
 }
 
 #[test]
@@ -212,22 +211,17 @@ fn the_words_of_migrate_db_are_stable() {
 #[test]
 fn the_recorded_shape_of_each_version_is_what_the_migrations_make() {
     let test = TestHome::new();
-    test.set_up();
-    test.run(&["migrate-db"]).expect(0);
-    for version in (1..=newest()).rev() {
-        if version < newest() {
-            let above = (version + 1).to_string();
-            test.run(&["migrate-db", "rollback", &above, "--yes"]).expect(0);
+    run(async || {
+        let datastore = Datastore::start(&test).await;
+        datastore.migrate(known()).await.unwrap();
+        for version in (1..=newest()).rev() {
+            datastore.roll_back(version).await;
+            let made = datastore.sql(&format!("SET search_path = public; {}", shape::QUERY)).await;
+            let mut made: Vec<&str> = made.lines().collect();
+            let mut recorded: Vec<&str> = shape::expected(version).expect("a shape of every version").collect();
+            made.sort_unstable();
+            recorded.sort_unstable();
+            assert_eq!(made, recorded, "version {version}");
         }
-        let mut made: Vec<String> = test
-            .sql(&format!("SET search_path = public; {}", leoflow::schema::shape::QUERY))
-            .lines()
-            .map(str::to_owned)
-            .collect();
-        let mut recorded: Vec<String> =
-            leoflow::schema::shape::expected(version).expect("a shape of every version").map(str::to_owned).collect();
-        made.sort();
-        recorded.sort();
-        assert_eq!(made, recorded, "version {version}");
-    }
+    });
 }

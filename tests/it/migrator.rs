@@ -1,36 +1,9 @@
 //! Migrations that fail, wait, or meet one another, on a server of the test's own.
 
 use crate::support::TestHome;
-use leoflow::postgres::private::PrivateServer;
-use leoflow::postgres::{Credentials, Endpoint, install, provision};
-use leoflow::schema::{Applied, Known, SchemaError, migrate};
+use crate::support::own_datastore::{Datastore, run};
+use leoflow::schema::{Known, SchemaError};
 use tokio_postgres::Client;
-
-struct Datastore {
-    _server: PrivateServer,
-    endpoint: Endpoint,
-    credentials: Credentials,
-}
-
-impl Datastore {
-    async fn start(test: &TestHome) -> Self {
-        test.set_up();
-        let home = leoflow::home::resolve(Some(&test.home)).unwrap();
-        let (endpoint, credentials) = (Endpoint::for_home(&home), Credentials::require(&home).unwrap());
-        let installation = install::installed(&home).unwrap();
-        let server = PrivateServer::start(&home, &installation, &endpoint, &credentials).await.unwrap();
-        Self { _server: server, endpoint, credentials }
-    }
-
-    async fn connect(&self) -> Client {
-        provision::connect(&self.endpoint, &self.credentials).await.unwrap()
-    }
-
-    async fn migrate(&self, known: &[Known]) -> Result<Applied, SchemaError> {
-        let (lock, mut work) = (self.connect().await, self.connect().await);
-        migrate(&lock, &mut work, known, "test", &mut |_| {}).await
-    }
-}
 
 const LEDGER: &str = "-- phase: data
 CREATE TABLE leoflow_ledger (version integer PRIMARY KEY, name text, phase text, sha256 text, binary_version text,
@@ -40,12 +13,6 @@ CREATE TABLE one (a int);";
 fn known(second: &str) -> Vec<Known> {
     let second = format!("-- phase: data\n{second}");
     vec![Known::parse("V0001__one.sql", LEDGER, None).unwrap(), Known::parse("V0002__two.sql", &second, None).unwrap()]
-}
-
-/// The kernel ties the server to the thread that started it, which stays for the whole test.
-fn run(test: impl AsyncFnOnce()) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(test());
 }
 
 async fn count(client: &Client, table: &str) -> i64 {

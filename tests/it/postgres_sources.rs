@@ -136,7 +136,7 @@ fn redirects_without_end_and_silence_are_given_up() {
     let silent_url = format!("http://{}", silent.local_addr().unwrap());
     let loop_url = crate::support::mirror::serve_redirects();
     for url in [&loop_url, &silent_url] {
-        let test = TestHome::new();
+        let test = TestHome::new().with_limit("LEOFLOW_STALL_TIMEOUT", "2");
         let done =
             setup_from(&test, &[("LEOFLOW_POSTGRES_URL", url), ("LEOFLOW_POSTGRES_SOURCE", "download")]).expect(1);
         assert!(done.stderr.contains("could not be had"), "{}", done.stderr);

@@ -46,7 +46,7 @@ fn tasks_that_end_badly_are_told_of() {
 
 #[test]
 fn a_task_that_does_not_care_for_its_time_or_for_term_is_ended_with_all_of_its_processes() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_TIMEOUT_GRACE", "1"), ("LEOFLOW_TERM_GRACE", "1")]);
     let body = "import os, signal, subprocess, sys, time\n\
         signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
         signal.signal(signal.SIGALRM, signal.SIG_IGN)\n\
@@ -213,7 +213,7 @@ fn only_the_supervisor_killed_tasks_run_on_and_are_taken_over() {
 
 #[test]
 fn frozen_processes_are_replaced_and_the_run_goes_on() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_SILENCE_LIMIT", "5")]);
     test.add_dag("counted", &counted(0, "0.5", 4));
     let run_id = test.trigger("counted");
     for (round, process) in ["agent", "server"].into_iter().enumerate() {
@@ -290,7 +290,7 @@ fn a_keeper_that_somebody_stopped_is_told_to_go_on() {
 
 #[test]
 fn a_home_that_somebody_removes_takes_everything_with_it() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_FOLDER_ROUND", "1")]);
     test.add_dag("counted", &counted(0, "600", 2).replace("(last, n)", "(None, n)"));
     test.trigger("counted");
     wait_begun(&test, 2);

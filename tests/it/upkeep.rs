@@ -26,7 +26,7 @@ fn scheduled(test: &TestHome) -> Vec<PathBuf> {
 
 #[test]
 fn they_are_made_and_verified_when_due_and_the_oldest_go() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_limit("LEOFLOW_UPKEEP_LOOK", "1");
     test.set_up();
     configure(&test, "{schedule: '* * * * * *', verify: '* * * * * *', keep: 2}");
     test.start();
@@ -85,7 +85,7 @@ fn one_that_cannot_be_restored_is_told_of_wherever_one_looks() {
 
 #[test]
 fn settings_that_cannot_be_read_are_told_of_and_one_that_was_killed_leaves_nothing() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_limit("LEOFLOW_UPKEEP_LOOK", "1");
     test.set_up();
     configure(&test, "{schedule: 'off', verify: 'off'}");
     test.start();
@@ -102,7 +102,6 @@ fn settings_that_cannot_be_read_are_told_of_and_one_that_was_killed_leaves_nothi
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("verify: 'off'", "verify: sometimes")).unwrap();
     let problems = || test.status()["backups"]["problems"].as_array().unwrap().clone();
-    // The settings are looked at every ten seconds.
     wait_until("told of", Duration::from_secs(90), || !problems().is_empty());
     assert!(problems()[0].as_str().unwrap().contains("backup.verify"), "{:?}", problems());
     fs::write(&file, text).unwrap();

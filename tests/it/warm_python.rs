@@ -191,7 +191,7 @@ fn files_that_are_forked_do_nothing_to_one_another() {
 
 #[test]
 fn a_warm_python_that_is_killed_disturbs_no_task_and_is_gone_when_it_is_idle() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_IDLE_LIMIT", "3")]);
     let text = "import os, time\nfrom airflow.sdk import DAG, task\nwith DAG('d'):\n    @task\n    def first():\n        pass\n    \
                 @task\n    def waits():\n        open('begun', 'w').close()\n        while not os.path.exists('go on'): time.sleep(0.02)\n    \
                 @task\n    def last():\n        pass\n    first() >> waits() >> last()\n";

@@ -67,10 +67,10 @@ fn what_is_seen_is_an_event_of_the_asset(test: &TestHome) {
 
 #[test]
 fn with_our_own_package() {
-    what_is_seen_is_an_event_of_the_asset(&TestHome::new());
+    what_is_seen_is_an_event_of_the_asset(&TestHome::new().with_limit("LEOFLOW_IDLE_LIMIT", "2"));
 }
 
 #[test]
 fn with_airflows_own_sdk() {
-    what_is_seen_is_an_event_of_the_asset(&TestHome::new().with_airflow());
+    what_is_seen_is_an_event_of_the_asset(&TestHome::new().with_airflow().with_limit("LEOFLOW_IDLE_LIMIT", "2"));
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// After the first failure in a row; doubled with each more.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
+fn first_pause() -> Duration {
+    crate::sys::limit("LEOFLOW_IMPORT_RETRY", Duration::from_secs(10))
+}
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 #[derive(Default)]
@@ -32,7 +34,7 @@ struct Retry {
 }
 
 fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+    first_pause().saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
 }
 
 impl Tries {
@@ -102,7 +104,7 @@ mod tests {
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]);
         assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
         tries.ended(&path, Pace::Quick);
-        assert_eq!(tries.failed(&path, Pace::Quick, None, now), FIRST_PAUSE, "after a success");
+        assert_eq!(tries.failed(&path, Pace::Quick, None, now), first_pause(), "after a success");
     }
 
     #[test]
@@ -114,7 +116,7 @@ mod tests {
         assert_eq!(tries.failed(&path, Pace::Slow, None, early), Duration::from_secs(6));
         let file = tempfile::NamedTempFile::new().unwrap();
         let stamp = Stamp::of_path(file.path());
-        assert_eq!(tries.failed(&path, Pace::Slow, stamp, early), FIRST_PAUSE, "after a change");
+        assert_eq!(tries.failed(&path, Pace::Slow, stamp, early), first_pause(), "after a change");
         tries.keep_only(|_| false);
         assert_eq!(tries.next(), None);
     }

@@ -10,11 +10,13 @@ pub mod http;
 pub mod index;
 pub mod mirror;
 pub mod mounts;
+pub mod own_datastore;
 mod postgres;
 pub mod processes;
 pub mod releases;
 pub mod rounds;
 pub mod services;
+mod template;
 pub mod tls;
 
 use leoflow::home::journal;
@@ -104,6 +106,8 @@ pub struct TestHome {
     pub program: PathBuf,
     /// Where it finds its Postgres.
     postgres: &'static Path,
+    /// Time limits of the product that are others here: variables, and seconds.
+    limits: Vec<(&'static str, &'static str)>,
 }
 
 impl TestHome {
@@ -129,12 +133,26 @@ impl TestHome {
         }
         let memory = if relative == Path::new("home") { in_memory(&folder) } else { None };
         let home = memory.as_deref().unwrap_or(folder.path()).join(relative);
-        Self { folder, memory, home, port: free_port(), program: LEOFLOW.into(), postgres: quick_bin() }
+        Self {
+            folder,
+            memory,
+            home,
+            port: free_port(),
+            program: LEOFLOW.into(),
+            postgres: quick_bin(),
+            limits: Vec::new(),
+        }
     }
 
     /// With the real initdb: for what may happen while it works.
     pub fn with_real_initdb(mut self) -> Self {
         self.postgres = postgres_bin();
+        self
+    }
+
+    /// With another time limit, in seconds, for all that runs in it: see `sys::limit`.
+    pub fn with_limit(mut self, name: &'static str, seconds: &'static str) -> Self {
+        self.limits.push((name, seconds));
         self
     }
 
@@ -148,6 +166,13 @@ impl TestHome {
     /// Set up and running in the background.
     pub fn started() -> Self {
         let test = Self::new();
+        test.start();
+        test
+    }
+
+    /// Running with other time limits, see [`Self::with_limit`].
+    pub fn started_with(limits: &[(&'static str, &'static str)]) -> Self {
+        let test = limits.iter().fold(Self::new(), |test, (name, seconds)| test.with_limit(name, seconds));
         test.start();
         test
     }
@@ -185,6 +210,7 @@ impl TestHome {
             .env("LEOFLOW_PYTHON_PACKAGES", "none")
             .env("LEOFLOW_UI", "none")
             .env("TMPDIR", self.folder().join("tmp"))
+            .envs(self.limits.iter().copied())
             .arg("--home")
             .arg(&self.home)
             .args(arguments)
@@ -217,11 +243,23 @@ impl TestHome {
         self.run(&["setup", "--json", "--port", &self.port.to_string()]).expect(0).json()
     }
 
-    /// `lite start`; returns what it printed as JSON.
+    /// `lite start` where nothing is set up: the real way there, and its logs.
     #[track_caller]
-    pub fn start(&self) -> Value {
+    pub fn first_start(&self) -> Value {
         let port = self.port.to_string();
         self.run(&["lite", "start", "--port", &port, "--json"]).expect(0).json()
+    }
+
+    /// `lite start`; returns what it printed as JSON. A home that is not there yet begins as a copy of one that is set up.
+    #[track_caller]
+    pub fn start(&self) -> Value {
+        let password = template::give(self);
+        let mut started = self.first_start();
+        if let Some(password) = password {
+            // As a first start tells it.
+            started["admin_password"] = password.into();
+        }
+        started
     }
 
     /// `lite` in the foreground, its output piped.

@@ -17,8 +17,9 @@ done
 cluster=$bin/../cluster-$(printf '%s' "$options" | cksum | cut -d ' ' -f 1)
 if [ ! -d "$cluster" ]; then
     made=$cluster.$$
+    # Segments of 1 MB: each home copies one.
     # shellcheck disable=SC2086  # No option of ours holds a space.
-    "$bin/real-initdb" --pgdata "$made" --pwfile "$pwfile" $options
+    "$bin/real-initdb" --pgdata "$made" --pwfile "$pwfile" --wal-segsize=1 $options
     # Another test may have been first.
     mv -T "$made" "$cluster" 2>/dev/null || rm -rf "$made"
 fi

@@ -1,0 +1,61 @@
+//! A home's datastore, run by the test itself: for what migrations do, without a program for each step.
+
+use super::TestHome;
+use leoflow::postgres::private::PrivateServer;
+use leoflow::postgres::{Credentials, Endpoint, install, provision};
+use leoflow::schema::{self, Applied, Extent, Known, SchemaError};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+pub struct Datastore {
+    _server: PrivateServer,
+    endpoint: Endpoint,
+    credentials: Credentials,
+}
+
+impl Datastore {
+    pub async fn start(test: &TestHome) -> Self {
+        test.set_up();
+        let home = leoflow::home::resolve(Some(&test.home)).unwrap();
+        let (endpoint, credentials) = (Endpoint::for_home(&home), Credentials::require(&home).unwrap());
+        let installation = install::installed(&home).unwrap();
+        let server = PrivateServer::start(&home, &installation, &endpoint, &credentials).await.unwrap();
+        Self { _server: server, endpoint, credentials }
+    }
+
+    pub async fn connect(&self) -> Client {
+        provision::connect(&self.endpoint, &self.credentials).await.unwrap()
+    }
+
+    pub async fn migrate(&self, known: &[Known]) -> Result<Applied, SchemaError> {
+        let (lock, mut work) = (self.connect().await, self.connect().await);
+        schema::migrate(&lock, &mut work, known, "test", &mut |_| {}).await
+    }
+
+    /// Undoes every migration above `version`; nothing where there is none.
+    pub async fn roll_back(&self, version: i64) {
+        let (lock, mut work) = (self.connect().await, self.connect().await);
+        match schema::rollback(&lock, &mut work, Extent::DownTo(version), &mut |_| {}).await {
+            Ok(_) | Err(SchemaError::NothingToUndo) => {}
+            Err(error) => panic!("back to {version}: {error}"),
+        }
+    }
+
+    /// Rows as `psql -A -t` prints them.
+    pub async fn sql(&self, text: &str) -> String {
+        let messages =
+            self.connect().await.simple_query(text).await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|at| row.get(at).unwrap_or_default()).collect::<Vec<_>>().join("|"))
+            }
+            _ => None,
+        };
+        messages.iter().filter_map(row).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// The kernel ties the server to the thread that started it, which stays for the whole test.
+pub fn run(test: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(test());
+}

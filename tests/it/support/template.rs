@@ -1,0 +1,131 @@
+//! A home that is set up and has its tables, made once by the first test that wants one: others begin as copies of it. What
+//! never changes in it (the program) is shared by hard links.
+
+use super::{LEOFLOW, TestHome, processes, quick_bin};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+struct Template {
+    home: PathBuf,
+    workspace: PathBuf,
+    password: String,
+}
+
+/// Where templates are, one a test process: in memory, as the homes that are copied from it.
+const PREFIX: &str = "leoflow-template-";
+
+static TEMPLATE: LazyLock<Option<Template>> = LazyLock::new(|| {
+    // A runner with a process for each test would make one for each.
+    if std::env::var_os("NEXTEST").is_some() || std::env::var_os("LEOFLOW_TEST_ON_DISK").is_some() {
+        return None;
+    }
+    remove_left_ones();
+    let folder = Path::new("/dev/shm").join(format!("{PREFIX}{}", std::process::id()));
+    fs::create_dir(&folder).ok()?;
+    remove_at_the_end(&folder);
+    let test = TestHome::new();
+    let made = test.run(&["setup", "--json", "--port", &test.port.to_string()]).expect(0).json();
+    let password = made["admin_password"].as_str()?.to_owned();
+    test.run(&["migrate-db"]).expect(0);
+    let (home, workspace) = (folder.join("home"), folder.join("workspace"));
+    copy(&test.home, &home);
+    copy(&test.workspace(), &workspace);
+    rewrite(&home, &[(text(&test.home), text(&home)), (text(&test.workspace()), text(&workspace))]);
+    // The program is a link to it, in each home.
+    Some(Template { home, workspace, password })
+});
+
+/// Makes `test`'s home and workspace copies of the template's. The password of the administrator; `None` where there is no
+/// template, or where the test begins with something else.
+pub fn give(test: &TestHome) -> Option<String> {
+    let is_ordinary =
+        test.program == Path::new(LEOFLOW) && test.memory.is_some() && test.postgres == quick_bin().as_path();
+    if !is_ordinary || test.home.exists() || test.workspace().exists() {
+        return None;
+    }
+    let template = TEMPLATE.as_ref()?;
+    copy(&template.home, &test.home);
+    copy(&template.workspace, &test.workspace());
+    let config = fs::read_to_string(test.home.join("config.yaml")).unwrap();
+    let port = config.lines().find(|line| line.starts_with("port: ")).unwrap().to_owned();
+    rewrite(
+        &test.home,
+        &[
+            (text(&template.home), text(&test.home)),
+            (text(&template.workspace), text(&test.workspace())),
+            (port, format!("port: {}", test.port)),
+        ],
+    );
+    for name in ["jwt_secret", "encryption_key"] {
+        renew_secret(&test.home.join("config.yaml"), name);
+    }
+    Some(template.password.clone())
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// Programs by hard links, everything else byte by byte.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (path, place, kind) = (entry.path(), to.join(entry.file_name()), entry.file_type().unwrap());
+        if kind.is_dir() {
+            copy(&path, &place);
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&path).unwrap(), &place).unwrap();
+        } else if kind.is_file() {
+            let meta = entry.metadata().unwrap();
+            let is_program = meta.permissions().mode() & 0o111 != 0 && meta.size() > 1024 * 1024;
+            if !is_program || fs::hard_link(&path, &place).is_err() {
+                fs::copy(&path, &place).unwrap();
+            }
+        }
+    }
+}
+
+/// In the files that hold paths of the home and the workspace, and the port.
+fn rewrite(home: &Path, changes: &[(String, String)]) {
+    for name in ["config.yaml", "setup.json"] {
+        let path = home.join(name);
+        let mut text = fs::read_to_string(&path).unwrap();
+        for (old, new) in changes {
+            text = text.replace(old, new);
+        }
+        fs::write(&path, text).unwrap();
+    }
+}
+
+fn renew_secret(config: &Path, name: &str) {
+    let mut bytes = [0; 32];
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut bytes).unwrap();
+    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = fs::read_to_string(config).unwrap();
+    let line = text.lines().find(|line| line.starts_with(&format!("{name}: "))).unwrap().to_owned();
+    fs::write(config, text.replace(&line, &format!("{name}: '{secret}'"))).unwrap();
+}
+
+/// Those of test processes that are gone.
+fn remove_left_ones() {
+    for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
+        if pid.is_some_and(|pid| !processes::is_alive(pid)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Statics are never dropped: a process that reads a pipe of ours sees our end, whatever it is.
+fn remove_at_the_end(folder: &Path) {
+    let script = "cat >/dev/null; rm -rf \"$0\"";
+    let mut cleaner = Command::new("setsid");
+    cleaner.args(["sh", "-c", script]).arg(folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // The write end stays open for as long as this process lives.
+    std::mem::forget(cleaner.spawn().unwrap().stdin.take());
+}
