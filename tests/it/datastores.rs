@@ -1,5 +1,6 @@
 //! A datastore on somebody else's server: set up, used, backed up, restored, upgraded, and gone in the middle.
 
+use crate::support::rounds::a_few;
 use crate::support::external::{External, LIKE_OURS};
 use crate::support::releases::{FIRST, Migration, Release, SECOND, releases};
 use crate::support::tls::front;
@@ -242,7 +243,8 @@ fn a_move_that_is_killed_at_any_step_has_happened_or_has_not() {
     let (forth, home) = (moments(&there), moments(&back));
     assert!(forth.len() >= 8 && home.len() >= 8, "{forth:?} {home:?}");
     let mut seen = [0, 0];
-    for (arguments, name) in forth.iter().map(|name| (&there, name)).chain(home.iter().map(|name| (&back, name))) {
+    let forth = a_few(&forth, 5).into_iter().map(|name| (&there, name));
+    for (arguments, name) in forth.chain(a_few(&home, 5).into_iter().map(|name| (&back, name))) {
         let goes_there = arguments[3] == url;
         if is_there() == goes_there {
             test.run(if goes_there { &back } else { &there }).expect(0);

@@ -301,7 +301,7 @@ fn a_step_that_fails_is_taken_back_or_finished_and_nothing_of_either_state_is_lo
     test.run(&["lite", "stop"]).expect(0);
     let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
     let undo = ["lite", "restore", "--undo", "--yes"];
-    for step in [
+    let steps = [
         "move-out",
         "move-in",
         "carry-over",
@@ -312,7 +312,8 @@ fn a_step_that_fails_is_taken_back_or_finished_and_nothing_of_either_state_is_lo
         "config",
         "settle",
         "forget",
-    ] {
+    ];
+    for step in a_few(steps, 5) {
         let name = format!("exchange.{step}");
         let failed: Done = test.command(&restore).env("LEOFLOW_FAIL_AT", &name).output().unwrap().into();
         assert_eq!(failed.code, Some(1), "{step}: {failed:?}");
@@ -357,7 +358,8 @@ fn what_appears_in_the_workspace_while_a_restore_is_interrupted_is_kept() {
 fn a_restore_into_an_empty_home_that_was_killed_can_be_made_again() {
     let (old, password) = used();
     let backup = old.backup("b.tar.zst");
-    for name in ["setup.create-cluster", "restore.unpacked", "load.loaded", "restore.proven", "restore.move-in"] {
+    let moments = ["setup.create-cluster", "restore.unpacked", "load.loaded", "restore.proven", "restore.move-in"];
+    for name in a_few(moments, 3) {
         // Where there is memory for its home, the workspace is on another file system.
         let new = if name.starts_with("setup.") { TestHome::new() } else { TestHome::on_one_disk() };
         let arguments = ["lite", "restore", "--input", backup.to_str().unwrap()];

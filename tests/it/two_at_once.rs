@@ -1,5 +1,6 @@
 //! Two terminals, ten terminals.
 
+use crate::support::rounds::a_few;
 use crate::support::{Done, TestHome, newest};
 use std::process::Stdio;
 
@@ -47,7 +48,7 @@ fn two_migrators_at_once_apply_each_migration_once() {
 #[test]
 fn start_and_stop_at_once_end_in_one_of_the_two() {
     let test = TestHome::started();
-    for _ in 0..5 {
+    for _ in a_few(0..5, 3) {
         let stop = test.command(&["lite", "stop"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let start = test.command(&["lite", "start"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stop: Done = stop.wait_with_output().unwrap().into();
@@ -91,7 +92,7 @@ fn two_operations_at_once_are_one_operation_and_a_refusal_that_names_it() {
     let input = backup.to_str().unwrap();
     let restore = ["lite", "restore", "--input", input, "--force", "--yes"];
     let other = test.folder().join("c.tar.zst");
-    for _ in 0..3 {
+    for _ in a_few(0..3, 2) {
         let done = at_once(&test, &[&restore, &["lite", "backup", "--output", other.to_str().unwrap()], &restore]);
         assert!(done.iter().any(|done| done.code == Some(0)), "{done:?}");
         for done in done.iter().filter(|done| done.code != Some(0)) {
@@ -105,7 +106,7 @@ fn two_operations_at_once_are_one_operation_and_a_refusal_that_names_it() {
 
 #[test]
 fn start_and_purge_at_once_are_a_whole_instance_or_none() {
-    for _ in 0..4 {
+    for _ in a_few(0..4, 2) {
         let test = TestHome::new();
         test.set_up();
         // After a purge that was faster it begins anew, with no configuration to name the port.

@@ -107,6 +107,15 @@ impl Loaded {
         assert_eq!(kept, self.written.len().to_string(), "acknowledged variables");
         assert!(!self.written.is_empty());
     }
+
+    /// Every variable that was acknowledged is there; one that was written without an answer may be there too.
+    #[track_caller]
+    pub fn assert_kept(&self, test: &TestHome) {
+        let there = test.sql("SELECT key FROM variable WHERE key LIKE 'load%'");
+        let there: std::collections::HashSet<&str> = there.lines().collect();
+        let lost: Vec<&String> = self.written.iter().filter(|key| !there.contains(key.as_str())).collect();
+        assert!(lost.is_empty(), "{lost:?}");
+    }
 }
 
 /// An instance with something in it, a task that runs, and a session.

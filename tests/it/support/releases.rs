@@ -3,6 +3,7 @@
 use super::{LEOFLOW, postgres_archive};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -64,36 +65,45 @@ impl Releases {
     }
 }
 
+type Made = HashMap<Vec<Release>, Arc<Releases>>;
+
 /// Made once for all tests that want the same.
 pub fn releases(list: &[Release]) -> Arc<Releases> {
-    type Made = HashMap<Vec<Release>, Arc<Releases>>;
     static MADE: LazyLock<Mutex<Made>> = LazyLock::new(Mutex::default);
-    let mut made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    made.entry(list.to_vec()).or_insert_with(|| Arc::new(make(list))).clone()
+    made(list, &mut MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
 }
 
-fn make(list: &[Release]) -> Releases {
+/// The last one on top of those before it, which other lists begin with too.
+fn made(list: &[Release], all: &mut Made) -> Arc<Releases> {
+    if let Some(found) = all.get(list) {
+        return found.clone();
+    }
+    let (last, before) = list.split_last().unwrap();
+    let before = (!before.is_empty()).then(|| (made(before, all), before));
+    let releases = Arc::new(make(last, before));
+    all.insert(list.to_vec(), releases.clone());
+    releases
+}
+
+fn make(release: &Release, before: Option<(Arc<Releases>, &[Release])>) -> Releases {
     let folder = tempfile::Builder::new().tempdir_in(of_this_run()).unwrap();
     let releases = Releases { folder };
-    let mut last: Option<PathBuf> = None;
-    for (at, release) in list.iter().enumerate() {
-        let program = releases.program(release.version);
-        write_program(&program, release);
-        let is_last = at + 1 == list.len();
-        let output = if is_last { releases.dist() } else { releases.folder.path().join(format!("dist-{at}")) };
-        let broken = releases.folder.path().join("postgres");
-        let is_broken = release.fault.is_some_and(|(part, _)| part == "postgres");
-        if is_broken {
-            write_broken_postgres(&broken);
+    let mut more: Vec<OsString> = Vec::new();
+    if let Some((before, list)) = &before {
+        more.extend(["--from".into(), before.dist().into()]);
+        for older in *list {
+            fs::hard_link(before.program(older.version), releases.program(older.version)).unwrap();
         }
-        let mut from: Vec<&str> = last.iter().flat_map(|path| ["--from", path.to_str().unwrap()]).collect();
-        if is_broken {
-            from.extend(["--postgres", broken.to_str().unwrap()]);
-        }
-        let done = make_release(&releases, release.version, &output, &from);
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        last = Some(output);
     }
+    write_program(&releases.program(release.version), release);
+    if release.fault.is_some_and(|(part, _)| part == "postgres") {
+        let broken = releases.folder.path().join("postgres");
+        write_broken_postgres(&broken);
+        more.extend(["--postgres".into(), broken.into()]);
+    }
+    let more: Vec<&str> = more.iter().map(|argument| argument.to_str().unwrap()).collect();
+    let done = make_release(&releases, release.version, &releases.dist(), &more);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     releases
 }
 
