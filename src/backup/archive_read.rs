@@ -73,9 +73,8 @@ impl<'a> ArchiveReader<'a> {
         manifest(&mut self.tar.entries().map_err(damaged)?.raw(true))
     }
 
-    /// The manifest, and the content of the file `path` where the archive has one; nothing behind it is looked at. For a plan:
-    /// what comes into force is read with [`Self::read`].
-    pub fn one(&mut self, path: &str) -> Result<(Manifest, Option<Vec<u8>>), ArchiveError> {
+    /// Reads the manifest and the file `path`, where the archive has one, unverified: for plans only, see [`Self::read`].
+    pub fn manifest_and_file(&mut self, path: &str) -> Result<(Manifest, Option<Vec<u8>>), ArchiveError> {
         let mut entries = self.tar.entries().map_err(damaged)?.raw(true);
         let manifest = manifest(&mut entries)?;
         while let Some(found) = next(&mut entries)? {

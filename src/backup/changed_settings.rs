@@ -2,7 +2,7 @@
 
 use crate::config::{self, DEPRECATED, Loaded, SETTINGS};
 
-/// What stays as it is on this machine, see [`super::restore_plan::fitted_config`].
+/// Settings that a restore keeps from this machine, see [`super::restore_plan::fitted_config`].
 const OF_THE_MACHINE: [&str; 7] =
     ["workspace", "port", "python", "host", "backup.recipients", "backup.passphrase", "backup.identity"];
 
@@ -18,7 +18,10 @@ pub fn changed_settings(now: &str, then: &str) -> Vec<String> {
         .filter_map(|setting| {
             let value = |loaded: &Loaded| setting.value_in(loaded).unwrap_or_else(|| "the default".to_owned());
             let (now, then) = (value(&now), value(&then));
-            (now != then).then(|| format!("setting {}: {now} becomes {then}", setting.name))
+            // An address may hold a password.
+            let is_shown = setting.name != "upgrade.from";
+            let values = if is_shown { format!(": {now} becomes {then}") } else { " becomes what it was".to_owned() };
+            (now != then).then(|| format!("setting {}{values}", setting.name))
         })
         .collect();
     if now.config.admin_password_hash != then.config.admin_password_hash {
@@ -33,7 +36,7 @@ mod tests {
 
     #[test]
     fn settings_of_the_instance_are_named_and_those_of_the_machine_are_not() {
-        let then = "workspace: /old\nport: 1\nadmin_password_hash: '$argon2id$a'\nupgrade: {keep_versions: 5}\n";
+        let then = "workspace: /old\nport: 1\nadmin_password_hash: '$argon2id$a'\nupgrade: {keep_versions: 5, from: 'https://u:secret@h/'}\n";
         let now = "workspace: /new\nport: 2\nadmin_password_hash: '$argon2id$b'\nlog_level: debug\nupgrade: {keep_versions: 2}\n\
                    backup: {identity: /k, keep: 3}\n";
         let mut lines = changed_settings(now, then);
@@ -43,6 +46,7 @@ mod tests {
             [
                 "setting backup.keep: 3 becomes the default",
                 "setting log_level: debug becomes the default",
+                "setting upgrade.from becomes what it was",
                 "setting upgrade.keep_versions: 2 becomes 5",
                 "the admin password becomes what it was",
             ]

@@ -6,7 +6,7 @@ use crate::home::Home;
 use crate::sys::beneath::{Entry, Folder};
 use std::path::{Path, PathBuf};
 
-/// Of the workspace, and of the task logs up to `task_logs_bytes` (`backup.task_logs_bytes`). A folder that cannot be read
+/// Bytes of the workspace plus the task logs, those up to `task_logs_bytes` (`backup.task_logs_bytes`). A folder that cannot be read
 /// counts as empty, as a backup leaves it out.
 pub fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes: u64) -> u64 {
     let own = OwnBackups::of(home);

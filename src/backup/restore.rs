@@ -53,7 +53,7 @@ pub fn peek(input: &Input) -> Result<Manifest, RestoreError> {
 /// The manifest and `config.yaml`, for a plan.
 pub fn peek_config(input: &Input) -> Result<(Manifest, String), RestoreError> {
     let mut reader = archive_in(input, open(&input.path)?)?;
-    let (manifest, config) = reader.one(CONFIG).map_err(refused(&input.path))?;
+    let (manifest, config) = reader.manifest_and_file(CONFIG).map_err(refused(&input.path))?;
     Ok((manifest, String::from_utf8_lossy(&config.unwrap_or_default()).into_owned()))
 }
 

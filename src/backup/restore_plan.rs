@@ -72,7 +72,7 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
     if let Some(obstacle) = &facts.obstacle {
         return Err(Refusal::Obstacle(obstacle.clone()));
     }
-    let of_workspace: u64 = manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::size).sum();
+    let of_workspace = workspace_size(manifest);
     let (here, there) = match facts.workspace_free {
         Some(free) => (manifest.total_size() - of_workspace, Some((of_workspace, free))),
         None => (manifest.total_size(), None),
@@ -86,6 +86,11 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
         Some((needed, free)) if needed > free => Err(Refusal::Space { path: facts.workspace.to_owned(), needed, free }),
         _ => Ok(()),
     }
+}
+
+/// Bytes of the workspace's files in a backup.
+pub fn workspace_size(manifest: &Manifest) -> u64 {
+    manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::size).sum()
 }
 
 fn is_in_workspace(entry: &Entry) -> bool {

@@ -161,10 +161,11 @@ pub async fn survey(client: &impl GenericClient, whose: Tables) -> Result<Survey
     Ok(survey)
 }
 
-/// What no backup holds of a database, for a plan: objects of the user's own, and rights on our tables.
-pub async fn left_behind(client: &impl GenericClient) -> Result<Vec<String>, PgError> {
+/// Objects and rights that a restore does not bring back, for a plan. On a server of the user's own the other objects stay.
+pub async fn left_behind(client: &impl GenericClient, is_ours: bool) -> Result<Vec<String>, PgError> {
     let found = survey(client, Tables::Known).await?;
-    let mut names: Vec<String> = found.others.into_iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
+    let others = found.others.into_iter().filter(|_| is_ours);
+    let mut names: Vec<String> = others.map(|(name, reason)| format!("{name} ({reason})")).collect();
     names.extend(found.changes);
     for row in client.query(GRANTS, &[]).await? {
         names.push(row.get(0));
@@ -176,8 +177,9 @@ pub async fn left_behind(client: &impl GenericClient) -> Result<Vec<String>, PgE
 const GRANTS: &str = "
     SELECT 'rights of ' || CASE g.grantee WHEN 0 THEN 'everybody' ELSE g.grantee::pg_catalog.regrole::text END
            || ' on ' || pg_catalog.string_agg(DISTINCT c.relname::text, ', ')
-    FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) g
-    WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v', 'm', 'S') AND g.grantee <> c.relowner
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+         LATERAL pg_catalog.aclexplode(c.relacl) g
+    WHERE n.nspname = 'public' AND c.relkind IN ('r', 'v', 'm', 'S') AND g.grantee <> c.relowner
     GROUP BY g.grantee ORDER BY 1";
 
 struct Candidate {

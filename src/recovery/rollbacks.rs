@@ -12,6 +12,7 @@ use crate::protocol::child::RESTORE_OF_ROLLBACK;
 use crate::protocol::control;
 use crate::schema;
 use crate::sys::env_vars;
+use crate::upgrade::history;
 use crate::upgrade::rollback_record::{self, RollbackRecord, Settled};
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,9 @@ impl Recovery<'_> {
 
     fn tell_settled(&self, record: RollbackRecord, schema: i64) -> Result<Settled, Error> {
         let settled = record.settle(self.home, schema)?;
+        if let Settled::Finished(_) = &settled {
+            note_finished(self.home);
+        }
         self.reporter.report(Progress::Note(match &settled {
             Settled::Finished(record) => format!("finished the rollback to {} that was interrupted", record.to),
             Settled::Forgotten(record) => {
@@ -106,6 +110,11 @@ impl Recovery<'_> {
         }));
         Ok(settled)
     }
+}
+
+/// A mark that cannot be written costs a question that is asked once more.
+pub(super) fn note_finished(home: &Home) {
+    let _ = history::set_finished_by_another(home, true);
 }
 
 async fn schema_of(access: &Access) -> Result<i64, Error> {

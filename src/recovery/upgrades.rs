@@ -115,9 +115,12 @@ impl Recovery<'_> {
         }
         let journal = Journal::resume(self.home, entry);
         let ended = finish::end(&mut work, journal, &mut state, ending).await?;
+        if matches!((&ended, state.direction), (Ended::Completed { .. }, Direction::Down)) {
+            super::rollbacks::note_finished(self.home);
+        }
         let (from, to) = (&state.plan.from, &state.plan.to);
         let (what, way_on) = match state.direction {
-            Direction::Up => ("upgrade", "the way back: leoflow rollback".to_owned()),
+            Direction::Up => ("upgrade", "to roll back: leoflow rollback".to_owned()),
             Direction::Down => ("rollback", format!("forward again: leoflow upgrade {from}")),
         };
         let text = match &ended {

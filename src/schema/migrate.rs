@@ -7,6 +7,7 @@ use super::{SchemaError, ledger};
 use crate::postgres::PgError;
 use std::error::Error as _;
 use std::time::Duration;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient};
 
 /// Key of the advisory lock: "leoflow" in ASCII. Everything that changes the schema takes it.
@@ -103,8 +104,9 @@ fn reason(error: &refinery::Error) -> String {
         if let Some(postgres) = cause.downcast_ref::<tokio_postgres::Error>()
             && let Some(db) = postgres.as_db_error()
         {
-            // What the detail names may be the user's: a view that uses a column.
-            let detail = db.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+            // It names a view of the user's that uses a column; other details hold values of rows.
+            let names_objects = *db.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST;
+            let detail = db.detail().filter(|_| names_objects).map(|detail| format!(" ({detail})")).unwrap_or_default();
             return format!("{}: {}{detail}", db.severity(), db.message());
         }
         source = cause.source();

@@ -2,20 +2,21 @@
 
 use serde::Serialize;
 
-/// What is there now, and what the newest backup says about how well it packs.
+/// Current sizes, and those of the newest backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sizes {
     pub database: u64,
     /// What a backup takes of the workspace and of the task logs.
     pub files: u64,
-    pub packing: Option<Packing>,
+    pub last: Option<LastBackup>,
 }
 
-/// A backup: its own size, and the size of what is in it.
+/// A backup: its own size, and the sizes of what went into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packing {
-    pub packed: u64,
-    pub unpacked: u64,
+pub struct LastBackup {
+    pub archive: u64,
+    pub database: u64,
+    pub files: u64,
 }
 
 /// The backup that comes back: its files, and the database that it becomes.
@@ -35,7 +36,7 @@ pub struct Need {
 /// For the datastore to go on. A restore that belongs to a rollback keeps the same.
 pub const RESERVE: u64 = 16 * 1024 * 1024;
 
-/// What a rollback writes: `backup` is what a backup takes, see [`of_backup`]; `restored` is the one that comes back, `None`
+/// The disk space that a rollback needs: `backup` is what a backup takes, see [`of_backup`]; `restored` is the one that comes back, `None`
 /// where migrations are undone.
 pub fn of_rollback(backup: u64, database: u64, restored: Option<Restored>) -> Vec<Need> {
     let backup = Need { purpose: "a backup of what is there now", bytes: backup };
@@ -57,15 +58,12 @@ pub fn total(needs: &[Need]) -> u64 {
 
 /// While it is made: the archive, and the pieces that it is made of: together two and a half times the archive.
 pub fn of_backup(sizes: &Sizes) -> u64 {
-    let packed = match sizes.packing {
-        Some(Packing { packed, unpacked }) if unpacked > 0 => {
-            let content = u128::from(sizes.database.saturating_add(sizes.files));
-            let packed = content * u128::from(packed) / u128::from(unpacked);
-            // Files that were added since may not pack as well.
-            u64::try_from(packed).unwrap_or(u64::MAX).saturating_add(packed as u64 / 4)
-        }
-        // A dump is a quarter of its database; files may not pack at all.
-        _ => (sizes.database / 4).saturating_add(sizes.files),
+    // A dump is a quarter to a half of its database; what was added to the files may not pack at all.
+    let packed = match sizes.last {
+        Some(LastBackup { archive, database, files }) => archive
+            .saturating_add(sizes.database.saturating_sub(database) / 2)
+            .saturating_add(sizes.files.saturating_sub(files)),
+        None => (sizes.database / 4).saturating_add(sizes.files),
     };
     packed.saturating_mul(5) / 2
 }
@@ -78,22 +76,22 @@ mod tests {
 
     #[test]
     fn a_small_instance_needs_little() {
-        let packing = Some(Packing { packed: 18_000, unpacked: 9 * MB });
-        let sizes = Sizes { database: 9 * MB, files: 20_000, packing };
-        let backup = of_backup(&sizes);
+        let last = Some(LastBackup { archive: 18_000, database: 9 * MB, files: 20_000 });
+        let backup = of_backup(&Sizes { database: 9 * MB, files: 20_000, last });
         assert!(total(&of_rollback(backup, 9 * MB, None)) < 30 * MB);
         let restored = Restored { files: 30_000, database: 9 * MB };
         assert!(total(&of_rollback(backup, 9 * MB, Some(restored))) < 30 * MB);
     }
 
     #[test]
-    fn the_workspace_and_the_logs_count() {
-        let sizes = |files, packing| Sizes { database: 10 * MB, files, packing };
-        let packing = Some(Packing { packed: 50 * MB, unpacked: 100 * MB });
-        let needed = |sizes: Sizes| of_backup(&sizes);
-        assert!(needed(sizes(500 * MB, None)) >= 1_250 * MB);
-        let halved = needed(sizes(500 * MB, packing));
-        assert!((637 * MB..1_250 * MB).contains(&halved), "{halved}");
-        assert_eq!(needed(sizes(0, Some(Packing { packed: 0, unpacked: 0 }))), needed(sizes(0, None)));
+    fn what_was_added_since_the_last_backup_counts() {
+        let last = Some(LastBackup { archive: 18_000, database: 9 * MB, files: 20_000 });
+        let needed = |database, files, last| of_backup(&Sizes { database, files, last });
+        assert!(needed(9 * MB, 2_000 * MB, last) > 2_000 * MB);
+        assert!(needed(2_000 * MB, 20_000, last) > 1_000 * MB);
+        assert!(needed(10 * MB, 500 * MB, None) > 500 * MB);
+        // Large files that are gone cost what they cost then, and no more.
+        let old = Some(LastBackup { archive: 1_000 * MB, database: 10 * MB, files: 1_000 * MB });
+        assert!(needed(5_000 * MB, 0, old) < 10_000 * MB);
     }
 }

@@ -1,4 +1,4 @@
-//! `upgrade/failed.json`: the release that failed here last and was taken back. It is not taken again without a word.
+//! `upgrade/failed.json`: the last release that failed here and was undone; upgrading to it again shows a warning.
 
 use crate::home::Home;
 use crate::sys::{clock, files};
@@ -15,8 +15,9 @@ pub struct FailedRelease {
     pub reason: String,
 }
 
-/// A reason may hold a program's last words.
-const SIZE_LIMIT: u64 = 256 * 1024;
+const SIZE_LIMIT: u64 = 64 * 1024;
+/// Characters of a reason.
+const REASON_LIMIT: usize = 500;
 
 fn path(home: &Home) -> PathBuf {
     home.upgrade().join("failed.json")
@@ -30,7 +31,9 @@ pub fn read(home: &Home) -> Option<FailedRelease> {
 
 pub fn remember(home: &Home, version: &Version, reason: &str) -> io::Result<()> {
     files::create_private_dir(&home.upgrade())?;
-    let failed = FailedRelease { version: version.clone(), at: clock::now_rfc3339(), reason: reason.to_owned() };
+    // The first line says it; a program's last words may follow.
+    let reason: String = reason.lines().next().unwrap_or_default().chars().take(REASON_LIMIT).collect();
+    let failed = FailedRelease { version: version.clone(), at: clock::now_rfc3339(), reason };
     files::write_atomic(&path(home), &serde_json::to_vec_pretty(&failed)?, 0o600)
 }
 
@@ -49,7 +52,7 @@ mod tests {
         let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
         let (one, other) = (Version::new(0, 2, 0), Version::new(0, 3, 0));
         assert_eq!(read(&home), None);
-        remember(&home, &one, "the smoke test failed").unwrap();
+        remember(&home, &one, "the smoke test failed\nits last words").unwrap();
         forget(&home, &other).unwrap();
         let failed = read(&home).unwrap();
         assert_eq!((failed.version, failed.reason.as_str()), (one.clone(), "the smoke test failed"));

@@ -5,7 +5,7 @@ use super::ending::Ending;
 use super::history::{self, Change, Kind, Snapshot};
 use super::steps::{self, Direction, State, Step};
 use super::work::Work;
-use super::{UpgradeError, failed_release, program, snapshot, stage};
+use super::{UpgradeError, program, snapshot, stage};
 use crate::backup::restore;
 use crate::home::journal::Journal;
 use crate::home::progress::Progress;
@@ -234,8 +234,6 @@ fn commit(work: &Work<'_>, state: &State) -> Result<(), UpgradeError> {
         change.snapshot = Some(Snapshot { database: state.snapshot.clone(), until });
         history::add(work.home, change).map_err(|source| UpgradeError::Write { path: work.home.upgrade(), source })?;
     }
-    // A note that stays only warns.
-    let _ = failed_release::forget(work.home, &plan.to);
     Ok(())
 }
 

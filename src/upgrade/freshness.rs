@@ -69,7 +69,8 @@ fn is_in_the_future(issued: Timestamp, now: Timestamp) -> bool {
 /// Keeps the newer one; a date in the future is not remembered.
 pub fn remember(home: &Home, manifest: &Manifest, place: &str, now: Timestamp) -> io::Result<()> {
     let Some(issued_at) = manifest.issued_at.filter(|issued| !is_in_the_future(*issued, now)) else { return Ok(()) };
-    if seen(home).is_some_and(|seen| seen.issued_at >= issued_at && !is_in_the_future(seen.issued_at, now)) {
+    // Also one from the future, which counts for nothing until then: this machine's clock may be the one that is wrong.
+    if seen(home).is_some_and(|seen| seen.issued_at >= issued_at) {
         return Ok(());
     }
     files::create_private_dir(&home.upgrade())?;
@@ -130,10 +131,10 @@ mod tests {
         }
         remember(&home, &manifest(Some("2028-01-01T00:00:00Z"), None), "here", now).unwrap();
         assert_eq!(seen(&home).unwrap().issued_at, at("2026-10-01T00:00:00Z"), "a date in the future");
-        // One that an older release remembered is replaced.
+        // A clock that is set back does not forget the newest.
         remember(&home, &manifest(Some("2028-01-01T00:00:00Z"), None), "here", at("2028-01-01T00:00:00Z")).unwrap();
         remember(&home, &manifest(Some("2026-11-01T00:00:00Z"), None), "here", now).unwrap();
-        assert_eq!(seen(&home).unwrap().issued_at, at("2026-11-01T00:00:00Z"));
+        assert_eq!(seen(&home).unwrap().issued_at, at("2028-01-01T00:00:00Z"));
         std::fs::write(path(&home), "no").unwrap();
         assert_eq!(seen(&home), None);
     }

@@ -28,6 +28,10 @@ pub struct Change {
     /// was interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<f64>,
+    /// A rollback that was interrupted and finished by another command: the one that was interrupted may be repeated, and then
+    /// must not go one release further.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    finished_by_another: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +103,22 @@ pub fn next_back(changes: &[Change], version: &Version) -> Option<Version> {
     way(changes).into_iter().rev().find(|change| change.to == *version).map(|change| change.from.clone())
 }
 
+/// Seconds of the last pause that was measured: of a restore where `of` says so, otherwise of a change that kept the data.
+pub fn last_pause(changes: &[Change], of: Option<Kind>) -> Option<f64> {
+    let is_restore = of == Some(Kind::Restore);
+    changes.iter().rev().filter(|change| (change.kind() == Kind::Restore) == is_restore).find_map(|change| change.pause)
+}
+
+/// Sets the pause of the last change, measured to its end.
+pub fn set_last_pause(home: &Home, seconds: f64) -> io::Result<()> {
+    let mut all = read(home)?;
+    if let Some(last) = all.last_mut() {
+        last.pause = Some(seconds);
+        write(home, &all)?;
+    }
+    Ok(())
+}
+
 /// The last change, if it went to that release, whichever way.
 pub fn last_to(home: &Home, version: &Version) -> Option<Change> {
     history(home).pop().filter(|change| change.to == *version)
@@ -124,6 +144,22 @@ pub fn ways_back(home: &Home) -> io::Result<Vec<PathBuf>> {
     found.extend(last.and_then(|change| change.backup.clone()));
     found.dedup();
     Ok(found)
+}
+
+/// The last change, where it is a rollback that another command has finished and no rollback has reported yet.
+pub fn finished_by_another(changes: &[Change]) -> Option<&Change> {
+    changes.last().filter(|change| change.finished_by_another)
+}
+
+/// Marks the last change, or takes the mark away.
+pub fn set_finished_by_another(home: &Home, is_so: bool) -> io::Result<()> {
+    let mut all = read(home)?;
+    if let Some(last) = all.last_mut().filter(|last| last.kind() != Kind::Upgrade && last.finished_by_another != is_so)
+    {
+        last.finished_by_another = is_so;
+        write(home, &all)?;
+    }
+    Ok(())
 }
 
 pub fn add(home: &Home, change: Change) -> io::Result<()> {
@@ -177,6 +213,7 @@ impl Change {
             backup,
             snapshot: None,
             pause: None,
+            finished_by_another: false,
         }
     }
 
@@ -270,6 +307,21 @@ mod tests {
         assert!(left(&[up, down]) && left(&[up, down, up, down]));
         assert!(!left(&[up]) && !left(&[up, down, up]) && !left(&[]));
         assert!(!left(&[up, ("0.2.0", "1.0.0", Some(Kind::Upgrade))]), "it was left for a newer one");
+    }
+
+    #[test]
+    fn a_rollback_that_another_command_has_finished_is_known_until_it_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let (one, two) = (version("0.1.0"), version("0.2.0"));
+        add(&home, Change::now(Kind::Upgrade, (&one, &two), (1, 2), None)).unwrap();
+        set_finished_by_another(&home, true).unwrap();
+        assert!(finished_by_another(&history(&home)).is_none(), "an upgrade is not repeated");
+        add(&home, Change::now(Kind::Restore, (&two, &one), (2, 1), None)).unwrap();
+        set_finished_by_another(&home, true).unwrap();
+        assert_eq!(finished_by_another(&history(&home)).map(|change| &change.to), Some(&one));
+        set_finished_by_another(&home, false).unwrap();
+        assert!(finished_by_another(&history(&home)).is_none());
     }
 
     #[test]

@@ -2,13 +2,12 @@
 //! one that is stopped, with a Postgres of our own for the moment.
 
 use super::program::{ProgramError, TrialServer, trial_limit};
-use super::smoke::{ServerEndpoint, Smoke};
+use super::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use crate::home::Home;
 use crate::home::lock::HomeLock;
 use crate::postgres::private::{PrivateError, PrivateServer};
 use crate::postgres::{Access, install};
 use crate::protocol::control::{self, Answer, ControlClient, Level, Request};
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -117,9 +116,8 @@ impl Host {
                 let ask = Smoke {
                     endpoint,
                     version: smoke.version.clone(),
-                    known_import_errors: None,
+                    known: KnownFaults::default(),
                     releases: None,
-                    failed_before: BTreeSet::new(),
                     config_file: None,
                     ..*smoke
                 };

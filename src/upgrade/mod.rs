@@ -30,7 +30,7 @@ pub mod version_order;
 pub mod versions;
 mod work;
 
-pub use run::{KnownFaults, Outcome, ReleaseSource, Status, upgrade};
+pub use run::{Outcome, ReleaseSource, Status, upgrade};
 pub use work::{Notes, Work};
 
 use crate::backup::RestoreError;

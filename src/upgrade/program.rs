@@ -102,7 +102,7 @@ pub fn migrate_within(
     Ok(said.lines().filter_map(|line| line.strip_prefix("applied: ")).map(str::to_owned).collect())
 }
 
-/// What a `migrate-db` says of a failure, less the hints for somebody who has called it and the lines on what it has applied.
+/// The error that `migrate-db` prints, without its hints, which are for those who call it, and its `applied:` lines.
 fn without_advice(said: &str) -> String {
     let is_of_failure = |line: &&str| !line.starts_with("hint:") && !line.starts_with("applied: ");
     said.lines().filter(is_of_failure).collect::<Vec<_>>().join("\n")

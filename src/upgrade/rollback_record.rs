@@ -68,12 +68,12 @@ impl RollbackRecord {
             self.forget(home)?;
             return Ok(Settled::Forgotten(self));
         }
-        self.finish(home, None)?;
+        self.finish(home)?;
         Ok(Settled::Finished(self))
     }
 
-    /// Makes the older release the installed one. Each step may be done twice. `pause` is the seconds in which nothing ran.
-    pub fn finish(&self, home: &Home, pause: Option<f64>) -> Result<(), UpgradeError> {
+    /// Makes the older release the installed one. Each step may be done twice.
+    pub fn finish(&self, home: &Home) -> Result<(), UpgradeError> {
         let write = |path: PathBuf| move |source| UpgradeError::Write { path, source };
         // A development build may run from elsewhere.
         if stage::program_of(home, &self.to).exists() {
@@ -87,8 +87,7 @@ impl RollbackRecord {
             .is_some_and(|change| change.kind() == Kind::Restore && change.backup == made);
         if !is_recorded {
             let schema = (self.schema_from, self.schema_to);
-            let mut change = Change::now(Kind::Restore, (&self.from, &self.to), schema, made);
-            change.pause = pause;
+            let change = Change::now(Kind::Restore, (&self.from, &self.to), schema, made);
             history::add(home, change).map_err(write(home.upgrade()))?;
         }
         checkpoint("rollback.recorded");

@@ -5,7 +5,7 @@ use super::finish::{self, Ended};
 use super::import_evidence::Releases;
 use super::plan::Plan;
 use super::program;
-use super::smoke::{self, ServerEndpoint, Smoke};
+use super::smoke::{self, KnownFaults, ServerEndpoint, Smoke};
 use super::source::Source;
 use super::steps::{self, Direction, State, Step};
 use super::work::{Notes, Work};
@@ -18,7 +18,6 @@ use crate::postgres::acquire::{self, Staged};
 use crate::sys::{checkpoint, files};
 use crate::web_ui;
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -32,7 +31,7 @@ pub enum Status {
     RolledBack,
     /// The new release is in force, and something is wrong with it.
     UpgradedWithProblem,
-    /// The same of a release that was gone back to.
+    /// The older release is installed, and has a problem.
     RolledBackWithProblem,
 }
 
@@ -82,15 +81,6 @@ impl ReleaseSource<'_> {
     }
 }
 
-/// What was wrong before the change, and is no release's fault.
-#[derive(Debug, Default)]
-pub struct KnownFaults {
-    /// DAG files that cannot be imported; `None` where nobody runs to ask.
-    pub import_errors: Option<BTreeSet<String>>,
-    /// Names of smoke checks.
-    pub failed_checks: BTreeSet<String>,
-}
-
 /// Changes the release. The caller has the operation to itself. While nothing was changed yet, it gives up when
 /// `cancelled` completes.
 pub async fn upgrade(
@@ -114,10 +104,14 @@ pub async fn upgrade(
         work.took("Going back", begun);
         work.remember_failure(&state, fault.as_ref());
     }
+    if matches!(&ended, Ended::Completed { .. }) && fault.is_none() {
+        // A note that stays only warns.
+        let _ = failed_release::forget(work.home, &state.plan.to);
+    }
     Ok(work.outcome(&state, ended, fault))
 }
 
-fn begin(home: &Home, plan: Plan, direction: Direction, known: KnownFaults) -> State {
+fn begin(home: &Home, plan: Plan, direction: Direction, known_faults: KnownFaults) -> State {
     State {
         snapshot: snapshot::name(&plan.to),
         had_program: stage::program_of(home, &plan.to).exists(),
@@ -129,8 +123,7 @@ fn begin(home: &Home, plan: Plan, direction: Direction, known: KnownFaults) -> S
         migrations_run: Vec::new(),
         expected_pause: None,
         rehearsed_trial: None,
-        known_import_errors: known.import_errors,
-        failed_before: known.failed_checks,
+        known_faults,
         leaving: None,
     }
 }
@@ -222,11 +215,10 @@ impl Work<'_> {
             config: self.config,
             endpoint,
             version: state.plan.to.to_string(),
-            known_import_errors: state.known_import_errors.clone(),
+            known: state.known_faults.clone(),
             releases: Some(stage::program_of(self.home, &state.plan.from))
                 .filter(|before| before.is_file())
                 .map(|before| Releases { home: self.home.clone(), before, new: state.new_program.clone() }),
-            failed_before: state.failed_before.clone(),
             config_file: Some(self.home.config()),
         }
     }
@@ -345,7 +337,8 @@ impl Work<'_> {
         self.step(journal, Step::Trial, async |work| {
             // Import errors were judged in the rehearsal and are judged again behind the open door, where nobody waits.
             let smoke = work.smoke(state, ServerEndpoint::Open);
-            let smoke = Smoke { config: work.config, known_import_errors: None, ..smoke };
+            let known = KnownFaults { import_errors: None, ..smoke.known.clone() };
+            let smoke = Smoke { config: work.config, known, ..smoke };
             let limit = state.trial_limit(program::trial_limit());
             let endpoint =
                 ServerEndpoint::Private(work.host.begin_trial(&state.new_program, work.home, &smoke, limit).await?);

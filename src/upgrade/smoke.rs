@@ -7,9 +7,9 @@ use crate::config::{self, Config};
 use crate::protocol::http::{self, Ask, encode};
 use crate::sys::{self, clock, random, unix_socket};
 use hyper::{Method, StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
@@ -42,14 +42,24 @@ pub struct Smoke<'a> {
     pub endpoint: ServerEndpoint,
     /// The version that should answer.
     pub version: String,
-    /// DAG files that could not be imported before; `None` when nothing is known of that.
-    pub known_import_errors: Option<BTreeSet<String>>,
+    /// Faults that were there before the change.
+    pub known: KnownFaults,
     /// Who is asked whether a file that cannot be imported any more is a release's fault.
     pub releases: Option<Releases>,
     /// Where the present secrets are read for each request; `None` keeps those of `config`.
     pub config_file: Option<PathBuf>,
-    /// Checks that failed before the change too: they say nothing about a release.
-    pub failed_before: BTreeSet<String>,
+}
+
+/// Faults of the release that is in force, which do not count against another one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KnownFaults {
+    /// DAG files that cannot be imported; `None` if nothing is known of them.
+    pub import_errors: Option<BTreeSet<String>>,
+    /// DAGs whose grid is not shown.
+    pub grids: BTreeSet<String>,
+    /// Whether the trial task fails, twice in a row.
+    pub trial_task: bool,
 }
 
 /// For one request. A first one may wait for the DAG files to be parsed.
@@ -72,34 +82,29 @@ impl Smoke<'_> {
 
     /// What can be asked of a server on trial. Stops at the first that is wrong.
     pub async fn on_trial(&self) -> Vec<Check> {
-        let mut checks = self.none_yet();
+        let mut checks = Checks::default();
         let _ = self.run_common(&mut checks).await;
-        checks.done
+        checks.0
     }
 
     /// Everything, through the public address.
     pub async fn whole(&self) -> Vec<Check> {
-        let mut checks = self.none_yet();
+        let mut checks = Checks::default();
         let _ = async {
             self.run_common(&mut checks).await?;
             checks.run("scheduler", self.scheduler()).await?;
             checks.run("trial task", self.trial_task()).await
         }
         .await;
-        checks.done
+        checks.0
     }
 
-    /// The names of the checks that fail now: of the release that is still in force.
-    pub async fn failing(&self) -> BTreeSet<String> {
-        let mut checks = Checks { goes_on: true, ..self.none_yet() };
-        let _ = self.run_common(&mut checks).await;
-        let _ = checks.run("scheduler", self.scheduler()).await;
-        let _ = checks.run("trial task", self.trial_task()).await;
-        checks.done.into_iter().filter(|check| !check.ok).map(|check| check.name.to_owned()).collect()
-    }
-
-    fn none_yet(&self) -> Checks {
-        Checks { done: Vec::new(), failed_before: self.failed_before.clone(), goes_on: false }
+    /// What fails on the running release. An error if it does not say which DAG files it cannot import.
+    pub async fn known_faults(&self) -> Result<KnownFaults, String> {
+        let import_errors = Some(self.import_errors().await?);
+        let grids = self.grids().await.map(|grids| grids.failed.into_keys().collect()).unwrap_or_default();
+        let trial_task = self.run_trial_task().await.is_err() && self.run_trial_task().await.is_err();
+        Ok(KnownFaults { import_errors, grids, trial_task })
     }
 
     async fn run_common(&self, checks: &mut Checks) -> Result<(), ()> {
@@ -170,7 +175,7 @@ impl Smoke<'_> {
     async fn dags(&self) -> Result<Passed, String> {
         let dags = self.json("/api/v2/dags?limit=1").await?["total_entries"].as_i64().unwrap_or(-1);
         let errors = self.import_errors().await?;
-        let new: Vec<&str> = match &self.known_import_errors {
+        let new: Vec<&str> = match &self.known.import_errors {
             Some(known) => errors.difference(known).map(String::as_str).collect(),
             None => Vec::new(),
         };
@@ -199,7 +204,7 @@ impl Smoke<'_> {
     }
 
     /// The pages, and what the web UI asks for its first ones.
-    async fn pages(&self) -> Result<String, String> {
+    async fn pages(&self) -> Result<Passed, String> {
         let mut pages: Vec<String> = PAGES.map(str::to_owned).into();
         if let ServerEndpoint::Open = self.endpoint {
             // It shows what the supervisor says, and a server on trial may have none.
@@ -212,19 +217,37 @@ impl Smoke<'_> {
             }
         }
         self.json("/ui/config").await?;
+        let Grids { shown, failed } = self.grids().await?;
+        let is_known = |id: &String| self.known.grids.contains(id);
+        if let Some((_, reason)) = failed.iter().find(|(id, _)| !is_known(id)) {
+            return Err(reason.clone());
+        }
+        let names: Vec<&str> = failed.keys().map(String::as_str).collect();
+        Ok(Passed {
+            detail: format!("{} pages, {shown} grids", pages.len()),
+            warning: (!names.is_empty()).then(|| format!("no grid, as before the change: {}", names.join(", "))),
+        })
+    }
+
+    /// The grids of the DAGs that the first page lists.
+    async fn grids(&self) -> Result<Grids, String> {
         let dags = self.json(&format!("/ui/dags?limit={DAG_PAGES}")).await?;
         let ids = dags["dags"].as_array().ok_or("/ui/dags has no list")?;
+        let mut grids = Grids::default();
         for id in ids.iter().filter_map(|dag| dag["dag_id"].as_str()) {
             let path = format!("/ui/grid/structure/{}", encode(id));
             match self.get(&path).await? {
-                (StatusCode::OK, body) if parse(&body)?.is_array() => {}
-                // It was deleted meanwhile.
-                (StatusCode::NOT_FOUND, _) => {}
-                (StatusCode::OK, _) => return Err(format!("the grid of {id} is not shown")),
-                (status, _) => return Err(format!("{path} answers {status}")),
+                (StatusCode::OK, body) if parse(&body)?.is_array() => grids.shown += 1,
+                (StatusCode::NOT_FOUND, _) if self.is_deleted(id).await? => {}
+                (status, _) => drop(grids.failed.insert(id.to_owned(), format!("{path} answers {status}"))),
             }
         }
-        Ok(format!("{} pages, {} grids", pages.len(), ids.len()))
+        Ok(grids)
+    }
+
+    async fn is_deleted(&self, id: &str) -> Result<bool, String> {
+        let (status, _) = self.get(&format!("/api/v2/dags/{}", encode(id))).await?;
+        Ok(status == StatusCode::NOT_FOUND)
     }
 
     /// It leads a moment after it has started.
@@ -245,7 +268,17 @@ impl Smoke<'_> {
         }
     }
 
-    async fn trial_task(&self) -> Result<String, String> {
+    async fn trial_task(&self) -> Result<Passed, String> {
+        match self.run_trial_task().await {
+            Err(reason) if self.known.trial_task => {
+                let warning = Some(format!("failed before the change too: {reason}"));
+                Ok(Passed { detail: "no task has run".to_owned(), warning })
+            }
+            outcome => outcome.map(Passed::from),
+        }
+    }
+
+    async fn run_trial_task(&self) -> Result<String, String> {
         let (status, answer) = self.send(Method::POST, "/api/lite/trial-task", None).await?;
         if !status.is_success() {
             return Err(format!("{status} {}", String::from_utf8_lossy(&answer)));
@@ -327,6 +360,13 @@ impl Smoke<'_> {
     }
 }
 
+#[derive(Default)]
+struct Grids {
+    shown: usize,
+    /// By DAG, with the reason.
+    failed: BTreeMap<String, String>,
+}
+
 /// What a check has found that is well.
 struct Passed {
     detail: String,
@@ -339,13 +379,9 @@ impl From<String> for Passed {
     }
 }
 
-/// In order; the first that fails is the last, unless it failed before the change too.
-struct Checks {
-    done: Vec<Check>,
-    failed_before: BTreeSet<String>,
-    /// Also after one that fails.
-    goes_on: bool,
-}
+/// In order; the first that fails is the last.
+#[derive(Default)]
+struct Checks(Vec<Check>);
 
 impl Checks {
     async fn run<P: Into<Passed>>(
@@ -356,13 +392,9 @@ impl Checks {
         let begun = Instant::now();
         let outcome = work.await;
         let ok = outcome.is_ok();
-        let Passed { detail, mut warning } = outcome.map_or_else(Passed::from, Into::into);
-        let is_old = !ok && self.failed_before.contains(name);
-        if is_old {
-            warning = Some(format!("failed before the change too: {detail}"));
-        }
-        self.done.push(Check { name, ok, detail, warning, seconds: begun.elapsed().as_secs_f64() });
-        if ok || is_old || self.goes_on { Ok(()) } else { Err(()) }
+        let Passed { detail, warning } = outcome.map_or_else(Passed::from, Into::into);
+        self.0.push(Check { name, ok, detail, warning, seconds: begun.elapsed().as_secs_f64() });
+        if ok { Ok(()) } else { Err(()) }
     }
 }
 
@@ -381,27 +413,4 @@ pub fn failure(checks: &[Check]) -> Option<String> {
 
 fn parse(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|error| format!("its answer cannot be read: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_failed_before_the_change_says_nothing_about_a_release() {
-        let run = async |failed_before: &[&str]| {
-            let failed_before = failed_before.iter().map(|name| (*name).to_owned()).collect();
-            let mut checks = Checks { done: Vec::new(), failed_before, goes_on: false };
-            let _ = async {
-                checks.run("pages", async { Err::<String, _>("500".to_owned()) }).await?;
-                checks.run("scheduler", async { Ok("beats".to_owned()) }).await?;
-                checks.run("trial task", async { Err::<String, _>("it failed".to_owned()) }).await
-            }
-            .await;
-            (checks.done.len(), failure(&checks.done), warnings(&checks.done).count())
-        };
-        assert_eq!(run(&[]).await, (1, Some("pages: 500".to_owned()), 0));
-        assert_eq!(run(&["pages"]).await, (3, Some("trial task: it failed".to_owned()), 1));
-        assert_eq!(run(&["pages", "trial task"]).await, (3, None, 2));
-    }
 }

@@ -1,9 +1,9 @@
 //! The steps of an upgrade, in order, and what is written down of it. Pure.
 
 use super::plan::Plan;
+use super::smoke::KnownFaults;
 use crate::home::journal::Entry;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,10 +108,8 @@ pub struct State {
     /// How long the server took in the rehearsal to get ready and to pass, seconds.
     #[serde(default)]
     pub rehearsed_trial: Option<f64>,
-    pub known_import_errors: Option<BTreeSet<String>>,
-    /// Smoke checks that failed before the change.
     #[serde(default)]
-    pub failed_before: BTreeSet<String>,
+    pub known_faults: KnownFaults,
     /// Why the new release is left again, by the rollback SQL of its migrations.
     pub leaving: Option<String>,
 }
@@ -196,8 +194,7 @@ mod tests {
             migrations_run: Vec::new(),
             expected_pause: None,
             rehearsed_trial: None,
-            known_import_errors: None,
-            failed_before: BTreeSet::new(),
+            known_faults: KnownFaults::default(),
             leaving: None,
         }
     }

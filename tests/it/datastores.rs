@@ -1,8 +1,8 @@
 //! A datastore on somebody else's server: set up, used, backed up, restored, upgraded, and gone in the middle.
 
-use crate::support::rounds::a_few;
 use crate::support::external::{External, LIKE_OURS};
 use crate::support::releases::{FIRST, Migration, Release, SECOND, releases};
+use crate::support::rounds::a_few;
 use crate::support::tls::front;
 use crate::support::{PATIENT, TestHome, wait_until};
 use std::time::Duration;

@@ -162,11 +162,6 @@ fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back(
     refused(&test, &plan(&test, dist, &["0.9.0"]), 1, "there is no release 0.9.0");
     refused(&test, &plan(&test, dist, &["nonsense"]), 2, "neither a channel nor a version");
     plan(&test, dist, &["v0.2.0"]).expect(0);
-    let copy = plan(&test, dist, &["0.1.0"]).expect(3);
-    let installed = test.home.join("versions/0.2.0/leoflow");
-    assert!(copy.stderr.contains("this is leoflow 0.1.0, and 0.2.0 is in force here"), "{}", copy.stderr);
-    assert!(copy.stderr.contains(&format!("{} upgrade", installed.display())), "{}", copy.stderr);
-    test.program = installed;
     let older = plan(&test, dist, &["0.1.0"]);
     assert_eq!(older.code, Some(3), "{older:?}");
     assert!(older.stderr.contains("leoflow rollback --to 0.1.0"), "{}", older.stderr);
@@ -175,6 +170,14 @@ fn what_is_installed_is_not_installed_again_and_an_older_one_only_by_going_back(
     let replayed = plan(&test, old.dist().to_str().unwrap(), &[]);
     assert_eq!(replayed.code, Some(0), "{replayed:?}");
     assert!(replayed.stdout.contains("newer than what is offered in its channel, 0.1.0"), "{}", replayed.stdout);
+    // The first program, beside the newer one that runs.
+    test.program = test.home.join("bin/leoflow");
+    test.start();
+    test.program = all.program("0.1.0");
+    let copy = plan(&test, dist, &["0.2.0"]).expect(3);
+    let installed = test.home.join("versions/0.2.0/leoflow");
+    assert!(copy.stderr.contains("this is leoflow 0.1.0, and 0.2.0 runs here"), "{}", copy.stderr);
+    assert!(copy.stderr.contains(&format!("{} upgrade", installed.display())), "{}", copy.stderr);
     // The channel is kept in the file, with everything else that is there.
     test.run(&["set-channel", "rc"]).expect(0);
     assert!(fs::read_to_string(test.home.join("config.yaml")).unwrap().contains("upgrade:\n  channel: rc\n"));

@@ -1,8 +1,8 @@
 //! From one release to another, under load, with tasks running; and what happens when the other one is bad.
 
-use crate::support::rounds::a_few;
 use crate::support::changing_release::{Load, assert_undisturbed, populated, started, upgrade, variable, version};
 use crate::support::releases::{FIRST, Migration, Release, SECOND, releases};
+use crate::support::rounds::a_few;
 use crate::support::{TestHome, newest, wait_until};
 use serde_json::{Value, json};
 use std::fs;

@@ -291,7 +291,7 @@ fn tell_plan(
             note(format!("It replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
             note("What is replaced is kept, for `leoflow lite restore --undo`.".to_owned());
             if let Some(names) = replaced::named(&before.left_behind) {
-                note(format!("What no backup holds is not in the new database: {names}."));
+                note(format!("Not restored, because backups do not contain it: {names}."));
             }
             let older = side::kept(&context.home).filter(|(_, kept)| kept.unreadable.is_none());
             if let Some((_, kept)) = older {

@@ -6,6 +6,7 @@ use super::rollback_restore::{self, RestoreWay};
 use super::upgrade_facts::{self, Looked};
 use super::upgrade_worker;
 use super::watch_worker;
+use crate::backup::restore_plan::workspace_size;
 use crate::backup::{Input, catalog, restore};
 use crate::cli::upgrade_args::RollbackRelease;
 use crate::commands::context::Context;
@@ -16,17 +17,18 @@ use crate::protocol::{control, log};
 use crate::recovery::datastore::Datastore;
 use crate::schema::{self, Extent, SchemaError};
 use crate::setup;
-use crate::sys::stdio;
+use crate::sys::{disk, stdio};
 use crate::upgrade::capacity::{self, Need, Restored};
-use crate::upgrade::history;
+use crate::upgrade::history::{self, Kind};
 use crate::upgrade::plan::{Facts, Instance, Plan};
 use crate::upgrade::program::{self, About};
 use crate::upgrade::rollback_plan::{self, Back, Refusal, Ways, as_change};
-use crate::upgrade::rollback_record::{RollbackRecord, Settled};
+use crate::upgrade::rollback_record::Settled;
 use crate::upgrade::{self, Outcome, ReleaseSource, stage, version_order};
 use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// What going back would be.
 pub(super) struct Looking {
@@ -51,10 +53,23 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
         let to = record.to.to_string();
         // This command finishes the interrupted one, and goes no further back.
         if args.to.as_deref().is_none_or(|asked| asked.strip_prefix('v').unwrap_or(asked) == to) {
-            return finished(context, &record);
+            reported(context)?;
+            return finished(context, &record.from, &record.to, record.made.as_ref());
         }
     }
     context.recovery().settle_change(args.dry_run).await?;
+    let changes = history::history(&context.home);
+    if let Some(change) = history::finished_by_another(&changes).filter(|_| args.to.is_none()) {
+        if !args.dry_run {
+            reported(context)?;
+        }
+        let further = history::next_back(&changes, &change.to);
+        context.printer.note(format!("the rollback to {} was interrupted, and is finished already", change.to));
+        if let Some(further) = further {
+            context.printer.note(format!("To go further back:  leoflow rollback --to {further}"));
+        }
+        return finished(context, &change.from, &change.to, change.backup.as_ref());
+    }
     let looking = look(context, args).await?;
     let consequences = Consequences::of(context, &looking).await?;
     if !context.printer.json {
@@ -85,15 +100,21 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     watch_worker::watch(context, &arguments, &[]).await
 }
 
-fn finished(context: &Context<'_>, record: &RollbackRecord) -> Result<u8, Error> {
-    let made = record.made.as_ref().map(|made| context.home.root().join(made));
+/// The next rollback goes further back.
+fn reported(context: &Context<'_>) -> Result<(), Error> {
+    history::set_finished_by_another(&context.home, false)
+        .map_err(|error| Error::io("write", &context.home.upgrade(), &error))
+}
+
+fn finished(context: &Context<'_>, from: &Version, to: &Version, made: Option<&PathBuf>) -> Result<u8, Error> {
+    let made = made.map(|made| context.home.root().join(made));
     if context.printer.json {
         context.printer.json(&json!({
-            "status": "rolled_back", "previous_version": record.from, "new_version": record.to, "commit": null,
+            "status": "rolled_back", "previous_version": from, "new_version": to, "commit": null,
             "migrations_run": [], "backup_path": made, "details": [],
         }))?;
     } else {
-        context.printer.line(format!("Leoflow is {} again (it was {})", record.to, record.from));
+        context.printer.line(format!("Leoflow is {to} again (it was {from})"));
     }
     if control::status_of(&context.home).is_none() {
         context.printer.note("Start it:  leoflow lite start");
@@ -137,22 +158,28 @@ async fn look(context: &Context<'_>, args: &RollbackRelease) -> Result<Looking, 
     };
     let plan = as_change(&facts, &ways, &to, target);
     let own_schema_of_target = about.schema_version;
-    let needs = needs(&facts, &back)?;
+    let needs = needs(context, &facts, &back)?;
     let needed = capacity::total(&needs);
     if let Some(free) = facts.free_bytes.filter(|free| *free < needed) {
         return Err(Refusal::Space { needs, free, backups: backups_bytes(home) }.into());
     }
-    let last_pause = changes.iter().rev().find_map(|change| change.pause);
+    let last_pause = history::last_pause(&changes, matches!(back, Back::Restore { .. }).then_some(Kind::Restore));
     Ok(Looking { to, facts, datastore, plan, back, own_schema_of_target, needs, last_pause })
 }
 
 /// How much is written, and for what.
-fn needs(facts: &Facts, back: &Back) -> Result<Vec<Need>, Error> {
+fn needs(context: &Context<'_>, facts: &Facts, back: &Back) -> Result<Vec<Need>, Error> {
     let restored = match back {
         Back::Undo { .. } => None,
         Back::Restore { backup } => {
             let manifest = restore::peek(&Input::plain(backup))?;
-            Some(Restored { files: manifest.total_size(), database: manifest.database.bytes })
+            let config = context.config()?.map(|loaded| loaded.config);
+            let workspace = config.as_ref().and_then(|config| config.workspace.as_deref());
+            let root = context.home.root();
+            let is_here = workspace.is_none_or(|workspace| disk::same_file_system(root, workspace).unwrap_or(true));
+            // The restore asks for the other file system's room itself.
+            let elsewhere = if is_here { 0 } else { workspace_size(&manifest) };
+            Some(Restored { files: manifest.total_size() - elsewhere, database: manifest.database.bytes })
         }
     };
     Ok(capacity::of_rollback(facts.backup_bytes, facts.database_bytes, restored))

@@ -43,12 +43,13 @@ impl Consequences {
                 let workspace = loaded.as_ref().and_then(|loaded| loaded.config.workspace.as_deref());
                 lost.extend(workspace.into_iter().flat_map(|workspace| {
                     let files = newer_files(&context.home, &then, backup, workspace);
-                    replaced::named(&files)
-                        .map(|names| format!("files of the workspace that are newer than the backup: {names}"))
+                    replaced::named(&files).map(|names| {
+                        format!("files of the workspace that are newer than the backup are replaced: {names}")
+                    })
                 }));
                 lost.extend(
                     replaced::named(&now.left_behind)
-                        .map(|names| format!("what no backup holds is not in the restored database: {names}")),
+                        .map(|names| format!("not restored, because backups do not contain it: {names}")),
                 );
                 lost.push(format!("everything is as it was at {}, the workspace too", then.created_at));
                 let now = config::self_contained(&context.home.config()).ok().flatten().unwrap_or_default();
@@ -77,7 +78,7 @@ impl Consequences {
             Back::Undo { .. } if self.lost.is_empty() => printer.line("  everything you have stays"),
             Back::Undo { .. } => printer.line("  everything you have stays, but for:"),
             Back::Restore { backup } => {
-                printer.line(format!("  the backup from before comes back: {}", backup.display()));
+                printer.line(format!("  the backup from before the upgrade is restored: {}", backup.display()));
             }
         }
         for line in self.lost.iter().chain(&self.settings) {
@@ -86,7 +87,7 @@ impl Consequences {
         if let Some(line) = interruption(looking) {
             printer.line(format!("  {line}"));
         }
-        printer.line("  what is there now is backed up first");
+        printer.line("  the current state is backed up first");
         let needs: Vec<String> =
             looking.needs.iter().map(|need| format!("{} {}", megabytes(need.bytes), need.purpose)).collect();
         printer.line(format!(

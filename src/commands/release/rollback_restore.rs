@@ -81,6 +81,7 @@ pub async fn bring_back(
     drop(datastore);
     drop(alone);
     let begun = steps.begin("Restoring the backup");
+    let stopped = begun;
     let ran = restore_with(&stage::program_of(home, &to), home, &restored, &mut record);
     checkpoint("rollback.restored");
     // Not what the restore says of itself: one that was killed may have come through.
@@ -102,7 +103,7 @@ pub async fn bring_back(
             .hint(format!("what is there now is also in {}", made.path.display())));
     }
     steps.end("Restoring the backup", begun);
-    record.finish(home, was_running.then(|| begun.elapsed().as_secs_f64()))?;
+    record.finish(home)?;
     if was_running {
         let begun = steps.begin("Starting");
         start(home, port).map_err(|error| {
@@ -111,6 +112,8 @@ pub async fn bring_back(
                 .hint(format!("what was there is in {}", made.path.display()))
         })?;
         steps.end("Starting", begun);
+        // A pause that cannot be written down is not shown the next time.
+        let _ = history::set_last_pause(home, stopped.elapsed().as_secs_f64());
     }
     Ok(Outcome {
         status: Status::RolledBack,

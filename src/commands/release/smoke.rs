@@ -4,7 +4,7 @@ use crate::cli::api::not_running;
 use crate::commands::context::Context;
 use crate::error::Error;
 use crate::protocol::control;
-use crate::upgrade::smoke::{ServerEndpoint, Smoke};
+use crate::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
@@ -14,9 +14,8 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
         config: &config,
         endpoint: ServerEndpoint::Open,
         version: status.version,
-        known_import_errors: None,
+        known: KnownFaults::default(),
         releases: None,
-        failed_before: Default::default(),
         config_file: None,
     };
     let checks = smoke.whole().await;

@@ -11,17 +11,13 @@ use crate::commands::context::Context;
 use crate::config::{self};
 use crate::error::Error;
 use crate::protocol::child::RELEASE_SOURCE;
-use crate::upgrade::plan::{Action, Plan, Refusal, plan, plan_kept};
+use crate::upgrade::plan::{Action, Database, Facts, Instance, Plan, Refusal, plan, plan_kept};
 use crate::upgrade::source::Source;
-use crate::upgrade::{history, signature, stage, version_order};
-use semver::Version;
+use crate::upgrade::{history, program, signature, stage};
 use serde_json::json;
 use std::ffi::OsString;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
-    if !(args.resume || args.abort || args.install || args.worker) {
-        refuse_an_older_copy(context)?;
-    }
     if let Some(UpgradeCommand::Plan(plan)) = &args.command {
         context.recovery().settle_change(true).await?;
         if let Some((plan, _)) = look_beyond(context, plan.version.as_deref(), &plan.from, true).await? {
@@ -62,13 +58,17 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     watch_worker::watch(context, &arguments, &variables).await
 }
 
-/// An older copy of the program does not know the schema that it would have to rehearse with.
-fn refuse_an_older_copy(context: &Context<'_>) -> Result<(), Error> {
-    let installed = upgrade_facts::installed_version(context)?;
-    let own = Version::parse(context.version).map_err(Error::bug)?;
-    let program = stage::program_of(&context.home, &installed);
-    if version_order::compare(&own, &installed).is_lt() && program.is_file() {
-        let text = format!("this is leoflow {own}, and {installed} is in force here; nothing was changed");
+/// An older copy of the program cannot rehearse on the schema of a newer one that runs.
+fn refuse_an_older_copy(context: &Context<'_>, facts: &Facts) -> Result<(), Error> {
+    let schema = match &facts.database {
+        Database::Applied(applied) => applied.iter().map(|(version, _)| *version).max().unwrap_or(0),
+        Database::Damaged(_) => 0,
+    };
+    let program = stage::program_of(&context.home, &facts.installed);
+    let is_behind = facts.instance != Instance::Stopped && schema > facts.own_schema;
+    if is_behind && program::about(&program).is_ok() {
+        let (own, installed) = (context.version, &facts.installed);
+        let text = format!("this is leoflow {own}, and {installed} runs here; nothing was changed");
         return Err(Error::refused(text).hint(format!("{} upgrade", program.display())));
     }
     Ok(())
@@ -86,6 +86,7 @@ async fn look_beyond(
     let target = target(version, config.as_ref())?;
     if let Some(about) = kept(context, &target, from, &upgrade_facts::installed_version(context)?) {
         let Looked { facts, .. } = upgrade_facts::look(context).await?;
+        refuse_an_older_copy(context, &facts)?;
         let to = version_of(&about)?;
         let mut plan = plan_kept(&facts, &about.migrations, &to)?;
         plan.warnings.extend(was_left(context, &to));
@@ -95,6 +96,7 @@ async fn look_beyond(
     let manifest = source.manifest(&signature::trusted(&context.home, build_info().public_key)).await?;
     let doubts = doubts(context, &manifest, &source, look_only);
     let Looked { facts, .. } = upgrade_facts::look(context).await?;
+    refuse_an_older_copy(context, &facts)?;
     match plan(&facts, &manifest, &target) {
         Ok(mut plan) => {
             plan.warnings.extend(doubts);
@@ -108,6 +110,9 @@ async fn look_beyond(
             } else {
                 doubts.iter().for_each(|doubt| context.printer.warning(doubt));
                 context.printer.line(format!("{nothing}; nothing has to be done"));
+                if let Refusal::Ahead { .. } = nothing {
+                    context.printer.note("If it was withdrawn there:  leoflow rollback");
+                }
             }
             Ok(None)
         }
@@ -117,7 +122,7 @@ async fn look_beyond(
 
 fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
     let printer = context.printer;
-    let last_pause = history::history(&context.home).iter().rev().find_map(|change| change.pause);
+    let last_pause = history::last_pause(&history::history(&context.home), None);
     if printer.json {
         let mut value = serde_json::to_value(plan).map_err(Error::bug)?;
         value["last_pause"] = json!(last_pause);

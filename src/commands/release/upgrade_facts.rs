@@ -14,7 +14,7 @@ use crate::recovery::datastore::Datastore;
 use crate::schema::{self, embedded};
 use crate::setup::{self, Receipt};
 use crate::sys::disk;
-use crate::upgrade::capacity::{self, Packing, Sizes};
+use crate::upgrade::capacity::{self, LastBackup, Sizes};
 use crate::upgrade::plan::{Database, Facts, Installed, Instance, POSTGRES};
 use crate::web_ui;
 use semver::Version;
@@ -52,19 +52,19 @@ pub async fn look(context: &Context<'_>) -> Result<Looked, Error> {
     Ok(Looked { facts, datastore })
 }
 
-/// What a backup would hold, and how the newest automatic one was packed.
+/// What a backup would hold, and the newest plain automatic one.
 fn sizes(context: &Context<'_>, database: u64) -> Result<Sizes, Error> {
     let home = &context.home;
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.as_deref());
     let task_logs_bytes = config.as_ref().map_or(u64::MAX, |config| config.backup.task_logs_bytes);
     let newest = catalog::list(home).into_iter().find(|backup| backup.automatic && !backup.encrypted);
-    let packing = newest.and_then(|backup| {
+    let last = newest.and_then(|backup| {
         let manifest = restore::peek(&Input::plain(&backup.path)).ok()?;
-        let unpacked = manifest.files_size().saturating_add(manifest.database.bytes);
-        Some(Packing { packed: backup.size_bytes, unpacked })
+        let (database, files) = (manifest.database.bytes, manifest.files_size());
+        Some(LastBackup { archive: backup.size_bytes, database, files })
     });
-    Ok(Sizes { database, files: files_size(home, workspace, task_logs_bytes), packing })
+    Ok(Sizes { database, files: files_size(home, workspace, task_logs_bytes), last })
 }
 
 fn components(home: &Home) -> Vec<Installed> {

@@ -18,9 +18,9 @@ use crate::sys::{env_vars, stdio};
 use crate::upgrade::host::Host;
 use crate::upgrade::plan::{Database, Facts, Instance, Plan, plan, plan_kept};
 use crate::upgrade::signature;
-use crate::upgrade::smoke::{ServerEndpoint, Smoke};
-use crate::upgrade::{self, KnownFaults, Notes, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
-use std::collections::BTreeSet;
+use crate::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
+use crate::upgrade::{self, Notes, Outcome, ReleaseSource, Status, UpgradeError, Work, program, stage};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -114,11 +114,11 @@ pub async fn change(
         Some((server, lock)) => Host::stopped(server, Some(lock)),
         None => Host::live(home).map_err(Error::failed)?.ok_or_else(crate::cli::api::not_running)?,
     };
-    let known = match (known_faults(&facts, config).await, release_source) {
-        // The way back asks nothing of a server that may be the reason for it.
-        (Err(_), ReleaseSource::Installed) => KnownFaults::default(),
-        (Ok(known), ReleaseSource::Installed) => KnownFaults { failed_checks: BTreeSet::new(), ..known },
-        (known, _) => known?,
+    let mut cancelled = std::pin::pin!(cancelled);
+    LoggedSink.report(Progress::Started("Checking what works now".to_owned()));
+    let known = tokio::select! {
+        known = known_faults(&facts, config, release_source) => known?,
+        () = &mut cancelled => return Err(UpgradeError::Cancelled.into()),
     };
     let mut work = Work {
         home,
@@ -149,26 +149,38 @@ pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
     }
 }
 
-/// What is wrong already is not another release's fault.
-async fn known_faults(facts: &Facts, config: &Config) -> Result<KnownFaults, Error> {
+/// For all that is asked; a release that does not answer is no reason not to leave it.
+const KNOWN_FAULTS_LIMIT: Duration = Duration::from_secs(120);
+
+/// Collects the faults of the running release.
+async fn known_faults(facts: &Facts, config: &Config, to: ReleaseSource<'_>) -> Result<KnownFaults, Error> {
     if facts.instance != Instance::Healthy {
         return Ok(KnownFaults::default());
     }
-    let version = facts.installed.to_string();
     let smoke = Smoke {
         config,
         endpoint: ServerEndpoint::Open,
-        version,
-        known_import_errors: None,
+        version: facts.installed.to_string(),
+        known: KnownFaults::default(),
         releases: None,
-        failed_before: BTreeSet::new(),
         config_file: None,
     };
-    let import_errors = smoke.import_errors().await.map_err(|reason| {
-        Error::failed("the instance does not say which DAG files it cannot import").cause(reason).hint("leoflow smoke")
-    })?;
-    Ok(KnownFaults { import_errors: Some(import_errors), failed_checks: smoke.failing().await })
+    if matches!(to, ReleaseSource::Installed) {
+        // The way back asks little of a server that may be the reason for it.
+        let import_errors = tokio::time::timeout(IMPORT_ERRORS_LIMIT, smoke.import_errors()).await;
+        return Ok(KnownFaults { import_errors: import_errors.ok().and_then(Result::ok), ..KnownFaults::default() });
+    }
+    let asked = tokio::time::timeout(KNOWN_FAULTS_LIMIT, smoke.known_faults()).await;
+    asked.unwrap_or_else(|_| Err(format!("it did not answer within {} s", KNOWN_FAULTS_LIMIT.as_secs()))).map_err(
+        |reason| {
+            Error::failed("the instance does not say which DAG files it cannot import")
+                .cause(reason)
+                .hint("leoflow smoke")
+        },
+    )
 }
+
+const IMPORT_ERRORS_LIMIT: Duration = Duration::from_secs(10);
 
 fn result(outcome: &Outcome) -> serde_json::Value {
     let mut value = serde_json::to_value(outcome).unwrap_or_default();

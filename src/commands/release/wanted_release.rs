@@ -55,11 +55,11 @@ pub fn version_of(about: &About) -> Result<Version, Error> {
     Version::parse(&about.version).map_err(|error| Error::bug(format!("{:?} is no version: {error}", about.version)))
 }
 
-/// What a user should know who takes a release again that was gone back from, or that failed here.
+/// Warns about a release that failed here or was rolled back.
 pub fn was_left(context: &Context<'_>, to: &Version) -> Vec<String> {
     let changes = history::history(&context.home);
     let left = history::left_at(&changes, to)
-        .map(|at| format!("you went back from {to} on {at}; what was wrong with it then may be wrong still"));
+        .map(|at| format!("you went back from {to} on {at}; what was wrong with it then may still be wrong"));
     let failed = failed_release::read(&context.home).filter(|failed| failed.version == *to);
     let failed = failed.map(|failed| format!("{to} failed here on {}: {}", failed.at, failed.reason));
     left.into_iter().chain(failed).collect()

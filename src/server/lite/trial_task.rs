@@ -70,7 +70,10 @@ async fn no_room(state: &AppState) -> Result<Option<&'static str>, ApiError> {
     if tries::count_running(&*client).await? >= tries::SLOTS {
         return Ok(Some("as many tasks run as ever run at once"));
     }
-    Ok((pools::get(&*client, DEFAULT_POOL).await?.open() == 0).then_some("the default pool has no free slot"))
+    let pool = pools::get(&*client, DEFAULT_POOL).await?;
+    // What is only queued may wait for an agent that claims nothing.
+    let is_full = pool.slots >= 0 && pool.running >= i64::from(pool.slots);
+    Ok(is_full.then_some("the default pool has no free slot"))
 }
 
 async fn run_once(state: &AppState) -> Result<Run, ApiError> {

@@ -30,7 +30,7 @@ pub fn variable(test: &TestHome, key: &str) -> Option<String> {
     (got.code == Some(0)).then(|| got.json()["value"].as_str().unwrap().to_owned())
 }
 
-/// Requests from several clients until it is told to stop; what was acknowledged is counted.
+/// Requests from several clients until `end` is called; what was acknowledged is counted.
 pub struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,

@@ -256,7 +256,7 @@ impl TestHome {
         let password = template::give(self);
         let mut started = self.first_start();
         if let Some(password) = password {
-            // As a first start tells it.
+            // As the first start prints it.
             started["admin_password"] = password.into();
         }
         started

@@ -27,9 +27,11 @@ static TEMPLATE: LazyLock<Option<Template>> = LazyLock::new(|| {
     fs::create_dir(&folder).ok()?;
     remove_at_the_end(&folder);
     let test = TestHome::new();
-    let made = test.run(&["setup", "--json", "--port", &test.port.to_string()]).expect(0).json();
-    let password = made["admin_password"].as_str()?.to_owned();
-    test.run(&["migrate-db"]).expect(0);
+    let made = test.run(&["setup", "--json", "--port", &test.port.to_string()]);
+    let password = (made.code == Some(0)).then(|| made.json())?["admin_password"].as_str()?.to_owned();
+    if test.run(&["migrate-db"]).code != Some(0) {
+        return None;
+    }
     let (home, workspace) = (folder.join("home"), folder.join("workspace"));
     copy(&test.home, &home);
     copy(&test.workspace(), &workspace);
