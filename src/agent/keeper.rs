@@ -3,6 +3,7 @@
 //! nothing of ours that is replaced or fails disturbs a task.
 
 use super::folder::{Cause, Outcome, Spec, TaskFolder};
+use super::limits::{folder_round, term_grace, timeout_grace};
 use super::log::TaskLog;
 use super::secrets::SecretsPipe;
 use crate::protocol::task_log::{Level, Stream};
@@ -22,21 +23,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// After the task's own deadline, for what it has to clean up.
-fn timeout_grace() -> Duration {
-    crate::sys::limit("LEOFLOW_TIMEOUT_GRACE", Duration::from_secs(5))
-}
 /// The longest that a task with a time limit may import and wait for its arguments: as long as it waits
 /// for a server that is away, and then some.
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
-/// How often it looks whether its folder is still there.
-fn folder_round() -> Duration {
-    crate::sys::limit("LEOFLOW_FOLDER_ROUND", Duration::from_secs(10))
-}
-/// Between TERM and KILL.
-fn term_grace() -> Duration {
-    crate::sys::limit("LEOFLOW_TERM_GRACE", Duration::from_secs(5))
-}
 /// How long what a task left running has to leave.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
 /// Between attempts while an error of the system lasts.

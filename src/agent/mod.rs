@@ -9,6 +9,7 @@ mod folder;
 mod hindrance;
 mod keeper;
 mod keepers;
+mod limits;
 mod log;
 mod probe;
 mod run;

@@ -11,6 +11,7 @@ mod event;
 mod handover;
 pub mod instance;
 mod levels;
+mod limits;
 mod logs;
 pub mod policy;
 mod probes;

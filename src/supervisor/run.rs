@@ -5,6 +5,7 @@ use super::change::{Trial, Watched};
 use super::child::{self, Child, Given, Started};
 use super::control::{Asked, ControlSocket};
 use super::instance::SharedProgram;
+use super::limits::round_pause;
 use super::logs::OwnLog;
 use super::policy::{Event, Model, Overall};
 use super::record::Record;
@@ -104,10 +105,6 @@ pub struct Identity {
     pub verbose: bool,
 }
 
-/// How often what cannot notify is looked at.
-fn round_pause() -> Duration {
-    crate::sys::limit("LEOFLOW_ROUND", Duration::from_secs(10))
-}
 /// The same while a change of release is under way, of which something may wait.
 const CHANGE_ROUND: Duration = Duration::from_secs(1);
 /// How often it is looked at while something does not run for want of it.

@@ -13,7 +13,9 @@ pub mod host;
 mod import_evidence;
 mod live_migration;
 pub mod manifest;
+mod outcome;
 pub mod plan;
+mod plan_warnings;
 pub mod program;
 mod range;
 mod rehearse;
@@ -22,6 +24,7 @@ pub mod rollback_record;
 mod run;
 pub mod signature;
 pub mod smoke;
+mod smoke_client;
 pub mod snapshot;
 pub mod source;
 pub mod stage;
@@ -30,7 +33,8 @@ pub mod version_order;
 pub mod versions;
 mod work;
 
-pub use run::{Outcome, ReleaseSource, Status, upgrade};
+pub use outcome::{Outcome, Status};
+pub use run::{ReleaseSource, upgrade};
 pub use work::{Notes, Work};
 
 use crate::backup::RestoreError;

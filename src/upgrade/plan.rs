@@ -2,6 +2,7 @@
 //! worker follows it. What cannot be known counts as unsafe.
 
 use super::manifest::{Asset, Component, Manifest, ManifestError, Migration, Release};
+use super::plan_warnings::{irreversible, warnings};
 use super::source::Wanted;
 use super::version_order;
 use crate::config::Channel;
@@ -284,7 +285,7 @@ fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<
     }
 }
 
-fn is_within_reach(facts: &Facts, release: &Release) -> bool {
+pub(super) fn is_within_reach(facts: &Facts, release: &Release) -> bool {
     release.asset(facts.target).is_some() && other_major(facts, release).is_none()
 }
 
@@ -379,47 +380,6 @@ fn needed<'a>(
     // A program packs to a third; twice is more than enough room to unpack it.
     let program = asset.size.saturating_mul(4);
     for_data(facts).saturating_add(fetched).saturating_add(program).saturating_add(SPARE)
-}
-
-fn warnings<'a>(
-    facts: &Facts,
-    manifest: &Manifest,
-    release: &Release,
-    migrations: impl Iterator<Item = &'a Migration>,
-) -> Vec<String> {
-    let from = &facts.installed;
-    let mut warnings = Vec::new();
-    if let Some(newer) = manifest.newest(release.channel, |_| true)
-        && version_order::compare(&newer.version, &release.version).is_gt()
-        && !is_within_reach(facts, newer)
-    {
-        warnings.push(format!("{} is newer, and not for this machine or its PostgreSQL", newer.version));
-    }
-    let minor = |version: &Version| (version.major, version.minor);
-    let mut skipped: Vec<(u64, u64)> = manifest
-        .releases
-        .iter()
-        .map(|other| minor(&other.version))
-        .filter(|other| *other > minor(from) && *other < minor(&release.version))
-        .collect();
-    skipped.sort_unstable();
-    skipped.dedup();
-    if !skipped.is_empty() {
-        let names: Vec<String> = skipped.iter().map(|(major, minor)| format!("{major}.{minor}")).collect();
-        warnings.push(format!("this skips {}: what they deprecated may be gone", names.join(", ")));
-    }
-    warnings.extend(irreversible(migrations));
-    warnings
-}
-
-fn irreversible<'a>(migrations: impl Iterator<Item = &'a Migration>) -> Option<String> {
-    let fixed: Vec<String> = migrations
-        .filter(|migration| !migration.reversible)
-        .map(|migration| format!("V{:04}__{}", migration.version, migration.name))
-        .collect();
-    let them = fixed.join(", ");
-    (!fixed.is_empty())
-        .then(|| format!("{them} cannot be taken back by itself: the way back is the backup that is taken first"))
 }
 
 #[cfg(test)]

@@ -2,17 +2,15 @@
 //! whole, through the public address, afterwards.
 
 use super::import_evidence::Releases;
-use crate::auth::token::Signer;
-use crate::config::{self, Config};
-use crate::protocol::http::{self, Ask, encode};
-use crate::sys::{self, clock, random, unix_socket};
-use hyper::{Method, StatusCode, header};
+use crate::config::Config;
+use crate::protocol::http::encode;
+use crate::sys::{self, random};
+use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpStream, UnixStream};
 
 /// How the server is reached.
 #[derive(Debug, Clone)]
@@ -62,12 +60,8 @@ pub struct KnownFaults {
     pub trial_task: bool,
 }
 
-/// For one request. A first one may wait for the DAG files to be parsed.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two attempts of a request.
-const AGAIN: Duration = Duration::from_millis(200);
 /// For what comes up a moment after the listeners are handed over.
-fn settling() -> Duration {
+pub(super) fn settling() -> Duration {
     sys::limit("LEOFLOW_SMOKE_SETTLING", Duration::from_secs(30))
 }
 const PAGES: [&str; 2] = ["/", "/auth/login"];
@@ -288,76 +282,6 @@ impl Smoke<'_> {
             None => Ok("a task has run".to_owned()),
         }
     }
-
-    async fn json(&self, path: &str) -> Result<Value, String> {
-        let (status, body) = self.get(path).await?;
-        if status == StatusCode::OK { parse(&body) } else { Err(format!("{path} answers {status}")) }
-    }
-
-    async fn get(&self, path: &str) -> Result<(StatusCode, hyper::body::Bytes), String> {
-        self.send(Method::GET, path, None).await
-    }
-
-    /// A server that has no room for a moment is asked again within the settling time.
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, hyper::body::Bytes), String> {
-        let deadline = Instant::now() + settling();
-        loop {
-            match self.send_once(method.clone(), path, body).await {
-                Ok((StatusCode::SERVICE_UNAVAILABLE, _)) if Instant::now() < deadline => {
-                    tokio::time::sleep(AGAIN).await;
-                }
-                // Listeners may be changing hands.
-                Err(_) if method == Method::GET && Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
-                other => return other,
-            }
-        }
-    }
-
-    async fn send_once(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, hyper::body::Bytes), String> {
-        let address = self.config.own_address();
-        let host = format!("{address}:{}", self.config.port);
-        let token = self.token();
-        let (bearer, cookie) = (format!("Bearer {token}"), format!("leoflow_session_{}={token}", self.config.port));
-        let headers = [(header::AUTHORIZATION, bearer.as_str()), (header::COOKIE, cookie.as_str())];
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let ask = Ask { method, path, host: &host, headers: &headers, body };
-        let asked = async {
-            match &self.endpoint {
-                ServerEndpoint::Private(path) => {
-                    let stream = unix_socket::connect(path).map_err(|error| error.to_string())?;
-                    stream.set_nonblocking(true).map_err(|error| error.to_string())?;
-                    let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
-                    http::ask(stream, ask).await.map_err(|error| error.to_string())
-                }
-                ServerEndpoint::Open => {
-                    let stream =
-                        TcpStream::connect((address, self.config.port)).await.map_err(|error| error.to_string())?;
-                    http::ask(stream, ask).await.map_err(|error| error.to_string())
-                }
-            }
-        };
-        let in_time = tokio::time::timeout(PATIENCE, asked).await;
-        in_time.unwrap_or_else(|_| Err(format!("{path} does not answer within {} s", PATIENCE.as_secs())))
-    }
-
-    /// A session of the admin's, as a login would give it.
-    fn token(&self) -> String {
-        // A new password or address, set meanwhile, ends the sessions of before.
-        let now = self.config_file.as_ref().and_then(|path| config::load_with_secrets(path).ok().flatten());
-        let config = now.as_ref().map_or(self.config, |loaded| &loaded.config);
-        let secret = config.jwt_secret.as_deref().unwrap_or_default();
-        Signer::new(secret).issue(&config.admin_email, config.session_epoch, clock::unix_seconds())
-    }
 }
 
 #[derive(Default)]
@@ -411,6 +335,6 @@ pub fn failure(checks: &[Check]) -> Option<String> {
         .map(|check| format!("{}: {}", check.name, check.detail))
 }
 
-fn parse(body: &[u8]) -> Result<Value, String> {
+pub(super) fn parse(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|error| format!("its answer cannot be read: {error}"))
 }

@@ -134,7 +134,7 @@ fn runs_end_as_on_airflow(test: &TestHome) {
         if entry.path().is_file() {
             let text = std::fs::read_to_string(entry.path()).unwrap();
             // Airflow's scheduler needed longer for what comes before the time limit of the run.
-            let text = text.replace("dagrun_timeout=timedelta(seconds=40)", "dagrun_timeout=timedelta(seconds=12)");
+            let text = text.replace("dagrun_timeout=timedelta(seconds=40)", "dagrun_timeout=timedelta(seconds=25)");
             std::fs::write(test.workspace().join(entry.file_name()), text).unwrap();
         }
     }

@@ -9,6 +9,7 @@ pub mod migrate_db;
 pub mod operation;
 pub mod rollback;
 mod rollback_consequences;
+mod rollback_facts;
 mod rollback_restore;
 pub mod set_channel;
 pub mod setup;

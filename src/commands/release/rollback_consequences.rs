@@ -1,6 +1,6 @@
 //! What a rollback changes, for its plan: data, settings, files, tasks, disk and the pause.
 
-use super::rollback::Looking;
+use super::rollback_facts::Looking;
 use crate::backup::{Input, changed_settings, newer_files, restore};
 use crate::commands::context::Context;
 use crate::commands::lite::replaced;

@@ -265,7 +265,12 @@ impl TestHome {
     /// `lite` in the foreground, its output piped.
     pub fn foreground(&self) -> Child {
         let port = self.port.to_string();
-        self.command(&["lite", "--port", &port]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let like = self.command(&["lite", "--port", &port]);
+        // Tests that run in the background of a shell ignore Ctrl-C, and what they start with them.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT,QUIT,HUP").arg(like.get_program()).args(like.get_args()).env_clear();
+        command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     pub fn status(&self) -> Value {

@@ -224,8 +224,18 @@ fn append(path: &Path, said: &Value) {
     // and then it cannot be run.
     let script = "cat \"$1\" \"$2\" > \"$3\" && chmod 755 \"$3\" && rm \"$2\"";
     let mut made = Command::new("/bin/sh");
-    made.args(["-c", script, "sh"]).arg(example("release-under-test")).arg(&trail).arg(path);
+    made.args(["-c", script, "sh"]).arg(program_without_symbols()).arg(&trail).arg(path);
     assert!(made.status().unwrap().success());
+}
+
+/// Half as large to pack, to hash and to copy. As it is where there is no `strip`.
+fn program_without_symbols() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let (whole, stripped) = (example("release-under-test"), of_this_run().join("release-under-test"));
+        let is_done = Command::new("strip").arg("-o").arg(&stripped).arg(&whole).status().is_ok_and(|it| it.success());
+        if is_done { stripped } else { whole }
+    });
+    &PROGRAM
 }
 
 /// Statics are never dropped, so what test runs have left that are over is removed by the next one.
