@@ -213,7 +213,13 @@ pub fn plan(facts: &Facts, manifest: &Manifest, target: &Target) -> Result<Plan,
         live: facts.instance != Instance::Stopped,
         schema_from,
         schema_to: migrations.iter().map(|migration| migration.version).fold(schema_from, i64::max),
-        warnings: warnings(facts, manifest, release, migrations.iter().chain(&later)),
+        warnings: warnings(
+            from,
+            out_of_reach(facts, manifest, release),
+            manifest,
+            release,
+            migrations.iter().chain(&later),
+        ),
         migrations,
         later,
         program: Wanted::of(asset)?,
@@ -285,7 +291,14 @@ fn choose<'a>(facts: &Facts, manifest: &'a Manifest, target: &Target) -> Result<
     }
 }
 
-pub(super) fn is_within_reach(facts: &Facts, release: &Release) -> bool {
+/// The newest release of its channel, where that is newer and this machine cannot have it.
+fn out_of_reach<'a>(facts: &Facts, manifest: &'a Manifest, release: &Release) -> Option<&'a Version> {
+    let newest = manifest.newest(release.channel, |_| true)?;
+    let is_newer = version_order::compare(&newest.version, &release.version).is_gt();
+    (is_newer && !is_within_reach(facts, newest)).then_some(&newest.version)
+}
+
+fn is_within_reach(facts: &Facts, release: &Release) -> bool {
     release.asset(facts.target).is_some() && other_major(facts, release).is_none()
 }
 

@@ -1,24 +1,18 @@
 //! What a plan warns of: releases that are skipped or out of reach, and migrations that cannot be undone. Pure.
 
 use super::manifest::{Manifest, Migration, Release};
-use super::plan::{Facts, is_within_reach};
-use super::version_order;
 use semver::Version;
 
+/// `newer` is a release that this machine cannot have, newer than the one that is planned.
 pub fn warnings<'a>(
-    facts: &Facts,
+    from: &Version,
+    newer: Option<&Version>,
     manifest: &Manifest,
     release: &Release,
     migrations: impl Iterator<Item = &'a Migration>,
 ) -> Vec<String> {
-    let from = &facts.installed;
     let mut warnings = Vec::new();
-    if let Some(newer) = manifest.newest(release.channel, |_| true)
-        && version_order::compare(&newer.version, &release.version).is_gt()
-        && !is_within_reach(facts, newer)
-    {
-        warnings.push(format!("{} is newer, and not for this machine or its PostgreSQL", newer.version));
-    }
+    warnings.extend(newer.map(|newer| format!("{newer} is newer, and not for this machine or its PostgreSQL")));
     let minor = |version: &Version| (version.major, version.minor);
     let mut skipped: Vec<(u64, u64)> = manifest
         .releases

@@ -36,7 +36,8 @@ static TEMPLATE: LazyLock<Option<Template>> = LazyLock::new(|| {
     copy(&test.home, &home);
     copy(&test.workspace(), &workspace);
     rewrite(&home, &[(text(&test.home), text(&home)), (text(&test.workspace()), text(&workspace))]);
-    // The program is a link to it, in each home.
+    // What its processes said is no test's.
+    let _ = fs::remove_dir_all(home.join("logs"));
     Some(Template { home, workspace, password })
 });
 
