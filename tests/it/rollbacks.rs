@@ -235,3 +235,25 @@ fn a_rollback_by_backup_says_what_it_changes() {
     let shown = test.run(&["rollback", "--dry-run"]).expect(0).stdout;
     assert!(shown.contains("0 running task(s) end; Leoflow stops and starts again"), "{shown}");
 }
+
+#[test]
+fn a_rollback_that_a_start_has_finished_goes_no_further_back() {
+    let all = releases(&[FIRST, SECOND, THIRD]);
+    let test = installed(&all);
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    go(&test, &all, "0.2.0");
+    go(&test, &all, "1.0.0");
+    let killed = test.command(&["rollback", "--yes"]).env("LEOFLOW_KILL_AT", "rollback.restored").output().unwrap();
+    assert!(!killed.status.success());
+    test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(0);
+    test.wait_healthy();
+    assert_eq!(version(&test), "0.2.0");
+    // Who was interrupted repeats the command.
+    let plan = test.run(&["rollback", "--dry-run"]).expect(0);
+    assert!(!plan.stdout.contains("0.2.0 -> 0.1.0") && plan.stderr.contains("is finished already"), "{plan:?}");
+    let again = test.run(&["rollback", "--yes"]).expect(0);
+    assert!(again.stderr.contains("leoflow rollback --to 0.1.0"), "{again:?}");
+    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
+    test.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(version(&test), "0.1.0");
+}

@@ -17,11 +17,8 @@ done
 cluster=$bin/../cluster-$(printf '%s' "$options" | cksum | cut -d ' ' -f 1)
 if [ ! -d "$cluster" ]; then
     made=$cluster.$$
-    # Segments of 1 MB: each home copies one.
     # shellcheck disable=SC2086  # No option of ours holds a space.
-    "$bin/real-initdb" --pgdata "$made" --pwfile "$pwfile" --wal-segsize=1 $options
-    # A server that is killed leaves files in /dev/shm otherwise.
-    echo "dynamic_shared_memory_type = 'mmap'" >>"$made/postgresql.auto.conf"
+    "$bin/real-initdb" --pgdata "$made" --pwfile "$pwfile" $options
     # Another test may have been first.
     mv -T "$made" "$cluster" 2>/dev/null || rm -rf "$made"
 fi
