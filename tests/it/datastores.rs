@@ -2,7 +2,7 @@
 
 use crate::support::external::{External, LIKE_OURS};
 use crate::support::releases::{FIRST, Migration, Release, SECOND, releases};
-use crate::support::rounds::a_few;
+use crate::support::rounds::a_few_and_both_ends;
 use crate::support::tls::front;
 use crate::support::{PATIENT, TestHome, wait_until};
 use std::time::Duration;
@@ -244,8 +244,8 @@ fn a_move_that_is_killed_at_any_step_has_happened_or_has_not() {
     let (forth, home) = (moments(&there), moments(&back));
     assert!(forth.len() >= 8 && home.len() >= 8, "{forth:?} {home:?}");
     let mut seen = [0, 0];
-    let forth = a_few(&forth, 5).into_iter().map(|name| (&there, name));
-    for (arguments, name) in forth.chain(a_few(&home, 5).into_iter().map(|name| (&back, name))) {
+    let forth = a_few_and_both_ends(&forth, 5).into_iter().map(|name| (&there, name));
+    for (arguments, name) in forth.chain(a_few_and_both_ends(&home, 5).into_iter().map(|name| (&back, name))) {
         let goes_there = arguments[3] == url;
         if is_there() == goes_there {
             test.run(if goes_there { &back } else { &there }).expect(0);

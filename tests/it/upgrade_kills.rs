@@ -1,7 +1,7 @@
 //! An upgrade that is killed after each step, alone or with everything else: old or new, never between.
 
 use crate::support::releases::{FIRST, SECOND, releases};
-use crate::support::rounds::a_few;
+use crate::support::rounds::a_few_and_both_ends;
 use crate::support::{TestHome, newest, processes, wait_until};
 use std::fs;
 use std::time::Duration;
@@ -57,8 +57,8 @@ fn a_worker_that_is_killed_at_any_step_leaves_old_or_new() {
     assert!(names.len() >= 13, "{names:?}");
     let names_back = moments(&test, &back);
     let mut seen = [0, 0];
-    let forwards = a_few(&names, 6).into_iter().map(|name| (&forth[..], name));
-    let backwards = a_few(&names_back, 4).into_iter().map(|name| (&back[..], name));
+    let forwards = a_few_and_both_ends(&names, 6).into_iter().map(|name| (&forth[..], name));
+    let backwards = a_few_and_both_ends(&names_back, 4).into_iter().map(|name| (&back[..], name));
     for (arguments, name) in forwards.chain(backwards) {
         let wanted = if arguments == forth { "0.1.0" } else { "0.2.0" };
         if assert_whole(&test, "what was before") != wanted {
@@ -91,7 +91,7 @@ fn a_machine_that_stops_at_any_step_of_an_upgrade_starts_with_old_or_new() {
     let names = moments(&test, &forth);
     test.run(&["rollback", "--yes"]).expect(0);
     let mut seen = [0, 0];
-    for name in a_few(&names, 5) {
+    for name in a_few_and_both_ends(&names, 5) {
         if assert_whole(&test, "what was before") != "0.1.0" {
             test.run(&["rollback", "--yes"]).expect(0);
         }

@@ -10,6 +10,18 @@ const SEED: &str = "LEOFLOW_TEST_SEED";
 
 /// `few` of all rounds, spread evenly; all of them in a soak.
 pub fn a_few<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
+    choose(all, few, &[])
+}
+
+/// The same with the first and the last of all: for checkpoints in their order, of which some are before and some after
+/// the point of no return.
+pub fn a_few_and_both_ends<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
+    let all: Vec<T> = all.into_iter().collect();
+    let last = all.len().saturating_sub(1);
+    choose(all, few, &[0, last])
+}
+
+fn choose<T>(all: impl IntoIterator<Item = T>, few: usize, always: &[usize]) -> Vec<T> {
     let all: Vec<T> = all.into_iter().collect();
     if is_soak() || all.len() <= few {
         return all;
@@ -17,7 +29,8 @@ pub fn a_few<T>(all: impl IntoIterator<Item = T>, few: usize) -> Vec<T> {
     // Shown when the test fails.
     eprintln!("these rounds again: {SEED}={}", seed());
     let chosen = spread(all.len(), few, seed());
-    all.into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, one)| one).collect()
+    let is_chosen = |index: &usize| chosen.contains(index) || always.contains(index);
+    all.into_iter().enumerate().filter(|(index, _)| is_chosen(index)).map(|(_, round)| round).collect()
 }
 
 pub fn is_soak() -> bool {
